@@ -1,0 +1,55 @@
+"""Load a command's module when the command is used, so that `pgflow --help` costs no more than click itself."""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import click
+
+__all__ = ["Lazy", "LazyGroup"]
+
+
+class Lazy(NamedTuple):
+    """Where a command is, as "module:attribute", and the line about it that the group's help shows."""
+
+    target: str
+    short_help: str
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one, when they are invoked or asked for their help."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table: what one needs first comes first."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.lazy:
+            return None
+        module, _, attribute = self.lazy[cmd_name].target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - a mistake in our own table
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.short_help) for name, each in self.lazy.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the ones that look alike."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.lazy, n=2)
+            if near:
+                ctx.fail(f"No such command '{args[0]}'. Did you mean {' or '.join(near)}?")
+            raise error

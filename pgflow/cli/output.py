@@ -1,0 +1,62 @@
+"""Print what a command found: aligned columns for people, one stable JSON document for programs."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+__all__ = ["DOCUMENT_VERSION", "document", "plain", "say", "table"]
+
+DOCUMENT_VERSION = 1  # raised when a field changes its meaning or goes; new fields may come at any time
+
+
+def document(content: Mapping[str, Any]) -> str:
+    """Return one JSON document, with `schema_version` first; times are ISO 8601 in UTC, durations seconds.
+
+    click.echo(document({"instances": [...]}))
+    """
+    return json.dumps({"schema_version": DOCUMENT_VERSION, **content}, default=_jsonable, ensure_ascii=False, indent=2)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return the rows in aligned columns below their headers; None is shown as a dash.
+
+    table(["ID", "STATUS"], [["orderid::abc", "running"]])
+    """
+    lines = [list(headers), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def plain(text: str) -> str:
+    """Return text that cannot steer a terminal: what is stored may come from anybody."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something that no program wants to read: on stderr."""
+    click.echo(text, err=True)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        case _:
+            return plain(str(value))
+
+
+def _jsonable(value: object) -> Any:
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            return str(value)

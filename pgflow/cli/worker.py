@@ -1,0 +1,139 @@
+"""`pgflow worker`: run the steps of workflows until told to stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from datetime import timedelta
+
+import click
+
+from pgflow.cli.locate import locate
+from pgflow.cli.options import app_option, database_options
+from pgflow.config import parse_queues
+from pgflow.worker import Worker
+
+__all__ = ["command"]
+
+log = logging.getLogger("pgflow.worker")
+
+
+@click.command()
+@app_option
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    default=["default=10"],
+    metavar="NAME=LIMIT",
+    help="A queue to serve, and how many of its steps run at once. May be given several times.",
+)
+@click.option(
+    "--poll",
+    type=click.FloatRange(0.01, 3600),
+    default=1.0,
+    metavar="SECONDS",
+    help="How often to look for work when nobody wakes it.",
+)
+@click.option(
+    "--lease",
+    type=click.FloatRange(0.5, 3600),
+    default=30.0,
+    metavar="SECONDS",
+    help="How long a step stays this worker's without a heartbeat.",
+)
+@click.option(
+    "--sweep",
+    type=click.FloatRange(0.1, 3600),
+    default=5.0,
+    metavar="SECONDS",
+    help="How often to look for steps of dead workers.",
+)
+@click.option(
+    "--shutdown-timeout",
+    type=click.FloatRange(0, 86400),
+    default=25.0,
+    metavar="SECONDS",
+    help="How long running steps may go on after SIGTERM before they are given back.",
+)
+@click.option(
+    "--listen/--no-listen",
+    default=True,
+    help="Be woken by NOTIFY. Polling goes on in any case; a pooler in transaction mode needs --no-listen.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    envvar="PGFLOW_LOG_LEVEL",
+    help="What to log on stderr.",
+)
+@database_options
+def command(
+    app: str | None,
+    queues: tuple[str, ...],
+    poll: float,
+    lease: float,
+    sweep: float,
+    shutdown_timeout: float,
+    listen: bool,
+    log_level: str,
+    dsn: str,
+    schema: str,
+) -> None:
+    """Run the steps of workflows until told to stop.
+
+    SIGTERM or Ctrl-C lets the steps that run come to their end, for --shutdown-timeout, and gives the others back; a second
+    signal stops at once. Any number of workers, on any number of machines, share the work.
+
+    \b
+    Examples:
+      pgflow worker --app myapp.flows:app
+      pgflow worker --app myapp.flows:app --queue default=10 --queue mail=2
+    """  # fmt: skip
+    limits = parse_queues(queues)
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    found = locate(app, dsn, schema)
+    found.register()
+    worker = found.worker(
+        limits,
+        poll=timedelta(seconds=poll),
+        lease=timedelta(seconds=lease),
+        sweep=timedelta(seconds=sweep),
+        shutdown_timeout=timedelta(seconds=shutdown_timeout),
+        listen=listen,
+    )
+    found.close()
+    asyncio.run(_run(worker))
+    if worker.abandoned:
+        sys.stderr.flush()
+        os._exit(75)  # a sync step that did not end still holds its thread
+
+
+async def _run(worker: Worker) -> None:
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            log.info("%s: finishing what runs; once more stops at once", number.name)
+            worker.stop()
+        else:
+            log.warning("%s again: stopping at once", number.name)
+            loop.create_task(_stop_at_once(worker))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await worker.run()
+
+
+async def _stop_at_once(worker: Worker) -> None:
+    try:
+        async with asyncio.timeout(1):
+            await worker.give_back()
+    finally:
+        os._exit(130)

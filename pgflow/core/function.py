@@ -1,0 +1,131 @@
+"""The `@step` decorator: make a step out of a function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+
+from pgflow.core.context import Context
+from pgflow.core.names import is_key
+from pgflow.core.results import Result
+from pgflow.core.retry import Retry
+from pgflow.core.step import Step
+from pgflow.errors import DefinitionError
+
+__all__ = ["FunctionStep", "step"]
+
+C = TypeVar("C", bound=Context[Any])
+R = TypeVar("R", bound=Result | Awaitable[Result])
+T = TypeVar("T")
+
+
+class FunctionStep(Step, Generic[C, R, T]):
+    """A step that was a function. Calling it calls the function, as a unit test will.
+
+        assert await charge(Context(order)) == Ok("paid", {"receipt": "r-1"})
+    """
+
+    function: ClassVar[Callable[..., Any]]
+
+    def __call__(self, ctx: C) -> R:
+        """Call the function."""
+        return cast("R", type(self).function(ctx))
+
+    @classmethod
+    def read_output(cls, output: Any) -> T:
+        """Return a stored output in the declared type. Raises `InvalidPayload`."""
+        return cast("T", super().read_output(output))
+
+
+@overload
+def step(function: Callable[[C], R], /) -> FunctionStep[C, R, Any]: ...
+
+
+@overload
+def step(
+    *,
+    events: Sequence[str] = ...,
+    retry: Retry | None = ...,
+    queue: str | None = ...,
+    transactional: bool = ...,
+    name: str | None = ...,
+    output: type[T],
+) -> Callable[[Callable[[C], R]], FunctionStep[C, R, T]]: ...
+
+
+@overload
+def step(
+    *,
+    events: Sequence[str] = ...,
+    retry: Retry | None = ...,
+    queue: str | None = ...,
+    transactional: bool = ...,
+    name: str | None = ...,
+    output: None = ...,
+) -> Callable[[Callable[[C], R]], FunctionStep[C, R, Any]]: ...
+
+
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    events: Sequence[str] = ("done",),
+    retry: Retry | None = None,
+    queue: str | None = None,
+    transactional: bool = False,
+    name: str | None = None,
+    output: Any = None,
+) -> Any:
+    """Make a step out of a function of one argument, the context; async or not, with or without parentheses.
+
+    The arguments are a step's class attributes (see `Step`); `name` is its key, by default the function's name, and
+    `events` is `("done",)` when left out. What comes back is a configured step: put it into `transitions`, call it in a
+    test. Raises `DefinitionError`.
+
+        @step(events=("paid", "declined"), retry=Retry(max_attempts=8), output=Receipt)
+        async def charge(ctx: Context[Order]) -> Ok | Error:
+            return Ok("paid", Receipt(number="r-1"))
+    """
+    attributes = {
+        # A string is left as it is: the workflow's check names the mistake.
+        "events": events if isinstance(events, str) else tuple(events),
+        "retry": retry,
+        "queue": queue,
+        "transactional": transactional,
+        "step_key": name,
+        "output": output,
+    }
+
+    def decorate(function: Callable[..., Any]) -> Step:
+        return _make(function, attributes)
+
+    return decorate if function is None else decorate(function)
+
+
+def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
+    key = attributes["step_key"] or getattr(function, "__name__", None)
+    if not callable(function) or isinstance(function, type):
+        raise DefinitionError(f"@step is for functions, and {function!r} is none")
+    if not is_key(key):
+        raise DefinitionError(f"@step: {key!r} cannot be the key of a step: give one, as in @step(name=\"charge\")")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise DefinitionError(f"@step: {key} is a generator; a step returns one result")
+
+    async def execute_async(self: Step, ctx: Context[Any]) -> Any:
+        return await function(ctx)
+
+    def execute(self: Step, ctx: Context[Any]) -> Any:
+        return function(ctx)
+
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 -- asks what calling it gives
+    namespace = {
+        **attributes,
+        "__module__": getattr(function, "__module__", __name__),
+        "__qualname__": getattr(function, "__qualname__", key),
+        "__doc__": function.__doc__,
+        "function": staticmethod(function),
+        "execute": execute_async if is_async else execute,
+    }
+    kind: type[Step] = type(FunctionStep)(getattr(function, "__name__", key), (FunctionStep,), namespace)
+    return kind()

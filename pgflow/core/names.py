@@ -1,0 +1,37 @@
+"""The rules for names of events and steps, and how one is made from a Python name."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Any
+
+__all__ = ["event_name", "is_event", "is_key", "snake_case"]
+
+WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+EVENT = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
+LONGEST_KEY = 100
+
+
+def snake_case(name: str) -> str:
+    """Return a class name as a step key: `ValidateOrder` is `validate_order`, `HTTPCall` is `http_call`."""
+    return WORD_BORDER.sub("_", name).lower()
+
+
+def is_key(name: object) -> bool:
+    """Whether `name` can be the key of a step: up to 100 letters, digits and underscores, not starting with a digit."""
+    return isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_KEY
+
+
+def is_event(name: object) -> bool:
+    """Whether `name` can be the name of an event: 1 to 100 characters, without white space or control characters."""
+    return isinstance(name, str) and EVENT.fullmatch(name) is not None
+
+
+def event_name(event: Any) -> Any:
+    """Return the name of an event that may be given as a member of an enum; anything else comes back as it is.
+
+        event_name("paid")         # "paid"
+        event_name(Event.PAID)     # "paid", when that is its value
+    """
+    return event.value if isinstance(event, Enum) else event

@@ -1,0 +1,207 @@
+"""A step: a pydantic model whose fields are its configuration and whose `execute` does the work."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any, ClassVar, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from pgflow.core.context import Context
+from pgflow.core.names import is_key, snake_case
+from pgflow.core.results import Result
+from pgflow.core.retry import Retry
+from pgflow.errors import DefinitionError, InvalidPayload
+
+__all__ = ["Parking", "Step", "Target", "as_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parking:
+    """What ends the wait of a step that returned `Async()`.
+
+    `awaits` maps each signal's name to the event that it becomes; after `delay`, if there is one, the step completes
+    with `timeout_event` by itself.
+    """
+
+    awaits: Mapping[str, str]
+    delay: timedelta | None = None
+    timeout_event: str | None = None
+
+
+class _Key:
+    """The key of a step, to be read from the class as well as from an instance."""
+
+    def __get__(self, step: Step | None, owner: type[Step]) -> str:
+        return (step._named if step is not None else None) or owner.step_key or snake_case(owner.__name__)
+
+
+class Step(BaseModel):
+    """A unit of work. Subclass it: name the events it may emit, add fields for its configuration, write `execute`.
+
+    Class attributes, all without annotation: `events` (required); `retry`, a policy of its own; `queue`, where it
+    runs; `transactional`, whether it shares a database transaction with its own result; `step_key`, another key than
+    the snake_case of its name; `output`, the type that `ctx.output(...)` gives. A step is frozen and is a value: two
+    are equal when class, key and configuration are. `execute` may be a coroutine function.
+
+        class Ship(Step):
+            events = ("shipped",)
+            retry = Retry(max_attempts=8)
+            carrier: str = "post"
+
+            def execute(self, ctx: Context[Order]) -> Ok:
+                return Ok("shipped", {"by": self.carrier})
+
+        transitions = {..., charge: {"paid": Ship(carrier="bike")}}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    events: ClassVar[tuple[str, ...]] = ()
+    retry: ClassVar[Retry | None] = None
+    queue: ClassVar[str | None] = None
+    transactional: ClassVar[bool] = False
+    step_key: ClassVar[str | None] = None
+    output: ClassVar[Any] = None
+    is_async: ClassVar[bool] = False
+    key: ClassVar[_Key] = _Key()
+
+    _named: str | None = PrivateAttr(default=None)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for name in cls.model_fields:
+            if name in RESERVED:
+                raise DefinitionError(
+                    f"step {cls.__name__}: {name!r} is an attribute that every step has, so it cannot be a field: "
+                    f"write `{name} = …` without annotation to set it, or give the field another name"
+                )
+        cls.is_async = inspect.iscoroutinefunction(cls.execute)
+
+    def execute(self, ctx: Context[Any]) -> Result | Awaitable[Result]:
+        """Do the work and say how it went. Raising is an error, too, and is tried again as the retry policy says."""
+        raise DefinitionError(f"step {type(self).__name__} has no execute method")
+
+    def named(self, key: str) -> Self:
+        """Return the same step under another key, so that it can stand twice in a workflow. Raises `DefinitionError`.
+
+            Wait(timedelta(hours=1)).named("cool_off")
+        """
+        if not is_key(key):
+            raise DefinitionError(
+                f"step {type(self).__name__} cannot be named {key!r}: use up to 100 letters, digits and underscores, "
+                "not starting with a digit"
+            )
+        copy = self.model_copy()
+        copy._named = key
+        return copy
+
+    def emits(self) -> tuple[str, ...]:
+        """Return the events that this step may emit: those of its class, unless its configuration says otherwise."""
+        return type(self).events
+
+    def parking(self) -> Parking:
+        """Return what ends its wait after `Async()`: by default a signal named like one of its events, without limit."""
+        return Parking({event: event for event in self.emits()})
+
+    def signals(self) -> tuple[str, ...]:
+        """Return the names of the signals that this step may ever take."""
+        return tuple(self.parking().awaits)
+
+    def config(self) -> dict[str, Any] | None:
+        """Return its configuration as JSON values, None when it has no fields. Raises `DefinitionError`.
+
+            Wait(timedelta(minutes=5)).config()    # {"duration": "PT5M"}
+        """
+        if not type(self).model_fields:
+            return None
+        try:
+            return self.model_dump(mode="json", round_trip=True)
+        except PydanticSerializationError as error:
+            raise DefinitionError(f"step {self.key!r}: its configuration is not JSON: {error}") from error
+
+    def with_config(self, config: Mapping[str, Any] | None) -> Self:
+        """Return this step with the configuration that `config()` once gave, under the same key.
+
+        So a token runs with the configuration that it was made with. Raises `DefinitionError` when it no longer fits.
+        """
+        if config is None:
+            return self
+        try:
+            copy = type(self).model_validate(config)
+        except ValidationError as error:
+            raise DefinitionError(
+                f"step {self.key!r}: {type(self).__name__} cannot be made from its stored configuration "
+                f"({first_problem(error)}); give new fields a default"
+            ) from error
+        copy._named = self._named
+        return copy
+
+    @classmethod
+    def read_output(cls, output: Any) -> Any:
+        """Return a stored output in the declared type, as it is when none is declared. Raises `InvalidPayload`."""
+        if cls.output is None:
+            return output
+        try:
+            return _output_adapter(cls).validate_python(output)
+        except ValidationError as error:
+            raise InvalidPayload(
+                f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
+                f"but what it stored is none: {first_problem(error)}"
+            ) from error
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            type(self) is type(other)
+            and isinstance(other, Step)
+            and self.key == other.key
+            and self.__dict__ == other.__dict__
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.key))
+
+
+RESERVED = frozenset({name for name in vars(Step) if not name.startswith("_")})
+Target: TypeAlias = Step | type[Step]
+
+
+def as_step(target: object) -> Step:
+    """Return the configured step that `target` stands for: itself, or an instance of the class.
+
+    Raises `DefinitionError` for anything else, and for a class that cannot do without configuration.
+
+        as_step(Ship) == Ship()
+    """
+    if isinstance(target, Step):
+        return target
+    if isinstance(target, type) and issubclass(target, Step):
+        missing = [name for name, field in target.model_fields.items() if field.is_required()]
+        if missing:
+            example = ", ".join(f"{name}=…" for name in missing)
+            raise DefinitionError(
+                f"{target.__name__} needs a configuration ({', '.join(missing)}): write {target.__name__}({example})"
+            )
+        return target()
+    if inspect.isroutine(target):
+        raise DefinitionError(f"{target.__name__} is a plain function: decorate it with @step")
+    raise DefinitionError(f"{target!r} is no step: give a Step class, a configured step or a function made with @step")
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first of pydantic's findings as `field.path: what is wrong`, and how many more there are."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    where = ".".join(str(part) for part in problems[0]["loc"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {problems[0]['msg']}{more}" if where else f"{problems[0]['msg']}{more}"
+
+
+@cache
+def _output_adapter(step: type[Step]) -> TypeAdapter[Any]:
+    return TypeAdapter(step.output)

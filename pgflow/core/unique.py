@@ -1,0 +1,92 @@
+"""The business key: what makes an instance the same as another, and where only one of them may be active."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from pgflow.errors import DefinitionError, InvalidValue
+
+__all__ = ["Scope", "Unique", "build_id", "build_id_with_suffix", "extract_value", "validate_value"]
+
+Scope: TypeAlias = Literal["workflow", "version", "global", "none"]
+SEPARATOR = "::"
+KEY = re.compile(r"[a-z][a-z0-9_]{0,62}")
+VALUE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
+SUFFIX = re.compile(r"[0-9a-f]{8}")
+VALUE_RULE = 'a value has 1 to 200 characters, without white space, control characters or "::"'
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """Which business key a workflow has, and among which instances only one may be active.
+
+    `key` names it: lower-case letters, digits and underscores, starting with a letter. `scope` says among which
+    instances: those of the `workflow`, in one `version` of it, of all workflows (`global`), or `none`: any number may
+    be active, and each id gets a random suffix. Raises `DefinitionError`.
+
+        Unique("orderid")                      # OrderFlow.start("abc123") has the id "orderid::abc123"
+        Unique("email", scope="global")
+    """
+
+    key: str
+    scope: Scope = "workflow"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str):
+            raise DefinitionError(f"the unique key is a string, not {self.key!r}")
+        if not KEY.fullmatch(self.key):
+            raise DefinitionError(
+                f"the unique key {self.key!r} is refused: use lower-case letters, digits and underscores, "
+                "starting with a letter, 63 at most"
+            )
+        if self.scope not in get_args(Scope):
+            known = ", ".join(map(repr, get_args(Scope)))
+            raise DefinitionError(f"the unique scope {self.scope!r} is unknown: use one of {known}")
+
+
+def validate_value(value: object) -> str:
+    """Return `value` if it can be a business value, else raise `InvalidValue` with the rule it breaks.
+
+        validate_value("ORD-2024_001")    # "ORD-2024_001"; so do a UUID and an e-mail address
+    """
+    if not isinstance(value, str):
+        raise InvalidValue(f"the business value {value!r} is refused: it is no string", hint=f"Mind that {VALUE_RULE}.")
+    if VALUE.fullmatch(value) and SEPARATOR not in value:
+        return value
+    shown = repr(value) if len(value) <= 200 else f"{value[:20]!r}… of {len(value)} characters"
+    raise InvalidValue(f"the business value {shown} is refused: {VALUE_RULE}")
+
+
+def build_id(key: str, value: str) -> str:
+    """Return the business id. Raises `InvalidValue`.
+
+        build_id("orderid", "abc123")    # "orderid::abc123"
+    """
+    return f"{key}{SEPARATOR}{validate_value(value)}"
+
+
+def build_id_with_suffix(key: str, value: str, suffix: str) -> str:
+    """Return the business id of an instance that needs no uniqueness; `suffix` is eight random hexadecimal digits.
+
+        build_id_with_suffix("visit", "ann", "0a1b2c3d")    # "visit::ann::0a1b2c3d"
+    """
+    if not SUFFIX.fullmatch(suffix):
+        raise InvalidValue(f"the suffix {suffix!r} is refused: it has eight lower-case hexadecimal digits")
+    return f"{build_id(key, value)}{SEPARATOR}{suffix}"
+
+
+def extract_value(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of the API
+    """Return the business value in a business id of two or three parts. Raises `InvalidValue` when it is none.
+
+        extract_value("orderid::abc123")         # "abc123"
+        extract_value("visit::ann::0a1b2c3d")    # "ann"
+    """
+    key, separator, value = id.partition(SEPARATOR)
+    head, has_suffix, suffix = value.rpartition(SEPARATOR)
+    if has_suffix and SUFFIX.fullmatch(suffix):
+        value = head
+    if not separator or not KEY.fullmatch(key) or SEPARATOR in value or not VALUE.fullmatch(value):
+        raise InvalidValue(f"{id!r} is no business id", hint='One looks like "orderid::abc123".')
+    return value

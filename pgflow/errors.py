@@ -1,0 +1,273 @@
+"""Every error that pgflow raises on purpose: one root, a stable code, an exit code, and what to do next.
+
+    PgflowError                                     exit code 1: it failed
+    ├── ConfigError                                 2: a wrong option, argument or setting
+    │   ├── BadDsn
+    │   ├── BadQueue
+    │   └── BadApp
+    ├── DatabaseError                               3: the database does not answer as it should
+    │   └── Unreachable
+    ├── SchemaError                                 4: the schema is not one this code can work on
+    │   ├── SchemaMissing
+    │   ├── SchemaOutdated
+    │   ├── SchemaForeign
+    │   └── SchemaTooNew
+    ├── NotFound (a LookupError)                    5: nothing of that name
+    │   ├── UnknownWorkflow
+    │   ├── UnknownStep
+    │   └── InstanceNotFound
+    ├── Invalid (a ValueError)                      6: a definition, an input or a value that is refused
+    │   ├── DefinitionError
+    │   ├── InvalidInput
+    │   ├── InvalidPayload
+    │   ├── InvalidValue
+    │   ├── UndeclaredEvent
+    │   └── RouteError
+    └── Conflict                                    7: not as things stand
+        ├── AlreadyRunning
+        ├── NotActive
+        ├── NotRetryable
+        ├── AmbiguousSignal
+        ├── GraphChanged
+        └── NotBound
+
+Drawing the tree at the top of the file is a habit of httpx and psycopg.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "AlreadyRunning",
+    "AmbiguousSignal",
+    "BadApp",
+    "BadDsn",
+    "BadQueue",
+    "ConfigError",
+    "Conflict",
+    "DatabaseError",
+    "DefinitionError",
+    "GraphChanged",
+    "InstanceNotFound",
+    "Invalid",
+    "InvalidInput",
+    "InvalidPayload",
+    "InvalidValue",
+    "NotActive",
+    "NotBound",
+    "NotFound",
+    "NotRetryable",
+    "PgflowError",
+    "RouteError",
+    "SchemaError",
+    "SchemaForeign",
+    "SchemaMissing",
+    "SchemaOutdated",
+    "SchemaTooNew",
+    "UndeclaredEvent",
+    "UnknownStep",
+    "UnknownWorkflow",
+    "Unreachable",
+]
+
+
+class PgflowError(Exception):
+    """The root of every error that pgflow raises on purpose.
+
+    `code` is stable and made for programs, `exit_code` is what the command ends with, `hint` is the next command or
+    the mend, if there is one; a traceback shows it below the message.
+
+        try:
+            OrderFlow.start("abc123", order)
+        except PgflowError as error:
+            print(error.code, error, error.hint)    # already-running OrderFlow 'orderid::abc123' is … Wait until …
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    hint: str | None
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint:
+            self.add_note(hint)
+
+
+class ConfigError(PgflowError):
+    """An option, an argument or a setting is wrong."""
+
+    code = "bad-config"
+    exit_code = 2
+
+
+class BadDsn(ConfigError):
+    """The connection string cannot be read."""
+
+    code = "bad-dsn"
+
+
+class BadQueue(ConfigError):
+    """A queue has a name or a concurrency that no queue can have."""
+
+    code = "bad-queue"
+
+
+class BadApp(ConfigError):
+    """The application given as module:attribute cannot be loaded."""
+
+    code = "bad-app"
+
+
+class DatabaseError(PgflowError):
+    """The database does not answer as it should."""
+
+    code = "database-error"
+    exit_code = 3
+
+
+class Unreachable(DatabaseError):
+    """No connection to the database can be made."""
+
+    code = "unreachable"
+
+
+class SchemaError(PgflowError):
+    """The schema in the database is not one this code can work on."""
+
+    code = "schema-error"
+    exit_code = 4
+
+
+class SchemaMissing(SchemaError):
+    """The database holds no pgflow yet."""
+
+    code = "schema-missing"
+
+
+class SchemaOutdated(SchemaError):
+    """The schema lacks migrations that this code needs."""
+
+    code = "schema-outdated"
+
+
+class SchemaForeign(SchemaError):
+    """The schema holds somebody else's tables."""
+
+    code = "schema-foreign"
+
+
+class SchemaTooNew(SchemaError):
+    """A newer pgflow has changed the schema into what this code cannot understand."""
+
+    code = "schema-too-new"
+
+
+class NotFound(PgflowError, LookupError):
+    """There is nothing of that name."""
+
+    code = "not-found"
+    exit_code = 5
+
+
+class UnknownWorkflow(NotFound):
+    """No workflow of that name, or not in that version, is registered."""
+
+    code = "unknown-workflow"
+
+
+class UnknownStep(NotFound):
+    """The workflow has no such step, or the step has no output yet."""
+
+    code = "unknown-step"
+
+
+class InstanceNotFound(NotFound):
+    """No instance has that id."""
+
+    code = "instance-not-found"
+
+
+class Invalid(PgflowError, ValueError):
+    """A definition, an input or a value is refused."""
+
+    code = "invalid"
+    exit_code = 6
+
+
+class DefinitionError(Invalid):
+    """A workflow or a step is defined in a way that could not run; raised at import, where the class is made."""
+
+    code = "definition-error"
+
+
+class InvalidInput(Invalid):
+    """An input does not fit the workflow's input model."""
+
+    code = "invalid-input"
+
+
+class InvalidPayload(Invalid):
+    """A value cannot be stored as JSON, or is too large; or stored text cannot be read."""
+
+    code = "invalid-payload"
+
+
+class InvalidValue(Invalid):
+    """A business value, an id or another plain value breaks its rule."""
+
+    code = "invalid-value"
+
+
+class UndeclaredEvent(Invalid):
+    """A step or a signal brings an event that the step does not declare."""
+
+    code = "undeclared-event"
+
+
+class RouteError(Invalid):
+    """A route raised, or chose what it had not declared."""
+
+    code = "route-error"
+
+
+class Conflict(PgflowError):
+    """It cannot be done as things stand."""
+
+    code = "conflict"
+    exit_code = 7
+
+
+class AlreadyRunning(Conflict):
+    """An active instance has this business key already."""
+
+    code = "already-running"
+
+
+class NotActive(Conflict):
+    """The instance is finished, so it can be neither resumed nor cancelled."""
+
+    code = "not-active"
+
+
+class NotRetryable(Conflict):
+    """The instance has not failed, so there is nothing to retry."""
+
+    code = "not-retryable"
+
+
+class AmbiguousSignal(Conflict):
+    """Several steps wait for this signal, and none was named."""
+
+    code = "ambiguous-signal"
+
+
+class GraphChanged(Conflict):
+    """The workflow's graph differs from the one stored under the same version."""
+
+    code = "graph-changed"
+
+
+class NotBound(Conflict):
+    """The workflow belongs to no app, or to several."""
+
+    code = "not-bound"

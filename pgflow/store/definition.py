@@ -1,0 +1,40 @@
+"""Store the graphs that apps bring, so that plain SQL can start a workflow and a changed graph is noticed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.numeric import Int4
+
+from pgflow.store import files
+from pgflow.store.statement import Row, Statement
+
+__all__ = ["Definition", "register"]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A workflow's graph in one version: `hash` over its edges, `graph` as `Graph.spec()` gives it."""
+
+    workflow: str
+    version: int
+    hash: str
+    graph: dict[str, Any]
+
+
+def register(schema: str, definitions: Sequence[Definition]) -> Statement[list[Definition]]:
+    """Store definitions that are not stored yet; returns them all as stored, so that a different hash can be refused."""
+    params = {
+        "workflows": [definition.workflow for definition in definitions],
+        "versions": [Int4(definition.version) for definition in definitions],
+        "hashes": [definition.hash for definition in definitions],
+        "graphs": [json.dumps(definition.graph) for definition in definitions],
+    }
+    return Statement("definition/register", files.load("queries/definition/register.sql", schema), params, _definitions)
+
+
+def _definitions(rows: Sequence[Row]) -> list[Definition]:
+    return [Definition(workflow, version, digest, json.loads(graph)) for workflow, version, digest, graph in rows]

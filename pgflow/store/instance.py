@@ -1,0 +1,147 @@
+"""Start, cancel, retry, read and list instances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pgflow.core.instance import Entry, Instance, Started, WaitingFor
+from pgflow.core.payload import decode
+from pgflow.store import files
+from pgflow.store.statement import Row, Statement
+
+__all__ = ["cancel", "get", "list", "retry", "start"]
+
+Builtin = list  # this module's `list` is the verb
+
+
+def start(
+    schema: str,
+    *,
+    workflow: str,
+    values: Sequence[str],
+    inputs: Sequence[str],
+    version: int | None,
+    at: datetime | None,
+    delay: timedelta | None,
+    tags: Sequence[str],
+    metadata: Mapping[str, Any],
+    priority: int | None,
+    notify: bool,
+) -> Statement[Builtin[Started]]:
+    """Start an instance for each value, with JSON text as its input; one whose key is active comes back with created=False."""
+    params = {
+        "workflow": workflow,
+        "values": Builtin(values),
+        "inputs": Builtin(inputs),
+        "version": version,
+        "at": at,
+        "delay": delay.total_seconds() if delay is not None else None,
+        "tags": Builtin(tags),
+        "metadata": json.dumps(dict(metadata)),
+        "priority": priority,
+        "notify": notify,
+    }
+    return Statement("instance/start", files.load("queries/instance/start.sql", schema), params, _started)
+
+
+def _started(rows: Sequence[Row]) -> Builtin[Started]:
+    return [Started(id=business_id, run=run, created=created) for _, run, business_id, created in rows]
+
+
+def cancel(schema: str, *, workflow: str, value: str, reason: str | None, notify: bool) -> Statement[None]:
+    """Cancel the newest run of a value."""
+    params = {"workflow": workflow, "value": value, "reason": reason, "notify": notify}
+    return Statement("instance/cancel", files.load("queries/instance/cancel.sql", schema), params, lambda rows: None)
+
+
+def retry(schema: str, *, workflow: str, value: str, notify: bool) -> Statement[None]:
+    """Take the newest run of a value up again after it failed."""
+    params = {"workflow": workflow, "value": value, "notify": notify}
+    return Statement("instance/retry", files.load("queries/instance/retry.sql", schema), params, lambda rows: None)
+
+
+def get(schema: str, *, workflow: str, value: str) -> Statement[Instance]:
+    """Read the newest run of a value with its history and what it waits for."""
+    params = {"workflow": workflow, "value": value}
+    return Statement("instance/get", files.load("queries/instance/get.sql", schema), params, lambda rows: _whole(rows[0]))
+
+
+def list(  # noqa: A001 -- path is name: instance/list.sql
+    schema: str, *, workflow: str | None, statuses: Sequence[str] | None, before: int | None, limit: int
+) -> Statement[Builtin[Instance]]:
+    """Read a page of instances, newest first, without their histories; pass the last one's run as `before` for the next page."""
+    params = {
+        "workflow": workflow,
+        "statuses": Builtin(statuses) if statuses is not None else None,
+        "before": before,
+        "limit": limit,
+    }
+    return Statement("instance/list", files.load("queries/instance/list.sql", schema), params, lambda rows: [_instance(row) for row in rows])
+
+
+def _whole(row: Row) -> Instance:
+    entries = decode(row[11] or "[]")
+    metadata = decode(row[6])
+    for entry in entries:
+        metadata.update(entry["metadata"] or {})
+    return _instance(
+        row,
+        metadata=metadata,
+        steps={entry["step"]: {} if entry["output"] is None else entry["output"] for entry in entries},
+        history=tuple(_entry(entry) for entry in entries),
+        waiting_for=tuple(_waiting(token) for token in decode(row[12] or "[]")),
+    )
+
+
+def _instance(row: Row, **more: Any) -> Instance:
+    run, business_id, workflow, version, status, text, metadata, tags, error, created_at, finished_at = row[:11]
+    known = {
+        "metadata": decode(metadata), "steps": {}, "history": (), "waiting_for": (), **more,
+    }  # fmt: skip
+    return Instance(
+        run=run,
+        id=business_id,
+        workflow=workflow,
+        version=version,
+        status=status,
+        input=decode(text),
+        tags=tuple(tags),
+        error=decode(error) if error is not None else None,
+        created_at=created_at,
+        finished_at=finished_at,
+        **known,
+    )
+
+
+def _entry(entry: Mapping[str, Any]) -> Entry:
+    return Entry(
+        step=entry["step"],
+        event=entry["event"],
+        at=datetime.fromisoformat(entry["at"]),
+        attempt=entry["attempt"],
+        output={} if entry["output"] is None else entry["output"],
+        metadata=entry["metadata"] or {},
+        duration=timedelta(seconds=entry["seconds"]),
+        worker=entry["worker"],
+    )
+
+
+def _waiting(token: Mapping[str, Any]) -> WaitingFor:
+    events = tuple(token["awaits"] or ())
+    until = datetime.fromisoformat(token["run_at"]) if token["run_at"] is not None else None
+    errors = token["errors"] or []
+    match token["state"]:
+        case "running":
+            kind, until = "running", None
+        case "parked":
+            kind = "timer" if until is not None and events == ("timeout",) else "signal"
+        case "scheduled":
+            kind = "retry" if errors else "queue"
+        case _:
+            kind, until = "queue", None
+    return WaitingFor(
+        step=token["step"], kind=kind, events=events, until=until, attempt=token["attempt"], error=errors[-1]["reason"] if errors else None
+    )

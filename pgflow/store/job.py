@@ -1,0 +1,199 @@
+"""Claim tokens, settle what they came to, and keep them moving: the statements of the hot path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from psycopg.types.numeric import Int2, Int4, Int8
+
+from pgflow.store import files
+from pgflow.store.statement import Row, Statement
+
+__all__ = ["Branch", "Change", "Claimed", "Freed", "Settled", "Staged", "Verdict", "claim", "lost", "reconcile", "rescue", "settle", "stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A token that this worker now holds. What is known of its instance comes with the first token of a run, else None."""
+
+    id: int
+    kind: str
+    run: int
+    step: str
+    config: str | None
+    queue: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    solo: bool
+    awaits: str | None
+    errors: str | None
+    business_id: str | None
+    workflow: str | None
+    version: int | None
+    status: str | None
+    revision: int | None
+    input: str | None
+    metadata: str | None
+    results: str | None
+    signals: str | None
+    parked: Sequence[str] | None
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What one token came to: a row of the array `d` of sql/queries/job/settle.sql.
+
+    `op` is move, end, park, retry, snooze, release or fail. `guarded`: it holds only together with the `Change` of its run.
+    """
+
+    id: int
+    run: int
+    attempt: int
+    step: str
+    kind: str
+    op: str
+    guarded: bool = False
+    event: str | None = None
+    targets: str | None = None
+    output: str | None = None
+    metadata: str | None = None
+    errors: str | None = None
+    seconds: float = 0.0
+    stored: bool = False
+    signal: int | None = None
+    next_step: str | None = None
+    next_config: str | None = None
+    next_queue: str | None = None
+    next_priority: int | None = None
+    next_max: int | None = None
+    next_solo: bool | None = None
+    keep: bool = False
+    delay: float | None = None
+    backoff: str | None = None
+    base: float | None = None
+    cap: float | None = None
+    jitter: float | None = None
+    awaits: str | None = None
+
+
+@dataclass(slots=True)
+class Change:
+    """How an instance changes, decided on its `revision` (None: whatever it is): a row of the array `g`."""
+
+    run: int
+    revision: int | None
+    status: str | None = None
+    metadata: str | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Branch:
+    """A token that a fan-out adds: a row of the array `f`."""
+
+    run: int
+    step: str
+    config: str | None
+    queue: str
+    priority: int
+    max: int
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a verdict (`what` = "token"), or a token that a fan-out added ("branch")."""
+
+    what: str
+    id: int
+    run: int
+    step: str
+    status: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """How many tokens became ready in which queues, and in how many seconds the next one is due (None: none is)."""
+
+    queues: Sequence[str]
+    tokens: int
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """How many tokens were given back to which queues."""
+
+    queues: Sequence[str]
+    tokens: int
+
+
+# Each array has one type whatever is in it, so that a statement stays one prepared statement.
+INTEGERS: Mapping[str, type[int]] = {
+    "id": Int8, "run": Int8, "signal": Int8, "attempt": Int4, "revision": Int4, "next_priority": Int2, "next_max": Int2, "priority": Int2, "max": Int2,
+}  # fmt: skip
+
+
+def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, list[Any]]:
+    columns = {}
+    for field in fields(kind):
+        name = field.name
+        values = [getattr(row, name) for row in rows]
+        wrap = INTEGERS.get(name)
+        if wrap is not None:
+            values = [None if value is None else wrap(value) for value in values]
+        columns[prefix + name] = values
+    return columns
+
+
+def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[list[Claimed]]:
+    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first."""
+    params = {"worker": worker, "queues": list(rooms), "rooms": [Int4(room) for room in rooms.values()]}
+    return Statement("job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True)
+
+
+def _claimed(rows: Sequence[Row]) -> list[Claimed]:
+    return [Claimed(*row) for row in rows]
+
+
+def settle(
+    schema: str, worker: int, verdicts: Sequence[Verdict], changes: Sequence[Change] = (), branches: Sequence[Branch] = ()
+) -> Statement[list[Settled]]:
+    """Record a batch of outcomes in one statement; see the file for what each status means."""
+    params = {
+        "worker": worker,
+        **_columns(verdicts, Verdict),
+        **_columns(changes, Change, "g_"),
+        **_columns(branches, Branch, "f_"),
+    }
+    return Statement("job/settle", files.load("queries/job/settle.sql", schema), params, _settled, binary=True, prepare=True)
+
+
+def _settled(rows: Sequence[Row]) -> list[Settled]:
+    return [Settled(*row) for row in rows]
+
+
+def stage(schema: str, limit: int = 1000) -> Statement[Staged]:
+    """Make due tokens ready, the longest due first, up to `limit` of them."""
+    return Statement("job/stage", files.load("queries/job/stage.sql", schema), {"limit": limit}, lambda rows: Staged(*rows[0]), prepare=True)
+
+
+def rescue(schema: str, limit: int = 1000) -> Statement[Freed]:
+    """Free the tokens of workers whose lease has ended, up to `limit` of them."""
+    return Statement("job/rescue", files.load("queries/job/rescue.sql", schema), {"limit": limit}, lambda rows: Freed(*rows[0]))
+
+
+def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]:
+    """Give back the tokens that `worker` holds in the database but not in memory (`held`)."""
+    params = {"worker": worker, "held": [Int8(token) for token in held]}
+    return Statement("job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: Freed(*rows[0]))
+
+
+def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[list[int]]:
+    """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
+    params = {"worker": worker, "ids": [Int8(token) for token in held], "attempts": [Int4(attempt) for attempt in held.values()]}
+    return Statement("job/lost", files.load("queries/job/lost.sql", schema), params, lambda rows: [row[0] for row in rows])

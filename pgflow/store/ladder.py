@@ -1,0 +1,105 @@
+"""Read the migrations and the functions that this version of pgflow brings, in the order in which they apply."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import PurePosixPath
+
+from pgflow.errors import SchemaError
+from pgflow.store import files
+
+__all__ = ["FUNCTIONS", "Functions", "Migration", "arrange", "functions", "migrations"]
+
+FUNCTIONS = 0  # the version under which the ledger keeps the functions' checksum
+FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+HEADER = re.compile(r"^-- pgflow: (.+?)\s*$", re.MULTILINE)
+BREAKING = "breaking"
+NO_TRANSACTION = "no transaction"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A file `sql/migrations/NNNN_noun.sql`, written for the schema `pgflow`.
+
+    A line `-- pgflow: breaking` in it says that an older pgflow must not run on the result; `-- pgflow: no transaction`
+    that it is one statement which PostgreSQL runs outside transactions only, such as `create index concurrently if not
+    exists`, and which may run twice.
+    """
+
+    version: int
+    name: str
+    path: str
+    checksum: str
+    breaking: bool = False
+    transactional: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """The files of `sql/functions/`, all of them `create or replace function`, and one checksum over them.
+
+    Replacing cannot change a function's arguments or result, nor drop one that is gone: that is a migration's work. A
+    release that changes functions therefore always brings a migration, be it only a comment, whose version tells an old
+    pgflow on a newer schema from a new one on an older.
+    """
+
+    paths: tuple[str, ...]
+    checksum: str
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Return the migrations in order.
+
+    Raises `SchemaError` when one is missing or badly named: a broken installation.
+    """
+    return arrange([(path, files.load(path)) for path in files.list_files("migrations")])
+
+
+@cache
+def functions() -> Functions:
+    """Return the functions, in the order of their file names."""
+    paths = tuple(files.list_files("functions"))
+    return Functions(paths, _sha256("".join(_unix(files.load(path)) for path in paths)))
+
+
+def arrange(texts: Sequence[tuple[str, str]]) -> tuple[Migration, ...]:
+    """Return the migrations in these (path, text) pairs, numbered from 1 without a gap.
+
+    arrange([("migrations/0001_engine.sql", "create table …")])
+    """
+    found = sorted((_migration(path, text) for path, text in texts), key=lambda each: (each.version, each.path))
+    for expected, each in enumerate(found, start=1):
+        if each.version != expected:
+            raise SchemaError(f"migration {expected:04} is missing or there twice: {each.path} stands in its place")
+    return tuple(found)
+
+
+def _migration(path: str, text: str) -> Migration:
+    match = FILE_NAME.fullmatch(PurePosixPath(path).name)
+    if match is None:
+        raise SchemaError(f"{path} is not named like a migration", hint="Name it NNNN_noun.sql.")
+    headers = HEADER.findall(text)
+    unknown = set(headers) - {BREAKING, NO_TRANSACTION}
+    if unknown:
+        said = f"{path} has an unknown header: {min(unknown)}"
+        raise SchemaError(said, hint=f"Known: {BREAKING}, {NO_TRANSACTION}.")
+    return Migration(
+        version=int(match[1]),
+        name=match[2],
+        path=path,
+        checksum=_sha256(_unix(text)),
+        breaking=BREAKING in headers,
+        transactional=NO_TRANSACTION not in headers,
+    )
+
+
+def _unix(text: str) -> str:
+    """The text with Unix line ends, as a checkout on Windows may have others."""
+    return text.replace("\r\n", "\n")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

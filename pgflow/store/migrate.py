@@ -1,0 +1,265 @@
+"""Bring a schema up to this version of pgflow, tell how far it is, or hand the SQL over to another migration tool.
+
+Each migration is one transaction, in which its line in the ledger comes first. Two who migrate at once are kept apart
+by an advisory lock, and where a database has none by the ledger's primary key (graphile-worker's idea). After the last
+one the functions of sql/functions/ are put in place, in the same transaction, so that no older function ever meets a
+newer table. Locks on tables are waited for a moment only, and asked for again later: a migration in the queue for a
+lock would hold up everybody behind it.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql as compose
+from psycopg.pq import TransactionStatus
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from pgflow.errors import SchemaError
+from pgflow.store import files, migration
+from pgflow.store.files import SCHEMA
+from pgflow.store.ladder import FUNCTIONS, Migration, functions, migrations
+from pgflow.store.migration import Applied
+from pgflow.store.schema import Status, judge, planned
+from pgflow.store.statement import Statement, arun, run
+
+__all__ = ["Applied", "Status", "acheck", "astatus", "check", "sql", "status", "up"]
+
+PATIENCE = timedelta(seconds=60)
+# Local to a transaction. 200 ms is how long others may have to stand behind us in the queue for a lock.
+LIMITS: LiteralString = """
+set local lock_timeout = 200;
+set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0;
+"""
+# Functions may call one another: their bodies cannot be checked in any order of files.
+UNCHECKED = "check_function_bodies = off"
+PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+
+
+class Busy(Exception):
+    """Somebody else migrates this schema."""
+
+
+# Where two who create the schema, or enter the same line, at once get a unique violation.
+CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_type"})
+
+
+def status(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> Status:
+    """Return how far a schema is; reads only.
+
+    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when an applied migration was changed.
+    """
+    standing = run(conn, migration.inspect(schema))
+    ledger = run(conn, migration.applied(schema)) if standing.ours else ()
+    return judge(schema, standing, ledger, migrations(), functions())
+
+
+async def astatus(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> Status:
+    """`status`, async."""
+    standing = await arun(conn, migration.inspect(schema))
+    ledger = await arun(conn, migration.applied(schema)) if standing.ours else ()
+    return judge(schema, standing, ledger, migrations(), functions())
+
+
+def check(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
+    """Refuse a schema on which this code cannot work, with the command that mends it.
+
+    Raises `SchemaMissing`, `SchemaOutdated`, `SchemaTooNew`, `SchemaForeign` or `SchemaError`. A newer schema is fine
+    unless one of its migrations says that it breaks older code. A role that may call the functions but not read the
+    ledger passes: the functions will speak for themselves.
+    """
+    if not _is_closed_to_us(run(conn, migration.inspect(schema))):
+        status(conn, schema).require_usable()
+
+
+async def acheck(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> None:
+    """`check`, async."""
+    if not _is_closed_to_us(await arun(conn, migration.inspect(schema))):
+        (await astatus(conn, schema)).require_usable()
+
+
+def up(
+    conn: psycopg.Connection[Any], schema: str = SCHEMA, dry_run: bool = False, *, patience: timedelta = PATIENCE
+) -> list[Applied]:
+    """Apply what is pending and return it; empty when somebody else was first, or nothing is to do.
+
+    The schema is created when it is missing. Safe to run at any time, by several at once and under load: it waits up to
+    `patience` for locks and for others who migrate, never in anybody's way. `dry_run` returns what would be applied and
+    writes nothing. `conn` must not be in a transaction. What was applied before an error stays applied.
+
+    Raises what `status` raises, `SchemaTooNew`, and `SchemaError` when a lock was not to be had in time.
+
+        up(connect(dsn, "migrate"))    # [Applied(1, "engine", …), Applied(0, "functions", …)]
+    """
+    with _autocommit(conn):
+        before = status(conn, schema)
+        before.require_migratable()
+        if dry_run:
+            return planned(before, functions())
+        done: list[Applied] = []
+        if before.up_to_date:
+            return done
+        for attempt in Retrying(
+            retry=retry_if_exception(_is_passing),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            stop=stop_after_delay(patience),
+            retry_error_callback=_give_up(schema, patience),
+        ):
+            with attempt:
+                while _advance(conn, schema, done):
+                    pass
+        return done
+
+
+def sql(schema: str = SCHEMA, after: int = 0) -> str:
+    """Return everything as one script, to hand to psql or to another migration tool.
+
+    `after` leaves out the migrations up to that version. The script brings no transaction of its own. Once it has run,
+    `status` says that the schema is up to date.
+
+        print(sql("orders"))    # psql --single-transaction -v ON_ERROR_STOP=1 -f …
+    """
+    goal = len(migrations())
+    parts = [f'-- Brings schema "{schema}" of pgflow from {after:04} to {goal:04}. Run it in one transaction.']
+    if not after:
+        parts += [_create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
+    for each in migrations()[after:]:
+        record = _text(migration.record(schema, _planned(each)))
+        body = _terminated(files.load(each.path, schema))
+        # Outside a transaction, a line that comes first would vouch for what may yet fail.
+        parts += [record, body] if each.transactional else [body, record]
+    bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
+    parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
+    parts.append(_text(migration.renew(schema, _functions())))
+    return "\n\n".join(parts) + "\n"
+
+
+def _advance(conn: psycopg.Connection[Any], schema: str, done: list[Applied]) -> bool:
+    """Apply the next migration, and after the last one the functions; return whether there may be more to do."""
+    with conn.transaction():
+        conn.execute(LIMITS)
+        if not run(conn, migration.lock(schema)):
+            raise Busy
+        now = status(conn, schema)  # somebody else may have been faster
+        now.require_migratable()
+        if now.up_to_date:
+            return False
+        following = now.pending[0] if now.pending else None
+        applied = []
+        if following is None or following.transactional:
+            applied = list(_apply(conn, now, following))
+    if following is not None and not following.transactional:
+        applied = _apply_outside(conn, schema, following)
+    done += applied
+    return True
+
+
+def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | None) -> Iterator[Applied]:
+    schema = now.schema
+    if following is not None:
+        if not now.applied:
+            _found(conn, schema)
+        yield run(conn, migration.record(schema, _planned(following)))
+        _execute(conn, files.load(following.path, schema))
+    if len(now.pending) <= 1 and now.stale:
+        conn.execute(f"set local {UNCHECKED}")
+        for path in functions().paths:
+            _execute(conn, files.load(path, schema))
+        yield run(conn, migration.renew(schema, _functions()))
+
+
+def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migration) -> list[Applied]:
+    """Run a statement that refuses transactions, entering it only afterwards: until then a second run repeats it."""
+    if not run(conn, migration.hold(schema)):
+        raise Busy
+    try:
+        now = status(conn, schema)
+        if following not in now.pending:
+            return []
+        conn.execute("set statement_timeout = 0")
+        conn.execute("set lock_timeout = 0")  # what runs outside a transaction waits in nobody's way
+        _execute(conn, files.load(following.path, schema))
+        return [run(conn, migration.record(schema, _planned(following)))]
+    finally:
+        if not conn.broken:
+            conn.execute("reset statement_timeout")
+            conn.execute("reset lock_timeout")
+            run(conn, migration.release(schema))
+
+
+def _found(conn: psycopg.Connection[Any], schema: str) -> None:
+    # "if not exists" asks for the right to create schemas even when there is nothing to create.
+    if not run(conn, migration.inspect(schema)).present:
+        conn.execute(_create_schema(schema))
+    run(conn, migration.create_table(schema))
+
+
+def _execute(conn: psycopg.Connection[Any], text: str) -> None:
+    """Run a file as it is: several statements, no placeholders."""
+    conn.execute(text, prepare=False)
+
+
+def _create_schema(schema: str) -> compose.Composed:
+    return compose.SQL("create schema if not exists {}").format(compose.Identifier(schema))
+
+
+def _planned(each: Migration) -> Applied:
+    return Applied(each.version, each.name, each.checksum, each.breaking)
+
+
+def _functions() -> Applied:
+    return Applied(FUNCTIONS, "functions", functions().checksum, breaking=False)
+
+
+def _is_passing(error: BaseException) -> bool:
+    match error:
+        case Busy() | psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
+            return True
+        case psycopg.errors.UniqueViolation():
+            return error.diag.table_name in CONTESTED
+        case _:
+            return False
+
+
+def _is_closed_to_us(standing: migration.Standing) -> bool:
+    return standing.ours and not standing.readable
+
+
+@contextmanager
+def _autocommit(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    if conn.info.transaction_status != TransactionStatus.IDLE:
+        raise ValueError("migrating needs a connection that is open and outside a transaction")
+    before = conn.autocommit
+    conn.autocommit = True
+    try:
+        yield
+    finally:
+        if not conn.closed:
+            conn.autocommit = before
+
+
+def _give_up(schema: str, patience: timedelta) -> Any:
+    def give_up(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        why = "somebody else is migrating it" if isinstance(error, Busy) else f"a lock was not to be had ({error})"
+        raise SchemaError(
+            f'schema "{schema}" could not be migrated within {patience.total_seconds():.0f} s: {why}',
+            hint="Nothing is half done; run it again.",
+        ) from error
+
+    return give_up
+
+
+def _text(statement: Statement[Any]) -> str:
+    """A statement as text for psql, its parameters as literals. Not for data: ours are checksums and names of files."""
+    literal = {key: compose.Literal(value).as_string() for key, value in statement.params.items()}
+    return _terminated(PLACEHOLDER.sub(lambda match: literal[match[1]], statement.query).replace("%%", "%"))
+
+
+def _terminated(text: str) -> str:
+    text = text.rstrip()
+    return text if text.endswith(";") else text + ";"

@@ -1,0 +1,102 @@
+"""Look at a schema from outside, keep its ledger of migrations, and take the lock under which one migrates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pgflow.store import files
+from pgflow.store.statement import Row, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A line of the ledger. `applied_at` is None for one that is only planned; version 0 stands for the functions."""
+
+    version: int
+    name: str
+    checksum: str
+    breaking: bool
+    applied_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a schema looks like from outside: `ours` when it has our ledger, `readable` when we may read that."""
+
+    present: bool
+    relations: int
+    ours: bool
+    readable: bool
+
+
+def inspect(schema: str) -> Statement[Standing]:
+    """Look at a schema from outside, needing no right in it."""
+    return Statement(
+        "migration/inspect",
+        files.load("queries/migration/inspect.sql", schema),
+        {"schema": schema},
+        lambda rows: Standing(*rows[0]),
+    )
+
+
+def create_table(schema: str) -> Statement[None]:
+    """Create the ledger unless it is there."""
+    return Statement(
+        "migration/create_table", files.load("queries/migration/create_table.sql", schema), {}, lambda rows: None
+    )
+
+
+def applied(schema: str) -> Statement[tuple[Applied, ...]]:
+    """Read the ledger, in order of version."""
+    return Statement(
+        "migration/applied",
+        files.load("queries/migration/applied.sql", schema),
+        {},
+        lambda rows: tuple(Applied(*row) for row in rows),
+    )
+
+
+def record(schema: str, entry: Applied) -> Statement[Applied]:
+    """Enter a migration; a unique violation says that somebody else did."""
+    params = {
+        "version": entry.version,
+        "name": entry.name,
+        "checksum": entry.checksum,
+        "breaking": entry.breaking,
+    }
+    return _entry("record", schema, params)
+
+
+def renew(schema: str, entry: Applied) -> Statement[Applied]:
+    """Enter which functions are in place, over what was there before."""
+    return _entry("renew", schema, {"version": entry.version, "name": entry.name, "checksum": entry.checksum})
+
+
+def lock(schema: str) -> Statement[bool]:
+    """Try to take the lock until the transaction ends."""
+    return _lock("lock", schema)
+
+
+def hold(schema: str) -> Statement[bool]:
+    """Try to take the lock until `release`."""
+    return _lock("hold", schema)
+
+
+def release(schema: str) -> Statement[bool]:
+    """Give back the lock of `hold`."""
+    return _lock("release", schema)
+
+
+def _entry(verb: str, schema: str, params: Mapping[str, Any]) -> Statement[Applied]:
+    def read(rows: Sequence[Row]) -> Applied:
+        return Applied(*rows[0])
+
+    return Statement(f"migration/{verb}", files.load(f"queries/migration/{verb}.sql", schema), params, read)
+
+
+def _lock(verb: str, schema: str) -> Statement[bool]:
+    def read(rows: Sequence[Row]) -> bool:
+        return bool(rows[0][0])
+
+    return Statement(f"migration/{verb}", files.load(f"queries/migration/{verb}.sql", schema), {"schema": schema}, read)

@@ -1,0 +1,113 @@
+"""Judge a schema against the migrations of this code: may it be used, may it be migrated, and what is left to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgflow.errors import SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
+from pgflow.store.files import SCHEMA
+from pgflow.store.ladder import FUNCTIONS, Functions, Migration
+from pgflow.store.migration import Applied, Standing
+
+__all__ = ["Status", "judge", "planned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a schema is.
+
+    `version` is its highest migration, 0 when it has none; `latest` the highest that this code brings; `applied` the
+    ledger's migrations in order, `pending` those of this code that it lacks, `unknown` those that only a newer pgflow
+    knows; `functions` is the ledger's line about the functions, and `stale` says that they are not those of this code.
+    """
+
+    schema: str
+    latest: int
+    applied: tuple[Applied, ...] = ()
+    pending: tuple[Migration, ...] = ()
+    unknown: tuple[Applied, ...] = ()
+    functions: Applied | None = None
+    stale: bool = True
+
+    @property
+    def version(self) -> int:
+        """The schema's highest migration, 0 when it has none."""
+        return max((each.version for each in self.applied), default=0)
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether `migrate.up` would find nothing to do."""
+        return not self.pending and not self.stale
+
+    def require_migratable(self) -> None:
+        """Raise `SchemaTooNew` when a newer pgflow has made the schema into what this one cannot understand."""
+        if any(each.breaking for each in self.unknown):
+            raise SchemaTooNew(
+                f'schema "{self.schema}" is at {self.version:04}, which is too new for this pgflow: '
+                f"it knows the schema up to {self.latest:04}",
+                hint="Upgrade pgflow here.",
+            )
+
+    def require_usable(self) -> None:
+        """Raise `SchemaMissing`, `SchemaOutdated` or `SchemaTooNew` unless this code can work on the schema."""
+        self.require_migratable()
+        if self.up_to_date:
+            return
+        if not self.version:
+            raise SchemaMissing(f'schema "{self.schema}" holds no pgflow yet', hint=_command(self.schema))
+        if self.pending:
+            said = f'schema "{self.schema}" is at {self.version:04}, this pgflow needs {self.latest:04}'
+        else:
+            said = f'the functions in schema "{self.schema}" are not those of this pgflow'
+        raise SchemaOutdated(said, hint=_command(self.schema))
+
+
+def judge(
+    schema: str,
+    standing: Standing,
+    ledger: Sequence[Applied],
+    migrations: Sequence[Migration],
+    functions: Functions,
+) -> Status:
+    """Return how far a schema is, from what `migration.inspect` and `migration.applied` read.
+
+    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when a migration was changed after it
+    had been applied.
+    """
+    if standing.relations and not standing.ours:
+        raise SchemaForeign(
+            f'schema "{schema}" holds {standing.relations} tables that are not pgflow\'s',
+            hint="Give pgflow a schema of its own: --schema NAME, or PGFLOW_SCHEMA.",
+        )
+    applied = {each.version: each for each in ledger if each.version != FUNCTIONS}
+    for each in migrations:
+        line = applied.get(each.version)
+        if line is not None and line.checksum != each.checksum:
+            raise SchemaError(
+                f'migration {each.version:04}_{each.name} was changed after it had been applied to schema "{schema}"',
+                hint="Install the pgflow that applied it; changes need a migration of their own.",
+            )
+    latest = max((each.version for each in migrations), default=0)
+    unknown = tuple(each for version, each in applied.items() if version > latest)
+    in_place = next((each for each in ledger if each.version == FUNCTIONS), None)
+    return Status(
+        schema=schema,
+        latest=latest,
+        applied=tuple(applied.values()),
+        pending=tuple(each for each in migrations if each.version not in applied),
+        unknown=unknown,
+        functions=in_place,
+        # A newer pgflow's functions are newer: ours must not take their place.
+        stale=not unknown and (in_place is None or in_place.checksum != functions.checksum),
+    )
+
+
+def planned(status: Status, functions: Functions) -> list[Applied]:
+    """Return what `migrate.up` would do to a schema of this status."""
+    entries = [Applied(each.version, each.name, each.checksum, each.breaking) for each in status.pending]
+    if status.stale:
+        entries.append(Applied(FUNCTIONS, "functions", functions.checksum, breaking=False))
+    return entries
+
+
+def _command(schema: str) -> str:
+    return "Run: pgflow migrate" + ("" if schema == SCHEMA else f" --schema {schema}")

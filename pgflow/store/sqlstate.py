@@ -1,0 +1,47 @@
+"""Turn what PostgreSQL refuses, by its SQLSTATE, into the error of `pgflow.errors` that says so.
+
+This is the only place that knows the codes which the functions in sql/functions raise. (Domain errors as SQLSTATEs of
+one's own class: the idea is from absurd.)
+"""
+
+from collections.abc import Mapping
+
+import psycopg
+
+from pgflow import errors
+
+__all__ = ["MIGRATE_HINT", "REFUSALS", "translate"]
+
+REFUSALS: Mapping[str, type[errors.PgflowError]] = {
+    "PF001": errors.UnknownWorkflow,
+    "PF002": errors.AlreadyRunning,
+    "PF003": errors.InstanceNotFound,
+    "PF004": errors.UndeclaredEvent,
+    "PF005": errors.NotActive,
+    "PF006": errors.InvalidPayload,
+    "PF007": errors.AmbiguousSignal,
+    "PF008": errors.InvalidValue,
+    "PF009": errors.NotRetryable,
+    "PF010": errors.UnknownStep,
+    "PF011": errors.GraphChanged,
+}
+MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
+MIGRATE_HINT = "Run: pgflow migrate"
+
+
+def translate(error: psycopg.Error) -> errors.PgflowError | None:
+    """Return the error to raise in place of `error`, or None when it should be raised as it is.
+
+    PF001 to PF011 become what they mean, with the database's message and hint; a missing schema, table or function
+    becomes `SchemaMissing`. None for everything else, above all for what a retry may mend.
+
+        translate(error)    # AlreadyRunning("OrderFlow 'orderid::abc' is already running", hint="Wait until …")
+    """
+    code = error.sqlstate or ""
+    message = error.diag.message_primary or str(error)
+    if code in REFUSALS:
+        return REFUSALS[code](message, hint=error.diag.message_hint)
+    if code in MISSING:
+        said = f"pgflow is not installed in this database, or only in part: {message}"
+        return errors.SchemaMissing(said, hint=MIGRATE_HINT)
+    return None

@@ -1,0 +1,141 @@
+"""Say what to send to PostgreSQL as a value: a query, its parameters and how to read the rows.
+
+A `Statement` is all that a sync and an async client have in common, and all that they need to have in common: `run` and
+`arun` are the only code that differs between them. (psycopg shares its own protocol code so, as generators.)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import pq
+from psycopg.rows import tuple_row
+
+from pgflow.store.sqlstate import translate
+
+__all__ = ["APending", "Pending", "Row", "Statement", "arun", "astart", "run", "start"]
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[T]):
+    """One SQL statement, ready to run on any connection.
+
+    `name` is the path of its file without the ending, such as "job/claim"; `query` the text that
+    `files.load("queries/job/claim.sql", schema)` returns, with `%(name)s` or `%(name)b` placeholders; `read` makes the
+    result out of the rows, which are tuples whatever row factory the connection has, and none for a statement that
+    returns nothing. `binary` asks for the results in binary format; `prepare` is psycopg's: None leaves it to count,
+    True prepares at the first use.
+
+        count = Statement("job/count", "select count(*) from pgflow.jobs", {}, lambda rows: int(rows[0][0]))
+        run(conn, count)                                        # sync
+        await arun(conn, count)                                 # async
+        with conn.pipeline():                                   # several in one round trip
+            first, second = start(conn, count), start(conn, other)
+            first.result(), second.result()
+    """
+
+    name: str
+    query: str
+    params: Mapping[str, Any]
+    read: Callable[[Sequence[Row]], T]
+    binary: bool = False
+    prepare: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending(Generic[T]):
+    """A statement that was sent, its rows still to be read."""
+
+    statement: Statement[T]
+    cursor: psycopg.Cursor[Row]
+
+    def result(self) -> T:
+        """Read the rows; in a pipeline, wait for them first. Raises as `run` does."""
+        try:
+            try:
+                rows = self.cursor.fetchall()
+            except psycopg.ProgrammingError:
+                if not _was_silent(self.cursor):
+                    raise
+                rows = []
+        except psycopg.Error as error:
+            _refuse(error)
+            raise
+        return self.statement.read(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class APending(Generic[T]):
+    """`Pending` on an async connection."""
+
+    statement: Statement[T]
+    cursor: psycopg.AsyncCursor[Row]
+
+    async def result(self) -> T:
+        """Read the rows; in a pipeline, wait for them first. Raises as `arun` does."""
+        try:
+            try:
+                rows = await self.cursor.fetchall()
+            except psycopg.ProgrammingError:
+                if not _was_silent(self.cursor):
+                    raise
+                rows = []
+        except psycopg.Error as error:
+            _refuse(error)
+            raise
+        return self.statement.read(rows)
+
+
+def run(conn: psycopg.Connection[Any], statement: Statement[T]) -> T:
+    """Run a statement and return what it reads.
+
+    What the database refuses is raised as the error of `pgflow.errors` that says so (see `sqlstate.translate`); any
+    other `psycopg.Error` (a lost connection, a deadlock, a timeout) comes through as it is, for the caller to retry.
+    """
+    return start(conn, statement).result()
+
+
+async def arun(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) -> T:
+    """`run` on an async connection."""
+    return await (await astart(conn, statement)).result()
+
+
+def start(conn: psycopg.Connection[Any], statement: Statement[T]) -> Pending[T]:
+    """Send a statement; `.result()` of what comes back reads its rows.
+
+    Outside a pipeline this waits for the database; inside one it does not, and errors appear in `.result()`.
+    """
+    # Not conn.cursor(): a caller's connection may have a cursor class of its own that binds on the client.
+    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    try:
+        cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=statement.binary)
+    except psycopg.Error as error:
+        _refuse(error)
+        raise
+    return Pending(statement, cursor)
+
+
+async def astart(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) -> APending[T]:
+    """`start` on an async connection."""
+    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+    try:
+        await cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=statement.binary)
+    except psycopg.Error as error:
+        _refuse(error)
+        raise
+    return APending(statement, cursor)
+
+
+def _was_silent(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:
+    """Whether the statement succeeded and returned no rows by its nature, as an update without `returning`."""
+    return cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.COMMAND_OK
+
+
+def _refuse(error: psycopg.Error) -> None:
+    refusal = translate(error)
+    if refusal is not None:
+        raise refusal from error

@@ -1,0 +1,183 @@
+"""Turn what an instance's tokens came to into the rows to write: a pure function of what the worker knows of the instance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from typing_extensions import assert_never
+
+from pgflow.core import engine
+from pgflow.core.engine import Execute, State, advance
+from pgflow.core.retry import resolve
+from pgflow.store.job import Branch, Change, Verdict
+from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Released, Snoozed, Waits
+from pgflow.worker.token import Run, Signal, Token
+
+__all__ = ["Decision", "decide"]
+
+KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
+
+
+@dataclass(slots=True)
+class Decision:
+    """What follows for one instance: rows for the settle statement, and what the worker knows once they are written."""
+
+    run: Run
+    state: State
+    outcomes: Sequence[Outcome]
+    verdicts: list[Verdict] = field(default_factory=list)
+    branches: list[Branch] = field(default_factory=list)
+    change: Change | None = None
+    outputs: list[tuple[str, Any]] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    consumed: list[Signal] = field(default_factory=list)
+    failure: dict[str, Any] | None = None
+
+
+def decide(run: Run, outcomes: Sequence[Outcome], keep: Callable[[str, bool], bool]) -> Decision:
+    """Decide over all outcomes of one instance in a batch, in order.
+
+    `keep(queue, is_branch)` says whether a token that goes on in `queue` may stay with this worker.
+    """
+    decision = Decision(run, run.state, outcomes)
+    for outcome in outcomes:
+        match outcome:
+            case Finished():
+                _finish(decision, outcome, keep)
+            case Waits():
+                _wait(decision, outcome, keep)
+            case Erred():
+                _err(decision, outcome)
+            case Snoozed(token, delay):
+                decision.verdicts.append(_verdict(token, "snooze", delay=delay.total_seconds()))
+            case Released(token):
+                decision.verdicts.append(_verdict(token, "release"))
+            case Rebuilt(token):
+                _rebuild(decision, token, keep)
+            case _:
+                assert_never(outcome)
+    if any(verdict.guarded for verdict in decision.verdicts):
+        _change(decision)
+    return decision
+
+
+def _verdict(token: Token, op: str, **more: Any) -> Verdict:
+    return Verdict(id=token.id, run=token.run.run, attempt=token.attempt, step=token.step, kind=token.kind, op=op, **more)
+
+
+def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], bool]) -> None:
+    token = outcome.token
+    before = decision.state
+    completed = engine.Completed(token.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
+    decision.state, commands = advance(before, completed)
+    verdict = _verdict(
+        token,
+        "end",
+        event=outcome.event,
+        targets=json.dumps(outcome.targets) if outcome.targets is not None else None,
+        output=outcome.output,
+        metadata=json.dumps(outcome.metadata) if outcome.metadata else None,
+        errors=json.dumps(token.errors) if token.errors else None,
+        seconds=outcome.seconds,
+        stored=outcome.stored,
+        signal=outcome.signal.id if outcome.signal else None,
+        awaits=json.dumps(dict(outcome.awaits)) if outcome.awaits else None,
+    )
+    decision.outputs.append((token.step, outcome.value if outcome.output is not None else {}))
+    if outcome.metadata:
+        decision.metadata.update(outcome.metadata)
+    if outcome.signal:
+        decision.consumed.append(outcome.signal)
+    _go_on(decision, token, verdict, [command for command in commands if isinstance(command, Execute)], keep)
+    decision.verdicts.append(verdict)
+
+
+def _go_on(decision: Decision, token: Token, verdict: Verdict, steps: list[Execute], keep: Callable[[str, bool], bool]) -> None:
+    """Let the token move to the first of `steps`; each other one gets a token of its own."""
+    state, run = decision.state, decision.run
+    verdict.guarded = not token.solo or len(steps) != 1 or state.status != run.status
+    if not steps:
+        return
+    first, *others = steps
+    verdict.op = "move"
+    verdict.next_step, verdict.next_config, verdict.next_queue, verdict.next_max = _next(run, first)
+    verdict.next_priority = token.priority
+    verdict.next_solo = len(state.active) == 1
+    verdict.keep = keep(verdict.next_queue, False)
+    for command in others:
+        step, config, queue, max_attempts = _next(run, command)
+        decision.branches.append(Branch(run.run, step, config, queue, token.priority, max_attempts, keep(queue, True)))
+
+
+def _next(run: Run, command: Execute) -> tuple[str, str | None, str, int]:
+    step = run.graph.nodes[command.step].step
+    config = json.dumps(command.config) if command.config is not None else None
+    return command.step, config, step.queue or run.workflow.queue, resolve(step, run.workflow).max_attempts
+
+
+def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool]) -> None:
+    token, run = outcome.token, decision.run
+    for signal in run.signals:
+        if signal not in decision.consumed and signal.name in outcome.awaits and signal.step in (None, token.step):
+            # It came before the wait: nothing to wait for.
+            text = None if signal.payload is None else json.dumps(signal.payload)
+            event = outcome.awaits[signal.name]
+            seconds, awaits = outcome.seconds, outcome.awaits
+            _finish(decision, Finished(token, event, text, signal.payload, seconds=seconds, signal=signal, awaits=awaits), keep)
+            return
+    decision.state, _ = advance(decision.state, engine.Parked(token.step, outcome.delay, outcome.timeout_event))
+    decision.verdicts.append(
+        _verdict(
+            token,
+            "park",
+            guarded=True,
+            awaits=json.dumps(dict(outcome.awaits)),
+            delay=outcome.delay.total_seconds() if outcome.delay is not None else None,
+        )
+    )
+
+
+def _err(decision: Decision, outcome: Erred) -> None:
+    token, run = outcome.token, decision.run
+    error = {"reason": outcome.reason, "type": outcome.type, "attempt": token.attempt, **outcome.details}
+    policy = resolve(run.graph.nodes[token.step].step, run.workflow)
+    if outcome.retry and token.attempt < token.max_attempts:
+        decision.verdicts.append(
+            _verdict(
+                token,
+                "retry",
+                errors=json.dumps([*token.errors, error][-KEPT_ERRORS:]),
+                backoff=policy.backoff,
+                base=policy.base.total_seconds(),
+                cap=policy.max_backoff.total_seconds(),
+                jitter=policy.jitter,
+            )
+        )
+        return
+    decision.state, _ = advance(decision.state, engine.Failed(token.step, outcome.reason))
+    decision.failure = {"step": token.step, **error, "attempts": token.errors[-KEPT_ERRORS:]}
+    decision.verdicts.append(_verdict(token, "fail", guarded=True))
+
+
+def _rebuild(decision: Decision, token: Token, keep: Callable[[str, bool], bool]) -> None:
+    state = decision.state
+    configs = {key: state.graph.nodes[key].step.config() for key in state.active}
+    verdict = _verdict(token, "end")
+    _go_on(decision, token, verdict, [Execute(key, configs[key]) for key in sorted(state.active)], keep)
+    verdict.guarded = True
+    decision.verdicts.append(verdict)
+
+
+def _change(decision: Decision) -> None:
+    run, state = decision.run, decision.state
+    metadata = {**run.metadata, **decision.metadata} if state.status in ("completed", "failed") else None
+    decision.change = Change(
+        run=run.run,
+        revision=None if decision.failure else run.revision,
+        status=state.status if state.status != run.status else None,
+        metadata=json.dumps(metadata) if metadata else None,
+        error=json.dumps(decision.failure) if decision.failure else None,
+    )

@@ -1,0 +1,86 @@
+"""Renew the worker's lease from a thread and a connection of its own, so that no step can keep it from beating."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from pgflow.errors import PgflowError
+from pgflow.store import worker
+from pgflow.store.connect import connect
+from pgflow.store.statement import run
+
+__all__ = ["Heart"]
+
+log = logging.getLogger("pgflow.worker")
+
+
+class Heart:
+    """Beats four times in a lease. `lost` is called once, from the heart's thread, when the lease has ended.
+
+    A lease has ended when the database says so, or when no beat was confirmed for its whole length: then nobody can know,
+    and another worker may have taken the tokens.
+    """
+
+    def __init__(self, dsn: str, schema: str, lease: timedelta, lost: Callable[[], None]) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._lease = lease
+        self._lost = lost
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._confirmed = 0.0
+
+    def start(self, worker_id: int, asked_at: float) -> None:
+        """Begin to beat for a worker that registered at `asked_at` (monotonic seconds, before it asked)."""
+        self.stop()
+        self._confirmed = asked_at
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, args=(worker_id, self._stop), name="pgflow-heart", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating and wait until the thread has ended."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
+        self._thread = None
+
+    def is_sure(self) -> bool:
+        """Whether the lease surely still runs: a beat was confirmed within three quarters of it."""
+        return time.monotonic() - self._confirmed < 0.75 * self._lease.total_seconds()
+
+    def _beat(self, worker_id: int, stop: threading.Event) -> None:
+        interval = self._lease.total_seconds() / 4
+        statement = worker.beat(self._schema, worker_id, self._lease)
+        conn: psycopg.Connection[Any] | None = None
+        try:
+            while not stop.wait(interval):
+                asked_at = time.monotonic()
+                try:
+                    if conn is None:
+                        conn = connect(self._dsn, role="heart")
+                    if not run(conn, statement):
+                        log.warning("worker %d: the lease has ended; its steps are given up", worker_id)
+                        self._lost()
+                        return
+                    self._confirmed = asked_at
+                    interval = self._lease.total_seconds() / 4
+                except (psycopg.Error, PgflowError, OSError) as error:
+                    log.warning("worker %d: no heartbeat: %s", worker_id, error)
+                    if conn is not None:
+                        conn.close()
+                        conn = None
+                    interval = min(1.0, self._lease.total_seconds() / 10)  # soon again: the lease runs out
+                    if time.monotonic() - self._confirmed > self._lease.total_seconds():
+                        self._lost()
+                        return
+        finally:
+            if conn is not None:
+                conn.close()

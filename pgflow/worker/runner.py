@@ -1,0 +1,187 @@
+"""Run the step that a token stands for and say, as a value, what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import Any
+
+from pgflow.core.context import Context
+from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
+from pgflow.core.results import Async, Error, Ok, Snooze
+from pgflow.core.retry import resolve
+from pgflow.core.step import Step
+from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
+from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
+from pgflow.worker.token import Token
+
+__all__ = ["Runner"]
+
+log = logging.getLogger("pgflow.worker")
+
+TRACE_LIMIT = 8_000  # characters of a traceback that are kept
+HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent)  # another attempt would come to the same
+
+
+class Runner:
+    """Runs steps: async ones on the event loop, sync ones in `threads`."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+        self._asynchronous: dict[type[Step], bool] = {}
+        self._configured: dict[tuple[str, int, str, str], Step] = {}
+
+    async def run(self, token: Token, conn: Any = None) -> Outcome:
+        """Run one token to its outcome. Only cancellation is raised: whatever the step raises becomes an `Erred`."""
+        match token.kind:
+            case "resume":
+                return self._resume(token)
+            case "advance":
+                return self._advance(token)
+        began = time.perf_counter()
+        try:
+            step = self.step(token)
+            ctx = self.context(token, conn)
+            result = await self._call(step, ctx)
+            return self._read(token, step, ctx, result, time.perf_counter() - began)
+        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the worker
+            return self._failed(token, error, time.perf_counter() - began)
+
+    def step(self, token: Token) -> Step:
+        """The step to run, with the configuration that was stored when it was activated."""
+        run = token.run
+        step = run.graph.nodes[token.step].step
+        if token.config is None:
+            return step
+        key = (run.graph.name, run.version, token.step, token.config)
+        known = self._configured.get(key)
+        if known is None:
+            if len(self._configured) > 1000:
+                self._configured.clear()
+            known = self._configured[key] = type(step).model_validate_json(token.config).named(token.step)
+        return known
+
+    def context(self, token: Token, conn: Any = None) -> Context[Any]:
+        """What the step sees: the validated input, and the outputs of the steps before it."""
+        run = token.run
+        if not run.is_validated:
+            run.initial = run.workflow.read_input(run.input)
+            run.is_validated = True
+        return Context(
+            initial=run.initial,
+            steps=MappingProxyType(run.outputs.copy()),
+            id=run.id,
+            value=run.id.split("::")[1],
+            run=run.run,
+            workflow=run.graph.name,
+            version=run.version,
+            step=token.step,
+            attempt=token.attempt,
+            metadata=MappingProxyType(run.metadata),
+            conn=conn,
+        )
+
+    def is_async(self, step: Step) -> bool:
+        """Whether the step's `execute` is a coroutine function."""
+        kind = type(step)
+        known = self._asynchronous.get(kind)
+        if known is None:
+            known = self._asynchronous[kind] = inspect.iscoroutinefunction(step.execute)
+        return known
+
+    async def _call(self, step: Step, ctx: Context[Any]) -> Any:
+        if self.is_async(step):
+            return await step.execute(ctx)
+        call: Callable[..., Any] = contextvars.copy_context().run
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, step.execute, ctx)
+        return await result if inspect.isawaitable(result) else result
+
+    def _read(self, token: Token, step: Step, ctx: Context[Any], result: Any, seconds: float) -> Outcome:
+        match result:
+            case Ok(event, output, metadata):
+                what = f"{token.step}.output"
+                text = None if output is None else encode(output, what=what, limit=OUTPUT_LIMIT)
+                if metadata is not None:
+                    metadata = decode(encode(metadata, what=f"{token.step}.metadata", limit=INPUT_LIMIT))
+                return self._finish(token, event, text, metadata, seconds)
+            case Async():
+                parking = step.parking()
+                return Waits(token, parking.awaits, parking.delay, parking.timeout_event, seconds)
+            case Error(reason, retry):
+                return Erred(token, str(reason)[:TRACE_LIMIT], "Error", retry, seconds)
+            case Snooze(delay):
+                return Snoozed(token, delay)
+        return Erred(
+            token,
+            f"step {token.step} returned {type(result).__name__}; a step returns Ok, Async, Error or Snooze",
+            "TypeError",
+            retry=False,
+            seconds=seconds,
+        )
+
+    def _finish(self, token: Token, event: str, text: str | None, metadata: Any, seconds: float, **more: Any) -> Outcome:
+        # Later steps see what a replay would read from the database, on the first run too.
+        value = None if text is None else decode(text)
+        return Finished(token, event, text, value, metadata, self._targets(token, event, value), seconds, **more)
+
+    def _targets(self, token: Token, event: str, value: Any) -> tuple[str, ...] | None:
+        graph = token.run.graph
+        if not graph.is_dynamic(token.step, event):
+            graph.targets(token.step, event)  # refuses an undeclared event
+            return None
+        ctx = self.context(token)
+        seen = MappingProxyType({**ctx.steps, token.step: {} if value is None else value})
+        return graph.select(token.step, event, ctx.having(seen))
+
+    def _resume(self, token: Token) -> Outcome:
+        """A wait has ended: by the signal that is addressed to it, or else because its time is over."""
+        try:
+            awaits = token.awaits or {}
+            for signal in token.run.signals:
+                if signal.name in awaits and signal.step in (None, token.step):
+                    text = None if signal.payload is None else encode(signal.payload, what=signal.name, limit=INPUT_LIMIT)
+                    return self._finish(token, awaits[signal.name], text, None, 0.0, signal=signal, awaits=awaits)
+            parking = self.step(token).parking()
+            if parking.timeout_event is None:
+                return Waits(token, awaits, parking.delay, None)
+            return self._finish(token, parking.timeout_event, None, None, 0.0, by_timer=True)
+        except Exception as error:
+            return self._failed(token, error, 0.0)
+
+    def _advance(self, token: Token) -> Outcome:
+        """A result or a wait that could not be applied at once, or a token whose attempts are used up."""
+        run = token.run
+        if not token.step:
+            return Rebuilt(token)
+        stored = run.unapplied.get(token.step)
+        if stored is not None:
+            value = run.outputs.get(token.step)
+            return Finished(token, stored.event, "", value, None, stored.targets, stored=True)
+        if token.awaits is not None:
+            try:
+                parking = self.step(token).parking()
+            except Exception as error:
+                return self._failed(token, error, 0.0)
+            return Waits(token, token.awaits, parking.delay, parking.timeout_event)
+        return Erred(token, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False)
+
+    def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
+        policy = resolve(token.run.graph.nodes[token.step].step, token.run.workflow)
+        retry = not isinstance(error, (*policy.never_on, *HOPELESS))
+        log.debug("step %s of %s failed", token.step, token.run.id, exc_info=error)
+        trace = "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
+        details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace)}
+        return Erred(token, storable(str(error))[:TRACE_LIMIT] or type(error).__name__, type(error).__name__, retry, seconds, details)
+
+
+def storable(text: str) -> str:
+    """Text that jsonb accepts: without NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+

@@ -1,0 +1,136 @@
+"""What a worker holds in memory: the tokens it has claimed and what it knows of their instances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgflow.core.engine import Completion, Parked, State, Status, advance, replay
+from pgflow.core.graph import Graph
+from pgflow.core.payload import decode
+from pgflow.core.workflow import Workflow
+from pgflow.store.job import Claimed
+
+__all__ = ["Run", "Signal", "StoredResult", "Token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal that waits in the mailbox of an instance; `step` is None when any step may take it."""
+
+    id: int
+    step: str | None
+    name: str
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result that is recorded but not yet applied: an advance token will fold it in."""
+
+    event: str
+    targets: tuple[str, ...] | None
+
+
+@dataclass(slots=True)
+class Run:
+    """An instance as this worker knows it, true as of `revision`. Decisions made on it hold only while the revision does.
+
+    `status` is the one in the database; `state` the engine's, a pure function of graph and results.
+    """
+
+    run: int
+    id: str
+    workflow: type[Workflow[Any]]
+    version: int
+    status: Status
+    revision: int
+    state: State
+    input: str
+    metadata: dict[str, Any]
+    outputs: dict[str, Any]
+    unapplied: dict[str, StoredResult]
+    signals: list[Signal]
+    initial: Any = None
+    is_validated: bool = False
+    tokens: int = 0
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that this instance follows, pinned when it started."""
+        return self.state.graph
+
+
+@dataclass(slots=True, eq=False)
+class Token:
+    """The right to move one branch of one instance, leased to this worker."""
+
+    id: int
+    run: Run
+    kind: str
+    step: str
+    config: str | None
+    queue: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    solo: bool
+    awaits: Mapping[str, str] | None
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    since: float = 0.0  # monotonic seconds at which it came into the buffer
+
+
+def known(row: Claimed, workflow: type[Workflow[Any]], graph: Graph) -> Run:
+    """Make what is known of an instance out of the first token claimed of it. Raises when a stored payload cannot be read."""
+    assert row.business_id is not None and row.version is not None and row.status is not None  # noqa: S101 -- the first row of a run has them
+    assert row.revision is not None and row.input is not None  # noqa: S101 -- likewise
+    applied: list[tuple[str, str, tuple[str, ...] | None]] = []
+    outputs: dict[str, Any] = {}
+    unapplied: dict[str, StoredResult] = {}
+    metadata: dict[str, Any] = decode(row.metadata or "{}")
+    for step, event, targets, output, extra, is_applied in decode(row.results or "[]"):
+        chosen = tuple(targets) if targets is not None else None
+        outputs[step] = {} if output is None else output
+        metadata.update(extra or {})
+        if is_applied:
+            applied.append((step, event, chosen))
+        else:
+            unapplied[step] = StoredResult(event, chosen)
+    state = replay(graph, applied)
+    for step in row.parked or ():
+        state, _ = advance(state, Parked(step))
+    return Run(
+        run=row.run,
+        id=row.business_id,
+        workflow=workflow,
+        version=row.version,
+        status=row.status,
+        revision=row.revision,
+        state=state,
+        input=row.input,
+        metadata=metadata,
+        outputs=outputs,
+        unapplied=unapplied,
+        signals=[Signal(*signal) for signal in decode(row.signals or "[]")],
+    )
+
+
+def token(row: Claimed, run: Run, now: float) -> Token:
+    """Make the token of a claimed row. Raises when a stored payload cannot be read."""
+    return Token(
+        id=row.id,
+        run=run,
+        kind=row.kind,
+        step=row.step,
+        config=row.config,
+        queue=row.queue,
+        priority=row.priority,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        solo=row.solo,
+        awaits=json.loads(row.awaits) if row.awaits else None,
+        errors=decode(row.errors) if row.errors else [],
+        since=now,
+    )

@@ -1,0 +1,26 @@
+-- The newest run of a business value ("abc123", or a whole id with its suffix: "orderid::abc123::1f09ab42").
+create or replace function pgflow.find(workflow text, value text) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    prefix text;
+    found_run bigint;
+begin
+    select d.graph #>> '{unique,key}' into prefix
+    from pgflow.definitions d where d.workflow = find.workflow order by d.version desc limit 1;
+    if prefix is null then
+        raise exception using errcode = 'PF001', message = format('no workflow named %L is registered here', find.workflow),
+            hint = 'Start a worker with the app that defines it, or check the name.';
+    end if;
+    select i.run into found_run
+    from pgflow.instances i
+    where i.id = case when strpos(value, '::') > 0 then value else prefix || '::' || value end and i.workflow = find.workflow
+    order by i.run desc limit 1;
+    if found_run is null then
+        raise exception using errcode = 'PF003', message = format('%s has no instance %L', find.workflow, value),
+            hint = format('List them: pgflow list --workflow %s', find.workflow);
+    end if;
+    return found_run;
+end
+$$;

@@ -1,0 +1,41 @@
+-- Takes a failed instance up again where it stopped: completed steps stay as recorded, every other active step runs anew.
+-- One advance token without a step asks the next worker to work out from the results which steps those are.
+create or replace function pgflow.retry_run(run bigint, notify boolean default true) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    instance record;
+    first jsonb;
+begin
+    select i.id, i.workflow, i.version, i.status into instance from pgflow.instances i where i.run = retry_run.run for no key update;
+    if not found then
+        raise exception using errcode = 'PF003', message = format('there is no instance with run %s', retry_run.run), hint = 'List them: pgflow list';
+    end if;
+    if instance.status <> 'failed' then
+        raise exception using errcode = 'PF009', message = format('%s %L is %s: only a failed instance can be retried', instance.workflow, instance.id, instance.status),
+            hint = 'See where it stands: pgflow show ' || instance.workflow || ' ' || instance.id;
+    end if;
+    begin
+        update pgflow.instances i
+        set status = 'running', revision = i.revision + 1, error = null, finished_at = null
+        where i.run = retry_run.run;
+    exception when unique_violation then
+        raise exception using errcode = 'PF002', message = format('%s %L is already running again', instance.workflow, instance.id),
+            hint = 'Wait until that run has ended, or cancel it.';
+    end;
+    update pgflow.step_results r set applied = true where r.run = retry_run.run and not r.applied;
+    select d.graph #> array['steps', d.graph ->> 'initial'] into first
+    from pgflow.definitions d where d.workflow = instance.workflow and d.version = instance.version;
+    insert into pgflow.jobs (run, kind, step, queue) values (retry_run.run, 'advance', '', coalesce(first ->> 'queue', 'default'));
+    if notify then
+        perform pg_notify(pgflow.channel(), coalesce(first ->> 'queue', 'default'));
+    end if;
+end
+$$;
+
+create or replace function pgflow.retry(workflow text, value text, notify boolean default true) returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$ select pgflow.retry_run(pgflow.find(workflow, value), notify) $$;

@@ -1,0 +1,119 @@
+-- Starts many instances of one workflow: each is one instance row and its first token, in the caller's transaction.
+-- A value whose key is active already is left alone: its row comes back with created = false and the active run.
+create or replace function pgflow.start_many(
+    workflow text, "values" text[], inputs text[], version integer default null, at timestamptz default null, delay interval default null,
+    tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true
+) returns table (ord bigint, run bigint, id text, created boolean)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    definition record;
+    first jsonb;
+    bad text;
+    own_tags text[];
+    due timestamptz := coalesce(start_many.at, pgflow.now()) + coalesce(start_many.delay, interval '0');
+begin
+    select d.version, d.graph into definition
+    from pgflow.definitions d
+    where d.workflow = start_many.workflow and (start_many.version is null or d.version = start_many.version)
+    order by d.version desc limit 1;
+    if not found then
+        raise exception using errcode = 'PF001',
+            message = format('no workflow named %L%s is registered here', start_many.workflow, ' in version ' || start_many.version),
+            hint = coalesce('Known: ' || (select string_agg(distinct d.workflow, ', ') from pgflow.definitions d) || '.',
+                'Start a worker with the app that defines it: pgflow worker --app module:app');
+    end if;
+    if cardinality(inputs) is distinct from cardinality("values") then
+        raise exception using errcode = 'PF008', message = 'as many inputs as values are needed',
+            hint = 'Give each value its input, {} when it has none.';
+    end if;
+    select v into bad from unnest("values") v
+    where v is null or length(v) not between 1 and 200 or v ~ '[[:space:][:cntrl:]]' or strpos(v, '::') > 0 limit 1;
+    if found then
+        raise exception using errcode = 'PF008', message = format('%L cannot be a business value', bad),
+            hint = 'A value has 1 to 200 characters, without white space, control characters or "::".';
+    end if;
+    select i into bad from unnest(inputs) i where octet_length(i) > 65536 limit 1;
+    if found then
+        raise exception using errcode = 'PF006', message = format('an input of %s bytes is over the limit of 65536', octet_length(bad)),
+            hint = 'Pass a reference to large data instead of the data.';
+    end if;
+    own_tags := array(select jsonb_array_elements_text(coalesce(definition.graph -> 'tags', '[]')));
+    first := definition.graph #> array['steps', definition.graph ->> 'initial'];
+
+    return query
+    with asked as materialized (
+        select
+            a.ord, a.input,
+            concat_ws('::', definition.graph #>> '{unique,key}', a.value,
+                case when definition.graph #>> '{unique,scope}' = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
+        from unnest("values", inputs) with ordinality as a (value, input, ord)
+    ),
+    keyed as materialized (
+        select a.ord, a.input, a.id, case definition.graph #>> '{unique,scope}'
+            when 'workflow' then 'w ' || workflow || ' ' || a.id
+            when 'version' then 'v ' || workflow || ' ' || definition.version || ' ' || a.id
+            when 'global' then 'g ' || a.id
+        end as unique_key
+        from asked a
+    ),
+    born as (
+        insert into pgflow.instances (id, workflow, version, status, unique_key, input, tags, metadata)
+        select
+            k.id, workflow, definition.version, case when due > pgflow.now() then 'pending' else 'running' end, k.unique_key, k.input::jsonb,
+            own_tags || start_many.tags, coalesce(definition.graph -> 'metadata', '{}') || start_many.metadata
+        from keyed k
+        order by k.unique_key, k.ord  -- one order everywhere: two batches of the same keys cannot deadlock
+        on conflict (unique_key) where status in ('pending', 'running', 'waiting') do nothing
+        returning instances.run, instances.id
+    ),
+    won as materialized (
+        select distinct on (b.run) b.run, k.ord, k.id from born b join keyed k on k.id = b.id order by b.run, k.ord
+    ),
+    tokens as (
+        insert into pgflow.jobs (run, step, queue, priority, max_attempts, config, state, run_at)
+        select
+            w.run, definition.graph ->> 'initial', first ->> 'queue',
+            coalesce(start_many.priority, (definition.graph ->> 'priority')::smallint, 0::smallint),
+            (first ->> 'max_attempts')::smallint, nullif(first -> 'config', 'null'),
+            case when due > pgflow.now() then 'scheduled' else 'ready' end, due
+        from won w
+        order by w.ord  -- first in, first out
+    )
+    select
+        k.ord,
+        coalesce(w.run, (select max(i.run) from pgflow.instances i
+            where i.unique_key = k.unique_key and i.status in ('pending', 'running', 'waiting'))),
+        k.id, w.run is not null
+    from keyed k left join won w on w.ord = k.ord
+    order by k.ord;
+
+    if notify then
+        perform pg_notify(pgflow.channel(), first ->> 'queue');
+    end if;
+end
+$$;
+
+-- Starts one instance and returns its run; refuses (PF002) while another one with its key is active.
+create or replace function pgflow.start(
+    workflow text, value text, input jsonb default '{}', version integer default null, at timestamptz default null,
+    delay interval default null, tags text[] default '{}', metadata jsonb default '{}', priority smallint default null,
+    notify boolean default true
+) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    begun record;
+begin
+    select * into begun
+    from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify);
+    if not begun.created then
+        raise exception using errcode = 'PF002', message = format('%s %L is already running', workflow, begun.id),
+            hint = 'Wait until it has ended, cancel it, or use another value.';
+    end if;
+    return begun.run;
+end
+$$;

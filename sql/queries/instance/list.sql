@@ -1,0 +1,8 @@
+-- Instances, newest first, a page at a time: pass the last run as `before`. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at
+select i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::text, i.tags, i.error::text, i.created_at, i.finished_at
+from pgflow.instances i
+where (%(workflow)s::text is null or i.workflow = %(workflow)s::text)
+    and (%(statuses)s::text[] is null or i.status = any (%(statuses)s::text[]))
+    and (%(before)s::bigint is null or i.run < %(before)s::bigint)
+order by i.run desc
+limit %(limit)s

@@ -1,0 +1,8 @@
+-- Starts instances of one workflow; one whose key is active already is left alone. => ord, run, id, created
+select s.ord, s.run, s.id, s.created
+from pgflow.start_many(
+    %(workflow)s::text, %(values)b::text[], %(inputs)b::text[], version => %(version)s::integer, at => %(at)s::timestamptz,
+    delay => make_interval(secs => %(delay)s::double precision), tags => %(tags)b::text[], metadata => %(metadata)s::jsonb,
+    priority => %(priority)s::smallint, notify => %(notify)s::boolean
+) s
+order by s.ord

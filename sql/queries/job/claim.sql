@@ -1,0 +1,43 @@
+-- Takes ready tokens for a worker, each queue up to its room. => id, kind, run, step, config, queue, priority, attempt, max_attempts, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked
+with taken as materialized (  -- materialized: the planner must not run the limit twice
+    select t.id
+    from unnest(%(queues)b::text[], %(rooms)b::integer[]) as q (name, room)
+    cross join lateral (  -- one index range per queue; `queue = any(...)` would sort every ready row
+        select j.id
+        from pgflow.jobs j
+        where j.state = 'ready' and j.queue = q.name
+            and not exists (select from pgflow.queues p where p.name = q.name and p.paused_at is not null)
+        order by j.priority, j.run_at, j.id
+        limit q.room
+        for no key update of j skip locked
+    ) t
+),
+claimed as (
+    update pgflow.jobs j
+    set state = 'running', worker = %(worker)s::bigint, attempt = j.attempt + (j.kind = 'execute')::integer
+    from taken
+    where j.id = taken.id
+    returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.solo, j.awaits, j.errors
+),
+numbered as (
+    select c.*, row_number() over (partition by c.run order by c.priority, c.run_at, c.id) as nth
+    from claimed c
+)
+-- What a decision needs of the instance comes once per run, with its first token. Payloads as text: one bad row cannot stop a batch.
+select
+    n.id, n.kind, n.run, n.step, n.config::text, n.queue, n.priority, n.attempt, n.max_attempts, n.solo, n.awaits::text, n.errors::text,
+    i.id as business_id, i.workflow, i.version, i.status, i.revision, i.input::text, i.metadata::text,
+    (
+        select json_agg(json_build_array(r.step, r.event, r.targets, r.output, r.metadata, r.applied) order by r.seq)::text
+        from pgflow.step_results r where r.run = i.run
+    ) as results,
+    (
+        select json_agg(json_build_array(s.id, s.step, s.name, s.payload) order by s.id)::text
+        from pgflow.signals s where s.run = i.run and s.consumed_at is null
+    ) as signals,
+    case when not n.solo then (
+        select array_agg(p.step) from pgflow.jobs p where p.run = i.run and p.state = 'parked'
+    ) end as parked
+from numbered n
+left join pgflow.instances i on i.run = n.run and n.nth = 1
+order by n.priority, n.run_at, n.id

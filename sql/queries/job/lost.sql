@@ -1,0 +1,7 @@
+-- Which of these tokens are no longer this worker's: cancelled, or rescued by another. => id
+select h.id
+from unnest(%(ids)b::bigint[], %(attempts)b::integer[]) as h (id, attempt)
+where not exists (
+    select from pgflow.jobs j
+    where j.id = h.id and j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = h.attempt
+)

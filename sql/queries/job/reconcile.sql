@@ -1,0 +1,16 @@
+-- Gives back every token that this worker holds in the database but not in memory: a reply that was lost. => queues, tokens
+with stray as materialized (
+    select j.id
+    from pgflow.jobs j
+    where j.state = 'running' and j.worker = %(worker)s::bigint and j.id <> all (%(held)b::bigint[])
+    order by j.id
+    for no key update of j skip locked
+),
+freed as (
+    update pgflow.jobs j
+    set state = 'ready', worker = null, run_at = pgflow.now(), attempt = j.attempt - (j.kind = 'execute')::integer
+    from stray
+    where j.id = stray.id
+    returning j.queue
+)
+select coalesce(array_agg(distinct f.queue), '{}') as queues, count(*) as tokens from freed f

@@ -1,0 +1,21 @@
+-- Makes due tokens ready: retries whose back-off is over, delayed starts, timers that have come. => queues, tokens, next_due (seconds from now, null: none)
+with due as materialized (
+    select j.id
+    from pgflow.jobs j
+    where j.state in ('scheduled', 'parked') and j.run_at <= pgflow.now()
+    order by j.run_at, j.id
+    limit %(limit)s
+    for no key update of j skip locked
+),
+staged as (
+    update pgflow.jobs j set state = 'ready'  -- run_at stays: what was due first goes first
+    from due
+    where j.id = due.id
+    returning j.queue
+)
+select
+    coalesce((select array_agg(distinct s.queue) from staged s), '{}') as queues,
+    (select count(*) from staged) as tokens,
+    extract(epoch from (
+        select min(j.run_at) from pgflow.jobs j where j.state in ('scheduled', 'parked') and j.run_at > pgflow.now()
+    ) - pgflow.now())::double precision as next_due

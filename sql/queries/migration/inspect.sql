@@ -1,0 +1,16 @@
+-- Looks at a schema from outside, needing no right in it. => present, relations, ours, readable
+select
+    n.oid is not null,
+    (select count(*) from pg_catalog.pg_class c
+        where c.relnamespace = n.oid and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+            and not exists (  -- what an extension put there is nobody's table
+                select from pg_catalog.pg_depend d
+                where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')),
+    l.oid is not null,
+    coalesce(has_schema_privilege(n.oid, 'usage') and has_table_privilege(l.oid, 'select'), false)
+from (values (%(schema)s::text)) asked (schema)
+left join pg_catalog.pg_namespace n on n.nspname = asked.schema
+left join pg_catalog.pg_class l on l.relnamespace = n.oid and l.relname = 'migrations' and l.relkind = 'r'
+    and (  -- many a tool has a table "migrations": ours is known by its columns
+        select count(*) from pg_catalog.pg_attribute a
+        where a.attrelid = l.oid and a.attname in ('version', 'name', 'checksum', 'breaking', 'applied_at') and not a.attisdropped) = 5

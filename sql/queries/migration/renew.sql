@@ -1,0 +1,5 @@
+-- Enters which functions are in place. => version, name, checksum, breaking, applied_at
+insert into pgflow.migrations as m (version, name, checksum)
+values (%(version)s, %(name)s, %(checksum)s)
+on conflict (version) do update set name = excluded.name, checksum = excluded.checksum, applied_at = excluded.applied_at
+returning version, name, checksum, breaking, applied_at

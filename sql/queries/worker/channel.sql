@@ -1,0 +1,2 @@
+-- The channel to listen on. => channel
+select pgflow.channel()

@@ -1,0 +1,4 @@
+-- Adds a worker and gives it its first lease; each process start is a new worker. => id
+insert into pgflow.workers (node, pid, queues, version, lease_expires_at)
+values (%(node)s, %(pid)s, %(queues)s, %(version)s, pgflow.now() + make_interval(secs => %(lease)s::double precision))
+returning id

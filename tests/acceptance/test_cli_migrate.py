@@ -1,0 +1,215 @@
+"""`pgflow migrate` as people and scripts run it: a process, its two streams and its exit code."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pgflow.store.connect import connect
+from pgflow.store.embedded import find_installations
+from pgflow.store.ladder import migrations
+from pgflow.store.migrate import check, status
+from tests.conftest import Server
+
+CHECKOUT = Path(__file__).parents[2]
+RUN = "from pgflow.cli import main; main()"
+SECRET = "hunter2"
+MIGRATORS = 6
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours without what would point at a database, or at colours."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), **more}
+
+
+def pgflow(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], capture_output=True, check=False, env=environment(**more), text=True
+    )
+
+
+@pytest.fixture
+def empty(server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of an empty database of the test's own."""
+    return new_database(server)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is ours and at which nobody answers."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def refused(done: subprocess.CompletedProcess[str], exit_code: int) -> str:
+    """Check that it failed as it should, and return the one line that it said about it."""
+    assert done.returncode == exit_code, done
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pgflow: ")
+    assert "Traceback" not in line
+    assert SECRET not in line
+    return line
+
+
+def test_it_installs_then_finds_nothing_to_do(empty: str) -> None:
+    first = pgflow("migrate", "--dsn", empty)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.splitlines()[0] == "applied 0001 engine"
+    assert first.stdout.splitlines()[-1] == "applied functions"
+    second = pgflow("migrate", PGFLOW_DSN=empty)
+    assert (second.returncode, second.stdout) == (0, 'schema "pgflow" is up to date\n')
+    with connect(empty) as conn:
+        check(conn)
+
+
+def test_several_processes_at_once_share_the_work(empty: str) -> None:
+    with ThreadPoolExecutor(MIGRATORS) as pool:
+        done = list(pool.map(lambda _: pgflow("migrate", "--json", "--dsn", empty), range(MIGRATORS)))
+    assert [(each.returncode, each.stderr) for each in done] == [(0, "")] * MIGRATORS
+    applied = [json.loads(each.stdout)["applied"] for each in done]
+    assert sorted(map(len, applied)) == [0] * (MIGRATORS - 1) + [len(migrations()) + 1]
+
+
+def test_the_status_tells_scripts_by_its_exit_code_what_is_to_do(empty: str) -> None:
+    before = pgflow("migrate", "--status", "--dsn", empty)
+    assert before.returncode == 4
+    assert "0001 engine  pending" in before.stdout
+    assert before.stdout.endswith('schema "pgflow" needs: pgflow migrate\n')
+    pgflow("migrate", "--dsn", empty)
+    after = pgflow("migrate", "--status", "--json", "--dsn", empty)
+    assert after.returncode == 0
+    said = json.loads(after.stdout)
+    assert said["schema_version"] == 1
+    assert said["up_to_date"] is True
+    assert said["pending"] == []
+    assert said["version"] == said["latest"] == len(said["applied"]) == len(migrations())
+    assert said["applied"][0]["applied_at"].endswith("Z")
+
+
+def test_a_dry_run_writes_nothing(empty: str) -> None:
+    done = pgflow("migrate", "--dry-run", DATABASE_URL=empty)
+    assert done.returncode == 0
+    assert done.stdout.startswith("would apply 0001 engine\n")
+    with connect(empty) as conn:
+        assert not status(conn).version
+
+
+def test_another_schema_is_chosen_by_flag_or_environment(empty: str) -> None:
+    assert pgflow("migrate", "--schema", "orders", "--dsn", empty).returncode == 0
+    assert pgflow("migrate", "--status", "--dsn", empty, PGFLOW_SCHEMA="orders").returncode == 0
+    line = refused(pgflow("migrate", "--schema", "Orders", "--dsn", empty), 2)
+    assert "'Orders' cannot name a schema" in line
+
+
+@pytest.mark.parametrize(
+    "psql",
+    dict.fromkeys(
+        str(each)
+        for each in (*(found.bindir / "psql" for found in find_installations()), Path(shutil.which("psql") or "-"))
+        if each.exists()
+    ),
+)
+def test_the_script_runs_in_psql(psql: str, empty: str) -> None:
+    script = pgflow("migrate", "--sql", "--schema", "user")
+    assert (script.returncode, script.stderr) == (0, "")
+    subprocess.run(
+        [psql, "--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1", "--dbname", empty],
+        check=True,
+        capture_output=True,
+        env=environment(),
+        input=script.stdout,
+        text=True,
+    )
+    assert pgflow("migrate", "--status", "--schema", "user", "--dsn", empty).returncode == 0
+
+
+def test_a_server_that_is_not_there_is_one_line_and_exit_code_3(closed_port: int) -> None:
+    line = refused(pgflow("migrate", "--dsn", f"postgresql://ann:{SECRET}@127.0.0.1:{closed_port}/shop"), 3)
+    assert f"cannot reach PostgreSQL at 127.0.0.1:{closed_port}/shop: Connection refused. Start PostgreSQL" in line
+
+
+def test_a_database_that_does_not_exist_is_exit_code_3(server: Server) -> None:
+    line = refused(pgflow("migrate", "--dsn", server.database_dsn("nowhere")), 3)
+    assert 'database "nowhere" does not exist. Create the database with createdb' in line
+
+
+def test_a_bad_connection_string_is_one_line_and_exit_code_2() -> None:
+    refused(pgflow("migrate", "--dsn", f"postgresql://ann:p@{SECRET}@db.example/shop"), 2)
+    refused(pgflow("migrate", PGFLOW_DSN=f"nonsense {SECRET}"), 2)
+
+
+def test_somebody_elses_schema_is_exit_code_4(empty: str) -> None:
+    with connect(empty) as conn:
+        conn.execute("create schema pgflow; create table pgflow.orders (id int)")
+    line = refused(pgflow("migrate", "--dsn", empty), 4)
+    assert "not pgflow's. Give pgflow a schema of its own: --schema NAME" in line
+
+
+def test_a_role_without_the_right_is_told_so(server: Server, empty: str) -> None:
+    with connect(empty) as conn:
+        conn.execute("create role reader login")
+    try:
+        user = empty + (" user=reader" if "=" in empty and "://" not in empty else "")
+        line = refused(pgflow("migrate", "--dsn", user), 3)
+        assert "PostgreSQL refused: permission denied for database" in line
+    finally:
+        with connect(empty) as conn:
+            conn.execute("drop role reader")
+
+
+def test_debug_adds_the_traceback_before_or_after_the_command(closed_port: int) -> None:
+    dsn = f"host=127.0.0.1 port={closed_port} password={SECRET}"
+    for arguments in (("--debug", "migrate", "--dsn", dsn), ("migrate", "--debug", "--dsn", dsn)):
+        done = pgflow(*arguments)
+        assert done.returncode == 3
+        assert "Traceback" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("pgflow: cannot reach PostgreSQL")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("migrate", "--nonsense"), ("migrte",), ("migrate", "--status", "--sql"), ("migrate", "--after", "1"), ("--sql",)],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    done = pgflow(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: pgflow")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_near_miss_is_answered_with_the_command_meant() -> None:
+    assert "Did you mean migrate?" in pgflow("migrte").stderr
+
+
+def test_help_needs_neither_psycopg_nor_pydantic() -> None:
+    program = f"""
+import contextlib, sys
+with contextlib.suppress(SystemExit):
+    {RUN}
+print(sorted({{"psycopg", "pydantic", "tenacity", "asyncio"}} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-h"], capture_output=True, check=False, env=environment(), text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert "migrate  Install or upgrade pgflow's schema in the database." in done.stdout
+
+
+def test_the_version_names_what_a_bug_report_needs() -> None:
+    done = pgflow("--version")
+    assert done.returncode == 0
+    assert [word for word in ("pgflow ", "Python ", "psycopg ", "libpq ") if word not in done.stdout] == []
+
+
+def test_the_help_shows_examples_line_by_line() -> None:
+    assert "\n    pgflow migrate --status\n" in pgflow("migrate", "-h").stdout

@@ -1,0 +1,105 @@
+"""Fixtures for every test: PostgreSQL servers of several versions, and empty databases on them."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgflow.store.embedded import EmbeddedPostgres, find_installations
+
+GIVEN_DSN = os.environ.get("PGFLOW_TEST_DSN")
+VERSIONS = [None] if GIVEN_DSN else sorted({each.version for each in find_installations()}, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running PostgreSQL on which a test may create databases: one of our own, or that of PGFLOW_TEST_DSN."""
+
+    dsn: str
+    version: int
+
+    def database_dsn(self, name: str) -> str:
+        """Return the connection string of one of its databases."""
+        return make_conninfo(self.dsn, dbname=name)
+
+    def create_database(self, name: str, template: str | None = None) -> str:
+        """Create a database, as a copy of `template` if given, and return its connection string."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            statement = sql.SQL("create database {} template {}")
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template or "template1")))
+        return self.database_dsn(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, ending the connections to it."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def _name_version(version: int | None) -> str:
+    return f"postgresql-{version}" if version else "PGFLOW_TEST_DSN"
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[Callable[[int | None], Server]]:
+    """Give a function that starts a server of a major version, once per session; they all end with the session."""
+    started: dict[int | None, Server] = {}
+    with ExitStack() as stack:
+
+        def start(version: int | None) -> Server:
+            if version not in started:
+                if GIVEN_DSN:
+                    with psycopg.connect(GIVEN_DSN) as connection:
+                        started[version] = Server(GIVEN_DSN, connection.info.server_version // 10_000)
+                else:
+                    postgres = stack.enter_context(EmbeddedPostgres(version, durable=False))
+                    started[version] = Server(postgres.dsn, postgres.version)
+            return started[version]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[[int | None], Server]) -> Server:
+    """The newest PostgreSQL at hand."""
+    return start_server(VERSIONS[0] if VERSIONS else None)
+
+
+@pytest.fixture(scope="session", params=VERSIONS, ids=_name_version)
+def any_server(request: pytest.FixtureRequest, start_server: Callable[[int | None], Server]) -> Server:
+    """Each major version of PostgreSQL at hand in turn: the test runs once on every one.
+
+    Tests run in random order, so the version changes often: keep what is dear to make on it by version, in a fixture
+    that does not depend on this one.
+    """
+    return start_server(request.param)
+
+
+@pytest.fixture(scope="session")
+def new_database(start_server: Callable[[int | None], Server]) -> Iterator[Callable[..., str]]:
+    """Give `new_database(server, template=None)`: the dsn of a new database, which is dropped when the session ends.
+
+    `template` is the dsn of another database on that server, to which nobody is connected, to make a copy of. Stands
+    on `start_server` so that the servers end after the databases.
+    """
+    numbers = count(1)
+    with ExitStack() as stack:
+
+        def create(server: Server, template: str | None = None) -> str:
+            name = f"pgflow_test_{os.getpid()}_{next(numbers)}"
+            dsn = server.create_database(name, template and str(conninfo_to_dict(template)["dbname"]))
+            stack.callback(server.drop_database, name)
+            return dsn
+
+        yield create
+
+
+@pytest.fixture(scope="module")
+def dsn(server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of an empty database of the test module's own."""
+    return new_database(server)

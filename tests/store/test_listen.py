@@ -1,0 +1,87 @@
+"""Listening: a notification wakes at once, a broken connection is mended, and a deaf one is found out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow.store import listen, worker
+from pgflow.store.connect import connect
+from pgflow.store.listen import Listener
+from pgflow.store.statement import run
+
+PATIENCE = 20
+
+
+def with_listener(dsn: str, test: Callable[["asyncio.Queue[str | None]", Listener], Awaitable[None]]) -> None:
+    """Run a test beside a listener on `dsn`; the queue holds what it was woken with."""
+
+    async def scene() -> None:
+        heard: asyncio.Queue[str | None] = asyncio.Queue()
+        listener = Listener(dsn, "pgflow", heard.put_nowait)
+        task = asyncio.create_task(listener.run())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await test(heard, listener)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
+def wake(dsn: str, *queues: str) -> None:
+    with connect(dsn) as conn:
+        run(conn, worker.wake("pgflow", queues))
+
+
+def end_listeners(dsn: str) -> None:
+    with connect(dsn) as conn:
+        conn.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
+            "where application_name = 'pgflow:listen' and datname = current_database()"
+        )
+
+
+def test_a_notification_wakes_with_the_name_of_its_queue(migrated: str) -> None:
+    async def scene(heard: "asyncio.Queue[str | None]", listener: Listener) -> None:
+        await listener.listening.wait()
+        wake(migrated, "mail", "")
+        assert await heard.get() is None
+        assert sorted([await heard.get() or "", await heard.get() or ""]) == ["", "mail"]
+
+    with_listener(migrated, scene)
+
+
+def test_a_broken_connection_is_mended_and_everything_is_looked_at(migrated: str) -> None:
+    async def scene(heard: "asyncio.Queue[str | None]", listener: Listener) -> None:
+        assert await heard.get() is None
+        end_listeners(migrated)
+        assert await heard.get() is None
+        wake(migrated, "mail")
+        assert await heard.get() == "mail"
+
+    with_listener(migrated, scene)
+
+
+class Deaf(psycopg.AsyncConnection[Any]):
+    """A connection through a pooler in transaction mode: LISTEN succeeds, nothing arrives."""
+
+    async def notifies(self, **_: Any) -> AsyncIterator[psycopg.Notify]:  # type: ignore[override]  # a generator, but fewer arguments
+        for none in ():
+            yield none
+
+
+def test_a_connection_that_hears_nothing_is_given_up_with_a_word(
+    migrated: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def deaf(dsn: str, role: str, **_: Any) -> psycopg.AsyncConnection[Any]:
+        return await Deaf.connect(dsn, autocommit=True)
+
+    monkeypatch.setattr(listen, "aconnect", deaf)
+    listener = Listener(migrated, "pgflow", lambda queue: None)
+    asyncio.run(asyncio.wait_for(listener.run(), PATIENCE))
+    assert "polling only" in caplog.text
+    assert not listener.listening.is_set()

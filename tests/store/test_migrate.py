@@ -1,0 +1,363 @@
+"""Migrating: from nothing, by many at once, never into somebody else's schema, and the same by script."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql as compose
+
+from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
+from pgflow.store import files, ladder, migrate, migration
+from pgflow.store.connect import aconnect, connect
+from pgflow.store.ladder import FUNCTIONS, arrange
+from pgflow.store.statement import Statement
+from tests.conftest import Server
+
+AT_ONCE = 8
+
+# All that a schema is made of, without oids and without its name.
+CATALOG = """
+select 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity::text,
+    replace(pg_get_expr(d.adbin, d.adrelid), n.nspname || '.', ''), array_to_string(c.reloptions, ',')
+from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+where n.nspname = %(schema)s and not a.attisdropped
+union all
+select 'index', c.relname, null, replace(replace(pg_get_indexdef(c.oid), n.nspname || '.', ''), quote_ident(n.nspname) || '.', ''),
+    null, null, null, null
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = %(schema)s and c.relkind = 'i'
+union all
+select 'constraint', c.conrelid::regclass::text, c.conname, pg_get_constraintdef(c.oid), null, null, null, null
+from pg_constraint c join pg_namespace n on n.oid = c.connamespace where n.nspname = %(schema)s
+union all
+select 'function', p.proname, pg_get_function_identity_arguments(p.oid), pg_get_functiondef(p.oid), null, null, null, null
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = %(schema)s
+order by 1, 2, 3, 4
+"""
+
+
+def catalog(dsn: str, schema: str = "pgflow") -> list[tuple[Any, ...]]:
+    with connect(dsn) as conn:
+        return conn.execute(CATALOG, {"schema": schema}).fetchall()
+
+
+def migrate_up(dsn: str, schema: str = "pgflow", **options: Any) -> list[str]:
+    with connect(dsn, "migrate") as conn:
+        return [each.name for each in migrate.up(conn, schema, **options)]
+
+
+def execute(dsn: str, text: str) -> None:
+    with connect(dsn) as conn:
+        conn.execute(text)
+
+
+def all_at_once(dsn: str) -> list[list[str]]:
+    start = Barrier(AT_ONCE)
+
+    def one(_: int) -> list[str]:
+        with connect(dsn, "migrate") as conn:
+            start.wait()
+            return [each.name for each in migrate.up(conn)]
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(one, range(AT_ONCE)))
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of sql/ that the code takes for the real one: for migrations that do not exist."""
+    copy = tmp_path / "sql"
+    shutil.copytree(files.CHECKOUT, copy)
+    monkeypatch.setattr(files, "root", lambda: copy)
+    forget()
+    yield copy
+    monkeypatch.undo()
+    forget()
+
+
+def forget() -> None:
+    for cached in (files.load, ladder.migrations, ladder.functions):
+        cached.cache_clear()
+
+
+def add_migration(workshop: Path, text: str) -> str:
+    number = len(list((workshop / "migrations").iterdir())) + 1
+    name = f"{number:04}_extra.sql"
+    (workshop / "migrations" / name).write_text(text)
+    forget()
+    return name
+
+
+def test_an_empty_database_gets_everything_once(any_server: Server, new_database: Callable[..., str]) -> None:
+    dsn = new_database(any_server)
+    first, second = migrate_up(dsn), migrate_up(dsn)
+    assert first[0] == "engine"
+    assert first[-1] == "functions"
+    assert second == []
+    with connect(dsn) as conn:
+        now = migrate.status(conn)
+        migrate.check(conn)
+        assert conn.execute("select pgflow.now() is not null and pgflow.channel() <> ''").fetchone() == (True,)
+    assert now.up_to_date
+    assert now.version == now.latest == len(ladder.migrations())
+
+
+def test_of_many_who_migrate_at_once_one_does_it_and_the_others_find_it_done(empty: str) -> None:
+    done = all_at_once(empty)
+    assert sorted(map(len, done)) == [0] * (AT_ONCE - 1) + [len(ladder.migrations()) + 1]
+
+
+def test_where_there_are_no_advisory_locks_the_ledger_keeps_them_apart(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "lock", lambda schema: Statement("migration/lock", "select true", {}, bool))
+    done = all_at_once(empty)
+    assert sorted(map(len, done)) == [0] * (AT_ONCE - 1) + [len(ladder.migrations()) + 1]
+
+
+def test_a_schema_with_tables_of_somebody_else_is_refused_and_left_alone(empty: str) -> None:
+    execute(empty, "create schema pgflow; create table pgflow.orders (id int)")
+    before = catalog(empty)
+    with pytest.raises(SchemaForeign, match='schema "pgflow" holds 1 tables'):
+        migrate_up(empty)
+    with connect(empty) as conn, pytest.raises(SchemaForeign) as refusal:
+        migrate.check(conn)
+    assert "--schema" in (refusal.value.hint or "")
+    assert catalog(empty) == before
+
+
+def test_another_tools_table_of_migrations_is_not_taken_for_ours(empty: str) -> None:
+    execute(empty, "create schema pgflow; create table pgflow.migrations (id int, migration text, batch int)")
+    with pytest.raises(SchemaForeign):
+        migrate_up(empty)
+
+
+def test_what_an_extension_put_into_the_schema_is_nobodys(empty: str) -> None:
+    execute(empty, "create schema pgflow; create view pgflow.v as select 1; alter extension plpgsql add view pgflow.v")
+    assert migrate_up(empty)
+
+
+def test_a_schema_that_exists_and_is_empty_needs_no_right_to_create_schemas(empty: str) -> None:
+    with connect(empty) as conn:
+        role = f"limited_{conn.info.backend_pid}"
+        conn.execute(f"create role {role}; create schema pgflow authorization {role}")
+        conn.execute(f"set session authorization {role}")
+        assert migrate.up(conn)
+        conn.execute("reset session authorization")
+        conn.execute(f"drop owned by {role}; drop role {role}")
+
+
+def test_a_migration_that_was_changed_after_it_had_been_applied_is_refused(empty: str) -> None:
+    migrate_up(empty)
+    execute(empty, "update pgflow.migrations set checksum = 'other' where version = 1")
+    with connect(empty) as conn:
+        for refuse in (migrate.status, migrate.check, migrate.up):
+            with pytest.raises(SchemaError, match="0001_engine was changed"):
+                refuse(conn)
+
+
+def test_line_ends_are_no_change() -> None:
+    unix, windows = (arrange([("migrations/0001_a.sql", text)]) for text in ("select 1;\n", "select 1;\r\n"))
+    assert unix == windows
+
+
+def test_a_newer_schema_is_fine_and_keeps_its_functions(empty: str) -> None:
+    migrate_up(empty)
+    execute(
+        empty,
+        "insert into pgflow.migrations (version, name, checksum) values (9999, 'future', '');"
+        "update pgflow.migrations set checksum = 'newer' where version = 0",
+    )
+    with connect(empty) as conn:
+        migrate.check(conn)
+        assert migrate.up(conn) == []
+        assert migrate.status(conn).version == 9999
+
+
+def test_a_newer_schema_that_breaks_older_code_is_refused(empty: str) -> None:
+    migrate_up(empty)
+    execute(
+        empty, "insert into pgflow.migrations (version, name, checksum, breaking) values (9999, 'future', '', true)"
+    )
+    with connect(empty) as conn:
+        for refuse in (migrate.check, migrate.up):
+            with pytest.raises(SchemaTooNew, match="is at 9999"):
+                refuse(conn)
+
+
+def test_a_database_without_pgflow_is_refused_with_the_command(empty: str) -> None:
+    with connect(empty) as conn:
+        with pytest.raises(SchemaMissing) as refusal:
+            migrate.check(conn)
+        with pytest.raises(SchemaMissing) as other:
+            migrate.check(conn, "orders")
+    assert refusal.value.hint == "Run: pgflow migrate"
+    assert other.value.hint == "Run: pgflow migrate --schema orders"
+
+
+async def acheck(dsn: str) -> None:
+    async with await aconnect(dsn) as conn:
+        await migrate.acheck(conn)
+
+
+def test_the_async_check_says_the_same(empty: str, migrated: str) -> None:
+    import asyncio
+
+    asyncio.run(acheck(migrated))
+    with pytest.raises(SchemaMissing):
+        asyncio.run(acheck(empty))
+
+
+def test_a_role_that_may_not_read_the_ledger_passes_the_check(migrated: str) -> None:
+    with connect(migrated) as conn, conn.transaction(force_rollback=True):
+        conn.execute("create role caller; set local role caller")
+        migrate.check(conn)
+
+
+def test_a_dry_run_tells_and_writes_nothing(empty: str) -> None:
+    assert migrate_up(empty, dry_run=True)[0] == "engine"
+    with connect(empty) as conn:
+        assert conn.execute("select count(*) from pg_namespace where nspname = 'pgflow'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("schema", ["pgflow", "orders", "user"])
+def test_the_script_makes_what_migrating_makes(server: Server, new_database: Callable[..., str], schema: str) -> None:
+    migrated, scripted = new_database(server), new_database(server)
+    migrate_up(migrated, schema)
+    with connect(scripted) as conn:
+        conn.execute(migrate.sql(schema))
+        assert migrate.status(conn, schema).up_to_date
+        assert migrate.up(conn, schema) == []
+    assert catalog(scripted, schema) == catalog(migrated, schema)
+    assert len(catalog(migrated, schema)) > 50
+
+
+def test_a_script_that_is_run_twice_stops_at_the_ledger(empty: str) -> None:
+    execute(empty, migrate.sql())
+    with connect(empty) as conn, pytest.raises(psycopg.errors.UniqueViolation):
+        conn.execute(migrate.sql())
+
+
+def test_two_schemas_in_one_database_know_nothing_of_each_other(empty: str) -> None:
+    migrate_up(empty, "user")
+    with connect(empty) as conn:
+        assert not migrate.status(conn).version
+        assert conn.execute("select count(*) from pg_namespace where nspname = 'pgflow'").fetchone() == (0,)
+        migrate.check(conn, "user")
+
+
+@pytest.mark.parametrize("schema", ["Orders", "", "a b", 'a"; drop table x; --', "1a", "x" * 64])
+def test_what_is_no_plain_name_cannot_name_a_schema(migrated: str, schema: str) -> None:
+    with connect(migrated) as conn, pytest.raises(ConfigError):
+        migrate.up(conn, schema)
+
+
+def test_a_connection_in_a_transaction_is_refused(migrated: str) -> None:
+    with connect(migrated) as conn, conn.transaction(), pytest.raises(ValueError, match="outside a transaction"):
+        migrate.up(conn)
+
+
+def test_a_connection_without_autocommit_serves_and_stays_so(empty: str) -> None:
+    with connect(empty, autocommit=False) as conn:
+        assert migrate.up(conn)
+        assert not conn.autocommit
+    with connect(empty) as conn:
+        migrate.check(conn)
+
+
+def test_a_schema_that_lacks_a_migration_is_outdated_until_it_is_applied(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    add_migration(workshop, "alter table pgflow.queues add column note text;")
+    with connect(empty) as conn:
+        with pytest.raises(SchemaOutdated, match=r"is at \d+, this pgflow needs \d+"):
+            migrate.check(conn)
+        assert [each.name for each in migrate.up(conn)] == ["extra"]
+        migrate.check(conn)
+
+
+def test_a_changed_function_is_put_in_place_without_a_migration(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    (workshop / "functions" / "extra.sql").write_text(
+        "create or replace function pgflow.extra() returns int language sql as $$ select pgflow.later() $$;\n"
+        "create or replace function pgflow.later() returns int language sql as $$ select 42 $$;\n"
+    )
+    forget()
+    with connect(empty) as conn:
+        with pytest.raises(SchemaOutdated, match="functions"):
+            migrate.check(conn)
+        assert [each.version for each in migrate.up(conn)] == [FUNCTIONS]
+        assert conn.execute("select pgflow.extra()").fetchone() == (42,)
+
+
+def test_a_migration_that_fails_leaves_no_trace(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    before = catalog(empty)
+    add_migration(workshop, "create table pgflow.half (id int); select 1 / 0;")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate_up(empty)
+    assert catalog(empty) == before
+    with connect(empty) as conn:
+        assert len(migrate.status(conn).pending) == 1
+
+
+def test_what_cannot_run_in_a_transaction_runs_outside_and_once(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    add_migration(
+        workshop,
+        "-- pgflow: no transaction\ncreate index concurrently if not exists extra on pgflow.queues (paused_at);",
+    )
+    add_migration(workshop, "alter index pgflow.extra rename to extra_renamed;")
+    done = all_at_once(empty)
+    assert sorted(name for names in done for name in names) == ["extra", "extra"]
+    with connect(empty) as conn:
+        migrate.check(conn)
+        assert conn.execute(
+            "select indisvalid from pg_index where indexrelid = 'pgflow.extra_renamed'::regclass"
+        ).fetchone() == (True,)
+
+
+def test_a_busy_table_is_asked_for_again_and_never_queued_for_long(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    add_migration(workshop, "alter table pgflow.jobs add column note text;")
+    with connect(empty) as busy, busy.transaction():
+        busy.execute("lock table pgflow.jobs in access share mode")
+        with pytest.raises(SchemaError, match="could not be migrated within 0 s: a lock was not to be had"):
+            migrate_up(empty, patience=timedelta(milliseconds=300))
+    assert migrate_up(empty) == ["extra"]
+
+
+def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> None:
+    with connect(empty) as other, other.transaction():
+        other.execute(migration.lock("pgflow").query, {"schema": "pgflow"})
+        with pytest.raises(SchemaError, match="somebody else is migrating it"):
+            migrate_up(empty, patience=timedelta(milliseconds=100))
+
+
+@pytest.mark.parametrize(
+    "paths", [["0002_b.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"], ["0001-a.sql"], ["1_a.sql"]]
+)
+def test_migrations_are_numbered_from_1_without_a_gap(paths: list[str]) -> None:
+    with pytest.raises(SchemaError):
+        arrange([(f"migrations/{path}", "") for path in paths])
+
+
+def test_a_migration_declares_its_own_exceptions() -> None:
+    (each,) = arrange([("migrations/0001_a.sql", "-- What it does.\n-- pgflow: breaking\n-- pgflow: no transaction\n")])
+    assert each.breaking
+    assert not each.transactional
+    with pytest.raises(SchemaError, match="unknown header: braking"):
+        arrange([("migrations/0001_a.sql", "-- pgflow: braking\n")])
+
+
+def test_the_schema_is_found_whatever_rows_look_like(empty: str) -> None:
+    migrate_up(empty)
+    with closing(psycopg.connect(empty, row_factory=psycopg.rows.dict_row)) as conn:
+        migrate.check(conn)
+        conn.execute(compose.SQL("rollback"))

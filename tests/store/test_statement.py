@@ -1,0 +1,78 @@
+"""Statements: the same value on a sync and an async connection, alone and in a pipeline, whatever the connection is like."""
+
+import asyncio
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from pgflow.errors import AlreadyRunning, SchemaMissing
+from pgflow.store.connect import Connection, aconnect
+from pgflow.store.statement import Statement, arun, astart, run, start
+
+DOUBLE = Statement("test/double", "select %(n)s::int * 2", {"n": 21}, lambda rows: int(rows[0][0]))
+SILENT = Statement("test/silent", "set local jit = off", {}, len)
+REFUSED = Statement(
+    "test/refused", "do $$ begin raise exception using errcode = 'PF002', message = 'busy'; end $$", {}, len
+)
+
+
+def test_a_statement_returns_what_it_reads(conn: Connection) -> None:
+    assert run(conn, DOUBLE) == 42
+
+
+def test_a_statement_that_returns_nothing_has_no_rows(conn: Connection) -> None:
+    assert run(conn, SILENT) == 0
+
+
+def test_a_binary_statement_gives_the_same_values(conn: Connection) -> None:
+    assert (
+        run(conn, Statement("test/binary", DOUBLE.query, DOUBLE.params, DOUBLE.read, binary=True, prepare=True)) == 42
+    )
+
+
+def test_statements_in_a_pipeline_are_read_when_all_are_sent(conn: Connection) -> None:
+    with conn.pipeline():
+        first, silent, last = start(conn, DOUBLE), start(conn, SILENT), start(conn, DOUBLE)
+        assert (last.result(), silent.result(), first.result()) == (42, 0, 42)
+
+
+def test_a_refusal_is_raised_as_the_error_that_says_so(conn: Connection) -> None:
+    with pytest.raises(AlreadyRunning, match="busy") as refusal, conn.transaction():
+        run(conn, REFUSED)
+    assert isinstance(refusal.value.__cause__, psycopg.Error)
+
+
+def test_a_refusal_in_a_pipeline_is_raised_when_the_result_is_read(migrated: str) -> None:
+    with psycopg.connect(migrated) as conn, pytest.raises(AlreadyRunning), conn.pipeline():
+        start(conn, REFUSED).result()
+
+
+def test_a_missing_table_is_a_missing_schema(conn: Connection) -> None:
+    with pytest.raises(SchemaMissing), conn.transaction():
+        run(conn, Statement("test/missing", "select * from pgflow.nothing", {}, len))
+
+
+def test_any_other_error_comes_through_as_it_is(conn: Connection) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero), conn.transaction():
+        run(conn, Statement("test/wrong", "select 1 / 0", {}, len))
+
+
+def test_the_callers_row_and_cursor_classes_make_no_difference(migrated: str) -> None:
+    with psycopg.connect(migrated, row_factory=dict_row, cursor_factory=psycopg.ClientCursor) as conn:
+        assert run(conn, Statement("test/binary", "select %(n)b::int4 * 2", {"n": 21}, DOUBLE.read)) == 42
+
+
+def test_an_async_connection_runs_the_same_values(migrated: str) -> None:
+    async def all_of_it() -> None:
+        async with await aconnect(migrated) as conn:
+            assert await arun(conn, DOUBLE) == 42
+            async with conn.transaction():
+                assert await arun(conn, SILENT) == 0
+            with pytest.raises(AlreadyRunning):
+                await arun(conn, REFUSED)
+            async with conn.pipeline():
+                first, last = await astart(conn, DOUBLE), await astart(conn, DOUBLE)
+                assert (await last.result(), await first.result()) == (42, 42)
+
+    asyncio.run(all_of_it())

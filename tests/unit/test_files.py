@@ -1,0 +1,59 @@
+"""SQL files are found, and another schema's name is put in where it belongs and nowhere else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgflow.errors import ConfigError
+from pgflow.store import files
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder that stands in for sql/."""
+    monkeypatch.setattr(files, "root", lambda: tmp_path)
+    files.load.cache_clear()
+    yield tmp_path
+    files.load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "loaded"),
+    [
+        ("select * from pgflow.jobs j", 'select * from "orders".jobs j'),
+        ('update pgflow."jobs"', 'update "orders"."jobs"'),
+        ("select 'pgflow.jobs'::regclass", "select '\"orders\".jobs'::regclass"),
+        ("x<pgflow.now()and", 'x<"orders".now()and'),
+        ("notify 'pgflow:default'", "notify 'pgflow:default'"),
+        ("hint = 'Run pgflow migrate'", "hint = 'Run pgflow migrate'"),
+        ("-- A table of pgflow.\n-- ...", "-- A table of pgflow.\n-- ..."),
+        ("select my_pgflow.a, x.pgflow.b", "select my_pgflow.a, x.pgflow.b"),
+    ],
+)
+def test_a_qualifier_follows_the_schema_and_nothing_else_does(tree: Path, text: str, loaded: str) -> None:
+    (tree / "some.sql").write_text(text)
+    assert files.load("some.sql", "orders") == loaded
+    assert files.load("some.sql") == text
+
+
+@pytest.mark.parametrize("name", ["", "Orders", "1st", "a-b", 'a"b', "a'b", "x" * 64, "orders\n"])
+def test_a_schema_name_that_is_not_plain_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a schema"):
+        files.load(files.list_files("migrations")[0], name)
+
+
+def test_every_file_of_the_tree_is_listed_in_order_and_can_be_loaded(tree: Path) -> None:
+    for name in ("queries/b/two.sql", "queries/a/one.sql", "queries/README.md"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("-- here\n")
+    assert files.list_files("queries") == ["queries/a/one.sql", "queries/b/two.sql"]
+    assert files.list_files() == ["queries/a/one.sql", "queries/b/two.sql"]
+    assert files.list_files("elsewhere") == []
+    assert files.load("queries/a/one.sql") == "-- here\n"
+    with pytest.raises(FileNotFoundError):
+        files.load("queries/a/three.sql")
+
+
+def test_the_real_tree_holds_migrations_functions_and_queries() -> None:
+    assert {path.split("/")[0] for path in files.list_files()} == {"functions", "migrations", "queries"}
