@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from pgflow.client import Call, Client
 from pgflow.core.instance import Instance, Started
+from pgflow.core.names import event_name
 from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.step import as_step
 from pgflow.core.unique import validate_value
 from pgflow.core.workflow import Workflow
-from pgflow.errors import AlreadyRunning, ConfigError, DefinitionError, GraphChanged, InvalidInput, UndeclaredEvent, UnknownWorkflow
+from pgflow.errors import AlreadyRunning, ConfigError, DefinitionError, GraphChanged, UndeclaredEvent, UnknownStep, UnknownWorkflow
 from pgflow.store import definition, instance, signal
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement

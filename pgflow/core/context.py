@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -46,7 +46,7 @@ class Context(Generic[I_co]):
     """
 
     initial: I_co
-    steps: Mapping[str, Any] = NOTHING
+    steps: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     id: str = ""
     value: str = ""
     run: int = 0
@@ -54,7 +54,7 @@ class Context(Generic[I_co]):
     version: int = 1
     step: str = ""
     attempt: int = 1
-    metadata: Mapping[str, Any] = NOTHING
+    metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     conn: Any = None
 
     def __post_init__(self) -> None:

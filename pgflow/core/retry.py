@@ -67,9 +67,6 @@ class Retry:
         return isinstance(error, self.never_on)
 
 
-DEFAULT = Retry()
-
-
 def resolve(step: Retry | None, workflow: Retry | None) -> Retry:
     """Return the policy that counts: the step's own, else the workflow's, else the default of five attempts.
 
@@ -88,3 +85,6 @@ def _is_exception(value: object) -> bool:
 
 def _refusal(name: str, value: object, rule: str) -> DefinitionError:
     return DefinitionError(f"Retry({name}={value!r}): give {rule}")
+
+
+DEFAULT = Retry()

@@ -14,6 +14,7 @@ __all__ = ["defaults", "parse", "place"]
 # SQLAlchemy names its driver: postgresql+psycopg://. Heroku and others leave off the "ql".
 SCHEME = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 PORTS = re.compile(r"^[0-9]*(,[0-9]*)*$")
+SECONDS = re.compile(r"^-?[0-9]+$")
 FORMS_HINT = 'Write postgresql://user:password@host:5432/database or "host=… dbname=…".'
 QUOTE_HINT = 'Percent-encode special characters in the user and the password: "@" is %40, "/" is %2F, ":" is %3A.'
 
@@ -39,6 +40,8 @@ def parse(dsn: str) -> dict[str, str]:
     params = {key: str(value) for key, value in parts.items() if value is not None}
     if not PORTS.match(params.get("port", "")):
         raise BadDsn("the port in the connection string is not a number", hint=QUOTE_HINT)
+    if not SECONDS.match(params.get("connect_timeout", "0")):
+        raise BadDsn("connect_timeout in the connection string is not a number of seconds", hint=FORMS_HINT)
     # A bare "@" or "/" in a password moves the borders, and the rest of the password into the host or the database.
     if is_uri and ("@" in params.get("host", "").lstrip("@") or "@" in params.get("dbname", "")):
         raise BadDsn('the connection string holds a stray "@"', hint=QUOTE_HINT)

@@ -17,11 +17,12 @@ from pgflow.store.sqlstate import translate
 __all__ = ["APending", "Pending", "Row", "Statement", "arun", "astart", "run", "start"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Row: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Statement(Generic[T]):
+class Statement(Generic[T_co]):
     """One SQL statement, ready to run on any connection.
 
     `name` is the path of its file without the ending, such as "job/claim"; `query` the text that
@@ -41,19 +42,19 @@ class Statement(Generic[T]):
     name: str
     query: str
     params: Mapping[str, Any]
-    read: Callable[[Sequence[Row]], T]
+    read: Callable[[Sequence[Row]], T_co]
     binary: bool = False
     prepare: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Pending(Generic[T]):
+class Pending(Generic[T_co]):
     """A statement that was sent, its rows still to be read."""
 
-    statement: Statement[T]
+    statement: Statement[T_co]
     cursor: psycopg.Cursor[Row]
 
-    def result(self) -> T:
+    def result(self) -> T_co:
         """Read the rows; in a pipeline, wait for them first. Raises as `run` does."""
         try:
             try:
@@ -69,13 +70,13 @@ class Pending(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class APending(Generic[T]):
+class APending(Generic[T_co]):
     """`Pending` on an async connection."""
 
-    statement: Statement[T]
+    statement: Statement[T_co]
     cursor: psycopg.AsyncCursor[Row]
 
-    async def result(self) -> T:
+    async def result(self) -> T_co:
         """Read the rows; in a pipeline, wait for them first. Raises as `arun` does."""
         try:
             try:

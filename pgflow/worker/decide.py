@@ -115,7 +115,7 @@ def _go_on(decision: Decision, token: Token, verdict: Verdict, steps: list[Execu
 def _next(run: Run, command: Execute) -> tuple[str, str | None, str, int]:
     step = run.graph.nodes[command.step].step
     config = json.dumps(command.config) if command.config is not None else None
-    return command.step, config, step.queue or run.workflow.queue, resolve(step, run.workflow).max_attempts
+    return command.step, config, step.queue or run.workflow.queue, resolve(step.retry, run.workflow.retry).max_attempts
 
 
 def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool]) -> None:
@@ -143,7 +143,7 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
 def _err(decision: Decision, outcome: Erred) -> None:
     token, run = outcome.token, decision.run
     error = {"reason": outcome.reason, "type": outcome.type, "attempt": token.attempt, **outcome.details}
-    policy = resolve(run.graph.nodes[token.step].step, run.workflow)
+    policy = resolve(run.graph.nodes[token.step].step.retry, run.workflow.retry)
     if outcome.retry and token.attempt < token.max_attempts:
         decision.verdicts.append(
             _verdict(

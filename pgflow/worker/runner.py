@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
 from typing import Any
 
 from pgflow.core.context import Context
@@ -18,6 +18,7 @@ from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Snooze
 from pgflow.core.retry import resolve
 from pgflow.core.step import Step
+from pgflow.core.unique import extract_value
 from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
 from pgflow.worker.token import Token
@@ -35,8 +36,6 @@ class Runner:
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
-        self._asynchronous: dict[type[Step], bool] = {}
-        self._configured: dict[tuple[str, int, str, str], Step] = {}
 
     async def run(self, token: Token, conn: Any = None) -> Outcome:
         """Run one token to its outcome. Only cancellation is raised: whatever the step raises becomes an `Erred`."""
@@ -56,19 +55,10 @@ class Runner:
 
     def step(self, token: Token) -> Step:
         """The step to run, with the configuration that was stored when it was activated."""
-        run = token.run
-        step = run.graph.nodes[token.step].step
-        if token.config is None:
-            return step
-        key = (run.graph.name, run.version, token.step, token.config)
-        known = self._configured.get(key)
-        if known is None:
-            if len(self._configured) > 1000:
-                self._configured.clear()
-            known = self._configured[key] = type(step).model_validate_json(token.config).named(token.step)
-        return known
+        step = token.run.graph.nodes[token.step].step
+        return step if token.config is None else step.with_config(json.loads(token.config))
 
-    def context(self, token: Token, conn: Any = None) -> Context[Any]:
+    def context(self, token: Token, conn: Any = None, steps: Mapping[str, Any] | None = None) -> Context[Any]:
         """What the step sees: the validated input, and the outputs of the steps before it."""
         run = token.run
         if not run.is_validated:
@@ -76,28 +66,20 @@ class Runner:
             run.is_validated = True
         return Context(
             initial=run.initial,
-            steps=MappingProxyType(run.outputs.copy()),
+            steps=run.outputs if steps is None else steps,
             id=run.id,
-            value=run.id.split("::")[1],
+            value=extract_value(run.id),
             run=run.run,
             workflow=run.graph.name,
             version=run.version,
             step=token.step,
             attempt=token.attempt,
-            metadata=MappingProxyType(run.metadata),
+            metadata=run.metadata,
             conn=conn,
         )
 
-    def is_async(self, step: Step) -> bool:
-        """Whether the step's `execute` is a coroutine function."""
-        kind = type(step)
-        known = self._asynchronous.get(kind)
-        if known is None:
-            known = self._asynchronous[kind] = inspect.iscoroutinefunction(step.execute)
-        return known
-
     async def _call(self, step: Step, ctx: Context[Any]) -> Any:
-        if self.is_async(step):
+        if step.is_async:
             return await step.execute(ctx)
         call: Callable[..., Any] = contextvars.copy_context().run
         result = await asyncio.get_running_loop().run_in_executor(self._threads, call, step.execute, ctx)
@@ -136,9 +118,8 @@ class Runner:
         if not graph.is_dynamic(token.step, event):
             graph.targets(token.step, event)  # refuses an undeclared event
             return None
-        ctx = self.context(token)
-        seen = MappingProxyType({**ctx.steps, token.step: {} if value is None else value})
-        return graph.select(token.step, event, ctx.having(seen))
+        seen = {**token.run.outputs, token.step: {} if value is None else value}
+        return graph.select(token.step, event, self.context(token, steps=seen))
 
     def _resume(self, token: Token) -> Outcome:
         """A wait has ended: by the signal that is addressed to it, or else because its time is over."""
@@ -173,8 +154,8 @@ class Runner:
         return Erred(token, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False)
 
     def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
-        policy = resolve(token.run.graph.nodes[token.step].step, token.run.workflow)
-        retry = not isinstance(error, (*policy.never_on, *HOPELESS))
+        policy = resolve(token.run.graph.nodes[token.step].step.retry, token.run.workflow.retry)
+        retry = not isinstance(error, HOPELESS) and not policy.ends(error)
         log.debug("step %s of %s failed", token.step, token.run.id, exc_info=error)
         trace = "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
         details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace)}

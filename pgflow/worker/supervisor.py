@@ -132,7 +132,7 @@ class Worker:
         assert self._conn is not None  # noqa: S101 -- connected before
         asked_at = time.monotonic()
         statement = worker.register(
-            self.schema, node=socket.gethostname(), pid=os.getpid(), queues=list(self.queues), version=version("pgflow-engine"), lease=self.lease
+            self.schema, node=socket.gethostname(), pid=os.getpid(), queues=list(self.queues), version="0.1.0", lease=self.lease
         )
         self.settler.worker = await arun(self._conn, statement)
         self._is_lost = False

@@ -92,7 +92,7 @@ class Transactions:
     @asynccontextmanager
     async def _open(self, token: Token) -> AsyncIterator[Transaction]:
         step = token.run.graph.nodes[token.step].step
-        if self._runner.is_async(step):
+        if step.is_async:
             if self._async_pool is None:
                 info = conninfo(self._dsn, role="step")
                 self._async_pool = AsyncConnectionPool(info, min_size=0, max_size=POOL_SIZE, kwargs={"autocommit": True}, open=False)

@@ -20,7 +20,7 @@ from tests.conftest import Server
 
 CHECKOUT = Path(__file__).parents[2]
 RUN = "from pgflow.cli import main; main()"
-SECRET = "hunter2"
+SECRET = "hunter2"  # noqa: S105 - opens nothing
 MIGRATORS = 6
 
 

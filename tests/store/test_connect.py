@@ -13,7 +13,7 @@ from pgflow.store.dsn import parse, place
 from pgflow.store.sqlstate import REFUSALS, translate
 from tests.conftest import Server
 
-SECRET = "hunter2"
+SECRET = "hunter2"  # noqa: S105 - opens nothing
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,7 @@ def test_an_empty_connection_string_is_libpqs(monkeypatch: pytest.MonkeyPatch) -
         "postgres://ann@db.example:hunter2/shop",
         "host=db.example password=x hunter2",
         "host=db.example port=hunter2",
+        "host=db.example connect_timeout=hunter2",
         "password='hunter2",
         "host=db.example\0hunter2",
         "hunter2",

@@ -22,22 +22,22 @@ from tests.conftest import Server
 
 AT_ONCE = 8
 
-# All that a schema is made of, without oids and without its name.
+# All that a schema is made of, without oids.
 CATALOG = """
 select 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity::text,
-    replace(pg_get_expr(d.adbin, d.adrelid), n.nspname || '.', ''), array_to_string(c.reloptions, ',')
+    pg_get_expr(d.adbin, d.adrelid), array_to_string(c.reloptions, ',')
 from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
 left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
 where n.nspname = %(schema)s and not a.attisdropped
 union all
-select 'index', c.relname, null, replace(replace(pg_get_indexdef(c.oid), n.nspname || '.', ''), quote_ident(n.nspname) || '.', ''),
-    null, null, null, null
+select 'index', c.relname, null, pg_get_indexdef(c.oid), null, null, null, null
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = %(schema)s and c.relkind = 'i'
 union all
 select 'constraint', c.conrelid::regclass::text, c.conname, pg_get_constraintdef(c.oid), null, null, null, null
 from pg_constraint c join pg_namespace n on n.oid = c.connamespace where n.nspname = %(schema)s
 union all
-select 'function', p.proname, pg_get_function_identity_arguments(p.oid), pg_get_functiondef(p.oid), null, null, null, null
+select 'function', p.proname, pg_get_function_identity_arguments(p.oid), pg_get_functiondef(p.oid),
+    null, null, null, null
 from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = %(schema)s
 order by 1, 2, 3, 4
 """

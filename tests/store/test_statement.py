@@ -1,4 +1,4 @@
-"""Statements: the same value on a sync and an async connection, alone and in a pipeline, whatever the connection is like."""
+"""Statements: the same value on a sync and an async connection, alone and in a pipeline."""
 
 import asyncio
 

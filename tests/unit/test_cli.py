@@ -29,7 +29,7 @@ def fail(error: str) -> None:
         "hintless": AlreadyRunning("it runs"),
         "unknown": RuntimeError("what a\nmess"),
         "interrupt": KeyboardInterrupt(),
-        "lost": psycopg.OperationalError("server closed the connection"),
+        "lost": psycopg.OperationalError("it closed"),
         "timeout": psycopg.errors.QueryCanceled("canceling statement"),
     }
     raise known[error]
@@ -76,8 +76,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("known", 4, "pgflow: it is missing. Run: pgflow migrate"),
         ("hintless", 7, "pgflow: it runs"),
         ("unknown", 1, "pgflow: internal error: RuntimeError: what a mess. Run again with --debug for the traceback."),
-        ("lost", 3, "pgflow: the connection to PostgreSQL was lost: server closed the connection."
-            " Try again when it is back."),
+        ("lost", 3, "pgflow: the connection to PostgreSQL was lost: it closed. Try again when it is back."),
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_and_an_exit_code(error: str, code: int, line: str) -> None:
