@@ -14,7 +14,15 @@ from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.step import as_step
 from pgflow.core.unique import validate_value
 from pgflow.core.workflow import Workflow
-from pgflow.errors import AlreadyRunning, ConfigError, DefinitionError, GraphChanged, UndeclaredEvent, UnknownStep, UnknownWorkflow
+from pgflow.errors import (
+    AlreadyRunning,
+    ConfigError,
+    DefinitionError,
+    GraphChanged,
+    UndeclaredEvent,
+    UnknownStep,
+    UnknownWorkflow,
+)
 from pgflow.store import definition, instance, signal
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement
@@ -42,9 +50,15 @@ class Pgflow:
         self._by_name: dict[str, type[Workflow[Any]]] = {}
         for workflow in self.workflows:
             if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
-                raise DefinitionError(f"{workflow!r} is not a workflow class", hint="Pass Workflow subclasses: Pgflow(dsn, workflows=[OrderFlow]).")
+                raise DefinitionError(
+                    f"{workflow!r} is not a workflow class",
+                    hint="Pass Workflow subclasses: Pgflow(dsn, workflows=[OrderFlow]).",
+                )
             if self._by_name.setdefault(workflow.name, workflow) is not workflow:
-                raise DefinitionError(f"two workflows are named {workflow.name}", hint="Give one of them another name: class …(Workflow, name=…).")
+                raise DefinitionError(
+                    f"two workflows are named {workflow.name}",
+                    hint="Give one of them another name: class …(Workflow, name=…).",
+                )
             workflow.bind(self)
         self._client = Client(dsn, schema)
         self._is_registered = False
@@ -66,7 +80,10 @@ class Pgflow:
         """Return the workflow of that name. Raises `UnknownWorkflow`."""
         known = self._by_name.get(name)
         if known is None:
-            raise UnknownWorkflow(f"this app has no workflow named {name!r}", hint=f"It has: {', '.join(sorted(self._by_name)) or 'none'}.")
+            raise UnknownWorkflow(
+                f"this app has no workflow named {name!r}",
+                hint=f"It has: {', '.join(sorted(self._by_name)) or 'none'}.",
+            )
         return known
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
@@ -87,7 +104,8 @@ class Pgflow:
 
     def _registration(self) -> Statement[list[Definition]]:
         definitions = [
-            Definition(workflow.name, workflow.version, workflow.graph.digest(), workflow.graph.spec()) for workflow in self.workflows
+            Definition(workflow.name, workflow.version, workflow.graph.digest(), workflow.graph.spec())
+            for workflow in self.workflows
         ]
         return definition.register(self.schema, definitions)
 
@@ -103,31 +121,57 @@ class Pgflow:
 
     # -- what stands behind Workflow.start and its kin; each pair differs by a word
 
-    def start(self, workflow: type[Workflow[I]], value: str, input: Any = None, *, conn: Any = None, **options: Any) -> Started:  # noqa: A002 -- the public name
+    def start(
+        self, workflow: type[Workflow[I]], value: str, input: Any = None, *, conn: Any = None, **options: Any
+    ) -> Started:  # noqa: A002 -- the public name
         """Start one instance. Raises `AlreadyRunning`, `InvalidInput`, `InvalidValue`, `InvalidPayload`."""
         return self._one(workflow, self.start_many(workflow, [(value, input)], conn=conn, **options))
 
-    async def astart(self, workflow: type[Workflow[I]], value: str, input: Any = None, *, conn: Any = None, **options: Any) -> Started:  # noqa: A002
+    async def astart(
+        self, workflow: type[Workflow[I]], value: str, input: Any = None, *, conn: Any = None, **options: Any
+    ) -> Started:  # noqa: A002
         """`start`, async."""
         return self._one(workflow, await self.astart_many(workflow, [(value, input)], conn=conn, **options))
 
-    def start_many(self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any) -> list[Started]:
+    def start_many(
+        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+    ) -> list[Started]:
         """Start many instances in one statement; one whose key is active already comes back with created=False."""
         call = self._starting(workflow, items, **options)
         self.register()
         return self._client.call(call, conn)
 
-    async def astart_many(self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any) -> list[Started]:
+    async def astart_many(
+        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+    ) -> list[Started]:
         """`start_many`, async."""
         call = self._starting(workflow, items, **options)
         await self.aregister()
         return await self._client.acall(call, conn)
 
-    def resume(self, workflow: type[Workflow[I]], value: str, event: str, payload: Any = None, *, step: Any = None, conn: Any = None) -> str:
+    def resume(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: Any = None,
+        conn: Any = None,
+    ) -> str:
         """Send a signal; returns "delivered" to a wait, or "kept" for one still to come."""
         return self._client.call(self._resuming(workflow, value, event, payload, step), conn)
 
-    async def aresume(self, workflow: type[Workflow[I]], value: str, event: str, payload: Any = None, *, step: Any = None, conn: Any = None) -> str:
+    async def aresume(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: Any = None,
+        conn: Any = None,
+    ) -> str:
         """`resume`, async."""
         return await self._client.acall(self._resuming(workflow, value, event, payload, step), conn)
 
@@ -135,7 +179,9 @@ class Pgflow:
         """Cancel the newest run of a value."""
         self._client.call(self._cancelling(workflow, value, reason), conn)
 
-    async def acancel(self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    async def acancel(
+        self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None
+    ) -> None:
         """`cancel`, async."""
         await self._client.acall(self._cancelling(workflow, value, reason), conn)
 
@@ -156,13 +202,25 @@ class Pgflow:
         return await self._client.arun(instance.get(self.schema, workflow=workflow.name, value=value), conn)
 
     def list(
-        self, workflow: type[Workflow[I]], *, status: str | Sequence[str] | None = None, before: int | None = None, limit: int = 50, conn: Any = None
+        self,
+        workflow: type[Workflow[I]],
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
     ) -> list[Instance]:
         """Read a page of instances, newest first."""
         return self._client.run(self._listing(workflow, status, before, limit), conn)
 
     async def alist(
-        self, workflow: type[Workflow[I]], *, status: str | Sequence[str] | None = None, before: int | None = None, limit: int = 50, conn: Any = None
+        self,
+        workflow: type[Workflow[I]],
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
     ) -> list[Instance]:
         """`list`, async."""
         return await self._client.arun(self._listing(workflow, status, before, limit), conn)
@@ -189,9 +247,14 @@ class Pgflow:
         priority: int | None = None,
     ) -> Call[list[Started]]:
         if at is not None and delay is not None:
-            raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
+            raise ConfigError(
+                "an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=."
+            )
         if at is not None and at.tzinfo is None:
-            raise ConfigError(f"at={at.isoformat()} has no time zone", hint="Use an aware datetime, such as datetime.now(timezone.utc).")
+            raise ConfigError(
+                f"at={at.isoformat()} has no time zone",
+                hint="Use an aware datetime, such as datetime.now(timezone.utc).",
+            )
         values, inputs = [], []
         for value, given in items:
             values.append(validate_value(value))
@@ -213,12 +276,17 @@ class Pgflow:
                 notify=notify,
             )
 
-        return Call(statement, frozenset({self._first_queue(workflow)}) if at is None and delay is None else frozenset())
+        return Call(
+            statement, frozenset({self._first_queue(workflow)}) if at is None and delay is None else frozenset()
+        )
 
     def _one(self, workflow: type[Workflow[Any]], started: list[Started]) -> Started:
         (one,) = started
         if not one.created:
-            raise AlreadyRunning(f"{workflow.name} {one.id!r} is already running", hint="Wait until it has ended, cancel it, or use another value.")
+            raise AlreadyRunning(
+                f"{workflow.name} {one.id!r} is already running",
+                hint="Wait until it has ended, cancel it, or use another value.",
+            )
         return one
 
     def _resuming(self, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: Any) -> Call[str]:
@@ -227,25 +295,32 @@ class Pgflow:
         nodes = workflow.graph.nodes
         if key is not None and key not in nodes:
             raise UnknownStep(f"{workflow.name} has no step {key!r}", hint=f"It has: {', '.join(sorted(nodes))}.")
-        takers = [node.step for node in nodes.values() if name in node.step.signals() and key in (None, node.key)]
+        takers = [node for node in nodes.values() if name in node.step.signals() and key in (None, node.key)]
         if not takers:
             accepted = sorted(f"{signal} ({node.key})" for node in nodes.values() for signal in node.step.signals())
             raise UndeclaredEvent(f"{workflow.name} takes no signal {name!r}", hint=f"It takes: {', '.join(accepted)}.")
         text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
-        queues = frozenset(taker.queue or workflow.queue for taker in takers)
+        queues = frozenset(taker.queue for taker in takers)
         return Call(
-            lambda notify: signal.send(self.schema, workflow=workflow.name, value=value, event=name, payload=text, step=key, notify=notify), queues
+            lambda notify: signal.send(
+                self.schema, workflow=workflow.name, value=value, event=name, payload=text, step=key, notify=notify
+            ),
+            queues,
         )
 
     def _cancelling(self, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
         # Woken without a queue's name, every worker looks whether its steps are still wanted.
         return Call(
-            lambda notify: instance.cancel(self.schema, workflow=workflow.name, value=value, reason=reason, notify=notify), frozenset({""})
+            lambda notify: instance.cancel(
+                self.schema, workflow=workflow.name, value=value, reason=reason, notify=notify
+            ),
+            frozenset({""}),
         )
 
     def _retrying(self, workflow: type[Workflow[Any]], value: str) -> Call[None]:
         return Call(
-            lambda notify: instance.retry(self.schema, workflow=workflow.name, value=value, notify=notify), frozenset({self._first_queue(workflow)})
+            lambda notify: instance.retry(self.schema, workflow=workflow.name, value=value, notify=notify),
+            frozenset({self._first_queue(workflow)}),
         )
 
     def _listing(
@@ -256,7 +331,7 @@ class Pgflow:
 
     def _first_queue(self, workflow: type[Workflow[Any]]) -> str:
         graph = workflow.graph
-        return graph.nodes[graph.initial].step.queue or workflow.queue
+        return graph.nodes[graph.initial].queue
 
 
 def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:

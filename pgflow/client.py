@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -24,8 +25,10 @@ T = TypeVar("T")
 Conn: TypeAlias = psycopg.Connection[Any]
 AConn: TypeAlias = psycopg.AsyncConnection[Any]
 
-POOL_SIZE = 10
 POOL_SECONDS = 5.0  # to wait for a free connection
+POOL: Mapping[str, Any] = {
+    "name": "pgflow", "min_size": 1, "max_size": 10, "timeout": POOL_SECONDS, "kwargs": {"autocommit": True},
+}  # fmt: skip
 QUIET_SECONDS = 0.01  # between two notifications of one queue
 
 
@@ -48,7 +51,9 @@ class Client:
         self.dsn = dsn
         self.schema = schema
         self._pool: ConnectionPool[Conn] | None = None
-        self._async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[AConn]] = WeakKeyDictionary()
+        self._async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[AConn]] = (
+            WeakKeyDictionary()
+        )
         self._lock = threading.Lock()
         self._woken: dict[str, float] = {}
         self._late: set[str] = set()
@@ -64,12 +69,8 @@ class Client:
         """`run`, async."""
         if conn is not None:
             return await arun(conn, statement)
-        pool = await self._async_pool()
-        try:
-            async with pool.connection() as ours:
-                return await arun(ours, statement)
-        except PoolTimeout as error:
-            raise self._exhausted(error) from error
+        async with self._aconnection() as ours:
+            return await arun(ours, statement)
 
     def call(self, call: Call[T], conn: Conn | None = None) -> T:
         """Run a statement that makes work, and wake the workers: after our commit, or with the caller's."""
@@ -85,14 +86,10 @@ class Client:
         """`call`, async."""
         if conn is not None:
             return await arun(conn, call.statement(True))
-        pool = await self._async_pool()
-        try:
-            async with pool.connection() as ours:
-                result = await arun(ours, call.statement(False))
-                if queues := self._quiet(call.queues):
-                    await arun(ours, worker.wake(self.schema, queues))
-        except PoolTimeout as error:
-            raise self._exhausted(error) from error
+        async with self._aconnection() as ours:
+            result = await arun(ours, call.statement(False))
+            if queues := self._quiet(call.queues):
+                await arun(ours, worker.wake(self.schema, queues))
         return result
 
     def close(self) -> None:
@@ -139,49 +136,40 @@ class Client:
 
     # -- connections
 
-    def _connection(self) -> Any:
+    @contextmanager
+    def _connection(self) -> Iterator[Conn]:
         pool = self._pool
         if pool is None:
             connect(self.dsn).close()  # says at once and clearly what is wrong; a pool would go on trying
             with self._lock:
+                if self._pool is None:
+                    self._pool = ConnectionPool(conninfo(self.dsn), open=True, **POOL)
                 pool = self._pool
-                if pool is None:
-                    pool = self._pool = ConnectionPool(
-                        conninfo(self.dsn), min_size=1, max_size=POOL_SIZE, timeout=POOL_SECONDS, kwargs={"autocommit": True},
-                        open=True, name="pgflow",
-                    )  # fmt: skip
-        return _Guarded(pool, self)
+        try:
+            conn = pool.getconn()
+        except PoolTimeout as error:
+            raise self._exhausted() from error
+        try:
+            yield conn
+        finally:
+            pool.putconn(conn)
 
-    async def _async_pool(self) -> AsyncConnectionPool[AConn]:
+    @asynccontextmanager
+    async def _aconnection(self) -> AsyncIterator[AConn]:
         loop = asyncio.get_running_loop()
         pool = self._async_pools.get(loop)
         if pool is None:
             await (await aconnect(self.dsn)).close()
-            pool = self._async_pools.setdefault(
-                loop,
-                AsyncConnectionPool(
-                    conninfo(self.dsn), min_size=1, max_size=POOL_SIZE, timeout=POOL_SECONDS, kwargs={"autocommit": True}, open=False, name="pgflow"
-                ),
-            )
+            pool = self._async_pools.setdefault(loop, AsyncConnectionPool(conninfo(self.dsn), open=False, **POOL))
             await pool.open()
-        return pool
-
-    def _exhausted(self, error: PoolTimeout) -> Unreachable:
-        return outage(psycopg.OperationalError(f"no connection became free within {POOL_SECONDS:g} s"), place(self.dsn))
-
-
-class _Guarded:
-    """A pool's connection, with our own error when there is none."""
-
-    def __init__(self, pool: ConnectionPool[Conn], client: Client) -> None:
-        self._client = client
-        self._context = pool.connection()
-
-    def __enter__(self) -> Conn:
         try:
-            return self._context.__enter__()
+            conn = await pool.getconn()
         except PoolTimeout as error:
-            raise self._client._exhausted(error) from error
+            raise self._exhausted() from error
+        try:
+            yield conn
+        finally:
+            await pool.putconn(conn)
 
-    def __exit__(self, *exc: Any) -> Any:
-        return self._context.__exit__(*exc)
+    def _exhausted(self) -> Unreachable:
+        return outage(psycopg.OperationalError(f"no connection became free within {POOL_SECONDS:g} s"), place(self.dsn))

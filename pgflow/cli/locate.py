@@ -3,9 +3,10 @@
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from pgflow.app import Pgflow
-from pgflow.errors import BadApp
+from pgflow.errors import BadApp, PgflowError
 
 __all__ = ["locate"]
 
@@ -26,18 +27,7 @@ def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
             f"--app {app!r} is not of the form module:name",
             hint="For the object app in myapp/flows.py: --app myapp.flows:app",
         )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise
-        raise BadApp(
-            f"there is no module {module_name!r} here ({here})",
-            hint="Run the command in the folder that holds it, or install it.",
-        ) from error
+    module = _import(module_name)
     found = getattr(module, name, None)
     if not isinstance(found, Pgflow):
         apps = sorted(key for key, value in vars(module).items() if isinstance(value, Pgflow))
@@ -48,3 +38,29 @@ def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
     if dsn or schema != "pgflow":
         return Pgflow(dsn or found.dsn, found.workflows, schema=schema if schema != "pgflow" else found.schema)
     return found
+
+
+def _import(name: str) -> ModuleType:
+    """Import the user's module from the current folder or wherever Python finds it; what it raises becomes one line."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise BadApp(
+                f"there is no module {name!r} here ({here})",
+                hint="Run the command in the folder that holds it, or install it.",
+            ) from error
+        raise _failed(name, error) from error
+    except PgflowError as error:
+        # A workflow that is defined wrongly, most of all: its own exit code and mend.
+        raise type(error)(f"importing {name} failed: {type(error).__name__}: {error}", hint=error.hint) from error
+    except (Exception, SystemExit) as error:  # a module that calls sys.exit() has not been imported either
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: BaseException) -> BadApp:
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    return BadApp(f"importing {name} failed: {said}", hint="The traceback is shown with --debug.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -63,6 +63,10 @@ class Context(Generic[I_co]):
             object.__setattr__(self, "steps", MappingProxyType(self.steps))
         if type(self.metadata) is dict:
             object.__setattr__(self, "metadata", MappingProxyType(self.metadata))
+
+    def having(self, steps: Mapping[str, Any]) -> Context[I_co]:
+        """Return this context with other outputs: what a route sees once a step has completed."""
+        return replace(self, steps=steps)
 
     def output(self, step: Source[O]) -> O:
         """Return what an earlier step came to, in the type that it declares as its `output`, else as plain JSON.

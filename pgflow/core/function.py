@@ -127,5 +127,6 @@ def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
         "function": staticmethod(function),
         "execute": execute_async if is_async else execute,
     }
-    kind: type[Step] = type(FunctionStep)(getattr(function, "__name__", key), (FunctionStep,), namespace)
-    return kind()
+    metaclass: Any = type(FunctionStep)
+    made: Step = metaclass(getattr(function, "__name__", key), (FunctionStep,), namespace)()
+    return made

@@ -6,10 +6,11 @@ import re
 from enum import Enum
 from typing import Any
 
-__all__ = ["event_name", "is_event", "is_key", "snake_case"]
+__all__ = ["event_name", "is_event", "is_key", "is_queue", "snake_case"]
 
 WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 EVENT = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
+QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 LONGEST_KEY = 100
 
 
@@ -26,6 +27,11 @@ def is_key(name: object) -> bool:
 def is_event(name: object) -> bool:
     """Whether `name` can be the name of an event: 1 to 100 characters, without white space or control characters."""
     return isinstance(name, str) and EVENT.fullmatch(name) is not None
+
+
+def is_queue(name: object) -> bool:
+    """Whether `name` can be the name of a queue: up to 63 ASCII letters, digits, underscores, dots and hyphens."""
+    return isinstance(name, str) and QUEUE.fullmatch(name) is not None
 
 
 def event_name(event: Any) -> Any:

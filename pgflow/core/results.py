@@ -63,7 +63,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Call the step again after `delay`, without counting this as an attempt. Raises `InvalidValue` for a negative delay.
+    """Call the step again after `delay`, without counting this as an attempt. Raises `InvalidValue`.
 
         return Snooze(timedelta(minutes=5))    # the file is not there yet
     """

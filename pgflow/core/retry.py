@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from pgflow.errors import DefinitionError
 
-__all__ = ["Backoff", "Retry", "resolve"]
+__all__ = ["DEFAULT", "Backoff", "Retry", "resolve"]
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
 MOST_ATTEMPTS = 32_767  # what a smallint holds
@@ -19,8 +19,8 @@ LONGEST_PAUSE = timedelta(days=3650)
 class Retry:
     """A retry policy: `max_attempts` counts the first attempt too, so 1 means "never again".
 
-    Before attempt n + 1 there is a pause of `base * 2**(n - 1)` (exponential), `base * n` (linear) or `base` (constant),
-    never longer than `max_backoff`; chance takes off up to the share `jitter` (0 to 1) of it, so that steps which
+    Before attempt n + 1 there is a pause of `base * 2**(n - 1)` (exponential), `base * n` (linear) or `base`
+    (constant), never longer than `max_backoff`; chance takes off up to the share `jitter` (0 to 1) of it, so that steps which
     failed together are not tried together. An exception that is an instance of one in `never_on` ends the step at once.
     Raises `DefinitionError` for values that make no sense.
 
@@ -67,12 +67,28 @@ class Retry:
         return isinstance(error, self.never_on)
 
 
-def resolve(step: Retry | None, workflow: Retry | None) -> Retry:
+class HasRetry(Protocol):
+    """A step, for `resolve`."""
+
+    @property
+    def retry(self) -> Retry | None:
+        """Its own policy, if it has one."""
+
+
+class HasPolicy(Protocol):
+    """A workflow, for `resolve`; its `retry` is the call that takes a failed instance up again."""
+
+    @property
+    def retry_policy(self) -> Retry | None:
+        """The policy of its steps that have none of their own."""
+
+
+def resolve(step: HasRetry, workflow: HasPolicy) -> Retry:
     """Return the policy that counts: the step's own, else the workflow's, else the default of five attempts.
 
-        resolve(None, Retry(max_attempts=2)).max_attempts    # 2
+        resolve(charge, OrderFlow).max_attempts    # 8
     """
-    return step or workflow or DEFAULT
+    return step.retry or workflow.retry_policy or DEFAULT
 
 
 def _is_count(value: object) -> bool:

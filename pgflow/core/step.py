@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, Validation
 from pydantic_core import PydanticSerializationError
 
 from pgflow.core.context import Context
-from pgflow.core.names import is_key, snake_case
+from pgflow.core.names import event_name, is_key, snake_case
 from pgflow.core.results import Result
 from pgflow.core.retry import Retry
 from pgflow.errors import DefinitionError, InvalidPayload
@@ -69,6 +69,7 @@ class Step(BaseModel):
     step_key: ClassVar[str | None] = None
     output: ClassVar[Any] = None
     is_async: ClassVar[bool] = False
+    is_end: ClassVar[bool] = False
     key: ClassVar[_Key] = _Key()
 
     _named: str | None = PrivateAttr(default=None)
@@ -104,10 +105,10 @@ class Step(BaseModel):
 
     def emits(self) -> tuple[str, ...]:
         """Return the events that this step may emit: those of its class, unless its configuration says otherwise."""
-        return type(self).events
+        return tuple(event_name(event) for event in type(self).events)
 
     def parking(self) -> Parking:
-        """Return what ends its wait after `Async()`: by default a signal named like one of its events, without limit."""
+        """Return what ends its wait after `Async()`: by default a signal named like one of its events, no timer."""
         return Parking({event: event for event in self.emits()})
 
     def signals(self) -> tuple[str, ...]:
@@ -122,14 +123,14 @@ class Step(BaseModel):
         if not type(self).model_fields:
             return None
         try:
-            return self.model_dump(mode="json", round_trip=True)
-        except PydanticSerializationError as error:
+            return self.model_dump(mode="json", by_alias=True, round_trip=True)
+        except (PydanticSerializationError, ValueError) as error:
             raise DefinitionError(f"step {self.key!r}: its configuration is not JSON: {error}") from error
 
     def with_config(self, config: Mapping[str, Any] | None) -> Self:
         """Return this step with the configuration that `config()` once gave, under the same key.
 
-        So a token runs with the configuration that it was made with. Raises `DefinitionError` when it no longer fits.
+        So a job runs with the configuration that it was made with. Raises `DefinitionError` when that no longer fits.
         """
         if config is None:
             return self
@@ -138,7 +139,7 @@ class Step(BaseModel):
         except ValidationError as error:
             raise DefinitionError(
                 f"step {self.key!r}: {type(self).__name__} cannot be made from its stored configuration "
-                f"({first_problem(error)}); give new fields a default"
+                f"({first_problem(error)}): give new fields a default"
             ) from error
         copy._named = self._named
         return copy

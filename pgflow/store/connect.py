@@ -28,6 +28,10 @@ SETTINGS: Mapping[str, str] = {
     "jit": "off",  # compiling takes longer than any statement of ours
 }
 BY_ROLE: Mapping[str, Mapping[str, str]] = {
+    # Planning a settle anew takes thrice as long as running it for one token; a large one asks for it (job/replan).
+    "worker": {"plan_cache_mode": "force_generic_plan"},
+    # A user's step has this connection to itself and may think between two statements.
+    "step": {"statement_timeout": "0", "idle_in_transaction_session_timeout": "300000"},
     # A migration may build an index for an hour; how long it may wait for a lock, it says itself.
     "migrate": {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"},
 }

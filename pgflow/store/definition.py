@@ -12,7 +12,7 @@ from psycopg.types.numeric import Int4
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["Definition", "register"]
+__all__ = ["Definition", "names", "register"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,16 @@ def register(schema: str, definitions: Sequence[Definition]) -> Statement[list[D
         "graphs": [json.dumps(definition.graph) for definition in definitions],
     }
     return Statement("definition/register", files.load("queries/definition/register.sql", schema), params, _definitions)
+
+
+def names(schema: str) -> Statement[list[str]]:
+    """Read the names of all workflows that are stored, in order."""
+    return Statement(
+        "definition/names",
+        files.load("queries/definition/names.sql", schema),
+        {},
+        lambda rows: [name for (name,) in rows],
+    )
 
 
 def _definitions(rows: Sequence[Row]) -> list[Definition]:

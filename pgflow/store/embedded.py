@@ -84,6 +84,7 @@ class EmbeddedPostgres:
         self.installation = choose(version)
         self._settings = {**DEFAULTS, **({} if durable else NOT_DURABLE), **(settings or {})}
         self._account = unprivileged()
+        self._bindir = self.installation.bindir
         self._owner = os.getpid()
         self._scratch: Scratch | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -190,8 +191,9 @@ class EmbeddedPostgres:
             (self._home / name).mkdir(mode=0o700)
             if self._account.user is not None and self._account.group is not None:
                 os.chown(self._home / name, self._account.user, self._account.group)
+        self._bindir = self.installation.bindir
         if other and major_version(self.installation.bindir, self._account) is None:
-            self.installation = borrow(self.installation, self._home / "programs")
+            self._bindir = borrow(self.installation, self._home / "programs").bindir
         self._initdb()
         settings = {**self._settings, "unix_socket_directories": str(self._home / "s")}
         with (self._home / "data" / "postgresql.conf").open("a") as conf:
@@ -201,7 +203,7 @@ class EmbeddedPostgres:
         # TZ: initdb would else try a thousand time zones. Locale C: the only one that every machine has.
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions", "--no-sync"]
         made = subprocess.run(
-            [self.installation.bindir / "initdb", f"--pgdata={self._home / 'data'}", "--username=postgres", *options],
+            [self._bindir / "initdb", f"--pgdata={self._home / 'data'}", "--username=postgres", *options],
             check=False,
             cwd=self._home,
             env={"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"},
@@ -239,7 +241,7 @@ class EmbeddedPostgres:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         account = [str(self._account.user or os.geteuid()), str(self._account.group or os.getegid())]
-        server = [str(self.installation.bindir / "postgres"), "-D", str(self._home / "data")]
+        server = [str(self._bindir / "postgres"), "-D", str(self._home / "data")]
         with (self._home / "log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), *account, *server],
@@ -253,7 +255,7 @@ class EmbeddedPostgres:
             )
 
     def _end(self, request: signal.Signals) -> None:
-        if self._process is None or self._keeper is None or os.getpid() != self._owner:
+        if self._process is None or self._keeper is None:
             return
         for order, seconds in ((request, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
             if self._keeper.is_alive():

@@ -66,7 +66,9 @@ def retry(schema: str, *, workflow: str, value: str, notify: bool) -> Statement[
 def get(schema: str, *, workflow: str, value: str) -> Statement[Instance]:
     """Read the newest run of a value with its history and what it waits for."""
     params = {"workflow": workflow, "value": value}
-    return Statement("instance/get", files.load("queries/instance/get.sql", schema), params, lambda rows: _whole(rows[0]))
+    return Statement(
+        "instance/get", files.load("queries/instance/get.sql", schema), params, lambda rows: _whole(rows[0])
+    )
 
 
 def list(  # noqa: A001 -- path is name: instance/list.sql
@@ -79,7 +81,16 @@ def list(  # noqa: A001 -- path is name: instance/list.sql
         "before": before,
         "limit": limit,
     }
-    return Statement("instance/list", files.load("queries/instance/list.sql", schema), params, lambda rows: [_instance(row) for row in rows])
+    return Statement(
+        "instance/list",
+        files.load("queries/instance/list.sql", schema),
+        params,
+        lambda rows: [_instance(row) for row in rows],
+    )
+
+
+def _page(rows: Sequence[Row]) -> Builtin[Instance]:
+    return [_instance(row, waiting_for=tuple(_waiting(token) for token in decode(row[11] or "[]"))) for row in rows]
 
 
 def _whole(row: Row) -> Instance:
@@ -143,5 +154,10 @@ def _waiting(token: Mapping[str, Any]) -> WaitingFor:
         case _:
             kind, until = "queue", None
     return WaitingFor(
-        step=token["step"], kind=kind, events=events, until=until, attempt=token["attempt"], error=errors[-1]["reason"] if errors else None
+        step=token["step"],
+        kind=kind,
+        events=events,
+        until=until,
+        attempt=token["attempt"],
+        error=errors[-1]["reason"] if errors else None,
     )

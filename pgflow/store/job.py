@@ -11,7 +11,23 @@ from psycopg.types.numeric import Int2, Int4, Int8
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["Branch", "Change", "Claimed", "Freed", "Settled", "Staged", "Verdict", "claim", "lost", "reconcile", "rescue", "settle", "stage"]
+__all__ = [
+    "Branch",
+    "Change",
+    "Claimed",
+    "Freed",
+    "PREPARED_LIMIT",
+    "Settled",
+    "Staged",
+    "Verdict",
+    "claim",
+    "lost",
+    "reconcile",
+    "replan",
+    "rescue",
+    "settle",
+    "stage",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +148,8 @@ class Freed:
     tokens: int
 
 
+PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
+
 # Each array has one type whatever is in it, so that a statement stays one prepared statement.
 INTEGERS: Mapping[str, type[int]] = {
     "id": Int8, "run": Int8, "signal": Int8, "attempt": Int4, "revision": Int4, "next_priority": Int2, "next_max": Int2, "priority": Int2, "max": Int2,
@@ -153,7 +171,9 @@ def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, lis
 def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[list[Claimed]]:
     """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first."""
     params = {"worker": worker, "queues": list(rooms), "rooms": [Int4(room) for room in rooms.values()]}
-    return Statement("job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True)
+    return Statement(
+        "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
+    )
 
 
 def _claimed(rows: Sequence[Row]) -> list[Claimed]:
@@ -161,7 +181,11 @@ def _claimed(rows: Sequence[Row]) -> list[Claimed]:
 
 
 def settle(
-    schema: str, worker: int, verdicts: Sequence[Verdict], changes: Sequence[Change] = (), branches: Sequence[Branch] = ()
+    schema: str,
+    worker: int,
+    verdicts: Sequence[Verdict],
+    changes: Sequence[Change] = (),
+    branches: Sequence[Branch] = (),
 ) -> Statement[list[Settled]]:
     """Record a batch of outcomes in one statement; see the file for what each status means."""
     params = {
@@ -170,7 +194,19 @@ def settle(
         **_columns(changes, Change, "g_"),
         **_columns(branches, Branch, "f_"),
     }
-    return Statement("job/settle", files.load("queries/job/settle.sql", schema), params, _settled, binary=True, prepare=True)
+    prepare = len(verdicts) <= PREPARED_LIMIT
+    return Statement(
+        "job/settle", files.load("queries/job/settle.sql", schema), params, _settled, binary=True, prepare=prepare
+    )
+
+
+def replan(schema: str) -> Statement[None]:
+    """Have the statements that follow in this transaction planned for the rows they are given: for large batches.
+
+    The generic plan of a prepared statement expects few rows and joins them in nested loops: right for few, quadratic for
+    many. Planning anew costs some milliseconds, which a large batch shares.
+    """
+    return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None, prepare=True)
 
 
 def _settled(rows: Sequence[Row]) -> list[Settled]:
@@ -179,21 +215,37 @@ def _settled(rows: Sequence[Row]) -> list[Settled]:
 
 def stage(schema: str, limit: int = 1000) -> Statement[Staged]:
     """Make due tokens ready, the longest due first, up to `limit` of them."""
-    return Statement("job/stage", files.load("queries/job/stage.sql", schema), {"limit": limit}, lambda rows: Staged(*rows[0]), prepare=True)
+    return Statement(
+        "job/stage",
+        files.load("queries/job/stage.sql", schema),
+        {"limit": limit},
+        lambda rows: Staged(*rows[0]),
+        prepare=True,
+    )
 
 
 def rescue(schema: str, limit: int = 1000) -> Statement[Freed]:
     """Free the tokens of workers whose lease has ended, up to `limit` of them."""
-    return Statement("job/rescue", files.load("queries/job/rescue.sql", schema), {"limit": limit}, lambda rows: Freed(*rows[0]))
+    return Statement(
+        "job/rescue", files.load("queries/job/rescue.sql", schema), {"limit": limit}, lambda rows: Freed(*rows[0])
+    )
 
 
 def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]:
     """Give back the tokens that `worker` holds in the database but not in memory (`held`)."""
     params = {"worker": worker, "held": [Int8(token) for token in held]}
-    return Statement("job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: Freed(*rows[0]))
+    return Statement(
+        "job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: Freed(*rows[0])
+    )
 
 
 def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[list[int]]:
     """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
-    params = {"worker": worker, "ids": [Int8(token) for token in held], "attempts": [Int4(attempt) for attempt in held.values()]}
-    return Statement("job/lost", files.load("queries/job/lost.sql", schema), params, lambda rows: [row[0] for row in rows])
+    params = {
+        "worker": worker,
+        "ids": [Int8(token) for token in held],
+        "attempts": [Int4(attempt) for attempt in held.values()],
+    }
+    return Statement(
+        "job/lost", files.load("queries/job/lost.sql", schema), params, lambda rows: [row[0] for row in rows]
+    )

@@ -8,7 +8,9 @@ from pgflow.store.statement import Statement
 __all__ = ["send"]
 
 
-def send(schema: str, *, workflow: str, value: str, event: str, payload: str | None, step: str | None, notify: bool) -> Statement[str]:
+def send(
+    schema: str, *, workflow: str, value: str, event: str, payload: str | None, step: str | None, notify: bool
+) -> Statement[str]:
     """Send a signal, with JSON text as its payload; returns "delivered" to a wait, or "kept" for one still to come."""
     params = {"workflow": workflow, "value": value, "event": event, "payload": payload, "step": step, "notify": notify}
     return Statement("signal/send", files.load("queries/signal/send.sql", schema), params, lambda rows: str(rows[0][0]))

@@ -15,10 +15,14 @@ def _nothing(rows: Sequence[Row]) -> None:
     return None
 
 
-def register(schema: str, *, node: str, pid: int, queues: Sequence[str], version: str, lease: timedelta) -> Statement[int]:
+def register(
+    schema: str, *, node: str, pid: int, queues: Sequence[str], version: str, lease: timedelta
+) -> Statement[int]:
     """Add a worker with its first lease; returns its id, which no other process start ever gets."""
     params = {"node": node, "pid": pid, "queues": list(queues), "version": version, "lease": lease.total_seconds()}
-    return Statement("worker/register", files.load("queries/worker/register.sql", schema), params, lambda rows: int(rows[0][0]))
+    return Statement(
+        "worker/register", files.load("queries/worker/register.sql", schema), params, lambda rows: int(rows[0][0])
+    )
 
 
 def beat(schema: str, worker: int, lease: timedelta) -> Statement[bool]:
@@ -34,14 +38,20 @@ def leave(schema: str, worker: int) -> Statement[None]:
 
 def forget(schema: str, age: timedelta) -> Statement[None]:
     """Delete the rows of workers whose lease ended longer than `age` ago."""
-    return Statement("worker/forget", files.load("queries/worker/forget.sql", schema), {"age": age.total_seconds()}, _nothing)
+    return Statement(
+        "worker/forget", files.load("queries/worker/forget.sql", schema), {"age": age.total_seconds()}, _nothing
+    )
 
 
 def wake(schema: str, queues: Iterable[str]) -> Statement[None]:
     """Notify the workers of these queues; an empty name asks every worker to look whether its steps are still wanted."""
-    return Statement("worker/wake", files.load("queries/worker/wake.sql", schema), {"queues": sorted(queues)}, _nothing, prepare=True)
+    return Statement(
+        "worker/wake", files.load("queries/worker/wake.sql", schema), {"queues": sorted(queues)}, _nothing, prepare=True
+    )
 
 
 def channel(schema: str) -> Statement[str]:
     """Return the name of the channel on which `wake` speaks."""
-    return Statement("worker/channel", files.load("queries/worker/channel.sql", schema), {}, lambda rows: str(rows[0][0]))
+    return Statement(
+        "worker/channel", files.load("queries/worker/channel.sql", schema), {}, lambda rows: str(rows[0][0])
+    )

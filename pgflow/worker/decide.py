@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from typing_extensions import assert_never
+from typing import Any, assert_never
 
 from pgflow.core import engine
 from pgflow.core.engine import Execute, State, advance
-from pgflow.core.retry import resolve
 from pgflow.store.job import Branch, Change, Verdict
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Released, Snoozed, Waits
 from pgflow.worker.token import Run, Signal, Token
@@ -65,7 +62,9 @@ def decide(run: Run, outcomes: Sequence[Outcome], keep: Callable[[str, bool], bo
 
 
 def _verdict(token: Token, op: str, **more: Any) -> Verdict:
-    return Verdict(id=token.id, run=token.run.run, attempt=token.attempt, step=token.step, kind=token.kind, op=op, **more)
+    return Verdict(
+        id=token.id, run=token.run.run, attempt=token.attempt, step=token.step, kind=token.kind, op=op, **more
+    )
 
 
 def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], bool]) -> None:
@@ -95,7 +94,9 @@ def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], b
     decision.verdicts.append(verdict)
 
 
-def _go_on(decision: Decision, token: Token, verdict: Verdict, steps: list[Execute], keep: Callable[[str, bool], bool]) -> None:
+def _go_on(
+    decision: Decision, token: Token, verdict: Verdict, steps: list[Execute], keep: Callable[[str, bool], bool]
+) -> None:
     """Let the token move to the first of `steps`; each other one gets a token of its own."""
     state, run = decision.state, decision.run
     verdict.guarded = not token.solo or len(steps) != 1 or state.status != run.status
@@ -113,9 +114,9 @@ def _go_on(decision: Decision, token: Token, verdict: Verdict, steps: list[Execu
 
 
 def _next(run: Run, command: Execute) -> tuple[str, str | None, str, int]:
-    step = run.graph.nodes[command.step].step
+    node = run.graph.nodes[command.step]
     config = json.dumps(command.config) if command.config is not None else None
-    return command.step, config, step.queue or run.workflow.queue, resolve(step.retry, run.workflow.retry).max_attempts
+    return command.step, config, node.queue, node.retry.max_attempts
 
 
 def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool]) -> None:
@@ -126,7 +127,11 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
             text = None if signal.payload is None else json.dumps(signal.payload)
             event = outcome.awaits[signal.name]
             seconds, awaits = outcome.seconds, outcome.awaits
-            _finish(decision, Finished(token, event, text, signal.payload, seconds=seconds, signal=signal, awaits=awaits), keep)
+            _finish(
+                decision,
+                Finished(token, event, text, signal.payload, seconds=seconds, signal=signal, awaits=awaits),
+                keep,
+            )
             return
     decision.state, _ = advance(decision.state, engine.Parked(token.step, outcome.delay, outcome.timeout_event))
     decision.verdicts.append(
@@ -143,7 +148,7 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
 def _err(decision: Decision, outcome: Erred) -> None:
     token, run = outcome.token, decision.run
     error = {"reason": outcome.reason, "type": outcome.type, "attempt": token.attempt, **outcome.details}
-    policy = resolve(run.graph.nodes[token.step].step.retry, run.workflow.retry)
+    policy = run.graph.nodes[token.step].retry
     if outcome.retry and token.attempt < token.max_attempts:
         decision.verdicts.append(
             _verdict(
@@ -164,9 +169,10 @@ def _err(decision: Decision, outcome: Erred) -> None:
 
 def _rebuild(decision: Decision, token: Token, keep: Callable[[str, bool], bool]) -> None:
     state = decision.state
-    configs = {key: state.graph.nodes[key].step.config() for key in state.active}
     verdict = _verdict(token, "end")
-    _go_on(decision, token, verdict, [Execute(key, configs[key]) for key in sorted(state.active)], keep)
+    _go_on(
+        decision, token, verdict, [Execute(key, state.graph.nodes[key].config) for key in sorted(state.active)], keep
+    )
     verdict.guarded = True
     decision.verdicts.append(verdict)
 

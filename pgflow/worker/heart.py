@@ -42,7 +42,9 @@ class Heart:
         self.stop()
         self._confirmed = asked_at
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(worker_id, self._stop), name="pgflow-heart", daemon=True)
+        self._thread = threading.Thread(
+            target=self._beat, args=(worker_id, self._stop), name="pgflow-heart", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -60,9 +62,11 @@ class Heart:
         interval = self._lease.total_seconds() / 4
         statement = worker.beat(self._schema, worker_id, self._lease)
         conn: psycopg.Connection[Any] | None = None
+        pause = 0.0  # connect at once: later there may be no connection left
         try:
-            while not stop.wait(interval):
+            while not stop.wait(pause):
                 asked_at = time.monotonic()
+                pause = interval
                 try:
                     if conn is None:
                         conn = connect(self._dsn, role="heart")
@@ -71,13 +75,12 @@ class Heart:
                         self._lost()
                         return
                     self._confirmed = asked_at
-                    interval = self._lease.total_seconds() / 4
                 except (psycopg.Error, PgflowError, OSError) as error:
                     log.warning("worker %d: no heartbeat: %s", worker_id, error)
                     if conn is not None:
                         conn.close()
                         conn = None
-                    interval = min(1.0, self._lease.total_seconds() / 10)  # soon again: the lease runs out
+                    pause = min(1.0, self._lease.total_seconds() / 10)  # soon again: the lease runs out
                     if time.monotonic() - self._confirmed > self._lease.total_seconds():
                         self._lost()
                         return

@@ -61,7 +61,14 @@ class Lane:
             self._ahead = min(AHEAD_LIMIT, self._completed)
             self._completed = 0
             self._span_began = now
-        return max(0, self.limit + max(self._ahead, min(self._completed, AHEAD_LIMIT)) - self.running - self.settling - len(self._waiting))
+        return max(
+            0,
+            self.limit
+            + max(self._ahead, min(self._completed, AHEAD_LIMIT))
+            - self.running
+            - self.settling
+            - len(self._waiting),
+        )
 
     def free(self) -> int:
         """How many slots are free beyond the tokens that wait for one."""

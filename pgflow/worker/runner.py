@@ -16,7 +16,6 @@ from typing import Any
 from pgflow.core.context import Context
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Snooze
-from pgflow.core.retry import resolve
 from pgflow.core.step import Step
 from pgflow.core.unique import extract_value
 from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
@@ -108,7 +107,9 @@ class Runner:
             seconds=seconds,
         )
 
-    def _finish(self, token: Token, event: str, text: str | None, metadata: Any, seconds: float, **more: Any) -> Outcome:
+    def _finish(
+        self, token: Token, event: str, text: str | None, metadata: Any, seconds: float, **more: Any
+    ) -> Outcome:
         # Later steps see what a replay would read from the database, on the first run too.
         value = None if text is None else decode(text)
         return Finished(token, event, text, value, metadata, self._targets(token, event, value), seconds, **more)
@@ -127,7 +128,9 @@ class Runner:
             awaits = token.awaits or {}
             for signal in token.run.signals:
                 if signal.name in awaits and signal.step in (None, token.step):
-                    text = None if signal.payload is None else encode(signal.payload, what=signal.name, limit=INPUT_LIMIT)
+                    text = (
+                        None if signal.payload is None else encode(signal.payload, what=signal.name, limit=INPUT_LIMIT)
+                    )
                     return self._finish(token, awaits[signal.name], text, None, 0.0, signal=signal, awaits=awaits)
             parking = self.step(token).parking()
             if parking.timeout_event is None:
@@ -151,18 +154,26 @@ class Runner:
             except Exception as error:
                 return self._failed(token, error, 0.0)
             return Waits(token, token.awaits, parking.delay, parking.timeout_event)
-        return Erred(token, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False)
+        return Erred(
+            token, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False
+        )
 
     def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
-        policy = resolve(token.run.graph.nodes[token.step].step.retry, token.run.workflow.retry)
+        policy = token.run.graph.nodes[token.step].retry
         retry = not isinstance(error, HOPELESS) and not policy.ends(error)
         log.debug("step %s of %s failed", token.step, token.run.id, exc_info=error)
         trace = "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
         details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace)}
-        return Erred(token, storable(str(error))[:TRACE_LIMIT] or type(error).__name__, type(error).__name__, retry, seconds, details)
+        return Erred(
+            token,
+            storable(str(error))[:TRACE_LIMIT] or type(error).__name__,
+            type(error).__name__,
+            retry,
+            seconds,
+            details,
+        )
 
 
 def storable(text: str) -> str:
     """Text that jsonb accepts: without NUL and lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-

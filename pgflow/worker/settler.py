@@ -137,7 +137,9 @@ class Settler:
         if elsewhere:
             self._wake(elsewhere)
 
-    def _adopt(self, decision: Decision, fates: Mapping[int, Settled], born: list[Settled], elsewhere: set[str]) -> None:
+    def _adopt(
+        self, decision: Decision, fates: Mapping[int, Settled], born: list[Settled], elsewhere: set[str]
+    ) -> None:
         run = decision.run
         done = [verdict for verdict in decision.verdicts if fates[verdict.id].status == "done"]
         if len(done) == len(decision.verdicts) or any(verdict.guarded for verdict in done):
@@ -165,7 +167,9 @@ class Settler:
                     elsewhere.add(held.queue)
                 case "fenced":
                     self.stats.fenced += 1
-                    log.info("step %s of %s: the token is not ours any more; its outcome is dropped", verdict.step, run.id)
+                    log.info(
+                        "step %s of %s: the token is not ours any more; its outcome is dropped", verdict.step, run.id
+                    )
                 case _:
                     self.stats.steps += verdict.event is not None
                     self.stats.retries += verdict.op == "retry"
@@ -178,11 +182,31 @@ class Settler:
         for row in born:
             branch = next(b for b in decision.branches if b.step == row.step)
             if row.kept:
-                self.hold(Token(row.id, run, "execute", row.step, branch.config, branch.queue, branch.priority, 1, branch.max, solo=False, awaits=None))
+                self.hold(
+                    Token(
+                        row.id,
+                        run,
+                        "execute",
+                        row.step,
+                        branch.config,
+                        branch.queue,
+                        branch.priority,
+                        1,
+                        branch.max,
+                        solo=False,
+                        awaits=None,
+                    )
+                )
             else:
                 elsewhere.add(branch.queue)
         if decision.failure is not None and run.status == "failed":
-            log.warning("%s %s failed at step %s: %s", run.graph.name, run.id, decision.failure["step"], decision.failure["reason"])
+            log.warning(
+                "%s %s failed at step %s: %s",
+                run.graph.name,
+                run.id,
+                decision.failure["step"],
+                decision.failure["reason"],
+            )
             elsewhere.add("")
             for other in [other for other in self.held.values() if other.run is run]:
                 self.give_up(other)
@@ -225,7 +249,11 @@ class Settler:
                 self._refused.append((_refusal(row, "snooze", delay=PASS_ON_SECONDS), None))
             except Exception as error:
                 log.exception("token %d of run %d cannot be read", row.id, row.run)
-                failure = {"step": row.step, "reason": f"stored data cannot be read: {error}", "type": type(error).__name__}
+                failure = {
+                    "step": row.step,
+                    "reason": f"stored data cannot be read: {error}",
+                    "type": type(error).__name__,
+                }
                 change = Change(row.run, None, "failed", error=json.dumps(failure))
                 self._refused.append((_refusal(row, "fail", guarded=True), change))
 
@@ -243,7 +271,12 @@ class Settler:
             return run
         # Tokens that run now keep their Run: what is known of the instance is renewed in place.
         older.status, older.revision, older.state = run.status, run.revision, run.state
-        older.metadata, older.outputs, older.unapplied, older.signals = run.metadata, run.outputs, run.unapplied, run.signals
+        older.metadata, older.outputs, older.unapplied, older.signals = (
+            run.metadata,
+            run.outputs,
+            run.unapplied,
+            run.signals,
+        )
         return older
 
     # -- what is held

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psycopg
@@ -108,7 +108,9 @@ class Worker:
         try:
             await self._register()
             if self._listen:
-                listener = asyncio.create_task(Listener(self.dsn, self.schema, self._notified).run(), name="pgflow-listen")
+                listener = asyncio.create_task(
+                    Listener(self.dsn, self.schema, self._notified).run(), name="pgflow-listen"
+                )
             self.is_ready.set()
             while not self._stopping.is_set():
                 await self._sleep()
@@ -132,12 +134,21 @@ class Worker:
         assert self._conn is not None  # noqa: S101 -- connected before
         asked_at = time.monotonic()
         statement = worker.register(
-            self.schema, node=socket.gethostname(), pid=os.getpid(), queues=list(self.queues), version="0.1.0", lease=self.lease
+            self.schema,
+            node=socket.gethostname(),
+            pid=os.getpid(),
+            queues=list(self.queues),
+            version=own_version(),
+            lease=self.lease,
         )
         self.settler.worker = await arun(self._conn, statement)
         self._is_lost = False
         self._heart.start(self.settler.worker, asked_at)
-        log.info("worker %d is ready: %s", self.settler.worker, ", ".join(f"{name}={limit}" for name, limit in self.queues.items()))
+        log.info(
+            "worker %d is ready: %s",
+            self.settler.worker,
+            ", ".join(f"{name}={limit}" for name, limit in self.queues.items()),
+        )
 
     async def _leave(self) -> None:
         if self._conn is None:
@@ -225,14 +236,19 @@ class Worker:
             statements["reconcile"] = job.reconcile(self.schema, settler.worker, settler.held)
             statements["rescue"] = job.rescue(self.schema)
         if decisions or settler.has_outcomes:
-            statements["settle"] = settler.statement(decisions)
+            settle = settler.statement(decisions)
+            if not settle.prepare:
+                statements["replan"] = job.replan(self.schema)
+            statements["settle"] = settle
         if self._maintenance.is_stage_due(now, decisions):
             statements["stage"] = job.stage(self.schema)
         if rooms:
             statements["claim"] = job.claim(self.schema, settler.worker, rooms)
         if self._must_check:
             self._must_check = False
-            statements["lost"] = job.lost(self.schema, settler.worker, {held.id: held.attempt for held in settler.held.values()})
+            statements["lost"] = job.lost(
+                self.schema, settler.worker, {held.id: held.attempt for held in settler.held.values()}
+            )
         if not statements:
             return
         try:
@@ -282,7 +298,9 @@ class Worker:
                 if any(isinstance(outcome, Erred) for outcome in decision.outcomes):
                     raise
                 failed = [
-                    Erred(outcome.token, f"the outcome could not be stored: {reason}", type(reason).__name__, retry=False)
+                    Erred(
+                        outcome.token, f"the outcome could not be stored: {reason}", type(reason).__name__, retry=False
+                    )
                     for outcome in decision.outcomes
                 ]
                 again = self.settler.decide([*failed])
@@ -377,3 +395,11 @@ class Worker:
         self._to_wake.clear()
         if wanted:
             await arun(conn, worker.wake(self.schema, wanted))
+
+
+def own_version() -> str:
+    """The version of pgflow that runs here."""
+    try:
+        return version("pgflow-engine")
+    except PackageNotFoundError:  # run from a folder, without being installed
+        return "unknown"

@@ -64,7 +64,10 @@ class Transactions:
                 if not isinstance(outcome, Finished | Waits):
                     return outcome
                 return await self._settle(token, outcome, transaction)
-        except (psycopg.Error, PoolTimeout) as error:  # a lost connection, a failed commit, a constraint of the user's own
+        except (
+            psycopg.Error,
+            PoolTimeout,
+        ) as error:  # a lost connection, a failed commit, a constraint of the user's own
             return Erred(token, str(error).strip() or type(error).__name__, type(error).__name__)
 
     async def close(self) -> None:
@@ -74,7 +77,9 @@ class Transactions:
         if self._pool is not None:
             self._pool.close(timeout=0)
 
-    async def _settle(self, token: Token, outcome: Outcome, transaction: Transaction) -> tuple[Decision, list[Settled]] | Outcome:
+    async def _settle(
+        self, token: Token, outcome: Outcome, transaction: Transaction
+    ) -> tuple[Decision, list[Settled]] | Outcome:
         for _ in range(TRIES):
             decision = self._settler.decide([outcome])
             for branch in decision.branches:
@@ -95,7 +100,9 @@ class Transactions:
         if step.is_async:
             if self._async_pool is None:
                 info = conninfo(self._dsn, role="step")
-                self._async_pool = AsyncConnectionPool(info, min_size=0, max_size=POOL_SIZE, kwargs={"autocommit": True}, open=False)
+                self._async_pool = AsyncConnectionPool(
+                    info, min_size=0, max_size=POOL_SIZE, kwargs={"autocommit": True}, open=False
+                )
                 await self._async_pool.open()
             async with self._async_pool.connection() as conn, conn.transaction() as _:
                 transaction = _Async(conn)

@@ -19,7 +19,7 @@ begin
     order by i.run desc limit 1;
     if found_run is null then
         raise exception using errcode = 'PF003', message = format('%s has no instance %L', find.workflow, value),
-            hint = format('List them: pgflow list --workflow %s', find.workflow);
+            hint = format('List them: pgflow list %s', find.workflow);
     end if;
     return found_run;
 end

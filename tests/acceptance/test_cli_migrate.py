@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgflow.store.connect import connect
 from pgflow.store.embedded import find_installations
@@ -159,8 +160,7 @@ def test_a_role_without_the_right_is_told_so(server: Server, empty: str) -> None
     with connect(empty) as conn:
         conn.execute("create role reader login")
     try:
-        user = empty + (" user=reader" if "=" in empty and "://" not in empty else "")
-        line = refused(pgflow("migrate", "--dsn", user), 3)
+        line = refused(pgflow("migrate", "--dsn", make_conninfo(empty, user="reader")), 3)
         assert "PostgreSQL refused: permission denied for database" in line
     finally:
         with connect(empty) as conn:

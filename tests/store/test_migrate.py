@@ -340,6 +340,20 @@ def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> Non
             migrate_up(empty, patience=timedelta(milliseconds=100))
 
 
+def test_what_runs_outside_a_transaction_waits_for_others_too(
+    workshop: Path, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate_up(empty)
+    add_migration(workshop, "-- pgflow: no transaction\nalter table pgflow.queues add column note text;")
+    with connect(empty) as other, other.transaction():
+        other.execute(migration.lock("pgflow").query, {"schema": "pgflow"})
+        # As if the other one had come just after the transaction that finds out what is next.
+        monkeypatch.setattr(migration, "lock", lambda schema: Statement("migration/lock", "select true", {}, bool))
+        with pytest.raises(SchemaError, match="somebody else is migrating it"):
+            migrate_up(empty, patience=timedelta(milliseconds=100))
+    assert migrate_up(empty) == ["extra"]
+
+
 @pytest.mark.parametrize(
     "paths", [["0002_b.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "0001_b.sql"], ["0001-a.sql"], ["1_a.sql"]]
 )

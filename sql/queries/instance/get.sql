@@ -10,7 +10,7 @@ select
     (
         select json_agg(json_build_object(
             'step', j.step, 'kind', j.kind, 'state', j.state, 'run_at', j.run_at, 'awaits', j.awaits, 'attempt', j.attempt,
-            'errors', j.errors) order by j.id)::text
+            'max_attempts', j.max_attempts, 'errors', j.errors) order by j.id)::text
         from pgflow.jobs j where j.run = i.run
     ) as tokens
 from pgflow.instances i

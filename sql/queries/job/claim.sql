@@ -15,8 +15,7 @@ with taken as materialized (  -- materialized: the planner must not run the limi
 claimed as (
     update pgflow.jobs j
     set state = 'running', worker = %(worker)s::bigint, attempt = j.attempt + (j.kind = 'execute')::integer
-    from taken
-    where j.id = taken.id
+    where j.id = any (array(select t.id from taken t))  -- by its index, however many rows the planner expects of `taken`
     returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.solo, j.awaits, j.errors
 ),
 numbered as (

@@ -1,0 +1,36 @@
+"""`pgflow cancel`: stop an instance for good."""
+
+import click
+
+from pgflow.cli.database import opened
+from pgflow.cli.given import TEXT
+from pgflow.cli.options import reading_options
+from pgflow.cli.output import document
+from pgflow.store import instance
+from pgflow.store.statement import run
+
+__all__ = ["command"]
+
+
+@click.command("cancel")
+@click.argument("workflow", type=TEXT)
+@click.argument("value", type=TEXT)
+@click.option("--reason", type=TEXT, metavar="TEXT", help="Why; `pgflow show` tells it.")
+@reading_options
+def command(workflow: str, value: str, reason: str | None, dsn: str, schema: str, as_json: bool) -> None:
+    """Stop the newest run of VALUE for good.
+
+    No further step begins, timers and kept signals go, async steps that run are interrupted. What steps have done stays
+    done. VALUE may be a whole business id, such as orderid::abc123.
+
+    \b
+    Example:
+      pgflow cancel OrderFlow abc123 --reason "ordered twice"
+    """
+    with opened(dsn, schema, workflow) as conn:
+        run(conn, instance.cancel(schema, workflow=workflow, value=value, reason=reason, notify=True))
+    click.echo(
+        document({"workflow": workflow, "value": value, "status": "cancelled"})
+        if as_json
+        else f"cancelled {workflow} {value}"
+    )

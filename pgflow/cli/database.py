@@ -1,0 +1,48 @@
+"""Open the connection of one command, and say more about what is refused than the database itself can."""
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pgflow.errors import SchemaMissing, UnknownWorkflow
+from pgflow.store import definition
+from pgflow.store.connect import Connection, connect
+from pgflow.store.migrate import check
+from pgflow.store.statement import run
+
+__all__ = ["opened", "require_workflow"]
+
+
+@contextmanager
+def opened(dsn: str, schema: str, workflow: str | None = None, role: str = "client") -> Iterator[Connection]:
+    """Give a connection. One is enough for a command: a pool, as a program has it, would cost another and threads.
+
+    A workflow that is not registered is answered with the name that was probably meant, a schema that is not there with
+    what stands in its place.
+    """
+    with connect(dsn, role) as conn:
+        try:
+            yield conn
+        except SchemaMissing:
+            check(conn, schema)
+            raise
+        except UnknownWorkflow as error:
+            if workflow is not None:
+                require_workflow(workflow, run(conn, definition.names(schema)))
+            raise error
+
+
+def require_workflow(workflow: str, known: list[str]) -> None:
+    """Raise `UnknownWorkflow` unless the name is one of the known, with the one that was probably meant."""
+    if workflow in known:
+        return
+    near = difflib.get_close_matches(workflow, known, n=2) or [
+        name for name in known if name.lower() == workflow.lower()
+    ]
+    if near:
+        hint = f"Did you mean {' or '.join(near)}?"
+    elif known:
+        hint = f"Known: {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
+    else:
+        hint = "Start a worker with the app that defines it: pgflow worker --app module:name"
+    raise UnknownWorkflow(f"no workflow named {workflow!r} is registered here", hint=hint)

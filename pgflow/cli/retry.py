@@ -1,0 +1,35 @@
+"""`pgflow retry`: take a failed instance up again."""
+
+import click
+
+from pgflow.cli.database import opened
+from pgflow.cli.given import TEXT
+from pgflow.cli.options import reading_options
+from pgflow.cli.output import document
+from pgflow.store import instance
+from pgflow.store.statement import run
+
+__all__ = ["command"]
+
+
+@click.command("retry")
+@click.argument("workflow", type=TEXT)
+@click.argument("value", type=TEXT)
+@reading_options
+def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> None:
+    """Take the newest run of VALUE, which has failed, up again where it stopped.
+
+    Completed steps keep their results and do not run again; the step that failed gets all of its attempts anew. VALUE
+    may be a whole business id, such as orderid::abc123.
+
+    \b
+    Example:
+      pgflow retry OrderFlow abc123
+    """
+    with opened(dsn, schema, workflow) as conn:
+        run(conn, instance.retry(schema, workflow=workflow, value=value, notify=True))
+    click.echo(
+        document({"workflow": workflow, "value": value, "status": "running"})
+        if as_json
+        else f"running again {workflow} {value}"
+    )

@@ -1,0 +1,336 @@
+"""The engine: `advance(state, event)` gives the new state and what to do next. It does nothing itself.
+
+The join rule is dead-path elimination. When a step completes, the edges that its event takes are *taken*, its others
+are *dead*. A step becomes active once every edge into it is resolved and one of them is taken; it is *skipped*, and its
+own edges die in turn, when all of them are dead. So each join runs exactly once, whatever way the branches before it
+went. The idea is that of BPEL's links (OASIS WS-BPEL 2.0, section 11.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias, assert_never
+
+from pgflow.core.graph import DONE, Graph, Node
+from pgflow.errors import GraphChanged, RouteError
+
+__all__ = [
+    "ACTIVE",
+    "Begun",
+    "CancelTimer",
+    "Cancelled",
+    "Command",
+    "Complete",
+    "Completed",
+    "Completion",
+    "Event",
+    "Execute",
+    "Fail",
+    "Failed",
+    "Failure",
+    "Parked",
+    "ScheduleResume",
+    "State",
+    "Status",
+    "advance",
+    "new",
+    "replay",
+]
+
+Status: TypeAlias = Literal["pending", "running", "waiting", "completed", "failed", "cancelled"]
+ACTIVE: frozenset[Status] = frozenset({"pending", "running", "waiting"})
+
+NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a step ended: its event, and the targets that this took."""
+
+    event: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an instance failed; `step` is None when no step is to blame."""
+
+    step: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where an instance stands: a pure function of its graph and of what its steps came to.
+
+    `active` steps run or wait, those in `waiting` wait, those in `timers` have a timer; `done` holds each completed
+    step, and `skipped` those that no branch can reach any more.
+    """
+
+    graph: Graph
+    status: Status
+    done: Mapping[str, Completion]
+    active: frozenset[str] = NONE
+    waiting: frozenset[str] = NONE
+    skipped: frozenset[str] = NONE
+    timers: frozenset[str] = NONE
+    error: Failure | None = None
+
+
+# Events: what has happened.
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The instance begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A step completed with an event; `targets` are a route's choice, `by_timer` says that its timer ended its wait."""
+
+    step: str
+    event: str
+    targets: tuple[str, ...] | None = None
+    by_timer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A step waits; with a delay it will complete with `timeout_event` by itself."""
+
+    step: str
+    delay: timedelta | None = None
+    timeout_event: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A step failed for good, or the instance did (None)."""
+
+    step: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody cancelled the instance."""
+
+
+Event: TypeAlias = Begun | Completed | Parked | Failed | Cancelled
+
+
+# Commands: what is to be done.
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Run a step, with the configuration that it has now."""
+
+    step: str
+    config: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleResume:
+    """Complete the step with `event` after `delay`, unless something else completes it first."""
+
+    step: str
+    delay: timedelta
+    event: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Forget the step's timer."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Record that the instance has reached Done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Record that the instance has failed; nothing of it runs any more."""
+
+    error: Failure
+
+
+Command: TypeAlias = Execute | ScheduleResume | CancelTimer | Complete | Fail
+
+COMPLETE = (Complete(),)
+
+
+def new(graph: Graph) -> State:
+    """Return the state of an instance that has not begun."""
+    return State(graph, "pending", {})
+
+
+def advance(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
+    """Return the state after `event`, and the commands that follow from it, in the order in which steps were declared.
+
+    An event that comes late or again, or after the end, changes nothing and commands nothing. Raises `UndeclaredEvent`,
+    `RouteError` or `UnknownStep` for one that cannot be; the state, being immutable, stays as it was.
+
+        state, commands = advance(new(OrderFlow.graph), Begun())
+        # commands == (Execute("validate_order", None),)
+    """
+    if state.status not in ACTIVE:
+        return state, ()
+    match event:
+        case Completed():
+            return _complete(state, event)
+        case Parked():
+            return _park(state, event)
+        case Begun():
+            if state.status != "pending":
+                return state, ()
+            return _begin(state)
+        case Failed():
+            if event.step is not None and event.step not in state.active:
+                return _ignore(state, event.step)
+            error = Failure(event.step, event.reason)
+            return _end(state, "failed", error), (*_no_timers(state), Fail(error))
+        case Cancelled():
+            return _end(state, "cancelled", None), _no_timers(state)
+    assert_never(event)
+
+
+def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] | None]]) -> State:
+    """Return the state of an instance that has begun and whose steps came to `completions`, in any order.
+
+    Each is (step, event, a route's choice or None). Which steps wait is not in them: add it with `Parked`. Raises
+    `GraphChanged` for a completion of a step that could not have run, `UndeclaredEvent` and `RouteError` as `advance`
+    does.
+
+        replay(OrderFlow.graph, [("validate_order", "valid", None)]).active    # frozenset({"charge"})
+    """
+    results = {step: (event, targets) for step, event, targets in completions}
+    results.pop(DONE, None)
+    done: dict[str, Completion] = {}
+    skipped: set[str] = set()
+    active: list[str] = []
+    frontier = [graph.initial]
+    while frontier:
+        step = frontier.pop()
+        result = results.pop(step, None)
+        if result is None:
+            active.append(step)
+            continue
+        done[step] = _completion(graph, step, *result)
+        frontier += _spread(graph, step, done, skipped)
+    if results:
+        raise GraphChanged(
+            f"{graph.name} version {graph.version} has a result of {', '.join(sorted(results))}, which its other results "
+            "do not lead to: was the workflow changed without a new version?"
+        )
+    if active == [DONE]:
+        done[DONE] = Completion(DONE, ())
+        return State(graph, "completed", done, skipped=frozenset(skipped))
+    return State(graph, "running", done, frozenset(active), skipped=frozenset(skipped))
+
+
+def _begin(state: State) -> tuple[State, tuple[Command, ...]]:
+    first = state.graph.initial
+    begun = State(state.graph, "running", {}, frozenset((first,)))
+    return begun, (Execute(first, state.graph.nodes[first].config),)
+
+
+def _complete(state: State, event: Completed) -> tuple[State, tuple[Command, ...]]:
+    graph, step = state.graph, event.step
+    if step not in state.active:
+        return _ignore(state, step)
+    done = {**state.done, step: _completion(graph, step, event.event, event.targets)}
+    only = graph.nodes[step].only
+    if only is not None:
+        started, skipped = [only], state.skipped
+    else:
+        gone = set(state.skipped)
+        started = _spread(graph, step, done, gone)
+        skipped = state.skipped if len(gone) == len(state.skipped) else frozenset(gone)
+    timer: tuple[Command, ...] = (CancelTimer(step),) if step in state.timers and not event.by_timer else ()
+    if started and started[0] == DONE:  # all else is resolved by then, Done being behind every step
+        done[DONE] = Completion(DONE, ())
+        return State(graph, "completed", done, skipped=skipped), timer + COMPLETE
+    active = state.active.difference((step,)).union(started)
+    waiting, timers = state.waiting.difference((step,)), state.timers.difference((step,))
+    after = State(graph, _status(active, waiting), done, active, waiting, skipped, timers)
+    return after, timer + tuple([Execute(key, graph.nodes[key].config) for key in started])
+
+
+def _completion(graph: Graph, step: str, event: str, targets: tuple[str, ...] | None) -> Completion:
+    choice = graph.choice(step, event)
+    if targets is None:
+        if choice.chooser is not None:
+            raise RouteError(f"{graph.name}: {step}.{event} is a route: say which targets it chose")
+        return Completion(event, choice.targets)
+    taken = tuple([target for target in choice.targets if target in targets])
+    if not taken or len(taken) < len(set(targets)) or (choice.chooser is None and taken != choice.targets):
+        declared = ", ".join(choice.targets)
+        raise RouteError(f"{graph.name}: {step}.{event} leads to {declared}, not to {', '.join(targets) or 'nothing'}")
+    return Completion(event, taken)
+
+
+def _spread(graph: Graph, step: str, done: Mapping[str, Completion], skipped: set[str]) -> list[str]:
+    """Resolve what follows from a completion: return the steps that start, add those that never will to `skipped`."""
+    nodes = graph.nodes
+    started: list[str] = []
+    resolved = [step]
+    while resolved:
+        for key in nodes[resolved.pop()].successors:
+            if key in skipped or key in started:
+                continue
+            match _fate(nodes[key], done, skipped):
+                case True:
+                    started.append(key)
+                case False:
+                    skipped.add(key)
+                    resolved.append(key)
+    return started
+
+
+def _fate(node: Node, done: Mapping[str, Completion], skipped: set[str]) -> bool | None:
+    """Say whether a step starts (True) or never will (False); None while an edge into it is open."""
+    is_taken = False
+    for source in node.predecessors:
+        completion = done.get(source)
+        if completion is not None:
+            is_taken = is_taken or node.key in completion.targets
+        elif source not in skipped:
+            return None
+    return is_taken
+
+
+def _park(state: State, event: Parked) -> tuple[State, tuple[Command, ...]]:
+    step = event.step
+    if step not in state.active or step in state.waiting:
+        return _ignore(state, step)
+    waiting = state.waiting | {step}
+    status = _status(state.active, waiting)
+    if event.delay is None or event.timeout_event is None:
+        return replace(state, status=status, waiting=waiting), ()
+    state.graph.choice(step, event.timeout_event)
+    parked = replace(state, status=status, waiting=waiting, timers=state.timers | {step})
+    return parked, (ScheduleResume(step, event.delay, event.timeout_event),)
+
+
+def _status(active: frozenset[str], waiting: frozenset[str]) -> Status:
+    return "waiting" if len(waiting) == len(active) else "running"
+
+
+def _end(state: State, status: Status, error: Failure | None) -> State:
+    return State(state.graph, status, state.done, skipped=state.skipped, error=error)
+
+
+def _no_timers(state: State) -> tuple[Command, ...]:
+    return tuple(CancelTimer(step) for step in sorted(state.timers))
+
+
+def _ignore(state: State, step: str) -> tuple[State, tuple[Command, ...]]:
+    state.graph.node(step)  # a step that does not exist is a mistake, not a late event
+    return state, ()

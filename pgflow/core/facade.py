@@ -1,0 +1,263 @@
+"""The calls on a workflow class, `OrderFlow.start(…)` and its kin: each hands over to the app that the class belongs to."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, Unpack
+
+from pgflow.core.instance import Instance, Started
+from pgflow.core.step import Target
+from pgflow.errors import NotBound
+
+__all__ = ["Calls", "Facade", "StartOptions"]
+
+I = TypeVar("I")  # noqa: E741 -- the workflow's input
+
+
+class StartOptions(TypedDict, total=False):
+    """How to start: not before `at` (an aware datetime) or for `delay`; with tags and metadata of this instance's own.
+
+    `priority` takes the place of the workflow's: the lowest goes first.
+    """
+
+    at: datetime | None
+    delay: timedelta | None
+    tags: Sequence[str]
+    metadata: Mapping[str, Any] | None
+    priority: int | None
+
+
+class Facade(Protocol):
+    """What stands behind a workflow's calls: a `Pgflow` app, or a stand-in for one. See `Calls` for what each does."""
+
+    def start(
+        self, workflow: type[Any], value: str, input: Any = ..., *, conn: Any = ..., **options: Any  # noqa: A002 -- the public name
+    ) -> Started: ...
+
+    async def astart(
+        self, workflow: type[Any], value: str, input: Any = ..., *, conn: Any = ..., **options: Any  # noqa: A002 -- likewise
+    ) -> Started: ...
+
+    def start_many(
+        self, workflow: type[Any], items: Iterable[tuple[str, Any]], *, conn: Any = ..., **options: Any
+    ) -> builtins.list[Started]: ...
+
+    async def astart_many(
+        self, workflow: type[Any], items: Iterable[tuple[str, Any]], *, conn: Any = ..., **options: Any
+    ) -> builtins.list[Started]: ...
+
+    def resume(
+        self, workflow: type[Any], value: str, event: str, payload: Any = ..., *, step: Any = ..., conn: Any = ...
+    ) -> str: ...
+
+    async def aresume(
+        self, workflow: type[Any], value: str, event: str, payload: Any = ..., *, step: Any = ..., conn: Any = ...
+    ) -> str: ...
+
+    def cancel(self, workflow: type[Any], value: str, *, reason: str | None = ..., conn: Any = ...) -> None: ...
+
+    async def acancel(self, workflow: type[Any], value: str, *, reason: str | None = ..., conn: Any = ...) -> None: ...
+
+    def retry(self, workflow: type[Any], value: str, *, conn: Any = ...) -> None: ...
+
+    async def aretry(self, workflow: type[Any], value: str, *, conn: Any = ...) -> None: ...
+
+    def get(self, workflow: type[Any], value: str, *, conn: Any = ...) -> Instance: ...
+
+    async def aget(self, workflow: type[Any], value: str, *, conn: Any = ...) -> Instance: ...
+
+    def list(
+        self,
+        workflow: type[Any],
+        *,
+        status: str | Sequence[str] | None = ...,
+        before: int | None = ...,
+        limit: int = ...,
+        conn: Any = ...,
+    ) -> builtins.list[Instance]: ...
+
+    async def alist(
+        self,
+        workflow: type[Any],
+        *,
+        status: str | Sequence[str] | None = ...,
+        before: int | None = ...,
+        limit: int = ...,
+        conn: Any = ...,
+    ) -> builtins.list[Instance]: ...
+
+
+class Calls(Generic[I]):
+    """The calls that every workflow class has; each blocking one has a twin for async code, with an `a` before its name.
+
+    All take `conn`, a psycopg connection of the caller's: then it happens in the caller's transaction, and commits or
+    rolls back with it. Where a `value` is asked for, a whole business id will do. All raise `NotBound` before the class
+    belongs to an app.
+    """
+
+    name: ClassVar[str]
+    _app: ClassVar[Facade | None] = None
+
+    @classmethod
+    def bind(cls, app: Facade) -> None:
+        """Let these calls go to `app`; a later one takes the place of an earlier one."""
+        cls._app = app
+
+    @classmethod
+    def _bound(cls) -> Facade:
+        # Not what a parent class is bound to: that app does not know this workflow.
+        app = cls.__dict__.get("_app")
+        if app is None:
+            raise NotBound(
+                f"{cls.name} belongs to no app yet", hint=f"Make one first: Pgflow(dsn, workflows=[{cls.__name__}])."
+            )
+        found: Facade = app
+        return found
+
+    @classmethod
+    def start(
+        cls,
+        value: str,
+        input: I | Mapping[str, Any] | None = None,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> Started:
+        """Start an instance for a business value; returns once it is stored, and a worker takes it from there.
+
+        Raises `AlreadyRunning` while an instance with this key is active, `InvalidInput`, `InvalidValue`,
+        `InvalidPayload`.
+
+            OrderFlow.start("abc123", Order(item_count=3, user_id=42))    # Started(id="orderid::abc123", run=7, …)
+        """
+        return cls._bound().start(cls, value, input, conn=conn, **options)
+
+    @classmethod
+    async def astart(
+        cls,
+        value: str,
+        input: I | Mapping[str, Any] | None = None,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> Started:
+        """`start`, async."""
+        return await cls._bound().astart(cls, value, input, conn=conn, **options)
+
+    @classmethod
+    def start_many(
+        cls,
+        items: Iterable[tuple[str, I | Mapping[str, Any] | None]],
+        *,
+        conn: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> builtins.list[Started]:
+        """Start an instance for each (value, input), all in one transaction.
+
+        One whose key is active already is left alone and comes back with `created=False`. Raises `InvalidInput`,
+        `InvalidValue`, `InvalidPayload`; then none is started.
+
+            OrderFlow.start_many((order.number, order) for order in orders)
+        """
+        return cls._bound().start_many(cls, items, conn=conn, **options)
+
+    @classmethod
+    async def astart_many(
+        cls,
+        items: Iterable[tuple[str, I | Mapping[str, Any] | None]],
+        *,
+        conn: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> builtins.list[Started]:
+        """`start_many`, async."""
+        return await cls._bound().astart_many(cls, items, conn=conn, **options)
+
+    @classmethod
+    def resume(
+        cls, value: str, event: str, payload: Any = None, *, step: str | Target | None = None, conn: Any = None
+    ) -> str:
+        """Send a signal; returns "delivered" when a step waited for it, "kept" when one will find it later.
+
+        `payload` becomes the output of the step that waits. `step` is needed only where several wait for the same
+        signal. Raises `UndeclaredEvent`, `AmbiguousSignal`, `InstanceNotFound`, `NotActive`, `InvalidPayload`.
+
+            OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
+        """
+        return cls._bound().resume(cls, value, event, payload, step=step, conn=conn)
+
+    @classmethod
+    async def aresume(
+        cls, value: str, event: str, payload: Any = None, *, step: str | Target | None = None, conn: Any = None
+    ) -> str:
+        """`resume`, async."""
+        return await cls._bound().aresume(cls, value, event, payload, step=step, conn=conn)
+
+    @classmethod
+    def cancel(cls, value: str, *, reason: str | None = None, conn: Any = None) -> None:
+        """Cancel the newest run of a value: no further step starts. Raises `InstanceNotFound`, `NotActive`.
+
+            OrderFlow.cancel("abc123", reason="the customer withdrew")
+        """
+        cls._bound().cancel(cls, value, reason=reason, conn=conn)
+
+    @classmethod
+    async def acancel(cls, value: str, *, reason: str | None = None, conn: Any = None) -> None:
+        """`cancel`, async."""
+        await cls._bound().acancel(cls, value, reason=reason, conn=conn)
+
+    @classmethod
+    def retry(cls, value: str, *, conn: Any = None) -> None:
+        """Take the newest run of a value up again where it failed. Raises `InstanceNotFound`, `NotRetryable`.
+
+            OrderFlow.retry("abc123")
+        """
+        cls._bound().retry(cls, value, conn=conn)
+
+    @classmethod
+    async def aretry(cls, value: str, *, conn: Any = None) -> None:
+        """`retry`, async."""
+        await cls._bound().aretry(cls, value, conn=conn)
+
+    @classmethod
+    def get(cls, value: str, *, conn: Any = None) -> Instance:
+        """Read the newest run of a value, with its history and what it waits for. Raises `InstanceNotFound`.
+
+            OrderFlow.get("abc123").waiting_for
+        """
+        return cls._bound().get(cls, value, conn=conn)
+
+    @classmethod
+    async def aget(cls, value: str, *, conn: Any = None) -> Instance:
+        """`get`, async."""
+        return await cls._bound().aget(cls, value, conn=conn)
+
+    @classmethod
+    def list(
+        cls,
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """Read a page of instances, the newest first, without their histories.
+
+        `before` is the run of the last one on the page before.
+
+            OrderFlow.list(status="failed", limit=10)
+        """
+        return cls._bound().list(cls, status=status, before=before, limit=limit, conn=conn)
+
+    @classmethod
+    async def alist(
+        cls,
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """`list`, async."""
+        return await cls._bound().alist(cls, status=status, before=before, limit=limit, conn=conn)

@@ -1,0 +1,75 @@
+"""A workflow's input: validated on its way in, stored as JSON text, read back as the declared type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.step import first_problem
+from pgflow.errors import DefinitionError, InvalidInput
+
+__all__ = ["Input", "declared_type"]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """How the input of one workflow is written and read; `kind` is its declared type, Any when it declares none."""
+
+    workflow: str
+    kind: Any
+    adapter: TypeAdapter[Any]
+
+    @classmethod
+    def of(cls, workflow: str, kind: Any) -> Input:
+        """Return the input of a workflow. Raises `DefinitionError` for a type that pydantic cannot validate."""
+        try:
+            return cls(workflow, kind, TypeAdapter(kind))
+        except Exception as error:  # pydantic has several for this, and an undefined name is a NameError
+            raise DefinitionError(
+                f"{workflow}: {kind!r} cannot be the input: write Workflow[Order] with a pydantic model ({error})"
+            ) from error
+
+    def write(self, value: Any) -> str:
+        """Return a given input, validated, as JSON text; None is an empty one.
+
+        Raises `InvalidInput` when it does not fit, `InvalidPayload` when it cannot be stored.
+        """
+        given = {} if value is None else value
+        if self.kind is Any:
+            return encode(given, what="input", limit=INPUT_LIMIT)
+        try:
+            valid = self.adapter.validate_python(given)
+            # By alias, because that is how it will be read.
+            plain = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
+        except ValidationError as error:
+            raise self._refusal("the input", error) from None
+        except (PydanticSerializationError, ValueError) as error:
+            raise InvalidInput(f"{self.workflow}: the input cannot be stored as JSON: {error}") from error
+        return encode(plain, what="input", limit=INPUT_LIMIT)
+
+    def read(self, text: str) -> Any:
+        """Return a stored input in the declared type. Raises `InvalidInput`, `InvalidPayload`."""
+        if self.kind is Any:
+            return decode(text)
+        try:
+            return self.adapter.validate_json(text)
+        except ValidationError as error:
+            raise self._refusal("the stored input", error) from None
+
+    def _refusal(self, what: str, error: ValidationError) -> InvalidInput:
+        kind = getattr(self.kind, "__name__", self.kind)
+        return InvalidInput(f"{self.workflow}: {what} does not fit {kind}: {first_problem(error)}")
+
+
+def declared_type(workflow: type[Any], origin: type[Any]) -> Any:
+    """Return the type in `class OrderFlow(Workflow[Order])`, looked up along the parents; Any when none is given."""
+    for each in workflow.__mro__:
+        for parent in each.__dict__.get("__orig_bases__", ()):
+            if get_origin(parent) is origin:
+                (kind,) = get_args(parent)
+                return Any if isinstance(kind, TypeVar) else kind
+    return Any

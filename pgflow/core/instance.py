@@ -1,0 +1,91 @@
+"""What a caller reads about instances: that one was started, where it stands, and what happened so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias
+
+from pgflow.core.engine import ACTIVE, Status
+
+__all__ = ["Entry", "Instance", "Kind", "Started", "WaitingFor"]
+
+Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An instance was started: its business `id`, and the number of its `run`.
+
+    `created` is False where many were started at once and this key was active already; `run` is then that one's.
+
+        OrderFlow.start("abc123", order)    # Started(id="orderid::abc123", run=7, created=True)
+    """
+
+    id: str
+    run: int
+    created: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One completed step in an instance's history; `attempt` counts from 1, `worker` is None for what no worker ran."""
+
+    step: str
+    event: str
+    at: datetime
+    attempt: int = 1
+    output: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    duration: timedelta = timedelta(0)
+    worker: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """What one active step waits for.
+
+    `kind` is a `signal` (one of `events` ends it), a `timer`, a `retry` after `error`, a place in its `queue`, or it is
+    `running`. `until` is when it goes on by itself, None when it does not. `attempt` counts those that have begun, of
+    `max_attempts`.
+    """
+
+    step: str
+    kind: Kind
+    events: tuple[str, ...] = ()
+    until: datetime | None = None
+    attempt: int = 0
+    error: str | None = None
+    max_attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One run of a workflow, as the database has it.
+
+    `input` and `steps`, the output of each completed step by key, are JSON. `history` has an entry for each completion,
+    in order. `error` says which step failed and why. Times are aware datetimes; `finished_at` is None until the end.
+
+        OrderFlow.get("abc123").status    # "waiting"
+    """
+
+    run: int
+    id: str
+    workflow: str
+    version: int
+    status: Status
+    input: Any
+    steps: Mapping[str, Any]
+    history: tuple[Entry, ...]
+    waiting_for: tuple[WaitingFor, ...]
+    metadata: Mapping[str, Any]
+    tags: tuple[str, ...]
+    error: Mapping[str, Any] | None
+    created_at: datetime
+    finished_at: datetime | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it still runs or waits."""
+        return self.status in ACTIVE

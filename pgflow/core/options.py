@@ -1,0 +1,146 @@
+"""The options of a workflow, given as keywords where its class is made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from pgflow.core.names import is_event, is_queue
+from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.retry import Retry
+from pgflow.core.unique import Unique
+from pgflow.errors import DefinitionError, InvalidPayload
+
+__all__ = ["Options", "check"]
+
+MOST_VERSION = 2**31 - 1
+PRIORITIES = range(-(2**15), 2**15)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A workflow's options, checked."""
+
+    name: str
+    unique: Unique
+    version: int
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    retry: Retry | None
+    queue: str
+    priority: int
+
+
+def check(
+    class_name: str,
+    *,
+    unique: Any,
+    version: Any,
+    tags: Any,
+    metadata: Any,
+    retry: Any,
+    queue: Any,
+    priority: Any,
+    name: Any,
+    unknown: Mapping[str, Any],
+) -> Options:
+    """Return the options of a workflow. Raises `DefinitionError` for the first that is wrong, or unknown."""
+    who = class_name if name is None else name
+    if not is_event(who):  # one rule for names of workflows and of events
+        raise DefinitionError(
+            f"{class_name} is named {who!r}: a name is a string of 1 to 100 characters, without white space"
+        )
+    for option in unknown:
+        known = [each.name for each in fields(Options)]
+        near = difflib.get_close_matches(option, known, 1)
+        mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+        raise DefinitionError(f"{who}: there is no option {option!r}; {mend}")
+    return Options(
+        name=who,
+        tags=_tags(who, tags),
+        metadata=_metadata(who, metadata),
+        unique=_unique(who, unique),
+        version=_version(who, version),
+        retry=_retry(who, retry),
+        queue=_queue(who, queue),
+        priority=_priority(who, priority),
+    )
+
+
+def _tags(who: str, tags: Any) -> tuple[str, ...]:
+    is_list = isinstance(tags, Sequence) and not isinstance(tags, str)
+    if not is_list or not all(isinstance(tag, str) and tag and tag.isprintable() for tag in tags):
+        raise DefinitionError(f"{who}: tags is a list of strings, not {tags!r}: write tags=[\"orders\"]")
+    return tuple(dict.fromkeys(tags))
+
+
+def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
+    if metadata is None:
+        return MappingProxyType({})
+    if not isinstance(metadata, dict):
+        raise DefinitionError(f"{who}: metadata is a dict, not {metadata!r}: write metadata={{\"team\": \"orders\"}}")
+    _check_json(f"{who}: metadata", metadata)
+    try:
+        encode(metadata, what="metadata", limit=INPUT_LIMIT)
+    except InvalidPayload as error:
+        raise DefinitionError(f"{who}: {error}") from None
+    return MappingProxyType(metadata)
+
+
+def _check_json(where: str, value: Any) -> None:
+    """Refuse whatever would not come back from JSON as it was; `encode` would convert it."""
+    match value:
+        case None | bool() | str() | int() | float():
+            return
+        case list():
+            for index, item in enumerate(value):
+                _check_json(f"{where}[{index}]", item)
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise DefinitionError(f"{where} has the key {key!r}, which JSON cannot keep: use a string")
+                _check_json(f"{where}[{key!r}]", item)
+        case _:
+            raise DefinitionError(
+                f"{where} is {value!r}, which JSON cannot keep: use strings, numbers, booleans, None, lists and dicts"
+            )
+
+
+def _unique(who: str, unique: Any) -> Unique:
+    if unique is None:
+        raise DefinitionError(
+            f"{who} has no business key: add one, as in class {who}(Workflow[…], unique=Unique(\"orderid\"))"
+        )
+    if not isinstance(unique, Unique):
+        raise DefinitionError(f"{who}: unique is {unique!r}: write unique=Unique(\"orderid\")")
+    return unique
+
+
+def _version(who: str, version: Any) -> int:
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= MOST_VERSION:
+        raise DefinitionError(f"{who}: version is a positive whole number, not {version!r}: begin with version=1")
+    return version
+
+
+def _retry(who: str, retry: Any) -> Retry | None:
+    if retry is not None and not isinstance(retry, Retry):
+        raise DefinitionError(f"{who}: retry is {retry!r}: write a policy, as in retry=Retry(max_attempts=8)")
+    return retry
+
+
+def _queue(who: str, queue: Any) -> str:
+    if not is_queue(queue):
+        raise DefinitionError(f"{who}: queue is {queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
+    return str(queue)
+
+
+def _priority(who: str, priority: Any) -> int:
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
+        raise DefinitionError(
+            f"{who}: priority is a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, the lowest going first, "
+            f"not {priority!r}"
+        )
+    return priority

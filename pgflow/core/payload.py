@@ -1,0 +1,181 @@
+"""The door to JSON: whatever goes into the database passes `encode`, whatever comes out passes `decode`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from pgflow.core.names import event_name
+from pgflow.errors import InvalidPayload
+
+__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode"]
+
+INPUT_LIMIT = 65_536  # bytes of JSON text
+OUTPUT_LIMIT = 1_048_576
+DEPTH_LIMIT = 64  # containers inside one another
+
+# Sorted keys make C's sort compare them, which fails when strings and others are mixed: the only way for two keys to
+# become one.
+_dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
+def encode(value: Any, *, what: str, limit: int) -> str:
+    """Return `value` as compact JSON text that PostgreSQL's jsonb accepts, of `limit` bytes at most.
+
+    Takes what JSON has, and pydantic models, dataclasses, datetimes, dates, timedeltas, UUIDs, Decimals, enums, sets
+    (sorted), tuples and UTF-8 bytes. Raises `InvalidPayload`, which says where in `what` the trouble is: NaN and
+    infinities, NUL characters and lone surrogates, keys that become the same string, more than 64 levels, integers of
+    more than 4300 digits, and objects that are no data.
+
+        encode({"at": date(2030, 1, 1)}, what="input", limit=INPUT_LIMIT)    # '{"at":"2030-01-01"}'
+        encode({"items": [{"name": "\\0"}]}, what="input", limit=INPUT_LIMIT)
+        # InvalidPayload: input.items[0].name holds a NUL character, which PostgreSQL cannot store
+    """
+    try:
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json", by_alias=True)
+        text = _dumps(value)
+        # Cheap signs that a closer look is needed; a false alarm costs only the look.
+        is_plain = "\\u0000" not in text and not _may_be_deep(text)
+        size = len(text) if text.isascii() else len(text.encode())
+    except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
+        is_plain = False
+        text, size = "", 0
+    if not is_plain:
+        text = _dumps(_plain(value, what, 0))
+        size = len(text.encode())
+    if size > limit:
+        raise InvalidPayload(
+            f"{what} is {size:,} bytes of JSON, more than the {limit:,} allowed: "
+            "keep large data elsewhere and pass a reference to it"
+        )
+    return text
+
+
+def decode(text: str) -> Any:
+    """Return the value of JSON text. Raises `InvalidPayload` for what is no JSON or more than 64 levels deep.
+
+        decode('{"count":3}')    # {"count": 3}
+    """
+    try:
+        value = _loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload(f"stored JSON cannot be read: {error}") from error
+    if _may_be_deep(text) and _is_deep(value):
+        raise InvalidPayload(f"stored JSON is more than {DEPTH_LIMIT} levels deep")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def _may_be_deep(text: str) -> bool:
+    return text.count("[") + text.count("{") > DEPTH_LIMIT
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEPTH_LIMIT):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container
+
+
+def _plain(value: Any, where: str, depth: int) -> Any:
+    """Return `value` made of JSON's own types, or raise `InvalidPayload` with the path to what has none."""
+    value = event_name(value)
+    if depth > DEPTH_LIMIT:
+        raise InvalidPayload(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _plain_text(value, where)
+        case int():
+            return _plain_integer(value, where)
+        case float():
+            if not math.isfinite(value):
+                raise InvalidPayload(f"{where} is {value}, which JSON cannot hold: use None or a string")
+            return value
+        case Mapping():
+            return dict(_plain_items(value, where, depth))
+        case list() | tuple():
+            return [_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
+        case AbstractSet():
+            items = [_plain(item, f"{where}{{…}}", depth + 1) for item in value]
+            return sorted(items, key=_dumps)
+    return _plain(_converted(value, where), where, depth + 1)
+
+
+def _plain_text(value: str, where: str) -> str:
+    if "\0" in value:
+        raise InvalidPayload(f"{where} holds a NUL character, which PostgreSQL cannot store: remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidPayload(f"{where} holds a lone surrogate, which is no text: decode it otherwise") from None
+    return str(value)
+
+
+def _plain_integer(value: int, where: str) -> int:
+    try:
+        str(int(value))
+    except ValueError:
+        raise InvalidPayload(f"{where} is an integer of more than 4300 digits: pass it as a string") from None
+    return int(value)
+
+
+def _plain_items(value: Mapping[Any, Any], where: str, depth: int) -> Iterator[tuple[str, Any]]:
+    seen: dict[str, Any] = {}
+    for key, item in value.items():
+        name = _plain_key(key, where)
+        if name in seen:
+            raise InvalidPayload(f"{where} has the keys {seen[name]!r} and {key!r}, which are one and the same in JSON")
+        seen[name] = key
+        yield name, _plain(item, f"{where}.{name}" if name.isidentifier() else f"{where}[{name!r}]", depth + 1)
+
+
+def _plain_key(key: Any, where: str) -> str:
+    key = event_name(key)
+    match key:
+        case str():
+            return _plain_text(key, f"a key of {where}")
+        case None | bool() | int() | float():
+            _plain(key, f"a key of {where}", 0)
+            return _dumps(key)
+    converted = _converted(key, f"a key of {where}")
+    if not isinstance(converted, str):
+        raise InvalidPayload(f"{where} has the key {key!r}, which cannot be a key in JSON: use a string")
+    return converted
+
+
+def _converted(value: Any, where: str) -> Any:
+    try:
+        if isinstance(value, BaseModel):
+            return value.model_dump(mode="json", by_alias=True)
+        return to_jsonable_python(value)
+    except UnicodeDecodeError:
+        raise InvalidPayload(f"{where} is bytes that are no UTF-8 text: encode them, with base64 for example") from None
+    except (PydanticSerializationError, RecursionError, ValueError) as error:
+        raise InvalidPayload(f"{where} cannot be stored as JSON: {_reason(value, error)}") from None
+
+
+def _reason(value: Any, error: Exception) -> str:
+    if "unknown type" in str(error):
+        return f"{type(value).__name__} is no data; pass a dict, a pydantic model or a string"
+    return str(error)

@@ -1,0 +1,88 @@
+"""A transition whose target is chosen at run time, among targets that are declared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from pgflow.core.context import Context
+from pgflow.core.step import Step, Target
+from pgflow.errors import DefinitionError, RouteError
+
+__all__ = ["Chooser", "Route", "choose", "route"]
+
+Chosen: TypeAlias = Step | type[Step] | Sequence[Step | type[Step]]
+Chooser: TypeAlias = Callable[[Context[Any]], Chosen]
+I = TypeVar("I")  # noqa: E741 -- the workflow's input
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A choice among `targets`, made by `chooser` when the event happens. Made by `route`."""
+
+    chooser: Chooser
+    targets: tuple[Target, ...]
+
+
+def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
+    """Choose the next step, or steps, at run time: `chooser` gets the context and returns one or several of `targets`.
+
+    It sees the outputs of all steps before, that of the step which just completed included. It is called once for each
+    completion, must not wait or do I/O, and what it chooses is recorded. Raises `DefinitionError` when the chooser
+    cannot be called so; a choice that was not declared fails the instance with `RouteError`.
+
+        def by_priority(ctx: Context[Order]) -> type[Step]:
+            return FastTrack if ctx.steps["triage"]["urgent"] else StandardProcess
+
+        Triage: {"routed": route(by_priority, FastTrack, StandardProcess)}
+    """
+    who = f"route({_title(chooser)}, …)"
+    given: Any = chooser
+    if isinstance(given, Step) or (isinstance(given, type) and issubclass(given, Step)):
+        raise DefinitionError(f"{who}: the first argument is the function that chooses among the others")
+    if not callable(given) or inspect.iscoroutinefunction(given):
+        raise DefinitionError(f"{who}: the first argument is a plain function of the context, not async")
+    try:
+        inspect.signature(given).bind(None)
+    except TypeError:
+        raise DefinitionError(f"{who}: the function takes one argument, the context") from None
+    except ValueError:
+        pass  # a builtin may hide its signature
+    return Route(given, targets)
+
+
+def choose(chooser: Chooser, declared: Mapping[str, Step], ctx: Context[Any], where: str) -> tuple[str, ...]:
+    """Ask `chooser` and return the keys of what it chose, in the order of `declared`. Raises `RouteError`.
+
+    `where` names the transition, for messages.
+    """
+    who = f"{where}: the route {_title(chooser)}"
+    try:
+        chosen = chooser(ctx)
+    except Exception as error:
+        raise RouteError(f"{who} raised {type(error).__name__}: {error}") from error
+    several = chosen if isinstance(chosen, list | tuple | set | frozenset) else [chosen]
+    keys = {_key(each, declared, who) for each in several}
+    if not keys:
+        raise RouteError(f"{who} chose no target: return at least one of {', '.join(declared)}")
+    return tuple(key for key in declared if key in keys)
+
+
+def _key(each: Any, declared: Mapping[str, Step], who: str) -> str:
+    is_class = isinstance(each, type) and issubclass(each, Step)
+    known = ", ".join(declared)
+    if not is_class and not isinstance(each, Step):
+        raise RouteError(f"{who} returned {each!r}, which is no step: return one of {known}")
+    key: str = each.key
+    step = declared.get(key)
+    if step is None:
+        raise RouteError(f"{who} chose {key!r}: add it to the route's targets, or return one of {known}")
+    if not isinstance(step, each) if is_class else step != each:
+        raise RouteError(f"{who} chose another {key!r} than the one declared: its configuration is fixed there")
+    return key
+
+
+def _title(value: Any) -> str:
+    return str(getattr(value, "__name__", None) or repr(value))

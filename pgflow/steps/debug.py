@@ -1,0 +1,38 @@
+"""Write to the log where an instance stands."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pgflow.core.context import Context
+from pgflow.core.results import Ok
+from pgflow.core.step import Step
+
+__all__ = ["Debug"]
+
+log = logging.getLogger("pgflow.debug")
+
+
+class Debug(Step):
+    """Log the input, the outputs and the metadata so far, at level DEBUG to the logger "pgflow.debug"; then go on.
+
+    Its event is "completed".
+
+        charge: {"paid": Debug().named("after_charge")}
+    """
+
+    events = ("completed",)
+
+    def execute(self, ctx: Context[Any]) -> Ok:
+        """Log the context."""
+        log.debug(
+            "%s %s: initial=%r steps=%r history=%r metadata=%r",
+            ctx.workflow,
+            ctx.id,
+            ctx.initial,
+            dict(ctx.steps),
+            list(ctx.steps),
+            dict(ctx.metadata),
+        )
+        return Ok("completed")

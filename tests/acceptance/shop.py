@@ -1,0 +1,94 @@
+"""A small app for the tests of the command: orders that are charged, shipped and may go wrong in every way."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step, Unique, Wait, Workflow, step
+
+
+class Order(BaseModel):
+    """`hold` and `broken` are files: as long as they are there, the order is not looked at, and shipping fails."""
+
+    item_count: int
+    hold: str | None = None
+    broken: str | None = None
+
+
+class ValidateOrder(Step):
+    """Refuse an empty order."""
+
+    events = ("valid", "invalid")
+
+    def execute(self, ctx: Context[Order]) -> Ok | Snooze:
+        if ctx.initial.hold and Path(ctx.initial.hold).exists():
+            return Snooze(timedelta(milliseconds=50))
+        return Ok("valid", {"count": ctx.initial.item_count}) if ctx.initial.item_count else Ok("invalid")
+
+
+@step(events=("payment_confirmed", "declined"))
+def charge(ctx: Context[Order]) -> Async:
+    """Wait for the payment."""
+    return Async()
+
+
+@step(events=("shipped",), retry=Retry(max_attempts=2, base=timedelta(milliseconds=10)))
+def ship(ctx: Context[Order]) -> Ok | Error:
+    """Ship it, if the carrier answers."""
+    if ctx.initial.broken and Path(ctx.initial.broken).exists():
+        raise ConnectionError("the carrier does not answer")
+    return Ok("shipped", {"paid": ctx.steps["charge"]})
+
+
+class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["orders"]):
+    """From order to shipment."""
+
+    initial = ValidateOrder
+    transitions = {
+        ValidateOrder: {"valid": charge, "invalid": Done},
+        charge: {"payment_confirmed": ship, "declined": Done},
+        ship: {"shipped": Done},
+    }
+
+
+@step(events=("begun",))
+def begin(ctx: Context[Order]) -> Ok:
+    """Set everything going at once."""
+    return Ok("begun")
+
+
+@step(events=("approved",))
+def approve(ctx: Context[Order]) -> Async:
+    """Wait for somebody."""
+    return Async()
+
+
+@step(events=("called",), retry=Retry(max_attempts=5, base=timedelta(hours=1), max_backoff=timedelta(hours=1)))
+def call_back(ctx: Context[Order]) -> Ok:
+    """Fail, with an hour until the next attempt."""
+    raise ConnectionError("nobody answers")
+
+
+@step(events=("sent",))
+async def email(ctx: Context[Order]) -> Ok:
+    """Run until it is interrupted."""
+    await asyncio.Event().wait()
+    return Ok("sent")
+
+
+class EverythingFlow(Workflow[Order], unique=Unique("orderid")):
+    """Steps in every state at once: one waits for a signal, one for its time, one for its next attempt, one runs."""
+
+    initial = begin
+    transitions = {
+        begin: {"begun": [approve, call_back, Wait(timedelta(hours=1)).named("cool_off"), email]},
+        approve: {"approved": Done},
+        call_back: {"called": Done},
+        Wait(timedelta(hours=1)).named("cool_off"): {"timeout": Done},
+        email: {"sent": Done},
+    }
+
+
+app = Pgflow(workflows=[OrderFlow, EverythingFlow])

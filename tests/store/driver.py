@@ -1,0 +1,93 @@
+"""A worker taken apart: the same claim, run, decide, settle and adopt, but one at a time and on a connection that the test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from pgflow.core.workflow import Workflow
+from pgflow.store import job, worker
+from pgflow.store.job import Settled
+from pgflow.store.statement import run
+from pgflow.worker.decide import Decision
+from pgflow.worker.lane import Lane
+from pgflow.worker.runner import Runner
+from pgflow.worker.settler import Settler
+from pgflow.worker.token import Token
+
+LEASE = timedelta(hours=1)
+
+
+class Driver:
+    """One worker in the hands of a test. Its steps run when told to, and nothing is settled before `settle`."""
+
+    def __init__(
+        self, conn: psycopg.Connection[Any], workflows: Sequence[type[Workflow[Any]]], *, room: int = 100
+    ) -> None:
+        self.conn = conn
+        self.lanes = {"default": Lane("default", room)}
+        self.ready: list[Token] = []
+        known = {(workflow.name, workflow.version): workflow for workflow in workflows}
+        self.settler = Settler(
+            "pgflow", known, self.lanes, start=self.ready.append, drop=self._drop, wake=lambda queues: None
+        )
+        self.settler.worker = run(
+            conn, worker.register("pgflow", node="test", pid=0, queues=["default"], version="0", lease=LEASE)
+        )
+        self.runner = Runner(ThreadPoolExecutor(1))
+        self.decisions: list[Decision] = []
+        self.settled: list[Settled] = []
+
+    def _drop(self, token: Token) -> None:
+        if token in self.ready:
+            self.ready.remove(token)
+
+    def claim(self, limit: int = 100, conn: psycopg.Connection[Any] | None = None) -> int:
+        """Claim tokens and hold them."""
+        rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, {"default": limit}))
+        self.settler.take_in(rows, time.monotonic())
+        return len(rows)
+
+    def run_steps(self, *steps: str) -> None:
+        """Run the held tokens (only those at `steps`, if any are named) to their outcomes."""
+        self.settler.run_waiting()
+        chosen = [token for token in self.ready if not steps or token.step in steps]
+        for token in chosen:
+            self.ready.remove(token)
+            self.settler.finished(asyncio.run(self.runner.run(token)))
+
+    def decide(self) -> None:
+        """Decide over the outcomes so far, on what is known now."""
+        self.decisions = self.settler.take()
+
+    def send(self, conn: psycopg.Connection[Any] | None = None) -> None:
+        """Send the settle statement for what was decided."""
+        if self.decisions or self.settler.has_outcomes:
+            self.settled = run(conn or self.conn, self.settler.statement(self.decisions))
+
+    def adopt(self) -> None:
+        """Take over what became of it."""
+        decisions, self.decisions = self.decisions, []
+        settled, self.settled = self.settled, []
+        if decisions:
+            self.settler.adopt(decisions, settled)
+
+    def settle(self) -> None:
+        """Decide, send and adopt."""
+        self.decide()
+        self.send()
+        self.adopt()
+
+    def turn(self) -> int:
+        """Do what a worker does in one round: settle, make due tokens ready, claim, run. Returns how many tokens it holds."""
+        self.settle()
+        run(self.conn, job.stage("pgflow"))
+        self.claim()
+        self.run_steps()
+        return len(self.settler.held)

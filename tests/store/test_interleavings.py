@@ -1,0 +1,274 @@
+"""Each pair of engine transactions that can meet, in every order of their statements, on a real server.
+
+After each schedule both workers go on until nothing is left to do. Then every instance has ended, each step is recorded
+once, no result is unapplied, no token is left, and no signal was used twice: no deadlock, no lost wake-up, no double apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, step
+from pgflow.store import job
+from pgflow.store.connect import Connection, connect
+from pgflow.store.statement import run
+from tests.store.driver import Driver
+from tests.store.explorer import Explorer, schedules
+from tests.store.explorer import Step as Move
+
+
+@step(events=("go",))
+def first(ctx: Context[Any]) -> Ok:
+    return Ok("go")
+
+
+@step(events=("ok",))
+def left(ctx: Context[Any]) -> Ok:
+    return Ok("ok", {"side": "left"})
+
+
+@step(events=("ok",))
+def right(ctx: Context[Any]) -> Ok:
+    return Ok("ok", {"side": "right"})
+
+
+@step(events=("ok",))
+def join(ctx: Context[Any]) -> Ok:
+    assert set(ctx.steps) >= {"left", "right"}
+    return Ok("ok")
+
+
+class AwaitPayment(Step):
+    """Waits for a signal named "paid"."""
+
+    events = ("paid",)
+
+    def execute(self, ctx: Context[Any]) -> Async:
+        return Async()
+
+
+@step(events=("ok",))
+def ship(ctx: Context[Any]) -> Ok:
+    return Ok("ok")
+
+
+class Pair(Workflow[dict[str, Any]], unique=Unique("pair")):
+    initial = first
+    transitions = {first: {"go": [left, right]}, left: {"ok": join}, right: {"ok": join}, join: {"ok": Done}}
+
+
+class Paid(Workflow[dict[str, Any]], unique=Unique("paid")):
+    initial = AwaitPayment
+    transitions = {AwaitPayment: {"paid": ship}, ship: {"ok": Done}}
+
+
+WORKFLOWS = (Pair, Paid)
+
+
+@pytest.fixture
+def database(migrated: str) -> Iterator[Connection]:
+    with connect(migrated, "worker") as conn:
+        app = Pgflow(migrated, workflows=WORKFLOWS)
+        app.register()
+        app.close()
+        yield conn
+        for table in ("instances", "step_results", "jobs", "signals", "workers"):
+            conn.execute(f"delete from pgflow.{table}")  # type: ignore[arg-type]  # noqa: S608 -- the names stand one line above
+
+
+@pytest.fixture
+def explorer(migrated: str) -> Iterator[Explorer]:
+    explorer = Explorer(migrated)
+    yield explorer
+    explorer.close()
+
+
+Programs = tuple[Sequence[Move], Sequence[Move]]
+Prepare = Callable[[Driver, Driver, str], Programs]
+
+values = (f"v{number}" for number in count())
+
+
+def transaction(*moves: Move) -> list[Move]:
+    """A transaction of these statements: begin, each of them, commit."""
+    return [lambda conn: conn.execute("begin"), *moves, lambda conn: conn.execute("commit")]
+
+
+def settling(driver: Driver) -> list[Move]:
+    """The transaction in which a driver settles what it has decided."""
+    driver.decide()
+    return transaction(lambda conn: driver.send(conn))
+
+
+def call(query: str, *params: object) -> Move:
+    return lambda conn: conn.execute(query, params)  # type: ignore[arg-type]
+
+
+def start(driver: Driver, workflow: type[Workflow[Any]], value: str) -> None:
+    driver.conn.execute("select pgflow.start(%s, %s)", [workflow.name, value])
+
+
+def forked(a: Driver, b: Driver, value: str) -> None:
+    """An instance of Pair whose left branch is a's and whose right branch is b's."""
+    start(a, Pair, value)
+    a.settler._keep = lambda queue, is_branch: False  # type: ignore[method-assign]  # both branches are to be claimed
+    a.claim()
+    a.run_steps()
+    a.settle()
+    del a.settler._keep
+    a.claim(1)
+    b.claim(1)
+    assert {token.step for driver in (a, b) for token in driver.settler.held.values()} == {"left", "right"}
+
+
+def siblings(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value)
+    a.run_steps()
+    b.run_steps()
+    return settling(a), settling(b)
+
+
+def settle_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value)
+    a.run_steps()
+    return settling(a), transaction(call("select pgflow.cancel('Pair', %s)", value))
+
+
+def solo_settle_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Pair, value)
+    a.claim()
+    a.run_steps()
+    return settling(a), transaction(call("select pgflow.cancel('Pair', %s)", value))
+
+
+def resume_and_park(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Paid, value)
+    a.claim()
+    a.run_steps()
+    return settling(a), transaction(call("select pgflow.resume('Paid', %s, 'paid', '{\"amount\": 3}')", value))
+
+
+def resume_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Paid, value)
+    a.turn()
+    a.settle()
+    return (
+        transaction(call("select pgflow.resume('Paid', %s, 'paid', '{\"amount\": 3}')", value)),
+        transaction(call("select pgflow.cancel('Paid', %s)", value)),
+    )
+
+
+def rescue_and_settle(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Paid, value)
+    a.turn()
+    a.settle()
+    a.conn.execute("select pgflow.resume('Paid', %s, 'paid')", [value])
+    a.claim()
+    a.run_steps()
+    a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
+    return settling(a), transaction(lambda conn: run(conn, job.rescue("pgflow")))
+
+
+def rescue_and_settle_siblings(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value)
+    a.run_steps()
+    a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
+    return settling(a), transaction(lambda conn: run(conn, job.rescue("pgflow")))
+
+
+def starts(a: Driver, b: Driver, value: str) -> Programs:
+    statement = call(
+        "select created from pgflow.start_many('Pair', array[%s, %s], '{\"{}\",\"{}\"}')", value, value + "x"
+    )
+    other = call("select created from pgflow.start_many('Pair', array[%s, %s], '{\"{}\",\"{}\"}')", value + "x", value)
+    return transaction(statement), transaction(other)
+
+
+def claims(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Pair, value)
+    start(a, Paid, value)
+    return transaction(lambda conn: a.claim(conn=conn)), transaction(lambda conn: b.claim(conn=conn))
+
+
+def timer_and_resume(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Paid, value)
+    a.turn()
+    a.settle()
+    a.conn.execute("update pgflow.jobs set run_at = pgflow.now() where state = 'parked'")
+    return (
+        transaction(lambda conn: run(conn, job.stage("pgflow"))),
+        transaction(call("select pgflow.resume('Paid', %s, 'paid', '{\"amount\": 3}')", value)),
+    )
+
+
+def two_signals(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Paid, value)
+    a.turn()
+    a.settle()
+    signal = call("select pgflow.resume('Paid', %s, 'paid', '{\"amount\": 3}')", value)
+    return transaction(signal), transaction(signal)
+
+
+PAIRS = [
+    siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle, rescue_and_settle_siblings,
+    starts, claims, timer_and_resume, two_signals,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prepare", PAIRS, ids=lambda prepare: prepare.__name__)
+def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: Connection, explorer: Explorer) -> None:
+    for schedule in schedules([3, 3]):
+        value = next(values)
+        a, b = Driver(database, WORKFLOWS), Driver(database, WORKFLOWS)
+        programs = prepare(a, b, value)
+
+        errors = explorer.run(programs, schedule)
+
+        assert not [error for error in errors if isinstance(error, psycopg.errors.DeadlockDetected)], schedule
+        a.adopt()
+        b.adopt()
+        finish(database, a, b)
+        faults = [*check(database), *(f"{error!r}" for error in errors if not is_refusal(error))]
+        assert not faults, (prepare.__name__, schedule, faults)
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether it is none, or one of those that a caller who came second has to expect."""
+    return error is None or getattr(error, "sqlstate", None) == "PF005"
+
+
+def finish(conn: Connection, a: Driver, b: Driver) -> None:
+    """Let both workers go on, as long as there is anything to do; a third one stands for those that come after a crash."""
+    drivers = [a, b, Driver(conn, WORKFLOWS)]
+    for _ in range(30):
+        run(conn, job.rescue("pgflow"))
+        conn.execute("update pgflow.jobs set run_at = pgflow.now() where state = 'scheduled'")
+        held = [driver.turn() for driver in drivers]
+        if not any(held) and not conn.execute("select from pgflow.jobs where state <> 'parked'").fetchall():
+            break
+    # Whoever still waits was not sent its signal in this schedule, or it was lost: then it is kept, and is found below.
+
+
+def check(conn: Connection) -> list[str]:
+    queries = {
+        "an instance has not ended": "select id, status from pgflow.instances where status not in ('completed', 'cancelled')",
+        "a token is left": "select run, step, kind, state from pgflow.jobs",
+        "a result is unapplied": """
+            select r.run, r.step from pgflow.step_results r join pgflow.instances i using (run) where not applied and i.status <> 'cancelled'""",
+        "a completed instance has not each step once": """
+            select i.id, count(*) from pgflow.instances i join pgflow.step_results r using (run)
+            where i.status = 'completed' group by i.run having count(*) <> case i.workflow when 'Pair' then 4 else 2 end""",
+        "one key has two instances": "select id from pgflow.instances group by id having count(*) > 1",
+        "a signal was lost": """
+            select s.run from pgflow.signals s join pgflow.instances i using (run)
+            where i.status = 'completed' group by s.run having count(consumed_at) <> 1""",
+    }
+    faults = [f"{what}: {rows}" for what, query in queries.items() if (rows := conn.execute(query).fetchall())]
+    for table in ("instances", "step_results", "jobs", "signals", "workers"):
+        conn.execute(f"delete from pgflow.{table}")  # type: ignore[arg-type]  # noqa: S608 -- the names stand one line above
+    return faults
