@@ -18,8 +18,8 @@ FORM_HINT = "Write name=limit, as in default=10."
 def parse_queue(text: str) -> tuple[str, int]:
     """Return the queue and the number of its steps that run at once. Raises `BadQueue`.
 
-        parse_queue("mail=2")    # ("mail", 2)
-        parse_queue("mail")      # ("mail", 10)
+    parse_queue("mail=2")    # ("mail", 2)
+    parse_queue("mail")      # ("mail", 10)
     """
     name, separator, limit = text.strip().partition("=")
     if not is_queue(name):
@@ -34,7 +34,7 @@ def parse_queue(text: str) -> tuple[str, int]:
 def parse_queues(texts: Iterable[str]) -> dict[str, int]:
     """Return each queue with its limit. Raises `BadQueue` for none, for one given twice, and as `parse_queue` does.
 
-        parse_queues(["default=10", "mail=2"])    # {"default": 10, "mail": 2}
+    parse_queues(["default=10", "mail=2"])    # {"default": 10, "mail": 2}
     """
     queues: dict[str, int] = {}
     for text in texts:

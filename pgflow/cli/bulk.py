@@ -30,7 +30,7 @@ LONGEST = 16 * INPUT_LIMIT  # bytes of a line
 def lines_of(path: str) -> Iterator[IO[bytes]]:
     """Open a file, or standard input for "-", so that it can be read twice: what is no file on disk is copied first."""
     if path == "-":
-        with _copy(click.get_binary_stream("stdin")) as copy:
+        with _copy(sys.stdin.buffer) as copy:
             yield copy
         return
     try:

@@ -1,6 +1,7 @@
 """Read what a command was given: JSON (in place, from a file, from a pipe), durations, moments, plain text."""
 
 import re
+import sys
 from datetime import datetime, timedelta
 from json import JSONDecodeError
 from pathlib import Path
@@ -21,7 +22,7 @@ UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d"
 LONGEST_DELAY = timedelta(days=3650)
 
 
-class Text(click.ParamType):
+class Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
     """Text that PostgreSQL can store: bytes of the command line that were no UTF-8 are refused with one line."""
 
     name = "text"
@@ -48,7 +49,7 @@ def json_value(given: str, what: str) -> Any:
     Raises `InvalidPayload`, which begins with `what`, and `ConfigError` when the file cannot be read.
     """
     if given in ("-", "@-"):
-        return read_json(_text(click.get_binary_stream("stdin").read(LONGEST + 1), what), what)
+        return read_json(_text(sys.stdin.buffer.read(LONGEST + 1), what), what)
     if given.startswith("@"):
         try:
             with Path(given[1:]).open("rb") as file:

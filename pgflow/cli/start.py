@@ -19,7 +19,7 @@ from pgflow.cli.output import document, say
 from pgflow.core.instance import Started
 from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.unique import validate_value
-from pgflow.errors import AlreadyRunning, InvalidPayload, UnknownWorkflow
+from pgflow.errors import AlreadyRunning, InvalidPayload
 from pgflow.store import instance
 from pgflow.store.connect import Connection
 from pgflow.store.statement import run
@@ -161,12 +161,8 @@ def _checks(app: Pgflow | None, name: str, version: int | None) -> tuple[Callabl
     if app is None:
         return lambda given: encode(given, what="input", limit=INPUT_LIMIT), version
     require_workflow(name, sorted(each.name for each in app.workflows))
-    workflow = app.workflow(name)
-    if version not in (None, workflow.version):
-        raise UnknownWorkflow(
-            f"this app has {name} in version {workflow.version}, not {version}", hint="Leave --version out."
-        )
-    return workflow.write_input, workflow.version
+    version, workflow = app.workflow(name).resolve_version(version)
+    return workflow.write_input, version
 
 
 def _metadata(given: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from pgflow.errors import UnknownStep
 
@@ -68,7 +68,13 @@ class Context(Generic[I_co]):
         """Return this context with other outputs: what a route sees once a step has completed."""
         return replace(self, steps=steps)
 
-    def output(self, step: Source[O]) -> O:
+    @overload
+    def output(self, step: Source[O]) -> O: ...
+
+    @overload
+    def output(self, step: type[Source[O]]) -> O: ...
+
+    def output(self, step: Any) -> Any:
         """Return what an earlier step came to, in the type that it declares as its `output`, else as plain JSON.
 
         Raises `UnknownStep` (a `LookupError`) when that step has not completed, `InvalidPayload` when what it stored

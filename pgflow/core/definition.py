@@ -69,21 +69,21 @@ def _initial(workflow: str, initial: Any) -> Step:
         )
     step = _step(initial, f"{workflow}: initial")
     if step.is_end:
-        raise DefinitionError(f"{workflow}: initial is Done, so nothing would ever run: begin with a step that does work")
+        raise DefinitionError(f"{workflow}: initial is Done, so nothing would ever run: begin with another step")
     return step
 
 
 def _branches(workflow: str, transitions: Any) -> Branches:
     if not isinstance(transitions, Mapping) or not transitions:
         raise DefinitionError(
-            f"{workflow} has no transitions: add `transitions = {{FirstStep: {{event: NextStep}}, …}}`, the last one to Done"
+            f"{workflow} has no transitions: add `transitions = {{FirstStep: {{event: NextStep}}, …}}`, ending in Done"
         )
     branches: Branches = {}
     for source, events in transitions.items():
         step = _step(source, f"{workflow}: a source in transitions")
         who = f"{workflow}: {describe(step)}"
         if step.is_end:
-            raise DefinitionError(f"{who} ends the workflow and leads nowhere: remove it from the sources in transitions")
+            raise DefinitionError(f"{who} ends the workflow: remove its entry from transitions")
         if step in branches:
             raise DefinitionError(f"{who} stands twice in transitions: put its events into one entry")
         if not isinstance(events, Mapping):
@@ -111,11 +111,12 @@ def _leads(target: Any, where: str) -> tuple[tuple[Step, ...], Any]:
     steps = []
     for each in declared:
         if isinstance(each, Route | list | tuple):
-            raise DefinitionError(f"{where}: routes and lists cannot stand inside one another: a step between them can fan out")
+            raise DefinitionError(f"{where}: routes and lists cannot stand inside one another: put a step between them")
         step = _step(each, where)
         if step in steps:
             raise DefinitionError(
-                f"{where} leads to {describe(step)} twice: name it once, or give one of the two another key with .named(\"…\")"
+                f"{where} leads to {describe(step)} twice: name it once, or give one of the two "
+                'another key with .named("…")'
             )
         steps.append(step)
     return tuple(steps), target.chooser if isinstance(target, Route) else None
@@ -137,7 +138,8 @@ def _check_keys(workflow: str, steps: Sequence[Step]) -> None:
     for step in steps:
         if step.key == DONE and not step.is_end:
             raise DefinitionError(
-                f"{workflow}: {type(step).__name__} has the key {DONE!r}, which is that of Done: give it another with .named(\"…\")"
+                f"{workflow}: {type(step).__name__} has the key {DONE!r}, which is that of Done: "
+                'give it another with .named("…")'
             )
         other = owners.setdefault(step.key, step)
         if other is not step:

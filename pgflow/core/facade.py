@@ -1,4 +1,4 @@
-"""The calls on a workflow class, `OrderFlow.start(…)` and its kin: each hands over to the app that the class belongs to."""
+"""The calls on a workflow class, `OrderFlow.start(…)` and its kin: each hands over to the app of the class."""
 
 from __future__ import annotations
 
@@ -33,11 +33,23 @@ class Facade(Protocol):
     """What stands behind a workflow's calls: a `Pgflow` app, or a stand-in for one. See `Calls` for what each does."""
 
     def start(
-        self, workflow: type[Any], value: str, input: Any = ..., *, conn: Any = ..., **options: Any  # noqa: A002 -- the public name
+        self,
+        workflow: type[Any],
+        value: str,
+        input: Any = ...,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = ...,
+        **options: Any,
     ) -> Started: ...
 
     async def astart(
-        self, workflow: type[Any], value: str, input: Any = ..., *, conn: Any = ..., **options: Any  # noqa: A002 -- likewise
+        self,
+        workflow: type[Any],
+        value: str,
+        input: Any = ...,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = ...,
+        **options: Any,
     ) -> Started: ...
 
     def start_many(
@@ -90,11 +102,11 @@ class Facade(Protocol):
 
 
 class Calls(Generic[I]):
-    """The calls that every workflow class has; each blocking one has a twin for async code, with an `a` before its name.
+    """The calls that every workflow class has; each has a twin for async code, with an `a` before its name.
 
     All take `conn`, a psycopg connection of the caller's: then it happens in the caller's transaction, and commits or
-    rolls back with it. Where a `value` is asked for, a whole business id will do. All raise `NotBound` before the class
-    belongs to an app.
+    rolls back with it. Where a `value` is asked for, a whole business id will do. All raise `NotBound` before the
+    class belongs to an app.
     """
 
     name: ClassVar[str]
@@ -198,7 +210,7 @@ class Calls(Generic[I]):
     def cancel(cls, value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """Cancel the newest run of a value: no further step starts. Raises `InstanceNotFound`, `NotActive`.
 
-            OrderFlow.cancel("abc123", reason="the customer withdrew")
+        OrderFlow.cancel("abc123", reason="the customer withdrew")
         """
         cls._bound().cancel(cls, value, reason=reason, conn=conn)
 
@@ -211,7 +223,7 @@ class Calls(Generic[I]):
     def retry(cls, value: str, *, conn: Any = None) -> None:
         """Take the newest run of a value up again where it failed. Raises `InstanceNotFound`, `NotRetryable`.
 
-            OrderFlow.retry("abc123")
+        OrderFlow.retry("abc123")
         """
         cls._bound().retry(cls, value, conn=conn)
 
@@ -224,7 +236,7 @@ class Calls(Generic[I]):
     def get(cls, value: str, *, conn: Any = None) -> Instance:
         """Read the newest run of a value, with its history and what it waits for. Raises `InstanceNotFound`.
 
-            OrderFlow.get("abc123").waiting_for
+        OrderFlow.get("abc123").waiting_for
         """
         return cls._bound().get(cls, value, conn=conn)
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class FunctionStep(Step, Generic[C, R, T]):
     """A step that was a function. Calling it calls the function, as a unit test will.
 
-        assert await charge(Context(order)) == Ok("paid", {"receipt": "r-1"})
+    assert await charge(Context(order)) == Ok("paid", {"receipt": "r-1"})
     """
 
     function: ClassVar[Callable[..., Any]]
@@ -108,7 +108,7 @@ def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
     if not callable(function) or isinstance(function, type):
         raise DefinitionError(f"@step is for functions, and {function!r} is none")
     if not is_key(key):
-        raise DefinitionError(f"@step: {key!r} cannot be the key of a step: give one, as in @step(name=\"charge\")")
+        raise DefinitionError(f'@step: {key!r} cannot be the key of a step: give one, as in @step(name="charge")')
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise DefinitionError(f"@step: {key} is a generator; a step returns one result")
 

@@ -37,7 +37,7 @@ def is_queue(name: object) -> bool:
 def event_name(event: Any) -> Any:
     """Return the name of an event that may be given as a member of an enum; anything else comes back as it is.
 
-        event_name("paid")         # "paid"
-        event_name(Event.PAID)     # "paid", when that is its value
+    event_name("paid")         # "paid"
+    event_name(Event.PAID)     # "paid", when that is its value
     """
     return event.value if isinstance(event, Enum) else event

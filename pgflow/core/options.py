@@ -73,7 +73,7 @@ def check(
 def _tags(who: str, tags: Any) -> tuple[str, ...]:
     is_list = isinstance(tags, Sequence) and not isinstance(tags, str)
     if not is_list or not all(isinstance(tag, str) and tag and tag.isprintable() for tag in tags):
-        raise DefinitionError(f"{who}: tags is a list of strings, not {tags!r}: write tags=[\"orders\"]")
+        raise DefinitionError(f'{who}: tags is a list of strings, not {tags!r}: write tags=["orders"]')
     return tuple(dict.fromkeys(tags))
 
 
@@ -81,7 +81,7 @@ def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
     if metadata is None:
         return MappingProxyType({})
     if not isinstance(metadata, dict):
-        raise DefinitionError(f"{who}: metadata is a dict, not {metadata!r}: write metadata={{\"team\": \"orders\"}}")
+        raise DefinitionError(f'{who}: metadata is a dict, not {metadata!r}: write metadata={{"team": "orders"}}')
     _check_json(f"{who}: metadata", metadata)
     try:
         encode(metadata, what="metadata", limit=INPUT_LIMIT)
@@ -112,10 +112,10 @@ def _check_json(where: str, value: Any) -> None:
 def _unique(who: str, unique: Any) -> Unique:
     if unique is None:
         raise DefinitionError(
-            f"{who} has no business key: add one, as in class {who}(Workflow[…], unique=Unique(\"orderid\"))"
+            f'{who} has no business key: add one, as in class {who}(Workflow[…], unique=Unique("orderid"))'
         )
     if not isinstance(unique, Unique):
-        raise DefinitionError(f"{who}: unique is {unique!r}: write unique=Unique(\"orderid\")")
+        raise DefinitionError(f'{who}: unique is {unique!r}: write unique=Unique("orderid")')
     return unique
 
 

@@ -61,7 +61,7 @@ def encode(value: Any, *, what: str, limit: int) -> str:
 def decode(text: str) -> Any:
     """Return the value of JSON text. Raises `InvalidPayload` for what is no JSON or more than 64 levels deep.
 
-        decode('{"count":3}')    # {"count": 3}
+    decode('{"count":3}')    # {"count": 3}
     """
     try:
         value = _loads(text)

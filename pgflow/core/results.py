@@ -54,7 +54,7 @@ class Async:
 class Error:
     """The step failed. It is tried again as its retry policy says, at once never again with `retry=False`.
 
-        return Error("card expired", retry=False)
+    return Error("card expired", retry=False)
     """
 
     reason: str
@@ -65,7 +65,7 @@ class Error:
 class Snooze:
     """Call the step again after `delay`, without counting this as an attempt. Raises `InvalidValue`.
 
-        return Snooze(timedelta(minutes=5))    # the file is not there yet
+    return Snooze(timedelta(minutes=5))    # the file is not there yet
     """
 
     delay: timedelta

@@ -20,9 +20,9 @@ class Retry:
     """A retry policy: `max_attempts` counts the first attempt too, so 1 means "never again".
 
     Before attempt n + 1 there is a pause of `base * 2**(n - 1)` (exponential), `base * n` (linear) or `base`
-    (constant), never longer than `max_backoff`; chance takes off up to the share `jitter` (0 to 1) of it, so that steps which
-    failed together are not tried together. An exception that is an instance of one in `never_on` ends the step at once.
-    Raises `DefinitionError` for values that make no sense.
+    (constant), never longer than `max_backoff`; chance takes off up to the share `jitter` (0 to 1) of it, so that steps
+    which failed together are not tried together. An exception that is an instance of one in `never_on` ends the step
+    at once. Raises `DefinitionError` for values that make no sense.
 
         Retry(max_attempts=8, backoff="exponential", max_backoff=timedelta(minutes=1), never_on=(CardExpired,))
     """
@@ -50,7 +50,7 @@ class Retry:
     def delay(self, attempt: int, dice: float = 0.0) -> timedelta:
         """Return the pause after the failed attempt number `attempt` (from 1); `dice` in [0, 1) is the caller's chance.
 
-            Retry(base=timedelta(seconds=1)).delay(3)    # timedelta(seconds=4)
+        Retry(base=timedelta(seconds=1)).delay(3)    # timedelta(seconds=4)
         """
         match self.backoff:
             case "constant":
@@ -86,7 +86,7 @@ class HasPolicy(Protocol):
 def resolve(step: HasRetry, workflow: HasPolicy) -> Retry:
     """Return the policy that counts: the step's own, else the workflow's, else the default of five attempts.
 
-        resolve(charge, OrderFlow).max_attempts    # 8
+    resolve(charge, OrderFlow).max_attempts    # 8
     """
     return step.retry or workflow.retry_policy or DEFAULT
 

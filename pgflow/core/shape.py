@@ -1,4 +1,4 @@
-"""Check the shape of a workflow's graph: no cycle, nothing out of reach, every path to Done, every fan-out meets again."""
+"""Check the shape of a workflow's graph: no cycle, nothing out of reach, all paths to Done, fan-outs meet again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _refuse_cycle(workflow: str, follows: Follows) -> None:
                 loop = [*keys[keys.index(step.key) :], step.key]
                 raise DefinitionError(
                     f"{workflow}: cycle in the graph: {' → '.join(loop)}. A step runs once: "
-                    "to try again use Retry, Snooze, or a second step with .named(\"…\")"
+                    'to try again use Retry, Snooze, or a second step with .named("…")'
                 )
             elif step not in finished:
                 path[step] = None
@@ -84,6 +84,6 @@ def _require_meeting(where: str, targets: Sequence[Step], follows: Follows) -> N
     reached = [_reachable([target], follows) for target in targets]
     if not any(not step.is_end for step in set.intersection(*reached)):
         raise DefinitionError(
-            f"{where} fans out to {', '.join(target.key for target in targets)}, whose branches must converge before Done: "
-            "let them lead to a common step, and that to Done"
+            f"{where} fans out to {', '.join(target.key for target in targets)}, whose branches must converge "
+            "before Done: let them lead to a common step, and that to Done"
         )

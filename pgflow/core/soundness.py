@@ -28,10 +28,10 @@ def check_step(workflow: str, step: Step, title: str) -> None:
 def _check_events(who: str, step: Step) -> None:
     events: Any = type(step).events
     if isinstance(events, str) or not isinstance(events, tuple | list):
-        raise DefinitionError(f"{who} has events = {events!r}: write a tuple of names, as in events = (\"done\",)")
+        raise DefinitionError(f'{who} has events = {events!r}: write a tuple of names, as in events = ("done",)')
     emitted = step.emits()
     if not emitted:
-        raise DefinitionError(f"{who} declares no events: add events = (\"done\",), or whatever it may come to")
+        raise DefinitionError(f'{who} declares no events: add events = ("done",), or whatever it may come to')
     for event in emitted:
         if not is_event(event):
             raise DefinitionError(
@@ -51,7 +51,7 @@ def _check_execute(who: str, step: Step) -> None:
     try:
         inspect.signature(execute).bind(None)
     except TypeError:
-        raise DefinitionError(f"{who}: execute is called with the context alone: write `def execute(self, ctx)`") from None
+        raise DefinitionError(f"{who}: execute gets the context and no more: write `def execute(self, ctx)`") from None
 
 
 def _check_attributes(who: str, step: Step) -> None:
@@ -80,7 +80,8 @@ def _check_config(who: str, step: Step) -> None:
         raise DefinitionError(f"{who}: {error}") from None
     if again != step:
         raise DefinitionError(
-            f"{who}: its configuration comes back from JSON as {again!r}, not as {step!r}: use field types that JSON keeps"
+            f"{who}: its configuration comes back from JSON as {again!r}, not as {step!r}: "
+            "use field types that JSON keeps"
         )
 
 

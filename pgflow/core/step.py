@@ -92,7 +92,7 @@ class Step(BaseModel):
     def named(self, key: str) -> Self:
         """Return the same step under another key, so that it can stand twice in a workflow. Raises `DefinitionError`.
 
-            Wait(timedelta(hours=1)).named("cool_off")
+        Wait(timedelta(hours=1)).named("cool_off")
         """
         if not is_key(key):
             raise DefinitionError(
@@ -118,7 +118,7 @@ class Step(BaseModel):
     def config(self) -> dict[str, Any] | None:
         """Return its configuration as JSON values, None when it has no fields. Raises `DefinitionError`.
 
-            Wait(timedelta(minutes=5)).config()    # {"duration": "PT5M"}
+        Wait(timedelta(minutes=5)).config()    # {"duration": "PT5M"}
         """
         if not type(self).model_fields:
             return None

@@ -49,7 +49,7 @@ class Unique:
 def validate_value(value: object) -> str:
     """Return `value` if it can be a business value, else raise `InvalidValue` with the rule it breaks.
 
-        validate_value("ORD-2024_001")    # "ORD-2024_001"; so do a UUID and an e-mail address
+    validate_value("ORD-2024_001")    # "ORD-2024_001"; so do a UUID and an e-mail address
     """
     if not isinstance(value, str):
         raise InvalidValue(f"the business value {value!r} is refused: it is no string", hint=f"Mind that {VALUE_RULE}.")
@@ -62,7 +62,7 @@ def validate_value(value: object) -> str:
 def build_id(key: str, value: str) -> str:
     """Return the business id. Raises `InvalidValue`.
 
-        build_id("orderid", "abc123")    # "orderid::abc123"
+    build_id("orderid", "abc123")    # "orderid::abc123"
     """
     return f"{key}{SEPARATOR}{validate_value(value)}"
 
@@ -70,7 +70,7 @@ def build_id(key: str, value: str) -> str:
 def build_id_with_suffix(key: str, value: str, suffix: str) -> str:
     """Return the business id of an instance that needs no uniqueness; `suffix` is eight random hexadecimal digits.
 
-        build_id_with_suffix("visit", "ann", "0a1b2c3d")    # "visit::ann::0a1b2c3d"
+    build_id_with_suffix("visit", "ann", "0a1b2c3d")    # "visit::ann::0a1b2c3d"
     """
     if not SUFFIX.fullmatch(suffix):
         raise InvalidValue(f"the suffix {suffix!r} is refused: it has eight lower-case hexadecimal digits")
@@ -80,8 +80,8 @@ def build_id_with_suffix(key: str, value: str, suffix: str) -> str:
 def extract_value(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of the API
     """Return the business value in a business id of two or three parts. Raises `InvalidValue` when it is none.
 
-        extract_value("orderid::abc123")         # "abc123"
-        extract_value("visit::ann::0a1b2c3d")    # "ann"
+    extract_value("orderid::abc123")         # "abc123"
+    extract_value("visit::ann::0a1b2c3d")    # "ann"
     """
     key, separator, value = id.partition(SEPARATOR)
     head, has_suffix, suffix = value.rpartition(SEPARATOR)

@@ -126,7 +126,7 @@ class Workflow(Calls[I], Generic[I]):
     def resolve_version(cls, version: int | None = None) -> tuple[int, type[Workflow[I]]]:
         """Return the version that a start would use, and its class. Raises `InvalidValue` for another than its own.
 
-            OrderFlow.resolve_version()    # (1, OrderFlow)
+        OrderFlow.resolve_version()    # (1, OrderFlow)
         """
         if version not in (None, cls.version):
             raise InvalidValue(

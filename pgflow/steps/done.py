@@ -15,7 +15,7 @@ __all__ = ["Done"]
 class Done(Step):
     """The end: an instance is completed when it is reached. It leads nowhere and is never run as a job.
 
-        Ship: {"shipped": Done}
+    Ship: {"shipped": Done}
     """
 
     events = ("done",)

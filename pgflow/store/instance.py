@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgflow.core.instance import Entry, Instance, Started, WaitingFor
+from pgflow.core.instance import Entry, Instance, Kind, Started, WaitingFor
 from pgflow.core.payload import decode
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
@@ -85,7 +85,7 @@ def list(  # noqa: A001 -- path is name: instance/list.sql
         "instance/list",
         files.load("queries/instance/list.sql", schema),
         params,
-        lambda rows: [_instance(row) for row in rows],
+        _page,
     )
 
 
@@ -144,6 +144,7 @@ def _waiting(token: Mapping[str, Any]) -> WaitingFor:
     events = tuple(token["awaits"] or ())
     until = datetime.fromisoformat(token["run_at"]) if token["run_at"] is not None else None
     errors = token["errors"] or []
+    kind: Kind
     match token["state"]:
         case "running":
             kind, until = "running", None
@@ -159,5 +160,12 @@ def _waiting(token: Mapping[str, Any]) -> WaitingFor:
         events=events,
         until=until,
         attempt=token["attempt"],
-        error=errors[-1]["reason"] if errors else None,
+        error=_reason(errors[-1]) if errors else None,
+        max_attempts=token["max_attempts"],
     )
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
+    kind = error.get("type", "Error")
+    return str(error["reason"]) if kind == "Error" else f"{kind}: {error['reason']}"

@@ -1,0 +1,184 @@
+"""What users write: mypy --strict accepts every line of it."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+
+from pgflow import (
+    Async,
+    Context,
+    Debug,
+    Done,
+    Error,
+    Instance,
+    Ok,
+    Pgflow,
+    PgflowError,
+    Retry,
+    Snooze,
+    Started,
+    Step,
+    Unique,
+    Wait,
+    WaitForEvent,
+    Workflow,
+    route,
+    step,
+)
+
+
+class Order(BaseModel):
+    item_count: int
+    user_id: int
+
+
+class Receipt(BaseModel):
+    number: str
+
+
+class CardExpired(Exception):
+    """The card is no good."""
+
+
+class ValidateOrder(Step):
+    """Refuse an empty order."""
+
+    events = ("valid", "invalid")
+    queue = "quick"
+
+    def execute(self, ctx: Context[Order]) -> Ok:
+        assert_type(ctx.initial, Order)
+        return Ok("valid", {"count": ctx.initial.item_count}) if ctx.initial.item_count else Ok("invalid")
+
+
+@step(
+    events=("paid", "declined"),
+    retry=Retry(max_attempts=8, backoff="exponential", max_backoff=timedelta(minutes=1), never_on=(CardExpired,)),
+    output=Receipt,
+)
+async def charge(ctx: Context[Order]) -> Ok | Async | Error:
+    if ctx.attempt > 3:
+        return Error("declined for good", retry=False)
+    return Ok("paid", Receipt(number="r-1"), metadata={"amount": 42})
+
+
+class Ship(Step):
+    """Hand over to a carrier."""
+
+    events = ("shipped",)
+    retry = Retry(max_attempts=3, backoff="linear")
+    transactional = True
+    carrier: str = "post"
+
+    async def execute(self, ctx: Context[Order]) -> Ok | Snooze:
+        receipt = ctx.output(charge)
+        assert_type(receipt, Receipt)
+        if not receipt.number:
+            return Snooze(timedelta(minutes=5))
+        ctx.conn.execute("select 1")
+        return Ok("shipped", {"by": self.carrier, "count": ctx.output(ValidateOrder)["count"]})
+
+
+@step
+def email(ctx: Context[Order]) -> Ok:
+    return Ok("done", {"to": ctx.initial.user_id})
+
+
+@step(name="reject")
+def reject_order(ctx: Context[Order]) -> Ok:
+    return Ok("done", {"why": ctx.steps["validate_order"]})
+
+
+@step()
+def triage(ctx: Context[Order]) -> Ok:
+    return Ok("done")
+
+
+class FastTrack(Step):
+    events = ("done",)
+
+    def execute(self, ctx: Context[Order]) -> Ok:
+        return Ok("done")
+
+
+class Standard(FastTrack):
+    days: int
+
+
+def by_priority(ctx: Context[Order]) -> type[Step] | Step:
+    return FastTrack if ctx.initial.item_count < 10 else Standard(days=3)
+
+
+def by_several(ctx: Context[Order]) -> Sequence[Step | type[Step]]:
+    return [FastTrack, Standard(days=3)]
+
+
+cool_off = Wait(timedelta(hours=1)).named("cool_off")
+assert_type(cool_off, Wait)
+paid = WaitForEvent("payment_confirmed", timeout=timedelta(days=3))
+
+
+class OrderFlow(
+    Workflow[Order],
+    unique=Unique("orderid", scope="version"),
+    version=1,
+    tags=["orders"],
+    metadata={"team": "orders"},
+    retry=Retry(max_attempts=2),
+    queue="orders",
+    priority=-1,
+    name="Orders",
+):
+    initial = ValidateOrder
+    transitions = {
+        ValidateOrder: {"valid": charge, "invalid": reject_order},
+        charge: {"paid": [Ship(carrier="bike"), email], "declined": cool_off},
+        cool_off: {"timeout": paid},
+        paid: {"received": reject_order, "timeout": reject_order},
+        Ship(carrier="bike"): {"shipped": triage},
+        email: {"done": triage},
+        triage: {"done": route(by_priority, FastTrack, Standard(days=3))},
+        FastTrack: {"done": Done},
+        Standard(days=3): {"done": Debug},
+        Debug: {"completed": Done},
+        reject_order: {"done": Done},
+    }
+
+
+class Untyped(Workflow[dict[str, Any]], unique=Unique("any")):
+    initial = email
+    transitions = {email: {"done": Done()}}
+
+
+def start() -> None:
+    app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow, Untyped])
+    assert_type(app, Pgflow)
+    assert_type(OrderFlow.start("abc123", Order(item_count=3, user_id=42)), Started)
+    OrderFlow.start("abc123", {"item_count": 3, "user_id": 42}, delay=timedelta(hours=1), priority=3, tags=["x"])
+    Untyped.start("abc123")
+    assert_type(OrderFlow.start_many([("a", Order(item_count=1, user_id=2)), ("b", {"item_count": 1})]), list[Started])
+    OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3}, step=paid)
+    found = OrderFlow.get("abc123")
+    assert_type(found, Instance)
+    assert_type(OrderFlow.list(status=["failed", "cancelled"], limit=10), list[Instance])
+    assert_type(OrderFlow.read_input("{}"), Order)
+    try:
+        OrderFlow.cancel("abc123", reason="withdrawn")
+        OrderFlow.retry("abc123")
+    except PgflowError as error:
+        assert_type(error.hint, str | None)
+
+
+async def start_async() -> None:
+    assert_type(await OrderFlow.astart("abc123", Order(item_count=3, user_id=42)), Started)
+    assert_type(await OrderFlow.alist(status="running"), list[Instance])
+
+
+async def unit_test() -> None:
+    ctx = Context(Order(item_count=3, user_id=42), steps={"charge": {"number": "r-1"}})
+    assert_type(email(ctx), Ok)
+    assert_type(await charge(ctx), Ok | Async | Error)
+    assert_type(ValidateOrder().execute(ctx), Ok)
+    assert_type(charge.named("charge_again").key, str)
