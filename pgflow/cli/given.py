@@ -16,7 +16,7 @@ __all__ = ["JSON_FORMS", "TEXT", "json_value", "payload", "read_duration", "read
 
 JSON_FORMS = "JSON|@FILE|-"
 LONGEST = 16 * INPUT_LIMIT  # of JSON as people lay it out; what is stored is compact
-PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d|w)")
+PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)")
 DURATION = re.compile(rf"(?:{PART.pattern})+")
 UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 LONGEST_DELAY = timedelta(days=3650)
@@ -80,7 +80,10 @@ def read_duration(text: str) -> timedelta:
     """Return the duration that a text like "10m" or "1h30m" means. Raises `ConfigError`."""
     if not DURATION.fullmatch(text):
         raise ConfigError(f"{text!r} is no duration", hint="Write a number and a unit: 90s, 10m, 1h30m, 2d.")
-    duration = sum((timedelta(**{UNITS[unit]: float(number)}) for number, unit in PART.findall(text)), timedelta())
+    try:
+        duration = sum((timedelta(**{UNITS[unit]: float(number)}) for number, unit in PART.findall(text)), timedelta())
+    except OverflowError:
+        duration = timedelta.max
     if duration > LONGEST_DELAY:
         raise ConfigError(f"{text} is longer than {LONGEST_DELAY.days} days")
     return duration

@@ -107,9 +107,9 @@ def took(duration: timedelta) -> str:
     took(timedelta(seconds=125))    # "2m 5s"
     """
     seconds = max(duration.total_seconds(), 0.0)
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f}ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -31,10 +31,8 @@ def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
     found = getattr(module, name, None)
     if not isinstance(found, Pgflow):
         apps = sorted(key for key, value in vars(module).items() if isinstance(value, Pgflow))
-        what = "nothing" if found is None else f"a {type(found).__name__}, not a Pgflow app,"
-        raise BadApp(
-            f"module {module_name} has {what} named {name!r}", hint=f"It has: {', '.join(apps) or 'no Pgflow app'}."
-        )
+        what = "is not there" if found is None else f"is of type {type(found).__name__}, no Pgflow app"
+        raise BadApp(f"{name!r} in module {module_name} {what}", hint=f"It has: {', '.join(apps) or 'no Pgflow app'}.")
     if dsn or schema != "pgflow":
         return Pgflow(dsn or found.dsn, found.workflows, schema=schema if schema != "pgflow" else found.schema)
     return found

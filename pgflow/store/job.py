@@ -21,6 +21,7 @@ __all__ = [
     "Staged",
     "Verdict",
     "claim",
+    "drained",
     "lost",
     "reconcile",
     "replan",
@@ -248,4 +249,12 @@ def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[list[in
     }
     return Statement(
         "job/lost", files.load("queries/job/lost.sql", schema), params, lambda rows: [row[0] for row in rows]
+    )
+
+
+def drained(schema: str, queues: Iterable[str]) -> Statement[bool]:
+    """Return whether nothing is left in these queues that will go on by itself: no token but waits for a signal."""
+    params = {"queues": list(queues)}
+    return Statement(
+        "job/drained", files.load("queries/job/drained.sql", schema), params, lambda rows: bool(rows[0][0])
     )

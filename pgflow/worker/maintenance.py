@@ -11,17 +11,19 @@ from pgflow.worker.decide import Decision
 
 __all__ = ["Maintenance"]
 
-STAGE_SECONDS = 1.0  # how often to look for due tokens that another worker or a client has put there
+STAGE_SECONDS = 1.0  # how often to look for due tokens that a client or another worker has put there
+EARLY_SECONDS = 0.25  # of this, so that it goes along with a poll and an idle worker wakes once
 SCHEDULING = frozenset({"park", "retry", "snooze"})
 
 
 class Maintenance:
-    """When which statement of upkeep is due, in monotonic seconds. Any number of workers may do them at once: they do no harm."""
+    """When which statement of upkeep is due, in monotonic seconds. Any number of workers may do them at once."""
 
-    def __init__(self, schema: str, sweep: timedelta) -> None:
+    def __init__(self, sweep: timedelta) -> None:
         self._sweep = sweep.total_seconds()
         self._sweep_at = 0.0
         self._stage_at = 0.0
+        self._is_due_known = False
 
     @property
     def next_at(self) -> float:
@@ -34,7 +36,8 @@ class Maintenance:
 
     def is_stage_due(self, now: float, decisions: Iterable[Decision]) -> bool:
         """Whether to make due tokens ready now: at the known moment, or to learn the next one after adding another."""
-        return now >= self._stage_at or any(
+        early = 0.0 if self._is_due_known else EARLY_SECONDS
+        return now >= self._stage_at - early or any(
             verdict.op in SCHEDULING for decision in decisions for verdict in decision.verdicts
         )
 
@@ -44,4 +47,5 @@ class Maintenance:
             self._sweep_at = now + self._sweep * random.uniform(0.9, 1.1)  # noqa: S311 -- so that workers do not sweep in step
         if "stage" in answers:
             next_due = answers["stage"].next_due
-            self._stage_at = now + min(STAGE_SECONDS, STAGE_SECONDS if next_due is None else next_due)
+            self._is_due_known = next_due is not None and next_due < STAGE_SECONDS
+            self._stage_at = now + (next_due if self._is_due_known else STAGE_SECONDS)

@@ -65,7 +65,7 @@ class Runner:
             run.is_validated = True
         return Context(
             initial=run.initial,
-            steps=run.outputs if steps is None else steps,
+            steps=run.outputs.copy() if steps is None else steps,  # a sibling may complete meanwhile
             id=run.id,
             value=extract_value(run.id),
             run=run.run,

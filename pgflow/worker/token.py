@@ -13,7 +13,7 @@ from pgflow.core.payload import decode
 from pgflow.core.workflow import Workflow
 from pgflow.store.job import Claimed
 
-__all__ = ["Run", "Signal", "StoredResult", "Token"]
+__all__ = ["Run", "Signal", "StoredResult", "Token", "known", "token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,12 @@ class Token:
     attempt: int
     max_attempts: int
     solo: bool
-    awaits: Mapping[str, str] | None
+    awaits: Mapping[str, str] | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
     since: float = 0.0  # monotonic seconds at which it came into the buffer
 
 
-def known(row: Claimed, workflow: type[Workflow[Any]], graph: Graph) -> Run:
+def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
     """Make what is known of an instance out of the first token claimed of it. Raises when a stored payload cannot be read."""
     assert row.business_id is not None and row.version is not None and row.status is not None  # noqa: S101 -- the first row of a run has them
     assert row.revision is not None and row.input is not None  # noqa: S101 -- likewise
@@ -98,7 +98,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]], graph: Graph) -> Run:
             applied.append((step, event, chosen))
         else:
             unapplied[step] = StoredResult(event, chosen)
-    state = replay(graph, applied)
+    state = replay(workflow.graph, applied)
     for step in row.parked or ():
         state, _ = advance(state, Parked(step))
     return Run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,6 +15,7 @@ from pgflow.store import job, worker
 from pgflow.store.job import Settled
 from pgflow.store.statement import run
 from pgflow.worker.decide import Decision
+from pgflow.worker.holding import Holding
 from pgflow.worker.lane import Lane
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
@@ -34,9 +34,8 @@ class Driver:
         self.lanes = {"default": Lane("default", room)}
         self.ready: list[Token] = []
         known = {(workflow.name, workflow.version): workflow for workflow in workflows}
-        self.settler = Settler(
-            "pgflow", known, self.lanes, start=self.ready.append, drop=self._drop, wake=lambda queues: None
-        )
+        self.holding = Holding(known, self.lanes, start=self.ready.append, drop=self._drop)
+        self.settler = Settler("pgflow", self.holding, wake=lambda queues: None)
         self.settler.worker = run(
             conn, worker.register("pgflow", node="test", pid=0, queues=["default"], version="0", lease=LEASE)
         )
@@ -51,12 +50,12 @@ class Driver:
     def claim(self, limit: int = 100, conn: psycopg.Connection[Any] | None = None) -> int:
         """Claim tokens and hold them."""
         rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, {"default": limit}))
-        self.settler.take_in(rows, time.monotonic())
+        self.holding.take_in(rows)
         return len(rows)
 
     def run_steps(self, *steps: str) -> None:
         """Run the held tokens (only those at `steps`, if any are named) to their outcomes."""
-        self.settler.run_waiting()
+        self.holding.run_waiting()
         chosen = [token for token in self.ready if not steps or token.step in steps]
         for token in chosen:
             self.ready.remove(token)
@@ -90,4 +89,4 @@ class Driver:
         run(self.conn, job.stage("pgflow"))
         self.claim()
         self.run_steps()
-        return len(self.settler.held)
+        return len(self.holding.tokens)

@@ -123,7 +123,7 @@ def forked(a: Driver, b: Driver, value: str) -> None:
     del a.settler._keep
     a.claim(1)
     b.claim(1)
-    assert {token.step for driver in (a, b) for token in driver.settler.held.values()} == {"left", "right"}
+    assert {token.step for driver in (a, b) for token in driver.holding.tokens.values()} == {"left", "right"}
 
 
 def siblings(a: Driver, b: Driver, value: str) -> Programs:
@@ -245,7 +245,9 @@ def is_refusal(error: BaseException | None) -> bool:
 def finish(conn: Connection, a: Driver, b: Driver) -> None:
     """Let both workers go on, as long as there is anything to do; a third one stands for those that come after a crash."""
     alive = {row[0] for row in conn.execute("select id from pgflow.workers where lease_expires_at > pgflow.now()")}
-    drivers = [driver for driver in (a, b) if driver.settler.worker in alive]  # one that lost its lease forgets its tokens
+    drivers = [
+        driver for driver in (a, b) if driver.settler.worker in alive
+    ]  # one that lost its lease forgets its tokens
     drivers.append(Driver(conn, WORKFLOWS))
     for _ in range(30):
         run(conn, job.rescue("pgflow"))

@@ -43,7 +43,7 @@ def configuration() -> None:
 def context(ctx: Context[Order]) -> None:
     ctx.initial.name  # type: ignore[attr-defined]
     ctx.output(charge).amount  # type: ignore[attr-defined]
-    ctx.output("charge")  # type: ignore[arg-type]
+    ctx.output("charge")  # type: ignore[call-overload]
     ctx.steps["charge"] = {}  # type: ignore[index]
     ctx.attempt = 3  # type: ignore[misc]
 

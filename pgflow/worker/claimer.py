@@ -1,0 +1,206 @@
+"""Settle and claim in one round trip and one commit, over and over, through whatever the database is going through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from pgflow.errors import Unreachable
+from pgflow.store import job, worker
+from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.statement import APending, Statement, arun, astart
+from pgflow.worker.decide import Decision
+from pgflow.worker.maintenance import Maintenance
+from pgflow.worker.outcome import Erred
+from pgflow.worker.settler import Settler
+from pgflow.worker.token import Token
+
+__all__ = ["Claimer"]
+
+log = logging.getLogger("pgflow.worker")
+
+HELD_UP_SECONDS = 0.01  # before tokens that somebody else has locked are sent again
+STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
+LONGEST_PAUSE_SECONDS = 5.0
+
+Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
+Outage = (psycopg.OperationalError, psycopg.InterfaceError, Unreachable, OSError)
+
+
+class Claimer:
+    """The worker's one connection for tokens. `turn` does whatever is due, in one round trip where it can.
+
+    `register` gives the worker an identity and its heart a lease; `may_claim` says whether it may take more.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        settler: Settler,
+        *,
+        poll: timedelta,
+        sweep: timedelta,
+        register: Callable[[AsyncConnection], Any],
+        may_claim: Callable[[], bool],
+    ) -> None:
+        self.conn: AsyncConnection | None = None
+        self.is_hungry = True
+        self.is_lost = False
+        self.must_check = False
+        self.found_nothing = False
+        self._dsn = dsn
+        self._settler = settler
+        self._poll = poll.total_seconds()
+        self._maintenance = Maintenance(sweep)
+        self._register = register
+        self._may_claim = may_claim
+        self._next_poll = 0.0
+        self._failures = 0
+        self._unknown: list[Decision] = []
+        self._is_in_doubt = False
+        self._to_wake: set[str] = set()
+
+    def pause(self) -> float:
+        """Seconds until something is due; 0 when something is to be done now."""
+        if self._settler.is_held_up:
+            return HELD_UP_SECONDS
+        if self._settler.has_outcomes or self._unknown or self.is_lost or self.must_check:
+            return 0.0
+        now = time.monotonic()
+        if self.is_hungry and self._may_claim() and self._settler.holding.rooms(now):
+            return 0.0
+        return max(0.0, min(self._next_poll, self._maintenance.next_at) - now)
+
+    async def turn(self) -> None:
+        """Do what is due. An outage is waited out: what was to be settled is settled when the database is back."""
+        if self.is_lost:
+            self._unknown = []
+            self._settler.abandon()
+            self._settler.worker = 0
+        try:
+            if self.conn is None or self.conn.closed:
+                self.conn = await aconnect(self._dsn, role="worker")
+                self.is_hungry = True
+            if not self._settler.worker:
+                await self._register(self.conn)
+                self.is_lost = False
+            await self._exchange(self.conn)
+            self._failures = 0
+        except Outage as error:
+            await self._hold_out(error)
+        self._settler.holding.run_waiting()
+
+    async def _exchange(self, conn: AsyncConnection) -> None:
+        settler, now = self._settler, time.monotonic()
+        schema, me, tokens = settler.schema, settler.worker, settler.holding.tokens
+        statements: dict[str, Statement[Any]] = {}
+        if self._maintenance.is_sweep_due(now):
+            settler.release(settler.holding.stale(now - STALE_SECONDS))
+            statements["rescue"] = job.rescue(schema)
+            if not self._unknown:
+                statements["reconcile"] = job.reconcile(schema, me, tokens)
+        decisions = self._unknown = self._unknown or settler.take()
+        if decisions or settler.has_outcomes:
+            settle = settler.statement(decisions)
+            if not settle.prepare:
+                statements["replan"] = job.replan(schema)
+            statements["settle"] = settle
+        rooms = {} if self._is_in_doubt or not self._may_claim() else settler.holding.rooms(now)
+        if self._maintenance.is_stage_due(now, decisions):
+            statements["stage"] = job.stage(schema)
+        if rooms:
+            statements["claim"] = job.claim(schema, me, rooms)
+        asked: dict[int, Token] = {}
+        if self.must_check:
+            self.must_check, asked = False, dict(tokens)
+            statements["lost"] = job.lost(schema, me, {token.id: token.attempt for token in asked.values()})
+        if not statements:
+            return
+        try:
+            answers = await self._send(conn, statements)
+        except Refused as error:
+            self._unknown = []
+            await self._settle_singly(conn, decisions, error)
+            return
+        self._unknown = []
+        if "settle" in answers:
+            settler.adopt(decisions, answers["settle"])
+        self._maintenance.learn(now, answers)
+        if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
+            await arun(conn, job.reconcile(schema, me, tokens))
+            self._is_in_doubt = False
+        for token_id in answers.get("lost", ()):
+            settler.holding.give_up(asked[token_id])
+        if "claim" in answers:
+            self._claimed(answers["claim"], rooms, now)
+        await self._wake_others(conn, now)
+
+    def _claimed(self, rows: list[job.Claimed], rooms: Mapping[str, int], now: float) -> None:
+        self._settler.stats.claimed += len(rows)
+        self._settler.holding.take_in(rows)
+        taken = dict.fromkeys(rooms, 0)
+        for row in rows:
+            taken[row.queue] += 1
+        # Where all that was asked for came, there may be more.
+        self.is_hungry = any(taken[queue] >= room for queue, room in rooms.items())
+        self.found_nothing = not rows
+        self._next_poll = now + self._poll * random.uniform(0.9, 1.1)  # noqa: S311 -- a dice for timing
+
+    async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
+        self._settler.stats.round_trips += 1
+        if len(statements) == 1:
+            ((name, statement),) = statements.items()
+            return {name: await arun(conn, statement)}
+        pending: dict[str, APending[Any]] = {}
+        async with conn.pipeline():  # one implicit transaction: all of it or nothing
+            for name, statement in statements.items():
+                pending[name] = await astart(conn, statement)
+            return {name: await sent.result() for name, sent in pending.items()}
+
+    async def _settle_singly(self, conn: AsyncConnection, decisions: list[Decision], error: psycopg.Error) -> None:
+        """Something in a batch cannot be stored: find out what, and let only that step fail."""
+        log.warning("a batch of %d cannot be settled (%s): settling one by one", len(decisions), error)
+        settler = self._settler
+        for decision in decisions:
+            try:
+                settler.adopt([decision], await arun(conn, settler.statement([decision])))
+            except Refused as reason:
+                text = f"what the step came to cannot be stored: {reason}"
+                outcomes = [
+                    Erred(outcome.token, text, type(reason).__name__, retry=False) for outcome in decision.outcomes
+                ]
+                failed = settler.decide([*outcomes])
+                settler.adopt([failed], await arun(conn, settler.statement([failed])))
+
+    async def _hold_out(self, error: Exception) -> None:
+        """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
+        self._failures += 1
+        self._is_in_doubt = True
+        pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, str(error).strip(), pause)
+        if self.conn is not None and self.conn.broken:
+            await self.conn.close()
+        await asyncio.sleep(pause)
+
+    # -- waking others, after the commit that made work for them
+
+    def wake(self, queues: set[str]) -> None:
+        """Note queues in which there is work that may be for others."""
+        self._to_wake |= queues
+
+    async def _wake_others(self, conn: AsyncConnection, now: float) -> None:
+        if not self._to_wake:
+            return
+        queues, self._to_wake = self._to_wake, set()
+        rooms = self._settler.holding.rooms(now) if self._may_claim() else {}
+        if any(queue in rooms for queue in queues):
+            self.is_hungry = True
+        if wanted := {queue for queue in queues if queue not in rooms}:
+            await arun(conn, worker.wake(self._settler.schema, wanted))

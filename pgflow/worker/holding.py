@@ -1,0 +1,158 @@
+"""Hold what a worker has claimed: its tokens, what is known of their instances, and the lanes they run in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pgflow.core.workflow import Workflow
+from pgflow.store.job import Change, Claimed, Verdict
+from pgflow.worker.lane import Lane
+from pgflow.worker.token import Run, Token, known, token
+
+__all__ = ["Holding", "Refusal", "Workflows"]
+
+log = logging.getLogger("pgflow.worker")
+
+PASS_ON_SECONDS = 10.0  # how long a token of an unknown workflow waits for a worker that knows it
+
+Workflows = Mapping[tuple[str, int], type[Workflow[Any]]]  # by name and version
+Refusal = tuple[Verdict, Change | None]
+
+
+class UnknownHere(Exception):
+    """No app of this worker defines the token's workflow, version or step."""
+
+
+class Holding:
+    """The tokens in a worker's memory.
+
+    `start(token)` begins to run a token, `drop(token)` stops running one that is not ours any more.
+    """
+
+    def __init__(
+        self,
+        workflows: Workflows,
+        lanes: Mapping[str, Lane],
+        *,
+        start: Callable[[Token], None],
+        drop: Callable[[Token], None],
+    ) -> None:
+        self.lanes = lanes
+        self.tokens: dict[int, Token] = {}
+        self.refused: list[Refusal] = []
+        self._workflows = workflows
+        self._runs: dict[int, Run] = {}
+        self._start = start
+        self._drop = drop
+
+    def holds(self, held: Token) -> bool:
+        """Whether this very token is held still: not moved on, not given up."""
+        return self.tokens.get(held.id) is held
+
+    def rooms(self, now: float) -> dict[str, int]:
+        """How many tokens to claim, by queue, at `now` (monotonic seconds); empty when every lane is full."""
+        return {name: room for name, lane in self.lanes.items() if (room := lane.room(now)) > 0}
+
+    def take_in(self, rows: list[Claimed]) -> None:
+        """Hold what was claimed. A row that nobody here can run is passed on, one that cannot be read fails its instance."""
+        now = time.monotonic()
+        learned = {row.run: self._learn(row) for row in rows if row.business_id is not None}
+        for row in rows:
+            run = learned[row.run]
+            try:
+                if isinstance(run, Exception):
+                    raise run
+                if row.step and row.step not in run.graph.nodes:
+                    raise UnknownHere(f"version {run.version} of {run.graph.name} has no step {row.step!r} here")
+                self.hold(token(row, run, now))
+            except UnknownHere as error:  # a rolling deployment: a worker that knows it is on its way
+                log.warning("%s: token %d is left to another worker", error, row.id)
+                self.refused.append((_refusal(row, "snooze", delay=PASS_ON_SECONDS), None))
+            except Exception as error:
+                log.exception("token %d of run %d cannot be read", row.id, row.run)
+                failure = {
+                    "step": row.step,
+                    "reason": f"stored data cannot be read: {error}",
+                    "type": type(error).__name__,
+                }
+                change = Change(row.run, None, "failed", error=json.dumps(failure))
+                self.refused.append((_refusal(row, "fail", guarded=True), change))
+
+    def _learn(self, row: Claimed) -> Run | Exception:
+        workflow = self._workflows.get((row.workflow or "", row.version or 0))
+        if workflow is None:
+            return UnknownHere(f"no app here defines {row.workflow} in version {row.version}")
+        try:
+            run = known(row, workflow)
+        except Exception as error:
+            return error
+        older = self._runs.get(row.run)
+        if older is None:
+            self._runs[row.run] = run
+            return run
+        # Tokens that run now keep their Run: what is known of the instance is renewed in place.
+        older.status, older.revision, older.state = run.status, run.revision, run.state
+        older.metadata, older.outputs, older.unapplied, older.signals = (
+            run.metadata,
+            run.outputs,
+            run.unapplied,
+            run.signals,
+        )
+        return older
+
+    def hold(self, new: Token) -> None:
+        """Keep a token and run it as soon as its lane has a free slot."""
+        new.run.tokens += 1
+        self._runs[new.run.run] = new.run
+        self.tokens[new.id] = new
+        new.since = time.monotonic()
+        self.lanes[new.queue].push(new)
+
+    def run_waiting(self) -> None:
+        """Start as many tokens as the lanes have free slots."""
+        for lane in self.lanes.values():
+            while (next_one := lane.pop()) is not None:
+                if self.holds(next_one):
+                    self._start(next_one)
+                else:
+                    lane.running -= 1
+
+    def forget(self, held: Token) -> None:
+        """Hold a token no more."""
+        if self.holds(held):
+            del self.tokens[held.id]
+        held.run.tokens -= 1
+        if held.run.tokens <= 0:
+            self._runs.pop(held.run.run, None)
+
+    def give_up(self, held: Token) -> None:
+        """Hold a token no more and stop running it: it is not ours."""
+        if self.holds(held):
+            self.forget(held)
+            self._drop(held)
+
+    def give_up_run(self, run: Run) -> None:
+        """Give up every token of an instance that has ended."""
+        for held in [held for held in self.tokens.values() if held.run is run]:
+            self.give_up(held)
+
+    def abandon(self) -> None:
+        """Give up everything: the lease is gone, somebody else has the tokens."""
+        for lane in self.lanes.values():
+            lane.drain()
+            lane.settling = 0
+        self.refused.clear()
+        for held in list(self.tokens.values()):
+            self.give_up(held)
+
+    def stale(self, older_than: float) -> Iterable[Token]:
+        """Take out the tokens that have waited in vain since before `older_than` (monotonic seconds) for a slot."""
+        return [held for lane in self.lanes.values() for held in lane.drain(older_than) if self.holds(held)]
+
+
+def _refusal(row: Claimed, op: str, **more: Any) -> Verdict:
+    return Verdict(id=row.id, run=row.run, attempt=row.attempt, step=row.step, kind=row.kind, op=op, **more)

@@ -1,0 +1,264 @@
+"""Whatever the graph and whatever the order in which its steps end, the engine comes to the same state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgflow import Context, Done, Ok, Step
+from pgflow.core.engine import (
+    Begun,
+    Cancelled,
+    Command,
+    Complete,
+    Completed,
+    Execute,
+    Fail,
+    Failed,
+    Parked,
+    State,
+    advance,
+    new,
+    replay,
+)
+from pgflow.core.graph import DONE, Choice, Graph
+
+
+# Enough to find a broken rule each time; no deadline, because a busy machine is no broken rule.
+some = settings(max_examples=40, deadline=None)
+
+
+class Stub(Step):
+    """A step with as many events as it is told."""
+
+    outcomes: tuple[str, ...]
+
+    def execute(self, ctx: Context[Any]) -> Ok:
+        return Ok(self.outcomes[0])
+
+    def emits(self) -> tuple[str, ...]:
+        return self.outcomes
+
+
+def never_asked(ctx: Context[Any]) -> type[Step]:
+    raise AssertionError("the engine is told what a route chose; it does not ask")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph, what each step will come to, and chance for the order of arrival."""
+
+    graph: Graph
+    outcomes: Mapping[str, tuple[str, tuple[str, ...] | None]]
+    dice: Any
+
+    def completed(self, step: str) -> Completed:
+        """The completion of a step as it will arrive."""
+        return Completed(step, *self.outcomes[step])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """A DAG of up to nine steps before Done, each reachable; branches, fan-outs, merges and routes; and what happens."""
+    size = draw(st.integers(1, 9))
+    names = [*(f"s{number}" for number in range(size)), DONE]
+    targets: dict[str, dict[str, list[str]]] = {}
+    for place, name in enumerate(names[:-1]):
+        later = names[place + 1 :]
+        events = [f"e{number}" for number in range(draw(st.integers(1, 3)))]
+        targets[name] = {
+            event: draw(st.lists(st.sampled_from(later), min_size=1, max_size=3, unique=True)) for event in events
+        }
+    for place, name in enumerate(names[1:], 1):
+        if not any(name in leads for events in targets.values() for leads in events.values()):
+            source = draw(st.sampled_from(names[:place]))
+            targets[source][draw(st.sampled_from(sorted(targets[source])))].append(name)
+    choices = {
+        name: {
+            event: Choice(tuple(leads), never_asked if draw(st.booleans()) else None) for event, leads in events.items()
+        }
+        for name, events in targets.items()
+    }
+    outcomes: dict[str, tuple[str, tuple[str, ...] | None]] = {}
+    for name, events in choices.items():
+        event = draw(st.sampled_from(sorted(events)))
+        leads = events[event].targets
+        chosen = draw(st.lists(st.sampled_from(leads), min_size=1, unique=True)) if events[event].chooser else None
+        outcomes[name] = (event, tuple(chosen) if chosen is not None else None)
+    steps = [*(Stub(outcomes=tuple(choices[name])).named(name) for name in names[:-1]), Done()]
+    return Case(Graph.build("Random", "s0", steps, choices), outcomes, draw(st.randoms(use_true_random=False)))
+
+
+def expected(case: Case) -> set[str]:
+    """Return the steps that must complete, found another way: in topological order, a step runs if any edge is taken."""
+    runs = {case.graph.initial}
+    for name in case.graph.nodes:
+        if name in runs and name != DONE:
+            event, chosen = case.outcomes[name]
+            runs |= set(chosen or case.graph.targets(name, event))
+    return runs
+
+
+def begin(graph: Graph) -> tuple[State, list[Command]]:
+    state, commands = advance(new(graph), Begun())
+    return state, list(commands)
+
+
+def run(case: Case) -> tuple[State, list[Command], list[str]]:
+    """Let active steps complete in some order to the end; return the state, all commands and the order."""
+    state, commands = begin(case.graph)
+    order = []
+    while state.active:
+        step = case.dice.choice(sorted(state.active))
+        order.append(step)
+        state, more = advance(state, case.completed(step))
+        commands += more
+    return state, commands, order
+
+
+@some
+@given(cases())
+def test_each_instance_reaches_done_and_accounts_for_every_step(case: Case) -> None:
+    state, commands, _ = run(case)
+    assert state.status == "completed"
+    assert DONE in state.done
+    assert commands[-1] == Complete()
+    assert set(state.done) | state.skipped == set(case.graph.nodes)
+    assert not set(state.done) & state.skipped
+
+
+@some
+@given(cases())
+def test_each_step_that_a_branch_reaches_runs_exactly_once(case: Case) -> None:
+    state, commands, _ = run(case)
+    executed = Counter(command.step for command in commands if isinstance(command, Execute))
+    assert set(executed.values()) == {1}
+    assert set(executed) == set(state.done) - {DONE}
+    assert set(state.done) == expected(case)
+    assert commands.count(Complete()) == 1
+
+
+@some
+@given(cases())
+def test_the_order_of_arrival_makes_no_difference(case: Case) -> None:
+    first, _, _ = run(case)
+    second, _, _ = run(case)
+    assert first == second
+
+
+@some
+@given(cases())
+def test_late_and_repeated_events_change_nothing(case: Case) -> None:
+    plain, _, _ = run(case)
+    state, _ = begin(case.graph)
+    seen: list[str] = []
+    while state.active:
+        step = case.dice.choice(sorted(state.active))
+        state, _ = advance(state, case.completed(step))
+        seen.append(step)
+        for noise in (
+            Begun(),
+            case.completed(case.dice.choice(seen)),
+            Parked(case.dice.choice(seen), timedelta(1), case.outcomes[step][0]),
+            Failed(case.dice.choice(seen), "late"),
+        ):
+            assert advance(state, noise) == (state, ())
+    assert state == plain
+
+
+@some
+@given(cases())
+def test_steps_that_are_not_active_cannot_complete(case: Case) -> None:
+    state, _ = begin(case.graph)
+    while state.active:
+        for step in case.outcomes:
+            if step not in state.active:
+                assert advance(state, case.completed(step)) == (state, ())
+        state, _ = advance(state, case.completed(case.dice.choice(sorted(state.active))))
+
+
+@some
+@given(cases())
+def test_a_replay_gives_the_incremental_state_at_every_point(case: Case) -> None:
+    state, _ = begin(case.graph)
+    results: list[tuple[str, str, tuple[str, ...] | None]] = []
+    while True:
+        shuffled = case.dice.sample(results, len(results))
+        assert replay(case.graph, shuffled) == state
+        if not state.active:
+            break
+        step = case.dice.choice(sorted(state.active))
+        results.append((step, *case.outcomes[step]))
+        state, _ = advance(state, case.completed(step))
+
+
+@some
+@given(cases())
+def test_a_step_that_fails_fails_the_instance_by_name_and_for_good(case: Case) -> None:
+    _, _, order = run(case)
+    victim = case.dice.choice(order)
+    state, _ = begin(case.graph)
+    while victim not in state.active:
+        state, _ = advance(state, case.completed(case.dice.choice(sorted(state.active))))
+    failed, commands = advance(state, Failed(victim, "out of paper"))
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert (failed.error.step, failed.error.reason) == (victim, "out of paper")
+    assert commands == (Fail(failed.error),)
+    for step in case.outcomes:
+        assert advance(failed, case.completed(step)) == (failed, ())
+    assert advance(failed, Cancelled()) == (failed, ())
+
+
+@some
+@given(cases())
+def test_an_instance_waits_exactly_when_all_its_active_steps_wait(case: Case) -> None:
+    state, _ = begin(case.graph)
+    while state.active:
+        for step in case.dice.sample(sorted(state.active), len(state.active)):
+            if case.dice.random() < 0.5:
+                state, _ = advance(state, Parked(step))
+            assert state.waiting <= state.active
+            assert (state.status == "waiting") == (state.waiting == state.active)
+        state, _ = advance(state, case.completed(case.dice.choice(sorted(state.active))))
+    assert state.status == "completed"
+    assert not state.waiting
+
+
+@some
+@given(cases())
+def test_the_digest_does_not_depend_on_the_order_of_writing(case: Case) -> None:
+    graph = case.graph
+    names = case.dice.sample(list(graph.nodes), len(graph.nodes))
+    again = Graph.build(
+        "Random",
+        "s0",
+        [graph.nodes[name].step for name in names],
+        {name: dict(reversed(graph.nodes[name].choices.items())) for name in names},
+    )
+    assert again.digest() == graph.digest()
+
+
+@some
+@given(cases())
+def test_nodes_are_in_topological_order(case: Case) -> None:
+    place = {name: number for number, name in enumerate(case.graph.nodes)}
+    assert all(place[edge.source] < place[target] for edge in case.graph.edges() for target in edge.targets)
+
+
+@some
+@given(cases())
+def test_cancelling_ends_it_at_any_point(case: Case) -> None:
+    _, _, order = run(case)
+    state, _ = begin(case.graph)
+    for _ in range(case.dice.randrange(len(order))):
+        state, _ = advance(state, case.completed(case.dice.choice(sorted(state.active))))
+    cancelled, commands = advance(state, Cancelled())
+    assert (cancelled.status, cancelled.active, commands) == ("cancelled", frozenset(), ())
+    assert cancelled.done == state.done
