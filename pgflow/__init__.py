@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from pgflow.core.context import Context
-from pgflow.core.function import step
-from pgflow.core.instance import Instance, Started
-from pgflow.core.results import Async, Error, Ok, Snooze
-from pgflow.core.retry import Retry
-from pgflow.core.route import route
-from pgflow.core.step import Step
-from pgflow.core.unique import Unique
-from pgflow.core.workflow import Workflow
-from pgflow.errors import PgflowError
-from pgflow.steps import Debug, Done, Wait, WaitForEvent
 
 if TYPE_CHECKING:
     from pgflow.app import Pgflow
+    from pgflow.core.context import Context
+    from pgflow.core.function import step
+    from pgflow.core.instance import Instance, Started
+    from pgflow.core.results import Async, Error, Ok, Snooze
+    from pgflow.core.retry import Retry
+    from pgflow.core.route import route
+    from pgflow.core.step import Step
+    from pgflow.core.unique import Unique
+    from pgflow.core.workflow import Workflow
+    from pgflow.errors import PgflowError
+    from pgflow.steps import Debug, Done, Wait, WaitForEvent
 
 __all__ = [
     "Async",
@@ -41,11 +41,38 @@ __all__ = [
     "step",
 ]
 
+# Where each name lives. It is imported when it is asked for: `pgflow --help` shall not wait for pydantic, nor the unit
+# test of a workflow for psycopg.
+HOMES = {
+    "Async": "pgflow.core.results",
+    "Context": "pgflow.core.context",
+    "Debug": "pgflow.steps",
+    "Done": "pgflow.steps",
+    "Error": "pgflow.core.results",
+    "Instance": "pgflow.core.instance",
+    "Ok": "pgflow.core.results",
+    "Pgflow": "pgflow.app",
+    "PgflowError": "pgflow.errors",
+    "Retry": "pgflow.core.retry",
+    "Snooze": "pgflow.core.results",
+    "Started": "pgflow.core.instance",
+    "Step": "pgflow.core.step",
+    "Unique": "pgflow.core.unique",
+    "Wait": "pgflow.steps",
+    "WaitForEvent": "pgflow.steps",
+    "Workflow": "pgflow.core.workflow",
+    "route": "pgflow.core.route",
+    "step": "pgflow.core.function",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # The app brings psycopg and the worker: defining and unit-testing workflows shall not wait for them.
-    if name == "Pgflow":
-        from pgflow.app import Pgflow
+    home = HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(home), name)
+    return found
 
-        return Pgflow
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,34 +1,32 @@
-"""Run statements for an application: on its own connection and transaction, or on pooled ones of ours."""
+"""Turn an application's calls into statements, and run them on its own connection or on ours."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from pgflow.errors import Unreachable
-from pgflow.store import worker
-from pgflow.store.connect import aconnect, connect, conninfo, outage, place
+from pgflow.core.instance import Started
+from pgflow.core.names import event_name
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.step import Target, as_step
+from pgflow.core.unique import validate_value
+from pgflow.core.workflow import Workflow
+from pgflow.errors import ConfigError, UndeclaredEvent, Unreachable
+from pgflow.store import instance, signal, worker
+from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
 
-__all__ = ["Call", "Client"]
+__all__ = ["Call", "Client", "cancelling", "resuming", "retrying", "starting"]
 
 T = TypeVar("T")
-Conn: TypeAlias = psycopg.Connection[Any]
-AConn: TypeAlias = psycopg.AsyncConnection[Any]
 
-POOL_SECONDS = 5.0  # to wait for a free connection
-POOL: Mapping[str, Any] = {
-    "name": "pgflow", "min_size": 1, "max_size": 10, "timeout": POOL_SECONDS, "kwargs": {"autocommit": True},
-}  # fmt: skip
 QUIET_SECONDS = 0.01  # between two notifications of one queue
 
 
@@ -45,40 +43,37 @@ class Call(Generic[T]):
 
 
 class Client:
-    """Connections for one DSN and schema: a pool for threads, one for each event loop, both opened at the first use."""
+    """Runs statements: on `conn`, which it neither commits nor rolls back, or else on a connection of its own."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         self.dsn = dsn
         self.schema = schema
-        self._pool: ConnectionPool[Conn] | None = None
-        self._async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[AConn]] = (
-            WeakKeyDictionary()
-        )
+        self.pool = Pool(dsn)
         self._lock = threading.Lock()
         self._woken: dict[str, float] = {}
         self._late: set[str] = set()
 
     def run(self, statement: Statement[T], conn: Conn | None = None) -> T:
-        """Run a statement on `conn`, which neither commits nor rolls back, or else on a connection of ours."""
+        """Run a statement."""
         if conn is not None:
             return run(conn, statement)
-        with self._connection() as ours:
+        with self.pool.connection() as ours:
             return run(ours, statement)
 
     async def arun(self, statement: Statement[T], conn: AConn | None = None) -> T:
         """`run`, async."""
         if conn is not None:
             return await arun(conn, statement)
-        async with self._aconnection() as ours:
+        async with self.pool.aconnection() as ours:
             return await arun(ours, statement)
 
     def call(self, call: Call[T], conn: Conn | None = None) -> T:
         """Run a statement that makes work, and wake the workers: after our commit, or with the caller's."""
         if conn is not None:
             return run(conn, call.statement(True))
-        with self._connection() as ours:
+        with self.pool.connection() as ours:
             result = run(ours, call.statement(False))
-            if queues := self._quiet(call.queues):
+            if queues := self._due(call.queues):
                 run(ours, worker.wake(self.schema, queues))
         return result
 
@@ -86,30 +81,17 @@ class Client:
         """`call`, async."""
         if conn is not None:
             return await arun(conn, call.statement(True))
-        async with self._aconnection() as ours:
+        async with self.pool.aconnection() as ours:
             result = await arun(ours, call.statement(False))
-            if queues := self._quiet(call.queues):
+            if queues := self._due(call.queues):
                 await arun(ours, worker.wake(self.schema, queues))
         return result
 
-    def close(self) -> None:
-        """Close the connections that threads used."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+    def _due(self, queues: Iterable[str]) -> set[str]:
+        """Return the queues to wake now. The first call wakes at once.
 
-    async def aclose(self) -> None:
-        """Close the connections that this event loop used, and those of threads."""
-        pool = self._async_pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.close()
-        self.close()
-
-    # -- waking, coalesced: the first at once, those that follow within QUIET_SECONDS together
-
-    def _quiet(self, queues: Iterable[str]) -> set[str]:
-        """Return the queues to wake now; the others will be woken together in a moment."""
+        Those that soon follow are woken together, later.
+        """
         now = time.monotonic()
         due: set[str] = set()
         with self._lock:
@@ -117,59 +99,104 @@ class Client:
                 if now - self._woken.get(queue, 0.0) >= QUIET_SECONDS:
                     self._woken[queue] = now
                     due.add(queue)
-                elif queue not in self._late:
-                    if not self._late:
-                        timer = threading.Timer(QUIET_SECONDS, self._wake_late)
-                        timer.daemon = True
-                        timer.start()
-                    self._late.add(queue)
+                    continue
+                if not self._late:
+                    timer = threading.Timer(QUIET_SECONDS, self._wake_late)
+                    timer.daemon = True
+                    timer.start()
+                self._late.add(queue)
         return due
 
     def _wake_late(self) -> None:
         with self._lock:
             queues, self._late = self._late, set()
             self._woken.update(dict.fromkeys(queues, time.monotonic()))
-        try:
+        with suppress(psycopg.Error, Unreachable):  # a hint: polling finds the work
             self.run(worker.wake(self.schema, queues))
-        except (psycopg.Error, Unreachable):
-            pass  # a hint: polling finds the work
 
-    # -- connections
 
-    @contextmanager
-    def _connection(self) -> Iterator[Conn]:
-        pool = self._pool
-        if pool is None:
-            connect(self.dsn).close()  # says at once and clearly what is wrong; a pool would go on trying
-            with self._lock:
-                if self._pool is None:
-                    self._pool = ConnectionPool(conninfo(self.dsn), open=True, **POOL)
-                pool = self._pool
-        try:
-            conn = pool.getconn()
-        except PoolTimeout as error:
-            raise self._exhausted() from error
-        try:
-            yield conn
-        finally:
-            pool.putconn(conn)
+def starting(
+    schema: str,
+    workflow: type[Workflow[Any]],
+    items: Iterable[tuple[str, Any]],
+    *,
+    version: int | None = None,
+    at: datetime | None = None,
+    delay: timedelta | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    priority: int | None = None,
+) -> Call[list[Started]]:
+    """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
+    number, _ = workflow.resolve_version(version)
+    if at is not None and delay is not None:
+        raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
+    if at is not None and at.tzinfo is None:
+        hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
+        raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
+    values, inputs = [], []
+    for value, given in items:
+        values.append(validate_value(value))
+        inputs.append(workflow.write_input(given))
+    extra = decode(encode(dict(metadata or {}), what="metadata", limit=INPUT_LIMIT))
 
-    @asynccontextmanager
-    async def _aconnection(self) -> AsyncIterator[AConn]:
-        loop = asyncio.get_running_loop()
-        pool = self._async_pools.get(loop)
-        if pool is None:
-            await (await aconnect(self.dsn)).close()
-            pool = self._async_pools.setdefault(loop, AsyncConnectionPool(conninfo(self.dsn), open=False, **POOL))
-            await pool.open()
-        try:
-            conn = await pool.getconn()
-        except PoolTimeout as error:
-            raise self._exhausted() from error
-        try:
-            yield conn
-        finally:
-            await pool.putconn(conn)
+    def statement(notify: bool) -> Statement[list[Started]]:
+        return instance.start(
+            schema,
+            workflow=workflow.name,
+            values=values,
+            inputs=inputs,
+            version=number,
+            at=at,
+            delay=delay,
+            tags=tags,
+            metadata=extra,
+            priority=priority,
+            notify=notify,
+        )
 
-    def _exhausted(self) -> Unreachable:
-        return outage(psycopg.OperationalError(f"no connection became free within {POOL_SECONDS:g} s"), place(self.dsn))
+    # What starts later is made ready by a worker; nobody has to be woken for it.
+    return Call(statement, frozenset({_first_queue(workflow)} if at is None and delay is None else ()))
+
+
+def resuming(
+    schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
+) -> Call[str]:
+    """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of the workflow takes."""
+    graph, name = workflow.graph, event_name(event)
+    key = None if step is None else graph.node(step if isinstance(step, str) else as_step(step).key).key
+    takers = [node for node in graph.nodes.values() if name in node.step.signals() and key in (None, node.key)]
+    if not takers:
+        taken = sorted(f"{each} ({node.key})" for node in graph.nodes.values() for each in node.step.signals())
+        where = f"step {key!r} of {workflow.name}" if key else workflow.name
+        raise UndeclaredEvent(f"{where} takes no signal {name!r}", hint=f"{workflow.name} takes: {', '.join(taken)}.")
+    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+
+    def statement(notify: bool) -> Statement[str]:
+        return signal.send(
+            schema, workflow=workflow.name, value=value, event=name, payload=text, step=key, notify=notify
+        )
+
+    return Call(statement, frozenset(taker.queue for taker in takers))
+
+
+def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
+    """Cancel the newest run of a value."""
+
+    def statement(notify: bool) -> Statement[None]:
+        return instance.cancel(schema, workflow=workflow.name, value=value, reason=reason, notify=notify)
+
+    return Call(statement, frozenset({""}))  # woken without a queue's name, workers look whether their steps are wanted
+
+
+def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
+    """Take the newest run of a value up again after it failed."""
+
+    def statement(notify: bool) -> Statement[None]:
+        return instance.retry(schema, workflow=workflow.name, value=value, notify=notify)
+
+    return Call(statement, frozenset({_first_queue(workflow)}))
+
+
+def _first_queue(workflow: type[Workflow[Any]]) -> str:
+    return workflow.graph.nodes[workflow.graph.initial].queue

@@ -63,6 +63,7 @@ log = logging.getLogger("pgflow.worker")
     default=True,
     help="Be woken by NOTIFY. Polling goes on in any case; a pooler in transaction mode needs --no-listen.",
 )
+@click.option("--drain", is_flag=True, show_default=False, help="Stop when nothing is left that will go on by itself.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -79,14 +80,15 @@ def command(
     sweep: float,
     shutdown_timeout: float,
     listen: bool,
+    drain: bool,
     log_level: str,
     dsn: str,
     schema: str,
 ) -> None:
     """Run the steps of workflows until told to stop.
 
-    SIGTERM or Ctrl-C lets the steps that run come to their end, for --shutdown-timeout, and gives the others back; a second
-    signal stops at once. Any number of workers, on any number of machines, share the work.
+    SIGTERM or Ctrl-C lets the steps that run come to their end, for --shutdown-timeout, and gives the others back;
+    a second signal stops at once. Any number of workers, on any number of machines, share the work.
 
     \b
     Examples:
@@ -104,6 +106,7 @@ def command(
         sweep=timedelta(seconds=sweep),
         shutdown_timeout=timedelta(seconds=shutdown_timeout),
         listen=listen,
+        drain=drain,
     )
     found.close()
     asyncio.run(_run(worker))
@@ -115,6 +118,7 @@ def command(
 async def _run(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
     signals = 0
+    tasks: list[asyncio.Task[None]] = []
 
     def on_signal(number: signal.Signals) -> None:
         nonlocal signals
@@ -124,7 +128,7 @@ async def _run(worker: Worker) -> None:
             worker.stop()
         else:
             log.warning("%s again: stopping at once", number.name)
-            loop.create_task(_stop_at_once(worker))
+            tasks.append(loop.create_task(_stop_at_once(worker)))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)

@@ -26,7 +26,10 @@ class Definition:
 
 
 def register(schema: str, definitions: Sequence[Definition]) -> Statement[list[Definition]]:
-    """Store definitions that are not stored yet; returns them all as stored, so that a different hash can be refused."""
+    """Store definitions that are not stored yet.
+
+    Returns them all as stored, so that a different hash can be refused.
+    """
     params = {
         "workflows": [definition.workflow for definition in definitions],
         "versions": [Int4(definition.version) for definition in definitions],

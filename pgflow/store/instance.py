@@ -31,7 +31,10 @@ def start(
     priority: int | None,
     notify: bool,
 ) -> Statement[Builtin[Started]]:
-    """Start an instance for each value, with JSON text as its input; one whose key is active comes back with created=False."""
+    """Start an instance for each value, with JSON text as its input.
+
+    One whose key is active comes back with created=False.
+    """
     params = {
         "workflow": workflow,
         "values": Builtin(values),
@@ -74,7 +77,10 @@ def get(schema: str, *, workflow: str, value: str) -> Statement[Instance]:
 def list(  # noqa: A001 -- path is name: instance/list.sql
     schema: str, *, workflow: str | None, statuses: Sequence[str] | None, before: int | None, limit: int
 ) -> Statement[Builtin[Instance]]:
-    """Read a page of instances, newest first, without their histories; pass the last one's run as `before` for the next page."""
+    """Read a page of instances, newest first, without their histories.
+
+    Pass the last one's run as `before` for the next page.
+    """
     params = {
         "workflow": workflow,
         "statuses": Builtin(statuses) if statuses is not None else None,

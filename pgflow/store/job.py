@@ -8,15 +8,16 @@ from typing import Any
 
 from psycopg.types.numeric import Int2, Int4, Int8
 
+from pgflow.core.engine import Status
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
 __all__ = [
+    "PREPARED_LIMIT",
     "Branch",
     "Change",
     "Claimed",
     "Freed",
-    "PREPARED_LIMIT",
     "Settled",
     "Staged",
     "Verdict",
@@ -33,7 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A token that this worker now holds. What is known of its instance comes with the first token of a run, else None."""
+    """A token that this worker now holds.
+
+    What is known of its instance comes with the first token of a run, else None.
+    """
 
     id: int
     kind: str
@@ -50,7 +54,7 @@ class Claimed:
     business_id: str | None
     workflow: str | None
     version: int | None
-    status: str | None
+    status: Status | None
     revision: int | None
     input: str | None
     metadata: str | None
@@ -63,7 +67,8 @@ class Claimed:
 class Verdict:
     """What one token came to: a row of the array `d` of sql/queries/job/settle.sql.
 
-    `op` is move, end, park, retry, snooze, release or fail. `guarded`: it holds only together with the `Change` of its run.
+    `op` is move, end, park, retry, snooze, release or fail. `guarded`: it holds only together with the `Change` of
+    its run.
     """
 
     id: int
@@ -102,7 +107,7 @@ class Change:
 
     run: int
     revision: int | None
-    status: str | None = None
+    status: Status | None = None
     metadata: str | None = None
     error: str | None = None
 
@@ -153,8 +158,10 @@ PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic pl
 
 # Each array has one type whatever is in it, so that a statement stays one prepared statement.
 INTEGERS: Mapping[str, type[int]] = {
-    "id": Int8, "run": Int8, "signal": Int8, "attempt": Int4, "revision": Int4, "next_priority": Int2, "next_max": Int2, "priority": Int2, "max": Int2,
-}  # fmt: skip
+    **dict.fromkeys(("id", "run", "signal"), Int8),
+    **dict.fromkeys(("attempt", "revision"), Int4),
+    **dict.fromkeys(("next_priority", "next_max", "priority", "max"), Int2),
+}
 
 
 def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, list[Any]]:
@@ -204,8 +211,8 @@ def settle(
 def replan(schema: str) -> Statement[None]:
     """Have the statements that follow in this transaction planned for the rows they are given: for large batches.
 
-    The generic plan of a prepared statement expects few rows and joins them in nested loops: right for few, quadratic for
-    many. Planning anew costs some milliseconds, which a large batch shares.
+    The generic plan of a prepared statement expects few rows and joins them in nested loops: right for few,
+    quadratic for many. Planning anew costs some milliseconds, which a large batch shares.
     """
     return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None, prepare=True)
 

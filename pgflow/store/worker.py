@@ -44,7 +44,10 @@ def forget(schema: str, age: timedelta) -> Statement[None]:
 
 
 def wake(schema: str, queues: Iterable[str]) -> Statement[None]:
-    """Notify the workers of these queues; an empty name asks every worker to look whether its steps are still wanted."""
+    """Notify the workers of these queues.
+
+    An empty name asks every worker to look whether its steps are still wanted.
+    """
     return Statement(
         "worker/wake", files.load("queries/worker/wake.sql", schema), {"queues": sorted(queues)}, _nothing, prepare=True
     )

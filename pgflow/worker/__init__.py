@@ -2,24 +2,26 @@
 
 Floor 3. The data goes one way, and each module is one station of it:
 
-    claim ─► settler.take_in ─► lane ─► runner ─► outcome ─► decide ─► settler.statement ─► settle ─► settler.adopt
+    claim ─► holding.take_in ─► lane ─► runner ─► outcome ─► decide ─► settler.statement ─► settle ─► settler.adopt
              (token.py: what                      (a value)   (pure)                               (tokens that go on
               is known)                                                                             stay with us)
 
 Its decisions:
 
-*One loop, one connection, one statement for everything that happened.* Outcomes collect while a settle is under way; the
-next one takes them all, and claims the next tokens in the same round trip and commit (supervisor.py). No timer delays a
-lone step.
+*One loop, one connection, one statement for everything that happened.* Outcomes collect while a settle is under
+way; the next one takes them all, and claims the next tokens in the same round trip and commit (claimer.py). No
+timer delays a lone step.
 
 *Decide on what is known, write only if it is still so.* A decision is made in memory on a revision of the instance; the
 settle statement locks and compares. So nothing is locked while Python thinks, no worker waits for another, and a
-decision that came too late is folded in later by an advance token. A solo token's owner needs neither lock nor instance.
+decision that came too late is folded in later by an advance token. A solo token's owner needs neither lock nor
+instance.
 
 *Whoever lost the lease has no say.* Every row that a settle writes needs its token to be this worker's still, in this
 attempt, at this step (the fence). A worker whose lease has ended takes a new identity and forgets what it held.
 
-*The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it (heart.py).
+*The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it
+(heart.py).
 """
 
 from pgflow.worker.supervisor import Worker

@@ -1,4 +1,7 @@
-"""Turn what an instance's tokens came to into the rows to write: a pure function of what the worker knows of the instance."""
+"""Turn what an instance's tokens came to into the rows to write.
+
+A pure function of what the worker knows of the instance.
+"""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ log = logging.getLogger("pgflow.worker")
 class Heart:
     """Beats four times in a lease. `lost` is called once, from the heart's thread, when the lease has ended.
 
-    A lease has ended when the database says so, or when no beat was confirmed for its whole length: then nobody can know,
-    and another worker may have taken the tokens.
+    A lease has ended when the database says so, or when no beat was confirmed for its whole length: then nobody can
+    know, and another worker may have taken the tokens.
     """
 
-    def __init__(self, dsn: str, schema: str, lease: timedelta, lost: Callable[[], None]) -> None:
+    def __init__(self, dsn: str, schema: str, lease: timedelta, lost: Callable[[], object]) -> None:
         self._dsn = dsn
         self._schema = schema
         self._lease = lease

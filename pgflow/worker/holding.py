@@ -58,7 +58,10 @@ class Holding:
         return {name: room for name, lane in self.lanes.items() if (room := lane.room(now)) > 0}
 
     def take_in(self, rows: list[Claimed]) -> None:
-        """Hold what was claimed. A row that nobody here can run is passed on, one that cannot be read fails its instance."""
+        """Hold what was claimed.
+
+        A row that nobody here can run is passed on, one that cannot be read fails its instance.
+        """
         now = time.monotonic()
         learned = {row.run: self._learn(row) for row in rows if row.business_id is not None}
         for row in rows:

@@ -16,8 +16,8 @@ AHEAD_SECONDS = 0.1  # how much work it holds in advance: what it completed in t
 class Lane:
     """One queue on this worker: at most `limit` steps run at once, a few more tokens wait in memory.
 
-    The more a lane completes, the more it takes in advance, so that quick steps come by the hundred in one round trip and
-    slow steps are left to other workers.
+    The more a lane completes, the more it takes in advance, so that quick steps come by the hundred in one round
+    trip and slow steps are left to other workers.
     """
 
     def __init__(self, queue: str, limit: int) -> None:

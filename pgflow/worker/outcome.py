@@ -16,8 +16,8 @@ __all__ = ["Erred", "Finished", "Outcome", "Rebuilt", "Released", "Snoozed", "Wa
 class Finished:
     """The step completed with `event`. `output` is the JSON text to store and `value` what that text decodes to.
 
-    `targets` is what a route chose (None: the event's declared targets); `stored` says that the result is recorded already,
-    `signal` that it is a signal which ended the wait that takes `awaits`.
+    `targets` is what a route chose (None: the event's declared targets); `stored` says that the result is recorded
+    already, `signal` that it is a signal which ended the wait that takes `awaits`.
     """
 
     token: Token

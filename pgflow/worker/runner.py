@@ -9,9 +9,9 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from pgflow.core.context import Context
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
@@ -79,7 +79,7 @@ class Runner:
 
     async def _call(self, step: Step, ctx: Context[Any]) -> Any:
         if step.is_async:
-            return await step.execute(ctx)
+            return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
         result = await asyncio.get_running_loop().run_in_executor(self._threads, call, step.execute, ctx)
         return await result if inspect.isawaitable(result) else result

@@ -202,7 +202,8 @@ class Settler:
 
 def _moved(held: Token, verdict: Verdict) -> Token:
     """The token at its next step."""
-    assert verdict.next_step is not None and verdict.next_queue is not None  # noqa: S101 -- a move names them
+    assert verdict.next_step is not None  # noqa: S101 -- a move names it
+    assert verdict.next_queue is not None  # noqa: S101 -- likewise
     return Token(
         held.id,
         held.run,

@@ -39,10 +39,11 @@ log = logging.getLogger("pgflow.worker")
 class Worker:
     """A worker of the workflows that an app knows: `queues` says how many steps of each queue run at once.
 
-    `lease` is how long its tokens stay its own without a heartbeat, `poll` how often it looks for work when nobody wakes
-    it, `sweep` how often it looks for tokens of dead workers. `listen=False` polls only, for a pooler in transaction
-    mode. `drain=True` ends `run` as soon as nothing is left that will go on by itself: for scripts and tests. After `run`,
-    `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back.
+    `lease` is how long its tokens stay its own without a heartbeat, `poll` how often it looks for work when nobody
+    wakes it, `sweep` how often it looks for tokens of dead workers. `listen=False` polls only, for a pooler in
+    transaction mode. `drain=True` ends `run` as soon as nothing is left that will go on by itself: for scripts and
+    tests. After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given
+    back.
 
         worker = app.worker({"default": 10})
         await worker.run()          # until stop() is called, from a signal handler or another task
@@ -121,7 +122,10 @@ class Worker:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def stop(self) -> None:
-        """Stop claiming and let what runs come to its end, for as long as `shutdown_timeout`. Call it in the event loop."""
+        """Stop claiming and let what runs come to its end, for as long as `shutdown_timeout`.
+
+        Call it in the event loop.
+        """
         self._stopping.set()
         self._wakeup.set()
 
@@ -136,7 +140,10 @@ class Worker:
             await arun(conn, job.reconcile(self.schema, self.settler.worker, ()))
 
     async def _rest(self, seconds: float) -> None:
-        """Wait until somebody wakes us, or for so long; with nothing to wait for, let what can end now join this batch."""
+        """Wait until somebody wakes us, or for so long.
+
+        With nothing to wait for, let what can end now join this batch.
+        """
         if seconds <= 0:
             await asyncio.sleep(0)
         elif not self._wakeup.is_set():

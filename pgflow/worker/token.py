@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgflow.core.engine import Completion, Parked, State, Status, advance, replay
+from pgflow.core.engine import Parked, State, Status, advance, replay
 from pgflow.core.graph import Graph
 from pgflow.core.payload import decode
 from pgflow.core.workflow import Workflow
@@ -36,7 +36,7 @@ class StoredResult:
 
 @dataclass(slots=True)
 class Run:
-    """An instance as this worker knows it, true as of `revision`. Decisions made on it hold only while the revision does.
+    """An instance as this worker knows it, true as of `revision`: decisions made on it hold only as long.
 
     `status` is the one in the database; `state` the engine's, a pure function of graph and results.
     """
@@ -83,9 +83,16 @@ class Token:
 
 
 def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
-    """Make what is known of an instance out of the first token claimed of it. Raises when a stored payload cannot be read."""
-    assert row.business_id is not None and row.version is not None and row.status is not None  # noqa: S101 -- the first row of a run has them
-    assert row.revision is not None and row.input is not None  # noqa: S101 -- likewise
+    """Make what is known of an instance out of the first token claimed of it.
+
+    Raises when a stored payload cannot be read.
+    """
+    # The first row of a run has them all.
+    assert row.business_id is not None  # noqa: S101 -- for the type checker
+    assert row.version is not None  # noqa: S101
+    assert row.status is not None  # noqa: S101
+    assert row.revision is not None  # noqa: S101
+    assert row.input is not None  # noqa: S101
     applied: list[tuple[str, str, tuple[str, ...] | None]] = []
     outputs: dict[str, Any] = {}
     unapplied: dict[str, StoredResult] = {}

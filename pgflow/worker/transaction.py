@@ -44,8 +44,9 @@ class Transaction(Protocol):
 class Transactions:
     """Gives each transactional step a connection in a transaction, and settles the step in that transaction.
 
-    What the fence refuses is rolled back, the step's own writes with it. Only an outcome that ends the step or lets it wait is
-    settled here; after an error or a snooze the transaction is rolled back and the worker settles as usual.
+    What the fence refuses is rolled back, the step's own writes with it. Only an outcome that ends the step or lets
+    it wait is settled here; after an error or a snooze the transaction is rolled back and the worker settles as
+    usual.
     """
 
     def __init__(self, dsn: str, runner: Runner, settler: Settler, threads: ThreadPoolExecutor) -> None:

@@ -1,4 +1,7 @@
-"""A worker taken apart: the same claim, run, decide, settle and adopt, but one at a time and on a connection that the test chooses."""
+"""A worker taken apart.
+
+The same claim, run, decide, settle and adopt, but one at a time and on a connection that the test chooses.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,10 @@ class Driver:
         self.adopt()
 
     def turn(self) -> int:
-        """Do what a worker does in one round: settle, make due tokens ready, claim, run. Returns how many tokens it holds."""
+        """Do what a worker does in one round: settle, make due tokens ready, claim, run.
+
+        Returns how many tokens it holds.
+        """
         self.settle()
         run(self.conn, job.stage("pgflow"))
         self.claim()

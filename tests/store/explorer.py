@@ -1,8 +1,8 @@
 """Run two transactions in every order that their steps allow, each order on a real server.
 
-The idea is that of PostgreSQL's own isolation tester: a step that blocks on a lock is seen to block (`pg_blocking_pids`) and left
-pending while the other session goes on. A schedule is a tuple such as (0, 0, 1, 0, 1, 1), the session that moves next; it is
-printed with what it broke, so a race found once can be replayed.
+The idea is that of PostgreSQL's own isolation tester: a step that blocks on a lock is seen to block
+(`pg_blocking_pids`) and left pending while the other session goes on. A schedule is a tuple such as (0, 0, 1, 0, 1,
+1), the session that moves next; it is printed with what it broke, so a race found once can be replayed.
 """
 
 from __future__ import annotations

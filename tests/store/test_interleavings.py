@@ -1,7 +1,8 @@
 """Each pair of engine transactions that can meet, in every order of their statements, on a real server.
 
 After each schedule both workers go on until nothing is left to do. Then every instance has ended, each step is recorded
-once, no result is unapplied, no token is left, and no signal was used twice: no deadlock, no lost wake-up, no double apply.
+once, no result is unapplied, no token is left, and no signal was used twice: no deadlock, no lost wake-up, no
+double apply.
 """
 
 from __future__ import annotations
@@ -215,8 +216,8 @@ def two_signals(a: Driver, b: Driver, value: str) -> Programs:
 
 
 PAIRS = [
-    siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle, rescue_and_settle_siblings,
-    starts, claims, timer_and_resume, two_signals,
+    siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle,
+    rescue_and_settle_siblings, starts, claims, timer_and_resume, two_signals,
 ]  # fmt: skip
 
 
@@ -243,7 +244,10 @@ def is_refusal(error: BaseException | None) -> bool:
 
 
 def finish(conn: Connection, a: Driver, b: Driver) -> None:
-    """Let both workers go on, as long as there is anything to do; a third one stands for those that come after a crash."""
+    """Let both workers go on, as long as there is anything to do.
+
+    A third one stands for those that come after a crash.
+    """
     alive = {row[0] for row in conn.execute("select id from pgflow.workers where lease_expires_at > pgflow.now()")}
     drivers = [
         driver for driver in (a, b) if driver.settler.worker in alive
@@ -260,13 +264,16 @@ def finish(conn: Connection, a: Driver, b: Driver) -> None:
 
 def check(conn: Connection) -> list[str]:
     queries = {
-        "an instance has not ended": "select id, status from pgflow.instances where status not in ('completed', 'cancelled')",
+        "an instance has not ended": """
+            select id, status from pgflow.instances where status not in ('completed', 'cancelled')""",
         "a token is left": "select run, step, kind, state from pgflow.jobs",
         "a result is unapplied": """
-            select r.run, r.step from pgflow.step_results r join pgflow.instances i using (run) where not applied and i.status <> 'cancelled'""",
+            select r.run, r.step from pgflow.step_results r join pgflow.instances i using (run) where not applied
+            and i.status <> 'cancelled'""",
         "a completed instance has not each step once": """
             select i.id, count(*) from pgflow.instances i join pgflow.step_results r using (run)
-            where i.status = 'completed' group by i.run having count(*) <> case i.workflow when 'Pair' then 4 else 2 end""",
+            where i.status = 'completed' group by i.run having count(*) <> case i.workflow when 'Pair' then 4 else 2
+            end""",
         "one key has two instances": "select id from pgflow.instances group by id having count(*) > 1",
         "a signal was lost": """
             select s.run from pgflow.signals s join pgflow.instances i using (run)

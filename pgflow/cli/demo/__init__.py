@@ -17,11 +17,10 @@ from typing import Any
 import click
 import psycopg
 
-from pgflow.cli.demo.flow import OrderFlow
 from pgflow.app import Pgflow
+from pgflow.cli.demo.flow import OrderFlow
 from pgflow.cli.options import debug_option, json_option
 from pgflow.cli.output import document, say, table
-from pgflow.core.instance import Instance
 from pgflow.errors import PgflowError
 from pgflow.store import migrate
 from pgflow.store.connect import connect
@@ -72,12 +71,22 @@ def workers(dsn: str, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run worker processes; whatever happens, none of them is left."""
     # Not the DSN's place on the command line, where everybody could read a password.
     environment = {**os.environ, "PGFLOW_DSN": dsn, "PGFLOW_SCHEMA": "pgflow"}
-    line = [sys.executable, "-c", "from pgflow.cli import main; main()", "worker", "--app", "pgflow.cli.demo.flow:app", "--queue", "default=20", *LEASE]
+    line = [
+        sys.executable,
+        "-c",
+        "from pgflow.cli import main; main()",
+        "worker",
+        "--app",
+        "pgflow.cli.demo.flow:app",
+        "--queue",
+        "default=20",
+        *LEASE,
+    ]
     processes = []
     try:
         for number in range(1, WORKERS + 1):
             with (logs / f"worker-{number}.log").open("wb") as log:
-                processes.append(subprocess.Popen(line, env=environment, stdout=log, stderr=log))  # noqa: S603 -- our own command
+                processes.append(subprocess.Popen(line, env=environment, stdout=log, stderr=log))
         yield processes
     except BaseException:
         for path in sorted(logs.glob("*.log")):
@@ -94,7 +103,9 @@ def workers(dsn: str, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
                 process.wait()
 
 
-def _play(app: Pgflow, conn: psycopg.Connection[Any], processes: list[subprocess.Popen[bytes]], talk: Any) -> dict[str, Any]:
+def _play(
+    app: Pgflow, conn: psycopg.Connection[Any], processes: list[subprocess.Popen[bytes]], talk: Any
+) -> dict[str, Any]:
     orders = [json.loads(line) for line in files("pgflow.cli.demo").joinpath("orders.jsonl").read_text().splitlines()]
     began = time.monotonic()
     started = OrderFlow.start_many((order["value"], order["input"]) for order in orders)
@@ -109,11 +120,17 @@ def _play(app: Pgflow, conn: psycopg.Connection[Any], processes: list[subprocess
     victim = processes[0]
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    held = _one(conn, "select count(*) from pgflow.jobs where state = 'running' and worker = 1") or _one(conn, "select count(*) from pgflow.jobs where state = 'running'")
+    held = _one(conn, "select count(*) from pgflow.jobs where state = 'running' and worker = 1") or _one(
+        conn, "select count(*) from pgflow.jobs where state = 'running'"
+    )
     talk(f"  Worker process {victim.pid} killed with SIGKILL, while {held} steps were in its hands or its neighbour's.")
     for value in late:
         OrderFlow.resume(value, "courier_arrived", {"name": "Grace"})
-    _until(conn, processes[1:], "select not exists (select from pgflow.instances where status in ('pending', 'running', 'waiting'))")
+    _until(
+        conn,
+        processes[1:],
+        "select not exists (select from pgflow.instances where status in ('pending', 'running', 'waiting'))",
+    )
     took = time.monotonic() - began
     by_status = dict(conn.execute("select status, count(*) from pgflow.instances group by status").fetchall())
     recorded = _one(conn, "select count(*) from pgflow.step_results")
@@ -125,14 +142,27 @@ def _play(app: Pgflow, conn: psycopg.Connection[Any], processes: list[subprocess
         "rejected": _one(conn, "select count(*) from pgflow.step_results where step = 'reject'"),
         "steps": recorded,
         "steps_expected": steps,
-        "left": _one(conn, "select (select count(*) from pgflow.jobs) + (select count(*) from pgflow.step_results where not applied)"),
+        "left": _one(
+            conn,
+            "select (select count(*) from pgflow.jobs) + (select count(*) from pgflow.step_results where not applied)",
+        ),
         "retried": _one(conn, "select count(*) from pgflow.step_results where step = 'charge' and attempt > 1"),
-        "rescued": _one(conn, "select count(*) from pgflow.step_results where errors @> '[{\"reason\": \"the worker was lost while the step ran\"}]'"),
+        "rescued": _one(
+            conn,
+            'select count(*) from pgflow.step_results where errors @> \'[{"reason": "the worker was lost while the step ran"}]\'',
+        ),
         "signals": _one(conn, "select count(*) from pgflow.signals where consumed_at is not null"),
         "run_seconds": round(took, 2),
         "steps_per_second": round(recorded / took),
         "history": [
-            {"step": entry.step, "event": entry.event, "attempt": entry.attempt, "worker": entry.worker, "at": entry.at, "output": entry.output}
+            {
+                "step": entry.step,
+                "event": entry.event,
+                "attempt": entry.attempt,
+                "worker": entry.worker,
+                "at": entry.at,
+                "output": entry.output,
+            }
             for entry in shown.history
         ],
         "accounted_for": by_status == {"completed": len(orders)} and recorded == steps,
@@ -145,18 +175,23 @@ def _until(conn: psycopg.Connection[Any], processes: list[subprocess.Popen[bytes
         if any(process.poll() is not None for process in processes):
             raise PgflowError("a worker of the demo ended by itself", hint="What it said stands above.")
         if time.monotonic() > deadline:
-            raise PgflowError(f"the demo was not done after {PATIENCE_SECONDS:.0f} s", hint="What the workers said stands above.")
+            raise PgflowError(
+                f"the demo was not done after {PATIENCE_SECONDS:.0f} s", hint="What the workers said stands above."
+            )
         time.sleep(0.05)
 
 
 def _one(conn: psycopg.Connection[Any], query: str) -> Any:
-    row = conn.execute(query).fetchone()  # type: ignore[arg-type]  # the queries stand above
+    row = conn.execute(query).fetchone()
     return row[0] if row else None
 
 
 def _print(report: dict[str, Any]) -> None:
     click.echo(f"\nHistory of {SHOWN}:\n")
-    rows = [[entry[name] for name in ("step", "event", "attempt", "worker", "at")] + [json.dumps(entry["output"])] for entry in report["history"]]
+    rows = [
+        [entry[name] for name in ("step", "event", "attempt", "worker", "at")] + [json.dumps(entry["output"])]
+        for entry in report["history"]
+    ]
     click.echo(table(["STEP", "EVENT", "ATTEMPT", "WORKER", "AT", "OUTPUT"], rows))
     click.echo(
         f"\n{report['orders']} orders: {report['shipped']} shipped, {report['rejected']} rejected, "

@@ -1,0 +1,97 @@
+"""Keep connections open for an application: one pool for its threads, one for each of its event loops."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from pgflow.errors import Unreachable
+from pgflow.store.connect import aconnect, connect, conninfo, outage, place
+
+__all__ = ["AConn", "Conn", "Pool"]
+
+Conn: TypeAlias = psycopg.Connection[Any]
+AConn: TypeAlias = psycopg.AsyncConnection[Any]
+
+WAIT_SECONDS = 5.0  # for a free connection
+OPTIONS: Mapping[str, Any] = {
+    "name": "pgflow",
+    "min_size": 1,
+    "max_size": 10,
+    "timeout": WAIT_SECONDS,
+    "kwargs": {"autocommit": True},
+}
+
+
+class Pool:
+    """Connections in autocommit mode, opened at the first use.
+
+    with pool.connection() as conn: ...
+    async with pool.aconnection() as conn: ...
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._lock = threading.Lock()
+        self._threads: ConnectionPool[Conn] | None = None
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[AConn]] = WeakKeyDictionary()
+
+    @contextmanager
+    def connection(self) -> Iterator[Conn]:
+        """Lend a connection to this thread. Raises `Unreachable` when there is none within five seconds."""
+        pool = self._threads
+        if pool is None:
+            connect(self._dsn).close()  # says at once and clearly what is wrong; a pool would go on trying
+            with self._lock:
+                if self._threads is None:
+                    self._threads = ConnectionPool(conninfo(self._dsn), open=True, **OPTIONS)
+                pool = self._threads
+        try:
+            conn = pool.getconn()
+        except PoolTimeout as error:
+            raise self._exhausted() from error
+        try:
+            yield conn
+        finally:
+            pool.putconn(conn)
+
+    @asynccontextmanager
+    async def aconnection(self) -> AsyncIterator[AConn]:
+        """`connection`, for this event loop."""
+        loop = asyncio.get_running_loop()
+        pool = self._loops.get(loop)
+        if pool is None:
+            await (await aconnect(self._dsn)).close()
+            pool = self._loops.setdefault(loop, AsyncConnectionPool(conninfo(self._dsn), open=False, **OPTIONS))
+            await pool.open()
+        try:
+            conn = await pool.getconn()
+        except PoolTimeout as error:
+            raise self._exhausted() from error
+        try:
+            yield conn
+        finally:
+            await pool.putconn(conn)
+
+    def close(self) -> None:
+        """Close the connections of threads."""
+        with self._lock:
+            pool, self._threads = self._threads, None
+        if pool is not None:
+            pool.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, and those of threads."""
+        pool = self._loops.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close()
+        self.close()
+
+    def _exhausted(self) -> Unreachable:
+        error = psycopg.OperationalError(f"no connection became free within {WAIT_SECONDS:g} s")
+        return outage(error, place(self._dsn))

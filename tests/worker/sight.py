@@ -1,0 +1,59 @@
+"""What a test sees of instances, in the database and past the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgflow import Instance, Workflow
+from pgflow.store.connect import Connection
+from tests.worker.patience import PATIENCE, until
+
+ENDED = ("completed", "failed", "cancelled")
+
+
+def one(conn: Connection, query: str, *params: object) -> Any:
+    """Return the first value of the first row, None without a row."""
+    row = conn.execute(query.encode(), params).fetchone()
+    return row[0] if row else None
+
+
+def rows(conn: Connection, query: str, *params: object) -> list[tuple[Any, ...]]:
+    """Return all rows."""
+    return conn.execute(query.encode(), params).fetchall()
+
+
+def until_status(
+    workflow: type[Workflow[Any]], value: str, *statuses: str, patience: float = PATIENCE
+) -> Instance:
+    """Wait until an instance has one of these statuses (by default: has ended) and return it."""
+    wanted = statuses or ENDED
+
+    def look() -> Instance | None:
+        seen.append(workflow.get(value))
+        return seen[-1] if seen[-1].status in wanted else None
+
+    seen: list[Instance] = []
+    found = until(look, f"{value} {' or '.join(wanted)}", patience=patience)
+    assert found is not None
+    return found
+
+
+def until_all_ended(conn: Connection, *, patience: float = PATIENCE) -> dict[str, int]:
+    """Wait until no instance is active and return how many ended in which status."""
+    active = "select count(*) from pgflow.instances where status in ('pending', 'running', 'waiting')"
+    until(lambda: one(conn, active) == 0, "the end of all instances", patience=patience, pause=0.05)
+    return dict(rows(conn, "select status, count(*) from pgflow.instances group by status"))
+
+
+def leftovers(conn: Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Return what should not be there once everything has ended: tokens, and results that nobody has applied."""
+    found = {
+        "tokens": rows(conn, "select run, step, kind, state, attempt from pgflow.jobs"),
+        "unapplied": rows(conn, "select run, step from pgflow.step_results where not applied"),
+    }
+    return {what: seen for what, seen in found.items() if seen}
+
+
+def steps(instance: Instance) -> list[str]:
+    """Return the steps of its history, in order."""
+    return [entry.step for entry in instance.history]
