@@ -30,7 +30,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One completed step in an instance's history; `attempt` counts from 1, `worker` is None for what no worker ran."""
+    """One completed step in an instance's history.
+
+    `attempt` counts from 1; `errors` says why the attempts before it failed, in dicts with `reason`, `attempt` and more;
+    `worker` is None for what no worker ran.
+    """
 
     step: str
     event: str
@@ -40,6 +44,7 @@ class Entry:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     duration: timedelta = timedelta(0)
     worker: int | None = None
+    errors: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

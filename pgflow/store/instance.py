@@ -143,6 +143,7 @@ def _entry(entry: Mapping[str, Any]) -> Entry:
         metadata=entry["metadata"] or {},
         duration=timedelta(seconds=entry["seconds"]),
         worker=entry["worker"],
+        errors=tuple(entry["errors"] or ()),
     )
 
 

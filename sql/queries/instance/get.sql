@@ -4,7 +4,7 @@ select
     (
         select json_agg(json_build_object(
             'step', r.step, 'event', r.event, 'at', r.finished_at, 'seconds', extract(epoch from r.finished_at - r.started_at),
-            'attempt', r.attempt, 'output', r.output, 'metadata', r.metadata, 'worker', r.worker) order by r.seq)::text
+            'attempt', r.attempt, 'output', r.output, 'metadata', r.metadata, 'errors', r.errors, 'worker', r.worker) order by r.seq)::text
         from pgflow.step_results r where r.run = i.run
     ) as history,
     (

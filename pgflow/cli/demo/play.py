@@ -1,0 +1,108 @@
+"""The demo's story: start the orders, kill a worker halfway, wait for the end, and account for every order."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from pgflow.cli.demo.flow import OrderFlow
+from pgflow.cli.demo.processes import Processes
+from pgflow.cli.output import say
+from pgflow.core.instance import Entry, Instance
+from pgflow.errors import PgflowError
+
+__all__ = ["Report", "play"]
+
+PATIENCE_SECONDS = 50.0
+GLANCE_SECONDS = 0.05
+SHOWN = "order-005"
+STEPS_SHIPPED = 8
+STEPS_REJECTED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the orders."""
+
+    instances: Sequence[Instance]
+    wanted: frozenset[str]
+    seconds: float
+
+    @property
+    def shown(self) -> Instance:
+        """The order whose history is printed."""
+        return next(each for each in self.instances if each.id.endswith(SHOWN))
+
+    @property
+    def is_accounted_for(self) -> bool:
+        """Whether each order is completed, by the way it had to go, with each step recorded once."""
+        figures = self.figures()
+        return not figures["missing"] and not figures["unfinished"] and figures["steps"] == figures["steps_expected"]
+
+    def figures(self) -> dict[str, Any]:
+        """Return the numbers."""
+        entries = [entry for each in self.instances for entry in each.history]
+        steps = Counter(entry.step for entry in entries)
+        rejected = len(self.instances) - len(self.wanted)
+        return {
+            "orders": len(self.instances),
+            "shipped": steps["ship"],
+            "rejected": steps["reject"],
+            "missing": len(self.instances) - steps["ship"] - steps["reject"],
+            "unfinished": sum(each.status != "completed" or bool(each.waiting_for) for each in self.instances),
+            "steps": len(entries),
+            "steps_expected": STEPS_SHIPPED * len(self.wanted) + STEPS_REJECTED * rejected,
+            "retried": sum(entry.step == "charge" and _was(entry, "did not answer") for entry in entries),
+            "rescued": sum(_was(entry, "worker was lost") for entry in entries),
+            "run_seconds": round(self.seconds, 2),
+        }
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the shown order's history as plain data."""
+        names = ("step", "event", "attempt", "worker", "at", "output")
+        return [{name: getattr(entry, name) for name in names} for entry in self.shown.history]
+
+
+def play(processes: Processes) -> Report:
+    """Play it. Raises `PgflowError` when it does not come to its end."""
+    orders = [json.loads(line) for line in files("pgflow.cli.demo").joinpath("orders.jsonl").read_text().splitlines()]
+    wanted = [order["value"] for order in orders if order["input"]["item_count"]]
+    early, late = wanted[::2], wanted[1::2]
+    began = time.monotonic()
+    OrderFlow.start_many((order["value"], order["input"]) for order in orders)
+    say(f"  {len(orders)} orders are started, in one statement ({1000 * (time.monotonic() - began):.0f} ms).")
+    for value in early:
+        OrderFlow.resume(value, "courier_arrived", {"name": "Ada"})
+    say(f"  {len(early)} couriers have come before anybody waits for them: their signals are kept.")
+
+    _wait(processes, lambda: _count("running") <= len(orders) // 2, "half of the orders at their timer")
+    pid = processes.kill_one()
+    say(f"  Half of the orders have come to their timer. Worker process {pid} is killed with SIGKILL.")
+    for value in late:
+        OrderFlow.resume(value, "courier_arrived", {"name": "Grace"})
+    _wait(processes, lambda: not _count("pending", "running", "waiting"), "the end of all orders")
+    seconds = time.monotonic() - began
+
+    instances = [OrderFlow.get(order["value"]) for order in orders]
+    return Report(instances, frozenset(wanted), seconds)
+
+
+def _count(*statuses: str) -> int:
+    return len(OrderFlow.list(status=statuses, limit=1000))
+
+
+def _wait(processes: Processes, is_done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_done():
+        processes.check()
+        if time.monotonic() > deadline:
+            message = f"the demo waited {PATIENCE_SECONDS:.0f} s in vain for {what}"
+            raise PgflowError(message, hint="What the workers said stands above.")
+        time.sleep(GLANCE_SECONDS)
+
+
+def _was(entry: Entry, reason: str) -> bool:
+    return any(reason in error.get("reason", "") for error in entry.errors)
