@@ -32,7 +32,7 @@ class Started:
 class Entry:
     """One completed step in an instance's history.
 
-    `attempt` counts from 1; `errors` says why the attempts before it failed, in dicts with `reason`, `attempt` and more;
+    `attempt` counts from 1; `errors` says why the attempts before it failed, in dicts with `reason`, `attempt`, …;
     `worker` is None for what no worker ran.
     """
 

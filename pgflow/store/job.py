@@ -148,10 +148,11 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """How many tokens were given back to which queues."""
+    """How many tokens were given back to which queues; `next_expiry` is in how many seconds a lease could end next."""
 
     queues: Sequence[str]
     tokens: int
+    next_expiry: float | None = None
 
 
 PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan

@@ -29,6 +29,7 @@ log = logging.getLogger("pgflow.worker")
 HELD_UP_SECONDS = 0.01  # before tokens that somebody else has locked are sent again
 STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
 LONGEST_PAUSE_SECONDS = 5.0
+FORGOTTEN = timedelta(days=1)  # after the end of its lease, a worker's row is deleted
 
 Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
 Outage = (psycopg.OperationalError, psycopg.InterfaceError, Unreachable, OSError)
@@ -104,6 +105,8 @@ class Claimer:
         if self._maintenance.is_sweep_due(now):
             settler.release(settler.holding.stale(now - STALE_SECONDS))
             statements["rescue"] = job.rescue(schema)
+            if self._maintenance.is_forget_due(now):
+                statements["forget"] = worker.forget(schema, FORGOTTEN)
             if not self._unknown:
                 statements["reconcile"] = job.reconcile(schema, me, tokens)
         decisions = self._unknown = self._unknown or settler.take()
@@ -133,6 +136,8 @@ class Claimer:
         if "settle" in answers:
             settler.adopt(decisions, answers["settle"])
         self._maintenance.learn(now, answers)
+        if "rescue" in answers:
+            settler.stats.rescued += answers["rescue"].tokens
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             await arun(conn, job.reconcile(schema, me, tokens))
             self._is_in_doubt = False

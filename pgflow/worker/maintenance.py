@@ -13,6 +13,8 @@ __all__ = ["Maintenance"]
 
 STAGE_SECONDS = 1.0  # how often to look for due tokens that a client or another worker has put there
 EARLY_SECONDS = 0.25  # of this, so that it goes along with a poll and an idle worker wakes once
+MARGIN_SECONDS = 0.01  # after the end of a lease, so that it surely has ended
+FORGET_SECONDS = 600.0
 SCHEDULING = frozenset({"park", "retry", "snooze"})
 
 
@@ -23,6 +25,7 @@ class Maintenance:
         self._sweep = sweep.total_seconds()
         self._sweep_at = 0.0
         self._stage_at = 0.0
+        self._forget_at = 0.0
         self._is_due_known = False
 
     @property
@@ -34,6 +37,10 @@ class Maintenance:
         """Whether to free the tokens of dead workers now."""
         return now >= self._sweep_at
 
+    def is_forget_due(self, now: float) -> bool:
+        """Whether to delete the rows of workers that are long gone."""
+        return now >= self._forget_at
+
     def is_stage_due(self, now: float, decisions: Iterable[Decision]) -> bool:
         """Whether to make due tokens ready now: at the known moment, or to learn the next one after adding another."""
         early = 0.0 if self._is_due_known else EARLY_SECONDS
@@ -44,7 +51,12 @@ class Maintenance:
     def learn(self, now: float, answers: Mapping[str, Any]) -> None:
         """Take over what the statements returned."""
         if "rescue" in answers:
-            self._sweep_at = now + self._sweep * random.uniform(0.9, 1.1)  # noqa: S311 -- so that workers do not sweep in step
+            # A worker that dies is missed as soon as its lease ends; those that live have renewed theirs by then.
+            next_expiry = answers["rescue"].next_expiry
+            pause = self._sweep if next_expiry is None else min(self._sweep, next_expiry + MARGIN_SECONDS)
+            self._sweep_at = now + pause * random.uniform(1.0, 1.1)  # noqa: S311 -- so that workers do not sweep in step
+        if "forget" in answers:
+            self._forget_at = now + FORGET_SECONDS
         if "stage" in answers:
             next_due = answers["stage"].next_due
             self._is_due_known = next_due is not None and next_due < STAGE_SECONDS

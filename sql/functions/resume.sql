@@ -23,6 +23,16 @@ begin
             hint = 'Start it again if it is to run once more.';
     end if;
 
+    if resume_run.step is not null and not exists (
+        select from pgflow.definitions d
+        where d.workflow = instance.workflow and d.version = instance.version and d.graph -> 'steps' ? resume_run.step
+    ) then
+        raise exception using errcode = 'PF010', message = format('%s has no step %L', instance.workflow, resume_run.step),
+            hint = 'It has: ' || coalesce((
+                select string_agg(s.key, ', ' order by s.key)
+                from pgflow.definitions d cross join jsonb_object_keys(d.graph -> 'steps') s (key)
+                where d.workflow = instance.workflow and d.version = instance.version), 'none') || '.';
+    end if;
     select array_agg(s.key order by s.key) into takers
     from pgflow.definitions d cross join jsonb_each(d.graph -> 'steps') s
     where d.workflow = instance.workflow and d.version = instance.version

@@ -46,7 +46,7 @@ class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["orders"]):
     """From order to shipment."""
 
     initial = ValidateOrder
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         ValidateOrder: {"valid": charge, "invalid": Done},
         charge: {"payment_confirmed": ship, "declined": Done},
         ship: {"shipped": Done},
@@ -88,7 +88,7 @@ class EverythingFlow(Workflow[Order], unique=Unique("orderid")):
     """Steps in every state at once: one waits for a signal, one for its time, one for its next attempt, one runs."""
 
     initial = begin
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         begin: {"begun": [approve, call_back, Wait(timedelta(hours=1)).named("cool_off"), email]},
         approve: {"approved": finish},
         call_back: {"called": finish},

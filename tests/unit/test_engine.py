@@ -25,7 +25,7 @@ from pgflow.core.engine import (
     new,
     replay,
 )
-from pgflow.core.graph import Graph
+from pgflow.core.graph import Choice, Graph
 from pgflow.errors import GraphChanged, RouteError, UndeclaredEvent, UnknownStep
 
 
@@ -130,6 +130,17 @@ def test_a_branch_that_leaves_by_another_event_does_not_starve_the_join() -> Non
     state = play(state.graph, *[Completed(s, e) for s, e in [("a", "done"), ("b", "done"), ("ch", "y"), ("c", "done")]])
     assert (state.status, state.active) == ("running", {"d"})
     assert advance(state, Completed("d", "done"))[0].status == "completed"
+
+
+def test_a_step_behind_a_dead_branch_and_a_taken_edge_starts_once() -> None:
+    graph = Graph.build(
+        "Shortcut",
+        "ch",
+        [Ch, B, D, Done()],
+        {"ch": {"x": Choice(("b",)), "y": Choice(("d",))}, "b": {"done": Choice(("d",))}, "d": {"done": Choice(("done",))}},
+    )
+    state, commands = advance(play(graph), Completed("ch", "y"))
+    assert (commands, state.skipped) == ((Execute("d", None),), {"b"})
 
 
 def test_done_waits_for_every_branch() -> None:

@@ -9,8 +9,7 @@ with stray as materialized (
 freed as (
     update pgflow.jobs j
     set state = 'ready', worker = null, run_at = pgflow.now(), attempt = j.attempt - (j.kind = 'execute')::integer
-    from stray
-    where j.id = stray.id
+    where j.id = any (array(select s.id from stray s))
     returning j.queue
 )
 select coalesce(array_agg(distinct f.queue), '{}') as queues, count(*) as tokens from freed f

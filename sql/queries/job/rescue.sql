@@ -1,5 +1,5 @@
--- Frees the tokens of workers whose lease has ended. => queues, tokens
--- Decides and writes in one statement; an ended lease cannot be renewed, so no later heartbeat can undo the reason.
+-- Frees the tokens of workers whose lease has ended. => queues, tokens, next_expiry (seconds until the next lease could end, null: none)
+-- Decides and writes in one statement; a lease that has ended cannot be renewed, so no later heartbeat can undo the reason.
 with lost as materialized (
     select j.id
     from pgflow.jobs j
@@ -16,8 +16,12 @@ freed as (
         kind = case when j.kind = 'execute' and j.attempt >= j.max_attempts then 'advance' else j.kind end,
         errors = coalesce(j.errors, '[]') || jsonb_build_object(
             'reason', 'the worker was lost while the step ran', 'attempt', j.attempt, 'worker', j.worker, 'at', pgflow.now())
-    from lost
-    where j.id = lost.id
+    where j.id = any (array(select l.id from lost l))
     returning j.queue
 )
-select coalesce(array_agg(distinct f.queue), '{}') as queues, count(*) as tokens from freed f
+select
+    coalesce((select array_agg(distinct f.queue) from freed f), '{}') as queues,
+    (select count(*) from freed) as tokens,
+    extract(epoch from (
+        select min(w.lease_expires_at) from pgflow.workers w where w.lease_expires_at > pgflow.now()
+    ) - pgflow.now())::double precision as next_expiry

@@ -9,8 +9,7 @@ with due as materialized (
 ),
 staged as (
     update pgflow.jobs j set state = 'ready'  -- run_at stays: what was due first goes first
-    from due
-    where j.id = due.id
+    where j.id = any (array(select d.id from due d))
     returning j.queue
 )
 select

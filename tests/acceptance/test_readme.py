@@ -1,0 +1,338 @@
+"""README.md is true: what it prints runs as printed and says what it shows, and what it names is there."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+import pytest
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from pgflow import errors
+from pgflow.cli import COMMANDS, cli
+from pgflow.config import DEFAULT_LIMIT, MOST_LIMIT
+from pgflow.core.instance import Instance
+from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
+from pgflow.core.retry import MOST_ATTEMPTS
+from pgflow.store import instance
+from pgflow.store.connect import connect
+from pgflow.store.statement import run
+from tests.acceptance.readme import PATIENCE, README, ROOT, Block, Desk, blocks, masked, prose, tables
+from tests.conftest import Server
+
+# Each block of README is run unless it stands here, with the reason why not.
+NOT_RUN = {
+    "bin/test": "it would run this test, and that one the next",
+    "export PGFLOW_DSN='postgresql://user:password@host:5432/database'": "the reader's own database; ours is set already",
+}
+NOT_COMMANDS = {
+    "picture": "drawn for people",
+    "tree": "compared with the folders by a test of its own",
+}
+# What runs in the place of a block.
+STAND_IN = {"bin/demo": "pgflow demo"}  # all that the script does once .venv is there, which would need a network
+LONGEST_FIRST_WORKFLOW = 25  # lines
+OF_PYTEST = {"--strict"}
+PATHS = re.compile(r"`((?:bin|pgflow|sql|tests)/[\w./]*)`")
+
+
+# -- what it prints
+
+
+@pytest.mark.slow
+def test_every_block_runs_as_printed_and_says_what_it_shows(
+    server: Server, new_database: Callable[..., str], tmp_path: Path
+) -> None:
+    desk = Desk(tmp_path, new_database(server))
+    desk.prepare()
+    walk = Walk(desk)
+    for block in blocks():
+        walk.take(block)
+    walk.end()
+
+
+class Walk:
+    """Goes through README from top to bottom, as its reader does."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.said: list[str] = []  # by the block before
+        self.last_of = {block.label: block for block in blocks() if block.language == "python"}
+        self.typed = "".join(block.text for block in blocks() if block.language == "sh")
+        self.excused: set[str] = set()
+
+    def take(self, block: Block) -> None:
+        """Do what the block says, or compare what it shows."""
+        match block.language, block.label:
+            case "text", "":
+                self.compare(block)
+            case "text", label:
+                self.excused.add(label)
+                assert label in NOT_COMMANDS, block
+            case "python", name:
+                with (self.desk.folder / name).open("a") as file:
+                    file.write(block.text)
+                if block is self.last_of[name] and name not in self.typed:
+                    self.run(block, f"python {name}")
+            case "sql", "":
+                with psycopg.connect(self.desk.dsn, autocommit=True) as conn:
+                    conn.execute(block.text.encode())
+            case "sh", "":
+                self.type(block)
+            case _:
+                pytest.fail(f"{block}: nobody knows how to run {block.language} {block.label}")
+
+    def type(self, block: Block) -> None:
+        """Run a block of shell."""
+        if block.command in NOT_RUN:
+            self.excused.add(block.command)
+            self.said = []
+        elif block.command.startswith("python -c"):
+            throwaway_server(self.desk, block)
+        elif block.command.startswith("pgflow worker"):
+            with worker(self.desk, block):
+                DRIVEN[block.command.split()[3]](self.desk.dsn)
+        else:
+            self.excused.add(block.command)
+            self.run(block, STAND_IN.get(block.command, block.text))
+
+    def run(self, block: Block, text: str) -> None:
+        """Run a line of shell, which must succeed and say nothing on stderr."""
+        done = self.desk.sh(text)
+        assert (done.returncode, done.stderr) == (0, ""), f"{block}: {done}"
+        self.said = masked(done.stdout)
+
+    def compare(self, block: Block) -> None:
+        """Look for the lines that are shown in those that were said; between them `...` stands for any."""
+        said = iter(self.said)
+        anything = False
+        for shown in masked(block.text):
+            if shown == "...":
+                anything = True
+                continue
+            line = next((each for each in said if each == shown), None) if anything else next(said, None)
+            assert line == shown, f"{block}: {self.said}"
+            anything = False
+        assert list(said) == [], block
+
+    def end(self) -> None:
+        """Nothing is excused that no longer stands in README."""
+        assert {*NOT_RUN, *NOT_COMMANDS, *STAND_IN} <= self.excused
+
+
+def throwaway_server(desk: Desk, block: Block) -> None:
+    """Run the line that starts a server, connect to it as it says, and press Enter."""
+    line = block.text.replace("print(s.dsn)", "print(s.dsn, flush=True)")  # as it does on a terminal
+    with desk.process(line) as process:
+        assert process.stdout is not None
+        dsn = process.stdout.readline().strip()
+        assert dsn, (desk.folder / "said.txt").read_text()
+        with psycopg.connect(dsn) as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+        process.communicate("\n", timeout=PATIENCE)
+        assert process.returncode == 0, block
+
+
+@contextmanager
+def worker(desk: Desk, block: Block) -> Iterator[subprocess.Popen[str]]:
+    """Run a worker, stop it as README says, and see it end well."""
+    with desk.process(block.text) as process:
+        yield process
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+        assert process.returncode == 0, (block, (desk.folder / "said.txt").read_text())
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    Retrying(retry=retry_if_result(lambda so: not so), wait=wait_fixed(0.05), stop=stop_after_delay(PATIENCE))(is_so)
+
+
+class Looking:
+    """Sends signals to the instances of one workflow, and sees what becomes of them."""
+
+    def __init__(self, dsn: str, workflow: str) -> None:
+        self.dsn = dsn
+        self.workflow = workflow
+
+    def ask(self, query: str, *values: Any) -> Any:
+        """Return the first column of the first row."""
+        with connect(self.dsn, "test") as conn:
+            row = conn.execute(query.encode(), values).fetchone()
+        return row and row[0]
+
+    def get(self, value: str) -> Instance:
+        """Read an instance."""
+        with connect(self.dsn, "test") as conn:
+            return run(conn, instance.get("pgflow", workflow=self.workflow, value=value))
+
+    def start(self, value: str, order: str) -> None:
+        """Start an instance."""
+        self.ask("select pgflow.start(%s, %s, %s::text::jsonb)", self.workflow, value, order)
+
+    def signal(self, value: str, event: str) -> str:
+        """Send a signal."""
+        return str(self.ask("select pgflow.resume(%s, %s, %s)", self.workflow, value, event))
+
+    def ended(self, value: str) -> Instance:
+        """Wait for the end of an instance."""
+        until(lambda: not self.get(value).is_active)
+        return self.get(value)
+
+
+def first_workflow(dsn: str) -> None:
+    """What README says of flow.py: the order that was started before there was a worker is completed."""
+    assert Looking(dsn, "OrderFlow").ended("abc123").status == "completed"
+
+
+def all_it_can_do(dsn: str) -> None:
+    """What README says of shop.py, order by order; a hundred of them have been started by calls.py."""
+    shop = Looking(dsn, "ShopFlow")
+    for card in ("expired", "stolen", "empty", "slow"):
+        shop.start(card, f'{{"item_count": 1, "card": "{card}"}}')
+    assert shop.ended("m-100").steps == {"check_order": {}}  # refused: more than CheckOrder(most=80) allows
+    expired, stolen, empty = (shop.ended(card) for card in ("expired", "stolen", "empty"))
+    assert (expired.status, stolen.status, empty.status) == ("failed", "failed", "completed")
+    assert expired.error is not None
+    assert (expired.error["type"], expired.error["attempt"]) == ("CardExpired", 1)
+    assert stolen.error is not None
+    assert (stolen.error["reason"], stolen.error["attempt"]) == ("the bank keeps the card", 1)
+    assert [entry.step for entry in empty.history] == ["check_order", "charge", "cool_off"]
+
+    shop.signal("slow", "courier_arrived")
+    shop.signal("m-2", "courier_arrived")
+    slow, small = shop.ended("slow"), shop.ended("m-2")
+    assert {entry.step: entry.attempt for entry in slow.history}["charge"] == 3
+    assert small.status == "completed"
+    assert small.steps["mail_receipt"] == {"number": "r-m-2"}
+    assert small.metadata == {"bank": "b-1"}
+    assert [entry.step for entry in small.history].count("pack") == 1
+
+    until(lambda: [each.step for each in shop.get("m-50").waiting_for] == ["approval"])
+    assert shop.signal("m-50", "approved") == "delivered"
+    assert shop.signal("m-50", "courier_arrived") in ("delivered", "kept")
+    large = shop.ended("m-50")
+    assert [entry.step for entry in large.history][-2:] == ["approval", "courier"]
+
+    until(lambda: shop.ask("select count(*) = 81 from pgflow.step_results where step = 'reserve'"))
+    assert shop.ask("select count from stock") == 10_000 - sum(range(1, 81)) - 1  # each of them once
+
+
+DRIVEN = {"flow:app": first_workflow, "shop:app": all_it_can_do}
+
+
+def test_the_first_workflow_is_one_file_of_a_few_lines() -> None:
+    (first,) = [block for block in blocks() if block.label == "flow.py"]
+    assert len(first.text.splitlines()) <= LONGEST_FIRST_WORKFLOW
+
+
+# -- what it names
+
+
+def commands() -> dict[str, click.Command]:
+    """Return the commands by name."""
+    context = click.Context(cli)
+    return {name: command for name in COMMANDS if (command := cli.get_command(context, name)) is not None}
+
+
+def options(command: click.Command) -> set[str]:
+    """Return the long options that the help of a command names."""
+    return set(re.findall(r"(?<!\S)--[a-z][\w-]*", command.get_help(click.Context(command))))
+
+
+def test_every_option_it_names_is_in_the_help_of_a_command() -> None:
+    known = {option for command in [cli, *commands().values()] for option in options(command)}
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
+    assert named - known == set()
+
+
+def test_every_option_stands_behind_a_command_that_has_it() -> None:
+    known = commands()
+    lines = re.findall(r"pgflow ([a-z]+)\b([^\n`]*)", README)
+    wrong = [
+        (name, option)
+        for name, rest in lines
+        if name in known
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest)
+        if option not in options(known[name])
+    ]
+    assert wrong == []
+
+
+def test_its_table_of_the_worker_is_complete_and_has_the_defaults() -> None:
+    rows = {option: row[1] for row in tables()["option"] for option in re.findall(r"--[\w-]+", row[0])}
+    command = commands()["worker"]
+    assert options(command) - {"--help", "--listen"} == set(rows)
+    defaults = {option: param.default for param in command.params for option in [*param.opts, *param.secondary_opts]}
+    seconds = [option for option in rows if isinstance(defaults[option], float)]
+    assert {option: rows[option] for option in seconds} == {option: f"{defaults[option]:g} s" for option in seconds}
+    assert len(seconds) == 4
+    assert rows["--queue"] == f"`{defaults['--queue'][0]}`" == f"`default={DEFAULT_LIMIT}`"
+    assert rows["--log-level"] == f"`{defaults['--log-level']}`"
+
+
+def test_its_table_of_errors_is_that_of_the_code() -> None:
+    told = {row[1].strip("`"): (int(row[0]), set(re.findall(r"`(\w+)`", row[2]))) for row in tables()["exit code"]}
+    bases = [errors.PgflowError, *errors.PgflowError.__subclasses__()]
+    assert told == {
+        base.__name__: (base.exit_code, {each.__name__ for each in base.__subclasses__()} - {b.__name__ for b in bases})
+        for base in bases
+    }
+    assert {name for name, (_, below) in told.items() for name in {name, *below}} == set(errors.__all__)
+    assert all(
+        getattr(errors, name).exit_code == exit_code for exit_code, below in told.values() for name in below
+    )
+
+
+def test_its_limits_are_those_of_the_code() -> None:
+    assert [row[1].split()[0] for row in tables()["what"]] == [
+        f"{limit:,}" for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MOST_ATTEMPTS, MOST_LIMIT)
+    ]
+
+
+def test_the_names_that_it_imports_are_public() -> None:
+    imported = re.findall(r"^from pgflow import \(?([\w, \n]+?)\)?$", README, re.MULTILINE)
+    names = {name.strip() for line in imported for name in line.split(",")}
+    assert len(names) > 15
+    assert names <= set(import_module("pgflow").__all__)
+
+
+def test_the_files_and_folders_it_names_are_there() -> None:
+    named = [path for path in PATHS.findall(prose()) if "<" not in path]
+    assert len(named) > 15
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_its_tree_is_the_tree() -> None:
+    (tree,) = [block for block in blocks() if block.label == "tree"]
+    drawn: list[str] = []
+    for line in tree.text.splitlines():
+        name = line.split()[0]
+        drawn.append(f"{drawn_folder(drawn)}{name}" if line.startswith(" ") else name)
+    assert [path for path in drawn if (ROOT / path).is_dir() != path.endswith("/")] == []
+    inside = {path for path in (ROOT / "pgflow").iterdir() if path.suffix in ("", ".py") and path.name[0] not in "_."}
+    assert {f"pgflow/{path.name}{'/' if path.is_dir() else ''}" for path in inside} <= set(drawn)
+
+
+def drawn_folder(drawn: list[str]) -> str:
+    """Return the folder of the top level that was drawn last."""
+    return next(path for path in reversed(drawn) if path.count("/") == 1 and path.endswith("/"))
+
+
+def test_its_links_lead_to_its_headings() -> None:
+    headings = re.findall(r"^#+ (.+)$", prose(), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    linked = set(re.findall(r"\]\(#([^)]+)\)", README))
+    assert linked
+    assert linked <= anchors
+
+
+def test_it_never_sends_anybody_to_another_project_of_the_same_name() -> None:
+    assert re.findall(r"pip install .*", README) == []
+    assert {address for address in re.findall(r"\w+://", README)} <= {"postgresql://"}

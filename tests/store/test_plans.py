@@ -1,0 +1,110 @@
+"""The hot statements keep to their indexes: plans over a hundred thousand tokens, results and instances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pgflow.store import job, worker
+from pgflow.store.connect import Connection, connect
+from pgflow.store.job import Change, Verdict
+from pgflow.store.migrate import up
+from pgflow.store.statement import Statement, run
+from tests.conftest import Server
+
+ROWS = 120_000
+
+FILL = """
+    insert into pgflow.workers (node, pid, queues, version, lease_expires_at)
+    select 'n', g, '{}', '0', now() + interval '1 hour' from generate_series(1, 50) g;
+    insert into pgflow.instances (id, workflow, version, input, unique_key)
+    select 'k::' || g, 'W', 1, '{}', 'k::' || g from generate_series(1, %(rows)s) g;
+    insert into pgflow.step_results (run, step, event, attempt, started_at)
+    select g, 'a', 'ok', 1, now() from generate_series(1, %(rows)s) g;
+    insert into pgflow.jobs (run, step, queue, priority, state, run_at, worker)
+    select
+        g, 'b', 'q' || g %% 10, g %% 3, s.state, now() - interval '1 hour' + g * case when s.state = 'ready' then 1 else 100 end * interval '1 ms',
+        case when s.state = 'running' then 1 + g %% 50 end
+    from generate_series(1, %(rows)s) g
+    cross join lateral (select case g %% 100 when 0 then 'running' when 1 then 'parked' when 2 then 'scheduled' else 'ready' end as state) s;
+    insert into pgflow.signals (run, name) select g, 's' from generate_series(1, %(rows)s) g where g %% 10 = 0;
+"""
+
+
+@pytest.fixture(scope="module")
+def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
+    """A connection like a worker's, to a database with many rows."""
+    dsn = new_database(server)
+    with connect(dsn, "migrate") as conn:
+        up(conn)
+        for statement in FILL.replace("%(rows)s", str(ROWS)).replace("%%", "%").split(";")[:-1]:
+            conn.execute(statement)  # type: ignore[arg-type]
+        conn.execute("vacuum analyze")
+    with connect(dsn, "worker") as conn:
+        yield conn
+
+
+def verdicts(number: int) -> list[Verdict]:
+    return [
+        Verdict(
+            id=100 * n, run=100 * n, attempt=0, step="b", kind="execute", op="move", guarded=n % 2 == 0, event="ok", next_step="c",
+            next_queue="q0", next_priority=0, next_max=5, next_solo=True, keep=True,
+        )
+        for n in range(1, number + 1)
+    ]  # fmt: skip
+
+
+STATEMENTS: dict[str, Statement[Any]] = {
+    "claim": job.claim("pgflow", 1, {"q1": 100, "q2": 100}),
+    "settle one": job.settle("pgflow", 1, verdicts(1)),
+    "settle many": job.settle("pgflow", 1, verdicts(300), [Change(100 * n, 0) for n in range(2, 301, 2)]),
+    "stage": job.stage("pgflow", 1000),
+    "rescue": job.rescue("pgflow", 1000),
+    "reconcile": job.reconcile("pgflow", 1, range(100)),
+    "lost": job.lost("pgflow", 1, {n: 1 for n in range(100)}),
+    "beat": worker.beat("pgflow", 1, timedelta(seconds=30)),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_hot_statement_scans_no_large_table(name: str, full: Connection) -> None:
+    statement = STATEMENTS[name]
+    if statement.prepare is False:
+        full.execute("set plan_cache_mode = force_custom_plan")
+    with full.transaction(force_rollback=True):
+        row = full.execute(f"explain (format json) {statement.query}", statement.params).fetchone()  # type: ignore[arg-type]
+    full.execute("reset plan_cache_mode")
+
+    assert row is not None
+    scans = [f"{node['Node Type']} on {node['Relation Name']}" for node in walk(row[0][0]["Plan"]) if is_large(node)]
+    assert not scans, json.dumps(row[0], indent=1)[:4000]
+
+
+def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
+
+
+def is_large(node: dict[str, Any]) -> bool:
+    """Whether a node reads a whole table of those that grow."""
+    return node["Node Type"] == "Seq Scan" and node["Relation Name"] in ("jobs", "instances", "step_results", "signals")
+
+
+def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
+    statement = job.claim("pgflow", 1, {"q1": 100})
+    with full.transaction(force_rollback=True):
+        query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
+        row = full.execute(query, statement.params).fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    ready = [node for node in walk(row[0][0]["Plan"]) if node.get("Index Name") == "jobs_ready"]
+    assert [node["Actual Rows"] for node in ready] == [100]
+
+
+def test_running_statements_are_planned_as_measured(full: Connection) -> None:
+    with full.transaction(force_rollback=True):
+        assert len(run(full, job.claim("pgflow", 1, {"q1": 100, "q2": 50}))) == 150

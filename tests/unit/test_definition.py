@@ -1,0 +1,274 @@
+"""A workflow that could not run is refused where its class is made, with one message: workflow, step, mend."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import pytest
+
+from pgflow import Context, Done, Ok, Retry, Step, Unique, Wait, WaitForEvent, Workflow, route, step
+from pgflow.core.step import Parking
+from pgflow.errors import DefinitionError
+
+
+def make(name: str, *events: str, **options: Any) -> Step:
+    @step(events=events or ("done",), name=name, **options)
+    def stub(ctx: Context[Any]) -> Ok:
+        return Ok(events[0])
+
+    return stub
+
+
+A, B, C, D = make("a"), make("b"), make("c"), make("d")
+AB = make("ab", "x", "y")
+
+
+class Sized(Step):
+    events = ("done",)
+    size: int
+
+    def execute(self, ctx: Context[Any]) -> Ok:
+        return Ok("done")
+
+
+def define(initial: Any, transitions: Any, **options: Any) -> type[Workflow[Any]]:
+    options = {"unique": Unique("k"), **options}
+    namespace = {key: value for key, value in (("initial", initial), ("transitions", transitions)) if value is not ...}
+    flow: type[Workflow[Any]] = type("Flow", (Workflow,), namespace, **options)
+    return flow
+
+
+def attribute(**attributes: Any) -> Step:
+    """A sound step but for the attributes given."""
+    sound = {"events": ("done",), "execute": lambda self, ctx: Ok("done"), "__module__": __name__}
+    made: Step = type(Step)("Odd", (Step,), {**sound, **attributes})()
+    return made
+
+
+class Twice:
+    """A namespace for a second class of the same name."""
+
+    class Sized(Step):
+        events = ("done",)
+
+        def execute(self, ctx: Context[Any]) -> Ok:
+            return Ok("done")
+
+
+OPTIONS = {
+    "tags is no list": ({"tags": "x"}, r"Flow: tags is a list of strings, not 'x'"),
+    "a tag is no string": ({"tags": ["x", 1]}, r"Flow: tags is a list of strings"),
+    "metadata is no dict": ({"metadata": [("a", 1)]}, r"Flow: metadata is a dict"),
+    "metadata has a key that is no string": ({"metadata": {1: 2}}, r"Flow: metadata has the key 1, which JSON cannot"),
+    "metadata has such a key deep down": ({"metadata": {"a": [{2: 3}]}}, r"Flow: metadata\['a'\]\[0\] has the key 2"),
+    "metadata is no JSON": ({"metadata": {"n": object}}, r"Flow: metadata\['n'\] is <class 'object'>"),
+    "metadata is infinite": ({"metadata": {"n": float("inf")}}, r"Flow: metadata\.n is inf"),
+    "unique is missing": ({"unique": None}, r"Flow has no business key: add one, as in .*unique=Unique"),
+    "unique is a string": ({"unique": "orderid"}, r"Flow: unique is 'orderid': write unique=Unique"),
+    "version is zero": ({"version": 0}, r"Flow: version is a positive whole number, not 0"),
+    "version is a string": ({"version": "1"}, r"Flow: version is a positive whole number, not '1'"),
+    "version is a bool": ({"version": True}, r"Flow: version is a positive whole number"),
+    "retry is a number": ({"retry": 3}, r"Flow: retry is 3: write a policy"),
+    "queue has a space": ({"queue": "a b"}, r"Flow: queue is 'a b': use letters"),
+    "priority is too large": ({"priority": 99_999}, r"Flow: priority is a whole number from -32768 to 32767"),
+    "name has a space": ({"name": "a b"}, r"Flow is named 'a b'"),
+    "an option is misspelt": ({"verison": 2}, r"Flow: there is no option 'verison'; did you mean 'version'\?"),
+    "an option is unknown": ({"zzz": 2}, r"Flow: there is no option 'zzz'; there are name, priority, queue"),
+}
+
+
+@pytest.mark.parametrize("problem", OPTIONS)
+def test_a_wrong_option_is_refused(problem: str) -> None:
+    options, said = OPTIONS[problem]
+    with pytest.raises(DefinitionError, match=said):
+        define(A, {A: {"done": Done}}, **options)
+
+
+def plain(ctx: Context[Any]) -> Ok:
+    return Ok("done")
+
+
+RULES: dict[str, tuple[Any, Any, str]] = {
+    "no initial step": (..., {A: {"done": Done}}, r"^Flow has no initial step: add `initial = "),
+    "initial is a list": ([A, B], {A: {"done": Done}}, r"^Flow: initial is one step, not \["),
+    "initial is a string": ("a", {A: {"done": Done}}, r"^Flow: initial: 'a' is no step"),
+    "initial is Done": (Done, {A: {"done": Done}}, r"^Flow: initial is Done, so nothing would ever run"),
+    "no transitions": (A, ..., r"^Flow has no transitions: add"),
+    "transitions are empty": (A, {}, r"^Flow has no transitions"),
+    "a source is a string": (A, {"a": {"done": Done}}, r"^Flow: a source in transitions: 'a' is no step"),
+    "Done is a source": (A, {A: {"done": Done}, Done: {"done": A}}, r"^Flow: Done ends the workflow: remove"),
+    "a source stands twice": (Twice.Sized, {Twice.Sized: {"done": Done}, Twice.Sized(): {}}, r"Sized stands twice in"),
+    "a source has no events": (A, {A: Done}, r"leads to <class .*Done'>: write \{event: target\}"),
+    "an event is a number": (A, {A: {1: Done}}, r"has a transition for 1: an event is named by a string"),
+    "a target is None": (A, {A: {"done": None}}, r"^Flow: stub 'a'\.done leads to None: give a target"),
+    "a target list is empty": (A, {A: {"done": []}}, r"^Flow: stub 'a'\.done leads nowhere: give at least one"),
+    "a route has no targets": (A, {A: {"done": route(lambda ctx: B)}}, r"\.done leads nowhere"),
+    "a target stands twice": (A, {A: {"done": [B, B]}, B: {"done": Done}}, r"leads to stub 'b' twice: name it once"),
+    "a list in a list": (A, {A: {"done": [[B]]}}, r"routes and lists cannot stand inside one another"),
+    "a target is a string": (A, {A: {"done": "b"}}, r"^Flow: stub 'a'\.done: 'b' is no step: give a Step class"),
+    "a target is a function": (A, {A: {"done": plain}}, r"^Flow: .*: plain is a plain function: decorate it with @step"),
+    "a target is another class": (A, {A: {"done": Unique}}, r"is no step"),
+    "a target lacks its configuration": (A, {A: {"done": Sized}}, r"Sized needs a configuration \(size\): write Sized\(siz"),
+    "a cycle": (
+        A,
+        {A: {"done": B}, B: {"done": C}, C: {"done": B}},
+        r"^Flow: cycle in the graph: b → c → b\. A step runs once: to try again use Retry",
+    ),
+    "a loop to itself": (A, {A: {"done": A}}, r"cycle in the graph: a → a"),
+    "an unreachable step": (
+        A,
+        {A: {"done": Done}, B: {"done": C}, C: {"done": Done}},
+        r"^Flow: no path from a leads to b, c, which is unreachable: add a transition",
+    ),
+    "a path that ends elsewhere": (A, {A: {"done": B}}, r"^Flow: the path ends at stub \('b'\), which is not Done: add"),
+    "a fan-out to Done and another": (A, {A: {"done": [B, Done]}, B: {"done": Done}}, r"must converge before Done"),
+    "a fan-out that does not converge": (
+        A,
+        {A: {"done": [B, C]}, B: {"done": Done}, C: {"done": Done}},
+        r"^Flow: a\.done fans out to b, c, whose branches must converge before Done: let them lead to a common step",
+    ),
+    "two configurations share a key": (
+        A,
+        {A: {"done": Wait(minutes=1)}, Wait(minutes=1): {"timeout": Wait(minutes=2)}, Wait(minutes=2): {"timeout": Done}},
+        r"Wait\(duration=.*seconds=60\)\) and .*Wait\(duration=.*seconds=120\)\) share the key 'wait': give one of them "
+        r'another with \.named\("…"\)',
+    ),
+    "two classes share a key": (
+        Sized(size=1),
+        {Sized(size=1): {"done": Twice.Sized}, Twice.Sized: {"done": Done}},
+        r"test_definition\.Sized\(size=1\) and \S+test_definition\.Twice\.Sized\(\) share the key 'sized'",
+    ),
+    "the key of Done is taken": (make("done"), {make("done"): {"done": Done}}, r"has the key 'done', which is that of"),
+    "an undeclared event": (
+        A,
+        {A: {"done": Done, "other": Done}},
+        r"^Flow: stub 'a' does not declare the event 'other': remove its transition, or add it to .* \('done'\)",
+    ),
+    "an event without a transition": (
+        AB,
+        {AB: {"x": Done}},
+        r"^Flow: stub 'ab' declares the event 'y', which leads nowhere: add \{'y': target\} to its transitions",
+    ),
+    "a timeout without a transition": (
+        WaitForEvent(timeout=timedelta(1)),
+        {WaitForEvent(timeout=timedelta(1)): {"received": Done}},
+        r"WaitForEvent declares the event 'timeout', which leads nowhere",
+    ),
+    "a transition without a timeout": (
+        WaitForEvent(),
+        {WaitForEvent(): {"received": Done, "timeout": Done}},
+        r"WaitForEvent does not declare the event 'timeout'",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", RULES)
+def test_a_definition_that_could_not_run_is_refused(problem: str) -> None:
+    initial, transitions, said = RULES[problem]
+    with pytest.raises(DefinitionError, match=said):
+        define(initial, transitions)
+
+
+class Naive(Step):
+    """A step whose configuration JSON does not keep."""
+
+    events = ("done",)
+    size: float
+
+    def execute(self, ctx: Context[Any]) -> Ok:
+        return Ok("done")
+
+
+def two_arguments(self: Step, instance: Any, ctx: Any) -> Ok:
+    return Ok("done")
+
+
+def generator(self: Step, ctx: Any) -> Any:
+    yield Ok("done")
+
+
+ODD: dict[str, tuple[Step, str]] = {
+    "no events": (attribute(events=()), r"^Flow: Odd declares no events: add events = "),
+    "events are one string": (attribute(events="done"), r"^Flow: Odd has events = 'done': write a tuple"),
+    "an event is a number": (attribute(events=(1,)), r"^Flow: Odd declares the event 1: the name of an event is a string"),
+    "an event has a space": (attribute(events=("a b",)), r"^Flow: Odd declares the event 'a b'"),
+    "an event stands twice": (attribute(events=("done", "done")), r"^Flow: Odd declares an event twice"),
+    "no execute": (attribute(execute=Step.execute), r"^Flow: Odd has no execute method: add `def execute\(self, ctx\)`"),
+    "execute is a generator": (attribute(execute=generator), r"^Flow: Odd: execute is a generator"),
+    "execute takes more": (attribute(execute=two_arguments), r"^Flow: Odd: execute gets the context and no more"),
+    "retry is a number": (attribute(retry=3), r"^Flow: Odd has retry = 3: write a policy"),
+    "queue has a space": (attribute(queue="a b"), r"^Flow: Odd has queue = 'a b'"),
+    "transactional is a string": (attribute(transactional="yes"), r"^Flow: Odd has transactional = 'yes'"),
+    "the key has a hyphen": (attribute(step_key="a-b"), r"^Flow: Odd 'a-b' has the key 'a-b': set step_key"),
+    "the configuration is no JSON": (Naive(size=float("nan")), r"^Flow: Naive: the configuration\.size is nan"),
+    "a signal becomes no event": (
+        attribute(parking=lambda self: Parking({"go": "gone"})),
+        r"^Flow: Odd: the signal 'go' becomes 'gone', which is none of its events",
+    ),
+    "a timeout becomes no event": (
+        attribute(parking=lambda self: Parking({}, timedelta(1), "late")),
+        r"^Flow: Odd: its timeout becomes 'late', which is none of its events",
+    ),
+    "a delay without an event": (
+        attribute(parking=lambda self: Parking({}, timedelta(1))),
+        r"^Flow: Odd: a timeout needs both a delay",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", ODD)
+def test_a_step_that_could_not_run_is_refused(problem: str) -> None:
+    odd, said = ODD[problem]
+    with pytest.raises(DefinitionError, match=said):
+        define(odd, {odd: {"done": Done}})
+
+
+def test_the_first_rule_that_is_broken_is_the_one_that_is_told() -> None:
+    with pytest.raises(DefinitionError, match="tags"):
+        define(..., ..., tags="x", unique=None)
+    with pytest.raises(DefinitionError, match="no initial step"):
+        define(..., {A: {"zzz": A}})
+    with pytest.raises(DefinitionError, match="cycle"):
+        define(A, {A: {"zzz": A}})
+
+
+def test_linear_branching_parallel_and_dynamic_workflows_are_accepted() -> None:
+    assert define(A, {A: {"done": Done}}).graph.nodes["a"].only == "done"
+    define(AB, {AB: {"x": B, "y": C}, B: {"done": D}, C: {"done": D}, D: {"done": Done}})
+    define(A, {A: {"done": [B, C]}, B: {"done": D}, C: {"done": D}, D: {"done": Done}})
+    define(A, {A: {"done": route(lambda ctx: B, B, C)}, B: {"done": Done}, C: {"done": Done}})
+
+
+def test_a_fan_out_may_lose_a_branch_on_the_way() -> None:
+    define(A, {A: {"done": [B, AB]}, B: {"done": D}, AB: {"x": D, "y": C}, C: {"done": Done}, D: {"done": Done}})
+
+
+def test_the_same_step_may_stand_twice_under_two_keys() -> None:
+    first, second = Wait(minutes=1).named("first"), Wait(minutes=1).named("second")
+    flow = define(first, {first: {"timeout": second}, second: {"timeout": Done}})
+    assert list(flow.graph.nodes) == ["first", "second", "done"]
+
+
+def test_events_may_be_members_of_a_string_enum() -> None:
+    class Outcome(StrEnum):
+        GOOD = "good"
+
+    graded = attribute(events=(Outcome.GOOD,))
+    flow = define(graded, {graded: {Outcome.GOOD: Done}})
+    assert flow.graph.targets("odd", "good") == ("done",)
+    assert [type(event) for event in flow.graph.nodes["odd"].choices] == [str]
+
+
+def test_the_defaults_of_a_workflow_reach_its_steps() -> None:
+    quick = make("quick", "done", queue="fast", retry=Retry(max_attempts=9))
+    flow = define(A, {A: {"done": quick}, quick: {"done": Done}}, queue="slow", retry=Retry(max_attempts=2))
+    nodes = flow.graph.nodes
+    assert [(nodes[key].queue, nodes[key].retry.max_attempts) for key in ("a", "quick")] == [("slow", 2), ("fast", 9)]
+
+
+def test_a_long_chain_is_no_trouble() -> None:
+    chain = [make(f"s{number}") for number in range(3000)]
+    flow = define(chain[0], {each: {"done": after} for each, after in zip(chain, [*chain[1:], Done], strict=True)})
+    assert len(flow.graph.nodes) == 3001

@@ -1,0 +1,162 @@
+"""Only what PostgreSQL can store and Python can read passes the door, and a refusal says where the trouble is."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
+from pgflow.errors import InvalidPayload
+
+
+class Color(Enum):
+    RED = "red"
+
+
+class Size(IntEnum):
+    BIG = 3
+
+
+class Word(StrEnum):
+    YES = "yes"
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+@dataclass
+class Box:
+    width: int
+
+
+class Order(BaseModel):
+    at: date
+    price: Decimal = Decimal("1.50")
+    ratio: float = 1.0
+
+
+def text_of(value: Any) -> str:
+    return encode(value, what="input", limit=INPUT_LIMIT)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), inner),
+    max_leaves=20,
+)
+
+
+@given(PLAIN)
+def test_plain_values_come_back_as_they_were(value: Any) -> None:
+    assert decode(text_of(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC), "2030-01-02T03:04:05Z"),
+        (date(2030, 1, 2), "2030-01-02"),
+        (timedelta(minutes=5), "PT5M"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Decimal("1.50"), "1.50"),
+        (Color.RED, "red"),
+        (Size.BIG, 3),
+        (Word.YES, "yes"),
+        ((1, 2), [1, 2]),
+        (Point(1, 2), [1, 2]),
+        ({3, 1, 2}, [1, 2, 3]),
+        (frozenset({"b", "a"}), ["a", "b"]),
+        (b"caf\xc3\xa9", "café"),
+        (Box(3), {"width": 3}),
+        (Order(at=date(2030, 1, 2)), {"at": "2030-01-02", "price": "1.50", "ratio": 1.0}),
+        ({"order": Order(at=date(2030, 1, 2)), Color.RED: 1}, {"order": {"at": "2030-01-02", "price": "1.50", "ratio": 1.0}, "red": 1}),
+        ({1: "a", None: "b", True: "c"}, {"1": "c", "null": "b"}),
+        ({1: "a", "b": 2}, {"1": "a", "b": 2}),
+        ({date(2030, 1, 2): 1}, {"2030-01-02": 1}),
+        ("a \\u0000 that is only text", "a \\u0000 that is only text"),
+    ],
+)  # fmt: skip
+def test_common_types_become_json(value: Any, stored: Any) -> None:
+    assert decode(text_of(value)) == stored
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"items": [{}, {"name": "a\0b"}]}, r"^input\.items\[1\]\.name holds a NUL character"),
+        ({"a\0": 1}, r"^a key of input holds a NUL character"),
+        ({"odd key": "\ud800"}, r"^input\['odd key'\] holds a lone surrogate"),
+        ([1, math.nan], r"^input\[1\] is nan, which JSON cannot hold"),
+        ({"a": -math.inf}, r"^input\.a is -inf"),
+        ({"order": Order(at=date(2030, 1, 2), ratio=math.inf)}, r"^input\.order\.ratio is inf"),
+        (Order(at=date(2030, 1, 2), ratio=math.nan), r"^input\.ratio is nan"),
+        ({"a": 10**4301}, r"^input\.a is an integer of more than 4300 digits"),
+        ({"deep": nested(DEPTH_LIMIT)}, r"is more than 64 levels deep"),
+        (nested(5000), r"is more than 64 levels deep"),
+        (CYCLE, r"is more than 64 levels deep: flatten it, or look for a cycle"),
+        ({"a": [object()]}, r"^input\.a\[0\] cannot be stored as JSON: object is no data"),
+        ({"a": test_common_types_become_json}, r"^input\.a cannot be stored as JSON: function is no data"),
+        ({"a": b"\xff"}, r"^input\.a is bytes that are no UTF-8 text"),
+        ({1: "a", "1": "b"}, r"^input has the keys 1 and '1', which are one and the same in JSON"),
+        ({None: 1, "null": 2}, r"^input has the keys None and 'null'"),
+        ({"x": {True: 1, "true": 2}}, r"^input\.x has the keys True and 'true'"),
+        ({(1, 2): 1}, r"^input has the key \(1, 2\), which cannot be a key in JSON"),
+        ({math.nan: 1}, r"^a key of input is nan"),
+    ],
+    ids=range(19),
+)  # fmt: skip
+def test_a_refusal_names_the_place_and_the_reason(value: Any, said: str) -> None:
+    with pytest.raises(InvalidPayload, match=said):
+        text_of(value)
+
+
+def test_depth_is_counted_in_containers_not_in_brackets() -> None:
+    assert decode(text_of(nested(DEPTH_LIMIT))) == nested(DEPTH_LIMIT)
+    wide = [{"a": [number]} for number in range(1000)]
+    assert decode(text_of(wide)) == wide
+    assert decode(text_of("[" * 1000)) == "[" * 1000
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "😀"])
+def test_the_limit_counts_bytes(letter: str) -> None:
+    size = len(text_of(letter * 20).encode())
+    assert encode(letter * 20, what="input", limit=size) == f'"{letter * 20}"'
+    with pytest.raises(InvalidPayload, match=rf"input is {size} bytes of JSON, more than the {size - 1} allowed: keep"):
+        encode(letter * 20, what="input", limit=size - 1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "NaN", "[Infinity]", "[-Infinity]", "9" * 4301, "[" * 5000, "[" * 65 + "]" * 65, "{'a': 1}"])
+def test_bad_text_is_refused(text: str) -> None:
+    with pytest.raises(InvalidPayload, match="stored JSON"):
+        decode(text)
+
+
+def test_text_is_compact_and_keeps_letters() -> None:
+    assert text_of({"b": [1, 2], "a": "é"}) == '{"a":"é","b":[1,2]}'
+    assert json.loads(text_of({"a": 1})) == {"a": 1}
