@@ -40,6 +40,7 @@ def entry_record(entry: Entry) -> dict[str, Any]:
         "worker": None if entry.worker is None else str(entry.worker),
         "output": entry.output,
         "metadata": entry.metadata,
+        "errors": entry.errors,
     }
 
 

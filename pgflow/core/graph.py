@@ -99,7 +99,10 @@ class Graph:
             key: tuple(dict.fromkeys(target for choice in choices.get(key, {}).values() for target in choice.targets))
             for key in by_key
         }
-        leads = {key: tuple(source for source in by_key if key in follows[source]) for key in by_key}
+        leads: dict[str, list[str]] = {key: [] for key in by_key}
+        for source, targets in follows.items():
+            for target in targets:
+                leads[target].append(source)
         nodes = {}
         for key in _topological(name, follows, leads):
             step, after = by_key[key], follows[key]
@@ -107,7 +110,7 @@ class Graph:
                 key=key,
                 step=step,
                 choices=dict(choices.get(key, {})),
-                predecessors=leads[key],
+                predecessors=tuple(leads[key]),
                 successors=after,
                 config=step.config(),
                 queue=step.queue or queue,
@@ -204,7 +207,7 @@ def _node_spec(node: Node) -> dict[str, Any]:
     }
 
 
-def _topological(name: str, follows: Mapping[str, tuple[str, ...]], leads: Mapping[str, tuple[str, ...]]) -> list[str]:
+def _topological(name: str, follows: Mapping[str, tuple[str, ...]], leads: Mapping[str, list[str]]) -> list[str]:
     waits = {key: len(sources) for key, sources in leads.items()}
     order = [key for key, count in waits.items() if not count]
     for key in order:  # grows while it is read

@@ -16,8 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PATIENCE = 60.0  # seconds
 
 FENCED = re.compile(r"^```(?P<language>\w+)(?: (?P<label>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-# A duration's unit depends on its length; and how long it took, or which worker it was, is another thing each time.
-NUMBER = re.compile(r"\d[\d.,:TZ-]*(?:ms|s|m|h)?(?: \d+s)?")
+NUMBER = re.compile(r"\d+(?:[.,:-]\d+)*Z?(?:ms|s|m|h)?(?: \d+s)?")  # a duration's unit depends on its length
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def database(migrated: str) -> Iterator[Connection]:
         app.close()
         yield conn
         for table in ("instances", "step_results", "jobs", "signals", "workers"):
-            conn.execute(f"delete from pgflow.{table}")  # type: ignore[arg-type]  # noqa: S608 -- the names stand one line above
+            conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def settling(driver: Driver) -> list[Move]:
 
 
 def call(query: str, *params: object) -> Move:
-    return lambda conn: conn.execute(query, params)  # type: ignore[arg-type]
+    return lambda conn: conn.execute(query, params)
 
 
 def start(driver: Driver, workflow: type[Workflow[Any]], value: str) -> None:
@@ -281,5 +281,5 @@ def check(conn: Connection) -> list[str]:
     }
     faults = [f"{what}: {rows}" for what, query in queries.items() if (rows := conn.execute(query).fetchall())]
     for table in ("instances", "step_results", "jobs", "signals", "workers"):
-        conn.execute(f"delete from pgflow.{table}")  # type: ignore[arg-type]  # noqa: S608 -- the names stand one line above
+        conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
     return faults

@@ -27,10 +27,13 @@ FILL = """
     select g, 'a', 'ok', 1, now() from generate_series(1, %(rows)s) g;
     insert into pgflow.jobs (run, step, queue, priority, state, run_at, worker)
     select
-        g, 'b', 'q' || g %% 10, g %% 3, s.state, now() - interval '1 hour' + g * case when s.state = 'ready' then 1 else 100 end * interval '1 ms',
+        g, 'b', 'q' || g %% 10, g %% 3, s.state,
+        now() - interval '1 hour' + g * case when s.state = 'ready' then 1 else 100 end * interval '1 ms',
         case when s.state = 'running' then 1 + g %% 50 end
     from generate_series(1, %(rows)s) g
-    cross join lateral (select case g %% 100 when 0 then 'running' when 1 then 'parked' when 2 then 'scheduled' else 'ready' end as state) s;
+    cross join lateral (
+        select case g %% 100 when 0 then 'running' when 1 then 'parked' when 2 then 'scheduled' else 'ready' end state
+    ) s;
     insert into pgflow.signals (run, name) select g, 's' from generate_series(1, %(rows)s) g where g %% 10 = 0;
 """
 
@@ -42,7 +45,7 @@ def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
     with connect(dsn, "migrate") as conn:
         up(conn)
         for statement in FILL.replace("%(rows)s", str(ROWS)).replace("%%", "%").split(";")[:-1]:
-            conn.execute(statement)  # type: ignore[arg-type]
+            conn.execute(statement)
         conn.execute("vacuum analyze")
     with connect(dsn, "worker") as conn:
         yield conn
@@ -51,8 +54,8 @@ def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
 def verdicts(number: int) -> list[Verdict]:
     return [
         Verdict(
-            id=100 * n, run=100 * n, attempt=0, step="b", kind="execute", op="move", guarded=n % 2 == 0, event="ok", next_step="c",
-            next_queue="q0", next_priority=0, next_max=5, next_solo=True, keep=True,
+            id=100 * n, run=100 * n, attempt=0, step="b", kind="execute", op="move", guarded=n % 2 == 0, event="ok",
+            next_step="c", next_queue="q0", next_priority=0, next_max=5, next_solo=True, keep=True,
         )
         for n in range(1, number + 1)
     ]  # fmt: skip
@@ -65,7 +68,7 @@ STATEMENTS: dict[str, Statement[Any]] = {
     "stage": job.stage("pgflow", 1000),
     "rescue": job.rescue("pgflow", 1000),
     "reconcile": job.reconcile("pgflow", 1, range(100)),
-    "lost": job.lost("pgflow", 1, {n: 1 for n in range(100)}),
+    "lost": job.lost("pgflow", 1, dict.fromkeys(range(100), 1)),
     "beat": worker.beat("pgflow", 1, timedelta(seconds=30)),
 }
 
@@ -76,7 +79,7 @@ def test_a_hot_statement_scans_no_large_table(name: str, full: Connection) -> No
     if statement.prepare is False:
         full.execute("set plan_cache_mode = force_custom_plan")
     with full.transaction(force_rollback=True):
-        row = full.execute(f"explain (format json) {statement.query}", statement.params).fetchone()  # type: ignore[arg-type]
+        row = full.execute(f"explain (format json) {statement.query}", statement.params).fetchone()
     full.execute("reset plan_cache_mode")
 
     assert row is not None
@@ -99,7 +102,7 @@ def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
     statement = job.claim("pgflow", 1, {"q1": 100})
     with full.transaction(force_rollback=True):
         query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
-        row = full.execute(query, statement.params).fetchone()  # type: ignore[arg-type]
+        row = full.execute(query, statement.params).fetchone()
     assert row is not None
     ready = [node for node in walk(row[0][0]["Plan"]) if node.get("Index Name") == "jobs_ready"]
     assert [node["Actual Rows"] for node in ready] == [100]

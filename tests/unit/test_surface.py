@@ -1,0 +1,85 @@
+"""What users import, what errors tell, and what settings mean."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import pgflow
+from pgflow import config, errors
+from pgflow.errors import BadQueue, PgflowError
+
+KINDS = [
+    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PgflowError)
+]  # fmt: skip
+
+
+def test_all_that_is_exported_exists_and_is_in_order() -> None:
+    assert pgflow.__all__ == sorted(pgflow.__all__)
+    assert {name for name in pgflow.__all__ if getattr(pgflow, name, None) is None} == set()
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        getattr(pgflow, "Nothing")  # noqa: B009 -- a plain access would be a type error
+
+
+def test_defining_workflows_loads_no_database_driver() -> None:
+    code = "import sys, pgflow; print(sorted(sys.modules.keys() & {'psycopg', 'pgflow.store', 'click'}))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_each_error_has_a_code_of_its_own_and_an_exit_code() -> None:
+    codes = [kind.code for kind in KINDS]
+    assert len(set(codes)) == len(codes)
+    assert {kind.exit_code for kind in KINDS} == set(range(1, 8))
+    assert all(kind.__doc__ for kind in KINDS)
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    drawn: list[tuple[str, str]] = []
+    above = ["PgflowError"]
+    for line in (errors.__doc__ or "").splitlines():
+        name = line.lstrip(" │├└─").partition(" ")[0]
+        if "──" in line:
+            depth = (line.index("──") - 5) // 4 + 1
+            above[depth:] = [name]
+            drawn.append((name, above[depth - 1]))
+    assert sorted(drawn) == sorted((kind.__name__, kind.__bases__[0].__name__) for kind in KINDS if kind is not PgflowError)
+    assert sorted(errors.__all__) == sorted(kind.__name__ for kind in KINDS)
+
+
+def test_a_hint_is_kept_beside_the_message_and_shown_below_it() -> None:
+    error = errors.Unreachable("no answer", hint="Start the server.")
+    assert (str(error), error.hint, error.__notes__) == ("no answer", "Start the server.", ["Start the server."])
+    assert errors.Unreachable("no answer").hint is None
+
+
+def test_errors_are_also_what_python_calls_them() -> None:
+    assert issubclass(errors.InvalidInput, ValueError)
+    assert issubclass(errors.UnknownStep, LookupError)
+
+
+def test_queues_are_read_from_text() -> None:
+    assert config.parse_queues(["default=10", " mail=2 ", "slow"]) == {"default": 10, "mail": 2, "slow": 10}
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["=3"], ["a b=3"], ["a=0"], ["a=-1"], ["a=x"], ["a="], ["a=²"], ["a=1", "a=2"]])
+def test_a_queue_that_cannot_be_is_refused(texts: list[str]) -> None:
+    with pytest.raises(BadQueue) as caught:
+        config.parse_queues(texts)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "dsn"),
+    [
+        ("x", {"PGFLOW_DSN": "y", "DATABASE_URL": "z"}, "x"),
+        (None, {"PGFLOW_DSN": "y", "DATABASE_URL": "z"}, "y"),
+        ("", {"PGFLOW_DSN": "", "DATABASE_URL": "z"}, "z"),
+        (None, {}, ""),
+    ],
+)
+def test_the_first_connection_string_that_is_given_counts(given: Any, environment: dict[str, str], dsn: str) -> None:
+    assert config.resolve_dsn(given, environment) == dsn
