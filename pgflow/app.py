@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pgflow.client import Client, cancelling, resuming, retrying, starting
+from pgflow.config import resolve_dsn
 from pgflow.core.instance import Instance, Started
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
@@ -46,7 +48,7 @@ class Pgflow:
                 hint = "Give one of them another name: class …(Workflow, name=…)."
                 raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
             workflow.bind(self)
-        self._client = Client(dsn, schema)
+        self._client = Client(resolve_dsn(dsn, os.environ), schema)
         self._is_registered = False
 
     @property

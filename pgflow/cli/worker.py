@@ -12,6 +12,8 @@ import click
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options
 from pgflow.config import parse_queues
+from pgflow.store import migrate
+from pgflow.store.connect import connect
 from pgflow.worker import Worker
 
 __all__ = ["command"]
@@ -98,6 +100,8 @@ def command(
     limits = parse_queues(queues)
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     found = locate(app, dsn, schema)
+    with connect(found.dsn) as conn:
+        migrate.check(conn, found.schema)
     found.register()
     worker = found.worker(
         limits,

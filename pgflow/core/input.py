@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.payload import INPUT_LIMIT, decode, encode, refuse_lost_numbers
 from pgflow.core.step import first_problem
 from pgflow.errors import DefinitionError, InvalidInput
 
@@ -49,7 +49,10 @@ class Input:
             raise self._refusal("the input", error) from None
         except (PydanticSerializationError, ValueError) as error:
             raise InvalidInput(f"{self.workflow}: the input cannot be stored as JSON: {error}") from error
-        return encode(plain, what="input", limit=INPUT_LIMIT)
+        text = encode(plain, what="input", limit=INPUT_LIMIT)
+        if "null" in text:
+            refuse_lost_numbers(valid, "input")
+        return text
 
     def read(self, text: str) -> Any:
         """Return a stored input in the declared type. Raises `InvalidInput`, `InvalidPayload`."""

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from pgflow.core.names import event_name
 from pgflow.errors import InvalidPayload
 
-__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode"]
+__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode", "refuse_lost_numbers"]
 
 INPUT_LIMIT = 65_536  # bytes of JSON text
 OUTPUT_LIMIT = 1_048_576
@@ -38,15 +39,16 @@ def encode(value: Any, *, what: str, limit: int) -> str:
         # InvalidPayload: input.items[0].name holds a NUL character, which PostgreSQL cannot store
     """
     try:
-        if isinstance(value, BaseModel):
-            value = value.model_dump(mode="json", by_alias=True)
-        text = _dumps(value)
+        plain = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+        text = _dumps(plain)
         # Cheap signs that a closer look is needed; a false alarm costs only the look.
         is_plain = "\\u0000" not in text and not _may_be_deep(text)
         size = len(text) if text.isascii() else len(text.encode())
     except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
         is_plain = False
         text, size = "", 0
+    if is_plain and plain is not value and "null" in text:
+        refuse_lost_numbers(value, what)
     if not is_plain:
         text = _dumps(_plain(value, what, 0))
         size = len(text.encode())
@@ -70,6 +72,31 @@ def decode(text: str) -> Any:
     if _may_be_deep(text) and _is_deep(value):
         raise InvalidPayload(f"stored JSON is more than {DEPTH_LIMIT} levels deep")
     return value
+
+
+def refuse_lost_numbers(value: Any, where: str) -> None:
+    """Raise `InvalidPayload` for a NaN or an infinity in `value`, which pydantic may have written as null."""
+    match value:
+        case float() if not math.isfinite(value):
+            raise _not_finite(value, where)
+        case BaseModel():
+            refuse_lost_numbers({**value.__dict__, **(value.__pydantic_extra__ or {})}, where)
+        case Mapping():
+            for key, item in value.items():
+                refuse_lost_numbers(item, _inside(where, str(key)))
+        case list() | tuple():
+            for index, item in enumerate(value):
+                refuse_lost_numbers(item, f"{where}[{index}]")
+        case _ if is_dataclass(value):
+            refuse_lost_numbers({field.name: getattr(value, field.name) for field in fields(value)}, where)
+
+
+def _not_finite(value: float, where: str) -> InvalidPayload:
+    return InvalidPayload(f"{where} is {value}, which JSON cannot hold: use None or a string")
+
+
+def _inside(where: str, key: str) -> str:
+    return f"{where}.{key}" if key.isidentifier() else f"{where}[{key!r}]"
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -110,7 +137,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
             return _plain_integer(value, where)
         case float():
             if not math.isfinite(value):
-                raise InvalidPayload(f"{where} is {value}, which JSON cannot hold: use None or a string")
+                raise _not_finite(value, where)
             return value
         case Mapping():
             return dict(_plain_items(value, where, depth))
@@ -147,7 +174,7 @@ def _plain_items(value: Mapping[Any, Any], where: str, depth: int) -> Iterator[t
         if name in seen:
             raise InvalidPayload(f"{where} has the keys {seen[name]!r} and {key!r}, which are one and the same in JSON")
         seen[name] = key
-        yield name, _plain(item, f"{where}.{name}" if name.isidentifier() else f"{where}[{name!r}]", depth + 1)
+        yield name, _plain(item, _inside(where, name), depth + 1)
 
 
 def _plain_key(key: Any, where: str) -> str:
@@ -165,6 +192,7 @@ def _plain_key(key: Any, where: str) -> str:
 
 
 def _converted(value: Any, where: str) -> Any:
+    refuse_lost_numbers(value, where)
     try:
         if isinstance(value, BaseModel):
             return value.model_dump(mode="json", by_alias=True)

@@ -109,6 +109,7 @@ class Claimer:
                 statements["forget"] = worker.forget(schema, FORGOTTEN)
             if not self._unknown:
                 statements["reconcile"] = job.reconcile(schema, me, tokens)
+            self.must_check |= bool(tokens)  # a cancel is heard of at once, but only by those who listen
         decisions = self._unknown = self._unknown or settler.take()
         if decisions or settler.has_outcomes:
             settle = settler.statement(decisions)

@@ -60,11 +60,8 @@ class Runner:
     def context(self, token: Token, conn: Any = None, steps: Mapping[str, Any] | None = None) -> Context[Any]:
         """What the step sees: the validated input, and the outputs of the steps before it."""
         run = token.run
-        if not run.is_validated:
-            run.initial = run.workflow.read_input(run.input)
-            run.is_validated = True
         return Context(
-            initial=run.initial,
+            initial=run.workflow.read_input(run.input),  # anew: a step may write to a model of its own
             steps=run.outputs.copy() if steps is None else steps,  # a sibling may complete meanwhile
             id=run.id,
             value=extract_value(run.id),
@@ -96,7 +93,7 @@ class Runner:
                 parking = step.parking()
                 return Waits(token, parking.awaits, parking.delay, parking.timeout_event, seconds)
             case Error(reason, retry):
-                return Erred(token, str(reason)[:TRACE_LIMIT], "Error", retry, seconds)
+                return Erred(token, storable(str(reason))[:TRACE_LIMIT], "Error", retry, seconds)
             case Snooze(delay):
                 return Snoozed(token, delay)
         return Erred(

@@ -53,8 +53,6 @@ class Run:
     outputs: dict[str, Any]
     unapplied: dict[str, StoredResult]
     signals: list[Signal]
-    initial: Any = None
-    is_validated: bool = False
     tokens: int = 0
 
     @property

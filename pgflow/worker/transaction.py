@@ -26,7 +26,7 @@ __all__ = ["Transactions"]
 T = TypeVar("T")
 
 TRIES = 20  # to settle while somebody holds the instance; the step's transaction stays open meanwhile
-POOL_SIZE = 10  # transactional steps of one kind, sync or async, that run at once; others wait for a connection
+POOL_SIZE = 10  # transactional steps that run at once, sync and async ones together; others wait for a place
 
 
 class Transaction(Protocol):
@@ -54,13 +54,14 @@ class Transactions:
         self._runner = runner
         self._settler = settler
         self._threads = threads
+        self._places = asyncio.Semaphore(POOL_SIZE)  # waited for here: in the pool it would take a thread, and time out
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._async_pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
 
     async def run(self, token: Token) -> tuple[Decision, list[Settled]] | Outcome:
         """Run a step; returns what was settled and committed with it, or else the outcome that is left to settle."""
         try:
-            async with self._open(token) as transaction:
+            async with self._places, self._open(token) as transaction:
                 outcome = await self._runner.run(token, transaction.conn)
                 if not isinstance(outcome, Finished | Waits):
                     return outcome
@@ -114,24 +115,30 @@ class Transactions:
         if self._pool is None:
             info = conninfo(self._dsn, role="step")
             self._pool = ConnectionPool(info, min_size=0, max_size=POOL_SIZE, kwargs={"autocommit": True}, open=True)
-        loop = asyncio.get_running_loop()
-        sync_conn = await loop.run_in_executor(None, self._pool.getconn)
+        pool, loop = self._pool, asyncio.get_running_loop()
+        # Not the loop's own executor: it has few threads, and whoever holds a connection needs one to get rid of it.
+        connecting = loop.run_in_executor(self._threads, pool.getconn)
+        try:
+            sync_conn = await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(lambda done: None if done.exception() else pool.putconn(done.result()))
+            raise
         try:
             scope = sync_conn.transaction()
-            await loop.run_in_executor(None, scope.__enter__)
-            sync_transaction = _Sync(sync_conn)
+            await loop.run_in_executor(self._threads, scope.__enter__)
+            sync_transaction = _Sync(sync_conn, self._threads)
             try:
                 yield sync_transaction
             except asyncio.CancelledError:
                 sync_conn.close()  # the step may still run in its thread: it must not write outside the transaction
                 raise
             except BaseException as error:
-                await loop.run_in_executor(None, scope.__exit__, type(error), error, error.__traceback__)
+                await loop.run_in_executor(self._threads, scope.__exit__, type(error), error, error.__traceback__)
                 raise
             undo = None if sync_transaction.is_committed else psycopg.Rollback()
-            await loop.run_in_executor(None, scope.__exit__, type(undo) if undo else None, undo, None)
+            await loop.run_in_executor(self._threads, scope.__exit__, type(undo) if undo else None, undo, None)
         finally:
-            self._pool.putconn(sync_conn)
+            pool.putconn(sync_conn)
 
 
 class _Async:
@@ -147,12 +154,13 @@ class _Async:
 
 
 class _Sync:
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], threads: ThreadPoolExecutor) -> None:
         self.conn = conn
+        self._threads = threads
         self.is_committed = False
 
     async def run(self, statement: Statement[T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(None, run, self.conn, statement)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run, self.conn, statement)
 
     async def commit(self) -> None:
         self.is_committed = True

@@ -14,6 +14,7 @@ declare
     bad text;
     own_tags text[];
     due timestamptz := coalesce(start_many.at, pgflow.now()) + coalesce(start_many.delay, interval '0');
+    begun record;
 begin
     select d.version, d.graph into definition
     from pgflow.definitions d
@@ -43,7 +44,7 @@ begin
     own_tags := array(select jsonb_array_elements_text(coalesce(definition.graph -> 'tags', '[]')));
     first := definition.graph #> array['steps', definition.graph ->> 'initial'];
 
-    return query
+    for begun in
     with asked as materialized (
         select
             a.ord, a.input,
@@ -82,13 +83,19 @@ begin
         from won w
         order by w.ord  -- first in, first out
     )
-    select
-        k.ord,
-        coalesce(w.run, (select max(i.run) from pgflow.instances i
-            where i.unique_key = k.unique_key and i.status in ('pending', 'running', 'waiting'))),
-        k.id, w.run is not null
+    select k.ord, k.id, k.unique_key, w.run
     from keyed k left join won w on w.ord = k.ord
-    order by k.ord;
+    order by k.ord
+    loop
+        ord := begun.ord;
+        run := begun.run;
+        id := begun.id;
+        created := begun.run is not null;
+        if not created then  -- asked anew: who was there first may have come from this batch, or after its statement began
+            run := (select max(i.run) from pgflow.instances i where i.id = begun.id and i.unique_key = begun.unique_key);
+        end if;
+        return next;
+    end loop;
 
     if notify then
         perform pg_notify(pgflow.channel(), first ->> 'queue');

@@ -1,4 +1,4 @@
-"""Read README.md as its reader does: blocks of code in order, each with its place, and what follows of it in plain text."""
+"""Read README.md as its reader does: its blocks of code in order, its tables, and a desk to try them out at."""
 
 import os
 import re

@@ -41,8 +41,8 @@ def configuration() -> None:
 
 
 def context(ctx: Context[Order]) -> None:
-    ctx.initial.name  # type: ignore[attr-defined]
-    ctx.output(charge).amount  # type: ignore[attr-defined]
+    print(ctx.initial.name)  # type: ignore[attr-defined]
+    print(ctx.output(charge).amount)  # type: ignore[attr-defined]
     ctx.output("charge")  # type: ignore[call-overload]
     ctx.steps["charge"] = {}  # type: ignore[index]
     ctx.attempt = 3  # type: ignore[misc]
@@ -118,4 +118,4 @@ def calls() -> None:
 
 async def async_calls() -> None:
     await OrderFlow.start("abc123")  # type: ignore[misc]
-    OrderFlow.astart("abc123").run  # type: ignore[attr-defined]
+    print(OrderFlow.astart("abc123").run)  # type: ignore[attr-defined]

@@ -43,7 +43,8 @@ def define(initial: Any, transitions: Any, **options: Any) -> type[Workflow[Any]
 def attribute(**attributes: Any) -> Step:
     """A sound step but for the attributes given."""
     sound = {"events": ("done",), "execute": lambda self, ctx: Ok("done"), "__module__": __name__}
-    made: Step = type(Step)("Odd", (Step,), {**sound, **attributes})()
+    metaclass: Any = type(Step)
+    made: Step = metaclass("Odd", (Step,), {**sound, **attributes})()
     return made
 
 
@@ -57,7 +58,7 @@ class Twice:
             return Ok("done")
 
 
-OPTIONS = {
+OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "tags is no list": ({"tags": "x"}, r"Flow: tags is a list of strings, not 'x'"),
     "a tag is no string": ({"tags": ["x", 1]}, r"Flow: tags is a list of strings"),
     "metadata is no dict": ({"metadata": [("a", 1)]}, r"Flow: metadata is a dict"),
@@ -108,9 +109,17 @@ RULES: dict[str, tuple[Any, Any, str]] = {
     "a target stands twice": (A, {A: {"done": [B, B]}, B: {"done": Done}}, r"leads to stub 'b' twice: name it once"),
     "a list in a list": (A, {A: {"done": [[B]]}}, r"routes and lists cannot stand inside one another"),
     "a target is a string": (A, {A: {"done": "b"}}, r"^Flow: stub 'a'\.done: 'b' is no step: give a Step class"),
-    "a target is a function": (A, {A: {"done": plain}}, r"^Flow: .*: plain is a plain function: decorate it with @step"),
+    "a target is a function": (
+        A,
+        {A: {"done": plain}},
+        r"^Flow: .*: plain is a plain function: decorate it with @step",
+    ),
     "a target is another class": (A, {A: {"done": Unique}}, r"is no step"),
-    "a target lacks its configuration": (A, {A: {"done": Sized}}, r"Sized needs a configuration \(size\): write Sized\(siz"),
+    "a target lacks its configuration": (
+        A,
+        {A: {"done": Sized}},
+        r"Sized needs a configuration \(size\): write Sized\(siz",
+    ),
     "a cycle": (
         A,
         {A: {"done": B}, B: {"done": C}, C: {"done": B}},
@@ -122,7 +131,11 @@ RULES: dict[str, tuple[Any, Any, str]] = {
         {A: {"done": Done}, B: {"done": C}, C: {"done": Done}},
         r"^Flow: no path from a leads to b, c, which is unreachable: add a transition",
     ),
-    "a path that ends elsewhere": (A, {A: {"done": B}}, r"^Flow: the path ends at stub \('b'\), which is not Done: add"),
+    "a path that ends elsewhere": (
+        A,
+        {A: {"done": B}},
+        r"^Flow: the path ends at stub \('b'\), which is not Done: add",
+    ),
     "a fan-out to Done and another": (A, {A: {"done": [B, Done]}, B: {"done": Done}}, r"must converge before Done"),
     "a fan-out that does not converge": (
         A,
@@ -131,9 +144,12 @@ RULES: dict[str, tuple[Any, Any, str]] = {
     ),
     "two configurations share a key": (
         A,
-        {A: {"done": Wait(minutes=1)}, Wait(minutes=1): {"timeout": Wait(minutes=2)}, Wait(minutes=2): {"timeout": Done}},
-        r"Wait\(duration=.*seconds=60\)\) and .*Wait\(duration=.*seconds=120\)\) share the key 'wait': give one of them "
-        r'another with \.named\("…"\)',
+        {
+            A: {"done": Wait(minutes=1)},
+            Wait(minutes=1): {"timeout": Wait(minutes=2)},
+            Wait(minutes=2): {"timeout": Done},
+        },
+        r"Wait\(duration=.*60\)\) and .*Wait\(duration=.*120\)\) share the key 'wait': give one .* \.named\(",
     ),
     "two classes share a key": (
         Sized(size=1),
@@ -192,10 +208,16 @@ def generator(self: Step, ctx: Any) -> Any:
 ODD: dict[str, tuple[Step, str]] = {
     "no events": (attribute(events=()), r"^Flow: Odd declares no events: add events = "),
     "events are one string": (attribute(events="done"), r"^Flow: Odd has events = 'done': write a tuple"),
-    "an event is a number": (attribute(events=(1,)), r"^Flow: Odd declares the event 1: the name of an event is a string"),
+    "an event is a number": (
+        attribute(events=(1,)),
+        r"^Flow: Odd declares the event 1: the name of an event is a string",
+    ),
     "an event has a space": (attribute(events=("a b",)), r"^Flow: Odd declares the event 'a b'"),
     "an event stands twice": (attribute(events=("done", "done")), r"^Flow: Odd declares an event twice"),
-    "no execute": (attribute(execute=Step.execute), r"^Flow: Odd has no execute method: add `def execute\(self, ctx\)`"),
+    "no execute": (
+        attribute(execute=Step.execute),
+        r"^Flow: Odd has no execute method: add `def execute\(self, ctx\)`",
+    ),
     "execute is a generator": (attribute(execute=generator), r"^Flow: Odd: execute is a generator"),
     "execute takes more": (attribute(execute=two_arguments), r"^Flow: Odd: execute gets the context and no more"),
     "retry is a number": (attribute(retry=3), r"^Flow: Odd has retry = 3: write a policy"),

@@ -29,7 +29,6 @@ from pgflow.core.engine import (
 )
 from pgflow.core.graph import DONE, Choice, Graph
 
-
 # Enough to find a broken rule each time; no deadline, because a busy machine is no broken rule.
 some = settings(max_examples=40, deadline=None)
 
@@ -65,7 +64,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A DAG of up to nine steps before Done, each reachable; branches, fan-outs, merges and routes; and what happens."""
+    """A DAG of up to nine steps, each reachable: branches, fan-outs, merges and routes; and what happens in it."""
     size = draw(st.integers(1, 9))
     names = [*(f"s{number}" for number in range(size)), DONE]
     targets: dict[str, dict[str, list[str]]] = {}
@@ -76,27 +75,29 @@ def cases(draw: st.DrawFn) -> Case:
             event: draw(st.lists(st.sampled_from(later), min_size=1, max_size=3, unique=True)) for event in events
         }
     for place, name in enumerate(names[1:], 1):
-        if not any(name in leads for events in targets.values() for leads in events.values()):
+        if not any(name in leads for branches in targets.values() for leads in branches.values()):
             source = draw(st.sampled_from(names[:place]))
             targets[source][draw(st.sampled_from(sorted(targets[source])))].append(name)
     choices = {
         name: {
-            event: Choice(tuple(leads), never_asked if draw(st.booleans()) else None) for event, leads in events.items()
+            event: Choice(tuple(leads), never_asked if draw(st.booleans()) else None)
+            for event, leads in branches.items()
         }
-        for name, events in targets.items()
+        for name, branches in targets.items()
     }
     outcomes: dict[str, tuple[str, tuple[str, ...] | None]] = {}
-    for name, events in choices.items():
-        event = draw(st.sampled_from(sorted(events)))
-        leads = events[event].targets
-        chosen = draw(st.lists(st.sampled_from(leads), min_size=1, unique=True)) if events[event].chooser else None
+    for name, by_event in choices.items():
+        event = draw(st.sampled_from(sorted(by_event)))
+        choice = by_event[event]
+        some_of_them = st.lists(st.sampled_from(choice.targets), min_size=1, unique=True)
+        chosen = draw(some_of_them) if choice.chooser else None
         outcomes[name] = (event, tuple(chosen) if chosen is not None else None)
     steps = [*(Stub(outcomes=tuple(choices[name])).named(name) for name in names[:-1]), Done()]
     return Case(Graph.build("Random", "s0", steps, choices), outcomes, draw(st.randoms(use_true_random=False)))
 
 
 def expected(case: Case) -> set[str]:
-    """Return the steps that must complete, found another way: in topological order, a step runs if any edge is taken."""
+    """Return the steps that must complete, found another way: in topological order, by any edge that is taken."""
     runs = {case.graph.initial}
     for name in case.graph.nodes:
         if name in runs and name != DONE:
@@ -240,7 +241,7 @@ def test_the_digest_does_not_depend_on_the_order_of_writing(case: Case) -> None:
         "Random",
         "s0",
         [graph.nodes[name].step for name in names],
-        {name: dict(reversed(graph.nodes[name].choices.items())) for name in names},
+        {name: dict(reversed(list(graph.nodes[name].choices.items()))) for name in names},
     )
     assert again.digest() == graph.digest()
 

@@ -92,11 +92,14 @@ def test_unknown_configuration_is_refused() -> None:
 
 
 def test_an_attribute_of_every_step_cannot_be_a_field() -> None:
+    metaclass: Any = type(Step)
     with (
         pytest.warns(UserWarning, match="shadows"),
-        pytest.raises(DefinitionError, match=r"step Odd: 'queue' is an attribute .* write `queue = …` without annotation"),
+        pytest.raises(
+            DefinitionError, match=r"step Odd: 'queue' is an attribute .* write `queue = …` without annotation"
+        ),
     ):
-        type(Step)("Odd", (Step,), {"__annotations__": {"queue": str}, "queue": "x", "__module__": __name__})
+        metaclass("Odd", (Step,), {"__annotations__": {"queue": str}, "queue": "x", "__module__": __name__})
 
 
 def test_configuration_makes_the_way_to_json_and_back() -> None:
@@ -108,7 +111,9 @@ def test_configuration_makes_the_way_to_json_and_back() -> None:
 
 
 def test_a_stored_configuration_that_no_longer_fits_is_refused() -> None:
-    with pytest.raises(DefinitionError, match=r"step 'sized': Sized cannot be made from its stored .*size: Field required"):
+    with pytest.raises(
+        DefinitionError, match=r"step 'sized': Sized cannot be made from its stored .*size: Field required"
+    ):
         Sized(size=1).with_config({})
 
 
@@ -173,7 +178,9 @@ def test_an_output_that_is_missing_or_wrong_is_explained() -> None:
     ctx = Context(Order(count=1), steps={"charge": {}}, workflow="OrderFlow", step="ship")
     with pytest.raises(InvalidPayload, match=r"step 'charge' declares the output Receipt, .* number: Field required"):
         ctx.output(charge)
-    with pytest.raises(UnknownStep, match=r"OrderFlow: step 'email' has no output that 'ship' could .*; there is .*: charge"):
+    with pytest.raises(
+        UnknownStep, match=r"OrderFlow: step 'email' has no output that 'ship' could .*; there is .*: charge"
+    ):
         ctx.output(email)
     with pytest.raises(LookupError):
         ctx.output(email)
@@ -241,7 +248,9 @@ def test_a_wait_for_an_event_takes_its_signal_or_its_timeout() -> None:
     assert named.with_config(named.config()) == named
 
 
-@pytest.mark.parametrize("options", [{"event": 3}, {"event": "a b"}, {"event": ""}, {"timeout": 60}, {"timeout": timedelta(0)}])
+@pytest.mark.parametrize(
+    "options", [{"event": 3}, {"event": "a b"}, {"event": ""}, {"timeout": 60}, {"timeout": timedelta(0)}]
+)
 def test_a_wait_for_an_event_that_makes_no_sense_is_refused(options: Any) -> None:
     with pytest.raises(DefinitionError, match="WaitForEvent cannot wait for"):
         WaitForEvent(**options)
@@ -256,9 +265,7 @@ def test_debug_logs_where_the_instance_stands(caplog: pytest.LogCaptureFixture) 
     ctx = Context(Order(count=3), steps={"a": {"x": 1}}, id="k::v", workflow="OrderFlow")
     with caplog.at_level(logging.DEBUG, logger="pgflow.debug"):
         assert Debug().execute(ctx) == Ok("completed")
-    assert caplog.messages == [
-        "OrderFlow k::v: initial=Order(count=3) steps={'a': {'x': 1}} history=['a'] metadata={}"
-    ]
+    assert caplog.messages == ["OrderFlow k::v: initial=Order(count=3) steps={'a': {'x': 1}} history=['a'] metadata={}"]
 
 
 def test_a_class_variable_of_ones_own_is_no_configuration() -> None:

@@ -46,7 +46,9 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
             depth = (line.index("──") - 5) // 4 + 1
             above[depth:] = [name]
             drawn.append((name, above[depth - 1]))
-    assert sorted(drawn) == sorted((kind.__name__, kind.__bases__[0].__name__) for kind in KINDS if kind is not PgflowError)
+    assert sorted(drawn) == sorted(
+        (kind.__name__, kind.__bases__[0].__name__) for kind in KINDS if kind is not PgflowError
+    )
     assert sorted(errors.__all__) == sorted(kind.__name__ for kind in KINDS)
 
 
@@ -65,7 +67,9 @@ def test_queues_are_read_from_text() -> None:
     assert config.parse_queues(["default=10", " mail=2 ", "slow"]) == {"default": 10, "mail": 2, "slow": 10}
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["=3"], ["a b=3"], ["a=0"], ["a=-1"], ["a=x"], ["a="], ["a=²"], ["a=1", "a=2"]])
+@pytest.mark.parametrize(
+    "texts", [[], [""], ["=3"], ["a b=3"], ["a=0"], ["a=-1"], ["a=x"], ["a="], ["a=²"], ["a=1", "a=2"]]
+)
 def test_a_queue_that_cannot_be_is_refused(texts: list[str]) -> None:
     with pytest.raises(BadQueue) as caught:
         config.parse_queues(texts)

@@ -112,7 +112,7 @@ def test_a_key_is_lower_case_letters_digits_and_underscores(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["", "Blueprint", "a-b", "1a", "_a", "abc\n", "é", "a" * 64])
 def test_another_key_is_refused(key: str) -> None:
-    with pytest.raises(DefinitionError, match="the unique key .* is refused: use lower-case letters"):
+    with pytest.raises(DefinitionError, match=r"the unique key .* is refused: use lower-case letters"):
         Unique(key)
 
 
@@ -158,7 +158,9 @@ def test_an_id_always_gives_back_its_value(value: str) -> None:
     assert extract_value(build_id_with_suffix("k", value, "01234567")) == value
 
 
-@pytest.mark.parametrize("id", ["", "abc", "::", "key::", "::value", "Key::a", "k::a::b", "k::a::0123456", "k::a::b::01234567"])
+@pytest.mark.parametrize(
+    "id", ["", "abc", "::", "key::", "::value", "Key::a", "k::a::b", "k::a::0123456", "k::a::b::01234567"]
+)
 def test_what_is_no_business_id_is_refused(id: str) -> None:  # noqa: A002 -- the word for it in all of the API
     with pytest.raises(InvalidValue, match="is no business id"):
         extract_value(id)

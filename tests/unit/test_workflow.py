@@ -216,7 +216,7 @@ def test_an_input_that_does_not_fit_is_refused() -> None:
     wrong: Any = Context(None)
     with pytest.raises(InvalidInput, match="Flow: the input does not fit Order"):
         Flow.write_input(wrong)
-    with pytest.raises(InvalidInput, match="Flow: the stored input does not fit Order: itemCount: .* integer"):
+    with pytest.raises(InvalidInput, match=r"Flow: the stored input does not fit Order: itemCount: .* integer"):
         Flow.read_input('{"itemCount": "x"}')
 
 
@@ -243,13 +243,11 @@ def test_a_dict_as_input_says_where_the_trouble_is() -> None:
 
 
 def test_an_input_type_that_cannot_be_validated_is_refused() -> None:
-    with pytest.raises(DefinitionError, match="cannot be the input: write Workflow.Order. with a pydantic model"):
+    with pytest.raises(DefinitionError, match=r"cannot be the input: write Workflow\[Order\] with a pydantic model"):
 
-        class Odd(Workflow[Context[Any]], unique=Unique("k")):
+        class Odd(Workflow[Recorder], unique=Unique("k")):
             initial = fast
             transitions = {fast: {"done": Done}}
-
-        Odd.write_input(None)
 
 
 class Recorder:

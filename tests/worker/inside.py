@@ -13,7 +13,12 @@ from pgflow import Pgflow
 from pgflow.worker import Worker
 from tests.worker.patience import PATIENCE, until
 
-BRISK = {"lease": timedelta(seconds=2), "poll": timedelta(seconds=0.2), "sweep": timedelta(seconds=0.3)}
+BRISK = {
+    "lease": timedelta(seconds=2),
+    "poll": timedelta(seconds=0.2),
+    "sweep": timedelta(seconds=0.3),
+    "shutdown_timeout": timedelta(seconds=5),
+}
 
 
 class Inside:

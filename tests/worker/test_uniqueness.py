@@ -98,6 +98,8 @@ def test_batches_with_the_same_keys_in_other_orders_neither_deadlock_nor_double(
     with ThreadPoolExecutor(4) as threads:
         batches = list(threads.map(start, range(4)))
     assert sum(started.created for batch in batches for started in batch) == 200
+    runs = dict(rows(conn, "select id, run from pgflow.instances"))
+    assert {(started.id, started.run) for batch in batches for started in batch} == set(runs.items())
     assert one(conn, "select count(*) from pgflow.instances") == one(conn, "select count(*) from pgflow.jobs") == 200
 
 

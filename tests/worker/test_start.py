@@ -1,0 +1,244 @@
+"""Starts: in the caller's transaction, many at once, later; and how soon a worker hears of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput
+from pgflow.store.connect import Connection
+from tests.worker.conftest import Work
+from tests.worker.patience import until
+from tests.worker.sight import leftovers, one, rows, until_all_ended, until_status
+
+Input = dict[str, Any]
+NEVER = timedelta(seconds=30)  # to poll in: longer than a test takes
+
+
+@step
+def end(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+class Single(Workflow[Input], unique=Unique("single")):
+    initial = end
+    transitions = {end: {"done": Done}}  # noqa: RUF012 -- as users write it
+
+
+WORKFLOWS = (Single,)
+
+
+class Undone(Exception):
+    """Raised to roll a transaction back."""
+
+
+def count(conn: Connection) -> int:
+    return int(one(conn, "select count(*) from pgflow.instances"))
+
+
+# -- the caller's transaction
+
+
+@pytest.mark.parametrize("row_factory", [None, dict_row], ids=["tuples", "dicts"])
+def test_a_start_commits_with_the_callers_transaction(
+    app: Pgflow, conn: Connection, dsn: str, work: Work, row_factory: Any
+) -> None:
+    work()
+    options = {"row_factory": row_factory} if row_factory else {}
+    with psycopg.connect(dsn, **options) as caller:
+        started = Single.start("v", {}, conn=caller)
+        assert count(conn) == 0
+        caller.commit()
+    assert until_status(Single, "v").run == started.run
+
+
+def test_a_start_rolls_back_with_the_callers_transaction(app: Pgflow, conn: Connection, dsn: str) -> None:
+    def start_and_undo() -> None:
+        with psycopg.connect(dsn) as caller, caller.transaction():
+            Single.start("v", {}, conn=caller)
+            Single.start_many([("w", {}), ("x", {})], conn=caller)
+            raise Undone
+
+    with pytest.raises(Undone):
+        start_and_undo()
+    assert count(conn) == one(conn, "select count(*) from pgflow.jobs") == 0
+    assert Single.start("v", {}).created
+
+
+def test_a_refused_start_can_be_survived_in_a_savepoint(app: Pgflow, conn: Connection, dsn: str) -> None:
+    Single.start("v", {})
+    with psycopg.connect(dsn) as caller, caller.transaction():
+        with pytest.raises(AlreadyRunning), caller.transaction():
+            Single.start("v", {}, conn=caller)
+        Single.start("w", {}, conn=caller)
+    assert count(conn) == 2
+
+
+def test_an_async_start_commits_and_rolls_back_with_the_callers_transaction(
+    app: Pgflow, conn: Connection, dsn: str, work: Work
+) -> None:
+    work()
+
+    async def undo(caller: psycopg.AsyncConnection[Any]) -> None:
+        async with caller.transaction():
+            await Single.astart("undone", {}, conn=caller)
+            raise Undone
+
+    async def play() -> None:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as caller:
+            async with caller.transaction():
+                await Single.astart("v", {}, conn=caller)
+                await Single.astart_many([("w", {}), ("x", {})], conn=caller)
+                assert count(conn) == 0
+            with pytest.raises(Undone):
+                await undo(caller)
+        await app.aclose()
+
+    asyncio.run(play())
+    assert until_all_ended(conn) == {"completed": 3}
+    assert [value for (value,) in rows(conn, "select id from pgflow.instances order by id")] == [
+        "single::v",
+        "single::w",
+        "single::x",
+    ]
+
+
+def test_signals_cancels_and_retries_are_part_of_the_callers_transaction_too(
+    app: Pgflow, conn: Connection, dsn: str
+) -> None:
+    Single.start("v", {})
+
+    def cancel_and_undo() -> None:
+        with psycopg.connect(dsn) as caller, caller.transaction():
+            Single.cancel("v", conn=caller)
+            assert Single.get("v", conn=caller).status == "cancelled"
+            assert Single.get("v").status == "running"
+            raise Undone
+
+    with pytest.raises(Undone):
+        cancel_and_undo()
+    assert Single.get("v").status == "running"
+
+
+# -- many
+
+
+def test_many_start_in_order_and_the_active_ones_are_left_alone(app: Pgflow, conn: Connection, work: Work) -> None:
+    kept = Single.start("v7", {"kept": True})
+    started = Single.start_many([(f"v{number}", {"n": number}) for number in range(1000)])
+    assert [one.id for one in started] == [f"single::v{number}" for number in range(1000)]
+    assert [one.id for one in started if not one.created] == ["single::v7"]
+    assert started[7].run == kept.run
+    new = [one.run for one in started if one.created]
+    assert len(set(new)) == 999
+    assert Single.get("v7").input == {"kept": True}
+    work({"default": 50})
+    assert until_all_ended(conn) == {"completed": 1000}
+    assert leftovers(conn) == {}
+
+
+def test_one_bad_input_refuses_the_whole_batch(app: Pgflow, conn: Connection) -> None:
+    bad: Sequence[tuple[str, Any]] = [("v", {}), ("w", "no dictionary")]
+    with pytest.raises(InvalidInput):
+        Single.start_many(bad)
+    assert count(conn) == 0
+
+
+def test_none_at_all_is_no_error(app: Pgflow, conn: Connection) -> None:
+    assert Single.start_many([]) == []
+
+
+# -- later
+
+
+def test_a_delayed_start_is_pending_and_does_not_run_early(app: Pgflow, conn: Connection, work: Work) -> None:
+    work()
+    Single.start("delayed", {}, delay=timedelta(seconds=0.7))
+    moment = datetime.now(UTC) + timedelta(seconds=0.7)
+    Single.start("dated", {}, at=moment)
+    assert {Single.get("delayed").status, Single.get("dated").status} == {"pending"}
+    with pytest.raises(AlreadyRunning):
+        Single.start("delayed", {})
+    delayed, dated = until_status(Single, "delayed"), until_status(Single, "dated")
+    assert delayed.history[0].at - delayed.created_at >= timedelta(seconds=0.7)
+    assert dated.history[0].at >= moment
+    assert delayed.history[0].at - delayed.created_at < timedelta(seconds=3)
+
+
+def test_a_start_in_the_past_runs_at_once_and_both_ways_together_are_refused(
+    app: Pgflow, conn: Connection, work: Work
+) -> None:
+    work()
+    Single.start("v", {}, at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert until_status(Single, "v").status == "completed"
+    with pytest.raises(ConfigError):
+        Single.start("w", {}, at=datetime(2020, 1, 1, tzinfo=UTC), delay=timedelta(seconds=1))
+    with pytest.raises(ConfigError):
+        Single.start("w", {}, at=datetime(2020, 1, 1))  # noqa: DTZ001 -- that is what is refused
+
+
+def test_tags_metadata_and_priority_are_the_instances_own(app: Pgflow, conn: Connection) -> None:
+    Single.start("v", {}, tags=["vip"], metadata={"by": "shop"}, priority=-3)
+    seen = Single.get("v")
+    assert (seen.tags, seen.metadata) == (("vip",), {"by": "shop"})
+    assert one(conn, "select priority from pgflow.jobs") == -3
+
+
+# -- how soon
+
+
+def latencies(number: int) -> list[float]:
+    """Start instances one after another; seconds from each start to its end."""
+    found = []
+    for each in range(number):
+        begun = time.monotonic()
+        Single.start(f"v{each}", {})
+        until(lambda each=each: Single.get(f"v{each}").status == "completed", "the end", pause=0.002)  # type: ignore[misc]
+        found.append(time.monotonic() - begun)
+    return sorted(found)
+
+
+def test_an_idle_worker_hears_of_a_start_at_once(app: Pgflow, conn: Connection, work: Work) -> None:
+    work(poll=NEVER, sweep=NEVER)
+    until(lambda: one(conn, "select count(*) from pg_stat_activity where query like 'listen%%' or query like '%%pg_notify%%' and application_name = 'pgflow:listen'"), "the listener")
+    found = latencies(15)
+    assert found[-1] < 2
+    assert found[7] < 0.15, found
+
+
+def test_a_worker_that_does_not_listen_finds_a_start_by_polling_only(app: Pgflow, conn: Connection, work: Work) -> None:
+    inside = work(listen=False, poll=timedelta(seconds=0.5))
+    found = latencies(6)
+    assert found[-1] < 2
+    assert found[3] > 0.15, found  # whoever listens is there by then
+    assert one(conn, "select count(*) from pg_stat_activity where application_name = 'pgflow:listen'") == 0
+    assert inside.worker.stats.steps == 6
+
+
+def test_a_start_in_a_transaction_wakes_an_idle_worker_after_the_commit_and_not_before(
+    app: Pgflow, conn: Connection, dsn: str, work: Work
+) -> None:
+    inside = work(poll=NEVER, sweep=NEVER)
+    Single.start("warm", {})
+    until_status(Single, "warm")
+    with psycopg.connect(dsn, autocommit=True) as listener, psycopg.connect(dsn) as caller:
+        channel = one(conn, "select pgflow.channel()")
+        listener.execute(f"listen {channel}".encode())
+        Single.start("v", {}, conn=caller)
+        assert list(listener.notifies(timeout=0.2)) == []
+        assert inside.worker.stats.steps == 1
+        caller.commit()
+        (note,) = listener.notifies(timeout=5, stop_after=1)
+        begun = time.monotonic()
+        assert note.payload == "default"
+        until(lambda: inside.worker.stats.steps == 2, "the step", pause=0.002)
+    assert time.monotonic() - begun < 0.5
+    assert until_status(Single, "v").status == "completed"

@@ -1,0 +1,285 @@
+"""Transactional steps: their writes, their result and what follows commit together, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Unique, Workflow, step
+from pgflow.store.connect import Connection
+from tests.worker.conftest import Work
+from tests.worker.flows import Books
+from tests.worker.patience import PATIENCE, until
+from tests.worker.processes import Processes
+from tests.worker.sight import leftovers, one, rows, steps, until_all_ended, until_status
+
+Input = dict[str, Any]
+INSERT = "insert into ledger (value, attempt) values (%s, %s)"
+QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=10))
+
+
+class Gate:
+    """Where a step waits for the test."""
+
+    begun = Event()
+    go = Event()
+
+
+@pytest.fixture(autouse=True)
+def ledger(conn: Connection) -> Iterator[None]:
+    """An empty table of the user's own."""
+    conn.execute("create table if not exists ledger (value text, attempt integer check (attempt < 100))")
+    Gate.begun.clear()
+    Gate.go.clear()
+    yield
+    Gate.go.set()
+    conn.execute("delete from ledger")
+
+
+def come_to(ctx: Context[Input]) -> Ok | Error | Snooze | Async:
+    """What a step does after its write, the first time; later it is well."""
+    match ctx.initial.get("how") if ctx.attempt == 1 else None:
+        case "raise":
+            raise RuntimeError("after the write")
+        case "error":
+            return Error("after the write")
+        case "undeclared":
+            return Ok("unheard_of")
+        case "unstorable":
+            return Ok("done", {"text": "\x00"})
+        case "wait":
+            return Async()
+    return Ok("done", {"by": ctx.step})
+
+
+@step(transactional=True, retry=QUICKLY)
+def write(ctx: Context[Input]) -> Any:
+    ctx.conn.execute(INSERT, [ctx.value, ctx.attempt])
+    if ctx.initial.get("how") == "violate" and ctx.attempt == 1:
+        ctx.conn.execute(INSERT, [ctx.value, 100])
+    if ctx.initial.get("how") == "gate":
+        Gate.begun.set()
+        assert Gate.go.wait(PATIENCE)
+    return come_to(ctx)
+
+
+@step(transactional=True, retry=QUICKLY)
+async def awrite(ctx: Context[Input]) -> Any:
+    await ctx.conn.execute(INSERT, [ctx.value, ctx.attempt])
+    if ctx.initial.get("how") == "violate" and ctx.attempt == 1:
+        await ctx.conn.execute(INSERT, [ctx.value, 100])
+    if ctx.initial.get("how") == "gate":
+        Gate.begun.set()
+        await asyncio.to_thread(Gate.go.wait, PATIENCE)
+    return come_to(ctx)
+
+
+@step
+def left(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+@step
+def right(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+@step
+def meet(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+class Sync(Workflow[Input], unique=Unique("sync")):
+    """A transactional step in a thread, which forks."""
+
+    initial = write
+    transitions = {  # noqa: RUF012 -- as users write it
+        write: {"done": [left, right]},
+        left: {"done": meet},
+        right: {"done": meet},
+        meet: {"done": Done},
+    }
+
+
+class Asynchronous(Workflow[Input], unique=Unique("async")):
+    """A transactional step on the event loop, which forks."""
+
+    initial = awrite
+    transitions = {  # noqa: RUF012 -- as users write it
+        awrite: {"done": [left, right]},
+        left: {"done": meet},
+        right: {"done": meet},
+        meet: {"done": Done},
+    }
+
+
+class Single(Workflow[Input], unique=Unique("single")):
+    """One transactional step and nothing else."""
+
+    initial = write
+    transitions = {write: {"done": Done}}  # noqa: RUF012 -- as users write it
+
+
+class Joining(Workflow[Input], unique=Unique("joining")):
+    """Two transactional steps side by side, and a transactional join."""
+
+    initial = left
+    transitions = {  # noqa: RUF012 -- as users write it
+        left: {"done": [write.named("first"), awrite.named("second")]},
+        write.named("first"): {"done": write.named("joined")},
+        awrite.named("second"): {"done": write.named("joined")},
+        write.named("joined"): {"done": Done},
+    }
+
+
+WORKFLOWS = (Sync, Asynchronous, Single, Joining, Books)
+Kind = type[Workflow[Any]]
+both = pytest.mark.parametrize("kind", [Sync, Asynchronous], ids=["sync", "async"])
+
+
+def written(conn: Connection) -> list[tuple[Any, ...]]:
+    return rows(conn, "select value, attempt from ledger order by value, attempt")
+
+
+@both
+def test_writes_and_result_come_together(app: Pgflow, conn: Connection, work: Work, kind: Kind) -> None:
+    work()
+    kind.start("v", {})
+    done = until_status(kind, "v")
+    assert (done.status, len(steps(done))) == ("completed", 4)
+    assert written(conn) == [("v", 1)]
+    stamped = "select count(distinct xmin::text) from (select xmin from ledger union all select xmin from pgflow.step_results where step like '%%write') t"
+    assert one(conn, stamped) == 1, "one transaction wrote both"
+    assert leftovers(conn) == {}
+
+
+@both
+def test_nothing_is_seen_before_the_step_ends(app: Pgflow, conn: Connection, work: Work, kind: Kind) -> None:
+    work()
+    kind.start("v", {"how": "gate"})
+    assert Gate.begun.wait(PATIENCE)
+    assert (written(conn), rows(conn, "select * from pgflow.step_results")) == ([], [])
+    Gate.go.set()
+    assert until_status(kind, "v").status == "completed"
+    assert written(conn) == [("v", 1)]
+
+
+@both
+@pytest.mark.parametrize("how", ["raise", "error", "violate"])
+def test_a_step_that_fails_takes_its_writes_back_and_is_tried_again(
+    app: Pgflow, conn: Connection, work: Work, kind: Kind, how: str
+) -> None:
+    work()
+    kind.start("v", {"how": how})
+    done = until_status(kind, "v")
+    assert (done.status, done.history[0].attempt) == ("completed", 2)
+    assert written(conn) == [("v", 2)]
+
+
+@both
+@pytest.mark.parametrize("how", ["undeclared", "unstorable"])
+def test_a_result_that_is_refused_takes_the_writes_back(
+    app: Pgflow, conn: Connection, work: Work, kind: Kind, how: str
+) -> None:
+    work()
+    kind.start("v", {"how": how})
+    assert until_status(kind, "v").status == "failed"
+    assert written(conn) == []
+    assert leftovers(conn) == {}
+
+
+@both
+def test_a_transactional_step_may_wait(app: Pgflow, conn: Connection, work: Work, kind: Kind) -> None:
+    work()
+    kind.start("v", {"how": "wait"})
+    until_status(kind, "v", "waiting")
+    assert written(conn) == [("v", 1)]
+    assert kind.resume("v", "done", {"by": "hand"}) == "delivered"
+    done = until_status(kind, "v")
+    assert (done.status, written(conn)) == ("completed", [("v", 1)])
+
+
+@both
+def test_a_step_whose_token_another_worker_has_meanwhile_takes_its_writes_back(
+    app: Pgflow, conn: Connection, work: Work, kind: Kind
+) -> None:
+    inside = work()
+    kind.start("v", {"how": "gate"})
+    assert Gate.begun.wait(PATIENCE)
+    register = """insert into pgflow.workers (node, pid, queues, version, lease_expires_at)
+        values ('elsewhere', 1, '{}', '0', now() + interval '1 hour') returning id"""
+    other = one(conn, register)
+    conn.execute("update pgflow.jobs set worker = %s, attempt = attempt + 1", [other])
+    Gate.go.set()
+    until(lambda: not inside.worker.holding.tokens, "the insight of the first worker")
+    inside.stop()
+    assert (written(conn), rows(conn, "select * from pgflow.step_results")) == ([], [])
+    assert rows(conn, "select worker, attempt from pgflow.jobs") == [(other, 2)]
+
+
+@both
+def test_a_step_whose_workers_lease_ends_takes_its_writes_back_and_runs_again(
+    app: Pgflow, conn: Connection, work: Work, kind: Kind
+) -> None:
+    work()
+    kind.start("v", {"how": "gate"})
+    assert Gate.begun.wait(PATIENCE)
+    Gate.begun.clear()
+    conn.execute("update pgflow.workers set lease_expires_at = now()")
+    assert Gate.begun.wait(PATIENCE)  # by the same worker under a new id
+    Gate.go.set()
+    done = until_status(kind, "v")
+    assert (done.status, done.history[0].attempt) == ("completed", 2)
+    assert written(conn) == [("v", 2)]
+    assert leftovers(conn) == {}
+
+
+def test_a_worker_killed_in_the_middle_leaves_nothing_and_another_one_begins_anew(
+    app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
+) -> None:
+    hold, log = tmp_path / "hold", tmp_path / "log"
+    hold.touch()
+    first = processes.start()
+    Books.start("v", {"hold": str(hold), "log": str(log)})
+    until(lambda: log.exists() and "hold_books 1" in log.read_text(), "the write")
+    first.kill()
+    until(lambda: one(conn, "select count(*) from pg_stat_activity where application_name = 'pgflow:step'") == 0, "its end")
+    assert (written(conn), rows(conn, "select * from pgflow.step_results")) == ([], [])
+    hold.unlink()
+    processes.start()
+    done = until_status(Books, "v")
+    assert (done.status, done.history[0].attempt) == ("completed", 2)
+    assert written(conn) == [("v", 2)]
+    assert leftovers(conn) == {}
+
+
+@pytest.mark.parametrize("kind", [Sync, Asynchronous, Joining], ids=["sync", "async", "joining"])
+def test_many_at_once_each_write_once_at_the_first_attempt(
+    app: Pgflow, conn: Connection, work: Work, kind: Kind
+) -> None:
+    # More of them than connections in the pool, and than threads in the event loop's own executor.
+    work({"default": 60})
+    kind.start_many([(f"v{number}", {}) for number in range(120)])
+    assert until_all_ended(conn) == {"completed": 120}
+    each = 3 if kind is Joining else 1
+    assert rows(conn, "select count(*), count(distinct value), max(attempt) from ledger") == [(120 * each, 120, 1)]
+    assert leftovers(conn) == {}
+
+
+def test_a_connection_lost_in_the_middle_costs_one_attempt_and_doubles_nothing(
+    app: Pgflow, conn: Connection, work: Work
+) -> None:
+    work()
+    Single.start("v", {"how": "gate"})
+    assert Gate.begun.wait(PATIENCE)
+    ended = one(conn, "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'pgflow:step'")
+    assert ended == 1
+    Gate.go.set()
+    done = until_status(Single, "v")
+    assert (done.status, done.history[0].attempt, written(conn)) == ("completed", 2, [("v", 2)])
