@@ -28,10 +28,10 @@ I = TypeVar("I")  # noqa: E741 -- the input, as in Workflow[I]
 class Pgflow:
     """An application's workflows and the database that they live in.
 
-    `dsn` is a PostgreSQL connection string; empty means libpq's own variables (PGHOST, PGDATABASE, …). The
-    workflows are an explicit registry: nothing is ever imported by a name from the database. Nothing connects
-    before the first call. A workflow belongs to the app that was made last with it. Raises `DefinitionError` for
-    what is no workflow.
+    `dsn` is a PostgreSQL connection string; without one PGFLOW_DSN counts, then DATABASE_URL, then libpq's own
+    variables (PGHOST, PGDATABASE, …). The workflows are an explicit registry: nothing is ever imported by a name from
+    the database. Nothing connects before the first call. A workflow belongs to the app that was made last with it.
+    Raises `DefinitionError` for what is no workflow.
 
         app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow])
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))

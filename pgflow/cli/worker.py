@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from datetime import timedelta
 
 import click
@@ -19,6 +20,9 @@ from pgflow.worker import Worker
 __all__ = ["command"]
 
 log = logging.getLogger("pgflow.worker")
+
+GIVE_BACK_SECONDS = 1.0  # for giving tokens back when a second signal has come
+KILLED = 130  # the exit code of a program that a signal ended
 
 
 @click.command()
@@ -124,24 +128,38 @@ async def _run(worker: Worker) -> None:
     signals = 0
     tasks: list[asyncio.Task[None]] = []
 
-    def on_signal(number: signal.Signals) -> None:
+    def stop(name: str) -> None:
+        log.info("%s: finishing what runs; once more stops at once", name)
+        worker.stop()
+
+    def stop_at_once(name: str) -> None:
+        log.warning("%s again: stopping at once", name)
+        tasks.append(loop.create_task(_stop_at_once(worker)))
+
+    def on_signal(number: int, frame: object) -> None:
         nonlocal signals
         signals += 1
+        name = signal.Signals(number).name
         if signals == 1:
-            log.info("%s: finishing what runs; once more stops at once", number.name)
-            worker.stop()
+            loop.call_soon_threadsafe(stop, name)
         else:
-            log.warning("%s again: stopping at once", number.name)
-            tasks.append(loop.create_task(_stop_at_once(worker)))
+            last = threading.Timer(GIVE_BACK_SECONDS * 1.5, os._exit, [KILLED])
+            last.daemon = True
+            last.start()
+            loop.call_soon_threadsafe(stop_at_once, name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    await worker.run()
+    # Not the loop's own handlers: a step that keeps the loop from running would keep them from being heard.
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        await worker.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def _stop_at_once(worker: Worker) -> None:
     try:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(GIVE_BACK_SECONDS):
             await worker.give_back()
     finally:
-        os._exit(130)
+        os._exit(KILLED)

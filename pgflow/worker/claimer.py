@@ -27,6 +27,7 @@ __all__ = ["Claimer"]
 log = logging.getLogger("pgflow.worker")
 
 HELD_UP_SECONDS = 0.01  # before tokens that somebody else has locked are sent again
+CONFLICT_SECONDS = 0.03  # until a token that met a second conflict is due: see job/settle
 STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
 LONGEST_PAUSE_SECONDS = 5.0
 FORGOTTEN = timedelta(days=1)  # after the end of its lease, a worker's row is deleted
@@ -137,6 +138,8 @@ class Claimer:
         if "settle" in answers:
             settler.adopt(decisions, answers["settle"])
         self._maintenance.learn(now, answers)
+        if any(row.status == "conflict" for row in answers.get("settle", ())):
+            self._maintenance.expect(now + CONFLICT_SECONDS)
         if "rescue" in answers:
             settler.stats.rescued += answers["rescue"].tokens
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only

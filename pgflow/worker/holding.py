@@ -84,6 +84,9 @@ class Holding:
                 }
                 change = Change(row.run, None, "failed", error=json.dumps(failure))
                 self.refused.append((_refusal(row, "fail", guarded=True), change))
+        for run in learned.values():
+            if isinstance(run, Run) and not run.tokens:
+                self._runs.pop(run.run, None)
 
     def _learn(self, row: Claimed) -> Run | Exception:
         workflow = self._workflows.get((row.workflow or "", row.version or 0))

@@ -48,6 +48,11 @@ class Maintenance:
             verdict.op in SCHEDULING for decision in decisions for verdict in decision.verdicts
         )
 
+    def expect(self, moment: float) -> None:
+        """Look for due tokens at `moment` at the latest."""
+        if moment < self._stage_at:
+            self._stage_at, self._is_due_known = moment, True
+
     def learn(self, now: float, answers: Mapping[str, Any]) -> None:
         """Take over what the statements returned."""
         if "rescue" in answers:

@@ -197,7 +197,8 @@ class Settler:
         if failure is not None and run.status == "failed":
             log.warning("%s %s failed at step %s: %s", run.graph.name, run.id, failure["step"], failure["reason"])
             self.holding.give_up_run(run)
-            elsewhere.add("")
+            if not all(outcome.token.solo for outcome in decision.outcomes):
+                elsewhere.add("")  # whoever runs a sibling: it is not wanted any more
 
 
 def _moved(held: Token, verdict: Verdict) -> Token:

@@ -121,7 +121,7 @@ class Transactions:
         try:
             sync_conn = await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            connecting.add_done_callback(lambda done: None if done.exception() else pool.putconn(done.result()))
+            connecting.add_done_callback(lambda done: _give_back(pool, done))
             raise
         try:
             scope = sync_conn.transaction()
@@ -139,6 +139,14 @@ class Transactions:
             await loop.run_in_executor(self._threads, scope.__exit__, type(undo) if undo else None, undo, None)
         finally:
             pool.putconn(sync_conn)
+
+
+def _give_back(
+    pool: ConnectionPool[psycopg.Connection[Any]], connecting: asyncio.Future[psycopg.Connection[Any]]
+) -> None:
+    """Put a connection back that came after nobody wanted it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        pool.putconn(connecting.result())
 
 
 class _Async:

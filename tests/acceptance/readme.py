@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 __all__ = ["README", "ROOT", "Block", "Desk", "blocks", "masked", "prose", "tables"]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PATIENCE = 60.0  # seconds
+PATIENCE = 60.0  # seconds, for one block
 
 FENCED = re.compile(r"^```(?P<language>\w+)(?: (?P<label>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d+(?:[.,:-]\d+)*Z?(?:ms|s|m|h)?(?: \d+s)?")  # a duration's unit depends on its length
@@ -102,7 +103,7 @@ class Desk:
 
     @contextmanager
     def process(self, text: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a command that goes on until it is stopped; whatever happens, it does not outlive the block."""
+        """Run a command that goes on until it is stopped; it outlives neither the block nor our patience."""
         with (self.folder / "said.txt").open("w") as said:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {text}"],
@@ -113,8 +114,11 @@ class Desk:
                 stderr=said,
                 text=True,
             )
+        limit = Timer(PATIENCE, process.kill)  # so that reading what it says cannot last for ever either
+        limit.start()
         try:
             yield process
         finally:
+            limit.cancel()
             process.kill()
             process.communicate()

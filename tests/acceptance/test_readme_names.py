@@ -1,10 +1,15 @@
-"""What README.md names is there: commands and their options, errors, limits, files, headings."""
+"""What README.md names is there, as it says: options, errors, limits, files, headings; and its code is well typed."""
 
+import os
 import re
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 
 from pgflow import errors
 from pgflow.cli import COMMANDS, cli
@@ -21,6 +26,25 @@ PATHS = re.compile(r"`((?:bin|pgflow|sql|tests)/[\w./]*)`")
 def test_the_first_workflow_is_one_file_of_a_few_lines() -> None:
     (first,) = [block for block in blocks() if block.label == "flow.py"]
     assert len(first.text.splitlines()) <= LONGEST_FIRST_WORKFLOW
+
+
+@pytest.mark.slow
+def test_all_its_python_is_well_typed(tmp_path: Path) -> None:
+    for block in blocks():
+        if block.language == "python":
+            with (tmp_path / block.label).open("a") as file:
+                file.write(block.text)
+    names = sorted(path.name for path in tmp_path.glob("*.py"))
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *names],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert len(names) >= 6
 
 
 def commands() -> dict[str, click.Command]:

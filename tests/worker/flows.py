@@ -66,7 +66,7 @@ class Line(Workflow[Errand], unique=Unique("line")):
     """Five steps in a row."""
 
     initial = one
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         one: {"done": two},
         two: {"done": three},
         three: {"done": four},
@@ -103,7 +103,7 @@ class Fan(Workflow[Errand], unique=Unique("fan")):
     """Ten branches that join again."""
 
     initial = spread
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         spread: {"done": BRANCHES},
         **{branch: {"done": gather} for branch in BRANCHES},
         gather: {"done": Done},
@@ -157,28 +157,28 @@ class Held(Workflow[Errand], unique=Unique("held")):
     """A sync step that blocks, and one after it."""
 
     initial = hold
-    transitions = {hold: {"done": after}, after: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {hold: {"done": after}, after: {"done": Done}}
 
 
 class HeldAsync(Workflow[Errand], unique=Unique("held")):
     """An async step that waits, and one after it."""
 
     initial = hold_async
-    transitions = {hold_async: {"done": after}, after: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {hold_async: {"done": after}, after: {"done": Done}}
 
 
 class Hogged(Workflow[Errand], unique=Unique("held")):
     """An async step that blocks the event loop, and one after it."""
 
     initial = hog
-    transitions = {hog: {"done": after}, after: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {hog: {"done": after}, after: {"done": Done}}
 
 
 class Books(Workflow[Errand], unique=Unique("books")):
     """A transactional step that blocks, and one after it."""
 
     initial = hold_books
-    transitions = {hold_books: {"done": after}, after: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {hold_books: {"done": after}, after: {"done": Done}}
 
 
 pause = Wait(timedelta(seconds=2)).named("pause")
@@ -188,7 +188,7 @@ class Paused(Workflow[Errand], unique=Unique("paused")):
     """A timer of two seconds, and a step after it."""
 
     initial = pause
-    transitions = {pause: {"timeout": after}, after: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {pause: {"timeout": after}, after: {"done": Done}}
 
 
 @step(retry=Retry(max_attempts=2, base=timedelta(milliseconds=10)))
@@ -202,7 +202,7 @@ class Deadly(Workflow[Errand], unique=Unique("deadly")):
     """A step that kills whoever runs it."""
 
     initial = crash
-    transitions = {crash: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {crash: {"done": Done}}
 
 
 WORKFLOWS = (Line, Fan, Held, HeldAsync, Hogged, Books, Paused, Deadly)

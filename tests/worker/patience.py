@@ -17,7 +17,9 @@ def until(look: Callable[[], T], what: str = "it", *, patience: float = PATIENCE
     """Look until something true is seen, and return it; fail the test when it does not come about."""
 
     def give_up(state: RetryCallState) -> Any:
-        pytest.fail(f"{what} did not come about in {patience:g} s; seen last: {state.outcome and state.outcome.result()!r}")
+        pytest.fail(
+            f"{what} did not come about in {patience:g} s; seen last: {state.outcome and state.outcome.result()!r}"
+        )
 
     looking = Retrying(
         stop=stop_after_delay(patience),

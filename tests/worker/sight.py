@@ -22,9 +22,7 @@ def rows(conn: Connection, query: str, *params: object) -> list[tuple[Any, ...]]
     return conn.execute(query.encode(), params).fetchall()
 
 
-def until_status(
-    workflow: type[Workflow[Any]], value: str, *statuses: str, patience: float = PATIENCE
-) -> Instance:
+def until_status(workflow: type[Workflow[Any]], value: str, *statuses: str, patience: float = PATIENCE) -> Instance:
     """Wait until an instance has one of these statuses (by default: has ended) and return it."""
     wanted = statuses or ENDED
 
@@ -52,6 +50,30 @@ def leftovers(conn: Connection) -> dict[str, list[tuple[Any, ...]]]:
         "unapplied": rows(conn, "select run, step from pgflow.step_results where not applied"),
     }
     return {what: seen for what, seen in found.items() if seen}
+
+
+def until_recorded(conn: Connection, number: float) -> None:
+    """Wait until more than so many steps have been recorded."""
+    until(lambda: one(conn, "select count(*) from pgflow.step_results") > number, "some work", pause=0.005)
+
+
+def until_later(conn: Connection, seconds: float) -> None:
+    """Wait until so much time has gone by on the database's clock."""
+    moment = one(conn, "select now() + make_interval(secs => %s)", seconds)
+    until(lambda: one(conn, "select now() > %s", moment), "a later moment")
+
+
+def connections(conn: Connection, *roles: str) -> int:
+    """Count the connections to this database that pgflow has in these roles."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and application_name = any (%s)"
+    return int(one(conn, query, [f"pgflow:{role}" for role in roles]))
+
+
+def cut(conn: Connection, *roles: str) -> int:
+    """End the connections to this database that pgflow has in these roles; returns how many there were."""
+    query = """select count(pg_terminate_backend(pid)) from pg_stat_activity
+        where datname = current_database() and application_name = any (%s)"""
+    return int(one(conn, query, [f"pgflow:{role}" for role in roles]))
 
 
 def steps(instance: Instance) -> list[str]:

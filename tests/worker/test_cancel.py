@@ -95,29 +95,31 @@ word = WaitForEvent("word", timeout=timedelta(hours=1)).named("word")
 
 class Lingering(Workflow[Input], unique=Unique("cancelled")):
     initial = linger
-    transitions = {linger: {"done": end}, end: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {linger: {"done": end}, end: {"done": Done}}
 
 
 class Insisting(Workflow[Input], unique=Unique("cancelled")):
     initial = insist
-    transitions = {insist: {"done": end}, end: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {insist: {"done": end}, end: {"done": Done}}
 
 
 class Blocking(Workflow[Input], unique=Unique("cancelled")):
     initial = block
-    transitions = {block: {"done": end}, end: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {block: {"done": end}, end: {"done": Done}}
 
 
 class Booking(Workflow[Input], unique=Unique("cancelled")):
     initial = block_books
-    transitions = {block_books: {"done": end}, end: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {block_books: {"done": end}, end: {"done": Done}}
 
 
-class Waiting(Workflow[Input], unique=Unique("cancelled"), retry=Retry(base=timedelta(hours=1), max_backoff=timedelta(hours=1))):
+class Waiting(
+    Workflow[Input], unique=Unique("cancelled"), retry=Retry(base=timedelta(hours=1), max_backoff=timedelta(hours=1))
+):
     """A timer, a wait with a timeout and a step that waits for its next attempt, side by side."""
 
     initial = begin
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         begin: {"done": [hour, word, fail]},
         hour: {"timeout": end},
         word: {"received": end, "timeout": end},
@@ -128,7 +130,7 @@ class Waiting(Workflow[Input], unique=Unique("cancelled"), retry=Retry(base=time
 
 class Plain(Workflow[Input], unique=Unique("cancelled")):
     initial = begin
-    transitions = {begin: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {begin: {"done": Done}}
 
 
 WORKFLOWS = (Lingering, Insisting, Blocking, Booking, Waiting, Plain)
@@ -239,7 +241,9 @@ def test_a_signal_to_an_active_instance_after_the_cancel_of_an_older_run_reaches
 ) -> None:
     work()
     Waiting.start("v")
-    until(lambda: one(conn, "select count(*) from pgflow.jobs where state in ('parked', 'scheduled')") == 3, "the waits")
+    until(
+        lambda: one(conn, "select count(*) from pgflow.jobs where state in ('parked', 'scheduled')") == 3, "the waits"
+    )
     Waiting.cancel("v")
     new = Waiting.start("v")
     Waiting.resume("v", "word", "hello")

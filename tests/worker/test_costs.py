@@ -68,7 +68,7 @@ class Line(Workflow[dict[str, Any]], unique=Unique("line")):
     """Five quick steps in a row."""
 
     initial = one_
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         one_: {"done": two},
         two: {"done": three},
         three: {"done": four},
@@ -110,7 +110,7 @@ def writes(dsn: str) -> Mapping[str, tuple[int, int, int, int]]:
 
     def look() -> dict[str, tuple[int, int, int, int]]:
         with connect(dsn, "test") as conn:
-            return {name: (*numbers,) for name, *numbers in rows(conn, query, list(TABLES))}  # type: ignore[misc]
+            return {name: (*numbers,) for name, *numbers in rows(conn, query, list(TABLES))}
 
     counted: Mapping[str, tuple[int, int, int, int]] = flushed(look)
     return counted

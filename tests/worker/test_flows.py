@@ -38,7 +38,7 @@ class Exclusive(Workflow[Input], unique=Unique("exclusive")):
     """One of two branches is taken, and both lead to the same step."""
 
     initial = choose
-    transitions = {choose: {"x": by_x, "y": by_y}, by_x: {"done": meet}, by_y: {"done": meet}, meet: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {choose: {"x": by_x, "y": by_y}, by_x: {"done": meet}, by_y: {"done": meet}, meet: {"done": Done}}
 
 
 @step
@@ -54,7 +54,7 @@ class Routed(Workflow[Input], unique=Unique("routed")):
     """A route that chooses one of two branches, or both."""
 
     initial = triage
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         triage: {"done": route(wanted, by_x, by_y)},
         by_x: {"done": meet},
         by_y: {"done": meet},
@@ -76,7 +76,7 @@ class Leaving(Workflow[Input], unique=Unique("leaving")):
     """Two branches run side by side, and one of them may leave before the join."""
 
     initial = fork
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         fork: {"done": [by_x, side]},
         by_x: {"done": meet},
         side: {"on": meet, "off": Done},
@@ -88,7 +88,9 @@ WORKFLOWS = (Exclusive, Routed, Leaving)
 
 
 @pytest.mark.parametrize("event", ["x", "y"])
-def test_exclusive_branches_that_meet_again_run_their_join(app: Pgflow, conn: Connection, work: Work, event: str) -> None:
+def test_exclusive_branches_that_meet_again_run_their_join(
+    app: Pgflow, conn: Connection, work: Work, event: str
+) -> None:
     work()
     Exclusive.start("v", {"event": event})
     done = until_status(Exclusive, "v")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -29,14 +28,13 @@ class World:
     """What the steps find: whether things are broken, and a record of who was called."""
 
     is_broken = True
-    calls: list[tuple[str, int]] = []  # noqa: RUF012 -- emptied before each test
+    calls: list[tuple[str, int]] = []
 
 
 @pytest.fixture(autouse=True)
-def world() -> Iterator[None]:
+def world() -> None:
     World.is_broken = True
     World.calls.clear()
-    return
 
 
 def act(ctx: Context[Input]) -> Ok | Error:
@@ -96,28 +94,28 @@ class OwnPolicy(Workflow[Input], unique=Unique("own"), retry=Retry(max_attempts=
     """The step's policy counts."""
 
     initial = begin
-    transitions = {begin: {"done": own}, own: {"done": end}, end: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {begin: {"done": own}, own: {"done": end}, end: {"done": Done}}
 
 
 class WorkflowPolicy(Workflow[Input], unique=Unique("workflow"), retry=Retry(max_attempts=2, base=SOON)):
     """The workflow's policy counts, the step having none."""
 
     initial = inherited
-    transitions = {inherited: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {inherited: {"done": Done}}
 
 
 class DefaultPolicy(Workflow[Input], unique=Unique("default")):
     """Nobody says anything: five attempts, exponential, from a second."""
 
     initial = inherited
-    transitions = {inherited: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {inherited: {"done": Done}}
 
 
 class Crowded(Workflow[Input], unique=Unique("crowded")):
     """A step that fails beside a timer and a wait."""
 
     initial = begin
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         begin: {"done": [own, hour, word]},
         own: {"done": end},
         hour: {"timeout": end},
@@ -155,19 +153,22 @@ def test_the_database_computes_each_kind_of_pause_under_its_cap(
 
 def test_the_longest_pause_of_all_can_be_written(conn: Connection) -> None:
     longest = timedelta(days=3650).total_seconds()
-    query = "select extract(epoch from pgflow.now() + pgflow.backoff('exponential', %s, %s, 0, 32767, 0) - pgflow.now())::float"
+    moment = "pgflow.now() + pgflow.backoff('exponential', %s, %s, 0, 32767, 0)"
+    query = f"select extract(epoch from {moment} - pgflow.now())::float"  # noqa: S608 -- the line above
     assert one(conn, query, longest, longest) == pytest.approx(longest)
 
 
 def test_a_retried_token_waits_as_long_as_its_policy_says(app: Pgflow, conn: Connection, work: Work) -> None:
     work()
     DefaultPolicy.start("v", {"how": "raises"})
-    pause = "select extract(epoch from run_at - pgflow.now())::float, attempt, errors from pgflow.jobs where state = 'scheduled'"
+    pause = """select extract(epoch from run_at - pgflow.now())::float, errors from pgflow.jobs
+        where state = 'scheduled' and attempt = %s"""
+
+    def until_paused(attempt: int) -> tuple[Any, ...]:
+        return until(lambda: rows(conn, pause, attempt), f"the pause after attempt {attempt}")[0]
+
     for attempt in (1, 2, 3, 4):
-        ((left, counted, errors),) = until(
-            lambda attempt=attempt: [row for row in rows(conn, pause) if row[1] == attempt], f"the pause after {attempt}"  # type: ignore[misc]
-        )
-        assert counted == attempt
+        left, errors = until_paused(attempt)
         assert 0.9 * 2 ** (attempt - 1) - 0.5 < left <= 2 ** (attempt - 1)
         assert [error["attempt"] for error in errors] == list(range(1, attempt + 1))
         assert errors[-1]["reason"] == "down"
@@ -315,8 +316,8 @@ def test_retry_that_fails_again_ends_failed_again(app: Pgflow, conn: Connection,
     OwnPolicy.start("v", {"how": "no_retry"})
     first = until_status(OwnPolicy, "v")
     OwnPolicy.retry("v")
-    again = until(lambda: (seen := OwnPolicy.get("v")).finished_at not in (None, first.finished_at) and seen, "the end")
-    assert again.status == "failed"
+    until(lambda: OwnPolicy.get("v").finished_at not in (None, first.finished_at), "the end")
+    assert OwnPolicy.get("v").status == "failed"
     assert leftovers(conn) == {}
 
 

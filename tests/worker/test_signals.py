@@ -41,14 +41,14 @@ class Asking(Workflow[Input], unique=Unique("asking")):
     """A step, a wait, a step."""
 
     initial = ask
-    transitions = {ask: {"done": answer}, answer: {"received": close}, close: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {ask: {"done": answer}, answer: {"received": close}, close: {"done": Done}}
 
 
 class Signing(Workflow[Input], unique=Unique("signing")):
     """Two waits for signals of one name, side by side."""
 
     initial = ask
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         ask: {"done": [left, right]},
         left: {"received": close},
         right: {"received": close},
@@ -60,7 +60,7 @@ class Hurrying(Workflow[Input], unique=Unique("hurrying")):
     """A wait with a timeout."""
 
     initial = hurried
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         hurried: {"received": close, "timeout": despair},
         close: {"done": Done},
         despair: {"done": Done},
@@ -77,7 +77,9 @@ def test_a_signal_sent_right_after_the_start_is_never_lost(app: Pgflow, conn: Co
         Asking.start(f"v{number}")
         assert Asking.resume(f"v{number}", "answered", {"number": number}) in ("kept", "delivered")
     assert until_all_ended(conn) == {"completed": 100}
-    outputs = "select i.id, r.output from pgflow.step_results r join pgflow.instances i using (run) where r.step = 'close'"
+    outputs = (
+        "select i.id, r.output from pgflow.step_results r join pgflow.instances i using (run) where r.step = 'close'"
+    )
     assert dict(rows(conn, outputs)) == {f"asking::v{n}": {"answer": {"number": n}} for n in range(100)}
     assert one(conn, "select count(*) from pgflow.signals where consumed_at is null") == 0
     assert leftovers(conn) == {}

@@ -44,7 +44,7 @@ class Selling(Workflow[dict[str, Any]], unique=Unique("sale"), tags=["sales"]):
     """A step, a wait, a step."""
 
     initial = first
-    transitions = {first: {"done": paid}, paid: {"received": last}, last: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {first: {"done": paid}, paid: {"received": last}, last: {"done": Done}}
 
 
 WORKFLOWS = (Selling,)
@@ -57,7 +57,7 @@ def sql(dsn: str) -> Sql:
 
     def over_psql(statement: str) -> str:
         assert psql is not None
-        command = [psql, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-At", "-d", dsn, "-c", statement]
+        command = [str(psql), "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-At", "-d", dsn, "-c", statement]
         done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=30)
         if done.returncode:
             raise Refused(done.stderr)
@@ -75,7 +75,9 @@ def sql(dsn: str) -> Sql:
 
 def test_psql_alone_takes_an_instance_from_start_to_end(app: Pgflow, conn: Connection, work: Work, sql: Sql) -> None:
     work()
-    run = int(sql("""select pgflow.start('Selling', 'a1', '{"n": 7}', tags => '{web}', metadata => '{"by": "psql"}')"""))
+    run = int(
+        sql("""select pgflow.start('Selling', 'a1', '{"n": 7}', tags => '{web}', metadata => '{"by": "psql"}')""")
+    )
     waiting = until_status(Selling, "a1", "waiting")
     assert (waiting.run, waiting.id, waiting.tags) == (run, "sale::a1", ("sales", "web"))
     assert sql("""select pgflow.resume('Selling', 'a1', 'paid', '{"amount": 3}')""") == "delivered"
@@ -113,7 +115,8 @@ def test_psql_retries_what_failed(app: Pgflow, conn: Connection, work: Work, sql
 def test_psql_starts_many_in_its_own_transaction(app: Pgflow, conn: Connection, work: Work, sql: Sql) -> None:
     work()
     batch = """select count(*) from pgflow.start_many('Selling',
-        array(select 'v' || n from generate_series(1, 100) n), array(select '{}' from generate_series(1, 100))) where created"""
+        array(select 'v' || n from generate_series(1, 100) n), array(select '{}' from generate_series(1, 100)))
+        where created"""
     assert sql(batch) == "100"
     sql("select count(pgflow.resume('Selling', 'v' || n, 'paid', to_jsonb(n))) from generate_series(1, 100) n")
     assert until_all_ended(conn) == {"completed": 100}

@@ -17,7 +17,7 @@ from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput
 from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.patience import until
-from tests.worker.sight import leftovers, one, rows, until_all_ended, until_status
+from tests.worker.sight import connections, leftovers, one, rows, until_all_ended, until_status
 
 Input = dict[str, Any]
 NEVER = timedelta(seconds=30)  # to poll in: longer than a test takes
@@ -30,7 +30,7 @@ def end(ctx: Context[Input]) -> Ok:
 
 class Single(Workflow[Input], unique=Unique("single")):
     initial = end
-    transitions = {end: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {end: {"done": Done}}
 
 
 WORKFLOWS = (Single,)
@@ -208,7 +208,7 @@ def latencies(number: int) -> list[float]:
 
 def test_an_idle_worker_hears_of_a_start_at_once(app: Pgflow, conn: Connection, work: Work) -> None:
     work(poll=NEVER, sweep=NEVER)
-    until(lambda: one(conn, "select count(*) from pg_stat_activity where query like 'listen%%' or query like '%%pg_notify%%' and application_name = 'pgflow:listen'"), "the listener")
+    until(lambda: connections(conn, "listen"), "the listener")
     found = latencies(15)
     assert found[-1] < 2
     assert found[7] < 0.15, found
@@ -219,7 +219,7 @@ def test_a_worker_that_does_not_listen_finds_a_start_by_polling_only(app: Pgflow
     found = latencies(6)
     assert found[-1] < 2
     assert found[3] > 0.15, found  # whoever listens is there by then
-    assert one(conn, "select count(*) from pg_stat_activity where application_name = 'pgflow:listen'") == 0
+    assert connections(conn, "listen") == 0
     assert inside.worker.stats.steps == 6
 
 

@@ -33,7 +33,7 @@ class Napping(Workflow[dict[str, Any]], unique=Unique("napping")):
     """A step, a timer, a step."""
 
     initial = begin
-    transitions = {begin: {"done": nap}, nap: {"timeout": end}, end: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {begin: {"done": nap}, nap: {"timeout": end}, end: {"done": Done}}
 
 
 NAPS: list[int] = []
@@ -51,7 +51,7 @@ class Drowsy(Workflow[dict[str, Any]], unique=Unique("drowsy")):
     """A step that asks to be called again later."""
 
     initial = drowse
-    transitions = {drowse: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {drowse: {"done": Done}}
 
 
 WORKFLOWS = (Napping, Paused, Drowsy)

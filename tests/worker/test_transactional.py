@@ -17,7 +17,7 @@ from tests.worker.conftest import Work
 from tests.worker.flows import Books
 from tests.worker.patience import PATIENCE, until
 from tests.worker.processes import Processes
-from tests.worker.sight import leftovers, one, rows, steps, until_all_ended, until_status
+from tests.worker.sight import connections, cut, leftovers, one, rows, steps, until_all_ended, until_status
 
 Input = dict[str, Any]
 INSERT = "insert into ledger (value, attempt) values (%s, %s)"
@@ -99,7 +99,7 @@ class Sync(Workflow[Input], unique=Unique("sync")):
     """A transactional step in a thread, which forks."""
 
     initial = write
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         write: {"done": [left, right]},
         left: {"done": meet},
         right: {"done": meet},
@@ -111,7 +111,7 @@ class Asynchronous(Workflow[Input], unique=Unique("async")):
     """A transactional step on the event loop, which forks."""
 
     initial = awrite
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         awrite: {"done": [left, right]},
         left: {"done": meet},
         right: {"done": meet},
@@ -123,14 +123,14 @@ class Single(Workflow[Input], unique=Unique("single")):
     """One transactional step and nothing else."""
 
     initial = write
-    transitions = {write: {"done": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {write: {"done": Done}}
 
 
 class Joining(Workflow[Input], unique=Unique("joining")):
     """Two transactional steps side by side, and a transactional join."""
 
     initial = left
-    transitions = {  # noqa: RUF012 -- as users write it
+    transitions = {
         left: {"done": [write.named("first"), awrite.named("second")]},
         write.named("first"): {"done": write.named("joined")},
         awrite.named("second"): {"done": write.named("joined")},
@@ -154,7 +154,8 @@ def test_writes_and_result_come_together(app: Pgflow, conn: Connection, work: Wo
     done = until_status(kind, "v")
     assert (done.status, len(steps(done))) == ("completed", 4)
     assert written(conn) == [("v", 1)]
-    stamped = "select count(distinct xmin::text) from (select xmin from ledger union all select xmin from pgflow.step_results where step like '%%write') t"
+    stamped = """select count(distinct t.xmin::text) from (
+        select xmin from ledger union all select xmin from pgflow.step_results where step like '%%write') t"""
     assert one(conn, stamped) == 1, "one transaction wrote both"
     assert leftovers(conn) == {}
 
@@ -249,7 +250,7 @@ def test_a_worker_killed_in_the_middle_leaves_nothing_and_another_one_begins_ane
     Books.start("v", {"hold": str(hold), "log": str(log)})
     until(lambda: log.exists() and "hold_books 1" in log.read_text(), "the write")
     first.kill()
-    until(lambda: one(conn, "select count(*) from pg_stat_activity where application_name = 'pgflow:step'") == 0, "its end")
+    until(lambda: connections(conn, "step") == 0, "its end")
     assert (written(conn), rows(conn, "select * from pgflow.step_results")) == ([], [])
     hold.unlink()
     processes.start()
@@ -278,8 +279,7 @@ def test_a_connection_lost_in_the_middle_costs_one_attempt_and_doubles_nothing(
     work()
     Single.start("v", {"how": "gate"})
     assert Gate.begun.wait(PATIENCE)
-    ended = one(conn, "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'pgflow:step'")
-    assert ended == 1
+    assert cut(conn, "step") == 1
     Gate.go.set()
     done = until_status(Single, "v")
     assert (done.status, done.history[0].attempt, written(conn)) == ("completed", 2, [("v", 2)])

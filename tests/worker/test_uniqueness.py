@@ -27,22 +27,22 @@ def end(ctx: Context[dict[str, Any]]) -> Ok:
 
 class Single(Workflow[dict[str, Any]], unique=Unique("single")):
     initial = end
-    transitions = {end: {"well": Done, "badly": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {end: {"well": Done, "badly": Done}}
 
 
 class Anything(Workflow[dict[str, Any]], unique=Unique("anything", scope="none")):
     initial = end
-    transitions = {end: {"well": Done, "badly": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {end: {"well": Done, "badly": Done}}
 
 
 class Everywhere(Workflow[dict[str, Any]], unique=Unique("shared", scope="global")):
     initial = end
-    transitions = {end: {"well": Done, "badly": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {end: {"well": Done, "badly": Done}}
 
 
 class Elsewhere(Workflow[dict[str, Any]], unique=Unique("shared", scope="global")):
     initial = end
-    transitions = {end: {"well": Done, "badly": Done}}  # noqa: RUF012 -- as users write it
+    transitions = {end: {"well": Done, "badly": Done}}
 
 
 WORKFLOWS = (Single, Anything, Everywhere, Elsewhere)

@@ -1,0 +1,276 @@
+"""What a worker goes through: lost connections, a database that is gone, rows that it cannot make sense of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from threading import Event
+from typing import Any
+
+import pytest
+
+from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
+from pgflow.store.connect import Connection, connect
+from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.store.migrate import up
+from tests.worker.conftest import Work
+from tests.worker.flows import Fan, Line, Paused
+from tests.worker.inside import Inside
+from tests.worker.patience import PATIENCE, until
+from tests.worker.processes import Processes
+from tests.worker.sight import (
+    connections,
+    cut,
+    leftovers,
+    one,
+    rows,
+    steps,
+    until_all_ended,
+    until_recorded,
+    until_status,
+)
+
+Input = dict[str, Any]
+ROLES = ("worker", "heart", "listen", "step")
+
+
+class Gate:
+    """Where a step waits for the test, and who came by."""
+
+    begun = Event()
+    go = Event()
+    calls: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def gate() -> Iterator[None]:
+    Gate.begun.clear()
+    Gate.go.clear()
+    Gate.calls.clear()
+    yield
+    Gate.go.set()
+
+
+@step
+def first(ctx: Context[Input]) -> Ok:
+    Gate.calls.append(f"{ctx.value}.{ctx.step}")
+    if ctx.initial.get("gate"):
+        Gate.begun.set()
+        assert Gate.go.wait(PATIENCE)
+    return Ok("done")
+
+
+@step
+async def second(ctx: Context[Input]) -> Ok:
+    Gate.calls.append(f"{ctx.value}.{ctx.step}")
+    await asyncio.sleep(ctx.initial.get("seconds", 0))
+    return Ok("done", {"n": 2})
+
+
+@step
+def third(ctx: Context[Input]) -> Ok:
+    Gate.calls.append(f"{ctx.value}.{ctx.step}")
+    return Ok("done")
+
+
+word = WaitForEvent("word").named("word")
+
+
+class Trio(Workflow[Input], unique=Unique("trio")):
+    initial = first
+    transitions = {first: {"done": second}, second: {"done": third}, third: {"done": Done}}
+
+
+class Pair(Workflow[Input], unique=Unique("pair")):
+    initial = first
+    transitions = {first: {"done": word}, word: {"received": third}, third: {"done": Done}}
+
+
+class Newcomer(Workflow[Input], unique=Unique("newcomer")):
+    """Known to newer workers only."""
+
+    initial = first
+    transitions = {first: {"done": Done}}
+
+
+WORKFLOWS = (Trio, Pair, Line, Fan, Paused)
+
+
+# -- connections
+
+
+def test_a_worker_process_whose_connections_are_all_cut_goes_on_and_loses_and_doubles_nothing(
+    app: Pgflow, conn: Connection, processes: Processes
+) -> None:
+    process = processes.start("-q", "default=20")
+    Line.start_many([(f"v{number}", {"seconds": 0.01}) for number in range(300)])
+    Fan.start_many([(f"v{number}", {"seconds": 0.01}) for number in range(30)])
+    whole = 300 * 5 + 30 * 12
+    ended = 0
+    for part in (0.1, 0.3, 0.5, 0.7):
+        until_recorded(conn, part * whole)
+        ended += cut(conn, *ROLES)
+    assert ended >= 6
+    assert until_all_ended(conn) == {"completed": 330}
+    assert one(conn, "select count(*) from pgflow.step_results") == whole
+    assert leftovers(conn) == {}
+    assert one(conn, "select count(*) from pgflow.workers where pid = %s", process.pid) == 1, "its lease went on"
+    assert process.terminate() == 0, process.log
+
+
+def test_an_idle_worker_whose_connections_are_cut_listens_again(app: Pgflow, conn: Connection, work: Work) -> None:
+    work(poll=timedelta(seconds=30), lease=timedelta(seconds=30))
+    until(lambda: connections(conn, "listen") == 1, "the listener")
+    assert cut(conn, *ROLES) == 3
+    until(lambda: connections(conn, "listen") == 1, "the listener")
+    Trio.start("v", {})
+    assert until_status(Trio, "v").status == "completed"
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[EmbeddedPostgres]:
+    """A server of this module's own, to be crashed."""
+    with EmbeddedPostgres() as server:
+        with connect(server.dsn, "migrate") as conn:
+            up(conn)
+        yield server
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("is_long", [False, True], ids=["short", "longer than the lease"])
+def test_a_crash_of_the_database_is_survived(fragile: EmbeddedPostgres, is_long: bool) -> None:
+    kind = Trio
+    app = Pgflow(fragile.dsn, workflows=WORKFLOWS)
+    prefix = "long" if is_long else "short"
+    try:
+        kind.start_many([(f"{prefix}{number}", {"seconds": 0.02}) for number in range(400)])
+        with Inside(app, {"default": 10}) as inside:
+            until(lambda: inside.worker.stats.steps > 100, "some work", pause=0.002)
+            born = inside.worker.settler.worker
+            fragile.kill()
+            if is_long:
+                until(lambda: not inside.worker._heart or inside.worker._claimer.is_lost, "the lease's end")
+            fragile.start()
+            with connect(fragile.dsn, "test") as conn:
+                assert until_all_ended(conn)["completed"] >= 400
+                counted = """select count(*), count(distinct (run, step)) from pgflow.step_results
+                    where run in (select run from pgflow.instances where id like %s)"""
+                assert rows(conn, counted, f"trio::{prefix}%") == [(1200, 1200)]
+                assert leftovers(conn) == {}
+            assert (inside.worker.settler.worker != born) == is_long
+    finally:
+        app.close()
+
+
+# -- what it cannot make sense of
+
+
+def test_an_unknown_workflow_is_left_alone_until_somebody_comes_who_knows_it(
+    app: Pgflow, dsn: str, conn: Connection, work: Work
+) -> None:
+    newer = Pgflow(dsn, workflows=[Newcomer])
+    try:
+        newer.register()
+        Newcomer.start("v", {})
+        work()
+        Trio.start("v", {})
+        assert until_status(Trio, "v").status == "completed"
+        until(lambda: one(conn, "select state from pgflow.jobs") == "scheduled", "the passing on")
+        assert (Newcomer.get("v").status, rows(conn, "select attempt, errors from pgflow.jobs")) == (
+            "running",
+            [(0, None)],
+        )
+        with Inside(newer):
+            conn.execute(
+                "update pgflow.jobs set run_at = pgflow.now() where state = 'scheduled'"
+            )  # nobody waits for it
+            until(
+                lambda: (
+                    Newcomer.get("v").status == "completed"
+                    or conn.execute("update pgflow.jobs set run_at = pgflow.now() where state = 'scheduled'") is None
+                ),
+                "its end",
+            )
+        done = Newcomer.get("v")
+        assert (done.status, done.history[0].attempt) == ("completed", 1)
+    finally:
+        newer.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("metadata", "jsonb_build_object('n', repeat('9', 5000)::numeric)"),
+        ("input", "jsonb_build_object('n', repeat('9', 5000)::numeric)"),
+        ("input", "(repeat('[', 100) || repeat(']', 100))::jsonb"),
+        ("input", "'7'::jsonb"),
+    ],
+)
+def test_data_that_cannot_be_read_fails_its_own_instance_only(
+    app: Pgflow, conn: Connection, work: Work, column: str, value: str
+) -> None:
+    Trio.start_many([(f"v{number}", {}) for number in range(5)])
+    conn.execute(f"update pgflow.instances set {column} = {value} where id = 'trio::v2'".encode())  # noqa: S608 -- ours
+    work()
+    until(lambda: one(conn, "select count(*) from pgflow.jobs") == 0, "the end of all")
+    assert rows(conn, "select id, status, error ->> 'step' from pgflow.instances order by id") == [
+        (f"trio::v{number}", "failed" if number == 2 else "completed", "first" if number == 2 else None)
+        for number in range(5)
+    ]
+    assert leftovers(conn) == {}
+
+
+def test_an_output_that_cannot_be_read_fails_its_own_instance_only(app: Pgflow, conn: Connection, work: Work) -> None:
+    inside = work()
+    Pair.start_many([("bad", {}), ("good", {})])
+    until(lambda: one(conn, "select count(*) from pgflow.jobs where state = 'parked'") == 2, "the waits")
+    inside.stop()
+    conn.execute(
+        """update pgflow.step_results set output = jsonb_build_object('n', repeat('9', 5000)::numeric)
+        where run = (select run from pgflow.instances where id = 'pair::bad')"""
+    )
+    Pair.resume("bad", "word")
+    Pair.resume("good", "word")
+    work()
+    assert until_status(Pair, "good").status == "completed"
+    until(lambda: one(conn, "select status from pgflow.instances where id = 'pair::bad'") == "failed", "the failure")
+    assert leftovers(conn) == {}
+
+
+# -- order
+
+
+def test_a_more_urgent_instance_is_not_overtaken_by_those_under_way(app: Pgflow, conn: Connection, work: Work) -> None:
+    work({"default": 1})
+    Trio.start("v0", {"gate": True})
+    assert Gate.begun.wait(PATIENCE)
+    Trio.start_many([(f"v{number}", {}) for number in range(1, 6)])
+    Trio.start("urgent", {}, priority=-5)
+    Gate.go.set()
+    assert until_all_ended(conn) == {"completed": 7}
+    assert Gate.calls[:2] == ["v0.first", "urgent.first"]
+    urgent = [place for place, call in enumerate(Gate.calls) if call.startswith("urgent.")]
+    assert urgent[-1] <= 12, Gate.calls  # while what it came to is settled, other steps may run
+
+
+def test_those_of_one_priority_go_first_in_first_out(app: Pgflow, conn: Connection, work: Work) -> None:
+    Trio.start_many([(f"v{number}", {}) for number in range(10)])
+    work({"default": 1})
+    assert until_all_ended(conn) == {"completed": 10}
+    firsts = [call for call in Gate.calls if call.endswith(".first")]
+    assert firsts == [f"v{number}.first" for number in range(10)]
+
+
+def test_a_paused_queue_stops_also_those_under_way_and_goes_on_when_it_is_released(
+    app: Pgflow, conn: Connection, work: Work
+) -> None:
+    work()
+    Trio.start("v", {"gate": True})
+    assert Gate.begun.wait(PATIENCE)
+    conn.execute("insert into pgflow.queues (name, paused_at) values ('default', pgflow.now())")
+    Gate.go.set()
+    until(lambda: steps(Trio.get("v")) == ["first"], "the first step's end")
+    until(lambda: rows(conn, "select step, state from pgflow.jobs") == [("second", "ready")], "the halt")
+    conn.execute("update pgflow.queues set paused_at = null")
+    assert until_status(Trio, "v").status == "completed"
