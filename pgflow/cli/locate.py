@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import click
+from click.core import ParameterSource
+
 from pgflow.app import Pgflow
 from pgflow.errors import BadApp, PgflowError
 
@@ -14,7 +17,9 @@ __all__ = ["locate"]
 def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
     """Import and return the app. The name comes from the command line or the user's own configuration, never from data.
 
-    A DSN or schema that the command was given replaces the app's own. Raises `BadApp`.
+    `dsn` and `schema` are the command's options. On the command line they replace the app's own, and the schema also by
+    PGFLOW_SCHEMA; PGFLOW_DSN counts only for an app that was made without a DSN, which has looked there by itself.
+    Raises `BadApp`.
     """
     if not app:
         raise BadApp(
@@ -33,9 +38,14 @@ def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
         apps = sorted(key for key, value in vars(module).items() if isinstance(value, Pgflow))
         what = "is not there" if found is None else f"is of type {type(found).__name__}, no Pgflow app"
         raise BadApp(f"{name!r} in module {module_name} {what}", hint=f"It has: {', '.join(apps) or 'no Pgflow app'}.")
-    if dsn or schema != "pgflow":
-        return Pgflow(dsn or found.dsn, found.workflows, schema=schema if schema != "pgflow" else found.schema)
-    return found
+    told = click.get_current_context().get_parameter_source
+    is_dsn_given = told("dsn") is ParameterSource.COMMANDLINE
+    is_schema_given = told("schema") in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    if not is_dsn_given and not is_schema_given:
+        return found
+    return Pgflow(
+        dsn if is_dsn_given else found.dsn, found.workflows, schema=schema if is_schema_given else found.schema
+    )
 
 
 def _import(name: str) -> ModuleType:

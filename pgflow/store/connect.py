@@ -35,6 +35,12 @@ BY_ROLE: Mapping[str, Mapping[str, str]] = {
     # A migration may build an index for an hour; how long it may wait for a lock, it says itself.
     "migrate": {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"},
 }
+# A worker that is frozen while it sends a pipeline leaves a transaction open, and its tokens locked, in a state that no
+# other limit ends. Older servers do not know this one, so it cannot go into the startup packet.
+TRANSACTION_TIMEOUT_SINCE = 17
+TRANSACTION_TIMEOUT = (
+    "select set_config('transaction_timeout', '10s', false) where current_setting('transaction_timeout') = '0'"
+)
 # The client's side. Keepalives find a dead peer on a silent connection, tcp_user_timeout one that does not acknowledge.
 CLIENT: Mapping[str, str] = {
     "connect_timeout": "5",
@@ -90,6 +96,8 @@ def connect(dsn: str = "", role: str = "client", *, settings: bool = True, autoc
     except DatabaseError:
         conn.close()
         raise
+    if settings and _limits_transactions(conn.info, role):
+        conn.execute(TRANSACTION_TIMEOUT)
     return conn
 
 
@@ -109,6 +117,8 @@ async def aconnect(
     except DatabaseError:
         await conn.close()
         raise
+    if settings and _limits_transactions(conn.info, role):
+        await conn.execute(TRANSACTION_TIMEOUT)
     return conn
 
 
@@ -130,6 +140,10 @@ def _refuse_old(info: psycopg.ConnectionInfo, where: str) -> None:
             f"PostgreSQL {info.server_version // 10_000} at {where} is too old",
             hint=f"pgflow needs PostgreSQL {OLDEST} or newer.",
         )
+
+
+def _limits_transactions(info: psycopg.ConnectionInfo, role: str) -> bool:
+    return role == "worker" and info.server_version >= TRANSACTION_TIMEOUT_SINCE * 10_000
 
 
 def _reason(text: str) -> str:

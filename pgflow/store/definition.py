@@ -12,7 +12,7 @@ from psycopg.types.numeric import Int4
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["Definition", "names", "register"]
+__all__ = ["Definition", "names", "read", "register"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,16 @@ def names(schema: str) -> Statement[list[str]]:
         files.load("queries/definition/names.sql", schema),
         {},
         lambda rows: [name for (name,) in rows],
+    )
+
+
+def read(schema: str, *, workflow: str, version: int | None) -> Statement[Definition | None]:
+    """Read one definition, the newest version unless one is named; None when it is not stored."""
+    return Statement(
+        "definition/read",
+        files.load("queries/definition/read.sql", schema),
+        {"workflow": workflow, "version": version},
+        lambda rows: _definitions(rows)[0] if rows else None,
     )
 
 

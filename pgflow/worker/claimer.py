@@ -171,7 +171,8 @@ class Claimer:
         async with conn.pipeline():  # one implicit transaction: all of it or nothing
             for name, statement in statements.items():
                 pending[name] = await astart(conn, statement)
-            return {name: await sent.result() for name, sent in pending.items()}
+        # Read when all is over: to ask for a result inside would be a round trip more, with the transaction left open.
+        return {name: await sent.result() for name, sent in pending.items()}
 
     async def _settle_singly(self, conn: AsyncConnection, decisions: list[Decision], error: psycopg.Error) -> None:
         """Something in a batch cannot be stored: find out what, and let only that step fail."""

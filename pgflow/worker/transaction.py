@@ -77,7 +77,7 @@ class Transactions:
         if self._async_pool is not None:
             await self._async_pool.close()
         if self._pool is not None:
-            self._pool.close(timeout=0)
+            await asyncio.to_thread(self._pool.close)
 
     async def _settle(
         self, token: Token, outcome: Outcome, transaction: Transaction

@@ -1,6 +1,6 @@
 -- Ends an active instance: its tokens and timers go, a step that runs now loses the right to record anything, later signals are refused.
 create or replace function pgflow.cancel_run(run bigint, reason text default null, notify boolean default true) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -27,6 +27,10 @@ end
 $$;
 
 create or replace function pgflow.cancel(workflow text, value text, reason text default null, notify boolean default true) returns void
-language sql volatile
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select pgflow.cancel_run(pgflow.find(workflow, value), reason, notify) $$;
+
+-- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+revoke all on function pgflow.cancel_run(bigint, text, boolean) from public;
+revoke all on function pgflow.cancel(text, text, text, boolean) from public;

@@ -1,6 +1,6 @@
 -- The newest run of a business value ("abc123", or a whole id with its suffix: "orderid::abc123::1f09ab42").
 create or replace function pgflow.find(workflow text, value text) returns bigint
-language plpgsql stable
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -24,3 +24,6 @@ begin
     return found_run;
 end
 $$;
+
+-- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+revoke all on function pgflow.find(text, text) from public;

@@ -3,7 +3,7 @@
 create or replace function pgflow.resume_run(
     run bigint, event text, payload jsonb default null, step text default null, notify boolean default true
 ) returns text
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -13,6 +13,11 @@ declare
     waiting record;
     waits bigint;
 begin
+    if octet_length(payload::text) > 65536 then
+        raise exception using errcode = 'PF006',
+            message = format('a payload of %s bytes is over the limit of 65536', octet_length(payload::text)),
+            hint = 'Pass a reference to large data instead of the data.';
+    end if;
     select i.id, i.workflow, i.version, i.status into instance
     from pgflow.instances i where i.run = resume_run.run for no key update;
     if not found then
@@ -87,6 +92,10 @@ $$;
 create or replace function pgflow.resume(
     workflow text, value text, event text, payload jsonb default null, step text default null, notify boolean default true
 ) returns text
-language sql volatile
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select pgflow.resume_run(pgflow.find(workflow, value), event, payload, step, notify) $$;
+
+-- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+revoke all on function pgflow.resume_run(bigint, text, jsonb, text, boolean) from public;
+revoke all on function pgflow.resume(text, text, text, jsonb, text, boolean) from public;

@@ -1,7 +1,7 @@
 -- Takes a failed instance up again where it stopped: completed steps stay as recorded, every other active step runs anew.
 -- One advance token without a step asks the next worker to work out from the results which steps those are.
 create or replace function pgflow.retry_run(run bigint, notify boolean default true) returns void
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -36,6 +36,10 @@ end
 $$;
 
 create or replace function pgflow.retry(workflow text, value text, notify boolean default true) returns void
-language sql volatile
+language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select pgflow.retry_run(pgflow.find(workflow, value), notify) $$;
+
+-- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+revoke all on function pgflow.retry_run(bigint, boolean) from public;
+revoke all on function pgflow.retry(text, text, boolean) from public;

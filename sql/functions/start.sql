@@ -4,7 +4,7 @@ create or replace function pgflow.start_many(
     workflow text, "values" text[], inputs text[], version integer default null, at timestamptz default null, delay interval default null,
     tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true
 ) returns table (ord bigint, run bigint, id text, created boolean)
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -109,7 +109,7 @@ create or replace function pgflow.start(
     delay interval default null, tags text[] default '{}', metadata jsonb default '{}', priority smallint default null,
     notify boolean default true
 ) returns bigint
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -124,3 +124,7 @@ begin
     return begun.run;
 end
 $$;
+
+-- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+revoke all on function pgflow.start_many(text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean) from public;
+revoke all on function pgflow.start(text, text, jsonb, integer, timestamptz, interval, text[], jsonb, smallint, boolean) from public;

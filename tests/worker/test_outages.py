@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from threading import Event
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
-from pgflow.store.connect import Connection, connect
+from pgflow.store.connect import Connection, aconnect, connect
 from pgflow.store.embedded import EmbeddedPostgres
 from pgflow.store.migrate import up
 from tests.worker.conftest import Work
@@ -126,6 +128,28 @@ def test_an_idle_worker_whose_connections_are_cut_listens_again(app: Pgflow, con
     until(lambda: connections(conn, "listen") == 1, "the listener")
     Trio.start("v", {})
     assert until_status(Trio, "v").status == "completed"
+
+
+def test_a_worker_that_is_frozen_while_it_sends_does_not_keep_its_locks(
+    app: Pgflow, dsn: str, conn: Connection
+) -> None:
+    # In the middle of a pipeline neither the statement's timeout nor that of an idle transaction counts.
+    Trio.start("v", {})
+    free = "select count(*) from (select from pgflow.jobs for no key update skip locked) j"
+
+    async def freeze() -> None:
+        async with await aconnect(dsn, "worker") as frozen:
+            shown = await (await frozen.execute("show transaction_timeout")).fetchone()
+            assert shown == ("10s",)
+            await frozen.execute("set transaction_timeout = 300")
+            with suppress(psycopg.OperationalError):
+                async with frozen.pipeline():
+                    await frozen.execute("update pgflow.jobs set priority = 1")
+                    until(lambda: one(conn, free) == 0, "the lock")
+                    until(lambda: one(conn, free) == 1, "the lock's end")
+
+    asyncio.run(freeze())
+    assert one(conn, "select priority from pgflow.jobs") == 0
 
 
 @pytest.fixture(scope="module")

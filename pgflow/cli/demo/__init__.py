@@ -25,9 +25,9 @@ def command(as_json: bool) -> int:
     """See it work: two hundred orders through a workflow, two workers, one of them killed halfway.
 
     Starts a throwaway PostgreSQL, installs pgflow in it, and starts two real worker processes. Each order passes a
-    branch, a step that fails now and then, a fan-out that joins again, a timer and a signal. When half of the orders
-    have come as far as their timer, one worker is killed with SIGKILL; the other one takes over what it held. Nothing
-    is left behind.
+    branch, a step that fails now and then, a fan-out that joins again, a timer and a signal. When about half of the
+    orders have come as far as their timer, one worker is killed with SIGKILL; the other one takes over what it
+    held. Nothing is left behind.
     """
     began = time.monotonic()
     say("Starting a throwaway PostgreSQL ...")

@@ -34,7 +34,7 @@ async def charge(ctx: Context[Order]) -> Ok:
 @step(events=("picked",))
 async def pick(ctx: Context[Order]) -> Ok:
     """Fetch the items."""
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.15)
     return Ok("picked", {"boxes": 1 + ctx.initial.item_count // 4})
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ __all__ = ["Processes"]
 COUNT = 2
 # Short times, so that the rescue can be watched.
 OPTIONS = ("--queue", "default=20", "--lease", "2", "--sweep", "0.5", "--poll", "0.5")
+READY_SECONDS = 20.0
 LOG_TAIL = 2000  # characters
 
 
@@ -35,6 +37,15 @@ class Processes:
             with (self._logs / f"worker-{number}.log").open("wb") as log:
                 self._running.append(subprocess.Popen(line, env=self._environment, stdout=log, stderr=log))
         return self
+
+    def wait_until_ready(self) -> None:
+        """Wait until all of them look for work, so that each has its share when it comes."""
+        deadline = time.monotonic() + READY_SECONDS
+        while sum("is ready" in path.read_text(errors="replace") for path in self._logs.glob("*.log")) < COUNT:
+            self.check()
+            if time.monotonic() > deadline:
+                raise PgflowError(f"the demo's workers were not ready after {READY_SECONDS:.0f} s")
+            time.sleep(0.05)
 
     def kill_one(self) -> int:
         """Kill one of them with SIGKILL and return its process id."""

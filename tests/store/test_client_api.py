@@ -1,0 +1,78 @@
+"""The SQL client API needs EXECUTE alone, and says no in the words of the errors that Python raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.errors import InvalidPayload
+from pgflow.store import signal
+from pgflow.store.connect import Connection, connect
+from pgflow.store.statement import run
+
+NAME = "pgflow_test_client"
+
+
+@step(events=("ok",))
+def only(ctx: Context[Any]) -> Ok:
+    return Ok("ok")
+
+
+class Lone(Workflow[dict[str, Any]], unique=Unique("lone")):
+    initial = only
+    transitions = {only: {"ok": Done}}
+
+
+@pytest.fixture
+def client(migrated: str) -> Iterator[Connection]:
+    """A connection in the shoes of a role that may call the API and nothing else; rolled back."""
+    app = Pgflow(migrated, workflows=[Lone])
+    app.register()
+    app.close()
+    with connect(migrated, "test") as conn, conn.transaction(force_rollback=True):
+        conn.execute(f"create role {NAME}")
+        conn.execute(f"grant usage on schema pgflow to {NAME}")
+        yield conn
+
+
+def test_a_role_with_execute_alone_starts_signals_and_cancels(client: Connection) -> None:
+    client.execute(f"grant execute on all functions in schema pgflow to {NAME}")
+    client.execute(f"set local role {NAME}")
+
+    client.execute("select pgflow.start('Lone', 'a', '{\"n\": 1}')")
+    assert client.execute("select pgflow.resume('Lone', 'a', 'ok', '{}')").fetchone() == ("kept",)
+    client.execute("select pgflow.cancel('Lone', 'a')")
+
+    for table in ("instances", "jobs", "step_results", "signals", "definitions"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), client.transaction():
+            client.execute(f"select from pgflow.{table}")
+
+
+def test_a_role_without_execute_may_not_even_do_that(client: Connection) -> None:
+    client.execute(f"set local role {NAME}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        client.execute("select pgflow.start('Lone', 'a')")
+
+
+def test_a_temporary_object_cannot_stand_in_for_one_of_ours(client: Connection) -> None:
+    """The functions look up nothing in the caller's schemas. (After the attack on an unpinned search_path.)"""
+    client.execute(f"grant execute on all functions in schema pgflow to {NAME}")
+    client.execute(f"set local role {NAME}")
+    client.execute("create temporary table instances (like pg_class)")
+    client.execute("set local search_path = pg_temp, public")
+
+    assert client.execute("select pgflow.start('Lone', 'b')").fetchone() is not None
+    assert client.execute("select count(*) from pg_temp.instances").fetchone() == (0,)
+
+
+def test_a_payload_over_the_limit_is_refused(client: Connection) -> None:
+    client.execute("select pgflow.start('Lone', 'c')")
+    statement = signal.send(
+        "pgflow", workflow="Lone", value="c", event="ok", payload='"' + 70_000 * "x" + '"', step=None, notify=True
+    )
+    with pytest.raises(InvalidPayload, match="over the limit of 65536"):
+        run(client, statement)
