@@ -513,8 +513,10 @@ def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing(closed: Sho
     line = closed.refused(6, "resume", "OrderFlow", value, "paid")
     assert line.startswith("pgflow: OrderFlow takes no signal 'paid'. It takes: ")
     assert "payment_confirmed (charge)" in line
-    line = closed.refused(6, "resume", "OrderFlow", value, "declined", "--step", "nowhere")
-    assert "step 'nowhere' takes no signal 'declined'" in line
+    line = closed.refused(5, "resume", "OrderFlow", value, "declined", "--step", "nowhere")
+    assert line.startswith("pgflow: OrderFlow has no step 'nowhere'. It has: ")
+    line = closed.refused(6, "resume", "OrderFlow", value, "declined", "--step", "done")
+    assert "step 'done' takes no signal 'declined'" in line
     for payload, said in (("{", "is no JSON"), ("NaN", "NaN is no JSON"), ('"\\u0000"', "holds a NUL character")):
         line = closed.refused(6, "resume", "OrderFlow", value, "declined", "--payload", payload)
         assert line.startswith("pgflow: payload ")

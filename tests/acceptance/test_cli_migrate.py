@@ -202,7 +202,7 @@ print(sorted({{"psycopg", "pydantic", "tenacity", "asyncio"}} & set(sys.modules)
         [sys.executable, "-c", program, "-h"], capture_output=True, check=False, env=environment(), text=True
     )
     assert (done.returncode, done.stderr) == (0, "[]\n")
-    assert "migrate  Install or upgrade pgflow's schema in the database." in done.stdout
+    assert "Install or upgrade pgflow's schema in the database." in done.stdout
 
 
 def test_the_version_names_what_a_bug_report_needs() -> None:
