@@ -97,11 +97,11 @@ class Pgflow:
 
     def close(self) -> None:
         """Close the connections of threads; a later call opens new ones."""
-        self._client.pool.close()
+        self._client.close()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, and those of threads."""
-        await self._client.pool.aclose()
+        await self._client.aclose()
 
     # -- definitions
 

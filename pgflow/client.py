@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,6 +53,7 @@ class Client:
         self._lock = threading.Lock()
         self._woken: dict[str, float] = {}
         self._late: set[str] = set()
+        self._waker: threading.Timer | None = None
 
     def run(self, statement: Statement[T], conn: Conn | None = None) -> T:
         """Run a statement."""
@@ -101,11 +103,23 @@ class Client:
                     due.add(queue)
                     continue
                 if not self._late:
-                    timer = threading.Timer(QUIET_SECONDS, self._wake_late)
-                    timer.daemon = True
-                    timer.start()
+                    self._waker = threading.Timer(QUIET_SECONDS, self._wake_late)
+                    self._waker.daemon = True
+                    self._waker.start()
                 self._late.add(queue)
         return due
+
+    def close(self) -> None:
+        """Close the connections that threads used, after the last notification is out: it would open them anew."""
+        if self._waker is not None:
+            self._waker.join()
+        self.pool.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, and those of threads."""
+        if self._waker is not None:
+            await asyncio.to_thread(self._waker.join)
+        await self.pool.aclose()
 
     def _wake_late(self) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -154,6 +155,16 @@ def test_one_bad_input_refuses_the_whole_batch(app: Pgflow, conn: Connection) ->
 
 def test_none_at_all_is_no_error(app: Pgflow, conn: Connection) -> None:
     assert Single.start_many([]) == []
+
+
+def test_nothing_is_opened_anew_by_a_late_notification_after_the_app_is_closed(
+    app: Pgflow, conn: Connection, dsn: str
+) -> None:
+    for number in range(20):  # the first wakes at once, those that follow together a moment later
+        Single.start(f"v{number}", {})
+    app.close()
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    until(lambda: connections(conn, "client") == 0, "the end of its connections")
 
 
 # -- later
