@@ -10,7 +10,8 @@ from pgflow.cli.given import TEXT
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options
 from pgflow.cli.output import plain, say
-from pgflow.core.picture import Outline, ascii, dot, mermaid, svg
+from pgflow.core import picture
+from pgflow.core.picture import Outline
 from pgflow.errors import ConfigError, UnknownWorkflow
 from pgflow.store import definition
 from pgflow.store.statement import run
@@ -18,7 +19,12 @@ from pgflow.store.statement import run
 __all__ = ["command"]
 
 LARGEST_INTEGER = 2**31 - 1
-PICTURES: dict[str, Callable[[Outline], str]] = {"ascii": ascii, "mermaid": mermaid, "dot": dot, "svg": svg}
+PICTURES: dict[str, Callable[[Outline], str]] = {
+    "ascii": picture.ascii,
+    "mermaid": picture.mermaid,
+    "dot": picture.dot,
+    "svg": picture.svg,
+}
 
 
 @click.command("graph")
@@ -45,12 +51,12 @@ def command(
       pgflow graph OrderFlow --format dot | dot -Tpng > order-flow.png
     """
     outline = _from_app(app, workflow, version) if app else _from_database(workflow, version, dsn, schema)
-    picture = PICTURES[kind](outline)
+    drawn = PICTURES[kind](outline)
     if output is None or output == "-":
-        click.echo("\n".join(plain(line) for line in picture.split("\n")))
+        click.echo("\n".join(plain(line) for line in drawn.split("\n")))
         return
     try:
-        Path(output).write_text(picture + "\n", encoding="utf-8")
+        Path(output).write_text(drawn + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--output: {output} cannot be written: {error.strerror}") from error
     say(f"wrote {output}")

@@ -33,7 +33,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 FORGOTTEN = timedelta(days=1)  # after the end of its lease, a worker's row is deleted
 
 Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
-Outage = (psycopg.OperationalError, psycopg.InterfaceError, Unreachable, OSError)
+Outage = (psycopg.Error, Unreachable, OSError)  # whatever else is wrong: wait, and try again
 
 
 class Claimer:
@@ -69,11 +69,16 @@ class Claimer:
         self._is_in_doubt = False
         self._to_wake: set[str] = set()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether outcomes wait to be settled, or to be settled again."""
+        return self._settler.has_outcomes or bool(self._unknown)
+
     def pause(self) -> float:
         """Seconds until something is due; 0 when something is to be done now."""
         if self._settler.is_held_up:
             return HELD_UP_SECONDS
-        if self._settler.has_outcomes or self._unknown or self.is_lost or self.must_check:
+        if self.has_work or self.is_lost or self.must_check:
             return 0.0
         now = time.monotonic()
         if self.is_hungry and self._may_claim() and self._settler.holding.rooms(now):
@@ -113,13 +118,15 @@ class Claimer:
             self.must_check |= bool(tokens)  # a cancel is heard of at once, but only by those who listen
         decisions = self._unknown = self._unknown or settler.take()
         if decisions or settler.has_outcomes:
-            settle = settler.statement(decisions)
+            settle = settler.statement(decisions, settler.holding.take_refused())
             if not settle.prepare:
                 statements["replan"] = job.replan(schema)
             statements["settle"] = settle
-        rooms = {} if self._is_in_doubt or not self._may_claim() else settler.holding.rooms(now)
         if self._maintenance.is_stage_due(now, decisions):
             statements["stage"] = job.stage(schema)
+        is_due = now >= self._next_poll or self._maintenance.is_due_known
+        is_wanted = self.is_hungry or bool(decisions) or is_due
+        rooms = settler.holding.rooms(now) if is_wanted and self._may_claim() and not self._is_in_doubt else {}
         if rooms:
             statements["claim"] = job.claim(schema, me, rooms)
         asked: dict[int, Token] = {}
@@ -131,6 +138,8 @@ class Claimer:
         try:
             answers = await self._send(conn, statements)
         except Refused as error:
+            if not decisions:
+                raise
             self._unknown = []
             await self._settle_singly(conn, decisions, error)
             return
@@ -147,6 +156,8 @@ class Claimer:
             self._is_in_doubt = False
         for token_id in answers.get("lost", ()):
             settler.holding.give_up(asked[token_id])
+        if any(answers[name].tokens for name in ("stage", "rescue") if name in answers):
+            self.is_hungry = True
         if "claim" in answers:
             self._claimed(answers["claim"], rooms, now)
         await self._wake_others(conn, now)
@@ -195,7 +206,8 @@ class Claimer:
         self._is_in_doubt = True
         pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, str(error).strip(), pause)
-        if self.conn is not None and self.conn.broken:
+        # A server that takes no writes any more has been demoted: the next connection finds its successor.
+        if self.conn is not None and (self.conn.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)):
             await self.conn.close()
         await asyncio.sleep(pause)
 

@@ -110,6 +110,11 @@ class Holding:
         )
         return older
 
+    def take_refused(self) -> list[Refusal]:
+        """Take out what was claimed and refused, to settle it."""
+        refused, self.refused = self.refused, []
+        return refused
+
     def hold(self, new: Token) -> None:
         """Keep a token and run it as soon as its lane has a free slot."""
         new.run.tokens += 1

@@ -26,7 +26,7 @@ class Maintenance:
         self._sweep_at = 0.0
         self._stage_at = 0.0
         self._forget_at = 0.0
-        self._is_due_known = False
+        self.is_due_known = False
 
     @property
     def next_at(self) -> float:
@@ -43,7 +43,7 @@ class Maintenance:
 
     def is_stage_due(self, now: float, decisions: Iterable[Decision]) -> bool:
         """Whether to make due tokens ready now: at the known moment, or to learn the next one after adding another."""
-        early = 0.0 if self._is_due_known else EARLY_SECONDS
+        early = 0.0 if self.is_due_known else EARLY_SECONDS
         return now >= self._stage_at - early or any(
             verdict.op in SCHEDULING for decision in decisions for verdict in decision.verdicts
         )
@@ -51,7 +51,7 @@ class Maintenance:
     def expect(self, moment: float) -> None:
         """Look for due tokens at `moment` at the latest."""
         if moment < self._stage_at:
-            self._stage_at, self._is_due_known = moment, True
+            self._stage_at, self.is_due_known = moment, True
 
     def learn(self, now: float, answers: Mapping[str, Any]) -> None:
         """Take over what the statements returned."""
@@ -64,5 +64,5 @@ class Maintenance:
             self._forget_at = now + FORGET_SECONDS
         if "stage" in answers:
             next_due = answers["stage"].next_due
-            self._is_due_known = next_due is not None and next_due < STAGE_SECONDS
-            self._stage_at = now + (next_due if self._is_due_known else STAGE_SECONDS)
+            self.is_due_known = next_due is not None and next_due < STAGE_SECONDS
+            self._stage_at = now + (next_due if self.is_due_known else STAGE_SECONDS)

@@ -10,7 +10,7 @@ from pgflow.store import job
 from pgflow.store.job import Branch, Settled, Verdict
 from pgflow.store.statement import Statement
 from pgflow.worker.decide import Decision, decide
-from pgflow.worker.holding import Holding
+from pgflow.worker.holding import Holding, Refusal
 from pgflow.worker.outcome import Outcome, Released
 from pgflow.worker.token import Run, Token
 
@@ -96,9 +96,8 @@ class Settler:
         self._spare[queue] = self._spare.get(queue, 0) - 1
         return self._spare[queue] >= 0
 
-    def statement(self, decisions: list[Decision]) -> Statement[list[Settled]]:
-        """The settle statement for decisions, and for what was claimed and refused."""
-        refused, self.holding.refused = self.holding.refused, []
+    def statement(self, decisions: list[Decision], refused: Iterable[Refusal] = ()) -> Statement[list[Settled]]:
+        """The settle statement for decisions, and for tokens that were claimed and refused."""
         verdicts = [verdict for decision in decisions for verdict in decision.verdicts]
         verdicts += [verdict for verdict, _ in refused]
         changes = [decision.change for decision in decisions if decision.change is not None]

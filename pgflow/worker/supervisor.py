@@ -161,10 +161,10 @@ class Worker:
         settler.release(self.holding.stale(older_than=float("inf")))
         deadline = time.monotonic() + self.shutdown_timeout.total_seconds()
         log.info("worker %d stops; steps that still run: %d", settler.worker, len(self._tasks))
-        while (self._tasks or settler.has_outcomes) and time.monotonic() < deadline:
-            if settler.has_outcomes:
+        while (self._tasks or claimer.has_work) and time.monotonic() < deadline:
+            if claimer.has_work:
                 await claimer.turn()
-            await self._rest(min(claimer.pause() if settler.has_outcomes else 1.0, deadline - time.monotonic()))
+            await self._rest(min(claimer.pause() if claimer.has_work else 1.0, deadline - time.monotonic()))
         self.abandoned = len(self._tasks)
         if self.abandoned:
             log.warning("worker %d gives back steps that did not end in time: %d", settler.worker, self.abandoned)
@@ -234,15 +234,13 @@ class Worker:
         try:
             settled = await (self._transactions if is_transactional else self._runner).run(token)
         except asyncio.CancelledError:
-            if me in self._dropped:
-                self._dropped.discard(me)
-                self.holding.lanes[token.queue].running -= 1
-                return
             settled = Erred(token, "the step was cancelled from within", "CancelledError")
         finally:
             if self._tasks.get(token.id) is me:
                 del self._tasks[token.id]
             self._wakeup.set()
+        if me in self._dropped:  # also when the step caught the cancellation
+            return
         if isinstance(settled, tuple):
             decision, rows = settled
             self.holding.lanes[token.queue].finished()
@@ -254,7 +252,10 @@ class Worker:
     def _drop(self, token: Token) -> None:
         task = self._tasks.pop(token.id, None)
         if task is not None:
+            # Counted here: a task that has not begun to run will never do it.
+            self.holding.lanes[token.queue].running -= 1
             self._dropped.add(task)
+            task.add_done_callback(self._dropped.discard)
             task.cancel()
 
 

@@ -8,11 +8,13 @@ event with a question mark is dynamic: a route chooses among its targets at run 
     text         rows and lines
     markup       for programs that have a layout of their own
     layout, svg  places and strokes
+    docstring    the picture's way into a class's docstring
 """
 
+from pgflow.core.picture.docstring import embed
 from pgflow.core.picture.markup import dot, mermaid
 from pgflow.core.picture.outline import Arrow, Outline
 from pgflow.core.picture.svg import svg
-from pgflow.core.picture.text import ascii
+from pgflow.core.picture.text import ascii  # noqa: A004 -- the name of this kind of picture
 
-__all__ = ["Arrow", "Outline", "ascii", "dot", "mermaid", "svg"]
+__all__ = ["Arrow", "Outline", "ascii", "dot", "embed", "mermaid", "svg"]

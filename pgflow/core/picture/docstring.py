@@ -19,12 +19,12 @@ TRIPLE = re.compile(r"(?P<prefix>[rRuU]?)(?P<quote>\"{3}|'{3})(?P<text>.*)(?P=qu
 # Whatever its name: that of a workflow may change. `lead` is what stands before it in its line.
 BLOCK = re.compile(
     r"(?P<lead>[^\S\n]*)"
-    + START.format(r"(?P<name>[^\n]+?)")
+    + START.format(r"(?P<name>\S+)")
     + r".*?"
     + END.format("(?P=name)"),
     re.DOTALL,
 )  # fmt: skip
-MARK = re.compile(r"<!-- pgflow:graph:(?:start|end):[^\n]+? -->")
+MARK = re.compile(r"<!-- pgflow:graph:(?:start|end):\S+ -->")
 
 
 def embed(source: str, qualname: str, name: str, picture: str) -> str:
@@ -79,13 +79,17 @@ def _embed(source: str, qualname: str, name: str, picture: str) -> str:
 def _with_docstring(lines: list[str], node: ast.ClassDef, name: str, picture: str) -> str:
     head = _head_end(lines, node)
     first = node.body[0]
-    number = min([first.lineno, *(each.lineno for each in getattr(first, "decorator_list", []))]) - 1
+    number = first.lineno - 1
     quote = '"""'
     block = _escape(_block(name, picture), "", quote, node.name)
     if number > head:
         margin = _leading(lines[number])
         return "\n".join(
-            [*lines[: head + 1], f"{margin}{quote}\n{margin}{_indent(block, margin)}\n{margin}{quote}", *lines[head + 1 :]]
+            [
+                *lines[: head + 1],
+                f"{margin}{quote}\n{margin}{_indent(block, margin)}\n{margin}{quote}",
+                *lines[head + 1 :],
+            ]
         )
     column = _column(lines[number], first.col_offset)
     margin = f"{_leading(lines[node.lineno - 1])}    "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pgflow.core.picture.outline import Arrow, Outline
 
@@ -65,7 +66,7 @@ def arrange(outline: Outline, step_size: Callable[[str], Size], label_size: Call
         way = [start, Place("label", start.rank + 1, *label_size(arrow)), *between, end]
         for place in way[1:-1]:
             ranks[place.rank].append(place)
-        for upper, lower in zip(way, way[1:], strict=False):
+        for upper, lower in pairwise(way):
             upper.below.append(lower)
             lower.above.append(upper)
         ways[arrow] = way
@@ -99,7 +100,7 @@ def _swept(ranks: list[list[Place]], *, is_down: bool) -> list[list[Place]]:
         for place in rank:
             near = place.above if is_down else place.below
             means[id(place)] = sum(at[id(each)] for each in near) / len(near) if near else at[id(place)]
-        order = sorted(rank, key=lambda place: means[id(place)])  # noqa: B023 -- used at once
+        order = sorted(rank, key=lambda place: means[id(place)])
         at |= {id(place): float(index) for index, place in enumerate(order)}
         swept.append(order)
     return swept if is_down else swept[::-1]
@@ -108,7 +109,7 @@ def _swept(ranks: list[list[Place]], *, is_down: bool) -> list[list[Place]]:
 def _crossings(ranks: Sequence[Sequence[Place]]) -> int:
     """Count the pairs of pieces that cross: for each piece, those before it that end farther right."""
     count = 0
-    for upper, lower in zip(ranks, ranks[1:], strict=False):
+    for upper, lower in pairwise(ranks):
         at = {id(place): index for index, place in enumerate(lower)}
         ends: list[int] = []
         for place in upper:
@@ -186,7 +187,7 @@ def _settle(rank: Sequence[Place], wanted: Sequence[float], weights: Sequence[fl
     By pooling adjacent violators (Ayer et al., 1955): who would be too near becomes one block, placed as one.
     """
     offsets = [0.0]
-    for left, right in zip(rank, rank[1:], strict=False):
+    for left, right in pairwise(rank):
         offsets.append(offsets[-1] + _distance(left, right))
     blocks: list[tuple[float, float, int]] = []  # the mean wish, the weight, and how many
     for wish, offset, weight in zip(wanted, offsets, weights, strict=True):

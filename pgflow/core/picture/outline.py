@@ -28,7 +28,7 @@ class Arrow:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The events as pictures name them: with a question mark when dynamic, in quotes when they are no plain word."""
+        """The events as pictures name them: with a question mark when dynamic, in quotes when no plain word."""
         return tuple(word(event) + ("?" if event in self.dynamic else "") for event in self.events)
 
     @property

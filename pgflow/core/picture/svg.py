@@ -43,18 +43,20 @@ def svg(source: Source) -> str:
         Path("order-flow.svg").write_text(svg(OrderFlow.graph))
     """
     outline = Outline.of(source)
-    sides = Counter([*(("in", arrow.target) for arrow in outline.arrows), *(("out", arrow.source) for arrow in outline.arrows)])
+    sides = Counter(
+        [*(("in", arrow.target) for arrow in outline.arrows), *(("out", arrow.source) for arrow in outline.arrows)]
+    )
     layout = arrange(outline, lambda step: _step_size(step, max(sides["in", step], sides["out", step])), _label_size)
     tops = _tops(layout)
     places = [place for rank in layout.ranks for place in rank]
     width = max(place.x + place.width / 2 for place in places) + 2 * MARGIN
     height = tops[-1] + max(place.height for place in layout.ranks[-1]) + MARGIN
     ports = _ports(layout)
-    lines = [
+    head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}" role="img" font-family="{escape(FONT)}" font-size="13" text-anchor="middle">',
-        f"<title>{_text(f'{outline.name} version {outline.version}')}</title>",
-    ]
+        f'height="{height:g}" role="img" font-family="{escape(FONT)}" font-size="13" text-anchor="middle">'
+    )
+    lines = [head, f"<title>{_text(f'{outline.name} version {outline.version}')}</title>"]
     for arrow, way in layout.ways.items():
         lines += _arrow(arrow, way, ports, tops)
     for arrow, way in layout.ways.items():
