@@ -1,11 +1,13 @@
 """Keep connections open for an application: one pool for its threads, one for each of its event loops."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
@@ -39,6 +41,7 @@ class Pool:
         self._dsn = dsn
         self._lock = threading.Lock()
         self._threads: ConnectionPool[Conn] | None = None
+        self._end: finalize[..., Pool] | None = None
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[AConn]] = WeakKeyDictionary()
 
     @contextmanager
@@ -50,6 +53,8 @@ class Pool:
             with self._lock:
                 if self._threads is None:
                     self._threads = ConnectionPool(conninfo(self._dsn), open=True, **OPTIONS)
+                    # A program need not close us. Later than this, at its end, the pool's threads could not be joined.
+                    self._end = finalize(self, self._threads.close)
                 pool = self._threads
         try:
             conn = pool.getconn()
@@ -81,9 +86,9 @@ class Pool:
     def close(self) -> None:
         """Close the connections of threads."""
         with self._lock:
-            pool, self._threads = self._threads, None
-        if pool is not None:
-            pool.close()
+            self._threads, end, self._end = None, self._end, None
+        if end is not None:
+            end()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, and those of threads."""
