@@ -84,13 +84,30 @@ class Listener:
         self.listening.set()
         self._wake(None)  # what came while nobody listened
         while True:
-            async for note in conn.notifies(timeout=self._interval.total_seconds()):
+            # psycopg would look ten times a second; the event loop is told when something has come.
+            if not await _readable(conn, self._interval.total_seconds()):
+                await conn.execute("select 1")
+            async for note in conn.notifies(timeout=0):
                 if note.payload != ECHO:
                     self._wake(note.payload)
-            await conn.execute("select 1")
 
     def _pause(self) -> float:
         """Seconds until the next attempt: exponential, and spread, lest all workers meet a restarted server at once."""
         self._failures += 1
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 16))
         return random.uniform(FIRST_PAUSE_SECONDS, longest)  # noqa: S311 - a dice for timing, not for secrets
+
+
+async def _readable(conn: AsyncConnection, seconds: float) -> bool:
+    """Wait until the connection has something to read; returns False when nothing came for so long."""
+    loop, came = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = conn.fileno()
+    loop.add_reader(descriptor, came.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await came.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(descriptor)
+    return True

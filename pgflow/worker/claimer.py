@@ -17,7 +17,7 @@ from pgflow.store import job, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.statement import APending, Statement, arun, astart
 from pgflow.worker.decide import Decision
-from pgflow.worker.maintenance import Maintenance
+from pgflow.worker.maintenance import EARLY_SECONDS, Maintenance
 from pgflow.worker.outcome import Erred
 from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
@@ -124,7 +124,8 @@ class Claimer:
             statements["settle"] = settle
         if self._maintenance.is_stage_due(now, decisions):
             statements["stage"] = job.stage(schema)
-        is_due = now >= self._next_poll or self._maintenance.is_due_known
+        early = EARLY_SECONDS if statements else 0.0  # goes along, so that an idle worker wakes once
+        is_due = now >= self._next_poll - early or self._maintenance.is_due_known
         is_wanted = self.is_hungry or bool(decisions) or is_due
         rooms = settler.holding.rooms(now) if is_wanted and self._may_claim() and not self._is_in_doubt else {}
         if rooms:

@@ -9,10 +9,10 @@ from typing import Any
 
 from pgflow.worker.decide import Decision
 
-__all__ = ["Maintenance"]
+__all__ = ["EARLY_SECONDS", "Maintenance"]
 
 STAGE_SECONDS = 1.0  # how often to look for due tokens that a client or another worker has put there
-EARLY_SECONDS = 0.25  # of this, so that it goes along with a poll and an idle worker wakes once
+EARLY_SECONDS = 0.25  # by which this and a poll may come earlier to go along with one another
 MARGIN_SECONDS = 0.01  # after the end of a lease, so that it surely has ended
 FORGET_SECONDS = 600.0
 SCHEDULING = frozenset({"park", "retry", "snooze"})
