@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Event
-from typing import Any
 
 import pytest
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow import Pgflow
 from pgflow.store.connect import Connection
 from tests.store.driver import Driver
 from tests.worker.conftest import Work
+from tests.worker.gate import Gate, Trio
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import rows, steps, until_all_ended, until_status
-
-Input = dict[str, Any]
-
-
-class Gate:
-    """Where a step waits for the test, and who came by."""
-
-    begun = Event()
-    go = Event()
-    calls: list[str] = []
 
 
 @pytest.fixture(autouse=True)
 def gate() -> Iterator[None]:
-    Gate.begun.clear()
-    Gate.go.clear()
-    Gate.calls.clear()
+    Gate.close()
     yield
     Gate.go.set()
-
-
-@step
-def first(ctx: Context[Input]) -> Ok:
-    Gate.calls.append(f"{ctx.value}.{ctx.step}")
-    if ctx.initial.get("gate"):
-        Gate.begun.set()
-        assert Gate.go.wait(PATIENCE)
-    return Ok("done")
-
-
-@step
-async def second(ctx: Context[Input]) -> Ok:
-    Gate.calls.append(f"{ctx.value}.{ctx.step}")
-    return Ok("done")
-
-
-@step
-def third(ctx: Context[Input]) -> Ok:
-    Gate.calls.append(f"{ctx.value}.{ctx.step}")
-    return Ok("done")
-
-
-class Trio(Workflow[Input], unique=Unique("trio")):
-    initial = first
-    transitions = {first: {"done": second}, second: {"done": third}, third: {"done": Done}}
 
 
 WORKFLOWS = (Trio,)

@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from threading import Event
-from typing import Any
 
 import psycopg
 import pytest
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
+from pgflow import Done, Pgflow, Unique, WaitForEvent, Workflow
 from pgflow.store.connect import Connection, aconnect, connect
 from pgflow.store.embedded import EmbeddedPostgres
 from pgflow.store.migrate import up
 from tests.worker.conftest import Work
 from tests.worker.flows import Fan, Line, Paused
+from tests.worker.gate import Gate, Input, Trio, first, third
 from tests.worker.inside import Inside
-from tests.worker.patience import PATIENCE, until
+from tests.worker.patience import until
 from tests.worker.processes import Processes
 from tests.worker.sight import (
     connections,
@@ -32,55 +31,17 @@ from tests.worker.sight import (
     until_status,
 )
 
-Input = dict[str, Any]
 ROLES = ("worker", "heart", "listen", "step")
-
-
-class Gate:
-    """Where a step waits for the test, and who came by."""
-
-    begun = Event()
-    go = Event()
-    calls: list[str] = []
 
 
 @pytest.fixture(autouse=True)
 def gate() -> Iterator[None]:
-    Gate.begun.clear()
-    Gate.go.clear()
-    Gate.calls.clear()
+    Gate.close()
     yield
     Gate.go.set()
 
 
-@step
-def first(ctx: Context[Input]) -> Ok:
-    Gate.calls.append(f"{ctx.value}.{ctx.step}")
-    if ctx.initial.get("gate"):
-        Gate.begun.set()
-        assert Gate.go.wait(PATIENCE)
-    return Ok("done")
-
-
-@step
-async def second(ctx: Context[Input]) -> Ok:
-    Gate.calls.append(f"{ctx.value}.{ctx.step}")
-    await asyncio.sleep(ctx.initial.get("seconds", 0))
-    return Ok("done", {"n": 2})
-
-
-@step
-def third(ctx: Context[Input]) -> Ok:
-    Gate.calls.append(f"{ctx.value}.{ctx.step}")
-    return Ok("done")
-
-
 word = WaitForEvent("word").named("word")
-
-
-class Trio(Workflow[Input], unique=Unique("trio")):
-    initial = first
-    transitions = {first: {"done": second}, second: {"done": third}, third: {"done": Done}}
 
 
 class Pair(Workflow[Input], unique=Unique("pair")):
