@@ -1,0 +1,471 @@
+"""An app without a database: `Local`, which stands behind `Workflow.start` and its kin as `Pgflow` does."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import secrets
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from itertools import count
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar, cast
+
+from pgflow.core import engine
+from pgflow.core.engine import ACTIVE, Status
+from pgflow.core.instance import Instance, Started
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.request import check_moment, sole, takers
+from pgflow.core.step import Target
+from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
+from pgflow.core.workflow import Workflow
+from pgflow.errors import (
+    AlreadyRunning,
+    AmbiguousSignal,
+    ConfigError,
+    DefinitionError,
+    InstanceNotFound,
+    NotActive,
+    NotBound,
+    NotRetryable,
+    UnknownWorkflow,
+)
+from pgflow.local.conductor import Conductor, Look
+from pgflow.local.run import Run, Saved, Signal, read
+from pgflow.local.storage import Storage
+
+__all__ = ["Local"]
+
+I = TypeVar("I")  # noqa: E741 -- the input, as in Workflow[I]
+
+
+class Local:
+    """An application's workflows, run in memory by this process: what `Pgflow` and a worker are, without a database.
+
+    It begins to work at once, on threads of its own, and first takes up what is under way in `storage`; `threads` says
+    how many sync steps run at once. A workflow belongs to the app that was made last with it. A transactional step has
+    no connection here, so a workflow that has one is refused at its start, unless `allow_transactional` lets such steps
+    run with `ctx.conn` None. Raises `DefinitionError` for what is no workflow, `Conflict` for a storage in use,
+    `GraphChanged` when an instance under way does not fit its workflow.
+
+        with Local(workflows=[OrderFlow]) as app:
+            OrderFlow.start("abc123", Order(item_count=3))
+            app.drain(timeout=10)
+            assert OrderFlow.get("abc123").status == "completed"
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[type[Workflow[Any]]] = (),
+        storage: Storage | None = None,
+        *,
+        threads: int = 32,
+        allow_transactional: bool = False,
+    ) -> None:
+        self.workflows = tuple(workflows)
+        self.storage = Storage() if storage is None else storage
+        self.allow_transactional = allow_transactional
+        names: dict[str, type[Workflow[Any]]] = {}
+        for workflow in self.workflows:
+            if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+                hint = "Pass Workflow subclasses: Local(workflows=[OrderFlow])."
+                raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
+            if names.setdefault(workflow.name, workflow) is not workflow:
+                hint = "Give one of them another name: class …(Workflow, name=…)."
+                raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
+        self.storage.attach(self)
+        try:
+            stored = self.storage.query()
+            self._numbers = count(max((each.run for each in stored), default=0) + 1)
+            under_way = [run for each in reversed(stored) if each.is_active and (run := self._taken_up(each))]
+        except BaseException:
+            self.storage.detach(self)
+            raise
+        self._conductor = Conductor(self.storage, threads)
+        with self._conductor.lock:
+            for run in under_way:
+                self._conductor.admit(run)
+        for workflow in self.workflows:
+            workflow.bind(self)
+
+    def __repr__(self) -> str:
+        return f"Local(workflows=[{', '.join(each.name for each in self.workflows)}], storage={self.storage!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """End its threads, once the sync steps that run have ended; async ones are interrupted.
+
+        What is under way stays in the storage, for another `Local` to go on with. What has ended can still be read.
+        """
+        self._conductor.close()
+        self.storage.detach(self)
+
+    async def aclose(self) -> None:
+        """`close`, async."""
+        closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def close() -> None:
+            self.close()
+            loop.call_soon_threadsafe(closing.set_result, None)
+
+        thread = threading.Thread(target=close, name="pgflow-local-close")
+        thread.start()
+        await asyncio.shield(closing)
+        thread.join()
+
+    # -- time
+
+    @property
+    def now(self) -> datetime:
+        """The time that timers go by: the real one, and what `advance_time` has added."""
+        return self._conductor.clock.now()
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing is left that will go on by itself, a timer included, as `pgflow worker --drain` does.
+
+        What waits for a signal alone stays. Raises `TimeoutError` after `timeout` seconds.
+        """
+        self._wait(self._conductor.is_drained, timeout)
+
+    async def adrain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as its sync twin
+        """`drain`, async."""
+        await self._await(self._conductor.is_drained, timeout)
+
+    def settle(self, timeout: float | None = None) -> None:
+        """Wait until no step runs or is about to: whatever is left waits for time to pass or for a signal.
+
+        Raises `TimeoutError` after `timeout` seconds.
+        """
+        self._wait(self._conductor.is_quiet, timeout)
+
+    async def asettle(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as its sync twin
+        """`settle`, async."""
+        await self._await(self._conductor.is_quiet, timeout)
+
+    def advance_time(self, by: timedelta, timeout: float | None = 60.0) -> None:
+        """Let time pass at once: waits, retries, snoozes and delayed starts that come due go on, each in its turn.
+
+        Returns when all that follows has settled. Raises `TimeoutError` when steps run for longer than `timeout`
+        seconds at a stretch.
+
+            app.advance_time(timedelta(days=1))
+        """
+        self._check_open()
+        for look in self._conductor.advancing(by):
+            self._wait(look, timeout)
+
+    async def aadvance_time(self, by: timedelta, timeout: float | None = 60.0) -> None:  # noqa: ASYNC109 -- as its sync twin
+        """`advance_time`, async."""
+        self._check_open()
+        for look in self._conductor.advancing(by):
+            await self._await(look, timeout)
+
+    # -- what stands behind Workflow.start and its kin; none of it blocks, so that the async twins only call the others
+
+    def start(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = None,
+        **options: Any,
+    ) -> Started:
+        """Start one instance: see `Workflow.start`."""
+        return sole(workflow.name, self.start_many(workflow, [(value, input)], conn=conn, **options))
+
+    async def astart(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = None,
+        **options: Any,
+    ) -> Started:
+        """`start`, async."""
+        return self.start(workflow, value, input, conn=conn, **options)
+
+    def start_many(
+        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+    ) -> builtins.list[Started]:
+        """Start many instances: see `Workflow.start_many`. `priority` is accepted and means nothing here."""
+        self._check(workflow, conn)
+        return self._start_many(workflow, items, **options)
+
+    async def astart_many(
+        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+    ) -> builtins.list[Started]:
+        """`start_many`, async."""
+        return self.start_many(workflow, items, conn=conn, **options)
+
+    def resume(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: str | Target | None = None,
+        conn: Any = None,
+    ) -> str:
+        """Send a signal: see `Workflow.resume`."""
+        self._check(workflow, conn)
+        takers(workflow.graph, event, step)
+        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        with self._conductor.lock:
+            run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
+            name, key, nodes = takers(run.graph, event, step)
+            if all(node.key in run.targets for node in nodes):
+                passed = ", ".join(sorted(node.key for node in nodes))
+                raise NotActive(
+                    f"{workflow.name} {run.id!r} has gone past the step that takes {name!r} ({passed})",
+                    hint=f"See what it waits for: {workflow.name}.get({value!r}).waiting_for",
+                )
+            signal = Signal(name, None if text is None else decode(text), key)
+            waiting = [
+                token
+                for token in run.tokens.values()
+                if token.place == "parked" and name in token.awaits and key in (None, token.step)
+            ]
+            match waiting:
+                case []:
+                    self._conductor.keep(run, signal)
+                    return "kept"
+                case [token]:
+                    self._conductor.deliver(run, token, signal)
+                    return "delivered"
+            steps = ", ".join(sorted(token.step for token in waiting))
+            raise AmbiguousSignal(
+                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}"
+            )
+
+    async def aresume(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: str | Target | None = None,
+        conn: Any = None,
+    ) -> str:
+        """`resume`, async."""
+        return self.resume(workflow, value, event, payload, step=step, conn=conn)
+
+    def cancel(self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+        """Cancel an instance: see `Workflow.cancel`. An async step that runs is interrupted."""
+        self._check(workflow, conn)
+        with self._conductor.lock:
+            run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
+            self._conductor.cancel(run, reason)
+
+    async def acancel(
+        self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None
+    ) -> None:
+        """`cancel`, async."""
+        self.cancel(workflow, value, reason=reason, conn=conn)
+
+    def retry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+        """Take a failed instance up again: see `Workflow.retry`."""
+        self._check(workflow, conn)
+        with self._conductor.lock:
+            stored = self._newest(workflow, value)
+            if stored.status != "failed":
+                raise NotRetryable(
+                    f"{workflow.name} {stored.id!r} is {stored.status}: only a failed instance can be retried",
+                    hint=f"See where it stands: {workflow.name}.get({value!r})",
+                )
+            run = self._taken_up(stored)
+            if run is None:
+                self._unknown(workflow)
+            if run.unique_key in self._conductor.keys:
+                hint = "Wait until that run has ended, or cancel it."
+                raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
+            self._conductor.take_up(run)
+
+    async def aretry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+        """`retry`, async."""
+        self.retry(workflow, value, conn=conn)
+
+    def get(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+        """Read an instance: see `Workflow.get`."""
+        _refuse(conn)
+        return read(self._newest(workflow, value), is_whole=True)
+
+    async def aget(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+        """`get`, async."""
+        return self.get(workflow, value, conn=conn)
+
+    def list(
+        self,
+        workflow: type[Workflow[I]],
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """Read a page of instances: see `Workflow.list`."""
+        _refuse(conn)
+        statuses = cast("Sequence[Status] | None", [status] if isinstance(status, str) else status)
+        found = self.storage.query(workflow=workflow, status_in=statuses)
+        return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
+
+    async def alist(
+        self,
+        workflow: type[Workflow[I]],
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """`list`, async."""
+        return self.list(workflow, status=status, before=before, limit=limit, conn=conn)
+
+    # -- inside
+
+    def _start_many(
+        self,
+        workflow: type[Workflow[Any]],
+        items: Iterable[tuple[str, Any]],
+        *,
+        version: int | None = None,
+        at: datetime | None = None,
+        delay: timedelta | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+    ) -> builtins.list[Started]:
+        _, chosen = workflow.resolve_version(version)
+        self._check_steps(chosen)
+        check_moment(at, delay)
+        asked = [(validate_value(value), chosen.write_input(given)) for value, given in items]
+        extra = encode({**(chosen.graph.metadata or {}), **(metadata or {})}, what="metadata", limit=INPUT_LIMIT)
+        started = []
+        with self._conductor.lock:
+            now = self.now
+            due = (at or now) + (delay or timedelta(0))
+            for value, text in asked:
+                run = Run(
+                    run=next(self._numbers),
+                    id=_new_id(chosen, value),
+                    workflow=chosen,
+                    state=engine.new(chosen.graph),
+                    text=text,
+                    metadata=decode(extra),
+                    tags=(*chosen.graph.tags, *tags),
+                    created_at=now,
+                )
+                key = run.unique_key
+                active = None if key is None else self._conductor.keys.get(key)
+                if active is None:
+                    self._conductor.begin(run, due)
+                started.append(Started(run.id, run.run if active is None else active, created=active is None))
+        return started
+
+    def _active(self, workflow: type[Workflow[Any]], value: str, why: str, hint: str) -> Run:
+        stored = self._newest(workflow, value)
+        if stored.status not in ACTIVE:
+            raise NotActive(f"{workflow.name} {stored.id!r} is {stored.status}: {why}", hint=hint)
+        run = self._conductor.runs.get(stored.run)
+        if run is None:  # in a version that this app does not have
+            self._unknown(workflow)
+        return run
+
+    def _newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
+        unique = workflow.unique
+        found = self.storage.query(id=value if "::" in value else f"{unique.key}::{value}", workflow=workflow)
+        if not found:
+            raise InstanceNotFound(
+                f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()"
+            )
+        return found[0]
+
+    def _taken_up(self, stored: Instance) -> Run | None:
+        for workflow in self.workflows:
+            if (workflow.name, workflow.version) == (stored.workflow, stored.version) and isinstance(stored, Saved):
+                return Run.taken_up(stored, workflow)
+        return None  # somebody else's: left as it is
+
+    def _check(self, workflow: type[Workflow[Any]], conn: Any) -> None:
+        _refuse(conn)
+        self._check_open()
+        if workflow not in self.workflows:
+            self._unknown(workflow)
+
+    def _check_open(self) -> None:
+        if self._conductor.is_closed:
+            raise NotBound("this Local is closed", hint="Make a new one; with the same storage it goes on from there.")
+
+    def _check_steps(self, workflow: type[Workflow[Any]]) -> None:
+        steps = [node.key for node in workflow.graph.nodes.values() if node.step.transactional]
+        if steps and not self.allow_transactional:
+            raise ConfigError(
+                f"{workflow.name} has transactional steps ({', '.join(steps)}), and without a database there is no "
+                "transaction",
+                hint="Run it on PostgreSQL, or pass allow_transactional=True: then ctx.conn is None.",
+            )
+
+    def _unknown(self, workflow: type[Workflow[Any]]) -> NoReturn:
+        known = ", ".join(sorted(each.name for each in self.workflows)) or "none"
+        raise UnknownWorkflow(
+            f"this app has no workflow {workflow.name} version {workflow.version}", hint=f"It has: {known}."
+        )
+
+    def _future(self, look: Look) -> Future[None]:
+        if not self._conductor.may_block():
+            raise ConfigError("a step cannot wait for what it belongs to", hint="Wait where the Local was made.")
+        return self._conductor.until(look)
+
+    def _wait(self, look: Look, timeout: float | None) -> None:
+        future = self._future(look)
+        try:
+            future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise TimeoutError(self._under_way(timeout)) from None
+
+    async def _await(self, look: Look, timeout: float | None) -> None:  # noqa: ASYNC109 -- as its sync twin
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wrap_future(self._future(look))
+        except TimeoutError:
+            raise TimeoutError(self._under_way(timeout)) from None
+
+    def _under_way(self, timeout: float | None) -> str:
+        with self._conductor.lock:
+            runs = builtins.list(self._conductor.runs.values())
+            steps = [f"{run.id} {token.step} ({token.place})" for run in runs for token in run.tokens.values()]
+        return f"after {timeout:g} s still under way: {', '.join(steps[:10])}{', …' if len(steps) > 10 else ''}"
+
+
+def _new_id(workflow: type[Workflow[Any]], value: str) -> str:
+    unique = workflow.unique
+    if unique.scope == "none":
+        return build_id_with_suffix(unique.key, value, secrets.token_hex(4))
+    return build_id(unique.key, value)
+
+
+def _refuse(conn: Any) -> None:
+    if conn is not None:
+        raise ConfigError("there is no transaction to join without a database", hint="Leave conn= away.")
