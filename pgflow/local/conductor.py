@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from itertools import count
@@ -130,21 +130,23 @@ class Conductor:
         """Whether nothing goes on by itself any more, however long one waits."""
         return self.is_quiet() and not any(token.due for token in self._tokens())
 
-    def advancing(self, by: timedelta) -> Iterator[Look]:
-        """Let time pass: yields what to wait for each time before it goes on, timer after timer."""
-        with self.lock:
-            goal = self.clock.now() + by
+    def advancing(self, by: timedelta) -> Generator[Look, None, None]:
+        """Let time pass: yields what to wait for each time before it goes on, timer after timer.
+
+        Meanwhile the clock stands at each moment until all has settled, so that what begins then begins exactly then.
+        """
         yield self.is_quiet
-        while True:
-            with self.lock:
-                if self.is_closed:
-                    return
-                due = self._next_due()
-                self.clock.set_forward(goal if due is None else min(due, goal))
-                self._ring()
-            yield self.is_quiet
-            if due is None or due > goal:
-                return
+        goal = self.clock.now() + by
+        try:
+            due: datetime | None = goal
+            while due is not None and due <= goal and not self.is_closed:
+                with self.lock:
+                    due = self._next_due()
+                    self.clock.stand_at(goal if due is None else min(due, goal))
+                    self._ring()
+                yield self.is_quiet
+        finally:
+            self.clock.go_on()
 
     def may_block(self) -> bool:
         """Whether the caller may wait here: on the loop it would wait for itself."""

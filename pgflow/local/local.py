@@ -6,15 +6,16 @@ import asyncio
 import builtins
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from itertools import count
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, cast
+from typing import Any, NoReturn, Self, TypeVar
 
 from pgflow.core import engine
-from pgflow.core.engine import ACTIVE, Status
+from pgflow.core.engine import ACTIVE
 from pgflow.core.instance import Instance, Started
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import check_moment, sole, takers
@@ -119,16 +120,16 @@ class Local:
 
     async def aclose(self) -> None:
         """`close`, async."""
-        closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
 
         def close() -> None:
             self.close()
-            loop.call_soon_threadsafe(closing.set_result, None)
+            loop.call_soon_threadsafe(closed.set_result, None)
 
         thread = threading.Thread(target=close, name="pgflow-local-close")
         thread.start()
-        await asyncio.shield(closing)
+        await asyncio.shield(closed)
         thread.join()
 
     # -- time
@@ -169,14 +170,16 @@ class Local:
             app.advance_time(timedelta(days=1))
         """
         self._check_open()
-        for look in self._conductor.advancing(by):
-            self._wait(look, timeout)
+        with closing(self._conductor.advancing(by)) as looks:
+            for look in looks:
+                self._wait(look, timeout)
 
     async def aadvance_time(self, by: timedelta, timeout: float | None = 60.0) -> None:  # noqa: ASYNC109 -- as its sync twin
         """`advance_time`, async."""
         self._check_open()
-        for look in self._conductor.advancing(by):
-            await self._await(look, timeout)
+        with closing(self._conductor.advancing(by)) as looks:
+            for look in looks:
+                await self._await(look, timeout)
 
     # -- what stands behind Workflow.start and its kin; none of it blocks, so that the async twins only call the others
 
@@ -231,7 +234,7 @@ class Local:
         self._check(workflow, conn)
         takers(workflow.graph, event, step)
         text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
-        with self._conductor.lock:
+        with self._open():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers(run.graph, event, step)
             if all(node.key in run.targets for node in nodes):
@@ -274,7 +277,7 @@ class Local:
     def cancel(self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """Cancel an instance: see `Workflow.cancel`. An async step that runs is interrupted."""
         self._check(workflow, conn)
-        with self._conductor.lock:
+        with self._open():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
             self._conductor.cancel(run, reason)
 
@@ -287,7 +290,7 @@ class Local:
     def retry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
         """Take a failed instance up again: see `Workflow.retry`."""
         self._check(workflow, conn)
-        with self._conductor.lock:
+        with self._open():
             stored = self._newest(workflow, value)
             if stored.status != "failed":
                 raise NotRetryable(
@@ -326,8 +329,8 @@ class Local:
     ) -> builtins.list[Instance]:
         """Read a page of instances: see `Workflow.list`."""
         _refuse(conn)
-        statuses = cast("Sequence[Status] | None", [status] if isinstance(status, str) else status)
-        found = self.storage.query(workflow=workflow, status_in=statuses)
+        asked = [status] if isinstance(status, str) else status
+        found = [each for each in self.storage.query(workflow=workflow) if asked is None or each.status in asked]
         return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
 
     async def alist(
@@ -362,7 +365,7 @@ class Local:
         asked = [(validate_value(value), chosen.write_input(given)) for value, given in items]
         extra = encode({**(chosen.graph.metadata or {}), **(metadata or {})}, what="metadata", limit=INPUT_LIMIT)
         started = []
-        with self._conductor.lock:
+        with self._open():
             now = self.now
             due = (at or now) + (delay or timedelta(0))
             for value, text in asked:
@@ -409,9 +412,14 @@ class Local:
 
     def _check(self, workflow: type[Workflow[Any]], conn: Any) -> None:
         _refuse(conn)
-        self._check_open()
         if workflow not in self.workflows:
             self._unknown(workflow)
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        with self._conductor.lock:
+            self._check_open()
+            yield
 
     def _check_open(self) -> None:
         if self._conductor.is_closed:
