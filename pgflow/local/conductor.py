@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import json
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any, TypeAlias, assert_never
 
 from pgflow.core import attempt
@@ -38,12 +36,13 @@ from pgflow.local.clock import Clock
 from pgflow.local.loop import Loop
 from pgflow.local.run import Run, Signal, Token
 from pgflow.local.storage import Storage
+from pgflow.local.timers import Timers
+from pgflow.local.watch import Look, Watch
 
 __all__ = ["Conductor"]
 
 log = logging.getLogger("pgflow.local")
 
-Look: TypeAlias = Callable[[], bool]
 Came: TypeAlias = Written | Failing | Snooze | Parking
 
 
@@ -59,11 +58,10 @@ class Conductor:
         self._storage = storage
         self._loop = Loop(threads)
         self._tasks: dict[Token, asyncio.Task[None]] = {}
-        self._timers: list[tuple[datetime, int, int, str]] = []  # due, a number, run, step; some stale
-        self._numbers = count()
+        self._timers = Timers(self._find)
         self._alarm: asyncio.TimerHandle | None = None
-        self._waiting: list[tuple[Look, Future[None]]] = []
-        self._is_telling = False
+        self._watch = Watch()
+        self._is_to_look = False
 
     # -- instances: to be called with the lock held
 
@@ -112,13 +110,8 @@ class Conductor:
 
     def until(self, look: Look) -> Future[None]:
         """Return a future that is done as soon as `look` is true; it is called with the lock held."""
-        future: Future[None] = Future()
         with self.lock:
-            if self.is_closed or look():
-                future.set_result(None)
-            else:
-                self._waiting.append((look, future))
-        return future
+            return self._watch.until(lambda: self.is_closed or look())
 
     def is_quiet(self) -> bool:
         """Whether no step runs or is about to: all wait for time to pass or for a signal."""
@@ -141,7 +134,7 @@ class Conductor:
             due: datetime | None = goal
             while due is not None and due <= goal and not self.is_closed:
                 with self.lock:
-                    due = self._next_due()
+                    due = self._timers.next()
                     self.clock.stand_at(goal if due is None else min(due, goal))
                     self._ring()
                 yield self.is_quiet
@@ -163,8 +156,7 @@ class Conductor:
                     if token.place == "running":
                         token.place, token.attempt = "ready", token.attempt - 1
                 self._save(run)
-            waiting, self._waiting = self._waiting, []
-        _release(waiting)
+            self._watch.look()
         self._loop.close()
 
     def _tokens(self) -> Iterator[Token]:
@@ -205,7 +197,7 @@ class Conductor:
                 token.place, token.due = "ready", None
                 self._loop.soon(self._start, run, token)
             case "scheduled" | "parked" if token.due is not None:
-                heapq.heappush(self._timers, (token.due, next(self._numbers), run.run, token.step))
+                self._timers.add(run, token)
                 self._loop.soon(self._set_alarm)
 
     def _finish(self, run: Run) -> None:
@@ -220,16 +212,14 @@ class Conductor:
 
     def _save(self, run: Run) -> None:
         self._storage.put(run.saved())
-        if self._waiting and not self._is_telling:
-            self._is_telling = True
-            self._loop.soon(self._tell)
+        if self._watch and not self._is_to_look:
+            self._is_to_look = True
+            self._loop.soon(self._look)
 
-    def _tell(self) -> None:
+    def _look(self) -> None:
         with self.lock:
-            self._is_telling = False
-            done = [each for each in self._waiting if each[0]()]
-            self._waiting = [each for each in self._waiting if each not in done and not each[1].cancelled()]
-        _release(done)
+            self._is_to_look = False
+            self._watch.look()
 
     # -- steps
 
@@ -342,25 +332,15 @@ class Conductor:
         self._place(run, token)
         self._save(run)
 
-    def _next_due(self) -> datetime | None:
-        while self._timers:
-            due, _, number, step = self._timers[0]
-            token = self._token(number, step)
-            if token is not None and token.due == due:
-                return due
-            heapq.heappop(self._timers)
-        return None
-
-    def _token(self, number: int, step: str) -> Token | None:
+    def _find(self, number: int, step: str) -> tuple[Run, Token] | None:
         run = self.runs.get(number)
-        return None if run is None else run.tokens.get(step)
+        token = None if run is None else run.tokens.get(step)
+        return None if run is None or token is None else (run, token)
 
     def _ring(self) -> None:
         """Let all whose time has come go on; with the lock held."""
-        while (due := self._next_due()) is not None and due <= self.clock.now():
-            _, _, number, step = heapq.heappop(self._timers)
-            run = self.runs[number]
-            self._wake(run, run.tokens[step])
+        while (due := self._timers.pop(self.clock.now())) is not None:
+            self._wake(*due)
 
     def _wake(self, run: Run, token: Token) -> None:
         token.due = None
@@ -379,7 +359,7 @@ class Conductor:
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
-            if not self.is_closed and (due := self._next_due()) is not None:
+            if not self.is_closed and (due := self._timers.next()) is not None:
                 seconds = max(0.0, (due - self.clock.now()).total_seconds())
                 self._alarm = self._loop.later(seconds, self._alarmed)
 
@@ -396,9 +376,3 @@ def _parking(run: Run, step: Step) -> Parking:
     if parking.timeout_event is not None:
         run.graph.choice(step.key, parking.timeout_event)
     return parking
-
-
-def _release(waiting: Iterable[tuple[Look, Future[None]]]) -> None:
-    for _, future in waiting:
-        if future.set_running_or_notify_cancel():  # else nobody waits for it any more
-            future.set_result(None)

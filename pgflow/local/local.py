@@ -33,9 +33,10 @@ from pgflow.errors import (
     NotRetryable,
     UnknownWorkflow,
 )
-from pgflow.local.conductor import Conductor, Look
+from pgflow.local.conductor import Conductor
 from pgflow.local.run import Run, Saved, Signal, read
 from pgflow.local.storage import Storage
+from pgflow.local.watch import Look
 
 __all__ = ["Local"]
 
