@@ -3,9 +3,9 @@
 Floor 3. The same classes, the same core and the same read models as on PostgreSQL; `tests/stacks` runs one suite
 against both. What differs is only who carries the core's commands out:
 
-    your call ─► local.Local ─► conductor ─► core.advance ─► run (tokens) ─► storage
-                                    ▲                             │
-                                    └── a step ends, time is up ◄─┘
+    your call ─► local ─► ledger ─► conductor ─► core's advance ─► run (tokens) ─► storage
+                                        ▲                             │
+                                        └── a step ends, time is up ◄─┘
 
 Its decisions:
 

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime, timedelta
-from itertools import count
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from pgflow.core import engine
-from pgflow.core.engine import ACTIVE
 from pgflow.core.instance import Instance, Started
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import check_moment, sole, takers
+from pgflow.core.request import sole
 from pgflow.core.step import Target
-from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
 from pgflow.core.workflow import Workflow
 from pgflow.errors import (
-    AlreadyRunning,
-    AmbiguousSignal,
     ConfigError,
     DefinitionError,
-    InstanceNotFound,
-    NotActive,
-    NotBound,
-    NotRetryable,
-    UnknownWorkflow,
 )
-from pgflow.local.conductor import Conductor
-from pgflow.local.run import Run, Saved, Signal, read
+from pgflow.local.ledger import Ledger
+from pgflow.local.run import read
 from pgflow.local.storage import Storage
 from pgflow.local.watch import Look
 
@@ -68,7 +55,6 @@ class Local:
     ) -> None:
         self.workflows = tuple(workflows)
         self.storage = Storage() if storage is None else storage
-        self.allow_transactional = allow_transactional
         names: dict[str, type[Workflow[Any]]] = {}
         for workflow in self.workflows:
             if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
@@ -79,18 +65,14 @@ class Local:
                 raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
         self.storage.attach(self)
         try:
-            stored = self.storage.query()
-            self._numbers = count(max((each.run for each in stored), default=0) + 1)
-            under_way = [run for each in reversed(stored) if each.is_active and (run := self._taken_up(each))]
+            self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
         except BaseException:
             self.storage.detach(self)
             raise
-        self._conductor = Conductor(self.storage, threads)
-        with self._conductor.lock:
-            for run in under_way:
-                self._conductor.admit(run)
+        self._conductor = self._ledger.conductor
         for workflow in self.workflows:
             workflow.bind(self)
+        self._ledger.go_on()
 
     def __repr__(self) -> str:
         return f"Local(workflows=[{', '.join(each.name for each in self.workflows)}], storage={self.storage!r})"
@@ -170,14 +152,14 @@ class Local:
 
             app.advance_time(timedelta(days=1))
         """
-        self._check_open()
+        self._ledger.check_open()
         with closing(self._conductor.advancing(by)) as looks:
             for look in looks:
                 self._wait(look, timeout)
 
     async def aadvance_time(self, by: timedelta, timeout: float | None = 60.0) -> None:  # noqa: ASYNC109 -- as its sync twin
         """`advance_time`, async."""
-        self._check_open()
+        self._ledger.check_open()
         with closing(self._conductor.advancing(by)) as looks:
             for look in looks:
                 await self._await(look, timeout)
@@ -212,8 +194,8 @@ class Local:
         self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`. `priority` is accepted and means nothing here."""
-        self._check(workflow, conn)
-        return self._start_many(workflow, items, **options)
+        _refuse(conn)
+        return self._ledger.start_many(workflow, items, **options)
 
     async def astart_many(
         self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
@@ -232,35 +214,8 @@ class Local:
         conn: Any = None,
     ) -> str:
         """Send a signal: see `Workflow.resume`."""
-        self._check(workflow, conn)
-        takers(workflow.graph, event, step)
-        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
-        with self._open():
-            run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
-            name, key, nodes = takers(run.graph, event, step)
-            if all(node.key in run.targets for node in nodes):
-                passed = ", ".join(sorted(node.key for node in nodes))
-                raise NotActive(
-                    f"{workflow.name} {run.id!r} has gone past the step that takes {name!r} ({passed})",
-                    hint=f"See what it waits for: {workflow.name}.get({value!r}).waiting_for",
-                )
-            signal = Signal(name, None if text is None else decode(text), key)
-            waiting = [
-                token
-                for token in run.tokens.values()
-                if token.place == "parked" and name in token.awaits and key in (None, token.step)
-            ]
-            match waiting:
-                case []:
-                    self._conductor.keep(run, signal)
-                    return "kept"
-                case [token]:
-                    self._conductor.deliver(run, token, signal)
-                    return "delivered"
-            steps = ", ".join(sorted(token.step for token in waiting))
-            raise AmbiguousSignal(
-                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}"
-            )
+        _refuse(conn)
+        return self._ledger.resume(workflow, value, event, payload, step)
 
     async def aresume(
         self,
@@ -277,10 +232,8 @@ class Local:
 
     def cancel(self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """Cancel an instance: see `Workflow.cancel`. An async step that runs is interrupted."""
-        self._check(workflow, conn)
-        with self._open():
-            run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
-            self._conductor.cancel(run, reason)
+        _refuse(conn)
+        self._ledger.cancel(workflow, value, reason)
 
     async def acancel(
         self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None
@@ -290,21 +243,8 @@ class Local:
 
     def retry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
         """Take a failed instance up again: see `Workflow.retry`."""
-        self._check(workflow, conn)
-        with self._open():
-            stored = self._newest(workflow, value)
-            if stored.status != "failed":
-                raise NotRetryable(
-                    f"{workflow.name} {stored.id!r} is {stored.status}: only a failed instance can be retried",
-                    hint=f"See where it stands: {workflow.name}.get({value!r})",
-                )
-            run = self._taken_up(stored)
-            if run is None:
-                self._unknown(workflow)
-            if run.unique_key in self._conductor.keys:
-                hint = "Wait until that run has ended, or cancel it."
-                raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
-            self._conductor.take_up(run)
+        _refuse(conn)
+        self._ledger.retry(workflow, value)
 
     async def aretry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
         """`retry`, async."""
@@ -313,7 +253,7 @@ class Local:
     def get(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""
         _refuse(conn)
-        return read(self._newest(workflow, value), is_whole=True)
+        return read(self._ledger.newest(workflow, value), is_whole=True)
 
     async def aget(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
         """`get`, async."""
@@ -346,100 +286,7 @@ class Local:
         """`list`, async."""
         return self.list(workflow, status=status, before=before, limit=limit, conn=conn)
 
-    # -- inside
-
-    def _start_many(
-        self,
-        workflow: type[Workflow[Any]],
-        items: Iterable[tuple[str, Any]],
-        *,
-        version: int | None = None,
-        at: datetime | None = None,
-        delay: timedelta | None = None,
-        tags: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        priority: int | None = None,
-    ) -> builtins.list[Started]:
-        _, chosen = workflow.resolve_version(version)
-        self._check_steps(chosen)
-        check_moment(at, delay)
-        asked = [(validate_value(value), chosen.write_input(given)) for value, given in items]
-        extra = encode({**(chosen.graph.metadata or {}), **(metadata or {})}, what="metadata", limit=INPUT_LIMIT)
-        started = []
-        with self._open():
-            now = self.now
-            due = (at or now) + (delay or timedelta(0))
-            for value, text in asked:
-                run = Run(
-                    run=next(self._numbers),
-                    id=_new_id(chosen, value),
-                    workflow=chosen,
-                    state=engine.new(chosen.graph),
-                    text=text,
-                    metadata=decode(extra),
-                    tags=(*chosen.graph.tags, *tags),
-                    created_at=now,
-                )
-                key = run.unique_key
-                active = None if key is None else self._conductor.keys.get(key)
-                if active is None:
-                    self._conductor.begin(run, due)
-                started.append(Started(run.id, run.run if active is None else active, created=active is None))
-        return started
-
-    def _active(self, workflow: type[Workflow[Any]], value: str, why: str, hint: str) -> Run:
-        stored = self._newest(workflow, value)
-        if stored.status not in ACTIVE:
-            raise NotActive(f"{workflow.name} {stored.id!r} is {stored.status}: {why}", hint=hint)
-        run = self._conductor.runs.get(stored.run)
-        if run is None:  # in a version that this app does not have
-            self._unknown(workflow)
-        return run
-
-    def _newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
-        unique = workflow.unique
-        found = self.storage.query(id=value if "::" in value else f"{unique.key}::{value}", workflow=workflow)
-        if not found:
-            raise InstanceNotFound(
-                f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()"
-            )
-        return found[0]
-
-    def _taken_up(self, stored: Instance) -> Run | None:
-        for workflow in self.workflows:
-            if (workflow.name, workflow.version) == (stored.workflow, stored.version) and isinstance(stored, Saved):
-                return Run.taken_up(stored, workflow)
-        return None  # somebody else's: left as it is
-
-    def _check(self, workflow: type[Workflow[Any]], conn: Any) -> None:
-        _refuse(conn)
-        if workflow not in self.workflows:
-            self._unknown(workflow)
-
-    @contextmanager
-    def _open(self) -> Iterator[None]:
-        with self._conductor.lock:
-            self._check_open()
-            yield
-
-    def _check_open(self) -> None:
-        if self._conductor.is_closed:
-            raise NotBound("this Local is closed", hint="Make a new one; with the same storage it goes on from there.")
-
-    def _check_steps(self, workflow: type[Workflow[Any]]) -> None:
-        steps = [node.key for node in workflow.graph.nodes.values() if node.step.transactional]
-        if steps and not self.allow_transactional:
-            raise ConfigError(
-                f"{workflow.name} has transactional steps ({', '.join(steps)}), and without a database there is no "
-                "transaction",
-                hint="Run it on PostgreSQL, or pass allow_transactional=True: then ctx.conn is None.",
-            )
-
-    def _unknown(self, workflow: type[Workflow[Any]]) -> NoReturn:
-        known = ", ".join(sorted(each.name for each in self.workflows)) or "none"
-        raise UnknownWorkflow(
-            f"this app has no workflow {workflow.name} version {workflow.version}", hint=f"It has: {known}."
-        )
+    # -- waiting
 
     def _future(self, look: Look) -> Future[None]:
         if not self._conductor.may_block():
@@ -466,13 +313,6 @@ class Local:
             runs = builtins.list(self._conductor.runs.values())
             steps = [f"{run.id} {token.step} ({token.place})" for run in runs for token in run.tokens.values()]
         return f"after {timeout:g} s still under way: {', '.join(steps[:10])}{', …' if len(steps) > 10 else ''}"
-
-
-def _new_id(workflow: type[Workflow[Any]], value: str) -> str:
-    unique = workflow.unique
-    if unique.scope == "none":
-        return build_id_with_suffix(unique.key, value, secrets.token_hex(4))
-    return build_id(unique.key, value)
 
 
 def _refuse(conn: Any) -> None:

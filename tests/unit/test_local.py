@@ -30,8 +30,9 @@ def nothing_is_left() -> Iterator[None]:
     CALLS.clear()
     GO.clear()
     BEGUN.clear()
+    before = set(threading.enumerate())
     yield
-    assert [each for each in threading.enumerate() if each.name.startswith("pgflow-local")] == []
+    assert {each for each in threading.enumerate() if each.name.startswith("pgflow-local")} <= before
 
 
 def note(ctx: Context[Input]) -> None:
@@ -305,6 +306,20 @@ def test_two_locals_side_by_side_each_have_their_own() -> None:
         assert other.resume(Asking, "v", "answered") == "delivered"
         other.settle(PATIENCE)
         assert (one_app.get(Asking, "v").status, other.get(Asking, "v").status) == ("waiting", "completed")
+
+
+def test_what_is_taken_up_finds_the_workflows_bound() -> None:
+    storage = Storage()
+    with Local(workflows=WORKFLOWS, storage=storage):
+        Starting.start("v", delay=DAY)
+    other = Local(workflows=WORKFLOWS)
+    with Local(workflows=WORKFLOWS, storage=storage) as app:
+        app.advance_time(DAY)
+        assert {each.id: each.status for each in storage.query()} == {
+            "starting::v": "completed",
+            "asking::v": "completed",
+        }
+    other.close()
 
 
 # -- what is refused
