@@ -186,6 +186,16 @@ class Asking(Workflow[Input], unique=Unique("asking")):
     transitions = {first: {"x": answer, "y": Done}, answer: {"received": meet}, meet: {"done": Done}}
 
 
+again, last = WaitForEvent("answered").named("again"), WaitForEvent("closed").named("last")
+
+
+class Repeating(Workflow[Input], unique=Unique("repeating")):
+    """Two waits for signals of one name, one after the other, and a third for another."""
+
+    initial = answer
+    transitions = {answer: {"received": again}, again: {"received": last}, last: {"received": Done}}
+
+
 ann, bob = WaitForEvent("signed").named("ann"), WaitForEvent("signed").named("bob")
 
 
@@ -306,6 +316,6 @@ class AskingToo(Workflow[Input], unique=Unique("asking")):
 
 WORKFLOWS = (
     *(Linear, Exclusive, Forked, Routed, Overlapping, Fallible),
-    *(Asking, Signing, Hurrying, Pausing, Deciding, Lingering),
+    *(Asking, Repeating, Signing, Hurrying, Pausing, Deciding, Lingering),
     *(Anyone, Worldwide, WorldwideToo, AskingToo),
 )

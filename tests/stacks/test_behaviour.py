@@ -37,6 +37,7 @@ from tests.stacks.flows import (
     Lingering,
     Overlapping,
     Pausing,
+    Repeating,
     Routed,
     Scene,
     Signing,
@@ -224,6 +225,19 @@ def test_a_signal_that_comes_before_the_wait_is_kept(stack: Stack) -> None:
     assert Asking.resume(stack.value, "answered", "too many") == "kept"
     done = stack.until(Asking)
     assert (done.status, done.steps["answer"]) == ("completed", "early")
+
+
+def test_each_signal_ends_one_wait_and_comes_too_late_after_the_last(stack: Stack) -> None:
+    Repeating.start(stack.value, delay=timedelta(milliseconds=100))
+    Repeating.resume(stack.value, "answered", 1)
+    Repeating.resume(stack.value, "answered", 2)
+    until(lambda: len(Repeating.get(stack.value).history) == 2, "both answers")
+    waiting = stack.until(Repeating, "waiting")
+    assert ([wait.step for wait in waiting.waiting_for], waiting.steps) == (["last"], {"answer": 1, "again": 2})
+    with pytest.raises(NotActive, match="gone past"):
+        Repeating.resume(stack.value, "answered", 3)
+    assert Repeating.resume(stack.value, "closed") == "delivered"
+    assert stack.until(Repeating).status == "completed"
 
 
 def test_a_delayed_start_waits_for_its_time(stack: Stack) -> None:
