@@ -211,7 +211,7 @@ class Signing(Workflow[Input], unique=Unique("signing")):
     }
 
 
-hurried = WaitForEvent("answered", timeout=timedelta(milliseconds=200)).named("hurried")
+hurried = WaitForEvent("answered", timeout=timedelta(milliseconds=400)).named("hurried")
 
 
 class Hurrying(Workflow[Input], unique=Unique("hurrying")):

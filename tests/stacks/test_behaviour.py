@@ -219,7 +219,7 @@ def test_a_signal_ends_the_wait_and_its_payload_is_the_output(stack: Stack, payl
 
 
 def test_a_signal_that_comes_before_the_wait_is_kept(stack: Stack) -> None:
-    Asking.start(stack.value, delay=timedelta(milliseconds=200))
+    Asking.start(stack.value, delay=timedelta(milliseconds=500))
     assert Asking.get(stack.value).status == "pending"
     assert Asking.resume(stack.value, "answered", "early") == "kept"
     assert Asking.resume(stack.value, "answered", "too many") == "kept"
@@ -228,7 +228,7 @@ def test_a_signal_that_comes_before_the_wait_is_kept(stack: Stack) -> None:
 
 
 def test_each_signal_ends_one_wait_and_comes_too_late_after_the_last(stack: Stack) -> None:
-    Repeating.start(stack.value, delay=timedelta(milliseconds=100))
+    Repeating.start(stack.value, delay=timedelta(milliseconds=500))
     Repeating.resume(stack.value, "answered", 1)
     Repeating.resume(stack.value, "answered", 2)
     until(lambda: len(Repeating.get(stack.value).history) == 2, "both answers")
@@ -269,7 +269,7 @@ def test_two_waits_are_ended_one_by_one(stack: Stack) -> None:
 
 
 def test_addressed_signals_find_their_waits(stack: Stack) -> None:
-    Signing.start(stack.value, delay=timedelta(milliseconds=100))
+    Signing.start(stack.value, delay=timedelta(milliseconds=500))
     assert Signing.resume(stack.value, "signed", "Bob", step="bob") == "kept"
     assert Signing.resume(stack.value, "signed", "Ann", step="ann") == "kept"
     done = stack.until(Signing)
@@ -280,7 +280,7 @@ def test_a_wait_without_a_signal_times_out_and_not_early(stack: Stack) -> None:
     Hurrying.start(stack.value)
     done = stack.until(Hurrying)
     assert [(entry.step, entry.event, entry.output) for entry in done.history] == [("hurried", "timeout", {})]
-    assert done.history[0].at - done.created_at >= timedelta(milliseconds=200)
+    assert done.history[0].at - done.created_at >= timedelta(milliseconds=400)
 
 
 def test_a_signal_takes_the_place_of_the_timeout(stack: Stack) -> None:
