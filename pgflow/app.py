@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from pgflow.client import Client, cancelling, resuming, retrying, starting
 from pgflow.config import resolve_dsn
 from pgflow.core.instance import Instance, Started
+from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
-from pgflow.errors import AlreadyRunning, DefinitionError, GraphChanged, UnknownWorkflow
+from pgflow.errors import DefinitionError, GraphChanged, UnknownWorkflow
 from pgflow.store import definition, instance, migrate
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
@@ -143,7 +144,7 @@ class Pgflow:
         **options: Any,
     ) -> Started:
         """Start one instance: see `Workflow.start`."""
-        return _one(workflow, self.start_many(workflow, [(value, input)], conn=conn, **options))
+        return sole(workflow.name, self.start_many(workflow, [(value, input)], conn=conn, **options))
 
     async def astart(
         self,
@@ -155,7 +156,7 @@ class Pgflow:
         **options: Any,
     ) -> Started:
         """`start`, async."""
-        return _one(workflow, await self.astart_many(workflow, [(value, input)], conn=conn, **options))
+        return sole(workflow.name, await self.astart_many(workflow, [(value, input)], conn=conn, **options))
 
     def start_many(
         self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
@@ -254,14 +255,6 @@ class Pgflow:
     ) -> Statement[builtins.list[Instance]]:
         statuses = [status] if isinstance(status, str) else status
         return instance.list(self.schema, workflow=workflow.name, statuses=statuses, before=before, limit=limit)
-
-
-def _one(workflow: type[Workflow[Any]], started: list[Started]) -> Started:
-    (one,) = started
-    if not one.created:
-        hint = "Wait until it has ended, cancel it, or use another value."
-        raise AlreadyRunning(f"{workflow.name} {one.id!r} is already running", hint=hint)
-    return one
 
 
 def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:

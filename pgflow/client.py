@@ -14,12 +14,12 @@ from typing import Any, Generic, TypeVar
 import psycopg
 
 from pgflow.core.instance import Started
-from pgflow.core.names import event_name
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.step import Target, as_step
+from pgflow.core.request import check_moment, takers
+from pgflow.core.step import Target
 from pgflow.core.unique import validate_value
 from pgflow.core.workflow import Workflow
-from pgflow.errors import ConfigError, UndeclaredEvent, Unreachable
+from pgflow.errors import Unreachable
 from pgflow.store import instance, signal, worker
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
@@ -143,11 +143,7 @@ def starting(
 ) -> Call[list[Started]]:
     """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
     number, _ = workflow.resolve_version(version)
-    if at is not None and delay is not None:
-        raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
-    if at is not None and at.tzinfo is None:
-        hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
-        raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
+    check_moment(at, delay)
     values, inputs = [], []
     for value, given in items:
         values.append(validate_value(value))
@@ -177,13 +173,7 @@ def resuming(
     schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of the workflow takes."""
-    graph, name = workflow.graph, event_name(event)
-    key = None if step is None else graph.node(step if isinstance(step, str) else as_step(step).key).key
-    takers = [node for node in graph.nodes.values() if name in node.step.signals() and key in (None, node.key)]
-    if not takers:
-        taken = sorted(f"{each} ({node.key})" for node in graph.nodes.values() for each in node.step.signals())
-        where = f"step {key!r} of {workflow.name}" if key else workflow.name
-        raise UndeclaredEvent(f"{where} takes no signal {name!r}", hint=f"{workflow.name} takes: {', '.join(taken)}.")
+    name, key, nodes = takers(workflow.graph, event, step)
     text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
 
     def statement(notify: bool) -> Statement[str]:
@@ -191,7 +181,7 @@ def resuming(
             schema, workflow=workflow.name, value=value, event=name, payload=text, step=key, notify=notify
         )
 
-    return Call(statement, frozenset(taker.queue for taker in takers))
+    return Call(statement, frozenset(node.queue for node in nodes))
 
 
 def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:

@@ -9,6 +9,7 @@ reports what happened as the next event. Nothing here knows which of them it is.
     workflow, options, definition       the class and its rules; shape has those of the graph, soundness those of a step
     graph, route                        the class as data
     engine, vocabulary                  events in, commands out
+    attempt, request                    what a step came to, what a caller asks for: read and checked alike everywhere
     payload, input                      the door to JSON
     retry, unique, names                small values with rules of their own
     instance, facade                    what callers read, and the calls on a workflow class

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from pgflow.core import engine
+from pgflow.core.attempt import KEPT_ERRORS
 from pgflow.core.engine import Execute, State, advance
 from pgflow.store.job import Branch, Change, Verdict
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Released, Snoozed, Waits
 from pgflow.worker.token import Run, Signal, Token
 
 __all__ = ["Decision", "decide"]
-
-KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
 
 
 @dataclass(slots=True)

@@ -8,26 +8,23 @@ import inspect
 import json
 import logging
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
+from pgflow.core import attempt
+from pgflow.core.attempt import Failing, Written
 from pgflow.core.context import Context
-from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
-from pgflow.core.results import Async, Error, Ok, Snooze
+from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.results import Async, Snooze
 from pgflow.core.step import Step
 from pgflow.core.unique import extract_value
-from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
 from pgflow.worker.token import Token
 
 __all__ = ["Runner"]
 
 log = logging.getLogger("pgflow.worker")
-
-TRACE_LIMIT = 8_000  # characters of a traceback that are kept
-HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent)  # another attempt would come to the same
 
 
 class Runner:
@@ -48,7 +45,7 @@ class Runner:
             step = self.step(token)
             ctx = self.context(token, conn)
             result = await self._call(step, ctx)
-            return self._read(token, step, ctx, result, time.perf_counter() - began)
+            return self._read(token, step, result, time.perf_counter() - began)
         except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the worker
             return self._failed(token, error, time.perf_counter() - began)
 
@@ -57,12 +54,12 @@ class Runner:
         step = token.run.graph.nodes[token.step].step
         return step if token.config is None else step.with_config(json.loads(token.config))
 
-    def context(self, token: Token, conn: Any = None, steps: Mapping[str, Any] | None = None) -> Context[Any]:
+    def context(self, token: Token, conn: Any = None) -> Context[Any]:
         """What the step sees: the validated input, and the outputs of the steps before it."""
         run = token.run
         return Context(
             initial=run.workflow.read_input(run.input),  # anew: a step may write to a model of its own
-            steps=run.outputs.copy() if steps is None else steps,  # a sibling may complete meanwhile
+            steps=run.outputs.copy(),  # a sibling may complete meanwhile
             id=run.id,
             value=extract_value(run.id),
             run=run.run,
@@ -81,43 +78,23 @@ class Runner:
         result = await asyncio.get_running_loop().run_in_executor(self._threads, call, step.execute, ctx)
         return await result if inspect.isawaitable(result) else result
 
-    def _read(self, token: Token, step: Step, ctx: Context[Any], result: Any, seconds: float) -> Outcome:
-        match result:
-            case Ok(event, output, metadata):
-                what = f"{token.step}.output"
-                text = None if output is None else encode(output, what=what, limit=OUTPUT_LIMIT)
-                if metadata is not None:
-                    metadata = decode(encode(metadata, what=f"{token.step}.metadata", limit=INPUT_LIMIT))
-                return self._finish(token, event, text, metadata, seconds)
+    def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:
+        read = attempt.read(token.run.graph, token.step, result, lambda: self.context(token))
+        match read:
+            case Written():
+                return _finished(token, read, seconds)
+            case Failing(reason, kind, retry, details):
+                return Erred(token, reason, kind, retry, seconds, details)
             case Async():
                 parking = step.parking()
                 return Waits(token, parking.awaits, parking.delay, parking.timeout_event, seconds)
-            case Error(reason, retry):
-                return Erred(token, storable(str(reason))[:TRACE_LIMIT], "Error", retry, seconds)
             case Snooze(delay):
                 return Snoozed(token, delay)
-        return Erred(
-            token,
-            f"step {token.step} returned {type(result).__name__}; a step returns Ok, Async, Error or Snooze",
-            "TypeError",
-            retry=False,
-            seconds=seconds,
-        )
+        assert_never(read)
 
-    def _finish(
-        self, token: Token, event: str, text: str | None, metadata: Any, seconds: float, **more: Any
-    ) -> Outcome:
-        # Later steps see what a replay would read from the database, on the first run too.
-        value = None if text is None else decode(text)
-        return Finished(token, event, text, value, metadata, self._targets(token, event, value), seconds, **more)
-
-    def _targets(self, token: Token, event: str, value: Any) -> tuple[str, ...] | None:
-        graph = token.run.graph
-        if not graph.is_dynamic(token.step, event):
-            graph.targets(token.step, event)  # refuses an undeclared event
-            return None
-        seen = {**token.run.outputs, token.step: {} if value is None else value}
-        return graph.select(token.step, event, self.context(token, steps=seen))
+    def _finish(self, token: Token, event: str, text: str | None, **more: Any) -> Outcome:
+        end = attempt.finish(token.run.graph, token.step, event, text, lambda: self.context(token))
+        return _finished(token, end, 0.0, **more)
 
     def _resume(self, token: Token) -> Outcome:
         """A wait has ended: by the signal that is addressed to it, or else because its time is over."""
@@ -128,11 +105,11 @@ class Runner:
                     text = (
                         None if signal.payload is None else encode(signal.payload, what=signal.name, limit=INPUT_LIMIT)
                     )
-                    return self._finish(token, awaits[signal.name], text, None, 0.0, signal=signal, awaits=awaits)
+                    return self._finish(token, awaits[signal.name], text, signal=signal, awaits=awaits)
             parking = self.step(token).parking()
             if parking.timeout_event is None:
                 return Waits(token, awaits, parking.delay, None)
-            return self._finish(token, parking.timeout_event, None, None, 0.0, by_timer=True)
+            return self._finish(token, parking.timeout_event, None, by_timer=True)
         except Exception as error:
             return self._failed(token, error, 0.0)
 
@@ -156,21 +133,10 @@ class Runner:
         )
 
     def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
-        policy = token.run.graph.nodes[token.step].retry
-        retry = not isinstance(error, HOPELESS) and not policy.ends(error)
         log.debug("step %s of %s failed", token.step, token.run.id, exc_info=error)
-        trace = "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
-        details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace)}
-        return Erred(
-            token,
-            storable(str(error))[:TRACE_LIMIT] or type(error).__name__,
-            type(error).__name__,
-            retry,
-            seconds,
-            details,
-        )
+        failed = attempt.failing(error, token.run.graph.nodes[token.step].retry)
+        return Erred(token, failed.reason, failed.type, failed.retry, seconds, failed.details)
 
 
-def storable(text: str) -> str:
-    """Text that jsonb accepts: without NUL and lone surrogates."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+def _finished(token: Token, end: Written, seconds: float, **more: Any) -> Finished:
+    return Finished(token, end.event, end.text, end.value, end.metadata, end.targets, seconds, **more)

@@ -1,0 +1,107 @@
+"""Read what an attempt at a step came to, from what it returned or raised: the same for every stack."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, assert_never
+
+from pgflow.core.context import Context
+from pgflow.core.graph import Graph
+from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
+from pgflow.core.results import Async, Error, Ok, Result, Snooze
+from pgflow.core.retry import Retry
+from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
+
+__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "failing", "finish", "read", "storable"]
+
+KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
+TRACE_LIMIT = 8_000  # characters of a traceback that are kept
+HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent)  # another attempt would come to the same
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The step completed: its output as the JSON `text` to store and as the `value` that later steps see.
+
+    `targets` is what a route chose, None for the event's declared targets.
+    """
+
+    event: str
+    text: str | None = None
+    value: Any = None
+    metadata: dict[str, Any] | None = None
+    targets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """The attempt failed. `reason` is text for people; `retry` False ends the step at once."""
+
+    reason: str
+    type: str
+    retry: bool = True
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def entry(self, attempt: int) -> dict[str, Any]:
+        """Return it as the JSON that is kept of a failed attempt."""
+        return {"reason": self.reason, "type": self.type, "attempt": attempt, **self.details}
+
+
+Attempt: TypeAlias = Written | Failing | Async | Snooze
+
+
+def read(graph: Graph, step: str, result: object, context: Callable[[], Context[Any]]) -> Attempt:
+    """Return what a step came to that has returned `result`; `context()` gives what a route is to see.
+
+    Raises `InvalidPayload`, `UndeclaredEvent` or `RouteError` for a result that cannot be.
+    """
+    if not isinstance(result, Result):
+        returned = f"step {step} returned {type(result).__name__}; a step returns Ok, Async, Error or Snooze"
+        return Failing(returned, "TypeError", retry=False)
+    match result:
+        case Ok(event, output, metadata):
+            text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
+            if metadata is not None:
+                metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
+            return finish(graph, step, event, text, context, metadata)
+        case Error(reason, retry):
+            return Failing(storable(str(reason))[:TRACE_LIMIT], "Error", retry)
+        case Async() | Snooze():
+            return result
+    assert_never(result)
+
+
+def finish(
+    graph: Graph,
+    step: str,
+    event: str,
+    text: str | None,
+    context: Callable[[], Context[Any]],
+    metadata: Mapping[str, Any] | None = None,
+) -> Written:
+    """Return the end of a step: its output is what a replay would read, and a route has chosen.
+
+    Raises `UndeclaredEvent` and `RouteError`.
+    """
+    value = None if text is None else decode(text)
+    targets: tuple[str, ...] | None = None
+    if graph.is_dynamic(step, event):  # refuses an undeclared event
+        ctx = context()
+        targets = graph.select(step, event, ctx.having({**ctx.steps, step: {} if value is None else value}))
+    return Written(event, text, value, None if metadata is None else dict(metadata), targets)
+
+
+def failing(error: BaseException, policy: Retry) -> Failing:
+    """Return what an exception makes of an attempt: whether another one may help, and what is kept of it."""
+    retry = not isinstance(error, HOPELESS) and not policy.ends(error)
+    trace = "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
+    details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace)}
+    reason = storable(str(error))[:TRACE_LIMIT] or type(error).__name__
+    return Failing(reason, type(error).__name__, retry, details)
+
+
+def storable(text: str) -> str:
+    """Return text that jsonb accepts: without NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,378 @@
+"""Carry out what the core commands: run steps, let time pass, and put every change into the storage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias, assert_never
+
+from pgflow.core import attempt
+from pgflow.core.attempt import KEPT_ERRORS, Failing, Written, failing
+from pgflow.core.engine import (
+    Begun,
+    Cancelled,
+    CancelTimer,
+    Complete,
+    Completed,
+    Event,
+    Execute,
+    Fail,
+    Failed,
+    Parked,
+    ScheduleResume,
+    advance,
+)
+from pgflow.core.instance import Entry
+from pgflow.core.results import Async, Snooze
+from pgflow.core.step import Parking, Step
+from pgflow.local.clock import Clock
+from pgflow.local.loop import Loop
+from pgflow.local.run import Run, Signal, Token
+from pgflow.local.storage import Storage
+from pgflow.local.timers import Timers
+from pgflow.local.watch import Look, Watch
+
+__all__ = ["Conductor"]
+
+log = logging.getLogger("pgflow.local")
+
+Came: TypeAlias = Written | Failing | Snooze | Parking
+
+
+class Conductor:
+    """Holds the instances that are under way. Whoever reads or changes one holds its `lock`."""
+
+    def __init__(self, storage: Storage, threads: int) -> None:
+        self.lock = threading.RLock()
+        self.clock = Clock()
+        self.runs: dict[int, Run] = {}
+        self.keys: dict[str, int] = {}  # the active run of each unique key
+        self.is_closed = False
+        self._storage = storage
+        self._loop = Loop(threads)
+        self._tasks: dict[Token, asyncio.Task[None]] = {}
+        self._timers = Timers(self._find)
+        self._alarm: asyncio.TimerHandle | None = None
+        self._watch = Watch()
+        self._is_to_look = False
+
+    # -- instances: to be called with the lock held
+
+    def admit(self, run: Run) -> None:
+        """Take an instance in; what goes on in it goes on by itself from here."""
+        self.runs[run.run] = run
+        if (key := run.unique_key) is not None:
+            self.keys[key] = run.run
+        for token in run.tokens.values():
+            self._place(run, token)
+        self._save(run)
+
+    def begin(self, run: Run, due: datetime) -> None:
+        """Take a new instance in that is to begin at `due`."""
+        if due > self.clock.now():
+            first = run.graph.initial
+            run.tokens[first] = Token(first, run.graph.nodes[first].config, "scheduled", due)
+            self.admit(run)
+            return
+        self.admit(run)
+        self._apply(run, Begun())
+
+    def take_up(self, run: Run) -> None:
+        """Take an instance in that had failed: what was active runs anew."""
+        self.admit(run)
+        for step in sorted(run.state.active):
+            self._activate(run, step, run.graph.nodes[step].config)
+        self._save(run)
+
+    def deliver(self, run: Run, token: Token, signal: Signal) -> None:
+        """End a wait by a signal."""
+        text = None if signal.payload is None else json.dumps(signal.payload)
+        self._end_wait(run, token, token.awaits[signal.name], text)
+
+    def keep(self, run: Run, signal: Signal) -> None:
+        """Keep a signal for a wait that is still to come."""
+        run.signals.append(signal)
+        self._save(run)
+
+    def cancel(self, run: Run, reason: str | None) -> None:
+        """End an instance; a step that runs is interrupted, and comes to nothing."""
+        run.error = None if reason is None else {"reason": reason}
+        self._apply(run, Cancelled())
+
+    # -- waiting, for callers
+
+    def until(self, look: Look) -> Future[None]:
+        """Return a future that is done as soon as `look` is true; it is called with the lock held."""
+        with self.lock:
+            return self._watch.until(lambda: self.is_closed or look())
+
+    def is_quiet(self) -> bool:
+        """Whether no step runs or is about to: all wait for time to pass or for a signal."""
+        return not any(
+            token.place in ("ready", "running") for run in self.runs.values() for token in run.tokens.values()
+        )
+
+    def is_drained(self) -> bool:
+        """Whether nothing goes on by itself any more, however long one waits."""
+        return self.is_quiet() and not any(token.due for token in self._tokens())
+
+    def advancing(self, by: timedelta) -> Generator[Look, None, None]:
+        """Let time pass: yields what to wait for each time before it goes on, timer after timer.
+
+        Meanwhile the clock stands at each moment until all has settled, so that what begins then begins exactly then.
+        """
+        yield self.is_quiet
+        goal = self.clock.now() + by
+        try:
+            due: datetime | None = goal
+            while due is not None and due <= goal and not self.is_closed:
+                with self.lock:
+                    due = self._timers.next()
+                    self.clock.stand_at(goal if due is None else min(due, goal))
+                    self._ring()
+                yield self.is_quiet
+        finally:
+            self.clock.go_on()
+
+    def may_block(self) -> bool:
+        """Whether the caller may wait here: on the loop it would wait for itself."""
+        return not self._loop.is_here()
+
+    def close(self) -> None:
+        """End all threads. What was under way stays in the storage; a step that ran does not count as an attempt."""
+        with self.lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            for run in self.runs.values():
+                for token in run.tokens.values():
+                    if token.place == "running":
+                        token.place, token.attempt = "ready", token.attempt - 1
+                self._save(run)
+            self._watch.look()
+        self._loop.close()
+
+    def _tokens(self) -> Iterator[Token]:
+        return (token for run in self.runs.values() for token in run.tokens.values())
+
+    # -- the core's commands
+
+    def _apply(self, run: Run, event: Event) -> None:
+        run.state, commands = advance(run.state, event)
+        for command in commands:
+            match command:
+                case Execute(step, config):
+                    self._activate(run, step, config)
+                case ScheduleResume(step, delay, timeout_event):
+                    token = run.tokens[step]
+                    token.due, token.timeout_event = self.clock.now() + delay, timeout_event
+                    self._place(run, token)
+                case CancelTimer():
+                    pass  # it went with its token
+                case Complete():
+                    pass  # the state says so
+                case Fail(error):
+                    log.debug("%s failed at %s: %s", run.id, error.step, error.reason)
+                case _:
+                    assert_never(command)
+        if run.state.status in ("completed", "failed", "cancelled"):
+            self._finish(run)
+        self._save(run)
+
+    def _activate(self, run: Run, step: str, config: dict[str, Any] | None) -> None:
+        token = run.tokens[step] = Token(step, config)
+        self._place(run, token)
+
+    def _place(self, run: Run, token: Token) -> None:
+        """Let a token go on: at once, or when its time has come."""
+        match token.place:
+            case "ready" | "running":
+                token.place, token.due = "ready", None
+                self._loop.soon(self._start, run, token)
+            case "scheduled" | "parked" if token.due is not None:
+                self._timers.add(run, token)
+                self._loop.soon(self._set_alarm)
+
+    def _finish(self, run: Run) -> None:
+        run.finished_at = self.clock.now()
+        for token in run.tokens.values():
+            if (task := self._tasks.pop(token, None)) is not None:
+                self._loop.soon(task.cancel)
+        run.tokens.clear()
+        self.runs.pop(run.run, None)
+        if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
+            del self.keys[key]
+
+    def _save(self, run: Run) -> None:
+        self._storage.put(run.saved())
+        if self._watch and not self._is_to_look:
+            self._is_to_look = True
+            self._loop.soon(self._look)
+
+    def _look(self) -> None:
+        with self.lock:
+            self._is_to_look = False
+            self._watch.look()
+
+    # -- steps
+
+    def _start(self, run: Run, token: Token) -> None:
+        with self.lock:
+            if run.holds(token) and token.place == "ready" and not self.is_closed:
+                token.place, token.attempt = "running", token.attempt + 1
+                self._tasks[token] = self._loop.task(self._run(run, token))
+                self._save(run)
+
+    async def _run(self, run: Run, token: Token) -> None:
+        began = time.perf_counter()
+        node = run.graph.nodes[token.step]
+        came: Came
+        try:
+            step = node.step.with_config(token.config)
+            with self.lock:
+                ctx = run.context(token)
+            result = await self._loop.call(step, ctx)
+            what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token))
+            came = _parking(run, step) if isinstance(what, Async) else what
+        except asyncio.CancelledError:  # from within, unless the token is not ours any more
+            came = Failing("the step was cancelled from within", "CancelledError")
+        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the program
+            came = failing(error, node.retry)
+            log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
+        with self.lock:
+            self._tasks.pop(token, None)
+            if run.holds(token) and not self.is_closed:
+                self._settle(run, token, came, timedelta(seconds=time.perf_counter() - began))
+
+    def _context(self, run: Run, token: Token) -> Any:
+        with self.lock:
+            return run.context(token)
+
+    def _settle(self, run: Run, token: Token, came: Came, took: timedelta) -> None:
+        match came:
+            case Written():
+                self._complete(run, token, came, took)
+            case Parking():
+                self._park(run, token, came, took)
+            case Snooze(delay):
+                token.attempt -= 1  # it does not count
+                self._pause(run, token, delay)
+            case Failing():
+                self._fail(run, token, came)
+            case _:
+                assert_never(came)
+
+    def _complete(self, run: Run, token: Token, end: Written, took: timedelta, *, by_timer: bool = False) -> None:
+        del run.tokens[token.step]
+        run.targets[token.step] = end.targets
+        run.metadata.update(end.metadata or {})
+        run.history.append(
+            Entry(
+                step=token.step,
+                event=end.event,
+                at=self.clock.now(),
+                attempt=token.attempt,
+                output={} if end.value is None else end.value,
+                metadata=end.metadata or {},
+                duration=took,
+                errors=tuple(token.errors),
+            )
+        )
+        self._apply(run, Completed(token.step, end.event, end.targets, by_timer=by_timer))
+
+    def _park(self, run: Run, token: Token, parking: Parking, took: timedelta) -> None:
+        token.awaits = dict(parking.awaits)
+        for signal in run.signals:
+            if signal.name in token.awaits and signal.step in (None, token.step):  # it came before the wait
+                run.signals.remove(signal)
+                text = None if signal.payload is None else json.dumps(signal.payload)
+                self._end_wait(run, token, token.awaits[signal.name], text, took)
+                return
+        token.place, token.errors = "parked", []
+        self._apply(run, Parked(token.step, parking.delay, parking.timeout_event))
+
+    def _end_wait(
+        self,
+        run: Run,
+        token: Token,
+        event: str,
+        text: str | None,
+        took: timedelta = timedelta(0),
+        *,
+        by_timer: bool = False,
+    ) -> None:
+        try:
+            end = attempt.finish(run.graph, token.step, event, text, lambda: run.context(token))
+        except Exception as error:
+            self._fail(run, token, failing(error, run.graph.nodes[token.step].retry))
+            return
+        self._complete(run, token, end, took, by_timer=by_timer)
+
+    def _fail(self, run: Run, token: Token, why: Failing) -> None:
+        policy = run.graph.nodes[token.step].retry
+        error = why.entry(token.attempt)
+        if why.retry and token.attempt < policy.max_attempts:
+            token.errors = [*token.errors, error][-KEPT_ERRORS:]
+            self._pause(run, token, policy.delay(token.attempt, random.random()))  # noqa: S311 -- a dice for timing
+            return
+        run.error = {"step": token.step, **error, "attempts": token.errors[-KEPT_ERRORS:]}
+        self._apply(run, Failed(token.step, why.reason))
+
+    # -- time
+
+    def _pause(self, run: Run, token: Token, delay: timedelta) -> None:
+        token.place, token.due = "scheduled", self.clock.now() + delay
+        self._place(run, token)
+        self._save(run)
+
+    def _find(self, number: int, step: str) -> tuple[Run, Token] | None:
+        run = self.runs.get(number)
+        token = None if run is None else run.tokens.get(step)
+        return None if run is None or token is None else (run, token)
+
+    def _ring(self) -> None:
+        """Let all whose time has come go on; with the lock held."""
+        while (due := self._timers.pop(self.clock.now())) is not None:
+            self._wake(*due)
+
+    def _wake(self, run: Run, token: Token) -> None:
+        token.due = None
+        if run.state.status == "pending":
+            del run.tokens[token.step]
+            self._apply(run, Begun())
+        elif token.place == "scheduled":
+            token.place = "ready"
+            self._place(run, token)
+            self._save(run)
+        elif token.timeout_event is not None:
+            self._end_wait(run, token, token.timeout_event, None, by_timer=True)
+
+    def _set_alarm(self) -> None:
+        with self.lock:
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+            if not self.is_closed and (due := self._timers.next()) is not None:
+                seconds = max(0.0, (due - self.clock.now()).total_seconds())
+                self._alarm = self._loop.later(seconds, self._alarmed)
+
+    def _alarmed(self) -> None:
+        with self.lock:
+            if not self.is_closed:
+                self._ring()
+        self._set_alarm()
+
+
+def _parking(run: Run, step: Step) -> Parking:
+    """What ends its wait. Raises `UndeclaredEvent` when its timer would bring an event that it does not declare."""
+    parking = step.parking()
+    if parking.timeout_event is not None:
+        run.graph.choice(step.key, parking.timeout_event)
+    return parking

@@ -1,0 +1,224 @@
+"""Start, signal, cancel and take up again: what callers ask for, as changes of instances in memory."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any, NoReturn
+
+from pgflow.core import engine
+from pgflow.core.engine import ACTIVE
+from pgflow.core.instance import Instance, Started
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.request import check_moment, takers
+from pgflow.core.step import Target
+from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
+from pgflow.core.workflow import Workflow
+from pgflow.errors import (
+    AlreadyRunning,
+    AmbiguousSignal,
+    ConfigError,
+    InstanceNotFound,
+    NotActive,
+    NotBound,
+    NotRetryable,
+    UnknownWorkflow,
+)
+from pgflow.local.conductor import Conductor
+from pgflow.local.run import Run, Saved, Signal
+from pgflow.local.storage import Storage
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """What the SQL functions are on PostgreSQL: each call checks and changes under the conductor's lock, and returns.
+
+    `go_on` takes up what was under way in the storage when it was made. Raises `GraphChanged` when an instance under
+    way does not fit its workflow.
+    """
+
+    def __init__(
+        self, workflows: Sequence[type[Workflow[Any]]], storage: Storage, threads: int, *, allow_transactional: bool
+    ) -> None:
+        self.workflows = workflows
+        self.storage = storage
+        self.allow_transactional = allow_transactional
+        stored = storage.query()
+        self._numbers = count(max((each.run for each in stored), default=0) + 1)
+        self._under_way = [run for each in reversed(stored) if each.is_active and (run := self.taken_up(each))]
+        self.conductor = Conductor(storage, threads)
+
+    def go_on(self) -> None:
+        """Take up what was under way, once everything is ready for it."""
+        with self.conductor.lock:
+            for run in self._under_way:
+                self.conductor.admit(run)
+            self._under_way.clear()
+
+    def start_many(
+        self,
+        workflow: type[Workflow[Any]],
+        items: Iterable[tuple[str, Any]],
+        *,
+        version: int | None = None,
+        at: datetime | None = None,
+        delay: timedelta | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+    ) -> list[Started]:
+        """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
+        self._check(workflow)
+        _, chosen = workflow.resolve_version(version)
+        self._check_steps(chosen)
+        check_moment(at, delay)
+        asked = [(validate_value(value), chosen.write_input(given)) for value, given in items]
+        extra = encode({**(chosen.graph.metadata or {}), **(metadata or {})}, what="metadata", limit=INPUT_LIMIT)
+        started = []
+        with self.opened():
+            now = self.conductor.clock.now()
+            due = (at or now) + (delay or timedelta(0))
+            for value, text in asked:
+                run = Run(
+                    run=next(self._numbers),
+                    id=_new_id(chosen, value),
+                    workflow=chosen,
+                    state=engine.new(chosen.graph),
+                    text=text,
+                    metadata=decode(extra),
+                    tags=(*chosen.graph.tags, *tags),
+                    created_at=now,
+                )
+                key = run.unique_key
+                active = None if key is None else self.conductor.keys.get(key)
+                if active is None:
+                    self.conductor.begin(run, due)
+                started.append(Started(run.id, run.run if active is None else active, created=active is None))
+        return started
+
+    def resume(
+        self, workflow: type[Workflow[Any]], value: str, event: str, payload: Any, step: str | Target | None
+    ) -> str:
+        """Send a signal to the newest run of a value."""
+        self._check(workflow)
+        takers(workflow.graph, event, step)
+        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        with self.opened():
+            run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
+            name, key, nodes = takers(run.graph, event, step)
+            if all(node.key in run.targets for node in nodes):
+                passed = ", ".join(sorted(node.key for node in nodes))
+                raise NotActive(
+                    f"{workflow.name} {run.id!r} has gone past the step that takes {name!r} ({passed})",
+                    hint=f"See what it waits for: {workflow.name}.get({value!r}).waiting_for",
+                )
+            signal = Signal(name, None if text is None else decode(text), key)
+            waiting = [
+                token
+                for token in run.tokens.values()
+                if token.place == "parked" and name in token.awaits and key in (None, token.step)
+            ]
+            match waiting:
+                case []:
+                    self.conductor.keep(run, signal)
+                    return "kept"
+                case [token]:
+                    self.conductor.deliver(run, token, signal)
+                    return "delivered"
+            steps = ", ".join(sorted(token.step for token in waiting))
+            raise AmbiguousSignal(
+                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}"
+            )
+
+    def cancel(self, workflow: type[Workflow[Any]], value: str, reason: str | None) -> None:
+        """Cancel the newest run of a value."""
+        self._check(workflow)
+        with self.opened():
+            run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
+            self.conductor.cancel(run, reason)
+
+    def retry(self, workflow: type[Workflow[Any]], value: str) -> None:
+        """Take the newest run of a value up again after it failed."""
+        self._check(workflow)
+        with self.opened():
+            stored = self.newest(workflow, value)
+            if stored.status != "failed":
+                raise NotRetryable(
+                    f"{workflow.name} {stored.id!r} is {stored.status}: only a failed instance can be retried",
+                    hint=f"See where it stands: {workflow.name}.get({value!r})",
+                )
+            run = self.taken_up(stored)
+            if run is None:
+                self._unknown(workflow)
+            if run.unique_key in self.conductor.keys:
+                hint = "Wait until that run has ended, or cancel it."
+                raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
+            self.conductor.take_up(run)
+
+    def newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
+        """Return what is stored of the newest run of a value. Raises `InstanceNotFound`."""
+        unique = workflow.unique
+        found = self.storage.query(id=value if "::" in value else f"{unique.key}::{value}", workflow=workflow)
+        if not found:
+            raise InstanceNotFound(
+                f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()"
+            )
+        return found[0]
+
+    def taken_up(self, stored: Instance) -> Run | None:
+        """Make an instance anew of what is stored; None when no workflow here is its own."""
+        for workflow in self.workflows:
+            if (workflow.name, workflow.version) == (stored.workflow, stored.version) and isinstance(stored, Saved):
+                return Run.taken_up(stored, workflow)
+        return None  # somebody else's: left as it is
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the lock. Raises `NotBound` when all is closed."""
+        with self.conductor.lock:
+            self.check_open()
+            yield
+
+    def check_open(self) -> None:
+        """Raise `NotBound` when all is closed."""
+        if self.conductor.is_closed:
+            raise NotBound("this Local is closed", hint="Make a new one; with the same storage it goes on from there.")
+
+    def _active(self, workflow: type[Workflow[Any]], value: str, why: str, hint: str) -> Run:
+        stored = self.newest(workflow, value)
+        if stored.status not in ACTIVE:
+            raise NotActive(f"{workflow.name} {stored.id!r} is {stored.status}: {why}", hint=hint)
+        run = self.conductor.runs.get(stored.run)
+        if run is None:  # in a version that this app does not have
+            self._unknown(workflow)
+        return run
+
+    def _check(self, workflow: type[Workflow[Any]]) -> None:
+        if workflow not in self.workflows:
+            self._unknown(workflow)
+
+    def _check_steps(self, workflow: type[Workflow[Any]]) -> None:
+        steps = [node.key for node in workflow.graph.nodes.values() if node.step.transactional]
+        if steps and not self.allow_transactional:
+            raise ConfigError(
+                f"{workflow.name} has transactional steps ({', '.join(steps)}), and without a database there is no "
+                "transaction",
+                hint="Run it on PostgreSQL, or pass allow_transactional=True: then ctx.conn is None.",
+            )
+
+    def _unknown(self, workflow: type[Workflow[Any]]) -> NoReturn:
+        known = ", ".join(sorted(each.name for each in self.workflows)) or "none"
+        raise UnknownWorkflow(
+            f"this app has no workflow {workflow.name} version {workflow.version}", hint=f"It has: {known}."
+        )
+
+
+def _new_id(workflow: type[Workflow[Any]], value: str) -> str:
+    unique = workflow.unique
+    if unique.scope == "none":
+        return build_id_with_suffix(unique.key, value, secrets.token_hex(4))
+    return build_id(unique.key, value)

@@ -1,0 +1,320 @@
+"""An app without a database: `Local`, which stands behind `Workflow.start` and its kin as `Pgflow` does."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pgflow.core.instance import Instance, Started
+from pgflow.core.request import sole
+from pgflow.core.step import Target
+from pgflow.core.workflow import Workflow
+from pgflow.errors import (
+    ConfigError,
+    DefinitionError,
+)
+from pgflow.local.ledger import Ledger
+from pgflow.local.run import read
+from pgflow.local.storage import Storage
+from pgflow.local.watch import Look
+
+__all__ = ["Local"]
+
+I = TypeVar("I")  # noqa: E741 -- the input, as in Workflow[I]
+
+
+class Local:
+    """An application's workflows, run in memory by this process: what `Pgflow` and a worker are, without a database.
+
+    It begins to work at once, on threads of its own, and first takes up what is under way in `storage`; `threads` says
+    how many sync steps run at once. A workflow belongs to the app that was made last with it. A transactional step has
+    no connection here, so a workflow that has one is refused at its start, unless `allow_transactional` lets such steps
+    run with `ctx.conn` None. Raises `DefinitionError` for what is no workflow, `Conflict` for a storage in use,
+    `GraphChanged` when an instance under way does not fit its workflow.
+
+        with Local(workflows=[OrderFlow]) as app:
+            OrderFlow.start("abc123", Order(item_count=3))
+            app.drain(timeout=10)
+            assert OrderFlow.get("abc123").status == "completed"
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[type[Workflow[Any]]] = (),
+        storage: Storage | None = None,
+        *,
+        threads: int = 32,
+        allow_transactional: bool = False,
+    ) -> None:
+        self.workflows = tuple(workflows)
+        self.storage = Storage() if storage is None else storage
+        names: dict[str, type[Workflow[Any]]] = {}
+        for workflow in self.workflows:
+            if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+                hint = "Pass Workflow subclasses: Local(workflows=[OrderFlow])."
+                raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
+            if names.setdefault(workflow.name, workflow) is not workflow:
+                hint = "Give one of them another name: class …(Workflow, name=…)."
+                raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
+        self.storage.attach(self)
+        try:
+            self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
+        except BaseException:
+            self.storage.detach(self)
+            raise
+        self._conductor = self._ledger.conductor
+        for workflow in self.workflows:
+            workflow.bind(self)
+        self._ledger.go_on()
+
+    def __repr__(self) -> str:
+        return f"Local(workflows=[{', '.join(each.name for each in self.workflows)}], storage={self.storage!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """End its threads, once the sync steps that run have ended; async ones are interrupted.
+
+        What is under way stays in the storage, for another `Local` to go on with. What has ended can still be read.
+        """
+        self._conductor.close()
+        self.storage.detach(self)
+
+    async def aclose(self) -> None:
+        """`close`, async."""
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def close() -> None:
+            self.close()
+            loop.call_soon_threadsafe(closed.set_result, None)
+
+        thread = threading.Thread(target=close, name="pgflow-local-close")
+        thread.start()
+        await asyncio.shield(closed)
+        thread.join()
+
+    # -- time
+
+    @property
+    def now(self) -> datetime:
+        """The time that timers go by: the real one, and what `advance_time` has added."""
+        return self._conductor.clock.now()
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing is left that will go on by itself, a timer included, as `pgflow worker --drain` does.
+
+        What waits for a signal alone stays. Raises `TimeoutError` after `timeout` seconds.
+        """
+        self._wait(self._conductor.is_drained, timeout)
+
+    async def adrain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as its sync twin
+        """`drain`, async."""
+        await self._await(self._conductor.is_drained, timeout)
+
+    def settle(self, timeout: float | None = None) -> None:
+        """Wait until no step runs or is about to: whatever is left waits for time to pass or for a signal.
+
+        Raises `TimeoutError` after `timeout` seconds.
+        """
+        self._wait(self._conductor.is_quiet, timeout)
+
+    async def asettle(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- as its sync twin
+        """`settle`, async."""
+        await self._await(self._conductor.is_quiet, timeout)
+
+    def advance_time(self, by: timedelta, timeout: float | None = 60.0) -> None:
+        """Let time pass at once: waits, retries, snoozes and delayed starts that come due go on, each in its turn.
+
+        Returns when all that follows has settled. Raises `TimeoutError` when steps run for longer than `timeout`
+        seconds at a stretch.
+
+            app.advance_time(timedelta(days=1))
+        """
+        self._ledger.check_open()
+        with closing(self._conductor.advancing(by)) as looks:
+            for look in looks:
+                self._wait(look, timeout)
+
+    async def aadvance_time(self, by: timedelta, timeout: float | None = 60.0) -> None:  # noqa: ASYNC109 -- as its sync twin
+        """`advance_time`, async."""
+        self._ledger.check_open()
+        with closing(self._conductor.advancing(by)) as looks:
+            for look in looks:
+                await self._await(look, timeout)
+
+    # -- what stands behind Workflow.start and its kin; none of it blocks, so that the async twins only call the others
+
+    def start(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = None,
+        **options: Any,
+    ) -> Started:
+        """Start one instance: see `Workflow.start`."""
+        return sole(workflow.name, self.start_many(workflow, [(value, input)], conn=conn, **options))
+
+    async def astart(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = None,
+        **options: Any,
+    ) -> Started:
+        """`start`, async."""
+        return self.start(workflow, value, input, conn=conn, **options)
+
+    def start_many(
+        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+    ) -> builtins.list[Started]:
+        """Start many instances: see `Workflow.start_many`. `priority` is accepted and means nothing here."""
+        _refuse(conn)
+        return self._ledger.start_many(workflow, items, **options)
+
+    async def astart_many(
+        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+    ) -> builtins.list[Started]:
+        """`start_many`, async."""
+        return self.start_many(workflow, items, conn=conn, **options)
+
+    def resume(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: str | Target | None = None,
+        conn: Any = None,
+    ) -> str:
+        """Send a signal: see `Workflow.resume`."""
+        _refuse(conn)
+        return self._ledger.resume(workflow, value, event, payload, step)
+
+    async def aresume(
+        self,
+        workflow: type[Workflow[I]],
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: str | Target | None = None,
+        conn: Any = None,
+    ) -> str:
+        """`resume`, async."""
+        return self.resume(workflow, value, event, payload, step=step, conn=conn)
+
+    def cancel(self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+        """Cancel an instance: see `Workflow.cancel`. An async step that runs is interrupted."""
+        _refuse(conn)
+        self._ledger.cancel(workflow, value, reason)
+
+    async def acancel(
+        self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None
+    ) -> None:
+        """`cancel`, async."""
+        self.cancel(workflow, value, reason=reason, conn=conn)
+
+    def retry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+        """Take a failed instance up again: see `Workflow.retry`."""
+        _refuse(conn)
+        self._ledger.retry(workflow, value)
+
+    async def aretry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+        """`retry`, async."""
+        self.retry(workflow, value, conn=conn)
+
+    def get(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+        """Read an instance: see `Workflow.get`."""
+        _refuse(conn)
+        return read(self._ledger.newest(workflow, value), is_whole=True)
+
+    async def aget(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+        """`get`, async."""
+        return self.get(workflow, value, conn=conn)
+
+    def list(
+        self,
+        workflow: type[Workflow[I]],
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """Read a page of instances: see `Workflow.list`."""
+        _refuse(conn)
+        asked = [status] if isinstance(status, str) else status
+        found = [each for each in self.storage.query(workflow=workflow) if asked is None or each.status in asked]
+        return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
+
+    async def alist(
+        self,
+        workflow: type[Workflow[I]],
+        *,
+        status: str | Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """`list`, async."""
+        return self.list(workflow, status=status, before=before, limit=limit, conn=conn)
+
+    # -- waiting
+
+    def _future(self, look: Look) -> Future[None]:
+        if not self._conductor.may_block():
+            raise ConfigError("a step cannot wait for what it belongs to", hint="Wait where the Local was made.")
+        return self._conductor.until(look)
+
+    def _wait(self, look: Look, timeout: float | None) -> None:
+        future = self._future(look)
+        try:
+            future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise TimeoutError(self._under_way(timeout)) from None
+
+    async def _await(self, look: Look, timeout: float | None) -> None:  # noqa: ASYNC109 -- as its sync twin
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wrap_future(self._future(look))
+        except TimeoutError:
+            raise TimeoutError(self._under_way(timeout)) from None
+
+    def _under_way(self, timeout: float | None) -> str:
+        with self._conductor.lock:
+            runs = builtins.list(self._conductor.runs.values())
+            steps = [f"{run.id} {token.step} ({token.place})" for run in runs for token in run.tokens.values()]
+        return f"after {timeout:g} s still under way: {', '.join(steps[:10])}{', …' if len(steps) > 10 else ''}"
+
+
+def _refuse(conn: Any) -> None:
+    if conn is not None:
+        raise ConfigError("there is no transaction to join without a database", hint="Leave conn= away.")

@@ -1,0 +1,203 @@
+"""What is known of one instance: its state, its tokens and its mailbox; how it is stored, and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from pgflow.core import engine
+from pgflow.core.context import Context
+from pgflow.core.engine import State, advance, replay
+from pgflow.core.graph import Graph
+from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
+from pgflow.core.payload import decode
+from pgflow.core.unique import extract_value
+from pgflow.core.workflow import Workflow
+
+__all__ = ["Run", "Saved", "Signal", "Token", "read"]
+
+Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal that nobody has taken yet; `step` is None when any step may."""
+
+    name: str
+    payload: Any
+    step: str | None
+
+
+@dataclass(slots=True, eq=False)
+class Token:
+    """One active step: where it stands, and when it goes on by itself."""
+
+    step: str
+    config: dict[str, Any] | None
+    place: Place = "ready"
+    due: datetime | None = None
+    timeout_event: str | None = None
+    attempt: int = 0
+    awaits: dict[str, str] = field(default_factory=dict)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved(Instance):
+    """An instance as it is put into the storage: with what a reader does not see but a restart needs."""
+
+    text: str = ""
+    targets: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    tokens: tuple[Token, ...] = ()
+    signals: tuple[Signal, ...] = ()
+
+
+READ = tuple(each.name for each in fields(Instance))
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """An instance that is under way. Only the conductor changes it, under its lock."""
+
+    run: int
+    id: str
+    workflow: type[Workflow[Any]]
+    state: State
+    text: str  # the input, as JSON
+    metadata: dict[str, Any]
+    tags: tuple[str, ...]
+    created_at: datetime
+    error: dict[str, Any] | None = None
+    finished_at: datetime | None = None
+    history: list[Entry] = field(default_factory=list)
+    targets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict)
+    signals: list[Signal] = field(default_factory=list)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that it follows."""
+        return self.state.graph
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The output of each completed step."""
+        return {entry.step: entry.output for entry in self.history}
+
+    @property
+    def unique_key(self) -> str | None:
+        """At most one active instance has it; None: any number may be active."""
+        graph = self.graph
+        match graph.unique.scope if graph.unique else "none":
+            case "workflow":
+                return f"w {graph.name} {self.id}"
+            case "version":
+                return f"v {graph.name} {graph.version} {self.id}"
+            case "global":
+                return f"g {self.id}"
+        return None
+
+    def holds(self, token: Token) -> bool:
+        """Whether a token still is the one of its step: if not, whatever it comes to is of no account."""
+        return self.tokens.get(token.step) is token
+
+    def context(self, token: Token) -> Context[Any]:
+        """What a step sees; copies, so that nothing it does to them reaches another step."""
+        return Context(
+            initial=self.workflow.read_input(self.text),
+            steps=deepcopy(self.outputs),
+            id=self.id,
+            value=extract_value(self.id),
+            run=self.run,
+            workflow=self.graph.name,
+            version=self.graph.version,
+            step=token.step,
+            attempt=token.attempt,
+            metadata=deepcopy(self.metadata),
+        )
+
+    def saved(self) -> Saved:
+        """Return it as it is stored."""
+        return Saved(
+            run=self.run,
+            id=self.id,
+            workflow=self.graph.name,
+            version=self.graph.version,
+            status=self.state.status,
+            input=decode(self.text),
+            steps=self.outputs,
+            history=tuple(self.history),
+            waiting_for=tuple(self._waiting(token) for token in self.tokens.values()),
+            metadata=self.metadata,
+            tags=self.tags,
+            error=self.error,
+            created_at=self.created_at,
+            finished_at=self.finished_at,
+            text=self.text,
+            targets=self.targets,
+            tokens=tuple(self.tokens.values()),
+            signals=tuple(self.signals),
+        )
+
+    @classmethod
+    def taken_up(cls, saved: Saved, workflow: type[Workflow[Any]]) -> Run:
+        """Make it anew of what was stored. Raises `GraphChanged` when its workflow has changed meanwhile."""
+        graph = workflow.graph
+        if saved.status == "pending":
+            state = engine.new(graph)
+        else:
+            state = replay(graph, [(entry.step, entry.event, saved.targets[entry.step]) for entry in saved.history])
+            for token in saved.tokens:
+                if token.place == "parked":
+                    state, _ = advance(state, engine.Parked(token.step))
+        return cls(
+            run=saved.run,
+            id=saved.id,
+            workflow=workflow,
+            state=state,
+            text=saved.text,
+            metadata=dict(saved.metadata),
+            tags=saved.tags,
+            created_at=saved.created_at,
+            history=list(saved.history),
+            targets=dict(saved.targets),
+            tokens={token.step: token for token in saved.tokens},
+            signals=list(saved.signals),
+        )
+
+    def _waiting(self, token: Token) -> WaitingFor:
+        events, until = tuple(token.awaits), token.due
+        kind: Kind
+        match token.place:
+            case "running":
+                kind = "running"
+            case "parked":
+                kind = "timer" if until is not None and events == ("timeout",) else "signal"
+            case "scheduled":
+                kind = "retry" if token.errors else "queue"
+            case "ready":
+                kind = "queue"
+        error = token.errors[-1] if token.errors else None
+        return WaitingFor(
+            step=token.step,
+            kind=kind,
+            events=events,
+            until=until,
+            attempt=token.attempt,
+            error=_reason(error) if error else None,
+            max_attempts=self.graph.nodes[token.step].retry.max_attempts,
+        )
+
+
+def read(saved: Instance, *, is_whole: bool) -> Instance:
+    """Return what a caller reads of a stored instance; its history and outputs only when it is asked for as a whole."""
+    known = {name: getattr(saved, name) for name in READ}
+    return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}})
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
+    return str(error["reason"]) if error["type"] == "Error" else f"{error['type']}: {error['reason']}"

@@ -1,0 +1,66 @@
+"""Two stacks for one suite: in memory, and on PostgreSQL with a worker on a thread of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from pgflow import Instance, Pgflow, Workflow
+from pgflow.local import Local
+from tests.conftest import Server
+from tests.stacks.flows import WORKFLOWS
+from tests.worker.inside import Inside
+from tests.worker.patience import until
+
+NUMBERS = count(1)
+ENDED = ("completed", "failed", "cancelled")
+
+
+class Stack:
+    """What the suite needs of a stack, beside the calls on workflow classes; `value` is new for each test."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.value = f"v{next(NUMBERS)}"
+
+    def until(self, workflow: type[Workflow[Any]], *statuses: str, value: str | None = None) -> Instance:
+        """Wait until an instance has one of these statuses, by default until it has ended, and return it."""
+
+        def look() -> Instance | None:
+            seen = workflow.get(value or self.value)
+            return seen if seen.status in (statuses or ENDED) else None
+
+        found = until(look, f"{workflow.name} {statuses or ENDED}", pause=0.005)
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="session")
+def local() -> Iterator[Local]:
+    """The suite's workflows in memory."""
+    with Local(workflows=WORKFLOWS) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
+def postgres(server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
+    """The suite's workflows on a database of their own, with a worker that runs as long as the session."""
+    app = Pgflow(new_database(server), workflows=WORKFLOWS)
+    app.migrate()
+    app.register()
+    with Inside(app, {"default": 20}, sweep=timedelta(seconds=1), lease=timedelta(seconds=30)):
+        yield app
+    app.close()
+
+
+@pytest.fixture(params=["local", "postgres"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """Each stack in turn; the workflows belong to it for the time of the test."""
+    app = request.getfixturevalue(request.param)
+    for workflow in WORKFLOWS:
+        workflow.bind(app)
+    return Stack(request.param)
