@@ -8,10 +8,15 @@ from itertools import count
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgflow.store.embedded import EmbeddedPostgres, find_installations
+
+# How fast an example is says nothing on a machine that does other work, too.
+settings.register_profile("pgflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pgflow")
 
 GIVEN_DSN = os.environ.get("PGFLOW_TEST_DSN")
 VERSIONS = [None] if GIVEN_DSN else sorted({each.version for each in find_installations()}, reverse=True)
