@@ -275,7 +275,8 @@ def _one(workflow: type[Workflow[Any]], started: list[Started]) -> Started:
     (one,) = started
     if not one.created:
         hint = "Wait until it has ended, cancel it, or use another value."
-        raise AlreadyRunning(f"{workflow.name} {one.id!r} is already running, in run {one.run}", hint=hint)
+        where = f"in run {one.run}" + (", of this workflow or another" if workflow.unique.scope == "global" else "")
+        raise AlreadyRunning(f"{workflow.name} {one.id!r} is already running, {where}", hint=hint)
     return one
 
 

@@ -118,7 +118,8 @@ begin
     select * into begun
     from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify);
     if not begun.created then
-        raise exception using errcode = 'PF002', message = format('%s %L is already running, in run %s', workflow, begun.id, begun.run),
+        raise exception using errcode = 'PF002', message = format('%s %L is already running, in run %s',
+            coalesce((select i.workflow from pgflow.instances i where i.run = begun.run), start.workflow), begun.id, begun.run),  -- a global key: of another one
             hint = 'Wait until it has ended, cancel it, or use another value.';
     end if;
     return begun.run;
