@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from pgflow.client import Client, cancelling, getting, history, listing, resuming, retrying, starting
+from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, starting
+from pgflow.client import Client
 from pgflow.config import resolve_dsn
 from pgflow.core.instance import Instance, Started
 from pgflow.core.registry import Registry

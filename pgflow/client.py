@@ -1,46 +1,27 @@
-"""Turn an application's calls into statements, and run them on its own connection or on ours."""
+"""Run statements for an application, on its own connection or on ours, and wake workers afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import psycopg
 
-from pgflow.core.instance import Instance, Started
-from pgflow.core.names import event_name
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.step import Target, as_step
-from pgflow.core.unique import build_id, validate_value
-from pgflow.core.workflow import Workflow
-from pgflow.errors import ConfigError, InvalidValue, UndeclaredEvent, Unreachable
-from pgflow.store import instance, signal, worker
+from pgflow.calls import Call
+from pgflow.errors import Unreachable
+from pgflow.store import worker
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
 
-__all__ = ["Call", "Client", "cancelling", "getting", "history", "listing", "resuming", "retrying", "starting"]
+__all__ = ["Client"]
 
 T = TypeVar("T")
 
 QUIET_SECONDS = 0.01  # between two notifications of one queue
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """A statement that makes work for workers, and the queues to wake once it has committed.
-
-    `statement(notify)` builds it: with True it notifies itself, inside the transaction, which is right only where the
-    transaction is the caller's. A NOTIFY takes a lock on the whole database at commit, so ours comes after it.
-    """
-
-    statement: Callable[[bool], Statement[T]]
-    queues: frozenset[str]
 
 
 class Client:
@@ -127,158 +108,3 @@ class Client:
             self._woken.update(dict.fromkeys(queues, time.monotonic()))
         with suppress(psycopg.Error, Unreachable):  # a hint: polling finds the work
             self.run(worker.wake(self.schema, queues))
-
-
-def starting(
-    schema: str,
-    workflow: type[Workflow[Any]],
-    items: Iterable[tuple[str, Any]],
-    *,
-    version: int | None = None,
-    at: datetime | None = None,
-    delay: timedelta | None = None,
-    tags: Sequence[str] = (),
-    metadata: Mapping[str, Any] | None = None,
-    priority: int | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Call[list[Started]]:
-    """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
-    if at is not None and delay is not None:
-        raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
-    if at is not None and at.tzinfo is None:
-        hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
-        raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
-    given = {"at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
-    told = {**(options or {}), **given}
-    number, kind = workflow.resolve_version(version)
-    asks = workflow.is_versioned and version is None
-    values, inputs, chosen = [], [], set()
-    for value, entry in items:
-        values.append(validate_value(value))
-        if asks:
-            number, kind = workflow.choose_version(None, {**told, "value": value, "input": entry})
-            chosen.add(number)
-        inputs.append(kind.write_input(entry))
-    if len(chosen) > 1:
-        several = ", ".join(map(str, sorted(chosen)))
-        raise InvalidValue(
-            f"{workflow.name}: version_for chooses several versions for one call: {several}",
-            hint="Start those of each version by themselves, with version=.",
-        )
-    extra = decode(encode(dict(metadata or {}), what="metadata", limit=INPUT_LIMIT))
-
-    def statement(notify: bool) -> Statement[list[Started]]:
-        return instance.start(
-            schema,
-            workflow=workflow.name,
-            values=values,
-            inputs=inputs,
-            version=number,
-            at=at,
-            delay=delay,
-            tags=tags,
-            metadata=extra,
-            priority=priority,
-            notify=notify,
-        )
-
-    # What starts later is made ready by a worker; nobody has to be woken for it.
-    return Call(statement, _first_queues([kind]) if at is None and delay is None else frozenset())
-
-
-def _addressed(workflow: type[Workflow[Any]], value: str) -> str:
-    """Return a value that names one instance. Raises `InvalidValue` for a bare one where any number may have it."""
-    if workflow.unique.scope == "none" and "::" not in value:
-        raise InvalidValue(
-            f"{workflow.name} may have many instances of {value!r}: its key has the scope 'none'",
-            hint=f"Give the whole id, which start returned: '{workflow.unique.key}::{value}::…'.",
-        )
-    return value
-
-
-def resuming(
-    schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
-) -> Call[str]:
-    """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
-    graphs, name = [version.graph for version in workflow.versions.values()], event_name(event)
-    key = None
-    if step is not None:
-        key = step if isinstance(step, str) else as_step(step).key
-        having = [graph for graph in graphs if key in graph.nodes]
-        graphs = having or [graphs[-1]]
-        graphs[0].node(key)
-    nodes = [node for graph in graphs for node in graph.nodes.values()]
-    takers = [node for node in nodes if name in node.step.signals() and key in (None, node.key)]
-    if not takers:
-        taken = sorted({f"{each} ({node.key})" for node in nodes for each in node.step.signals()})
-        where = f"step {key!r} of {workflow.name}" if key else workflow.name
-        raise UndeclaredEvent(f"{where} takes no signal {name!r}", hint=f"{workflow.name} takes: {', '.join(taken)}.")
-    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
-    to, pinned = _addressed(workflow, value), workflow.pinned
-
-    def statement(notify: bool) -> Statement[str]:
-        if pinned is None:
-            return signal.send(
-                schema, workflow=workflow.name, value=to, event=name, payload=text, step=key, notify=notify
-            )
-        return signal.send_version(
-            schema, workflow=workflow.name, version=pinned, value=to, event=name, payload=text, step=key, notify=notify
-        )
-
-    return Call(statement, frozenset(taker.queue for taker in takers))
-
-
-def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
-    """Cancel the newest run of a value."""
-    name, to, pinned = workflow.name, _addressed(workflow, value), workflow.pinned
-
-    def statement(notify: bool) -> Statement[None]:
-        if pinned is None:
-            return instance.cancel(schema, workflow=name, value=to, reason=reason, notify=notify)
-        return instance.cancel_version(schema, workflow=name, version=pinned, value=to, reason=reason, notify=notify)
-
-    return Call(statement, frozenset({""}))  # woken without a queue's name, workers look whether their steps are wanted
-
-
-def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
-    """Take the newest run of a value up again after it failed."""
-    name, to, pinned = workflow.name, _addressed(workflow, value), workflow.pinned
-
-    def statement(notify: bool) -> Statement[None]:
-        if pinned is None:
-            return instance.retry(schema, workflow=name, value=to, notify=notify)
-        return instance.retry_version(schema, workflow=name, version=pinned, value=to, notify=notify)
-
-    return Call(statement, _first_queues(workflow.versions.values()))
-
-
-def getting(schema: str, workflow: type[Workflow[Any]], value: str) -> Statement[Instance]:
-    """Read the newest run of a value."""
-    return instance.get(schema, workflow=workflow.name, value=_addressed(workflow, value), version=workflow.pinned)
-
-
-def listing(
-    schema: str, workflow: type[Workflow[Any]], status: str | Sequence[str] | None, before: int | None, limit: int
-) -> Statement[list[Instance]]:
-    """Read a page of a workflow's instances."""
-    return instance.list(
-        schema,
-        workflow=workflow.name,
-        version=workflow.pinned,
-        statuses=[status] if isinstance(status, str) else status,
-        before=before,
-        limit=limit,
-    )
-
-
-def history(
-    schema: str, workflow: type[Workflow[Any]], value: str, before: int | None, limit: int
-) -> Statement[list[Instance]]:
-    """Read a page of the runs of a value."""
-    to = _addressed(workflow, value)
-    whole = to if "::" in to else build_id(workflow.unique.key, to)
-    return instance.runs(schema, workflow=workflow.name, id=whole, version=workflow.pinned, before=before, limit=limit)
-
-
-def _first_queues(workflows: Iterable[type[Workflow[Any]]]) -> frozenset[str]:
-    return frozenset(each.graph.nodes[each.graph.initial].queue for each in workflows)

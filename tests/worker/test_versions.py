@@ -266,6 +266,20 @@ def test_a_changed_version_is_refused_with_the_next_number(dsn: str, conn: Conne
     assert "version=3" in caught.value.hint
 
 
+def test_a_plain_workflow_becomes_an_umbrella_and_its_instances_go_on(dsn: str, conn: Connection) -> None:
+    class Plain(Workflow[dict[str, Any]], unique=Unique("signup"), name="Grown"):
+        initial = confirm
+        transitions = {confirm: {"received": first}, first: {"done": Done}}
+
+    with opened(dsn, Plain):
+        Plain.start("a")
+        assert current(conn, "Grown") == 1
+    with opened(dsn, after := signup("Grown", 2, 1, 2)) as app, Inside(app):
+        assert current(conn, "Grown") == 2
+        after.resume("a", "confirmed")
+        assert until_status(after, "a").version == 1
+
+
 def test_code_from_before_there_were_current_versions_can_still_register(dsn: str, conn: Connection) -> None:
     graph = signup("Before", 1, 1).versions[1].graph
     conn.execute(
