@@ -6,16 +6,18 @@ import asyncio
 import builtins
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from pgflow.client import Client, cancelling, resuming, retrying, starting
+from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, starting
+from pgflow.client import Client
 from pgflow.config import resolve_dsn
 from pgflow.core.instance import Instance, Started
+from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
-from pgflow.errors import DefinitionError, GraphChanged, UnknownWorkflow
-from pgflow.store import definition, instance, migrate
+from pgflow.errors import GraphChanged
+from pgflow.store import definition, migrate
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement
@@ -24,6 +26,7 @@ from pgflow.worker import Worker
 __all__ = ["Pgflow"]
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Workflow[I]
+Named: TypeAlias = type[Workflow[I]] | str
 
 
 class Pgflow:
@@ -36,21 +39,25 @@ class Pgflow:
 
         app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow])
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
+        app.get("OrderFlow", "abc123").status    # each call of a workflow is also one of the app, by class or name
     """
 
     def __init__(self, dsn: str = "", workflows: Iterable[type[Workflow[Any]]] = (), *, schema: str = "pgflow") -> None:
-        self.workflows = tuple(workflows)
-        self._by_name: dict[str, type[Workflow[Any]]] = {}
+        self._registry = Registry(workflows)
         for workflow in self.workflows:
-            if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
-                hint = "Pass Workflow subclasses: Pgflow(dsn, workflows=[OrderFlow])."
-                raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
-            if self._by_name.setdefault(workflow.name, workflow) is not workflow:
-                hint = "Give one of them another name: class …(Workflow, name=…)."
-                raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
             workflow.bind(self)
         self._client = Client(resolve_dsn(dsn, os.environ), schema)
         self._is_registered = False
+
+    @property
+    def workflows(self) -> tuple[type[Workflow[Any]], ...]:
+        """The workflows that it was given."""
+        return self._registry.workflows
+
+    @property
+    def versions(self) -> tuple[type[Workflow[Any]], ...]:
+        """Every class with a graph among them: each version of an umbrella, and every other workflow itself."""
+        return tuple(self._registry.versions)
 
     @property
     def dsn(self) -> str:
@@ -63,15 +70,11 @@ class Pgflow:
         return self._client.schema
 
     def __repr__(self) -> str:
-        return f"Pgflow(workflows=[{', '.join(self._by_name)}], schema={self.schema!r})"
+        return f"Pgflow(workflows=[{', '.join(self._registry.by_name)}], schema={self.schema!r})"
 
     def workflow(self, name: str) -> type[Workflow[Any]]:
         """Return the workflow of that name. Raises `UnknownWorkflow`."""
-        known = self._by_name.get(name)
-        if known is None:
-            hint = f"It has: {', '.join(sorted(self._by_name)) or 'none'}."
-            raise UnknownWorkflow(f"this app has no workflow named {name!r}", hint=hint)
-        return known
+        return self._registry.named(name)
 
     def migrate(self) -> None:
         """Install or upgrade pgflow's schema in the database, like the command `pgflow migrate`.
@@ -117,26 +120,32 @@ class Pgflow:
             self._check(await self._client.arun(self._registration()))
 
     def _registration(self) -> Statement[builtins.list[Definition]]:
-        graphs = [workflow.graph for workflow in self.workflows]
-        definitions = [Definition(graph.name, graph.version, graph.digest(), graph.spec()) for graph in graphs]
+        definitions = [
+            Definition(
+                graph.name, graph.version, graph.digest(), graph.spec(), graph.version == workflow.current_version
+            )
+            for workflow in self.workflows
+            for graph in (version.graph for version in workflow.versions.values())
+        ]
         return definition.register(self.schema, definitions)
 
     def _check(self, stored: Iterable[Definition]) -> None:
         for known in stored:
-            graph = self._by_name[known.workflow].graph
+            graph = self.workflow(known.workflow).resolve_version(known.version)[1].graph
             if known.hash != graph.digest():
                 where = f"{known.workflow} version {known.version}"
                 raise GraphChanged(
                     f"{where} has another graph in the database: {_difference(known.graph, graph.spec())}",
-                    hint=f"Instances of it may be under way: give the changed workflow version={known.version + 1}.",
+                    hint="Instances of it may be under way: give the changed workflow "
+                    f"version={max(self.workflow(known.workflow).versions) + 1}.",
                 )
         self._is_registered = True
 
-    # -- what stands behind Workflow.start and its kin; the two of each pair differ by a word
+    # -- what stands behind Workflow.start and its kin, for a class or a name; the two of each pair differ by a word
 
     def start(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         input: Any = None,  # noqa: A002 -- the word for it in all of the API
         *,
@@ -144,11 +153,11 @@ class Pgflow:
         **options: Any,
     ) -> Started:
         """Start one instance: see `Workflow.start`."""
-        return sole(workflow.name, self.start_many(workflow, [(value, input)], conn=conn, **options))
+        return sole(self._class(workflow), self.start_many(workflow, [(value, input)], conn=conn, **options))
 
     async def astart(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         input: Any = None,  # noqa: A002 -- the word for it in all of the API
         *,
@@ -156,27 +165,27 @@ class Pgflow:
         **options: Any,
     ) -> Started:
         """`start`, async."""
-        return sole(workflow.name, await self.astart_many(workflow, [(value, input)], conn=conn, **options))
+        return sole(self._class(workflow), await self.astart_many(workflow, [(value, input)], conn=conn, **options))
 
     def start_many(
-        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`."""
-        call = starting(self.schema, workflow, items, **options)
+        call = starting(self.schema, self._class(workflow), items, **options)
         self.register()
         return self._client.call(call, conn)
 
     async def astart_many(
-        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """`start_many`, async."""
-        call = starting(self.schema, workflow, items, **options)
+        call = starting(self.schema, self._class(workflow), items, **options)
         await self.aregister()
         return await self._client.acall(call, conn)
 
     def resume(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         event: str,
         payload: Any = None,
@@ -185,11 +194,11 @@ class Pgflow:
         conn: Any = None,
     ) -> str:
         """Send a signal: see `Workflow.resume`."""
-        return self._client.call(resuming(self.schema, workflow, value, event, payload, step), conn)
+        return self._client.call(resuming(self.schema, self._class(workflow), value, event, payload, step), conn)
 
     async def aresume(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         event: str,
         payload: Any = None,
@@ -198,37 +207,35 @@ class Pgflow:
         conn: Any = None,
     ) -> str:
         """`resume`, async."""
-        return await self._client.acall(resuming(self.schema, workflow, value, event, payload, step), conn)
+        return await self._client.acall(resuming(self.schema, self._class(workflow), value, event, payload, step), conn)
 
-    def cancel(self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    def cancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """Cancel an instance: see `Workflow.cancel`."""
-        self._client.call(cancelling(self.schema, workflow, value, reason), conn)
+        self._client.call(cancelling(self.schema, self._class(workflow), value, reason), conn)
 
-    async def acancel(
-        self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None
-    ) -> None:
+    async def acancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """`cancel`, async."""
-        await self._client.acall(cancelling(self.schema, workflow, value, reason), conn)
+        await self._client.acall(cancelling(self.schema, self._class(workflow), value, reason), conn)
 
-    def retry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+    def retry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
         """Take a failed instance up again: see `Workflow.retry`."""
-        self._client.call(retrying(self.schema, workflow, value), conn)
+        self._client.call(retrying(self.schema, self._class(workflow), value), conn)
 
-    async def aretry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+    async def aretry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
         """`retry`, async."""
-        await self._client.acall(retrying(self.schema, workflow, value), conn)
+        await self._client.acall(retrying(self.schema, self._class(workflow), value), conn)
 
-    def get(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+    def get(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""
-        return self._client.run(instance.get(self.schema, workflow=workflow.name, value=value), conn)
+        return self._client.run(getting(self.schema, self._class(workflow), value), conn)
 
-    async def aget(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+    async def aget(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """`get`, async."""
-        return await self._client.arun(instance.get(self.schema, workflow=workflow.name, value=value), conn)
+        return await self._client.arun(getting(self.schema, self._class(workflow), value), conn)
 
     def list(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         *,
         status: str | Sequence[str] | None = None,
         before: int | None = None,
@@ -236,11 +243,11 @@ class Pgflow:
         conn: Any = None,
     ) -> builtins.list[Instance]:
         """Read a page of instances: see `Workflow.list`."""
-        return self._client.run(self._listing(workflow, status, before, limit), conn)
+        return self._client.run(listing(self.schema, self._class(workflow), status, before, limit), conn)
 
     async def alist(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         *,
         status: str | Sequence[str] | None = None,
         before: int | None = None,
@@ -248,13 +255,22 @@ class Pgflow:
         conn: Any = None,
     ) -> builtins.list[Instance]:
         """`list`, async."""
-        return await self._client.arun(self._listing(workflow, status, before, limit), conn)
+        return await self._client.arun(listing(self.schema, self._class(workflow), status, before, limit), conn)
 
-    def _listing(
-        self, workflow: type[Workflow[Any]], status: str | Sequence[str] | None, before: int | None, limit: int
-    ) -> Statement[builtins.list[Instance]]:
-        statuses = [status] if isinstance(status, str) else status
-        return instance.list(self.schema, workflow=workflow.name, statuses=statuses, before=before, limit=limit)
+    def runs(
+        self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+    ) -> builtins.list[Instance]:
+        """Read a page of the runs of a value: see `Workflow.runs`."""
+        return self._client.run(history(self.schema, self._class(workflow), value, before, limit), conn)
+
+    async def aruns(
+        self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+    ) -> builtins.list[Instance]:
+        """`runs`, async."""
+        return await self._client.arun(history(self.schema, self._class(workflow), value, before, limit), conn)
+
+    def _class(self, workflow: Named[I]) -> type[Workflow[Any]]:
+        return self.workflow(workflow) if isinstance(workflow, str) else workflow
 
 
 def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:

@@ -1,46 +1,27 @@
-"""Turn an application's calls into statements, and run them on its own connection or on ours."""
+"""Run statements for an application, on its own connection or on ours, and wake workers afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import psycopg
 
-from pgflow.core.instance import Started
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import check_moment, takers
-from pgflow.core.step import Target
-from pgflow.core.unique import validate_value
-from pgflow.core.workflow import Workflow
+from pgflow.calls import Call
 from pgflow.errors import Unreachable
-from pgflow.store import instance, signal, worker
+from pgflow.store import worker
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
 
-__all__ = ["Call", "Client", "cancelling", "resuming", "retrying", "starting"]
+__all__ = ["Client"]
 
 T = TypeVar("T")
 
 QUIET_SECONDS = 0.01  # between two notifications of one queue
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """A statement that makes work for workers, and the queues to wake once it has committed.
-
-    `statement(notify)` builds it: with True it notifies itself, inside the transaction, which is right only where the
-    transaction is the caller's. A NOTIFY takes a lock on the whole database at commit, so ours comes after it.
-    """
-
-    statement: Callable[[bool], Statement[T]]
-    queues: frozenset[str]
 
 
 class Client:
@@ -127,80 +108,3 @@ class Client:
             self._woken.update(dict.fromkeys(queues, time.monotonic()))
         with suppress(psycopg.Error, Unreachable):  # a hint: polling finds the work
             self.run(worker.wake(self.schema, queues))
-
-
-def starting(
-    schema: str,
-    workflow: type[Workflow[Any]],
-    items: Iterable[tuple[str, Any]],
-    *,
-    version: int | None = None,
-    at: datetime | None = None,
-    delay: timedelta | None = None,
-    tags: Sequence[str] = (),
-    metadata: Mapping[str, Any] | None = None,
-    priority: int | None = None,
-) -> Call[list[Started]]:
-    """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
-    number, _ = workflow.resolve_version(version)
-    check_moment(at, delay)
-    values, inputs = [], []
-    for value, given in items:
-        values.append(validate_value(value))
-        inputs.append(workflow.write_input(given))
-    extra = decode(encode(dict(metadata or {}), what="metadata", limit=INPUT_LIMIT))
-
-    def statement(notify: bool) -> Statement[list[Started]]:
-        return instance.start(
-            schema,
-            workflow=workflow.name,
-            values=values,
-            inputs=inputs,
-            version=number,
-            at=at,
-            delay=delay,
-            tags=tags,
-            metadata=extra,
-            priority=priority,
-            notify=notify,
-        )
-
-    # What starts later is made ready by a worker; nobody has to be woken for it.
-    return Call(statement, frozenset({_first_queue(workflow)} if at is None and delay is None else ()))
-
-
-def resuming(
-    schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
-) -> Call[str]:
-    """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of the workflow takes."""
-    name, key, nodes = takers(workflow.graph, event, step)
-    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
-
-    def statement(notify: bool) -> Statement[str]:
-        return signal.send(
-            schema, workflow=workflow.name, value=value, event=name, payload=text, step=key, notify=notify
-        )
-
-    return Call(statement, frozenset(node.queue for node in nodes))
-
-
-def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
-    """Cancel the newest run of a value."""
-
-    def statement(notify: bool) -> Statement[None]:
-        return instance.cancel(schema, workflow=workflow.name, value=value, reason=reason, notify=notify)
-
-    return Call(statement, frozenset({""}))  # woken without a queue's name, workers look whether their steps are wanted
-
-
-def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
-    """Take the newest run of a value up again after it failed."""
-
-    def statement(notify: bool) -> Statement[None]:
-        return instance.retry(schema, workflow=workflow.name, value=value, notify=notify)
-
-    return Call(statement, frozenset({_first_queue(workflow)}))
-
-
-def _first_queue(workflow: type[Workflow[Any]]) -> str:
-    return workflow.graph.nodes[workflow.graph.initial].queue

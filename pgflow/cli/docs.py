@@ -49,7 +49,7 @@ def command(app: str | None, root: Path, check: bool) -> int:
     """
     found = locate(app, "", "pgflow")
     files: dict[Path, list[type[Workflow[Any]]]] = {}
-    for workflow in found.workflows:
+    for workflow in found.versions:
         path, reason = _source(workflow, root.resolve())
         if path is not None:
             files.setdefault(path, []).append(workflow)

@@ -32,7 +32,7 @@ PICTURES: dict[str, Callable[[Outline], str]] = {
 @click.option("-f", "--format", "kind", type=click.Choice(list(PICTURES)), default="ascii", help="What to draw.")
 @click.option("-o", "--output", metavar="FILE", help="Write it there instead of to standard output.")
 @click.option(
-    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the newest by default."
+    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the current one by default."
 )
 @app_option
 @database_options
@@ -75,6 +75,6 @@ def _from_database(name: str, version: int | None, dsn: str, schema: str) -> Out
         if stored is None:
             require_workflow(name, run(conn, definition.names(schema)))
             raise UnknownWorkflow(
-                f"{name} is not registered here in version {version}", hint=f"Draw the newest: pgflow graph {name}"
+                f"{name} is not registered here in version {version}", hint=f"Draw the current one: pgflow graph {name}"
             )
     return Outline.of(stored.graph)

@@ -82,7 +82,7 @@ class Launch:
     "--from", "source", metavar="FILE|-", help='Start one instance for each line: {"value": "…", "input": {…}}.'
 )
 @click.option(
-    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the newest by default."
+    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the current one by default."
 )
 @click.option("--delay", metavar="DURATION", help="Start it so much later: 90s, 10m, 1h30m, 2d.")
 @click.option("--at", metavar="TIME", help="Start it then: 2030-01-31T12:00:00Z.")

@@ -84,7 +84,7 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
             document({"valid": False, "workflows": [], "problems": [{"message": str(error), "hint": error.hint}]})
         )
         return error.exit_code
-    findings = [Finding(workflow.graph, list(_endless_waits(workflow.graph))) for workflow in found.workflows]
+    findings = [Finding(workflow.graph, list(_endless_waits(workflow.graph))) for workflow in found.versions]
     if dsn and findings:
         _compare(found, findings)
     problems = [problem for each in findings for problem in each.problems]
@@ -113,17 +113,19 @@ def _compare(found: Pgflow, findings: list[Finding]) -> None:
             elif stored.hash != graph.digest():
                 each.problems.append(
                     f"{graph.name} version {graph.version} has another graph in the database: "
-                    f"give the changed workflow version={graph.version + 1}"
+                    f"give the changed workflow version={max(found.workflow(graph.name).versions) + 1}"
                 )
                 each.problems += _lost(conn, found.schema, graph)
 
 
 def _lost(conn: Connection, schema: str, graph: Graph) -> Iterator[str]:
     """Name the instances under way that stand at a step which is no more."""
-    page = instance.list(schema, workflow=graph.name, statuses=sorted(ACTIVE), before=None, limit=MOST_LOOKED_AT)
+    page = instance.list(
+        schema, workflow=graph.name, version=graph.version, statuses=sorted(ACTIVE), before=None, limit=MOST_LOOKED_AT
+    )
     for one in run(conn, page):
         gone = sorted({each.step for each in one.waiting_for if each.step} - graph.nodes.keys())
-        if gone and one.version == graph.version:
+        if gone:
             yield f"{one.id} run {one.run} stands at {', '.join(gone)}, which version {graph.version} no longer has"
 
 

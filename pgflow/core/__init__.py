@@ -7,6 +7,7 @@ reports what happened as the next event. Nothing here knows which of them it is.
 
     step, function, results, context    what a user writes and what a step sees
     workflow, options, definition       the class and its rules; shape has those of the graph, soundness those of a step
+    umbrella, registry                  several versions of a workflow; the workflows of an app
     graph, route                        the class as data
     engine, vocabulary                  events in, commands out
     attempt, request                    what a step came to, what a caller asks for: read and checked alike everywhere
@@ -32,6 +33,9 @@ exclusive branches, or run a join twice.
 *Everything is checked at import.* A workflow that could get stuck is refused where its class is made, with one message
 that names workflow, step and mend. What cannot be known then, a route's choice or an event, is checked when it happens,
 and fails the instance with the reason.
+
+*A version is a workflow class.* An umbrella only names them and chooses one at the start; it has no graph, so nothing
+below it has to know that there are several. They share its name, which with the number is the key of a definition.
 
 *A value from the database never selects code.* Steps are found by key in a graph that the program brought.
 """

@@ -19,9 +19,12 @@ I = TypeVar("I")  # noqa: E741 -- the workflow's input
 class StartOptions(TypedDict, total=False):
     """How to start: not before `at` (an aware datetime) or for `delay`; with tags and metadata of this instance's own.
 
-    `priority` takes the place of the workflow's: the lowest goes first.
+    `priority` takes the place of the workflow's: the lowest goes first. `version` names one of an umbrella's versions;
+    without it `version_for` is asked, which finds what is in `options` beside the others.
     """
 
+    version: int | None
+    options: Mapping[str, Any] | None
     at: datetime | None
     delay: timedelta | None
     tags: Sequence[str]
@@ -100,13 +103,22 @@ class Facade(Protocol):
         conn: Any = ...,
     ) -> builtins.list[Instance]: ...
 
+    def runs(
+        self, workflow: type[Any], value: str, *, before: int | None = ..., limit: int = ..., conn: Any = ...
+    ) -> builtins.list[Instance]: ...
+
+    async def aruns(
+        self, workflow: type[Any], value: str, *, before: int | None = ..., limit: int = ..., conn: Any = ...
+    ) -> builtins.list[Instance]: ...
+
 
 class Calls(Generic[I]):
     """The calls that every workflow class has; each has a twin for async code, with an `a` before its name.
 
     All take `conn`, a psycopg connection of the caller's: then it happens in the caller's transaction, and commits or
-    rolls back with it. Where a `value` is asked for, a whole business id will do. All raise `NotBound` before the
-    class belongs to an app.
+    rolls back with it. Where a `value` is asked for, a whole business id will do; where the key has the scope "none",
+    so that any number of instances may have the value, it has to be one (`InvalidValue`). All raise `NotBound` before
+    the class belongs to an app.
     """
 
     name: ClassVar[str]
@@ -273,3 +285,22 @@ class Calls(Generic[I]):
     ) -> builtins.list[Instance]:
         """`list`, async."""
         return await cls._bound().alist(cls, status=status, before=before, limit=limit, conn=conn)
+
+    @classmethod
+    def runs(
+        cls, value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+    ) -> builtins.list[Instance]:
+        """Read every run that a value has had, the newest first, without their histories; none is an empty list.
+
+        `before` is the run of the last one on the page before.
+
+            [run.status for run in OrderFlow.runs("abc123")]    # ["running", "failed", "completed"]
+        """
+        return cls._bound().runs(cls, value, before=before, limit=limit, conn=conn)
+
+    @classmethod
+    async def aruns(
+        cls, value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+    ) -> builtins.list[Instance]:
+        """`runs`, async."""
+        return await cls._bound().aruns(cls, value, before=before, limit=limit, conn=conn)

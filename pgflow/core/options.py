@@ -14,18 +14,19 @@ from pgflow.core.retry import Retry
 from pgflow.core.unique import Unique
 from pgflow.errors import DefinitionError, InvalidPayload
 
-__all__ = ["Options", "check"]
+__all__ = ["Options", "check", "is_version"]
 
+UMBRELLA = ("versions", "current")  # options too, but not of what has steps
 MOST_VERSION = 2**31 - 1
 PRIORITIES = range(-(2**15), 2**15)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A workflow's options, checked."""
+    """A workflow's options, checked; `unique` is None for a version that takes it from its umbrella."""
 
     name: str
-    unique: Unique
+    unique: Unique | None
     version: int
     tags: tuple[str, ...]
     metadata: Mapping[str, Any]
@@ -46,15 +47,19 @@ def check(
     priority: Any,
     name: Any,
     unknown: Mapping[str, Any],
+    may_lack_key: bool = False,
 ) -> Options:
-    """Return the options of a workflow. Raises `DefinitionError` for the first that is wrong, or unknown."""
+    """Return the options of a workflow. Raises `DefinitionError` for the first that is wrong, or unknown.
+
+    `may_lack_key` says that an umbrella is still to give the business key.
+    """
     who = class_name if name is None else name
     if not is_event(who):  # one rule for names of workflows and of events
         raise DefinitionError(
             f"{class_name} is named {who!r}: a name is a string of 1 to 100 characters, without white space"
         )
     for option in unknown:
-        known = [each.name for each in fields(Options)]
+        known = [*(each.name for each in fields(Options)), *UMBRELLA]
         near = difflib.get_close_matches(option, known, 1)
         mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
         raise DefinitionError(f"{who}: there is no option {option!r}; {mend}")
@@ -62,7 +67,7 @@ def check(
         name=who,
         tags=_tags(who, tags),
         metadata=_metadata(who, metadata),
-        unique=_unique(who, unique),
+        unique=None if may_lack_key and unique is None else _unique(who, unique),
         version=_version(who, version),
         retry=_retry(who, retry),
         queue=_queue(who, queue),
@@ -119,10 +124,15 @@ def _unique(who: str, unique: Any) -> Unique:
     return unique
 
 
+def is_version(number: object) -> bool:
+    """Whether `number` can be the number of a version: a whole number from 1 to 2,147,483,647."""
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MOST_VERSION
+
+
 def _version(who: str, version: Any) -> int:
-    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= MOST_VERSION:
+    if not is_version(version):
         raise DefinitionError(f"{who}: version is a positive whole number, not {version!r}: begin with version=1")
-    return version
+    return int(version)
 
 
 def _retry(who: str, retry: Any) -> Retry | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ from pgflow.core.graph import Graph, Node
 from pgflow.core.instance import Started
 from pgflow.core.names import event_name
 from pgflow.core.step import Target, as_step
+from pgflow.core.workflow import Workflow
 from pgflow.errors import AlreadyRunning, ConfigError, UndeclaredEvent
 
 __all__ = ["check_moment", "sole", "takers"]
@@ -24,27 +25,33 @@ def check_moment(at: datetime | None, delay: timedelta | None) -> None:
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
 
 
-def takers(graph: Graph, event: Any, step: str | Target | None) -> tuple[str, str | None, tuple[Node, ...]]:
-    """Return a signal's name, the key of the step that it is addressed to, and the steps that may take it.
+def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tuple[str, str | None, tuple[Node, ...]]:
+    """Return a signal's name, the key of the step it is addressed to, and the steps of any version that may take it.
 
-    Raises `UndeclaredEvent` when there are none, `UnknownStep`.
+    `graphs` are those of a workflow's versions. Raises `UndeclaredEvent` when no step takes it, `UnknownStep`.
 
-        name, key, nodes = takers(OrderFlow.graph, "payment_confirmed", None)
+        name, key, nodes = takers([OrderFlow.graph], "payment_confirmed", None)
     """
-    name = event_name(event)
-    key = None if step is None else graph.node(step if isinstance(step, str) else as_step(step).key).key
-    nodes = tuple(node for node in graph.nodes.values() if name in node.step.signals() and key in (None, node.key))
+    name, key = event_name(event), None
+    if step is not None:
+        key = step if isinstance(step, str) else as_step(step).key
+        graphs = [graph for graph in graphs if key in graph.nodes] or graphs[-1:]
+        graphs[0].node(key)
+    steps = [node for graph in graphs for node in graph.nodes.values()]
+    nodes = tuple(node for node in steps if name in node.step.signals() and key in (None, node.key))
     if not nodes:
-        taken = sorted(f"{each} ({node.key})" for node in graph.nodes.values() for each in node.step.signals())
-        where = f"step {key!r} of {graph.name}" if key else graph.name
-        raise UndeclaredEvent(f"{where} takes no signal {name!r}", hint=f"{graph.name} takes: {', '.join(taken)}.")
+        workflow = graphs[0].name
+        taken = sorted({f"{each} ({node.key})" for node in steps for each in node.step.signals()})
+        where = f"step {key!r} of {workflow}" if key else workflow
+        raise UndeclaredEvent(f"{where} takes no signal {name!r}", hint=f"{workflow} takes: {', '.join(taken)}.")
     return name, key, nodes
 
 
-def sole(workflow: str, started: Iterable[Started]) -> Started:
+def sole(workflow: type[Workflow[Any]], started: Iterable[Started]) -> Started:
     """Return the one instance that was started. Raises `AlreadyRunning` when its key was active already."""
     (one,) = started
     if not one.created:
         hint = "Wait until it has ended, cancel it, or use another value."
-        raise AlreadyRunning(f"{workflow} {one.id!r} is already running", hint=hint)
+        where = f"in run {one.run}" + (", of this workflow or another" if workflow.unique.scope == "global" else "")
+        raise AlreadyRunning(f"{workflow.name} {one.id!r} is already running, {where}", hint=hint)
     return one

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, Never, TypeVar
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Generic, Never, TypeVar
 
 from pydantic import TypeAdapter
 
-from pgflow.core.definition import Transitions, read
-from pgflow.core.facade import Calls
+from pgflow.core.definition import Declared, Transitions, read
+from pgflow.core.facade import Calls, Facade
 from pgflow.core.graph import Graph
 from pgflow.core.input import Input, declared_type
-from pgflow.core.options import check
+from pgflow.core.options import Options, check, is_version
 from pgflow.core.retry import Retry
 from pgflow.core.step import Target
+from pgflow.core.umbrella import Umbrella, is_nested, read_umbrella
 from pgflow.core.unique import Unique
-from pgflow.errors import InvalidValue
+from pgflow.errors import DefinitionError, InvalidValue
 
 __all__ = ["Workflow"]
 
 I = TypeVar("I")  # noqa: E741 -- the input
+UNSAID: Final[Any] = object()  # so that an explicit version=1 beside versions is noticed
 
 
 class Workflow(Calls[I], Generic[I]):
@@ -40,14 +44,38 @@ class Workflow(Calls[I], Generic[I]):
             }
 
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
+
+    A workflow may have several versions side by side: then it is an *umbrella*, which has no graph of its own. The
+    versions are classes in its body; they share its name and its business key, and each instance keeps the version
+    that it started with. `versions` may also be an option, for classes that are made before: in this module under a
+    name that begins with the umbrella's, or in a module below. `current` is the version that a start takes, unless it
+    names one (`version=1`) or `version_for` says another. `get`, `list`, `resume`, `cancel` and `retry` cover all
+    versions; on a version's class, `CreateUser.V1.get(…)`, they see that version only.
+
+        class CreateUser(Workflow[User], unique=Unique("userid"), current=2):
+            class V1(Workflow[User], version=1):
+                initial = store_user
+                transitions = {store_user: {"done": Done}}
+
+            class V2(Workflow[User], version=2):
+                initial = check_user
+                transitions = {check_user: {"good": store_user, "bad": Done}, store_user: {"done": Done}}
+
+            versions = {1: V1, 2: V2}
+
+        CreateUser.start("u-1", User(name="Ada"))                # version 2
+        CreateUser.start("u-2", User(name="Ada"), version=1)
     """
 
     initial: ClassVar[Target]
     transitions: ClassVar[Transitions]
+    versions: ClassVar[Mapping[int, type[Workflow[Any]]]]
 
     name: ClassVar[str]
     unique: ClassVar[Unique]
-    version: ClassVar[int]
+    version: ClassVar[int | None]
+    current_version: ClassVar[int]
+    pinned: ClassVar[int | None] = None
     tags: ClassVar[tuple[str, ...]]
     metadata: ClassVar[Mapping[str, Any]]
     retry_policy: ClassVar[Retry | None]
@@ -58,25 +86,32 @@ class Workflow(Calls[I], Generic[I]):
     input_type: ClassVar[Any]
     input_adapter: ClassVar[TypeAdapter[Any]]
     _input: ClassVar[Input]
+    _options: ClassVar[Options]
+    _declared: ClassVar[Declared]
 
     def __init_subclass__(
         cls,
         *,
         unique: Unique | None = None,
-        version: int = 1,
+        version: int = UNSAID,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         retry: Retry | None = None,
         queue: str = "default",
         priority: int = 0,
         name: str | None = None,
+        versions: Mapping[int, type[Workflow[Any]]] | None = None,
+        current: int | None = None,
         **unknown: Never,
     ) -> None:
         super().__init_subclass__()
+        in_body = cls.__dict__.get("versions")
+        has_versions = versions is not None or in_body is not None
+        is_part = not has_versions and version is not UNSAID and is_nested(cls)
         options = check(
-            cls.__name__,
+            _called(cls) if is_part else cls.__name__,
             unique=unique,
-            version=version,
+            version=1 if version is UNSAID else version,
             tags=tags,
             metadata=metadata,
             retry=retry,
@@ -84,13 +119,27 @@ class Workflow(Calls[I], Generic[I]):
             priority=priority,
             name=name,
             unknown=unknown,
+            may_lack_key=is_part,
         )
-        declared = read(options.name, getattr(cls, "initial", None), getattr(cls, "transitions", None))
-        cls.name = options.name
-        cls.unique = options.unique
-        cls.version = options.version
-        cls.tags = options.tags
-        cls.metadata = options.metadata
+        cls.pinned, cls._options, cls.is_versioned = None, options, has_versions
+        if has_versions:
+            _check_umbrella(options, version, versions, in_body)
+            cls._cover(read_umbrella(cls, Workflow, options, in_body if versions is None else versions, current))
+            return
+        if current is not None:
+            raise DefinitionError(
+                f"{options.name}: current={current!r} needs versions to choose from: write versions = {{1: V1, 2: V2}}"
+            )
+        cls._declared = read(options.name, getattr(cls, "initial", None), getattr(cls, "transitions", None))
+        cls._settle(options)
+
+    @classmethod
+    def _settle(cls, options: Options) -> None:
+        """Be a workflow with a graph."""
+        declared = cls._declared
+        cls._introduce(options)
+        cls.version = cls.current_version = options.version
+        cls.versions = MappingProxyType({options.version: cls})
         cls.retry_policy = options.retry
         cls.queue = options.queue
         cls.priority = options.priority
@@ -107,9 +156,50 @@ class Workflow(Calls[I], Generic[I]):
             retry=options.retry,
             queue=options.queue,
         )
+
+    @classmethod
+    def _cover(cls, umbrella: Umbrella) -> None:
+        """Be an umbrella: the versions take its name, its key, and its tags and metadata beside their own."""
+        above = cls._options
+        cls._introduce(above)
+        cls.version = None
+        cls.versions = umbrella.versions
+        cls.current_version = umbrella.current
+        for number, version in umbrella.versions.items():
+            own = version._options
+            version.pinned = number
+            version._settle(
+                replace(
+                    own,
+                    name=above.name,
+                    unique=above.unique,
+                    tags=tuple(dict.fromkeys([*above.tags, *own.tags])),
+                    metadata=MappingProxyType({**above.metadata, **own.metadata}),
+                )
+            )
+
+    @classmethod
+    def _introduce(cls, options: Options) -> None:
+        cls.name = options.name
+        if options.unique is not None:
+            cls.unique = options.unique
+        cls.tags = options.tags
+        cls.metadata = options.metadata
         cls._input = Input.of(options.name, declared_type(cls, Workflow))
         cls.input_type = cls._input.kind
         cls.input_adapter = cls._input.adapter
+
+    @classmethod
+    def own_unique(cls) -> Unique | None:
+        """Return the business key that the class itself declares; None for a version that leaves it to its umbrella."""
+        return cls._options.unique
+
+    @classmethod
+    def bind(cls, app: Facade) -> None:
+        """Let these calls, and those of each version, go to `app`; a later one takes the place of an earlier one."""
+        super().bind(app)
+        for version in cls.versions.values():
+            version._app = app
 
     @classmethod
     def write_input(cls, value: I | Mapping[str, Any] | None) -> str:
@@ -123,13 +213,57 @@ class Workflow(Calls[I], Generic[I]):
         return value
 
     @classmethod
-    def resolve_version(cls, version: int | None = None) -> tuple[int, type[Workflow[I]]]:
-        """Return the version that a start would use, and its class. Raises `InvalidValue` for another than its own.
+    def resolve_version(cls, version: int | None = None) -> tuple[int, type[Workflow[Any]]]:
+        """Return a version and its class, the current one for None. Raises `InvalidValue` for one that is not there.
 
-        OrderFlow.resolve_version()    # (1, OrderFlow)
+        CreateUser.resolve_version()     # (2, CreateUser.V2)
+        OrderFlow.resolve_version()      # (1, OrderFlow), which has this one version
         """
-        if version not in (None, cls.version):
-            raise InvalidValue(
-                f"{cls.name} is not a versioned workflow; it only supports version {cls.version}, not {version!r}"
-            )
-        return cls.version, cls
+        number = cls.current_version if version is None else version
+        if is_version(number) and number in cls.versions:
+            return number, cls.versions[number]
+        if cls.is_versioned:
+            raise InvalidValue(f"version {version!r} not found in {cls.name}. Available: {sorted(cls.versions)}")
+        raise InvalidValue(
+            f"{cls.name} is not a versioned workflow; it only supports version {cls.version}, not {version!r}"
+        )
+
+    @classmethod
+    def version_for(cls, versions: Mapping[int, type[Workflow[Any]]], options: Mapping[str, Any]) -> int | None:
+        """Return the version to start when the caller names none; None, as here, for the current one.
+
+        An umbrella may override it. `options` holds everything that the start was given: `value`, `input`, `delay`,
+        `tags`, …, and what the caller passed as `options=`, which goes nowhere else.
+
+            @classmethod
+            def version_for(cls, versions, options):
+                return 1 if options.get("tenant") == "acme" else None
+
+            CreateUser.start("u-1", user, options={"tenant": "acme"})
+        """
+        return None
+
+    @classmethod
+    def choose_version(cls, version: int | None, options: Mapping[str, Any]) -> tuple[int, type[Workflow[Any]]]:
+        """Return the version that a start takes: the one named, else what `version_for` says, else the current one.
+
+        Raises `InvalidValue`.
+        """
+        if version is None and cls.is_versioned:
+            version = cls.version_for(cls.versions, options)
+        return cls.resolve_version(version)
+
+
+def _called(cls: type[Any]) -> str:
+    """Return a nested class as messages name it: with the class around it."""
+    return ".".join(cls.__qualname__.split(".")[-2:])
+
+
+def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any) -> None:
+    who = options.name
+    if version is not UNSAID:
+        raise DefinitionError(f"{who}: cannot use both version and versions: the keys of versions are the numbers")
+    if versions is not None and in_body is not None:
+        raise DefinitionError(f"{who} has versions twice: keep those in the class body, or the option")
+    if options.retry is not None or options.queue != "default" or options.priority:
+        raise DefinitionError(f"{who} has versions, so it has no steps: give retry, queue and priority to the versions")

@@ -70,19 +70,23 @@ class Ledger:
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         priority: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> list[Started]:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
-        _, chosen = workflow.resolve_version(version)
-        self._check_steps(chosen)
         check_moment(at, delay)
-        asked = [(validate_value(value), chosen.write_input(given)) for value, given in items]
-        extra = encode({**(chosen.graph.metadata or {}), **(metadata or {})}, what="metadata", limit=INPUT_LIMIT)
+        told = {**(options or {}), "at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
+        asked = []
+        for value, given in items:
+            _, chosen = workflow.choose_version(version, {**told, "value": value, "input": given})
+            self._check_steps(chosen)
+            extra = encode({**(chosen.graph.metadata or {}), **(metadata or {})}, what="metadata", limit=INPUT_LIMIT)
+            asked.append((validate_value(value), chosen, chosen.write_input(given), extra))
         started = []
         with self.opened():
             now = self.conductor.clock.now()
             due = (at or now) + (delay or timedelta(0))
-            for value, text in asked:
+            for value, chosen, text, extra in asked:
                 run = Run(
                     run=next(self._numbers),
                     id=_new_id(chosen, value),
@@ -105,11 +109,11 @@ class Ledger:
     ) -> str:
         """Send a signal to the newest run of a value."""
         self._check(workflow)
-        takers(workflow.graph, event, step)
+        takers([version.graph for version in workflow.versions.values()], event, step)
         text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
-            name, key, nodes = takers(run.graph, event, step)
+            name, key, nodes = takers([run.graph], event, step)
             if all(node.key in run.targets for node in nodes):
                 passed = ", ".join(sorted(node.key for node in nodes))
                 raise NotActive(
@@ -159,10 +163,14 @@ class Ledger:
                 raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
             self.conductor.take_up(run)
 
+    def runs(self, workflow: type[Workflow[Any]], value: str) -> list[Instance]:
+        """Return what is stored of all runs of a value, the newest first."""
+        business_id = value if "::" in value else f"{workflow.unique.key}::{value}"
+        return self.storage.query(id=business_id, workflow=workflow, workflow_version=workflow.pinned)
+
     def newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
         """Return what is stored of the newest run of a value. Raises `InstanceNotFound`."""
-        unique = workflow.unique
-        found = self.storage.query(id=value if "::" in value else f"{unique.key}::{value}", workflow=workflow)
+        found = self.runs(workflow, value)
         if not found:
             raise InstanceNotFound(
                 f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()"
@@ -172,8 +180,9 @@ class Ledger:
     def taken_up(self, stored: Instance) -> Run | None:
         """Make an instance anew of what is stored; None when no workflow here is its own."""
         for workflow in self.workflows:
-            if (workflow.name, workflow.version) == (stored.workflow, stored.version) and isinstance(stored, Saved):
-                return Run.taken_up(stored, workflow)
+            version = workflow.versions.get(stored.version) if workflow.name == stored.workflow else None
+            if version is not None and isinstance(stored, Saved):
+                return Run.taken_up(stored, version)
         return None  # somebody else's: left as it is
 
     @contextmanager
@@ -198,7 +207,7 @@ class Ledger:
         return run
 
     def _check(self, workflow: type[Workflow[Any]]) -> None:
-        if workflow not in self.workflows:
+        if not any(workflow is each or workflow in each.versions.values() for each in self.workflows):
             self._unknown(workflow)
 
     def _check_steps(self, workflow: type[Workflow[Any]]) -> None:

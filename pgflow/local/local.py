@@ -71,7 +71,8 @@ class Local:
             raise
         self._conductor = self._ledger.conductor
         for workflow in self.workflows:
-            workflow.bind(self)
+            for each in (workflow, *workflow.versions.values()):
+                each.bind(self)
         self._ledger.go_on()
 
     def __repr__(self) -> str:
@@ -176,7 +177,7 @@ class Local:
         **options: Any,
     ) -> Started:
         """Start one instance: see `Workflow.start`."""
-        return sole(workflow.name, self.start_many(workflow, [(value, input)], conn=conn, **options))
+        return sole(workflow, self.start_many(workflow, [(value, input)], conn=conn, **options))
 
     async def astart(
         self,
@@ -271,7 +272,8 @@ class Local:
         """Read a page of instances: see `Workflow.list`."""
         _refuse(conn)
         asked = [status] if isinstance(status, str) else status
-        found = [each for each in self.storage.query(workflow=workflow) if asked is None or each.status in asked]
+        stored = self.storage.query(workflow=workflow, workflow_version=workflow.pinned)
+        found = [each for each in stored if asked is None or each.status in asked]
         return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
 
     async def alist(
@@ -285,6 +287,20 @@ class Local:
     ) -> builtins.list[Instance]:
         """`list`, async."""
         return self.list(workflow, status=status, before=before, limit=limit, conn=conn)
+
+    def runs(
+        self, workflow: type[Workflow[I]], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+    ) -> builtins.list[Instance]:
+        """Read a page of the runs of a value: see `Workflow.runs`."""
+        _refuse(conn)
+        found = self._ledger.runs(workflow, value)
+        return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
+
+    async def aruns(
+        self, workflow: type[Workflow[I]], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+    ) -> builtins.list[Instance]:
+        """`runs`, async."""
+        return self.runs(workflow, value, before=before, limit=limit, conn=conn)
 
     # -- waiting
 

@@ -17,17 +17,22 @@ __all__ = ["Definition", "names", "read", "register"]
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A workflow's graph in one version: `hash` over its edges, `graph` as `Graph.spec()` gives it."""
+    """A workflow's graph in one version: `hash` over its edges, `graph` as `Graph.spec()` gives it.
+
+    `is_current` says, of one that is brought, that a start takes it when it names no version.
+    """
 
     workflow: str
     version: int
     hash: str
     graph: dict[str, Any]
+    is_current: bool = False
 
 
 def register(schema: str, definitions: Sequence[Definition]) -> Statement[list[Definition]]:
-    """Store definitions that are not stored yet.
+    """Store definitions that are not stored yet, and which of them are current.
 
+    An app that does not know the version that is current now is an older one, and makes none current that is lower.
     Returns them all as stored, so that a different hash can be refused.
     """
     params = {
@@ -35,6 +40,7 @@ def register(schema: str, definitions: Sequence[Definition]) -> Statement[list[D
         "versions": [Int4(definition.version) for definition in definitions],
         "hashes": [definition.hash for definition in definitions],
         "graphs": [json.dumps(definition.graph) for definition in definitions],
+        "currents": [Int4(definition.is_current) for definition in definitions],
     }
     return Statement("definition/register", files.load("queries/definition/register.sql", schema), params, _definitions)
 
@@ -50,7 +56,7 @@ def names(schema: str) -> Statement[list[str]]:
 
 
 def read(schema: str, *, workflow: str, version: int | None) -> Statement[Definition | None]:
-    """Read one definition, the newest version unless one is named; None when it is not stored."""
+    """Read one definition, the current version unless one is named; None when it is not stored."""
     return Statement(
         "definition/read",
         files.load("queries/definition/read.sql", schema),

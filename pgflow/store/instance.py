@@ -12,7 +12,7 @@ from pgflow.core.payload import decode
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["cancel", "get", "list", "retry", "start"]
+__all__ = ["cancel", "cancel_version", "get", "list", "retry", "retry_version", "runs", "start"]
 
 Builtin = list  # this module's `list` is the verb
 
@@ -60,29 +60,52 @@ def cancel(schema: str, *, workflow: str, value: str, reason: str | None, notify
     return Statement("instance/cancel", files.load("queries/instance/cancel.sql", schema), params, lambda rows: None)
 
 
+def cancel_version(
+    schema: str, *, workflow: str, version: int, value: str, reason: str | None, notify: bool
+) -> Statement[None]:
+    """Cancel the newest run of a value in one version."""
+    params = {"workflow": workflow, "version": version, "value": value, "reason": reason, "notify": notify}
+    query = files.load("queries/instance/cancel_version.sql", schema)
+    return Statement("instance/cancel_version", query, params, lambda rows: None)
+
+
 def retry(schema: str, *, workflow: str, value: str, notify: bool) -> Statement[None]:
     """Take the newest run of a value up again after it failed."""
     params = {"workflow": workflow, "value": value, "notify": notify}
     return Statement("instance/retry", files.load("queries/instance/retry.sql", schema), params, lambda rows: None)
 
 
-def get(schema: str, *, workflow: str, value: str) -> Statement[Instance]:
-    """Read the newest run of a value with its history and what it waits for."""
-    params = {"workflow": workflow, "value": value}
+def retry_version(schema: str, *, workflow: str, version: int, value: str, notify: bool) -> Statement[None]:
+    """Take the newest run of a value in one version up again after it failed."""
+    params = {"workflow": workflow, "version": version, "value": value, "notify": notify}
+    query = files.load("queries/instance/retry_version.sql", schema)
+    return Statement("instance/retry_version", query, params, lambda rows: None)
+
+
+def get(schema: str, *, workflow: str, value: str, version: int | None = None) -> Statement[Instance]:
+    """Read the newest run of a value, in one version or any, with its history and what it waits for."""
+    params = {"workflow": workflow, "value": value, "version": version}
     return Statement(
         "instance/get", files.load("queries/instance/get.sql", schema), params, lambda rows: _whole(rows[0])
     )
 
 
 def list(  # noqa: A001 -- path is name: instance/list.sql
-    schema: str, *, workflow: str | None, statuses: Sequence[str] | None, before: int | None, limit: int
+    schema: str,
+    *,
+    workflow: str | None,
+    statuses: Sequence[str] | None,
+    before: int | None,
+    limit: int,
+    version: int | None = None,
 ) -> Statement[Builtin[Instance]]:
-    """Read a page of instances, newest first, without their histories.
+    """Read a page of instances, of one version or any, newest first, without their histories.
 
     Pass the last one's run as `before` for the next page.
     """
     params = {
         "workflow": workflow,
+        "version": version,
         "statuses": Builtin(statuses) if statuses is not None else None,
         "before": before,
         "limit": limit,
@@ -93,6 +116,20 @@ def list(  # noqa: A001 -- path is name: instance/list.sql
         params,
         _page,
     )
+
+
+def runs(
+    schema: str,
+    *,
+    workflow: str,
+    id: str,  # noqa: A002 -- "id" is the word for it in all of the API
+    version: int | None,
+    before: int | None,
+    limit: int,
+) -> Statement[Builtin[Instance]]:
+    """Read a page of the runs of one business id, in one version or any, newest first, without their histories."""
+    params = {"workflow": workflow, "id": id, "version": version, "before": before, "limit": limit}
+    return Statement("instance/runs", files.load("queries/instance/runs.sql", schema), params, _page)
 
 
 def _page(rows: Sequence[Row]) -> Builtin[Instance]:

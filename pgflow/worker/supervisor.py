@@ -75,7 +75,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(max_workers=sum(self.queues.values()), thread_name_prefix="pgflow-step")
         self._runner = Runner(self._threads)
         lanes = {name: Lane(name, limit) for name, limit in self.queues.items()}
-        by_version = {(workflow.name, workflow.version): workflow for workflow in workflows}
+        by_version = {(each.name, number): version for each in workflows for number, version in each.versions.items()}
         self.holding = Holding(by_version, lanes, start=self._start, drop=self._drop)
         self.settler = Settler(schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)))
         self._claimer = Claimer(

@@ -19,7 +19,7 @@ begin
     select d.version, d.graph into definition
     from pgflow.definitions d
     where d.workflow = start_many.workflow and (start_many.version is null or d.version = start_many.version)
-    order by d.version desc limit 1;
+    order by d.current_since desc nulls last, d.version desc limit 1;
     if not found then
         raise exception using errcode = 'PF001',
             message = format('no workflow named %L%s is registered here', start_many.workflow, ' in version ' || start_many.version),
@@ -118,7 +118,8 @@ begin
     select * into begun
     from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify);
     if not begun.created then
-        raise exception using errcode = 'PF002', message = format('%s %L is already running', workflow, begun.id),
+        raise exception using errcode = 'PF002', message = format('%s %L is already running, in run %s',
+            coalesce((select i.workflow from pgflow.instances i where i.run = begun.run), start.workflow), begun.id, begun.run),  -- a global key: of another one
             hint = 'Wait until it has ended, cancel it, or use another value.';
     end if;
     return begun.run;

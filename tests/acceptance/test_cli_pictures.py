@@ -163,7 +163,7 @@ def test_a_workflow_that_is_not_there_is_exit_code_5(project: Project, database:
     project.register(database)
     assert project.refused(5, "graph", "OrderFlaw", PGFLOW_APP="", PGFLOW_DSN=database) == line
     line = project.refused(5, "graph", "OrderFlow", "--version", "7", PGFLOW_APP="", PGFLOW_DSN=database)
-    assert line == "pgflow: OrderFlow is not registered here in version 7. Draw the newest: pgflow graph OrderFlow"
+    assert line == "pgflow: OrderFlow is not registered here in version 7. Draw the current one: pgflow graph OrderFlow"
     assert "version 1" in project.refused(6, "graph", "OrderFlow", "--version", "7")
 
 

@@ -36,7 +36,7 @@ class Driver:
         self.conn = conn
         self.lanes = {"default": Lane("default", room)}
         self.ready: list[Token] = []
-        known = {(workflow.name, workflow.version): workflow for workflow in workflows}
+        known = {(each.name, number): kind for each in workflows for number, kind in each.versions.items()}
         self.holding = Holding(known, self.lanes, start=self.ready.append, drop=self._drop)
         self.settler = Settler("pgflow", self.holding, wake=lambda queues: None)
         self.settler.worker = run(

@@ -1,6 +1,6 @@
 """What users write: mypy --strict accepts every line of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -150,6 +150,32 @@ class OrderFlow(
 class Untyped(Workflow[dict[str, Any]], unique=Unique("any")):
     initial = email
     transitions = {email: {"done": Done()}}
+
+
+class CreateUser(Workflow[Order | dict[str, Any]], unique=Unique("userid", scope="version"), current=2):
+    class V1(Workflow[dict[str, Any]], version=1):
+        initial = email
+        transitions = {email: {"done": Done}}
+
+    class V2(Workflow[Order], version=2):
+        initial = email
+        transitions = {email: {"done": Done}}
+
+    versions = {1: V1, 2: V2}
+
+    @classmethod
+    def version_for(cls, versions: Mapping[int, type[Workflow[Any]]], options: Mapping[str, Any]) -> int | None:
+        return 1 if options.get("tenant") == "acme" else None
+
+
+def start_versions() -> None:
+    app = Pgflow("postgresql://localhost/shop", workflows=[CreateUser])
+    CreateUser.start("u-1", Order(item_count=1, user_id=2), version=2)
+    CreateUser.start("u-2", {"name": "Ada"}, options={"tenant": "acme"})
+    assert_type(CreateUser.runs("u-1"), list[Instance])
+    assert_type(CreateUser.V1.get("u-2"), Instance)
+    assert_type(app.start("CreateUser", "u-3"), Started)
+    assert_type(app.get(CreateUser, "u-3"), Instance)
 
 
 def start() -> None:

@@ -76,7 +76,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "priority is too large": ({"priority": 99_999}, r"Flow: priority is a whole number from -32768 to 32767"),
     "name has a space": ({"name": "a b"}, r"Flow is named 'a b'"),
     "an option is misspelt": ({"verison": 2}, r"Flow: there is no option 'verison'; did you mean 'version'\?"),
-    "an option is unknown": ({"zzz": 2}, r"Flow: there is no option 'zzz'; there are metadata, name, priority, queue"),
+    "an option is unknown": (
+        {"zzz": 2},
+        r"Flow: there is no option 'zzz'; there are current, metadata, name, priority, queue",
+    ),
 }
 
 

@@ -15,7 +15,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"core", "steps", "telemetry", "config"},
     {"store"},
-    {"client", "worker", "local"},
+    {"calls", "client", "worker", "local"},
     {"app"},
     {DOOR},
     FACES,

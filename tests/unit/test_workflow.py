@@ -274,6 +274,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "cancel": (("v",), {"reason": "why", "conn": 1}),
     "retry": (("v",), {"conn": 1}),
     "get": (("v",), {"conn": 1}),
+    "runs": (("v",), {"before": 7, "limit": 3, "conn": 1}),
     "list": ((), {"status": "failed", "before": 7, "limit": 3, "conn": 1}),
 }
 

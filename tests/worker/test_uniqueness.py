@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from threading import Barrier
 from typing import Any
 
 import pytest
 
-from pgflow import Context, Done, Ok, Pgflow, Started, Unique, Workflow, step
-from pgflow.errors import AlreadyRunning
+from pgflow import Context, Done, Instance, Ok, Pgflow, Started, Unique, Workflow, step
+from pgflow.errors import AlreadyRunning, InstanceNotFound, InvalidValue, UnknownWorkflow
 from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.sight import one, rows, until_all_ended, until_status
@@ -45,7 +48,17 @@ class Elsewhere(Workflow[dict[str, Any]], unique=Unique("shared", scope="global"
     transitions = {end: {"well": Done, "badly": Done}}
 
 
-WORKFLOWS = (Single, Anything, Everywhere, Elsewhere)
+class Neighbour(Workflow[dict[str, Any]], unique=Unique("single")):
+    initial = end
+    transitions = {end: {"well": Done, "badly": Done}}
+
+
+class Nearby(Workflow[dict[str, Any]], unique=Unique("shared")):
+    initial = end
+    transitions = {end: {"well": Done, "badly": Done}}
+
+
+WORKFLOWS = (Single, Anything, Everywhere, Elsewhere, Neighbour, Nearby)
 
 
 def check(conn: Connection, outcomes: list[Started | AlreadyRunning]) -> None:
@@ -121,8 +134,97 @@ def test_a_value_twice_in_one_batch_starts_once(app: Pgflow, conn: Connection) -
     assert one(conn, "select count(*) from pgflow.jobs") == 1
 
 
-def test_a_global_key_is_shared_and_a_free_one_is_not(app: Pgflow, conn: Connection) -> None:
-    Everywhere.start("v")
-    with pytest.raises(AlreadyRunning):
+def test_two_workflows_may_have_the_same_key_and_each_reads_its_own(app: Pgflow) -> None:
+    here, there = Single.start("v", {"of": "here"}), Neighbour.start("v", {"of": "there"})
+    assert here.id == there.id
+    assert (Single.get("v").run, Neighbour.get("v").run) == (here.run, there.run)
+    assert Single.get("v").input == {"of": "here"}
+    Single.cancel("v")
+    assert (Single.get("v").status, Neighbour.get("v").status) == ("cancelled", "running")
+
+
+def test_a_global_key_is_shared_by_all_workflows_that_have_it_globally(app: Pgflow, conn: Connection) -> None:
+    active = Everywhere.start("v")
+    with pytest.raises(AlreadyRunning, match=rf"in run {active.run}, of this workflow or another\n"):
         Elsewhere.start("v")
-    assert Anything.start("v").id != Anything.start("v").id
+    with pytest.raises(Exception, match=rf"Everywhere 'shared::v' is already running, in run {active.run}\n"):
+        conn.execute("select pgflow.start('Elsewhere', 'v')")
+    Nearby.start("v")  # the same id, but unique in its own workflow only
+    Everywhere.cancel("v")
+    assert Elsewhere.start("v").created
+
+
+def test_a_refusal_says_which_run_is_active(app: Pgflow, conn: Connection) -> None:
+    Single.start("v")
+    Single.cancel("v")
+    active = Single.start("v")
+    with pytest.raises(AlreadyRunning, match=rf"^Single 'single::v' is already running, in run {active.run}\n"):
+        Single.start("v")
+    with pytest.raises(Exception, match=rf"Single 'single::v' is already running, in run {active.run}\n"):
+        conn.execute("select pgflow.start('Single', 'v')")
+
+
+def test_without_uniqueness_any_number_run_and_each_is_reached_by_its_whole_id(app: Pgflow, work: Work) -> None:
+    first, second = Anything.start("v"), Anything.start("v")
+    assert first.id != second.id
+    assert all(re.fullmatch(r"anything::v::[0-9a-f]{8}", each.id) for each in (first, second))
+    assert {each.id for each in Anything.list()} == {first.id, second.id}
+    Anything.cancel(first.id)
+    assert (Anything.get(first.id).status, Anything.get(second.id).status) == ("cancelled", "running")
+    assert [each.run for each in Anything.runs(first.id)] == [first.run]
+    work()
+    assert until_status(Anything, second.id).status == "completed"
+
+
+CALLS: dict[str, Callable[[], object]] = {
+    "get": lambda: Anything.get("v"),
+    "resume": lambda: Anything.resume("v", "well"),
+    "cancel": lambda: Anything.cancel("v"),
+    "retry": lambda: Anything.retry("v"),
+    "runs": lambda: Anything.runs("v"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_without_uniqueness_a_bare_value_names_nobody(app: Pgflow, name: str) -> None:
+    with pytest.raises(InvalidValue, match="Anything may have many instances of 'v'") as caught:
+        CALLS[name]()
+    assert caught.value.hint == "Give the whole id, which start returned: 'anything::v::…'."
+
+
+def test_the_runs_of_a_value_are_its_history_newest_first(app: Pgflow, conn: Connection, work: Work) -> None:
+    assert Single.runs("v") == []
+    Single.start("v")
+    Single.cancel("v", reason="a mistake")
+    work()
+    Single.start("v", {"number": 2})
+    until_status(Single, "v")
+    last = Single.start("v", delay=timedelta(hours=1))
+    Single.start("other")
+    Neighbour.start("v")
+    runs = Single.runs("v")
+    assert [each.status for each in runs] == ["pending", "completed", "cancelled"]
+    assert (runs[0].run, runs[1].input, runs[2].error) == (last.run, {"number": 2}, {"reason": "a mistake"})
+    assert Single.runs("single::v") == runs == asyncio.run(_aruns(app))
+    assert Single.runs("v", limit=1) == runs[:1]
+    assert Single.runs("v", before=runs[0].run) == runs[1:]
+
+
+async def _aruns(app: Pgflow) -> list[Instance]:
+    try:
+        return await Single.aruns("v")
+    finally:
+        await app.aclose()
+
+
+def test_an_app_takes_the_name_of_a_workflow_for_its_class(app: Pgflow) -> None:
+    started = app.start("Single", "v", {"number": 1})
+    assert app.get("Single", "v") == app.get(Single, "single::v") == Single.get("v")
+    assert app.list("Single") == Single.list()
+    assert [each.run for each in app.runs("Single", "v")] == [started.run]
+    assert app.resume("Single", "v", "well") == "kept"
+    app.cancel("Single", "v")
+    with pytest.raises(InstanceNotFound):
+        app.get("Neighbour", "v")
+    with pytest.raises(UnknownWorkflow, match="this app has no workflow named 'Nobody'"):
+        app.start("Nobody", "v")

@@ -1,7 +1,7 @@
--- One workflow's graph, in its newest version unless one is named. => workflow, version, hash, graph
+-- One workflow's graph, in its current version unless one is named. => workflow, version, hash, graph
 select d.workflow, d.version, d.hash, d.graph::text
 from pgflow.definitions d
 where d.workflow = %(workflow)s::text
     and (%(version)s::integer is null or d.version = %(version)s::integer)
-order by d.version desc
+order by d.current_since desc nulls last, d.version desc
 limit 1

@@ -14,4 +14,4 @@ select
         from pgflow.jobs j where j.run = i.run
     ) as tokens
 from pgflow.instances i
-where i.run = pgflow.find(%(workflow)s::text, %(value)s::text)
+where i.run = pgflow.find(%(workflow)s::text, %(value)s::text, %(version)s::integer)

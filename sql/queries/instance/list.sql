@@ -8,6 +8,7 @@ select i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::
     ) as tokens
 from pgflow.instances i
 where (%(workflow)s::text is null or i.workflow = %(workflow)s::text)
+    and (%(version)s::integer is null or i.version = %(version)s::integer)
     and (%(statuses)s::text[] is null or i.status = any (%(statuses)s::text[]))
     and (%(before)s::bigint is null or i.run < %(before)s::bigint)
 order by i.run desc

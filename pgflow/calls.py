@@ -1,0 +1,173 @@
+"""Turn what an application asks of a workflow into a statement, and say whom to wake once it has committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from pgflow.core.instance import Instance, Started
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.request import check_moment, takers
+from pgflow.core.step import Target
+from pgflow.core.unique import build_id, validate_value
+from pgflow.core.workflow import Workflow
+from pgflow.errors import InvalidValue
+from pgflow.store import instance, signal
+from pgflow.store.statement import Statement
+
+__all__ = ["Call", "cancelling", "getting", "history", "listing", "resuming", "retrying", "starting"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A statement that makes work for workers, and the queues to wake once it has committed.
+
+    `statement(notify)` builds it: with True it notifies itself, inside the transaction, which is right only where the
+    transaction is the caller's. A NOTIFY takes a lock on the whole database at commit, so ours comes after it.
+    """
+
+    statement: Callable[[bool], Statement[T]]
+    queues: frozenset[str]
+
+
+def starting(
+    schema: str,
+    workflow: type[Workflow[Any]],
+    items: Iterable[tuple[str, Any]],
+    *,
+    version: int | None = None,
+    at: datetime | None = None,
+    delay: timedelta | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    priority: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Call[list[Started]]:
+    """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
+    check_moment(at, delay)
+    given = {"at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
+    told = {**(options or {}), **given}
+    number, kind = workflow.resolve_version(version)
+    asks = workflow.is_versioned and version is None
+    values, inputs, chosen = [], [], set()
+    for value, entry in items:
+        values.append(validate_value(value))
+        if asks:
+            number, kind = workflow.choose_version(None, {**told, "value": value, "input": entry})
+            chosen.add(number)
+        inputs.append(kind.write_input(entry))
+    if len(chosen) > 1:
+        several = ", ".join(map(str, sorted(chosen)))
+        raise InvalidValue(
+            f"{workflow.name}: version_for chooses several versions for one call: {several}",
+            hint="Start those of each version by themselves, with version=.",
+        )
+    extra = decode(encode(dict(metadata or {}), what="metadata", limit=INPUT_LIMIT))
+
+    def statement(notify: bool) -> Statement[list[Started]]:
+        return instance.start(
+            schema,
+            workflow=workflow.name,
+            values=values,
+            inputs=inputs,
+            version=number,
+            at=at,
+            delay=delay,
+            tags=tags,
+            metadata=extra,
+            priority=priority,
+            notify=notify,
+        )
+
+    # What starts later is made ready by a worker; nobody has to be woken for it.
+    return Call(statement, _first_queues([kind]) if at is None and delay is None else frozenset())
+
+
+def _addressed(workflow: type[Workflow[Any]], value: str) -> str:
+    """Return a value that names one instance. Raises `InvalidValue` for a bare one where any number may have it."""
+    if workflow.unique.scope == "none" and "::" not in value:
+        raise InvalidValue(
+            f"{workflow.name} may have many instances of {value!r}: its key has the scope 'none'",
+            hint=f"Give the whole id, which start returned: '{workflow.unique.key}::{value}::…'.",
+        )
+    return value
+
+
+def resuming(
+    schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
+) -> Call[str]:
+    """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
+    name, key, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
+    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+    to, pinned = _addressed(workflow, value), workflow.pinned
+
+    def statement(notify: bool) -> Statement[str]:
+        if pinned is None:
+            return signal.send(
+                schema, workflow=workflow.name, value=to, event=name, payload=text, step=key, notify=notify
+            )
+        return signal.send_version(
+            schema, workflow=workflow.name, version=pinned, value=to, event=name, payload=text, step=key, notify=notify
+        )
+
+    return Call(statement, frozenset(node.queue for node in nodes))
+
+
+def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
+    """Cancel the newest run of a value."""
+    name, to, pinned = workflow.name, _addressed(workflow, value), workflow.pinned
+
+    def statement(notify: bool) -> Statement[None]:
+        if pinned is None:
+            return instance.cancel(schema, workflow=name, value=to, reason=reason, notify=notify)
+        return instance.cancel_version(schema, workflow=name, version=pinned, value=to, reason=reason, notify=notify)
+
+    return Call(statement, frozenset({""}))  # woken without a queue's name, workers look whether their steps are wanted
+
+
+def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
+    """Take the newest run of a value up again after it failed."""
+    name, to, pinned = workflow.name, _addressed(workflow, value), workflow.pinned
+
+    def statement(notify: bool) -> Statement[None]:
+        if pinned is None:
+            return instance.retry(schema, workflow=name, value=to, notify=notify)
+        return instance.retry_version(schema, workflow=name, version=pinned, value=to, notify=notify)
+
+    return Call(statement, _first_queues(workflow.versions.values()))
+
+
+def getting(schema: str, workflow: type[Workflow[Any]], value: str) -> Statement[Instance]:
+    """Read the newest run of a value."""
+    return instance.get(schema, workflow=workflow.name, value=_addressed(workflow, value), version=workflow.pinned)
+
+
+def listing(
+    schema: str, workflow: type[Workflow[Any]], status: str | Sequence[str] | None, before: int | None, limit: int
+) -> Statement[list[Instance]]:
+    """Read a page of a workflow's instances."""
+    return instance.list(
+        schema,
+        workflow=workflow.name,
+        version=workflow.pinned,
+        statuses=[status] if isinstance(status, str) else status,
+        before=before,
+        limit=limit,
+    )
+
+
+def history(
+    schema: str, workflow: type[Workflow[Any]], value: str, before: int | None, limit: int
+) -> Statement[list[Instance]]:
+    """Read a page of the runs of a value."""
+    to = _addressed(workflow, value)
+    whole = to if "::" in to else build_id(workflow.unique.key, to)
+    return instance.runs(schema, workflow=workflow.name, id=whole, version=workflow.pinned, before=before, limit=limit)
+
+
+def _first_queues(workflows: Iterable[type[Workflow[Any]]]) -> frozenset[str]:
+    return frozenset(each.graph.nodes[each.graph.initial].queue for each in workflows)

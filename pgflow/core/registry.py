@@ -1,0 +1,54 @@
+"""The workflows of one app, by name: nothing is ever looked up anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pgflow.core.workflow import Workflow
+from pgflow.errors import DefinitionError, UnknownWorkflow
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Workflow classes with names of their own.
+
+    Raises `DefinitionError` for what is no workflow, for two of one name, and for a version without its umbrella.
+
+        Registry([OrderFlow, CreateUser]).named("CreateUser")
+    """
+
+    def __init__(self, workflows: Iterable[type[Workflow[Any]]]) -> None:
+        self.workflows = tuple(workflows)
+        self.by_name: dict[str, type[Workflow[Any]]] = {}
+        for workflow in self.workflows:
+            if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+                hint = "Pass Workflow subclasses: Pgflow(dsn, workflows=[OrderFlow])."
+                raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
+            if getattr(workflow, "unique", None) is None:
+                hint = 'Name it in the versions of the class around it, or add unique=Unique("orderid").'
+                raise DefinitionError(f"{workflow.name} has no business key", hint=hint)
+            if self.by_name.setdefault(workflow.name, workflow) is not workflow:
+                hint = (
+                    "Give one of them another name, class …(Workflow, name=…), or make them versions of one workflow."
+                )
+                raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in order."""
+        return sorted(self.by_name)
+
+    @property
+    def versions(self) -> list[type[Workflow[Any]]]:
+        """Every class that has a graph: each version of each workflow."""
+        return [version for workflow in self.workflows for version in workflow.versions.values()]
+
+    def named(self, name: str) -> type[Workflow[Any]]:
+        """Return the workflow of that name. Raises `UnknownWorkflow`."""
+        known = self.by_name.get(name)
+        if known is None:
+            hint = f"It has: {', '.join(self.names) or 'none'}."
+            raise UnknownWorkflow(f"this app has no workflow named {name!r}", hint=hint)
+        return known

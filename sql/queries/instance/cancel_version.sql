@@ -1,0 +1,2 @@
+-- Cancels the newest run of a business value in one version. => nothing to read
+select pgflow.cancel_run(pgflow.find(%(workflow)s::text, %(value)s::text, %(version)s::integer), %(reason)s::text, notify => %(notify)s::boolean)
