@@ -7,22 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import psycopg
 
 from pgflow.core.instance import Started
-from pgflow.core.names import event_name
+from pgflow.core.names import TELEMETRY, event_name
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.step import Target, as_step
-from pgflow.core.unique import validate_value
+from pgflow.core.unique import SEPARATOR, validate_value
 from pgflow.core.workflow import Workflow
-from pgflow.errors import ConfigError, UndeclaredEvent, Unreachable
+from pgflow.errors import ConfigError, InvalidPayload, UndeclaredEvent, Unreachable
 from pgflow.store import instance, signal, worker
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
+from pgflow.telemetry import emit
+from pgflow.telemetry.emit import Subject
 
 __all__ = ["Call", "Client", "cancelling", "resuming", "retrying", "starting"]
 
@@ -37,10 +39,12 @@ class Call(Generic[T]):
 
     `statement(notify)` builds it: with True it notifies itself, inside the transaction, which is right only where the
     transaction is the caller's. A NOTIFY takes a lock on the whole database at commit, so ours comes after it.
+    `tell(result, in_transaction)` tells telemetry afterwards; in the caller's transaction it may yet be rolled back.
     """
 
     statement: Callable[[bool], Statement[T]]
     queues: frozenset[str]
+    tell: Callable[[T, bool], None] = field(default=lambda result, in_transaction: None)
 
 
 class Client:
@@ -72,21 +76,27 @@ class Client:
     def call(self, call: Call[T], conn: Conn | None = None) -> T:
         """Run a statement that makes work, and wake the workers: after our commit, or with the caller's."""
         if conn is not None:
-            return run(conn, call.statement(True))
+            result = run(conn, call.statement(True))
+            call.tell(result, True)
+            return result
         with self.pool.connection() as ours:
             result = run(ours, call.statement(False))
             if queues := self._due(call.queues):
                 run(ours, worker.wake(self.schema, queues))
+        call.tell(result, False)
         return result
 
     async def acall(self, call: Call[T], conn: AConn | None = None) -> T:
         """`call`, async."""
         if conn is not None:
-            return await arun(conn, call.statement(True))
+            result = await arun(conn, call.statement(True))
+            call.tell(result, True)
+            return result
         async with self.pool.aconnection() as ours:
             result = await arun(ours, call.statement(False))
             if queues := self._due(call.queues):
                 await arun(ours, worker.wake(self.schema, queues))
+        call.tell(result, False)
         return result
 
     def _due(self, queues: Iterable[str]) -> set[str]:
@@ -139,6 +149,7 @@ def starting(
     delay: timedelta | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    telemetry: Mapping[str, Any] | None = None,
     priority: int | None = None,
 ) -> Call[list[Started]]:
     """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
@@ -153,6 +164,10 @@ def starting(
         values.append(validate_value(value))
         inputs.append(workflow.write_input(given))
     extra = decode(encode(dict(metadata or {}), what="metadata", limit=INPUT_LIMIT))
+    if TELEMETRY in extra:
+        raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
+    if telemetry:
+        extra[TELEMETRY] = decode(encode(dict(telemetry), what="telemetry", limit=INPUT_LIMIT))
 
     def statement(notify: bool) -> Statement[list[Started]]:
         return instance.start(
@@ -191,7 +206,11 @@ def resuming(
             schema, workflow=workflow.name, value=value, event=name, payload=text, step=key, notify=notify
         )
 
-    return Call(statement, frozenset(taker.queue for taker in takers))
+    def tell(outcome: str, in_transaction: bool) -> None:
+        subject = _subject(workflow, value)
+        emit.workflow_signal(subject, signal=name, step=key, outcome=outcome, in_transaction=in_transaction)
+
+    return Call(statement, frozenset(taker.queue for taker in takers), tell)
 
 
 def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
@@ -200,7 +219,12 @@ def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: s
     def statement(notify: bool) -> Statement[None]:
         return instance.cancel(schema, workflow=workflow.name, value=value, reason=reason, notify=notify)
 
-    return Call(statement, frozenset({""}))  # woken without a queue's name, workers look whether their steps are wanted
+    def tell(_: None, in_transaction: bool) -> None:
+        emit.workflow_cancel(_subject(workflow, value), reason=reason, in_transaction=in_transaction)
+
+    return Call(
+        statement, frozenset({""}), tell
+    )  # woken without a queue's name, workers look whether their steps are wanted
 
 
 def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
@@ -209,8 +233,15 @@ def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[Non
     def statement(notify: bool) -> Statement[None]:
         return instance.retry(schema, workflow=workflow.name, value=value, notify=notify)
 
-    return Call(statement, frozenset({_first_queue(workflow)}))
+    def tell(_: None, in_transaction: bool) -> None:
+        emit.workflow_retry(_subject(workflow, value), in_transaction=in_transaction)
+
+    return Call(statement, frozenset({_first_queue(workflow)}), tell)
 
 
 def _first_queue(workflow: type[Workflow[Any]]) -> str:
     return workflow.graph.nodes[workflow.graph.initial].queue
+
+
+def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
+    return Subject(value if SEPARATOR in value else f"{workflow.unique.key}{SEPARATOR}{value}", workflow.name)

@@ -19,13 +19,15 @@ I = TypeVar("I")  # noqa: E741 -- the workflow's input
 class StartOptions(TypedDict, total=False):
     """How to start: not before `at` (an aware datetime) or for `delay`; with tags and metadata of this instance's own.
 
-    `priority` takes the place of the workflow's: the lowest goes first.
+    `priority` takes the place of the workflow's: the lowest goes first. `telemetry` is stored with the instance, and
+    workers put it into the metadata of all events that they tell of it, below the events' own fields.
     """
 
     at: datetime | None
     delay: timedelta | None
     tags: Sequence[str]
     metadata: Mapping[str, Any] | None
+    telemetry: Mapping[str, Any] | None
     priority: int | None
 
 

@@ -14,11 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from pgflow.core.context import Context
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Snooze
 from pgflow.core.step import Step
 from pgflow.core.unique import extract_value
 from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
+from pgflow.telemetry.bus import routes
+from pgflow.worker import report
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
 from pgflow.worker.token import Token
 
@@ -43,6 +46,8 @@ class Runner:
                 return self._resume(token)
             case "advance":
                 return self._advance(token)
+        if routes:
+            report.began(token)
         began = time.perf_counter()
         try:
             step = self.step(token)
@@ -88,6 +93,8 @@ class Runner:
                 text = None if output is None else encode(output, what=what, limit=OUTPUT_LIMIT)
                 if metadata is not None:
                     metadata = decode(encode(metadata, what=f"{token.step}.metadata", limit=INPUT_LIMIT))
+                    if TELEMETRY in metadata:
+                        raise InvalidPayload(f"{token.step}.metadata has the key {TELEMETRY!r}, which is pgflow's own")
                 return self._finish(token, event, text, metadata, seconds)
             case Async():
                 parking = step.parking()
