@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from pgflow.core.instance import Instance, Started
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import check_moment, takers
 from pgflow.core.step import Target
-from pgflow.core.unique import build_id, validate_value
+from pgflow.core.unique import SEPARATOR, build_id, validate_value
 from pgflow.core.workflow import Workflow
-from pgflow.errors import InvalidValue
+from pgflow.errors import InvalidPayload, InvalidValue
 from pgflow.store import instance, signal
 from pgflow.store.statement import Statement
+from pgflow.telemetry import emit
+from pgflow.telemetry.emit import Subject
 
 __all__ = ["Call", "cancelling", "getting", "history", "listing", "resuming", "retrying", "starting"]
 
@@ -28,10 +31,12 @@ class Call(Generic[T]):
 
     `statement(notify)` builds it: with True it notifies itself, inside the transaction, which is right only where the
     transaction is the caller's. A NOTIFY takes a lock on the whole database at commit, so ours comes after it.
+    `tell(result, in_transaction)` tells telemetry afterwards; in the caller's transaction it may yet be rolled back.
     """
 
     statement: Callable[[bool], Statement[T]]
     queues: frozenset[str]
+    tell: Callable[[T, bool], None] = field(default=lambda result, in_transaction: None)
 
 
 def starting(
@@ -44,6 +49,7 @@ def starting(
     delay: timedelta | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    telemetry: Mapping[str, Any] | None = None,
     priority: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Call[list[Started]]:
@@ -67,6 +73,10 @@ def starting(
             hint="Start those of each version by themselves, with version=.",
         )
     extra = decode(encode(dict(metadata or {}), what="metadata", limit=INPUT_LIMIT))
+    if TELEMETRY in extra:
+        raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
+    if telemetry:
+        extra[TELEMETRY] = decode(encode(dict(telemetry), what="telemetry", limit=INPUT_LIMIT))
 
     def statement(notify: bool) -> Statement[list[Started]]:
         return instance.start(
@@ -114,7 +124,11 @@ def resuming(
             schema, workflow=workflow.name, version=pinned, value=to, event=name, payload=text, step=key, notify=notify
         )
 
-    return Call(statement, frozenset(node.queue for node in nodes))
+    def tell(outcome: str, in_transaction: bool) -> None:
+        subject = _subject(workflow, value)
+        emit.workflow_signal(subject, signal=name, step=key, outcome=outcome, in_transaction=in_transaction)
+
+    return Call(statement, frozenset(node.queue for node in nodes), tell)
 
 
 def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
@@ -126,7 +140,11 @@ def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: s
             return instance.cancel(schema, workflow=name, value=to, reason=reason, notify=notify)
         return instance.cancel_version(schema, workflow=name, version=pinned, value=to, reason=reason, notify=notify)
 
-    return Call(statement, frozenset({""}))  # woken without a queue's name, workers look whether their steps are wanted
+    def tell(_: None, in_transaction: bool) -> None:
+        emit.workflow_cancel(_subject(workflow, value), reason=reason, in_transaction=in_transaction)
+
+    # Woken without a queue's name, workers look whether their steps are wanted.
+    return Call(statement, frozenset({""}), tell)
 
 
 def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
@@ -138,7 +156,14 @@ def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[Non
             return instance.retry(schema, workflow=name, value=to, notify=notify)
         return instance.retry_version(schema, workflow=name, version=pinned, value=to, notify=notify)
 
-    return Call(statement, _first_queues(workflow.versions.values()))
+    def tell(_: None, in_transaction: bool) -> None:
+        emit.workflow_retry(_subject(workflow, value), in_transaction=in_transaction)
+
+    return Call(statement, _first_queues(workflow.versions.values()), tell)
+
+
+def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
+    return Subject(value if SEPARATOR in value else f"{workflow.unique.key}{SEPARATOR}{value}", workflow.name)
 
 
 def getting(schema: str, workflow: type[Workflow[Any]], value: str) -> Statement[Instance]:

@@ -53,21 +53,27 @@ class Client:
     def call(self, call: Call[T], conn: Conn | None = None) -> T:
         """Run a statement that makes work, and wake the workers: after our commit, or with the caller's."""
         if conn is not None:
-            return run(conn, call.statement(True))
+            result = run(conn, call.statement(True))
+            call.tell(result, True)
+            return result
         with self.pool.connection() as ours:
             result = run(ours, call.statement(False))
             if queues := self._due(call.queues):
                 run(ours, worker.wake(self.schema, queues))
+        call.tell(result, False)
         return result
 
     async def acall(self, call: Call[T], conn: AConn | None = None) -> T:
         """`call`, async."""
         if conn is not None:
-            return await arun(conn, call.statement(True))
+            result = await arun(conn, call.statement(True))
+            call.tell(result, True)
+            return result
         async with self.pool.aconnection() as ours:
             result = await arun(ours, call.statement(False))
             if queues := self._due(call.queues):
                 await arun(ours, worker.wake(self.schema, queues))
+        call.tell(result, False)
         return result
 
     def _due(self, queues: Iterable[str]) -> set[str]:

@@ -15,7 +15,8 @@
     ├── NotFound (a LookupError)                    5: nothing of that name
     │   ├── UnknownWorkflow
     │   ├── UnknownStep
-    │   └── InstanceNotFound
+    │   ├── InstanceNotFound
+    │   └── NotAttached
     ├── Invalid (a ValueError)                      6: a definition, an input or a value that is refused
     │   ├── DefinitionError
     │   ├── InvalidInput
@@ -29,7 +30,8 @@
         ├── NotRetryable
         ├── AmbiguousSignal
         ├── GraphChanged
-        └── NotBound
+        ├── NotBound
+        └── AlreadyAttached
 
 Drawing the tree at the top of the file is a habit of httpx and psycopg.
 """
@@ -37,6 +39,7 @@ Drawing the tree at the top of the file is a habit of httpx and psycopg.
 from typing import ClassVar
 
 __all__ = [
+    "AlreadyAttached",
     "AlreadyRunning",
     "AmbiguousSignal",
     "BadApp",
@@ -53,6 +56,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidValue",
     "NotActive",
+    "NotAttached",
     "NotBound",
     "NotFound",
     "NotRetryable",
@@ -187,6 +191,12 @@ class InstanceNotFound(NotFound):
     code = "instance-not-found"
 
 
+class NotAttached(NotFound):
+    """No telemetry handler with that id is attached."""
+
+    code = "not-attached"
+
+
 class Invalid(PgflowError, ValueError):
     """A definition, an input or a value is refused."""
 
@@ -271,3 +281,9 @@ class NotBound(Conflict):
     """The workflow belongs to no app, or to several."""
 
     code = "not-bound"
+
+
+class AlreadyAttached(Conflict):
+    """A telemetry handler with that id is attached already."""
+
+    code = "already-attached"

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import click
 
+from pgflow import telemetry
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options
 from pgflow.config import parse_queues
@@ -117,10 +118,31 @@ def command(
         drain=drain,
     )
     found.close()
-    asyncio.run(_run(worker))
+    is_telling = _attach_log(log_level)
+    try:
+        asyncio.run(_run(worker))
+    finally:
+        if is_telling:
+            telemetry.detach_log_handler()
     if worker.abandoned:
         sys.stderr.flush()
         os._exit(75)  # a sync step that did not end still holds its thread
+
+
+def _attach_log(log_level: str) -> bool:
+    """Let events be logged as far as their level is; returns whether any is, for those that are not cost nothing."""
+    threshold = logging.getLevelNamesMapping()[log_level.upper()]
+    levels = {
+        **dict.fromkeys(telemetry.events(), logging.DEBUG),
+        telemetry.WORKFLOW_STOP: logging.INFO,
+        telemetry.RUNNER_RESCUE: logging.WARNING,
+    }
+    # Of these a worker writes a line in any case, also where no handler is attached.
+    del levels[telemetry.WORKFLOW_EXCEPTION], levels[telemetry.RUNNER_INIT]
+    wanted = [name for name, level in levels.items() if level >= threshold]
+    if wanted:
+        telemetry.attach_log_handler(level=levels, events=wanted)
+    return bool(wanted)
 
 
 async def _run(worker: Worker) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, assert_never
 
 from pgflow.core.context import Context
 from pgflow.core.graph import Graph
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
@@ -65,6 +66,8 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
             text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
+                if TELEMETRY in metadata:
+                    raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is pgflow's own")
             return finish(graph, step, event, text, context, metadata)
         case Error(reason, retry):
             return Failing(storable(str(reason))[:TRACE_LIMIT], "Error", retry)

@@ -21,6 +21,8 @@ class StartOptions(TypedDict, total=False):
 
     `priority` takes the place of the workflow's: the lowest goes first. `version` names one of an umbrella's versions;
     without it `version_for` is asked, which finds what is in `options` beside the others.
+    `telemetry` is stored with the instance, and
+    workers put it into the metadata of all events that they tell of it, below the events' own fields.
     """
 
     version: int | None
@@ -29,6 +31,7 @@ class StartOptions(TypedDict, total=False):
     delay: timedelta | None
     tags: Sequence[str]
     metadata: Mapping[str, Any] | None
+    telemetry: Mapping[str, Any] | None
     priority: int | None
 
 

@@ -6,12 +6,13 @@ import re
 from enum import Enum
 from typing import Any
 
-__all__ = ["event_name", "is_event", "is_key", "is_queue", "snake_case"]
+__all__ = ["TELEMETRY", "event_name", "is_event", "is_key", "is_queue", "snake_case"]
 
 WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 EVENT = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
 QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 LONGEST_KEY = 100
+TELEMETRY = "pgflow:telemetry"  # in an instance's metadata: what its starter gave along for telemetry
 
 
 def snake_case(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from pgflow.errors import DefinitionError, InvalidValue
 
-__all__ = ["Scope", "Unique", "build_id", "build_id_with_suffix", "extract_value", "validate_value"]
+__all__ = ["SEPARATOR", "Scope", "Unique", "build_id", "build_id_with_suffix", "extract_value", "validate_value"]
 
 Scope: TypeAlias = Literal["workflow", "version", "global", "none"]
 SEPARATOR = "::"

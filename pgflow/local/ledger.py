@@ -69,6 +69,7 @@ class Ledger:
         delay: timedelta | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        telemetry: Mapping[str, Any] | None = None,
         priority: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> list[Started]:

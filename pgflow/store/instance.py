@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgflow.core.instance import Entry, Instance, Kind, Started, WaitingFor
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import decode
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
@@ -138,7 +139,7 @@ def _page(rows: Sequence[Row]) -> Builtin[Instance]:
 
 def _whole(row: Row) -> Instance:
     entries = decode(row[11] or "[]")
-    metadata = decode(row[6])
+    metadata = _metadata(row[6])
     for entry in entries:
         metadata.update(entry["metadata"] or {})
     return _instance(
@@ -153,7 +154,7 @@ def _whole(row: Row) -> Instance:
 def _instance(row: Row, **more: Any) -> Instance:
     run, business_id, workflow, version, status, text, metadata, tags, error, created_at, finished_at = row[:11]
     known = {
-        "metadata": decode(metadata), "steps": {}, "history": (), "waiting_for": (), **more,
+        "metadata": _metadata(metadata), "steps": {}, "history": (), "waiting_for": (), **more,
     }  # fmt: skip
     return Instance(
         run=run,
@@ -168,6 +169,12 @@ def _instance(row: Row, **more: Any) -> Instance:
         finished_at=finished_at,
         **known,
     )
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = decode(text)
+    metadata.pop(TELEMETRY, None)  # for events, not for the instance's readers
+    return metadata
 
 
 def _entry(entry: Mapping[str, Any]) -> Entry:

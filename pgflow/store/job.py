@@ -36,7 +36,8 @@ __all__ = [
 class Claimed:
     """A token that this worker now holds.
 
-    What is known of its instance comes with the first token of a run, else None.
+    What is known of its instance comes with the first token of a run, else None. `waited` is how many seconds ago it
+    parked, `age` how many seconds ago the instance was created.
     """
 
     id: int
@@ -61,6 +62,8 @@ class Claimed:
     results: str | None
     signals: str | None
     parked: Sequence[str] | None
+    waited: float | None
+    age: float | None
 
 
 @dataclass(slots=True)

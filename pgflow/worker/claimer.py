@@ -16,6 +16,7 @@ from pgflow.errors import Unreachable
 from pgflow.store import job, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.statement import APending, Statement, arun, astart
+from pgflow.worker import report
 from pgflow.worker.decide import Decision
 from pgflow.worker.maintenance import EARLY_SECONDS, Maintenance
 from pgflow.worker.outcome import Erred
@@ -152,6 +153,7 @@ class Claimer:
             self._maintenance.expect(now + CONFLICT_SECONDS)
         if "rescue" in answers:
             settler.stats.rescued += answers["rescue"].tokens
+            report.rescued(me, answers["rescue"])
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             await arun(conn, job.reconcile(schema, me, tokens))
             self._is_in_doubt = False

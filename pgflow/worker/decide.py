@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from pgflow.core import engine
 from pgflow.core.attempt import KEPT_ERRORS
-from pgflow.core.engine import Execute, State, advance
+from pgflow.core.engine import Command, Execute, State, advance
 from pgflow.store.job import Branch, Change, Verdict
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Released, Snoozed, Waits
 from pgflow.worker.token import Run, Signal, Token
@@ -27,6 +27,8 @@ class Decision:
     run: Run
     state: State
     outcomes: Sequence[Outcome]
+    before: State = field(init=False)
+    seconds: float | None = None  # that it took to decide, when somebody wants to know
     verdicts: list[Verdict] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
     change: Change | None = None
@@ -34,6 +36,10 @@ class Decision:
     metadata: dict[str, Any] = field(default_factory=dict)
     consumed: list[Signal] = field(default_factory=list)
     failure: dict[str, Any] | None = None
+    commands: dict[str, tuple[Command, ...]] = field(default_factory=dict)  # by the step that completed
+
+    def __post_init__(self) -> None:
+        self.before = self.state
 
 
 def decide(run: Run, outcomes: Sequence[Outcome], keep: Callable[[str, bool], bool]) -> Decision:
@@ -74,6 +80,7 @@ def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], b
     before = decision.state
     completed = engine.Completed(token.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
     decision.state, commands = advance(before, completed)
+    decision.commands[token.step] = commands
     verdict = _verdict(
         token,
         "end",

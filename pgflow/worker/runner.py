@@ -19,6 +19,8 @@ from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.results import Async, Snooze
 from pgflow.core.step import Step
 from pgflow.core.unique import extract_value
+from pgflow.telemetry.bus import routes
+from pgflow.worker import report
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
 from pgflow.worker.token import Token
 
@@ -40,6 +42,8 @@ class Runner:
                 return self._resume(token)
             case "advance":
                 return self._advance(token)
+        if routes:
+            report.began(token)
         began = time.perf_counter()
         try:
             step = self.step(token)

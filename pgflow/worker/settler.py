@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pgflow.store import job
 from pgflow.store.job import Branch, Settled, Verdict
 from pgflow.store.statement import Statement
+from pgflow.telemetry.bus import routes
+from pgflow.worker import report
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.holding import Holding, Refusal
 from pgflow.worker.outcome import Outcome, Released
@@ -85,7 +88,12 @@ class Settler:
 
     def decide(self, outcomes: list[Outcome]) -> Decision:
         """Decide over outcomes of one instance."""
-        return decide(outcomes[0].token.run, outcomes, self._keep)
+        if not routes:
+            return decide(outcomes[0].token.run, outcomes, self._keep)
+        began = time.perf_counter()
+        decision = decide(outcomes[0].token.run, outcomes, self._keep)
+        decision.seconds = time.perf_counter() - began
+        return decision
 
     def _keep(self, queue: str, is_branch: bool) -> bool:
         """Whether a token that goes on may stay here: one that moves has its place, a new branch needs a free slot."""
@@ -116,6 +124,8 @@ class Settler:
             for outcome, verdict in zip(decision.outcomes, decision.verdicts, strict=True):
                 self._follow(decision.run, outcome, verdict, fates[verdict.id], elsewhere)
             self._end(decision, elsewhere)
+            if routes:
+                report.settled(decision, fates)
         branches = {
             (branch.run, branch.step): (branch, decision.run) for decision in decisions for branch in decision.branches
         }
@@ -137,6 +147,7 @@ class Settler:
         if len(done) < len(decision.verdicts) and not any(verdict.guarded for verdict in done):
             return
         run = decision.run
+        run.advances += 1
         run.state = decision.state
         run.outputs.update(decision.outputs)
         run.metadata.update(decision.metadata)

@@ -21,6 +21,7 @@ from pgflow.store import job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.listen import Listener
 from pgflow.store.statement import arun
+from pgflow.worker import report
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.heart import Heart
 from pgflow.worker.holding import Holding
@@ -193,6 +194,7 @@ class Worker:
             self._heart.start(self.settler.worker, asked_at)
         queues = ", ".join(f"{name}={limit}" for name, limit in self.queues.items())
         log.info("worker %d is ready: %s", self.settler.worker, queues)
+        report.ready(self.settler.worker, self.queues, self.schema)
 
     def _may_claim(self) -> bool:
         return not self._stopping.is_set() and self._heart is not None and self._heart.is_sure()

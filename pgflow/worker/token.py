@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pgflow.core.engine import Parked, State, Status, advance, replay
 from pgflow.core.graph import Graph
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import decode
 from pgflow.core.workflow import Workflow
 from pgflow.store.job import Claimed
@@ -38,7 +40,8 @@ class StoredResult:
 class Run:
     """An instance as this worker knows it, true as of `revision`: decisions made on it hold only as long.
 
-    `status` is the one in the database; `state` the engine's, a pure function of graph and results.
+    `status` is the one in the database; `state` the engine's, a pure function of graph and results. `caller` is what
+    its starter gave along for telemetry, `age` how many seconds it had existed at `known_at` (monotonic).
     """
 
     run: int
@@ -53,7 +56,11 @@ class Run:
     outputs: dict[str, Any]
     unapplied: dict[str, StoredResult]
     signals: list[Signal]
+    caller: Mapping[str, Any]
+    age: float | None
     tokens: int = 0
+    advances: int = 0  # decisions written since this worker took it up
+    known_at: float = field(default_factory=time.monotonic)
 
     @property
     def graph(self) -> Graph:
@@ -77,6 +84,7 @@ class Token:
     solo: bool
     awaits: Mapping[str, str] | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
+    waited: float | None = None  # seconds since it parked, when it was claimed
     since: float = 0.0  # monotonic seconds at which it came into the buffer
 
 
@@ -95,6 +103,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
     outputs: dict[str, Any] = {}
     unapplied: dict[str, StoredResult] = {}
     metadata: dict[str, Any] = decode(row.metadata or "{}")
+    caller = metadata.pop(TELEMETRY, None)
     for step, event, targets, output, extra, is_applied in decode(row.results or "[]"):
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = {} if output is None else output
@@ -119,6 +128,8 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
         outputs=outputs,
         unapplied=unapplied,
         signals=[Signal(*signal) for signal in decode(row.signals or "[]")],
+        caller=caller if isinstance(caller, dict) else {},
+        age=row.age,
     )
 
 
@@ -137,5 +148,6 @@ def token(row: Claimed, run: Run, now: float) -> Token:
         solo=row.solo,
         awaits=json.loads(row.awaits) if row.awaits else None,
         errors=decode(row.errors) if row.errors else [],
+        waited=row.waited,
         since=now,
     )

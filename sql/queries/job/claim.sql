@@ -1,4 +1,4 @@
--- Takes ready tokens for a worker, each queue up to its room. => id, kind, run, step, config, queue, priority, attempt, max_attempts, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked
+-- Takes ready tokens for a worker, each queue up to its room. => id, kind, run, step, config, queue, priority, attempt, max_attempts, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since it parked, null: never), age (seconds since the instance was created)
 with taken as materialized (  -- materialized: the planner must not run the limit twice
     select t.id
     from unnest(%(queues)b::text[], %(rooms)b::integer[]) as q (name, room)
@@ -16,7 +16,7 @@ claimed as (
     update pgflow.jobs j
     set state = 'running', worker = %(worker)s::bigint, attempt = j.attempt + (j.kind = 'execute')::integer
     where j.id = any (array(select t.id from taken t))  -- by its index, however many rows the planner expects of `taken`
-    returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.solo, j.awaits, j.errors
+    returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.solo, j.awaits, j.errors, j.parked_at
 ),
 numbered as (
     select c.*, row_number() over (partition by c.run order by c.priority, c.run_at, c.id) as nth
@@ -36,7 +36,9 @@ select
     ) as signals,
     case when not n.solo then (
         select array_agg(p.step) from pgflow.jobs p where p.run = i.run and p.state = 'parked'
-    ) end as parked
+    ) end as parked,
+    extract(epoch from pgflow.now() - n.parked_at)::double precision as waited,
+    extract(epoch from pgflow.now() - i.created_at)::double precision as age
 from numbered n
 left join pgflow.instances i on i.run = n.run and n.nth = 1
 order by n.priority, n.run_at, n.id

@@ -117,6 +117,7 @@ moved as (
             else pgflow.now()
         end,
         awaits = case when o.fate in ('park', 'reconsider') then o.awaits::jsonb when o.fate in ('move', 'fold') then null else j.awaits end,
+        parked_at = case o.fate when 'park' then pgflow.now() when 'move' then null else j.parked_at end,
         errors = case when o.fate in ('move', 'park', 'fold') then null else coalesce(o.errors::jsonb, j.errors) end
     from outcome o
     where j.id = o.id and o.fate in ('move', 'park', 'retry', 'snooze', 'release', 'fold', 'reconsider')

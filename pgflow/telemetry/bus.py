@@ -1,0 +1,122 @@
+"""Attach handlers to events, and deliver events to them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
+from pgflow.telemetry.names import Name, dotted, events
+
+__all__ = ["Event", "Handler", "attach", "attached", "checked", "deliver", "detach", "routes"]
+
+log = logging.getLogger("pgflow.telemetry")
+
+QUIET_SECONDS = 60.0  # between two complaints about one handler
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened: numbers in `measurements`, what they are about in `metadata`; both are read-only."""
+
+    name: Name
+    measurements: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+Handler: TypeAlias = Callable[[Event, Any], object]
+
+
+@dataclass(slots=True, eq=False)
+class Attachment:
+    id: str
+    handler: Handler
+    config: Any
+    complained_at: float | None = None
+
+
+# By event, in the order of attaching; an event that nobody wants is not in it. Written under the lock, an entry at a
+# time and never in place, so that whoever reads needs none.
+routes: dict[Name, tuple[Attachment, ...]] = {}
+lock = threading.Lock()
+
+
+def attach(handler_id: str, events: Iterable[Name], handler: Handler, config: Any = None) -> None:
+    """Call `handler(event, config)` for each of these events from now on, in this process.
+
+    It runs in the thread where the event happens, for most events on the worker's event loop: be quick. What it raises
+    is logged and does no harm. Raises `AlreadyAttached` when the id is taken, and `ConfigError` for an event that does
+    not exist or a handler that is async.
+
+        telemetry.attach("tell", [telemetry.WORKFLOW_STOP], lambda event, config: print(event.metadata["instance_id"]))
+    """
+    wanted = checked(events)
+    if not callable(handler) or inspect.iscoroutinefunction(handler):
+        hint = "Hand the event over to your loop in it, for example with loop.call_soon_threadsafe."
+        raise ConfigError(f"the handler {handler_id!r} is no plain function", hint=hint)
+    with lock:
+        if any(each.id == handler_id for attachments in routes.values() for each in attachments):
+            hint = "Detach it first, or use another id."
+            raise AlreadyAttached(f"a handler {handler_id!r} is attached already", hint=hint)
+        new = Attachment(handler_id, handler, config)
+        for name in wanted:
+            routes[name] = (*routes.get(name, ()), new)
+
+
+def detach(handler_id: str) -> None:
+    """Call that handler no more; one that runs in another thread just now may end a moment later.
+
+    Raises `NotAttached`.
+    """
+    with lock:
+        held = [name for name, attachments in routes.items() if any(each.id == handler_id for each in attachments)]
+        if not held:
+            raise NotAttached(f"no handler {handler_id!r} is attached")
+        for name in held:
+            left = tuple(each for each in routes[name] if each.id != handler_id)
+            if left:
+                routes[name] = left
+            else:
+                del routes[name]
+
+
+def attached(name: Name | None = None) -> tuple[str, ...]:
+    """Return the ids of the handlers of an event, or of all handlers."""
+    with lock:
+        found = [routes.get(name, ())] if name is not None else list(routes.values())
+    return tuple(dict.fromkeys(each.id for attachments in found for each in attachments))
+
+
+def checked(names: Iterable[Name]) -> tuple[Name, ...]:
+    """Return these names of events, each once. Raises `ConfigError` for one that does not exist, and for none."""
+    wanted = tuple(dict.fromkeys(tuple(name) for name in names))
+    known = events()
+    for name in wanted:
+        if name not in known:
+            hint = f"There are: {', '.join(map(dotted, known))}."
+            raise ConfigError(f"there is no event {name!r}", hint=hint)
+    if not wanted:
+        raise ConfigError("no event is named", hint="Pass telemetry.events() for all of them.")
+    return wanted  # type: ignore[return-value]  # each is one of the known names
+
+
+def deliver(name: Name, measurements: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Give an event to whoever wants it. What a handler raises goes no further."""
+    attachments = routes.get(name)
+    if not attachments:
+        return
+    event = Event(name, MappingProxyType(measurements), MappingProxyType(metadata))
+    for each in attachments:
+        try:
+            each.handler(event, each.config)
+        except (Exception, SystemExit):
+            now = time.monotonic()
+            if each.complained_at is None or now - each.complained_at >= QUIET_SECONDS:
+                each.complained_at = now
+                log.exception("the handler %r failed at %s; it stays attached", each.id, dotted(name))

@@ -1,0 +1,293 @@
+"""One function for each event: what it measures, and what it is about; it does nothing while nobody wants it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgflow.telemetry import names
+from pgflow.telemetry.bus import deliver, routes
+
+__all__ = [
+    "Subject",
+    "engine_advance",
+    "runner_init",
+    "runner_rescue",
+    "step_async",
+    "step_exception",
+    "step_resume",
+    "step_retry",
+    "step_snooze",
+    "step_start",
+    "step_stop",
+    "workflow_cancel",
+    "workflow_exception",
+    "workflow_retry",
+    "workflow_signal",
+    "workflow_start",
+    "workflow_stop",
+    "workflow_transition",
+]
+
+RUNNER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The instance that an event is about. `caller` is what `start(..., telemetry=...)` gave along.
+
+    A client call knows neither `run` nor `version`, nor what the caller of `start` gave along.
+    """
+
+    instance_id: str
+    workflow: str
+    version: int | None = None
+    run: int | None = None
+    caller: Mapping[str, Any] = field(default_factory=dict)
+
+    def about(self, **own: Any) -> dict[str, Any]:
+        """Metadata of an event: the caller's is the weakest, and never takes the place of a field of ours."""
+        return {
+            **self.caller,
+            "instance_id": self.instance_id,
+            "run": self.run,
+            "workflow": self.workflow,
+            **own,
+            "workflow_version": self.version,
+        }
+
+    def about_step(self, step: str, step_name: str, **own: Any) -> dict[str, Any]:
+        """Likewise, with the step: its key, under both names, and the name of its type."""
+        return self.about(step=step, step_key=step, step_name=step_name, **own)
+
+
+# -- workflow
+
+
+def workflow_start(subject: Subject, *, initial_step: str, context_keys: Iterable[str]) -> None:
+    """The first step of an instance begins on this worker; told again if that step snoozes or was given back."""
+    if names.WORKFLOW_START in routes:
+        metadata = subject.about(initial_step=initial_step, context_keys=tuple(context_keys), runner=RUNNER)
+        deliver(names.WORKFLOW_START, {"system_time": time.time_ns()}, metadata)
+
+
+def workflow_stop(
+    subject: Subject, *, duration: float | None, completed_steps: Iterable[str], advance_count: int
+) -> None:
+    """An instance is completed. `advance_count` counts the decisions of this worker since it took the instance up."""
+    if names.WORKFLOW_STOP in routes:
+        completed = tuple(completed_steps)
+        measurements = {"duration": duration, "step_count": len(completed), "advance_count": advance_count}
+        metadata = subject.about(status="completed", completed_steps=completed, runner=RUNNER)
+        deliver(names.WORKFLOW_STOP, measurements, metadata)
+
+
+def workflow_exception(
+    subject: Subject,
+    *,
+    duration: float | None,
+    kind: str,
+    reason: str,
+    stacktrace: str | None,
+    failed_step: str,
+    step_count: int,
+    advance_count: int,
+) -> None:
+    """An instance has failed at a step. `kind` is the name of the exception's type, "Error" for a returned `Error`."""
+    if names.WORKFLOW_EXCEPTION in routes:
+        metadata = subject.about(
+            kind=kind,
+            reason=reason,
+            stacktrace=stacktrace,
+            status="failed",
+            failed_step=failed_step,
+            runner=RUNNER,
+            step_count=step_count,
+            advance_count=advance_count,
+        )
+        deliver(names.WORKFLOW_EXCEPTION, {"duration": duration}, metadata)
+
+
+def workflow_transition(subject: Subject, *, from_step: str, event: str, targets: Iterable[str]) -> None:
+    """A completion was applied; `targets` are the steps that it activated, none where a join waits for others."""
+    if names.WORKFLOW_TRANSITION in routes:
+        to = tuple(targets)
+        metadata = subject.about(from_step=from_step, event=event, targets=to, fan_out=len(to) > 1)
+        deliver(names.WORKFLOW_TRANSITION, {"targets_count": len(to)}, metadata)
+
+
+def workflow_cancel(subject: Subject, *, reason: str | None, in_transaction: bool) -> None:
+    """A client of this process cancelled an instance."""
+    if names.WORKFLOW_CANCEL in routes:
+        metadata = subject.about(status="cancelled", reason=reason, in_transaction=in_transaction)
+        deliver(names.WORKFLOW_CANCEL, {"system_time": time.time_ns()}, metadata)
+
+
+def workflow_retry(subject: Subject, *, in_transaction: bool) -> None:
+    """A client of this process took a failed instance up again."""
+    if names.WORKFLOW_RETRY in routes:
+        metadata = subject.about(in_transaction=in_transaction)
+        deliver(names.WORKFLOW_RETRY, {"system_time": time.time_ns()}, metadata)
+
+
+def workflow_signal(subject: Subject, *, signal: str, step: str | None, outcome: str, in_transaction: bool) -> None:
+    """A client of this process sent a signal; `outcome` is "delivered" or "kept", `step` whom it is addressed to."""
+    if names.WORKFLOW_SIGNAL in routes:
+        metadata = subject.about(signal=signal, step=step, outcome=outcome, in_transaction=in_transaction)
+        deliver(names.WORKFLOW_SIGNAL, {"system_time": time.time_ns()}, metadata)
+
+
+# -- step
+
+
+def step_start(subject: Subject, *, step: str, step_name: str, attempt: int, active_steps_count: int) -> None:
+    """An attempt of a step begins."""
+    if names.STEP_START in routes:
+        metadata = subject.about_step(
+            step,
+            step_name,
+            attempt=attempt,
+            concurrent=active_steps_count > 1,
+            active_steps_count=active_steps_count,
+        )
+        deliver(names.STEP_START, {"system_time": time.time_ns()}, metadata)
+
+
+def step_stop(
+    subject: Subject,
+    *,
+    step: str,
+    step_name: str,
+    attempt: int,
+    event: str,
+    duration: float | None,
+    has_context_updates: bool,
+    has_metadata_updates: bool,
+) -> None:
+    """A step is completed and recorded; `duration` is that of the attempt, None where a signal or timer ended it."""
+    if names.STEP_STOP in routes:
+        metadata = subject.about_step(
+            step,
+            step_name,
+            attempt=attempt,
+            event=event,
+            has_context_updates=has_context_updates,
+            has_metadata_updates=has_metadata_updates,
+        )
+        deliver(names.STEP_STOP, {"duration": duration}, metadata)
+
+
+def step_exception(
+    subject: Subject,
+    *,
+    step: str,
+    step_name: str,
+    attempt: int,
+    duration: float | None,
+    kind: str,
+    reason: str,
+    stacktrace: str | None,
+    will_retry: bool,
+) -> None:
+    """An attempt of a step failed; `stacktrace` is None for a returned `Error`."""
+    if names.STEP_EXCEPTION in routes:
+        metadata = subject.about_step(
+            step,
+            step_name,
+            attempt=attempt,
+            kind=kind,
+            reason=reason,
+            stacktrace=stacktrace,
+            will_retry=will_retry,
+        )
+        deliver(names.STEP_EXCEPTION, {"duration": duration}, metadata)
+
+
+def step_retry(
+    subject: Subject, *, step: str, step_name: str, attempt: int, max_attempts: int, kind: str, reason: str
+) -> None:
+    """A failed attempt will be followed by another; told after its `step exception`."""
+    if names.STEP_RETRY in routes:
+        metadata = subject.about_step(
+            step, step_name, attempt=attempt, max_attempts=max_attempts, kind=kind, reason=reason
+        )
+        deliver(names.STEP_RETRY, {"system_time": time.time_ns()}, metadata)
+
+
+def step_snooze(subject: Subject, *, step: str, step_name: str, attempt: int, delay: float) -> None:
+    """A step asked to be run again after `delay` seconds."""
+    if names.STEP_SNOOZE in routes:
+        metadata = subject.about_step(step, step_name, attempt=attempt)
+        deliver(names.STEP_SNOOZE, {"system_time": time.time_ns(), "delay": delay}, metadata)
+
+
+def step_async(
+    subject: Subject, *, step: str, step_name: str, attempt: int, duration: float | None, instance_status: str
+) -> None:
+    """A step waits now. `instance_status` is "running" while siblings of it go on."""
+    if names.STEP_ASYNC in routes:
+        metadata = subject.about_step(step, step_name, attempt=attempt, instance_status=instance_status)
+        deliver(names.STEP_ASYNC, {"duration": duration}, metadata)
+
+
+def step_resume(
+    subject: Subject,
+    *,
+    step: str,
+    step_name: str,
+    attempt: int,
+    resume_event: str,
+    source: str,
+    wait_duration: float | None,
+) -> None:
+    """A wait has ended; `source` is "external" or "timeout"; a signal that came before the wait ends it after 0 s."""
+    if names.STEP_RESUME in routes:
+        metadata = subject.about_step(step, step_name, attempt=attempt, resume_event=resume_event, source=source)
+        deliver(names.STEP_RESUME, {"system_time": time.time_ns(), "wait_duration": wait_duration}, metadata)
+
+
+# -- engine and runner
+
+
+def engine_advance(
+    subject: Subject,
+    *,
+    duration: float | None,
+    active_steps_count: int,
+    completed_in_advance: int,
+    status_before: str,
+    status_after: str,
+    iteration: int,
+) -> None:
+    """A decision about an instance is written; `iteration` counts them as `advance_count` does."""
+    if names.ENGINE_ADVANCE in routes:
+        measurements = {
+            "duration": duration,
+            "active_steps_count": active_steps_count,
+            "completed_in_advance": completed_in_advance,
+        }
+        metadata = subject.about(status_before=status_before, status_after=status_after, iteration=iteration)
+        deliver(names.ENGINE_ADVANCE, measurements, metadata)
+
+
+def runner_init(*, name: str, pid: int, queues: Mapping[str, int], schema: str) -> None:
+    """A worker is registered and ready; told again when it lost its lease and took a new identity."""
+    if names.RUNNER_INIT in routes:
+        metadata = {
+            "name": name,
+            "runner": RUNNER,
+            "storage": "postgresql",
+            "pid": pid,
+            "queues": dict(queues),
+            "schema": schema,
+        }
+        deliver(names.RUNNER_INIT, {"system_time": time.time_ns()}, metadata)
+
+
+def runner_rescue(*, name: str, tokens: int, queues: Iterable[str]) -> None:
+    """A worker freed so many tokens of workers whose lease had ended."""
+    if names.RUNNER_RESCUE in routes:
+        metadata = {"name": name, "runner": RUNNER, "queues": tuple(queues)}
+        deliver(names.RUNNER_RESCUE, {"system_time": time.time_ns(), "tokens": tokens}, metadata)

@@ -1,0 +1,127 @@
+"""Write events to the log, one line each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pgflow.errors import ConfigError
+from pgflow.telemetry import names
+from pgflow.telemetry.bus import Event, attach, checked, detach
+from pgflow.telemetry.names import Name, events
+
+__all__ = ["LOG_HANDLER", "attach_log_handler", "detach_log_handler"]
+
+log = logging.getLogger("pgflow.telemetry")
+
+LOG_HANDLER = "pgflow-default-log-handler"
+LONGEST_REASON = 500
+
+LEVELS: Mapping[Name, int] = {
+    **dict.fromkeys(events(), logging.INFO),
+    names.WORKFLOW_EXCEPTION: logging.ERROR,
+    names.STEP_EXCEPTION: logging.ERROR,
+    names.STEP_ASYNC: logging.WARNING,
+    names.STEP_RETRY: logging.WARNING,
+    names.RUNNER_RESCUE: logging.WARNING,
+    names.WORKFLOW_TRANSITION: logging.DEBUG,
+    names.ENGINE_ADVANCE: logging.DEBUG,
+}
+
+
+def attach_log_handler(*, level: Mapping[Name, int | str] | None = None, events: Iterable[Name] | None = None) -> None:
+    """Write events to the logger `pgflow.telemetry`, each with `[instance_id] ` before it.
+
+    `events` are those to write, all by default; `level` gives some of them another level. A record has the attributes
+    instance_id, workflow, step, event (the one that a step came to) and duration_ms, as far as the event has them.
+    Raises `AlreadyAttached` the second time, and `ConfigError` for an event or a level that does not exist.
+
+        attach_log_handler(level={telemetry.STEP_START: "debug"}, events=[telemetry.STEP_START, telemetry.STEP_STOP])
+    """
+    own = {name: _level(given) for name, given in (level or {}).items()}
+    if own:
+        checked(own)
+    attach(LOG_HANDLER, names.events() if events is None else events, write, {**LEVELS, **own})
+
+
+def detach_log_handler() -> None:
+    """Write no more events. Raises `NotAttached`."""
+    detach(LOG_HANDLER)
+
+
+def _level(given: int | str) -> int:
+    number = logging.getLevelNamesMapping().get(given.upper()) if isinstance(given, str) else given
+    if number is None:
+        raise ConfigError(f"there is no log level {given!r}", hint="Use debug, info, warning or error.")
+    return number
+
+
+def write(event: Event, levels: Mapping[Name, int]) -> None:
+    """Write one event."""
+    level = levels[event.name]
+    if not log.isEnabledFor(level):
+        return
+    metadata = event.metadata
+    about = metadata.get("instance_id")
+    seconds = event.measurements.get("duration")
+    extra = {
+        "instance_id": about,
+        "workflow": metadata.get("workflow"),
+        "step": metadata.get("step") or metadata.get("failed_step") or metadata.get("from_step"),
+        "event": metadata.get("event") or metadata.get("resume_event"),
+        "duration_ms": None if seconds is None else round(seconds * 1000, 3),
+    }
+    line = _line(event.name, event.measurements, metadata)
+    told = {key: value for key, value in extra.items() if value is not None}
+    log.log(level, "%s%s", f"[{about}] " if about is not None else "", line, extra=told)
+
+
+def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    took = _ms(measured.get("duration"))
+    within = f" in {took}" if took else ""
+    match name[1:]:
+        case ("workflow", "start"):
+            return "Workflow started"
+        case ("workflow", "stop"):
+            return f"Workflow completed{within}"
+        case ("workflow", "exception"):
+            return f"Workflow failed at {about['failed_step']}: {_reason(about['reason'])}"
+        case ("workflow", "transition"):
+            return f"Transition: {about['from_step']} → {', '.join(about['targets']) or '(a join that waits)'}"
+        case ("workflow", "cancel"):
+            return f"Workflow cancelled{': ' + _reason(about['reason']) if about['reason'] else ''}"
+        case ("workflow", "retry"):
+            return "Workflow taken up again"
+        case ("workflow", "signal"):
+            return f"Signal {about['signal']} {about['outcome']}"
+        case ("step", "start"):
+            return f"Step {about['step']} started"
+        case ("step", "stop"):
+            return f"Step {about['step']} completed{within} → {about['event']}"
+        case ("step", "exception"):
+            return f"Step {about['step']} failed: {_reason(about['reason'])}"
+        case ("step", "async"):
+            return f"Step {about['step']} waiting for async event"
+        case ("step", "resume"):
+            waited = _ms(measured["wait_duration"])
+            return f"Step {about['step']} resumed with {about['resume_event']}{f' (waited {waited})' if waited else ''}"
+        case ("step", "retry"):
+            return f"Step {about['step']} will be tried again, after attempt {about['attempt']}"
+        case ("step", "snooze"):
+            return f"Step {about['step']} snoozes for {measured['delay']:g}s"
+        case ("engine", "advance"):
+            return f"Engine advance #{about['iteration']}{f' ({took})' if took else ''}"
+        case ("runner", "init"):
+            return f"pgflow runner initialized: {about['name']}"
+        case _:
+            return f"Tokens of lost workers freed: {measured['tokens']}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.0f}ms"
+
+
+def _reason(reason: str) -> str:
+    """One line of it: a step's words may have many."""
+    return " ".join(reason.split())[:LONGEST_REASON]

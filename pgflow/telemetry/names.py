@@ -1,0 +1,87 @@
+"""The names of all events."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+__all__ = [
+    "ENGINE_ADVANCE",
+    "RUNNER_INIT",
+    "RUNNER_RESCUE",
+    "SEED_EVENTS",
+    "STEP_ASYNC",
+    "STEP_EXCEPTION",
+    "STEP_RESUME",
+    "STEP_RETRY",
+    "STEP_SNOOZE",
+    "STEP_START",
+    "STEP_STOP",
+    "WORKFLOW_CANCEL",
+    "WORKFLOW_EXCEPTION",
+    "WORKFLOW_RETRY",
+    "WORKFLOW_SIGNAL",
+    "WORKFLOW_START",
+    "WORKFLOW_STOP",
+    "WORKFLOW_TRANSITION",
+    "Name",
+    "dotted",
+    "events",
+]
+
+Name: TypeAlias = tuple[str, str, str]
+
+WORKFLOW_START: Name = ("pgflow", "workflow", "start")
+WORKFLOW_STOP: Name = ("pgflow", "workflow", "stop")
+WORKFLOW_EXCEPTION: Name = ("pgflow", "workflow", "exception")
+WORKFLOW_TRANSITION: Name = ("pgflow", "workflow", "transition")
+STEP_START: Name = ("pgflow", "step", "start")
+STEP_STOP: Name = ("pgflow", "step", "stop")
+STEP_EXCEPTION: Name = ("pgflow", "step", "exception")
+STEP_ASYNC: Name = ("pgflow", "step", "async")
+STEP_RESUME: Name = ("pgflow", "step", "resume")
+ENGINE_ADVANCE: Name = ("pgflow", "engine", "advance")
+RUNNER_INIT: Name = ("pgflow", "runner", "init")
+
+WORKFLOW_CANCEL: Name = ("pgflow", "workflow", "cancel")
+WORKFLOW_RETRY: Name = ("pgflow", "workflow", "retry")
+WORKFLOW_SIGNAL: Name = ("pgflow", "workflow", "signal")
+STEP_RETRY: Name = ("pgflow", "step", "retry")
+STEP_SNOOZE: Name = ("pgflow", "step", "snooze")
+RUNNER_RESCUE: Name = ("pgflow", "runner", "rescue")
+
+# The eleven that every engine of this family tells; the others are ours.
+SEED_EVENTS: tuple[Name, ...] = (
+    WORKFLOW_START,
+    WORKFLOW_STOP,
+    WORKFLOW_EXCEPTION,
+    WORKFLOW_TRANSITION,
+    STEP_START,
+    STEP_STOP,
+    STEP_EXCEPTION,
+    STEP_ASYNC,
+    STEP_RESUME,
+    ENGINE_ADVANCE,
+    RUNNER_INIT,
+)
+EVENTS: tuple[Name, ...] = (
+    *SEED_EVENTS,
+    WORKFLOW_CANCEL,
+    WORKFLOW_RETRY,
+    WORKFLOW_SIGNAL,
+    STEP_RETRY,
+    STEP_SNOOZE,
+    RUNNER_RESCUE,
+)
+
+
+def events() -> tuple[Name, ...]:
+    """Return the names of all events.
+
+    telemetry.attach("audit", telemetry.events(), write_down)
+    """
+    return EVENTS
+
+
+def dotted(name: Name) -> str:
+    """Return an event's name as people write it: `pgflow.workflow.start`."""
+    return ".".join(name)

@@ -1,0 +1,406 @@
+"""Events reach whoever attached a handler, and nobody else notices; log lines and metrics say what they should."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pgflow import telemetry
+from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
+from pgflow.telemetry import Collector, Event, Name, Subject, bus, emit, metrics
+
+SUBJECT = Subject("orderid::1", "OrderFlow", 3, 7, {"tenant": "a", "instance_id": "mine", "workflow_version": 0})
+STEP: dict[str, Any] = {"step": "charge", "step_name": "Charge", "attempt": 1}
+FAILURE: dict[str, Any] = {"kind": "ValueError", "reason": "no\n good", "stacktrace": "Traceback"}
+COUNTS: dict[str, Any] = {"step_count": 2, "advance_count": 4}
+
+# What each event is emitted with here, its measurements, and its metadata beyond what all events of an instance have.
+EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
+    telemetry.WORKFLOW_START: (
+        lambda: emit.workflow_start(SUBJECT, initial_step="charge", context_keys=["b", "a"]),
+        {"system_time"},
+        {"initial_step", "context_keys", "runner"},
+    ),
+    telemetry.WORKFLOW_STOP: (
+        lambda: emit.workflow_stop(SUBJECT, duration=1.5, completed_steps=["charge", "ship"], advance_count=4),
+        {"duration", "step_count", "advance_count"},
+        {"status", "completed_steps", "runner"},
+    ),
+    telemetry.WORKFLOW_EXCEPTION: (
+        lambda: emit.workflow_exception(SUBJECT, duration=1.5, failed_step="charge", **FAILURE, **COUNTS),
+        {"duration"},
+        {"kind", "reason", "stacktrace", "status", "failed_step", "runner", "step_count", "advance_count"},
+    ),
+    telemetry.WORKFLOW_TRANSITION: (
+        lambda: emit.workflow_transition(SUBJECT, from_step="charge", event="paid", targets=["ship", "mail"]),
+        {"targets_count"},
+        {"from_step", "event", "targets", "fan_out"},
+    ),
+    telemetry.STEP_START: (
+        lambda: emit.step_start(SUBJECT, **STEP, active_steps_count=2),
+        {"system_time"},
+        {"step", "step_key", "step_name", "attempt", "concurrent", "active_steps_count"},
+    ),
+    telemetry.STEP_STOP: (
+        lambda: emit.step_stop(
+            SUBJECT, **STEP, event="paid", duration=0.0123, has_context_updates=True, has_metadata_updates=False
+        ),
+        {"duration"},
+        {"step", "step_key", "step_name", "attempt", "event", "has_context_updates", "has_metadata_updates"},
+    ),
+    telemetry.STEP_EXCEPTION: (
+        lambda: emit.step_exception(SUBJECT, **STEP, **FAILURE, duration=0.5, will_retry=True),
+        {"duration"},
+        {"step", "step_key", "step_name", "attempt", "kind", "reason", "stacktrace", "will_retry"},
+    ),
+    telemetry.STEP_ASYNC: (
+        lambda: emit.step_async(SUBJECT, **STEP, duration=0.5, instance_status="waiting"),
+        {"duration"},
+        {"step", "step_key", "step_name", "attempt", "instance_status"},
+    ),
+    telemetry.STEP_RESUME: (
+        lambda: emit.step_resume(SUBJECT, **STEP, resume_event="paid", source="external", wait_duration=2.5),
+        {"system_time", "wait_duration"},
+        {"step", "step_key", "step_name", "attempt", "resume_event", "source"},
+    ),
+    telemetry.ENGINE_ADVANCE: (
+        lambda: emit.engine_advance(
+            SUBJECT,
+            duration=0.002,
+            active_steps_count=2,
+            completed_in_advance=1,
+            status_before="running",
+            status_after="waiting",
+            iteration=4,
+        ),
+        {"duration", "active_steps_count", "completed_in_advance"},
+        {"status_before", "status_after", "iteration"},
+    ),
+    telemetry.RUNNER_INIT: (
+        lambda: emit.runner_init(name="worker 1", pid=9, queues={"default": 10}, schema="pgflow"),
+        {"system_time"},
+        {"name", "runner", "storage", "pid", "queues", "schema"},
+    ),
+    telemetry.WORKFLOW_CANCEL: (
+        lambda: emit.workflow_cancel(SUBJECT, reason="ordered twice", in_transaction=False),
+        {"system_time"},
+        {"status", "reason", "in_transaction"},
+    ),
+    telemetry.WORKFLOW_RETRY: (
+        lambda: emit.workflow_retry(SUBJECT, in_transaction=False),
+        {"system_time"},
+        {"in_transaction"},
+    ),
+    telemetry.WORKFLOW_SIGNAL: (
+        lambda: emit.workflow_signal(SUBJECT, signal="paid", step=None, outcome="kept", in_transaction=True),
+        {"system_time"},
+        {"signal", "step", "outcome", "in_transaction"},
+    ),
+    telemetry.STEP_RETRY: (
+        lambda: emit.step_retry(SUBJECT, **STEP, max_attempts=5, kind="ValueError", reason="no"),
+        {"system_time"},
+        {"step", "step_key", "step_name", "attempt", "max_attempts", "kind", "reason"},
+    ),
+    telemetry.STEP_SNOOZE: (
+        lambda: emit.step_snooze(SUBJECT, **STEP, delay=60.0),
+        {"system_time", "delay"},
+        {"step", "step_key", "step_name", "attempt"},
+    ),
+    telemetry.RUNNER_RESCUE: (
+        lambda: emit.runner_rescue(name="worker 1", tokens=3, queues=["default"]),
+        {"system_time", "tokens"},
+        {"name", "runner", "queues"},
+    ),
+}
+OF_ALL = {"tenant", "instance_id", "run", "workflow", "workflow_version"}
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else() -> Iterator[None]:
+    assert telemetry.attached() == ()
+    yield
+    for handler_id in telemetry.attached():
+        telemetry.detach(handler_id)
+
+
+@pytest.fixture
+def seen() -> list[Event]:
+    """All events from now on."""
+    found: list[Event] = []
+    telemetry.attach("seen", telemetry.events(), lambda event, config: found.append(event))
+    return found
+
+
+def tell(name: Name) -> None:
+    """Emit the example of an event."""
+    EMITTED[name][0]()
+
+
+# -- events
+
+
+def test_there_are_the_eleven_events_and_six_of_our_own() -> None:
+    """H1"""
+    assert len(set(telemetry.SEED_EVENTS)) == 11
+    assert len(set(telemetry.events())) == 17
+    assert set(telemetry.SEED_EVENTS) < set(telemetry.events()) == set(EMITTED)
+    assert {name[0] for name in telemetry.events()} == {"pgflow"}
+
+
+@pytest.mark.parametrize("name", telemetry.events(), ids=".".join)
+def test_each_event_has_its_measurements_and_its_metadata(name: Name, seen: list[Event]) -> None:
+    tell(name)
+    (event,) = seen
+    _, measurements, metadata = EMITTED[name]
+    of_all = set() if name[1] == "runner" else OF_ALL
+    assert (event.name, set(event.measurements), set(event.metadata)) == (name, measurements, metadata | of_all)
+
+
+def test_what_the_caller_gave_along_never_takes_the_place_of_our_own_fields(seen: list[Event]) -> None:
+    """H13, H14"""
+    tell(telemetry.STEP_STOP)
+    about = seen[0].metadata
+    assert (about["tenant"], about["instance_id"], about["workflow_version"]) == ("a", "orderid::1", 3)
+
+
+def test_a_fan_out_has_more_than_one_target(seen: list[Event]) -> None:
+    """H17"""
+    for targets in (["ship", "mail"], ["ship"], []):
+        emit.workflow_transition(SUBJECT, from_step="charge", event="paid", targets=targets)
+    assert [(each.measurements["targets_count"], each.metadata["fan_out"]) for each in seen] == [
+        (2, True),
+        (1, False),
+        (0, False),
+    ]
+
+
+# -- handlers
+
+
+def test_a_handler_hears_what_it_is_attached_to_with_its_config_until_it_is_detached() -> None:
+    heard: list[tuple[Name, str]] = []
+    telemetry.attach("h", [telemetry.STEP_STOP], lambda event, config: heard.append((event.name, config)), "config")
+    tell(telemetry.STEP_STOP)
+    tell(telemetry.STEP_START)
+    telemetry.detach("h")
+    tell(telemetry.STEP_STOP)
+    assert heard == [(telemetry.STEP_STOP, "config")]
+
+
+def test_nothing_is_left_of_handlers_that_are_gone() -> None:
+    telemetry.attach("a", [telemetry.STEP_STOP, telemetry.STEP_START], print)
+    telemetry.attach("b", [telemetry.STEP_STOP], print)
+    assert telemetry.attached(telemetry.STEP_STOP) == ("a", "b")
+    telemetry.detach("a")
+    assert (telemetry.attached(), telemetry.attached(telemetry.STEP_START)) == (("b",), ())
+    telemetry.detach("b")
+    assert bus.routes == {}
+
+
+def test_an_id_is_taken_once_and_detached_once() -> None:
+    telemetry.attach("h", [telemetry.STEP_STOP], print)
+    with pytest.raises(AlreadyAttached):
+        telemetry.attach("h", [telemetry.STEP_START], print)
+    telemetry.detach("h")
+    with pytest.raises(NotAttached):
+        telemetry.detach("h")
+
+
+async def _async_handler(event: Event, config: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("names", "handler"),
+    [
+        ([("pgflow", "step", "stopped")], print),
+        ([], print),
+        ([telemetry.STEP_STOP], _async_handler),
+        ([telemetry.STEP_STOP], "print"),
+    ],
+)
+def test_an_event_that_does_not_exist_and_a_handler_that_cannot_be_called_are_refused(names: Any, handler: Any) -> None:
+    with pytest.raises(ConfigError):
+        telemetry.attach("h", names, handler)
+    assert telemetry.attached() == ()
+
+
+def test_a_handler_that_fails_stays_harms_nobody_and_is_complained_of_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pgflow.telemetry.bus.time.monotonic", lambda: now)
+
+    def bad(event: Event, config: object) -> None:
+        raise SystemExit("no")
+
+    telemetry.attach("bad", [telemetry.STEP_STOP], bad)
+    heard: list[Event] = []
+    telemetry.attach("good", [telemetry.STEP_STOP], lambda event, config: heard.append(event))
+    tell(telemetry.STEP_STOP)
+    tell(telemetry.STEP_STOP)
+    assert (len(heard), len(caplog.records)) == (2, 1)
+    assert "'bad' failed at pgflow.step.stop" in caplog.text
+    now += 61
+    tell(telemetry.STEP_STOP)
+    assert (len(heard), len(caplog.records)) == (3, 2)
+
+
+def test_what_an_event_says_cannot_be_changed_by_a_handler(seen: list[Event]) -> None:
+    tell(telemetry.STEP_STOP)
+    with pytest.raises(TypeError):
+        seen[0].metadata["step"] = "other"  # type: ignore[index]
+
+
+def test_a_handler_may_detach_itself() -> None:
+    heard: list[Event] = []
+
+    def once(event: Event, config: object) -> None:
+        heard.append(event)
+        telemetry.detach("once")
+
+    telemetry.attach("once", [telemetry.STEP_STOP], once)
+    tell(telemetry.STEP_STOP)
+    tell(telemetry.STEP_STOP)
+    assert len(heard) == 1
+
+
+# -- the log
+
+LINES: dict[Name, tuple[int, str]] = {
+    telemetry.WORKFLOW_START: (logging.INFO, "Workflow started"),
+    telemetry.WORKFLOW_STOP: (logging.INFO, "Workflow completed in 1500ms"),
+    telemetry.WORKFLOW_EXCEPTION: (logging.ERROR, "Workflow failed at charge: no good"),
+    telemetry.WORKFLOW_TRANSITION: (logging.DEBUG, "Transition: charge → ship, mail"),
+    telemetry.STEP_START: (logging.INFO, "Step charge started"),
+    telemetry.STEP_STOP: (logging.INFO, "Step charge completed in 12ms → paid"),
+    telemetry.STEP_EXCEPTION: (logging.ERROR, "Step charge failed: no good"),
+    telemetry.STEP_ASYNC: (logging.WARNING, "Step charge waiting for async event"),
+    telemetry.STEP_RESUME: (logging.INFO, "Step charge resumed with paid (waited 2500ms)"),
+    telemetry.ENGINE_ADVANCE: (logging.DEBUG, "Engine advance #4 (2ms)"),
+    telemetry.RUNNER_INIT: (logging.INFO, "pgflow runner initialized: worker 1"),
+    telemetry.WORKFLOW_CANCEL: (logging.INFO, "Workflow cancelled: ordered twice"),
+    telemetry.WORKFLOW_RETRY: (logging.INFO, "Workflow taken up again"),
+    telemetry.WORKFLOW_SIGNAL: (logging.INFO, "Signal paid kept"),
+    telemetry.STEP_RETRY: (logging.WARNING, "Step charge will be tried again, after attempt 1"),
+    telemetry.STEP_SNOOZE: (logging.INFO, "Step charge snoozes for 60s"),
+    telemetry.RUNNER_RESCUE: (logging.WARNING, "Tokens of lost workers freed: 3"),
+}
+
+
+@pytest.mark.parametrize("name", telemetry.events(), ids=".".join)
+def test_each_event_is_a_line_with_a_level(name: Name, caplog: pytest.LogCaptureFixture) -> None:
+    """H18"""
+    caplog.set_level(logging.DEBUG)
+    telemetry.attach_log_handler()
+    tell(name)
+    (record,) = caplog.records
+    level, line = LINES[name]
+    prefix = "" if name[1] == "runner" else "[orderid::1] "
+    assert (record.name, record.levelno, record.getMessage()) == ("pgflow.telemetry", level, prefix + line)
+
+
+def test_a_line_carries_its_fields(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    telemetry.attach_log_handler()
+    tell(telemetry.STEP_STOP)
+    tell(telemetry.WORKFLOW_START)
+    fields = ("instance_id", "workflow", "step", "event", "duration_ms")
+    told = [{field: vars(record)[field] for field in fields if field in vars(record)} for record in caplog.records]
+    subject = {"instance_id": "orderid::1", "workflow": "OrderFlow"}
+    assert told == [{**subject, "step": "charge", "event": "paid", "duration_ms": 12.3}, subject]
+
+
+def test_the_log_handler_is_attached_once_and_detached_once() -> None:
+    """H18"""
+    telemetry.attach_log_handler()
+    with pytest.raises(AlreadyAttached):
+        telemetry.attach_log_handler()
+    telemetry.detach_log_handler()
+    with pytest.raises(NotAttached):
+        telemetry.detach_log_handler()
+
+
+def test_levels_and_events_of_the_log_can_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    """H18"""
+    caplog.set_level(logging.INFO)
+    names = [telemetry.STEP_START, telemetry.STEP_STOP]
+    telemetry.attach_log_handler(
+        level={telemetry.STEP_START: "debug", telemetry.STEP_STOP: logging.ERROR}, events=names
+    )
+    for name in (*names, telemetry.WORKFLOW_STOP):
+        tell(name)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "[orderid::1] Step charge completed in 12ms → paid")
+    ]
+
+
+def test_a_level_or_an_event_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no log level 'loud'"):
+        telemetry.attach_log_handler(level={telemetry.STEP_START: "loud"})
+    with pytest.raises(ConfigError, match="no event"):
+        telemetry.attach_log_handler(level={("pgflow", "step", "begin"): "info"})
+    assert telemetry.attached() == ()
+
+
+def test_a_duration_that_is_not_known_is_left_out_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    """H15"""
+    caplog.set_level(logging.DEBUG)
+    telemetry.attach_log_handler()
+    emit.workflow_stop(SUBJECT, duration=None, completed_steps=[], advance_count=0)
+    assert caplog.records[0].getMessage() == "[orderid::1] Workflow completed"
+    assert not hasattr(caplog.records[0], "duration_ms")
+
+
+# -- metrics
+
+
+def test_the_nine_metrics_are_these() -> None:
+    """H19"""
+    assert [(each.name, each.kind, each.unit, each.tags) for each in metrics()] == [
+        ("pgflow.workflow.start.count", "counter", "1", ("workflow",)),
+        ("pgflow.workflow.stop.count", "counter", "1", ("workflow",)),
+        ("pgflow.workflow.exception.count", "counter", "1", ("workflow", "failed_step")),
+        ("pgflow.workflow.stop.duration", "distribution", "ms", ("workflow",)),
+        ("pgflow.step.stop.duration", "distribution", "ms", ("workflow", "step")),
+        ("pgflow.step.exception.count", "counter", "1", ("workflow", "step", "kind")),
+        ("pgflow.step.async.count", "counter", "1", ("workflow", "step")),
+        ("pgflow.step.resume.wait_duration", "distribution", "ms", ("workflow", "step", "source")),
+        ("pgflow.engine.advance.active_steps_count", "last_value", "1", ("workflow",)),
+    ]
+
+
+def test_each_metric_looks_at_what_its_event_has() -> None:
+    for metric in metrics():
+        _, measurements, metadata = EMITTED[metric.event]
+        assert metric.measurement is None or metric.measurement in measurements
+        assert set(metric.tags) <= metadata | OF_ALL
+
+
+def test_metrics_come_by_scope_and_an_unknown_one_is_an_error() -> None:
+    """H19"""
+    assert [len(metrics(scope)) for scope in ("workflow", "step", "engine")] == [4, 4, 1]
+    assert metrics("workflow") + metrics("step") + metrics("engine") == metrics(None)
+    with pytest.raises(ConfigError, match="no scope 'runner'"):
+        metrics("runner")
+
+
+def test_a_collector_counts_measures_and_keeps_the_last() -> None:
+    with Collector() as collector:
+        tell(telemetry.WORKFLOW_START)
+        tell(telemetry.WORKFLOW_START)
+        tell(telemetry.STEP_STOP)
+        tell(telemetry.STEP_STOP)
+        tell(telemetry.ENGINE_ADVANCE)
+        emit.workflow_stop(SUBJECT, duration=None, completed_steps=[], advance_count=0)
+    tell(telemetry.WORKFLOW_START)
+    read = collector.read()
+    assert read["pgflow.workflow.start.count"] == {("OrderFlow",): 2}
+    assert read["pgflow.engine.advance.active_steps_count"] == {("OrderFlow",): 2}
+    assert read["pgflow.workflow.stop.count"] == {("OrderFlow",): 1}
+    assert read["pgflow.workflow.stop.duration"] == {}
+    seen = read["pgflow.step.stop.duration"]["OrderFlow", "charge"]
+    assert (seen.count, seen.total, seen.least, seen.greatest) == (2, pytest.approx(24.6), 12.3, 12.3)
+    assert (sum(seen.buckets), seen.buckets[3]) == (2, 2)  # more than 10 ms, up to 50

@@ -1,0 +1,517 @@
+"""What a worker and a client tell of instances, on a real database."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pgflow import (
+    Async,
+    Context,
+    Done,
+    Error,
+    Ok,
+    Pgflow,
+    Retry,
+    Snooze,
+    Unique,
+    Wait,
+    WaitForEvent,
+    Workflow,
+    step,
+    telemetry,
+)
+from pgflow.core.names import TELEMETRY
+from pgflow.errors import InvalidPayload
+from pgflow.store.connect import Connection
+from pgflow.telemetry import Collector, Event, Name
+from tests.worker.conftest import Work
+from tests.worker.patience import PATIENCE, until
+from tests.worker.sight import one, until_status
+
+Input = dict[str, Any]
+
+QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=5))
+
+
+@step
+def first(ctx: Context[Input]) -> Ok:
+    return Ok("done", {"n": 1}, metadata={"bank": "b"})
+
+
+@step
+async def second(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+class Line(Workflow[Input], unique=Unique("line"), version=4):
+    """Two steps in a row."""
+
+    initial = first
+    transitions = {first: {"done": second}, second: {"done": Done}}
+
+
+@step
+def fork(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+@step
+def left(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+@step
+def right(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+@step
+def join(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+class Fan(Workflow[Input], unique=Unique("fan")):
+    """Two branches that meet again."""
+
+    initial = fork
+    transitions = {fork: {"done": [left, right]}, left: {"done": join}, right: {"done": join}, join: {"done": Done}}
+
+
+@step(events=("approved",))
+def approval(ctx: Context[Input]) -> Async:
+    return Async()
+
+
+pause = Wait(timedelta(milliseconds=30)).named("pause")
+courier = WaitForEvent("arrived").named("courier")
+
+
+class Patient(Workflow[Input], unique=Unique("patient")):
+    """A wait of a step's own, a timer, and a signal."""
+
+    initial = approval
+    transitions = {approval: {"approved": pause}, pause: {"timeout": courier}, courier: {"received": Done}}
+
+
+@step(retry=QUICKLY)
+def shaky(ctx: Context[Input]) -> Ok | Error | Snooze:
+    if ctx.attempt == 1:
+        raise ConnectionError("not yet")
+    if ctx.attempt == 2:
+        return Error("nor now")
+    return Ok("done")
+
+
+class Shaky(Workflow[Input], unique=Unique("shaky")):
+    """Comes through in the third attempt."""
+
+    initial = shaky
+    transitions = {shaky: {"done": Done}}
+
+
+@step(retry=Retry(max_attempts=1))
+def broken(ctx: Context[Input]) -> Ok:
+    raise ValueError("never")
+
+
+class Broken(Workflow[Input], unique=Unique("broken")):
+    """Completes one step and fails at the next."""
+
+    initial = first
+    transitions = {first: {"done": broken}, broken: {"done": Done}}
+
+
+slept: set[str] = set()
+
+
+@step
+def sleepy(ctx: Context[Input]) -> Ok | Snooze:
+    if ctx.value in slept:
+        return Ok("done")
+    slept.add(ctx.value)
+    return Snooze(timedelta(milliseconds=5))
+
+
+class Sleepy(Workflow[Input], unique=Unique("sleepy")):
+    """Snoozes once."""
+
+    initial = sleepy
+    transitions = {sleepy: {"done": Done}}
+
+
+@step(transactional=True)
+def book(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+class Books(Workflow[Input], unique=Unique("books")):
+    """One transactional step."""
+
+    initial = book
+    transitions = {book: {"done": Done}}
+
+
+go_on = threading.Event()
+
+
+@step
+def held(ctx: Context[Input]) -> Ok:
+    assert go_on.wait(PATIENCE)
+    return Ok("done")
+
+
+class Held(Workflow[Input], unique=Unique("held")):
+    """A step that runs until it is let go."""
+
+    initial = held
+    transitions = {held: {"done": Done}}
+
+
+@step
+def meddler(ctx: Context[Input]) -> Ok:
+    return Ok("done", metadata={TELEMETRY: {"tenant": "b"}})
+
+
+class Meddler(Workflow[Input], unique=Unique("meddler")):
+    """Writes where it may not."""
+
+    initial = meddler
+    transitions = {meddler: {"done": Done}}
+
+
+WORKFLOWS = (Line, Fan, Patient, Shaky, Broken, Sleepy, Books, Held, Meddler)
+TENANT = {"tenant": "a", "instance_id": "mine", "step": "mine"}
+
+
+class Told:
+    """The events so far, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._lock = threading.Lock()
+
+    def hear(self, event: Event, config: object) -> None:
+        """Take an event in."""
+        with self._lock:
+            self.events.append(event)
+
+    def of(self, name: Name) -> list[Event]:
+        """Return the events of a name."""
+        with self._lock:
+            return [event for event in self.events if event.name == name]
+
+    def until(self, name: Name, number: int = 1) -> list[Event]:
+        """Wait for so many events of a name: they come a moment after their commit."""
+        until(lambda: len(self.of(name)) >= number, f"{number} of {name}")
+        return self.of(name)
+
+    def about(self, name: Name, *keys: str) -> list[Any]:
+        """Return what events of a name say: of one key its values, of several tuples."""
+        found = [tuple(event.metadata[key] for key in keys) for event in self.of(name)]
+        return [each[0] for each in found] if len(keys) == 1 else found
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """Listen to everything."""
+    listener = Told()
+    telemetry.attach("told", telemetry.events(), listener.hear)
+    yield listener
+    telemetry.detach("told")
+
+
+def check_subject(event: Event, instance_id: str, workflow: str, version: int) -> None:
+    """What all events of an instance say that was started with TENANT."""
+    keys = ("tenant", "instance_id", "workflow", "workflow_version")
+    assert tuple(event.metadata[key] for key in keys) == ("a", instance_id, workflow, version)
+
+
+def test_a_line_is_told_from_start_to_stop(told: Told, work: Work) -> None:
+    """H2, H3, H5, H6, H7, H11, H13, H14, H16"""
+    Line.start("1", {"b": 1, "a": 2}, telemetry=TENANT)
+    work()
+    (stop,) = told.until(telemetry.WORKFLOW_STOP)
+    of_line = [event for event in told.events if event.name != telemetry.RUNNER_INIT]
+    for event in of_line:
+        check_subject(event, "line::1", "Line", 4)
+    assert [event.name[1:] for event in of_line] == [
+        ("workflow", "start"),
+        ("step", "start"),
+        ("step", "stop"),
+        ("workflow", "transition"),
+        ("engine", "advance"),
+        ("step", "start"),
+        ("step", "stop"),
+        ("workflow", "transition"),
+        ("engine", "advance"),
+        ("workflow", "stop"),
+    ]
+    start = of_line[0]
+    assert start.measurements["system_time"] > 1_600_000_000_000_000_000
+    assert (start.metadata["initial_step"], start.metadata["context_keys"], start.metadata["runner"]) == (
+        "first",
+        ("a", "b"),
+        "worker",
+    )
+    assert told.about(telemetry.STEP_START, "step", "step_key", "concurrent", "active_steps_count", "attempt") == [
+        ("first", "first", False, 1, 1),
+        ("second", "second", False, 1, 1),
+    ]
+    assert told.about(telemetry.STEP_STOP, "step", "event", "has_context_updates", "has_metadata_updates") == [
+        ("first", "done", True, True),
+        ("second", "done", False, False),
+    ]
+    assert all(0 <= event.measurements["duration"] < 30 for event in told.of(telemetry.STEP_STOP))
+    assert told.about(telemetry.WORKFLOW_TRANSITION, "from_step", "event", "targets", "fan_out") == [
+        ("first", "done", ("second",), False),
+        ("second", "done", ("done",), False),
+    ]
+    assert told.about(telemetry.ENGINE_ADVANCE, "status_before", "status_after", "iteration") == [
+        ("running", "running", 1),
+        ("running", "completed", 2),
+    ]
+    advances = told.of(telemetry.ENGINE_ADVANCE)
+    assert [event.measurements["completed_in_advance"] for event in advances] == [1, 1]
+    assert [event.measurements["active_steps_count"] for event in advances] == [1, 0]
+    assert all(event.measurements["duration"] > 0 for event in advances)
+    assert (stop.measurements["step_count"], stop.measurements["advance_count"]) == (2, 2)
+    assert 0 < stop.measurements["duration"] < 60
+    assert (stop.metadata["status"], stop.metadata["completed_steps"]) == ("completed", ("first", "second"))
+
+
+def test_a_worker_that_is_ready_says_so(told: Told, work: Work) -> None:
+    """H12"""
+    work({"default": 3})
+    (init,) = told.until(telemetry.RUNNER_INIT)
+    assert set(init.metadata) == {"name", "runner", "storage", "pid", "queues", "schema"}
+    assert (init.metadata["storage"], init.metadata["queues"]) == ("postgresql", {"default": 3})
+
+
+def test_a_fan_out_has_a_transition_to_many_and_its_join_runs_once(told: Told, work: Work) -> None:
+    """H5, H17"""
+    Fan.start("1", {}, telemetry=TENANT)
+    work()
+    (stop,) = told.until(telemetry.WORKFLOW_STOP)
+    check_subject(stop, "fan::1", "Fan", 1)
+    transitions = told.about(telemetry.WORKFLOW_TRANSITION, "from_step", "targets", "fan_out")
+    assert transitions[0] == ("fork", ("left", "right"), True)
+    assert sorted(targets for _, targets, _ in transitions[1:3]) == [(), ("join",)]
+    assert transitions[3] == ("join", ("done",), False)
+    assert told.of(telemetry.WORKFLOW_TRANSITION)[0].measurements["targets_count"] == 2
+    starts = dict(told.about(telemetry.STEP_START, "step", "concurrent"))
+    assert (starts["fork"], starts["join"]) == (False, False)
+    assert starts["left"] or starts["right"]
+    assert sorted(told.about(telemetry.STEP_STOP, "step")) == ["fork", "join", "left", "right"]
+    assert stop.measurements["step_count"] == 4
+
+
+def test_a_wait_is_told_with_who_ended_it_and_how_long_it_was(told: Told, work: Work, conn: Connection) -> None:
+    """H9, H10"""
+    Patient.start("1", {}, telemetry=TENANT)
+    work()
+    told.until(telemetry.STEP_ASYNC)
+    until_status(Patient, "1", "waiting")
+    assert Patient.resume("1", "approved") == "delivered"
+    told.until(telemetry.STEP_ASYNC, 3)
+    conn.execute("update pgflow.jobs set parked_at = parked_at - interval '1 hour'")
+    Patient.resume("1", "arrived")
+    told.until(telemetry.WORKFLOW_STOP)
+    assert told.about(telemetry.STEP_ASYNC, "step", "instance_status") == [
+        ("approval", "waiting"),
+        ("pause", "waiting"),
+        ("courier", "waiting"),
+    ]
+    assert told.about(telemetry.STEP_RESUME, "step", "resume_event", "source") == [
+        ("approval", "approved", "external"),
+        ("pause", "timeout", "timeout"),
+        ("courier", "received", "external"),
+    ]
+    waits = [event.measurements["wait_duration"] for event in told.of(telemetry.STEP_RESUME)]
+    assert 0 < waits[0] < 60
+    assert 0.03 <= waits[1] < 60
+    assert 3600 < waits[2] < 3660
+    assert [event.measurements["duration"] for event in told.of(telemetry.STEP_STOP)] == [None] * 3
+    signals = told.about(telemetry.WORKFLOW_SIGNAL, "instance_id", "signal", "outcome", "in_transaction")
+    assert signals[1] == ("patient::1", "arrived", "delivered", False)
+    check_subject(told.of(telemetry.STEP_RESUME)[2], "patient::1", "Patient", 1)
+
+
+def test_a_signal_that_came_before_the_wait_ends_it_after_no_time(told: Told, work: Work) -> None:
+    Patient.start("1", {})
+    Patient.resume("1", "approved")
+    work()
+    (resume, *_) = told.until(telemetry.STEP_RESUME)
+    assert (resume.metadata["step"], resume.metadata["source"]) == ("approval", "external")
+    assert resume.measurements["wait_duration"] == 0.0
+    assert told.about(telemetry.WORKFLOW_SIGNAL, "outcome") == ["kept"]
+
+
+def test_failed_attempts_are_told_and_that_they_are_tried_again(told: Told, work: Work) -> None:
+    """H8"""
+    Shaky.start("1", {}, telemetry=TENANT)
+    work()
+    told.until(telemetry.WORKFLOW_STOP)
+    assert told.about(telemetry.STEP_EXCEPTION, "kind", "reason", "attempt", "will_retry") == [
+        ("ConnectionError", "not yet", 1, True),
+        ("Error", "nor now", 2, True),
+    ]
+    traced, plain = told.of(telemetry.STEP_EXCEPTION)
+    assert "ConnectionError: not yet" in traced.metadata["stacktrace"]
+    assert plain.metadata["stacktrace"] is None
+    assert traced.measurements["duration"] > 0
+    assert told.about(telemetry.STEP_RETRY, "step", "attempt", "max_attempts") == [("shaky", 1, 3), ("shaky", 2, 3)]
+    assert told.about(telemetry.STEP_START, "attempt") == [1, 2, 3]
+    assert len(told.of(telemetry.WORKFLOW_START)) == 1
+    assert told.of(telemetry.WORKFLOW_EXCEPTION) == []
+
+
+def test_an_instance_that_fails_is_told_with_where_and_why(told: Told, work: Work) -> None:
+    """H4"""
+    Broken.start("1", {}, telemetry=TENANT)
+    work()
+    (failed,) = told.until(telemetry.WORKFLOW_EXCEPTION)
+    check_subject(failed, "broken::1", "Broken", 1)
+    keys = ("kind", "reason", "status", "failed_step", "step_count", "advance_count", "runner")
+    assert tuple(failed.metadata[key] for key in keys) == ("ValueError", "never", "failed", "broken", 1, 2, "worker")
+    assert "ValueError: never" in failed.metadata["stacktrace"]
+    assert failed.measurements["duration"] > 0
+    assert told.about(telemetry.STEP_EXCEPTION, "step", "will_retry") == [("broken", False)]
+    assert told.of(telemetry.STEP_RETRY) == told.of(telemetry.WORKFLOW_STOP) == []
+    Broken.retry("1")
+    assert told.about(telemetry.WORKFLOW_RETRY, "instance_id", "workflow") == [("broken::1", "Broken")]
+    assert len(told.until(telemetry.WORKFLOW_EXCEPTION, 2)) == 2
+
+
+def test_a_snooze_is_told(told: Told, work: Work) -> None:
+    Sleepy.start("1", {})
+    work()
+    told.until(telemetry.WORKFLOW_STOP)
+    (snooze,) = told.of(telemetry.STEP_SNOOZE)
+    assert (snooze.metadata["step"], snooze.measurements["delay"]) == ("sleepy", 0.005)
+
+
+def test_a_transactional_step_is_told_like_any_other(told: Told, work: Work) -> None:
+    Books.start("1", {})
+    work()
+    told.until(telemetry.WORKFLOW_STOP)
+    assert told.about(telemetry.STEP_STOP, "step", "event") == [("book", "done")]
+    assert told.about(telemetry.WORKFLOW_TRANSITION, "targets") == [("done",)]
+
+
+def test_a_cancel_is_told_by_who_called_it_and_whether_it_may_roll_back(told: Told, app: Pgflow) -> None:
+    Line.start("1", {})
+    Line.start("2", {})
+    Line.cancel("1", reason="withdrawn")
+    with app._client.pool.connection() as conn, conn.transaction():
+        Line.cancel("line::2", conn=conn)
+    keys = ("instance_id", "status", "reason", "in_transaction")
+    assert told.about(telemetry.WORKFLOW_CANCEL, *keys) == [
+        ("line::1", "cancelled", "withdrawn", False),
+        ("line::2", "cancelled", None, True),
+    ]
+
+
+def test_a_call_that_is_refused_is_not_told(told: Told, app: Pgflow) -> None:
+    Line.start("1", {})
+    Line.cancel("1")
+    with pytest.raises(Exception, match="cancelled already"):
+        Line.cancel("1")
+    assert len(told.of(telemetry.WORKFLOW_CANCEL)) == 1
+
+
+def test_freed_tokens_are_told_with_their_number(told: Told, work: Work, conn: Connection) -> None:
+    dead = one(
+        conn,
+        "insert into pgflow.workers (node, pid, queues, version, lease_expires_at) "
+        "values ('gone', 1, '{default}', '0', now() - interval '1 minute') returning id",
+    )
+    Line.start("1", {})
+    conn.execute("update pgflow.jobs set state = 'running', worker = %s, attempt = 1", [dead])
+    work()
+    (rescue,) = told.until(telemetry.RUNNER_RESCUE)
+    assert (rescue.measurements["tokens"], rescue.metadata["queues"]) == (1, ("default",))
+    told.until(telemetry.WORKFLOW_STOP)
+
+
+def test_what_the_fence_refuses_is_not_told(told: Told, work: Work, conn: Connection) -> None:
+    go_on.clear()
+    Held.start("1", {})
+    work()
+    told.until(telemetry.STEP_START)
+    conn.execute("update pgflow.jobs set attempt = 3")  # as if it had been freed and claimed since
+    go_on.set()
+    told.until(telemetry.WORKFLOW_STOP)
+    assert told.about(telemetry.STEP_START, "attempt")[0] == 1
+    (attempt,) = told.about(telemetry.STEP_STOP, "attempt")
+    assert attempt > 1
+
+
+def test_a_handler_that_fails_breaks_no_step(work: Work, caplog: pytest.LogCaptureFixture) -> None:
+    def bad(event: Event, config: object) -> None:
+        raise ValueError("no")
+
+    telemetry.attach("bad", telemetry.events(), bad)
+    try:
+        Fan.start("1", {})
+        work()
+        assert until_status(Fan, "1").status == "completed"
+    finally:
+        telemetry.detach("bad")
+    assert sum("'bad' failed" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_what_the_caller_gave_along_is_kept_apart_from_the_instances_metadata(work: Work, conn: Connection) -> None:
+    """H13"""
+    Line.start("1", {}, telemetry={"tenant": "a"}, metadata={"source": "web"})
+    assert Line.get("1").metadata == {"source": "web"}
+    assert Line.list()[0].metadata == {"source": "web"}
+    work()
+    assert until_status(Line, "1").metadata == {"source": "web", "bank": "b"}
+    kept = one(conn, "select metadata -> %s from pgflow.instances", TELEMETRY)
+    assert (kept if isinstance(kept, dict) else json.loads(kept)) == {"tenant": "a"}
+
+
+def test_it_outlives_the_worker_that_began(told: Told, work: Work) -> None:
+    """H13"""
+    Patient.start("1", {}, telemetry=TENANT)
+    beginning = work()
+    told.until(telemetry.STEP_ASYNC)
+    beginning.stop()
+    Patient.resume("1", "approved")
+    Patient.resume("1", "arrived")
+    work()
+    (stop,) = told.until(telemetry.WORKFLOW_STOP)
+    check_subject(stop, "patient::1", "Patient", 1)
+    assert stop.metadata["completed_steps"] == ("approval", "pause", "courier")
+
+
+def test_the_key_it_is_stored_under_is_nobody_elses(app: Pgflow, work: Work) -> None:
+    with pytest.raises(InvalidPayload, match=TELEMETRY):
+        Line.start("1", {}, metadata={TELEMETRY: {}})
+    with pytest.raises(InvalidPayload, match=r"telemetry\.tenant"):
+        Line.start("1", {}, telemetry={"tenant": object()})
+    Meddler.start("1", {})
+    work()
+    failed = until_status(Meddler, "1")
+    assert failed.error is not None
+    assert (failed.status, failed.error["type"], failed.error["attempt"]) == ("failed", "InvalidPayload", 1)
+
+
+def test_a_collector_counts_what_a_worker_does(work: Work) -> None:
+    """H19"""
+    with Collector() as collector:
+        Line.start_many((str(number), {}) for number in range(5))
+        Broken.start("1", {})
+        work()
+        until(lambda: collector.read()["pgflow.workflow.stop.count"].get(("Line",)) == 5)
+        until(lambda: collector.read()["pgflow.workflow.exception.count"] == {("Broken", "broken"): 1})
+        read = collector.read()
+    assert read["pgflow.workflow.start.count"] == {("Line",): 5, ("Broken",): 1}
+    assert read["pgflow.step.stop.duration"]["Line", "first"].count == 5
+    assert read["pgflow.step.exception.count"] == {("Broken", "broken", "ValueError"): 1}
