@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -38,6 +37,7 @@ from pgflow.local.run import Run, Signal, Token
 from pgflow.local.storage import Storage
 from pgflow.local.timers import Timers
 from pgflow.local.watch import Look, Watch
+from pgflow.store.dice import uniform
 
 __all__ = ["Conductor"]
 
@@ -320,7 +320,7 @@ class Conductor:
         error = why.entry(token.attempt)
         if why.retry and token.attempt < policy.max_attempts:
             token.errors = [*token.errors, error][-KEPT_ERRORS:]
-            self._pause(run, token, policy.delay(token.attempt, random.random()))  # noqa: S311 -- a dice for timing
+            self._pause(run, token, policy.delay(token.attempt, uniform(0.0, 1.0)))
             return
         run.error = {"step": token.step, **error, "attempts": token.errors[-KEPT_ERRORS:]}
         self._apply(run, Failed(token.step, why.reason))

@@ -6,7 +6,6 @@ a payload says is only taken as a hint where to look.
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -16,6 +15,7 @@ from psycopg import sql
 from pgflow.errors import Unreachable
 from pgflow.store import worker
 from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.dice import uniform
 from pgflow.store.statement import arun
 
 __all__ = ["Listener"]
@@ -95,7 +95,7 @@ class Listener:
         """Seconds until the next attempt: exponential, and spread, lest all workers meet a restarted server at once."""
         self._failures += 1
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 16))
-        return random.uniform(FIRST_PAUSE_SECONDS, longest)  # noqa: S311 - a dice for timing, not for secrets
+        return uniform(FIRST_PAUSE_SECONDS, longest)
 
 
 async def _readable(conn: AsyncConnection, seconds: float) -> bool:

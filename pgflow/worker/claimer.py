@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -15,6 +14,7 @@ import psycopg
 from pgflow.errors import Unreachable
 from pgflow.store import job, worker
 from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.dice import uniform
 from pgflow.store.statement import APending, Statement, arun, astart
 from pgflow.worker import report
 from pgflow.worker.decide import Decision
@@ -174,7 +174,7 @@ class Claimer:
         # Where all that was asked for came, there may be more.
         self.is_hungry = any(taken[queue] >= room for queue, room in rooms.items())
         self.found_nothing = not rows
-        self._next_poll = now + self._poll * random.uniform(0.9, 1.1)  # noqa: S311 -- a dice for timing
+        self._next_poll = now + self._poll * uniform(0.9, 1.1)
 
     async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
         self._settler.stats.round_trips += 1
@@ -207,7 +207,7 @@ class Claimer:
         """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
         self._failures += 1
         self._is_in_doubt = True
-        pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
         log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, str(error).strip(), pause)
         # A server that takes no writes any more has been demoted: the next connection finds its successor.
         if self.conn is not None and (self.conn.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
+from pgflow.store.dice import uniform
 from pgflow.worker.decide import Decision
 
 __all__ = ["EARLY_SECONDS", "Maintenance"]
@@ -59,7 +59,7 @@ class Maintenance:
             # A worker that dies is missed as soon as its lease ends; those that live have renewed theirs by then.
             next_expiry = answers["rescue"].next_expiry
             pause = self._sweep if next_expiry is None else min(self._sweep, next_expiry + MARGIN_SECONDS)
-            self._sweep_at = now + pause * random.uniform(1.0, 1.1)  # noqa: S311 -- so that workers do not sweep in step
+            self._sweep_at = now + pause * uniform(1.0, 1.1)  # so that workers do not sweep in step
         if "forget" in answers:
             self._forget_at = now + FORGET_SECONDS
         if "stage" in answers:

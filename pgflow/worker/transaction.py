@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgflow.store.connect import conninfo
+from pgflow.store.dice import uniform
 from pgflow.store.job import Settled
 from pgflow.store.statement import Statement, arun, run
 from pgflow.worker.decide import Decision
@@ -93,7 +93,7 @@ class Transactions:
                 return decision, settled
             if fate == "fenced":
                 return decision, settled
-            await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311 -- a dice for timing
+            await asyncio.sleep(uniform(0.005, 0.05))
         return Erred(token, "the instance stayed locked by another transaction", "Busy")
 
     @asynccontextmanager

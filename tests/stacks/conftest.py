@@ -39,16 +39,16 @@ class Stack:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local() -> Iterator[Local]:
     """The suite's workflows in memory."""
     with Local(workflows=WORKFLOWS) as app:
         yield app
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres(server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
-    """The suite's workflows on a database of their own, with a worker that runs as long as the session."""
+    """The suite's workflows on a database of their own, with a worker that runs as long as the module's tests."""
     app = Pgflow(new_database(server), workflows=WORKFLOWS)
     app.migrate()
     app.register()
