@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgflow.core.context import Context
-from pgflow.core.retry import DEFAULT, Retry
+from pgflow.core.retry import DEFAULT, Retry, prevailing
 from pgflow.core.route import Chooser, choose
 from pgflow.core.step import Step, Target
 from pgflow.core.unique import Unique
@@ -114,7 +114,7 @@ class Graph:
                 successors=after,
                 config=step.config(),
                 queue=step.queue or queue,
-                retry=step.retry or retry or DEFAULT,
+                retry=prevailing(step.retry, retry),
                 only=after[0] if len(after) == 1 and len(leads[after[0]]) == 1 else None,
             )
         return cls(name, version, initial, nodes, unique, priority, tags, metadata)

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 
 from pgflow.errors import DefinitionError
 
-__all__ = ["DEFAULT", "Backoff", "Retry", "resolve"]
+__all__ = ["DEFAULT", "Backoff", "Retry", "prevailing", "resolve"]
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
 MOST_ATTEMPTS = 32_767  # what a smallint holds
@@ -88,7 +88,12 @@ def resolve(step: HasRetry, workflow: HasPolicy) -> Retry:
 
     resolve(charge, OrderFlow).max_attempts    # 8
     """
-    return step.retry or workflow.retry_policy or DEFAULT
+    return prevailing(step.retry, workflow.retry_policy)
+
+
+def prevailing(step: Retry | None, workflow: Retry | None) -> Retry:
+    """Return the policy that counts, of a step's own and its workflow's: the most specific that there is."""
+    return step or workflow or DEFAULT
 
 
 def _is_count(value: object) -> bool:

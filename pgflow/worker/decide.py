@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from pgflow.core import engine
-from pgflow.core.attempt import KEPT_ERRORS
+from pgflow.core.attempt import KEPT_ERRORS, Failing
 from pgflow.core.engine import Command, Execute, State, advance
 from pgflow.store.job import Branch, Change, Verdict
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Released, Snoozed, Waits
@@ -156,7 +156,8 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
 
 def _err(decision: Decision, outcome: Erred) -> None:
     token, run = outcome.token, decision.run
-    error = {"reason": outcome.reason, "type": outcome.type, "attempt": token.attempt, **outcome.details}
+    failing = Failing(outcome.reason, outcome.type, outcome.retry, outcome.details)
+    error = failing.entry(token.attempt)
     policy = run.graph.nodes[token.step].retry
     if outcome.retry and token.attempt < token.max_attempts:
         decision.verdicts.append(
