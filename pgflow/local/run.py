@@ -17,7 +17,7 @@ from pgflow.core.payload import decode
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
-__all__ = ["Run", "Saved", "Signal", "Token", "read"]
+__all__ = ["Later", "Run", "Saved", "Signal", "Token", "read"]
 
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
@@ -29,6 +29,15 @@ class Signal:
     name: str
     payload: Any
     step: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A signal that is to be sent when it is due."""
+
+    id: int
+    due: datetime
+    signal: Signal
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +62,7 @@ class Saved(Instance):
     targets: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
+    later: tuple[Later, ...] = ()
 
 
 READ = tuple(each.name for each in fields(Instance))
@@ -76,6 +86,7 @@ class Run:
     targets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
+    later: dict[int, Later] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -140,6 +151,7 @@ class Run:
             targets=self.targets,
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
+            later=tuple(self.later.values()),
         )
 
     @classmethod
@@ -166,6 +178,7 @@ class Run:
             targets=dict(saved.targets),
             tokens={token.step: token for token in saved.tokens},
             signals=list(saved.signals),
+            later={later.id: later for later in saved.later},
         )
 
     def _waiting(self, token: Token) -> WaitingFor:
