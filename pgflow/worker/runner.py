@@ -92,7 +92,7 @@ class Runner:
             case Failing(reason, kind, retry, details):
                 return Erred(token, reason, kind, retry, seconds, details)
             case Async():
-                parking = step.parking()
+                parking = attempt.waits(token.run.graph, step)
                 return Waits(token, parking.awaits, parking.delay, parking.timeout_event, seconds)
             case Snooze(delay):
                 return Snoozed(token, delay)
@@ -130,7 +130,7 @@ class Runner:
             return Finished(token, stored.event, "", value, None, stored.targets, stored=True)
         if token.awaits is not None:
             try:
-                parking = self.step(token).parking()
+                parking = attempt.waits(run.graph, self.step(token))
             except Exception as error:
                 return self._failed(token, error, 0.0)
             return Waits(token, token.awaits, parking.delay, parking.timeout_event)
