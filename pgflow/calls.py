@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import addressed, check_moment, later, takers
+from pgflow.core.request import addressed, check_moment, later, payload_text, takers
 from pgflow.core.step import Target
 from pgflow.core.unique import SEPARATOR, build_id, validate_value
 from pgflow.core.workflow import Workflow
@@ -102,7 +102,7 @@ def resuming(
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
     name, key, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
-    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+    text = payload_text(payload, nodes)
     to, pinned = addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[str]:
@@ -132,8 +132,8 @@ def scheduling(
     app: Unscheduler,
 ) -> Call[Scheduled]:
     """Send a signal to a step later. No one has to be woken: workers look for what is due."""
-    name, key = later([version.graph for version in workflow.versions.values()], event, step, delay)
-    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+    name, key, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
+    text = payload_text(payload, nodes)
     to, pinned = addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[Scheduled]:

@@ -13,7 +13,7 @@ from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import addressed, check_moment, later, takers
+from pgflow.core.request import addressed, check_moment, later, payload_text, takers
 from pgflow.core.step import Target
 from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
 from pgflow.core.workflow import Workflow
@@ -122,8 +122,8 @@ class Ledger:
     ) -> str:
         """Send a signal to the newest run of a value."""
         self._check(workflow)
-        takers([version.graph for version in workflow.versions.values()], event, step)
-        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        _, _, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
+        text = payload_text(payload, nodes)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers([run.graph], event, step)
@@ -144,7 +144,7 @@ class Ledger:
                     return "delivered"
             steps = ", ".join(sorted(token.step for token in waiting))
             raise AmbiguousSignal(
-                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}"
+                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}."
             )
 
     def schedule(
@@ -159,11 +159,11 @@ class Ledger:
     ) -> Scheduled:
         """Send a signal to a step of the newest run of a value later."""
         self._check(workflow)
-        later([version.graph for version in workflow.versions.values()], event, step, delay)
-        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        _, _, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
+        text = payload_text(payload, nodes)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
-            name, key = later([run.graph], event, step, delay)
+            name, key, _ = later([run.graph], event, step, delay)
             if key in run.targets:
                 self._passed(workflow, run, value, name, key)
             due = self.conductor.clock.now() + delay
