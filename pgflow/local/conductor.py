@@ -24,6 +24,7 @@ from pgflow.core.engine import (
     Execute,
     Fail,
     Failed,
+    Failure,
     Parked,
     ScheduleResume,
     advance,
@@ -92,6 +93,9 @@ class Conductor:
         self.admit(run)
         for step in sorted(run.state.active):
             self._activate(run, step, run.graph.nodes[step].config)
+        if run.state.error is not None:  # nothing is left that could run
+            run.error = _told(run.state.error)
+            self._finish(run)
         self._save(run)
 
     def deliver(self, run: Run, token: Token, signal: Signal) -> None:
@@ -200,6 +204,7 @@ class Conductor:
                 case Complete():
                     pass  # the state says so
                 case Fail(error):
+                    run.error = run.error or _told(error)
                     log.debug("%s failed at %s: %s", run.id, error.step, error.reason)
                 case _:
                     assert_never(command)
@@ -416,6 +421,10 @@ class Conductor:
             if not self.is_closed:
                 self._ring()
         self._set_alarm()
+
+
+def _told(error: Failure) -> dict[str, Any]:
+    return {"step": error.step, "reason": error.reason, "type": "Error"}
 
 
 def _parking(run: Run, step: Step) -> Parking:

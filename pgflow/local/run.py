@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -116,10 +115,10 @@ class Run:
         return self.tokens.get(token.step) is token
 
     def context(self, token: Token) -> Context[Any]:
-        """What a step sees; copies, so that nothing it does to them reaches another step."""
+        """What a step sees."""
         return Context(
             initial=self.workflow.read_input(self.text),
-            steps=deepcopy(self.outputs),
+            steps=self.outputs,
             id=self.id,
             value=extract_value(self.id),
             run=self.run,
@@ -127,7 +126,7 @@ class Run:
             version=self.graph.version,
             step=token.step,
             attempt=token.attempt,
-            metadata=deepcopy(self.metadata),
+            metadata=self.metadata.copy(),
         )
 
     def saved(self) -> Saved:
