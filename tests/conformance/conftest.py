@@ -1,0 +1,165 @@
+"""The stacks that a behaviour is promised on: in memory, and on each major version of PostgreSQL at hand."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from pgflow import Instance, Pgflow, Workflow
+from pgflow.local import Local, Storage
+from pgflow.store.connect import connect
+from pgflow.store.migrate import up
+from tests.conftest import VERSIONS, Server
+from tests.worker.inside import Inside
+from tests.worker.patience import until
+
+ENDED = ("completed", "failed", "cancelled")
+TABLES = ("jobs", "signals", "step_results", "instances", "workers", "queues", "definitions")
+POSTGRES = [f"postgresql-{version}" if version else "PGFLOW_TEST_DSN" for version in VERSIONS]
+
+
+class Stack(ABC):
+    """Runs workflows for one test, and forgets all about them afterwards."""
+
+    is_local: bool
+
+    @abstractmethod
+    def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Any:
+        """Return an app with these workflows, which works on them until the test ends; `options` are a worker's."""
+
+    @abstractmethod
+    def restart(self) -> Any:
+        """End what works now, as a process that stops does, and return another app that goes on with what is stored."""
+
+    def until(self, workflow: type[Workflow[Any]], value: str, *statuses: str) -> Instance:
+        """Wait until an instance has one of these statuses, by default until it has ended, and return it."""
+
+        def look() -> Instance | None:
+            seen = workflow.get(value)
+            return seen if seen.status in (statuses or ENDED) else None
+
+        found = until(look, f"{workflow.name} {value}: {statuses or ENDED}", pause=0.005)
+        assert found is not None
+        return found
+
+
+class InMemory(Stack):
+    """Workflows in this process's memory."""
+
+    is_local = True
+
+    def __init__(self, ends: ExitStack) -> None:
+        self._ends = ends
+        self.storage = Storage()
+
+    def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Local:
+        """Return a `Local`; queues and a worker's options mean nothing here."""
+        self._workflows = workflows
+        self.app = Local(workflows=workflows, storage=self.storage, allow_transactional=True)
+        self._ends.callback(self.app.close)
+        return self.app
+
+    def restart(self) -> Local:
+        """Close it, and let another one go on with its storage."""
+        self.app.close()
+        return self.run(*self._workflows)
+
+
+class OnPostgres(Stack):
+    """Workflows on a database, with a worker on a thread of this process."""
+
+    is_local = False
+
+    def __init__(self, dsn: str, ends: ExitStack) -> None:
+        self.dsn = dsn
+        self._ends = ends
+        self._workers: list[Inside] = []
+
+    def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Pgflow:
+        """Return a `Pgflow` and let a worker of it begin."""
+        app = self.idle(*workflows)
+        self.work(queues, **options)
+        return app
+
+    def idle(self, *workflows: type[Workflow[Any]]) -> Pgflow:
+        """Return a `Pgflow` for which nobody works yet."""
+        self.app = Pgflow(self.dsn, workflows=workflows)
+        self._ends.callback(self.app.close)
+        self.app.register()
+        return self.app
+
+    def work(self, queues: dict[str, int] | None = None, **options: Any) -> Inside:
+        """Let another worker begin."""
+        self._options = (queues, options)
+        worker = self._ends.enter_context(Inside(self.app, queues or {"default": 20}, **options))
+        self._workers.append(worker)
+        return worker
+
+    def restart(self) -> Pgflow:
+        """Stop the workers, and let another one of another app go on."""
+        for worker in self._workers:
+            worker.stop()
+        self._workers.clear()
+        queues, options = self._options
+        return self.run(*self.app.workflows, queues=queues, **options)
+
+    def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Return what a query reads."""
+        with connect(self.dsn, "test") as conn:
+            return conn.execute(query.encode(), params).fetchall()
+
+
+@pytest.fixture(scope="session")
+def installed(
+    start_server: Callable[[int | None], Server], new_database: Callable[..., str]
+) -> Callable[[int | None], str]:
+    """Give `installed(version)`: the dsn of one database on that PostgreSQL, with pgflow in it."""
+    known: dict[int | None, str] = {}
+
+    def install(version: int | None) -> str:
+        if version not in known:
+            dsn: str = new_database(start_server(version))
+            with connect(dsn, "migrate") as conn:
+                up(conn)
+            known[version] = dsn
+        return known[version]
+
+    return install
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Each stack in turn."""
+    yield from _stack(request)
+
+
+@pytest.fixture
+def postgres(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Each PostgreSQL in turn."""
+    yield from _stack(request)
+
+
+def _stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    if request.param == "local":
+        with ExitStack() as ends:
+            yield InMemory(ends)
+        return
+    dsn = request.getfixturevalue("installed")(VERSIONS[POSTGRES.index(request.param)])
+    try:
+        with ExitStack() as ends:
+            yield OnPostgres(dsn, ends)
+    finally:
+        with connect(dsn, "test") as conn:
+            conn.execute("".join(f"delete from pgflow.{table};" for table in TABLES).encode())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses a stack on each of them."""
+    if "stack" in metafunc.fixturenames:
+        metafunc.parametrize("stack", ["local", *POSTGRES], indirect=True)
+    if "postgres" in metafunc.fixturenames:
+        metafunc.parametrize("postgres", POSTGRES, indirect=True)
