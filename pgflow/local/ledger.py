@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.instance import Instance, Started
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import check_moment, takers
 from pgflow.core.step import Target
@@ -22,6 +23,7 @@ from pgflow.errors import (
     AmbiguousSignal,
     ConfigError,
     InstanceNotFound,
+    InvalidPayload,
     NotActive,
     NotBound,
     NotRetryable,
@@ -76,6 +78,9 @@ class Ledger:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
         check_moment(at, delay)
+        caller = decode(encode(dict(telemetry or {}), what="telemetry", limit=INPUT_LIMIT))
+        if TELEMETRY in (metadata or {}):
+            raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
         told = {**(options or {}), "at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
         asked = []
         for value, given in items:
@@ -97,6 +102,7 @@ class Ledger:
                     metadata=decode(extra),
                     tags=(*chosen.graph.tags, *tags),
                     created_at=now,
+                    caller=caller,
                 )
                 key = run.unique_key
                 active = None if key is None else self.conductor.keys.get(key)
@@ -129,9 +135,11 @@ class Ledger:
             ]
             match waiting:
                 case []:
+                    self.conductor.report.signalled(run, name, key, "kept")
                     self.conductor.keep(run, signal)
                     return "kept"
                 case [token]:
+                    self.conductor.report.signalled(run, name, key, "delivered")
                     self.conductor.deliver(run, token, signal)
                     return "delivered"
             steps = ", ".join(sorted(token.step for token in waiting))
@@ -144,6 +152,7 @@ class Ledger:
         self._check(workflow)
         with self.opened():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
+            self.conductor.report.cancelled(run, reason)
             self.conductor.cancel(run, reason)
 
     def retry(self, workflow: type[Workflow[Any]], value: str) -> None:
@@ -162,6 +171,7 @@ class Ledger:
             if run.unique_key in self.conductor.keys:
                 hint = "Wait until that run has ended, or cancel it."
                 raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
+            self.conductor.report.retried(run)
             self.conductor.take_up(run)
 
     def runs(self, workflow: type[Workflow[Any]], value: str) -> list[Instance]:

@@ -20,6 +20,7 @@ from pgflow.errors import (
     ConfigError,
     DefinitionError,
 )
+from pgflow.local import report
 from pgflow.local.ledger import Ledger
 from pgflow.local.run import read
 from pgflow.local.storage import Storage
@@ -73,6 +74,7 @@ class Local:
         for workflow in self.workflows:
             for each in (workflow, *workflow.versions.values()):
                 each.bind(self)
+        report.ready(self.storage.name)
         self._ledger.go_on()
 
     def __repr__(self) -> str:

@@ -39,6 +39,7 @@ class Token:
     config: dict[str, Any] | None
     place: Place = "ready"
     due: datetime | None = None
+    parked_at: datetime | None = None
     timeout_event: str | None = None
     attempt: int = 0
     awaits: dict[str, str] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Saved(Instance):
     targets: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
+    caller: Mapping[str, Any] = field(default_factory=dict)
 
 
 READ = tuple(each.name for each in fields(Instance))
@@ -60,7 +62,10 @@ READ = tuple(each.name for each in fields(Instance))
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """An instance that is under way. Only the conductor changes it, under its lock."""
+    """An instance that is under way. Only the conductor changes it, under its lock.
+
+    `caller` is what its starter gave along for telemetry; `advances` counts the decisions since this `Local` has it.
+    """
 
     run: int
     id: str
@@ -76,6 +81,8 @@ class Run:
     targets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
+    caller: Mapping[str, Any] = field(default_factory=dict)
+    advances: int = 0
 
     @property
     def graph(self) -> Graph:
@@ -140,6 +147,7 @@ class Run:
             targets=self.targets,
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
+            caller=self.caller,
         )
 
     @classmethod
@@ -166,6 +174,7 @@ class Run:
             targets=dict(saved.targets),
             tokens={token.step: token for token in saved.tokens},
             signals=list(saved.signals),
+            caller=saved.caller,
         )
 
     def _waiting(self, token: Token) -> WaitingFor:
