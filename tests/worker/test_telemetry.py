@@ -29,10 +29,11 @@ from pgflow import (
 from pgflow.core.names import TELEMETRY
 from pgflow.errors import InvalidPayload
 from pgflow.store.connect import Connection
-from pgflow.telemetry import Collector, Event, Name
+from pgflow.telemetry import Collector, Event
 from tests.worker.conftest import Work
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import one, until_status
+from tests.worker.told import Told, listening
 
 Input = dict[str, Any]
 
@@ -189,41 +190,11 @@ WORKFLOWS = (Line, Fan, Patient, Shaky, Broken, Sleepy, Books, Held, Meddler)
 TENANT = {"tenant": "a", "instance_id": "mine", "step": "mine"}
 
 
-class Told:
-    """The events so far, in order."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._lock = threading.Lock()
-
-    def hear(self, event: Event, config: object) -> None:
-        """Take an event in."""
-        with self._lock:
-            self.events.append(event)
-
-    def of(self, name: Name) -> list[Event]:
-        """Return the events of a name."""
-        with self._lock:
-            return [event for event in self.events if event.name == name]
-
-    def until(self, name: Name, number: int = 1) -> list[Event]:
-        """Wait for so many events of a name: they come a moment after their commit."""
-        until(lambda: len(self.of(name)) >= number, f"{number} of {name}")
-        return self.of(name)
-
-    def about(self, name: Name, *keys: str) -> list[Any]:
-        """Return what events of a name say: of one key its values, of several tuples."""
-        found = [tuple(event.metadata[key] for key in keys) for event in self.of(name)]
-        return [each[0] for each in found] if len(keys) == 1 else found
-
-
 @pytest.fixture
 def told() -> Iterator[Told]:
     """Listen to everything."""
-    listener = Told()
-    telemetry.attach("told", telemetry.events(), listener.hear)
-    yield listener
-    telemetry.detach("told")
+    with listening() as listener:
+        yield listener
 
 
 def check_subject(event: Event, instance_id: str, workflow: str, version: int) -> None:
