@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -516,3 +518,90 @@ def test_h19_nine_metrics_count_what_happens(stack: Stack) -> None:
     waited = read["pgflow.step.resume.wait_duration"]["Patient", "pause", "timeout"]
     assert 30 <= waited.least == waited.total < 60_000
     assert read["pgflow.engine.advance.active_steps_count"]["Line",] == 0
+
+
+STEPS = """\
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+
+@step(events=("sold", "refused", "lost"))
+def sell(ctx: Context) -> Ok:
+    return Ok("sold")
+
+@step
+def pack(ctx: Context) -> Ok:
+    return Ok("done")
+
+@step
+def ship(ctx: Context) -> Ok:
+    return Ok("done")
+
+EDGES = {sell: {"sold": pack, "refused": Done, "lost": Done}, pack: {"done": ship}, ship: {"done": Done}}
+
+def registered(cls):
+    return cls
+
+"""
+HEAD = "(Workflow, unique=Unique('x'))"
+BODY = "\n    initial = sell\n    transitions = EDGES\n"
+INNER = BODY.replace("\n    ", "\n        ")
+FLOWS = {
+    "Bare": f"class Bare{HEAD}:  # so: it is{BODY}",
+    "Plain": f'class Plain{HEAD}:\n    """Sell it.\n\n    In parts.\n    """\n{BODY}',
+    "Raw": f'class Raw{HEAD}:\n    r"""Sell \\d of it."""{BODY}',
+    "Short": f"class Short{HEAD}: initial = sell; transitions = EDGES\n",
+    "Said": f"class Said{HEAD}: 'Sell it.'; initial = sell; transitions = EDGES\n",
+    "Registered": f"@registered\nclass Registered{HEAD}:{BODY}",
+    "Tabs": f"class Tabs{HEAD}:\n\t'''Sell it.'''\n\tinitial = sell\n\ttransitions = EDGES\n",
+    "Two": (
+        "class Two(Workflow, unique=Unique('x'), current=2):\n    'Two.'\n\n"
+        f"    class V1(Workflow, version=1):{INNER}\n"
+        f"    class V2(Workflow, version=2):\n        '''New.'''\n{INNER}\n"
+        "    versions = {1: V1, 2: V2}\n"
+    ),
+}
+
+
+def test_h20_pictures_go_into_docstrings_and_a_second_run_changes_nothing(tmp_path: Path) -> None:
+    """H20: a picture goes into each docstring, however it is written; doing it twice is doing it once."""
+    sources = {name: (STEPS + source).encode() for name, source in FLOWS.items()}
+    plain = (STEPS + FLOWS["Plain"]).replace
+    sources["Crlf"] = plain("Plain", "Crlf").replace("\n", "\r\n").encode()
+    sources["Cookie"] = ("# coding: gb18030\n" + plain("Plain", "Cookie").replace("parts", "文")).encode("gb18030")
+    sources["Latin"] = ("# coding: latin-1\n" + plain("Plain", "Latin").replace("parts", "Stücken")).encode("latin-1")
+    for name, source in sources.items():
+        (tmp_path / f"{name.lower()}.py").write_bytes(source)
+    imports = "".join(f"from {name.lower()} import {name}\n" for name in sources)
+    app = f"from pgflow import Pgflow\n{imports}app = Pgflow(workflows=[{', '.join(sources)}])\n"
+    (tmp_path / "flows.py").write_text(app)
+
+    def found() -> dict[str, bytes]:
+        return {name: (tmp_path / f"{name.lower()}.py").read_bytes() for name in sources}
+
+    done = run_docs(tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (6, "Updated 11 workflow(s).")
+    assert "latin.py is left alone: its encoding, iso-8859-1, has no '─'" in done.stderr
+    once = found()
+    assert [name for name in sources if once[name] == sources[name]] == ["Latin"]
+    for name, source in once.items():
+        compile(source, name, "exec")
+    done = run_docs(tmp_path)
+    assert (done.returncode, done.stdout) == (6, "Updated 0 workflow(s).\n")
+    assert found() == once
+    assert once["Two"].decode().count("graph:start") == 2  # that of each version; the umbrella has no graph
+    assert once["Crlf"].count(b"\n") == once["Crlf"].count(b"\r\n") > 40
+    drawn = once["Plain"].decode()
+    assert f"sell ──sold{'─' * 11}> pack\n" in drawn
+    assert "sell ──refused, lost──> done\n" in drawn  # all events of a pair, and over two layers
+
+
+def run_docs(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `pgflow docs` on flows:app of a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", "from pgflow.cli import main; main()", "docs", "--app", "flows:app"],
+        capture_output=True,
+        check=False,
+        cwd=folder,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"},
+        timeout=60,
+    )
