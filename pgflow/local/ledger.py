@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import addressed, check_moment, later, payload_text, takers
 from pgflow.core.step import Target
@@ -22,6 +23,7 @@ from pgflow.errors import (
     AmbiguousSignal,
     ConfigError,
     InstanceNotFound,
+    InvalidPayload,
     NotActive,
     NotBound,
     NotRetryable,
@@ -88,6 +90,9 @@ class Ledger:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
         check_moment(at, delay)
+        caller = decode(encode(dict(telemetry or {}), what="telemetry", limit=INPUT_LIMIT))
+        if TELEMETRY in (metadata or {}):
+            raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
         told = {**(options or {}), "at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
         asked = []
         for value, given in items:
@@ -109,6 +114,7 @@ class Ledger:
                     metadata=decode(extra),
                     tags=(*chosen.graph.tags, *tags),
                     created_at=now,
+                    caller=caller,
                 )
                 key = run.unique_key
                 active = None if key is None else self.conductor.keys.get(key)
@@ -137,9 +143,11 @@ class Ledger:
             ]
             match waiting:
                 case []:
+                    self.conductor.report.signalled(run, name, key, "kept")
                     self.conductor.keep(run, signal)
                     return "kept"
                 case [token]:
+                    self.conductor.report.signalled(run, name, key, "delivered")
                     self.conductor.deliver(run, token, signal)
                     return "delivered"
             steps = ", ".join(sorted(token.step for token in waiting))
@@ -169,6 +177,7 @@ class Ledger:
             due = self.conductor.clock.now() + delay
             number = next(self._later_numbers)
             signal = Signal(name, None if text is None else decode(text), key)
+            self.conductor.report.signalled(run, name, key, "scheduled")
             self.conductor.schedule(run, Later(number, due, signal))
         return Scheduled(id=number, run=run.run, step=key, event=name, at=due, app=app)
 
@@ -182,6 +191,7 @@ class Ledger:
         self._check(workflow)
         with self.opened():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
+            self.conductor.report.cancelled(run, reason)
             self.conductor.cancel(run, reason)
 
     def retry(self, workflow: type[Workflow[Any]], value: str) -> None:
@@ -200,6 +210,7 @@ class Ledger:
             if run.unique_key in self.conductor.keys:
                 hint = "Wait until that run has ended, or cancel it."
                 raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
+            self.conductor.report.retried(run)
             self.conductor.take_up(run)
 
     def runs(self, workflow: type[Workflow[Any]], value: str) -> list[Instance]:

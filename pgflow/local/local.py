@@ -19,6 +19,7 @@ from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError
+from pgflow.local import report
 from pgflow.local.ledger import Ledger
 from pgflow.local.run import read
 from pgflow.local.storage import Storage
@@ -64,6 +65,7 @@ class Local:
         self._conductor = self._ledger.conductor
         for workflow in self.workflows:
             workflow.bind(self)
+        report.ready(self.storage.name)
         self._ledger.go_on()
         apps.opened(self)
 

@@ -47,6 +47,7 @@ class Token:
     config: dict[str, Any] | None
     place: Place = "ready"
     due: datetime | None = None
+    parked_at: datetime | None = None
     timeout_event: str | None = None
     attempt: int = 0
     awaits: dict[str, str] = field(default_factory=dict)
@@ -62,6 +63,7 @@ class Saved(Instance):
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
     later: tuple[Later, ...] = ()
+    caller: Mapping[str, Any] = field(default_factory=dict)
 
 
 READ = tuple(each.name for each in fields(Instance))
@@ -69,7 +71,10 @@ READ = tuple(each.name for each in fields(Instance))
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """An instance that is under way. Only the conductor changes it, under its lock."""
+    """An instance that is under way. Only the conductor changes it, under its lock.
+
+    `caller` is what its starter gave along for telemetry; `advances` counts the decisions since this `Local` has it.
+    """
 
     run: int
     id: str
@@ -86,6 +91,8 @@ class Run:
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
     later: dict[int, Later] = field(default_factory=dict)
+    caller: Mapping[str, Any] = field(default_factory=dict)
+    advances: int = 0
 
     @property
     def graph(self) -> Graph:
@@ -151,6 +158,7 @@ class Run:
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
             later=tuple(self.later.values()),
+            caller=self.caller,
         )
 
     @classmethod
@@ -178,6 +186,7 @@ class Run:
             tokens={token.step: token for token in saved.tokens},
             signals=list(saved.signals),
             later={later.id: later for later in saved.later},
+            caller=saved.caller,
         )
 
     def _waiting(self, token: Token) -> WaitingFor:

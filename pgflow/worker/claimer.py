@@ -118,8 +118,9 @@ class Claimer:
                 statements["reconcile"] = job.reconcile(schema, me, tokens)
             self.must_check |= bool(tokens)  # a cancel is heard of at once, but only by those who listen
         decisions = self._unknown = self._unknown or settler.take()
-        if decisions or settler.has_outcomes:
-            settle = settler.statement(decisions, settler.holding.take_refused())
+        refused = settler.holding.take_refused()
+        if decisions or refused:
+            settle = settler.statement(decisions, refused)
             if not settle.prepare:
                 statements["replan"] = job.replan(schema)
             statements["settle"] = settle
@@ -149,6 +150,7 @@ class Claimer:
         self._unknown = []
         if "settle" in answers:
             settler.adopt(decisions, answers["settle"])
+            settler.adopt_refused(refused, answers["settle"])
         self._maintenance.learn(now, answers)
         if any(row.status == "conflict" for row in answers.get("settle", ())):
             self._maintenance.expect(now + CONFLICT_SECONDS)

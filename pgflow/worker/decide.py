@@ -132,15 +132,11 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
     token, run = outcome.token, decision.run
     for signal in run.signals:
         if signal not in decision.consumed and signal.name in outcome.awaits and signal.step in (None, token.step):
-            # It came before the wait: nothing to wait for.
-            text = None if signal.payload is None else json.dumps(signal.payload)
-            event = outcome.awaits[signal.name]
-            seconds, awaits = outcome.seconds, outcome.awaits
-            _finish(
-                decision,
-                Finished(token, event, text, signal.payload, seconds=seconds, signal=signal, awaits=awaits),
-                keep,
-            )
+            match outcome.end(signal):  # it came before the wait: nothing to wait for
+                case Finished() as finished:
+                    _finish(decision, finished, keep)
+                case Erred() as erred:
+                    _err(decision, erred)
             return
     decision.state, _ = advance(decision.state, engine.Parked(token.step, outcome.delay, outcome.timeout_event))
     decision.verdicts.append(
