@@ -94,7 +94,8 @@ def starting(
         )
 
     # What starts later is made ready by a worker; nobody has to be woken for it.
-    return Call(statement, _first_queues([kind]) if at is None and delay is None else frozenset())
+    is_due = at is None and delay is None
+    return Call(statement, frozenset({kind.graph.nodes[kind.graph.initial].queue}) if is_due else frozenset())
 
 
 def _addressed(workflow: type[Workflow[Any]], value: str) -> str:
@@ -111,7 +112,8 @@ def resuming(
     schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
-    name, key, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
+    graphs = [version.graph for version in workflow.versions.values()]
+    name, key, nodes = takers(graphs, event, step)
     text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
     to, pinned = _addressed(workflow, value), workflow.pinned
 
@@ -128,7 +130,8 @@ def resuming(
         subject = _subject(workflow, value)
         emit.workflow_signal(subject, signal=name, step=key, outcome=outcome, in_transaction=in_transaction)
 
-    return Call(statement, frozenset(node.queue for node in nodes), tell)
+    queues = {graph.deciding_queue(node.key) for graph in graphs for node in nodes if graph.nodes.get(node.key) is node}
+    return Call(statement, frozenset(queues), tell)
 
 
 def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
@@ -159,7 +162,8 @@ def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[Non
     def tell(_: None, in_transaction: bool) -> None:
         emit.workflow_retry(_subject(workflow, value), in_transaction=in_transaction)
 
-    return Call(statement, _first_queues(workflow.versions.values()), tell)
+    graphs = [version.graph for version in workflow.versions.values()]
+    return Call(statement, frozenset(graph.deciding_queue(graph.initial) for graph in graphs), tell)
 
 
 def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
@@ -192,7 +196,3 @@ def history(
     to = _addressed(workflow, value)
     whole = to if "::" in to else build_id(workflow.unique.key, to)
     return instance.runs(schema, workflow=workflow.name, id=whole, version=workflow.pinned, before=before, limit=limit)
-
-
-def _first_queues(workflows: Iterable[type[Workflow[Any]]]) -> frozenset[str]:
-    return frozenset(each.graph.nodes[each.graph.initial].queue for each in workflows)
