@@ -13,13 +13,14 @@ from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
-from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
+from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction
 
 __all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "failing", "finish", "read", "storable"]
 
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
 TRACE_LIMIT = 8_000  # characters of a traceback that are kept
-HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent)  # another attempt would come to the same
+# Another attempt would come to the same.
+HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction)
 
 
 @dataclass(frozen=True, slots=True)

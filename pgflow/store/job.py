@@ -104,6 +104,7 @@ class Verdict:
     cap: float | None = None
     jitter: float | None = None
     awaits: str | None = None
+    orchestration: str | None = None  # the queue of a token that waits or decides; None: it stays where it is
 
 
 @dataclass(slots=True)

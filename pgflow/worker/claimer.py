@@ -165,8 +165,9 @@ class Claimer:
             self._is_in_doubt = False
         for token_id in answers.get("lost", ()):
             settler.holding.give_up(asked[token_id])
-        if any(answers[name].queues for name in ("stage", "send_due", "rescue", "revive") if name in answers):
-            self.is_hungry = True
+        for made_ready in (answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers):
+            self.is_hungry |= bool(made_ready.queues)
+            self.wake(set(made_ready.queues) - settler.holding.lanes.keys())  # what is not served here
         if "claim" in answers:
             self._claimed(answers["claim"], rooms, now)
         await self._wake_others(conn, now)

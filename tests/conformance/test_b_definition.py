@@ -434,7 +434,7 @@ def test_b23_another_option_of_unique_is_refused() -> None:
 def test_b24_an_unknown_option_of_a_workflow_is_refused() -> None:
     """B24: an unknown option is refused, and told the one that was meant or those that there are."""
     option_refused("there is no option 'verison'; did you mean 'version'", verison=2)
-    option_refused("there is no option 'zzz'; there are app, current, metadata, name,", zzz=2)
+    option_refused("there is no option 'zzz'; there are app, current, metadata, name, orchestration_queue,", zzz=2)
 
 
 def test_b25_a_workflow_says_what_it_declares() -> None:

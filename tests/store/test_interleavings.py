@@ -117,7 +117,7 @@ def start(driver: Driver, workflow: type[Workflow[Any]], value: str) -> None:
 def forked(a: Driver, b: Driver, value: str) -> None:
     """An instance of Pair whose left branch is a's and whose right branch is b's."""
     start(a, Pair, value)
-    a.settler._keep = lambda queue, is_branch: False  # type: ignore[method-assign]  # both branches are to be claimed
+    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches are to be claimed
     a.claim()
     a.run_steps()
     a.settle()

@@ -1,10 +1,16 @@
 -- Gives a token to each active instance of a page that has none left, so that it is taken up again where it stopped. => queues, tokens, last (run of the page, null: it was the last page)
 -- That is never so by itself: a token goes with its instance's end only. It mends what a hand, or a defect, has deleted.
 with page as materialized (
-    select i.run, i.revision, i.workflow, i.version
-    from pgflow.instances i
-    where i.status in ('pending', 'running', 'waiting') and i.run > %(after)s
-    order by i.run
+    select l.run, l.revision, l.workflow, l.version
+    from unnest(array['pending', 'running', 'waiting']) as s (status)
+    cross join lateral (  -- one index range per status
+        select i.run, i.revision, i.workflow, i.version
+        from pgflow.instances i
+        where i.status = s.status and i.status <> 'completed' and i.run > %(after)s
+        order by i.run
+        limit %(limit)s
+    ) l
+    order by l.run
     limit %(limit)s
 ),
 adrift as materialized (  -- offset 0: a look into the index for each of them; a join would read all of jobs
