@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -17,7 +16,7 @@ from pgflow.core.payload import decode
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
-__all__ = ["Run", "Saved", "Signal", "Token", "read"]
+__all__ = ["Later", "Run", "Saved", "Signal", "Token", "read"]
 
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
@@ -29,6 +28,15 @@ class Signal:
     name: str
     payload: Any
     step: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A signal that is to be sent when it is due."""
+
+    id: int
+    due: datetime
+    signal: Signal
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +63,7 @@ class Saved(Instance):
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
     caller: Mapping[str, Any] = field(default_factory=dict)
+    later: tuple[Later, ...] = ()
 
 
 READ = tuple(each.name for each in fields(Instance))
@@ -83,6 +92,7 @@ class Run:
     signals: list[Signal] = field(default_factory=list)
     caller: Mapping[str, Any] = field(default_factory=dict)
     advances: int = 0
+    later: dict[int, Later] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -112,10 +122,10 @@ class Run:
         return self.tokens.get(token.step) is token
 
     def context(self, token: Token) -> Context[Any]:
-        """What a step sees; copies, so that nothing it does to them reaches another step."""
+        """What a step sees."""
         return Context(
             initial=self.workflow.read_input(self.text),
-            steps=deepcopy(self.outputs),
+            steps=self.outputs,
             id=self.id,
             value=extract_value(self.id),
             run=self.run,
@@ -123,7 +133,7 @@ class Run:
             version=self.graph.version,
             step=token.step,
             attempt=token.attempt,
-            metadata=deepcopy(self.metadata),
+            metadata=self.metadata.copy(),
         )
 
     def saved(self) -> Saved:
@@ -148,6 +158,7 @@ class Run:
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
             caller=self.caller,
+            later=tuple(self.later.values()),
         )
 
     @classmethod
@@ -175,6 +186,7 @@ class Run:
             tokens={token.step: token for token in saved.tokens},
             signals=list(saved.signals),
             caller=saved.caller,
+            later={later.id: later for later in saved.later},
         )
 
     def _waiting(self, token: Token) -> WaitingFor:

@@ -186,9 +186,12 @@ def _rebuild(decision: Decision, token: Token, keep: Callable[[str, bool], bool]
 def _change(decision: Decision) -> None:
     run, state = decision.run, decision.state
     metadata = {**run.metadata, **decision.metadata} if state.status in ("completed", "failed") else None
+    revision = None if decision.failure else run.revision
+    if state.error is not None and decision.failure is None:
+        decision.failure = {"step": state.error.step, "reason": state.error.reason, "type": "Error"}
     decision.change = Change(
         run=run.run,
-        revision=None if decision.failure else run.revision,
+        revision=revision,
         status=state.status if state.status != run.status else None,
         metadata=json.dumps(metadata) if metadata else None,
         error=json.dumps(decision.failure) if decision.failure else None,

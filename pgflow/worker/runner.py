@@ -72,7 +72,7 @@ class Runner:
             version=run.version,
             step=token.step,
             attempt=token.attempt,
-            metadata=run.metadata,
+            metadata=run.metadata.copy(),
             conn=conn,
         )
 

@@ -405,7 +405,7 @@ def test_h15_a_duration_that_nobody_knows_is_none(stack: Stack, told: Told) -> N
     stack.restart()
     Patient.resume("1", "arrived")
     if stack.is_local:
-        stack.app.advance_time(timedelta(minutes=59))  # type: ignore[attr-defined]
+        stack.app.advance_time(timedelta(minutes=59))
     (stop,) = told.until(telemetry.WORKFLOW_STOP)
     assert stop.measurements["duration"] is None
     assert [each.measurements["duration"] for each in told.of(telemetry.STEP_STOP)][1:] == [None, None]
