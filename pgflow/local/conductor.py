@@ -54,7 +54,7 @@ class Conductor:
     """Holds the instances that are under way. Whoever reads or changes one holds its `lock`."""
 
     def __init__(self, storage: Storage, threads: int) -> None:
-        self.lock = Lock(self._later, self._at_rest)
+        self.lock = Lock(self._tell_later, self._at_rest)
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
         self.runs: dict[int, Run] = {}
@@ -191,7 +191,7 @@ class Conductor:
         self._loop.close()
         self.lock.tell()
 
-    def _later(self, what: Note) -> None:
+    def _tell_later(self, what: Note) -> None:
         try:
             self._loop.soon(what)
         except RuntimeError:  # it is closed

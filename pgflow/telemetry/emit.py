@@ -104,11 +104,15 @@ def workflow_exception(
     kind: str,
     reason: str,
     stacktrace: str | None,
-    failed_step: str,
+    failed_step: str | None,
     step_count: int | None,
     advance_count: int,
 ) -> None:
-    """An instance has failed at a step. `kind` is the name of the exception's type, "Error" for a returned `Error`."""
+    """An instance has failed at a step, None where no way to its end is left.
+
+    `kind` is the name of the exception's type, "Error" for a returned `Error`. `step_count` is None where what is
+    stored of the instance cannot be read.
+    """
     if names.WORKFLOW_EXCEPTION in routes:
         metadata = subject.about(
             kind=kind,
@@ -146,7 +150,10 @@ def workflow_retry(subject: Subject, *, in_transaction: bool) -> None:
 
 
 def workflow_signal(subject: Subject, *, signal: str, step: str | None, outcome: str, in_transaction: bool) -> None:
-    """A client of this process sent a signal; `outcome` is "delivered" or "kept", `step` whom it is addressed to."""
+    """A client of this process sent a signal, addressed to `step` or to whoever takes it.
+
+    `outcome` is "delivered", "kept", or "scheduled" for one that is to be sent later.
+    """
     if names.WORKFLOW_SIGNAL in routes:
         metadata = subject.about(signal=signal, step=step, outcome=outcome, in_transaction=in_transaction)
         deliver(names.WORKFLOW_SIGNAL, {"system_time": time.time_ns()}, metadata)

@@ -99,7 +99,8 @@ def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> 
         case ("workflow", "stop"):
             return f"Workflow completed{within}"
         case ("workflow", "exception"):
-            return f"Workflow failed at {about['failed_step']}: {_reason(about['reason'])}"
+            at = "" if about["failed_step"] is None else f" at {about['failed_step']}"
+            return f"Workflow failed{at}: {_reason(about['reason'])}"
         case ("workflow", "transition"):
             return f"Transition: {about['from_step']} → {', '.join(about['targets']) or '(a join that waits)'}"
         case ("workflow", "cancel"):

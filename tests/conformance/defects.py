@@ -170,7 +170,7 @@ MUTANTS = (
         "        from won w\n        where due > pgflow.now()\n        order by w.ord  --",
     ),
     Mutant(
-        "R16", "signals are put in line by advisory locks", RESUME,
+        "R16", "signals are put in line by advisory locks", "sql/functions/admit_signal.sql",
         "begin\n    if octet_length(payload::text) > 65536",
         "begin\n    perform pg_advisory_xact_lock(hashtext('signal')); if octet_length(payload::text) > 65536",
     ),

@@ -316,6 +316,20 @@ def test_a_line_carries_its_fields(caplog: pytest.LogCaptureFixture) -> None:
     assert told == [{**subject, "step": "charge", "event": "paid", "duration_ms": 12.3}, subject]
 
 
+def test_what_the_caller_gave_along_does_not_pass_for_a_field_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    telemetry.attach_log_handler()
+    subject = Subject("orderid::1", "OrderFlow", 3, 7, {"step": "mine", "event": "mine", "resume_event": "mine"})
+    emit.workflow_exception(subject, duration=None, failed_step="charge", **FAILURE, **COUNTS)
+    emit.workflow_exception(subject, duration=None, failed_step=None, **FAILURE, **COUNTS)
+    emit.workflow_stop(subject, duration=None, completed_steps=[], advance_count=0)
+    emit.step_start(Attempt(subject, "charge", "Charge", 1), active_steps_count=1)
+    fields = [{field: vars(record).get(field) for field in ("step", "event")} for record in caplog.records]
+    assert [each["step"] for each in fields] == ["charge", None, None, "charge"]
+    assert {each["event"] for each in fields} == {None}
+    assert caplog.records[1].getMessage() == "[orderid::1] Workflow failed: no good"
+
+
 def test_the_log_handler_is_attached_once_and_detached_once() -> None:
     """H18"""
     telemetry.attach_log_handler()
