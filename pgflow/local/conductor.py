@@ -292,7 +292,9 @@ class Conductor:
             came = _parking(run, step) if isinstance(what, Async) else what
         except asyncio.CancelledError:  # from within, unless the token is not ours any more
             came = Failing("the step was cancelled from within", "CancelledError")
-        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the program
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
             came = failing(error, node.retry)
             log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
         with self.lock:
