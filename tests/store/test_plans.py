@@ -17,6 +17,7 @@ from pgflow.store.statement import Statement, run
 from tests.conftest import Server
 
 ROWS = 120_000
+LARGE = ("jobs", "instances", "step_results", "signals", "scheduled_signals")
 
 FILL = """
     insert into pgflow.workers (node, pid, queues, version, lease_expires_at)
@@ -98,13 +99,7 @@ def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def is_large(node: dict[str, Any]) -> bool:
     """Whether a node reads a whole table of those that grow."""
-    return node["Node Type"] == "Seq Scan" and node["Relation Name"] in (
-        "jobs",
-        "instances",
-        "step_results",
-        "signals",
-        "scheduled_signals",
-    )
+    return node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
 
 
 def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
