@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgflow.app import Pgflow
+    from pgflow.core.connector import Connector
     from pgflow.core.context import Context
     from pgflow.core.function import step
     from pgflow.core.instance import Instance, Started
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Async",
+    "Connector",
     "Context",
     "Debug",
     "Done",
@@ -45,6 +47,7 @@ __all__ = [
 # test of a workflow for psycopg.
 HOMES = {
     "Async": "pgflow.core.results",
+    "Connector": "pgflow.core.connector",
     "Context": "pgflow.core.context",
     "Debug": "pgflow.steps",
     "Done": "pgflow.steps",

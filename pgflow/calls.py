@@ -94,14 +94,16 @@ def starting(
         )
 
     # What starts later is made ready by a worker; nobody has to be woken for it.
-    return Call(statement, _first_queues([kind]) if at is None and delay is None else frozenset())
+    is_due = at is None and delay is None
+    return Call(statement, frozenset({kind.graph.nodes[kind.graph.initial].queue}) if is_due else frozenset())
 
 
 def resuming(
     schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
-    name, key, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
+    graphs = [version.graph for version in workflow.versions.values()]
+    name, key, nodes = takers(graphs, event, step)
     text = payload_text(payload, nodes)
     to, pinned = addressed(workflow, value), workflow.pinned
 
@@ -118,7 +120,8 @@ def resuming(
         subject = _subject(workflow, value)
         emit.workflow_signal(subject, signal=name, step=key, outcome=outcome, in_transaction=in_transaction)
 
-    return Call(statement, frozenset(node.queue for node in nodes), tell)
+    queues = {graph.deciding_queue(node.key) for graph in graphs for node in nodes if graph.nodes.get(node.key) is node}
+    return Call(statement, frozenset(queues), tell)
 
 
 def scheduling(
@@ -177,7 +180,8 @@ def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[Non
     def tell(_: None, in_transaction: bool) -> None:
         emit.workflow_retry(_subject(workflow, value), in_transaction=in_transaction)
 
-    return Call(statement, _first_queues(workflow.versions.values()), tell)
+    graphs = [version.graph for version in workflow.versions.values()]
+    return Call(statement, frozenset(graph.deciding_queue(graph.initial) for graph in graphs), tell)
 
 
 def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
@@ -210,7 +214,3 @@ def history(
     to = addressed(workflow, value)
     whole = to if "::" in to else build_id(workflow.unique.key, to)
     return instance.runs(schema, workflow=workflow.name, id=whole, version=workflow.pinned, before=before, limit=limit)
-
-
-def _first_queues(workflows: Iterable[type[Workflow[Any]]]) -> frozenset[str]:
-    return frozenset(each.graph.nodes[each.graph.initial].queue for each in workflows)

@@ -64,7 +64,7 @@ class Conductor:
         self._loop = Loop(threads)
         self._tasks: dict[Token, asyncio.Task[None]] = {}
         self._timers: Timers[str, Token] = Timers(self._find)
-        self._later: Timers[int, Later] = Timers(self._find_later)
+        self._scheduled: Timers[int, Later] = Timers(self._find_later)
         self._alarm: asyncio.TimerHandle | None = None
         self._watch = Watch()
         self._is_to_look = False
@@ -292,7 +292,9 @@ class Conductor:
             came = _parking(run, step) if isinstance(what, Async) else what
         except asyncio.CancelledError:  # from within, unless the token is not ours any more
             came = Failing("the step was cancelled from within", "CancelledError")
-        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the program
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
             came = failing(error, node.retry)
             log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
         with self.lock:
@@ -403,19 +405,19 @@ class Conductor:
         return None if run is None or later is None else (run, later)
 
     def _remember(self, run: Run, later: Later) -> None:
-        self._later.add(run, later.id, later.due)
+        self._scheduled.add(run, later.id, later.due)
         self._loop.soon(self._set_alarm)
 
     def _next(self) -> datetime | None:
         """Return when something goes on by itself next."""
-        moments = (self._timers.next(), self._later.next())
+        moments = (self._timers.next(), self._scheduled.next())
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _ring(self) -> None:
         """Let all whose time has come go on; with the lock held."""
         while (due := self._timers.pop(self.clock.now())) is not None:
             self._wake(*due)
-        while (sent := self._later.pop(self.clock.now())) is not None:
+        while (sent := self._scheduled.pop(self.clock.now())) is not None:
             self._send(*sent)
 
     def _send(self, run: Run, later: Later) -> None:

@@ -62,8 +62,8 @@ class Saved(Instance):
     targets: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
-    caller: Mapping[str, Any] = field(default_factory=dict)
     later: tuple[Later, ...] = ()
+    caller: Mapping[str, Any] = field(default_factory=dict)
 
 
 READ = tuple(each.name for each in fields(Instance))
@@ -90,9 +90,9 @@ class Run:
     targets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
+    later: dict[int, Later] = field(default_factory=dict)
     caller: Mapping[str, Any] = field(default_factory=dict)
     advances: int = 0
-    later: dict[int, Later] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -157,8 +157,8 @@ class Run:
             targets=self.targets,
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
-            caller=self.caller,
             later=tuple(self.later.values()),
+            caller=self.caller,
         )
 
     @classmethod
@@ -185,8 +185,8 @@ class Run:
             targets=dict(saved.targets),
             tokens={token.step: token for token in saved.tokens},
             signals=list(saved.signals),
-            caller=saved.caller,
             later={later.id: later for later in saved.later},
+            caller=saved.caller,
         )
 
     def _waiting(self, token: Token) -> WaitingFor:

@@ -51,7 +51,9 @@ class Runner:
             ctx = self.context(token, conn)
             result = await self._call(step, ctx)
             return self._read(token, step, result, time.perf_counter() - began)
-        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the worker
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the worker
             return self._failed(token, error, time.perf_counter() - began)
 
     def step(self, token: Token) -> Step:
@@ -80,7 +82,7 @@ class Runner:
         if step.is_async:
             return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, step.execute, ctx)
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, attempt.call, step, ctx)
         return await result if inspect.isawaitable(result) else result
 
     def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:

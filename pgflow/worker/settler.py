@@ -95,11 +95,11 @@ class Settler:
         decision.seconds = time.perf_counter() - began
         return decision
 
-    def _keep(self, queue: str, is_branch: bool) -> bool:
-        """Whether a token that goes on may stay here: one that moves has its place, a new branch needs a free slot."""
+    def _keep(self, queue: str, needs_place: bool) -> bool:
+        """Whether a token that goes on may stay here: one that comes into the queue needs a free slot."""
         if queue not in self.holding.lanes or self.is_draining:
             return False
-        if not is_branch:
+        if not needs_place:
             return True
         self._spare[queue] = self._spare.get(queue, 0) - 1
         return self._spare[queue] >= 0
@@ -181,7 +181,7 @@ class Settler:
         match fate.status:
             case "conflict":
                 self.stats.conflicts += 1
-                elsewhere.add(held.queue)
+                elsewhere.add(verdict.orchestration or held.queue)
             case "fenced":
                 self.stats.fenced += 1
                 log.info("step %s of %s is not ours any more: what it came to is dropped", verdict.step, run.id)
