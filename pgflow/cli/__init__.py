@@ -31,6 +31,7 @@ COMMANDS = {
     "migrate": Lazy("pgflow.cli.migrate:command", "Install or upgrade pgflow's schema in the database."),
     "start": Lazy("pgflow.cli.start:command", "Start an instance of a workflow."),
     "resume": Lazy("pgflow.cli.resume:command", "Send a signal to an instance that waits for one."),
+    "unschedule": Lazy("pgflow.cli.unschedule:command", "Call off a signal that is to be sent later."),
     "cancel": Lazy("pgflow.cli.cancel:command", "Stop an instance for good."),
     "retry": Lazy("pgflow.cli.retry:command", "Take a failed instance up again where it stopped."),
     "list": Lazy("pgflow.cli.list_:command", "List instances, newest first."),

@@ -65,6 +65,9 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
     match result:
         case Ok(event, output, metadata):
             text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
+            own = graph.nodes[step].step
+            if text is not None and own.output is not None:
+                own.read_output(decode(text))  # refused here rather than in a step that reads it later
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:

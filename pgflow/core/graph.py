@@ -126,7 +126,8 @@ class Graph:
         try:
             return self.nodes[step]
         except KeyError:
-            raise UnknownStep(f"{self.name} has no step {step!r}; it has {', '.join(self.nodes)}") from None
+            hint = f"It has: {', '.join(self.nodes)}."
+            raise UnknownStep(f"{self.name} has no step {step!r}", hint=hint) from None
 
     def deciding_queue(self, step: str) -> str:
         """Return the queue in which a signal, a timer or a result of a step is dealt with; the step runs in its own.

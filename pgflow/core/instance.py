@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from pgflow.core.engine import ACTIVE, Status
+from pgflow.core.graph import DONE
 
-__all__ = ["Entry", "Instance", "Kind", "Started", "WaitingFor"]
+__all__ = ["Entry", "Instance", "Kind", "Scheduled", "Started", "Unscheduler", "WaitingFor"]
 
 Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
 
@@ -26,6 +27,40 @@ class Started:
     id: str
     run: int
     created: bool = True
+
+
+class Unscheduler(Protocol):
+    """What can call a scheduled signal off: an app."""
+
+    def unschedule(self, id: int) -> bool: ...  # noqa: A002 -- "id" is the word for it in all of the API
+
+    async def aunschedule(self, id: int) -> bool: ...  # noqa: A002 -- as its twin
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A signal that will be sent to a step of a run, not before the moment `at`.
+
+    `id` is for `app.unschedule(id)`, where the handle itself is not at hand any more.
+
+        handle = OrderFlow.schedule_resume("abc123", "approval", timedelta(days=2), "rejected")
+        handle.cancel()
+    """
+
+    id: int
+    run: int
+    step: str
+    event: str
+    at: datetime
+    app: Unscheduler = field(repr=False, compare=False)
+
+    def cancel(self) -> bool:
+        """Call it off; returns whether it was still to be sent. To do so twice is no error."""
+        return self.app.unschedule(self.id)
+
+    async def acancel(self) -> bool:
+        """`cancel`, async."""
+        return await self.app.aunschedule(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +124,20 @@ class Instance:
     error: Mapping[str, Any] | None
     created_at: datetime
     finished_at: datetime | None = None
+
+    @property
+    def active_steps(self) -> frozenset[str]:
+        """The keys of the steps that run or wait, or will first."""
+        return frozenset(each.step for each in self.waiting_for)
+
+    @property
+    def completed_steps(self) -> tuple[str, ...]:
+        """The keys of the steps that have completed, in order, "done" the last; empty where the history was not read.
+
+        OrderFlow.get("abc123").completed_steps    # ("validate_order", "charge", "ship", "done")
+        """
+        ran = tuple(entry.step for entry in self.history)
+        return (*ran, DONE) if ran and self.status == "completed" else ran
 
     @property
     def is_active(self) -> bool:

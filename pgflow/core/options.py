@@ -9,14 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from pgflow.core.names import is_event, is_queue
-from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
 from pgflow.core.retry import Retry
 from pgflow.core.unique import Unique
 from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["Options", "check", "is_version"]
 
-UMBRELLA = ("versions", "current")  # options too, but not of what has steps
+UMBRELLA = ("versions", "current", "app")  # options too, but not of what has steps
 MOST_VERSION = 2**31 - 1
 PRIORITIES = range(-(2**15), 2**15)
 
@@ -94,25 +94,27 @@ def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
         raise DefinitionError(f'{who}: metadata is a dict, not {metadata!r}: write metadata={{"team": "orders"}}')
     _check_json(f"{who}: metadata", metadata)
     try:
-        encode(metadata, what="metadata", limit=INPUT_LIMIT)
+        text = encode(metadata, what="metadata", limit=INPUT_LIMIT)
     except InvalidPayload as error:
         raise DefinitionError(f"{who}: {error}") from None
-    return MappingProxyType(metadata)
+    return MappingProxyType(decode(text))  # a copy: what becomes of the caller's dict is no matter
 
 
-def _check_json(where: str, value: Any) -> None:
+def _check_json(where: str, value: Any, depth: int = 0) -> None:
     """Refuse whatever would not come back from JSON as it was; `encode` would convert it."""
+    if depth > DEPTH_LIMIT:
+        raise DefinitionError(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
     match value:
         case None | bool() | str() | int() | float():
             return
         case list():
             for index, item in enumerate(value):
-                _check_json(f"{where}[{index}]", item)
+                _check_json(f"{where}[{index}]", item, depth + 1)
         case dict():
             for key, item in value.items():
                 if not isinstance(key, str):
                     raise DefinitionError(f"{where} has the key {key!r}, which JSON cannot keep: use a string")
-                _check_json(f"{where}[{key!r}]", item)
+                _check_json(f"{where}[{key!r}]", item, depth + 1)
         case _:
             raise DefinitionError(
                 f"{where} is {value!r}, which JSON cannot keep: use strings, numbers, booleans, None, lists and dicts"

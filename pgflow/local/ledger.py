@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
-from pgflow.core.instance import Instance, Started
+from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.job import Job, Marks
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import check_moment, takers
+from pgflow.core.request import addressed, check_moment, later, payload_text, takers
 from pgflow.core.step import Target
 from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
 from pgflow.core.workflow import Workflow
@@ -23,13 +24,14 @@ from pgflow.errors import (
     AmbiguousSignal,
     ConfigError,
     InstanceNotFound,
+    InvalidPayload,
     NotActive,
     NotBound,
     NotRetryable,
     UnknownWorkflow,
 )
 from pgflow.local.conductor import Conductor
-from pgflow.local.run import Run, Saved, Signal
+from pgflow.local.run import Later, Run, Saved, Signal
 from pgflow.local.storage import Storage
 
 __all__ = ["Ledger"]
@@ -45,11 +47,13 @@ class Ledger:
     def __init__(
         self, workflows: Sequence[type[Workflow[Any]]], storage: Storage, threads: int, *, allow_transactional: bool
     ) -> None:
-        self.workflows = workflows
+        self.workflows = list(workflows)
         self.storage = storage
         self.allow_transactional = allow_transactional
         stored = storage.query()
         self._numbers = count(max((each.run for each in stored), default=0) + 1)
+        known = [each.id for one in stored if isinstance(one, Saved) for each in one.later]
+        self._later_numbers = count(max(known, default=0) + 1)
         self._under_way = [run for each in reversed(stored) if each.is_active and (run := self.taken_up(each))]
         self.conductor = Conductor(storage, threads)
 
@@ -59,6 +63,16 @@ class Ledger:
             for run in self._under_way:
                 self.conductor.admit(run)
             self._under_way.clear()
+
+    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+        """Take another workflow in, and up what is under way of it."""
+        with self.opened():
+            if workflow in self.workflows:
+                return
+            self.workflows.append(workflow)
+            for stored in reversed(self.storage.query(workflow=workflow)):
+                if stored.is_active and stored.run not in self.conductor.runs and (run := self.taken_up(stored)):
+                    self.conductor.admit(run)
 
     def start_many(
         self,
@@ -77,6 +91,9 @@ class Ledger:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
         check_moment(at, delay)
+        caller = decode(encode(dict(telemetry or {}), what="telemetry", limit=INPUT_LIMIT))
+        if TELEMETRY in (metadata or {}):
+            raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
         told = {**(options or {}), "at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
         asked = []
         for value, given in items:
@@ -98,6 +115,7 @@ class Ledger:
                     metadata=decode(extra),
                     tags=(*chosen.graph.tags, *tags),
                     created_at=now,
+                    caller=caller,
                 )
                 key = run.unique_key
                 active = None if key is None else self.conductor.keys.get(key)
@@ -111,17 +129,13 @@ class Ledger:
     ) -> str:
         """Send a signal to the newest run of a value."""
         self._check(workflow)
-        takers([version.graph for version in workflow.versions.values()], event, step)
-        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        _, _, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
+        text = payload_text(payload, nodes)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers([run.graph], event, step)
             if all(node.key in run.targets for node in nodes):
-                passed = ", ".join(sorted(node.key for node in nodes))
-                raise NotActive(
-                    f"{workflow.name} {run.id!r} has gone past the step that takes {name!r} ({passed})",
-                    hint=f"See what it waits for: {workflow.name}.get({value!r}).waiting_for",
-                )
+                self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
             signal = Signal(name, None if text is None else decode(text), key)
             waiting = [
                 token
@@ -130,21 +144,55 @@ class Ledger:
             ]
             match waiting:
                 case []:
+                    self.conductor.report.signalled(run, name, key, "kept")
                     self.conductor.keep(run, signal)
                     return "kept"
                 case [token]:
+                    self.conductor.report.signalled(run, name, key, "delivered")
                     self.conductor.deliver(run, token, signal)
                     return "delivered"
             steps = ", ".join(sorted(token.step for token in waiting))
             raise AmbiguousSignal(
-                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}"
+                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}."
             )
+
+    def schedule(
+        self,
+        workflow: type[Workflow[Any]],
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: Any,
+        payload: Any,
+        app: Unscheduler,
+    ) -> Scheduled:
+        """Send a signal to a step of the newest run of a value later."""
+        self._check(workflow)
+        _, _, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
+        text = payload_text(payload, nodes)
+        with self.opened():
+            run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
+            name, key, _ = later([run.graph], event, step, delay)
+            if key in run.targets:
+                self._passed(workflow, run, value, name, key)
+            due = self.conductor.clock.now() + delay
+            number = next(self._later_numbers)
+            signal = Signal(name, None if text is None else decode(text), key)
+            self.conductor.report.signalled(run, name, key, "scheduled")
+            self.conductor.schedule(run, Later(number, due, signal))
+        return Scheduled(id=number, run=run.run, step=key, event=name, at=due, app=app)
+
+    def unschedule(self, number: int) -> bool:
+        """Call a signal off that is to be sent later."""
+        with self.opened():
+            return self.conductor.unschedule(number)
 
     def cancel(self, workflow: type[Workflow[Any]], value: str, reason: str | None) -> None:
         """Cancel the newest run of a value."""
         self._check(workflow)
         with self.opened():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
+            self.conductor.report.cancelled(run, reason)
             self.conductor.cancel(run, reason)
 
     def retry(self, workflow: type[Workflow[Any]], value: str) -> None:
@@ -163,11 +211,13 @@ class Ledger:
             if run.unique_key in self.conductor.keys:
                 hint = "Wait until that run has ended, or cancel it."
                 raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
+            self.conductor.report.retried(run)
             self.conductor.take_up(run)
 
     def runs(self, workflow: type[Workflow[Any]], value: str) -> list[Instance]:
         """Return what is stored of all runs of a value, the newest first."""
-        business_id = value if "::" in value else f"{workflow.unique.key}::{value}"
+        to = addressed(workflow, value)
+        business_id = to if "::" in to else build_id(workflow.unique.key, to)
         return self.storage.query(id=business_id, workflow=workflow, workflow_version=workflow.pinned)
 
     def jobs(self, workflow: type[Workflow[Any]] | None, marks: Marks) -> list[Job]:
@@ -215,6 +265,12 @@ class Ledger:
         if run is None:  # in a version that this app does not have
             self._unknown(workflow)
         return run
+
+    def _passed(self, workflow: type[Workflow[Any]], run: Run, value: str, name: str, steps: str) -> NoReturn:
+        raise NotActive(
+            f"{workflow.name} {run.id!r} has gone past the step that takes {name!r} ({steps})",
+            hint=f"See what it waits for: {workflow.name}.get({value!r}).waiting_for",
+        )
 
     def _check(self, workflow: type[Workflow[Any]]) -> None:
         if not any(workflow is each or workflow in each.versions.values() for each in self.workflows):

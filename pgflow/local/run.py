@@ -19,7 +19,7 @@ from pgflow.core.payload import decode
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
-__all__ = ["Run", "Saved", "Signal", "Token", "read"]
+__all__ = ["Later", "Run", "Saved", "Signal", "Token", "read"]
 
 NUMBERS = count(1)  # of tokens
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
@@ -34,6 +34,15 @@ class Signal:
     step: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A signal that is to be sent when it is due."""
+
+    id: int
+    due: datetime
+    signal: Signal
+
+
 @dataclass(slots=True, eq=False)
 class Token:
     """One active step: where it stands, and when it goes on by itself."""
@@ -42,6 +51,7 @@ class Token:
     config: dict[str, Any] | None
     place: Place = "ready"
     due: datetime | None = None
+    parked_at: datetime | None = None
     timeout_event: str | None = None
     attempt: int = 0
     awaits: dict[str, str] = field(default_factory=dict)
@@ -57,6 +67,8 @@ class Saved(Instance):
     targets: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
+    later: tuple[Later, ...] = ()
+    caller: Mapping[str, Any] = field(default_factory=dict)
 
 
 READ = tuple(each.name for each in fields(Instance))
@@ -64,7 +76,10 @@ READ = tuple(each.name for each in fields(Instance))
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """An instance that is under way. Only the conductor changes it, under its lock."""
+    """An instance that is under way. Only the conductor changes it, under its lock.
+
+    `caller` is what its starter gave along for telemetry; `advances` counts the decisions since this `Local` has it.
+    """
 
     run: int
     id: str
@@ -80,6 +95,9 @@ class Run:
     targets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
+    later: dict[int, Later] = field(default_factory=dict)
+    caller: Mapping[str, Any] = field(default_factory=dict)
+    advances: int = 0
 
     @property
     def graph(self) -> Graph:
@@ -109,10 +127,10 @@ class Run:
         return self.tokens.get(token.step) is token
 
     def context(self, token: Token) -> Context[Any]:
-        """What a step sees; copies, so that nothing it does to them reaches another step."""
+        """What a step sees."""
         return Context(
             initial=self.workflow.read_input(self.text),
-            steps=deepcopy(self.outputs),
+            steps=self.outputs,
             id=self.id,
             value=extract_value(self.id),
             run=self.run,
@@ -120,7 +138,7 @@ class Run:
             version=self.graph.version,
             step=token.step,
             attempt=token.attempt,
-            metadata=deepcopy(self.metadata),
+            metadata=self.metadata.copy(),
         )
 
     def saved(self) -> Saved:
@@ -144,6 +162,8 @@ class Run:
             targets=self.targets,
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
+            later=tuple(self.later.values()),
+            caller=self.caller,
         )
 
     @classmethod
@@ -170,6 +190,8 @@ class Run:
             targets=dict(saved.targets),
             tokens={token.step: token for token in saved.tokens},
             signals=list(saved.signals),
+            later={later.id: later for later in saved.later},
+            caller=saved.caller,
         )
 
     def job(self, token: Token) -> Job:

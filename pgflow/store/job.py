@@ -22,6 +22,7 @@ __all__ = [
     "Change",
     "Claimed",
     "Freed",
+    "Revived",
     "Settled",
     "Staged",
     "Verdict",
@@ -32,6 +33,7 @@ __all__ = [
     "reconcile",
     "replan",
     "rescue",
+    "revive",
     "settle",
     "stage",
 ]
@@ -164,6 +166,15 @@ class Freed:
     next_expiry: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Revived:
+    """How many instances got a token again, in which queues; `last` is the page's last run (None: the last page)."""
+
+    queues: Sequence[str]
+    tokens: int
+    last: int | None
+
+
 PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
 
 # Each array has one type whatever is in it, so that a statement stays one prepared statement.
@@ -247,6 +258,12 @@ def rescue(schema: str, limit: int = 1000) -> Statement[Freed]:
     return Statement(
         "job/rescue", files.load("queries/job/rescue.sql", schema), {"limit": limit}, lambda rows: Freed(*rows[0])
     )
+
+
+def revive(schema: str, after: int = 0, limit: int = 1000) -> Statement[Revived]:
+    """Give a token to each active instance that has none left, among `limit` active ones after run `after`."""
+    params = {"after": Int8(after), "limit": limit}
+    return Statement("job/revive", files.load("queries/job/revive.sql", schema), params, lambda rows: Revived(*rows[0]))
 
 
 def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from pgflow.errors import Unreachable
-from pgflow.store import job, worker
+from pgflow.store import job, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
 from pgflow.store.statement import APending, Statement, arun, astart
@@ -112,19 +112,22 @@ class Claimer:
         if self._maintenance.is_sweep_due(now):
             settler.release(settler.holding.stale(now - STALE_SECONDS))
             statements["rescue"] = job.rescue(schema)
+            statements["revive"] = job.revive(schema, self._maintenance.seen_run)
             if self._maintenance.is_forget_due(now):
                 statements["forget"] = worker.forget(schema, FORGOTTEN)
             if not self._unknown:
                 statements["reconcile"] = job.reconcile(schema, me, tokens)
             self.must_check |= bool(tokens)  # a cancel is heard of at once, but only by those who listen
         decisions = self._unknown = self._unknown or settler.take()
-        if decisions or settler.has_outcomes:
-            settle = settler.statement(decisions, settler.holding.take_refused())
+        refused = settler.holding.take_refused()
+        if decisions or refused:
+            settle = settler.statement(decisions, refused)
             if not settle.prepare:
                 statements["replan"] = job.replan(schema)
             statements["settle"] = settle
         if self._maintenance.is_stage_due(now, decisions):
             statements["stage"] = job.stage(schema)
+            statements["send_due"] = signal.send_due(schema)
         early = EARLY_SECONDS if statements else 0.0  # goes along, so that an idle worker wakes once
         is_due = now >= self._next_poll - early or self._maintenance.is_due_known
         is_wanted = self.is_hungry or bool(decisions) or is_due
@@ -148,19 +151,22 @@ class Claimer:
         self._unknown = []
         if "settle" in answers:
             settler.adopt(decisions, answers["settle"])
+            settler.adopt_refused(refused, answers["settle"])
         self._maintenance.learn(now, answers)
         if any(row.status == "conflict" for row in answers.get("settle", ())):
             self._maintenance.expect(now + CONFLICT_SECONDS)
         if "rescue" in answers:
             settler.stats.rescued += answers["rescue"].tokens
             report.rescued(me, answers["rescue"])
+            if revived := answers["revive"].tokens:
+                log.warning("active instances that had no token left, and are taken up again: %d", revived)
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             await arun(conn, job.reconcile(schema, me, tokens))
             self._is_in_doubt = False
         for token_id in answers.get("lost", ()):
             settler.holding.give_up(asked[token_id])
-        for made_ready in (answers[name] for name in ("stage", "rescue") if name in answers):
-            self.is_hungry |= made_ready.tokens > 0
+        for made_ready in (answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers):
+            self.is_hungry |= bool(made_ready.queues)
             self.wake(set(made_ready.queues) - settler.holding.lanes.keys())  # what is not served here
         if "claim" in answers:
             self._claimed(answers["claim"], rooms, now)

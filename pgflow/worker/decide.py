@@ -141,15 +141,11 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
     token, run = outcome.token, decision.run
     for signal in run.signals:
         if signal not in decision.consumed and signal.name in outcome.awaits and signal.step in (None, token.step):
-            # It came before the wait: nothing to wait for.
-            text = None if signal.payload is None else json.dumps(signal.payload)
-            event = outcome.awaits[signal.name]
-            seconds, awaits = outcome.seconds, outcome.awaits
-            _finish(
-                decision,
-                Finished(token, event, text, signal.payload, seconds=seconds, signal=signal, awaits=awaits),
-                keep,
-            )
+            match outcome.end(signal):  # it came before the wait: nothing to wait for
+                case Finished() as finished:
+                    _finish(decision, finished, keep)
+                case Erred() as erred:
+                    _err(decision, erred)
             return
     decision.state, _ = advance(decision.state, engine.Parked(token.step, outcome.delay, outcome.timeout_event))
     decision.verdicts.append(
@@ -199,9 +195,12 @@ def _rebuild(decision: Decision, token: Token, keep: Callable[[str, bool], bool]
 def _change(decision: Decision) -> None:
     run, state = decision.run, decision.state
     metadata = {**run.metadata, **decision.metadata} if state.status in ("completed", "failed") else None
+    revision = None if decision.failure else run.revision
+    if state.error is not None and decision.failure is None:
+        decision.failure = {"step": state.error.step, "reason": state.error.reason, "type": "Error"}
     decision.change = Change(
         run=run.run,
-        revision=None if decision.failure else run.revision,
+        revision=revision,
         status=state.status if state.status != run.status else None,
         metadata=json.dumps(metadata) if metadata else None,
         error=json.dumps(decision.failure) if decision.failure else None,

@@ -27,6 +27,7 @@ class Maintenance:
         self._stage_at = 0.0
         self._forget_at = 0.0
         self.is_due_known = False
+        self.seen_run = 0  # up to which active instances were looked through for ones without a token
 
     @property
     def next_at(self) -> float:
@@ -60,9 +61,12 @@ class Maintenance:
             next_expiry = answers["rescue"].next_expiry
             pause = self._sweep if next_expiry is None else min(self._sweep, next_expiry + MARGIN_SECONDS)
             self._sweep_at = now + pause * uniform(1.0, 1.1)  # so that workers do not sweep in step
+        if "revive" in answers:
+            self.seen_run = answers["revive"].last or 0
         if "forget" in answers:
             self._forget_at = now + FORGET_SECONDS
         if "stage" in answers:
-            next_due = answers["stage"].next_due
-            self.is_due_known = next_due is not None and next_due < STAGE_SECONDS
-            self._stage_at = now + (next_due if self.is_due_known else STAGE_SECONDS)
+            moments = (answers["stage"].next_due, answers["send_due"].next_due)
+            next_due = min((moment for moment in moments if moment is not None), default=STAGE_SECONDS)
+            self.is_due_known = next_due < STAGE_SECONDS
+            self._stage_at = now + min(next_due, STAGE_SECONDS)

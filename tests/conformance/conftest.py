@@ -26,14 +26,18 @@ class Stack(ABC):
     """Runs workflows for one test, and forgets all about them afterwards."""
 
     is_local: bool
+    app: Any
 
     @abstractmethod
     def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Any:
         """Return an app with these workflows, which works on them until the test ends; `options` are a worker's."""
 
     @abstractmethod
-    def restart(self) -> Any:
-        """End what works now, as a process that stops does, and return another app that goes on with what is stored."""
+    def restart(self, *workflows: type[Workflow[Any]]) -> Any:
+        """End what works now, as a process that stops does, and return another app that goes on with what is stored.
+
+        `workflows` are what the next deployment brings, by default the same.
+        """
 
     def until(self, workflow: type[Workflow[Any]], value: str, *statuses: str) -> Instance:
         """Wait until an instance has one of these statuses, by default until it has ended, and return it."""
@@ -51,6 +55,7 @@ class InMemory(Stack):
     """Workflows in this process's memory."""
 
     is_local = True
+    app: Local
 
     def __init__(self, ends: ExitStack) -> None:
         self._ends = ends
@@ -58,21 +63,21 @@ class InMemory(Stack):
 
     def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Local:
         """Return a `Local`; queues and a worker's options mean nothing here."""
-        self._workflows = workflows
         self.app = Local(workflows=workflows, storage=self.storage, allow_transactional=True)
         self._ends.callback(self.app.close)
         return self.app
 
-    def restart(self) -> Local:
+    def restart(self, *workflows: type[Workflow[Any]]) -> Local:
         """Close it, and let another one go on with its storage."""
         self.app.close()
-        return self.run(*self._workflows)
+        return self.run(*(workflows or self.app.workflows))
 
 
 class OnPostgres(Stack):
     """Workflows on a database, with a worker on a thread of this process."""
 
     is_local = False
+    app: Pgflow
 
     def __init__(self, dsn: str, ends: ExitStack) -> None:
         self.dsn = dsn
@@ -99,13 +104,13 @@ class OnPostgres(Stack):
         self._workers.append(worker)
         return worker
 
-    def restart(self) -> Pgflow:
+    def restart(self, *workflows: type[Workflow[Any]]) -> Pgflow:
         """Stop the workers, and let another one of another app go on."""
         for worker in self._workers:
             worker.stop()
         self._workers.clear()
         queues, options = self._options
-        return self.run(*self.app.workflows, queues=queues, **options)
+        return self.run(*(workflows or self.app.workflows), queues=queues, **options)
 
     def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         """Return what a query reads."""

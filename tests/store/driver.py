@@ -76,7 +76,8 @@ class Driver:
     def send(self, conn: psycopg.Connection[Any] | None = None) -> None:
         """Send the settle statement for what was decided."""
         if self.decisions or self.settler.has_outcomes:
-            self.settled = run(conn or self.conn, self.settler.statement(self.decisions))
+            statement = self.settler.statement(self.decisions, self.holding.take_refused())
+            self.settled = run(conn or self.conn, statement)
 
     def adopt(self) -> None:
         """Take over what became of it."""

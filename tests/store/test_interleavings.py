@@ -215,9 +215,41 @@ def two_signals(a: Driver, b: Driver, value: str) -> Programs:
     return transaction(signal), transaction(signal)
 
 
+def adrift(a: Driver, b: Driver, value: str) -> None:
+    """An instance of Pair with one branch recorded and not applied, and no token left."""
+    forked(a, b, value)
+    a.run_steps()
+    a.decide()
+    with a.conn.transaction():
+        a.send()
+    b.conn.execute("update pgflow.step_results set applied = false where step = 'left'")
+    b.conn.execute("delete from pgflow.jobs")
+
+
+def revive_twice(a: Driver, b: Driver, value: str) -> Programs:
+    adrift(a, b, value)
+    revival = transaction(lambda conn: run(conn, job.revive("pgflow")))
+    return revival, revival
+
+
+def revive_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    adrift(a, b, value)
+    return (
+        transaction(lambda conn: run(conn, job.revive("pgflow"))),
+        transaction(call("select pgflow.cancel('Pair', %s)", value)),
+    )
+
+
+def revive_and_settle(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value)
+    a.run_steps()
+    return settling(a), transaction(lambda conn: run(conn, job.revive("pgflow")))
+
+
 PAIRS = [
     siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle,
     rescue_and_settle_siblings, starts, claims, timer_and_resume, two_signals,
+    revive_twice, revive_and_cancel, revive_and_settle,
 ]  # fmt: skip
 
 

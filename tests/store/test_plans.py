@@ -67,6 +67,7 @@ STATEMENTS: dict[str, Statement[Any]] = {
     "settle many": job.settle("pgflow", 1, verdicts(300), [Change(100 * n, 0) for n in range(2, 301, 2)]),
     "stage": job.stage("pgflow", 1000),
     "rescue": job.rescue("pgflow", 1000),
+    "revive": job.revive("pgflow", 1000),
     "reconcile": job.reconcile("pgflow", 1, range(100)),
     "lost": job.lost("pgflow", 1, dict.fromkeys(range(100), 1)),
     "beat": worker.beat("pgflow", 1, timedelta(seconds=30)),
