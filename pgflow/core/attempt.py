@@ -15,13 +15,14 @@ from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
 from pgflow.core.span import is_span
 from pgflow.core.step import Parking, Step
-from pgflow.errors import InvalidInput, InvalidPayload, InvalidValue, RouteError, UndeclaredEvent
+from pgflow.errors import InvalidInput, InvalidPayload, InvalidValue, RouteError, UndeclaredEvent, UnsupportedAction
 
 __all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "storable", "waits"]
 
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
 TRACE_LIMIT = 8_000  # characters of a traceback that are kept
-HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent)  # another attempt would come to the same
+# Another attempt would come to the same.
+HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,9 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
     match result:
         case Ok(event, output, metadata):
             text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
+            own = graph.nodes[step].step
+            if text is not None and own.output is not None:
+                own.read_output(decode(text))  # refused here rather than in a step that reads it later
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:

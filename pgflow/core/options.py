@@ -33,6 +33,7 @@ class Options:
     retry: Retry | None
     queue: str
     priority: int
+    orchestration_queue: str | None = None
 
 
 def check(
@@ -45,6 +46,7 @@ def check(
     retry: Any,
     queue: Any,
     priority: Any,
+    orchestration_queue: Any,
     name: Any,
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
@@ -70,8 +72,11 @@ def check(
         unique=None if may_lack_key and unique is None else _unique(who, unique),
         version=_version(who, version),
         retry=_retry(who, retry),
-        queue=_queue(who, queue),
+        queue=_queue(who, "queue", queue),
         priority=_priority(who, priority),
+        orchestration_queue=(
+            None if orchestration_queue is None else _queue(who, "orchestration_queue", orchestration_queue)
+        ),
     )
 
 
@@ -143,9 +148,9 @@ def _retry(who: str, retry: Any) -> Retry | None:
     return retry
 
 
-def _queue(who: str, queue: Any) -> str:
+def _queue(who: str, option: str, queue: Any) -> str:
     if not is_queue(queue):
-        raise DefinitionError(f"{who}: queue is {queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
+        raise DefinitionError(f"{who}: {option} is {queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
     return str(queue)
 
 

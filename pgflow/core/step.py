@@ -159,7 +159,7 @@ class Step(BaseModel):
         except ValidationError as error:
             raise InvalidPayload(
                 f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
-                f"but what it stored is none: {first_problem(error)}"
+                f"which this is not: {first_problem(error)}"
             ) from error
 
     def __eq__(self, other: object) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from itertools import count
 from typing import Any, Literal, TypeAlias
 
 from pgflow.core import engine
@@ -12,12 +14,14 @@ from pgflow.core.context import Context
 from pgflow.core.engine import State, advance, replay
 from pgflow.core.graph import Graph
 from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
+from pgflow.core.job import Job, job_meta, job_tags
 from pgflow.core.payload import decode
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
 __all__ = ["Later", "Run", "Saved", "Signal", "Token", "read"]
 
+NUMBERS = count(1)  # of tokens
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
 
@@ -47,10 +51,12 @@ class Token:
     config: dict[str, Any] | None
     place: Place = "ready"
     due: datetime | None = None
+    parked_at: datetime | None = None
     timeout_event: str | None = None
     attempt: int = 0
     awaits: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    id: int = field(default_factory=NUMBERS.__next__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Saved(Instance):
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
     later: tuple[Later, ...] = ()
+    caller: Mapping[str, Any] = field(default_factory=dict)
 
 
 READ = tuple(each.name for each in fields(Instance))
@@ -69,7 +76,10 @@ READ = tuple(each.name for each in fields(Instance))
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """An instance that is under way. Only the conductor changes it, under its lock."""
+    """An instance that is under way. Only the conductor changes it, under its lock.
+
+    `caller` is what its starter gave along for telemetry; `advances` counts the decisions since this `Local` has it.
+    """
 
     run: int
     id: str
@@ -86,6 +96,8 @@ class Run:
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
     later: dict[int, Later] = field(default_factory=dict)
+    caller: Mapping[str, Any] = field(default_factory=dict)
+    advances: int = 0
 
     @property
     def graph(self) -> Graph:
@@ -151,6 +163,7 @@ class Run:
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
             later=tuple(self.later.values()),
+            caller=self.caller,
         )
 
     @classmethod
@@ -178,6 +191,40 @@ class Run:
             tokens={token.step: token for token in saved.tokens},
             signals=list(saved.signals),
             later={later.id: later for later in saved.later},
+            caller=saved.caller,
+        )
+
+    def job(self, token: Token) -> Job:
+        """Return a token as readers of jobs see it."""
+        graph, waits = self.graph, token.place == "parked"
+        node = graph.nodes[token.step]
+        return Job(
+            id=token.id,
+            run=self.run,
+            instance_id=self.id,
+            workflow=graph.name,
+            version=graph.version,
+            step=token.step,
+            kind="resume" if waits else "execute",
+            state=token.place,
+            queue=graph.deciding_queue(token.step) if waits else node.queue,
+            priority=graph.priority,
+            attempt=token.attempt,
+            max_attempts=node.retry.max_attempts,
+            run_at=token.due,
+            worker=None,
+            tags=job_tags(graph.name, self.tags),
+            meta=deepcopy(
+                job_meta(
+                    self.metadata,
+                    workflow=graph.name,
+                    instance_id=self.id,
+                    run=self.run,
+                    version=graph.version,
+                    step=token.step,
+                )
+            ),
+            errors=tuple(deepcopy(token.errors)),
         )
 
     def _waiting(self, token: Token) -> WaitingFor:

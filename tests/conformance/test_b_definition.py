@@ -11,7 +11,7 @@ import pytest
 from pgflow import Context, Done, Ok, Retry, Step, Unique, WaitForEvent, Workflow, route
 from pgflow.core.graph import Edge
 from pgflow.core.step import Parking
-from pgflow.errors import DefinitionError, NotBound
+from pgflow.errors import DefinitionError
 from pgflow.local import Local
 from tests.conformance.conftest import Stack
 from tests.conformance.definitions import Input, chain, define, make
@@ -434,20 +434,18 @@ def test_b23_another_option_of_unique_is_refused() -> None:
 def test_b24_an_unknown_option_of_a_workflow_is_refused() -> None:
     """B24: an unknown option is refused, and told the one that was meant or those that there are."""
     option_refused("there is no option 'verison'; did you mean 'version'", verison=2)
-    option_refused("there is no option 'zzz'; there are app, current, metadata, name,", zzz=2)
+    option_refused("there is no option 'zzz'; there are app, current, metadata, name, orchestration_queue,", zzz=2)
 
 
 def test_b25_a_workflow_says_what_it_declares() -> None:
-    """B25: tags, metadata, key, version, whether it is an umbrella, and the app: all as declared."""
+    """B25: tags, metadata, key, version, whether it is an umbrella, as declared; and the app that its calls go to."""
     flow = chain(A, tags=["t"], metadata={"m": 1}, unique=Unique("key", "global"), version=3, queue="q", priority=2)
     assert (flow.name, flow.tags, flow.metadata, flow.unique) == ("Flow", ("t",), {"m": 1}, Unique("key", "global"))
     assert (flow.version, flow.versions, flow.is_versioned) == (3, {3: flow}, False)
     assert (flow.queue, flow.priority, flow.retry_policy) == ("q", 2, None)
     assert chain(A, retry=Retry(max_attempts=2)).retry_policy == Retry(max_attempts=2)
-    with pytest.raises(NotBound, match="Flow belongs to no app"):
-        flow.bound()
-    with Local() as app, Local():
-        assert chain(A, app=app).bound() is app
+    with Local() as app, Local(workflows=[flow]) as other:
+        assert (chain(A, app=app).bound(), flow.bound()) == (app, other)
 
 
 # Each breaks one rule more than the one before it: the rules in their order.

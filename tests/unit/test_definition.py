@@ -84,12 +84,13 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "version is a bool": ({"version": True}, r"Flow: version is a positive whole number"),
     "retry is a number": ({"retry": 3}, r"Flow: retry is 3: write a policy"),
     "queue has a space": ({"queue": "a b"}, r"Flow: queue is 'a b': use letters"),
+    "orchestration_queue has a space": ({"orchestration_queue": "a b"}, r"Flow: orchestration_queue is 'a b': use"),
     "priority is too large": ({"priority": 99_999}, r"Flow: priority is a whole number from -32768 to 32767"),
     "name has a space": ({"name": "a b"}, r"Flow is named 'a b'"),
     "an option is misspelt": ({"verison": 2}, r"Flow: there is no option 'verison'; did you mean 'version'\?"),
     "an option is unknown": (
         {"zzz": 2},
-        r"Flow: there is no option 'zzz'; there are app, current, metadata, name, priority, queue",
+        r"Flow: there is no option 'zzz'; there are app, current, metadata, name, orchestration_queue, priority, queue",
     ),
 }
 

@@ -1,5 +1,5 @@
--- Enters which functions are in place. => version, name, checksum, breaking, applied_at
-insert into pgflow.migrations as m (version, name, checksum)
-values (%(version)s, %(name)s, %(checksum)s)
-on conflict (version) do update set name = excluded.name, checksum = excluded.checksum, applied_at = excluded.applied_at
+-- Enters a line anew, over what was there before: which functions are in place, or what a lost ledger said. => version, name, checksum, breaking, applied_at
+insert into pgflow.migrations as m (version, name, checksum, breaking)
+values (%(version)s, %(name)s, %(checksum)s, %(breaking)s)
+on conflict (version) do update set name = excluded.name, checksum = excluded.checksum, breaking = excluded.breaking, applied_at = excluded.applied_at
 returning version, name, checksum, breaking, applied_at
