@@ -397,6 +397,7 @@ def test_f10_a_new_process_takes_up_whatever_was_under_way(stack: Stack) -> None
 
 def instance(run: int, value: str = "v", **more: Any) -> Instance:
     """An instance as a reader has it."""
+    created_at = datetime(2030, 1, 1, tzinfo=UTC)
     plain = Instance(
         run=run,
         id=f"k::{value}",
@@ -410,9 +411,10 @@ def instance(run: int, value: str = "v", **more: Any) -> Instance:
         metadata={},
         tags=(),
         error=None,
-        created_at=datetime(2030, 1, 1, tzinfo=UTC),
+        created_at=created_at,
     )
-    return replace(plain, **more)
+    made = replace(plain, **more)
+    return made if made.is_active else replace(made, finished_at=created_at)
 
 
 def test_f11_the_storage_puts_gets_deletes_and_queries() -> None:
