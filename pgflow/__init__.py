@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pgflow.core.context import Context
     from pgflow.core.function import step
     from pgflow.core.instance import Instance, Started
+    from pgflow.core.job import Job
     from pgflow.core.results import Async, Error, Ok, Snooze
     from pgflow.core.retry import Retry
     from pgflow.core.route import route
@@ -28,6 +29,7 @@ __all__ = [
     "Done",
     "Error",
     "Instance",
+    "Job",
     "Ok",
     "Pgflow",
     "PgflowError",
@@ -53,6 +55,7 @@ HOMES = {
     "Done": "pgflow.steps",
     "Error": "pgflow.core.results",
     "Instance": "pgflow.core.instance",
+    "Job": "pgflow.core.job",
     "Ok": "pgflow.core.results",
     "Pgflow": "pgflow.app",
     "PgflowError": "pgflow.errors",

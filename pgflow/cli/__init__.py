@@ -36,6 +36,7 @@ COMMANDS = {
     "retry": Lazy("pgflow.cli.retry:command", "Take a failed instance up again where it stopped."),
     "list": Lazy("pgflow.cli.list_:command", "List instances, newest first."),
     "show": Lazy("pgflow.cli.show:command", "Show one instance: its history and what it waits for."),
+    "jobs": Lazy("pgflow.cli.jobs:command", "List live jobs: what runs, waits or is to run."),
     "graph": Lazy("pgflow.cli.graph:command", "Draw a workflow: as text, for Mermaid or Graphviz, or as an SVG."),
     "docs": Lazy("pgflow.cli.docs:command", "Write each workflow's picture into its docstring."),
     "validate": Lazy("pgflow.cli.validate:command", "Check an app's workflows, as a build does."),

@@ -13,10 +13,10 @@ from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
-from pgflow.core.step import Step
+from pgflow.core.step import Parking, Step
 from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction
 
-__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "storable"]
+__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "storable", "waits"]
 
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
 TRACE_LIMIT = 8_000  # characters of a traceback that are kept
@@ -87,6 +87,15 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
         case Async() | Snooze():
             return result
     assert_never(result)
+
+
+def waits(graph: Graph, step: Step) -> Parking:
+    """Return what ends the wait of a step that returned `Async`. Raises `UndeclaredEvent` for an event of no use."""
+    parking = step.parking()
+    events = [*parking.awaits.values(), *([] if parking.timeout_event is None else [parking.timeout_event])]
+    for event in events:
+        graph.choice(step.key, event)
+    return parking
 
 
 def finish(

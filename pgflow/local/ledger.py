@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
+from pgflow.core.job import Job, Marks
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import addressed, check_moment, later, payload_text, takers
@@ -218,6 +219,14 @@ class Ledger:
         to = addressed(workflow, value)
         business_id = to if "::" in to else build_id(workflow.unique.key, to)
         return self.storage.query(id=business_id, workflow=workflow, workflow_version=workflow.pinned)
+
+    def jobs(self, workflow: type[Workflow[Any]] | None, marks: Marks) -> list[Job]:
+        """Return the live jobs that are asked for, the oldest first."""
+        with self.conductor.lock:
+            found = [run.job(token) for run in self.conductor.runs.values() for token in run.tokens.values()]
+        name, version = (None, None) if workflow is None else (workflow.name, workflow.pinned)
+        asked = [each for each in found if name in (None, each.workflow) and version in (None, each.version)]
+        return sorted(filter(marks.fit, asked), key=lambda job: job.id)
 
     def newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
         """Return what is stored of the newest run of a value. Raises `InstanceNotFound`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from pgflow.core import apps
 from pgflow.core.instance import Instance, Scheduled, Started
+from pgflow.core.job import Job, Marks
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
@@ -349,6 +350,40 @@ class Local:
     ) -> builtins.list[Instance]:
         """`runs`, async."""
         return self.runs(workflow, value, before=before, limit=limit, conn=conn)
+
+    # -- live jobs
+
+    def jobs(
+        self,
+        workflow: Named[I] | None = None,
+        *,
+        queue: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Job]:
+        """Read a page of live jobs: see `Pgflow.jobs`. There is no worker, and `run_at` is None for what is ready."""
+        _refuse(conn)
+        marks = Marks.of(queue, state, tags, meta, after)
+        return self._ledger.jobs(None if workflow is None else self._registry.known(workflow), marks)[:limit]
+
+    async def ajobs(
+        self,
+        workflow: Named[I] | None = None,
+        *,
+        queue: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Job]:
+        """`jobs`, async."""
+        return self.jobs(workflow, queue=queue, state=state, tags=tags, meta=meta, limit=limit, after=after, conn=conn)
 
     # -- waiting
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from itertools import count
 from typing import Any, Literal, TypeAlias
 
 from pgflow.core import engine
@@ -12,12 +14,14 @@ from pgflow.core.context import Context
 from pgflow.core.engine import State, advance, replay
 from pgflow.core.graph import Graph
 from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
+from pgflow.core.job import Job, job_meta, job_tags
 from pgflow.core.payload import decode
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
 __all__ = ["Later", "Run", "Saved", "Signal", "Token", "read"]
 
+NUMBERS = count(1)  # of tokens
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
 
@@ -52,6 +56,7 @@ class Token:
     attempt: int = 0
     awaits: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    id: int = field(default_factory=NUMBERS.__next__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,39 @@ class Run:
             signals=list(saved.signals),
             later={later.id: later for later in saved.later},
             caller=saved.caller,
+        )
+
+    def job(self, token: Token) -> Job:
+        """Return a token as readers of jobs see it."""
+        graph, waits = self.graph, token.place == "parked"
+        node = graph.nodes[token.step]
+        return Job(
+            id=token.id,
+            run=self.run,
+            instance_id=self.id,
+            workflow=graph.name,
+            version=graph.version,
+            step=token.step,
+            kind="resume" if waits else "execute",
+            state=token.place,
+            queue=graph.deciding_queue(token.step) if waits else node.queue,
+            priority=graph.priority,
+            attempt=token.attempt,
+            max_attempts=node.retry.max_attempts,
+            run_at=token.due,
+            worker=None,
+            tags=job_tags(graph.name, self.tags),
+            meta=deepcopy(
+                job_meta(
+                    self.metadata,
+                    workflow=graph.name,
+                    instance_id=self.id,
+                    run=self.run,
+                    version=graph.version,
+                    step=token.step,
+                )
+            ),
+            errors=tuple(deepcopy(token.errors)),
         )
 
     def _waiting(self, token: Token) -> WaitingFor:

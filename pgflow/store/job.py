@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from builtins import list as Builtin
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from psycopg.types.numeric import Int2, Int4, Int8
 
 from pgflow.core.engine import Status
+from pgflow.core.job import Job, Marks
+from pgflow.core.payload import decode
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
@@ -24,6 +28,7 @@ __all__ = [
     "Verdict",
     "claim",
     "drained",
+    "list",
     "lost",
     "reconcile",
     "replan",
@@ -180,7 +185,7 @@ INTEGERS: Mapping[str, type[int]] = {
 }
 
 
-def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, list[Any]]:
+def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Builtin[Any]]:
     columns = {}
     for field in fields(kind):
         name = field.name
@@ -192,15 +197,15 @@ def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, lis
     return columns
 
 
-def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[list[Claimed]]:
+def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[Builtin[Claimed]]:
     """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first."""
-    params = {"worker": worker, "queues": list(rooms), "rooms": [Int4(room) for room in rooms.values()]}
+    params = {"worker": worker, "queues": Builtin(rooms), "rooms": [Int4(room) for room in rooms.values()]}
     return Statement(
         "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
     )
 
 
-def _claimed(rows: Sequence[Row]) -> list[Claimed]:
+def _claimed(rows: Sequence[Row]) -> Builtin[Claimed]:
     return [Claimed(*row) for row in rows]
 
 
@@ -210,7 +215,7 @@ def settle(
     verdicts: Sequence[Verdict],
     changes: Sequence[Change] = (),
     branches: Sequence[Branch] = (),
-) -> Statement[list[Settled]]:
+) -> Statement[Builtin[Settled]]:
     """Record a batch of outcomes in one statement; see the file for what each status means."""
     params = {
         "worker": worker,
@@ -233,7 +238,7 @@ def replan(schema: str) -> Statement[None]:
     return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None, prepare=True)
 
 
-def _settled(rows: Sequence[Row]) -> list[Settled]:
+def _settled(rows: Sequence[Row]) -> Builtin[Settled]:
     return [Settled(*row) for row in rows]
 
 
@@ -269,7 +274,7 @@ def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]
     )
 
 
-def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[list[int]]:
+def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin[int]]:
     """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
     params = {
         "worker": worker,
@@ -283,7 +288,34 @@ def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[list[in
 
 def drained(schema: str, queues: Iterable[str]) -> Statement[bool]:
     """Return whether nothing is left in these queues that will go on by itself: no token but waits for a signal."""
-    params = {"queues": list(queues)}
+    params = {"queues": Builtin(queues)}
     return Statement(
         "job/drained", files.load("queries/job/drained.sql", schema), params, lambda rows: bool(rows[0][0])
     )
+
+
+def list(  # noqa: A001 -- path is name: job/list.sql
+    schema: str, *, workflow: str | None, version: int | None, marks: Marks, limit: int
+) -> Statement[Builtin[Job]]:
+    """Read a page of live jobs, the oldest first; pass the last one's id as `marks.after` for the next page."""
+    params = {
+        "workflow": workflow,
+        "version": version,
+        "queue": marks.queue,
+        "state": marks.state,
+        "after": marks.after,
+        "tags": Builtin(marks.tags),
+        "meta": None if marks.meta is None else json.dumps(marks.meta),
+        "limit": limit,
+    }
+    return Statement("job/list", files.load("queries/job/list.sql", schema), params, _jobs)
+
+
+def _jobs(rows: Sequence[Row]) -> Builtin[Job]:
+    return [_job(*row) for row in rows]
+
+
+def _job(*row: Any) -> Job:
+    *known, tags, meta, errors = row
+    values: Sequence[Any] = [*known, tuple(tags), decode(meta), tuple(decode(errors))]
+    return Job(*values)

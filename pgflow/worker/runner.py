@@ -93,7 +93,7 @@ class Runner:
             case Failing(reason, kind, retry, details):
                 return Erred(token, reason, kind, retry, seconds, details)
             case Async():
-                return self._waits(token, step.parking(), seconds)
+                return self._waits(token, attempt.waits(token.run.graph, step), seconds)
             case Snooze(delay):
                 return Snoozed(token, delay)
         assert_never(read)
@@ -143,7 +143,7 @@ class Runner:
             return Finished(token, stored.event, "", value, None, stored.targets, stored=True)
         if token.awaits is not None:
             try:
-                parking = replace(self.step(token).parking(), awaits=token.awaits)
+                parking = replace(attempt.waits(run.graph, self.step(token)), awaits=token.awaits)
             except Exception as error:
                 return self._failed(token, error, 0.0)
             return self._waits(token, parking)
