@@ -239,12 +239,16 @@ class Worker:
             if self._tasks.get(token.id) is me:
                 del self._tasks[token.id]
             self._wakeup.set()
-        if me in self._dropped:  # also when the step caught the cancellation
-            return
+        is_dropped = me in self._dropped  # also when the step caught the cancellation
         if isinstance(settled, tuple):
             decision, rows = settled
-            self.holding.lanes[token.queue].finished()
+            if is_dropped:  # too late, it has been committed: then it is told
+                self.holding.lanes[token.queue].settling += 1
+            else:
+                self.holding.lanes[token.queue].finished()
             self.settler.adopt([decision], rows)
+        elif is_dropped:
+            return
         else:
             self.settler.finished(settled)
         self.holding.run_waiting()
@@ -256,7 +260,8 @@ class Worker:
             self.holding.lanes[token.queue].running -= 1
             self._dropped.add(task)
             task.add_done_callback(self._dropped.discard)
-            task.cancel()
+            if token not in self._transactions.committing:
+                task.cancel()
 
 
 def own_version() -> str:
