@@ -115,12 +115,12 @@ class Workflow(Calls[I], Generic[I]):
         super().__init_subclass__()
         in_body = cls.__dict__.get("versions")
         has_versions = versions is not None or in_body is not None
-        if app is not None and not hasattr(app, "adopt"):
-            raise DefinitionError(f"{cls.__name__}: app is {app!r}, which is no app: write app=Pgflow(dsn)")
         is_part = not has_versions and version is not UNSAID and is_nested(cls)
         cls.pinned, cls.umbrella, cls.is_versioned, cls.is_sound = None, None, has_versions, True
         called = _called(cls) if is_part else cls.__name__
         problems = Problems()
+        if app is not None and not hasattr(app, "adopt"):
+            problems.add([f"{cls.__name__}: app is {app!r}, which is no app: write app=Pgflow(dsn)"])
         options = problems.check(
             None,
             check,
@@ -138,12 +138,12 @@ class Workflow(Calls[I], Generic[I]):
             may_lack_key=is_part,
         )
         who = called if options is None else options.name
-        given: Any = in_body if versions is None else versions
         try:
             if has_versions:
-                umbrella = problems.check(
-                    None, _read_umbrella, cls, options, version, versions, in_body, given, current
-                )
+                if options is not None:
+                    _check_umbrella(options, version, versions, in_body, problems)
+                    given = in_body if versions is None else versions
+                    umbrella = problems.check(None, read_umbrella, cls, Workflow, options, given, current)
             else:
                 if current is not None:
                     mend = "write versions = {1: V1, 2: V2}"
@@ -320,17 +320,11 @@ def _called(cls: type[Any]) -> str:
     return ".".join(cls.__qualname__.split(".")[-2:])
 
 
-def _read_umbrella(
-    cls: type[Any], options: Options | None, version: Any, versions: Any, in_body: Any, given: Any, current: Any
-) -> Umbrella | None:
-    """Return what an umbrella covers; None when that cannot be said, for a reason that has been told."""
-    if options is None:
-        return None
+def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any, problems: Problems) -> None:
     who = options.name
     if version is not UNSAID:
-        raise DefinitionError(f"{who}: cannot use both version and versions: the keys of versions are the numbers")
+        problems.add([f"{who}: cannot use both version and versions: the keys of versions are the numbers"])
     if versions is not None and in_body is not None:
-        raise DefinitionError(f"{who} has versions twice: keep those in the class body, or the option")
+        problems.add([f"{who} has versions twice: keep those in the class body, or the option"])
     if options.retry or options.queue != "default" or options.priority or options.orchestration_queue:
-        raise DefinitionError(f"{who} has versions, so it has no steps: give retry, queue and priority to the versions")
-    return read_umbrella(cls, Workflow, options, given, current)
+        problems.add([f"{who} has versions, so it has no steps: give retry, queue and priority to the versions"])
