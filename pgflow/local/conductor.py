@@ -31,7 +31,7 @@ from pgflow.core.engine import (
 )
 from pgflow.core.instance import Entry
 from pgflow.core.results import Async, Snooze
-from pgflow.core.step import Parking, Step
+from pgflow.core.step import Parking
 from pgflow.local.clock import Clock
 from pgflow.local.lock import Lock, Note
 from pgflow.local.loop import Loop
@@ -289,10 +289,12 @@ class Conductor:
                 ctx = run.context(token)
             result = await self._loop.call(step, ctx)
             what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token))
-            came = _parking(run, step) if isinstance(what, Async) else what
+            came = attempt.waits(run.graph, step) if isinstance(what, Async) else what
         except asyncio.CancelledError:  # from within, unless the token is not ours any more
             came = Failing("the step was cancelled from within", "CancelledError")
-        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the program
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
             came = failing(error, node.retry)
             log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
         with self.lock:
@@ -458,11 +460,3 @@ class Conductor:
 
 def _told(error: Failure) -> dict[str, Any]:
     return {"step": error.step, "reason": error.reason, "type": "Error"}
-
-
-def _parking(run: Run, step: Step) -> Parking:
-    """What ends its wait. Raises `UndeclaredEvent` when its timer would bring an event that it does not declare."""
-    parking = step.parking()
-    if parking.timeout_event is not None:
-        run.graph.choice(step.key, parking.timeout_event)
-    return parking

@@ -411,6 +411,7 @@ class Local:
         with self._conductor.lock:
             runs = builtins.list(self._conductor.runs.values())
             steps = [f"{run.id} {token.step} ({token.place})" for run in runs for token in run.tokens.values()]
+            steps += [] if self._conductor.lock.is_at_rest else ["a handler of telemetry"]
         return f"after {timeout:g} s still under way: {', '.join(steps[:10])}{', …' if len(steps) > 10 else ''}"
 
 

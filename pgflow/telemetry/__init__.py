@@ -10,8 +10,8 @@ Its decisions:
 *Told when it is true.* An event is emitted after the commit that made it true, by the worker that settled it; what the
 fence refused is never told. Three are exceptions by nature: `step start` (a step that begins is not written), `workflow
 start` (told with its first step), and a client call inside the caller's own transaction, which may yet roll back and so
-says `in_transaction`. An event is told at most once: a worker that dies right after its commit tells nobody. For
-counts that must be exact, ask the database.
+says `in_transaction`. An event is told at most once: a worker that dies right after its commit, or never
+hears that it was one, tells nobody. For counts that must be exact, ask the database.
 
 *The same in memory.* A `Local` tells the same events, once the change is in its storage and outside of its lock, so
 that a handler may call whatever it likes. What a call of yours brings about is told before the call returns, unless

@@ -51,7 +51,9 @@ class Runner:
             ctx = self.context(token, conn)
             result = await self._call(step, ctx)
             return self._read(token, step, result, time.perf_counter() - began)
-        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the worker
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the worker
             return self._failed(token, error, time.perf_counter() - began)
 
     def step(self, token: Token) -> Step:
@@ -80,7 +82,7 @@ class Runner:
         if step.is_async:
             return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, step.execute, ctx)
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, attempt.call, step, ctx)
         return await result if inspect.isawaitable(result) else result
 
     def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:
@@ -91,7 +93,7 @@ class Runner:
             case Failing(reason, kind, retry, details):
                 return Erred(token, reason, kind, retry, seconds, details)
             case Async():
-                return self._waits(token, step.parking(), seconds)
+                return self._waits(token, attempt.waits(token.run.graph, step), seconds)
             case Snooze(delay):
                 return Snoozed(token, delay)
         assert_never(read)
@@ -141,7 +143,7 @@ class Runner:
             return Finished(token, stored.event, "", value, None, stored.targets, stored=True)
         if token.awaits is not None:
             try:
-                parking = replace(self.step(token).parking(), awaits=token.awaits)
+                parking = replace(attempt.waits(run.graph, self.step(token)), awaits=token.awaits)
             except Exception as error:
                 return self._failed(token, error, 0.0)
             return self._waits(token, parking)

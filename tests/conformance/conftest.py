@@ -18,7 +18,7 @@ from tests.worker.inside import Inside
 from tests.worker.patience import until
 
 ENDED = ("completed", "failed", "cancelled")
-TABLES = ("jobs", "signals", "step_results", "instances", "workers", "queues", "definitions")
+TABLES = ("jobs", "signals", "scheduled_signals", "step_results", "instances", "workers", "queues", "definitions")
 POSTGRES = [f"postgresql-{version}" if version else "PGFLOW_TEST_DSN" for version in VERSIONS]
 
 

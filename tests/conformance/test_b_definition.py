@@ -444,8 +444,8 @@ def test_b25_a_workflow_says_what_it_declares() -> None:
     assert (flow.version, flow.versions, flow.is_versioned) == (3, {3: flow}, False)
     assert (flow.queue, flow.priority, flow.retry_policy) == ("q", 2, None)
     assert chain(A, retry=Retry(max_attempts=2)).retry_policy == Retry(max_attempts=2)
-    with Local(workflows=[flow]) as app:
-        assert (flow.bound(), flow.list()) == (app, [])
+    with Local() as app, Local(workflows=[flow]) as other:
+        assert (chain(A, app=app).bound(), flow.bound()) == (app, other)
 
 
 # Each breaks one rule more than the one before it: the rules in their order.

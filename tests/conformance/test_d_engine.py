@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from pgflow import Context, Done, Error, Ok, Retry, Unique, Wait, WaitForEvent, route
+from pgflow import Async, Context, Done, Error, Ok, Retry, Step, Unique, Wait, WaitForEvent, route
 from pgflow.core.engine import (
     Begun,
     Cancelled,
@@ -29,6 +29,7 @@ from pgflow.core.engine import (
     replay,
 )
 from pgflow.core.graph import Choice, Graph
+from pgflow.core.step import Parking
 from pgflow.errors import NotActive, UndeclaredEvent, UnknownStep
 from tests.conformance.conftest import Stack
 from tests.conformance.definitions import Flow, Input, chain, define, make
@@ -214,6 +215,39 @@ def test_d9_an_unknown_event_is_an_error(stack: Stack) -> None:
     with pytest.raises(UndeclaredEvent, match="Flow takes no signal 'stop'"):
         flow.resume("good", "stop")
     assert flow.get("good").status == "waiting"
+
+
+class Changing(Step):
+    """A step whose wait would end with an event that was declared when its workflow was made, or with another."""
+
+    events = ("done",)
+    ends: ClassVar[list[Parking]] = []
+
+    def execute(self, ctx: Context[Input]) -> Async:
+        return Async()
+
+    def parking(self) -> Parking:
+        return self.ends[-1] if self.ends else Parking({"done": "done"})
+
+
+@pytest.mark.parametrize(
+    "parking", [Parking({"done": "zzz"}), Parking({}, HOUR, "zzz"), Parking({}, timedelta(0), "zzz")]
+)
+def test_d9_a_wait_that_would_end_with_an_unknown_event_is_an_error(stack: Stack, parking: Parking) -> None:
+    """D9: a wait that could end only with such an event fails its instance at once, and nobody else's."""
+    Changing.ends.clear()
+    flow = chain(Changing())
+    stack.run(flow)
+    Changing.ends.append(parking)
+    flow.start("bad")
+    failed = stack.until(flow, "bad")
+    assert failed.error is not None
+    assert (failed.error["type"], failed.error["step"]) == ("UndeclaredEvent", "changing")
+    Changing.ends.clear()
+    flow.start("good")
+    stack.until(flow, "good", "waiting")
+    flow.resume("good", "done")
+    assert stack.until(flow, "good").status == "completed"
 
 
 def test_d10_a_step_completes_once_in_a_run() -> None:

@@ -398,8 +398,7 @@ def test_h15_a_duration_that_nobody_knows_is_none(stack: Stack, told: Told) -> N
         app.advance_time(timedelta(hours=1))
     Patient.start("1", {}, telemetry=TENANT)
     Patient.resume("1", "approved")
-    told.until(telemetry.STEP_ASYNC, 2)
-    stack.until(Patient, "1", "waiting")
+    until(lambda: "courier" in {each.metadata["step"] for each in told.of(telemetry.STEP_ASYNC)}, "the last wait")
     if not stack.is_local:
         stack.rows("update pgflow.instances set created_at = created_at + interval '1 hour' returning 1")  # type: ignore[attr-defined]
     stack.restart()

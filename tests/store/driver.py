@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from pgflow.core.workflow import Workflow
-from pgflow.store import job, worker
+from pgflow.store import job, signal, worker
 from pgflow.store.job import Settled
 from pgflow.store.statement import run
 from pgflow.worker.decide import Decision
@@ -99,6 +99,7 @@ class Driver:
         """
         self.settle()
         run(self.conn, job.stage("pgflow"))
+        run(self.conn, signal.send_due("pgflow"))
         self.claim()
         self.run_steps()
         return len(self.holding.tokens)

@@ -194,6 +194,28 @@ def test_a_handler_cannot_wait_for_what_waits_for_it() -> None:
     assert len(refused) == 2
 
 
+def test_draining_waits_for_the_handlers() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(event: Event, config: object) -> None:
+        entered.set()
+        assert leave.wait(PATIENCE)
+
+    telemetry.attach("slow", [telemetry.WORKFLOW_STOP], slow)
+    try:
+        with Local(workflows=WORKFLOWS) as app:
+            Fan.start("1", {})
+            assert entered.wait(PATIENCE)
+            assert Fan.get("1").status == "completed"
+            with pytest.raises(TimeoutError, match="a handler of telemetry"):
+                app.drain(timeout=0.01)
+            leave.set()
+            app.drain(timeout=PATIENCE)
+    finally:
+        leave.set()
+        telemetry.detach("slow")
+
+
 def test_a_handler_that_fails_breaks_no_step(caplog: pytest.LogCaptureFixture) -> None:
     def bad(event: Event, config: object) -> None:
         raise ValueError("no")

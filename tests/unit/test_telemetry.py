@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -230,14 +231,15 @@ def test_an_event_that_does_not_exist_and_a_handler_that_cannot_be_called_are_re
     assert telemetry.attached() == ()
 
 
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, asyncio.CancelledError])
 def test_a_handler_that_fails_stays_harms_nobody_and_is_complained_of_once_a_minute(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("pgflow.telemetry.bus.time.monotonic", lambda: now)
 
     def bad(event: Event, config: object) -> None:
-        raise SystemExit("no")
+        raise kind("no")
 
     telemetry.attach("bad", [telemetry.STEP_STOP], bad)
     heard: list[Event] = []

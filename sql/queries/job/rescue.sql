@@ -5,6 +5,7 @@ with lost as materialized (
     from pgflow.jobs j
     where j.state = 'running'
         and not exists (select from pgflow.workers w where w.id = j.worker and w.lease_expires_at > pgflow.now())
+        and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- not what a worker holds by now that this statement cannot see
     order by j.id
     limit %(limit)s
     for no key update of j skip locked
