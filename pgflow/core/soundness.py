@@ -8,6 +8,7 @@ from typing import Any
 
 from pgflow.core.names import is_event, is_key, is_queue
 from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.problems import Problems, fault_of
 from pgflow.core.retry import Retry
 from pgflow.core.span import is_span
 from pgflow.core.step import Parking, Step
@@ -16,17 +17,26 @@ from pgflow.errors import DefinitionError, InvalidPayload
 __all__ = ["check_step"]
 
 
-def check_step(workflow: str, step: Step, title: str) -> None:
-    """Raise `DefinitionError` unless the step could run; `title` is how messages call it."""
+def check_step(workflow: str, step: Step, title: str, problems: Problems) -> bool:
+    """Note what would keep the step from running; `title` is how messages call it.
+
+    Returns whether its events are sound, so that transitions can be compared with them.
+    """
     who = f"{workflow}: {title}"
-    _check_events(who, step)
-    _check_execute(who, step)
-    _check_attributes(who, step)
-    _check_config(who, step)
-    _check_parking(who, step)
+    fault = fault_of(step, type(step))
+    if fault is not None:
+        problems.add([f"{who}: {fault}"])
+        return False
+    has_events = problems.check(False, _check_events, who, step)
+    problems.check(None, _check_execute, who, step)
+    problems.check(None, _check_attributes, who, step)
+    problems.check(None, _check_config, who, step)
+    if has_events:
+        problems.check(None, _check_parking, who, step)
+    return has_events
 
 
-def _check_events(who: str, step: Step) -> None:
+def _check_events(who: str, step: Step) -> bool:
     events: Any = type(step).events
     if isinstance(events, str) or not isinstance(events, tuple | list):
         raise DefinitionError(f'{who} has events = {events!r}: write a tuple of names, as in events = ("done",)')
@@ -41,6 +51,7 @@ def _check_events(who: str, step: Step) -> None:
             )
     if len(set(emitted)) < len(emitted):
         raise DefinitionError(f"{who} declares an event twice in {emitted!r}: name each once")
+    return True
 
 
 def _check_execute(who: str, step: Step) -> None:
@@ -59,6 +70,9 @@ def _check_attributes(who: str, step: Step) -> None:
     retry: Any = step.retry
     if retry is not None and not isinstance(retry, Retry):
         raise DefinitionError(f"{who} has retry = {retry!r}: write a policy, as in retry = Retry(max_attempts=8)")
+    fault = fault_of(retry)
+    if fault is not None:
+        raise DefinitionError(f"{who}: {fault}")
     if step.queue is not None and not is_queue(step.queue):
         raise DefinitionError(f"{who} has queue = {step.queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
     if not isinstance(step.transactional, bool):
