@@ -60,16 +60,19 @@ def encode(value: Any, *, what: str, limit: int) -> str:
     return text
 
 
-def decode(text: str) -> Any:
-    """Return the value of JSON text. Raises `InvalidPayload` for what is no JSON or more than 64 levels deep.
+def decode(text: str, around: int = 0) -> Any:
+    """Return the value of JSON text.
 
-    decode('{"count":3}')    # {"count": 3}
+    Raises `InvalidPayload` for what is no JSON, holds a number that no float can be, or is more than 64 levels deep,
+    beside the `around` levels that somebody else has put around what was stored.
+
+        decode('{"count":3}')    # {"count": 3}
     """
     try:
         value = _loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(f"stored JSON cannot be read: {error}") from error
-    if _may_be_deep(text) and _is_deep(value):
+    if _may_be_deep(text) and _is_deep(value, DEPTH_LIMIT + around):
         raise InvalidPayload(f"stored JSON is more than {DEPTH_LIMIT} levels deep")
     return value
 
@@ -103,16 +106,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-_loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]}… is larger than any float")
+    return number
+
+
+_loads = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
 
 
 def _may_be_deep(text: str) -> bool:
     return text.count("[") + text.count("{") > DEPTH_LIMIT
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: Any, most: int) -> bool:
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(DEPTH_LIMIT):
+    for _ in range(most):
         level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
         if not level:
             return False

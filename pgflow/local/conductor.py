@@ -91,6 +91,16 @@ class Conductor:
             self._activate(run, step, run.graph.nodes[step].config)
         self._save(run)
 
+    def let_go(self, run: Run) -> None:
+        """Forget an instance; a step that runs is interrupted, and comes to nothing."""
+        for token in run.tokens.values():
+            if (task := self._tasks.pop(token, None)) is not None:
+                self._loop.soon(task.cancel)
+        run.tokens.clear()
+        self.runs.pop(run.run, None)
+        if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
+            del self.keys[key]
+
     def deliver(self, run: Run, token: Token, signal: Signal) -> None:
         """End a wait by a signal."""
         text = None if signal.payload is None else json.dumps(signal.payload)
@@ -183,7 +193,8 @@ class Conductor:
                 case _:
                     assert_never(command)
         if run.state.status in ("completed", "failed", "cancelled"):
-            self._finish(run)
+            run.finished_at = self.clock.now()
+            self.let_go(run)
         self._save(run)
 
     def _activate(self, run: Run, step: str, config: dict[str, Any] | None) -> None:
@@ -200,18 +211,8 @@ class Conductor:
                 self._timers.add(run, token)
                 self._loop.soon(self._set_alarm)
 
-    def _finish(self, run: Run) -> None:
-        run.finished_at = self.clock.now()
-        for token in run.tokens.values():
-            if (task := self._tasks.pop(token, None)) is not None:
-                self._loop.soon(task.cancel)
-        run.tokens.clear()
-        self.runs.pop(run.run, None)
-        if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
-            del self.keys[key]
-
     def _save(self, run: Run) -> None:
-        self._storage.put(run.saved())
+        self._storage.keep(run.saved())
         if self._watch and not self._is_to_look:
             self._is_to_look = True
             self._loop.soon(self._look)
@@ -271,7 +272,6 @@ class Conductor:
 
     def _complete(self, run: Run, token: Token, end: Written, took: timedelta, *, by_timer: bool = False) -> None:
         del run.tokens[token.step]
-        run.targets[token.step] = end.targets
         run.metadata.update(end.metadata or {})
         run.history.append(
             Entry(
@@ -283,6 +283,7 @@ class Conductor:
                 metadata=end.metadata or {},
                 duration=took,
                 errors=tuple(token.errors),
+                targets=end.targets,
             )
         )
         self._apply(run, Completed(token.step, end.event, end.targets, by_timer=by_timer))

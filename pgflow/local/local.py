@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
+from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Started
 from pgflow.core.request import sole
 from pgflow.core.step import Target
@@ -21,8 +22,7 @@ from pgflow.errors import (
     DefinitionError,
 )
 from pgflow.local.ledger import Ledger
-from pgflow.local.run import read
-from pgflow.local.storage import Storage
+from pgflow.local.storage import Storage, read
 from pgflow.local.watch import Look
 
 __all__ = ["Local"]
@@ -63,12 +63,7 @@ class Local:
             if names.setdefault(workflow.name, workflow) is not workflow:
                 hint = "Give one of them another name: class …(Workflow, name=…)."
                 raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
-        self.storage.attach(self)
-        try:
-            self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
-        except BaseException:
-            self.storage.detach(self)
-            raise
+        self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
         self._conductor = self._ledger.conductor
         for workflow in self.workflows:
             for each in (workflow, *workflow.versions.values()):
@@ -100,7 +95,7 @@ class Local:
         What is under way stays in the storage, for another `Local` to go on with. What has ended can still be read.
         """
         self._conductor.close()
-        self.storage.detach(self)
+        self.storage.detach(self._ledger)
 
     async def aclose(self) -> None:
         """`close`, async."""
@@ -254,47 +249,32 @@ class Local:
     def get(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""
         _refuse(conn)
-        return read(self._ledger.newest(workflow, value), is_whole=True)
+        return read(self._ledger.newest(workflow, value))
 
     async def aget(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
         """`get`, async."""
         return self.get(workflow, value, conn=conn)
 
     def list(
-        self,
-        workflow: type[Workflow[I]],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: type[Workflow[I]] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
-        """Read a page of instances: see `Workflow.list`."""
+        """Read a page of a workflow's instances, or without one of all: see `Workflow.list`."""
         _refuse(conn)
-        asked = [status] if isinstance(status, str) else status
-        stored = self.storage.query(workflow=workflow, workflow_version=workflow.pinned)
-        found = [each for each in stored if asked is None or each.status in asked]
-        return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
+        return [read(each, is_whole=False) for each in self.storage.find(Filters.of(options, workflow))]
 
     async def alist(
-        self,
-        workflow: type[Workflow[I]],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: type[Workflow[I]] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """`list`, async."""
-        return self.list(workflow, status=status, before=before, limit=limit, conn=conn)
+        return self.list(workflow, conn=conn, **options)
 
     def runs(
         self, workflow: type[Workflow[I]], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
         """Read a page of the runs of a value: see `Workflow.runs`."""
         _refuse(conn)
-        found = self._ledger.runs(workflow, value)
-        return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
+        found = self._ledger.runs(workflow, value, before=before, limit=limit)
+        return [read(each, is_whole=False) for each in found]
 
     async def aruns(
         self, workflow: type[Workflow[I]], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from pgflow.core import engine
 from pgflow.core.context import Context
-from pgflow.core.engine import State, advance, replay
+from pgflow.core.engine import State, advance
 from pgflow.core.graph import Graph
 from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
-from pgflow.core.payload import decode
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.stored import state_of, unique_key
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
-__all__ = ["Run", "Saved", "Signal", "Token", "read"]
+__all__ = ["Run", "Saved", "Signal", "Token"]
 
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
@@ -50,12 +51,8 @@ class Saved(Instance):
     """An instance as it is put into the storage: with what a reader does not see but a restart needs."""
 
     text: str = ""
-    targets: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
-
-
-READ = tuple(each.name for each in fields(Instance))
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +70,6 @@ class Run:
     error: dict[str, Any] | None = None
     finished_at: datetime | None = None
     history: list[Entry] = field(default_factory=list)
-    targets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
 
@@ -90,15 +86,7 @@ class Run:
     @property
     def unique_key(self) -> str | None:
         """At most one active instance has it; None: any number may be active."""
-        graph = self.graph
-        match graph.unique.scope if graph.unique else "none":
-            case "workflow":
-                return f"w {graph.name} {self.id}"
-            case "version":
-                return f"v {graph.name} {graph.version} {self.id}"
-            case "global":
-                return f"g {self.id}"
-        return None
+        return unique_key(self.graph, self.id)
 
     def holds(self, token: Token) -> bool:
         """Whether a token still is the one of its step: if not, whatever it comes to is of no account."""
@@ -137,35 +125,33 @@ class Run:
             created_at=self.created_at,
             finished_at=self.finished_at,
             text=self.text,
-            targets=self.targets,
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
         )
 
     @classmethod
-    def taken_up(cls, saved: Saved, workflow: type[Workflow[Any]]) -> Run:
-        """Make it anew of what was stored. Raises `GraphChanged` when its workflow has changed meanwhile."""
-        graph = workflow.graph
-        if saved.status == "pending":
-            state = engine.new(graph)
-        else:
-            state = replay(graph, [(entry.step, entry.event, saved.targets[entry.step]) for entry in saved.history])
-            for token in saved.tokens:
-                if token.place == "parked":
-                    state, _ = advance(state, engine.Parked(token.step))
+    def taken_up(cls, stored: Instance, workflow: type[Workflow[Any]]) -> Run:
+        """Make it anew of what was stored; without tokens when somebody else than a `Local` has put it there.
+
+        Raises `GraphChanged` when its workflow has changed meanwhile.
+        """
+        state = state_of(stored, workflow.graph)
+        tokens = stored.tokens if isinstance(stored, Saved) else ()
+        for token in tokens:
+            if token.place == "parked":
+                state, _ = advance(state, engine.Parked(token.step))
         return cls(
-            run=saved.run,
-            id=saved.id,
+            run=stored.run,
+            id=stored.id,
             workflow=workflow,
             state=state,
-            text=saved.text,
-            metadata=dict(saved.metadata),
-            tags=saved.tags,
-            created_at=saved.created_at,
-            history=list(saved.history),
-            targets=dict(saved.targets),
-            tokens={token.step: token for token in saved.tokens},
-            signals=list(saved.signals),
+            text=stored.text if isinstance(stored, Saved) else encode(stored.input, what="input", limit=INPUT_LIMIT),
+            metadata=dict(stored.metadata),
+            tags=stored.tags,
+            created_at=stored.created_at,
+            history=list(stored.history),
+            tokens={token.step: token for token in tokens},
+            signals=list(stored.signals) if isinstance(stored, Saved) else [],
         )
 
     def _waiting(self, token: Token) -> WaitingFor:
@@ -190,12 +176,6 @@ class Run:
             error=_reason(error) if error else None,
             max_attempts=self.graph.nodes[token.step].retry.max_attempts,
         )
-
-
-def read(saved: Instance, *, is_whole: bool) -> Instance:
-    """Return what a caller reads of a stored instance; its history and outputs only when it is asked for as a whole."""
-    known = {name: getattr(saved, name) for name in READ}
-    return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}})
 
 
 def _reason(error: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class Busy(Exception):
 
 
 # Where two who create the schema, or enter the same line, at once get a unique violation.
-CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_type"})
+CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_proc", "pg_type"})
 
 
 def status(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> Status:
@@ -130,8 +130,8 @@ def sql(schema: str = SCHEMA, after: int = 0) -> str:
     for each in migrations()[after:]:
         record = _text(migration.record(schema, _planned(each)))
         body = _terminated(files.load(each.path, schema))
-        # Outside a transaction, a line that comes first would vouch for what may yet fail.
-        parts += [record, body] if each.transactional else [body, record]
+        # In the script's one transaction nothing is done concurrently; who needs that lets `up` do it.
+        parts += [record, body if each.transactional else body.replace(" concurrently", "")]
     bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
     parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
     parts.append(_text(migration.renew(schema, _functions())))
@@ -166,14 +166,16 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
         yield run(conn, migration.record(schema, _planned(following)))
         _execute(conn, files.load(following.path, schema))
     if len(now.pending) <= 1 and now.stale:
-        conn.execute(f"set local {UNCHECKED}")
-        for path in functions().paths:
-            _execute(conn, files.load(path, schema))
-        yield run(conn, migration.renew(schema, _functions()))
+        renewed = run(conn, migration.renew(schema, _functions()))
+        if renewed is not None:
+            conn.execute(f"set local {UNCHECKED}")
+            for path in functions().paths:
+                _execute(conn, files.load(path, schema))
+            yield renewed
 
 
 def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migration) -> list[Applied]:
-    """Run a statement that refuses transactions, entering it only afterwards: until then a second run repeats it."""
+    """Run statements that refuse transactions, entering them only afterwards: until then a second run repeats them."""
     if not run(conn, migration.hold(schema)):
         raise Busy
     try:
@@ -182,7 +184,8 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
             return []
         conn.execute("set statement_timeout = 0")
         conn.execute("set lock_timeout = 0")  # what runs outside a transaction waits in nobody's way
-        _execute(conn, files.load(following.path, schema))
+        for statement in _statements(files.load(following.path, schema)):
+            _execute(conn, statement)
         return [run(conn, migration.record(schema, _planned(following)))]
     finally:
         if not conn.broken:
@@ -201,6 +204,11 @@ def _found(conn: psycopg.Connection[Any], schema: str) -> None:
 def _execute(conn: psycopg.Connection[Any], text: str) -> None:
     """Run a file as it is: several statements, no placeholders."""
     conn.execute(text, prepare=False)
+
+
+def _statements(text: str) -> list[str]:
+    """The statements of a file that holds more than one and no function: each ends with its line."""
+    return [each for each in re.split(r";[^\S\n]*(?:--[^\n]*)?\n", text) if each.strip()]
 
 
 def _create_schema(schema: str) -> compose.Composed:

@@ -68,9 +68,11 @@ def record(schema: str, entry: Applied) -> Statement[Applied]:
     return _entry("record", schema, params)
 
 
-def renew(schema: str, entry: Applied) -> Statement[Applied]:
-    """Enter which functions are in place, over what was there before."""
-    return _entry("renew", schema, {"version": entry.version, "name": entry.name, "checksum": entry.checksum})
+def renew(schema: str, entry: Applied) -> Statement[Applied | None]:
+    """Enter which functions are in place, over what was there before; None when somebody else has just done so."""
+    params = {"version": entry.version, "name": entry.name, "checksum": entry.checksum}
+    query = files.load("queries/migration/renew.sql", schema)
+    return Statement("migration/renew", query, params, lambda rows: Applied(*rows[0]) if rows else None)
 
 
 def lock(schema: str) -> Statement[bool]:
