@@ -6,20 +6,22 @@ import asyncio
 import builtins
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, Unpack
 
-from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, starting
+from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, scheduling, starting
 from pgflow.client import Client
 from pgflow.config import resolve_dsn
+from pgflow.core import apps
 from pgflow.core.filters import ListOptions
-from pgflow.core.instance import Instance, Started
+from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.errors import GraphChanged
 from pgflow.storage import Storage
-from pgflow.store import definition, migrate
+from pgflow.store import definition, migrate, signal
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement
@@ -36,7 +38,9 @@ class Pgflow:
 
     `dsn` is a PostgreSQL connection string; without one PGFLOW_DSN counts, then DATABASE_URL, then libpq's own
     variables (PGHOST, PGDATABASE, …). The workflows are an explicit registry: nothing is ever imported by a name from
-    the database. Nothing connects before the first call. A workflow belongs to the app that was made last with it.
+    the database. Nothing connects before the first call. Several may stand side by side, on databases or `schema`s of
+    their own; `name`, the schema's if you give none, tells them apart in messages. `OrderFlow.start(…)` then goes to
+    the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
     Raises `DefinitionError` for what is no workflow.
 
         app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow])
@@ -44,12 +48,30 @@ class Pgflow:
         app.get("OrderFlow", "abc123").status    # each call of a workflow is also one of the app, by class or name
     """
 
-    def __init__(self, dsn: str = "", workflows: Iterable[type[Workflow[Any]]] = (), *, schema: str = "pgflow") -> None:
+    def __init__(
+        self,
+        dsn: str = "",
+        workflows: Iterable[type[Workflow[Any]]] = (),
+        *,
+        schema: str = "pgflow",
+        name: str | None = None,
+    ) -> None:
+        self.name = name or schema
         self._registry = Registry(workflows)
-        for workflow in self.workflows:
-            workflow.bind(self)
         self._client = Client(resolve_dsn(dsn, os.environ), schema)
         self._is_registered = False
+        for workflow in self.workflows:
+            workflow.bind(self)
+        apps.opened(self)
+
+    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+        """Take another workflow in, as if it had been listed; workers made before do not know it.
+
+        Raises `DefinitionError` when another one has its name.
+        """
+        self._registry.add(workflow)
+        self._is_registered = False
+        workflow.bind(self)
 
     @property
     def workflows(self) -> tuple[type[Workflow[Any]], ...]:
@@ -77,7 +99,7 @@ class Pgflow:
         return Storage(self._client, self._registry, self.register, self.aregister)
 
     def __repr__(self) -> str:
-        return f"Pgflow(workflows=[{', '.join(self._registry.by_name)}], schema={self.schema!r})"
+        return f"Pgflow(name={self.name!r}, workflows=[{', '.join(self._registry.by_name)}], schema={self.schema!r})"
 
     def workflow(self, name: str) -> type[Workflow[Any]]:
         """Return the workflow of that name. Raises `UnknownWorkflow`."""
@@ -107,12 +129,22 @@ class Pgflow:
         asyncio.run(self.worker(queues, **options).run())
 
     def close(self) -> None:
-        """Close the connections of threads; a later call opens new ones."""
+        """Close the connections of threads. Its workflows belong to the app that was made before it, if one was.
+
+        A later call opens new connections.
+        """
+        self._let_go()
         self._client.close()
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop, and those of threads."""
+        """`close`, async: the connections of this event loop, too."""
+        self._let_go()
         await self._client.aclose()
+
+    def _let_go(self) -> None:
+        apps.closed(self)
+        for workflow in self.workflows:
+            workflow.unbind(self)
 
     # -- definitions
 
@@ -216,6 +248,47 @@ class Pgflow:
         """`resume`, async."""
         return await self._client.acall(resuming(self.schema, self._class(workflow), value, event, payload, step), conn)
 
+    def schedule_resume(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: str | None = None,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+    ) -> Scheduled:
+        """Send a signal later: see `Workflow.schedule_resume`."""
+        call = scheduling(self.schema, self._class(workflow), value, step, delay, event, payload, self)
+        return self._client.call(call, conn)
+
+    async def aschedule_resume(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: str | None = None,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+    ) -> Scheduled:
+        """`schedule_resume`, async."""
+        call = scheduling(self.schema, self._class(workflow), value, step, delay, event, payload, self)
+        return await self._client.acall(call, conn)
+
+    def unschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- "id" is the word for it in all of the API
+        """Call off a signal that `schedule_resume` is to send; returns whether it was still to be sent.
+
+        app.unschedule(handle.id)    # what handle.cancel() does, for another process
+        """
+        return self._client.run(signal.unschedule(self.schema, id), conn)
+
+    async def aunschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- as its twin
+        """`unschedule`, async."""
+        return await self._client.arun(signal.unschedule(self.schema, id), conn)
+
     def cancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """Cancel an instance: see `Workflow.cancel`."""
         self._client.call(cancelling(self.schema, self._class(workflow), value, reason), conn)
@@ -267,7 +340,7 @@ class Pgflow:
         return await self._client.arun(history(self.schema, self._class(workflow), value, before, limit), conn)
 
     def _class(self, workflow: Named[I]) -> type[Workflow[Any]]:
-        return self.workflow(workflow) if isinstance(workflow, str) else workflow
+        return self._registry.known(workflow)
 
 
 def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from pgflow.core.filters import Filters
-from pgflow.core.instance import Instance, Started
+from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import check_moment, takers
+from pgflow.core.request import addressed, check_moment, later, takers
 from pgflow.core.step import Target
 from pgflow.core.unique import SEPARATOR, build_id, validate_value
 from pgflow.core.workflow import Workflow
@@ -21,7 +21,7 @@ from pgflow.store.statement import Statement
 from pgflow.telemetry import emit
 from pgflow.telemetry.emit import Subject
 
-__all__ = ["Call", "cancelling", "getting", "history", "listing", "resuming", "retrying", "starting"]
+__all__ = ["Call", "cancelling", "getting", "history", "listing", "resuming", "retrying", "scheduling", "starting"]
 
 T = TypeVar("T")
 
@@ -98,23 +98,13 @@ def starting(
     return Call(statement, _first_queues([kind]) if at is None and delay is None else frozenset())
 
 
-def _addressed(workflow: type[Workflow[Any]], value: str) -> str:
-    """Return a value that names one instance. Raises `InvalidValue` for a bare one where any number may have it."""
-    if workflow.unique.scope == "none" and "::" not in value:
-        raise InvalidValue(
-            f"{workflow.name} may have many instances of {value!r}: its key has the scope 'none'",
-            hint=f"Give the whole id, which start returned: '{workflow.unique.key}::{value}::…'.",
-        )
-    return value
-
-
 def resuming(
     schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
     name, key, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
     text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
-    to, pinned = _addressed(workflow, value), workflow.pinned
+    to, pinned = addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[str]:
         if pinned is None:
@@ -132,9 +122,37 @@ def resuming(
     return Call(statement, frozenset(node.queue for node in nodes), tell)
 
 
+def scheduling(
+    schema: str,
+    workflow: type[Workflow[Any]],
+    value: str,
+    step: str | Target,
+    delay: timedelta,
+    event: Any,
+    payload: Any,
+    app: Unscheduler,
+) -> Call[Scheduled]:
+    """Send a signal to a step later. No one has to be woken: workers look for what is due."""
+    name, key = later([version.graph for version in workflow.versions.values()], event, step, delay)
+    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+    to, pinned = addressed(workflow, value), workflow.pinned
+
+    def statement(notify: bool) -> Statement[Scheduled]:
+        stored = signal.schedule(
+            schema, workflow=workflow.name, version=pinned, value=to, step=key, delay=delay, event=name, payload=text
+        )
+        return stored.then(lambda row: Scheduled(id=row[1], run=row[0], step=key, event=name, at=row[2], app=app))
+
+    def tell(_: Scheduled, in_transaction: bool) -> None:
+        subject = _subject(workflow, value)
+        emit.workflow_signal(subject, signal=name, step=key, outcome="scheduled", in_transaction=in_transaction)
+
+    return Call(statement, frozenset(), tell)
+
+
 def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
     """Cancel the newest run of a value."""
-    name, to, pinned = workflow.name, _addressed(workflow, value), workflow.pinned
+    name, to, pinned = workflow.name, addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[None]:
         if pinned is None:
@@ -150,7 +168,7 @@ def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: s
 
 def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
     """Take the newest run of a value up again after it failed."""
-    name, to, pinned = workflow.name, _addressed(workflow, value), workflow.pinned
+    name, to, pinned = workflow.name, addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[None]:
         if pinned is None:
@@ -169,7 +187,7 @@ def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
 
 def getting(schema: str, workflow: type[Workflow[Any]], value: str) -> Statement[Instance]:
     """Read the newest run of a value."""
-    return instance.get(schema, workflow=workflow.name, value=_addressed(workflow, value), version=workflow.pinned)
+    return instance.get(schema, workflow=workflow.name, value=addressed(workflow, value), version=workflow.pinned)
 
 
 def listing(schema: str, workflow: type[Workflow[Any]] | None, options: Mapping[str, Any]) -> Statement[list[Instance]]:
@@ -181,7 +199,7 @@ def history(
     schema: str, workflow: type[Workflow[Any]], value: str, before: int | None, limit: int
 ) -> Statement[list[Instance]]:
     """Read a page of the runs of a value."""
-    to = _addressed(workflow, value)
+    to = addressed(workflow, value)
     whole = to if "::" in to else build_id(workflow.unique.key, to)
     return instance.list(schema, Filters.of({"id": whole, "before": before, "limit": limit}, workflow))
 

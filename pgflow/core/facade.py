@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, Unpack
 
+from pgflow.core import apps
 from pgflow.core.filters import ListOptions
-from pgflow.core.instance import Instance, Started
+from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.step import Target
-from pgflow.errors import NotBound
 
 __all__ = ["Calls", "Facade", "StartOptions"]
 
@@ -38,6 +38,8 @@ class StartOptions(TypedDict, total=False):
 
 class Facade(Protocol):
     """What stands behind a workflow's calls: a `Pgflow` app, or a stand-in for one. See `Calls` for what each does."""
+
+    def adopt(self, workflow: type[Any]) -> None: ...
 
     def start(
         self,
@@ -74,6 +76,34 @@ class Facade(Protocol):
     async def aresume(
         self, workflow: type[Any], value: str, event: str, payload: Any = ..., *, step: Any = ..., conn: Any = ...
     ) -> str: ...
+
+    def schedule_resume(
+        self,
+        workflow: type[Any],
+        value: str,
+        step: Any,
+        delay: timedelta,
+        event: str | None = ...,
+        payload: Any = ...,
+        *,
+        conn: Any = ...,
+    ) -> Scheduled: ...
+
+    async def aschedule_resume(
+        self,
+        workflow: type[Any],
+        value: str,
+        step: Any,
+        delay: timedelta,
+        event: str | None = ...,
+        payload: Any = ...,
+        *,
+        conn: Any = ...,
+    ) -> Scheduled: ...
+
+    def unschedule(self, id: int, *, conn: Any = ...) -> bool: ...  # noqa: A002 -- the word for it in all of the API
+
+    async def aunschedule(self, id: int, *, conn: Any = ...) -> bool: ...  # noqa: A002 -- as its twin
 
     def cancel(self, workflow: type[Any], value: str, *, reason: str | None = ..., conn: Any = ...) -> None: ...
 
@@ -109,28 +139,43 @@ class Calls(Generic[I]):
 
     All take `conn`, a psycopg connection of the caller's: then it happens in the caller's transaction, and commits or
     rolls back with it. Where a `value` is asked for, a whole business id will do; where the key has the scope "none",
-    so that any number of instances may have the value, it has to be one (`InvalidValue`). All raise `NotBound` before
-    the class belongs to an app.
+    so that any number of instances may have the value, it has to be one (`InvalidValue`).
+
+    They go to the app that was made last with this class and is not closed: in a test, to that of the test. A class
+    that was given to no app goes to the only one that is open, which takes it in; they raise `NotBound` when there is
+    none, and when there are several.
     """
 
     name: ClassVar[str]
-    _app: ClassVar[Facade | None] = None
+    _apps: ClassVar[tuple[Facade, ...]] = ()
 
     @classmethod
     def bind(cls, app: Facade) -> None:
-        """Let these calls go to `app`; a later one takes the place of an earlier one."""
-        cls._app = app
+        """Let these calls go to `app`, until it is closed or another one is made."""
+        cls._apps = (*(each for each in cls._own_apps() if each is not app), app)
 
     @classmethod
-    def _bound(cls) -> Facade:
+    def unbind(cls, app: Facade) -> None:
+        """Let these calls go to the app that was made before `app`, if there is one: it is closed."""
+        cls._apps = tuple(each for each in cls._own_apps() if each is not app) or cls._own_apps()
+
+    @classmethod
+    def bound(cls) -> Facade:
+        """Return the app that these calls go to. Raises `NotBound`.
+
+        OrderFlow.bound().get("OrderFlow", "abc123")
+        """
+        if own := cls._own_apps():
+            return own[-1]
+        app = apps.single(cls)
+        app.adopt(cls)
+        return app
+
+    @classmethod
+    def _own_apps(cls) -> tuple[Facade, ...]:
         # Not what a parent class is bound to: that app does not know this workflow.
-        app = cls.__dict__.get("_app")
-        if app is None:
-            raise NotBound(
-                f"{cls.name} belongs to no app yet", hint=f"Make one first: Pgflow(dsn, workflows=[{cls.__name__}])."
-            )
-        found: Facade = app
-        return found
+        own: tuple[Facade, ...] = cls.__dict__.get("_apps", ())
+        return own
 
     @classmethod
     def start(
@@ -148,7 +193,7 @@ class Calls(Generic[I]):
 
             OrderFlow.start("abc123", Order(item_count=3, user_id=42))    # Started(id="orderid::abc123", run=7, …)
         """
-        return cls._bound().start(cls, value, input, conn=conn, **options)
+        return cls.bound().start(cls, value, input, conn=conn, **options)
 
     @classmethod
     async def astart(
@@ -160,7 +205,7 @@ class Calls(Generic[I]):
         **options: Unpack[StartOptions],
     ) -> Started:
         """`start`, async."""
-        return await cls._bound().astart(cls, value, input, conn=conn, **options)
+        return await cls.bound().astart(cls, value, input, conn=conn, **options)
 
     @classmethod
     def start_many(
@@ -177,7 +222,7 @@ class Calls(Generic[I]):
 
             OrderFlow.start_many((order.number, order) for order in orders)
         """
-        return cls._bound().start_many(cls, items, conn=conn, **options)
+        return cls.bound().start_many(cls, items, conn=conn, **options)
 
     @classmethod
     async def astart_many(
@@ -188,7 +233,7 @@ class Calls(Generic[I]):
         **options: Unpack[StartOptions],
     ) -> builtins.list[Started]:
         """`start_many`, async."""
-        return await cls._bound().astart_many(cls, items, conn=conn, **options)
+        return await cls.bound().astart_many(cls, items, conn=conn, **options)
 
     @classmethod
     def resume(
@@ -201,14 +246,50 @@ class Calls(Generic[I]):
 
             OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
         """
-        return cls._bound().resume(cls, value, event, payload, step=step, conn=conn)
+        return cls.bound().resume(cls, value, event, payload, step=step, conn=conn)
 
     @classmethod
     async def aresume(
         cls, value: str, event: str, payload: Any = None, *, step: str | Target | None = None, conn: Any = None
     ) -> str:
         """`resume`, async."""
-        return await cls._bound().aresume(cls, value, event, payload, step=step, conn=conn)
+        return await cls.bound().aresume(cls, value, event, payload, step=step, conn=conn)
+
+    @classmethod
+    def schedule_resume(
+        cls,
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: str | None = None,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+    ) -> Scheduled:
+        """Send a signal to one step later; returns a handle by which it can be called off until then.
+
+        It is stored with the instance, so it survives restarts, and goes when the instance ends. Without an `event` it
+        is the only one that the step takes, or "timeout" if that is one of several. Raises `UndeclaredEvent`,
+        `UnknownStep`, `InstanceNotFound`, `NotActive`, `InvalidPayload`, `InvalidValue` for a negative delay.
+
+            reminder = OrderFlow.schedule_resume("abc123", approval, timedelta(days=2), "rejected")
+            reminder.cancel()    # True: it was still to be sent
+        """
+        return cls.bound().schedule_resume(cls, value, step, delay, event, payload, conn=conn)
+
+    @classmethod
+    async def aschedule_resume(
+        cls,
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: str | None = None,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+    ) -> Scheduled:
+        """`schedule_resume`, async."""
+        return await cls.bound().aschedule_resume(cls, value, step, delay, event, payload, conn=conn)
 
     @classmethod
     def cancel(cls, value: str, *, reason: str | None = None, conn: Any = None) -> None:
@@ -216,12 +297,12 @@ class Calls(Generic[I]):
 
         OrderFlow.cancel("abc123", reason="the customer withdrew")
         """
-        cls._bound().cancel(cls, value, reason=reason, conn=conn)
+        cls.bound().cancel(cls, value, reason=reason, conn=conn)
 
     @classmethod
     async def acancel(cls, value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """`cancel`, async."""
-        await cls._bound().acancel(cls, value, reason=reason, conn=conn)
+        await cls.bound().acancel(cls, value, reason=reason, conn=conn)
 
     @classmethod
     def retry(cls, value: str, *, conn: Any = None) -> None:
@@ -229,12 +310,12 @@ class Calls(Generic[I]):
 
         OrderFlow.retry("abc123")
         """
-        cls._bound().retry(cls, value, conn=conn)
+        cls.bound().retry(cls, value, conn=conn)
 
     @classmethod
     async def aretry(cls, value: str, *, conn: Any = None) -> None:
         """`retry`, async."""
-        await cls._bound().aretry(cls, value, conn=conn)
+        await cls.bound().aretry(cls, value, conn=conn)
 
     @classmethod
     def get(cls, value: str, *, conn: Any = None) -> Instance:
@@ -242,12 +323,12 @@ class Calls(Generic[I]):
 
         OrderFlow.get("abc123").waiting_for
         """
-        return cls._bound().get(cls, value, conn=conn)
+        return cls.bound().get(cls, value, conn=conn)
 
     @classmethod
     async def aget(cls, value: str, *, conn: Any = None) -> Instance:
         """`get`, async."""
-        return await cls._bound().aget(cls, value, conn=conn)
+        return await cls.bound().aget(cls, value, conn=conn)
 
     @classmethod
     def list(cls, *, conn: Any = None, **options: Unpack[ListOptions]) -> builtins.list[Instance]:
@@ -259,12 +340,12 @@ class Calls(Generic[I]):
             OrderFlow.list(status=["failed", "cancelled"], tags=["gift"], input={"card": "stolen"}, limit=10)
             OrderFlow.list(steps={charge: {"bank": "b-1"}}, order="oldest", after=page[-1].run)
         """
-        return cls._bound().list(cls, conn=conn, **options)
+        return cls.bound().list(cls, conn=conn, **options)
 
     @classmethod
     async def alist(cls, *, conn: Any = None, **options: Unpack[ListOptions]) -> builtins.list[Instance]:
         """`list`, async."""
-        return await cls._bound().alist(cls, conn=conn, **options)
+        return await cls.bound().alist(cls, conn=conn, **options)
 
     @classmethod
     def runs(
@@ -276,11 +357,11 @@ class Calls(Generic[I]):
 
             [run.status for run in OrderFlow.runs("abc123")]    # ["running", "failed", "completed"]
         """
-        return cls._bound().runs(cls, value, before=before, limit=limit, conn=conn)
+        return cls.bound().runs(cls, value, before=before, limit=limit, conn=conn)
 
     @classmethod
     async def aruns(
         cls, value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
         """`runs`, async."""
-        return await cls._bound().aruns(cls, value, before=before, limit=limit, conn=conn)
+        return await cls.bound().aruns(cls, value, before=before, limit=limit, conn=conn)

@@ -124,7 +124,8 @@ class Graph:
         try:
             return self.nodes[step]
         except KeyError:
-            raise UnknownStep(f"{self.name} has no step {step!r}; it has {', '.join(self.nodes)}") from None
+            hint = f"It has: {', '.join(self.nodes)}."
+            raise UnknownStep(f"{self.name} has no step {step!r}", hint=hint) from None
 
     def choice(self, step: str, event: str) -> Choice:
         """Return where an event of a step leads. Raises `UndeclaredEvent`, `UnknownStep`."""

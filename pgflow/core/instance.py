@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from pgflow.core.context import Source, read_output
 from pgflow.core.engine import ACTIVE, Status
 
-__all__ = ["Entry", "Instance", "Kind", "Started", "WaitingFor"]
+__all__ = ["Entry", "Instance", "Kind", "Scheduled", "Started", "Unscheduler", "WaitingFor"]
 
 O = TypeVar("O")  # noqa: E741 -- the output's type
 Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
@@ -28,6 +28,40 @@ class Started:
     id: str
     run: int
     created: bool = True
+
+
+class Unscheduler(Protocol):
+    """What can call a scheduled signal off: an app."""
+
+    def unschedule(self, id: int) -> bool: ...  # noqa: A002 -- "id" is the word for it in all of the API
+
+    async def aunschedule(self, id: int) -> bool: ...  # noqa: A002 -- as its twin
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A signal that will be sent to a step of a run, not before the moment `at`.
+
+    `id` is for `app.unschedule(id)`, where the handle itself is not at hand any more.
+
+        handle = OrderFlow.schedule_resume("abc123", "approval", timedelta(days=2), "rejected")
+        handle.cancel()
+    """
+
+    id: int
+    run: int
+    step: str
+    event: str
+    at: datetime
+    app: Unscheduler = field(repr=False, compare=False)
+
+    def cancel(self) -> bool:
+        """Call it off; returns whether it was still to be sent. To do so twice is no error."""
+        return self.app.unschedule(self.id)
+
+    async def acancel(self) -> bool:
+        """`cancel`, async."""
+        return await self.app.aunschedule(self.id)
 
 
 @dataclass(frozen=True, slots=True)

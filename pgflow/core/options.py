@@ -16,7 +16,7 @@ from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["Options", "check", "is_version"]
 
-UMBRELLA = ("versions", "current")  # options too, but not of what has steps
+UMBRELLA = ("versions", "current", "app")  # options too, but not of what has steps
 MOST_VERSION = 2**31 - 1
 PRIORITIES = range(-(2**15), 2**15)
 

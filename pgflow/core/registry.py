@@ -19,21 +19,27 @@ class Registry:
         Registry([OrderFlow, CreateUser]).named("CreateUser")
     """
 
-    def __init__(self, workflows: Iterable[type[Workflow[Any]]]) -> None:
-        self.workflows = tuple(workflows)
+    def __init__(self, workflows: Iterable[type[Workflow[Any]]] = ()) -> None:
         self.by_name: dict[str, type[Workflow[Any]]] = {}
-        for workflow in self.workflows:
-            if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
-                hint = "Pass Workflow subclasses: Pgflow(dsn, workflows=[OrderFlow])."
-                raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
-            if getattr(workflow, "unique", None) is None:
-                hint = 'Name it in the versions of the class around it, or add unique=Unique("orderid").'
-                raise DefinitionError(f"{workflow.name} has no business key", hint=hint)
-            if self.by_name.setdefault(workflow.name, workflow) is not workflow:
-                hint = (
-                    "Give one of them another name, class …(Workflow, name=…), or make them versions of one workflow."
-                )
-                raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
+        for workflow in workflows:
+            self.add(workflow)
+
+    def add(self, workflow: type[Workflow[Any]]) -> None:
+        """Take another one in; for one that is in it already nothing changes. Raises `DefinitionError`."""
+        if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+            hint = "Pass Workflow subclasses: workflows=[OrderFlow]."
+            raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
+        if getattr(workflow, "unique", None) is None:
+            hint = 'Name it in the versions of the class around it, or add unique=Unique("orderid").'
+            raise DefinitionError(f"{workflow.name} has no business key", hint=hint)
+        if self.by_name.setdefault(workflow.name, workflow) is not workflow:
+            hint = "Give one of them another name, class …(Workflow, name=…), or make them versions of one workflow."
+            raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
+
+    @property
+    def workflows(self) -> tuple[type[Workflow[Any]], ...]:
+        """The classes, in the order in which they came."""
+        return tuple(self.by_name.values())
 
     @property
     def names(self) -> list[str]:
@@ -44,6 +50,10 @@ class Registry:
     def versions(self) -> list[type[Workflow[Any]]]:
         """Every class that has a graph: each version of each workflow."""
         return [version for workflow in self.workflows for version in workflow.versions.values()]
+
+    def known(self, workflow: type[Workflow[Any]] | str) -> type[Workflow[Any]]:
+        """Return the class that is meant: itself, or the one of that name. Raises `UnknownWorkflow`."""
+        return self.named(workflow) if isinstance(workflow, str) else workflow
 
     def named(self, name: str) -> type[Workflow[Any]]:
         """Return the workflow of that name. Raises `UnknownWorkflow`."""

@@ -11,9 +11,19 @@ from pgflow.core.instance import Started
 from pgflow.core.names import event_name
 from pgflow.core.step import Target, as_step
 from pgflow.core.workflow import Workflow
-from pgflow.errors import AlreadyRunning, ConfigError, UndeclaredEvent
+from pgflow.errors import AlreadyRunning, ConfigError, InvalidValue, UndeclaredEvent
 
-__all__ = ["check_moment", "sole", "takers"]
+__all__ = ["addressed", "check_moment", "later", "sole", "takers"]
+
+
+def addressed(workflow: type[Workflow[Any]], value: str) -> str:
+    """Return a value that names one instance. Raises `InvalidValue` for a bare one where any number may have it."""
+    if workflow.unique.scope == "none" and "::" not in value:
+        raise InvalidValue(
+            f"{workflow.name} may have many instances of {value!r}: its key has the scope 'none'",
+            hint=f"Give the whole id, which start returned: '{workflow.unique.key}::{value}::…'.",
+        )
+    return value
 
 
 def check_moment(at: datetime | None, delay: timedelta | None) -> None:
@@ -45,6 +55,23 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
         where = f"step {key!r} of {workflow}" if key else workflow
         raise UndeclaredEvent(f"{where} takes no signal {name!r}", hint=f"{workflow} takes: {', '.join(taken)}.")
     return name, key, nodes
+
+
+def later(graphs: Sequence[Graph], event: Any, step: str | Target, delay: timedelta) -> tuple[str, str]:
+    """Return the name of a signal that a step is to be sent later, and that step's key; see `takers`.
+
+    Without an event it is the only one that the step takes, or "timeout". Raises `InvalidValue` for a delay that is
+    none, too.
+    """
+    if not isinstance(delay, timedelta) or delay < timedelta(0):
+        raise InvalidValue(f"a delay of {delay!r} is refused", hint="Give a positive one: timedelta(minutes=10).")
+    key = step if isinstance(step, str) else as_step(step).key
+    if event is None:
+        known = [graph.nodes[key].step.signals() for graph in graphs if key in graph.nodes]
+        taken = dict.fromkeys(name for signals in known for name in signals)
+        event = next(iter(taken)) if len(taken) == 1 else "timeout"
+    name, _, _ = takers(graphs, event, key)
+    return name, key
 
 
 def sole(workflow: type[Workflow[Any]], started: Iterable[Started]) -> Started:

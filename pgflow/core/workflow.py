@@ -31,7 +31,8 @@ class Workflow(Calls[I], Generic[I]):
 
     Options: `unique` (required), the business key and where it must be unique; `version`, from 1; `tags` and
     `metadata`, kept with each instance; `retry`, `queue` and `priority` (the lowest goes first), for steps that have
-    none of their own; `name`, by default that of the class. `transitions` gives for each step and event the target,
+    none of their own; `name`, by default that of the class; `app`, for one that was made before the class and did not
+    list it. `transitions` gives for each step and event the target,
     several targets (they run side by side), or a `route` among declared ones; every path ends in `Done`. Raises
     `DefinitionError`, at import, for a definition that could not run.
 
@@ -76,6 +77,7 @@ class Workflow(Calls[I], Generic[I]):
     version: ClassVar[int | None]
     current_version: ClassVar[int]
     pinned: ClassVar[int | None] = None
+    umbrella: ClassVar[type[Workflow[Any]] | None] = None
     tags: ClassVar[tuple[str, ...]]
     metadata: ClassVar[Mapping[str, Any]]
     retry_policy: ClassVar[Retry | None]
@@ -102,11 +104,14 @@ class Workflow(Calls[I], Generic[I]):
         name: str | None = None,
         versions: Mapping[int, type[Workflow[Any]]] | None = None,
         current: int | None = None,
+        app: Facade | None = None,
         **unknown: Never,
     ) -> None:
         super().__init_subclass__()
         in_body = cls.__dict__.get("versions")
         has_versions = versions is not None or in_body is not None
+        if app is not None and not hasattr(app, "adopt"):
+            raise DefinitionError(f"{cls.__name__}: app is {app!r}, which is no app: write app=Pgflow(dsn)")
         is_part = not has_versions and version is not UNSAID and is_nested(cls)
         options = check(
             _called(cls) if is_part else cls.__name__,
@@ -121,17 +126,19 @@ class Workflow(Calls[I], Generic[I]):
             unknown=unknown,
             may_lack_key=is_part,
         )
-        cls.pinned, cls._options, cls.is_versioned = None, options, has_versions
+        cls.pinned, cls.umbrella, cls._options, cls.is_versioned = None, None, options, has_versions
         if has_versions:
             _check_umbrella(options, version, versions, in_body)
             cls._cover(read_umbrella(cls, Workflow, options, in_body if versions is None else versions, current))
-            return
-        if current is not None:
+        elif current is not None:
             raise DefinitionError(
                 f"{options.name}: current={current!r} needs versions to choose from: write versions = {{1: V1, 2: V2}}"
             )
-        cls._declared = read(options.name, getattr(cls, "initial", None), getattr(cls, "transitions", None))
-        cls._settle(options)
+        else:
+            cls._declared = read(options.name, getattr(cls, "initial", None), getattr(cls, "transitions", None))
+            cls._settle(options)
+        if app is not None:
+            app.adopt(cls)
 
     @classmethod
     def _settle(cls, options: Options) -> None:
@@ -167,7 +174,7 @@ class Workflow(Calls[I], Generic[I]):
         cls.current_version = umbrella.current
         for number, version in umbrella.versions.items():
             own = version._options
-            version.pinned = number
+            version.pinned, version.umbrella = number, cls
             version._settle(
                 replace(
                     own,
@@ -199,7 +206,23 @@ class Workflow(Calls[I], Generic[I]):
         """Let these calls, and those of each version, go to `app`; a later one takes the place of an earlier one."""
         super().bind(app)
         for version in cls.versions.values():
-            version._app = app
+            if version is not cls:
+                version.bind(app)
+
+    @classmethod
+    def unbind(cls, app: Facade) -> None:
+        """Let these calls, and those of each version, go to the app that was made before `app`, if there is one."""
+        super().unbind(app)
+        for version in cls.versions.values():
+            if version is not cls:
+                version.unbind(app)
+
+    @classmethod
+    def bound(cls) -> Facade:
+        """Return the app that these calls go to: for a version, that of its umbrella. Raises `NotBound`."""
+        if cls.umbrella is not None and not cls._own_apps():
+            cls.umbrella.bound()  # it binds its versions, too
+        return super().bound()
 
     @classmethod
     def write_input(cls, value: I | Mapping[str, Any] | None) -> str:

@@ -33,7 +33,7 @@ from pgflow.core.results import Async, Snooze
 from pgflow.core.step import Parking, Step
 from pgflow.local.clock import Clock
 from pgflow.local.loop import Loop
-from pgflow.local.run import Run, Signal, Token
+from pgflow.local.run import Later, Run, Signal, Token
 from pgflow.local.storage import Storage
 from pgflow.local.timers import Timers
 from pgflow.local.watch import Look, Watch
@@ -58,7 +58,8 @@ class Conductor:
         self._storage = storage
         self._loop = Loop(threads)
         self._tasks: dict[Token, asyncio.Task[None]] = {}
-        self._timers = Timers(self._find)
+        self._timers: Timers[str, Token] = Timers(self._find)
+        self._later: Timers[int, Later] = Timers(self._find_later)
         self._alarm: asyncio.TimerHandle | None = None
         self._watch = Watch()
         self._is_to_look = False
@@ -72,6 +73,8 @@ class Conductor:
             self.keys[key] = run.run
         for token in run.tokens.values():
             self._place(run, token)
+        for later in run.later.values():
+            self._remember(run, later)
         self._save(run)
 
     def begin(self, run: Run, due: datetime) -> None:
@@ -97,6 +100,7 @@ class Conductor:
             if (task := self._tasks.pop(token, None)) is not None:
                 self._loop.soon(task.cancel)
         run.tokens.clear()
+        run.later.clear()
         self.runs.pop(run.run, None)
         if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
             del self.keys[key]
@@ -110,6 +114,20 @@ class Conductor:
         """Keep a signal for a wait that is still to come."""
         run.signals.append(signal)
         self._save(run)
+
+    def schedule(self, run: Run, later: Later) -> None:
+        """Send a signal when it is due."""
+        run.later[later.id] = later
+        self._remember(run, later)
+        self._save(run)
+
+    def unschedule(self, number: int) -> bool:
+        """Send it no more; returns whether it was still to be sent."""
+        for run in self.runs.values():
+            if run.later.pop(number, None) is not None:
+                self._save(run)
+                return True
+        return False
 
     def cancel(self, run: Run, reason: str | None) -> None:
         """End an instance; a step that runs is interrupted, and comes to nothing."""
@@ -131,7 +149,11 @@ class Conductor:
 
     def is_drained(self) -> bool:
         """Whether nothing goes on by itself any more, however long one waits."""
-        return self.is_quiet() and not any(token.due for token in self._tokens())
+        return (
+            self.is_quiet()
+            and not any(token.due for token in self._tokens())
+            and not any(run.later for run in self.runs.values())
+        )
 
     def advancing(self, by: timedelta) -> Generator[Look, None, None]:
         """Let time pass: yields what to wait for each time before it goes on, timer after timer.
@@ -144,7 +166,7 @@ class Conductor:
             due: datetime | None = goal
             while due is not None and due <= goal and not self.is_closed:
                 with self.lock:
-                    due = self._timers.next()
+                    due = self._next()
                     self.clock.stand_at(goal if due is None else min(due, goal))
                     self._ring()
                 yield self.is_quiet
@@ -208,7 +230,7 @@ class Conductor:
                 token.place, token.due = "ready", None
                 self._loop.soon(self._start, run, token)
             case "scheduled" | "parked" if token.due is not None:
-                self._timers.add(run, token)
+                self._timers.add(run, token.step, token.due)
                 self._loop.soon(self._set_alarm)
 
     def _save(self, run: Run) -> None:
@@ -338,10 +360,36 @@ class Conductor:
         token = None if run is None else run.tokens.get(step)
         return None if run is None or token is None else (run, token)
 
+    def _find_later(self, number: int, key: int) -> tuple[Run, Later] | None:
+        run = self.runs.get(number)
+        later = None if run is None else run.later.get(key)
+        return None if run is None or later is None else (run, later)
+
+    def _remember(self, run: Run, later: Later) -> None:
+        self._later.add(run, later.id, later.due)
+        self._loop.soon(self._set_alarm)
+
+    def _next(self) -> datetime | None:
+        """Return when something goes on by itself next."""
+        moments = (self._timers.next(), self._later.next())
+        return min((moment for moment in moments if moment is not None), default=None)
+
     def _ring(self) -> None:
         """Let all whose time has come go on; with the lock held."""
         while (due := self._timers.pop(self.clock.now())) is not None:
             self._wake(*due)
+        while (sent := self._later.pop(self.clock.now())) is not None:
+            self._send(*sent)
+
+    def _send(self, run: Run, later: Later) -> None:
+        del run.later[later.id]
+        signal, token = later.signal, run.tokens.get(later.signal.step or "")
+        if token is not None and token.place == "parked" and signal.name in token.awaits:
+            self.deliver(run, token, signal)
+        elif signal.step not in run.outputs:
+            self.keep(run, signal)
+        else:  # its step has completed
+            self._save(run)
 
     def _wake(self, run: Run, token: Token) -> None:
         token.due = None
@@ -360,7 +408,7 @@ class Conductor:
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
-            if not self.is_closed and (due := self._timers.next()) is not None:
+            if not self.is_closed and (due := self._next()) is not None:
                 seconds = max(0.0, (due - self.clock.now()).total_seconds())
                 self._alarm = self._loop.later(seconds, self._alarmed)
 

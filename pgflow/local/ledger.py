@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.filters import Filters
-from pgflow.core.instance import Instance, Started
+from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import check_moment, takers
+from pgflow.core.request import addressed, check_moment, later, takers
 from pgflow.core.step import Target
 from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
 from pgflow.core.workflow import Workflow
@@ -29,7 +29,7 @@ from pgflow.errors import (
     UnknownWorkflow,
 )
 from pgflow.local.conductor import Conductor
-from pgflow.local.run import Run, Saved, Signal
+from pgflow.local.run import Later, Run, Saved, Signal
 from pgflow.local.storage import Storage
 
 __all__ = ["Ledger"]
@@ -45,13 +45,15 @@ class Ledger:
     def __init__(
         self, workflows: Sequence[type[Workflow[Any]]], storage: Storage, threads: int, *, allow_transactional: bool
     ) -> None:
-        self.workflows = workflows
+        self.workflows = list(workflows)
         self.storage = storage
         self.allow_transactional = allow_transactional
         storage.attach(self)
         try:
             stored = storage.find(Filters())
             self._numbers = count(max((each.run for each in stored), default=0) + 1)
+            known = [each.id for one in stored if isinstance(one, Saved) for each in one.later]
+            self._later_numbers = count(max(known, default=0) + 1)
             active = [each for each in reversed(stored) if each.is_active]
             self._under_way = [(run, each) for each in active if (run := self.taken_up(each))]
         except BaseException:
@@ -65,6 +67,16 @@ class Ledger:
             for run, stored in self._under_way:
                 self._go_on(run, stored)
             self._under_way.clear()
+
+    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+        """Take another workflow in, and up what is under way of it."""
+        with self.opened():
+            if workflow in self.workflows:
+                return
+            self.workflows.append(workflow)
+            for stored in reversed(self.storage.find(Filters(workflow=workflow.name))):
+                if stored.is_active and stored.run not in self.conductor.runs and (run := self.taken_up(stored)):
+                    self._go_on(run, stored)
 
     @contextmanager
     def replacing(self, instance: Instance) -> Iterator[None]:
@@ -153,11 +165,7 @@ class Ledger:
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers([run.graph], event, step)
             if all(node.key in run.outputs for node in nodes):
-                passed = ", ".join(sorted(node.key for node in nodes))
-                raise NotActive(
-                    f"{workflow.name} {run.id!r} has gone past the step that takes {name!r} ({passed})",
-                    hint=f"See what it waits for: {workflow.name}.get({value!r}).waiting_for",
-                )
+                self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
             signal = Signal(name, None if text is None else decode(text), key)
             waiting = [
                 token
@@ -175,6 +183,36 @@ class Ledger:
             raise AmbiguousSignal(
                 f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}"
             )
+
+    def schedule(
+        self,
+        workflow: type[Workflow[Any]],
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: Any,
+        payload: Any,
+        app: Unscheduler,
+    ) -> Scheduled:
+        """Send a signal to a step of the newest run of a value later."""
+        self._check(workflow)
+        later([version.graph for version in workflow.versions.values()], event, step, delay)
+        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        with self.opened():
+            run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
+            name, key = later([run.graph], event, step, delay)
+            if key in run.outputs:
+                self._passed(workflow, run, value, name, key)
+            due = self.conductor.clock.now() + delay
+            number = next(self._later_numbers)
+            signal = Signal(name, None if text is None else decode(text), key)
+            self.conductor.schedule(run, Later(number, due, signal))
+        return Scheduled(id=number, run=run.run, step=key, event=name, at=due, app=app)
+
+    def unschedule(self, number: int) -> bool:
+        """Call a signal off that is to be sent later."""
+        with self.opened():
+            return self.conductor.unschedule(number)
 
     def cancel(self, workflow: type[Workflow[Any]], value: str, reason: str | None) -> None:
         """Cancel the newest run of a value."""
@@ -203,7 +241,8 @@ class Ledger:
 
     def runs(self, workflow: type[Workflow[Any]], value: str, **page: int | None) -> list[Instance]:
         """Return what is stored of the runs of a value, the newest first; `page` has `before` and `limit`."""
-        business_id = value if "::" in value else build_id(workflow.unique.key, value)
+        to = addressed(workflow, value)
+        business_id = to if "::" in to else build_id(workflow.unique.key, to)
         return self.storage.find(Filters.of_query({"id": business_id, "workflow": workflow, **page}))
 
     def newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
@@ -252,6 +291,12 @@ class Ledger:
         if run is None:  # in a version that this app does not have
             self._unknown(workflow)
         return run
+
+    def _passed(self, workflow: type[Workflow[Any]], run: Run, value: str, name: str, steps: str) -> NoReturn:
+        raise NotActive(
+            f"{workflow.name} {run.id!r} has gone past the step that takes {name!r} ({steps})",
+            hint=f"See what it waits for: {workflow.name}.get({value!r}).waiting_for",
+        )
 
     def _check(self, workflow: type[Workflow[Any]]) -> None:
         if not any(workflow is each or workflow in each.versions.values() for each in self.workflows):

@@ -10,17 +10,16 @@ from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
+from pgflow.core import apps
 from pgflow.core.filters import Filters, ListOptions
-from pgflow.core.instance import Instance, Started
+from pgflow.core.instance import Instance, Scheduled, Started
+from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
-from pgflow.errors import (
-    ConfigError,
-    DefinitionError,
-)
+from pgflow.errors import ConfigError
 from pgflow.local.ledger import Ledger
 from pgflow.local.storage import Storage, read
 from pgflow.local.watch import Look
@@ -28,6 +27,7 @@ from pgflow.local.watch import Look
 __all__ = ["Local"]
 
 I = TypeVar("I")  # noqa: E741 -- the input, as in Workflow[I]
+Named: TypeAlias = type[Workflow[I]] | str
 
 
 class Local:
@@ -53,22 +53,28 @@ class Local:
         threads: int = 32,
         allow_transactional: bool = False,
     ) -> None:
-        self.workflows = tuple(workflows)
+        self._registry = Registry(workflows)
         self.storage = Storage() if storage is None else storage
-        names: dict[str, type[Workflow[Any]]] = {}
-        for workflow in self.workflows:
-            if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
-                hint = "Pass Workflow subclasses: Local(workflows=[OrderFlow])."
-                raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
-            if names.setdefault(workflow.name, workflow) is not workflow:
-                hint = "Give one of them another name: class …(Workflow, name=…)."
-                raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
         self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
         self._conductor = self._ledger.conductor
         for workflow in self.workflows:
-            for each in (workflow, *workflow.versions.values()):
-                each.bind(self)
+            workflow.bind(self)
         self._ledger.go_on()
+        apps.opened(self)
+
+    @property
+    def workflows(self) -> tuple[type[Workflow[Any]], ...]:
+        """The workflows that it was given."""
+        return self._registry.workflows
+
+    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+        """Take another workflow in, as if it had been listed; what is under way of it in the storage goes on.
+
+        Raises `DefinitionError` when another one has its name.
+        """
+        self._registry.add(workflow)
+        workflow.bind(self)
+        self._ledger.adopt(workflow)
 
     def __repr__(self) -> str:
         return f"Local(workflows=[{', '.join(each.name for each in self.workflows)}], storage={self.storage!r})"
@@ -94,6 +100,9 @@ class Local:
 
         What is under way stays in the storage, for another `Local` to go on with. What has ended can still be read.
         """
+        apps.closed(self)
+        for workflow in self.workflows:
+            workflow.unbind(self)
         self._conductor.close()
         self.storage.detach(self._ledger)
 
@@ -164,7 +173,7 @@ class Local:
 
     def start(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         input: Any = None,  # noqa: A002 -- the word for it in all of the API
         *,
@@ -172,11 +181,11 @@ class Local:
         **options: Any,
     ) -> Started:
         """Start one instance: see `Workflow.start`."""
-        return sole(workflow, self.start_many(workflow, [(value, input)], conn=conn, **options))
+        return sole(self._registry.known(workflow), self.start_many(workflow, [(value, input)], conn=conn, **options))
 
     async def astart(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         input: Any = None,  # noqa: A002 -- the word for it in all of the API
         *,
@@ -187,21 +196,21 @@ class Local:
         return self.start(workflow, value, input, conn=conn, **options)
 
     def start_many(
-        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`. `priority` is accepted and means nothing here."""
         _refuse(conn)
-        return self._ledger.start_many(workflow, items, **options)
+        return self._ledger.start_many(self._registry.known(workflow), items, **options)
 
     async def astart_many(
-        self, workflow: type[Workflow[I]], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """`start_many`, async."""
         return self.start_many(workflow, items, conn=conn, **options)
 
     def resume(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         event: str,
         payload: Any = None,
@@ -211,11 +220,11 @@ class Local:
     ) -> str:
         """Send a signal: see `Workflow.resume`."""
         _refuse(conn)
-        return self._ledger.resume(workflow, value, event, payload, step)
+        return self._ledger.resume(self._registry.known(workflow), value, event, payload, step)
 
     async def aresume(
         self,
-        workflow: type[Workflow[I]],
+        workflow: Named[I],
         value: str,
         event: str,
         payload: Any = None,
@@ -226,58 +235,95 @@ class Local:
         """`resume`, async."""
         return self.resume(workflow, value, event, payload, step=step, conn=conn)
 
-    def cancel(self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    def schedule_resume(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: str | None = None,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+    ) -> Scheduled:
+        """Send a signal later: see `Workflow.schedule_resume`."""
+        _refuse(conn)
+        return self._ledger.schedule(self._registry.known(workflow), value, step, delay, event, payload, self)
+
+    async def aschedule_resume(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        delay: timedelta,
+        event: str | None = None,
+        payload: Any = None,
+        *,
+        conn: Any = None,
+    ) -> Scheduled:
+        """`schedule_resume`, async."""
+        return self.schedule_resume(workflow, value, step, delay, event, payload, conn=conn)
+
+    def unschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- "id" is the word for it in all of the API
+        """Call off a signal that `schedule_resume` is to send; returns whether it was still to be sent."""
+        _refuse(conn)
+        return self._ledger.unschedule(id)
+
+    async def aunschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- as its twin
+        """`unschedule`, async."""
+        return self.unschedule(id, conn=conn)
+
+    def cancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """Cancel an instance: see `Workflow.cancel`. An async step that runs is interrupted."""
         _refuse(conn)
-        self._ledger.cancel(workflow, value, reason)
+        self._ledger.cancel(self._registry.known(workflow), value, reason)
 
-    async def acancel(
-        self, workflow: type[Workflow[I]], value: str, *, reason: str | None = None, conn: Any = None
-    ) -> None:
+    async def acancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
         """`cancel`, async."""
         self.cancel(workflow, value, reason=reason, conn=conn)
 
-    def retry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+    def retry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
         """Take a failed instance up again: see `Workflow.retry`."""
         _refuse(conn)
-        self._ledger.retry(workflow, value)
+        self._ledger.retry(self._registry.known(workflow), value)
 
-    async def aretry(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> None:
+    async def aretry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
         """`retry`, async."""
         self.retry(workflow, value, conn=conn)
 
-    def get(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+    def get(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""
         _refuse(conn)
-        return read(self._ledger.newest(workflow, value))
+        return read(self._ledger.newest(self._registry.known(workflow), value))
 
-    async def aget(self, workflow: type[Workflow[I]], value: str, *, conn: Any = None) -> Instance:
+    async def aget(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """`get`, async."""
         return self.get(workflow, value, conn=conn)
 
     def list(
-        self, workflow: type[Workflow[I]] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """Read a page of a workflow's instances, or without one of all: see `Workflow.list`."""
         _refuse(conn)
-        return [read(each, is_whole=False) for each in self.storage.find(Filters.of(options, workflow))]
+        known = None if workflow is None else self._registry.known(workflow)
+        return [read(each, is_whole=False) for each in self.storage.find(Filters.of(options, known))]
 
     async def alist(
-        self, workflow: type[Workflow[I]] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """`list`, async."""
         return self.list(workflow, conn=conn, **options)
 
     def runs(
-        self, workflow: type[Workflow[I]], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+        self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
         """Read a page of the runs of a value: see `Workflow.runs`."""
         _refuse(conn)
-        found = self._ledger.runs(workflow, value, before=before, limit=limit)
+        found = self._ledger.runs(self._registry.known(workflow), value, before=before, limit=limit)
         return [read(each, is_whole=False) for each in found]
 
     async def aruns(
-        self, workflow: type[Workflow[I]], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
+        self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
         """`runs`, async."""
         return self.runs(workflow, value, before=before, limit=limit, conn=conn)

@@ -18,7 +18,7 @@ from pgflow.core.stored import state_of, unique_key
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
-__all__ = ["Run", "Saved", "Signal", "Token"]
+__all__ = ["Later", "Run", "Saved", "Signal", "Token"]
 
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
@@ -30,6 +30,15 @@ class Signal:
     name: str
     payload: Any
     step: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A signal that is to be sent when it is due."""
+
+    id: int
+    due: datetime
+    signal: Signal
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +62,7 @@ class Saved(Instance):
     text: str = ""
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
+    later: tuple[Later, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +82,7 @@ class Run:
     history: list[Entry] = field(default_factory=list)
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
+    later: dict[int, Later] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -127,6 +138,7 @@ class Run:
             text=self.text,
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
+            later=tuple(self.later.values()),
         )
 
     @classmethod
@@ -152,6 +164,7 @@ class Run:
             history=list(stored.history),
             tokens={token.step: token for token in tokens},
             signals=list(stored.signals) if isinstance(stored, Saved) else [],
+            later={later.id: later for later in stored.later} if isinstance(stored, Saved) else {},
         )
 
     def _waiting(self, token: Token) -> WaitingFor:

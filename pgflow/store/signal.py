@@ -1,11 +1,25 @@
-"""Send signals to instances."""
+"""Send signals to instances, now or later."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 from pgflow.store import files
 from pgflow.store.statement import Statement
 
-__all__ = ["send", "send_version"]
+__all__ = ["Sent", "schedule", "send", "send_due", "send_version", "unschedule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How many signals went out, the queues in which they ended waits, and in how many seconds the next one is due."""
+
+    queues: Sequence[str]
+    signals: int
+    next_due: float | None
 
 
 def send(
@@ -39,3 +53,40 @@ def send_version(
     }
     query = files.load("queries/signal/send_version.sql", schema)
     return Statement("signal/send_version", query, params, lambda rows: str(rows[0][0]))
+
+
+def schedule(
+    schema: str,
+    *,
+    workflow: str,
+    version: int | None,
+    value: str,
+    step: str,
+    delay: timedelta,
+    event: str | None,
+    payload: str | None,
+) -> Statement[tuple[int, int, datetime]]:
+    """Send a signal to a step later, with JSON text as its payload; returns the run, its own number and when."""
+    params: dict[str, Any] = {
+        "workflow": workflow,
+        "version": version,
+        "value": value,
+        "step": step,
+        "delay": delay.total_seconds(),
+        "event": event,
+        "payload": payload,
+    }
+    query = files.load("queries/signal/schedule.sql", schema)
+    return Statement("signal/schedule", query, params, lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
+
+
+def unschedule(schema: str, id: int) -> Statement[bool]:  # noqa: A002 -- "id" is the word for it in all of the API
+    """Call a scheduled signal off; returns whether it was still to be sent."""
+    query = files.load("queries/signal/unschedule.sql", schema)
+    return Statement("signal/unschedule", query, {"id": id}, lambda rows: bool(rows[0][0]))
+
+
+def send_due(schema: str, limit: int = 200) -> Statement[Sent]:
+    """Send the scheduled signals whose time has come, up to `limit` of them."""
+    query = files.load("queries/signal/send_due.sql", schema)
+    return Statement("signal/send_due", query, {"limit": limit}, lambda rows: Sent(*rows[0]), prepare=True)

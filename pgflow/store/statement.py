@@ -4,6 +4,8 @@ A `Statement` is all that a sync and an async client have in common, and all tha
 `arun` are the only code that differs between them. (psycopg shares its own protocol code so, as generators.)
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -45,6 +47,12 @@ class Statement(Generic[T_co]):
     read: Callable[[Sequence[Row]], T_co]
     binary: bool = False
     prepare: bool | None = None
+
+    def then(self, make: Callable[[T_co], T]) -> Statement[T]:
+        """Return the same statement, with something else made of what it reads."""
+        return Statement(
+            self.name, self.query, self.params, lambda rows: make(self.read(rows)), self.binary, self.prepare
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from pgflow.errors import Unreachable
-from pgflow.store import job, worker
+from pgflow.store import job, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
 from pgflow.store.statement import APending, Statement, arun, astart
@@ -125,6 +125,7 @@ class Claimer:
             statements["settle"] = settle
         if self._maintenance.is_stage_due(now, decisions):
             statements["stage"] = job.stage(schema)
+            statements["send_due"] = signal.send_due(schema)
         early = EARLY_SECONDS if statements else 0.0  # goes along, so that an idle worker wakes once
         is_due = now >= self._next_poll - early or self._maintenance.is_due_known
         is_wanted = self.is_hungry or bool(decisions) or is_due
@@ -159,7 +160,7 @@ class Claimer:
             self._is_in_doubt = False
         for token_id in answers.get("lost", ()):
             settler.holding.give_up(asked[token_id])
-        if any(answers[name].tokens for name in ("stage", "rescue") if name in answers):
+        if any(answers[name].queues for name in ("stage", "send_due", "rescue") if name in answers):
             self.is_hungry = True
         if "claim" in answers:
             self._claimed(answers["claim"], rooms, now)

@@ -63,6 +63,7 @@ class Maintenance:
         if "forget" in answers:
             self._forget_at = now + FORGET_SECONDS
         if "stage" in answers:
-            next_due = answers["stage"].next_due
-            self.is_due_known = next_due is not None and next_due < STAGE_SECONDS
-            self._stage_at = now + (next_due if self.is_due_known else STAGE_SECONDS)
+            moments = (answers["stage"].next_due, answers["send_due"].next_due)
+            next_due = min((moment for moment in moments if moment is not None), default=STAGE_SECONDS)
+            self.is_due_known = next_due < STAGE_SECONDS
+            self._stage_at = now + min(next_due, STAGE_SECONDS)

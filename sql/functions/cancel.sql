@@ -20,6 +20,7 @@ begin
         error = case when cancel_run.reason is not null then jsonb_build_object('reason', cancel_run.reason) end
     where i.run = cancel_run.run;
     delete from pgflow.jobs j where j.run = cancel_run.run;
+    delete from pgflow.scheduled_signals s where s.run = cancel_run.run;
     if notify then
         perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of its steps looks whether it still may
     end if;

@@ -12,6 +12,7 @@ begin
     delete from pgflow.jobs j where j.run = any (runs);
     delete from pgflow.step_results r where r.run = any (runs);
     delete from pgflow.signals s where s.run = any (runs);
+    delete from pgflow.scheduled_signals s where s.run = any (runs);
     delete from pgflow.instances i where i.run = any (runs);
     if notify and cardinality(runs) > 0 then
         perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of their steps looks whether it still may

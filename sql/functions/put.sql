@@ -57,6 +57,8 @@ begin
         insert into pgflow.jobs (run, kind, step, queue, state, run_at)
         values (
             put.run, 'advance', '', put.queue, case when put.due > pgflow.now() then 'scheduled' else 'ready' end, coalesce(put.due, pgflow.now()));
+    else
+        delete from pgflow.scheduled_signals s where s.run = put.run;
     end if;
     if notify then
         perform pg_notify(pgflow.channel(), put.queue);

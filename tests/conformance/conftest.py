@@ -26,6 +26,7 @@ class Stack(ABC):
     """Runs workflows for one test, and forgets all about them afterwards."""
 
     is_local: bool
+    app: Any
 
     @abstractmethod
     def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Any:
@@ -51,6 +52,7 @@ class InMemory(Stack):
     """Workflows in this process's memory."""
 
     is_local = True
+    app: Local
 
     def __init__(self, ends: ExitStack) -> None:
         self._ends = ends
@@ -58,7 +60,6 @@ class InMemory(Stack):
 
     def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Local:
         """Return a `Local`; queues and a worker's options mean nothing here."""
-        self._workflows = workflows
         self.app = Local(workflows=workflows, storage=self.storage, allow_transactional=True)
         self._ends.callback(self.app.close)
         return self.app
@@ -66,13 +67,14 @@ class InMemory(Stack):
     def restart(self) -> Local:
         """Close it, and let another one go on with its storage."""
         self.app.close()
-        return self.run(*self._workflows)
+        return self.run(*self.app.workflows)
 
 
 class OnPostgres(Stack):
     """Workflows on a database, with a worker on a thread of this process."""
 
     is_local = False
+    app: Pgflow
 
     def __init__(self, dsn: str, ends: ExitStack) -> None:
         self.dsn = dsn

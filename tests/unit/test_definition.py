@@ -78,7 +78,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "an option is misspelt": ({"verison": 2}, r"Flow: there is no option 'verison'; did you mean 'version'\?"),
     "an option is unknown": (
         {"zzz": 2},
-        r"Flow: there is no option 'zzz'; there are current, metadata, name, priority, queue",
+        r"Flow: there is no option 'zzz'; there are app, current, metadata, name, priority, queue",
     ),
 }
 

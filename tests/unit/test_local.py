@@ -400,7 +400,7 @@ def test_closing_waits_for_the_sync_steps_that_run() -> None:
     app.close()
     app.close()
     assert GO.is_set()
-    assert Blocking.get("v").status == "running"  # its result came too late
+    assert app.get(Blocking, "v").status == "running"  # its result came too late
 
 
 def test_48_threads_start_one_key_and_one_of_them_wins() -> None:

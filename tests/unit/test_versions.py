@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import new_class
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
+from pgflow.core import apps
 from pgflow.core.registry import Registry
 from pgflow.errors import DefinitionError, InvalidValue, NotBound
 
@@ -154,7 +156,9 @@ def test_a_version_that_is_wrong_is_named_with_the_class_around_it() -> None:
                 transitions = STORING
 
 
-def test_the_calls_of_versions_go_to_the_app_of_the_umbrella() -> None:
+def test_the_calls_of_versions_go_to_the_app_of_the_umbrella(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apps, "apps", WeakSet())
+
     class Bound(Workflow[Any], unique=Unique("k"), current=1):
         class V1(Workflow[Any], version=1):
             initial = store
@@ -165,7 +169,7 @@ def test_the_calls_of_versions_go_to_the_app_of_the_umbrella() -> None:
     with pytest.raises(NotBound):
         Bound.V1.get("v")
     app = Pgflow("host=nowhere", workflows=[Bound])
-    assert Bound.V1._bound() is Bound._bound() is app
+    assert Bound.V1.bound() is Bound.bound() is app
 
 
 def test_a_registry_knows_an_umbrella_by_its_name_and_all_versions() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from pgflow import Context, Done, Ok, Retry, Started, Step, Unique, Wait, Workflow, route, step
+from pgflow.core import apps
 from pgflow.core.graph import Edge
 from pgflow.core.retry import resolve
 from pgflow.errors import (
@@ -293,12 +295,20 @@ def test_each_call_and_its_async_twin_go_to_the_app(name: str) -> None:
     assert recorder.asked == [(name, (Bound, *args), options), (f"a{name}", (Bound, *args), options)]
 
 
+@pytest.fixture
+def open_apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no app had been made in this process yet."""
+    monkeypatch.setattr(apps, "apps", WeakSet())
+
+
+@pytest.mark.usefixtures("open_apps")
 def test_a_workflow_of_no_app_says_how_to_make_one() -> None:
-    with pytest.raises(NotBound, match="Flow belongs to no app yet") as caught:
+    with pytest.raises(NotBound, match="Flow belongs to no app, and none is open") as caught:
         Flow.start("v")
     assert caught.value.hint == "Make one first: Pgflow(dsn, workflows=[Flow])."
 
 
+@pytest.mark.usefixtures("open_apps")
 def test_a_subclass_does_not_belong_to_the_app_of_its_parent() -> None:
     class Parent(Workflow[Any], unique=Unique("k")):
         initial = fast

@@ -1,0 +1,62 @@
+-- Locks an instance for a signal and returns the steps that may take it; refuses what none of them ever will.
+create or replace function pgflow.admit_signal(run bigint, event text, payload jsonb, step text) returns text[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    instance record;
+    takers text[];
+begin
+    if octet_length(payload::text) > 65536 then
+        raise exception using errcode = 'PF006',
+            message = format('a payload of %s bytes is over the limit of 65536', octet_length(payload::text)),
+            hint = 'Pass a reference to large data instead of the data.';
+    end if;
+    select i.id, i.workflow, i.version, i.status into instance
+    from pgflow.instances i where i.run = admit_signal.run for no key update;
+    if not found then
+        raise exception using errcode = 'PF003', message = format('there is no instance with run %s', admit_signal.run), hint = 'List them: pgflow list';
+    end if;
+    if instance.status not in ('pending', 'running', 'waiting') then
+        raise exception using errcode = 'PF005', message = format('%s %L is %s: it takes no more signals', instance.workflow, instance.id, instance.status),
+            hint = 'Start it again if it is to run once more.';
+    end if;
+
+    if admit_signal.step is not null and not exists (
+        select from pgflow.definitions d
+        where d.workflow = instance.workflow and d.version = instance.version and d.graph -> 'steps' ? admit_signal.step
+    ) then
+        raise exception using errcode = 'PF010', message = format('%s has no step %L', instance.workflow, admit_signal.step),
+            hint = 'It has: ' || coalesce((
+                select string_agg(s.key, ', ' order by s.key)
+                from pgflow.definitions d cross join jsonb_object_keys(d.graph -> 'steps') s (key)
+                where d.workflow = instance.workflow and d.version = instance.version), 'none') || '.';
+    end if;
+    select array_agg(s.key order by s.key) into takers
+    from pgflow.definitions d cross join jsonb_each(d.graph -> 'steps') s
+    where d.workflow = instance.workflow and d.version = instance.version
+        and s.value -> 'signals' ? admit_signal.event and (admit_signal.step is null or s.key = admit_signal.step);
+    if takers is null then
+        raise exception using errcode = 'PF004',
+            message = format('%s%s takes no signal %L', instance.workflow, ' step ' || quote_literal(admit_signal.step), admit_signal.event),
+            hint = 'It takes: ' || coalesce((
+                select string_agg(distinct n.name || ' (' || s.key || ')', ', ')
+                from pgflow.definitions d cross join jsonb_each(d.graph -> 'steps') s
+                cross join jsonb_array_elements_text(s.value -> 'signals') n (name)
+                where d.workflow = instance.workflow and d.version = instance.version), 'none') || '.';
+    end if;
+    if not exists (
+        select from unnest(takers) t (step) where not exists (
+            select from pgflow.step_results r where r.run = admit_signal.run and r.step = t.step)
+    ) then
+        raise exception using errcode = 'PF005',
+            message = format('%s %L has gone past the step that takes %L (%s)', instance.workflow, instance.id, admit_signal.event, array_to_string(takers, ', ')),
+            hint = 'See what it waits for: pgflow show ' || instance.workflow || ' ' || instance.id;
+    end if;
+    return takers;
+end
+$$;
+
+-- Nobody has it: it is a part of others.
+revoke all on function pgflow.admit_signal(bigint, text, jsonb, text) from public;

@@ -1,0 +1,85 @@
+-- Sends a signal to one step later, once `delay` is over; returns the number by which `pgflow.unschedule` calls it off, and when it is due.
+-- Without an event it is the only one that the step takes, or "timeout" if that is one of several.
+create or replace function pgflow.schedule_resume_run(
+    run bigint, step text, delay interval, event text default null, payload jsonb default null, out id bigint, out due_at timestamptz
+) returns record
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    taken text[];
+begin
+    if schedule_resume_run.delay is null or schedule_resume_run.delay < interval '0' then
+        raise exception using errcode = 'PF008', message = format('a delay of %s is refused', coalesce(schedule_resume_run.delay::text, 'null')),
+            hint = 'Give a positive one, such as 10 minutes.';
+    end if;
+    if event is null then
+        select array(select jsonb_array_elements_text(d.graph #> array['steps', schedule_resume_run.step, 'signals'])) into taken
+        from pgflow.instances i join pgflow.definitions d on d.workflow = i.workflow and d.version = i.version
+        where i.run = schedule_resume_run.run;
+        event := case when cardinality(taken) = 1 then taken[1] else 'timeout' end;
+    end if;
+    perform pgflow.admit_signal(schedule_resume_run.run, event, schedule_resume_run.payload, schedule_resume_run.step);
+    insert into pgflow.scheduled_signals as s (run, step, name, payload, due_at)
+    values (
+        schedule_resume_run.run, schedule_resume_run.step, event, schedule_resume_run.payload,
+        pgflow.now() + schedule_resume_run.delay
+    )
+    returning s.id, s.due_at into id, due_at;
+end
+$$;
+
+-- The same by business value: pgflow.schedule_resume('OrderFlow', 'abc123', 'approval', '10 minutes', 'rejected').
+create or replace function pgflow.schedule_resume(
+    workflow text, value text, step text, delay interval, event text default null, payload jsonb default null, out id bigint, out due_at timestamptz
+) returns record
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$ select s.id, s.due_at from pgflow.schedule_resume_run(pgflow.find(workflow, value), step, delay, event, payload) s $$;
+
+-- Calls a scheduled signal off. False: it was sent already, called off before, or its instance has ended.
+create or replace function pgflow.unschedule(id bigint) returns boolean
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    with gone as (delete from pgflow.scheduled_signals s where s.id = unschedule.id returning s.run)
+    select exists (select from gone g join pgflow.instances i on i.run = g.run where i.status in ('pending', 'running', 'waiting'))
+$$;
+
+-- Sends the signals that are due, up to `most`, and returns for each one sent whom to wake (null: nobody waits for it yet). What cannot be taken
+-- any more goes without a trace. Instances that somebody holds are passed over, for the next time.
+create or replace function pgflow.send_due(most integer) returns setof text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    due record;
+begin
+    for due in
+        select s.id, s.run, s.step, s.name, s.payload
+        from pgflow.scheduled_signals s join pgflow.instances i on i.run = s.run
+        where s.due_at <= pgflow.now()
+        order by s.due_at, s.id
+        limit most
+        for no key update of i skip locked
+    loop
+        delete from pgflow.scheduled_signals s where s.id = due.id;
+        continue when not found;  -- called off meanwhile, or sent by somebody who has let go of the instance since
+        begin
+            perform pgflow.resume_run(due.run, due.name, due.payload, due.step, notify => false);
+            return next (
+                select j.queue from pgflow.jobs j where j.run = due.run and j.step = due.step and j.kind = 'resume' and j.state = 'ready'
+            );
+        exception when sqlstate 'PF003' or sqlstate 'PF004' or sqlstate 'PF005' or sqlstate 'PF010' then
+            null;  -- the instance has ended, or gone past the step
+        end;
+    end loop;
+end
+$$;
+
+-- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+revoke all on function pgflow.schedule_resume_run(bigint, text, interval, text, jsonb) from public;
+revoke all on function pgflow.schedule_resume(text, text, text, interval, text, jsonb) from public;
+revoke all on function pgflow.unschedule(bigint) from public;
+revoke all on function pgflow.send_due(integer) from public;

@@ -1,0 +1,10 @@
+-- Sends the scheduled signals that are due. => queues (in which a wait has ended), signals, next_due (seconds from now, null: none)
+with sent as materialized (
+    select d.queue from pgflow.send_due(%(limit)s) d (queue)
+)
+select
+    coalesce((select array_agg(distinct s.queue) filter (where s.queue is not null) from sent s), '{}') as queues,
+    (select count(*) from sent) as signals,
+    extract(epoch from (
+        select min(s.due_at) from pgflow.scheduled_signals s where s.due_at > pgflow.now()
+    ) - pgflow.now())::double precision as next_due
