@@ -114,10 +114,9 @@ class Filters:
         if limit is not None and not _is_integer(limit, 1, LARGEST_RUN):
             _refuse("limit", limit, "a number from 1 up is needed, or None for all")
         statuses = _statuses(options.get("status_in"))
-        one = options.get("status")
-        if one is not None:
-            asked = _statuses(one) or ()
-            statuses = asked if statuses is None or one in statuses else ()
+        also = _statuses(options.get("status"))
+        if also is not None:
+            statuses = tuple(each for each in also if statuses is None or each in statuses)
         plain = {**options, "family": options.get("workflow_family")}
         return cls._read(plain, options.get("workflow"), statuses, options.get("workflow_version"), limit)
 

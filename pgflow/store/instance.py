@@ -13,7 +13,18 @@ from pgflow.core.instance import Entry, Instance, Started
 from pgflow.store import files, reading
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["cancel", "cancel_version", "delete", "get", "list", "put", "retry", "retry_version", "start"]
+__all__ = [
+    "cancel",
+    "cancel_version",
+    "delete",
+    "get",
+    "list",
+    "list_by_output",
+    "put",
+    "retry",
+    "retry_version",
+    "start",
+]
 
 Builtin = list  # this module's `list` is the verb
 WILD = re.compile(r"[\\%_]")  # what means more than itself after `like`
@@ -92,31 +103,43 @@ def get(schema: str, *, workflow: str, value: str, version: int | None = None) -
     )
 
 
-def list(schema: str, filters: Filters, *, whole: bool = False) -> Statement[Builtin[Instance]]:  # noqa: A001 -- path is name: instance/list.sql
+def list(  # noqa: A001 -- path is name: instance/list.sql
+    schema: str, filters: Filters, *, whole: bool = False
+) -> Statement[Builtin[Instance]]:
     """Read the instances for which all filters hold, in order; with their histories only when asked for as a whole."""
-    statuses = filters.statuses
-    single = statuses is not None and len(statuses) == 1
-    params = {
+    if filters.steps:
+        return list_by_output(schema, filters, whole=whole)
+    query = files.load("queries/instance/list.sql", schema)
+    return Statement("instance/list", query, _params(filters, whole), _instances, prepare=False)
+
+
+def list_by_output(schema: str, filters: Filters, *, whole: bool) -> Statement[Builtin[Instance]]:
+    """`list`, where the filters ask for outputs."""
+    (step, output), *others = filters.steps
+    more = {"step": step, "output": output, "steps": json.dumps({key: json.loads(part) for key, part in others})}
+    query = files.load("queries/instance/list_by_output.sql", schema)
+    params = {**_params(filters, whole), **more}
+    return Statement("instance/list_by_output", query, params, _instances, prepare=False)
+
+
+def _params(filters: Filters, whole: bool) -> dict[str, Any]:
+    several = filters.statuses is not None and len(filters.statuses) != 1
+    return {
         "whole": whole,
         "workflow": filters.workflow,
         "family": None if filters.family is None else WILD.sub(r"\\\g<0>", filters.family) + "%",
         "version": filters.version,
         "id": filters.id,
-        "status": statuses[0] if statuses is not None and single else None,
-        "statuses": Builtin(statuses) if statuses is not None and not single else None,
+        "status": None if several or filters.statuses is None else filters.statuses[0],
+        "statuses": Builtin(filters.statuses or ()) if several else None,
         "before": filters.before,
         "after": filters.after,
         "tags": Builtin(filters.tags) or None,
         "metadata": filters.metadata,
         "input": filters.input,
-        "step": filters.steps[0][0] if filters.steps else None,
-        "output": filters.steps[0][1] if filters.steps else None,
-        "steps": json.dumps({key: json.loads(part) for key, part in filters.steps[1:]}) if filters.steps[1:] else None,
         "oldest": filters.oldest,
         "limit": filters.limit,
     }
-    query = files.load("queries/instance/list.sql", schema)
-    return Statement("instance/list", query, params, _instances, prepare=False)
 
 
 def put(

@@ -1,5 +1,6 @@
 -- Instances for which all given filters hold, a page at a time; `whole`: with their histories. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, tokens, history
 -- Planned anew for the values of each call, never prepared: then what is null is gone from the plan, and each filter finds its index.
+-- list_by_output.sql is the same with one condition more, which only as a plain one lets the planner begin with the outputs.
 select
     i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::text, i.tags, i.error::text,
     to_json(i.created_at) #>> '{}' as created_at, to_json(i.finished_at) #>> '{}' as finished_at,  -- text: an infinite time is no error here
@@ -16,7 +17,7 @@ select
         from pgflow.step_results r where r.run = i.run
     ) end as history
 from pgflow.instances i
-where (%(workflow)s::text is null or i.workflow = %(workflow)s::text)
+where (%(workflow)s::text is null or (i.workflow ~>=~ %(workflow)s::text and i.workflow ~<=~ %(workflow)s::text))  -- see below
     and (%(family)s::text is null or i.workflow like %(family)s::text)
     and (%(version)s::integer is null or i.version = %(version)s::integer)
     and (%(id)s::text is null or i.id = %(id)s::text)
@@ -27,16 +28,9 @@ where (%(workflow)s::text is null or i.workflow = %(workflow)s::text)
     and (%(tags)s::text[] is null or i.tags @> %(tags)s::text[])
     and (%(metadata)s::jsonb is null or i.metadata @> %(metadata)s::jsonb)
     and (%(input)s::jsonb is null or i.input @> %(input)s::jsonb)
-    and (%(step)s::text is null or i.run in (  -- the first of the steps, in a form that its index serves
-        select r.run
-        from pgflow.step_results r
-        where r.step = %(step)s::text and (r.output @> %(output)s::jsonb or (%(output)s::jsonb = '{}' and r.output is null))
-    ))
-    and (%(steps)s::jsonb is null or not exists (
-        select
-        from jsonb_each(%(steps)s::jsonb) s (step, output)
-        where not exists (
-            select from pgflow.step_results r where r.run = i.run and r.step = s.step and coalesce(r.output, '{}') @> s.output)
-    ))
-order by case when %(oldest)s::boolean then i.run end, i.run desc  -- once the value is known, one of them is all that is left
+order by  -- what is null by then is gone, and one term is left, or the two of instances_by_workflow: by run alone it could walk past all others
+    case when %(oldest)s::boolean and %(workflow)s::text is not null then i.workflow end using ~<~,
+    case when %(workflow)s::text is not null then i.workflow end using ~>~,
+    case when %(oldest)s::boolean then i.run end,
+    i.run desc
 limit %(limit)s::bigint
