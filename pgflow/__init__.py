@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgflow.app import Pgflow
+    from pgflow.core.connector import Connector
     from pgflow.core.context import Context
     from pgflow.core.function import step
     from pgflow.core.instance import Instance, Started
+    from pgflow.core.job import Job
     from pgflow.core.results import Async, Error, Ok, Snooze
     from pgflow.core.retry import Retry
     from pgflow.core.route import route
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Async",
+    "Connector",
     "Context",
     "Debug",
     "Done",
     "Error",
     "Instance",
+    "Job",
     "Ok",
     "Pgflow",
     "PgflowError",
@@ -45,11 +49,13 @@ __all__ = [
 # test of a workflow for psycopg.
 HOMES = {
     "Async": "pgflow.core.results",
+    "Connector": "pgflow.core.connector",
     "Context": "pgflow.core.context",
     "Debug": "pgflow.steps",
     "Done": "pgflow.steps",
     "Error": "pgflow.core.results",
     "Instance": "pgflow.core.instance",
+    "Job": "pgflow.core.job",
     "Ok": "pgflow.core.results",
     "Pgflow": "pgflow.app",
     "PgflowError": "pgflow.errors",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, Unpack
 
@@ -15,13 +15,14 @@ from pgflow.config import resolve_dsn
 from pgflow.core import apps
 from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
+from pgflow.core.job import Job, Marks
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.errors import GraphChanged
 from pgflow.storage import Storage
-from pgflow.store import definition, migrate, signal
+from pgflow.store import definition, job, migrate, signal
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement
@@ -338,6 +339,49 @@ class Pgflow:
     ) -> builtins.list[Instance]:
         """`runs`, async."""
         return await self._client.arun(history(self.schema, self._class(workflow), value, before, limit), conn)
+
+    # -- live jobs
+
+    def jobs(
+        self,
+        workflow: Named[I] | None = None,
+        *,
+        queue: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Job]:
+        """Read a page of live jobs, the oldest first, of a workflow or (None) of all in the schema.
+
+        Only those with all of `tags`, and whose metadata contains `meta`. Pass the last one's id as `after` for the
+        next page. Raises `InvalidValue` for a state that does not exist.
+
+            app.jobs(OrderFlow, state="parked", meta={"tenant": "a"})
+        """
+        return self._client.run(self._jobs(workflow, Marks.of(queue, state, tags, meta, after), limit), conn)
+
+    async def ajobs(
+        self,
+        workflow: Named[I] | None = None,
+        *,
+        queue: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Job]:
+        """`jobs`, async."""
+        return await self._client.arun(self._jobs(workflow, Marks.of(queue, state, tags, meta, after), limit), conn)
+
+    def _jobs(self, workflow: Named[I] | None, marks: Marks, limit: int) -> Statement[builtins.list[Job]]:
+        kind = None if workflow is None else self._class(workflow)
+        name, version = (None, None) if kind is None else (kind.name, kind.pinned)
+        return job.list(self.schema, workflow=name, version=version, marks=marks, limit=limit)
 
     def _class(self, workflow: Named[I]) -> type[Workflow[Any]]:
         return self._registry.known(workflow)

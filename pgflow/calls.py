@@ -11,7 +11,7 @@ from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import addressed, check_moment, later, takers
+from pgflow.core.request import addressed, check_moment, later, payload_text, takers
 from pgflow.core.step import Target
 from pgflow.core.unique import SEPARATOR, build_id, validate_value
 from pgflow.core.workflow import Workflow
@@ -95,15 +95,17 @@ def starting(
         )
 
     # What starts later is made ready by a worker; nobody has to be woken for it.
-    return Call(statement, _first_queues([kind]) if at is None and delay is None else frozenset())
+    is_due = at is None and delay is None
+    return Call(statement, frozenset({kind.graph.nodes[kind.graph.initial].queue}) if is_due else frozenset())
 
 
 def resuming(
     schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
-    name, key, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
-    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+    graphs = [version.graph for version in workflow.versions.values()]
+    name, key, nodes = takers(graphs, event, step)
+    text = payload_text(payload, nodes)
     to, pinned = addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[str]:
@@ -119,7 +121,8 @@ def resuming(
         subject = _subject(workflow, value)
         emit.workflow_signal(subject, signal=name, step=key, outcome=outcome, in_transaction=in_transaction)
 
-    return Call(statement, frozenset(node.queue for node in nodes), tell)
+    queues = {graph.deciding_queue(node.key) for graph in graphs for node in nodes if graph.nodes.get(node.key) is node}
+    return Call(statement, frozenset(queues), tell)
 
 
 def scheduling(
@@ -133,8 +136,8 @@ def scheduling(
     app: Unscheduler,
 ) -> Call[Scheduled]:
     """Send a signal to a step later. No one has to be woken: workers look for what is due."""
-    name, key = later([version.graph for version in workflow.versions.values()], event, step, delay)
-    text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+    name, key, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
+    text = payload_text(payload, nodes)
     to, pinned = addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[Scheduled]:
@@ -178,7 +181,8 @@ def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[Non
     def tell(_: None, in_transaction: bool) -> None:
         emit.workflow_retry(_subject(workflow, value), in_transaction=in_transaction)
 
-    return Call(statement, _first_queues(workflow.versions.values()), tell)
+    graphs = [version.graph for version in workflow.versions.values()]
+    return Call(statement, frozenset(graph.deciding_queue(graph.initial) for graph in graphs), tell)
 
 
 def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
@@ -202,7 +206,3 @@ def history(
     to = addressed(workflow, value)
     whole = to if "::" in to else build_id(workflow.unique.key, to)
     return instance.list(schema, Filters.of({"id": whole, "before": before, "limit": limit}, workflow))
-
-
-def _first_queues(workflows: Iterable[type[Workflow[Any]]]) -> frozenset[str]:
-    return frozenset(each.graph.nodes[each.graph.initial].queue for each in workflows)

@@ -23,6 +23,7 @@
     │   ├── InvalidPayload
     │   ├── InvalidValue
     │   ├── UndeclaredEvent
+    │   ├── UnsupportedAction
     │   └── RouteError
     └── Conflict                                    7: not as things stand
         ├── AlreadyRunning
@@ -71,6 +72,7 @@ __all__ = [
     "UnknownStep",
     "UnknownWorkflow",
     "Unreachable",
+    "UnsupportedAction",
 ]
 
 
@@ -232,6 +234,12 @@ class UndeclaredEvent(Invalid):
     """A step or a signal brings an event that the step does not declare."""
 
     code = "undeclared-event"
+
+
+class UnsupportedAction(Invalid):
+    """A connector has no such action; raised by connectors, see `pgflow.Connector`."""
+
+    code = "unsupported-action"
 
 
 class RouteError(Invalid):

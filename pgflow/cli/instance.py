@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, assert_never
 
-from pgflow.cli.output import plain
+from pgflow.cli.output import moment, plain
 from pgflow.core.instance import Entry, Instance, WaitingFor
 
-__all__ = ["compact", "entry_record", "failure", "moment", "record", "shorten", "took", "wait"]
+__all__ = ["compact", "entry_record", "failure", "record", "shorten", "took", "wait"]
 
 
 def record(instance: Instance) -> dict[str, Any]:
@@ -96,11 +96,6 @@ def failure(error: Mapping[str, Any] | None) -> str | None:
     kind = error.get("type", "Error")
     attempt = f" in attempt {error['attempt']}" if "attempt" in error else ""
     return f"{error['step']} failed{attempt}: {reason if kind == 'Error' else f'{kind}: {reason}'}"
-
-
-def moment(at: datetime | None) -> str:
-    """Return a time as tables show it."""
-    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def took(duration: timedelta) -> str:

@@ -9,7 +9,7 @@ from pgflow.cli.options import reading_options
 from pgflow.cli.output import document, table
 from pgflow.store.connect import connect
 from pgflow.store.ladder import FUNCTIONS
-from pgflow.store.migrate import Applied, Status, sql, status, up
+from pgflow.store.migrate import Applied, Status, ledger, sql, status, up
 
 __all__ = ["command"]
 
@@ -30,9 +30,29 @@ NEEDED = 4  # the exit code of --status when there is something to do; the same 
     metavar="VERSION",
     help="With --sql: leave out the migrations up to this one.",
 )
+@click.option(
+    "--to",
+    type=click.IntRange(min=1),
+    metavar="VERSION",
+    help="Stop after this migration. The way is forward only, and pgflow runs on the newest.",
+)
+@click.option(
+    "--ledger",
+    "show_ledger",
+    is_flag=True,
+    help="With --sql: only what writes a lost ledger of migrations anew.",
+)
 @reading_options
 def command(
-    show_status: bool, dry_run: bool, show_sql: bool, after: int, dsn: str, schema: str, as_json: bool
+    show_status: bool,
+    dry_run: bool,
+    show_sql: bool,
+    after: int,
+    to: int | None,
+    show_ledger: bool,
+    dsn: str,
+    schema: str,
+    as_json: bool,
 ) -> int | None:
     """Install or upgrade pgflow's schema in the database.
 
@@ -43,28 +63,33 @@ def command(
     Examples:
       pgflow migrate --dsn postgresql://ann@db.example/shop
       pgflow migrate --status
+      pgflow migrate --to 3
       pgflow migrate --sql | psql --single-transaction -v ON_ERROR_STOP=1 shop
     """
     if show_status + dry_run + show_sql > 1:
         raise click.UsageError("--status, --dry-run and --sql exclude one another.")
-    if after and not show_sql:
-        raise click.UsageError("--after goes with --sql.")
+    if (after or show_ledger) and not show_sql:
+        raise click.UsageError(f"--{'after' if after else 'ledger'} goes with --sql.")
+    if after and show_ledger:
+        raise click.UsageError("--after and --ledger exclude one another.")
+    if to is not None and show_status:
+        raise click.UsageError("--to and --status exclude one another.")
     if show_sql:
-        click.echo(sql(schema, after), nl=False)
+        click.echo(ledger(schema, to) if show_ledger else sql(schema, after, to), nl=False)
         return None
     with connect(dsn, "migrate") as conn:
         if show_status:
             now = status(conn, schema)
             click.echo(_status_document(now) if as_json else _status_text(now))
             return None if now.up_to_date else NEEDED
-        done = up(conn, schema, dry_run)
+        done = up(conn, schema, dry_run, to=to)
         if as_json:
             click.echo(document({"schema": schema, "dry_run": dry_run, "applied": _entries(done)}))
         elif done:
             verb = "would apply" if dry_run else "applied"
             click.echo("\n".join(f"{verb} {_label(each)}" for each in done))
         else:
-            click.echo(f'schema "{schema}" is up to date')
+            click.echo(f'schema "{schema}" is {"up to date" if to is None else f"at {to:04} already"}')
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["DOCUMENT_VERSION", "document", "plain", "say", "table"]
+__all__ = ["DOCUMENT_VERSION", "document", "moment", "plain", "say", "table"]
 
 DOCUMENT_VERSION = 1  # raised when a field changes its meaning or goes; new fields may come at any time
 
@@ -42,12 +42,17 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def moment(at: datetime | None) -> str:
+    """Return a time as people read it, in UTC to the second."""
+    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
 def _cell(value: object) -> str:
     match value:
         case None:
             return "-"
         case datetime():
-            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            return moment(value)
         case _:
             return plain(str(value))
 

@@ -1,11 +1,13 @@
-"""`pgflow resume`: send a signal to an instance."""
+"""`pgflow resume`: send a signal to an instance, now or later."""
+
+from typing import Any
 
 import click
 
 from pgflow.cli.database import opened
-from pgflow.cli.given import JSON_FORMS, TEXT, payload
+from pgflow.cli.given import JSON_FORMS, TEXT, payload, read_duration
 from pgflow.cli.options import reading_options
-from pgflow.cli.output import document, say
+from pgflow.cli.output import document, moment, say
 from pgflow.store import signal
 from pgflow.store.statement import run
 
@@ -18,28 +20,60 @@ __all__ = ["command"]
 @click.argument("event", type=TEXT)
 @click.option("-p", "--payload", "given", metavar=JSON_FORMS, help="What the signal carries; - is standard input.")
 @click.option("--step", type=TEXT, metavar="KEY", help="Which step it is for, when several may take it.")
+@click.option("--delay", metavar="DURATION", help="Send it so much later, to --step: 90s, 10m, 1h30m, 2d.")
 @reading_options
 def command(
-    workflow: str, value: str, event: str, given: str | None, step: str | None, dsn: str, schema: str, as_json: bool
+    workflow: str,
+    value: str,
+    event: str,
+    given: str | None,
+    step: str | None,
+    delay: str | None,
+    dsn: str,
+    schema: str,
+    as_json: bool,
 ) -> None:
     """Send the signal EVENT to the newest run of VALUE.
 
-    Prints "delivered" when a step waited for it, "kept" when it is to wait for the step. VALUE may be a whole business
-    id, such as orderid::abc123.
+    Prints "delivered" when a step waited for it, "kept" when it is to wait for the step, and the number of one that is
+    sent later, by which `pgflow unschedule` calls it off. VALUE may be a whole business id, such as orderid::abc123.
 
     \b
     Examples:
       pgflow resume OrderFlow abc123 payment_confirmed --payload '{"amount": 3}'
       pgflow resume OrderFlow abc123 approved --step manager_review
+      pgflow resume OrderFlow abc123 rejected --step manager_review --delay 2d
     """
     text = payload(given, "payload")
+    told: dict[str, Any] = {"workflow": workflow, "value": value, "event": event}
+    if delay is not None:
+        if step is None:
+            raise click.UsageError("--delay needs --step: a signal that is sent later is for one step.")
+        later = signal.schedule(
+            schema,
+            workflow=workflow,
+            version=None,
+            value=value,
+            step=step,
+            delay=read_duration(delay),
+            event=event,
+            payload=text,
+        )
+        with opened(dsn, schema, workflow) as conn:
+            _, number, due = run(conn, later)
+        if as_json:
+            click.echo(document({**told, "signal": "scheduled", "id": number, "at": due}))
+        else:
+            click.echo(number)
+            say(f"{event} is sent to {step} at {moment(due)}; to call it off: pgflow unschedule {number}")
+        return
     with opened(dsn, schema, workflow) as conn:
         became = run(
             conn,
             signal.send(schema, workflow=workflow, value=value, event=event, payload=text, step=step, notify=True),
         )
     if as_json:
-        click.echo(document({"workflow": workflow, "value": value, "event": event, "signal": became}))
+        click.echo(document({**told, "signal": became}))
         return
     click.echo(became)
     if became == "kept":

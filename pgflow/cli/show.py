@@ -6,9 +6,9 @@ import click
 
 from pgflow.cli.database import opened
 from pgflow.cli.given import TEXT
-from pgflow.cli.instance import compact, entry_record, failure, moment, record, took, wait
+from pgflow.cli.instance import compact, entry_record, failure, record, took, wait
 from pgflow.cli.options import reading_options
-from pgflow.cli.output import document, plain, table
+from pgflow.cli.output import document, moment, plain, table
 from pgflow.core.instance import Instance
 from pgflow.store import instance
 from pgflow.store.statement import run

@@ -47,7 +47,7 @@ class Finding:
     @property
     def queues(self) -> list[str]:
         """The queues that a worker has to serve."""
-        return sorted({self.graph.nodes[key].queue for key in self.steps})
+        return sorted(self.graph.queues())
 
     def record(self) -> dict[str, Any]:
         """Return it for --json."""

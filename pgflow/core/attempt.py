@@ -13,13 +13,15 @@ from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
-from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent
+from pgflow.core.step import Parking, Step
+from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction
 
-__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "failing", "finish", "read", "storable"]
+__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "storable", "waits"]
 
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
 TRACE_LIMIT = 8_000  # characters of a traceback that are kept
-HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent)  # another attempt would come to the same
+# Another attempt would come to the same.
+HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,14 @@ class Failing:
 Attempt: TypeAlias = Written | Failing | Async | Snooze
 
 
+def call(step: Step, ctx: Context[Any]) -> Any:
+    """Run a sync step and return its result; a `StopIteration`, which no future can hold, is a `RuntimeError`."""
+    try:
+        return step.execute(ctx)
+    except StopIteration as error:
+        raise RuntimeError("the step raised StopIteration") from error
+
+
 def read(graph: Graph, step: str, result: object, context: Callable[[], Context[Any]]) -> Attempt:
     """Return what a step came to that has returned `result`; `context()` gives what a route is to see.
 
@@ -64,6 +74,9 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
     match result:
         case Ok(event, output, metadata):
             text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
+            own = graph.nodes[step].step
+            if text is not None and own.output is not None:
+                own.read_output(decode(text))  # refused here rather than in a step that reads it later
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:
@@ -74,6 +87,15 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
         case Async() | Snooze():
             return result
     assert_never(result)
+
+
+def waits(graph: Graph, step: Step) -> Parking:
+    """Return what ends the wait of a step that returned `Async`. Raises `UndeclaredEvent` for an event of no use."""
+    parking = step.parking()
+    events = [*parking.awaits.values(), *([] if parking.timeout_event is None else [parking.timeout_event])]
+    for event in events:
+        graph.choice(step.key, event)
+    return parking
 
 
 def finish(
@@ -101,8 +123,15 @@ def failing(error: BaseException, policy: Retry) -> Failing:
     retry = not isinstance(error, HOPELESS) and not policy.ends(error)
     trace = "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
     details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace)}
-    reason = storable(str(error))[:TRACE_LIMIT] or type(error).__name__
+    reason = storable(_words(error))[:TRACE_LIMIT] or type(error).__name__
     return Failing(reason, type(error).__name__, retry, details)
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # its own code
+        return ""
 
 
 def storable(text: str) -> str:

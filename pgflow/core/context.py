@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from pgflow.errors import UnknownStep
@@ -14,8 +13,6 @@ __all__ = ["Context", "Source", "read_output"]
 I_co = TypeVar("I_co", covariant=True)
 O_co = TypeVar("O_co", covariant=True)
 O = TypeVar("O")  # noqa: E741 -- the output's type
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Source(Protocol[O_co]):
@@ -29,14 +26,49 @@ class Source(Protocol[O_co]):
         """Return a stored output as the declared type."""
 
 
+class Copies(Mapping[str, Any]):
+    """A read-only view of JSON values that gives a copy of each, made when it is first asked for.
+
+    What a step does to a value that it was given must not reach the steps after it; and the values may be large, so
+    those that nobody looks at are not copied.
+    """
+
+    __slots__ = ("_copied", "_source")
+
+    def __init__(self, source: Mapping[str, Any]) -> None:
+        self._source = source
+        self._copied: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._copied:
+            self._copied[key] = _copy(self._source[key])
+        return self._copied[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._source
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+NOTHING: Mapping[str, Any] = Copies({})
+
+
 @dataclass(frozen=True, slots=True)
 class Context(Generic[I_co]):
     """What a step sees when it runs.
 
     `initial` is the workflow's validated input; `steps` holds the output of each completed step by key, as JSON and
-    read-only, and `output(step)` gives it in its declared type. `id` is the business id, `value` the business value in
-    it, `run` the number of this run, `attempt` counts from 1, `metadata` is the instance's runtime metadata. `conn` is
-    the database connection of a transactional step, whose writes commit together with its result; else None.
+    read-only (what is done to a value in it reaches nobody else), and `output(step)` gives it in its declared type.
+    `id` is the business id, `value` the business value in it, `run` the number of this run, `attempt` counts from 1,
+    `metadata` is the instance's runtime metadata. `conn` is the database connection of a transactional step, whose
+    writes commit together with its result; else None.
 
     A unit test of a step needs no more than `Context(Order(item_count=3, user_id=42))`.
 
@@ -58,11 +90,10 @@ class Context(Generic[I_co]):
     conn: Any = None
 
     def __post_init__(self) -> None:
-        # Views, not copies: the mappings may be large, and all a step must not do is write to them.
         if type(self.steps) is dict:
-            object.__setattr__(self, "steps", MappingProxyType(self.steps))
+            object.__setattr__(self, "steps", Copies(self.steps))
         if type(self.metadata) is dict:
-            object.__setattr__(self, "metadata", MappingProxyType(self.metadata))
+            object.__setattr__(self, "metadata", Copies(self.metadata))
 
     def having(self, steps: Mapping[str, Any]) -> Context[I_co]:
         """Return this context with other outputs: what a route sees once a step has completed."""
@@ -94,3 +125,12 @@ def read_output(steps: Mapping[str, Any], step: Any, who: str, reader: str = "")
         known = ", ".join(sorted(steps)) or "none yet"
         raise UnknownStep(f"{who}: step {key!r} has no output{reader}; there is output of: {known}")
     return step.read_output(steps[key])
+
+
+def _copy(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _copy(item) for key, item in value.items()}
+        case list():
+            return [_copy(item) for item in value]
+    return value

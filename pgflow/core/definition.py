@@ -93,6 +93,8 @@ def _branches(workflow: str, transitions: Any) -> Branches:
             name = event_name(event)
             if not isinstance(name, str):
                 raise DefinitionError(f"{who} has a transition for {event!r}: an event is named by a string")
+            if name in branches[step]:
+                raise DefinitionError(f"{who} has two transitions for {name!r}: keep one of them")
             branches[step][str(name)] = _leads(target, f"{workflow}: {describe(step)}.{name}")
     return branches
 

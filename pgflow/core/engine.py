@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 COMPLETE = (Complete(),)
+NO_PATH = Failure(None, "no path to Done is left")  # no workflow class allows it: see `shape`
 
 
 def new(graph: Graph) -> State:
@@ -126,6 +127,8 @@ def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] |
             f"{graph.name} version {graph.version} has a result of {', '.join(sorted(results))}, which its other "
             "results do not lead to: was the workflow changed without a new version?"
         )
+    if not active:
+        return State(graph, "failed", done, skipped=frozenset(skipped), error=NO_PATH)
     if active == [DONE]:
         done[DONE] = Completion(DONE, ())
         return State(graph, "completed", done, skipped=frozenset(skipped))
@@ -155,6 +158,8 @@ def _complete(state: State, event: Completed) -> tuple[State, tuple[Command, ...
         done[DONE] = Completion(DONE, ())
         return State(graph, "completed", done, skipped=skipped), timer + COMPLETE
     active = state.active.difference((step,)).union(started)
+    if not active:
+        return State(graph, "failed", done, skipped=skipped, error=NO_PATH), (*timer, Fail(NO_PATH))
     waiting, timers = state.waiting.difference((step,)), state.timers.difference((step,))
     after = State(graph, _status(active, waiting), done, active, waiting, skipped, timers)
     return after, timer + tuple([Execute(key, graph.nodes[key].config) for key in started])

@@ -71,6 +71,7 @@ class Graph:
     priority: int = 0
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
+    orchestration_queue: str | None = None
 
     @classmethod
     def build(
@@ -87,6 +88,7 @@ class Graph:
         metadata: Mapping[str, Any] | None = None,
         retry: Retry | None = None,
         queue: str = "default",
+        orchestration_queue: str | None = None,
     ) -> Graph:
         """Make a graph of steps and, by step key and event, of choices; `retry` and `queue` are defaults for steps.
 
@@ -117,7 +119,7 @@ class Graph:
                 retry=prevailing(step.retry, retry),
                 only=after[0] if len(after) == 1 and len(leads[after[0]]) == 1 else None,
             )
-        return cls(name, version, initial, nodes, unique, priority, tags, metadata)
+        return cls(name, version, initial, nodes, unique, priority, tags, metadata, orchestration_queue)
 
     def node(self, step: str) -> Node:
         """Return the node of a step. Raises `UnknownStep`."""
@@ -126,6 +128,19 @@ class Graph:
         except KeyError:
             hint = f"It has: {', '.join(self.nodes)}."
             raise UnknownStep(f"{self.name} has no step {step!r}", hint=hint) from None
+
+    def deciding_queue(self, step: str) -> str:
+        """Return the queue in which a signal, a timer or a result of a step is dealt with; the step runs in its own.
+
+        Raises `UnknownStep`.
+        """
+        return self.orchestration_queue or self.node(step).queue
+
+    def queues(self) -> frozenset[str]:
+        """Return the queues that some worker has to serve for this graph."""
+        return frozenset(
+            queue for key, node in self.nodes.items() if key != DONE for queue in (node.queue, self.deciding_queue(key))
+        )
 
     def choice(self, step: str, event: str) -> Choice:
         """Return where an event of a step leads. Raises `UndeclaredEvent`, `UnknownStep`."""
@@ -176,6 +191,7 @@ class Graph:
             "version": self.version,
             "initial": self.initial,
             "priority": self.priority,
+            "orchestration_queue": self.orchestration_queue,
             "unique": unique,
             "tags": list(self.tags),
             "metadata": dict(self.metadata or {}),

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from pgflow.core.context import Source, read_output
 from pgflow.core.engine import ACTIVE, Status
+from pgflow.core.graph import DONE
 
 __all__ = ["Entry", "Instance", "Kind", "Scheduled", "Started", "Unscheduler", "WaitingFor"]
 
@@ -130,6 +131,20 @@ class Instance:
     created_at: datetime
     finished_at: datetime | None = None
     unreadable: str | None = None
+
+    @property
+    def active_steps(self) -> frozenset[str]:
+        """The keys of the steps that run or wait, or will first."""
+        return frozenset(each.step for each in self.waiting_for)
+
+    @property
+    def completed_steps(self) -> tuple[str, ...]:
+        """The keys of the steps that have completed, in order, "done" the last; empty where the history was not read.
+
+        OrderFlow.get("abc123").completed_steps    # ("validate_order", "charge", "ship", "done")
+        """
+        ran = tuple(entry.step for entry in self.history)
+        return (*ran, DONE) if ran and self.status == "completed" else ran
 
     @property
     def is_active(self) -> bool:

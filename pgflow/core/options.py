@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pgflow.core.names import is_event, is_queue
-from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
 from pgflow.core.retry import Retry
 from pgflow.core.unique import Unique
 from pgflow.errors import DefinitionError, InvalidPayload
@@ -33,6 +33,7 @@ class Options:
     retry: Retry | None
     queue: str
     priority: int
+    orchestration_queue: str | None = None
 
 
 def check(
@@ -45,6 +46,7 @@ def check(
     retry: Any,
     queue: Any,
     priority: Any,
+    orchestration_queue: Any,
     name: Any,
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
@@ -70,8 +72,11 @@ def check(
         unique=None if may_lack_key and unique is None else _unique(who, unique),
         version=_version(who, version),
         retry=_retry(who, retry),
-        queue=_queue(who, queue),
+        queue=_queue(who, "queue", queue),
         priority=_priority(who, priority),
+        orchestration_queue=(
+            None if orchestration_queue is None else _queue(who, "orchestration_queue", orchestration_queue)
+        ),
     )
 
 
@@ -89,25 +94,27 @@ def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
         raise DefinitionError(f'{who}: metadata is a dict, not {metadata!r}: write metadata={{"team": "orders"}}')
     _check_json(f"{who}: metadata", metadata)
     try:
-        encode(metadata, what="metadata", limit=INPUT_LIMIT)
+        text = encode(metadata, what="metadata", limit=INPUT_LIMIT)
     except InvalidPayload as error:
         raise DefinitionError(f"{who}: {error}") from None
-    return MappingProxyType(metadata)
+    return MappingProxyType(decode(text))  # a copy: what becomes of the caller's dict is no matter
 
 
-def _check_json(where: str, value: Any) -> None:
+def _check_json(where: str, value: Any, depth: int = 0) -> None:
     """Refuse whatever would not come back from JSON as it was; `encode` would convert it."""
+    if depth > DEPTH_LIMIT:
+        raise DefinitionError(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
     match value:
         case None | bool() | str() | int() | float():
             return
         case list():
             for index, item in enumerate(value):
-                _check_json(f"{where}[{index}]", item)
+                _check_json(f"{where}[{index}]", item, depth + 1)
         case dict():
             for key, item in value.items():
                 if not isinstance(key, str):
                     raise DefinitionError(f"{where} has the key {key!r}, which JSON cannot keep: use a string")
-                _check_json(f"{where}[{key!r}]", item)
+                _check_json(f"{where}[{key!r}]", item, depth + 1)
         case _:
             raise DefinitionError(
                 f"{where} is {value!r}, which JSON cannot keep: use strings, numbers, booleans, None, lists and dicts"
@@ -141,9 +148,9 @@ def _retry(who: str, retry: Any) -> Retry | None:
     return retry
 
 
-def _queue(who: str, queue: Any) -> str:
+def _queue(who: str, option: str, queue: Any) -> str:
     if not is_queue(queue):
-        raise DefinitionError(f"{who}: queue is {queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
+        raise DefinitionError(f"{who}: {option} is {queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
     return str(queue)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from pgflow.core.graph import Graph, Node
 from pgflow.core.instance import Started
 from pgflow.core.names import event_name
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.step import Target, as_step
 from pgflow.core.workflow import Workflow
-from pgflow.errors import AlreadyRunning, ConfigError, InvalidValue, UndeclaredEvent
+from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue, UndeclaredEvent
 
-__all__ = ["addressed", "check_moment", "later", "sole", "takers"]
+__all__ = ["addressed", "check_moment", "later", "payload_text", "sole", "takers"]
 
 
 def addressed(workflow: type[Workflow[Any]], value: str) -> str:
@@ -57,8 +58,29 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
     return name, key, nodes
 
 
-def later(graphs: Sequence[Graph], event: Any, step: str | Target, delay: timedelta) -> tuple[str, str]:
-    """Return the name of a signal that a step is to be sent later, and that step's key; see `takers`.
+def payload_text(payload: Any, nodes: Sequence[Node]) -> str | None:
+    """Return a signal's payload as JSON text, None for none.
+
+    Raises `InvalidPayload` when it is not of the type that any of the steps which may take it declares.
+    """
+    if payload is None:
+        return None
+    text = encode(payload, what="payload", limit=INPUT_LIMIT)
+    refusals = []
+    for node in nodes:
+        try:
+            node.step.read_output(decode(text))
+        except InvalidPayload as error:
+            refusals.append(error)
+        else:
+            return text
+    raise InvalidPayload(f"the payload is refused: {refusals[0]}", hint="Send what the step declares as its output.")
+
+
+def later(
+    graphs: Sequence[Graph], event: Any, step: str | Target, delay: timedelta
+) -> tuple[str, str, tuple[Node, ...]]:
+    """Return what `takers` does for a signal that a step is to be sent later.
 
     Without an event it is the only one that the step takes, or "timeout". Raises `InvalidValue` for a delay that is
     none, too.
@@ -70,8 +92,8 @@ def later(graphs: Sequence[Graph], event: Any, step: str | Target, delay: timede
         known = [graph.nodes[key].step.signals() for graph in graphs if key in graph.nodes]
         taken = dict.fromkeys(name for signals in known for name in signals)
         event = next(iter(taken)) if len(taken) == 1 else "timeout"
-    name, _, _ = takers(graphs, event, key)
-    return name, key
+    name, _, nodes = takers(graphs, event, key)
+    return name, key, nodes
 
 
 def sole(workflow: type[Workflow[Any]], started: Iterable[Started]) -> Started:

@@ -33,6 +33,11 @@ class Parking:
     delay: timedelta | None = None
     timeout_event: str | None = None
 
+    def __post_init__(self) -> None:
+        named = {event_name(signal): event_name(event) for signal, event in self.awaits.items()}
+        object.__setattr__(self, "awaits", named)
+        object.__setattr__(self, "timeout_event", event_name(self.timeout_event))
+
 
 class _Key:
     """The key of a step, to be read from the class as well as from an instance."""
@@ -154,7 +159,7 @@ class Step(BaseModel):
         except ValidationError as error:
             raise InvalidPayload(
                 f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
-                f"but what it stored is none: {first_problem(error)}"
+                f"which this is not: {first_problem(error)}"
             ) from error
 
     def __eq__(self, other: object) -> bool:
@@ -191,7 +196,11 @@ def as_step(target: object) -> Step:
             )
         return target()
     if inspect.isroutine(target):
-        raise DefinitionError(f"{target.__name__} is a plain function: decorate it with @step")
+        name = target.__name__
+        raise DefinitionError(
+            f"{name} is a plain function: decorate it with @step, "
+            f"or, if it chooses the next step, write route({name}, …) with all that it may choose"
+        )
     raise DefinitionError(f"{target!r} is no step: give a Step class, a configured step or a function made with @step")
 
 

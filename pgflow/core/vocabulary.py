@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from pgflow.core.graph import Graph
@@ -56,7 +57,7 @@ class State:
     """Where an instance stands: a pure function of its graph and of what its steps came to.
 
     `active` steps run or wait, those in `waiting` wait, those in `timers` have a timer; `done` holds each completed
-    step, and `skipped` those that no branch can reach any more.
+    step, Done itself included, and `skipped` those that no branch can reach any more.
     """
 
     graph: Graph
@@ -67,6 +68,10 @@ class State:
     skipped: frozenset[str] = NONE
     timers: frozenset[str] = NONE
     error: Failure | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.done) is dict:
+            object.__setattr__(self, "done", MappingProxyType(self.done))
 
 
 # Events: what has happened.

@@ -31,10 +31,11 @@ class Workflow(Calls[I], Generic[I]):
 
     Options: `unique` (required), the business key and where it must be unique; `version`, from 1; `tags` and
     `metadata`, kept with each instance; `retry`, `queue` and `priority` (the lowest goes first), for steps that have
-    none of their own; `name`, by default that of the class; `app`, for one that was made before the class and did not
-    list it. `transitions` gives for each step and event the target,
-    several targets (they run side by side), or a `route` among declared ones; every path ends in `Done`. Raises
-    `DefinitionError`, at import, for a definition that could not run.
+    none of their own; `orchestration_queue`, where signals, timers and joins are dealt with, so that slow steps do not
+    hold them up (by default the step's own queue); `name`, by default that of the class; `app`, for one that was made
+    before the class. `transitions` gives for each step and event the target, several targets (they run side by side),
+    or a `route` among declared ones; every path ends in `Done`. Raises `DefinitionError`, at import, for a definition
+    that could not run.
 
         class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["orders"]):
             initial = ValidateOrder
@@ -82,6 +83,7 @@ class Workflow(Calls[I], Generic[I]):
     metadata: ClassVar[Mapping[str, Any]]
     retry_policy: ClassVar[Retry | None]
     queue: ClassVar[str]
+    orchestration_queue: ClassVar[str | None]
     priority: ClassVar[int]
     graph: ClassVar[Graph]
     is_versioned: ClassVar[bool] = False
@@ -101,6 +103,7 @@ class Workflow(Calls[I], Generic[I]):
         retry: Retry | None = None,
         queue: str = "default",
         priority: int = 0,
+        orchestration_queue: str | None = None,
         name: str | None = None,
         versions: Mapping[int, type[Workflow[Any]]] | None = None,
         current: int | None = None,
@@ -122,6 +125,7 @@ class Workflow(Calls[I], Generic[I]):
             retry=retry,
             queue=queue,
             priority=priority,
+            orchestration_queue=orchestration_queue,
             name=name,
             unknown=unknown,
             may_lack_key=is_part,
@@ -149,6 +153,7 @@ class Workflow(Calls[I], Generic[I]):
         cls.versions = MappingProxyType({options.version: cls})
         cls.retry_policy = options.retry
         cls.queue = options.queue
+        cls.orchestration_queue = options.orchestration_queue
         cls.priority = options.priority
         cls.graph = Graph.build(
             options.name,
@@ -162,6 +167,7 @@ class Workflow(Calls[I], Generic[I]):
             metadata=options.metadata,
             retry=options.retry,
             queue=options.queue,
+            orchestration_queue=options.orchestration_queue,
         )
 
     @classmethod
@@ -288,5 +294,5 @@ def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any)
         raise DefinitionError(f"{who}: cannot use both version and versions: the keys of versions are the numbers")
     if versions is not None and in_body is not None:
         raise DefinitionError(f"{who} has versions twice: keep those in the class body, or the option")
-    if options.retry is not None or options.queue != "default" or options.priority:
+    if options.retry or options.queue != "default" or options.priority or options.orchestration_queue:
         raise DefinitionError(f"{who} has versions, so it has no steps: give retry, queue and priority to the versions")

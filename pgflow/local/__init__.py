@@ -6,6 +6,7 @@ against both. What differs is only who carries the core's commands out:
     your call ─► local ─► ledger ─► conductor ─► core's advance ─► run (tokens) ─► storage
                                         ▲                             │
                                         └── a step ends, time is up ◄─┘
+                                        └─► report ─► lock ─► telemetry, once the lock is let go
 
 Its decisions:
 
@@ -18,6 +19,8 @@ would see there.
 
 *Whatever happened is put into the storage at once*, as copies. A new `Local` on the same storage takes up what was
 under way, as a worker does after a restart. The storage is memory: it lives as long as the process.
+
+*Telemetry is noted under the lock and told outside it*, by one thread at a time and so in order (lock.py).
 
 *Time can be moved.* `advance_time` lets a day pass at once, each timer in its turn.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
@@ -18,26 +17,31 @@ from pgflow.core.engine import (
     Begun,
     Cancelled,
     CancelTimer,
+    Command,
     Complete,
     Completed,
     Event,
     Execute,
     Fail,
     Failed,
+    Failure,
     Parked,
     ScheduleResume,
     advance,
 )
 from pgflow.core.instance import Entry
 from pgflow.core.results import Async, Snooze
-from pgflow.core.step import Parking, Step
+from pgflow.core.step import Parking
 from pgflow.local.clock import Clock
+from pgflow.local.lock import Lock, Note
 from pgflow.local.loop import Loop
+from pgflow.local.report import Report
 from pgflow.local.run import Later, Run, Signal, Token
 from pgflow.local.storage import Storage
 from pgflow.local.timers import Timers
 from pgflow.local.watch import Look, Watch
 from pgflow.store.dice import uniform
+from pgflow.telemetry.account import Source
 
 __all__ = ["Conductor"]
 
@@ -50,8 +54,9 @@ class Conductor:
     """Holds the instances that are under way. Whoever reads or changes one holds its `lock`."""
 
     def __init__(self, storage: Storage, threads: int) -> None:
-        self.lock = threading.RLock()
+        self.lock = Lock(self._tell_later, self._at_rest)
         self.clock = Clock()
+        self.report = Report(self.lock, self.clock)
         self.runs: dict[int, Run] = {}
         self.keys: dict[str, int] = {}  # the active run of each unique key
         self.is_closed = False
@@ -59,7 +64,7 @@ class Conductor:
         self._loop = Loop(threads)
         self._tasks: dict[Token, asyncio.Task[None]] = {}
         self._timers: Timers[str, Token] = Timers(self._find)
-        self._later: Timers[int, Later] = Timers(self._find_later)
+        self._scheduled: Timers[int, Later] = Timers(self._find_later)
         self._alarm: asyncio.TimerHandle | None = None
         self._watch = Watch()
         self._is_to_look = False
@@ -89,10 +94,16 @@ class Conductor:
 
     def take_up(self, run: Run) -> None:
         """Take an instance in that had failed: what was active runs anew."""
+        began = time.perf_counter()
         self.admit(run)
         for step in sorted(run.state.active):
             self._activate(run, step, run.graph.nodes[step].config)
+        if run.state.error is not None:  # nothing is left that could run
+            run.error = _told(run.state.error)
+            run.finished_at = self.clock.now()
+            self.let_go(run)
         self._save(run)
+        self.report.advanced(run, run.state, time.perf_counter() - began)
 
     def let_go(self, run: Run) -> None:
         """Forget an instance; a step that runs is interrupted, and comes to nothing."""
@@ -108,7 +119,7 @@ class Conductor:
     def deliver(self, run: Run, token: Token, signal: Signal) -> None:
         """End a wait by a signal."""
         text = None if signal.payload is None else json.dumps(signal.payload)
-        self._end_wait(run, token, token.awaits[signal.name], text)
+        self._end_wait(run, token, token.awaits[signal.name], text, "external")
 
     def keep(self, run: Run, signal: Signal) -> None:
         """Keep a signal for a wait that is still to come."""
@@ -142,8 +153,8 @@ class Conductor:
             return self._watch.until(lambda: self.is_closed or look())
 
     def is_quiet(self) -> bool:
-        """Whether no step runs or is about to: all wait for time to pass or for a signal."""
-        return not any(
+        """Whether no step runs or is about to: all wait for time to pass or for a signal. And whether all is told."""
+        return self.lock.is_at_rest and not any(
             token.place in ("ready", "running") for run in self.runs.values() for token in run.tokens.values()
         )
 
@@ -175,7 +186,7 @@ class Conductor:
 
     def may_block(self) -> bool:
         """Whether the caller may wait here: on the loop it would wait for itself."""
-        return not self._loop.is_here()
+        return not self._loop.is_here() and not self.lock.is_telling
 
     def close(self) -> None:
         """End all threads. What was under way stays in the storage; a step that ran does not count as an attempt."""
@@ -190,13 +201,24 @@ class Conductor:
                 self._save(run)
             self._watch.look()
         self._loop.close()
+        self.lock.tell()
+
+    def _tell_later(self, what: Note) -> None:
+        try:
+            self._loop.soon(what)
+        except RuntimeError:  # it is closed
+            what()
+
+    def _at_rest(self) -> None:
+        with self.lock:
+            self._look_soon()
 
     def _tokens(self) -> Iterator[Token]:
         return (token for run in self.runs.values() for token in run.tokens.values())
 
     # -- the core's commands
 
-    def _apply(self, run: Run, event: Event) -> None:
+    def _apply(self, run: Run, event: Event) -> tuple[Command, ...]:
         run.state, commands = advance(run.state, event)
         for command in commands:
             match command:
@@ -211,6 +233,7 @@ class Conductor:
                 case Complete():
                     pass  # the state says so
                 case Fail(error):
+                    run.error = run.error or _told(error)
                     log.debug("%s failed at %s: %s", run.id, error.step, error.reason)
                 case _:
                     assert_never(command)
@@ -218,6 +241,7 @@ class Conductor:
             run.finished_at = self.clock.now()
             self.let_go(run)
         self._save(run)
+        return commands
 
     def _activate(self, run: Run, step: str, config: dict[str, Any] | None) -> None:
         token = run.tokens[step] = Token(step, config)
@@ -235,7 +259,10 @@ class Conductor:
 
     def _save(self, run: Run) -> None:
         self._storage.keep(run.saved())
-        if self._watch and not self._is_to_look:
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        if self._watch and not self._is_to_look and not self.is_closed:
             self._is_to_look = True
             self._loop.soon(self._look)
 
@@ -249,9 +276,10 @@ class Conductor:
     def _start(self, run: Run, token: Token) -> None:
         with self.lock:
             if run.holds(token) and token.place == "ready" and not self.is_closed:
-                token.place, token.attempt = "running", token.attempt + 1
+                token.place, token.attempt, token.parked_at = "running", token.attempt + 1, None
                 self._tasks[token] = self._loop.task(self._run(run, token))
                 self._save(run)
+                self.report.began(run, token)
 
     async def _run(self, run: Run, token: Token) -> None:
         began = time.perf_counter()
@@ -263,10 +291,12 @@ class Conductor:
                 ctx = run.context(token)
             result = await self._loop.call(step, ctx)
             what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token))
-            came = _parking(run, step) if isinstance(what, Async) else what
+            came = attempt.waits(run.graph, step) if isinstance(what, Async) else what
         except asyncio.CancelledError:  # from within, unless the token is not ours any more
             came = Failing("the step was cancelled from within", "CancelledError")
-        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the program
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
             came = failing(error, node.retry)
             log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
         with self.lock:
@@ -281,18 +311,21 @@ class Conductor:
     def _settle(self, run: Run, token: Token, came: Came, took: timedelta) -> None:
         match came:
             case Written():
-                self._complete(run, token, came, took)
+                self._complete(run, token, came, took, None)
             case Parking():
                 self._park(run, token, came, took)
             case Snooze(delay):
+                self.report.snoozed(run, token, delay)
                 token.attempt -= 1  # it does not count
                 self._pause(run, token, delay)
+                self.report.advanced(run, run.state, 0.0)
             case Failing():
-                self._fail(run, token, came)
+                self._fail(run, token, came, took)
             case _:
                 assert_never(came)
 
-    def _complete(self, run: Run, token: Token, end: Written, took: timedelta, *, by_timer: bool = False) -> None:
+    def _complete(self, run: Run, token: Token, end: Written, took: timedelta, source: Source | None) -> None:
+        before, began = run.state, time.perf_counter()
         del run.tokens[token.step]
         run.metadata.update(end.metadata or {})
         run.history.append(
@@ -308,7 +341,9 @@ class Conductor:
                 targets=end.targets,
             )
         )
-        self._apply(run, Completed(token.step, end.event, end.targets, by_timer=by_timer))
+        commands = self._apply(run, Completed(token.step, end.event, end.targets, by_timer=source == "timeout"))
+        self.report.completed(run, token, end, commands, took, source)
+        self.report.advanced(run, before, time.perf_counter() - began)
 
     def _park(self, run: Run, token: Token, parking: Parking, took: timedelta) -> None:
         token.awaits = dict(parking.awaits)
@@ -316,10 +351,13 @@ class Conductor:
             if signal.name in token.awaits and signal.step in (None, token.step):  # it came before the wait
                 run.signals.remove(signal)
                 text = None if signal.payload is None else json.dumps(signal.payload)
-                self._end_wait(run, token, token.awaits[signal.name], text, took)
+                self._end_wait(run, token, token.awaits[signal.name], text, "external", took)
                 return
-        token.place, token.errors = "parked", []
+        before, began = run.state, time.perf_counter()
+        token.place, token.errors, token.parked_at = "parked", [], self.clock.now()
         self._apply(run, Parked(token.step, parking.delay, parking.timeout_event))
+        self.report.parked(run, token, took)
+        self.report.advanced(run, before, time.perf_counter() - began)
 
     def _end_wait(
         self,
@@ -327,26 +365,29 @@ class Conductor:
         token: Token,
         event: str,
         text: str | None,
+        source: Source,
         took: timedelta = timedelta(0),
-        *,
-        by_timer: bool = False,
     ) -> None:
         try:
             end = attempt.finish(run.graph, token.step, event, text, lambda: run.context(token))
         except Exception as error:
-            self._fail(run, token, failing(error, run.graph.nodes[token.step].retry))
+            self._fail(run, token, failing(error, run.graph.nodes[token.step].retry), took)
             return
-        self._complete(run, token, end, took, by_timer=by_timer)
+        self._complete(run, token, end, took, source)
 
-    def _fail(self, run: Run, token: Token, why: Failing) -> None:
+    def _fail(self, run: Run, token: Token, why: Failing, took: timedelta) -> None:
+        before, began = run.state, time.perf_counter()
         policy = run.graph.nodes[token.step].retry
         error = why.entry(token.attempt)
-        if why.retry and token.attempt < policy.max_attempts:
+        will_retry = why.retry and token.attempt < policy.max_attempts
+        self.report.failed(run, token, why, took, will_retry=will_retry)
+        if will_retry:
             token.errors = [*token.errors, error][-KEPT_ERRORS:]
             self._pause(run, token, policy.delay(token.attempt, uniform(0.0, 1.0)))
-            return
-        run.error = {"step": token.step, **error, "attempts": token.errors[-KEPT_ERRORS:]}
-        self._apply(run, Failed(token.step, why.reason))
+        else:
+            run.error = {"step": token.step, **error, "attempts": token.errors[-KEPT_ERRORS:]}
+            self._apply(run, Failed(token.step, why.reason))
+        self.report.advanced(run, before, time.perf_counter() - began)
 
     # -- time
 
@@ -366,19 +407,19 @@ class Conductor:
         return None if run is None or later is None else (run, later)
 
     def _remember(self, run: Run, later: Later) -> None:
-        self._later.add(run, later.id, later.due)
+        self._scheduled.add(run, later.id, later.due)
         self._loop.soon(self._set_alarm)
 
     def _next(self) -> datetime | None:
         """Return when something goes on by itself next."""
-        moments = (self._timers.next(), self._later.next())
+        moments = (self._timers.next(), self._scheduled.next())
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _ring(self) -> None:
         """Let all whose time has come go on; with the lock held."""
         while (due := self._timers.pop(self.clock.now())) is not None:
             self._wake(*due)
-        while (sent := self._later.pop(self.clock.now())) is not None:
+        while (sent := self._scheduled.pop(self.clock.now())) is not None:
             self._send(*sent)
 
     def _send(self, run: Run, later: Later) -> None:
@@ -401,7 +442,7 @@ class Conductor:
             self._place(run, token)
             self._save(run)
         elif token.timeout_event is not None:
-            self._end_wait(run, token, token.timeout_event, None, by_timer=True)
+            self._end_wait(run, token, token.timeout_event, None, "timeout")
 
     def _set_alarm(self) -> None:
         with self.lock:
@@ -419,9 +460,5 @@ class Conductor:
         self._set_alarm()
 
 
-def _parking(run: Run, step: Step) -> Parking:
-    """What ends its wait. Raises `UndeclaredEvent` when its timer would bring an event that it does not declare."""
-    parking = step.parking()
-    if parking.timeout_event is not None:
-        run.graph.choice(step.key, parking.timeout_event)
-    return parking
+def _told(error: Failure) -> dict[str, Any]:
+    return {"step": error.step, "reason": error.reason, "type": "Error"}

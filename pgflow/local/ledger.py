@@ -13,8 +13,10 @@ from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
+from pgflow.core.job import Job, Marks
+from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import addressed, check_moment, later, takers
+from pgflow.core.request import addressed, check_moment, later, payload_text, takers
 from pgflow.core.step import Target
 from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
 from pgflow.core.workflow import Workflow
@@ -23,6 +25,7 @@ from pgflow.errors import (
     AmbiguousSignal,
     ConfigError,
     InstanceNotFound,
+    InvalidPayload,
     NotActive,
     NotBound,
     NotRetryable,
@@ -125,6 +128,9 @@ class Ledger:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
         check_moment(at, delay)
+        caller = decode(encode(dict(telemetry or {}), what="telemetry", limit=INPUT_LIMIT))
+        if TELEMETRY in (metadata or {}):
+            raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
         told = {**(options or {}), "at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
         asked = []
         for value, given in items:
@@ -146,6 +152,7 @@ class Ledger:
                     metadata=decode(extra),
                     tags=(*chosen.graph.tags, *tags),
                     created_at=now,
+                    caller=caller,
                 )
                 key = run.unique_key
                 active = None if key is None else self.conductor.keys.get(key)
@@ -159,8 +166,8 @@ class Ledger:
     ) -> str:
         """Send a signal to the newest run of a value."""
         self._check(workflow)
-        takers([version.graph for version in workflow.versions.values()], event, step)
-        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        _, _, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
+        text = payload_text(payload, nodes)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers([run.graph], event, step)
@@ -174,14 +181,16 @@ class Ledger:
             ]
             match waiting:
                 case []:
+                    self.conductor.report.signalled(run, name, key, "kept")
                     self.conductor.keep(run, signal)
                     return "kept"
                 case [token]:
+                    self.conductor.report.signalled(run, name, key, "delivered")
                     self.conductor.deliver(run, token, signal)
                     return "delivered"
             steps = ", ".join(sorted(token.step for token in waiting))
             raise AmbiguousSignal(
-                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}"
+                f"several steps of {workflow.name} {run.id!r} wait for {name!r}", hint=f"Address one of them: {steps}."
             )
 
     def schedule(
@@ -196,16 +205,17 @@ class Ledger:
     ) -> Scheduled:
         """Send a signal to a step of the newest run of a value later."""
         self._check(workflow)
-        later([version.graph for version in workflow.versions.values()], event, step, delay)
-        text = None if payload is None else encode(payload, what="payload", limit=INPUT_LIMIT)
+        _, _, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
+        text = payload_text(payload, nodes)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
-            name, key = later([run.graph], event, step, delay)
+            name, key, _ = later([run.graph], event, step, delay)
             if key in run.outputs:
                 self._passed(workflow, run, value, name, key)
             due = self.conductor.clock.now() + delay
             number = next(self._later_numbers)
             signal = Signal(name, None if text is None else decode(text), key)
+            self.conductor.report.signalled(run, name, key, "scheduled")
             self.conductor.schedule(run, Later(number, due, signal))
         return Scheduled(id=number, run=run.run, step=key, event=name, at=due, app=app)
 
@@ -219,6 +229,7 @@ class Ledger:
         self._check(workflow)
         with self.opened():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
+            self.conductor.report.cancelled(run, reason)
             self.conductor.cancel(run, reason)
 
     def retry(self, workflow: type[Workflow[Any]], value: str) -> None:
@@ -237,6 +248,7 @@ class Ledger:
             if run.unique_key in self.conductor.keys:
                 hint = "Wait until that run has ended, or cancel it."
                 raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
+            self.conductor.report.retried(run)
             self.conductor.take_up(run)
 
     def runs(self, workflow: type[Workflow[Any]], value: str, **page: int | None) -> list[Instance]:
@@ -244,6 +256,14 @@ class Ledger:
         to = addressed(workflow, value)
         business_id = to if "::" in to else build_id(workflow.unique.key, to)
         return self.storage.find(Filters.of_query({"id": business_id, "workflow": workflow, **page}))
+
+    def jobs(self, workflow: type[Workflow[Any]] | None, marks: Marks) -> list[Job]:
+        """Return the live jobs that are asked for, the oldest first."""
+        with self.conductor.lock:
+            found = [run.job(token) for run in self.conductor.runs.values() for token in run.tokens.values()]
+        name, version = (None, None) if workflow is None else (workflow.name, workflow.pinned)
+        asked = [each for each in found if name in (None, each.workflow) and version in (None, each.version)]
+        return sorted(filter(marks.fit, asked), key=lambda job: job.id)
 
     def newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
         """Return what is stored of the newest run of a value. Raises `InstanceNotFound`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -15,11 +15,13 @@ from typing import Any, Self, TypeAlias, TypeVar, Unpack
 from pgflow.core import apps
 from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
+from pgflow.core.job import Job, Marks
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError
+from pgflow.local import report
 from pgflow.local.ledger import Ledger
 from pgflow.local.storage import Storage, read
 from pgflow.local.watch import Look
@@ -59,6 +61,7 @@ class Local:
         self._conductor = self._ledger.conductor
         for workflow in self.workflows:
             workflow.bind(self)
+        report.ready(self.storage.name)
         self._ledger.go_on()
         apps.opened(self)
 
@@ -328,6 +331,40 @@ class Local:
         """`runs`, async."""
         return self.runs(workflow, value, before=before, limit=limit, conn=conn)
 
+    # -- live jobs
+
+    def jobs(
+        self,
+        workflow: Named[I] | None = None,
+        *,
+        queue: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Job]:
+        """Read a page of live jobs: see `Pgflow.jobs`. There is no worker, and `run_at` is None for what is ready."""
+        _refuse(conn)
+        marks = Marks.of(queue, state, tags, meta, after)
+        return self._ledger.jobs(None if workflow is None else self._registry.known(workflow), marks)[:limit]
+
+    async def ajobs(
+        self,
+        workflow: Named[I] | None = None,
+        *,
+        queue: str | None = None,
+        state: str | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Job]:
+        """`jobs`, async."""
+        return self.jobs(workflow, queue=queue, state=state, tags=tags, meta=meta, limit=limit, after=after, conn=conn)
+
     # -- waiting
 
     def _future(self, look: Look) -> Future[None]:
@@ -354,6 +391,7 @@ class Local:
         with self._conductor.lock:
             runs = builtins.list(self._conductor.runs.values())
             steps = [f"{run.id} {token.step} ({token.place})" for run in runs for token in run.tokens.values()]
+            steps += [] if self._conductor.lock.is_at_rest else ["a handler of telemetry"]
         return f"after {timeout:g} s still under way: {', '.join(steps[:10])}{', …' if len(steps) > 10 else ''}"
 
 

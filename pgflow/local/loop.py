@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+from pgflow.core import attempt
 from pgflow.core.context import Context
 from pgflow.core.step import Step
 
@@ -47,7 +48,7 @@ class Loop:
         if step.is_async:
             return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
-        result = await self._loop.run_in_executor(self._threads, call, step.execute, ctx)
+        result = await self._loop.run_in_executor(self._threads, call, attempt.call, step, ctx)
         return await result if inspect.isawaitable(result) else result
 
     def close(self) -> None:

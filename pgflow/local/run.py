@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 from typing import Any, Literal, TypeAlias
 
 from pgflow.core import engine
@@ -13,6 +14,7 @@ from pgflow.core.context import Context
 from pgflow.core.engine import State, advance
 from pgflow.core.graph import Graph
 from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
+from pgflow.core.job import Job, job_meta, job_tags
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.stored import state_of, unique_key
 from pgflow.core.unique import extract_value
@@ -20,6 +22,7 @@ from pgflow.core.workflow import Workflow
 
 __all__ = ["Later", "Run", "Saved", "Signal", "Token"]
 
+NUMBERS = count(1)  # of tokens
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
 
@@ -49,10 +52,12 @@ class Token:
     config: dict[str, Any] | None
     place: Place = "ready"
     due: datetime | None = None
+    parked_at: datetime | None = None
     timeout_event: str | None = None
     attempt: int = 0
     awaits: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    id: int = field(default_factory=NUMBERS.__next__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,15 @@ class Saved(Instance):
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
     later: tuple[Later, ...] = ()
+    caller: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """An instance that is under way. Only the conductor changes it, under its lock."""
+    """An instance that is under way. Only the conductor changes it, under its lock.
+
+    `caller` is what its starter gave along for telemetry; `advances` counts the decisions since this `Local` has it.
+    """
 
     run: int
     id: str
@@ -83,6 +92,8 @@ class Run:
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
     later: dict[int, Later] = field(default_factory=dict)
+    caller: Mapping[str, Any] = field(default_factory=dict)
+    advances: int = 0
 
     @property
     def graph(self) -> Graph:
@@ -104,10 +115,10 @@ class Run:
         return self.tokens.get(token.step) is token
 
     def context(self, token: Token) -> Context[Any]:
-        """What a step sees; copies, so that nothing it does to them reaches another step."""
+        """What a step sees."""
         return Context(
             initial=self.workflow.read_input(self.text),
-            steps=deepcopy(self.outputs),
+            steps=self.outputs,
             id=self.id,
             value=extract_value(self.id),
             run=self.run,
@@ -115,7 +126,7 @@ class Run:
             version=self.graph.version,
             step=token.step,
             attempt=token.attempt,
-            metadata=deepcopy(self.metadata),
+            metadata=self.metadata.copy(),
         )
 
     def saved(self) -> Saved:
@@ -139,6 +150,7 @@ class Run:
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
             later=tuple(self.later.values()),
+            caller=self.caller,
         )
 
     @classmethod
@@ -165,6 +177,40 @@ class Run:
             tokens={token.step: token for token in tokens},
             signals=list(stored.signals) if isinstance(stored, Saved) else [],
             later={later.id: later for later in stored.later} if isinstance(stored, Saved) else {},
+            caller=stored.caller if isinstance(stored, Saved) else {},
+        )
+
+    def job(self, token: Token) -> Job:
+        """Return a token as readers of jobs see it."""
+        graph, waits = self.graph, token.place == "parked"
+        node = graph.nodes[token.step]
+        return Job(
+            id=token.id,
+            run=self.run,
+            instance_id=self.id,
+            workflow=graph.name,
+            version=graph.version,
+            step=token.step,
+            kind="resume" if waits else "execute",
+            state=token.place,
+            queue=graph.deciding_queue(token.step) if waits else node.queue,
+            priority=graph.priority,
+            attempt=token.attempt,
+            max_attempts=node.retry.max_attempts,
+            run_at=token.due,
+            worker=None,
+            tags=job_tags(graph.name, self.tags),
+            meta=deepcopy(
+                job_meta(
+                    self.metadata,
+                    workflow=graph.name,
+                    instance_id=self.id,
+                    run=self.run,
+                    version=graph.version,
+                    step=token.step,
+                )
+            ),
+            errors=tuple(deepcopy(token.errors)),
         )
 
     def _waiting(self, token: Token) -> WaitingFor:

@@ -26,13 +26,9 @@ class Debug(Step):
 
     def execute(self, ctx: Context[Any]) -> Ok:
         """Log the context."""
+        # The mappings show themselves only if somebody listens.
         log.debug(
             "%s %s: initial=%r steps=%r history=%r metadata=%r",
-            ctx.workflow,
-            ctx.id,
-            ctx.initial,
-            dict(ctx.steps),
-            list(ctx.steps),
-            dict(ctx.metadata),
+            *(ctx.workflow, ctx.id, ctx.initial, ctx.steps, list(ctx.steps), ctx.metadata),
         )
         return Ok("completed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from builtins import list as Builtin
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from psycopg.types.numeric import Int2, Int4, Int8
 
 from pgflow.core.engine import Status
+from pgflow.core.job import Job, Marks
+from pgflow.core.payload import decode
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
@@ -18,15 +22,18 @@ __all__ = [
     "Change",
     "Claimed",
     "Freed",
+    "Revived",
     "Settled",
     "Staged",
     "Verdict",
     "claim",
     "drained",
+    "list",
     "lost",
     "reconcile",
     "replan",
     "rescue",
+    "revive",
     "settle",
     "stage",
 ]
@@ -102,6 +109,7 @@ class Verdict:
     cap: float | None = None
     jitter: float | None = None
     awaits: str | None = None
+    orchestration: str | None = None  # the queue of a token that waits or decides; None: it stays where it is
 
 
 @dataclass(slots=True)
@@ -158,6 +166,15 @@ class Freed:
     next_expiry: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Revived:
+    """How many instances got a token again, in which queues; `last` is the page's last run (None: the last page)."""
+
+    queues: Sequence[str]
+    tokens: int
+    last: int | None
+
+
 PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
 
 # Each array has one type whatever is in it, so that a statement stays one prepared statement.
@@ -168,7 +185,7 @@ INTEGERS: Mapping[str, type[int]] = {
 }
 
 
-def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, list[Any]]:
+def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Builtin[Any]]:
     columns = {}
     for field in fields(kind):
         name = field.name
@@ -180,15 +197,15 @@ def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, lis
     return columns
 
 
-def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[list[Claimed]]:
+def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[Builtin[Claimed]]:
     """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first."""
-    params = {"worker": worker, "queues": list(rooms), "rooms": [Int4(room) for room in rooms.values()]}
+    params = {"worker": worker, "queues": Builtin(rooms), "rooms": [Int4(room) for room in rooms.values()]}
     return Statement(
         "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
     )
 
 
-def _claimed(rows: Sequence[Row]) -> list[Claimed]:
+def _claimed(rows: Sequence[Row]) -> Builtin[Claimed]:
     return [Claimed(*row) for row in rows]
 
 
@@ -198,7 +215,7 @@ def settle(
     verdicts: Sequence[Verdict],
     changes: Sequence[Change] = (),
     branches: Sequence[Branch] = (),
-) -> Statement[list[Settled]]:
+) -> Statement[Builtin[Settled]]:
     """Record a batch of outcomes in one statement; see the file for what each status means."""
     params = {
         "worker": worker,
@@ -221,7 +238,7 @@ def replan(schema: str) -> Statement[None]:
     return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None, prepare=True)
 
 
-def _settled(rows: Sequence[Row]) -> list[Settled]:
+def _settled(rows: Sequence[Row]) -> Builtin[Settled]:
     return [Settled(*row) for row in rows]
 
 
@@ -243,6 +260,12 @@ def rescue(schema: str, limit: int = 1000) -> Statement[Freed]:
     )
 
 
+def revive(schema: str, after: int = 0, limit: int = 1000) -> Statement[Revived]:
+    """Give a token to each active instance that has none left, among `limit` active ones after run `after`."""
+    params = {"after": Int8(after), "limit": limit}
+    return Statement("job/revive", files.load("queries/job/revive.sql", schema), params, lambda rows: Revived(*rows[0]))
+
+
 def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]:
     """Give back the tokens that `worker` holds in the database but not in memory (`held`)."""
     params = {"worker": worker, "held": [Int8(token) for token in held]}
@@ -251,7 +274,7 @@ def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]
     )
 
 
-def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[list[int]]:
+def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin[int]]:
     """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
     params = {
         "worker": worker,
@@ -265,7 +288,34 @@ def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[list[in
 
 def drained(schema: str, queues: Iterable[str]) -> Statement[bool]:
     """Return whether nothing is left in these queues that will go on by itself: no token but waits for a signal."""
-    params = {"queues": list(queues)}
+    params = {"queues": Builtin(queues)}
     return Statement(
         "job/drained", files.load("queries/job/drained.sql", schema), params, lambda rows: bool(rows[0][0])
     )
+
+
+def list(  # noqa: A001 -- path is name: job/list.sql
+    schema: str, *, workflow: str | None, version: int | None, marks: Marks, limit: int
+) -> Statement[Builtin[Job]]:
+    """Read a page of live jobs, the oldest first; pass the last one's id as `marks.after` for the next page."""
+    params = {
+        "workflow": workflow,
+        "version": version,
+        "queue": marks.queue,
+        "state": marks.state,
+        "after": marks.after,
+        "tags": Builtin(marks.tags),
+        "meta": None if marks.meta is None else json.dumps(marks.meta),
+        "limit": limit,
+    }
+    return Statement("job/list", files.load("queries/job/list.sql", schema), params, _jobs)
+
+
+def _jobs(rows: Sequence[Row]) -> Builtin[Job]:
+    return [_job(*row) for row in rows]
+
+
+def _job(*row: Any) -> Job:
+    *known, tags, meta, errors = row
+    values: Sequence[Any] = [*known, tuple(tags), decode(meta), tuple(decode(errors))]
+    return Job(*values)

@@ -38,9 +38,10 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """The files of `sql/functions/`, all of them `create or replace function`, and one checksum over them.
+    """The files of `sql/functions/`, functions and views, all of them `create or replace`, and one checksum over them.
 
-    Replacing cannot change a function's arguments or result, nor drop one that is gone: that is a migration's work. A
+    Replacing cannot change a function's arguments or result, nor a view's columns but by adding to them, nor drop one
+    that is gone: that is a migration's work, as is putting a view out of the way of a change to its tables. A
     release that changes functions therefore always brings a migration, be it only a comment, whose version tells an old
     pgflow on a newer schema from a new one on an older.
     """

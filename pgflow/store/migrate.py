@@ -14,19 +14,19 @@ from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import sql as compose
 from psycopg.pq import TransactionStatus
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.errors import SchemaError
 from pgflow.store import files, migration
 from pgflow.store.files import SCHEMA
-from pgflow.store.ladder import FUNCTIONS, Migration, functions, migrations
+from pgflow.store.ladder import Migration, functions, migrations
 from pgflow.store.migration import Applied
-from pgflow.store.schema import Status, judge, planned
-from pgflow.store.statement import Statement, arun, run
+from pgflow.store.schema import Status, judge, lost, planned
+from pgflow.store.script import UNCHECKED, create_schema, functions_line, ledger, planned_line, sql
+from pgflow.store.statement import arun, run
 
-__all__ = ["Applied", "Status", "acheck", "astatus", "check", "sql", "status", "up"]
+__all__ = ["Applied", "Status", "acheck", "astatus", "check", "ledger", "sql", "status", "up"]
 
 PATIENCE = timedelta(seconds=60)
 # Local to a transaction. 200 ms is how long others may have to stand behind us in the queue for a lock.
@@ -35,15 +35,19 @@ set local lock_timeout = 200;
 set local statement_timeout = 0;
 set local idle_in_transaction_session_timeout = 0;
 """
-# Functions may call one another: their bodies cannot be checked in any order of files.
-UNCHECKED = "check_function_bodies = off"
-PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
 class Busy(Exception):
     """Somebody else migrates this schema."""
 
 
+# Of what a migration makes: its line in the ledger was lost.
+THERE_ALREADY = (
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateColumn,
+    psycopg.errors.DuplicateFunction,
+    psycopg.errors.DuplicateObject,
+)
 # Where two who create the schema, or enter the same line, at once get a unique violation.
 CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_proc", "pg_type"})
 
@@ -51,18 +55,19 @@ CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_proc", "pg_
 def status(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> Status:
     """Return how far a schema is; reads only.
 
-    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when an applied migration was changed.
+    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when an applied migration was changed, or
+    when the ledger that tells of them was lost.
     """
     standing = run(conn, migration.inspect(schema))
-    ledger = run(conn, migration.applied(schema)) if standing.ours else ()
-    return judge(schema, standing, ledger, migrations(), functions())
+    lines = run(conn, migration.applied(schema)) if standing.ours else ()
+    return judge(schema, standing, lines, migrations(), functions())
 
 
 async def astatus(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> Status:
     """`status`, async."""
     standing = await arun(conn, migration.inspect(schema))
-    ledger = await arun(conn, migration.applied(schema)) if standing.ours else ()
-    return judge(schema, standing, ledger, migrations(), functions())
+    lines = await arun(conn, migration.applied(schema)) if standing.ours else ()
+    return judge(schema, standing, lines, migrations(), functions())
 
 
 def check(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
@@ -83,21 +88,31 @@ async def acheck(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> No
 
 
 def up(
-    conn: psycopg.Connection[Any], schema: str = SCHEMA, dry_run: bool = False, *, patience: timedelta = PATIENCE
+    conn: psycopg.Connection[Any],
+    schema: str = SCHEMA,
+    dry_run: bool = False,
+    *,
+    to: int | None = None,
+    patience: timedelta = PATIENCE,
 ) -> list[Applied]:
     """Apply what is pending and return it; empty when somebody else was first, or nothing is to do.
 
     The schema is created when it is missing. Safe to run at any time, by several at once and under load: it waits up to
     `patience` for locks and for others who migrate, never in anybody's way. `dry_run` returns what would be applied and
-    writes nothing. `conn` must not be in a transaction. What was applied before an error stays applied.
+    writes nothing. `conn` must not be in a transaction. What was applied before an error stays applied. `to` is the
+    last migration to apply, for going step by step; this code runs on the newest only. `status(conn).version` says
+    how far a schema is.
 
-    Raises what `status` raises, `SchemaTooNew`, and `SchemaError` when a lock was not to be had in time.
+    Raises what `status` raises, `SchemaTooNew`, `ConfigError` for a `to` that does not exist, and `SchemaError` for one
+    that is behind the schema, or when a lock was not to be had in time.
 
         up(connect(dsn, "migrate"))    # [Applied(1, "engine", …), Applied(0, "functions", …)]
     """
     with _autocommit(conn):
         before = status(conn, schema)
         before.require_migratable()
+        before.require_reachable(to)
+        before = before.toward(to)
         if dry_run:
             return planned(before, functions())
         done: list[Applied] = []
@@ -110,35 +125,12 @@ def up(
             retry_error_callback=_give_up(schema, patience),
         ):
             with attempt:
-                while _advance(conn, schema, done):
+                while _advance(conn, schema, to, done):
                     pass
         return done
 
 
-def sql(schema: str = SCHEMA, after: int = 0) -> str:
-    """Return everything as one script, to hand to psql or to another migration tool.
-
-    `after` leaves out the migrations up to that version. The script brings no transaction of its own. Once it has run,
-    `status` says that the schema is up to date.
-
-        print(sql("orders"))    # psql --single-transaction -v ON_ERROR_STOP=1 -f …
-    """
-    goal = len(migrations())
-    parts = [f'-- Brings schema "{schema}" of pgflow from {after:04} to {goal:04}. Run it in one transaction.']
-    if not after:
-        parts += [_create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
-    for each in migrations()[after:]:
-        record = _text(migration.record(schema, _planned(each)))
-        body = _terminated(files.load(each.path, schema))
-        # In the script's one transaction nothing is done concurrently; who needs that lets `up` do it.
-        parts += [record, body if each.transactional else body.replace(" concurrently", "")]
-    bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
-    parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
-    parts.append(_text(migration.renew(schema, _functions())))
-    return "\n\n".join(parts) + "\n"
-
-
-def _advance(conn: psycopg.Connection[Any], schema: str, done: list[Applied]) -> bool:
+def _advance(conn: psycopg.Connection[Any], schema: str, to: int | None, done: list[Applied]) -> bool:
     """Apply the next migration, and after the last one the functions; return whether there may be more to do."""
     with conn.transaction():
         conn.execute(LIMITS)
@@ -146,6 +138,7 @@ def _advance(conn: psycopg.Connection[Any], schema: str, done: list[Applied]) ->
             raise Busy
         now = status(conn, schema)  # somebody else may have been faster
         now.require_migratable()
+        now = now.toward(to)
         if now.up_to_date:
             return False
         following = now.pending[0] if now.pending else None
@@ -163,10 +156,14 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
     if following is not None:
         if not now.applied:
             _found(conn, schema)
-        yield run(conn, migration.record(schema, _planned(following)))
-        _execute(conn, files.load(following.path, schema))
+        yield run(conn, migration.record(schema, planned_line(following)))
+        try:
+            _execute(conn, files.load(following.path, schema))
+        except THERE_ALREADY as error:
+            said = error.diag.message_primary
+            raise lost(schema, f"holds what {following.version:04} {following.name} was to make: {said}") from error
     if len(now.pending) <= 1 and now.stale:
-        renewed = run(conn, migration.renew(schema, _functions()))
+        renewed = run(conn, migration.renew(schema, functions_line()))
         if renewed is not None:
             conn.execute(f"set local {UNCHECKED}")
             for path in functions().paths:
@@ -186,7 +183,7 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
         conn.execute("set lock_timeout = 0")  # what runs outside a transaction waits in nobody's way
         for statement in _statements(files.load(following.path, schema)):
             _execute(conn, statement)
-        return [run(conn, migration.record(schema, _planned(following)))]
+        return [run(conn, migration.record(schema, planned_line(following)))]
     finally:
         if not conn.broken:
             conn.execute("reset statement_timeout")
@@ -197,7 +194,7 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
 def _found(conn: psycopg.Connection[Any], schema: str) -> None:
     # "if not exists" asks for the right to create schemas even when there is nothing to create.
     if not run(conn, migration.inspect(schema)).present:
-        conn.execute(_create_schema(schema))
+        conn.execute(create_schema(schema))
     run(conn, migration.create_table(schema))
 
 
@@ -209,18 +206,6 @@ def _execute(conn: psycopg.Connection[Any], text: str) -> None:
 def _statements(text: str) -> list[str]:
     """The statements of a file that holds more than one and no function: each ends with its line."""
     return [each for each in re.split(r";[^\S\n]*(?:--[^\n]*)?\n", text) if each.strip()]
-
-
-def _create_schema(schema: str) -> compose.Composed:
-    return compose.SQL("create schema if not exists {}").format(compose.Identifier(schema))
-
-
-def _planned(each: Migration) -> Applied:
-    return Applied(each.version, each.name, each.checksum, each.breaking)
-
-
-def _functions() -> Applied:
-    return Applied(FUNCTIONS, "functions", functions().checksum, breaking=False)
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -260,14 +245,3 @@ def _give_up(schema: str, patience: timedelta) -> Any:
         ) from error
 
     return give_up
-
-
-def _text(statement: Statement[Any]) -> str:
-    """A statement as text for psql, its parameters as literals. Not for data: ours are checksums and names of files."""
-    literal = {key: compose.Literal(value).as_string() for key, value in statement.params.items()}
-    return _terminated(PLACEHOLDER.sub(lambda match: literal[match[1]], statement.query).replace("%%", "%"))
-
-
-def _terminated(text: str) -> str:
-    text = text.rstrip()
-    return text if text.endswith(";") else text + ";"

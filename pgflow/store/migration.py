@@ -1,9 +1,8 @@
 """Look at a schema from outside, keep its ledger of migrations, and take the lock under which one migrates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
@@ -22,12 +21,16 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a schema looks like from outside: `ours` when it has our ledger, `readable` when we may read that."""
+    """What a schema looks like from outside.
+
+    `ours` when it has our ledger, `readable` when we may read that, `engine` when the engine's tables are there.
+    """
 
     present: bool
     relations: int
     ours: bool
     readable: bool
+    engine: bool
 
 
 def inspect(schema: str) -> Statement[Standing]:
@@ -59,20 +62,16 @@ def applied(schema: str) -> Statement[tuple[Applied, ...]]:
 
 def record(schema: str, entry: Applied) -> Statement[Applied]:
     """Enter a migration; a unique violation says that somebody else did."""
-    params = {
-        "version": entry.version,
-        "name": entry.name,
-        "checksum": entry.checksum,
-        "breaking": entry.breaking,
-    }
-    return _entry("record", schema, params)
+    return _entry("record", schema, entry)
 
 
 def renew(schema: str, entry: Applied) -> Statement[Applied | None]:
-    """Enter which functions are in place, over what was there before; None when somebody else has just done so."""
-    params = {"version": entry.version, "name": entry.name, "checksum": entry.checksum}
-    query = files.load("queries/migration/renew.sql", schema)
-    return Statement("migration/renew", query, params, lambda rows: Applied(*rows[0]) if rows else None)
+    """Enter a line over what was there before: which functions are in place, or what a lost ledger said.
+
+    None when it says so already: somebody else was faster.
+    """
+    line = _entry("renew", schema, entry)
+    return Statement(line.name, line.query, line.params, lambda rows: Applied(*rows[0]) if rows else None)
 
 
 def lock(schema: str) -> Statement[bool]:
@@ -90,7 +89,14 @@ def release(schema: str) -> Statement[bool]:
     return _lock("release", schema)
 
 
-def _entry(verb: str, schema: str, params: Mapping[str, Any]) -> Statement[Applied]:
+def _entry(verb: str, schema: str, entry: Applied) -> Statement[Applied]:
+    params = {
+        "version": entry.version,
+        "name": entry.name,
+        "checksum": entry.checksum,
+        "breaking": entry.breaking,
+    }
+
     def read(rows: Sequence[Row]) -> Applied:
         return Applied(*rows[0])
 

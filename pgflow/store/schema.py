@@ -1,14 +1,16 @@
 """Judge a schema against the migrations of this code: may it be used, may it be migrated, and what is left to do."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
 
-from pgflow.errors import SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import FUNCTIONS, Functions, Migration
 from pgflow.store.migration import Applied, Standing
 
-__all__ = ["Status", "judge", "planned"]
+__all__ = ["Status", "check_goal", "judge", "lost", "planned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,25 @@ class Status:
     def up_to_date(self) -> bool:
         """Whether `migrate.up` would find nothing to do."""
         return not self.pending and not self.stale
+
+    def toward(self, to: int | None) -> Status:
+        """Return it as it looks to who wants migration `to` and no further: None is the newest.
+
+        The functions belong to the newest tables and come with the last migration only.
+        """
+        if to is None or to >= self.latest:
+            return self
+        return replace(self, pending=tuple(each for each in self.pending if each.version <= to), stale=False)
+
+    def require_reachable(self, to: int | None) -> None:
+        """Raise `SchemaError` when migration `to` lies behind the schema, `ConfigError` when nobody knows it."""
+        check_goal(to, self.latest)
+        if to is not None and to < self.version:
+            raise SchemaError(
+                f'schema "{self.schema}" is at {self.version:04}, and there is no way back to {to:04}: '
+                "migrations go forward only",
+                hint="An older pgflow runs on a newer schema unless it refuses; then restore a backup from before.",
+            )
 
     def require_migratable(self) -> None:
         """Raise `SchemaTooNew` when a newer pgflow has made the schema into what this one cannot understand."""
@@ -71,16 +92,22 @@ def judge(
     """Return how far a schema is, from what `migration.inspect` and `migration.applied` read.
 
     Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when a migration was changed after it
-    had been applied.
+    had been applied, or when the ledger was lost, or a line of it.
     """
+    applied = {each.version: each for each in ledger if each.version != FUNCTIONS}
+    if standing.engine and not applied:
+        what = "is empty" if standing.ours else "is gone"
+        raise lost(schema, f"holds pgflow's tables, but their ledger {schema}.migrations {what}")
     if standing.relations and not standing.ours:
         raise SchemaForeign(
             f'schema "{schema}" holds {standing.relations} tables that are not pgflow\'s',
             hint="Give pgflow a schema of its own: --schema NAME, or PGFLOW_SCHEMA.",
         )
-    applied = {each.version: each for each in ledger if each.version != FUNCTIONS}
+    newest = max(applied, default=0)
     for each in migrations:
         line = applied.get(each.version)
+        if line is None and each.version < newest:
+            raise lost(schema, f"is at {newest:04}, but its ledger lacks the line {each.version:04} {each.name}")
         if line is not None and line.checksum != each.checksum:
             raise SchemaError(
                 f'migration {each.version:04}_{each.name} was changed after it had been applied to schema "{schema}"',
@@ -98,6 +125,25 @@ def judge(
         functions=in_place,
         # A newer pgflow's functions are newer: ours must not take their place.
         stale=not unknown and (in_place is None or in_place.checksum != functions.checksum),
+    )
+
+
+def check_goal(to: int | None, latest: int) -> None:
+    """Raise `ConfigError` unless there is a migration `to`; None, for the newest, is fine."""
+    if to is not None and not 1 <= to <= latest:
+        raise ConfigError(
+            f"there is no migration {to}: this pgflow knows 1 to {latest}",
+            hint="Leave the version away for the newest, or upgrade pgflow here.",
+        )
+
+
+def lost(schema: str, what: str) -> SchemaError:
+    """Return the error that says what the ledger of a schema lacks, and how to write it anew."""
+    option = "" if schema == SCHEMA else f" --schema {schema}"
+    return SchemaError(
+        f'schema "{schema}" {what}. Nothing was changed',
+        hint="Restore the ledger from a backup, or write it anew, N being the last migration that was applied: "
+        f"pgflow migrate{option} --sql --ledger --to N | psql",
     )
 
 

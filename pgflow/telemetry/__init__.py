@@ -2,18 +2,28 @@
 
 Floor 1. The engine knows nothing of logs, metrics or traces: it emits, and adapters listen.
 
-    worker, client ─► emit.py ─► bus.py ─► your handler · log.py · metrics.py
+    worker, local ─► account.py ─► emit.py ─► bus.py ─► your handler · log.py · metrics.py
+    client ──────────────────────────┘
 
 Its decisions:
 
 *Told when it is true.* An event is emitted after the commit that made it true, by the worker that settled it; what the
 fence refused is never told. Three are exceptions by nature: `step start` (a step that begins is not written), `workflow
 start` (told with its first step), and a client call inside the caller's own transaction, which may yet roll back and so
-says `in_transaction`. An event is told at most once: a worker that dies right after its commit tells nobody. For
-counts that must be exact, ask the database.
+says `in_transaction`. An event is told at most once: a worker that dies right after its commit, or never
+hears that it was one, tells nobody. For counts that must be exact, ask the database.
+
+*The same in memory.* A `Local` tells the same events, once the change is in its storage and outside of its lock, so
+that a handler may call whatever it likes. What a call of yours brings about is told before the call returns, unless
+another thread is telling just then: each instance is told in order. `runner` says which stack it was: "worker" or
+"local".
+
+*Who is interrupted is silent.* Where an instance is cancelled or fails, or a worker loses its lease or gives a step
+back, while a step runs, what that step comes to is dropped: its `step start` has no end. Whoever pairs the two closes
+what is open at the instance's end, `workflow cancel` included, which the process that cancels tells.
 
 *Free when nobody listens.* The hot path asks one dict whether it is empty. Handlers run where the event happens, on the
-worker's event loop for most: they are to be quick, and hand long work over.
+event loop of the worker or `Local` for most: they are to be quick, and hand long work over.
 
 *A handler cannot break a step.* What it raises is logged, once a minute for each handler, and it stays attached.
 

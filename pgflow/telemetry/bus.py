@@ -6,6 +6,7 @@ import inspect
 import logging
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -115,7 +116,7 @@ def deliver(name: Name, measurements: dict[str, Any], metadata: dict[str, Any]) 
     for each in attachments:
         try:
             each.handler(event, each.config)
-        except (Exception, SystemExit):
+        except (Exception, SystemExit, CancelledError):  # no cancellation of ours: nothing is awaited here
             now = time.monotonic()
             if each.complained_at is None or now - each.complained_at >= QUIET_SECONDS:
                 each.complained_at = now

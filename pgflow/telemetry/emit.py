@@ -11,6 +11,7 @@ from pgflow.telemetry import names
 from pgflow.telemetry.bus import deliver, routes
 
 __all__ = [
+    "Attempt",
     "Subject",
     "engine_advance",
     "runner_init",
@@ -31,14 +32,13 @@ __all__ = [
     "workflow_transition",
 ]
 
-RUNNER = "worker"
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The instance that an event is about. `caller` is what `start(..., telemetry=...)` gave along.
 
-    A client call knows neither `run` nor `version`, nor what the caller of `start` gave along.
+    On PostgreSQL, a client call knows neither `run` nor `version`, nor what the caller of `start` gave along. `runner`
+    is the stack that the instance runs on: "worker" or "local".
     """
 
     instance_id: str
@@ -46,6 +46,7 @@ class Subject:
     version: int | None = None
     run: int | None = None
     caller: Mapping[str, Any] = field(default_factory=dict)
+    runner: str = "worker"
 
     def about(self, **own: Any) -> dict[str, Any]:
         """Metadata of an event: the caller's is the weakest, and never takes the place of a field of ours."""
@@ -58,9 +59,21 @@ class Subject:
             "workflow_version": self.version,
         }
 
-    def about_step(self, step: str, step_name: str, **own: Any) -> dict[str, Any]:
-        """Likewise, with the step: its key, under both names, and the name of its type."""
-        return self.about(step=step, step_key=step, step_name=step_name, **own)
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an event of a step is about: the step's key, the name of its type, and which attempt it is, from 1."""
+
+    subject: Subject
+    step: str
+    step_name: str
+    number: int
+
+    def about(self, **own: Any) -> dict[str, Any]:
+        """Metadata of an event: the key of the step comes under two names."""
+        return self.subject.about(
+            step=self.step, step_key=self.step, step_name=self.step_name, attempt=self.number, **own
+        )
 
 
 # -- workflow
@@ -69,7 +82,7 @@ class Subject:
 def workflow_start(subject: Subject, *, initial_step: str, context_keys: Iterable[str]) -> None:
     """The first step of an instance begins on this worker; told again if that step snoozes or was given back."""
     if names.WORKFLOW_START in routes:
-        metadata = subject.about(initial_step=initial_step, context_keys=tuple(context_keys), runner=RUNNER)
+        metadata = subject.about(initial_step=initial_step, context_keys=tuple(context_keys), runner=subject.runner)
         deliver(names.WORKFLOW_START, {"system_time": time.time_ns()}, metadata)
 
 
@@ -80,7 +93,7 @@ def workflow_stop(
     if names.WORKFLOW_STOP in routes:
         completed = tuple(completed_steps)
         measurements = {"duration": duration, "step_count": len(completed), "advance_count": advance_count}
-        metadata = subject.about(status="completed", completed_steps=completed, runner=RUNNER)
+        metadata = subject.about(status="completed", completed_steps=completed, runner=subject.runner)
         deliver(names.WORKFLOW_STOP, measurements, metadata)
 
 
@@ -91,11 +104,15 @@ def workflow_exception(
     kind: str,
     reason: str,
     stacktrace: str | None,
-    failed_step: str,
-    step_count: int,
+    failed_step: str | None,
+    step_count: int | None,
     advance_count: int,
 ) -> None:
-    """An instance has failed at a step. `kind` is the name of the exception's type, "Error" for a returned `Error`."""
+    """An instance has failed at a step, None where no way to its end is left.
+
+    `kind` is the name of the exception's type, "Error" for a returned `Error`. `step_count` is None where what is
+    stored of the instance cannot be read.
+    """
     if names.WORKFLOW_EXCEPTION in routes:
         metadata = subject.about(
             kind=kind,
@@ -103,7 +120,7 @@ def workflow_exception(
             stacktrace=stacktrace,
             status="failed",
             failed_step=failed_step,
-            runner=RUNNER,
+            runner=subject.runner,
             step_count=step_count,
             advance_count=advance_count,
         )
@@ -133,7 +150,10 @@ def workflow_retry(subject: Subject, *, in_transaction: bool) -> None:
 
 
 def workflow_signal(subject: Subject, *, signal: str, step: str | None, outcome: str, in_transaction: bool) -> None:
-    """A client of this process sent a signal; `outcome` is "delivered" or "kept", `step` whom it is addressed to."""
+    """A client of this process sent a signal, addressed to `step` or to whoever takes it.
+
+    `outcome` is "delivered", "kept", or "scheduled" for one that is to be sent later.
+    """
     if names.WORKFLOW_SIGNAL in routes:
         metadata = subject.about(signal=signal, step=step, outcome=outcome, in_transaction=in_transaction)
         deliver(names.WORKFLOW_SIGNAL, {"system_time": time.time_ns()}, metadata)
@@ -142,13 +162,10 @@ def workflow_signal(subject: Subject, *, signal: str, step: str | None, outcome:
 # -- step
 
 
-def step_start(subject: Subject, *, step: str, step_name: str, attempt: int, active_steps_count: int) -> None:
+def step_start(attempt: Attempt, *, active_steps_count: int) -> None:
     """An attempt of a step begins."""
     if names.STEP_START in routes:
-        metadata = subject.about_step(
-            step,
-            step_name,
-            attempt=attempt,
+        metadata = attempt.about(
             concurrent=active_steps_count > 1,
             active_steps_count=active_steps_count,
         )
@@ -156,11 +173,8 @@ def step_start(subject: Subject, *, step: str, step_name: str, attempt: int, act
 
 
 def step_stop(
-    subject: Subject,
+    attempt: Attempt,
     *,
-    step: str,
-    step_name: str,
-    attempt: int,
     event: str,
     duration: float | None,
     has_context_updates: bool,
@@ -168,10 +182,7 @@ def step_stop(
 ) -> None:
     """A step is completed and recorded; `duration` is that of the attempt, None where a signal or timer ended it."""
     if names.STEP_STOP in routes:
-        metadata = subject.about_step(
-            step,
-            step_name,
-            attempt=attempt,
+        metadata = attempt.about(
             event=event,
             has_context_updates=has_context_updates,
             has_metadata_updates=has_metadata_updates,
@@ -180,11 +191,8 @@ def step_stop(
 
 
 def step_exception(
-    subject: Subject,
+    attempt: Attempt,
     *,
-    step: str,
-    step_name: str,
-    attempt: int,
     duration: float | None,
     kind: str,
     reason: str,
@@ -193,10 +201,7 @@ def step_exception(
 ) -> None:
     """An attempt of a step failed; `stacktrace` is None for a returned `Error`."""
     if names.STEP_EXCEPTION in routes:
-        metadata = subject.about_step(
-            step,
-            step_name,
-            attempt=attempt,
+        metadata = attempt.about(
             kind=kind,
             reason=reason,
             stacktrace=stacktrace,
@@ -205,46 +210,37 @@ def step_exception(
         deliver(names.STEP_EXCEPTION, {"duration": duration}, metadata)
 
 
-def step_retry(
-    subject: Subject, *, step: str, step_name: str, attempt: int, max_attempts: int, kind: str, reason: str
-) -> None:
+def step_retry(attempt: Attempt, *, max_attempts: int, kind: str, reason: str) -> None:
     """A failed attempt will be followed by another; told after its `step exception`."""
     if names.STEP_RETRY in routes:
-        metadata = subject.about_step(
-            step, step_name, attempt=attempt, max_attempts=max_attempts, kind=kind, reason=reason
-        )
+        metadata = attempt.about(max_attempts=max_attempts, kind=kind, reason=reason)
         deliver(names.STEP_RETRY, {"system_time": time.time_ns()}, metadata)
 
 
-def step_snooze(subject: Subject, *, step: str, step_name: str, attempt: int, delay: float) -> None:
+def step_snooze(attempt: Attempt, *, delay: float) -> None:
     """A step asked to be run again after `delay` seconds."""
     if names.STEP_SNOOZE in routes:
-        metadata = subject.about_step(step, step_name, attempt=attempt)
+        metadata = attempt.about()
         deliver(names.STEP_SNOOZE, {"system_time": time.time_ns(), "delay": delay}, metadata)
 
 
-def step_async(
-    subject: Subject, *, step: str, step_name: str, attempt: int, duration: float | None, instance_status: str
-) -> None:
+def step_async(attempt: Attempt, *, duration: float | None, instance_status: str) -> None:
     """A step waits now. `instance_status` is "running" while siblings of it go on."""
     if names.STEP_ASYNC in routes:
-        metadata = subject.about_step(step, step_name, attempt=attempt, instance_status=instance_status)
+        metadata = attempt.about(instance_status=instance_status)
         deliver(names.STEP_ASYNC, {"duration": duration}, metadata)
 
 
 def step_resume(
-    subject: Subject,
+    attempt: Attempt,
     *,
-    step: str,
-    step_name: str,
-    attempt: int,
     resume_event: str,
     source: str,
     wait_duration: float | None,
 ) -> None:
     """A wait has ended; `source` is "external" or "timeout"; a signal that came before the wait ends it after 0 s."""
     if names.STEP_RESUME in routes:
-        metadata = subject.about_step(step, step_name, attempt=attempt, resume_event=resume_event, source=source)
+        metadata = attempt.about(resume_event=resume_event, source=source)
         deliver(names.STEP_RESUME, {"system_time": time.time_ns(), "wait_duration": wait_duration}, metadata)
 
 
@@ -272,13 +268,15 @@ def engine_advance(
         deliver(names.ENGINE_ADVANCE, measurements, metadata)
 
 
-def runner_init(*, name: str, pid: int, queues: Mapping[str, int], schema: str) -> None:
-    """A worker is registered and ready; told again when it lost its lease and took a new identity."""
+def runner_init(
+    *, name: str, runner: str, storage: str, pid: int, queues: Mapping[str, int], schema: str | None
+) -> None:
+    """A worker is registered and ready, told again when it lost its lease and took a new identity; or a `Local` is."""
     if names.RUNNER_INIT in routes:
         metadata = {
             "name": name,
-            "runner": RUNNER,
-            "storage": "postgresql",
+            "runner": runner,
+            "storage": storage,
             "pid": pid,
             "queues": dict(queues),
             "schema": schema,
@@ -289,5 +287,5 @@ def runner_init(*, name: str, pid: int, queues: Mapping[str, int], schema: str) 
 def runner_rescue(*, name: str, tokens: int, queues: Iterable[str]) -> None:
     """A worker freed so many tokens of workers whose lease had ended."""
     if names.RUNNER_RESCUE in routes:
-        metadata = {"name": name, "runner": RUNNER, "queues": tuple(queues)}
+        metadata = {"name": name, "runner": "worker", "queues": tuple(queues)}
         deliver(names.RUNNER_RESCUE, {"system_time": time.time_ns(), "tokens": tokens}, metadata)

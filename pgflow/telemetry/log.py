@@ -29,6 +29,19 @@ LEVELS: Mapping[Name, int] = {
     names.ENGINE_ADVANCE: logging.DEBUG,
 }
 
+# Where an event that is not a step's own names a step, and where it names what a step came to: a caller's metadata may
+# have fields of the same names in other events.
+STEPS: Mapping[Name, str] = {
+    names.WORKFLOW_EXCEPTION: "failed_step",
+    names.WORKFLOW_TRANSITION: "from_step",
+    names.WORKFLOW_SIGNAL: "step",
+}
+EVENTS: Mapping[Name, str] = {
+    names.WORKFLOW_TRANSITION: "event",
+    names.STEP_STOP: "event",
+    names.STEP_RESUME: "resume_event",
+}
+
 
 def attach_log_handler(*, level: Mapping[Name, int | str] | None = None, events: Iterable[Name] | None = None) -> None:
     """Write events to the logger `pgflow.telemetry`, each with `[instance_id] ` before it.
@@ -68,8 +81,8 @@ def write(event: Event, levels: Mapping[Name, int]) -> None:
     extra = {
         "instance_id": about,
         "workflow": metadata.get("workflow"),
-        "step": metadata.get("step") or metadata.get("failed_step") or metadata.get("from_step"),
-        "event": metadata.get("event") or metadata.get("resume_event"),
+        "step": metadata["step"] if event.name[1] == "step" else metadata.get(STEPS.get(event.name, "")),
+        "event": metadata.get(EVENTS.get(event.name, "")),
         "duration_ms": None if seconds is None else round(seconds * 1000, 3),
     }
     line = _line(event.name, event.measurements, metadata)
@@ -86,7 +99,8 @@ def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> 
         case ("workflow", "stop"):
             return f"Workflow completed{within}"
         case ("workflow", "exception"):
-            return f"Workflow failed at {about['failed_step']}: {_reason(about['reason'])}"
+            at = "" if about["failed_step"] is None else f" at {about['failed_step']}"
+            return f"Workflow failed{at}: {_reason(about['reason'])}"
         case ("workflow", "transition"):
             return f"Transition: {about['from_step']} → {', '.join(about['targets']) or '(a join that waits)'}"
         case ("workflow", "cancel"):

@@ -112,14 +112,16 @@ class Claimer:
         if self._maintenance.is_sweep_due(now):
             settler.release(settler.holding.stale(now - STALE_SECONDS))
             statements["rescue"] = job.rescue(schema)
+            statements["revive"] = job.revive(schema, self._maintenance.seen_run)
             if self._maintenance.is_forget_due(now):
                 statements["forget"] = worker.forget(schema, FORGOTTEN)
             if not self._unknown:
                 statements["reconcile"] = job.reconcile(schema, me, tokens)
             self.must_check |= bool(tokens)  # a cancel is heard of at once, but only by those who listen
         decisions = self._unknown = self._unknown or settler.take()
-        if decisions or settler.has_outcomes:
-            settle = settler.statement(decisions, settler.holding.take_refused())
+        refused = settler.holding.take_refused()
+        if decisions or refused:
+            settle = settler.statement(decisions, refused)
             if not settle.prepare:
                 statements["replan"] = job.replan(schema)
             statements["settle"] = settle
@@ -149,19 +151,23 @@ class Claimer:
         self._unknown = []
         if "settle" in answers:
             settler.adopt(decisions, answers["settle"])
+            settler.adopt_refused(refused, answers["settle"])
         self._maintenance.learn(now, answers)
         if any(row.status == "conflict" for row in answers.get("settle", ())):
             self._maintenance.expect(now + CONFLICT_SECONDS)
         if "rescue" in answers:
             settler.stats.rescued += answers["rescue"].tokens
             report.rescued(me, answers["rescue"])
+            if revived := answers["revive"].tokens:
+                log.warning("active instances that had no token left, and are taken up again: %d", revived)
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             await arun(conn, job.reconcile(schema, me, tokens))
             self._is_in_doubt = False
         for token_id in answers.get("lost", ()):
             settler.holding.give_up(asked[token_id])
-        if any(answers[name].queues for name in ("stage", "send_due", "rescue") if name in answers):
-            self.is_hungry = True
+        for made_ready in (answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers):
+            self.is_hungry |= bool(made_ready.queues)
+            self.wake(set(made_ready.queues) - settler.holding.lanes.keys())  # what is not served here
         if "claim" in answers:
             self._claimed(answers["claim"], rooms, now)
         await self._wake_others(conn, now)

@@ -45,7 +45,8 @@ class Decision:
 def decide(run: Run, outcomes: Sequence[Outcome], keep: Callable[[str, bool], bool]) -> Decision:
     """Decide over all outcomes of one instance in a batch, in order.
 
-    `keep(queue, is_branch)` says whether a token that goes on in `queue` may stay with this worker.
+    `keep(queue, needs_place)` says whether a token that goes on in `queue` may stay with this worker; one that goes on
+    in its own queue has its place there.
     """
     decision = Decision(run, run.state, outcomes)
     for outcome in outcomes:
@@ -71,7 +72,14 @@ def decide(run: Run, outcomes: Sequence[Outcome], keep: Callable[[str, bool], bo
 
 def _verdict(token: Token, op: str, **more: Any) -> Verdict:
     return Verdict(
-        id=token.id, run=token.run.run, attempt=token.attempt, step=token.step, kind=token.kind, op=op, **more
+        id=token.id,
+        run=token.run.run,
+        attempt=token.attempt,
+        step=token.step,
+        kind=token.kind,
+        op=op,
+        orchestration=token.run.graph.orchestration_queue,
+        **more,
     )
 
 
@@ -116,7 +124,8 @@ def _go_on(
     verdict.next_step, verdict.next_config, verdict.next_queue, verdict.next_max = _next(run, first)
     verdict.next_priority = token.priority
     verdict.next_solo = len(state.active) == 1
-    verdict.keep = keep(verdict.next_queue, False)
+    # In another queue it takes a place of its own, as a branch does.
+    verdict.keep = keep(verdict.next_queue, verdict.next_queue != token.queue)
     for command in others:
         step, config, queue, max_attempts = _next(run, command)
         decision.branches.append(Branch(run.run, step, config, queue, token.priority, max_attempts, keep(queue, True)))
@@ -132,15 +141,11 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
     token, run = outcome.token, decision.run
     for signal in run.signals:
         if signal not in decision.consumed and signal.name in outcome.awaits and signal.step in (None, token.step):
-            # It came before the wait: nothing to wait for.
-            text = None if signal.payload is None else json.dumps(signal.payload)
-            event = outcome.awaits[signal.name]
-            seconds, awaits = outcome.seconds, outcome.awaits
-            _finish(
-                decision,
-                Finished(token, event, text, signal.payload, seconds=seconds, signal=signal, awaits=awaits),
-                keep,
-            )
+            match outcome.end(signal):  # it came before the wait: nothing to wait for
+                case Finished() as finished:
+                    _finish(decision, finished, keep)
+                case Erred() as erred:
+                    _err(decision, erred)
             return
     decision.state, _ = advance(decision.state, engine.Parked(token.step, outcome.delay, outcome.timeout_event))
     decision.verdicts.append(
@@ -190,9 +195,12 @@ def _rebuild(decision: Decision, token: Token, keep: Callable[[str, bool], bool]
 def _change(decision: Decision) -> None:
     run, state = decision.run, decision.state
     metadata = {**run.metadata, **decision.metadata} if state.status in ("completed", "failed") else None
+    revision = None if decision.failure else run.revision
+    if state.error is not None and decision.failure is None:
+        decision.failure = {"step": state.error.step, "reason": state.error.reason, "type": "Error"}
     decision.change = Change(
         run=run.run,
-        revision=None if decision.failure else run.revision,
+        revision=revision,
         status=state.status if state.status != run.status else None,
         metadata=json.dumps(metadata) if metadata else None,
         error=json.dumps(decision.failure) if decision.failure else None,

@@ -6,12 +6,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pgflow.core.workflow import Workflow
 from pgflow.store.job import Change, Claimed, Verdict
 from pgflow.worker.lane import Lane
-from pgflow.worker.token import Run, Token, known, token
+from pgflow.worker.token import Run, Token, caller, known, token
 
 __all__ = ["Holding", "Refusal", "Workflows"]
 
@@ -20,7 +21,26 @@ log = logging.getLogger("pgflow.worker")
 PASS_ON_SECONDS = 10.0  # how long a token of an unknown workflow waits for a worker that knows it
 
 Workflows = Mapping[tuple[str, int], type[Workflow[Any]]]  # by name and version
-Refusal = tuple[Verdict, Change | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A token that cannot run here: its verdict, and with `failure` what its instance fails with.
+
+    `head` is the row that came with what is known of the instance, `caller` what its starter gave along for telemetry.
+    """
+
+    verdict: Verdict
+    failure: dict[str, Any] | None = None
+    head: Claimed | None = None
+    caller: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def change(self) -> Change | None:
+        """How the instance changes with it."""
+        if self.failure is None:
+            return None
+        return Change(self.verdict.run, None, "failed", error=json.dumps(self.failure))
 
 
 class UnknownHere(Exception):
@@ -63,7 +83,8 @@ class Holding:
         A row that nobody here can run is passed on, one that cannot be read fails its instance.
         """
         now = time.monotonic()
-        learned = {row.run: self._learn(row) for row in rows if row.business_id is not None}
+        heads = {row.run: row for row in rows if row.business_id is not None}
+        learned = {number: self._learn(row) for number, row in heads.items()}
         for row in rows:
             run = learned[row.run]
             try:
@@ -74,7 +95,7 @@ class Holding:
                 self.hold(token(row, run, now))
             except UnknownHere as error:  # a rolling deployment: a worker that knows it is on its way
                 log.warning("%s: token %d is left to another worker", error, row.id)
-                self.refused.append((_refusal(row, "snooze", delay=PASS_ON_SECONDS), None))
+                self.refused.append(Refusal(_refused(row, "snooze", delay=PASS_ON_SECONDS)))
             except Exception as error:
                 log.exception("token %d of run %d cannot be read", row.id, row.run)
                 failure = {
@@ -82,8 +103,9 @@ class Holding:
                     "reason": f"stored data cannot be read: {error}",
                     "type": type(error).__name__,
                 }
-                change = Change(row.run, None, "failed", error=json.dumps(failure))
-                self.refused.append((_refusal(row, "fail", guarded=True), change))
+                head = heads[row.run]
+                verdict = _refused(row, "fail", guarded=True)
+                self.refused.append(Refusal(verdict, failure, head, caller(head.metadata)))
         for run in learned.values():
             if isinstance(run, Run) and not run.tokens:
                 self._runs.pop(run.run, None)
@@ -165,5 +187,5 @@ class Holding:
         return [held for lane in self.lanes.values() for held in lane.drain(older_than) if self.holds(held)]
 
 
-def _refusal(row: Claimed, op: str, **more: Any) -> Verdict:
+def _refused(row: Claimed, op: str, **more: Any) -> Verdict:
     return Verdict(id=row.id, run=row.run, attempt=row.attempt, step=row.step, kind=row.kind, op=op, **more)

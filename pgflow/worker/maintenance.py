@@ -27,6 +27,7 @@ class Maintenance:
         self._stage_at = 0.0
         self._forget_at = 0.0
         self.is_due_known = False
+        self.seen_run = 0  # up to which active instances were looked through for ones without a token
 
     @property
     def next_at(self) -> float:
@@ -60,6 +61,8 @@ class Maintenance:
             next_expiry = answers["rescue"].next_expiry
             pause = self._sweep if next_expiry is None else min(self._sweep, next_expiry + MARGIN_SECONDS)
             self._sweep_at = now + pause * uniform(1.0, 1.1)  # so that workers do not sweep in step
+        if "revive" in answers:
+            self.seen_run = answers["revive"].last or 0
         if "forget" in answers:
             self._forget_at = now + FORGET_SECONDS
         if "stage" in answers:

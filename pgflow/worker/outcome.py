@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -35,12 +35,16 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """The step returned `Async()`: it waits for one of the signals in `awaits`, or until `delay` is over."""
+    """The step returned `Async()`: it waits for one of the signals in `awaits`, or until `delay` is over.
+
+    `end(signal)` gives the outcome where such a signal is there already.
+    """
 
     token: Token
     awaits: Mapping[str, str]
     delay: timedelta | None
     timeout_event: str | None
+    end: Callable[[Signal], Finished | Erred]
     seconds: float = 0.0
 
 

@@ -8,8 +8,9 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, assert_never, cast
 
 from pgflow.core import attempt
@@ -17,12 +18,12 @@ from pgflow.core.attempt import Failing, Written
 from pgflow.core.context import Context
 from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.results import Async, Snooze
-from pgflow.core.step import Step
+from pgflow.core.step import Parking, Step
 from pgflow.core.unique import extract_value
 from pgflow.telemetry.bus import routes
 from pgflow.worker import report
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
-from pgflow.worker.token import Token
+from pgflow.worker.token import Signal, Token
 
 __all__ = ["Runner"]
 
@@ -50,7 +51,9 @@ class Runner:
             ctx = self.context(token, conn)
             result = await self._call(step, ctx)
             return self._read(token, step, result, time.perf_counter() - began)
-        except (Exception, SystemExit) as error:  # a step that calls sys.exit() must not end the worker
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the worker
             return self._failed(token, error, time.perf_counter() - began)
 
     def step(self, token: Token) -> Step:
@@ -71,7 +74,7 @@ class Runner:
             version=run.version,
             step=token.step,
             attempt=token.attempt,
-            metadata=run.metadata,
+            metadata=run.metadata.copy(),
             conn=conn,
         )
 
@@ -79,7 +82,7 @@ class Runner:
         if step.is_async:
             return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, step.execute, ctx)
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, attempt.call, step, ctx)
         return await result if inspect.isawaitable(result) else result
 
     def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:
@@ -90,15 +93,30 @@ class Runner:
             case Failing(reason, kind, retry, details):
                 return Erred(token, reason, kind, retry, seconds, details)
             case Async():
-                parking = step.parking()
-                return Waits(token, parking.awaits, parking.delay, parking.timeout_event, seconds)
+                return self._waits(token, attempt.waits(token.run.graph, step), seconds)
             case Snooze(delay):
                 return Snoozed(token, delay)
         assert_never(read)
 
-    def _finish(self, token: Token, event: str, text: str | None, **more: Any) -> Outcome:
+    def _waits(self, token: Token, parking: Parking, seconds: float = 0.0) -> Waits:
+        def end(signal: Signal) -> Finished | Erred:
+            return self._signalled(token, parking.awaits, signal, seconds)
+
+        return Waits(token, parking.awaits, parking.delay, parking.timeout_event, end, seconds)
+
+    def _signalled(
+        self, token: Token, awaits: Mapping[str, str], signal: Signal, seconds: float = 0.0
+    ) -> Finished | Erred:
+        """End a wait with a signal; a route that chooses what follows may fail."""
+        try:
+            text = None if signal.payload is None else encode(signal.payload, what=signal.name, limit=INPUT_LIMIT)
+            return self._finish(token, awaits[signal.name], text, seconds, signal=signal, awaits=awaits)
+        except Exception as error:
+            return self._failed(token, error, seconds)
+
+    def _finish(self, token: Token, event: str, text: str | None, seconds: float = 0.0, **more: Any) -> Finished:
         end = attempt.finish(token.run.graph, token.step, event, text, lambda: self.context(token))
-        return _finished(token, end, 0.0, **more)
+        return _finished(token, end, seconds, **more)
 
     def _resume(self, token: Token) -> Outcome:
         """A wait has ended: by the signal that is addressed to it, or else because its time is over."""
@@ -106,13 +124,10 @@ class Runner:
             awaits = token.awaits or {}
             for signal in token.run.signals:
                 if signal.name in awaits and signal.step in (None, token.step):
-                    text = (
-                        None if signal.payload is None else encode(signal.payload, what=signal.name, limit=INPUT_LIMIT)
-                    )
-                    return self._finish(token, awaits[signal.name], text, signal=signal, awaits=awaits)
-            parking = self.step(token).parking()
+                    return self._signalled(token, awaits, signal)
+            parking = replace(self.step(token).parking(), awaits=awaits)
             if parking.timeout_event is None:
-                return Waits(token, awaits, parking.delay, None)
+                return self._waits(token, parking)
             return self._finish(token, parking.timeout_event, None, by_timer=True)
         except Exception as error:
             return self._failed(token, error, 0.0)
@@ -128,10 +143,10 @@ class Runner:
             return Finished(token, stored.event, "", value, None, stored.targets, stored=True)
         if token.awaits is not None:
             try:
-                parking = self.step(token).parking()
+                parking = replace(attempt.waits(run.graph, self.step(token)), awaits=token.awaits)
             except Exception as error:
                 return self._failed(token, error, 0.0)
-            return Waits(token, token.awaits, parking.delay, parking.timeout_event)
+            return self._waits(token, parking)
         return Erred(
             token, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False
         )

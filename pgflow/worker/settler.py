@@ -95,11 +95,11 @@ class Settler:
         decision.seconds = time.perf_counter() - began
         return decision
 
-    def _keep(self, queue: str, is_branch: bool) -> bool:
-        """Whether a token that goes on may stay here: one that moves has its place, a new branch needs a free slot."""
+    def _keep(self, queue: str, needs_place: bool) -> bool:
+        """Whether a token that goes on may stay here: one that comes into the queue needs a free slot."""
         if queue not in self.holding.lanes or self.is_draining:
             return False
-        if not is_branch:
+        if not needs_place:
             return True
         self._spare[queue] = self._spare.get(queue, 0) - 1
         return self._spare[queue] >= 0
@@ -107,9 +107,9 @@ class Settler:
     def statement(self, decisions: list[Decision], refused: Iterable[Refusal] = ()) -> Statement[list[Settled]]:
         """The settle statement for decisions, and for tokens that were claimed and refused."""
         verdicts = [verdict for decision in decisions for verdict in decision.verdicts]
-        verdicts += [verdict for verdict, _ in refused]
+        verdicts += [each.verdict for each in refused]
         changes = [decision.change for decision in decisions if decision.change is not None]
-        changes += {change.run: change for _, change in refused if change is not None}.values()
+        changes += {change.run: change for each in refused if (change := each.change) is not None}.values()
         branches = [branch for decision in decisions for branch in decision.branches]
         return job.settle(self.schema, self.worker, verdicts, changes, branches)
 
@@ -120,12 +120,12 @@ class Settler:
         elsewhere: set[str] = set()
         again = len(self._outcomes)
         for decision in decisions:
-            self._learn(decision, fates)
+            is_written = self._learn(decision, fates)
             for outcome, verdict in zip(decision.outcomes, decision.verdicts, strict=True):
                 self._follow(decision.run, outcome, verdict, fates[verdict.id], elsewhere)
             self._end(decision, elsewhere)
             if routes:
-                report.settled(decision, fates)
+                report.settled(decision, fates, is_written=is_written)
         branches = {
             (branch.run, branch.step): (branch, decision.run) for decision in decisions for branch in decision.branches
         }
@@ -136,16 +136,25 @@ class Settler:
         if elsewhere:
             self._wake(elsewhere)
 
+    def adopt_refused(self, refused: Iterable[Refusal], settled: list[Settled]) -> None:
+        """Tell which instances failed because a token of theirs cannot be read, each once."""
+        done = {row.id for row in settled if row.what == "token" and row.status == "done"}
+        for refusal in {each.verdict.run: each for each in refused if each.verdict.id in done}.values():
+            report.refused(refusal)
+
     def abandon(self) -> None:
         """Forget all: the lease is gone."""
         self._outcomes.clear()
         self.holding.abandon()
 
-    def _learn(self, decision: Decision, fates: Mapping[int, Settled]) -> None:
-        """Know of the instance what has been written; a guarded decision is written in whole or not at all."""
+    def _learn(self, decision: Decision, fates: Mapping[int, Settled]) -> bool:
+        """Know of the instance what has been written; a guarded decision is written in whole or not at all.
+
+        Returns whether it has been.
+        """
         done = [verdict for verdict in decision.verdicts if fates[verdict.id].status == "done"]
         if len(done) < len(decision.verdicts) and not any(verdict.guarded for verdict in done):
-            return
+            return False
         run = decision.run
         run.advances += 1
         run.state = decision.state
@@ -156,6 +165,7 @@ class Settler:
         if decision.change is not None:
             run.revision += 1
             run.status = decision.change.status or run.status
+        return True
 
     def _follow(self, run: Run, outcome: Outcome, verdict: Verdict, fate: Settled, elsewhere: set[str]) -> None:
         """Let a token go on here, or forget it."""
@@ -171,7 +181,7 @@ class Settler:
         match fate.status:
             case "conflict":
                 self.stats.conflicts += 1
-                elsewhere.add(held.queue)
+                elsewhere.add(verdict.orchestration or held.queue)
             case "fenced":
                 self.stats.fenced += 1
                 log.info("step %s of %s is not ours any more: what it came to is dropped", verdict.step, run.id)

@@ -132,9 +132,7 @@ class Worker:
 
     async def give_back(self) -> None:
         """Cancel what runs and give its tokens back at once; the attempts do not count."""
-        for task in self._tasks.values():
-            self._dropped.add(task)
-            task.cancel()
+        self.holding.abandon()
         await asyncio.sleep(0)
         conn = self._claimer.conn
         if conn is not None and not conn.closed:

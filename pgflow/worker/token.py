@@ -13,9 +13,10 @@ from pgflow.core.graph import Graph
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import decode
 from pgflow.core.workflow import Workflow
+from pgflow.errors import InvalidPayload
 from pgflow.store.job import Claimed
 
-__all__ = ["Run", "Signal", "StoredResult", "Token", "known", "token"]
+__all__ = ["Run", "Signal", "StoredResult", "Token", "caller", "known", "token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
     outputs: dict[str, Any] = {}
     unapplied: dict[str, StoredResult] = {}
     metadata: dict[str, Any] = decode(row.metadata or "{}")
-    caller = metadata.pop(TELEMETRY, None)
+    told = metadata.pop(TELEMETRY, None)
     for step, event, targets, output, extra, is_applied in decode(row.results or "[]"):
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = {} if output is None else output
@@ -128,7 +129,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
         outputs=outputs,
         unapplied=unapplied,
         signals=[Signal(*signal) for signal in decode(row.signals or "[]")],
-        caller=caller if isinstance(caller, dict) else {},
+        caller=told if isinstance(told, dict) else {},
         age=row.age,
     )
 
@@ -151,3 +152,12 @@ def token(row: Claimed, run: Run, now: float) -> Token:
         waited=row.waited,
         since=now,
     )
+
+
+def caller(metadata: str | None) -> Mapping[str, Any]:
+    """Return what an instance's starter gave along for telemetry; nothing when its metadata cannot be read."""
+    try:
+        told = decode(metadata or "{}").get(TELEMETRY)
+    except InvalidPayload:
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -7,7 +7,7 @@ as $$
 #variable_conflict use_column
 declare
     instance record;
-    first jsonb;
+    orchestration text;
 begin
     select i.id, i.workflow, i.version, i.status into instance from pgflow.instances i where i.run = retry_run.run for no key update;
     if not found then
@@ -26,11 +26,11 @@ begin
             hint = 'Wait until that run has ended, or cancel it.';
     end;
     update pgflow.step_results r set applied = true where r.run = retry_run.run and not r.applied;
-    select d.graph #> array['steps', d.graph ->> 'initial'] into first
+    select coalesce(d.graph ->> 'orchestration_queue', d.graph #>> array['steps', d.graph ->> 'initial', 'queue']) into orchestration
     from pgflow.definitions d where d.workflow = instance.workflow and d.version = instance.version;
-    insert into pgflow.jobs (run, kind, step, queue) values (retry_run.run, 'advance', '', coalesce(first ->> 'queue', 'default'));
+    insert into pgflow.jobs (run, kind, step, queue) values (retry_run.run, 'advance', '', coalesce(orchestration, 'default'));
     if notify then
-        perform pg_notify(pgflow.channel(), coalesce(first ->> 'queue', 'default'));
+        perform pg_notify(pgflow.channel(), coalesce(orchestration, 'default'));
     end if;
 end
 $$;

@@ -526,6 +526,30 @@ def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing(closed: Sho
     assert closed.count("signals") == before
 
 
+def test_a_signal_is_sent_later_or_called_off(busy: Shop, value: str) -> None:
+    busy.ok("start", "OrderFlow", value, "--input", ORDER)
+    busy.until_status(value, "waiting")
+    later = busy.pgflow("resume", "OrderFlow", value, "declined", "--step", "charge", "--delay", "1h")
+    number = later.stdout.strip()
+    assert later.stderr.endswith(f"to call it off: pgflow unschedule {number}\n")
+    assert busy.ok("unschedule", number) == "unscheduled\n"
+    line = busy.refused(5, "unschedule", number)
+    assert line == f"pgflow: no signal {number} is still to be sent. See what is: pgflow show WORKFLOW VALUE"
+    arguments = ("resume", "OrderFlow", value, "declined", "--step", "charge", "--delay", "100ms", "--json")
+    told = json.loads(busy.ok(*arguments, "--payload", '{"why": "late"}'))
+    assert (told["signal"], int(told["id"]) > int(number), "at" in told) == ("scheduled", True, True)
+    assert busy.until_status(value, "completed").history[-1].output == {"why": "late"}
+
+
+def test_a_signal_for_later_needs_a_step_and_a_duration(closed: Shop, value: str) -> None:
+    closed.ok("start", "OrderFlow", value, "--input", ORDER)
+    assert "--delay needs --step" in closed.pgflow("resume", "OrderFlow", value, "declined", "--delay", "1h").stderr
+    arguments = ("resume", "OrderFlow", value, "declined", "--step")
+    assert "'soon' is no duration" in closed.refused(2, *arguments, "charge", "--delay", "soon")
+    assert "has no step 'nowhere'" in closed.refused(5, *arguments, "nowhere", "--delay", "1h")
+    assert closed.count("scheduled_signals") == 0
+
+
 # -- cancel and retry
 
 

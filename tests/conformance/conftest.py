@@ -18,7 +18,7 @@ from tests.worker.inside import Inside
 from tests.worker.patience import until
 
 ENDED = ("completed", "failed", "cancelled")
-TABLES = ("jobs", "signals", "step_results", "instances", "workers", "queues", "definitions")
+TABLES = ("jobs", "signals", "scheduled_signals", "step_results", "instances", "workers", "queues", "definitions")
 POSTGRES = [f"postgresql-{version}" if version else "PGFLOW_TEST_DSN" for version in VERSIONS]
 
 
@@ -33,8 +33,11 @@ class Stack(ABC):
         """Return an app with these workflows, which works on them until the test ends; `options` are a worker's."""
 
     @abstractmethod
-    def restart(self) -> Any:
-        """End what works now, as a process that stops does, and return another app that goes on with what is stored."""
+    def restart(self, *workflows: type[Workflow[Any]]) -> Any:
+        """End what works now, as a process that stops does, and return another app that goes on with what is stored.
+
+        `workflows` are what the next deployment brings, by default the same.
+        """
 
     def until(self, workflow: type[Workflow[Any]], value: str, *statuses: str) -> Instance:
         """Wait until an instance has one of these statuses, by default until it has ended, and return it."""
@@ -64,10 +67,10 @@ class InMemory(Stack):
         self._ends.callback(self.app.close)
         return self.app
 
-    def restart(self) -> Local:
+    def restart(self, *workflows: type[Workflow[Any]]) -> Local:
         """Close it, and let another one go on with its storage."""
         self.app.close()
-        return self.run(*self.app.workflows)
+        return self.run(*(workflows or self.app.workflows))
 
 
 class OnPostgres(Stack):
@@ -101,13 +104,13 @@ class OnPostgres(Stack):
         self._workers.append(worker)
         return worker
 
-    def restart(self) -> Pgflow:
+    def restart(self, *workflows: type[Workflow[Any]]) -> Pgflow:
         """Stop the workers, and let another one of another app go on."""
         for worker in self._workers:
             worker.stop()
         self._workers.clear()
         queues, options = self._options
-        return self.run(*self.app.workflows, queues=queues, **options)
+        return self.run(*(workflows or self.app.workflows), queues=queues, **options)
 
     def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         """Return what a query reads."""

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
+from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Started, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.core import apps
@@ -19,6 +20,7 @@ from pgflow.errors import (
     AlreadyRunning,
     DefinitionError,
     InstanceNotFound,
+    InvalidPayload,
     InvalidValue,
     NotActive,
     NotBound,
@@ -583,3 +585,32 @@ def test_i20_async_twins_do_the_same(stack: Stack) -> None:
 
     app = stack.run(Asking)
     asyncio.run(_twins(app, lambda: waits(stack, Asking, "a")))
+
+
+class Verdict(BaseModel):
+    by: str
+
+
+@step(events=("yes", "no"), output=Verdict)
+def judge(ctx: Context[Input]) -> Async:
+    return Async()
+
+
+class Judged(Workflow[Input], unique=Unique("judged")):
+    initial = judge
+    transitions = {judge: {"yes": Done, "no": Done}}
+
+
+def test_i18_a_payload_has_to_be_what_the_step_declares(stack: Stack) -> None:
+    """I18: a signal's payload is checked against the output that the step declares, and refused before it is sent."""
+    stack.run(Judged)
+    Judged.start("a")
+    waits(stack, Judged, "a")
+    payload: Any
+    for payload in ({"of": "Ada"}, {"by": 1}, [], 7):
+        with pytest.raises(InvalidPayload, match="step 'judge' declares the output Verdict, which this is not"):
+            Judged.resume("a", "yes", payload)
+        with pytest.raises(InvalidPayload):
+            Judged.schedule_resume("a", judge, timedelta(0), "yes", payload)
+    assert Judged.resume("a", "yes", Verdict(by="Ada")) == "delivered"
+    assert stack.until(Judged, "a").steps == {"judge": {"by": "Ada"}}

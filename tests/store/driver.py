@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from pgflow.core.workflow import Workflow
-from pgflow.store import job, worker
+from pgflow.store import job, signal, worker
 from pgflow.store.job import Settled
 from pgflow.store.statement import run
 from pgflow.worker.decide import Decision
@@ -31,16 +31,21 @@ class Driver:
     """One worker in the hands of a test. Its steps run when told to, and nothing is settled before `settle`."""
 
     def __init__(
-        self, conn: psycopg.Connection[Any], workflows: Sequence[type[Workflow[Any]]], *, room: int = 100
+        self,
+        conn: psycopg.Connection[Any],
+        workflows: Sequence[type[Workflow[Any]]],
+        *,
+        room: int = 100,
+        queues: Sequence[str] = ("default",),
     ) -> None:
         self.conn = conn
-        self.lanes = {"default": Lane("default", room)}
+        self.lanes = {queue: Lane(queue, room) for queue in queues}
         self.ready: list[Token] = []
         known = {(each.name, number): kind for each in workflows for number, kind in each.versions.items()}
         self.holding = Holding(known, self.lanes, start=self.ready.append, drop=self._drop)
         self.settler = Settler("pgflow", self.holding, wake=lambda queues: None)
         self.settler.worker = run(
-            conn, worker.register("pgflow", node="test", pid=0, queues=["default"], version="0", lease=LEASE)
+            conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", lease=LEASE)
         )
         self.runner = Runner(ThreadPoolExecutor(1))
         self.decisions: list[Decision] = []
@@ -52,7 +57,7 @@ class Driver:
 
     def claim(self, limit: int = 100, conn: psycopg.Connection[Any] | None = None) -> int:
         """Claim tokens and hold them."""
-        rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, {"default": limit}))
+        rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, dict.fromkeys(self.lanes, limit)))
         self.holding.take_in(rows)
         return len(rows)
 
@@ -71,7 +76,8 @@ class Driver:
     def send(self, conn: psycopg.Connection[Any] | None = None) -> None:
         """Send the settle statement for what was decided."""
         if self.decisions or self.settler.has_outcomes:
-            self.settled = run(conn or self.conn, self.settler.statement(self.decisions))
+            statement = self.settler.statement(self.decisions, self.holding.take_refused())
+            self.settled = run(conn or self.conn, statement)
 
     def adopt(self) -> None:
         """Take over what became of it."""
@@ -93,6 +99,7 @@ class Driver:
         """
         self.settle()
         run(self.conn, job.stage("pgflow"))
+        run(self.conn, signal.send_due("pgflow"))
         self.claim()
         self.run_steps()
         return len(self.holding.tokens)

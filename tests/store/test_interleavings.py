@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, step
-from pgflow.store import job
+from pgflow.store import job, signal
 from pgflow.store.connect import Connection, connect
 from pgflow.store.statement import run
 from tests.store.driver import Driver
@@ -78,7 +78,7 @@ def database(migrated: str) -> Iterator[Connection]:
         app.register()
         app.close()
         yield conn
-        for table in ("instances", "step_results", "jobs", "signals", "workers"):
+        for table in ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers"):
             conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
 
 
@@ -117,7 +117,7 @@ def start(driver: Driver, workflow: type[Workflow[Any]], value: str) -> None:
 def forked(a: Driver, b: Driver, value: str) -> None:
     """An instance of Pair whose left branch is a's and whose right branch is b's."""
     start(a, Pair, value)
-    a.settler._keep = lambda queue, is_branch: False  # type: ignore[method-assign]  # both branches are to be claimed
+    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches are to be claimed
     a.claim()
     a.run_steps()
     a.settle()
@@ -211,13 +211,95 @@ def two_signals(a: Driver, b: Driver, value: str) -> Programs:
     start(a, Paid, value)
     a.turn()
     a.settle()
-    signal = call("select pgflow.resume('Paid', %s, 'paid', '{\"amount\": 3}')", value)
-    return transaction(signal), transaction(signal)
+    paid = call("select pgflow.resume('Paid', %s, 'paid', '{\"amount\": 3}')", value)
+    return transaction(paid), transaction(paid)
+
+
+def adrift(a: Driver, b: Driver, value: str) -> None:
+    """An instance of Pair with one branch recorded and not applied, and no token left."""
+    forked(a, b, value)
+    a.run_steps()
+    a.decide()
+    with a.conn.transaction():
+        a.send()
+    b.conn.execute("update pgflow.step_results set applied = false where step = 'left'")
+    b.conn.execute("delete from pgflow.jobs")
+
+
+def revive_twice(a: Driver, b: Driver, value: str) -> Programs:
+    adrift(a, b, value)
+    revival = transaction(lambda conn: run(conn, job.revive("pgflow")))
+    return revival, revival
+
+
+def revive_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    adrift(a, b, value)
+    return (
+        transaction(lambda conn: run(conn, job.revive("pgflow"))),
+        transaction(call("select pgflow.cancel('Pair', %s)", value)),
+    )
+
+
+def revive_and_settle(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value)
+    a.run_steps()
+    return settling(a), transaction(lambda conn: run(conn, job.revive("pgflow")))
+
+
+def scheduled(a: Driver, value: str, *, waits: bool = True) -> None:
+    """An instance of Paid whose signal was to be sent later, and is due now."""
+    start(a, Paid, value)
+    if waits:
+        a.turn()
+        a.settle()
+    query = "select pgflow.schedule_resume('Paid', %s, 'await_payment', '0 s', payload => '{\"amount\": 3}')"
+    a.conn.execute(query, [value])
+
+
+def sending(driver: Driver) -> list[Move]:
+    """The transaction in which a driver sends what is due."""
+    return transaction(lambda conn: run(conn, signal.send_due("pgflow")))
+
+
+def send_due_and_park(a: Driver, b: Driver, value: str) -> Programs:
+    scheduled(a, value, waits=False)
+    a.claim()
+    a.run_steps()
+    return settling(a), sending(b)
+
+
+def send_due_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    scheduled(a, value)
+    return sending(a), transaction(call("select pgflow.cancel('Paid', %s)", value))
+
+
+def send_due_twice(a: Driver, b: Driver, value: str) -> Programs:
+    scheduled(a, value)
+    return sending(a), sending(b)
+
+
+def send_due_and_unschedule(a: Driver, b: Driver, value: str) -> Programs:
+    scheduled(a, value)
+    scheduled(a, value + "x")
+    whose = "pgflow.scheduled_signals s join pgflow.instances i using (run)"
+    off = f"select pgflow.unschedule(s.id) from {whose} where i.id = %s"  # noqa: S608 -- the names stand one line above
+    return sending(a), [
+        *transaction(call(off, f"paid::{value}"))[:2],
+        lambda conn: (conn.execute("commit"), conn.execute("select pgflow.resume('Paid', %s, 'paid')", [value])),
+    ]
+
+
+def send_due_and_timer(a: Driver, b: Driver, value: str) -> Programs:
+    scheduled(a, value)
+    a.conn.execute("update pgflow.jobs set run_at = pgflow.now() where state = 'parked'")
+    return sending(a), transaction(lambda conn: run(conn, job.stage("pgflow")))
 
 
 PAIRS = [
     siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle,
     rescue_and_settle_siblings, starts, claims, timer_and_resume, two_signals,
+    revive_twice, revive_and_cancel, revive_and_settle,
+    send_due_and_park, send_due_and_cancel, send_due_twice, send_due_and_unschedule, send_due_and_timer,
 ]  # fmt: skip
 
 
@@ -278,8 +360,9 @@ def check(conn: Connection) -> list[str]:
         "a signal was lost": """
             select s.run from pgflow.signals s join pgflow.instances i using (run)
             where i.status = 'completed' group by s.run having count(consumed_at) <> 1""",
+        "a signal is still to be sent": "select run, step from pgflow.scheduled_signals",
     }
     faults = [f"{what}: {rows}" for what, query in queries.items() if (rows := conn.execute(query).fetchall())]
-    for table in ("instances", "step_results", "jobs", "signals", "workers"):
+    for table in ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers"):
         conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
     return faults

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgflow.store import job, worker
+from pgflow.store import job, signal, worker
 from pgflow.store.connect import Connection, connect
 from pgflow.store.job import Change, Verdict
 from pgflow.store.migrate import up
@@ -17,6 +17,7 @@ from pgflow.store.statement import Statement, run
 from tests.conftest import Server
 
 ROWS = 120_000
+LARGE = ("jobs", "instances", "step_results", "signals", "scheduled_signals")
 
 FILL = """
     insert into pgflow.workers (node, pid, queues, version, lease_expires_at)
@@ -34,6 +35,8 @@ FILL = """
     cross join lateral (
         select case g %% 100 when 0 then 'running' when 1 then 'parked' when 2 then 'scheduled' else 'ready' end state
     ) s;
+    insert into pgflow.scheduled_signals (run, step, name, due_at)
+    select g, 'b', 's', now() + (g - 5) * interval '1 minute' from generate_series(1, %(rows)s) g;
     insert into pgflow.signals (run, name) select g, 's' from generate_series(1, %(rows)s) g where g %% 10 = 0;
 """
 
@@ -67,6 +70,7 @@ STATEMENTS: dict[str, Statement[Any]] = {
     "settle many": job.settle("pgflow", 1, verdicts(300), [Change(100 * n, 0) for n in range(2, 301, 2)]),
     "stage": job.stage("pgflow", 1000),
     "rescue": job.rescue("pgflow", 1000),
+    "revive": job.revive("pgflow", 1000),
     "reconcile": job.reconcile("pgflow", 1, range(100)),
     "lost": job.lost("pgflow", 1, dict.fromkeys(range(100), 1)),
     "beat": worker.beat("pgflow", 1, timedelta(seconds=30)),
@@ -95,7 +99,7 @@ def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def is_large(node: dict[str, Any]) -> bool:
     """Whether a node reads a whole table of those that grow."""
-    return node["Node Type"] == "Seq Scan" and node["Relation Name"] in ("jobs", "instances", "step_results", "signals")
+    return node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
 
 
 def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
@@ -106,6 +110,17 @@ def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
     assert row is not None
     ready = [node for node in walk(row[0][0]["Plan"]) if node.get("Index Name") == "jobs_ready"]
     assert [node["Actual Rows"] for node in ready] == [100]
+
+
+def test_sending_what_is_due_looks_at_little_else(full: Connection) -> None:
+    statement = signal.send_due("pgflow")
+    with full.transaction(force_rollback=True):
+        query = f"explain (analyze, buffers, timing off, summary off, format json) {statement.query}"
+        row = full.execute(query, statement.params).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1000  # the table alone has more than that
+    assert not any(is_large(node) for node in walk(plan))
 
 
 def test_running_statements_are_planned_as_measured(full: Connection) -> None:

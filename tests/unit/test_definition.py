@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 import pytest
@@ -58,6 +58,13 @@ class Twice:
             return Ok("done")
 
 
+class Plain(Enum):
+    DONE = "done"
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "tags is no list": ({"tags": "x"}, r"Flow: tags is a list of strings, not 'x'"),
     "a tag is no string": ({"tags": ["x", 1]}, r"Flow: tags is a list of strings"),
@@ -65,6 +72,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "metadata has a key that is no string": ({"metadata": {1: 2}}, r"Flow: metadata has the key 1, which JSON cannot"),
     "metadata has such a key deep down": ({"metadata": {"a": [{2: 3}]}}, r"Flow: metadata\['a'\]\[0\] has the key 2"),
     "metadata is no JSON": ({"metadata": {"n": object}}, r"Flow: metadata\['n'\] is <class 'object'>"),
+    "metadata is too deep": (
+        {"metadata": {"a": LOOP}},
+        r"Flow: metadata\['a'\]\[0\].* is more than 64 levels deep: flatten",
+    ),
     "metadata is infinite": ({"metadata": {"n": float("inf")}}, r"Flow: metadata\.n is inf"),
     "unique is missing": ({"unique": None}, r"Flow has no business key: add one, as in .*unique=Unique"),
     "unique is a string": ({"unique": "orderid"}, r"Flow: unique is 'orderid': write unique=Unique"),
@@ -73,12 +84,13 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "version is a bool": ({"version": True}, r"Flow: version is a positive whole number"),
     "retry is a number": ({"retry": 3}, r"Flow: retry is 3: write a policy"),
     "queue has a space": ({"queue": "a b"}, r"Flow: queue is 'a b': use letters"),
+    "orchestration_queue has a space": ({"orchestration_queue": "a b"}, r"Flow: orchestration_queue is 'a b': use"),
     "priority is too large": ({"priority": 99_999}, r"Flow: priority is a whole number from -32768 to 32767"),
     "name has a space": ({"name": "a b"}, r"Flow is named 'a b'"),
     "an option is misspelt": ({"verison": 2}, r"Flow: there is no option 'verison'; did you mean 'version'\?"),
     "an option is unknown": (
         {"zzz": 2},
-        r"Flow: there is no option 'zzz'; there are app, current, metadata, name, priority, queue",
+        r"Flow: there is no option 'zzz'; there are app, current, metadata, name, orchestration_queue, priority, queue",
     ),
 }
 
@@ -106,6 +118,11 @@ RULES: dict[str, tuple[Any, Any, str]] = {
     "a source stands twice": (Twice.Sized, {Twice.Sized: {"done": Done}, Twice.Sized(): {}}, r"Sized stands twice in"),
     "a source has no events": (A, {A: Done}, r"leads to <class .*Done'>: write \{event: target\}"),
     "an event is a number": (A, {A: {1: Done}}, r"has a transition for 1: an event is named by a string"),
+    "an event stands twice": (
+        A,
+        {A: {"done": Done, Plain.DONE: B}, B: {"done": Done}},
+        r"^Flow: stub 'a' has two transitions for 'done': keep one of them",
+    ),
     "a target is None": (A, {A: {"done": None}}, r"^Flow: stub 'a'\.done leads to None: give a target"),
     "a target list is empty": (A, {A: {"done": []}}, r"^Flow: stub 'a'\.done leads nowhere: give at least one"),
     "a route has no targets": (A, {A: {"done": route(lambda ctx: B)}}, r"\.done leads nowhere"),
@@ -284,6 +301,18 @@ def test_events_may_be_members_of_a_string_enum() -> None:
     flow = define(graded, {graded: {Outcome.GOOD: Done}})
     assert flow.graph.targets("odd", "good") == ("done",)
     assert [type(event) for event in flow.graph.nodes["odd"].choices] == [str]
+
+
+def test_what_a_step_waits_for_may_be_named_by_members_of_an_enum() -> None:
+    parking = Parking({Plain.DONE: Plain.DONE}, timedelta(1), Plain.DONE)  # type: ignore[dict-item,arg-type] # not typed so
+    assert parking == Parking({"done": "done"}, timedelta(1), "done")
+
+
+def test_metadata_stays_as_it_was_declared() -> None:
+    given = {"team": {"name": "x"}}
+    flow = define(A, {A: {"done": Done}}, metadata=given)
+    given["team"]["name"] = "changed"
+    assert flow.metadata == flow.graph.metadata == {"team": {"name": "x"}}
 
 
 def test_the_defaults_of_a_workflow_reach_its_steps() -> None:

@@ -258,6 +258,17 @@ def test_a_state_is_never_changed_in_place() -> None:
     advance(before, Failed("b", "why"))
     assert before.done == done
     assert before.active == {"b", "ch"}
+    steps: Any = before.done
+    with pytest.raises(TypeError):
+        steps["b"] = None
+
+
+def test_a_graph_that_never_reaches_done_fails_its_instance() -> None:
+    graph = Graph.build("Stuck", "a", [A, B], {"a": {"done": Choice(("b",))}, "b": {"done": Choice(())}})
+    state, commands = advance(play(graph, Completed("a", "done")), Completed("b", "done"))
+    assert commands == (Fail(Failure(None, "no path to Done is left")),)
+    assert (state.status, state.error, state.active) == ("failed", commands[0].error, frozenset())
+    assert replay(graph, [("b", "done", None), ("a", "done", None)]) == state
 
 
 def test_a_replay_of_nothing_is_an_instance_that_has_begun() -> None:

@@ -412,7 +412,6 @@ def test_no_picture_breaks_out_of_its_docstring(drawn: str, quote: str) -> None:
         ('class Flow:\n    r"""Sell it."""\n', "is raw"),
         ('class Flow:\n    """<!-- pgflow:graph:start:Flow --> no end"""\n', "do not match"),
         ('class Flow:\n    """<!-- pgflow:graph:end:Flow --> <!-- pgflow:graph:start:Flow -->"""\n', "do not match"),
-        ("class Flow: \\\n    x = 1\n", "does not fit"),
         ('class Flow:\n    """Sell\\\n """ """it.\n"""\n)', "does not fit"),
         ('class Flow:\n    """Sell \\ """\n', "without changing the program"),
     ],

@@ -195,6 +195,16 @@ def test_a_step_cannot_write_to_its_context() -> None:
         ctx.attempt = 3
     assert ctx.having({"c": 3}).steps == {"c": 3}
     assert ctx.steps == {"a": 1}
+    assert repr(ctx.steps) == "{'a': 1}"
+
+
+def test_what_a_step_does_to_an_output_stays_in_its_own_context() -> None:
+    outputs = {"a": {"list": [{"n": 1}]}}
+    one, other = Context(None, steps=outputs), Context(None, steps=outputs)
+    one.steps["a"]["list"][0]["n"] = 2
+    one.steps["a"]["new"] = 1
+    assert one.steps == {"a": {"list": [{"n": 2}], "new": 1}}
+    assert other.steps == outputs == {"a": {"list": [{"n": 1}]}}
 
 
 def test_done_is_one_and_takes_no_signal() -> None:

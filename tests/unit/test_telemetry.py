@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from pgflow import telemetry
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.telemetry import Collector, Event, Name, Subject, bus, emit, metrics
+from pgflow.telemetry.emit import Attempt
 
 SUBJECT = Subject("orderid::1", "OrderFlow", 3, 7, {"tenant": "a", "instance_id": "mine", "workflow_version": 0})
-STEP: dict[str, Any] = {"step": "charge", "step_name": "Charge", "attempt": 1}
+STEP = Attempt(SUBJECT, "charge", "Charge", 1)
 FAILURE: dict[str, Any] = {"kind": "ValueError", "reason": "no\n good", "stacktrace": "Traceback"}
 COUNTS: dict[str, Any] = {"step_count": 2, "advance_count": 4}
 
@@ -40,29 +42,29 @@ EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
         {"from_step", "event", "targets", "fan_out"},
     ),
     telemetry.STEP_START: (
-        lambda: emit.step_start(SUBJECT, **STEP, active_steps_count=2),
+        lambda: emit.step_start(STEP, active_steps_count=2),
         {"system_time"},
         {"step", "step_key", "step_name", "attempt", "concurrent", "active_steps_count"},
     ),
     telemetry.STEP_STOP: (
         lambda: emit.step_stop(
-            SUBJECT, **STEP, event="paid", duration=0.0123, has_context_updates=True, has_metadata_updates=False
+            STEP, event="paid", duration=0.0123, has_context_updates=True, has_metadata_updates=False
         ),
         {"duration"},
         {"step", "step_key", "step_name", "attempt", "event", "has_context_updates", "has_metadata_updates"},
     ),
     telemetry.STEP_EXCEPTION: (
-        lambda: emit.step_exception(SUBJECT, **STEP, **FAILURE, duration=0.5, will_retry=True),
+        lambda: emit.step_exception(STEP, **FAILURE, duration=0.5, will_retry=True),
         {"duration"},
         {"step", "step_key", "step_name", "attempt", "kind", "reason", "stacktrace", "will_retry"},
     ),
     telemetry.STEP_ASYNC: (
-        lambda: emit.step_async(SUBJECT, **STEP, duration=0.5, instance_status="waiting"),
+        lambda: emit.step_async(STEP, duration=0.5, instance_status="waiting"),
         {"duration"},
         {"step", "step_key", "step_name", "attempt", "instance_status"},
     ),
     telemetry.STEP_RESUME: (
-        lambda: emit.step_resume(SUBJECT, **STEP, resume_event="paid", source="external", wait_duration=2.5),
+        lambda: emit.step_resume(STEP, resume_event="paid", source="external", wait_duration=2.5),
         {"system_time", "wait_duration"},
         {"step", "step_key", "step_name", "attempt", "resume_event", "source"},
     ),
@@ -80,7 +82,9 @@ EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
         {"status_before", "status_after", "iteration"},
     ),
     telemetry.RUNNER_INIT: (
-        lambda: emit.runner_init(name="worker 1", pid=9, queues={"default": 10}, schema="pgflow"),
+        lambda: emit.runner_init(
+            name="worker 1", runner="worker", storage="postgresql", pid=9, queues={"default": 10}, schema="pgflow"
+        ),
         {"system_time"},
         {"name", "runner", "storage", "pid", "queues", "schema"},
     ),
@@ -100,12 +104,12 @@ EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
         {"signal", "step", "outcome", "in_transaction"},
     ),
     telemetry.STEP_RETRY: (
-        lambda: emit.step_retry(SUBJECT, **STEP, max_attempts=5, kind="ValueError", reason="no"),
+        lambda: emit.step_retry(STEP, max_attempts=5, kind="ValueError", reason="no"),
         {"system_time"},
         {"step", "step_key", "step_name", "attempt", "max_attempts", "kind", "reason"},
     ),
     telemetry.STEP_SNOOZE: (
-        lambda: emit.step_snooze(SUBJECT, **STEP, delay=60.0),
+        lambda: emit.step_snooze(STEP, delay=60.0),
         {"system_time", "delay"},
         {"step", "step_key", "step_name", "attempt"},
     ),
@@ -227,14 +231,15 @@ def test_an_event_that_does_not_exist_and_a_handler_that_cannot_be_called_are_re
     assert telemetry.attached() == ()
 
 
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, asyncio.CancelledError])
 def test_a_handler_that_fails_stays_harms_nobody_and_is_complained_of_once_a_minute(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("pgflow.telemetry.bus.time.monotonic", lambda: now)
 
     def bad(event: Event, config: object) -> None:
-        raise SystemExit("no")
+        raise kind("no")
 
     telemetry.attach("bad", [telemetry.STEP_STOP], bad)
     heard: list[Event] = []
@@ -311,6 +316,20 @@ def test_a_line_carries_its_fields(caplog: pytest.LogCaptureFixture) -> None:
     told = [{field: vars(record)[field] for field in fields if field in vars(record)} for record in caplog.records]
     subject = {"instance_id": "orderid::1", "workflow": "OrderFlow"}
     assert told == [{**subject, "step": "charge", "event": "paid", "duration_ms": 12.3}, subject]
+
+
+def test_what_the_caller_gave_along_does_not_pass_for_a_field_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    telemetry.attach_log_handler()
+    subject = Subject("orderid::1", "OrderFlow", 3, 7, {"step": "mine", "event": "mine", "resume_event": "mine"})
+    emit.workflow_exception(subject, duration=None, failed_step="charge", **FAILURE, **COUNTS)
+    emit.workflow_exception(subject, duration=None, failed_step=None, **FAILURE, **COUNTS)
+    emit.workflow_stop(subject, duration=None, completed_steps=[], advance_count=0)
+    emit.step_start(Attempt(subject, "charge", "Charge", 1), active_steps_count=1)
+    fields = [{field: vars(record).get(field) for field in ("step", "event")} for record in caplog.records]
+    assert [each["step"] for each in fields] == ["charge", None, None, "charge"]
+    assert {each["event"] for each in fields} == {None}
+    assert caplog.records[1].getMessage() == "[orderid::1] Workflow failed: no good"
 
 
 def test_the_log_handler_is_attached_once_and_detached_once() -> None:

@@ -92,6 +92,7 @@ def test_the_specification_is_what_the_database_keeps() -> None:
         "version": 1,
         "initial": "triage",
         "priority": 2,
+        "orchestration_queue": None,
         "unique": {"key": "orderid", "scope": "workflow"},
         "tags": ["a", "b"],
         "metadata": {"team": "x"},

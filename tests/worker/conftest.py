@@ -16,7 +16,7 @@ from tests.conftest import Server
 from tests.worker.inside import Inside
 from tests.worker.processes import Processes
 
-TABLES = ("instances", "step_results", "jobs", "signals", "workers", "queues")
+TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues")
 
 Work = Callable[..., Inside]
 

@@ -54,7 +54,7 @@ class Process:
 
 
 class Processes:
-    """Starts workers of an app in tests/worker, by default flows.py's; `reap` ends those that are left."""
+    """Starts workers of an app among the tests, by default flows.py's; `reap` ends those that are left."""
 
     def __init__(self, dsn: str, folder: Path, conn: Connection) -> None:
         self._dsn = dsn
@@ -62,7 +62,7 @@ class Processes:
         self._conn = conn
         self._all: list[Process] = []
 
-    def start(self, *options: str, app: str = "flows", ready: bool = True) -> Process:
+    def start(self, *options: str, app: str = "tests.worker.flows", ready: bool = True) -> Process:
         """Start a worker with a short lease, and wait until it has registered."""
         path = self._folder / f"worker-{len(self._all) + 1}.log"
         given = {name: value for name, value in BRISK.items() if name not in options}
@@ -70,7 +70,7 @@ class Processes:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
         with path.open("wb") as log:
             popen = subprocess.Popen(
-                [sys.executable, "-c", RUN, "worker", "--app", f"tests.worker.{app}:app", *brisk, *options],
+                [sys.executable, "-c", RUN, "worker", "--app", f"{app}:app", *brisk, *options],
                 cwd=CHECKOUT,
                 env={**kept, "PYTHONPATH": str(CHECKOUT), "PGFLOW_DSN": self._dsn},
                 stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
+from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, route, step
 from pgflow.errors import AmbiguousSignal, NotActive, UndeclaredEvent
 from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
@@ -67,7 +67,43 @@ class Hurrying(Workflow[Input], unique=Unique("hurrying")):
     }
 
 
-WORKFLOWS = (Asking, Signing, Hurrying)
+def by_answer(ctx: Context[Input]) -> Any:
+    if ctx.steps["answer"] == "neither":
+        raise LookupError("nowhere to go")
+    return close if ctx.steps["answer"] == "yes" else despair
+
+
+class Routed(Workflow[Input], unique=Unique("routed")):
+    """What the signal brings decides what follows."""
+
+    initial = answer
+    transitions = {
+        answer: {"received": route(by_answer, close, despair)},
+        close: {"done": Done},
+        despair: {"done": Done},
+    }
+
+
+WORKFLOWS = (Asking, Signing, Hurrying, Routed)
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_signal_decides_the_way_whether_it_comes_before_the_wait_or_after(
+    app: Pgflow, work: Work, is_early: bool
+) -> None:
+    if not is_early:
+        work()
+    for value in ("yes", "no", "neither"):
+        Routed.start(value, {})
+        if not is_early:
+            until_status(Routed, value, "waiting")
+        Routed.resume(value, "answered", value)
+    if is_early:
+        work()
+    assert [entry.step for entry in until_status(Routed, "yes").history] == ["answer", "close"]
+    assert [entry.step for entry in until_status(Routed, "no").history] == ["answer", "despair"]
+    failed = until_status(Routed, "neither")
+    assert (failed.status, failed.error and failed.error["type"]) == ("failed", "RouteError")
 
 
 def test_a_signal_sent_right_after_the_start_is_never_lost(app: Pgflow, conn: Connection, work: Work) -> None:

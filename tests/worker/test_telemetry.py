@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from pgflow import (
     Async,
@@ -29,10 +31,11 @@ from pgflow import (
 from pgflow.core.names import TELEMETRY
 from pgflow.errors import InvalidPayload
 from pgflow.store.connect import Connection
-from pgflow.telemetry import Collector, Event, Name
+from pgflow.telemetry import Collector, Event
 from tests.worker.conftest import Work
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import one, until_status
+from tests.worker.told import Told, listening
 
 Input = dict[str, Any]
 
@@ -185,45 +188,44 @@ class Meddler(Workflow[Input], unique=Unique("meddler")):
     transitions = {meddler: {"done": Done}}
 
 
-WORKFLOWS = (Line, Fan, Patient, Shaky, Broken, Sleepy, Books, Held, Meddler)
+class Counted(BaseModel):
+    """An input with a type."""
+
+    count: int
+
+
+class Typed(Workflow[Counted], unique=Unique("typed")):
+    """Reads its input."""
+
+    initial = first
+    transitions = {first: {"done": Done}}
+
+
+one_, two_, three_ = (WaitForEvent(name).named(name) for name in ("one", "two", "three"))
+
+
+class Wide(Workflow[Input], unique=Unique("wide")):
+    """Waits for three signals at once."""
+
+    initial = fork
+    transitions = {
+        fork: {"done": [one_, two_, three_]},
+        one_: {"received": join},
+        two_: {"received": join},
+        three_: {"received": join},
+        join: {"done": Done},
+    }
+
+
+WORKFLOWS = (Line, Fan, Patient, Shaky, Broken, Sleepy, Books, Held, Meddler, Typed, Wide)
 TENANT = {"tenant": "a", "instance_id": "mine", "step": "mine"}
-
-
-class Told:
-    """The events so far, in order."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._lock = threading.Lock()
-
-    def hear(self, event: Event, config: object) -> None:
-        """Take an event in."""
-        with self._lock:
-            self.events.append(event)
-
-    def of(self, name: Name) -> list[Event]:
-        """Return the events of a name."""
-        with self._lock:
-            return [event for event in self.events if event.name == name]
-
-    def until(self, name: Name, number: int = 1) -> list[Event]:
-        """Wait for so many events of a name: they come a moment after their commit."""
-        until(lambda: len(self.of(name)) >= number, f"{number} of {name}")
-        return self.of(name)
-
-    def about(self, name: Name, *keys: str) -> list[Any]:
-        """Return what events of a name say: of one key its values, of several tuples."""
-        found = [tuple(event.metadata[key] for key in keys) for event in self.of(name)]
-        return [each[0] for each in found] if len(keys) == 1 else found
 
 
 @pytest.fixture
 def told() -> Iterator[Told]:
     """Listen to everything."""
-    listener = Told()
-    telemetry.attach("told", telemetry.events(), listener.hear)
-    yield listener
-    telemetry.detach("told")
+    with listening() as listener:
+        yield listener
 
 
 def check_subject(event: Event, instance_id: str, workflow: str, version: int) -> None:
@@ -515,3 +517,168 @@ def test_a_collector_counts_what_a_worker_does(work: Work) -> None:
     assert read["pgflow.workflow.start.count"] == {("Line",): 5, ("Broken",): 1}
     assert read["pgflow.step.stop.duration"]["Line", "first"].count == 5
     assert read["pgflow.step.exception.count"] == {("Broken", "broken", "ValueError"): 1}
+
+
+# -- an instance that fails without a step of it at fault
+
+
+def test_an_instance_whose_input_fits_the_model_no_more_is_told(told: Told, work: Work, conn: Connection) -> None:
+    Typed.start("1", {"count": 3}, telemetry=TENANT)
+    conn.execute("""update pgflow.instances set input = '{"count": "many"}'""")
+    work()
+    (failed,) = told.until(telemetry.WORKFLOW_EXCEPTION)
+    check_subject(failed, "typed::1", "Typed", 1)
+    assert (failed.metadata["kind"], failed.metadata["failed_step"]) == ("InvalidInput", "first")
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "tenants"),
+    [
+        ("update pgflow.step_results set event = 'gone'", "UndeclaredEvent", ["a"]),
+        ("update pgflow.step_results set step = 'gone'", "GraphChanged", ["a"]),
+        ("update pgflow.instances set metadata = %s", "InvalidPayload", []),
+    ],
+    ids=["event", "step", "metadata"],
+)
+def test_an_instance_that_cannot_be_read_is_told_once(
+    told: Told, work: Work, conn: Connection, damage: str, kind: str, tenants: list[str]
+) -> None:
+    Wide.start("1", {}, telemetry=TENANT)
+    beginning = work()
+    told.until(telemetry.STEP_ASYNC, 3)
+    beginning.stop()
+    conn.execute(damage.encode(), [('{"a":' * 70 + "1" + "}" * 70)] if "%s" in damage else [])
+    for signal in ("one", "two", "three"):  # so that several tokens are read at once
+        conn.execute("select pgflow.resume('Wide', '1', %s)", [signal])
+    work()
+    (failed,) = told.until(telemetry.WORKFLOW_EXCEPTION)
+    assert one(conn, "select status from pgflow.instances") == "failed"
+    about = failed.metadata
+    assert (about["instance_id"], about["workflow"], about["workflow_version"]) == ("wide::1", "Wide", 1)
+    assert [about[key] for key in ("tenant",) if key in about] == tenants
+    assert (about["kind"], about["status"], about["failed_step"] in ("one", "two", "three")) == (kind, "failed", True)
+    assert "stored data cannot be read" in about["reason"]
+    assert 0 < failed.measurements["duration"] < 60
+    work()
+    assert len(told.of(telemetry.WORKFLOW_EXCEPTION)) == 1
+
+
+def test_an_instance_whose_worker_died_in_each_attempt_is_told(told: Told, work: Work, conn: Connection) -> None:
+    Broken.start("1", {}, telemetry=TENANT)
+    conn.execute("update pgflow.jobs set kind = 'advance', state = 'ready', attempt = 5")  # as rescue leaves it
+    work()
+    (failed,) = told.until(telemetry.WORKFLOW_EXCEPTION)
+    check_subject(failed, "broken::1", "Broken", 1)
+    assert (failed.metadata["kind"], failed.metadata["failed_step"]) == ("WorkerLost", "first")
+    (lost,) = told.of(telemetry.STEP_EXCEPTION)
+    assert (lost.metadata["attempt"], lost.metadata["will_retry"], lost.measurements["duration"]) == (5, False, None)
+
+
+def test_what_cannot_be_stored_is_told_as_a_failure(told: Told, work: Work, conn: Connection) -> None:
+    conn.execute("alter table pgflow.step_results add constraint no check (event <> 'done') not valid")
+    try:
+        Line.start("1", {})
+        work()
+        (failed,) = told.until(telemetry.WORKFLOW_EXCEPTION)
+        assert (failed.metadata["kind"], failed.metadata["failed_step"]) == ("CheckViolation", "first")
+        assert told.of(telemetry.STEP_STOP) == []
+    finally:
+        conn.execute("alter table pgflow.step_results drop constraint no")
+
+
+# -- who is interrupted, and who takes over
+
+
+def test_of_a_step_that_was_interrupted_nothing_more_is_told(told: Told, work: Work) -> None:
+    go_on.clear()
+    Held.start("1", {})
+    work()
+    told.until(telemetry.STEP_START)
+    Held.cancel("1")
+    go_on.set()
+    Line.start("1", {})
+    told.until(telemetry.WORKFLOW_STOP)
+    assert [each.name[1:] for each in told.events if each.metadata.get("workflow") == "Held"] == [
+        ("workflow", "start"),
+        ("step", "start"),
+        ("workflow", "cancel"),
+    ]
+
+
+def test_a_duration_counts_from_the_start_call_whoever_ends_it(told: Told, work: Work, conn: Connection) -> None:
+    Patient.start("1", {})
+    beginning = work()
+    told.until(telemetry.STEP_ASYNC)
+    beginning.stop()
+    conn.execute("update pgflow.instances set created_at = created_at - interval '1 hour'")
+    conn.execute("update pgflow.jobs set parked_at = parked_at - interval '1 hour'")
+    Patient.resume("1", "approved")
+    Patient.resume("1", "arrived")
+    work()
+    (stop,) = told.until(telemetry.WORKFLOW_STOP)
+    assert 3600 < stop.measurements["duration"] < 3660
+    assert 3600 < told.of(telemetry.STEP_RESUME)[0].measurements["wait_duration"] < 3660
+
+
+def test_a_timer_that_ends_under_another_worker_is_told_with_the_whole_wait(
+    told: Told, work: Work, conn: Connection
+) -> None:
+    Patient.start("1", {})
+    Patient.resume("1", "approved")
+    beginning = work()
+    told.until(telemetry.STEP_STOP)
+    until_status(Patient, "1", "waiting")
+    beginning.stop()
+    conn.execute("update pgflow.jobs set parked_at = parked_at - interval '1 hour' where step = 'pause'")
+    if told.about(telemetry.STEP_RESUME, "step") == ["approval"]:
+        work()
+    told.until(telemetry.STEP_RESUME, 2)
+    assert told.about(telemetry.STEP_RESUME, "step", "source") == [("approval", "external"), ("pause", "timeout")]
+
+
+# -- under load
+
+
+def test_under_load_each_completion_is_told_once_by_one_of_two_workers(told: Told, work: Work) -> None:
+    many = 120
+    work({"default": 8})
+    work({"default": 8})
+    Fan.start_many((str(number), {}) for number in range(many))
+    Line.start_many((str(number), {}) for number in range(many))
+    Wide.start_many((str(number), {}) for number in range(many))
+    for number in range(many):
+        for signal in ("one", "two", "three"):
+            Wide.resume(str(number), signal)
+    told.until(telemetry.WORKFLOW_STOP, 3 * many)
+    counted = Counter((each.metadata["workflow"], each.name[1:]) for each in told.events if each.name[1] != "runner")
+    for workflow, steps in (("Fan", 4), ("Line", 2), ("Wide", 5)):
+        each = {
+            ("workflow", "start"): many,
+            ("workflow", "stop"): many,
+            ("workflow", "transition"): steps * many,
+            ("step", "stop"): steps * many,
+            ("step", "start"): steps * many,
+        }
+        assert {name: counted[workflow, name] for name in each} == each
+    assert counted["Wide", ("step", "resume")] == 3 * many
+    assert counted["Wide", ("workflow", "signal")] == 3 * many
+    completed: Counter[str] = Counter()
+    for event in told.of(telemetry.ENGINE_ADVANCE):
+        completed[event.metadata["workflow"]] += event.measurements["completed_in_advance"]
+    assert completed == {"Fan": 4 * many, "Line": 2 * many, "Wide": 5 * many}
+    check_order(told)
+
+
+def check_order(told: Told) -> None:
+    """Each instance is told in order: its start first, its stop last, a step's start before its stop."""
+    by_run: dict[int, list[Event]] = {}
+    for event in told.events:
+        if event.metadata.get("run") is not None:
+            by_run.setdefault(event.metadata["run"], []).append(event)
+    for events in by_run.values():
+        of_runner = [each.name for each in events]
+        assert of_runner[0] == telemetry.WORKFLOW_START
+        steps = [(each.metadata["step"], each.name) for each in events if each.name[1] == "step"]
+        for step_ in {step_ for step_, _ in steps}:
+            own = [name for other, name in steps if other == step_]
+            assert (own[0], own[-1]) == (telemetry.STEP_START, telemetry.STEP_STOP)

@@ -82,7 +82,7 @@ def _with_docstring(lines: list[str], node: ast.ClassDef, name: str, picture: st
     number = first.lineno - 1
     quote = '"""'
     block = _escape(_block(name, picture), "", quote, node.name)
-    if number > head:
+    if number > head and not lines[head].rstrip().endswith("\\"):  # else the body begins in the line of the head
         margin = _leading(lines[number])
         return "\n".join(
             [

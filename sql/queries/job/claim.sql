@@ -7,6 +7,8 @@ with taken as materialized (  -- materialized: the planner must not run the limi
         from pgflow.jobs j
         where j.state = 'ready' and j.queue = q.name
             and not exists (select from pgflow.queues p where p.name = q.name and p.paused_at is not null)
+            -- Not what has moved on since this statement began: a lock would take the row as it is now, yet all else is read as it was then.
+            and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
         order by j.priority, j.run_at, j.id
         limit q.room
         for no key update of j skip locked

@@ -12,7 +12,7 @@ with d as materialized (
         %(next_step)b::text[], %(next_config)b::text[], %(next_queue)b::text[], %(next_priority)b::smallint[], %(next_max)b::smallint[],
         %(next_solo)b::boolean[], %(keep)b::boolean[],
         %(delay)b::double precision[], %(backoff)b::text[], %(base)b::double precision[], %(cap)b::double precision[], %(jitter)b::double precision[],
-        %(awaits)b::text[]
+        %(awaits)b::text[], %(orchestration)b::text[]
     ) as d (
         id, run, attempt, step, kind, op, guarded,
         event, targets, output, metadata, errors, seconds,
@@ -20,7 +20,7 @@ with d as materialized (
         next_step, next_config, next_queue, next_priority, next_max,
         next_solo, keep,
         delay, backoff, base, cap, jitter,
-        awaits
+        awaits, orchestration
     )
 ),
 g as materialized (
@@ -93,7 +93,7 @@ moved as (
     set kind = case o.fate when 'move' then 'execute' when 'park' then 'resume' when 'fold' then 'advance' when 'reconsider' then 'advance' else j.kind end,
         step = case o.fate when 'move' then o.next_step else j.step end,
         config = case o.fate when 'move' then o.next_config::jsonb else j.config end,
-        queue = case o.fate when 'move' then o.next_queue else j.queue end,
+        queue = case when o.fate = 'move' then o.next_queue when o.fate in ('park', 'fold', 'reconsider') then coalesce(o.orchestration, j.queue) else j.queue end,
         priority = case o.fate when 'move' then o.next_priority else j.priority end,
         max_attempts = case o.fate when 'move' then o.next_max else j.max_attempts end,
         solo = case o.fate when 'move' then o.next_solo else j.solo end,

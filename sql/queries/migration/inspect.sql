@@ -1,4 +1,4 @@
--- Looks at a schema from outside, needing no right in it. => present, relations, ours, readable
+-- Looks at a schema from outside, needing no right in it. => present, relations, ours, readable, engine (whether the engine's tables are there)
 select
     n.oid is not null,
     (select count(*) from pg_catalog.pg_class c
@@ -7,7 +7,9 @@ select
                 select from pg_catalog.pg_depend d
                 where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')),
     l.oid is not null,
-    coalesce(has_schema_privilege(n.oid, 'usage') and has_table_privilege(l.oid, 'select'), false)
+    coalesce(has_schema_privilege(n.oid, 'usage') and has_table_privilege(l.oid, 'select'), false),
+    (select count(*) from pg_catalog.pg_class e
+        where e.relnamespace = n.oid and e.relkind = 'r' and e.relname in ('instances', 'step_results', 'jobs', 'signals')) = 4
 from (values (%(schema)s::text)) asked (schema)
 left join pg_catalog.pg_namespace n on n.nspname = asked.schema
 left join pg_catalog.pg_class l on l.relnamespace = n.oid and l.relname = 'migrations' and l.relkind = 'r'

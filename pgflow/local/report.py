@@ -1,0 +1,138 @@
+"""Tell telemetry what a `Local` does: notes on changes of instances, told once the lock is let go."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from pgflow.core.attempt import Failing, Written
+from pgflow.core.engine import Command, State
+from pgflow.local.clock import Clock
+from pgflow.local.lock import Lock
+from pgflow.local.run import Run, Token
+from pgflow.telemetry import account, emit
+from pgflow.telemetry.account import Source
+from pgflow.telemetry.bus import routes
+from pgflow.telemetry.emit import Attempt, Subject
+
+__all__ = ["Report", "ready"]
+
+
+def ready(storage: str) -> None:
+    """A `Local` is about to work."""
+    emit.runner_init(name=f"local {storage}", runner="local", storage="memory", pid=os.getpid(), queues={}, schema=None)
+
+
+class Report:
+    """Takes notes under the lock: of values, since what they are about changes while they wait to be told."""
+
+    def __init__(self, lock: Lock, clock: Clock) -> None:
+        self._lock = lock
+        self._clock = clock
+
+    # -- what callers do
+
+    def signalled(self, run: Run, signal: str, step: str | None, outcome: str) -> None:
+        """A signal was sent."""
+        if routes:
+            self._note(
+                emit.workflow_signal, _subject(run), signal=signal, step=step, outcome=outcome, in_transaction=False
+            )
+
+    def cancelled(self, run: Run, reason: str | None) -> None:
+        """An instance was cancelled."""
+        if routes:
+            self._note(emit.workflow_cancel, _subject(run), reason=reason, in_transaction=False)
+
+    def retried(self, run: Run) -> None:
+        """A failed instance was taken up again."""
+        if routes:
+            self._note(emit.workflow_retry, _subject(run), in_transaction=False)
+
+    # -- what steps do
+
+    def began(self, run: Run, token: Token) -> None:
+        """An attempt begins."""
+        if routes:
+            self._note(account.began, _attempt(run, token), run.state, run.text)
+
+    def completed(
+        self,
+        run: Run,
+        token: Token,
+        end: Written,
+        commands: tuple[Command, ...],
+        took: timedelta,
+        source: Source | None,
+    ) -> None:
+        """A step is completed, and these commands have followed from it."""
+        if routes:
+            about = _attempt(run, token)
+            self._note(
+                account.completed,
+                about,
+                event=end.event,
+                duration=_duration(token, took),
+                has_output=end.text is not None,
+                has_metadata=bool(end.metadata),
+                source=source,
+                waited=0.0 if token.parked_at is None else self._since(token.parked_at),
+            )
+            self._note(account.moved, about, end.event, commands)
+
+    def parked(self, run: Run, token: Token, took: timedelta) -> None:
+        """A step waits."""
+        if routes:
+            status = run.state.status
+            self._note(emit.step_async, _attempt(run, token), duration=took.total_seconds(), instance_status=status)
+
+    def snoozed(self, run: Run, token: Token, delay: timedelta) -> None:
+        """A step is to run again later."""
+        if routes:
+            self._note(emit.step_snooze, _attempt(run, token), delay=delay.total_seconds())
+
+    def failed(self, run: Run, token: Token, why: Failing, took: timedelta, *, will_retry: bool) -> None:
+        """An attempt failed."""
+        if routes:
+            self._note(
+                account.failed,
+                _attempt(run, token),
+                duration=_duration(token, took),
+                kind=why.type,
+                reason=why.reason,
+                stacktrace=why.details.get("trace"),
+                max_attempts=run.graph.nodes[token.step].retry.max_attempts,
+                will_retry=will_retry,
+            )
+
+    def advanced(self, run: Run, before: State, took: float) -> None:
+        """A decision about an instance is made, and with it perhaps its end."""
+        run.advances += 1
+        if routes:
+            about, state = _subject(run), run.state
+            self._note(account.advanced, about, before, state, duration=took, iteration=run.advances)
+            age = self._since(run.created_at)
+            self._note(account.ended, about, state, run.error, duration=age, advance_count=run.advances)
+
+    def _note(self, tell: Any, *args: Any, **more: Any) -> None:
+        self._lock.note(partial(tell, *args, **more))
+
+    def _since(self, moment: datetime) -> float | None:
+        """Seconds since then; None when that was on the clock of another `Local`, which was ahead of ours."""
+        seconds = (self._clock.now() - moment).total_seconds()
+        return seconds if seconds >= 0 else None
+
+
+def _subject(run: Run) -> Subject:
+    return Subject(run.id, run.graph.name, run.graph.version, run.run, run.caller, runner="local")
+
+
+def _attempt(run: Run, token: Token) -> Attempt:
+    return Attempt(_subject(run), token.step, type(run.graph.nodes[token.step].step).__name__, token.attempt)
+
+
+def _duration(token: Token, took: timedelta) -> float | None:
+    """How long an attempt took; what a signal or a timer ended has no duration."""
+    return took.total_seconds() if token.parked_at is None else None

@@ -1,0 +1,133 @@
+"""Tell what became of an instance, the same for every runner: from the engine's states and commands to events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pgflow.core.engine import Command, Complete, Execute, State
+from pgflow.core.graph import DONE
+from pgflow.telemetry import emit, names
+from pgflow.telemetry.bus import routes
+from pgflow.telemetry.emit import Attempt, Subject
+from pgflow.telemetry.names import Name
+
+__all__ = [
+    "OF_BEGINNING",
+    "OF_OUTCOMES",
+    "Source",
+    "advanced",
+    "began",
+    "completed",
+    "ended",
+    "failed",
+    "is_wanted",
+    "moved",
+]
+
+Source = Literal["external", "timeout"]
+
+OF_BEGINNING = frozenset({names.WORKFLOW_START, names.STEP_START})
+OF_OUTCOMES = frozenset(
+    {
+        names.WORKFLOW_TRANSITION,
+        names.STEP_STOP,
+        names.STEP_EXCEPTION,
+        names.STEP_ASYNC,
+        names.STEP_RESUME,
+        names.STEP_RETRY,
+        names.STEP_SNOOZE,
+    }
+)
+
+
+def is_wanted(group: frozenset[Name]) -> bool:
+    """Whether anybody wants one of these events: to be asked before what they need is put together."""
+    return not routes.keys().isdisjoint(group)
+
+
+def began(attempt: Attempt, state: State, text: str) -> None:
+    """An attempt begins; with the first one of the first step its instance, whose input is the JSON `text`."""
+    if attempt.step == state.graph.initial and attempt.number == 1:
+        given = json.loads(text) if names.WORKFLOW_START in routes else None
+        keys = sorted(given) if isinstance(given, dict) else ()
+        emit.workflow_start(attempt.subject, initial_step=attempt.step, context_keys=keys)
+    emit.step_start(attempt, active_steps_count=len(state.active))
+
+
+def completed(
+    attempt: Attempt,
+    *,
+    event: str,
+    duration: float | None,
+    has_output: bool,
+    has_metadata: bool,
+    source: Source | None,
+    waited: float | None,
+) -> None:
+    """A result is recorded: that of an attempt, or by `source` that of a wait of `waited` seconds."""
+    if source is not None:
+        emit.step_resume(attempt, resume_event=event, source=source, wait_duration=waited)
+    emit.step_stop(
+        attempt, event=event, duration=duration, has_context_updates=has_output, has_metadata_updates=has_metadata
+    )
+
+
+def moved(attempt: Attempt, event: str, commands: Iterable[Command]) -> None:
+    """A result is applied, and these commands have followed from it."""
+    targets = [command.step for command in commands if isinstance(command, Execute)]
+    targets += [DONE for command in commands if isinstance(command, Complete)]
+    emit.workflow_transition(attempt.subject, from_step=attempt.step, event=event, targets=targets)
+
+
+def failed(
+    attempt: Attempt,
+    *,
+    duration: float | None,
+    kind: str,
+    reason: str,
+    stacktrace: str | None,
+    max_attempts: int,
+    will_retry: bool,
+) -> None:
+    """An attempt failed."""
+    emit.step_exception(
+        attempt, duration=duration, kind=kind, reason=reason, stacktrace=stacktrace, will_retry=will_retry
+    )
+    if will_retry:
+        emit.step_retry(attempt, max_attempts=max_attempts, kind=kind, reason=reason)
+
+
+def advanced(subject: Subject, before: State, after: State, *, duration: float | None, iteration: int) -> None:
+    """A decision about an instance is kept."""
+    if names.ENGINE_ADVANCE in routes:
+        emit.engine_advance(
+            subject,
+            duration=duration,
+            active_steps_count=len(after.active),
+            completed_in_advance=len((after.done.keys() - before.done.keys()) - {DONE}),
+            status_before=before.status,
+            status_after=after.status,
+            iteration=iteration,
+        )
+
+
+def ended(
+    subject: Subject, state: State, failure: Mapping[str, Any] | None, *, duration: float | None, advance_count: int
+) -> None:
+    """An instance has ended in `state`, failed as `failure` says; nothing is told of one that has not."""
+    steps = [step for step in state.done if step != DONE]
+    if state.status == "completed":
+        emit.workflow_stop(subject, duration=duration, completed_steps=steps, advance_count=advance_count)
+    elif state.status == "failed" and failure is not None:
+        emit.workflow_exception(
+            subject,
+            duration=duration,
+            kind=failure["type"],
+            reason=failure["reason"],
+            stacktrace=failure.get("trace"),
+            failed_step=failure["step"],
+            step_count=len(steps),
+            advance_count=advance_count,
+        )

@@ -1,0 +1,42 @@
+-- Gives a token to each active instance of a page that has none left, so that it is taken up again where it stopped. => queues, tokens, last (run of the page, null: it was the last page)
+-- That is never so by itself: a token goes with its instance's end only. It mends what a hand, or a defect, has deleted.
+with page as materialized (
+    select l.run, l.revision, l.workflow, l.version
+    from unnest(array['pending', 'running', 'waiting']) as s (status)
+    cross join lateral (  -- one index range per status
+        select i.run, i.revision, i.workflow, i.version
+        from pgflow.instances i
+        where i.status = s.status and i.status <> 'completed' and i.run > %(after)s
+        order by i.run
+        limit %(limit)s
+    ) l
+    order by l.run
+    limit %(limit)s
+),
+adrift as materialized (  -- offset 0: a look into the index for each of them; a join would read all of jobs
+    select p.* from page p where not exists (select from pgflow.jobs j where j.run = p.run offset 0)
+),
+held as materialized (  -- the revision again: another worker that was faster has moved it, and its token is not in this snapshot
+    select i.run, a.workflow, a.version
+    from adrift a join pgflow.instances i on i.run = a.run
+    where i.revision = a.revision
+    order by i.run
+    for no key update of i skip locked
+),
+moved as (
+    update pgflow.instances i set revision = i.revision + 1 where i.run = any (array(select h.run from held h))
+),
+applied as (
+    update pgflow.step_results r set applied = true where r.run = any (array(select h.run from held h)) and not r.applied
+),
+born as (
+    insert into pgflow.jobs (run, kind, step, queue)
+    select h.run, 'advance', '', coalesce(d.graph #>> array['steps', d.graph ->> 'initial', 'queue'], 'default')
+    from held h left join pgflow.definitions d on d.workflow = h.workflow and d.version = h.version
+    order by h.run
+    returning queue
+)
+select
+    coalesce((select array_agg(distinct b.queue) from born b), '{}') as queues,
+    (select count(*) from born) as tokens,
+    (select max(p.run) from page p having count(*) = %(limit)s) as last

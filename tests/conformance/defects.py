@@ -1,0 +1,207 @@
+"""The defects that group R is about, each as a change of one file that brings it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MUTANTS", "Mutant"]
+
+SETTLE = "sql/queries/job/settle.sql"
+CLAIM = "sql/queries/job/claim.sql"
+RESUME = "sql/functions/resume.sql"
+CANCEL = "sql/functions/cancel.sql"
+START = "sql/functions/start.sql"
+ENGINE_TABLES = "sql/migrations/0001_engine.sql"
+DECIDE = "pgflow/worker/decide.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """With `after` in the place of `before` in the file at `path`, `defect` is so, and a test of `item` has to fail."""
+
+    item: str
+    defect: str
+    path: str
+    before: str
+    after: str
+
+    @property
+    def test(self) -> str:
+        """How the names of the tests begin that have to notice."""
+        return f"test_{self.item.lower()}_"
+
+    def apply(self, text: str) -> str:
+        """Return the file's text with the defect in it."""
+        assert text.count(self.before) == 1, f"{self.item} {self.defect}: {self.before!r} is not there once"
+        return text.replace(self.before, self.after)
+
+
+MUTANTS = (
+    Mutant(
+        "R1", "a result that could not be applied wakes nobody", SETTLE,
+        "when o.fate = 'park' then 'parked'",
+        "when o.fate in ('park', 'fold') then 'parked'",
+    ),
+    Mutant(
+        "R1", "a wake-up that meets another change is taken for done", SETTLE,
+        "when not x.guarded or c.run is not null then x.op when x.op = 'fail' then null",
+        "when not x.guarded or c.run is not null then x.op when x.stored then 'end' when x.op = 'fail' then null",
+    ),
+    Mutant(
+        "R2", "what meets a held row is dropped as if it were written", "pgflow/worker/settler.py",
+        "            self._outcomes.append(outcome)\n            return\n",
+        "            return\n",
+    ),
+    Mutant(
+        "R3", "each advance enqueues every active step again", DECIDE,
+        "[command for command in commands if isinstance(command, Execute)]",
+        "[Execute(key, None) for key in sorted(decision.state.active)]",
+    ),
+    Mutant(
+        "R4", "a worker's write is not fenced", SETTLE,
+        "where j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
+        "where (select count(*) from held) >= 0",
+    ),
+    Mutant(
+        "R4", "results are unique only until they are applied", ENGINE_TABLES,
+        "    primary key (run, step)\n",
+        "    exclude using btree (run with =, step with =) where (not applied)\n",
+    ),
+    Mutant(
+        "R4", "a completed step completes again", "pgflow/core/engine.py",
+        "    graph, step = state.graph, event.step\n    if step not in state.active:\n",
+        "    graph, step = state.graph, event.step\n    if step not in state.active and step not in state.done:\n",
+    ),
+    Mutant(
+        "R5", "a step whose attempts are used up is tried again for ever", DECIDE,
+        "if outcome.retry and token.attempt < token.max_attempts:",
+        "if outcome.retry:",
+    ),
+    Mutant(
+        "R5", "attempts that end with their worker do not count", "sql/queries/job/rescue.sql",
+        "when j.kind = 'execute' and j.attempt >= j.max_attempts then 'advance'",
+        "when false then 'advance'",
+    ),
+    Mutant(
+        "R5", "a failure leaves the siblings' tokens behind", SETTLE,
+        "delete from pgflow.jobs j using failing x where j.run = x.run\n",
+        "delete from pgflow.jobs j using failing x join outcome o on o.run = x.run where j.id = o.id\n",
+    ),
+    Mutant(
+        "R6", "results are looked up by key, over all its runs", CLAIM,
+        "from pgflow.step_results r where r.run = i.run\n",
+        "from pgflow.step_results r where r.run in (select o.run from pgflow.instances o where o.id = i.id)\n",
+    ),
+    Mutant(
+        "R6", "a failed run keeps its key for ever", ENGINE_TABLES,
+        "on pgflow.instances (unique_key) where status in ('pending', 'running', 'waiting');",
+        "on pgflow.instances (unique_key) where status in ('pending', 'running', 'waiting', 'failed');",
+    ),
+    Mutant(
+        "R7", "timers outlive their run", CANCEL,
+        "delete from pgflow.jobs j where j.run = cancel_run.run;",
+        "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'parked';",
+    ),
+    Mutant(
+        "R7", "signals are looked up by key, over all its runs", CLAIM,
+        "from pgflow.signals s where s.run = i.run and s.consumed_at is null\n",
+        "from pgflow.signals s join pgflow.instances o on o.run = s.run where o.id = i.id and s.consumed_at is null\n",
+    ),
+    Mutant(
+        "R8", "a signal goes to whichever step is there", RESUME,
+        "where j.run = resume_run.run and j.state = 'parked' and j.awaits ? resume_run.event and (",
+        "where j.run = resume_run.run and (",
+    ),
+    Mutant(
+        "R9", "a signal before its wait is forgotten", DECIDE,
+        "    for signal in run.signals:\n",
+        "    for signal in run.signals[:0]:\n",
+    ),
+    Mutant(
+        "R9", "a signal does not disturb a step that is about to wait", RESUME,
+        "set revision = i.revision + 1, status = case when waiting.id is null",
+        "set revision = i.revision, status = case when waiting.id is null",
+    ),
+    Mutant(
+        "R10", "whether a key is taken is looked up first, and then acted upon", START,
+        "when 'workflow' then 'w ' || workflow || ' ' || a.id\n",
+        "when 'workflow' then coalesce((select i.unique_key from pgflow.instances i where i.id = a.id and "
+        "i.status in ('pending', 'running', 'waiting') limit 1), 'w ' || a.id || pg_current_xact_id()::text)\n",
+    ),
+    Mutant(
+        "R11", "a step that runs does not notice a cancel", CANCEL,
+        "delete from pgflow.jobs j where j.run = cancel_run.run;",
+        "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'running';",
+    ),
+    Mutant(
+        "R11", "cancel looks without a lock", CANCEL,
+        "from pgflow.instances i where i.run = cancel_run.run for no key update;",
+        "from pgflow.instances i where i.run = cancel_run.run;",
+    ),
+    Mutant(
+        "R12", "only steps are taken over from the dead, not wake-ups", "sql/queries/job/rescue.sql",
+        "    where j.state = 'running'\n        and not exists",
+        "    where j.state = 'running' and j.kind <> 'advance'\n        and not exists",
+    ),
+    Mutant(
+        "R12", "whoever held something is never looked at again", "sql/queries/job/rescue.sql",
+        "where w.id = j.worker and w.lease_expires_at > pgflow.now())\n    order",
+        "where w.id = j.worker)\n    order",
+    ),
+    Mutant(
+        "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/holding.py",
+        "            except Exception as error:\n                log.exception",
+        "            except KeyError as error:\n                log.exception",
+    ),
+    Mutant(
+        "R14", "a refused result is let go as if it were stored", "pgflow/worker/claimer.py",
+        "await self._settle_singly(conn, decisions, error)",
+        "settler.abandon()",
+    ),
+    Mutant(
+        "R15", "a fan-out writes only the tokens that it keeps itself", SETTLE,
+        "    where f.run not in (select run from failing)\n    returning",
+        "    where f.run not in (select run from failing) and k.kept\n    returning",
+    ),
+    Mutant(
+        "R15", "an instance is stored without its token", START,
+        "        from won w\n        order by w.ord  --",
+        "        from won w\n        where due > pgflow.now()\n        order by w.ord  --",
+    ),
+    Mutant(
+        "R16", "signals are put in line by advisory locks", "sql/functions/admit_signal.sql",
+        "begin\n    if octet_length(payload::text) > 65536",
+        "begin\n    perform pg_advisory_xact_lock(hashtext('signal')); if octet_length(payload::text) > 65536",
+    ),
+    Mutant(
+        "R17", "late results find their tokens after a failure", SETTLE,
+        "delete from pgflow.jobs j using failing x where j.run = x.run\n",
+        "delete from pgflow.jobs j using failing x where j.run = x.run and j.state <> 'running'\n",
+    ),
+    Mutant(
+        "R17", "an instance that has ended changes again", "pgflow/core/engine.py",
+        "    if state.status not in ACTIVE:\n",
+        "    if not ACTIVE:\n",
+    ),
+    Mutant(
+        "R18", "results are ordered by their time", "sql/queries/instance/get.sql",
+        "'worker', r.worker) order by r.seq)",
+        "'worker', r.worker) order by r.finished_at, r.step)",
+    ),
+    Mutant(
+        "R19", "workers tell nothing of what they have written", "pgflow/worker/settler.py",
+        "            if routes:\n                report.settled",
+        "            if not routes:\n                report.settled",
+    ),
+    Mutant(
+        "R19", "the attempts of a failure are not stored", DECIDE,
+        '"attempts": token.errors[-KEPT_ERRORS:]}',
+        '"attempts": []}',
+    ),
+    Mutant(
+        "R20", "nothing is enqueued while a sibling waits", DECIDE,
+        "[command for command in commands if isinstance(command, Execute)]",
+        "[command for command in commands if isinstance(command, Execute) and not decision.state.waiting]",
+    ),
+)  # fmt: skip

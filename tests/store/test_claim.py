@@ -1,0 +1,101 @@
+"""A claim or a rescue acts on a token as its statement sees it, and never on what has become of it since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from pgflow import Pgflow
+from pgflow.store import job
+from pgflow.store.connect import Connection, connect
+from pgflow.store.migrate import up
+from pgflow.store.statement import Statement, run
+from tests.conftest import Server
+from tests.store.driver import Driver
+from tests.store.test_interleavings import WORKFLOWS, Pair, start
+from tests.worker.patience import until
+
+# A session that asks for it is held up in the middle of a statement, after its snapshot was taken: by a lock that a
+# view in the place of a table waits for.
+HOLD_UP = """
+    alter table pgflow.{table} rename to real_{table};
+    create view pgflow.{table} as select * from pgflow.real_{table}
+        where case when current_setting('test.hold_up', true) = 'on'
+            then (select true from pg_advisory_xact_lock_shared(7)) else true end;
+"""
+T = TypeVar("T")
+
+
+@contextmanager
+def held_up(conn: Connection, late: Connection, statement: Statement[T]) -> Iterator[Callable[[], T]]:
+    """Begin a statement, which sees nothing of what the block does; gives what lets it end and returns its result."""
+    conn.execute("select pg_advisory_lock(7)")
+    late.execute("set test.hold_up = on")
+    waits = "select from pg_stat_activity where wait_event = 'advisory' and datname = current_database()"
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(run, late, statement)
+        until(lambda: running.done() or conn.execute(waits).fetchall(), "the statement's middle")
+
+        def let_go() -> T:
+            conn.execute("select pg_advisory_unlock(7)")
+            return running.result()
+
+        yield let_go
+
+
+@pytest.fixture
+def dsn(server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of a database in which sessions can be held up, and the workflows are known."""
+    dsn: str = new_database(server)
+    with connect(dsn, "migrate") as conn:
+        up(conn)
+        app = Pgflow(dsn, workflows=WORKFLOWS)
+        app.register()
+        app.close()
+        for table in ("queues", "workers"):
+            conn.execute(HOLD_UP.format(table=table).encode())
+    return dsn
+
+
+@pytest.fixture
+def conn(dsn: str) -> Iterator[Connection]:
+    """A connection to it that nothing holds up."""
+    with connect(dsn, "test") as conn:
+        yield conn
+
+
+def test_a_token_that_has_moved_on_since_the_claim_began_is_left_for_the_next_claim(dsn: str, conn: Connection) -> None:
+    with connect(dsn, "a") as late, connect(dsn, "b") as other:
+        a, b = Driver(late, WORKFLOWS), Driver(other, WORKFLOWS)
+        start(b, Pair, "v")
+        with held_up(conn, late, job.claim("pgflow", a.settler.worker, {"default": 10})) as let_go:
+            b.settler.is_draining = True  # what it makes ready it leaves to others
+            b.turn()
+            b.settle()
+            tokens = "select step, state from pgflow.jobs order by id"
+            assert conn.execute(tokens).fetchall() == [("left", "ready"), ("right", "ready")]
+            assert let_go() == []
+        while a.turn():
+            pass
+        assert conn.execute("select status from pgflow.instances").fetchall() == [("completed",)]
+        recorded = conn.execute("select step from pgflow.step_results order by seq").fetchall()
+        assert [step for (step,) in recorded] == ["first", "left", "right", "join"]
+
+
+def test_a_token_that_a_new_worker_has_taken_since_the_rescue_began_is_left_to_it(dsn: str, conn: Connection) -> None:
+    with connect(dsn, "a") as late, connect(dsn, "b") as other:
+        dead = Driver(other, WORKFLOWS)
+        start(dead, Pair, "v")
+        assert dead.claim() == 1
+        other.execute("update pgflow.workers set lease_expires_at = pgflow.now()")
+        with held_up(conn, late, job.rescue("pgflow")) as let_go:
+            assert run(other, job.rescue("pgflow")).tokens == 1
+            heir = Driver(other, WORKFLOWS)
+            assert heir.claim() == 1
+            assert let_go().tokens == 0
+        held = conn.execute("select state, worker, attempt from pgflow.jobs").fetchall()
+        assert held == [("running", heir.settler.worker, 2)]

@@ -1,0 +1,81 @@
+"""The view of live jobs: one row per token, tags as Python names them, and filters that mean the same in memory."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pgflow.core.job import Marks, contains, job_tags
+from pgflow.store import job
+from pgflow.store.connect import Connection
+from pgflow.store.statement import run
+
+NAMES = st.text("ABCabc12_-.", min_size=1, max_size=12)
+SCALARS = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["", "a", "1"]) | st.just(1.0)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
+WITH_ONE_CONNECTION = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def insert(conn: Connection, name: str, tags: list[str], **columns: Any) -> int:
+    row = conn.execute(
+        "insert into pgflow.instances (id, workflow, version, input, tags)"
+        " values ('k::v', %s, 1, '{}', %s) returning run",
+        [name, tags],
+    ).fetchone()
+    assert row is not None
+    names, values = ["run", *columns], [row[0], *columns.values()]
+    conn.execute(
+        f"insert into pgflow.jobs ({', '.join(names)}) values ({', '.join(['%s'] * len(names))})".encode(),  # noqa: S608 -- names above
+        values,
+    )
+    return int(row[0])
+
+
+@WITH_ONE_CONNECTION
+@given(NAMES, st.lists(NAMES, max_size=4))
+def test_the_database_and_python_name_the_same_tags(conn: Connection, name: str, tags: list[str]) -> None:
+    with conn.transaction(force_rollback=True):
+        number = insert(conn, name, tags, step="s")
+        row = conn.execute("select tags from pgflow.job_details where run = %s", [number]).fetchone()
+    assert row is not None
+    assert tuple(row[0]) == job_tags(name, tags)
+
+
+@WITH_ONE_CONNECTION
+@given(OBJECTS, OBJECTS)
+def test_the_database_and_python_agree_on_what_contains_what(
+    conn: Connection, whole: dict[str, Any], part: dict[str, Any]
+) -> None:
+    row = conn.execute("select %s::jsonb @> %s::jsonb", [json.dumps(whole), json.dumps(part)]).fetchone()
+    assert row == (contains(whole, part),)
+
+
+def test_a_token_without_a_step_has_none_in_its_metadata(conn: Connection) -> None:
+    number = insert(conn, "Flow", [], step="", kind="advance", errors='[{"reason": "lost"}]', state="running", worker=7)
+    conn.execute('update pgflow.instances set metadata = \'{"step": "mine"}\'')
+    (found,) = run(conn, job.list("pgflow", workflow="Flow", version=None, marks=Marks.of(), limit=50))
+    assert (found.step, found.worker, found.errors) == ("", 7, ({"reason": "lost"},))
+    assert found.meta == {"workflow": "Flow", "instance_id": "k::v", "run": number, "workflow_version": 1}
+
+
+def test_a_page_of_jobs_is_read_along_the_key(conn: Connection) -> None:
+    """However many jobs there are, a page reads the rows that it shows."""
+    conn.execute(
+        "insert into pgflow.instances (id, workflow, version, input)"
+        " select 'k::' || g, 'W', 1, '{}' from generate_series(1, 20000) g;"
+    )
+    conn.execute("insert into pgflow.jobs (run, step) select run, 's' from pgflow.instances")
+    conn.execute("analyze pgflow.jobs, pgflow.instances")
+    statement = job.list("pgflow", workflow=None, version=None, marks=Marks.of(after=0), limit=50)
+    row = conn.execute(f"explain (analyze, timing off, format json) {statement.query}", statement.params).fetchone()
+    assert row is not None
+    assert row[0][0]["Plan"]["Node Type"] == "Limit"
+    assert "Seq Scan" not in json.dumps(row[0])

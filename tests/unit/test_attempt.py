@@ -1,0 +1,54 @@
+"""What an attempt came to is told alike on every stack, whatever the step raised."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pgflow import Async, Context, Done, Ok, Retry, Step, step
+from pgflow.core.attempt import call, failing, waits
+from pgflow.core.graph import Choice, Graph
+from pgflow.core.step import Parking
+from pgflow.errors import UndeclaredEvent
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_error_that_cannot_be_told_has_its_type_for_a_reason() -> None:
+    failed = failing(Mute(), Retry())
+    assert (failed.reason, failed.type, failed.retry) == ("Mute", "Mute", True)
+
+
+def test_a_stop_iteration_becomes_an_error_that_a_future_can_hold() -> None:
+    @step
+    def first_of_nothing(ctx: Context[Any]) -> Ok:
+        return Ok("done", next(iter([])))
+
+    with pytest.raises(RuntimeError, match="the step raised StopIteration") as caught:
+        call(first_of_nothing, Context(None))
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
+class Asking(Step):
+    events = ("done",)
+
+    def execute(self, ctx: Context[Any]) -> Async:
+        return Async()
+
+
+@pytest.mark.parametrize("ends", [Parking({"done": "zzz"}), Parking({}, timedelta(1), "zzz")])
+def test_a_wait_ends_with_events_that_lead_somewhere(ends: Parking) -> None:
+    class Odd(Asking):
+        def parking(self) -> Parking:
+            return ends
+
+    choices = {"odd": {"done": Choice(("done",))}}
+    with pytest.raises(UndeclaredEvent, match="step 'odd' has no event 'zzz'"):
+        waits(Graph.build("Flow", "odd", [Odd(), Done()], choices), Odd())
+    sound = Asking().named("odd")
+    assert waits(Graph.build("Flow", "odd", [sound, Done()], choices), sound) == Parking({"done": "done"})

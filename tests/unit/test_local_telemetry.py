@@ -1,0 +1,324 @@
+"""What is told of workflows in memory: in order, outside of any lock, and by whoever made it happen."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pgflow import Context, Done, Ok, Unique, Wait, WaitForEvent, Workflow, step, telemetry
+from pgflow.core.names import TELEMETRY
+from pgflow.errors import ConfigError, InvalidPayload
+from pgflow.local import Local, Storage
+from pgflow.local.lock import Lock
+from pgflow.telemetry import Event
+from tests.worker.patience import PATIENCE, until
+from tests.worker.told import Told, listening
+
+Input = dict[str, Any]
+
+
+@step
+def fork(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+@step
+async def branch(ctx: Context[Input]) -> Ok:
+    return Ok("done")
+
+
+left, right, join = branch.named("left"), branch.named("right"), fork.named("join")
+
+
+class Fan(Workflow[Input], unique=Unique("fan")):
+    """Two branches that meet again."""
+
+    initial = fork
+    transitions = {fork: {"done": [left, right]}, left: {"done": join}, right: {"done": join}, join: {"done": Done}}
+
+
+answer = WaitForEvent("answered", timeout=timedelta(days=1)).named("answer")
+pause = Wait(timedelta(hours=2)).named("pause")
+
+
+class Asking(Workflow[Input], unique=Unique("asking")):
+    """A wait for a signal or for a day, and a pause."""
+
+    initial = answer
+    transitions = {answer: {"received": pause, "timeout": pause}, pause: {"timeout": Done}}
+
+
+begun, go_on = threading.Event(), threading.Event()
+
+
+@step
+def held(ctx: Context[Input]) -> Ok:
+    begun.set()
+    assert go_on.wait(PATIENCE)
+    return Ok("done")
+
+
+class Held(Workflow[Input], unique=Unique("held")):
+    """A step that runs until it is let go."""
+
+    initial = held
+    transitions = {held: {"done": Done}}
+
+
+WORKFLOWS = (Fan, Asking, Held)
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """Listen to everything."""
+    with listening() as listener:
+        yield listener
+
+
+def names(told: Told, instance_id: str) -> list[str]:
+    """What was told of an instance, in order."""
+    return [" ".join(each.name[1:]) for each in told.events if each.metadata.get("instance_id") == instance_id]
+
+
+def test_all_is_told_in_order_when_drain_returns(told: Told) -> None:
+    many = 100
+    with Local(workflows=WORKFLOWS) as app:
+        Fan.start_many((str(number), {}) for number in range(many))
+        app.drain(timeout=PATIENCE)
+        counted = Counter(" ".join(each.name[1:]) for each in told.events)
+        assert (counted["workflow start"], counted["workflow stop"]) == (many, many)
+        assert counted["step start"] == counted["step stop"] == counted["workflow transition"] == 4 * many
+        of_one = names(told, "fan::7")
+    ends = ["step stop", "workflow transition", "engine advance"]
+    assert of_one[:6] == ["workflow start", "step start", *ends, "step start"]
+    assert of_one[-5:] == ["step start", *ends, "workflow stop"]
+
+
+def test_a_call_is_told_before_it_returns_and_before_what_follows_from_it(told: Told) -> None:
+    with Local(workflows=WORKFLOWS) as app:
+        Asking.start("1", {}, telemetry={"tenant": "a"})
+        app.settle(timeout=PATIENCE)
+        before = len(told.events)
+        Asking.resume("1", "answered", {"ok": True})
+        of_call = [" ".join(each.name[1:]) for each in told.events[before : before + 5]]
+        assert of_call == ["workflow signal", "step resume", "step stop", "workflow transition", "engine advance"]
+        assert told.events[before].metadata["tenant"] == "a"
+        app.settle(timeout=PATIENCE)
+        Asking.cancel("1")
+        assert told.events[-1].name == telemetry.WORKFLOW_CANCEL
+
+
+def test_waits_and_durations_go_by_the_clock_that_can_be_moved_also_after_a_restart(told: Told) -> None:
+    storage = Storage()
+    with Local(workflows=WORKFLOWS, storage=storage) as app:
+        Asking.start("1", {}, telemetry={"tenant": "a"})
+        app.settle(timeout=PATIENCE)
+    with Local(workflows=WORKFLOWS, storage=storage) as app:
+        app.advance_time(timedelta(days=2), timeout=PATIENCE)
+    (stop,) = told.of(telemetry.WORKFLOW_STOP)
+    day, hours = told.of(telemetry.STEP_RESUME)
+    assert told.about(telemetry.STEP_RESUME, "step", "source", "tenant") == [
+        ("answer", "timeout", "a"),
+        ("pause", "timeout", "a"),
+    ]
+    assert day.measurements["wait_duration"] == pytest.approx(86_400, abs=5)
+    assert hours.measurements["wait_duration"] == pytest.approx(7_200, abs=1e-3)
+    assert stop.measurements["duration"] == pytest.approx(93_600, abs=5)
+    assert stop.measurements["advance_count"] == 3  # of the second one: an end, a wait, an end
+
+
+def test_of_a_step_that_was_interrupted_nothing_more_is_told(told: Told) -> None:
+    begun.clear()
+    go_on.clear()
+    with Local(workflows=WORKFLOWS) as app:
+        Held.start("1", {})
+        assert begun.wait(PATIENCE)
+        Held.cancel("1", reason="withdrawn")
+        go_on.set()
+        app.drain(timeout=PATIENCE)
+    assert names(told, "held::1") == ["workflow start", "step start", "workflow cancel"]
+
+
+def test_a_handler_may_call_whatever_it_likes(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Event] = []
+    mine = threading.Lock()
+
+    def meddle(event: Event, config: object) -> None:
+        with mine:
+            heard.append(event)
+        assert Fan.get("1").id == "fan::1"
+        other = threading.Thread(target=Fan.list)  # nobody holds the lock, so that other threads go on
+        other.start()
+        other.join(PATIENCE)
+        assert not other.is_alive()
+        if event.name == telemetry.WORKFLOW_STOP and event.metadata["instance_id"] == "fan::1":
+            Asking.start("1", {})
+            Asking.resume("1", "answered")
+
+    telemetry.attach("meddle", [telemetry.WORKFLOW_STOP, telemetry.WORKFLOW_SIGNAL, telemetry.STEP_STOP], meddle)
+    try:
+        with Local(workflows=WORKFLOWS) as app:
+            Fan.start("1", {})
+            app.settle(timeout=PATIENCE)
+            assert Asking.get("1").waiting_for[0].step == "pause"
+    finally:
+        telemetry.detach("meddle")
+    assert "failed at" not in caplog.text
+    of_asking = [each.name for each in heard if each.metadata["workflow"] == "Asking"]
+    assert of_asking == [telemetry.WORKFLOW_SIGNAL, telemetry.STEP_STOP]
+
+
+def test_a_handler_cannot_wait_for_what_waits_for_it() -> None:
+    refused: list[Exception] = []
+
+    def wait(event: Event, config: object) -> None:
+        try:
+            app.drain(timeout=PATIENCE)
+        except ConfigError as error:
+            refused.append(error)
+
+    telemetry.attach("wait", [telemetry.WORKFLOW_CANCEL, telemetry.WORKFLOW_STOP], wait)
+    try:
+        with Local(workflows=WORKFLOWS) as app:
+            Asking.start("1", {})
+            Asking.cancel("1")
+            Fan.start("1", {})
+            app.drain(timeout=PATIENCE)
+    finally:
+        telemetry.detach("wait")
+    assert len(refused) == 2
+
+
+def test_draining_waits_for_the_handlers() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(event: Event, config: object) -> None:
+        entered.set()
+        assert leave.wait(PATIENCE)
+
+    telemetry.attach("slow", [telemetry.WORKFLOW_STOP], slow)
+    try:
+        with Local(workflows=WORKFLOWS) as app:
+            Fan.start("1", {})
+            assert entered.wait(PATIENCE)
+            assert Fan.get("1").status == "completed"
+            with pytest.raises(TimeoutError, match="a handler of telemetry"):
+                app.drain(timeout=0.01)
+            leave.set()
+            app.drain(timeout=PATIENCE)
+    finally:
+        leave.set()
+        telemetry.detach("slow")
+
+
+def test_a_handler_that_fails_breaks_no_step(caplog: pytest.LogCaptureFixture) -> None:
+    def bad(event: Event, config: object) -> None:
+        raise ValueError("no")
+
+    telemetry.attach("bad", telemetry.events(), bad)
+    try:
+        with Local(workflows=WORKFLOWS) as app:
+            Fan.start("1", {})
+            Asking.start("1", {})
+            assert Asking.resume("1", "answered") in ("kept", "delivered")
+            app.settle(timeout=PATIENCE)
+            assert Fan.get("1").status == "completed"
+    finally:
+        telemetry.detach("bad")
+    assert sum("'bad' failed" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_the_key_that_a_database_keeps_it_under_is_nobody_elses(told: Told) -> None:
+    with Local(workflows=WORKFLOWS) as app:
+        with pytest.raises(InvalidPayload, match=TELEMETRY):
+            Fan.start("1", {}, metadata={TELEMETRY: {}})
+        with pytest.raises(InvalidPayload, match=r"telemetry\.tenant"):
+            Fan.start("1", {}, telemetry={"tenant": object()})
+        given = {"tenant": ["a"]}
+        Fan.start("1", {}, telemetry=given, metadata={"source": "web"})
+        given["tenant"].append("b")
+        app.drain(timeout=PATIENCE)
+        assert Fan.get("1").metadata == {"source": "web"}
+    assert told.of(telemetry.WORKFLOW_STOP)[0].metadata["tenant"] == ["a"]
+
+
+def test_nothing_is_noted_while_nobody_listens() -> None:
+    with Local(workflows=WORKFLOWS) as app:
+        lock = app._conductor.lock
+        noted: list[object] = []
+        lock.note = noted.append  # type: ignore[method-assign,assignment]
+        Fan.start("1", {})
+        Asking.start("1", {})
+        Asking.resume("1", "answered")
+        app.settle(timeout=PATIENCE)
+        Asking.cancel("1")
+    assert noted == []
+
+
+# -- the lock
+
+
+def test_notes_are_done_in_order_after_the_lock_is_let_go_wherever_they_come_from() -> None:
+    done: list[int] = []
+    later: list[Any] = []
+    lock = Lock(later.append, lambda: None)
+
+    def first() -> None:
+        done.append(1)
+        with lock:  # from within a note: it waits its turn
+            lock.note(lambda: done.append(3))
+        other = threading.Thread(target=from_elsewhere)
+        other.start()
+        other.join(PATIENCE)
+        done.append(2)
+
+    def from_elsewhere() -> None:
+        with lock:
+            lock.note(lambda: done.append(4))
+
+    with lock, lock:
+        lock.note(first)
+        assert done == []
+    assert done == [1, 2]
+    (rest,) = later  # not in the thread of whoever happened to tell
+    rest()
+    assert (done, lock.is_at_rest) == ([1, 2, 3, 4], True)
+
+
+def test_what_nobody_catches_in_a_note_leaves_the_others_for_the_next() -> None:
+    done: list[int] = []
+    lock = Lock(lambda what: None, lambda: None)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    lock.note(interrupted)
+    lock.note(lambda: done.append(1))
+    with pytest.raises(KeyboardInterrupt):
+        lock.tell()
+    with lock:
+        pass
+    assert done == [1]
+
+
+def test_threads_that_tell_at_once_lose_nothing(told: Told) -> None:
+    threads = 8
+    with Local(workflows=WORKFLOWS) as app:
+        Asking.start_many((f"{thread}-{number}", {}) for thread in range(threads) for number in range(20))
+
+        def call(thread: int) -> None:
+            for number in range(20):
+                Asking.cancel(f"{thread}-{number}")
+
+        callers = [threading.Thread(target=call, args=[thread]) for thread in range(threads)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(PATIENCE)
+        app.drain(timeout=PATIENCE)
+        until(lambda: len(told.of(telemetry.WORKFLOW_CANCEL)) == threads * 20)

@@ -1,0 +1,105 @@
+"""A worker tells what the database has written, and nothing else of what it had decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pgflow import Context, Done, Ok, Unique, Workflow, step
+from pgflow.core.engine import replay
+from pgflow.store.job import Settled
+from pgflow.worker import report
+from pgflow.worker.decide import Decision, decide
+from pgflow.worker.outcome import Erred, Finished, Outcome, Released
+from pgflow.worker.token import Run, Token
+from tests.worker.told import Told, listening
+
+
+@step
+def fork(ctx: Context[dict[str, Any]]) -> Ok:
+    return Ok("done")
+
+
+left, right, join = fork.named("left"), fork.named("right"), fork.named("join")
+
+
+class Fan(Workflow[dict[str, Any]], unique=Unique("fan")):
+    """Two branches that meet again."""
+
+    initial = fork
+    transitions = {fork: {"done": [left, right]}, left: {"done": join}, right: {"done": join}, join: {"done": Done}}
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """Listen to everything."""
+    with listening() as listener:
+        yield listener
+
+
+def decided(*outcomes: Outcome) -> Decision:
+    """Decide over what tokens of one instance came to."""
+    return decide(outcomes[0].token.run, outcomes, lambda queue, is_branch: True)
+
+
+def tokens(*steps: str) -> list[Token]:
+    """Tokens of an instance whose first step has completed."""
+    run = Run(
+        run=7,
+        id="fan::1",
+        workflow=Fan,
+        version=1,
+        status="running",
+        revision=2,
+        state=replay(Fan.graph, [("fork", "done", None)]),
+        input="{}",
+        metadata={},
+        outputs={"fork": {}},
+        unapplied={},
+        signals=[],
+        caller={},
+        age=1.0,
+    )
+    return [
+        Token(number, run, "execute", key, None, "default", 0, 1, 5, solo=False) for number, key in enumerate(steps)
+    ]
+
+
+def settle(decision: Decision, *statuses: str, is_written: bool) -> None:
+    """Let the database answer so for each token, and tell."""
+    pairs = zip(decision.verdicts, statuses, strict=True)
+    fates = {verdict.id: Settled("token", verdict.id, 7, verdict.step, status, False) for verdict, status in pairs}
+    report.settled(decision, fates, is_written=is_written)
+
+
+def names(told: Told) -> list[str]:
+    """What was told, in order."""
+    return [" ".join(each.name[1:]) for each in told.events]
+
+
+def test_a_result_that_is_kept_for_later_is_told_without_what_was_to_follow(told: Told) -> None:
+    one, two = tokens("left", "right")
+    decision = decided(Finished(one, "done"), Erred(two, "no", "ValueError"))
+    settle(decision, "conflict", "done", is_written=False)
+    assert names(told) == ["step stop", "step exception", "step retry"]
+    told.events.clear()
+    (again,) = tokens("left")
+    settle(decided(Finished(again, "done", stored=True)), "done", is_written=True)
+    assert names(told) == ["workflow transition", "engine advance"]
+
+
+def test_what_is_to_be_sent_again_and_what_is_no_longer_ours_is_not_told(told: Told) -> None:
+    one, two = tokens("left", "right")
+    settle(decided(Erred(one, "no", "ValueError", retry=False)), "busy", is_written=False)
+    one.run.status = "failed"  # by somebody else
+    settle(decided(Erred(two, "no", "ValueError", retry=False)), "fenced", is_written=False)
+    settle(decided(Finished(two, "done")), "fenced", is_written=False)
+    assert names(told) == []
+
+
+def test_a_step_that_is_given_back_is_no_decision(told: Told) -> None:
+    one, two = tokens("left", "right")
+    settle(decided(Released(one), Released(two)), "done", "done", is_written=True)
+    assert names(told) == []
