@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from pgflow.core.names import event_name
+from pgflow.core.roundtrip import sort_sets
 from pgflow.errors import InvalidPayload
 
 __all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode", "refuse_lost_numbers"]
@@ -39,7 +40,7 @@ def encode(value: Any, *, what: str, limit: int) -> str:
         # InvalidPayload: input.items[0].name holds a NUL character, which PostgreSQL cannot store
     """
     try:
-        plain = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+        plain = _dumped(value) if isinstance(value, BaseModel) else value
         text = _dumps(plain)
         # Cheap signs that a closer look is needed; a false alarm costs only the look.
         is_plain = "\\u0000" not in text and not _may_be_deep(text)
@@ -155,7 +156,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
             return [_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
         case AbstractSet():
             items = [_plain(item, f"{where}{{…}}", depth + 1) for item in value]
-            return sorted(items, key=_dumps)
+            return sort_sets(value, items)
     return _plain(_converted(value, where), where, depth + 1)
 
 
@@ -204,13 +205,15 @@ def _plain_key(key: Any, where: str) -> str:
 def _converted(value: Any, where: str) -> Any:
     refuse_lost_numbers(value, where)
     try:
-        if isinstance(value, BaseModel):
-            return value.model_dump(mode="json", by_alias=True)
-        return to_jsonable_python(value)
+        return _dumped(value) if isinstance(value, BaseModel) else sort_sets(value, to_jsonable_python(value))
     except UnicodeDecodeError:
         raise InvalidPayload(f"{where} is bytes that are no UTF-8 text: encode them, with base64 for example") from None
     except (PydanticSerializationError, RecursionError, ValueError) as error:
         raise InvalidPayload(f"{where} cannot be stored as JSON: {_reason(value, error)}") from None
+
+
+def _dumped(model: BaseModel) -> Any:
+    return sort_sets(model, model.model_dump(mode="json", by_alias=True))
 
 
 def _reason(value: Any, error: Exception) -> str:
