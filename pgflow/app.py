@@ -7,12 +7,13 @@ import builtins
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, scheduling, starting
 from pgflow.client import Client
 from pgflow.config import resolve_dsn
 from pgflow.core import apps
+from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, Marks
 from pgflow.core.registry import Registry
@@ -20,6 +21,7 @@ from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.errors import GraphChanged
+from pgflow.storage import Storage
 from pgflow.store import definition, job, migrate, signal
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
@@ -91,6 +93,11 @@ class Pgflow:
     def schema(self) -> str:
         """The schema that pgflow lives in."""
         return self._client.schema
+
+    @property
+    def storage(self) -> Storage:
+        """The stored instances, to be read, put and deleted as wholes, as in memory."""
+        return Storage(self._client, self._registry, self.register, self.aregister)
 
     def __repr__(self) -> str:
         return f"Pgflow(name={self.name!r}, workflows=[{', '.join(self._registry.by_name)}], schema={self.schema!r})"
@@ -308,28 +315,18 @@ class Pgflow:
         return await self._client.arun(getting(self.schema, self._class(workflow), value), conn)
 
     def list(
-        self,
-        workflow: Named[I],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
-        """Read a page of instances: see `Workflow.list`."""
-        return self._client.run(listing(self.schema, self._class(workflow), status, before, limit), conn)
+        """Read a page of a workflow's instances, or without one of all: see `Workflow.list`."""
+        kind = None if workflow is None else self._class(workflow)
+        return self._client.run(listing(self.schema, kind, options), conn)
 
     async def alist(
-        self,
-        workflow: Named[I],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """`list`, async."""
-        return await self._client.arun(listing(self.schema, self._class(workflow), status, before, limit), conn)
+        kind = None if workflow is None else self._class(workflow)
+        return await self._client.arun(listing(self.schema, kind, options), conn)
 
     def runs(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None

@@ -77,7 +77,8 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
             text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
             own = graph.nodes[step].step
             if text is not None and own.output is not None:
-                own.read_output(decode(text))  # refused here rather than in a step that reads it later
+                # Refused here rather than in a step that reads it later.
+                own.check_output(output, decode(text), f"{step}.output")
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:

@@ -75,7 +75,7 @@ def payload_text(payload: Any, nodes: Sequence[Node]) -> str | None:
     refusals = []
     for node in nodes:
         try:
-            node.step.read_output(decode(text))
+            node.step.check_output(payload, decode(text), "payload")
         except InvalidPayload as error:
             refusals.append(error)
         else:
