@@ -76,8 +76,9 @@ class Worker:
         self._threads = ThreadPoolExecutor(max_workers=sum(self.queues.values()), thread_name_prefix="pgflow-step")
         self._runner = Runner(self._threads)
         lanes = {name: Lane(name, limit) for name, limit in self.queues.items()}
-        by_version = {(each.name, number): version for each in workflows for number, version in each.versions.items()}
-        self.holding = Holding(by_version, lanes, start=self._start, drop=self._drop)
+        self.holding = Holding(lanes, start=self._start, drop=self._drop)
+        for workflow in workflows:
+            self.adopt(workflow)
         self.settler = Settler(schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)))
         self._claimer = Claimer(
             dsn, self.settler, poll=poll, sweep=sweep, register=self._register, may_claim=self._may_claim
@@ -93,6 +94,10 @@ class Worker:
     def stats(self) -> Stats:
         """Counters of what this worker has done."""
         return self.settler.stats
+
+    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+        """Run the steps of another workflow, too, from now on."""
+        self.holding.learn(workflow)
 
     async def run(self) -> None:
         """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start."""
