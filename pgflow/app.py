@@ -7,12 +7,14 @@ import builtins
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, Unpack
+from weakref import WeakSet
 
 from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, scheduling, starting
 from pgflow.client import Client
 from pgflow.config import resolve_dsn
 from pgflow.core import apps
+from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, Marks
 from pgflow.core.registry import Registry
@@ -20,6 +22,7 @@ from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.errors import GraphChanged
+from pgflow.storage import Storage
 from pgflow.store import definition, job, migrate, signal
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
@@ -59,18 +62,21 @@ class Pgflow:
         self._registry = Registry(workflows)
         self._client = Client(resolve_dsn(dsn, os.environ), schema)
         self._is_registered = False
+        self._workers: WeakSet[Worker] = WeakSet()
         for workflow in self.workflows:
             workflow.bind(self)
         apps.opened(self)
 
     def adopt(self, workflow: type[Workflow[Any]]) -> None:
-        """Take another workflow in, as if it had been listed; workers made before do not know it.
+        """Take another workflow in, as if it had been listed; this app's workers in this process learn of it, too.
 
         Raises `DefinitionError` when another one has its name.
         """
         self._registry.add(workflow)
         self._is_registered = False
         workflow.bind(self)
+        for worker in list(self._workers):
+            worker.adopt(workflow)
 
     @property
     def workflows(self) -> tuple[type[Workflow[Any]], ...]:
@@ -92,6 +98,11 @@ class Pgflow:
         """The schema that pgflow lives in."""
         return self._client.schema
 
+    @property
+    def storage(self) -> Storage:
+        """The stored instances, to be read, put and deleted as wholes, as in memory."""
+        return Storage(self._client, self._registry, self.register, self.aregister)
+
     def __repr__(self) -> str:
         return f"Pgflow(name={self.name!r}, workflows=[{', '.join(self._registry.by_name)}], schema={self.schema!r})"
 
@@ -109,7 +120,9 @@ class Pgflow:
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        return Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, schema=self.schema, **options)
+        worker = Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, schema=self.schema, **options)
+        self._workers.add(worker)
+        return worker
 
     def run_worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> None:
         """Run a worker in this process until the program is interrupted, or with `drain=True` until all is done.
@@ -308,28 +321,18 @@ class Pgflow:
         return await self._client.arun(getting(self.schema, self._class(workflow), value), conn)
 
     def list(
-        self,
-        workflow: Named[I],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
-        """Read a page of instances: see `Workflow.list`."""
-        return self._client.run(listing(self.schema, self._class(workflow), status, before, limit), conn)
+        """Read a page of a workflow's instances, or without one of all: see `Workflow.list`."""
+        kind = None if workflow is None else self._class(workflow)
+        return self._client.run(listing(self.schema, kind, options), conn)
 
     async def alist(
-        self,
-        workflow: Named[I],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """`list`, async."""
-        return await self._client.arun(listing(self.schema, self._class(workflow), status, before, limit), conn)
+        kind = None if workflow is None else self._class(workflow)
+        return await self._client.arun(listing(self.schema, kind, options), conn)
 
     def runs(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None

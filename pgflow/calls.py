@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
+from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
@@ -193,18 +194,9 @@ def getting(schema: str, workflow: type[Workflow[Any]], value: str) -> Statement
     return instance.get(schema, workflow=workflow.name, value=addressed(workflow, value), version=workflow.pinned)
 
 
-def listing(
-    schema: str, workflow: type[Workflow[Any]], status: str | Sequence[str] | None, before: int | None, limit: int
-) -> Statement[list[Instance]]:
-    """Read a page of a workflow's instances."""
-    return instance.list(
-        schema,
-        workflow=workflow.name,
-        version=workflow.pinned,
-        statuses=[status] if isinstance(status, str) else status,
-        before=before,
-        limit=limit,
-    )
+def listing(schema: str, workflow: type[Workflow[Any]] | None, options: Mapping[str, Any]) -> Statement[list[Instance]]:
+    """Read a page of a workflow's instances, or of all."""
+    return instance.list(schema, Filters.of(options, workflow))
 
 
 def history(
@@ -213,4 +205,4 @@ def history(
     """Read a page of the runs of a value."""
     to = addressed(workflow, value)
     whole = to if "::" in to else build_id(workflow.unique.key, to)
-    return instance.runs(schema, workflow=workflow.name, id=whole, version=workflow.pinned, before=before, limit=limit)
+    return instance.list(schema, Filters.of({"id": whole, "before": before, "limit": limit}, workflow))

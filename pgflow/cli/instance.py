@@ -26,6 +26,7 @@ def record(instance: Instance) -> dict[str, Any]:
         "finished_at": instance.finished_at,
         "waiting_for": [_wait_record(each) for each in instance.waiting_for],
         "error": instance.error,
+        "unreadable": instance.unreadable,
     }
 
 

@@ -81,5 +81,7 @@ def _header(found: Instance) -> list[str]:
         lines.append(f"tags      {', '.join(found.tags)}")
     if found.metadata:
         lines.append(f"metadata  {compact(dict(found.metadata), WIDEST_INPUT)}")
+    if found.unreadable is not None:
+        lines.append(f"unreadable: {found.unreadable}")
     lines.append(f"input     {compact(found.input, WIDEST_INPUT)}")
     return lines

@@ -13,6 +13,7 @@ from pgflow.cli.failure import one_line
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, reading_options
 from pgflow.cli.output import document, plain, say, table
+from pgflow.core.filters import Filters
 from pgflow.core.graph import DONE, Graph
 from pgflow.core.problems import collecting
 from pgflow.core.vocabulary import ACTIVE
@@ -148,10 +149,8 @@ def _compare(found: Pgflow, findings: list[Finding]) -> None:
 
 def _lost(conn: Connection, schema: str, graph: Graph) -> Iterator[str]:
     """Name the instances under way that stand at a step which is no more."""
-    page = instance.list(
-        schema, workflow=graph.name, version=graph.version, statuses=sorted(ACTIVE), before=None, limit=MOST_LOOKED_AT
-    )
-    for one in run(conn, page):
+    page = {"status": sorted(ACTIVE), "version": graph.version, "limit": MOST_LOOKED_AT}
+    for one in run(conn, instance.list(schema, Filters.of(page, graph.name))):
         gone = sorted({each.step for each in one.waiting_for if each.step} - graph.nodes.keys())
         if gone:
             yield f"{one.id} run {one.run} stands at {', '.join(gone)}, which version {graph.version} no longer has"

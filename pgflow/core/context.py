@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from pgflow.errors import UnknownStep
 
-__all__ = ["Context", "Source"]
+__all__ = ["Context", "Source", "read_output"]
 
 I_co = TypeVar("I_co", covariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -114,14 +114,17 @@ class Context(Generic[I_co]):
             ctx.output(charge).receipt    # charge was made with @step(output=Receipt)
             ctx.output(ValidateOrder)     # {"count": 3}
         """
-        key = step.key
-        if key not in self.steps:
-            known = ", ".join(sorted(self.steps)) or "none yet"
-            raise UnknownStep(
-                f"{self.workflow or 'the context'}: step {key!r} has no output"
-                f"{f' that {self.step!r} could read' if self.step else ''}; there is output of: {known}"
-            )
-        return step.read_output(self.steps[key])
+        reader = f" that {self.step!r} could read" if self.step else ""
+        return read_output(self.steps, step, self.workflow or "the context", reader)
+
+
+def read_output(steps: Mapping[str, Any], step: Any, who: str, reader: str = "") -> Any:
+    """Return the output of `step` among these, in its declared type. Raises `UnknownStep`, `InvalidPayload`."""
+    key = step.key
+    if key not in steps:
+        known = ", ".join(sorted(steps)) or "none yet"
+        raise UnknownStep(f"{who}: step {key!r} has no output{reader}; there is output of: {known}")
+    return step.read_output(steps[key])
 
 
 def _copy(value: Any) -> Any:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, Unpack
 
 from pgflow.core import apps
+from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.step import Target
 
@@ -117,23 +118,11 @@ class Facade(Protocol):
     async def aget(self, workflow: type[Any], value: str, *, conn: Any = ...) -> Instance: ...
 
     def list(
-        self,
-        workflow: type[Any],
-        *,
-        status: str | Sequence[str] | None = ...,
-        before: int | None = ...,
-        limit: int = ...,
-        conn: Any = ...,
+        self, workflow: type[Any], *, conn: Any = ..., **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]: ...
 
     async def alist(
-        self,
-        workflow: type[Any],
-        *,
-        status: str | Sequence[str] | None = ...,
-        before: int | None = ...,
-        limit: int = ...,
-        conn: Any = ...,
+        self, workflow: type[Any], *, conn: Any = ..., **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]: ...
 
     def runs(
@@ -342,33 +331,21 @@ class Calls(Generic[I]):
         return await cls.bound().aget(cls, value, conn=conn)
 
     @classmethod
-    def list(
-        cls,
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
-    ) -> builtins.list[Instance]:
+    def list(cls, *, conn: Any = None, **options: Unpack[ListOptions]) -> builtins.list[Instance]:
         """Read a page of instances, the newest first, without their histories.
 
-        `before` is the run of the last one on the page before.
+        Only those for which all the given filters hold: see `ListOptions`. Raises `TypeError` for a filter that does
+        not exist, `InvalidValue` and `InvalidPayload` for values that cannot be.
 
-            OrderFlow.list(status="failed", limit=10)
+            OrderFlow.list(status=["failed", "cancelled"], tags=["gift"], input={"card": "stolen"}, limit=10)
+            OrderFlow.list(steps={charge: {"bank": "b-1"}}, order="oldest", after=page[-1].run)
         """
-        return cls.bound().list(cls, status=status, before=before, limit=limit, conn=conn)
+        return cls.bound().list(cls, conn=conn, **options)
 
     @classmethod
-    async def alist(
-        cls,
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
-    ) -> builtins.list[Instance]:
+    async def alist(cls, *, conn: Any = None, **options: Unpack[ListOptions]) -> builtins.list[Instance]:
         """`list`, async."""
-        return await cls.bound().alist(cls, status=status, before=before, limit=limit, conn=conn)
+        return await cls.bound().alist(cls, conn=conn, **options)
 
     @classmethod
     def runs(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from pgflow.core.payload import INPUT_LIMIT, decode, encode, refuse_lost_numbers
+from pgflow.core.roundtrip import difference, is_untyped, sort_sets
 from pgflow.core.step import first_problem
 from pgflow.errors import DefinitionError, InvalidInput
 
@@ -43,15 +44,23 @@ class Input:
             return encode(given, what="input", limit=INPUT_LIMIT)
         try:
             valid = self.adapter.validate_python(given)
-            # By alias, because that is how it will be read.
-            plain = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
         except ValidationError as error:
             raise self._refusal("the input", error) from None
+        if is_untyped(self.kind):
+            return encode(valid, what="input", limit=INPUT_LIMIT)
+        try:
+            # By alias, because that is how it will be read.
+            dumped = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
         except (PydanticSerializationError, ValueError) as error:
+            if isinstance(valid, BaseModel):
+                for name, item in valid.__dict__.items():  # to say where
+                    encode(item, what=f"input.{name}", limit=INPUT_LIMIT)
             raise InvalidInput(f"{self.workflow}: the input cannot be stored as JSON: {error}") from error
-        text = encode(plain, what="input", limit=INPUT_LIMIT)
+        text = encode(sort_sets(valid, dumped), what="input", limit=INPUT_LIMIT)
         if "null" in text:
             refuse_lost_numbers(valid, "input")
+        if (lost := difference(valid, self.read(text), "input")) is not None:
+            raise InvalidInput(f"{self.workflow}: {lost}", hint="Declare the type that it is to have.")
         return text
 
     def read(self, text: str) -> Any:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
+from pgflow.core.context import Source, read_output
 from pgflow.core.engine import ACTIVE, Status
 from pgflow.core.graph import DONE
 
 __all__ = ["Entry", "Instance", "Kind", "Scheduled", "Started", "Unscheduler", "WaitingFor"]
 
+O = TypeVar("O")  # noqa: E741 -- the output's type
 Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
 
 
@@ -68,7 +70,7 @@ class Entry:
     """One completed step in an instance's history.
 
     `attempt` counts from 1; `errors` says why the attempts before it failed, in dicts with `reason`, `attempt`, …;
-    `worker` is None for what no worker ran.
+    `worker` is None for what no worker ran. `targets` are what a route chose, None where there was nothing to choose.
     """
 
     step: str
@@ -80,6 +82,7 @@ class Entry:
     duration: timedelta = timedelta(0)
     worker: int | None = None
     errors: tuple[Mapping[str, Any], ...] = ()
+    targets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,9 @@ class Instance:
     `input` and `steps`, the output of each completed step by key, are JSON. `history` has an entry for each completion,
     in order. `error` says which step failed and why. Times are aware datetimes; `finished_at` is None until the end.
 
+    `unreadable` is None, unless something that is stored of it cannot be read: then it says what and why, and that is
+    left out here (an input is None). Nothing that pgflow wrote is unreadable; what was written by hand may be.
+
         OrderFlow.get("abc123").status    # "waiting"
     """
 
@@ -124,6 +130,7 @@ class Instance:
     error: Mapping[str, Any] | None
     created_at: datetime
     finished_at: datetime | None = None
+    unreadable: str | None = None
 
     @property
     def active_steps(self) -> frozenset[str]:
@@ -143,3 +150,19 @@ class Instance:
     def is_active(self) -> bool:
         """Whether it still runs or waits."""
         return self.status in ACTIVE
+
+    @overload
+    def output(self, step: Source[O]) -> O: ...
+
+    @overload
+    def output(self, step: type[Source[O]]) -> O: ...
+
+    def output(self, step: Any) -> Any:
+        """Return what a step came to, in the type that it declares as its `output`, else as plain JSON.
+
+        Raises `UnknownStep` when it has not completed, and for an instance from `list`, which comes without outputs;
+        `InvalidPayload` when what is stored is not of the declared type.
+
+            OrderFlow.get("abc123").output(charge).receipt    # charge was made with @step(output=Receipt)
+        """
+        return read_output(self.steps, step, f"{self.workflow} {self.id!r}")

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from pgflow.core.names import event_name
+from pgflow.core.roundtrip import sort_sets
 from pgflow.errors import InvalidPayload
 
 __all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode", "refuse_lost_numbers"]
@@ -39,7 +40,7 @@ def encode(value: Any, *, what: str, limit: int) -> str:
         # InvalidPayload: input.items[0].name holds a NUL character, which PostgreSQL cannot store
     """
     try:
-        plain = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+        plain = _dumped(value) if isinstance(value, BaseModel) else value
         text = _dumps(plain)
         # Cheap signs that a closer look is needed; a false alarm costs only the look.
         is_plain = "\\u0000" not in text and not _may_be_deep(text)
@@ -60,16 +61,19 @@ def encode(value: Any, *, what: str, limit: int) -> str:
     return text
 
 
-def decode(text: str) -> Any:
-    """Return the value of JSON text. Raises `InvalidPayload` for what is no JSON or more than 64 levels deep.
+def decode(text: str, around: int = 0) -> Any:
+    """Return the value of JSON text.
 
-    decode('{"count":3}')    # {"count": 3}
+    Raises `InvalidPayload` for what is no JSON, holds a number that no float can be, or is more than 64 levels deep,
+    beside the `around` levels that somebody else has put around what was stored.
+
+        decode('{"count":3}')    # {"count": 3}
     """
     try:
         value = _loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(f"stored JSON cannot be read: {error}") from error
-    if _may_be_deep(text) and _is_deep(value):
+    if _may_be_deep(text) and _is_deep(value, DEPTH_LIMIT + around):
         raise InvalidPayload(f"stored JSON is more than {DEPTH_LIMIT} levels deep")
     return value
 
@@ -103,16 +107,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-_loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]}… is larger than any float")
+    return number
+
+
+_loads = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
 
 
 def _may_be_deep(text: str) -> bool:
     return text.count("[") + text.count("{") > DEPTH_LIMIT
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: Any, most: int) -> bool:
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(DEPTH_LIMIT):
+    for _ in range(most):
         level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
         if not level:
             return False
@@ -145,7 +156,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
             return [_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
         case AbstractSet():
             items = [_plain(item, f"{where}{{…}}", depth + 1) for item in value]
-            return sorted(items, key=_dumps)
+            return sort_sets(value, items)
     return _plain(_converted(value, where), where, depth + 1)
 
 
@@ -194,13 +205,15 @@ def _plain_key(key: Any, where: str) -> str:
 def _converted(value: Any, where: str) -> Any:
     refuse_lost_numbers(value, where)
     try:
-        if isinstance(value, BaseModel):
-            return value.model_dump(mode="json", by_alias=True)
-        return to_jsonable_python(value)
+        return _dumped(value) if isinstance(value, BaseModel) else sort_sets(value, to_jsonable_python(value))
     except UnicodeDecodeError:
         raise InvalidPayload(f"{where} is bytes that are no UTF-8 text: encode them, with base64 for example") from None
     except (PydanticSerializationError, RecursionError, ValueError) as error:
         raise InvalidPayload(f"{where} cannot be stored as JSON: {_reason(value, error)}") from None
+
+
+def _dumped(model: BaseModel) -> Any:
+    return sort_sets(model, model.model_dump(mode="json", by_alias=True))
 
 
 def _reason(value: Any, error: Exception) -> str:

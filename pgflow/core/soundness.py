@@ -10,6 +10,7 @@ from pgflow.core.names import is_event, is_key, is_queue
 from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.problems import Problems, fault_of
 from pgflow.core.retry import Retry
+from pgflow.core.span import is_span
 from pgflow.core.step import Parking, Step
 from pgflow.errors import DefinitionError, InvalidPayload
 
@@ -110,7 +111,9 @@ def _check_parking(who: str, step: Step) -> None:
             raise DefinitionError(f"{who}: the signal {name!r} becomes {event!r}, which is none of its events")
     if parking.timeout_event is not None and parking.timeout_event not in step.emits():
         raise DefinitionError(f"{who}: its timeout becomes {parking.timeout_event!r}, which is none of its events")
-    if (parking.delay is None) != (parking.timeout_event is None) or (parking.delay or timedelta(0)) < timedelta(0):
-        raise DefinitionError(f"{who}: a timeout needs both a delay of zero or more and an event: {parking!r}")
+    if (parking.delay is None) != (parking.timeout_event is None) or not is_span(parking.delay or timedelta(0)):
+        raise DefinitionError(
+            f"{who}: a timeout needs both a delay of zero or more, 100 years at most, and an event: {parking!r}"
+        )
     if not set(parking.awaits) <= set(step.signals()):
         raise DefinitionError(f"{who}: it awaits {', '.join(parking.awaits)}, but signals() says {step.signals()!r}")

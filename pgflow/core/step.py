@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,7 @@ from pgflow.core.names import event_name, is_key, snake_case
 from pgflow.core.problems import excuse, fault_of
 from pgflow.core.results import Result
 from pgflow.core.retry import Retry
+from pgflow.core.roundtrip import difference, is_untyped, sort_sets
 from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["Parking", "Step", "Target", "as_step"]
@@ -134,9 +136,13 @@ class Step(BaseModel):
         if not type(self).model_fields:
             return None
         try:
-            return self.model_dump(mode="json", by_alias=True, round_trip=True)
+            config: dict[str, Any] = sort_sets(self, self.model_dump(mode="json", by_alias=True, round_trip=True))
+            lost = difference(self, self.with_config(json.loads(json.dumps(config))), f"step {self.key}")
         except (PydanticSerializationError, ValueError) as error:
             raise DefinitionError(f"step {self.key!r}: its configuration is not JSON: {error}") from error
+        if lost is not None:
+            raise DefinitionError(f"{lost}: declare the type that the field is to have")
+        return config
 
     def with_config(self, config: Mapping[str, Any] | None) -> Self:
         """Return this step with the configuration that `config()` once gave, under the same key.
@@ -146,7 +152,7 @@ class Step(BaseModel):
         if config is None:
             return self
         try:
-            copy = type(self).model_validate(config)
+            copy = type(self).model_validate_json(json.dumps(config))
         except ValidationError as error:
             raise DefinitionError(
                 f"step {self.key!r}: {type(self).__name__} cannot be made from its stored configuration "
@@ -161,12 +167,28 @@ class Step(BaseModel):
         if cls.output is None:
             return output
         try:
-            return _output_adapter(cls).validate_python(output)
+            return _output_adapter(cls).validate_json(json.dumps(output))
         except ValidationError as error:
             raise InvalidPayload(
                 f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
                 f"which this is not: {first_problem(error)}"
             ) from error
+
+    @classmethod
+    def check_output(cls, output: Any, stored: Any, what: str) -> None:
+        """Refuse an output, or a payload, whose JSON is `stored`, unless it comes back as it is in the declared type.
+
+        Raises `InvalidPayload` with the path to what would be lost.
+        """
+        back = cls.read_output(stored)
+        if cls.output is None or is_untyped(cls.output):
+            return
+        try:
+            given = _output_adapter(cls).validate_python(output)
+        except ValidationError:  # it is of that type as JSON only
+            return
+        if (lost := difference(given, back, what)) is not None:
+            raise InvalidPayload(lost, hint="Declare the type that it is to have.")
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -100,9 +100,21 @@ class Conductor:
             self._activate(run, step, run.graph.nodes[step].config)
         if run.state.error is not None:  # nothing is left that could run
             run.error = _told(run.state.error)
-            self._finish(run)
+            run.finished_at = self.clock.now()
+            self.let_go(run)
         self._save(run)
         self.report.advanced(run, run.state, time.perf_counter() - began)
+
+    def let_go(self, run: Run) -> None:
+        """Forget an instance; a step that runs is interrupted, and comes to nothing."""
+        for token in run.tokens.values():
+            if (task := self._tasks.pop(token, None)) is not None:
+                self._loop.soon(task.cancel)
+        run.tokens.clear()
+        run.later.clear()
+        self.runs.pop(run.run, None)
+        if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
+            del self.keys[key]
 
     def deliver(self, run: Run, token: Token, signal: Signal) -> None:
         """End a wait by a signal."""
@@ -226,7 +238,8 @@ class Conductor:
                 case _:
                     assert_never(command)
         if run.state.status in ("completed", "failed", "cancelled"):
-            self._finish(run)
+            run.finished_at = self.clock.now()
+            self.let_go(run)
         self._save(run)
         return commands
 
@@ -244,19 +257,8 @@ class Conductor:
                 self._timers.add(run, token.step, token.due)
                 self._loop.soon(self._set_alarm)
 
-    def _finish(self, run: Run) -> None:
-        run.finished_at = self.clock.now()
-        for token in run.tokens.values():
-            if (task := self._tasks.pop(token, None)) is not None:
-                self._loop.soon(task.cancel)
-        run.tokens.clear()
-        run.later.clear()
-        self.runs.pop(run.run, None)
-        if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
-            del self.keys[key]
-
     def _save(self, run: Run) -> None:
-        self._storage.put(run.saved())
+        self._storage.keep(run.saved())
         self._look_soon()
 
     def _look_soon(self) -> None:
@@ -325,7 +327,6 @@ class Conductor:
     def _complete(self, run: Run, token: Token, end: Written, took: timedelta, source: Source | None) -> None:
         before, began = run.state, time.perf_counter()
         del run.tokens[token.step]
-        run.targets[token.step] = end.targets
         run.metadata.update(end.metadata or {})
         run.history.append(
             Entry(
@@ -337,6 +338,7 @@ class Conductor:
                 metadata=end.metadata or {},
                 duration=took,
                 errors=tuple(token.errors),
+                targets=end.targets,
             )
         )
         commands = self._apply(run, Completed(token.step, end.event, end.targets, by_timer=source == "timeout"))
@@ -425,7 +427,7 @@ class Conductor:
         signal, token = later.signal, run.tokens.get(later.signal.step or "")
         if token is not None and token.place == "parked" and signal.name in token.awaits:
             self.deliver(run, token, signal)
-        elif signal.step not in run.targets:
+        elif signal.step not in run.outputs:
             self.keep(run, signal)
         else:  # its step has completed
             self._save(run)

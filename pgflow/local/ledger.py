@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
+from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.job import Job, Marks
 from pgflow.core.names import TELEMETRY
@@ -50,18 +51,24 @@ class Ledger:
         self.workflows = list(workflows)
         self.storage = storage
         self.allow_transactional = allow_transactional
-        stored = storage.query()
-        self._numbers = count(max((each.run for each in stored), default=0) + 1)
-        known = [each.id for one in stored if isinstance(one, Saved) for each in one.later]
-        self._later_numbers = count(max(known, default=0) + 1)
-        self._under_way = [run for each in reversed(stored) if each.is_active and (run := self.taken_up(each))]
+        storage.attach(self)
+        try:
+            stored = storage.find(Filters())
+            self._numbers = count(max((each.run for each in stored), default=0) + 1)
+            known = [each.id for one in stored if isinstance(one, Saved) for each in one.later]
+            self._later_numbers = count(max(known, default=0) + 1)
+            active = [each for each in reversed(stored) if each.is_active]
+            self._under_way = [(run, each) for each in active if (run := self.taken_up(each))]
+        except BaseException:
+            storage.detach(self)
+            raise
         self.conductor = Conductor(storage, threads)
 
     def go_on(self) -> None:
         """Take up what was under way, once everything is ready for it."""
         with self.conductor.lock:
-            for run in self._under_way:
-                self.conductor.admit(run)
+            for run, stored in self._under_way:
+                self._go_on(run, stored)
             self._under_way.clear()
 
     def adopt(self, workflow: type[Workflow[Any]]) -> None:
@@ -70,9 +77,39 @@ class Ledger:
             if workflow in self.workflows:
                 return
             self.workflows.append(workflow)
-            for stored in reversed(self.storage.query(workflow=workflow)):
+            for stored in reversed(self.storage.find(Filters(workflow=workflow.name))):
                 if stored.is_active and stored.run not in self.conductor.runs and (run := self.taken_up(stored)):
-                    self.conductor.admit(run)
+                    self._go_on(run, stored)
+
+    @contextmanager
+    def replacing(self, instance: Instance) -> Iterator[None]:
+        """Let go of what is under way of a run while another instance is put into its place, then take that one up.
+
+        Raises `AlreadyRunning`, and `GraphChanged` when its history is none that its workflow could have had.
+        """
+        with self.conductor.lock:
+            if self.conductor.is_closed:
+                yield
+                return
+            run = self.taken_up(instance) if instance.is_active else None
+            key = run.unique_key if run is not None else None
+            if key is not None and self.conductor.keys.get(key, instance.run) != instance.run:
+                hint = "Wait until it has ended, cancel it, or put this one when it has ended."
+                raise AlreadyRunning(
+                    f"{instance.workflow} {instance.id!r} is already running in another run", hint=hint
+                )
+            yield
+            if (before := self.conductor.runs.get(instance.run)) is not None:
+                self.conductor.let_go(before)
+            self._numbers = count(max(next(self._numbers), instance.run + 1))
+            if run is not None:
+                self._go_on(run, instance)
+
+    def forget(self, business_id: str) -> None:
+        """Let go of what is under way of a business id."""
+        with self.conductor.lock:
+            for run in [run for run in self.conductor.runs.values() if run.id == business_id]:
+                self.conductor.let_go(run)
 
     def start_many(
         self,
@@ -134,7 +171,7 @@ class Ledger:
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers([run.graph], event, step)
-            if all(node.key in run.targets for node in nodes):
+            if all(node.key in run.outputs for node in nodes):
                 self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
             signal = Signal(name, None if text is None else decode(text), key)
             waiting = [
@@ -173,7 +210,7 @@ class Ledger:
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, _ = later([run.graph], event, step, delay)
-            if key in run.targets:
+            if key in run.outputs:
                 self._passed(workflow, run, value, name, key)
             due = self.conductor.clock.now() + delay
             number = next(self._later_numbers)
@@ -214,11 +251,11 @@ class Ledger:
             self.conductor.report.retried(run)
             self.conductor.take_up(run)
 
-    def runs(self, workflow: type[Workflow[Any]], value: str) -> list[Instance]:
-        """Return what is stored of all runs of a value, the newest first."""
+    def runs(self, workflow: type[Workflow[Any]], value: str, **page: int | None) -> list[Instance]:
+        """Return what is stored of the runs of a value, the newest first; `page` has `before` and `limit`."""
         to = addressed(workflow, value)
         business_id = to if "::" in to else build_id(workflow.unique.key, to)
-        return self.storage.query(id=business_id, workflow=workflow, workflow_version=workflow.pinned)
+        return self.storage.find(Filters.of_query({"id": business_id, "workflow": workflow, **page}))
 
     def jobs(self, workflow: type[Workflow[Any]] | None, marks: Marks) -> list[Job]:
         """Return the live jobs that are asked for, the oldest first."""
@@ -241,9 +278,18 @@ class Ledger:
         """Make an instance anew of what is stored; None when no workflow here is its own."""
         for workflow in self.workflows:
             version = workflow.versions.get(stored.version) if workflow.name == stored.workflow else None
-            if version is not None and isinstance(stored, Saved):
+            if version is not None:
                 return Run.taken_up(stored, version)
         return None  # somebody else's: left as it is
+
+    def _go_on(self, run: Run, stored: Instance) -> None:
+        if isinstance(stored, Saved):
+            self.conductor.admit(run)
+        elif stored.status == "pending":
+            due = [each.until for each in stored.waiting_for if each.until is not None]
+            self.conductor.begin(run, min(due, default=self.conductor.clock.now()))
+        else:
+            self.conductor.take_up(run)
 
     @contextmanager
     def opened(self) -> Iterator[None]:

@@ -10,9 +10,10 @@ from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
 from pgflow.core import apps
+from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, Marks
 from pgflow.core.registry import Registry
@@ -22,8 +23,7 @@ from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError
 from pgflow.local import report
 from pgflow.local.ledger import Ledger
-from pgflow.local.run import read
-from pgflow.local.storage import Storage
+from pgflow.local.storage import Storage, read
 from pgflow.local.watch import Look
 
 __all__ = ["Local"]
@@ -57,12 +57,7 @@ class Local:
     ) -> None:
         self._registry = Registry(workflows)
         self.storage = Storage() if storage is None else storage
-        self.storage.attach(self)
-        try:
-            self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
-        except BaseException:
-            self.storage.detach(self)
-            raise
+        self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
         self._conductor = self._ledger.conductor
         for workflow in self.workflows:
             workflow.bind(self)
@@ -112,7 +107,7 @@ class Local:
         for workflow in self.workflows:
             workflow.unbind(self)
         self._conductor.close()
-        self.storage.detach(self)
+        self.storage.detach(self._ledger)
 
     async def aclose(self) -> None:
         """`close`, async."""
@@ -302,48 +297,33 @@ class Local:
     def get(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""
         _refuse(conn)
-        return read(self._ledger.newest(self._registry.known(workflow), value), is_whole=True)
+        return read(self._ledger.newest(self._registry.known(workflow), value))
 
     async def aget(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """`get`, async."""
         return self.get(workflow, value, conn=conn)
 
     def list(
-        self,
-        workflow: Named[I],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
-        """Read a page of instances: see `Workflow.list`."""
+        """Read a page of a workflow's instances, or without one of all: see `Workflow.list`."""
         _refuse(conn)
-        asked = [status] if isinstance(status, str) else status
-        known = self._registry.known(workflow)
-        stored = self.storage.query(workflow=known, workflow_version=known.pinned)
-        found = [each for each in stored if asked is None or each.status in asked]
-        return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
+        known = None if workflow is None else self._registry.known(workflow)
+        return [read(each, is_whole=False) for each in self.storage.find(Filters.of(options, known))]
 
     async def alist(
-        self,
-        workflow: Named[I],
-        *,
-        status: str | Sequence[str] | None = None,
-        before: int | None = None,
-        limit: int = 50,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """`list`, async."""
-        return self.list(workflow, status=status, before=before, limit=limit, conn=conn)
+        return self.list(workflow, conn=conn, **options)
 
     def runs(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
         """Read a page of the runs of a value: see `Workflow.runs`."""
         _refuse(conn)
-        found = self._ledger.runs(self._registry.known(workflow), value)
-        return [read(each, is_whole=False) for each in found if before is None or each.run < before][:limit]
+        found = self._ledger.runs(self._registry.known(workflow), value, before=before, limit=limit)
+        return [read(each, is_whole=False) for each in found]
 
     async def aruns(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None

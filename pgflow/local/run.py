@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from typing import Any, Literal, TypeAlias
 
 from pgflow.core import engine
 from pgflow.core.context import Context
-from pgflow.core.engine import State, advance, replay
+from pgflow.core.engine import State, advance
 from pgflow.core.graph import Graph
 from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
 from pgflow.core.job import Job, job_meta, job_tags
-from pgflow.core.payload import decode
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.stored import state_of, unique_key
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
-__all__ = ["Later", "Run", "Saved", "Signal", "Token", "read"]
+__all__ = ["Later", "Run", "Saved", "Signal", "Token"]
 
 NUMBERS = count(1)  # of tokens
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
@@ -64,14 +65,10 @@ class Saved(Instance):
     """An instance as it is put into the storage: with what a reader does not see but a restart needs."""
 
     text: str = ""
-    targets: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: tuple[Token, ...] = ()
     signals: tuple[Signal, ...] = ()
     later: tuple[Later, ...] = ()
     caller: Mapping[str, Any] = field(default_factory=dict)
-
-
-READ = tuple(each.name for each in fields(Instance))
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +89,6 @@ class Run:
     error: dict[str, Any] | None = None
     finished_at: datetime | None = None
     history: list[Entry] = field(default_factory=list)
-    targets: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     signals: list[Signal] = field(default_factory=list)
     later: dict[int, Later] = field(default_factory=dict)
@@ -112,15 +108,7 @@ class Run:
     @property
     def unique_key(self) -> str | None:
         """At most one active instance has it; None: any number may be active."""
-        graph = self.graph
-        match graph.unique.scope if graph.unique else "none":
-            case "workflow":
-                return f"w {graph.name} {self.id}"
-            case "version":
-                return f"v {graph.name} {graph.version} {self.id}"
-            case "global":
-                return f"g {self.id}"
-        return None
+        return unique_key(self.graph, self.id)
 
     def holds(self, token: Token) -> bool:
         """Whether a token still is the one of its step: if not, whatever it comes to is of no account."""
@@ -159,7 +147,6 @@ class Run:
             created_at=self.created_at,
             finished_at=self.finished_at,
             text=self.text,
-            targets=self.targets,
             tokens=tuple(self.tokens.values()),
             signals=tuple(self.signals),
             later=tuple(self.later.values()),
@@ -167,31 +154,30 @@ class Run:
         )
 
     @classmethod
-    def taken_up(cls, saved: Saved, workflow: type[Workflow[Any]]) -> Run:
-        """Make it anew of what was stored. Raises `GraphChanged` when its workflow has changed meanwhile."""
-        graph = workflow.graph
-        if saved.status == "pending":
-            state = engine.new(graph)
-        else:
-            state = replay(graph, [(entry.step, entry.event, saved.targets[entry.step]) for entry in saved.history])
-            for token in saved.tokens:
-                if token.place == "parked":
-                    state, _ = advance(state, engine.Parked(token.step))
+    def taken_up(cls, stored: Instance, workflow: type[Workflow[Any]]) -> Run:
+        """Make it anew of what was stored; without tokens when somebody else than a `Local` has put it there.
+
+        Raises `GraphChanged` when its workflow has changed meanwhile.
+        """
+        state = state_of(stored, workflow.graph)
+        tokens = stored.tokens if isinstance(stored, Saved) else ()
+        for token in tokens:
+            if token.place == "parked":
+                state, _ = advance(state, engine.Parked(token.step))
         return cls(
-            run=saved.run,
-            id=saved.id,
+            run=stored.run,
+            id=stored.id,
             workflow=workflow,
             state=state,
-            text=saved.text,
-            metadata=dict(saved.metadata),
-            tags=saved.tags,
-            created_at=saved.created_at,
-            history=list(saved.history),
-            targets=dict(saved.targets),
-            tokens={token.step: token for token in saved.tokens},
-            signals=list(saved.signals),
-            later={later.id: later for later in saved.later},
-            caller=saved.caller,
+            text=stored.text if isinstance(stored, Saved) else encode(stored.input, what="input", limit=INPUT_LIMIT),
+            metadata=dict(stored.metadata),
+            tags=stored.tags,
+            created_at=stored.created_at,
+            history=list(stored.history),
+            tokens={token.step: token for token in tokens},
+            signals=list(stored.signals) if isinstance(stored, Saved) else [],
+            later={later.id: later for later in stored.later} if isinstance(stored, Saved) else {},
+            caller=stored.caller if isinstance(stored, Saved) else {},
         )
 
     def job(self, token: Token) -> Job:
@@ -249,12 +235,6 @@ class Run:
             error=_reason(error) if error else None,
             max_attempts=self.graph.nodes[token.step].retry.max_attempts,
         )
-
-
-def read(saved: Instance, *, is_whole: bool) -> Instance:
-    """Return what a caller reads of a stored instance; its history and outputs only when it is asked for as a whole."""
-    known = {name: getattr(saved, name) for name in READ}
-    return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}})
 
 
 def _reason(error: Mapping[str, Any]) -> str:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from copy import deepcopy
-from typing import Any, get_args
+from dataclasses import fields
+from typing import Protocol, Unpack
 
-from pgflow.core.engine import Status
+from pgflow.core.filters import Filters, QueryOptions
 from pgflow.core.instance import Instance
-from pgflow.core.workflow import Workflow
-from pgflow.errors import Conflict, InstanceNotFound, InvalidValue
+from pgflow.core.stored import checked
+from pgflow.errors import Conflict, InstanceNotFound
 
-__all__ = ["Storage"]
+__all__ = ["Owner", "Storage", "read"]
+
+READ = tuple(each.name for each in fields(Instance))
+
+
+class Owner(Protocol):
+    """An open `Local`, which has in its hands what is under way."""
+
+    def replacing(self, instance: Instance) -> AbstractContextManager[None]:
+        """Let go of what is under way of a run while another instance is put into its place, then take that one up."""
+
+    def forget(self, id: str) -> None:  # noqa: A002 -- as in Storage.get
+        """Let go of what is under way of a business id."""
 
 
 class Storage:
@@ -31,7 +44,7 @@ class Storage:
         self._lock = threading.RLock()
         self._by_run: dict[int, Instance] = {}
         self._runs: dict[str, list[int]] = {}  # by business id, in order
-        self._owner: object | None = None
+        self._owner: Owner | None = None
 
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
@@ -40,88 +53,113 @@ class Storage:
         return len(self._by_run)
 
     def put(self, instance: Instance) -> None:
-        """Keep an instance, in the place of what was kept of its run."""
-        copied = deepcopy(instance)
-        with self._lock:
-            before = self._by_run.get(copied.run)
-            if before is not None and before.id != copied.id:
-                self._forget(before)
-            if before is None or before.id != copied.id:
-                runs = self._runs.setdefault(copied.id, [])
-                runs.append(copied.run)
-                runs.sort()
-            self._by_run[copied.run] = copied
+        """Keep an instance, in the place of what was kept of its run.
+
+        One that is active goes on: its active steps run anew, at once where an open `Local` has its workflow, else with
+        the next one. Raises `InvalidValue` and `InvalidPayload` for what cannot be stored, `Conflict` when the run
+        belongs to another instance, `AlreadyRunning` when another one with its business key is active.
+
+            storage.put(replace(storage.get("orderid::abc123"), tags=("gift",)))
+        """
+        given = deepcopy(checked(instance))
+        owner = self._owner
+        if owner is None:
+            self._keep_if_same(given)
+            return
+        with owner.replacing(given):
+            self._keep_if_same(given)
+
+    def keep(self, instance: Instance) -> None:
+        """Keep what a `Local` has made of an instance."""
+        self._keep(deepcopy(instance))
 
     def get(self, id: str) -> Instance:  # noqa: A002 -- "id" is the word for it in all of the API
         """Return the newest run with a business id. Raises `InstanceNotFound`.
 
         storage.get("orderid::abc123")
         """
-        with self._lock:
-            runs = self._runs.get(id)
-            if not runs:
-                raise InstanceNotFound(f"{self!r} has no instance {id!r}")
-            found = self._by_run[runs[-1]]
-        return deepcopy(found)
+        found = self.find(Filters.of_query({"id": id, "limit": 1}))
+        if not found:
+            raise InstanceNotFound(f"{self!r} has no instance {id!r}")
+        return read(found[0])
 
     def delete(self, id: str) -> None:  # noqa: A002 -- as in get
-        """Forget all runs with a business id; it is no error when there are none."""
+        """Forget all runs with a business id, also while their steps run; it is no error when there are none."""
+        owner = self._owner
+        if owner is not None:
+            owner.forget(id)
         with self._lock:
             for run in self._runs.pop(id, []):
                 del self._by_run[run]
 
-    def query(
-        self,
-        *,
-        id: str | None = None,  # noqa: A002 -- as in get
-        status: Status | None = None,
-        status_in: Iterable[Status] | None = None,
-        workflow: str | type[Workflow[Any]] | None = None,
-        workflow_version: int | None = None,
-        tags: Iterable[str] | None = None,
-    ) -> list[Instance]:
+    def query(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """Return the instances that all given filters hold for, the newest first; without a filter all of them.
 
-        `tags` are those that an instance must have, all of them. A filter that does not exist is a `TypeError`, a
-        status that does not exist an `InvalidValue`.
+        `QueryOptions` says which there are. Raises `TypeError` for a filter that does not exist, `InvalidValue` and
+        `InvalidPayload` for values that cannot be.
 
             storage.query(workflow=OrderFlow, status_in=("failed", "cancelled"), tags=["gift"])
         """
-        statuses = None if status_in is None else frozenset(status_in)
-        for each in {status} - {None} | (statuses or frozenset()):
-            if each not in get_args(Status):
-                raise InvalidValue(f"the status {each!r} is unknown", hint=f"Known: {', '.join(get_args(Status))}.")
-        name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
-        wanted = frozenset(tags or ())
-        with self._lock:
-            runs = sorted(self._by_run) if id is None else self._runs.get(id, [])
-            kept = [self._by_run[run] for run in reversed(runs)]
-        found = [
-            each
-            for each in kept
-            if status in (None, each.status)
-            and (statuses is None or each.status in statuses)
-            and name in (None, each.workflow)
-            and workflow_version in (None, each.version)
-            and wanted.issubset(each.tags)
-        ]
-        return [deepcopy(each) for each in found]  # nobody changes what is kept, so no lock is needed
+        return [read(each) for each in self.find(Filters.of_query(filters))]
 
-    def attach(self, owner: object) -> None:
+    # None of them blocks, so that the async twins only call the others.
+
+    async def aput(self, instance: Instance) -> None:
+        """`put`, async."""
+        self.put(instance)
+
+    async def aget(self, id: str) -> Instance:  # noqa: A002 -- as in get
+        """`get`, async."""
+        return self.get(id)
+
+    async def adelete(self, id: str) -> None:  # noqa: A002 -- as in get
+        """`delete`, async."""
+        self.delete(id)
+
+    async def aquery(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
+        """`query`, async."""
+        return self.query(**filters)
+
+    def find(self, filters: Filters) -> list[Instance]:
+        """Return what is kept of the instances that all filters hold for."""
+        with self._lock:
+            runs = self._by_run if filters.id is None else self._runs.get(filters.id, [])
+            kept = [self._by_run[run] for run in runs]
+        return [deepcopy(each) for each in filters.page(kept)]  # nobody changes what is kept, so no lock is needed
+
+    def _keep_if_same(self, instance: Instance) -> None:
+        with self._lock:
+            before = self._by_run.get(instance.run)
+            if before is not None and (before.id, before.workflow) != (instance.id, instance.workflow):
+                raise Conflict(
+                    f"run {instance.run} belongs to {before.workflow} {before.id!r}, not to {instance.id!r}",
+                    hint="Delete that one first, or give this one another run.",
+                )
+            self._keep(instance)
+
+    def _keep(self, instance: Instance) -> None:
+        with self._lock:
+            if instance.run not in self._by_run:
+                runs = self._runs.setdefault(instance.id, [])
+                runs.append(instance.run)
+                runs.sort()
+            self._by_run[instance.run] = instance
+
+    def attach(self, owner: Owner) -> None:
         """Give the storage to an open `Local`. Raises `Conflict` while it belongs to another."""
         with self._lock:
             if self._owner not in (None, owner):
                 raise Conflict(f"{self!r} belongs to another Local", hint="Close that one, or give each its own.")
             self._owner = owner
 
-    def detach(self, owner: object) -> None:
+    def detach(self, owner: Owner) -> None:
         """Let the storage belong to nobody, if it was `owner`'s."""
         with self._lock:
             if self._owner is owner:
                 self._owner = None
 
-    def _forget(self, instance: Instance) -> None:
-        runs = self._runs[instance.id]
-        runs.remove(instance.run)
-        if not runs:
-            del self._runs[instance.id]
+
+def read(kept: Instance, *, is_whole: bool = True) -> Instance:
+    """Return what a caller reads of a kept instance; its history and outputs only when it is asked for as a whole."""
+    known = {name: getattr(kept, name) for name in READ}
+    return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}})

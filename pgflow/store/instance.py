@@ -1,21 +1,33 @@
-"""Start, cancel, retry, read and list instances."""
+"""Start, cancel, retry, read, list, put and delete instances."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgflow.core.instance import Entry, Instance, Kind, Started, WaitingFor
-from pgflow.core.names import TELEMETRY
-from pgflow.core.payload import decode
-from pgflow.store import files
+from pgflow.core.filters import Filters
+from pgflow.core.instance import Entry, Instance, Started
+from pgflow.store import files, reading
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["cancel", "cancel_version", "get", "list", "retry", "retry_version", "runs", "start"]
+__all__ = [
+    "cancel",
+    "cancel_version",
+    "delete",
+    "get",
+    "list",
+    "list_by_output",
+    "put",
+    "retry",
+    "retry_version",
+    "start",
+]
 
 Builtin = list  # this module's `list` is the verb
+WILD = re.compile(r"[\\%_]")  # what means more than itself after `like`
 
 
 def start(
@@ -87,136 +99,95 @@ def get(schema: str, *, workflow: str, value: str, version: int | None = None) -
     """Read the newest run of a value, in one version or any, with its history and what it waits for."""
     params = {"workflow": workflow, "value": value, "version": version}
     return Statement(
-        "instance/get", files.load("queries/instance/get.sql", schema), params, lambda rows: _whole(rows[0])
+        "instance/get", files.load("queries/instance/get.sql", schema), params, lambda rows: reading.instance(rows[0])
     )
 
 
 def list(  # noqa: A001 -- path is name: instance/list.sql
-    schema: str,
-    *,
-    workflow: str | None,
-    statuses: Sequence[str] | None,
-    before: int | None,
-    limit: int,
-    version: int | None = None,
+    schema: str, filters: Filters, *, whole: bool = False
 ) -> Statement[Builtin[Instance]]:
-    """Read a page of instances, of one version or any, newest first, without their histories.
+    """Read the instances for which all filters hold, in order; with their histories only when asked for as a whole."""
+    if filters.steps:
+        return list_by_output(schema, filters, whole=whole)
+    query = files.load("queries/instance/list.sql", schema)
+    return Statement("instance/list", query, _params(filters, whole), _instances, prepare=False)
 
-    Pass the last one's run as `before` for the next page.
-    """
-    params = {
-        "workflow": workflow,
-        "version": version,
-        "statuses": Builtin(statuses) if statuses is not None else None,
-        "before": before,
-        "limit": limit,
+
+def list_by_output(schema: str, filters: Filters, *, whole: bool) -> Statement[Builtin[Instance]]:
+    """`list`, where the filters ask for outputs."""
+    (step, output), *others = filters.steps
+    more = {"step": step, "output": output, "steps": json.dumps({key: json.loads(part) for key, part in others})}
+    query = files.load("queries/instance/list_by_output.sql", schema)
+    params = {**_params(filters, whole), **more}
+    return Statement("instance/list_by_output", query, params, _instances, prepare=False)
+
+
+def _params(filters: Filters, whole: bool) -> dict[str, Any]:
+    several = filters.statuses is not None and len(filters.statuses) != 1
+    return {
+        "whole": whole,
+        "workflow": filters.workflow,
+        "family": None if filters.family is None else WILD.sub(r"\\\g<0>", filters.family) + "%",
+        "version": filters.version,
+        "id": filters.id,
+        "status": None if several or filters.statuses is None else filters.statuses[0],
+        "statuses": Builtin(filters.statuses or ()) if several else None,
+        "before": filters.before,
+        "after": filters.after,
+        "tags": Builtin(filters.tags) or None,
+        "metadata": filters.metadata,
+        "input": filters.input,
+        "oldest": filters.oldest,
+        "limit": filters.limit,
     }
-    return Statement(
-        "instance/list",
-        files.load("queries/instance/list.sql", schema),
-        params,
-        _page,
-    )
 
 
-def runs(
-    schema: str,
-    *,
-    workflow: str,
-    id: str,  # noqa: A002 -- "id" is the word for it in all of the API
-    version: int | None,
-    before: int | None,
-    limit: int,
-) -> Statement[Builtin[Instance]]:
-    """Read a page of the runs of one business id, in one version or any, newest first, without their histories."""
-    params = {"workflow": workflow, "id": id, "version": version, "before": before, "limit": limit}
-    return Statement("instance/runs", files.load("queries/instance/runs.sql", schema), params, _page)
+def put(
+    schema: str, each: Instance, *, unique_key: str | None, due: datetime | None, queue: str, notify: bool
+) -> Statement[None]:
+    """Put a checked instance in the place of what is stored of its run; an active one goes on, not before `due`."""
+    params = {
+        "run": each.run,
+        "id": each.id,
+        "workflow": each.workflow,
+        "version": each.version,
+        "status": each.status,
+        "unique_key": unique_key,
+        "input": json.dumps(each.input),
+        "tags": Builtin(each.tags),
+        "metadata": json.dumps(dict(each.metadata)),
+        "error": None if each.error is None else json.dumps(dict(each.error)),
+        "created_at": each.created_at,
+        "finished_at": each.finished_at,
+        "history": json.dumps([_record(entry) for entry in each.history]),
+        "due": due,
+        "queue": queue,
+        "notify": notify,
+    }
+    return Statement("instance/put", files.load("queries/instance/put.sql", schema), params, lambda rows: None)
 
 
-def _page(rows: Sequence[Row]) -> Builtin[Instance]:
-    return [_instance(row, waiting_for=tuple(_waiting(token) for token in decode(row[11] or "[]"))) for row in rows]
+def delete(schema: str, *, id: str, notify: bool) -> Statement[int]:  # noqa: A002 -- "id" is the word for it in all of the API
+    """Delete all runs of a business id; returns how many there were."""
+    params = {"id": id, "notify": notify}
+    query = files.load("queries/instance/delete.sql", schema)
+    return Statement("instance/delete", query, params, lambda rows: int(rows[0][0]))
 
 
-def _whole(row: Row) -> Instance:
-    entries = decode(row[11] or "[]")
-    metadata = _metadata(row[6])
-    for entry in entries:
-        metadata.update(entry["metadata"] or {})
-    return _instance(
-        row,
-        metadata=metadata,
-        steps={entry["step"]: {} if entry["output"] is None else entry["output"] for entry in entries},
-        history=tuple(_entry(entry) for entry in entries),
-        waiting_for=tuple(_waiting(token) for token in decode(row[12] or "[]")),
-    )
+def _record(entry: Entry) -> dict[str, Any]:
+    return {
+        "step": entry.step,
+        "event": entry.event,
+        "targets": entry.targets,
+        "output": entry.output,
+        "metadata": dict(entry.metadata) or None,
+        "errors": [dict(error) for error in entry.errors] or None,
+        "attempt": entry.attempt,
+        "worker": entry.worker,
+        "started_at": (entry.at - entry.duration).isoformat(),
+        "at": entry.at.isoformat(),
+    }
 
 
-def _instance(row: Row, **more: Any) -> Instance:
-    run, business_id, workflow, version, status, text, metadata, tags, error, created_at, finished_at = row[:11]
-    known = {
-        "metadata": _metadata(metadata), "steps": {}, "history": (), "waiting_for": (), **more,
-    }  # fmt: skip
-    return Instance(
-        run=run,
-        id=business_id,
-        workflow=workflow,
-        version=version,
-        status=status,
-        input=decode(text),
-        tags=tuple(tags),
-        error=decode(error) if error is not None else None,
-        created_at=created_at,
-        finished_at=finished_at,
-        **known,
-    )
-
-
-def _metadata(text: str) -> dict[str, Any]:
-    metadata: dict[str, Any] = decode(text)
-    metadata.pop(TELEMETRY, None)  # for events, not for the instance's readers
-    return metadata
-
-
-def _entry(entry: Mapping[str, Any]) -> Entry:
-    return Entry(
-        step=entry["step"],
-        event=entry["event"],
-        at=datetime.fromisoformat(entry["at"]),
-        attempt=entry["attempt"],
-        output={} if entry["output"] is None else entry["output"],
-        metadata=entry["metadata"] or {},
-        duration=timedelta(seconds=entry["seconds"]),
-        worker=entry["worker"],
-        errors=tuple(entry["errors"] or ()),
-    )
-
-
-def _waiting(token: Mapping[str, Any]) -> WaitingFor:
-    events = tuple(token["awaits"] or ())
-    until = datetime.fromisoformat(token["run_at"]) if token["run_at"] is not None else None
-    errors = token["errors"] or []
-    kind: Kind
-    match token["state"]:
-        case "running":
-            kind, until = "running", None
-        case "parked":
-            kind = "timer" if until is not None and events == ("timeout",) else "signal"
-        case "scheduled":
-            kind = "retry" if errors else "queue"
-        case _:
-            kind, until = "queue", None
-    return WaitingFor(
-        step=token["step"],
-        kind=kind,
-        events=events,
-        until=until,
-        attempt=token["attempt"],
-        error=_reason(errors[-1]) if errors else None,
-        max_attempts=token["max_attempts"],
-    )
-
-
-def _reason(error: Mapping[str, Any]) -> str:
-    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
-    kind = error.get("type", "Error")
-    return str(error["reason"]) if kind == "Error" else f"{kind}: {error['reason']}"
+def _instances(rows: Sequence[Row]) -> Builtin[Instance]:
+    return [reading.instance(row) for row in rows]

@@ -24,8 +24,8 @@ class Migration:
     """A file `sql/migrations/NNNN_noun.sql`, written for the schema `pgflow`.
 
     A line `-- pgflow: breaking` in it says that an older pgflow must not run on the result; `-- pgflow: no transaction`
-    that it is one statement which PostgreSQL runs outside transactions only, such as `create index concurrently if not
-    exists`, and which may run twice.
+    that its statements, each of which ends with its line, are run one by one outside transactions, such as
+    `create index concurrently`, and that they may run twice.
     """
 
     version: int

@@ -7,6 +7,7 @@ newer table. Locks on tables are waited for a moment only, and asked for again l
 lock would hold up everybody behind it.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -48,7 +49,7 @@ THERE_ALREADY = (
     psycopg.errors.DuplicateObject,
 )
 # Where two who create the schema, or enter the same line, at once get a unique violation.
-CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_type"})
+CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_proc", "pg_type"})
 
 
 def status(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> Status:
@@ -162,14 +163,16 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
             said = error.diag.message_primary
             raise lost(schema, f"holds what {following.version:04} {following.name} was to make: {said}") from error
     if len(now.pending) <= 1 and now.stale:
-        conn.execute(f"set local {UNCHECKED}")
-        for path in functions().paths:
-            _execute(conn, files.load(path, schema))
-        yield run(conn, migration.renew(schema, functions_line()))
+        renewed = run(conn, migration.renew(schema, functions_line()))
+        if renewed is not None:
+            conn.execute(f"set local {UNCHECKED}")
+            for path in functions().paths:
+                _execute(conn, files.load(path, schema))
+            yield renewed
 
 
 def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migration) -> list[Applied]:
-    """Run a statement that refuses transactions, entering it only afterwards: until then a second run repeats it."""
+    """Run statements that refuse transactions, entering them only afterwards: until then a second run repeats them."""
     if not run(conn, migration.hold(schema)):
         raise Busy
     try:
@@ -178,7 +181,8 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
             return []
         conn.execute("set statement_timeout = 0")
         conn.execute("set lock_timeout = 0")  # what runs outside a transaction waits in nobody's way
-        _execute(conn, files.load(following.path, schema))
+        for statement in _statements(files.load(following.path, schema)):
+            _execute(conn, statement)
         return [run(conn, migration.record(schema, planned_line(following)))]
     finally:
         if not conn.broken:
@@ -197,6 +201,11 @@ def _found(conn: psycopg.Connection[Any], schema: str) -> None:
 def _execute(conn: psycopg.Connection[Any], text: str) -> None:
     """Run a file as it is: several statements, no placeholders."""
     conn.execute(text, prepare=False)
+
+
+def _statements(text: str) -> list[str]:
+    """The statements of a file that holds more than one and no function: each ends with its line."""
+    return [each for each in re.split(r";[^\S\n]*(?:--[^\n]*)?\n", text) if each.strip()]
 
 
 def _is_passing(error: BaseException) -> bool:

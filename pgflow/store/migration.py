@@ -65,9 +65,13 @@ def record(schema: str, entry: Applied) -> Statement[Applied]:
     return _entry("record", schema, entry)
 
 
-def renew(schema: str, entry: Applied) -> Statement[Applied]:
-    """Enter a line over what was there before: which functions are in place, or what a lost ledger said."""
-    return _entry("renew", schema, entry)
+def renew(schema: str, entry: Applied) -> Statement[Applied | None]:
+    """Enter a line over what was there before: which functions are in place, or what a lost ledger said.
+
+    None when it says so already: somebody else was faster.
+    """
+    line = _entry("renew", schema, entry)
+    return Statement(line.name, line.query, line.params, lambda rows: Applied(*rows[0]) if rows else None)
 
 
 def lock(schema: str) -> Statement[bool]:

@@ -42,8 +42,8 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     for each in migrations()[after:goal]:
         record = _text(migration.record(schema, planned_line(each)))
         body = _terminated(files.load(each.path, schema))
-        # Outside a transaction, a line that comes first would vouch for what may yet fail.
-        parts += [record, body] if each.transactional else [body, record]
+        # In the script's one transaction nothing can be done concurrently; who needs that lets `migrate.up` do it.
+        parts += [record, body if each.transactional else body.replace(" concurrently", "")]
     if goal < latest:
         return "\n\n".join(parts) + "\n"
     bodies = [_terminated(files.load(path, schema)) for path in functions().paths]

@@ -105,7 +105,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
     unapplied: dict[str, StoredResult] = {}
     metadata: dict[str, Any] = decode(row.metadata or "{}")
     told = metadata.pop(TELEMETRY, None)
-    for step, event, targets, output, extra, is_applied in decode(row.results or "[]"):
+    for step, event, targets, output, extra, is_applied in decode(row.results or "[]", around=2):
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = {} if output is None else output
         metadata.update(extra or {})
@@ -128,7 +128,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
         metadata=metadata,
         outputs=outputs,
         unapplied=unapplied,
-        signals=[Signal(*signal) for signal in decode(row.signals or "[]")],
+        signals=[Signal(*signal) for signal in decode(row.signals or "[]", around=2)],
         caller=told if isinstance(told, dict) else {},
         age=row.age,
     )
@@ -148,7 +148,7 @@ def token(row: Claimed, run: Run, now: float) -> Token:
         max_attempts=row.max_attempts,
         solo=row.solo,
         awaits=json.loads(row.awaits) if row.awaits else None,
-        errors=decode(row.errors) if row.errors else [],
+        errors=decode(row.errors, around=2) if row.errors else [],
         waited=row.waited,
         since=now,
     )
@@ -157,7 +157,8 @@ def token(row: Claimed, run: Run, now: float) -> Token:
 def caller(metadata: str | None) -> Mapping[str, Any]:
     """Return what an instance's starter gave along for telemetry; nothing when its metadata cannot be read."""
     try:
-        told = decode(metadata or "{}").get(TELEMETRY)
+        found = decode(metadata or "{}")
     except InvalidPayload:
         return {}
+    told = found.get(TELEMETRY) if isinstance(found, dict) else None
     return told if isinstance(told, dict) else {}

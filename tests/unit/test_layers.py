@@ -15,7 +15,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"core", "steps", "telemetry", "config"},
     {"store"},
-    {"calls", "client", "worker", "local"},
+    {"calls", "client", "storage", "worker", "local"},
     {"app"},
     {DOOR},
     FACES,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from pgflow import Done, Ok, Unique, Workflow, step
 from pgflow.core.instance import Instance
-from pgflow.errors import InstanceNotFound, InvalidValue
+from pgflow.errors import Conflict, InstanceNotFound, InvalidValue
 from pgflow.local import Storage
 
 
@@ -32,6 +31,8 @@ def instance(run: int, value: str = "v", **more: Any) -> Instance:
         "workflow": "Flow", "version": 1, "status": "running", "input": {}, "steps": {}, "history": (),
         "waiting_for": (), "metadata": {}, "tags": (), "error": None, "created_at": datetime(2030, 1, 1, tzinfo=UTC),
     }  # fmt: skip
+    if more.get("status") in ("completed", "failed", "cancelled"):
+        known["finished_at"] = known["created_at"]
     return Instance(run=run, id=f"key::{value}", **{**known, **more})
 
 
@@ -52,8 +53,8 @@ def test_the_same_run_is_replaced_and_a_new_run_of_an_id_is_what_it_means() -> N
     storage.put(instance(1, status="cancelled"))
     assert storage.get("key::v").run == 2
     assert [each.run for each in storage.query(id="key::v")] == [2, 1]
-    storage.put(instance(2, "renamed"))
-    assert storage.get("key::v").run == 1
+    with pytest.raises(Conflict, match="run 2 belongs to Flow 'key::v', not to 'key::renamed'"):
+        storage.put(instance(2, "renamed"))
 
 
 def test_deleting_is_no_error_when_there_is_nothing() -> None:
@@ -121,11 +122,11 @@ def test_of_48_that_are_put_at_once_none_is_lost() -> None:
 
     def put(run: int) -> None:
         storage.put(instance(run, f"v{run}"))
-        storage.put(replace(instance(run, f"v{run}"), status="completed"))
+        storage.put(instance(run, f"v{run}", status="completed"))
 
-    threads = [threading.Thread(target=put, args=(run,)) for run in range(48)]
+    threads = [threading.Thread(target=put, args=(run,)) for run in range(1, 49)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {each.run for each in storage.query(status="completed")} == set(range(48))
+    assert {each.run for each in storage.query(status="completed")} == set(range(1, 49))

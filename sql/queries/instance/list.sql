@@ -1,15 +1,36 @@
--- Instances, newest first, a page at a time: pass the last run as `before`. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, tokens
-select i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::text, i.tags, i.error::text, i.created_at, i.finished_at,
+-- Instances for which all given filters hold, a page at a time; `whole`: with their histories. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, tokens, history
+-- Planned anew for the values of each call, never prepared: then what is null is gone from the plan, and each filter finds its index.
+-- list_by_output.sql is the same with one condition more, which only as a plain one lets the planner begin with the outputs.
+select
+    i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::text, i.tags, i.error::text,
+    to_json(i.created_at) #>> '{}' as created_at, to_json(i.finished_at) #>> '{}' as finished_at,  -- text: an infinite time is no error here
     (
         select json_agg(json_build_object(
-            'step', j.step, 'kind', j.kind, 'state', j.state, 'run_at', j.run_at, 'awaits', j.awaits, 'attempt', j.attempt,
-            'max_attempts', j.max_attempts, 'errors', j.errors) order by j.id)::text
+            'step', j.step, 'kind', j.kind, 'state', j.state, 'run_at', j.run_at, 'awaits', j.awaits::text, 'attempt', j.attempt,
+            'max_attempts', j.max_attempts, 'errors', j.errors::text) order by j.id)::text
         from pgflow.jobs j where j.run = i.run
-    ) as tokens
+    ) as tokens,
+    case when %(whole)s::boolean then (
+        select json_agg(json_build_object(
+            'step', r.step, 'event', r.event, 'targets', r.targets, 'started_at', r.started_at, 'at', r.finished_at, 'attempt', r.attempt,
+            'output', r.output::text, 'metadata', r.metadata::text, 'errors', r.errors::text, 'worker', r.worker) order by r.seq)::text
+        from pgflow.step_results r where r.run = i.run
+    ) end as history
 from pgflow.instances i
-where (%(workflow)s::text is null or i.workflow = %(workflow)s::text)
+where (%(workflow)s::text is null or (i.workflow ~>=~ %(workflow)s::text and i.workflow ~<=~ %(workflow)s::text))  -- see below
+    and (%(family)s::text is null or i.workflow like %(family)s::text)
     and (%(version)s::integer is null or i.version = %(version)s::integer)
+    and (%(id)s::text is null or i.id = %(id)s::text)
+    and (%(status)s::text is null or i.status = %(status)s::text)  -- one, and in order by its index
     and (%(statuses)s::text[] is null or i.status = any (%(statuses)s::text[]))
     and (%(before)s::bigint is null or i.run < %(before)s::bigint)
-order by i.run desc
-limit %(limit)s
+    and (%(after)s::bigint is null or i.run > %(after)s::bigint)
+    and (%(tags)s::text[] is null or i.tags @> %(tags)s::text[])
+    and (%(metadata)s::jsonb is null or i.metadata @> %(metadata)s::jsonb)
+    and (%(input)s::jsonb is null or i.input @> %(input)s::jsonb)
+order by  -- what is null by then is gone, and one term is left, or the two of instances_by_workflow: by run alone it could walk past all others
+    case when %(oldest)s::boolean and %(workflow)s::text is not null then i.workflow end using ~<~,
+    case when %(workflow)s::text is not null then i.workflow end using ~>~,
+    case when %(oldest)s::boolean then i.run end,
+    i.run desc
+limit %(limit)s::bigint

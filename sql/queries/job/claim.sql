@@ -39,8 +39,8 @@ select
     case when not n.solo then (
         select array_agg(p.step) from pgflow.jobs p where p.run = i.run and p.state = 'parked'
     ) end as parked,
-    extract(epoch from pgflow.now() - n.parked_at)::double precision as waited,
-    extract(epoch from pgflow.now() - i.created_at)::double precision as age
+    case when isfinite(n.parked_at) then extract(epoch from pgflow.now() - n.parked_at)::double precision end as waited,
+    case when isfinite(i.created_at) then extract(epoch from pgflow.now() - i.created_at)::double precision end as age
 from numbered n
 left join pgflow.instances i on i.run = n.run and n.nth = 1
 order by n.priority, n.run_at, n.id

@@ -16,5 +16,5 @@ select
     coalesce((select array_agg(distinct s.queue) from staged s), '{}') as queues,
     (select count(*) from staged) as tokens,
     extract(epoch from (
-        select min(j.run_at) from pgflow.jobs j where j.state in ('scheduled', 'parked') and j.run_at > pgflow.now()
+        select nullif(min(j.run_at), 'infinity') from pgflow.jobs j where j.state in ('scheduled', 'parked') and j.run_at > pgflow.now()
     ) - pgflow.now())::double precision as next_due

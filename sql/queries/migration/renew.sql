@@ -1,5 +1,6 @@
--- Enters a line anew, over what was there before: which functions are in place, or what a lost ledger said. => version, name, checksum, breaking, applied_at
+-- Enters a line anew, over what was there before: which functions are in place, or what a lost ledger said; not what says so already. => version, name, checksum, breaking, applied_at
 insert into pgflow.migrations as m (version, name, checksum, breaking)
 values (%(version)s, %(name)s, %(checksum)s, %(breaking)s)
 on conflict (version) do update set name = excluded.name, checksum = excluded.checksum, breaking = excluded.breaking, applied_at = excluded.applied_at
+where (m.checksum, m.breaking) is distinct from (excluded.checksum, excluded.breaking)
 returning version, name, checksum, breaking, applied_at

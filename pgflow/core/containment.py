@@ -1,0 +1,52 @@
+"""Say whether one JSON value contains another, as PostgreSQL's `jsonb @> jsonb` does."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+__all__ = ["contains"]
+
+
+def contains(whole: Any, part: Any) -> bool:
+    """Whether `part` is contained in `whole`; both are values that JSON text was read into.
+
+    An object contains another when it has each of its keys with a value that contains that key's. An array contains
+    another when each of its elements is found somewhere in it, in any order and however often; at the top, and only
+    there, an array also contains a lone value that is one of its elements. Anything else contains what equals it.
+
+        contains({"kind": "gift", "items": [{"sku": "a", "count": 2}]}, {"items": [{"sku": "a"}]})    # True
+        contains({"items": ["a", "b"]}, {"items": "a"})                                             # False
+    """
+    if isinstance(whole, list) and not isinstance(part, dict | list):
+        return any(_is_same(each, part) for each in whole)
+    return _contains(whole, part)
+
+
+def _contains(whole: Any, part: Any) -> bool:
+    match whole, part:
+        case dict(), dict():
+            return all(key in whole and _contains(whole[key], value) for key, value in part.items())
+        case list(), list():
+            return all(_holds(whole, each) for each in part)
+    return _is_same(whole, part)
+
+
+def _holds(array: list[Any], element: Any) -> bool:
+    if isinstance(element, dict | list):
+        return any(type(each) is type(element) and _contains(each, element) for each in array)
+    return any(_is_same(each, element) for each in array)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two scalars are one; 1 and 1.0 are, 1 and true are not."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return _exact(one) == _exact(other)
+    return type(one) is type(other) and not isinstance(one, dict | list) and bool(one == other)
+
+
+def _exact(number: float) -> Decimal:
+    """The number that its JSON text names, which is what PostgreSQL keeps: 1e23 is ten to the 23rd, as text says."""
+    return Decimal(repr(number) if isinstance(number, float) else number)

@@ -1,0 +1,249 @@
+"""Say which instances are meant: one vocabulary for `list` and `query`, in memory and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, Self, TypeAlias, TypedDict, get_args
+
+from pgflow.core.containment import contains
+from pgflow.core.engine import Status
+from pgflow.core.instance import Instance
+from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.step import Target, as_step
+from pgflow.errors import InvalidPayload, InvalidValue
+
+__all__ = ["LONGEST_PAGE", "Filters", "ListOptions", "Order", "QueryOptions"]
+
+Order: TypeAlias = Literal["newest", "oldest"]
+
+PAGE = 50
+LONGEST_PAGE = 10_000
+LARGEST_RUN = 2**63 - 1
+LARGEST_VERSION = 2**31 - 1
+
+
+class ListOptions(TypedDict, total=False):
+    """Which instances to read; all that are given have to hold.
+
+    `status` is one or several, `id` a whole business id, `version` a number, `family` how the workflow's name begins.
+    `tags` are those that an instance must have, all of them. `metadata` and `input` are JSON that the instance's
+    contains, `steps` says the same of outputs by the step or its key, all as PostgreSQL's `@>`: objects contain objects
+    with fewer keys, arrays contain arrays of some of their elements. `order` is "newest" first or "oldest". `limit` is
+    the length of a page, 50 unless given; the run of its last instance is `before` (newest first) or `after` (oldest
+    first) for the next one.
+    """
+
+    status: str | Sequence[str] | None
+    id: str | None
+    version: int | None
+    family: str | None
+    tags: Sequence[str] | None
+    metadata: Mapping[str, Any] | None
+    input: Any
+    steps: Mapping[str | Target, Any] | None
+    order: Order
+    before: int | None
+    after: int | None
+    limit: int
+
+
+class QueryOptions(TypedDict, total=False):
+    """`ListOptions` as a storage's `query` has them: without a limit unless one is given.
+
+    `status_in` has to hold beside `status`; `workflow` is a class or a name.
+    """
+
+    id: str | None
+    status: Status | None
+    status_in: Iterable[Status] | None
+    workflow: str | type[Any] | None
+    workflow_version: int | None
+    workflow_family: str | None
+    tags: Iterable[str] | None
+    metadata: Mapping[str, Any] | None
+    input: Any
+    steps: Mapping[str | Target, Any] | None
+    order: Order
+    before: int | None
+    after: int | None
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Checked filters: None, and nothing in `tags` and `steps`, holds for every instance.
+
+    `metadata`, `input` and the values of `steps` are JSON text. A `limit` of None asks for all.
+
+        Filters.of({"status": "failed", "tags": ["gift"]}, OrderFlow).holds_for(instance)
+    """
+
+    workflow: str | None = None
+    statuses: tuple[str, ...] | None = None
+    id: str | None = None
+    version: int | None = None
+    family: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: str | None = None
+    input: str | None = None
+    steps: tuple[tuple[str, str], ...] = ()
+    oldest: bool = False
+    before: int | None = None
+    after: int | None = None
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], workflow: str | type[Any] | None = None) -> Self:
+        """Return the filters that `list` was given; a class that is one version of a workflow asks for that version.
+
+        Raises `TypeError` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
+        cannot be.
+        """
+        _refuse_unknown(options, ListOptions)
+        limit = options.get("limit", PAGE)
+        if not _is_integer(limit, 1, LONGEST_PAGE):
+            _refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} instances", "Read on with before= or after=.")
+        return cls._read(options, workflow, _statuses(options.get("status")), options.get("version"), limit)
+
+    @classmethod
+    def of_query(cls, options: Mapping[str, Any]) -> Self:
+        """Return the filters that a storage's `query` was given. Raises as `of` does."""
+        _refuse_unknown(options, QueryOptions)
+        limit = options.get("limit")
+        if limit is not None and not _is_integer(limit, 1, LARGEST_RUN):
+            _refuse("limit", limit, "a number from 1 up is needed, or None for all")
+        statuses = _statuses(options.get("status_in"))
+        also = _statuses(options.get("status"))
+        if also is not None:
+            statuses = tuple(each for each in also if statuses is None or each in statuses)
+        plain = {**options, "family": options.get("workflow_family")}
+        return cls._read(plain, options.get("workflow"), statuses, options.get("workflow_version"), limit)
+
+    @classmethod
+    def _read(
+        cls,
+        options: Mapping[str, Any],
+        workflow: str | type[Any] | None,
+        statuses: tuple[str, ...] | None,
+        version: Any,
+        limit: int | None,
+    ) -> Self:
+        pinned = None if workflow is None or isinstance(workflow, str) else workflow.pinned
+        if version is not None and not _is_integer(version, 1, LARGEST_VERSION):
+            _refuse("version", version, "a version is a whole number from 1 up")
+        if pinned is not None and version not in (None, pinned):
+            _refuse("version", version, f"this class is version {pinned}", "List the class around it.")
+        order = options.get("order", "newest")
+        if order not in get_args(Order):
+            _refuse("order", order, 'it is "newest" or "oldest"')
+        for name in ("before", "after"):
+            if (run := options.get(name)) is not None and not _is_integer(run, 0, LARGEST_RUN):
+                _refuse(name, run, "the number of a run is needed")
+        return cls(
+            workflow=_text("workflow", workflow if workflow is None or isinstance(workflow, str) else workflow.name),
+            statuses=statuses,
+            id=_text("id", options.get("id")),
+            version=pinned if version is None else version,
+            family=_text("family", options.get("family")),
+            tags=_tags(options.get("tags")),
+            metadata=_json("metadata", options.get("metadata")),
+            input=_json("input", options.get("input")),
+            steps=_steps(options.get("steps")),
+            oldest=order == "oldest",
+            before=options.get("before"),
+            after=options.get("after"),
+            limit=limit,
+        )
+
+    def holds_for(self, instance: Instance) -> bool:
+        """Whether all filters hold for an instance, which has its `steps`."""
+        return (
+            self.workflow in (None, instance.workflow)
+            and (self.statuses is None or instance.status in self.statuses)
+            and self.id in (None, instance.id)
+            and self.version in (None, instance.version)
+            and (self.family is None or instance.workflow.startswith(self.family))
+            and set(self.tags).issubset(instance.tags)
+            and (self.before is None or instance.run < self.before)
+            and (self.after is None or instance.run > self.after)
+            and (self.metadata is None or contains(instance.metadata, decode(self.metadata)))
+            and (self.input is None or contains(instance.input, decode(self.input)))
+            and all(key in instance.steps and contains(instance.steps[key], decode(part)) for key, part in self.steps)
+        )
+
+    def page(self, found: Iterable[Instance]) -> list[Instance]:
+        """Return those of `found` for which all filters hold, in order, as many as are asked for."""
+        kept = sorted(filter(self.holds_for, found), key=lambda each: each.run, reverse=not self.oldest)
+        return kept[: self.limit]
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: type[Any]) -> None:
+    names = known.__annotations__
+    if unknown := sorted(set(options) - set(names)):
+        raise TypeError(f"there is no filter {unknown[0]!r}; there are: {', '.join(names)}")
+
+
+def _refuse(name: str, value: Any, rule: str, hint: str | None = None) -> NoReturn:
+    raise InvalidValue(f"{name}={value!r} cannot be: {rule}", hint=hint)
+
+
+def _is_integer(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        _refuse(name, value, "a string is needed")
+    try:
+        encode(value, what=name, limit=INPUT_LIMIT)
+    except InvalidPayload as error:
+        raise InvalidValue(str(error)) from None
+    return value
+
+
+def _statuses(given: Any) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, str | Iterable):
+        _refuse("status", given, "one or several of the statuses are needed")
+    asked = tuple(dict.fromkeys([given] if isinstance(given, str) else given))
+    for each in asked:
+        if each not in get_args(Status):
+            raise InvalidValue(f"the status {each!r} is unknown", hint=f"Known: {', '.join(get_args(Status))}.")
+    return asked
+
+
+def _tags(given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        _refuse("tags", given, "a list of strings is needed")
+    tags = tuple(given)
+    for each in tags:
+        if not isinstance(each, str):
+            _refuse("tags", given, "each tag is a string")
+        _text("tags", each)
+    return tags
+
+
+def _json(name: str, given: Any) -> str | None:
+    if given is None:
+        return None
+    if name == "metadata" and not isinstance(given, Mapping):
+        _refuse(name, given, "a dict is needed")
+    return encode(given, what=name, limit=INPUT_LIMIT)
+
+
+def _steps(given: Any) -> tuple[tuple[str, str], ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        _refuse("steps", given, "a dict of step and what its output contains is needed")
+    keys = [str(_text("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
+    return tuple(
+        (key, encode(part, what=f"steps.{key}", limit=INPUT_LIMIT))
+        for key, part in zip(keys, given.values(), strict=True)
+    )

@@ -1,0 +1,106 @@
+"""Compare a value with what comes back of it, and put sets into an order, so that what is stored is always the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+__all__ = ["difference", "is_untyped", "sort_sets"]
+
+
+def difference(given: Any, back: Any, where: str) -> str | None:
+    """Say where `back` is not what was `given`, None when nothing is lost; fields that are excluded may be lost.
+
+    difference({"at": date(2030, 1, 1)}, {"at": "2030-01-01"}, "input")
+    # "input['at'] is a date, and would come back as a str"
+    """
+    if isinstance(given, BaseModel) and isinstance(back, BaseModel) and type(given) is type(back):
+        return next(_differences(_kept(given), _kept(back), where), None)
+    if is_dataclass(given) and type(given) is type(back):
+        return next(_differences(_members(given), _members(back), where), None)
+    if isinstance(given, dict) and isinstance(back, dict):
+        return next(_differences(given, back, where), None)
+    if isinstance(given, list | tuple) and type(given) is type(back) and len(given) == len(back):
+        pairs = zip(given, back, strict=True)
+        found = (difference(one, other, f"{where}[{index}]") for index, (one, other) in enumerate(pairs))
+        return next((each for each in found if each is not None), None)
+    if type(given) is type(back):
+        # What compares by identity alone cannot be told apart from what is equal.
+        is_same = "__eq__" not in _attributes(type(given)) or given == back or (given != given and back != back)
+        return None if is_same else f"{where} is {_short(given)}, and would come back as {_short(back)}"
+    if given == back and (isinstance(back, type(given)) or isinstance(given, type(back))):
+        return None
+    return f"{where} is a {type(given).__name__}, and would come back as a {type(back).__name__}"
+
+
+def is_untyped(kind: Any) -> bool:
+    """Whether it is a dict of anything: then values become JSON, as where no type is declared."""
+    return kind is dict or (get_origin(kind) in (dict, Mapping) and get_args(kind)[1] is Any)
+
+
+def sort_sets(value: Any, plain: Any) -> Any:
+    """Return `plain`, the JSON of `value`, with the lists sorted that were sets."""
+    match plain:
+        case list() if isinstance(value, AbstractSet):
+            return sorted(plain, key=_order)
+        case list() if isinstance(value, list | tuple) and len(value) == len(plain):
+            return [sort_sets(one, other) for one, other in zip(value, plain, strict=True)]
+        case dict() if isinstance(value, BaseModel):
+            known = dict(_aliased(value))
+            return {key: sort_sets(known.get(key), item) for key, item in plain.items()}
+        case dict() if is_dataclass(value):
+            known = _members(value)
+            return {key: sort_sets(known.get(key), item) for key, item in plain.items()}
+        case dict() if isinstance(value, Mapping):
+            return {key: sort_sets(value.get(key), item) for key, item in plain.items()}
+    return plain
+
+
+def _order(element: Any) -> tuple[int, Any]:
+    """Numbers by their size, then text, then all else by how it is written."""
+    if isinstance(element, int | float) and not isinstance(element, bool):
+        return 0, element
+    return (1, element) if isinstance(element, str) else (2, json.dumps(element, sort_keys=True))
+
+
+def _differences(given: Mapping[Any, Any], back: Mapping[Any, Any], where: str) -> Iterator[str]:
+    for key, item in given.items():
+        path = f"{where}.{key}" if isinstance(key, str) and key.isidentifier() else f"{where}[{key!r}]"
+        if key not in back:
+            yield f"{path} would not come back"
+        elif (found := difference(item, back[key], path)) is not None:
+            yield found
+    for key in back:
+        if key not in given:
+            yield f"{where} would come back with {key!r}, too"
+
+
+def _kept(model: BaseModel) -> dict[str, Any]:
+    known = type(model).model_fields
+    values = {**model.__dict__, **(model.__pydantic_extra__ or {})}
+    return {name: item for name, item in values.items() if name not in known or not known[name].exclude}
+
+
+def _aliased(model: BaseModel) -> Iterator[tuple[str, Any]]:
+    for name, field in type(model).model_fields.items():
+        yield field.serialization_alias or field.alias or name, model.__dict__.get(name)
+    yield from (model.__pydantic_extra__ or {}).items()
+
+
+def _members(value: Any) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in fields(value) if each.init}
+
+
+def _attributes(kind: type) -> set[str]:
+    """What the class itself, or a parent other than object, has."""
+    return {name for each in kind.__mro__[:-1] for name in vars(each)}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -1,0 +1,134 @@
+"""Read, put and delete whole instances on PostgreSQL, as `pgflow.local.Storage` does in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Unpack
+
+from pgflow.calls import Call
+from pgflow.client import Client
+from pgflow.core.filters import Filters, QueryOptions
+from pgflow.core.instance import Instance
+from pgflow.core.registry import Registry
+from pgflow.core.stored import checked, state_of, unique_key
+from pgflow.errors import InstanceNotFound
+from pgflow.store import instance
+from pgflow.store.statement import Statement
+
+__all__ = ["Storage"]
+
+
+class Storage:
+    """The instances of one schema: `app.storage`. Several schemas stand side by side and know nothing of each other.
+
+    It has the methods of `pgflow.local.Storage`, and an instance that was read from one may be put into the other. All
+    take `conn`, a psycopg connection of the caller's, and then happen in the caller's transaction.
+
+        for order in app.storage.query(workflow=OrderFlow, status="failed", tags=["gift"]):
+            app.storage.put(replace(order, input={**order.input, "card": "good"}))
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        registry: Registry,
+        register: Callable[[], None],
+        aregister: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.name = client.schema
+        self._client = client
+        self._registry = registry
+        self._register = register
+        self._aregister = aregister
+
+    def __repr__(self) -> str:
+        return f"Storage({self.name!r})"
+
+    def put(self, instance: Instance, *, conn: Any = None) -> None:
+        """Store an instance, in the place of what is stored of its run, with its history.
+
+        One that is active goes on: its active steps run anew, with waits and timers from their beginning, and a worker
+        that has one of its steps in hand can record nothing any more. A run that is new here is never given to another
+        instance. Raises `UnknownWorkflow` and `InvalidValue` for a workflow or version that the app does not have,
+        `InvalidValue` and `InvalidPayload` for what cannot be stored, `GraphChanged` for a history that its workflow
+        could not have had, `Conflict` when the run belongs to another instance, `AlreadyRunning` when another one with
+        its business key is active.
+
+            app.storage.put(replace(app.storage.get("orderid::abc123"), tags=("gift",)))
+        """
+        call = self._putting(instance)
+        self._register()
+        self._client.call(call, conn)
+
+    async def aput(self, instance: Instance, *, conn: Any = None) -> None:
+        """`put`, async."""
+        call = self._putting(instance)
+        await self._aregister()
+        await self._client.acall(call, conn)
+
+    def get(self, id: str, *, conn: Any = None) -> Instance:  # noqa: A002 -- "id" is the word for it in all of the API
+        """Return the newest run with a business id, whole. Raises `InstanceNotFound`.
+
+        app.storage.get("orderid::abc123")
+        """
+        return self._sole(id, self._client.run(self._getting(id), conn))
+
+    async def aget(self, id: str, *, conn: Any = None) -> Instance:  # noqa: A002 -- as in get
+        """`get`, async."""
+        return self._sole(id, await self._client.arun(self._getting(id), conn))
+
+    def delete(self, id: str, *, conn: Any = None) -> None:  # noqa: A002 -- as in get
+        """Delete all runs with a business id and what belongs to them, also while they run; no error if there are none.
+
+        A step that runs goes on to its end, and can record nothing.
+        """
+        self._client.call(self._deleting(id), conn)
+
+    async def adelete(self, id: str, *, conn: Any = None) -> None:  # noqa: A002 -- as in get
+        """`delete`, async."""
+        await self._client.acall(self._deleting(id), conn)
+
+    def query(self, *, conn: Any = None, **filters: Unpack[QueryOptions]) -> list[Instance]:
+        """Return the instances that all given filters hold for, whole, the newest first; without a filter all of them.
+
+        `QueryOptions` says which there are. Raises `TypeError` for a filter that does not exist, `InvalidValue` and
+        `InvalidPayload` for values that cannot be.
+
+            app.storage.query(workflow=OrderFlow, status_in=("failed", "cancelled"), limit=100)
+        """
+        return self._client.run(self._querying(Filters.of_query(filters)), conn)
+
+    async def aquery(self, *, conn: Any = None, **filters: Unpack[QueryOptions]) -> list[Instance]:
+        """`query`, async."""
+        return await self._client.arun(self._querying(Filters.of_query(filters)), conn)
+
+    def _putting(self, given: Instance) -> Call[None]:
+        each = checked(given)
+        graph = self._registry.named(each.workflow).resolve_version(each.version)[1].graph
+        queue = graph.nodes[graph.initial].queue
+        due = None
+        if each.is_active:
+            state_of(each, graph)
+            if each.status == "pending":
+                due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
+        key = unique_key(graph, each.id)
+
+        def statement(notify: bool) -> Statement[None]:
+            return instance.put(self.name, each, unique_key=key, due=due, queue=queue, notify=notify)
+
+        # Woken without a queue's name, workers look whether their steps are wanted.
+        return Call(statement, frozenset({queue, ""}))
+
+    def _getting(self, id: str) -> Statement[list[Instance]]:  # noqa: A002 -- as in get
+        return self._querying(Filters.of_query({"id": id, "limit": 1}))
+
+    def _querying(self, filters: Filters) -> Statement[list[Instance]]:
+        return instance.list(self.name, filters, whole=True)
+
+    def _deleting(self, id: str) -> Call[int]:  # noqa: A002 -- as in get
+        return Call(lambda notify: instance.delete(self.name, id=id, notify=notify), frozenset({""}))
+
+    def _sole(self, id: str, found: list[Instance]) -> Instance:  # noqa: A002 -- as in get
+        if not found:
+            raise InstanceNotFound(f"{self!r} has no instance {id!r}", hint="List them: pgflow list")
+        return found[0]

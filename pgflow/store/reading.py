@@ -1,0 +1,152 @@
+"""Make instances out of rows, whatever somebody has written into them: what cannot be read is named and left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
+from pgflow.core.names import TELEMETRY
+from pgflow.core.payload import decode
+from pgflow.errors import InvalidPayload
+from pgflow.store.statement import Row
+
+__all__ = ["instance"]
+
+T = TypeVar("T")
+NOTHING: dict[str, Any] = {}
+NOBODY: tuple[Any, ...] = ()
+# Where a stored time is none that Python knows. Before and after all others, as it is in the database.
+ENDS = {"infinity": datetime.max.replace(tzinfo=UTC), "-infinity": datetime.min.replace(tzinfo=UTC)}
+
+
+class Faults(list[str]):
+    """What could not be read of one instance, and why."""
+
+    def read(self, what: str, read: Callable[[], T], otherwise: T) -> T:
+        """Return what `read` reads, or note why it cannot and return `otherwise`."""
+        try:
+            return read()
+        except (ValueError, TypeError, OverflowError) as error:  # an InvalidPayload is a ValueError
+            self.append(f"{what}: {error}")
+            return otherwise
+
+    def moment(self, what: str, text: str) -> datetime:
+        """Return a time; where it is none, the nearest end of all times."""
+        end = ENDS["-infinity" if text.endswith(" BC") else "infinity"]
+        return self.read(what, lambda: _moment(text), ENDS.get(text, end))
+
+    def __str__(self) -> str:
+        return "; ".join(self)
+
+
+def instance(row: Row) -> Instance:
+    """Make an instance of a row of sql/queries/instance/list.sql or get.sql."""
+    run, business_id, workflow, version, status, text, metadata, tags, error, created, finished, tokens, history = row
+    faults = Faults()
+    entries = _entries(faults, history)
+    known = {**faults.read("metadata", lambda: _object(metadata), NOTHING)}
+    known.pop(TELEMETRY, None)  # for events, not for the instance's readers
+    for entry in entries:
+        known.update(entry.metadata)
+    return Instance(
+        run=run,
+        id=business_id,
+        workflow=workflow,
+        version=version,
+        status=status,
+        input=faults.read("input", lambda: decode(text), None),
+        steps={entry.step: entry.output for entry in entries},
+        history=entries,
+        waiting_for=tuple(_waiting(faults, token) for token in decode(tokens or "[]")),
+        metadata=known,
+        tags=faults.read("tags", lambda: _texts(tags), NOBODY),
+        error=None if error is None else faults.read("error", lambda: _object(error), {"reason": "it cannot be read"}),
+        created_at=faults.moment("created_at", created),
+        finished_at=None if finished is None else faults.moment("finished_at", finished),
+        unreadable=str(faults) or None,
+    )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = decode(text)
+    if not isinstance(value, dict):
+        raise InvalidPayload(f"it is no JSON object but {text[:40]}")
+    return value
+
+
+def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
+    value = [] if text is None else decode(text, around=1)
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise InvalidPayload(f"it is no list of JSON objects but {str(text)[:40]}")
+    return tuple(value)
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    for each in given:
+        if not isinstance(each, str):
+            raise InvalidPayload(f"{each!r} is no string")
+    return tuple(given)
+
+
+def _entries(faults: Faults, history: str | None) -> tuple[Entry, ...]:
+    return tuple(_entry(faults, entry) for entry in decode(history or "[]"))
+
+
+def _entry(faults: Faults, entry: Mapping[str, Any]) -> Entry:
+    step = entry["step"]
+    output, metadata, targets = entry["output"], entry["metadata"], entry["targets"]
+    begun = faults.moment(f"start of step {step}", entry["started_at"])
+    at = faults.moment(f"end of step {step}", entry["at"])
+    return Entry(
+        step=step,
+        event=entry["event"],
+        at=at,
+        attempt=entry["attempt"],
+        output={} if output is None else faults.read(f"output of step {step}", lambda: decode(output), None),
+        metadata={}
+        if metadata is None
+        else faults.read(f"metadata of step {step}", lambda: _object(metadata), NOTHING),
+        duration=at - begun,
+        worker=entry["worker"],
+        errors=faults.read(f"errors of step {step}", lambda: _objects(entry["errors"]), NOBODY),
+        targets=None if targets is None else faults.read(f"targets of step {step}", lambda: _texts(targets), NOBODY),
+    )
+
+
+def _waiting(faults: Faults, token: Mapping[str, Any]) -> WaitingFor:
+    step = token["step"]
+    awaits = token["awaits"]
+    events = () if awaits is None else tuple(faults.read(f"token of step {step}", lambda: _object(awaits), NOTHING))
+    errors = faults.read(f"errors of the token of step {step}", lambda: _objects(token["errors"]), NOBODY)
+    until = None if token["run_at"] is None else faults.moment(f"time of step {step}", token["run_at"])
+    kind: Kind
+    match token["state"]:
+        case "running":
+            kind, until = "running", None
+        case "parked":
+            kind = "timer" if until is not None and events == ("timeout",) else "signal"
+        case "scheduled":
+            kind = "retry" if errors else "queue"
+        case _:
+            kind, until = "queue", None
+    return WaitingFor(
+        step=step,
+        kind=kind,
+        events=events,
+        until=until,
+        attempt=token["attempt"],
+        error=_reason(errors[-1]) if errors else None,
+        max_attempts=token["max_attempts"],
+    )
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
+    kind, reason = error.get("type", "Error"), error.get("reason", "no reason was given")
+    return str(reason) if kind == "Error" else f"{kind}: {reason}"
