@@ -151,6 +151,12 @@ def test_a_sound_module_is_listed(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[1].split() == ["Sound", "1", "1", "1", "default"]
 
 
+def test_the_queue_for_decisions_is_one_that_has_to_be_served(tmp_path: Path) -> None:
+    sound = SOUND.replace('unique=Unique("sound")', 'unique=Unique("sound"), orchestration_queue="decisions"')
+    done = validate(tmp_path, f"{HEAD}{sound}\napp = Pgflow(workflows=[Sound])\n", "--json")
+    assert json.loads(done.stdout)["workflows"][0]["queues"] == ["decisions", "default"]
+
+
 def test_outside_of_validate_the_first_problem_ends_the_import(tmp_path: Path) -> None:
     (tmp_path / "flows.py").write_text(HEAD + BROKEN, encoding="utf-8")
     code = (
