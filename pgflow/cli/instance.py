@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any, assert_never
 
 from pgflow.cli.output import moment, plain
-from pgflow.core.instance import Entry, Instance, WaitingFor
+from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
 
-__all__ = ["compact", "entry_record", "failure", "record", "shorten", "took", "wait"]
+__all__ = ["compact", "entry_record", "failure", "pending", "record", "shorten", "signal_record", "took", "wait"]
 
 
 def record(instance: Instance) -> dict[str, Any]:
@@ -43,6 +43,25 @@ def entry_record(entry: Entry) -> dict[str, Any]:
         "metadata": entry.metadata,
         "errors": entry.errors,
     }
+
+
+def signal_record(each: PendingSignal) -> dict[str, Any]:
+    """Return what show tells of a signal that no step has taken in its document."""
+    return {
+        "event": each.event,
+        "step": each.step,
+        "payload": each.payload,
+        "at": each.at,
+        "id": None if each.id is None else str(each.id),
+    }
+
+
+def pending(each: PendingSignal) -> str:
+    """Return in words that a signal is kept, or will be sent."""
+    event, step = plain(each.event), None if each.step is None else plain(each.step)
+    if each.id is None:
+        return f"the signal {event} is kept until {step or 'a step'} waits for it"
+    return f"the signal {event} is sent to {step} at {moment(each.at)}; to call it off: pgflow unschedule {each.id}"
 
 
 def _wait_record(each: WaitingFor) -> dict[str, Any]:

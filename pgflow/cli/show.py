@@ -6,7 +6,7 @@ import click
 
 from pgflow.cli.database import opened
 from pgflow.cli.given import TEXT
-from pgflow.cli.instance import compact, entry_record, failure, record, took, wait
+from pgflow.cli.instance import compact, entry_record, failure, pending, record, signal_record, took, wait
 from pgflow.cli.options import reading_options
 from pgflow.cli.output import document, moment, plain, table
 from pgflow.core.instance import Instance
@@ -38,7 +38,12 @@ def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> 
     with opened(dsn, schema, workflow, role="read") as conn:
         found = run(conn, instance.get(schema, workflow=workflow, value=value))
     if as_json:
-        whole = {**record(found), "steps": found.steps, "history": [entry_record(each) for each in found.history]}
+        whole = {
+            **record(found),
+            "steps": found.steps,
+            "history": [entry_record(each) for each in found.history],
+            "signals": [signal_record(each) for each in found.signals],
+        }
         click.echo(document({"instance": whole}))
     else:
         click.echo("\n\n".join(_paragraphs(found, value)))
@@ -62,6 +67,8 @@ def _paragraphs(found: Instance, value: str) -> list[str]:
         paragraphs.append(table(HEADERS, rows))
     if found.is_active:
         paragraphs.append("\n".join(wait(each) for each in found.waiting_for) or "nothing is left to do")
+        if found.signals:
+            paragraphs.append("\n".join(pending(each) for each in found.signals))
     elif found.status == "failed":
         again = shlex.join(["pgflow", "retry", found.workflow, value])
         paragraphs.append(f"{plain(failure(found.error) or 'it failed')}\ntake it up again with: {plain(again)}")

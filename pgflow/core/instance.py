@@ -11,7 +11,7 @@ from pgflow.core.context import Source, read_output
 from pgflow.core.engine import ACTIVE, Status
 from pgflow.core.graph import DONE
 
-__all__ = ["Entry", "Instance", "Kind", "Scheduled", "Started", "Unscheduler", "WaitingFor"]
+__all__ = ["Entry", "Instance", "Kind", "PendingSignal", "Scheduled", "Started", "Unscheduler", "WaitingFor"]
 
 O = TypeVar("O")  # noqa: E741 -- the output's type
 Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
@@ -104,11 +104,32 @@ class WaitingFor:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingSignal:
+    """A signal that no step has taken yet.
+
+    It came at the moment `at` and is kept for the step that will wait for it; one with an `id`, by which it can be
+    called off, is to be sent then. `step` is whom it is for, None for whoever waits for it.
+    """
+
+    event: str
+    step: str | None
+    payload: Any
+    at: datetime
+    id: int | None = None
+
+    @property
+    def due(self) -> datetime | None:
+        """When it is to be sent; None when it has come."""
+        return None if self.id is None else self.at
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One run of a workflow, as the database has it.
 
     `input` and `steps`, the output of each completed step by key, are JSON. `history` has an entry for each completion,
-    in order. `error` says which step failed and why. Times are aware datetimes; `finished_at` is None until the end.
+    in order. `signals` are those that no step has taken yet; they, too, come with `get`, not with `list`. `error` says
+    which step failed and why. Times are aware datetimes; `finished_at` is None until the end.
 
     `unreadable` is None, unless something that is stored of it cannot be read: then it says what and why, and that is
     left out here (an input is None). Nothing that pgflow wrote is unreadable; what was written by hand may be.
@@ -131,6 +152,7 @@ class Instance:
     created_at: datetime
     finished_at: datetime | None = None
     unreadable: str | None = None
+    signals: tuple[PendingSignal, ...] = ()
 
     @property
     def active_steps(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, assert_never
 
@@ -29,16 +30,16 @@ from pgflow.core.engine import (
     ScheduleResume,
     advance,
 )
-from pgflow.core.instance import Entry
+from pgflow.core.instance import Entry, PendingSignal
 from pgflow.core.results import Async, Snooze
 from pgflow.core.step import Parking
+from pgflow.local.alarms import Alarms
 from pgflow.local.clock import Clock
 from pgflow.local.lock import Lock, Note
 from pgflow.local.loop import Loop
 from pgflow.local.report import Report
-from pgflow.local.run import Later, Run, Signal, Token
+from pgflow.local.run import Run, Token
 from pgflow.local.storage import Storage
-from pgflow.local.timers import Timers
 from pgflow.local.watch import Look, Watch
 from pgflow.store.dice import uniform
 from pgflow.telemetry.account import Source
@@ -63,9 +64,7 @@ class Conductor:
         self._storage = storage
         self._loop = Loop(threads)
         self._tasks: dict[Token, asyncio.Task[None]] = {}
-        self._timers: Timers[str, Token] = Timers(self._find)
-        self._scheduled: Timers[int, Later] = Timers(self._find_later)
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarms = Alarms(self._loop, self.lock, self.clock, self.runs, self._ring)
         self._watch = Watch()
         self._is_to_look = False
 
@@ -78,8 +77,8 @@ class Conductor:
             self.keys[key] = run.run
         for token in run.tokens.values():
             self._place(run, token)
-        for later in run.later.values():
-            self._remember(run, later)
+        for number in run.later:
+            self._alarms.add_signal(run, number)
         self._save(run)
 
     def begin(self, run: Run, due: datetime) -> None:
@@ -116,20 +115,20 @@ class Conductor:
         if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
             del self.keys[key]
 
-    def deliver(self, run: Run, token: Token, signal: Signal) -> None:
+    def deliver(self, run: Run, token: Token, signal: PendingSignal) -> None:
         """End a wait by a signal."""
         text = None if signal.payload is None else json.dumps(signal.payload)
-        self._end_wait(run, token, token.awaits[signal.name], text, "external")
+        self._end_wait(run, token, token.awaits[signal.event], text, "external")
 
-    def keep(self, run: Run, signal: Signal) -> None:
+    def keep(self, run: Run, signal: PendingSignal) -> None:
         """Keep a signal for a wait that is still to come."""
         run.signals.append(signal)
         self._save(run)
 
-    def schedule(self, run: Run, later: Later) -> None:
+    def schedule(self, run: Run, number: int, signal: PendingSignal) -> None:
         """Send a signal when it is due."""
-        run.later[later.id] = later
-        self._remember(run, later)
+        run.later[number] = signal
+        self._alarms.add_signal(run, number)
         self._save(run)
 
     def unschedule(self, number: int) -> bool:
@@ -177,7 +176,7 @@ class Conductor:
             due: datetime | None = goal
             while due is not None and due <= goal and not self.is_closed:
                 with self.lock:
-                    due = self._next()
+                    due = self._alarms.next()
                     self.clock.stand_at(goal if due is None else min(due, goal))
                     self._ring()
                 yield self.is_quiet
@@ -194,6 +193,7 @@ class Conductor:
             if self.is_closed:
                 return
             self.is_closed = True
+            self._alarms.end()
             for run in self.runs.values():
                 for token in run.tokens.values():
                     if token.place == "running":
@@ -254,8 +254,7 @@ class Conductor:
                 token.place, token.due = "ready", None
                 self._loop.soon(self._start, run, token)
             case "scheduled" | "parked" if token.due is not None:
-                self._timers.add(run, token.step, token.due)
-                self._loop.soon(self._set_alarm)
+                self._alarms.add_token(run, token)
 
     def _save(self, run: Run) -> None:
         self._storage.keep(run.saved())
@@ -348,10 +347,10 @@ class Conductor:
     def _park(self, run: Run, token: Token, parking: Parking, took: timedelta) -> None:
         token.awaits = dict(parking.awaits)
         for signal in run.signals:
-            if signal.name in token.awaits and signal.step in (None, token.step):  # it came before the wait
+            if signal.event in token.awaits and signal.step in (None, token.step):  # it came before the wait
                 run.signals.remove(signal)
                 text = None if signal.payload is None else json.dumps(signal.payload)
-                self._end_wait(run, token, token.awaits[signal.name], text, "external", took)
+                self._end_wait(run, token, token.awaits[signal.event], text, "external", took)
                 return
         before, began = run.state, time.perf_counter()
         token.place, token.errors, token.parked_at = "parked", [], self.clock.now()
@@ -396,39 +395,20 @@ class Conductor:
         self._place(run, token)
         self._save(run)
 
-    def _find(self, number: int, step: str) -> tuple[Run, Token] | None:
-        run = self.runs.get(number)
-        token = None if run is None else run.tokens.get(step)
-        return None if run is None or token is None else (run, token)
-
-    def _find_later(self, number: int, key: int) -> tuple[Run, Later] | None:
-        run = self.runs.get(number)
-        later = None if run is None else run.later.get(key)
-        return None if run is None or later is None else (run, later)
-
-    def _remember(self, run: Run, later: Later) -> None:
-        self._scheduled.add(run, later.id, later.due)
-        self._loop.soon(self._set_alarm)
-
-    def _next(self) -> datetime | None:
-        """Return when something goes on by itself next."""
-        moments = (self._timers.next(), self._scheduled.next())
-        return min((moment for moment in moments if moment is not None), default=None)
-
     def _ring(self) -> None:
         """Let all whose time has come go on; with the lock held."""
-        while (due := self._timers.pop(self.clock.now())) is not None:
+        while (due := self._alarms.due_token()) is not None:
             self._wake(*due)
-        while (sent := self._scheduled.pop(self.clock.now())) is not None:
+        while (sent := self._alarms.due_signal()) is not None:
             self._send(*sent)
 
-    def _send(self, run: Run, later: Later) -> None:
-        del run.later[later.id]
-        signal, token = later.signal, run.tokens.get(later.signal.step or "")
-        if token is not None and token.place == "parked" and signal.name in token.awaits:
+    def _send(self, run: Run, signal: PendingSignal) -> None:
+        run.later = {number: each for number, each in run.later.items() if each is not signal}
+        token = run.tokens.get(signal.step or "")
+        if token is not None and token.place == "parked" and signal.event in token.awaits:
             self.deliver(run, token, signal)
         elif signal.step not in run.outputs:
-            self.keep(run, signal)
+            self.keep(run, replace(signal, id=None))
         else:  # its step has completed
             self._save(run)
 
@@ -443,21 +423,6 @@ class Conductor:
             self._save(run)
         elif token.timeout_event is not None:
             self._end_wait(run, token, token.timeout_event, None, "timeout")
-
-    def _set_alarm(self) -> None:
-        with self.lock:
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
-            if not self.is_closed and (due := self._next()) is not None:
-                seconds = max(0.0, (due - self.clock.now()).total_seconds())
-                self._alarm = self._loop.later(seconds, self._alarmed)
-
-    def _alarmed(self) -> None:
-        with self.lock:
-            if not self.is_closed:
-                self._ring()
-        self._set_alarm()
 
 
 def _told(error: Failure) -> dict[str, Any]:

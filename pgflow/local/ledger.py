@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.filters import Filters
-from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
+from pgflow.core.instance import Instance, PendingSignal, Scheduled, Started, Unscheduler
 from pgflow.core.job import Job, Marks
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
@@ -32,7 +32,7 @@ from pgflow.errors import (
     UnknownWorkflow,
 )
 from pgflow.local.conductor import Conductor
-from pgflow.local.run import Later, Run, Saved, Signal
+from pgflow.local.run import Run, Saved
 from pgflow.local.storage import Storage
 
 __all__ = ["Ledger"]
@@ -55,7 +55,7 @@ class Ledger:
         try:
             stored = storage.find(Filters())
             self._numbers = count(max((each.run for each in stored), default=0) + 1)
-            known = [each.id for one in stored if isinstance(one, Saved) for each in one.later]
+            known = [each.id for one in stored for each in one.signals if each.id is not None]
             self._later_numbers = count(max(known, default=0) + 1)
             active = [each for each in reversed(stored) if each.is_active]
             self._under_way = [(run, each) for each in active if (run := self.taken_up(each))]
@@ -173,7 +173,8 @@ class Ledger:
             name, key, nodes = takers([run.graph], event, step)
             if all(node.key in run.outputs for node in nodes):
                 self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
-            signal = Signal(name, None if text is None else decode(text), key)
+            payload = None if text is None else decode(text)
+            signal = PendingSignal(name, key, payload, self.conductor.clock.now())
             waiting = [
                 token
                 for token in run.tokens.values()
@@ -214,9 +215,9 @@ class Ledger:
                 self._passed(workflow, run, value, name, key)
             due = self.conductor.clock.now() + delay
             number = next(self._later_numbers)
-            signal = Signal(name, None if text is None else decode(text), key)
             self.conductor.report.signalled(run, name, key, "scheduled")
-            self.conductor.schedule(run, Later(number, due, signal))
+            payload = None if text is None else decode(text)
+            self.conductor.schedule(run, number, PendingSignal(name, key, payload, due, number))
         return Scheduled(id=number, run=run.run, step=key, event=name, at=due, app=app)
 
     def unschedule(self, number: int) -> bool:

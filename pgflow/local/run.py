@@ -11,37 +11,19 @@ from typing import Any, Literal, TypeAlias
 
 from pgflow.core import engine
 from pgflow.core.context import Context
-from pgflow.core.engine import State, advance
+from pgflow.core.engine import ACTIVE, State, advance
 from pgflow.core.graph import Graph
-from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
+from pgflow.core.instance import Entry, Instance, Kind, PendingSignal, WaitingFor
 from pgflow.core.job import Job, job_meta, job_tags
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.stored import state_of, unique_key
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
 
-__all__ = ["Later", "Run", "Saved", "Signal", "Token"]
+__all__ = ["Run", "Saved", "Token"]
 
 NUMBERS = count(1)  # of tokens
 Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """A signal that nobody has taken yet; `step` is None when any step may."""
-
-    name: str
-    payload: Any
-    step: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """A signal that is to be sent when it is due."""
-
-    id: int
-    due: datetime
-    signal: Signal
 
 
 @dataclass(slots=True, eq=False)
@@ -66,8 +48,6 @@ class Saved(Instance):
 
     text: str = ""
     tokens: tuple[Token, ...] = ()
-    signals: tuple[Signal, ...] = ()
-    later: tuple[Later, ...] = ()
     caller: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,8 +70,8 @@ class Run:
     finished_at: datetime | None = None
     history: list[Entry] = field(default_factory=list)
     tokens: dict[str, Token] = field(default_factory=dict)
-    signals: list[Signal] = field(default_factory=list)
-    later: dict[int, Later] = field(default_factory=dict)
+    signals: list[PendingSignal] = field(default_factory=list)  # that have come
+    later: dict[int, PendingSignal] = field(default_factory=dict)  # that are to be sent, by their ids
     caller: Mapping[str, Any] = field(default_factory=dict)
     advances: int = 0
 
@@ -148,8 +128,7 @@ class Run:
             finished_at=self.finished_at,
             text=self.text,
             tokens=tuple(self.tokens.values()),
-            signals=tuple(self.signals),
-            later=tuple(self.later.values()),
+            signals=(*self.signals, *self.later.values()) if self.state.status in ACTIVE else (),
             caller=self.caller,
         )
 
@@ -175,8 +154,8 @@ class Run:
             created_at=stored.created_at,
             history=list(stored.history),
             tokens={token.step: token for token in tokens},
-            signals=list(stored.signals) if isinstance(stored, Saved) else [],
-            later={later.id: later for later in stored.later} if isinstance(stored, Saved) else {},
+            signals=[each for each in stored.signals if each.id is None],
+            later={each.id: each for each in stored.signals if each.id is not None},
             caller=stored.caller if isinstance(stored, Saved) else {},
         )
 

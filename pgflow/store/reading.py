@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pgflow.core.instance import Entry, Instance, Kind, WaitingFor
+from pgflow.core.instance import Entry, Instance, Kind, PendingSignal, WaitingFor
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import decode
 from pgflow.errors import InvalidPayload
@@ -43,7 +43,22 @@ class Faults(list[str]):
 
 def instance(row: Row) -> Instance:
     """Make an instance of a row of sql/queries/instance/list.sql or get.sql."""
-    run, business_id, workflow, version, status, text, metadata, tags, error, created, finished, tokens, history = row
+    (
+        run,
+        business_id,
+        workflow,
+        version,
+        status,
+        text,
+        metadata,
+        tags,
+        error,
+        created,
+        finished,
+        tokens,
+        history,
+        signals,
+    ) = row
     faults = Faults()
     entries = _entries(faults, history)
     known = {**faults.read("metadata", lambda: _object(metadata), NOTHING)}
@@ -65,6 +80,7 @@ def instance(row: Row) -> Instance:
         error=None if error is None else faults.read("error", lambda: _object(error), {"reason": "it cannot be read"}),
         created_at=faults.moment("created_at", created),
         finished_at=None if finished is None else faults.moment("finished_at", finished),
+        signals=tuple(_signal(faults, signal) for signal in decode(signals or "[]")),
         unreadable=str(faults) or None,
     )
 
@@ -116,6 +132,17 @@ def _entry(faults: Faults, entry: Mapping[str, Any]) -> Entry:
         worker=entry["worker"],
         errors=faults.read(f"errors of step {step}", lambda: _objects(entry["errors"]), NOBODY),
         targets=None if targets is None else faults.read(f"targets of step {step}", lambda: _texts(targets), NOBODY),
+    )
+
+
+def _signal(faults: Faults, signal: Mapping[str, Any]) -> PendingSignal:
+    event, payload = signal["event"], signal["payload"]
+    return PendingSignal(
+        event=event,
+        step=signal["step"],
+        payload=None if payload is None else faults.read(f"payload of {event}", lambda: decode(payload), None),
+        at=faults.moment(f"time of {event}", signal["at"]),
+        id=signal["id"],
     )
 
 

@@ -30,6 +30,9 @@ begin
     values (resume_run.run, coalesce(resume_run.step, waiting.step), resume_run.event, resume_run.payload);
     if waiting.id is not null then
         update pgflow.jobs j set state = 'ready', run_at = pgflow.now() where j.id = waiting.id and j.state = 'parked';
+        if not found then  -- its time came meanwhile; whoever applies that finds the signal
+            waiting.id := null;
+        end if;
     end if;
     update pgflow.instances i
     set revision = i.revision + 1, status = case when waiting.id is null then i.status else 'running' end

@@ -1,4 +1,4 @@
--- Instances for which all given filters hold, one about an output among them, a page at a time; `whole`: with their histories. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, tokens, history
+-- Instances for which all given filters hold, one about an output among them, a page at a time; `whole`: with their histories. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, tokens, history, signals
 -- Planned anew for the values of each call, never prepared: then what is null is gone from the plan, and each filter finds its index.
 -- list.sql is the same without the conditions about outputs.
 select
@@ -15,7 +15,16 @@ select
             'step', r.step, 'event', r.event, 'targets', r.targets, 'started_at', r.started_at, 'at', r.finished_at, 'attempt', r.attempt,
             'output', r.output::text, 'metadata', r.metadata::text, 'errors', r.errors::text, 'worker', r.worker) order by r.seq)::text
         from pgflow.step_results r where r.run = i.run
-    ) end as history
+    ) end as history,
+    case when %(whole)s::boolean and i.finished_at is null then (
+        select json_agg(json_build_object('event', p.name, 'step', p.step, 'payload', p.payload::text, 'at', p.at, 'id', p.id) order by p.at, p.id)::text
+        from (
+            select s.name, s.step, s.payload, s.sent_at as at, null::bigint as id
+            from pgflow.signals s where s.run = i.run and s.consumed_at is null
+            union all
+            select l.name, l.step, l.payload, l.due_at, l.id from pgflow.scheduled_signals l where l.run = i.run
+        ) p
+    ) end as signals
 from pgflow.instances i
 where (%(workflow)s::text is null or (i.workflow ~>=~ %(workflow)s::text and i.workflow ~<=~ %(workflow)s::text))  -- see below
     and (%(family)s::text is null or i.workflow like %(family)s::text)
