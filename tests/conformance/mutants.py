@@ -35,7 +35,8 @@ def copy(folder: Path) -> Path:
     """Copy what the tests need into a folder."""
     for name in ("pgflow", "sql", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
