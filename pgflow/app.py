@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, Unpack
+from weakref import WeakSet
 
 from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, scheduling, starting
 from pgflow.client import Client
@@ -61,18 +62,21 @@ class Pgflow:
         self._registry = Registry(workflows)
         self._client = Client(resolve_dsn(dsn, os.environ), schema)
         self._is_registered = False
+        self._workers: WeakSet[Worker] = WeakSet()
         for workflow in self.workflows:
             workflow.bind(self)
         apps.opened(self)
 
     def adopt(self, workflow: type[Workflow[Any]]) -> None:
-        """Take another workflow in, as if it had been listed; workers made before do not know it.
+        """Take another workflow in, as if it had been listed; this app's workers in this process learn of it, too.
 
         Raises `DefinitionError` when another one has its name.
         """
         self._registry.add(workflow)
         self._is_registered = False
         workflow.bind(self)
+        for worker in list(self._workers):
+            worker.adopt(workflow)
 
     @property
     def workflows(self) -> tuple[type[Workflow[Any]], ...]:
@@ -116,7 +120,9 @@ class Pgflow:
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        return Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, schema=self.schema, **options)
+        worker = Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, schema=self.schema, **options)
+        self._workers.add(worker)
+        return worker
 
     def run_worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> None:
         """Run a worker in this process until the program is interrupted, or with `drain=True` until all is done.

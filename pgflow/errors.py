@@ -37,6 +37,7 @@
 Drawing the tree at the top of the file is a habit of httpx and psycopg.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 __all__ = [
@@ -207,9 +208,17 @@ class Invalid(PgflowError, ValueError):
 
 
 class DefinitionError(Invalid):
-    """A workflow or a step is defined in a way that could not run; raised at import, where the class is made."""
+    """A workflow or a step is defined in a way that could not run; raised at import, where the class is made.
+
+    The message is the first of `problems`, which are all that was found wrong.
+    """
 
     code = "definition-error"
+    problems: tuple[str, ...]
+
+    def __init__(self, message: str, *, hint: str | None = None, problems: Iterable[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems) or (message,)
 
 
 class InvalidInput(Invalid):

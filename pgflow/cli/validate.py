@@ -1,5 +1,6 @@
 """`pgflow validate`: check an app's workflows, as a build does, and against the database if there is one."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +9,15 @@ import click
 
 from pgflow.app import Pgflow
 from pgflow.cli.database import opened
+from pgflow.cli.failure import one_line
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, reading_options
 from pgflow.cli.output import document, plain, say, table
 from pgflow.core.filters import Filters
 from pgflow.core.graph import DONE, Graph
+from pgflow.core.problems import collecting
 from pgflow.core.vocabulary import ACTIVE
-from pgflow.errors import DefinitionError, GraphChanged
+from pgflow.errors import DefinitionError, GraphChanged, PgflowError
 from pgflow.steps import WaitForEvent
 from pgflow.store import definition, instance
 from pgflow.store.connect import Connection
@@ -68,6 +71,8 @@ class Finding:
 def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
     """Check the workflows of an app: importing it checks their definitions. The exit code is 6 if one is wrong.
 
+    Everything that is wrong with any definition in what is imported is told, one line each.
+
     With a DSN they are also compared with what the database knows: an edge must not change under a version
     (exit code 7). Nothing is written there.
 
@@ -76,15 +81,9 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
       pgflow validate --app myapp.flows:app
       pgflow validate --app myapp.flows:app --dsn postgresql://localhost/shop --json
     """
-    try:
-        found = locate(app, dsn, schema)
-    except DefinitionError as error:
-        if not as_json:
-            raise
-        click.echo(
-            document({"valid": False, "workflows": [], "problems": [{"message": str(error), "hint": error.hint}]})
-        )
-        return error.exit_code
+    found, wrong = _import(app, dsn, schema)
+    if found is None or wrong:
+        return _refuse(found, wrong, as_json=as_json)
     findings = [Finding(workflow.graph, list(_endless_waits(workflow.graph))) for workflow in found.versions]
     if dsn and findings:
         _compare(found, findings)
@@ -96,6 +95,35 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
     else:
         _tell(findings)
     return GraphChanged.exit_code if problems else 0
+
+
+def _import(app: str | None, dsn: str, schema: str) -> tuple[Pgflow | None, list[PgflowError]]:
+    """Import the app; return it, if it could be imported to the end, and everything that is wrong on the way."""
+    with collecting() as collected, warnings.catch_warnings():
+        # pydantic's word for what is told as a problem anyway, and better
+        warnings.filterwarnings("ignore", 'Field name ".*" in ".*" shadows an attribute in parent')
+        try:
+            found, broken_off = locate(app, dsn, schema), None
+        except PgflowError as error:
+            found, broken_off = None, error
+    wrong: list[PgflowError] = [DefinitionError(problem) for problem in collected.problems]
+    if broken_off is not None:
+        if not wrong and not isinstance(broken_off, DefinitionError):
+            raise broken_off  # no definition is at fault
+        wrong.append(broken_off)
+    return found, wrong
+
+
+def _refuse(found: Pgflow | None, wrong: list[PgflowError], *, as_json: bool) -> int:
+    """Tell what is wrong with definitions."""
+    if as_json:
+        sound = [] if found is None else [Finding(workflow.graph).record() for workflow in found.versions]
+        told = [{"message": str(error), "hint": error.hint} for error in wrong]
+        click.echo(document({"valid": False, "workflows": sound, "problems": told}))
+    else:
+        for error in wrong:
+            say(plain(one_line(error)))
+    return DefinitionError.exit_code
 
 
 def _endless_waits(graph: Graph) -> Iterator[str]:

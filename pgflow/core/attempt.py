@@ -13,8 +13,9 @@ from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
+from pgflow.core.span import is_span
 from pgflow.core.step import Parking, Step
-from pgflow.errors import InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction
+from pgflow.errors import InvalidInput, InvalidPayload, InvalidValue, RouteError, UndeclaredEvent, UnsupportedAction
 
 __all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "storable", "waits"]
 
@@ -91,8 +92,16 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
 
 
 def waits(graph: Graph, step: Step) -> Parking:
-    """Return what ends the wait of a step that returned `Async`. Raises `UndeclaredEvent` for an event of no use."""
+    """Return what ends the wait of a step that returned `Async`.
+
+    Raises `UndeclaredEvent` for an event that leads nowhere, `InvalidValue` for a delay that cannot be.
+    """
     parking = step.parking()
+    if parking.delay is not None and not is_span(parking.delay):
+        raise InvalidValue(
+            f"step {step.key} cannot wait for {parking.delay!r}: a delay is a timedelta of zero or more, and of 100 "
+            "years at most"
+        )
     events = [*parking.awaits.values(), *([] if parking.timeout_event is None else [parking.timeout_event])]
     for event in events:
         graph.choice(step.key, event)

@@ -1,13 +1,14 @@
-"""Check what a workflow class declares and make its graph; the first rule that is broken is the one that is told."""
+"""Check what a workflow class declares and make its graph; each rule that is broken is told, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pgflow.core.graph import DONE, Choice
 from pgflow.core.names import event_name, snake_case
+from pgflow.core.problems import Problems, fault_of
 from pgflow.core.route import Route
 from pgflow.core.shape import check_shape
 from pgflow.core.soundness import check_step
@@ -32,18 +33,24 @@ class Declared:
 def read(workflow: str, initial: Any, transitions: Any) -> Declared:
     """Return what `initial` and `transitions` declare. Raises `DefinitionError`, which names workflow, step and mend.
 
+    Its `problems` are all that is wrong, but for what only follows from something else: the shape of a graph is looked
+    at when it can be read.
+
     The order of the rules: the initial step; sources, events and targets as they are written; keys; the shape of the
     graph (no cycle, nothing unreachable, every path ends in Done, every fan-out meets again); each step by itself
     (events, `execute`, configuration); and that steps and transitions agree on the events.
     """
-    first = _initial(workflow, initial)
-    branches = _branches(workflow, transitions)
-    steps = tuple(dict.fromkeys([first, *branches, *_targets(branches)]))
-    _check_keys(workflow, steps)
-    check_shape(workflow, first, steps, branches)
-    for step in steps:
-        check_step(workflow, step, describe(step))
-    _check_events(workflow, branches)
+    problems = Problems()
+    first = problems.check(None, _initial, workflow, initial)
+    branches = _branches(workflow, transitions, problems)
+    steps = tuple(dict.fromkeys([*([first] if first else []), *branches, *_targets(branches)]))
+    problems.add(_shared_keys(workflow, steps))
+    if first is not None and not problems:
+        problems.add(check_shape(workflow, first, steps, branches))
+    sound = {step for step in steps if check_step(workflow, step, describe(step), problems)}
+    problems.add(_mismatches(workflow, {step: events for step, events in branches.items() if step in sound}))
+    problems.refuse()
+    assert first is not None  # noqa: S101 -- for the type checker: without it there was a problem
     choices = {
         step.key: {
             event: Choice(tuple(target.key for target in targets), chooser)
@@ -73,34 +80,45 @@ def _initial(workflow: str, initial: Any) -> Step:
     return step
 
 
-def _branches(workflow: str, transitions: Any) -> Branches:
-    if not isinstance(transitions, Mapping) or not transitions:
-        raise DefinitionError(
-            f"{workflow} has no transitions: add `transitions = {{FirstStep: {{event: NextStep}}, …}}`, ending in Done"
-        )
+def _branches(workflow: str, transitions: Any, problems: Problems) -> Branches:
     branches: Branches = {}
+    if not isinstance(transitions, Mapping) or not transitions:
+        mend = "add `transitions = {FirstStep: {event: NextStep}, …}`, ending in Done"
+        problems.add([f"{workflow} has no transitions: {mend}"])
+        return branches
     for source, events in transitions.items():
-        step = _step(source, f"{workflow}: a source in transitions")
-        who = f"{workflow}: {describe(step)}"
-        if step.is_end:
-            raise DefinitionError(f"{who} ends the workflow: remove its entry from transitions")
-        if step in branches:
-            raise DefinitionError(f"{who} stands twice in transitions: put its events into one entry")
-        if not isinstance(events, Mapping):
-            raise DefinitionError(f"{who} leads to {events!r}: write {{event: target}}")
-        branches[step] = {}
-        for event, target in events.items():
-            name = event_name(event)
-            if not isinstance(name, str):
-                raise DefinitionError(f"{who} has a transition for {event!r}: an event is named by a string")
-            if name in branches[step]:
-                raise DefinitionError(f"{who} has two transitions for {name!r}: keep one of them")
-            branches[step][str(name)] = _leads(target, f"{workflow}: {describe(step)}.{name}")
+        problems.check(None, _read_source, workflow, source, events, branches, problems)
     return branches
+
+
+def _read_source(workflow: str, source: Any, events: Any, branches: Branches, problems: Problems) -> None:
+    """Read the entry of one step into `branches`, where a target that is none leads nowhere, to be told once."""
+    step = _step(source, f"{workflow}: a source in transitions")
+    who = f"{workflow}: {describe(step)}"
+    if step.is_end:
+        raise DefinitionError(f"{who} ends the workflow: remove its entry from transitions")
+    if step in branches:
+        raise DefinitionError(f"{who} stands twice in transitions: put its events into one entry")
+    if not isinstance(events, Mapping):
+        raise DefinitionError(f"{who} leads to {events!r}: write {{event: target}}")
+    branches[step] = {}
+    for event, target in events.items():
+        name = event_name(event)
+        if not isinstance(name, str):
+            problems.add([f"{who} has a transition for {event!r}: an event is named by a string"])
+            continue
+        if name in branches[step]:
+            problems.add([f"{who} has two transitions for {name!r}: keep one of them"])
+            continue
+        nowhere: tuple[tuple[Step, ...], Any] = ((), None)
+        branches[step][str(name)] = problems.check(nowhere, _leads, target, f"{workflow}: {describe(step)}.{name}")
 
 
 def _leads(target: Any, where: str) -> tuple[tuple[Step, ...], Any]:
     if isinstance(target, Route):
+        fault = fault_of(target)
+        if fault is not None:
+            raise DefinitionError(f"{where}: {fault}")
         declared: Sequence[Any] = target.targets
     elif isinstance(target, list | tuple):
         declared = target
@@ -135,17 +153,18 @@ def _targets(branches: Branches) -> list[Step]:
     return [step for events in branches.values() for targets, _ in events.values() for step in targets]
 
 
-def _check_keys(workflow: str, steps: Sequence[Step]) -> None:
+def _shared_keys(workflow: str, steps: Sequence[Step]) -> Iterator[str]:
     owners: dict[str, Step] = {}
     for step in steps:
         if step.key == DONE and not step.is_end:
-            raise DefinitionError(
+            yield (
                 f"{workflow}: {type(step).__name__} has the key {DONE!r}, which is that of Done: "
                 'give it another with .named("…")'
             )
+            continue
         other = owners.setdefault(step.key, step)
         if other is not step:
-            raise DefinitionError(
+            yield (
                 f"{workflow}: {_in_full(other)} and {_in_full(step)} share the key {step.key!r}: "
                 'give one of them another with .named("…"), wherever it stands'
             )
@@ -157,18 +176,18 @@ def _in_full(step: Step) -> str:
     return f"{kind.__module__}.{kind.__qualname__}({fields})"
 
 
-def _check_events(workflow: str, branches: Branches) -> None:
+def _mismatches(workflow: str, branches: Branches) -> Iterator[str]:
     for step, events in branches.items():
         declared = step.emits()
         for event in events:
             if event not in declared:
-                raise DefinitionError(
+                yield (
                     f"{workflow}: {describe(step)} does not declare the event {event!r}: "
                     f"remove its transition, or add it to the step's events ({', '.join(map(repr, declared))})"
                 )
         for event in declared:
             if event not in events:
-                raise DefinitionError(
+                yield (
                     f"{workflow}: {describe(step)} declares the event {event!r}, which leads nowhere: "
                     f"add {{{event!r}: target}} to its transitions"
                 )

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from pgflow.core.context import Context
 from pgflow.core.names import is_key
+from pgflow.core.problems import excuse
 from pgflow.core.results import Result
 from pgflow.core.retry import Retry
 from pgflow.core.step import Step
@@ -105,13 +106,36 @@ def step(
 
 def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
     key = attributes["step_key"] or getattr(function, "__name__", None)
-    if not callable(function) or isinstance(function, type):
-        raise DefinitionError(f"@step is for functions, and {function!r} is none")
-    if not is_key(key):
-        raise DefinitionError(f'@step: {key!r} cannot be the key of a step: give one, as in @step(name="charge")')
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise DefinitionError(f"@step: {key} is a generator; a step returns one result")
+    wrong = _wrong(function, key)
+    if wrong is not None:
+        name = getattr(function, "__name__", None)
+        stand_in = _stand_in(name if is_key(name) else f"unusable_{id(function)}", attributes)
+        excuse(stand_in, DefinitionError(wrong))
+        return stand_in
+    return _made(function, attributes, key)
 
+
+def _wrong(function: Any, key: Any) -> str | None:
+    if not callable(function) or isinstance(function, type):
+        return f"@step is for functions, and {function!r} is none"
+    if not is_key(key):
+        return f'@step: {key!r} cannot be the key of a step: give one, as in @step(name="charge")'
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        return f"@step: {key} is a generator; a step returns one result"
+    return None
+
+
+def _stand_in(name: Any, attributes: dict[str, Any]) -> Step:
+    """Make a step that takes the place of one that cannot be, for as long as problems are collected."""
+
+    def unusable(ctx: Context[Any]) -> Any:
+        """Do nothing."""
+
+    unusable.__name__ = name
+    return _made(unusable, {**attributes, "step_key": None}, name)
+
+
+def _made(function: Callable[..., Any], attributes: dict[str, Any], key: Any) -> Step:
     async def execute_async(self: Step, ctx: Context[Any]) -> Any:
         return await function(ctx)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pgflow.core.names import is_event, is_queue
 from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
+from pgflow.core.problems import Problems, fault_of
 from pgflow.core.retry import Retry
 from pgflow.core.unique import Unique
 from pgflow.errors import DefinitionError, InvalidPayload
@@ -51,33 +52,36 @@ def check(
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
 ) -> Options:
-    """Return the options of a workflow. Raises `DefinitionError` for the first that is wrong, or unknown.
+    """Return the options of a workflow. Raises `DefinitionError` for those that are wrong, or unknown.
 
     `may_lack_key` says that an umbrella is still to give the business key.
     """
     who = class_name if name is None else name
+    problems = Problems()
     if not is_event(who):  # one rule for names of workflows and of events
-        raise DefinitionError(
-            f"{class_name} is named {who!r}: a name is a string of 1 to 100 characters, without white space"
-        )
+        problems.add([f"{class_name} is named {who!r}: a name is a string of 1 to 100 characters, without white space"])
+        who = class_name
     for option in unknown:
         known = [*(each.name for each in fields(Options)), *UMBRELLA]
         near = difflib.get_close_matches(option, known, 1)
         mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-        raise DefinitionError(f"{who}: there is no option {option!r}; {mend}")
-    return Options(
+        problems.add([f"{who}: there is no option {option!r}; {mend}"])
+    rule = problems.check
+    options = Options(
         name=who,
-        tags=_tags(who, tags),
-        metadata=_metadata(who, metadata),
-        unique=None if may_lack_key and unique is None else _unique(who, unique),
-        version=_version(who, version),
-        retry=_retry(who, retry),
-        queue=_queue(who, "queue", queue),
-        priority=_priority(who, priority),
+        tags=rule((), _tags, who, tags),
+        metadata=rule({}, _metadata, who, metadata),
+        unique=None if may_lack_key and unique is None else rule(None, _unique, who, unique),
+        version=rule(1, _version, who, version),
+        retry=rule(None, _retry, who, retry),
+        queue=rule("default", _queue, who, "queue", queue),
+        priority=rule(0, _priority, who, priority),
         orchestration_queue=(
-            None if orchestration_queue is None else _queue(who, "orchestration_queue", orchestration_queue)
+            None if orchestration_queue is None else rule(None, _queue, who, "orchestration_queue", orchestration_queue)
         ),
     )
+    problems.refuse()
+    return options
 
 
 def _tags(who: str, tags: Any) -> tuple[str, ...]:
@@ -128,6 +132,7 @@ def _unique(who: str, unique: Any) -> Unique:
         )
     if not isinstance(unique, Unique):
         raise DefinitionError(f'{who}: unique is {unique!r}: write unique=Unique("orderid")')
+    _refuse_fault(who, unique)
     return unique
 
 
@@ -145,7 +150,14 @@ def _version(who: str, version: Any) -> int:
 def _retry(who: str, retry: Any) -> Retry | None:
     if retry is not None and not isinstance(retry, Retry):
         raise DefinitionError(f"{who}: retry is {retry!r}: write a policy, as in retry=Retry(max_attempts=8)")
+    _refuse_fault(who, retry)
     return retry
+
+
+def _refuse_fault(who: str, given: object) -> None:
+    fault = fault_of(given)
+    if fault is not None:
+        raise DefinitionError(f"{who}: {fault}")
 
 
 def _queue(who: str, option: str, queue: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pgflow.core.problems import is_excused
 from pgflow.core.workflow import Workflow
 from pgflow.errors import DefinitionError, UnknownWorkflow
 
@@ -26,13 +27,25 @@ class Registry:
 
     def add(self, workflow: type[Workflow[Any]]) -> None:
         """Take another one in; for one that is in it already nothing changes. Raises `DefinitionError`."""
+        try:
+            self._check(workflow)
+        except DefinitionError as error:
+            if not is_excused(error):
+                raise
+            return
+        if workflow.is_sound:
+            self.by_name[workflow.name] = workflow
+
+    def _check(self, workflow: type[Workflow[Any]]) -> None:
         if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
             hint = "Pass Workflow subclasses: workflows=[OrderFlow]."
             raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
+        if not workflow.is_sound:
+            return
         if getattr(workflow, "unique", None) is None:
             hint = 'Name it in the versions of the class around it, or add unique=Unique("orderid").'
             raise DefinitionError(f"{workflow.name} has no business key", hint=hint)
-        if self.by_name.setdefault(workflow.name, workflow) is not workflow:
+        if self.by_name.get(workflow.name, workflow) is not workflow:
             hint = "Give one of them another name, class …(Workflow, name=…), or make them versions of one workflow."
             raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
 

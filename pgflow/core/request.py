@@ -10,6 +10,7 @@ from pgflow.core.graph import Graph, Node
 from pgflow.core.instance import Started
 from pgflow.core.names import event_name
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.span import LONGEST, is_span
 from pgflow.core.step import Target, as_step
 from pgflow.core.workflow import Workflow
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue, UndeclaredEvent
@@ -28,12 +29,17 @@ def addressed(workflow: type[Workflow[Any]], value: str) -> str:
 
 
 def check_moment(at: datetime | None, delay: timedelta | None) -> None:
-    """Refuse a start at a time and after a delay at once, and a time without a zone. Raises `ConfigError`."""
+    """Refuse a start at a time and after a delay at once, a time without a zone, and a delay that cannot be.
+
+    Raises `ConfigError`, `InvalidValue`.
+    """
     if at is not None and delay is not None:
         raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
     if at is not None and at.tzinfo is None:
         hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
+    if delay is not None and not (isinstance(delay, timedelta) and abs(delay) <= LONGEST):
+        raise InvalidValue(f"an instance cannot start after {delay!r}", hint="Give a timedelta, of 100 years at most.")
 
 
 def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tuple[str, str | None, tuple[Node, ...]]:
@@ -85,8 +91,9 @@ def later(
     Without an event it is the only one that the step takes, or "timeout". Raises `InvalidValue` for a delay that is
     none, too.
     """
-    if not isinstance(delay, timedelta) or delay < timedelta(0):
-        raise InvalidValue(f"a delay of {delay!r} is refused", hint="Give a positive one: timedelta(minutes=10).")
+    if not is_span(delay):
+        hint = "Give a positive one, of 100 years at most: timedelta(minutes=10)."
+        raise InvalidValue(f"a delay of {delay!r} is refused", hint=hint)
     key = step if isinstance(step, str) else as_step(step).key
     if event is None:
         known = [graph.nodes[key].step.signals() for graph in graphs if key in graph.nodes]

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from pgflow.core.names import event_name
+from pgflow.core.span import is_span
 from pgflow.errors import InvalidPayload, InvalidValue
 
 __all__ = ["Async", "Error", "Ok", "Result", "Snooze"]
@@ -63,7 +64,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Call the step again after `delay`, without counting this as an attempt. Raises `InvalidValue`.
+    """Call the step again after `delay`, without counting this as an attempt; 100 years at most. Raises `InvalidValue`.
 
     return Snooze(timedelta(minutes=5))    # the file is not there yet
     """
@@ -71,8 +72,10 @@ class Snooze:
     delay: timedelta
 
     def __post_init__(self) -> None:
-        if not isinstance(self.delay, timedelta) or self.delay < timedelta(0):
-            raise InvalidValue(f"the delay of a Snooze is a timedelta of zero or more, not {self.delay!r}")
+        if not is_span(self.delay):
+            raise InvalidValue(
+                f"the delay of a Snooze is a timedelta of zero or more, and of 100 years at most, not {self.delay!r}"
+            )
 
 
 Result: TypeAlias = Ok | Async | Error | Snooze

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Protocol, TypeAlias, get_args
 
+from pgflow.core.problems import excuse
 from pgflow.errors import DefinitionError
 
 __all__ = ["DEFAULT", "Backoff", "Retry", "prevailing", "resolve"]
@@ -35,6 +36,12 @@ class Retry:
     never_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except DefinitionError as error:
+            excuse(self, error)
+
+    def _check(self) -> None:
         if not _is_count(self.max_attempts):
             raise _refusal("max_attempts", self.max_attempts, f"a whole number from 1 to {MOST_ATTEMPTS}")
         if self.backoff not in get_args(Backoff):

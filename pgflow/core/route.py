@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from pgflow.core.context import Context
+from pgflow.core.problems import excuse
 from pgflow.core.step import Step, Target
 from pgflow.errors import DefinitionError, RouteError
 
@@ -38,8 +39,16 @@ def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
 
         Triage: {"routed": route(by_priority, FastTrack, StandardProcess)}
     """
-    who = f"route({_title(chooser)}, …)"
-    given: Any = chooser
+    made = Route(chooser, targets)
+    try:
+        _check(chooser)
+    except DefinitionError as error:
+        excuse(made, error)
+    return made
+
+
+def _check(given: Any) -> None:
+    who = f"route({_title(given)}, …)"
     if isinstance(given, Step) or (isinstance(given, type) and issubclass(given, Step)):
         raise DefinitionError(f"{who}: the first argument is the function that chooses among the others")
     if not callable(given) or inspect.iscoroutinefunction(given):
@@ -50,7 +59,6 @@ def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
         raise DefinitionError(f"{who}: the function takes one argument, the context") from None
     except ValueError:
         pass  # a builtin may hide its signature
-    return Route(given, targets)
 
 
 def choose(chooser: Chooser, declared: Mapping[str, Step], ctx: Context[Any], where: str) -> tuple[str, ...]:

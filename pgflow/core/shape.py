@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 from pgflow.core.step import Step
-from pgflow.errors import DefinitionError
 
 __all__ = ["check_shape"]
 
@@ -18,8 +18,8 @@ def check_shape(
     initial: Step,
     steps: Sequence[Step],
     branches: Mapping[Step, Mapping[str, tuple[Sequence[Step], Any]]],
-) -> None:
-    """Raise `DefinitionError` unless the graph can run from `initial` to Done, whatever its steps come to.
+) -> Iterator[str]:
+    """Say what keeps the graph from running from `initial` to Done, whatever its steps come to.
 
     `branches` holds the targets of each event of each step, and the function that chooses among them or None.
     """
@@ -27,27 +27,27 @@ def check_shape(
         step: tuple(dict.fromkeys(target for targets, _ in branches.get(step, {}).values() for target in targets))
         for step in steps
     }
-    _refuse_cycle(workflow, follows)
+    yield from islice(_cycles(workflow, follows), 1)
     reached = _reachable([initial], follows)
     lost = [step.key for step in steps if step not in reached]
     if lost:
-        raise DefinitionError(
+        yield (
             f"{workflow}: no path from {initial.key} leads to {', '.join(lost)}, which is unreachable: "
             "add a transition to it, or remove it"
         )
     for step in steps:
         if not follows[step] and not step.is_end:
-            raise DefinitionError(
+            yield (
                 f"{workflow}: the path ends at {type(step).__name__} ({step.key!r}), which is not Done: "
                 "add transitions for its events, to Done when it is the last step"
             )
     for step, events in branches.items():
         for event, (targets, chooser) in events.items():
             if len(targets) > 1 and chooser is None:
-                _require_meeting(f"{workflow}: {step.key}.{event}", targets, follows)
+                yield from _apart(f"{workflow}: {step.key}.{event}", targets, follows)
 
 
-def _refuse_cycle(workflow: str, follows: Follows) -> None:
+def _cycles(workflow: str, follows: Follows) -> Iterator[str]:
     finished: set[Step] = set()
     for start in follows:
         path: dict[Step, None] = {}
@@ -60,7 +60,7 @@ def _refuse_cycle(workflow: str, follows: Follows) -> None:
             elif step in path:
                 keys = [each.key for each in path]
                 loop = [*keys[keys.index(step.key) :], step.key]
-                raise DefinitionError(
+                yield (
                     f"{workflow}: cycle in the graph: {' → '.join(loop)}. A step runs once: "
                     'to try again use Retry, Snooze, or a second step with .named("…")'
                 )
@@ -80,10 +80,10 @@ def _reachable(starts: Iterable[Step], follows: Follows) -> set[Step]:
     return reached
 
 
-def _require_meeting(where: str, targets: Sequence[Step], follows: Follows) -> None:
+def _apart(where: str, targets: Sequence[Step], follows: Follows) -> Iterator[str]:
     reached = [_reachable([target], follows) for target in targets]
     if not any(not step.is_end for step in set.intersection(*reached)):
-        raise DefinitionError(
+        yield (
             f"{where} fans out to {', '.join(target.key for target in targets)}, whose branches must converge "
             "before Done: let them lead to a common step, and that to Done"
         )

@@ -8,24 +8,35 @@ from typing import Any
 
 from pgflow.core.names import is_event, is_key, is_queue
 from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.problems import Problems, fault_of
 from pgflow.core.retry import Retry
+from pgflow.core.span import is_span
 from pgflow.core.step import Parking, Step
 from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["check_step"]
 
 
-def check_step(workflow: str, step: Step, title: str) -> None:
-    """Raise `DefinitionError` unless the step could run; `title` is how messages call it."""
+def check_step(workflow: str, step: Step, title: str, problems: Problems) -> bool:
+    """Note what would keep the step from running; `title` is how messages call it.
+
+    Returns whether its events are sound, so that transitions can be compared with them.
+    """
     who = f"{workflow}: {title}"
-    _check_events(who, step)
-    _check_execute(who, step)
-    _check_attributes(who, step)
-    _check_config(who, step)
-    _check_parking(who, step)
+    fault = fault_of(step, type(step))
+    if fault is not None:
+        problems.add([f"{who}: {fault}"])
+        return False
+    has_events = problems.check(False, _check_events, who, step)
+    problems.check(None, _check_execute, who, step)
+    problems.check(None, _check_attributes, who, step)
+    problems.check(None, _check_config, who, step)
+    if has_events:
+        problems.check(None, _check_parking, who, step)
+    return has_events
 
 
-def _check_events(who: str, step: Step) -> None:
+def _check_events(who: str, step: Step) -> bool:
     events: Any = type(step).events
     if isinstance(events, str) or not isinstance(events, tuple | list):
         raise DefinitionError(f'{who} has events = {events!r}: write a tuple of names, as in events = ("done",)')
@@ -40,6 +51,7 @@ def _check_events(who: str, step: Step) -> None:
             )
     if len(set(emitted)) < len(emitted):
         raise DefinitionError(f"{who} declares an event twice in {emitted!r}: name each once")
+    return True
 
 
 def _check_execute(who: str, step: Step) -> None:
@@ -58,6 +70,9 @@ def _check_attributes(who: str, step: Step) -> None:
     retry: Any = step.retry
     if retry is not None and not isinstance(retry, Retry):
         raise DefinitionError(f"{who} has retry = {retry!r}: write a policy, as in retry = Retry(max_attempts=8)")
+    fault = fault_of(retry)
+    if fault is not None:
+        raise DefinitionError(f"{who}: {fault}")
     if step.queue is not None and not is_queue(step.queue):
         raise DefinitionError(f"{who} has queue = {step.queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
     if not isinstance(step.transactional, bool):
@@ -96,7 +111,9 @@ def _check_parking(who: str, step: Step) -> None:
             raise DefinitionError(f"{who}: the signal {name!r} becomes {event!r}, which is none of its events")
     if parking.timeout_event is not None and parking.timeout_event not in step.emits():
         raise DefinitionError(f"{who}: its timeout becomes {parking.timeout_event!r}, which is none of its events")
-    if (parking.delay is None) != (parking.timeout_event is None) or (parking.delay or timedelta(0)) < timedelta(0):
-        raise DefinitionError(f"{who}: a timeout needs both a delay of zero or more and an event: {parking!r}")
+    if (parking.delay is None) != (parking.timeout_event is None) or not is_span(parking.delay or timedelta(0)):
+        raise DefinitionError(
+            f"{who}: a timeout needs both a delay of zero or more, 100 years at most, and an event: {parking!r}"
+        )
     if not set(parking.awaits) <= set(step.signals()):
         raise DefinitionError(f"{who}: it awaits {', '.join(parking.awaits)}, but signals() says {step.signals()!r}")

@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError
 
 from pgflow.core.context import Context
 from pgflow.core.names import event_name, is_key, snake_case
+from pgflow.core.problems import excuse, fault_of
 from pgflow.core.results import Result
 from pgflow.core.retry import Retry
 from pgflow.core.roundtrip import difference, is_untyped, sort_sets
@@ -86,10 +87,11 @@ class Step(BaseModel):
         super().__pydantic_init_subclass__(**options)
         for name in cls.model_fields:
             if name in RESERVED:
-                raise DefinitionError(
+                error = DefinitionError(
                     f"step {cls.__name__}: {name!r} is an attribute that every step has, so it cannot be a field: "
                     f"write `{name} = …` without annotation to set it, or give the field another name"
                 )
+                excuse(cls, error)
         cls.is_async = inspect.iscoroutinefunction(cls.execute)
 
     def execute(self, ctx: Context[Any]) -> Result | Awaitable[Result]:
@@ -101,13 +103,17 @@ class Step(BaseModel):
 
         Wait(timedelta(hours=1)).named("cool_off")
         """
+        copy = self.model_copy()
+        copy._named = key
+        fault = fault_of(self)
+        if fault is not None:
+            excuse(copy, DefinitionError(fault))
         if not is_key(key):
-            raise DefinitionError(
+            error = DefinitionError(
                 f"step {type(self).__name__} cannot be named {key!r}: use up to 100 letters, digits and underscores, "
                 "not starting with a digit"
             )
-        copy = self.model_copy()
-        copy._named = key
+            excuse(copy, error)
         return copy
 
     def emits(self) -> tuple[str, ...]:
@@ -210,6 +216,8 @@ def as_step(target: object) -> Step:
     if isinstance(target, Step):
         return target
     if isinstance(target, type) and issubclass(target, Step):
+        if fault_of(target) is not None:
+            return target.model_construct()
         missing = [name for name, field in target.model_fields.items() if field.is_required()]
         if missing:
             example = ", ".join(f"{name}=…" for name in missing)

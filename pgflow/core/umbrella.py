@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pgflow.core.options import Options, is_version
+from pgflow.core.problems import Problems
 from pgflow.errors import DefinitionError
 
 __all__ = ["Umbrella", "is_nested", "read_umbrella"]
@@ -27,16 +28,29 @@ def is_nested(cls: type[Any]) -> bool:
     return bool(outer) and not outer.endswith("<locals>")
 
 
-def read_umbrella(cls: type[Any], kind: type[Any], options: Options, given: Any, current: Any) -> Umbrella:
+def read_umbrella(cls: type[Any], kind: type[Any], options: Options, given: Any, current: Any) -> Umbrella | None:
     """Return what a class with `versions` and `current` declares; `kind` is the class of all workflows.
 
-    Raises `DefinitionError` for the first rule that is broken: the keys, the current one, then each version by itself
-    (a workflow, with this number, that lies within the umbrella, has its business key, and belongs to no other).
+    Raises `DefinitionError` for the rules that are broken: the keys, the current one, then each version by itself
+    (a workflow, with this number, that lies within the umbrella, has its business key, and belongs to no other). None
+    when nothing is wrong but a version itself, whose own class has told so.
     """
     who = options.name
+    problems = Problems()
     for name in ("initial", "transitions"):
         if name in cls.__dict__:
-            raise DefinitionError(f"{who} has versions, so it has no {name} of its own: move it into one of them")
+            problems.add([f"{who} has versions, so it has no {name} of its own: move it into one of them"])
+    current = problems.check(None, _current, who, given, current)
+    if isinstance(given, Mapping):
+        for number, version in sorted(filter(lambda each: is_version(each[0]), given.items())):
+            problems.check(None, _check_version, cls, kind, options, number, version)
+    problems.refuse()
+    if not all(version.is_sound for version in given.values()):
+        return None
+    return Umbrella(MappingProxyType(dict(sorted(given.items()))), current)
+
+
+def _current(who: str, given: Any, current: Any) -> int:
     if not isinstance(given, Mapping) or not given:
         raise DefinitionError(f"{who}: versions is {given!r}: write versions = {{1: V1, 2: V2}}")
     wrong = [number for number in given if not is_version(number)]
@@ -51,15 +65,15 @@ def read_umbrella(cls: type[Any], kind: type[Any], options: Options, given: Any,
         raise DefinitionError(
             f"{who}: current={current!r} is not a key of versions (available: {numbers}): name one of these, or add it"
         )
-    for number, version in sorted(given.items()):
-        _check_version(cls, kind, options, number, version)
-    return Umbrella(MappingProxyType(dict(sorted(given.items()))), current)
+    return int(current)
 
 
 def _check_version(cls: type[Any], kind: type[Any], options: Options, number: int, version: Any) -> None:
     who = f"{options.name}: version {number}"
     if not _is_a(version, kind):
         raise DefinitionError(f"{who} is {version!r}, which is no workflow: write class V{number}(Workflow[…], …)")
+    if not version.is_sound:
+        return
     called = version.__qualname__.rpartition("<locals>.")[2]
     if version.is_versioned:
         raise DefinitionError(f"{who} is {called}, which has versions itself: give it an initial step and transitions")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from pgflow.core.problems import excuse
 from pgflow.errors import DefinitionError, InvalidValue
 
 __all__ = ["SEPARATOR", "Scope", "Unique", "build_id", "build_id_with_suffix", "extract_value", "validate_value"]
@@ -34,6 +35,12 @@ class Unique:
     scope: Scope = "workflow"
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except DefinitionError as error:
+            excuse(self, error)
+
+    def _check(self) -> None:
         if not isinstance(self.key, str):
             raise DefinitionError(f"the unique key is a string, not {self.key!r}")
         if not KEY.fullmatch(self.key):

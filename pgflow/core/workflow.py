@@ -14,6 +14,7 @@ from pgflow.core.facade import Calls, Facade
 from pgflow.core.graph import Graph
 from pgflow.core.input import Input, declared_type
 from pgflow.core.options import Options, check, is_version
+from pgflow.core.problems import Problems, is_excused
 from pgflow.core.retry import Retry
 from pgflow.core.step import Target
 from pgflow.core.umbrella import Umbrella, is_nested, read_umbrella
@@ -87,6 +88,7 @@ class Workflow(Calls[I], Generic[I]):
     priority: ClassVar[int]
     graph: ClassVar[Graph]
     is_versioned: ClassVar[bool] = False
+    is_sound: ClassVar[bool] = True
     input_type: ClassVar[Any]
     input_adapter: ClassVar[TypeAdapter[Any]]
     _input: ClassVar[Input]
@@ -113,11 +115,16 @@ class Workflow(Calls[I], Generic[I]):
         super().__init_subclass__()
         in_body = cls.__dict__.get("versions")
         has_versions = versions is not None or in_body is not None
-        if app is not None and not hasattr(app, "adopt"):
-            raise DefinitionError(f"{cls.__name__}: app is {app!r}, which is no app: write app=Pgflow(dsn)")
         is_part = not has_versions and version is not UNSAID and is_nested(cls)
-        options = check(
-            _called(cls) if is_part else cls.__name__,
+        cls.pinned, cls.umbrella, cls.is_versioned, cls.is_sound = None, None, has_versions, True
+        called = _called(cls) if is_part else cls.__name__
+        problems = Problems()
+        if app is not None and not hasattr(app, "adopt"):
+            problems.add([f"{cls.__name__}: app is {app!r}, which is no app: write app=Pgflow(dsn)"])
+        options = problems.check(
+            None,
+            check,
+            called,
             unique=unique,
             version=1 if version is UNSAID else version,
             tags=tags,
@@ -130,19 +137,44 @@ class Workflow(Calls[I], Generic[I]):
             unknown=unknown,
             may_lack_key=is_part,
         )
-        cls.pinned, cls.umbrella, cls._options, cls.is_versioned = None, None, options, has_versions
+        who = called if options is None else options.name
+        try:
+            if has_versions:
+                if options is not None:
+                    _check_umbrella(options, version, versions, in_body, problems)
+                    given = in_body if versions is None else versions
+                    umbrella = problems.check(None, read_umbrella, cls, Workflow, options, given, current)
+            else:
+                if current is not None:
+                    mend = "write versions = {1: V1, 2: V2}"
+                    problems.add([f"{who}: current={current!r} needs versions to choose from: {mend}"])
+                first, transitions = getattr(cls, "initial", None), getattr(cls, "transitions", None)
+                declared = problems.check(None, read, who, first, transitions)
+            read_input = problems.check(None, Input.of, who, declared_type(cls, Workflow))
+            problems.refuse()
+        except DefinitionError as error:
+            cls._stay_unusable(who)
+            if not is_excused(error):
+                raise
+            return
+        assert options is not None  # noqa: S101 -- for the type checker: else there were problems
+        assert read_input is not None  # noqa: S101 -- likewise
+        cls._options, cls._input = options, read_input
         if has_versions:
-            _check_umbrella(options, version, versions, in_body)
-            cls._cover(read_umbrella(cls, Workflow, options, in_body if versions is None else versions, current))
-        elif current is not None:
-            raise DefinitionError(
-                f"{options.name}: current={current!r} needs versions to choose from: write versions = {{1: V1, 2: V2}}"
-            )
-        else:
-            cls._declared = read(options.name, getattr(cls, "initial", None), getattr(cls, "transitions", None))
+            if umbrella is None:  # one of its versions is wrong, and has been told of
+                cls._stay_unusable(who)
+                return
+            cls._cover(umbrella)
+        elif declared is not None:
+            cls._declared = declared
             cls._settle(options)
         if app is not None:
             app.adopt(cls)
+
+    @classmethod
+    def _stay_unusable(cls, name: str) -> None:
+        """Be a class that is wrong: nobody sees it but who collects what is wrong with a module."""
+        cls.is_sound, cls.name, cls.versions = False, name, MappingProxyType({})
 
     @classmethod
     def _settle(cls, options: Options) -> None:
@@ -198,7 +230,7 @@ class Workflow(Calls[I], Generic[I]):
             cls.unique = options.unique
         cls.tags = options.tags
         cls.metadata = options.metadata
-        cls._input = Input.of(options.name, declared_type(cls, Workflow))
+        cls._input = replace(cls._input, workflow=options.name)
         cls.input_type = cls._input.kind
         cls.input_adapter = cls._input.adapter
 
@@ -288,11 +320,11 @@ def _called(cls: type[Any]) -> str:
     return ".".join(cls.__qualname__.split(".")[-2:])
 
 
-def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any) -> None:
+def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any, problems: Problems) -> None:
     who = options.name
     if version is not UNSAID:
-        raise DefinitionError(f"{who}: cannot use both version and versions: the keys of versions are the numbers")
+        problems.add([f"{who}: cannot use both version and versions: the keys of versions are the numbers"])
     if versions is not None and in_body is not None:
-        raise DefinitionError(f"{who} has versions twice: keep those in the class body, or the option")
+        problems.add([f"{who} has versions twice: keep those in the class body, or the option"])
     if options.retry or options.queue != "default" or options.priority or options.orchestration_queue:
-        raise DefinitionError(f"{who} has versions, so it has no steps: give retry, queue and priority to the versions")
+        problems.add([f"{who} has versions, so it has no steps: give retry, queue and priority to the versions"])

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pgflow.core.context import Context
+from pgflow.core.problems import excuse
 from pgflow.core.results import Async
 from pgflow.core.step import Parking, Step
 from pgflow.errors import DefinitionError
@@ -38,11 +39,17 @@ class Wait(Step):
         minutes: float = 0,
         seconds: float = 0,
     ) -> None:
-        if duration is None:
-            duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        elif days or hours or minutes or seconds:
-            raise DefinitionError("Wait: give a timedelta or days, hours, minutes and seconds, not both")
-        BaseModel.__init__(self, duration=check_duration("Wait", duration))
+        parts = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+        wrong = None
+        try:
+            if duration is not None and any(parts.values()):
+                raise DefinitionError("Wait: give a timedelta or days, hours, minutes and seconds, not both")
+            duration = check_duration("Wait", timedelta(**parts) if duration is None else duration)
+        except DefinitionError as error:
+            duration, wrong = timedelta(1), error
+        BaseModel.__init__(self, duration=duration)
+        if wrong is not None:
+            excuse(self, wrong)
 
     def execute(self, ctx: Context[Any]) -> Async:
         """Begin to wait."""

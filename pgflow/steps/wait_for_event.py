@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from pgflow.core.context import Context
 from pgflow.core.names import event_name, is_event
+from pgflow.core.problems import excuse
 from pgflow.core.results import Async
 from pgflow.core.step import Parking, Step
 from pgflow.errors import DefinitionError
@@ -35,15 +36,20 @@ class WaitForEvent(Step):
     timeout: timedelta | None = None
 
     def __init__(self, event: str | None = None, timeout: timedelta | None = None) -> None:
-        event = event_name(event)
+        event, wrong = event_name(event), None
         if event is not None and not is_event(event):
-            raise DefinitionError(
+            wrong = DefinitionError(
                 f"WaitForEvent cannot wait for {event!r}: the name of a signal is a string of 1 to 100 characters, "
                 "without white space or control characters"
             )
         if timeout is not None:
-            timeout = check_duration("WaitForEvent", timeout)
-        BaseModel.__init__(self, event=event, timeout=timeout)
+            try:
+                timeout = check_duration("WaitForEvent", timeout)
+            except DefinitionError as error:
+                timeout, wrong = timedelta(1), wrong or error
+        BaseModel.__init__(self, event=None if wrong else event, timeout=timeout)
+        if wrong is not None:
+            excuse(self, wrong)
 
     def emits(self) -> tuple[str, ...]:
         """Return "received", and "timeout" when it has one."""

@@ -134,6 +134,7 @@ class Claimer:
         rooms = settler.holding.rooms(now) if is_wanted and self._may_claim() and not self._is_in_doubt else {}
         if rooms:
             statements["claim"] = job.claim(schema, me, rooms)
+            self.is_hungry = False  # whoever wakes us from here on does so for the next claim
         asked: dict[int, Token] = {}
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
@@ -146,6 +147,7 @@ class Claimer:
             if not decisions:
                 raise
             self._unknown = []
+            self.is_hungry = True
             await self._settle_singly(conn, decisions, error)
             return
         self._unknown = []
@@ -165,11 +167,13 @@ class Claimer:
             self._is_in_doubt = False
         for token_id in answers.get("lost", ()):
             settler.holding.give_up(asked[token_id])
-        for made_ready in (answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers):
-            self.is_hungry |= bool(made_ready.queues)
-            self.wake(set(made_ready.queues) - settler.holding.lanes.keys())  # what is not served here
+        made_ready = [answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers]
+        for each in made_ready:
+            self.wake(set(each.queues) - settler.holding.lanes.keys())  # what is not served here
         if "claim" in answers:
             self._claimed(answers["claim"], rooms, now)
+        elif any(each.queues for each in made_ready):
+            self.is_hungry = True
         await self._wake_others(conn, now)
 
     def _claimed(self, rows: list[job.Claimed], rooms: Mapping[str, int], now: float) -> None:
@@ -179,7 +183,7 @@ class Claimer:
         for row in rows:
             taken[row.queue] += 1
         # Where all that was asked for came, there may be more.
-        self.is_hungry = any(taken[queue] >= room for queue, room in rooms.items())
+        self.is_hungry |= any(taken[queue] >= room for queue, room in rooms.items())
         self.found_nothing = not rows
         self._next_poll = now + self._poll * uniform(0.9, 1.1)
 
@@ -213,7 +217,7 @@ class Claimer:
     async def _hold_out(self, error: Exception) -> None:
         """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
         self._failures += 1
-        self._is_in_doubt = True
+        self._is_in_doubt = self.is_hungry = True
         pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
         log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, str(error).strip(), pause)
         # A server that takes no writes any more has been demoted: the next connection finds its successor.

@@ -14,13 +14,11 @@ from pgflow.store.job import Change, Claimed, Verdict
 from pgflow.worker.lane import Lane
 from pgflow.worker.token import Run, Token, caller, known, token
 
-__all__ = ["Holding", "Refusal", "Workflows"]
+__all__ = ["Holding", "Refusal"]
 
 log = logging.getLogger("pgflow.worker")
 
 PASS_ON_SECONDS = 10.0  # how long a token of an unknown workflow waits for a worker that knows it
-
-Workflows = Mapping[tuple[str, int], type[Workflow[Any]]]  # by name and version
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,6 @@ class Holding:
 
     def __init__(
         self,
-        workflows: Workflows,
         lanes: Mapping[str, Lane],
         *,
         start: Callable[[Token], None],
@@ -64,10 +61,14 @@ class Holding:
         self.lanes = lanes
         self.tokens: dict[int, Token] = {}
         self.refused: list[Refusal] = []
-        self._workflows = workflows
+        self._workflows: dict[tuple[str, int], type[Workflow[Any]]] = {}
         self._runs: dict[int, Run] = {}
         self._start = start
         self._drop = drop
+
+    def learn(self, workflow: type[Workflow[Any]]) -> None:
+        """Know a workflow, in all its versions, by its name."""
+        self._workflows.update({(workflow.name, number): version for number, version in workflow.versions.items()})
 
     def holds(self, held: Token) -> bool:
         """Whether this very token is held still: not moved on, not given up."""

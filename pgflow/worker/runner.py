@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, assert_never, cast
 
@@ -33,7 +33,7 @@ log = logging.getLogger("pgflow.worker")
 class Runner:
     """Runs steps: async ones on the event loop, sync ones in `threads`."""
 
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, threads: Executor) -> None:
         self._threads = threads
 
     async def run(self, token: Token, conn: Any = None) -> Outcome:

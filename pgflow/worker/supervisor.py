@@ -76,8 +76,9 @@ class Worker:
         self._threads = ThreadPoolExecutor(max_workers=sum(self.queues.values()), thread_name_prefix="pgflow-step")
         self._runner = Runner(self._threads)
         lanes = {name: Lane(name, limit) for name, limit in self.queues.items()}
-        by_version = {(each.name, number): version for each in workflows for number, version in each.versions.items()}
-        self.holding = Holding(by_version, lanes, start=self._start, drop=self._drop)
+        self.holding = Holding(lanes, start=self._start, drop=self._drop)
+        for workflow in workflows:
+            self.adopt(workflow)
         self.settler = Settler(schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)))
         self._claimer = Claimer(
             dsn, self.settler, poll=poll, sweep=sweep, register=self._register, may_claim=self._may_claim
@@ -93,6 +94,10 @@ class Worker:
     def stats(self) -> Stats:
         """Counters of what this worker has done."""
         return self.settler.stats
+
+    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+        """Run the steps of another workflow, too, from now on."""
+        self.holding.learn(workflow)
 
     async def run(self) -> None:
         """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start."""
@@ -239,12 +244,16 @@ class Worker:
             if self._tasks.get(token.id) is me:
                 del self._tasks[token.id]
             self._wakeup.set()
-        if me in self._dropped:  # also when the step caught the cancellation
-            return
+        is_dropped = me in self._dropped  # also when the step caught the cancellation
         if isinstance(settled, tuple):
             decision, rows = settled
-            self.holding.lanes[token.queue].finished()
+            if is_dropped:  # too late, it has been committed: then it is told
+                self.holding.lanes[token.queue].settling += 1
+            else:
+                self.holding.lanes[token.queue].finished()
             self.settler.adopt([decision], rows)
+        elif is_dropped:
+            return
         else:
             self.settler.finished(settled)
         self.holding.run_waiting()
@@ -256,7 +265,8 @@ class Worker:
             self.holding.lanes[token.queue].running -= 1
             self._dropped.add(task)
             task.add_done_callback(self._dropped.discard)
-            task.cancel()
+            if token not in self._transactions.committing:
+                task.cancel()
 
 
 def own_version() -> str:

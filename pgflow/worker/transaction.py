@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -33,6 +35,7 @@ class Transaction(Protocol):
     """An open transaction; it is rolled back unless `commit` is called."""
 
     conn: Any
+    runner: Runner  # of steps that use it
 
     async def run(self, statement: Statement[T]) -> T:
         """Run a statement in it."""
@@ -54,6 +57,7 @@ class Transactions:
         self._runner = runner
         self._settler = settler
         self._threads = threads
+        self.committing: set[Token] = set()  # whose commit is under way: not to be cancelled, or nobody knew its end
         self._places = asyncio.Semaphore(POOL_SIZE)  # waited for here: in the pool it would take a thread, and time out
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._async_pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
@@ -62,7 +66,7 @@ class Transactions:
         """Run a step; returns what was settled and committed with it, or else the outcome that is left to settle."""
         try:
             async with self._places, self._open(token) as transaction:
-                outcome = await self._runner.run(token, transaction.conn)
+                outcome = await transaction.runner.run(token, transaction.conn)
                 if not isinstance(outcome, Finished | Waits):
                     return outcome
                 return await self._settle(token, outcome, transaction)
@@ -71,6 +75,8 @@ class Transactions:
             PoolTimeout,
         ) as error:  # a lost connection, a failed commit, a constraint of the user's own
             return Erred(token, str(error).strip() or type(error).__name__, type(error).__name__)
+        finally:
+            self.committing.discard(token)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -89,6 +95,7 @@ class Transactions:
             settled = await transaction.run(self._settler.statement([decision]))
             fate = next(row.status for row in settled if row.what == "token" and row.id == token.id)
             if fate in ("done", "conflict"):
+                self.committing.add(token)
                 await transaction.commit()
                 return decision, settled
             if fate == "fenced":
@@ -107,7 +114,7 @@ class Transactions:
                 )
                 await self._async_pool.open()
             async with self._async_pool.connection() as conn, conn.transaction() as _:
-                transaction = _Async(conn)
+                transaction = _Async(conn, self._runner)
                 yield transaction
                 if not transaction.is_committed:
                     raise psycopg.Rollback
@@ -123,22 +130,35 @@ class Transactions:
         except asyncio.CancelledError:
             connecting.add_done_callback(lambda done: _give_back(pool, done))
             raise
+        seat, scope = _Seat(self._threads), sync_conn.transaction()
+
+        def give_back() -> None:
+            if is_cut:
+                sync_conn.close()
+                with suppress(Exception):  # it cannot be rolled back any more; but it must know that it is over
+                    undo = psycopg.Rollback()
+                    scope.__exit__(type(undo), undo, None)
+            pool.putconn(sync_conn)
+
+        is_cut = False
         try:
-            scope = sync_conn.transaction()
-            await loop.run_in_executor(self._threads, scope.__enter__)
-            sync_transaction = _Sync(sync_conn, self._threads)
+            await loop.run_in_executor(seat, scope.__enter__)
+            sync_transaction = _Sync(sync_conn, seat)
             try:
                 yield sync_transaction
             except asyncio.CancelledError:
-                sync_conn.close()  # the step may still run in its thread: it must not write outside the transaction
                 raise
             except BaseException as error:
-                await loop.run_in_executor(self._threads, scope.__exit__, type(error), error, error.__traceback__)
+                await loop.run_in_executor(seat, scope.__exit__, type(error), error, error.__traceback__)
                 raise
             undo = None if sync_transaction.is_committed else psycopg.Rollback()
-            await loop.run_in_executor(self._threads, scope.__exit__, type(undo) if undo else None, undo, None)
+            await loop.run_in_executor(seat, scope.__exit__, type(undo) if undo else None, undo, None)
+        except asyncio.CancelledError:
+            is_cut = True
+            _cut(sync_conn)  # the step may still run in its thread: it must not go on holding what it has locked
+            raise
         finally:
-            pool.putconn(sync_conn)
+            seat.afterwards(give_back)
 
 
 def _give_back(
@@ -149,9 +169,38 @@ def _give_back(
         pool.putconn(connecting.result())
 
 
+def _cut(conn: psycopg.Connection[Any]) -> None:
+    """End a connection's line, whereupon the server rolls back; the thread that uses it, if one does, sees it lost.
+
+    To close it would free what that thread has in its hands.
+    """
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+class _Seat(Executor):
+    """Threads that use one connection, one after the other; a step that was cancelled may go on in its thread."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+        self._latest: Future[Any] | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self._latest = self._threads.submit(fn, *args, **kwargs)
+        return self._latest
+
+    def afterwards(self, do: Callable[[], None]) -> None:
+        """Call it when no thread uses the connection any more."""
+        if self._latest is None or self._latest.done():
+            do()
+        else:
+            self._latest.add_done_callback(lambda _: do())
+
+
 class _Async:
-    def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, conn: psycopg.AsyncConnection[Any], runner: Runner) -> None:
         self.conn = conn
+        self.runner = runner
         self.is_committed = False
 
     async def run(self, statement: Statement[T]) -> T:
@@ -162,13 +211,14 @@ class _Async:
 
 
 class _Sync:
-    def __init__(self, conn: psycopg.Connection[Any], threads: ThreadPoolExecutor) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], seat: _Seat) -> None:
         self.conn = conn
-        self._threads = threads
+        self.runner = Runner(seat)
+        self._seat = seat
         self.is_committed = False
 
     async def run(self, statement: Statement[T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run, self.conn, statement)
+        return await asyncio.get_running_loop().run_in_executor(self._seat, run, self.conn, statement)
 
     async def commit(self) -> None:
         self.is_committed = True

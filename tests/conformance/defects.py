@@ -146,8 +146,8 @@ MUTANTS = (
     ),
     Mutant(
         "R12", "whoever held something is never looked at again", "sql/queries/job/rescue.sql",
-        "where w.id = j.worker and w.lease_expires_at > pgflow.now())\n    order",
-        "where w.id = j.worker)\n    order",
+        "where w.id = j.worker and w.lease_expires_at > pgflow.now())",
+        "where w.id = j.worker)",
     ),
     Mutant(
         "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/holding.py",

@@ -90,6 +90,21 @@ def test_a1_a_snooze_calls_the_step_again(stack: Stack) -> None:
     assert (done.status, done.steps, done.history[0].attempt) == ("completed", {"act": 3}, 1)
 
 
+NEVER = (timedelta.max, timedelta(days=365 * 9000), timedelta(-1))
+
+
+@pytest.mark.parametrize("delay", NEVER)
+def test_a1_a_snooze_beyond_the_calendar_fails_the_step(stack: Stack, delay: timedelta) -> None:
+    """A1: a `Snooze` beyond what a calendar reaches fails its step with the rule, and can be read."""
+    flow = chain(make("act", act=lambda ctx: Snooze(delay), retry=ONCE))
+    stack.run(flow)
+    flow.start("v")
+    failed = stack.until(flow, "v")
+    assert failed.error is not None
+    assert (failed.status, failed.error["type"]) == ("failed", "InvalidValue")
+    assert "zero or more, and of 100 years at most" in failed.error["reason"]
+
+
 def test_a2_an_event_alone_stores_an_empty_dict(stack: Stack) -> None:
     """A2: `Ok(event)` stores an empty dict, which later steps see."""
     flow = chain(make("a"), make("b", act=lambda ctx: Ok("done", {"seen": ctx.steps["a"]})))

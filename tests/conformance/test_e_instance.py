@@ -41,6 +41,9 @@ def test_e1_a_start_checks_what_it_is_given(stack: Stack) -> None:
     for wrong in (None, 3, "", "two words"):
         with pytest.raises(InvalidValue, match="business value"):
             Ordering.start(wrong, Order(count=1))
+    for wrong in (timedelta.max, timedelta(days=365 * 9000), timedelta.min, 3):
+        with pytest.raises(InvalidValue, match="an instance cannot start after"):
+            Ordering.start("v", Order(count=1), delay=wrong)
     with pytest.raises(InvalidPayload, match="metadata"):
         Ordering.start("v", Order(count=1), metadata={"x": object()})
     with pytest.raises(UnknownWorkflow):

@@ -187,8 +187,7 @@ async def fail_async(ctx: Context[Input]) -> Any:
 
 
 FAILS = (make("fail", act=lambda ctx: failing(ctx.initial["how"]), retry=ONCE), fail_async)
-HOWS = {
-    "returned": "Error",
+HOWS: dict[str, str | None] = {
     "raised": "ConnectionError",
     "exit": "SystemExit",
     "interrupt": "KeyboardInterrupt",
@@ -200,16 +199,15 @@ HOWS = {
 }
 
 
-@pytest.mark.parametrize("fail", FAILS, ids=["in a thread", "on the loop"])
-def test_f6_f7_a_step_that_fails_fails_its_own_instance_alone(stack: Stack, fail: Step) -> None:
-    """F6, F7: whatever a step returns or raises, its instance fails with the reason, and no other is the worse."""
+def fail_beside_another(stack: Stack, fail: Step, hows: dict[str, str | None]) -> None:
+    """Let an instance fail in each of these ways, beside a sibling that waits and an instance that goes on after."""
     wait = WaitForEvent("go")
     flow = define(A, {A: {"done": [fail, wait]}, fail: {"done": B}, wait: {"received": B}, B: {"done": Done}})
-    waiting = chain(WaitForEvent("go"), B, name="Waiting")
+    waiting = chain(wait, B, name="Waiting")
     stack.run(flow, waiting)
     waiting.start("other")
     stack.until(waiting, "other", "waiting")
-    for how, kind in HOWS.items():
+    for how, kind in hows.items():
         flow.start(how, {"how": how})
         failed = stack.until(flow, how)
         assert failed.error is not None
@@ -218,7 +216,19 @@ def test_f6_f7_a_step_that_fails_fails_its_own_instance_alone(stack: Stack, fail
         assert failed.error["reason"]
     waiting.resume("other", "go")
     assert stack.until(waiting, "other").status == "completed"
-    assert {flow.get(how).status for how in HOWS} == {"failed"}
+    assert {flow.get(how).status for how in hows} == {"failed"}
+
+
+@pytest.mark.parametrize("fail", FAILS, ids=["in a thread", "on the loop"])
+def test_f6_a_step_error_fails_its_own_instance_alone(stack: Stack, fail: Step) -> None:
+    """F6: a step that returns an `Error` fails its instance, with the reason, and no other."""
+    fail_beside_another(stack, fail, {"returned": "Error"})
+
+
+@pytest.mark.parametrize("fail", FAILS, ids=["in a thread", "on the loop"])
+def test_f7_whatever_a_step_raises_is_a_step_error(stack: Stack, fail: Step) -> None:
+    """F7: whatever a step raises, `sys.exit()` included, is an error of that step, and ends nobody else."""
+    fail_beside_another(stack, fail, HOWS)
 
 
 def test_f8_a_long_step_runs_to_its_end_once(stack: Stack) -> None:
@@ -389,7 +399,7 @@ def test_f10_a_new_process_takes_up_whatever_was_under_way(stack: Stack) -> None
     assert [scene.calls[f"{kind} one"] for kind in ("running", "timer", "signal", "later")] == [1, 1, 1, 1]
     assert ended["signal"].steps["wait_for_event"] == "late"
     assert ended["mailbox"].steps["wait_for_event"] == "early"
-    assert ended["retry"].history[0].attempt > 2
+    assert ended["retry"].history[0].attempt >= 2
 
 
 # -- the storage
@@ -397,6 +407,7 @@ def test_f10_a_new_process_takes_up_whatever_was_under_way(stack: Stack) -> None
 
 def instance(run: int, value: str = "v", **more: Any) -> Instance:
     """An instance as a reader has it."""
+    created_at = datetime(2030, 1, 1, tzinfo=UTC)
     plain = Instance(
         run=run,
         id=f"k::{value}",
@@ -410,9 +421,10 @@ def instance(run: int, value: str = "v", **more: Any) -> Instance:
         metadata={},
         tags=(),
         error=None,
-        created_at=datetime(2030, 1, 1, tzinfo=UTC),
+        created_at=created_at,
     )
-    return replace(plain, **more)
+    made = replace(plain, **more)
+    return made if made.is_active else replace(made, finished_at=created_at)
 
 
 def test_f11_the_storage_puts_gets_deletes_and_queries() -> None:

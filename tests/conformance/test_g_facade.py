@@ -346,8 +346,10 @@ def test_g16_the_only_app_is_found(stack: Stack) -> None:
     workflow = unlisted()
     assert workflow.start("v").id == "u::v"
     assert workflow.bound() is stack.app
-    stack.restart()
     assert stack.until(workflow, "v").status == "completed"
+    stack.restart()
+    workflow.start("w")
+    assert stack.until(workflow, "w").status == "completed"
 
 
 @pytest.mark.usefixtures("nobody")

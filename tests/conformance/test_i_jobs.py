@@ -32,6 +32,11 @@ def measure(ctx: Context[Input]) -> Ok:
     return Ok("done", {}, metadata={"trace": "t-1", "team": "packing", "step": "mine", "run": -1, "weight": {"kg": 3}})
 
 
+@step
+def measure_again(ctx: Context[Input]) -> Ok:
+    return Ok("done", {}, metadata={"trace": "t-2"})
+
+
 answer = WaitForEvent("answered").named("AnswerDue")
 
 
@@ -43,7 +48,7 @@ class HTTPOrderFlow(
     metadata={"team": "orders", "region": "eu", "levels": [1, 2], "workflow": "mine"},
 ):
     initial = measure
-    transitions = {measure: {"done": answer}, answer: {"received": Done}}
+    transitions = {measure: {"done": measure_again}, measure_again: {"done": answer}, answer: {"received": Done}}
 
 
 class Other(Workflow[Input], unique=Unique("other")):
@@ -93,7 +98,7 @@ def test_i22_a_job_has_the_metadata_of_its_workflow_its_instance_and_its_steps(s
         "region": "us",
         "levels": [1, 2],
         "tenant": "a",
-        "trace": "t-1",
+        "trace": "t-2",
         "weight": {"kg": 3},
         "workflow": "HTTPOrderFlow",
         "instance_id": "marked::1",

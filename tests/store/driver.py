@@ -41,8 +41,9 @@ class Driver:
         self.conn = conn
         self.lanes = {queue: Lane(queue, room) for queue in queues}
         self.ready: list[Token] = []
-        known = {(each.name, number): kind for each in workflows for number, kind in each.versions.items()}
-        self.holding = Holding(known, self.lanes, start=self.ready.append, drop=self._drop)
+        self.holding = Holding(self.lanes, start=self.ready.append, drop=self._drop)
+        for workflow in workflows:
+            self.holding.learn(workflow)
         self.settler = Settler("pgflow", self.holding, wake=lambda queues: None)
         self.settler.worker = run(
             conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", lease=LEASE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import pytest
@@ -17,6 +18,7 @@ from pgflow.store.statement import Statement, run
 from tests.conftest import Server
 from tests.store.driver import Driver
 from tests.store.test_interleavings import WORKFLOWS, Pair, start
+from tests.worker.inside import Inside
 from tests.worker.patience import until
 
 # A session that asks for it is held up in the middle of a statement, after its snapshot was taken: by a lock that a
@@ -25,23 +27,23 @@ HOLD_UP = """
     alter table pgflow.{table} rename to real_{table};
     create view pgflow.{table} as select * from pgflow.real_{table}
         where case when current_setting('test.hold_up', true) = 'on'
-            then (select true from pg_advisory_xact_lock_shared(7)) else true end;
+            then (select true from pg_advisory_xact_lock_shared({lock})) else true end;
 """
+MIDDLE = "select from pg_stat_activity where wait_event = 'advisory' and datname = current_database()"
 T = TypeVar("T")
 
 
 @contextmanager
-def held_up(conn: Connection, late: Connection, statement: Statement[T]) -> Iterator[Callable[[], T]]:
+def held_up(conn: Connection, late: Connection, statement: Statement[T], lock: int) -> Iterator[Callable[[], T]]:
     """Begin a statement, which sees nothing of what the block does; gives what lets it end and returns its result."""
-    conn.execute("select pg_advisory_lock(7)")
+    conn.execute("select pg_advisory_lock(%s)", [lock])
     late.execute("set test.hold_up = on")
-    waits = "select from pg_stat_activity where wait_event = 'advisory' and datname = current_database()"
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(run, late, statement)
-        until(lambda: running.done() or conn.execute(waits).fetchall(), "the statement's middle")
+        until(lambda: running.done() or conn.execute(MIDDLE).fetchall(), "the statement's middle")
 
         def let_go() -> T:
-            conn.execute("select pg_advisory_unlock(7)")
+            conn.execute("select pg_advisory_unlock(%s)", [lock])
             return running.result()
 
         yield let_go
@@ -56,8 +58,8 @@ def dsn(server: Server, new_database: Callable[..., str]) -> str:
         app = Pgflow(dsn, workflows=WORKFLOWS)
         app.register()
         app.close()
-        for table in ("queues", "workers"):
-            conn.execute(HOLD_UP.format(table=table).encode())
+        for table, lock in (("queues", 7), ("workers", 8)):
+            conn.execute(HOLD_UP.format(table=table, lock=lock).encode())
     return dsn
 
 
@@ -72,7 +74,7 @@ def test_a_token_that_has_moved_on_since_the_claim_began_is_left_for_the_next_cl
     with connect(dsn, "a") as late, connect(dsn, "b") as other:
         a, b = Driver(late, WORKFLOWS), Driver(other, WORKFLOWS)
         start(b, Pair, "v")
-        with held_up(conn, late, job.claim("pgflow", a.settler.worker, {"default": 10})) as let_go:
+        with held_up(conn, late, job.claim("pgflow", a.settler.worker, {"default": 10}), 7) as let_go:
             b.settler.is_draining = True  # what it makes ready it leaves to others
             b.turn()
             b.settle()
@@ -92,10 +94,30 @@ def test_a_token_that_a_new_worker_has_taken_since_the_rescue_began_is_left_to_i
         start(dead, Pair, "v")
         assert dead.claim() == 1
         other.execute("update pgflow.workers set lease_expires_at = pgflow.now()")
-        with held_up(conn, late, job.rescue("pgflow")) as let_go:
+        with held_up(conn, late, job.rescue("pgflow"), 8) as let_go:
             assert run(other, job.rescue("pgflow")).tokens == 1
             heir = Driver(other, WORKFLOWS)
             assert heir.claim() == 1
             assert let_go().tokens == 0
         held = conn.execute("select state, worker, attempt from pgflow.jobs").fetchall()
         assert held == [("running", heir.settler.worker, 2)]
+
+
+def test_a_worker_that_is_woken_in_the_middle_of_a_claim_claims_again(dsn: str, conn: Connection) -> None:
+    app = Pgflow(dsn, workflows=WORKFLOWS)
+    database = conn.execute("select current_database()").fetchone()
+    assert database is not None
+    conn.execute(f"alter database {database[0]} set test.hold_up = on".encode())  # of sessions to come
+    conn.execute("select pgflow.start('Pair', 'locked')")
+    conn.execute("select pg_advisory_lock(7)")
+    never = timedelta(minutes=1)
+    with connect(dsn, "a") as other, Inside(app, {"default": 10}, poll=never, sweep=never, lease=never):
+        other.execute("begin")
+        other.execute("select from pgflow.jobs for update")  # so that the claim looks at it, and finds nothing
+        until(lambda: conn.execute(MIDDLE).fetchall(), "the claim's middle")
+        listens = "select from pg_stat_activity where application_name = 'pgflow:listen' and state = 'idle'"
+        until(lambda: conn.execute(listens).fetchall(), "the listener")
+        conn.execute("select pgflow.start('Pair', 'v')")
+        conn.execute("select pg_advisory_unlock(7)")
+        until(lambda: conn.execute("select from pgflow.instances where status = 'completed'").fetchall(), patience=10)
+    app.close()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Error, Ok, Pgflow, Retry, Step, Unique, Wait, WaitForEvent, Workflow, step
+from pgflow.calls import resuming, retrying, starting
 from pgflow.store import job
 from pgflow.store.connect import Connection, connect
 from pgflow.store.statement import run
@@ -237,6 +238,15 @@ def test_a_token_that_was_parked_before_there_was_such_a_queue_goes_on_where_it_
     Split.resume(value, "answered")
     move_on(Driver(conn, WORKFLOWS, queues=["default"]))
     assert Split.get(value).status == "completed"
+
+
+def test_those_are_woken_who_serve_the_queue_in_which_there_is_work_now() -> None:
+    decisions, steps = frozenset({"decisions"}), frozenset({"default"})
+    assert resuming("pgflow", Split, "v", "answered", None, None).queues == decisions
+    assert retrying("pgflow", Split, "v").queues == decisions
+    assert starting("pgflow", Split, [("v", {})]).queues == steps
+    assert resuming("pgflow", Plain, "v", "answered", None, None).queues == steps
+    assert retrying("pgflow", Plain, "v").queues == steps
 
 
 def test_without_such_a_queue_all_stays_in_that_of_the_step(conn: Connection) -> None:

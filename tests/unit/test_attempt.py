@@ -11,7 +11,7 @@ from pgflow import Async, Context, Done, Ok, Retry, Step, step
 from pgflow.core.attempt import call, failing, waits
 from pgflow.core.graph import Choice, Graph
 from pgflow.core.step import Parking
-from pgflow.errors import UndeclaredEvent
+from pgflow.errors import InvalidValue, UndeclaredEvent
 
 
 class Mute(Exception):
@@ -50,5 +50,9 @@ def test_a_wait_ends_with_events_that_lead_somewhere(ends: Parking) -> None:
     choices = {"odd": {"done": Choice(("done",))}}
     with pytest.raises(UndeclaredEvent, match="step 'odd' has no event 'zzz'"):
         waits(Graph.build("Flow", "odd", [Odd(), Done()], choices), Odd())
+    for delay in (timedelta.max, timedelta(-1)):
+        ends = Parking({}, delay, "done")
+        with pytest.raises(InvalidValue, match="of zero or more, and of 100 years at most"):
+            waits(Graph.build("Flow", "odd", [Odd(), Done()], choices), Odd())
     sound = Asking().named("odd")
     assert waits(Graph.build("Flow", "odd", [sound, Done()], choices), sound) == Parking({"done": "done"})

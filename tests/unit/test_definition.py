@@ -257,6 +257,10 @@ ODD: dict[str, tuple[Step, str]] = {
         attribute(parking=lambda self: Parking({}, timedelta(1))),
         r"^Flow: Odd: a timeout needs both a delay",
     ),
+    "a delay of thousands of years": (
+        attribute(parking=lambda self: Parking({}, timedelta.max, "done")),
+        r"^Flow: Odd: a timeout needs both a delay of zero or more, 100 years at most, and an event",
+    ),
 }
 
 

@@ -45,7 +45,7 @@ def test_metadata_is_a_mapping() -> None:
         Ok("paid", metadata=wrong)
 
 
-@pytest.mark.parametrize("delay", [5, None, timedelta(seconds=-1)])
+@pytest.mark.parametrize("delay", [5, None, timedelta(seconds=-1), timedelta.max, timedelta(days=365 * 9000)])
 def test_a_snooze_has_a_delay_that_is_not_negative(delay: Any) -> None:
     with pytest.raises(InvalidValue, match="the delay of a Snooze is a timedelta of zero or more"):
         Snooze(delay)

@@ -29,12 +29,12 @@ from pgflow import (
     telemetry,
 )
 from pgflow.core.names import TELEMETRY
-from pgflow.errors import InvalidPayload
+from pgflow.errors import InvalidPayload, NotActive
 from pgflow.store.connect import Connection
 from pgflow.telemetry import Collector, Event
 from tests.worker.conftest import Work
 from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import one, until_status
+from tests.worker.sight import one, rows, until_all_ended, until_status
 from tests.worker.told import Told, listening
 
 Input = dict[str, Any]
@@ -217,7 +217,17 @@ class Wide(Workflow[Input], unique=Unique("wide")):
     }
 
 
-WORKFLOWS = (Line, Fan, Patient, Shaky, Broken, Sleepy, Books, Held, Meddler, Typed, Wide)
+pages = [book.named(f"page_{number}") for number in range(6)]
+
+
+class Library(Workflow[Input], unique=Unique("library")):
+    """Transactional steps side by side."""
+
+    initial = fork
+    transitions = {fork: {"done": pages}, **{page: {"done": join} for page in pages}, join: {"done": Done}}
+
+
+WORKFLOWS = (Line, Fan, Patient, Shaky, Broken, Sleepy, Books, Held, Meddler, Typed, Wide, Library)
 TENANT = {"tenant": "a", "instance_id": "mine", "step": "mine"}
 
 
@@ -667,6 +677,29 @@ def test_under_load_each_completion_is_told_once_by_one_of_two_workers(told: Tol
         completed[event.metadata["workflow"]] += event.measurements["completed_in_advance"]
     assert completed == {"Fan": 4 * many, "Line": 2 * many, "Wide": 5 * many}
     check_order(told)
+
+
+def test_what_is_recorded_is_told_though_its_instance_is_cancelled_meanwhile(
+    told: Told, work: Work, conn: Connection
+) -> None:
+    many = 150
+    Library.start_many((str(number), {}) for number in range(many))
+    work({"default": 12})
+    work({"default": 12})
+    told.until(telemetry.STEP_STOP, 5)
+    for number in range(many):
+        try:
+            Library.cancel(str(number))
+        except NotActive:
+            continue
+    ended = until_all_ended(conn)
+    assert ended["cancelled"] > 10
+    recorded = {(run, key) for run, key in rows(conn, "select run, step from pgflow.step_results")}
+    until(lambda: len(told.of(telemetry.STEP_STOP)) >= len(recorded), "the end of each step")
+    stops = told.about(telemetry.STEP_STOP, "run", "step")
+    assert (len(stops), set(stops)) == (len(recorded), recorded)
+    assert len(told.of(telemetry.WORKFLOW_CANCEL)) == ended["cancelled"]
+    assert len(told.of(telemetry.WORKFLOW_STOP)) == ended.get("completed", 0)
 
 
 def check_order(told: Told) -> None:

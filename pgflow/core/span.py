@@ -1,0 +1,14 @@
+"""How long anything may be put off: no longer than the calendars of PostgreSQL and Python both reach."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+__all__ = ["LONGEST", "is_span"]
+
+LONGEST = timedelta(days=36_525)  # a hundred years
+
+
+def is_span(value: object) -> bool:
+    """Whether `value` is a timedelta of zero or more, and of a hundred years at most."""
+    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST

@@ -1,0 +1,170 @@
+"""`pgflow validate` tells everything that is wrong in a module, each definition by its name, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_cli_migrate import RUN, environment
+
+HEAD = """
+from datetime import timedelta
+from typing import Any
+from pgflow import Context, Done, Ok, Pgflow, Retry, Step, Unique, Wait, WaitForEvent, Workflow, route, step
+
+@step(events=("yes", "no"))
+def ask(ctx: Context[Any]) -> Ok:
+    return Ok("yes")
+
+@step
+def do(ctx: Context[Any]) -> Ok:
+    return Ok("done")
+"""
+SOUND = """
+class Sound(Workflow[Any], unique=Unique("sound")):
+    initial = do
+    transitions = {do: {"done": Done}}
+"""
+BROKEN = """
+class Many(Workflow[Any], unique=Unique("Many"), tags="x", queue="a b", verison=2):
+    initial = ask
+    transitions = {ask: {"yes": do, "maybe": Done}, do: {"done": None}}
+
+class Loop(Workflow[Any], unique=Unique("loop")):
+    initial = do
+    transitions = {do: {"done": ask}, ask: {"yes": do, "no": Wait(timedelta(0))}}
+
+class Bare(Workflow[Any]):
+    pass
+
+@step(name="not a key", events=("a",))
+def odd(ctx: Context[Any]) -> Ok:
+    return Ok("a")
+
+class Annotated(Step):
+    events: tuple[str, ...] = ("done",)
+    def execute(self, ctx: Context[Any]) -> Ok:
+        return Ok("done")
+
+class Odd(Workflow[Any], unique=Unique("odd"), retry=Retry(max_attempts=0)):
+    initial = odd
+    transitions = {odd: {"a": Annotated}, Annotated: {"done": do}, do: {"done": route(7, Done)}}
+
+class Around(Workflow[Any], unique=Unique("around"), current=2):
+    class V1(Workflow[Any], version=1):
+        initial = ask
+        transitions = {ask: {"yes": Done}}
+
+    class V2(Workflow[Any], version=2):
+        initial = do
+        transitions = {do: {"done": Done}}
+
+    versions = {1: V1, 2: V2}
+
+unused = do.named("un used")
+"""
+APP = "\napp = Pgflow(workflows=[Sound, Many, Loop, Bare, Odd, Around])\n"
+# What each line begins with, and how it says to mend it.
+TOLD = [
+    ("Many: there is no option 'verison'", "did you mean 'version'?"),
+    ("Many: tags is a list of strings, not 'x'", 'write tags=["orders"]'),
+    ("Many: the unique key 'Many' is refused", "use lower-case letters"),
+    ("Many: queue is 'a b'", "use letters, digits"),
+    ("Many: do.done leads to None", "give a target, Done to end the workflow"),
+    ("Many: ask does not declare the event 'maybe'", "remove its transition, or add it"),
+    ("Many: ask declares the event 'no', which leads nowhere", "add {'no': target}"),
+    ("Loop: cycle in the graph: do → ask → do", 'a second step with .named("…")'),
+    ("Loop: the path ends at Wait ('wait'), which is not Done", "add transitions for its events"),
+    ("Loop: Wait: Wait cannot wait for datetime.timedelta(0)", "give a timedelta of more than nothing"),
+    ("Bare has no business key", 'unique=Unique("orderid")'),
+    ("Bare has no initial step", "add `initial = FirstStep`"),
+    ("Bare has no transitions", "ending in Done"),
+    ("Odd: Retry(max_attempts=0)", "give a whole number from 1"),
+    ("Odd: do.done: route(7, …): the first argument is a plain function", "not async"),
+    ("Odd: odd: @step: 'not a key' cannot be the key of a step", '@step(name="charge")'),
+    ("Odd: Annotated: step Annotated: 'events' is an attribute", "without annotation"),
+    ("Around.V1: ask declares the event 'no', which leads nowhere", "add {'no': target}"),
+    ("step do cannot be named 'un used'", "use up to 100 letters"),
+]
+
+
+def validate(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "flows.py").write_text(source, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-c", RUN, "validate", "--app", "flows:app", *arguments],
+        capture_output=True, check=False, cwd=folder, env=environment(), text=True,
+    )  # fmt: skip
+
+
+def test_every_problem_of_every_definition_is_a_line(tmp_path: Path) -> None:
+    done = validate(tmp_path, HEAD + SOUND + BROKEN + APP)
+    assert (done.returncode, done.stdout) == (6, "")
+    lines = done.stderr.splitlines()
+    for (begins, mend), line in zip(TOLD, lines, strict=True):
+        assert line.startswith(f"pgflow: {begins}")
+        assert mend in line
+
+
+def test_the_document_lists_them_and_what_is_sound(tmp_path: Path) -> None:
+    done = validate(tmp_path, HEAD + SOUND + BROKEN + APP, "--json")
+    assert done.returncode == 6
+    said = json.loads(done.stdout)
+    assert said["valid"] is False
+    assert [each["name"] for each in said["workflows"]] == ["Sound"]
+    assert len(said["problems"]) == len(TOLD)
+    assert all(each["message"].startswith(begins) for each, (begins, _) in zip(said["problems"], TOLD, strict=True))
+
+
+def test_what_breaks_off_the_import_comes_last(tmp_path: Path) -> None:
+    done = validate(tmp_path, f"{HEAD}{BROKEN}\nprint(Many.graph)\n")
+    assert done.returncode == 6
+    *lines, last = done.stderr.splitlines()
+    assert len(lines) == len(TOLD)
+    assert last.startswith("pgflow: importing flows failed: AttributeError: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "exit_code", "said"),
+    [
+        (f"{HEAD}{SOUND}\nraise RuntimeError('no disk')\n", 2, "importing flows failed: RuntimeError: no disk"),
+        ("import nothing_of_that_name\n", 2, "importing flows failed: ModuleNotFoundError"),
+        (f"{HEAD}{SOUND}\nother = 1\n", 2, "'app' in module flows is not there"),
+        (f"{HEAD}{SOUND}\napp = Pgflow(workflows=[Sound, 7])\n", 6, "7 is not a workflow class"),
+    ],
+)
+def test_what_is_no_fault_of_a_definition_is_told_as_ever(
+    tmp_path: Path, source: str, exit_code: int, said: str
+) -> None:
+    done = validate(tmp_path, source)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+def test_a_sound_module_is_listed(tmp_path: Path) -> None:
+    done = validate(tmp_path, f"{HEAD}{SOUND}\napp = Pgflow(workflows=[Sound])\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].split() == ["Sound", "1", "1", "1", "default"]
+
+
+def test_the_queue_for_decisions_is_one_that_has_to_be_served(tmp_path: Path) -> None:
+    sound = SOUND.replace('unique=Unique("sound")', 'unique=Unique("sound"), orchestration_queue="decisions"')
+    done = validate(tmp_path, f"{HEAD}{sound}\napp = Pgflow(workflows=[Sound])\n", "--json")
+    assert json.loads(done.stdout)["workflows"][0]["queues"] == ["decisions", "default"]
+
+
+def test_outside_of_validate_the_first_problem_ends_the_import(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text(HEAD + BROKEN, encoding="utf-8")
+    code = (
+        "from pgflow.errors import DefinitionError\n"
+        "try:\n import flows\nexcept DefinitionError as error:\n print(error, '|', len(error.problems))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path, env=environment(), text=True
+    )
+    assert done.stdout.startswith("the unique key 'Many' is refused")
+    assert done.stdout.endswith("| 1\n")
