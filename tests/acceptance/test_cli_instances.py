@@ -686,3 +686,42 @@ def test_a_database_that_is_not_there_is_exit_code_3(closed: Shop, command: str)
     line = closed.refused(3, command, *arguments, "--dsn", "host=127.0.0.1 port=1 password=hunter2")
     assert line.startswith("pgflow: cannot reach PostgreSQL at 127.0.0.1:1")
     assert "hunter2" not in line
+
+
+def test_the_list_finds_what_its_filters_say(closed: Shop, value: str) -> None:
+    for number in range(3):
+        order = json.dumps({"item_count": number + 1})
+        closed.ok(
+            "start",
+            "OrderFlow",
+            f"{value}-{number}",
+            "--input",
+            order,
+            "--delay",
+            "1d",
+            "--tag",
+            f"{value}-t{number % 2}",
+        )
+    run_of = {number: closed.get(f"{value}-{number}").run for number in range(3)}
+    found = {
+        number: f"orderid::{value}-{number}" for number in range(3)
+    }  # fmt: skip
+    after = ("--after", str(run_of[0] - 1))
+
+    def listed(*options: str) -> list[str]:
+        return closed.ok("list", *options, "--quiet").splitlines()
+
+    assert listed("OrderFlow", *after) == [found[2], found[1], found[0]]
+    assert listed("OrderFlow", *after, "--order", "oldest", "-n", "2") == [found[0], found[1]]
+    assert listed(*after, "--tag", f"{value}-t0") == [found[2], found[0]]
+    assert listed(*after, "--input", '{"item_count": 2}') == [found[1]]
+    assert listed(*after, "--metadata", '{"nobody": "has it"}') == []
+    assert listed(*after, "--output", 'ship={"by": "bike"}') == []
+    assert listed("--id", found[1]) == [found[1]]
+    assert listed(*after, "--family", "Order", "--version", "1") == [found[2], found[1], found[0]]
+    assert listed(*after, "--family", "Order%") == listed(*after, "--version", "7") == []
+    page = closed.pgflow("list", "OrderFlow", *after, "--order", "oldest", "--limit", "2")
+    assert page.stderr == f"newer ones: --after {run_of[1]}\n"
+    assert "is not STEP=JSON" in closed.pgflow("list", "--output", "ship").stderr
+    assert "--input is no JSON" in closed.refused(6, "list", "--input", "{")
+    assert "a dict is needed" in closed.refused(6, "list", "--metadata", "[1]")

@@ -68,7 +68,12 @@ class Paid(Workflow[dict[str, Any]], unique=Unique("paid")):
     transitions = {AwaitPayment: {"paid": ship}, ship: {"ok": Done}}
 
 
-WORKFLOWS = (Pair, Paid)
+class Line(Workflow[dict[str, Any]], unique=Unique("line")):
+    initial = left
+    transitions = {left: {"ok": ship}, ship: {"ok": Done}}
+
+
+WORKFLOWS = (Pair, Paid, Line)
 
 
 @pytest.fixture
@@ -295,7 +300,51 @@ def send_due_and_timer(a: Driver, b: Driver, value: str) -> Programs:
     return sending(a), transaction(lambda conn: run(conn, job.stage("pgflow")))
 
 
+def settle_and_delete(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value)
+    a.run_steps()
+    return settling(a), transaction(call("select pgflow.delete_id('pair::' || %s)", value))
+
+
+def solo_settle_and_delete(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    a.run_steps()
+    return settling(a), transaction(call("select pgflow.delete_id('line::' || %s)", value))
+
+
+def resume_and_delete(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Paid, value)
+    a.turn()
+    a.settle()
+    return (
+        transaction(call("select pgflow.resume('Paid', %s, 'paid', '{\"amount\": 3}')", value)),
+        transaction(call("select pgflow.delete_id('paid::' || %s)", value)),
+    )
+
+
+def solo_settle_and_put(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    a.run_steps()
+    return settling(a), transaction(call(PUT, f"line::{value}"))
+
+
+def settle_and_put(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value)
+    a.run_steps()
+    return settling(a), transaction(call(PUT, f"pair::{value}"))
+
+
+# As if it had only just begun.
+PUT = """
+    select pgflow.put(
+        run, id, workflow, version, 'running', unique_key, input, tags, metadata, null, created_at, null, '[]')
+    from pgflow.instances where id = %s
+"""
+
 PAIRS = [
+    settle_and_delete, solo_settle_and_delete, resume_and_delete, solo_settle_and_put, settle_and_put,
     siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle,
     rescue_and_settle_siblings, starts, claims, timer_and_resume, two_signals,
     revive_twice, revive_and_cancel, revive_and_settle,
@@ -322,7 +371,7 @@ def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: C
 
 def is_refusal(error: BaseException | None) -> bool:
     """Whether it is none, or one of those that a caller who came second has to expect."""
-    return error is None or getattr(error, "sqlstate", None) == "PF005"
+    return error is None or getattr(error, "sqlstate", None) in ("PF005", "PF003")
 
 
 def finish(conn: Connection, a: Driver, b: Driver) -> None:
@@ -352,6 +401,9 @@ def check(conn: Connection) -> list[str]:
         "a result is unapplied": """
             select r.run, r.step from pgflow.step_results r join pgflow.instances i using (run) where not applied
             and i.status <> 'cancelled'""",
+        "a result has no instance": """
+            select r.run, r.step from pgflow.step_results r where not exists (
+                select from pgflow.instances i where i.run = r.run)""",
         "a completed instance has not each step once": """
             select i.id, count(*) from pgflow.instances i join pgflow.step_results r using (run)
             where i.status = 'completed' group by i.run having count(*) <> case i.workflow when 'Pair' then 4 else 2

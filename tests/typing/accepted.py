@@ -189,6 +189,10 @@ def start() -> None:
     found = OrderFlow.get("abc123")
     assert_type(found, Instance)
     assert_type(OrderFlow.list(status=["failed", "cancelled"], limit=10), list[Instance])
+    assert_type(
+        OrderFlow.list(tags=["gift"], steps={charge: {"receipt": "r-1"}, "ship": {}}, order="oldest"), list[Instance]
+    )
+    assert_type(OrderFlow.get("abc123").output(charge), Receipt)
     assert_type(OrderFlow.read_input("{}"), Order)
     try:
         OrderFlow.cancel("abc123", reason="withdrawn")

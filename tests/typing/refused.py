@@ -114,6 +114,9 @@ def calls() -> None:
     OrderFlow.start("abc123", delay=60)  # type: ignore[arg-type]
     OrderFlow.start_many([("a", Other(name="x"))])  # type: ignore[list-item]
     OrderFlow.get("abc123").run = 3  # type: ignore[misc]
+    OrderFlow.list(statuses="failed")  # type: ignore[call-arg]
+    OrderFlow.list(order="random")  # type: ignore[arg-type]
+    print(OrderFlow.get("abc123").output(charge).amount)  # type: ignore[attr-defined]
 
 
 async def async_calls() -> None:
