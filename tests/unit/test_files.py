@@ -57,3 +57,15 @@ def test_every_file_of_the_tree_is_listed_in_order_and_can_be_loaded(tree: Path)
 
 def test_the_real_tree_holds_migrations_functions_and_queries() -> None:
     assert {path.split("/")[0] for path in files.list_files()} == {"functions", "migrations", "queries"}
+
+
+def test_the_two_queries_that_list_differ_in_the_outputs_alone() -> None:
+    plain, by_output = (
+        files.load(f"queries/instance/{name}.sql").partition("\nselect\n")[2].splitlines()
+        for name in ("list", "list_by_output")
+    )
+    more = [line for line in by_output if line not in plain]
+    kept = [line for line in by_output if line in plain]
+    assert [line for line in plain if line.strip() != ")"] == [line for line in kept if line.strip() != ")"]
+    assert more[0] == "    and i.run in ("
+    assert all("pgflow.instances" not in line for line in more)

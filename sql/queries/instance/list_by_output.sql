@@ -42,11 +42,10 @@ where (%(workflow)s::text is null or (i.workflow ~>=~ %(workflow)s::text and i.w
         from pgflow.step_results r
         where r.step = %(step)s::text and (r.output @> %(output)s::jsonb or (%(output)s::jsonb = '{}' and r.output is null))
     )
-    and not exists (  -- the other steps
-        select
+    and (  -- the other steps; as a value, not a join, which the planner could begin with
+        select coalesce(bool_and(exists (
+            select from pgflow.step_results r where r.run = i.run and r.step = s.step and coalesce(r.output, '{}') @> s.output)), true)
         from jsonb_each(%(steps)s::jsonb) s (step, output)
-        where not exists (
-            select from pgflow.step_results r where r.run = i.run and r.step = s.step and coalesce(r.output, '{}') @> s.output)
     )
 order by  -- what is null by then is gone, and one term is left, or the two of instances_by_workflow: by run alone it could walk past all others
     case when %(oldest)s::boolean and %(workflow)s::text is not null then i.workflow end using ~<~,
