@@ -162,4 +162,4 @@ class Storage:
 def read(kept: Instance, *, is_whole: bool = True) -> Instance:
     """Return what a caller reads of a kept instance; its history and outputs only when it is asked for as a whole."""
     known = {name: getattr(kept, name) for name in READ}
-    return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}})
+    return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}, "signals": ()})

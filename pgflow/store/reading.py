@@ -43,22 +43,8 @@ class Faults(list[str]):
 
 def instance(row: Row) -> Instance:
     """Make an instance of a row of sql/queries/instance/list.sql or get.sql."""
-    (
-        run,
-        business_id,
-        workflow,
-        version,
-        status,
-        text,
-        metadata,
-        tags,
-        error,
-        created,
-        finished,
-        tokens,
-        history,
-        signals,
-    ) = row
+    run, business_id, workflow, version, status, text, metadata, tags, error, created, finished, *parts = row
+    tokens, history, signals = parts
     faults = Faults()
     entries = _entries(faults, history)
     known = {**faults.read("metadata", lambda: _object(metadata), NOTHING)}

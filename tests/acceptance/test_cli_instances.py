@@ -532,6 +532,9 @@ def test_a_signal_is_sent_later_or_called_off(busy: Shop, value: str) -> None:
     later = busy.pgflow("resume", "OrderFlow", value, "declined", "--step", "charge", "--delay", "1h")
     number = later.stdout.strip()
     assert later.stderr.endswith(f"to call it off: pgflow unschedule {number}\n")
+    assert f"to call it off: pgflow unschedule {number}" in busy.ok("show", "OrderFlow", value)
+    (told,) = json.loads(busy.ok("show", "OrderFlow", value, "--json"))["instance"]["signals"]
+    assert (told["event"], told["step"], told["id"]) == ("declined", "charge", number)
     assert busy.ok("unschedule", number) == "unscheduled\n"
     line = busy.refused(5, "unschedule", number)
     assert line == f"pgflow: no signal {number} is still to be sent. See what is: pgflow show WORKFLOW VALUE"

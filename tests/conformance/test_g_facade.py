@@ -572,6 +572,25 @@ def test_i20_what_cannot_be_scheduled_is_refused(stack: Stack, step: str, delay:
         Asking.schedule_resume("nobody", "ask", timedelta(1), "yes")
 
 
+def test_i17_signals_that_no_step_has_taken_are_shown(stack: Stack) -> None:
+    """I17: a signal that is kept, and one that is to be sent, are part of what `get` returns, until they are taken."""
+    stack.run(Asking)
+    Asking.start("a", delay=timedelta(seconds=30))
+    Asking.resume("a", "yes", {"by": "Ada"}, step=ask)
+    later = Asking.schedule_resume("a", ask, timedelta(hours=1), "no")
+    kept, scheduled = Asking.get("a").signals
+    assert (kept.event, kept.step, kept.payload, kept.id) == ("yes", "ask", {"by": "Ada"}, None)
+    assert (scheduled.event, scheduled.id, scheduled.at, scheduled.payload) == ("no", later.id, later.at, None)
+    assert Asking.list()[0].signals == ()
+    later.cancel()
+    assert Asking.get("a").signals == (kept,)
+    if isinstance(stack, OnPostgres):
+        stack.rows("update pgflow.jobs set run_at = pgflow.now() returning id")
+    else:
+        stack.app.advance_time(timedelta(minutes=1))
+    assert stack.until(Asking, "a").signals == ()
+
+
 async def _twins(app: Any, wait: Callable[[], object]) -> None:
     await Asking.astart("a")
     wait()
