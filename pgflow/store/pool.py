@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary, finalize
+from weakref import finalize
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pgflow.errors import Unreachable
-from pgflow.store.connect import aconnect, connect, conninfo, outage, place
+from pgflow.store.connect import connect, conninfo, outage, place
+from pgflow.store.lending import Lending
 
 __all__ = ["AConn", "Conn", "Pool"]
 
@@ -21,10 +22,11 @@ Conn: TypeAlias = psycopg.Connection[Any]
 AConn: TypeAlias = psycopg.AsyncConnection[Any]
 
 WAIT_SECONDS = 5.0  # for a free connection
+MOST = 10
 OPTIONS: Mapping[str, Any] = {
     "name": "pgflow",
     "min_size": 1,
-    "max_size": 10,
+    "max_size": MOST,
     "timeout": WAIT_SECONDS,
     "kwargs": {"autocommit": True},
 }
@@ -42,7 +44,7 @@ class Pool:
         self._lock = threading.Lock()
         self._threads: ConnectionPool[Conn] | None = None
         self._end: finalize[..., Pool] | None = None
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[AConn]] = WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, Lending] = {}
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
@@ -69,19 +71,17 @@ class Pool:
     async def aconnection(self) -> AsyncIterator[AConn]:
         """`connection`, for this event loop."""
         loop = asyncio.get_running_loop()
-        pool = self._loops.get(loop)
-        if pool is None:
-            await (await aconnect(self._dsn)).close()
-            pool = self._loops.setdefault(loop, AsyncConnectionPool(conninfo(self._dsn), open=False, **OPTIONS))
-            await pool.open()
-        try:
-            conn = await pool.getconn()
-        except PoolTimeout as error:
-            raise self._exhausted() from error
-        try:
+        lending = self._loops.get(loop)
+        if lending is None:
+            for ended in [each for each in self._loops if each.is_closed()]:
+                del self._loops[ended]
+            lending = self._loops[loop] = Lending(self._dsn, MOST)
+        async with AsyncExitStack() as stack:
+            try:
+                conn = await stack.enter_async_context(lending.connection(WAIT_SECONDS))
+            except TimeoutError as error:
+                raise self._exhausted() from error
             yield conn
-        finally:
-            await pool.putconn(conn)
 
     def close(self) -> None:
         """Close the connections of threads."""
@@ -92,9 +92,9 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, and those of threads."""
-        pool = self._loops.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.close()
+        lending = self._loops.pop(asyncio.get_running_loop(), None)
+        if lending is not None:
+            await lending.close()
         self.close()
 
     def _exhausted(self) -> Unreachable:

@@ -1,0 +1,101 @@
+"""Connections that an application keeps: lent to the tasks of a loop, and gone with the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow.errors import Unreachable
+from pgflow.store import pool as module
+from pgflow.store.connect import connect
+from pgflow.store.pool import MOST, Pool
+from tests.worker.patience import until
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[Pool]:
+    pool = Pool(dsn)
+    yield pool
+    pool.close()
+
+
+def clients(dsn: str) -> int:
+    """How many other connections there are to the database."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    with connect(dsn, "test") as conn:
+        row = conn.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def ask(pool: Pool, query: str = "select pg_backend_pid()") -> Any:
+    async with pool.aconnection() as conn:
+        row = await (await conn.execute(query.encode())).fetchone()
+    return None if row is None else row[0]
+
+
+def test_a_program_that_runs_one_loop_after_another_keeps_no_connection_of_any(pool: Pool, dsn: str) -> None:
+    async def several() -> None:
+        await asyncio.gather(*(ask(pool) for _ in range(3)))
+
+    for _ in range(60):
+        asyncio.run(several())
+    until(lambda: clients(dsn) == 0, "the end of all connections")
+
+
+def test_one_after_the_other_use_one_connection(pool: Pool) -> None:
+    async def twice() -> list[int]:
+        return [await ask(pool), await ask(pool)]
+
+    first, second = asyncio.run(twice())
+    assert first == second
+
+
+def test_closing_ends_the_connections_of_the_loop(pool: Pool, dsn: str) -> None:
+    async def use() -> int:
+        await ask(pool)
+        await pool.aclose()
+        until(lambda: clients(dsn) == 0, "the end of the connection")
+        return int(await ask(pool, "select 7"))
+
+    assert asyncio.run(use()) == 7
+
+
+def test_a_connection_that_broke_or_is_in_a_transaction_is_lent_to_nobody(pool: Pool) -> None:
+    async def use() -> list[int]:
+        pids = [await ask(pool)]
+        async with pool.aconnection() as conn:
+            await conn.execute("begin")
+        pids.append(await ask(pool))
+        with pytest.raises(psycopg.OperationalError):
+            await ask(pool, "select pg_terminate_backend(pg_backend_pid())")
+        return [*pids, await ask(pool)]
+
+    assert len(set(asyncio.run(use()))) == 3
+
+
+def test_who_gets_no_connection_in_time_is_told_so(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.05)
+
+    async def use() -> None:
+        held = asyncio.Event()
+        taken = asyncio.Semaphore(0)
+
+        async def hold() -> None:
+            async with pool.aconnection():
+                taken.release()
+                await held.wait()
+
+        holders = [asyncio.create_task(hold()) for _ in range(MOST)]
+        for _ in holders:
+            await taken.acquire()
+        with pytest.raises(Unreachable, match="no connection became free"):
+            await ask(pool)
+        held.set()
+        await asyncio.gather(*holders)
+        assert await ask(pool, "select 7") == 7
+
+    asyncio.run(use())
