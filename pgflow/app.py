@@ -21,9 +21,9 @@ from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
-from pgflow.errors import GraphChanged
+from pgflow.registration import check, registering
 from pgflow.storage import Storage
-from pgflow.store import definition, job, migrate, signal
+from pgflow.store import job, migrate, signal
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement
@@ -153,38 +153,18 @@ class Pgflow:
         for workflow in self.workflows:
             workflow.unbind(self)
 
-    # -- definitions
-
     def register(self) -> None:
         """Store this app's definitions, once. Raises `GraphChanged` when one has other edges under the same version."""
         if not self._is_registered:
-            self._check(self._client.run(self._registration()))
+            self._registered(self._client.run(registering(self.schema, self._registry)))
 
     async def aregister(self) -> None:
         """`register`, async."""
         if not self._is_registered:
-            self._check(await self._client.arun(self._registration()))
+            self._registered(await self._client.arun(registering(self.schema, self._registry)))
 
-    def _registration(self) -> Statement[builtins.list[Definition]]:
-        definitions = [
-            Definition(
-                graph.name, graph.version, graph.digest(), graph.spec(), graph.version == workflow.current_version
-            )
-            for workflow in self.workflows
-            for graph in (version.graph for version in workflow.versions.values())
-        ]
-        return definition.register(self.schema, definitions)
-
-    def _check(self, stored: Iterable[Definition]) -> None:
-        for known in stored:
-            graph = self.workflow(known.workflow).resolve_version(known.version)[1].graph
-            if known.hash != graph.digest():
-                where = f"{known.workflow} version {known.version}"
-                raise GraphChanged(
-                    f"{where} has another graph in the database: {_difference(known.graph, graph.spec())}",
-                    hint="Instances of it may be under way: give the changed workflow "
-                    f"version={max(self.workflow(known.workflow).versions) + 1}.",
-                )
+    def _registered(self, stored: Iterable[Definition]) -> None:
+        check(self._registry, stored)
         self._is_registered = True
 
     # -- what stands behind Workflow.start and its kin, for a class or a name; the two of each pair differ by a word
@@ -391,15 +371,3 @@ class Pgflow:
 
     def _class(self, workflow: Named[I]) -> type[Workflow[Any]]:
         return self._registry.known(workflow)
-
-
-def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:
-    """Say which edges differ, those of the stored graph first."""
-    before, after = _edges(stored), _edges(brought)
-    gone = [f"-{edge}" for edge in sorted(before - after)]
-    new = [f"+{edge}" for edge in sorted(after - before)]
-    return ", ".join([*gone, *new]) or "its steps declare other events"
-
-
-def _edges(graph: Mapping[str, Any]) -> set[str]:
-    return {f"{edge['from']}.{edge['event']} → {target}" for edge in graph["edges"] for target in edge["targets"]}

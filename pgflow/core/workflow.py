@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Final, Generic, Never, TypeVar
 
 from pydantic import TypeAdapter
 
+from pgflow.core.calls import Calls
 from pgflow.core.definition import Declared, Transitions, read
-from pgflow.core.facade import Calls, Facade
+from pgflow.core.facade import Facade
 from pgflow.core.graph import Graph
 from pgflow.core.input import Input, declared_type
 from pgflow.core.options import Options, check, is_version
@@ -258,7 +259,7 @@ class Workflow(Calls[I], Generic[I]):
     @classmethod
     def bound(cls) -> Facade:
         """Return the app that these calls go to: for a version, that of its umbrella. Raises `NotBound`."""
-        if cls.umbrella is not None and not cls._own_apps():
+        if cls.umbrella is not None and cls._own_app() is None:
             cls.umbrella.bound()  # it binds its versions, too
         return super().bound()
 

@@ -12,7 +12,7 @@ import pytest
 
 from pgflow import Workflow, telemetry
 from pgflow.core.engine import Begun, Cancelled, Completed, Failed, advance, new, replay
-from pgflow.errors import AlreadyRunning, InvalidInput, NotActive, UndeclaredEvent
+from pgflow.errors import AlreadyRunning, InvalidPayload, NotActive, UndeclaredEvent
 from pgflow.store import files, job
 from pgflow.store.statement import run
 from tests.conformance.bench import CALLS, Asking, Bench, Line, Mixed, Paused, Three
@@ -413,7 +413,7 @@ def test_r13_what_cannot_be_read_fails_its_own_instance_and_hides_nobody_elses(b
 
 def test_r13_what_could_not_be_read_is_refused_before_it_is_stored(bench: Bench) -> None:
     """R13: an input that JSON cannot hold is refused at the start."""
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidPayload, match=r"input\.what"):
         Line.start("v", {"what": object()})
     assert bench.one("select count(*) from pgflow.instances") == 0
 

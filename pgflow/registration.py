@@ -1,0 +1,50 @@
+"""Store the definitions of an app, and refuse one whose graph has changed under its version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pgflow.core.registry import Registry
+from pgflow.errors import GraphChanged
+from pgflow.store import definition
+from pgflow.store.definition import Definition
+from pgflow.store.statement import Statement
+
+__all__ = ["check", "registering"]
+
+
+def registering(schema: str, registry: Registry) -> Statement[list[Definition]]:
+    """Store the graph of each version of each workflow, unless it is stored; returns all of them as stored."""
+    definitions = [
+        Definition(graph.name, graph.version, graph.digest(), graph.spec(), graph.version == workflow.current_version)
+        for workflow in registry.workflows
+        for graph in (version.graph for version in workflow.versions.values())
+    ]
+    return definition.register(schema, definitions)
+
+
+def check(registry: Registry, stored: Iterable[Definition]) -> None:
+    """Raise `GraphChanged`, with the edges that differ, when a graph is stored otherwise under the same version."""
+    for known in stored:
+        workflow = registry.named(known.workflow)
+        graph = workflow.resolve_version(known.version)[1].graph
+        if known.hash != graph.digest():
+            where = f"{known.workflow} version {known.version}"
+            raise GraphChanged(
+                f"{where} has another graph in the database: {_difference(known.graph, graph.spec())}",
+                hint="Instances of it may be under way: give the changed workflow "
+                f"version={max(workflow.versions) + 1}.",
+            )
+
+
+def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:
+    """Say which edges differ, those of the stored graph first."""
+    before, after = _edges(stored), _edges(brought)
+    gone = [f"-{edge}" for edge in sorted(before - after)]
+    new = [f"+{edge}" for edge in sorted(after - before)]
+    return ", ".join([*gone, *new]) or "its steps declare other events"
+
+
+def _edges(graph: Mapping[str, Any]) -> set[str]:
+    return {f"{edge['from']}.{edge['event']} → {target}" for edge in graph["edges"] for target in edge["targets"]}
