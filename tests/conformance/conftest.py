@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from tests.conftest import VERSIONS, Server
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
+ITEM = re.compile(r"test_([a-z])(\d+)_")
 ENDED = ("completed", "failed", "cancelled")
 TABLES = ("jobs", "signals", "scheduled_signals", "step_results", "instances", "workers", "queues", "definitions")
 POSTGRES = [f"postgresql-{version}" if version else "PGFLOW_TEST_DSN" for version in VERSIONS]
@@ -169,3 +172,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("stack", ["local", *POSTGRES], indirect=True)
     if "postgres" in metafunc.fixturenames:
         metafunc.parametrize("postgres", POSTGRES, indirect=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run this suite, where it is run by itself, in the order of its list and not in a random one."""
+    here = Path(__file__).parent
+    if all(item.path.parent == here for item in items):
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[str, int, str, int, str]:
+    letter, number = found.groups() if (found := ITEM.match(item.name)) else ("", "0")
+    return letter, int(number), item.path.name, item.location[1] or 0, item.name
