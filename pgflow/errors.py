@@ -23,6 +23,7 @@
     │   ├── InvalidPayload
     │   ├── InvalidValue
     │   ├── UndeclaredEvent
+    │   ├── UnknownOption (a TypeError)
     │   ├── UnsupportedAction
     │   └── RouteError
     └── Conflict                                    7: not as things stand
@@ -70,6 +71,7 @@ __all__ = [
     "SchemaOutdated",
     "SchemaTooNew",
     "UndeclaredEvent",
+    "UnknownOption",
     "UnknownStep",
     "UnknownWorkflow",
     "Unreachable",
@@ -243,6 +245,12 @@ class UndeclaredEvent(Invalid):
     """A step or a signal brings an event that the step does not declare."""
 
     code = "undeclared-event"
+
+
+class UnknownOption(Invalid, TypeError):
+    """A call was given an option or a filter that does not exist."""
+
+    code = "unknown-option"
 
 
 class UnsupportedAction(Invalid):

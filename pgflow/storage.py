@@ -91,7 +91,7 @@ class Storage:
     def query(self, *, conn: Any = None, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """Return the instances that all given filters hold for, whole, the newest first; without a filter all of them.
 
-        `QueryOptions` says which there are. Raises `TypeError` for a filter that does not exist, `InvalidValue` and
+        `QueryOptions` says which there are. Raises `UnknownOption` for a filter that does not exist, `InvalidValue` and
         `InvalidPayload` for values that cannot be.
 
             app.storage.query(workflow=OrderFlow, status_in=("failed", "cancelled"), limit=100)

@@ -187,8 +187,8 @@ class Calls(Bound, Generic[I]):
     def list(cls, *, conn: Any = None, **options: Unpack[ListOptions]) -> builtins.list[Instance]:
         """Read a page of instances, the newest first, without their histories.
 
-        Only those for which all the given filters hold: see `ListOptions`. Raises `TypeError` for a filter that does
-        not exist, `InvalidValue` and `InvalidPayload` for values that cannot be.
+        Only those for which all the given filters hold: see `ListOptions`. Raises `UnknownOption` for a filter that
+        does not exist, `InvalidValue` and `InvalidPayload` for values that cannot be.
 
             OrderFlow.list(status=["failed", "cancelled"], tags=["gift"], input={"card": "stolen"}, limit=10)
             OrderFlow.list(steps={charge: {"bank": "b-1"}}, order="oldest", after=page[-1].run)

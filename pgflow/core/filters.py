@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, Self, TypeAlias, TypedDict, get_args
 from pgflow.core.containment import contains
 from pgflow.core.engine import Status
 from pgflow.core.instance import Instance
+from pgflow.core.names import check_options
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.step import Target, as_step
 from pgflow.errors import InvalidPayload, InvalidValue
@@ -97,10 +98,10 @@ class Filters:
     def of(cls, options: Mapping[str, Any], workflow: str | type[Any] | None = None) -> Self:
         """Return the filters that `list` was given; a class that is one version of a workflow asks for that version.
 
-        Raises `TypeError` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
+        Raises `UnknownOption` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
         cannot be.
         """
-        _refuse_unknown(options, ListOptions)
+        check_options("filter", options, ListOptions)
         limit = options.get("limit", PAGE)
         if not _is_integer(limit, 1, LONGEST_PAGE):
             _refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} instances", "Read on with before= or after=.")
@@ -109,7 +110,7 @@ class Filters:
     @classmethod
     def of_query(cls, options: Mapping[str, Any]) -> Self:
         """Return the filters that a storage's `query` was given. Raises as `of` does."""
-        _refuse_unknown(options, QueryOptions)
+        check_options("filter", options, QueryOptions)
         limit = options.get("limit")
         if limit is not None and not _is_integer(limit, 1, LARGEST_RUN):
             _refuse("limit", limit, "a number from 1 up is needed, or None for all")
@@ -176,12 +177,6 @@ class Filters:
         """Return those of `found` for which all filters hold, in order, as many as are asked for."""
         kept = sorted(filter(self.holds_for, found), key=lambda each: each.run, reverse=not self.oldest)
         return kept[: self.limit]
-
-
-def _refuse_unknown(options: Mapping[str, Any], known: type[Any]) -> None:
-    names = known.__annotations__
-    if unknown := sorted(set(options) - set(names)):
-        raise TypeError(f"there is no filter {unknown[0]!r}; there are: {', '.join(names)}")
 
 
 def _refuse(name: str, value: Any, rule: str, hint: str | None = None) -> NoReturn:

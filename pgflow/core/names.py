@@ -1,12 +1,16 @@
-"""The rules for names of events and steps, and how one is made from a Python name."""
+"""The rules for names: of events, steps and options; and how one is made from a Python name."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-__all__ = ["TELEMETRY", "event_name", "is_event", "is_key", "is_queue", "snake_case"]
+from pgflow.errors import UnknownOption
+
+__all__ = ["TELEMETRY", "check_options", "event_name", "is_event", "is_key", "is_queue", "snake_case"]
 
 WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 EVENT = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
@@ -42,3 +46,16 @@ def event_name(event: Any) -> Any:
     event_name(Event.PAID)     # "paid", when that is its value
     """
     return event.value if isinstance(event, Enum) else event
+
+
+def check_options(what: str, given: Iterable[str], known: type[Any]) -> None:
+    """Raise `UnknownOption` for the name of an option, or of a filter, that the TypedDict `known` does not have.
+
+    check_options("filter", {"statsu": "failed"}, ListOptions)    # … did you mean 'status'?
+    """
+    names = known.__annotations__
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
+            raise UnknownOption(f"there is no {what} {name!r}", hint=hint)

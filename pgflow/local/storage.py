@@ -95,7 +95,7 @@ class Storage:
     def query(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """Return the instances that all given filters hold for, the newest first; without a filter all of them.
 
-        `QueryOptions` says which there are. Raises `TypeError` for a filter that does not exist, `InvalidValue` and
+        `QueryOptions` says which there are. Raises `UnknownOption` for a filter that does not exist, `InvalidValue` and
         `InvalidPayload` for values that cannot be.
 
             storage.query(workflow=OrderFlow, status_in=("failed", "cancelled"), tags=["gift"])

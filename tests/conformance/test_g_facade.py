@@ -27,6 +27,7 @@ from pgflow.errors import (
     NotFound,
     PgflowError,
     UndeclaredEvent,
+    UnknownOption,
 )
 from pgflow.local import Local, Storage
 from pgflow.store.connect import connect
@@ -312,6 +313,21 @@ def test_g15_scope_none_is_cancelled_by_the_whole_id(stack: Stack) -> None:
     Visits.cancel(one.id)
     app.cancel("Visits", two.id)
     assert [each.status for each in Visits.list()] == ["cancelled", "cancelled"]
+
+
+@pytest.mark.parametrize("call", ["start", "start_many", "list"])
+def test_g12_an_option_that_does_not_exist_is_refused(stack: Stack, call: str) -> None:
+    """G12: a misspelt option or filter is refused, with the one that was meant, and nothing is stored."""
+    stack.run(Plain)
+    calls: dict[str, Callable[[], object]] = {
+        "start": lambda: Plain.start("v", {}, tagz=["x"]),  # type: ignore[call-arg]
+        "start_many": lambda: Plain.start_many([("v", {})], tagz=["x"]),  # type: ignore[call-arg]
+        "list": lambda: Plain.list(tagz=["x"]),  # type: ignore[call-arg]
+    }
+    with pytest.raises(UnknownOption, match="'tagz'") as caught:
+        calls[call]()
+    assert caught.value.hint == "Did you mean 'tags'?"
+    assert Plain.list() == []
 
 
 # -- which app
