@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, Unpack
 from weakref import WeakSet
@@ -17,7 +17,7 @@ from pgflow.core import apps
 from pgflow.core.facade import StartOptions
 from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
-from pgflow.core.job import Job, Marks
+from pgflow.core.job import Job, JobFilters, JobOptions
 from pgflow.core.names import check_options
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
@@ -333,45 +333,27 @@ class Pgflow:
     # -- live jobs
 
     def jobs(
-        self,
-        workflow: Named[I] | None = None,
-        *,
-        queue: str | None = None,
-        state: str | None = None,
-        tags: Sequence[str] = (),
-        meta: Mapping[str, Any] | None = None,
-        limit: int = 50,
-        after: int | None = None,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[JobOptions]
     ) -> builtins.list[Job]:
-        """Read a page of live jobs, the oldest first, of a workflow or (None) of all in the schema.
+        """Read a page of live jobs, the oldest first, of a workflow or (None) of all in the schema: see `JobOptions`.
 
-        Only those with all of `tags`, and whose metadata contains `meta`. Pass the last one's id as `after` for the
-        next page. Raises `InvalidValue` for a state that does not exist.
+        Raises `UnknownOption` for a filter that does not exist, `InvalidValue` and `InvalidPayload` for values that
+        cannot be.
 
             app.jobs(OrderFlow, state="parked", meta={"tenant": "a"})
         """
-        return self._client.run(self._jobs(workflow, Marks.of(queue, state, tags, meta, after), limit), conn)
+        return self._client.run(self._jobs(workflow, JobFilters.of(options)), conn)
 
     async def ajobs(
-        self,
-        workflow: Named[I] | None = None,
-        *,
-        queue: str | None = None,
-        state: str | None = None,
-        tags: Sequence[str] = (),
-        meta: Mapping[str, Any] | None = None,
-        limit: int = 50,
-        after: int | None = None,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[JobOptions]
     ) -> builtins.list[Job]:
         """`jobs`, async."""
-        return await self._client.arun(self._jobs(workflow, Marks.of(queue, state, tags, meta, after), limit), conn)
+        return await self._client.arun(self._jobs(workflow, JobFilters.of(options)), conn)
 
-    def _jobs(self, workflow: Named[I] | None, marks: Marks, limit: int) -> Statement[builtins.list[Job]]:
+    def _jobs(self, workflow: Named[I] | None, filters: JobFilters) -> Statement[builtins.list[Job]]:
         kind = None if workflow is None else self._class(workflow)
         name, version = (None, None) if kind is None else (kind.name, kind.pinned)
-        return job.list(self.schema, workflow=name, version=version, marks=marks, limit=limit)
+        return job.list(self.schema, filters, workflow=name, version=version)
 
     def _class(self, workflow: Named[I]) -> type[Workflow[Any]]:
         return self._registry.known(workflow)

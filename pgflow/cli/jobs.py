@@ -9,7 +9,7 @@ from pgflow.cli.database import opened, require_workflow
 from pgflow.cli.given import JSON_FORMS, TEXT, json_value
 from pgflow.cli.options import reading_options
 from pgflow.cli.output import document, say, table
-from pgflow.core.job import Job, JobState, Marks
+from pgflow.core.job import Job, JobFilters, JobState
 from pgflow.errors import InvalidPayload
 from pgflow.store import definition, job
 from pgflow.store.statement import run
@@ -57,9 +57,10 @@ def command(
       pgflow jobs --queue mail --tag gift
       pgflow jobs --meta '{"tenant": "a"}' --json
     """
-    marks = Marks.of(queue, state, tags, _object(meta), after)
+    asked = {"queue": queue, "state": state, "tags": tags, "meta": _object(meta), "after": after, "limit": limit}
+    filters = JobFilters.of(asked)
     with opened(dsn, schema, workflow, role="read") as conn:
-        found = run(conn, job.list(schema, workflow=workflow, version=None, marks=marks, limit=limit))
+        found = run(conn, job.list(schema, filters, workflow=workflow))
         if not found and workflow is not None:
             require_workflow(workflow, run(conn, definition.names(schema)))
     if as_json:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Self, TypeAlias, TypedDict, get_args
+from typing import Any, Literal, Self, TypeAlias, TypedDict, get_args
 
+from pgflow.core.asked import is_integer, json_of, refuse, tags_of, text_of
 from pgflow.core.containment import contains
 from pgflow.core.engine import Status
 from pgflow.core.instance import Instance
 from pgflow.core.names import check_options
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.step import Target, as_step
-from pgflow.errors import InvalidPayload, InvalidValue
+from pgflow.errors import InvalidValue
 
-__all__ = ["LONGEST_PAGE", "Filters", "ListOptions", "Order", "QueryOptions"]
+__all__ = ["LONGEST_PAGE", "PAGE", "Filters", "ListOptions", "Order", "QueryOptions"]
 
 Order: TypeAlias = Literal["newest", "oldest"]
 
@@ -103,8 +104,8 @@ class Filters:
         """
         check_options("filter", options, ListOptions)
         limit = options.get("limit", PAGE)
-        if not _is_integer(limit, 1, LONGEST_PAGE):
-            _refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} instances", "Read on with before= or after=.")
+        if not is_integer(limit, 1, LONGEST_PAGE):
+            refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} instances", "Read on with before= or after=.")
         return cls._read(options, workflow, _statuses(options.get("status")), options.get("version"), limit)
 
     @classmethod
@@ -112,8 +113,8 @@ class Filters:
         """Return the filters that a storage's `query` was given. Raises as `of` does."""
         check_options("filter", options, QueryOptions)
         limit = options.get("limit")
-        if limit is not None and not _is_integer(limit, 1, LARGEST_RUN):
-            _refuse("limit", limit, "a number from 1 up is needed, or None for all")
+        if limit is not None and not is_integer(limit, 1, LARGEST_RUN):
+            refuse("limit", limit, "a number from 1 up is needed, or None for all")
         statuses = _statuses(options.get("status_in"))
         also = _statuses(options.get("status"))
         if also is not None:
@@ -131,25 +132,25 @@ class Filters:
         limit: int | None,
     ) -> Self:
         pinned = None if workflow is None or isinstance(workflow, str) else workflow.pinned
-        if version is not None and not _is_integer(version, 1, LARGEST_VERSION):
-            _refuse("version", version, "a version is a whole number from 1 up")
+        if version is not None and not is_integer(version, 1, LARGEST_VERSION):
+            refuse("version", version, "a version is a whole number from 1 up")
         if pinned is not None and version not in (None, pinned):
-            _refuse("version", version, f"this class is version {pinned}", "List the class around it.")
+            refuse("version", version, f"this class is version {pinned}", "List the class around it.")
         order = options.get("order", "newest")
         if order not in get_args(Order):
-            _refuse("order", order, 'it is "newest" or "oldest"')
+            refuse("order", order, 'it is "newest" or "oldest"')
         for name in ("before", "after"):
-            if (run := options.get(name)) is not None and not _is_integer(run, 0, LARGEST_RUN):
-                _refuse(name, run, "the number of a run is needed")
+            if (run := options.get(name)) is not None and not is_integer(run, 0, LARGEST_RUN):
+                refuse(name, run, "the number of a run is needed")
         return cls(
-            workflow=_text("workflow", workflow if workflow is None or isinstance(workflow, str) else workflow.name),
+            workflow=text_of("workflow", workflow if workflow is None or isinstance(workflow, str) else workflow.name),
             statuses=statuses,
-            id=_text("id", options.get("id")),
+            id=text_of("id", options.get("id")),
             version=pinned if version is None else version,
-            family=_text("family", options.get("family")),
-            tags=_tags(options.get("tags")),
-            metadata=_json("metadata", options.get("metadata")),
-            input=_json("input", options.get("input")),
+            family=text_of("family", options.get("family")),
+            tags=tags_of(options.get("tags")),
+            metadata=json_of("metadata", options.get("metadata")),
+            input=json_of("input", options.get("input")),
             steps=_steps(options.get("steps")),
             oldest=order == "oldest",
             before=options.get("before"),
@@ -179,31 +180,11 @@ class Filters:
         return kept[: self.limit]
 
 
-def _refuse(name: str, value: Any, rule: str, hint: str | None = None) -> NoReturn:
-    raise InvalidValue(f"{name}={value!r} cannot be: {rule}", hint=hint)
-
-
-def _is_integer(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _text(name: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        _refuse(name, value, "a string is needed")
-    try:
-        encode(value, what=name, limit=INPUT_LIMIT)
-    except InvalidPayload as error:
-        raise InvalidValue(str(error)) from None
-    return value
-
-
 def _statuses(given: Any) -> tuple[str, ...] | None:
     if given is None:
         return None
     if not isinstance(given, str | Iterable):
-        _refuse("status", given, "one or several of the statuses are needed")
+        refuse("status", given, "one or several of the statuses are needed")
     asked = tuple(dict.fromkeys([given] if isinstance(given, str) else given))
     for each in asked:
         if each not in get_args(Status):
@@ -211,33 +192,12 @@ def _statuses(given: Any) -> tuple[str, ...] | None:
     return asked
 
 
-def _tags(given: Any) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        _refuse("tags", given, "a list of strings is needed")
-    tags = tuple(given)
-    for each in tags:
-        if not isinstance(each, str):
-            _refuse("tags", given, "each tag is a string")
-        _text("tags", each)
-    return tags
-
-
-def _json(name: str, given: Any) -> str | None:
-    if given is None:
-        return None
-    if name == "metadata" and not isinstance(given, Mapping):
-        _refuse(name, given, "a dict is needed")
-    return encode(given, what=name, limit=INPUT_LIMIT)
-
-
 def _steps(given: Any) -> tuple[tuple[str, str], ...]:
     if given is None:
         return ()
     if not isinstance(given, Mapping):
-        _refuse("steps", given, "a dict of step and what its output contains is needed")
-    keys = [str(_text("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
+        refuse("steps", given, "a dict of step and what its output contains is needed")
+    keys = [str(text_of("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
     return tuple(
         (key, encode(part, what=f"steps.{key}", limit=INPUT_LIMIT))
         for key, part in zip(keys, given.values(), strict=True)

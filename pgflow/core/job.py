@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
-from pgflow.core.names import TELEMETRY, snake_case
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.asked import is_integer, json_of, refuse, tags_of, text_of
+from pgflow.core.containment import contains
+from pgflow.core.filters import LONGEST_PAGE, PAGE
+from pgflow.core.names import TELEMETRY, check_options, snake_case
+from pgflow.core.payload import decode
 from pgflow.errors import InvalidValue
 
-__all__ = ["Job", "Marks", "contains", "job_meta", "job_tags"]
+__all__ = ["Job", "JobFilters", "JobOptions", "JobState", "job_meta", "job_tags"]
 
 JobKind: TypeAlias = Literal["execute", "resume", "advance"]
 JobState: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
+
+LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,39 +57,68 @@ class Job:
     errors: tuple[Mapping[str, Any], ...] = ()
 
 
+class JobOptions(TypedDict, total=False):
+    """Which jobs to read; all that are given have to hold.
+
+    `tags` are those that a job must have, all of them, and `meta` is JSON that its metadata contains. `limit` is the
+    length of a page, 50 unless given; the id of its last job is `after` for the next one.
+    """
+
+    queue: str | None
+    state: JobState | None
+    tags: Sequence[str] | None
+    meta: Mapping[str, Any] | None
+    after: int | None
+    limit: int
+
+
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """Which jobs are asked for, beside their workflow: see `Pgflow.jobs`."""
+class JobFilters:
+    """Checked filters; `meta` is JSON text."""
 
     queue: str | None
     state: str | None
     tags: tuple[str, ...]
-    meta: Mapping[str, Any] | None
+    meta: str | None
     after: int | None
+    limit: int
 
     @classmethod
-    def of(
-        cls,
-        queue: str | None = None,
-        state: str | None = None,
-        tags: Sequence[str] = (),
-        meta: Mapping[str, Any] | None = None,
-        after: int | None = None,
-    ) -> Marks:
-        """Check what was asked. Raises `InvalidValue` for a state that does not exist, `InvalidPayload`."""
+    def of(cls, options: Mapping[str, Any]) -> JobFilters:
+        """Return the filters that `jobs` was given.
+
+        Raises `UnknownOption` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
+        cannot be.
+        """
+        check_options("filter", options, JobOptions)
+        state, after, limit = options.get("state"), options.get("after"), options.get("limit", PAGE)
         if state is not None and state not in get_args(JobState):
             raise InvalidValue(f"the state {state!r} is unknown", hint=f"Known: {', '.join(get_args(JobState))}.")
-        wanted = None if meta is None else decode(encode(dict(meta), what="meta", limit=INPUT_LIMIT))
-        return cls(queue, state, (tags,) if isinstance(tags, str) else tuple(tags), wanted, after)
+        if after is not None and not is_integer(after, 0, LARGEST_ID):
+            refuse("after", after, "the id of a job is needed")
+        if not is_integer(limit, 1, LONGEST_PAGE):
+            refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} jobs", "Read on with after=.")
+        return cls(
+            queue=text_of("queue", options.get("queue")),
+            state=state,
+            tags=tags_of(options.get("tags")),
+            meta=json_of("metadata", options.get("meta")),
+            after=after,
+            limit=limit,
+        )
 
-    def fit(self, job: Job) -> bool:
-        """Whether a job is among those asked for."""
+    def page(self, found: Iterable[Job]) -> list[Job]:
+        """Return those of `found` for which all filters hold, the oldest first, as many as are asked for."""
+        return sorted(filter(self.holds_for, found), key=lambda job: job.id)[: self.limit]
+
+    def holds_for(self, job: Job) -> bool:
+        """Whether all filters hold for a job."""
         return (
             self.queue in (None, job.queue)
             and self.state in (None, job.state)
             and (self.after is None or job.id > self.after)
             and set(self.tags) <= set(job.tags)
-            and (self.meta is None or contains(job.meta, self.meta))
+            and (self.meta is None or contains(job.meta, decode(self.meta)))
         )
 
 
@@ -103,19 +137,3 @@ def job_meta(
     kept = {key: value for key, value in metadata.items() if key not in (TELEMETRY, "step")}
     system = {"workflow": workflow, "instance_id": instance_id, "run": run, "workflow_version": version}
     return {**kept, **system, **({"step": step} if step else {})}
-
-
-def contains(whole: Any, part: Any) -> bool:
-    """Whether one JSON value contains another, as PostgreSQL's `@>` has it: objects by key, lists in any order.
-
-    contains({"a": [1, 2], "b": 3}, {"a": [2]})    # True
-    """
-    match whole, part:
-        case dict(), dict():
-            return all(key in whole and contains(whole[key], value) for key, value in part.items())
-        case list(), list():
-            return all(any(contains(each, value) for each in whole) for value in part)
-        case (bool(), _) | (_, bool()):
-            return whole is part
-        case _:
-            return bool(whole == part)

@@ -13,7 +13,7 @@ from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, PendingSignal, Scheduled, Started, Unscheduler
-from pgflow.core.job import Job, Marks
+from pgflow.core.job import Job, JobFilters
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import addressed, check_moment, later, payload_text, takers
@@ -258,13 +258,12 @@ class Ledger:
         business_id = to if "::" in to else build_id(workflow.unique.key, to)
         return self.storage.find(Filters.of_query({"id": business_id, "workflow": workflow, **page}))
 
-    def jobs(self, workflow: type[Workflow[Any]] | None, marks: Marks) -> list[Job]:
+    def jobs(self, workflow: type[Workflow[Any]] | None, filters: JobFilters) -> list[Job]:
         """Return the live jobs that are asked for, the oldest first."""
         with self.conductor.lock:
             found = [run.job(token) for run in self.conductor.runs.values() for token in run.tokens.values()]
         name, version = (None, None) if workflow is None else (workflow.name, workflow.pinned)
-        asked = [each for each in found if name in (None, each.workflow) and version in (None, each.version)]
-        return sorted(filter(marks.fit, asked), key=lambda job: job.id)
+        return filters.page(each for each in found if name in (None, each.workflow) and version in (None, each.version))
 
     def newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
         """Return what is stored of the newest run of a value. Raises `InstanceNotFound`."""

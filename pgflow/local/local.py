@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from pgflow.core import apps
 from pgflow.core.facade import StartOptions
 from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
-from pgflow.core.job import Job, Marks
+from pgflow.core.job import Job, JobFilters, JobOptions
 from pgflow.core.names import check_options
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
@@ -337,36 +337,18 @@ class Local:
     # -- live jobs
 
     def jobs(
-        self,
-        workflow: Named[I] | None = None,
-        *,
-        queue: str | None = None,
-        state: str | None = None,
-        tags: Sequence[str] = (),
-        meta: Mapping[str, Any] | None = None,
-        limit: int = 50,
-        after: int | None = None,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[JobOptions]
     ) -> builtins.list[Job]:
         """Read a page of live jobs: see `Pgflow.jobs`. There is no worker, and `run_at` is None for what is ready."""
         _refuse(conn)
-        marks = Marks.of(queue, state, tags, meta, after)
-        return self._ledger.jobs(None if workflow is None else self._registry.known(workflow), marks)[:limit]
+        known = None if workflow is None else self._registry.known(workflow)
+        return self._ledger.jobs(known, JobFilters.of(options))
 
     async def ajobs(
-        self,
-        workflow: Named[I] | None = None,
-        *,
-        queue: str | None = None,
-        state: str | None = None,
-        tags: Sequence[str] = (),
-        meta: Mapping[str, Any] | None = None,
-        limit: int = 50,
-        after: int | None = None,
-        conn: Any = None,
+        self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[JobOptions]
     ) -> builtins.list[Job]:
         """`jobs`, async."""
-        return self.jobs(workflow, queue=queue, state=state, tags=tags, meta=meta, limit=limit, after=after, conn=conn)
+        return self.jobs(workflow, conn=conn, **options)
 
     # -- waiting
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from builtins import list as Builtin
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +10,7 @@ from typing import Any
 from psycopg.types.numeric import Int2, Int4, Int8
 
 from pgflow.core.engine import Status
-from pgflow.core.job import Job, Marks
+from pgflow.core.job import Job, JobFilters
 from pgflow.core.payload import decode
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
@@ -295,18 +294,18 @@ def drained(schema: str, queues: Iterable[str]) -> Statement[bool]:
 
 
 def list(  # noqa: A001 -- path is name: job/list.sql
-    schema: str, *, workflow: str | None, version: int | None, marks: Marks, limit: int
+    schema: str, filters: JobFilters, *, workflow: str | None = None, version: int | None = None
 ) -> Statement[Builtin[Job]]:
-    """Read a page of live jobs, the oldest first; pass the last one's id as `marks.after` for the next page."""
+    """Read a page of live jobs, the oldest first; pass the last one's id as `after` for the next page."""
     params = {
         "workflow": workflow,
         "version": version,
-        "queue": marks.queue,
-        "state": marks.state,
-        "after": marks.after,
-        "tags": Builtin(marks.tags),
-        "meta": None if marks.meta is None else json.dumps(marks.meta),
-        "limit": limit,
+        "queue": filters.queue,
+        "state": filters.state,
+        "after": filters.after,
+        "tags": Builtin(filters.tags),
+        "meta": filters.meta,
+        "limit": filters.limit,
     }
     return Statement("job/list", files.load("queries/job/list.sql", schema), params, _jobs)
 

@@ -147,7 +147,7 @@ def test_i22_jobs_are_found_by_workflow_queue_state_tags_and_meta(stack: Stack) 
     assert found(queue="default", state="scheduled") == ["later"]
     assert found(queue="mail") == []
     assert found(tags=["orders", "n1"]) == ["h1"]
-    assert found(tags="other") == ["later", "o"]
+    assert found(tags=["other"]) == ["later", "o"]
     assert found(tags=["n1", "n2"]) == []
     assert found(meta={"tenant": "a"}) == ["h0", "h2"]
     assert found(meta={"weight": {"kg": 3}, "levels": [2]}) == ["h0", "h1", "h2"]

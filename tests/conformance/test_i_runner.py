@@ -17,7 +17,7 @@ import pytest
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Step, Unique, WaitForEvent, Workflow, route, step, telemetry
 from pgflow.core.retry import Backoff
-from pgflow.errors import InvalidInput, NotActive
+from pgflow.errors import InvalidPayload, NotActive
 from pgflow.store import job
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
@@ -232,7 +232,7 @@ def test_i1_a_start_is_one_commit_with_its_first_token(bench: Bench) -> None:
     assert bench.rows(count) == [(0, 0)]
     conn.execute("commit")
     assert bench.rows(count) == [(3, 3)]
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidPayload):
         Line.start_many([("y", {}), ("z", {"what": object()})])
     assert bench.rows(count) == [(3, 3)]
     together = """select count(distinct t.xmin::text)

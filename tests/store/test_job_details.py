@@ -8,19 +8,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgflow.core.job import Marks, contains, job_tags
+from pgflow.core.job import JobFilters, job_tags
 from pgflow.store import job
 from pgflow.store.connect import Connection
 from pgflow.store.statement import run
 
 NAMES = st.text("ABCabc12_-.", min_size=1, max_size=12)
-SCALARS = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["", "a", "1"]) | st.just(1.0)
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
-    max_leaves=6,
-)
-OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
 WITH_ONE_CONNECTION = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -49,19 +42,10 @@ def test_the_database_and_python_name_the_same_tags(conn: Connection, name: str,
     assert tuple(row[0]) == job_tags(name, tags)
 
 
-@WITH_ONE_CONNECTION
-@given(OBJECTS, OBJECTS)
-def test_the_database_and_python_agree_on_what_contains_what(
-    conn: Connection, whole: dict[str, Any], part: dict[str, Any]
-) -> None:
-    row = conn.execute("select %s::jsonb @> %s::jsonb", [json.dumps(whole), json.dumps(part)]).fetchone()
-    assert row == (contains(whole, part),)
-
-
 def test_a_token_without_a_step_has_none_in_its_metadata(conn: Connection) -> None:
     number = insert(conn, "Flow", [], step="", kind="advance", errors='[{"reason": "lost"}]', state="running", worker=7)
     conn.execute('update pgflow.instances set metadata = \'{"step": "mine"}\'')
-    (found,) = run(conn, job.list("pgflow", workflow="Flow", version=None, marks=Marks.of(), limit=50))
+    (found,) = run(conn, job.list("pgflow", JobFilters.of({}), workflow="Flow"))
     assert (found.step, found.worker, found.errors) == ("", 7, ({"reason": "lost"},))
     assert found.meta == {"workflow": "Flow", "instance_id": "k::v", "run": number, "workflow_version": 1}
 
@@ -74,7 +58,7 @@ def test_a_page_of_jobs_is_read_along_the_key(conn: Connection) -> None:
     )
     conn.execute("insert into pgflow.jobs (run, step) select run, 's' from pgflow.instances")
     conn.execute("analyze pgflow.jobs, pgflow.instances")
-    statement = job.list("pgflow", workflow=None, version=None, marks=Marks.of(after=0), limit=50)
+    statement = job.list("pgflow", JobFilters.of({"after": 0}))
     row = conn.execute(f"explain (analyze, timing off, format json) {statement.query}", statement.params).fetchone()
     assert row is not None
     assert row[0][0]["Plan"]["Node Type"] == "Limit"

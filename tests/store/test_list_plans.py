@@ -117,7 +117,14 @@ def test_a_filter_scans_no_large_table_and_reads_few_rows_in_vain(name: str, ful
 
 
 def test_a_query_for_whole_instances_scans_none_either(full: Connection) -> None:
-    nodes = list(walk(plan(full, Filters.of_query({"status": "failed", "limit": 20}), whole=True)))
+    with full.transaction(force_rollback=True):
+        full.execute("insert into pgflow.signals (run, name) select g, 's' from generate_series(1, 20000) g")
+        full.execute(
+            "insert into pgflow.scheduled_signals (run, step, name, due_at)"
+            " select g, 'a', 's', now() from generate_series(1, 20000) g"
+        )
+        full.execute("analyze pgflow.signals, pgflow.scheduled_signals")
+        nodes = list(walk(plan(full, Filters.of_query({"status": "failed", "limit": 20}), whole=True)))
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
 
 
