@@ -8,7 +8,7 @@ from datetime import timedelta
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["beat", "channel", "forget", "leave", "register", "wake"]
+__all__ = ["attach", "beat", "channel", "evict", "forget", "leave", "register", "wake"]
 
 
 def _nothing(rows: Sequence[Row]) -> None:
@@ -23,6 +23,16 @@ def register(
     return Statement(
         "worker/register", files.load("queries/worker/register.sql", schema), params, lambda rows: int(rows[0][0])
     )
+
+
+def attach(schema: str, worker: int) -> Statement[None]:
+    """Note that a worker goes on with this connection."""
+    return Statement("worker/attach", files.load("queries/worker/attach.sql", schema), {"worker": worker}, _nothing)
+
+
+def evict(schema: str) -> Statement[int]:
+    """End the transactions that workers without a lease have left open; returns how many there were."""
+    return Statement("worker/evict", files.load("queries/worker/evict.sql", schema), {}, lambda rows: int(rows[0][0]))
 
 
 def beat(schema: str, worker: int, lease: timedelta) -> Statement[bool]:

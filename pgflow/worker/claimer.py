@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from pgflow.store.dice import uniform
 from pgflow.store.statement import APending, Statement, arun, astart
 from pgflow.worker import report
 from pgflow.worker.decide import Decision
+from pgflow.worker.holding import Refusal
 from pgflow.worker.maintenance import EARLY_SECONDS, Maintenance
 from pgflow.worker.outcome import Erred
 from pgflow.worker.settler import Settler
@@ -35,6 +37,17 @@ FORGOTTEN = timedelta(days=1)  # after the end of its lease, a worker's row is d
 
 Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
 Outage = (psycopg.Error, Unreachable, OSError)  # whatever else is wrong: wait, and try again
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What goes out in one round trip: statements by name, and what their answers are about."""
+
+    statements: Mapping[str, Statement[Any]]
+    decisions: list[Decision]
+    refused: list[Refusal]
+    rooms: Mapping[str, int]
+    asked: Mapping[int, Token]
 
 
 class Claimer:
@@ -96,6 +109,8 @@ class Claimer:
             if self.conn is None or self.conn.closed:
                 self.conn = await aconnect(self._dsn, role="worker")
                 self.is_hungry = True
+                if self._settler.worker:
+                    await arun(self.conn, worker.attach(self._settler.schema, self._settler.worker))
             if not self._settler.worker:
                 await self._register(self.conn)
                 self.is_lost = False
@@ -106,11 +121,35 @@ class Claimer:
         self._settler.holding.run_waiting()
 
     async def _exchange(self, conn: AsyncConnection) -> None:
-        settler, now = self._settler, time.monotonic()
+        now = time.monotonic()
+        turn = self._plan(now)
+        if not turn.statements:
+            return
+        try:
+            answers = await self._send(conn, turn.statements)
+        except Refused as error:
+            if not turn.decisions:
+                raise
+            self._unknown = []
+            self.is_hungry = True
+            await self._settle_singly(conn, turn.decisions, error)
+            return
+        self._unknown = []
+        self._take_over(turn, answers, now)
+        if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
+            settler = self._settler
+            await arun(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
+            self._is_in_doubt = False
+        await self._wake_others(conn, now)
+
+    def _plan(self, now: float) -> Turn:
+        """Put together what to send: what was decided, what upkeep is due, and a claim if there is room."""
+        settler = self._settler
         schema, me, tokens = settler.schema, settler.worker, settler.holding.tokens
         statements: dict[str, Statement[Any]] = {}
         if self._maintenance.is_sweep_due(now):
             settler.release(settler.holding.stale(now - STALE_SECONDS))
+            statements["evict"] = worker.evict(schema)
             statements["rescue"] = job.rescue(schema)
             statements["revive"] = job.revive(schema, self._maintenance.seen_run)
             if self._maintenance.is_forget_due(now):
@@ -139,42 +178,33 @@ class Claimer:
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
             statements["lost"] = job.lost(schema, me, {token.id: token.attempt for token in asked.values()})
-        if not statements:
-            return
-        try:
-            answers = await self._send(conn, statements)
-        except Refused as error:
-            if not decisions:
-                raise
-            self._unknown = []
-            self.is_hungry = True
-            await self._settle_singly(conn, decisions, error)
-            return
-        self._unknown = []
+        return Turn(statements, decisions, refused, rooms, asked)
+
+    def _take_over(self, turn: Turn, answers: Mapping[str, Any], now: float) -> None:
+        """Take in what the statements returned."""
+        settler = self._settler
         if "settle" in answers:
-            settler.adopt(decisions, answers["settle"])
-            settler.adopt_refused(refused, answers["settle"])
+            settler.adopt(turn.decisions, answers["settle"])
+            settler.adopt_refused(turn.refused, answers["settle"])
         self._maintenance.learn(now, answers)
         if any(row.status == "conflict" for row in answers.get("settle", ())):
             self._maintenance.expect(now + CONFLICT_SECONDS)
+        if evicted := answers.get("evict"):
+            log.warning("transactions that workers without a lease had left open, and that are ended: %d", evicted)
         if "rescue" in answers:
             settler.stats.rescued += answers["rescue"].tokens
-            report.rescued(me, answers["rescue"])
+            report.rescued(settler.worker, answers["rescue"])
             if revived := answers["revive"].tokens:
                 log.warning("active instances that had no token left, and are taken up again: %d", revived)
-        if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
-            await arun(conn, job.reconcile(schema, me, tokens))
-            self._is_in_doubt = False
         for token_id in answers.get("lost", ()):
-            settler.holding.give_up(asked[token_id])
+            settler.holding.give_up(turn.asked[token_id])
         made_ready = [answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers]
         for each in made_ready:
             self.wake(set(each.queues) - settler.holding.lanes.keys())  # what is not served here
         if "claim" in answers:
-            self._claimed(answers["claim"], rooms, now)
+            self._claimed(answers["claim"], turn.rooms, now)
         elif any(each.queues for each in made_ready):
             self.is_hungry = True
-        await self._wake_others(conn, now)
 
     def _claimed(self, rows: list[job.Claimed], rooms: Mapping[str, int], now: float) -> None:
         self._settler.stats.claimed += len(rows)

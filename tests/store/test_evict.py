@@ -1,0 +1,74 @@
+"""A worker that stands still in a transaction holds locks; once its lease has ended they are taken from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from pgflow.store import job, worker
+from pgflow.store.connect import Connection, connect
+from pgflow.store.migrate import up
+from pgflow.store.statement import run
+from tests.conftest import Server
+from tests.worker.patience import until
+
+LEASE = timedelta(hours=1)
+
+
+@pytest.fixture
+def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of a database of the test's own, on each PostgreSQL, with one token in it."""
+    dsn: str = new_database(any_server)
+    with connect(dsn, "migrate") as conn:
+        up(conn)
+        conn.execute("insert into pgflow.jobs (run, step) values (1, 's')")
+    return dsn
+
+
+@pytest.fixture
+def frozen(dsn: str) -> Iterator[Connection]:
+    """A worker's connection, in a transaction that holds the token which the worker runs."""
+    with connect(dsn, "worker") as conn:
+        me = run(conn, worker.register("pgflow", node="n", pid=1, queues=["default"], version="0", lease=LEASE))
+        assert len(run(conn, job.claim("pgflow", me, {"default": 1}))) == 1
+        conn.execute("begin")
+        conn.execute("select from pgflow.jobs for update")
+        yield conn
+
+
+def end_lease(conn: Connection) -> None:
+    conn.execute("update pgflow.workers set lease_expires_at = pgflow.now()")
+    ended = "select from pgflow.workers where lease_expires_at < pgflow.now()"
+    until(lambda: conn.execute(ended).fetchall(), "its end")
+
+
+def test_a_worker_whose_lease_lasts_is_left_alone(frozen: Connection, dsn: str) -> None:
+    with connect(dsn, "worker") as other:
+        assert run(other, worker.evict("pgflow")) == 0
+        frozen.execute("commit")
+
+
+def test_what_a_frozen_worker_holds_is_rescued_once_its_lease_has_ended(frozen: Connection, dsn: str) -> None:
+    with connect(dsn, "worker") as other:
+        end_lease(other)
+        assert run(other, job.rescue("pgflow")).tokens == 0  # nobody waits for its locks
+        assert run(other, worker.evict("pgflow")) == 1
+        until(lambda: run(other, job.rescue("pgflow")).tokens == 1, "the rescue")
+        assert run(other, worker.evict("pgflow")) == 0
+    with pytest.raises(psycopg.OperationalError):
+        frozen.execute("commit")
+
+
+def test_whose_transaction_it_is_has_to_be_sure(frozen: Connection, dsn: str) -> None:
+    with connect(dsn, "worker") as other:
+        end_lease(other)
+        for doubt in ("backend = 1", "attached_at = attached_at - interval '1 hour'", "backend = pg_backend_pid()"):
+            with other.transaction(force_rollback=True):
+                other.execute(f"update pgflow.workers set {doubt}".encode())  # noqa: S608 -- they stand above
+                assert run(other, worker.evict("pgflow")) == 0, doubt
+        frozen.execute("set local application_name = 'somebody else, by the same pooler'")
+        assert run(other, worker.evict("pgflow")) == 0
+        frozen.execute("commit")
