@@ -10,6 +10,8 @@ from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, Unpack
 from weakref import WeakSet
 
+from psycopg.errors import InsufficientPrivilege
+
 from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, scheduling, starting
 from pgflow.client import Client
 from pgflow.config import resolve_dsn
@@ -156,14 +158,25 @@ class Pgflow:
             workflow.unbind(self)
 
     def register(self) -> None:
-        """Store this app's definitions, once. Raises `GraphChanged` when one has other edges under the same version."""
+        """Store this app's definitions, once. Raises `GraphChanged` when one has other edges under the same version.
+
+        A role that may not, such as a client of `pgflow roles`, leaves it to the workers: what they have stored counts.
+        """
         if not self._is_registered:
-            self._registered(self._client.run(registering(self.schema, self._registry)))
+            try:
+                stored = self._client.run(registering(self.schema, self._registry))
+            except InsufficientPrivilege:
+                stored = []
+            self._registered(stored)
 
     async def aregister(self) -> None:
         """`register`, async."""
         if not self._is_registered:
-            self._registered(await self._client.arun(registering(self.schema, self._registry)))
+            try:
+                stored = await self._client.arun(registering(self.schema, self._registry))
+            except InsufficientPrivilege:
+                stored = []
+            self._registered(stored)
 
     def _registered(self, stored: Iterable[Definition]) -> None:
         check(self._registry, stored)

@@ -29,6 +29,7 @@ __all__ = ["cli", "main"]
 COMMANDS = {
     "worker": Lazy("pgflow.cli.worker:command", "Run the steps of workflows until told to stop."),
     "migrate": Lazy("pgflow.cli.migrate:command", "Install or upgrade pgflow's schema in the database."),
+    "roles": Lazy("pgflow.cli.roles:command", "Give the database's roles what a client, worker or dashboard needs."),
     "start": Lazy("pgflow.cli.start:command", "Start an instance of a workflow."),
     "resume": Lazy("pgflow.cli.resume:command", "Send a signal to an instance that waits for one."),
     "unschedule": Lazy("pgflow.cli.unschedule:command", "Call off a signal that is to be sent later."),

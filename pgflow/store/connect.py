@@ -27,13 +27,20 @@ SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
     "jit": "off",  # compiling takes longer than any statement of ours
 }
+# Our files name their tables with the schema, and everything else in them is PostgreSQL's own. So what somebody puts
+# into "public", an operator that fits better than the built-in one for example, is not found by our statements, nor
+# built into our views. A user's step keeps its own path.
+PINNED: Mapping[str, str] = {"search_path": "pg_catalog,pg_temp"}
 BY_ROLE: Mapping[str, Mapping[str, str]] = {
+    "client": PINNED,
+    "read": PINNED,
+    "heart": PINNED,
     # Planning a settle anew takes thrice as long as running it for one token; a large one asks for it (job/replan).
-    "worker": {"plan_cache_mode": "force_generic_plan"},
+    "worker": {**PINNED, "plan_cache_mode": "force_generic_plan"},
     # A user's step has this connection to itself and may think between two statements.
     "step": {"statement_timeout": "0", "idle_in_transaction_session_timeout": "300000"},
     # A migration may build an index for an hour; how long it may wait for a lock, it says itself.
-    "migrate": {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"},
+    "migrate": {**PINNED, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"},
 }
 # A worker that is frozen while it sends a pipeline leaves a transaction open, and its tokens locked, in a state that no
 # other limit ends. Older servers do not know this one, so it cannot go into the startup packet.

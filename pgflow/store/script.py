@@ -19,6 +19,13 @@ __all__ = ["UNCHECKED", "create_schema", "functions_line", "ledger", "planned_li
 
 # Functions may call one another: their bodies cannot be checked in any order of files.
 UNCHECKED = "check_function_bodies = off"
+# A script runs with whatever path its tool has. Views are built here, and nothing that somebody put into "public" may
+# get into them; afterwards the tool finds its own tables again. Both hold for one transaction.
+PIN = """do $$ begin
+    perform set_config('pgflow.path_before', current_setting('search_path'), true);
+    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+end $$;"""
+UNPIN = "do $$ begin perform set_config('search_path', current_setting('pgflow.path_before', true), true); end $$;"
 PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
@@ -36,7 +43,7 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     goal = to or latest
     if to is not None and to < after:
         raise ConfigError(f"nothing lies between {after:04} and {to:04}", hint="Migrations go forward only.")
-    parts = [f'-- Brings schema "{schema}" of pgflow from {after:04} to {goal:04}. Run it in one transaction.']
+    parts = [f'-- Brings schema "{schema}" of pgflow from {after:04} to {goal:04}. Run it in one transaction.', PIN]
     if not after:
         parts += [create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
     for each in migrations()[after:goal]:
@@ -44,11 +51,11 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
         body = _terminated(files.load(each.path, schema))
         # In the script's one transaction nothing can be done concurrently; who needs that lets `migrate.up` do it.
         parts += [record, body if each.transactional else body.replace(" concurrently", "")]
-    if goal < latest:
-        return "\n\n".join(parts) + "\n"
-    bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
-    parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
-    parts.append(_text(migration.renew(schema, functions_line())))
+    if goal == latest:
+        bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
+        parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
+        parts.append(_text(migration.renew(schema, functions_line())))
+    parts.append(UNPIN)
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,5 +1,6 @@
 """What README.md prints runs as printed, on a real server, and says what README shows."""
 
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pgflow.core.instance import Instance
 from pgflow.store import instance
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
-from tests.acceptance.readme import PATIENCE, Block, Desk, blocks, masked
+from tests.acceptance.readme import PATIENCE, README, Block, Desk, blocks, masked
 from tests.conftest import Server
 
 # Each block of README is run unless it stands here, with the reason why not.
@@ -40,9 +41,20 @@ def test_every_block_runs_as_printed_and_says_what_it_shows(
     desk = Desk(tmp_path, new_database(server))
     desk.prepare()
     walk = Walk(desk)
-    for block in blocks():
-        walk.take(block)
+    try:
+        for block in blocks():
+            walk.take(block)
+    finally:
+        drop_roles(desk)
     walk.end()
+
+
+def drop_roles(desk: Desk) -> None:
+    """Drop the roles that README makes: unlike the database they would stay on the server."""
+    with psycopg.connect(desk.dsn) as conn:
+        for name in re.findall(r"^create role (\w+)", README, re.MULTILINE):
+            if conn.execute("select from pg_roles where rolname = %s", [name]).fetchone() is not None:
+                conn.execute(f"drop owned by {name}; drop role {name}".encode())
 
 
 class Walk:

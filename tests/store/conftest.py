@@ -1,12 +1,16 @@
 """Fixtures of the tests that speak SQL: a database with pgflow in it, and a connection whose work is rolled back."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from pgflow.store.connect import Connection, connect
 from pgflow.store.migrate import up
 from tests.conftest import Server
+from tests.store.parts import Parts
+
+TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "definitions")
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +33,27 @@ def conn(migrated: str) -> Iterator[Connection]:
 def empty(server: Server, new_database: Callable[..., str]) -> str:
     """The dsn of an empty database of the test's own."""
     return new_database(server)
+
+
+@pytest.fixture(scope="session")
+def parts_on(new_database: Callable[..., str]) -> Iterator[Callable[[Server], Parts]]:
+    """Give `parts_on(server)`: a database on it with pgflow and roles for its parts, made once."""
+    known: dict[int, Parts] = {}
+    with ExitStack() as ends:
+
+        def cast(server: Server) -> Parts:
+            if server.version not in known:
+                known[server.version] = Parts.cast(new_database(server), ends)
+            return known[server.version]
+
+        yield cast
+
+
+@pytest.fixture
+def parts(any_server: Server, parts_on: Callable[[Server], Parts]) -> Iterator[Parts]:
+    """Roles with their parts, on each PostgreSQL in turn; what a test leaves in the tables is deleted."""
+    parts = parts_on(any_server)
+    yield parts
+    with parts.connect("admin") as conn:
+        for table in TABLES:
+            conn.execute(f"delete from pgflow.{table}".encode())  # noqa: S608 -- the names stand above

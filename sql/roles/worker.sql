@@ -1,0 +1,16 @@
+-- A worker: what its statements read and write, by column where they change rows. It can neither start nor cancel instances, nor change what was recorded.
+grant usage on schema {schema} to {role};
+grant select on
+    pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.workers, pgflow.queues,
+    pgflow.definitions, pgflow.migrations
+to {role};
+grant update (status, revision, metadata, error, finished_at) on pgflow.instances to {role};
+grant insert, update (applied) on pgflow.step_results to {role};
+grant
+    insert, delete,
+    update (kind, state, step, config, queue, priority, max_attempts, solo, worker, attempt, run_at, awaits, parked_at, errors)
+on pgflow.jobs to {role};
+grant update (consumed_at) on pgflow.signals to {role};
+grant insert, update (lease_expires_at, backend, attached_at), delete on pgflow.workers to {role};
+grant insert, update (graph, current_since) on pgflow.definitions to {role};
+grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.send_due to {role};

@@ -1,0 +1,65 @@
+"""A database whose schema belongs to a role of its own, and roles that `pgflow roles` has given their parts."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from pgflow.store import grants
+from pgflow.store.connect import Connection, connect
+from pgflow.store.migrate import up
+
+__all__ = ["Parts"]
+
+PASSWORD = "only-for-tests"  # noqa: S105 -- opens nothing: the roles go with the tests
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Roles by the part that they have: client, worker, dashboard, and the owner, who is no superuser either."""
+
+    admin: str  # the dsn of who may do everything
+    schema: str
+    names: dict[str, str]
+
+    @classmethod
+    def cast(cls, dsn: str, ends: ExitStack, schema: str = "pgflow") -> Parts:
+        """Make the roles, migrate as the owner, and give the parts out; `ends` drops the roles again."""
+        names = {part: f"pgflow {os.getpid()} {schema} {part}" for part in ("owner", *grants.PARTS)}
+        parts = cls(dsn, schema, names)
+        with connect(dsn, "test") as conn:
+            for part, name in names.items():
+                login = sql.SQL("nologin") if part == "owner" else sql.SQL("login password {}").format(PASSWORD)
+                conn.execute(sql.SQL("create role {} {}").format(sql.Identifier(name), login))
+            conn.execute(
+                sql.SQL("grant create on database {} to {}").format(
+                    sql.Identifier(conn.info.dbname), sql.Identifier(names["owner"])
+                )
+            )
+        ends.callback(parts.drop)
+        with parts.connect("owner", "migrate") as conn:
+            up(conn, schema)
+            grants.apply(conn, {part: [names[part]] for part in grants.PARTS}, schema)
+        return parts
+
+    def dsn(self, part: str) -> str:
+        """Return a connection string: as whom who has the part logs in. Nobody logs in as the owner."""
+        if part == "owner":
+            name = self.names[part].replace(" ", "\\ ")
+            return make_conninfo(self.admin, options=f"-c role={name}")
+        return make_conninfo(self.admin, user=self.names[part], password=PASSWORD)
+
+    def connect(self, part: str, role: str = "test") -> Connection:
+        """Connect as who has a part, or as "admin"."""
+        return connect(self.admin if part == "admin" else self.dsn(part), role)
+
+    def drop(self) -> None:
+        """Drop the roles, and in this database what they have."""
+        with connect(self.admin, "test") as conn:
+            for name in self.names.values():
+                conn.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(name)))
+                conn.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))

@@ -1,0 +1,186 @@
+"""What runs with its owner's rights, and what a view is made of, never runs or reads what a caller has brought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
+from pgflow.store import files, script
+from pgflow.store.connect import Connection, connect
+from pgflow.store.migrate import up
+from tests.conftest import Server
+from tests.store.parts import Parts
+from tests.store.traps import TRAPPED, lay, shadow_tables
+from tests.worker.inside import Inside
+from tests.worker.patience import until
+
+
+@step(events=("ok",))
+def only(ctx: Context[object]) -> Ok:
+    return Ok("ok")
+
+
+class Held(Workflow[object], unique=Unique("held")):
+    """Waits for a signal after its one step."""
+
+    initial = only
+    transitions = {only: {"ok": WaitForEvent("go").named("gate")}, WaitForEvent("go").named("gate"): {"received": Done}}
+
+
+# A call of each that goes all the way: `{run}` is an active instance's, `{failed}` a failed one's.
+CALLS = {
+    "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
+    "cancel": "select pgflow.cancel('Held', 'a', 'why')",
+    "cancel_run": "select pgflow.cancel_run({run}, 'why')",
+    "delete_id": "select pgflow.delete_id('held::a')",
+    "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
+    "put": "select pgflow.put({run}, 'held::a', 'Held', 1, 'running', 'w Held held::a', '{{}}', '{{x}}', '{{}}', null,"
+    """ pgflow.now(), null, '[{{"step": "only", "event": "ok", "attempt": 1, "started_at": "now", "at": "now"}}]')""",
+    "resume": "select pgflow.resume('Held', 'a', 'go', '{{}}')",
+    "resume_run": "select pgflow.resume_run({run}, 'go', '{{}}')",
+    "retry": "select pgflow.retry('Held', 'b')",
+    "retry_run": "select pgflow.retry_run({failed})",
+    "schedule_resume": "select pgflow.schedule_resume('Held', 'a', 'gate', '1 minute')",
+    "schedule_resume_run": "select pgflow.schedule_resume_run({run}, 'gate', '1 minute')",
+    "send_due": "select pgflow.send_due(10)",
+    "start": "select pgflow.start('Held', 'c', '{{}}', tags => '{{x}}', delay => '1 hour')",
+    "start_many": "select pgflow.start_many('Held', '{{d,a}}', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
+    "unschedule": "select pgflow.unschedule(1)",
+}
+DEFINERS = """
+select p.proname::text, p.oid::regprocedure::text, coalesce(p.proconfig, '{}'), o.rolsuper, p.prosrc,
+    exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+from pg_proc p join pg_roles o on o.oid = p.proowner
+where p.pronamespace = 'pgflow'::regnamespace and p.prosecdef
+"""
+# Which functions and operators of "public" our views, defaults, checks and indexes are made of.
+PLANTED = """
+select d.classid::regclass::text, pg_describe_object(d.classid, d.objid, d.objsubid)
+from pg_depend d
+where (d.refclassid = 'pg_proc'::regclass
+        and d.refobjid in (select oid from pg_proc where pronamespace = 'public'::regnamespace)
+    or d.refclassid = 'pg_operator'::regclass
+        and d.refobjid in (select oid from pg_operator where oprnamespace = 'public'::regnamespace))
+    and d.classid in ('pg_rewrite'::regclass, 'pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_class'::regclass)
+"""
+
+
+@contextmanager
+def attacked(parts: Parts) -> Iterator[Connection]:
+    """Give a connection of one who may call everything, and has laid traps on public and among temporary objects."""
+    app = Pgflow(parts.admin, workflows=[Held])
+    app.register()
+    app.close()
+    with parts.connect("admin") as conn, conn.transaction(force_rollback=True):
+        source = " ".join(row[4] for row in conn.execute(DEFINERS).fetchall())
+        client = sql.Identifier(parts.names["client"])
+        conn.execute("select pgflow.start('Held', 'a', '{}'), pgflow.start('Held', 'b', '{}')")
+        conn.execute("update pgflow.instances set status = 'failed', finished_at = pgflow.now() where id = 'held::b'")
+        conn.execute("select pgflow.schedule_resume('Held', 'a', 'gate', '0 seconds')")
+        conn.execute(sql.SQL("grant create, usage on schema public to {}").format(client))
+        conn.execute(sql.SQL("grant execute on all functions in schema pgflow to {}").format(client))
+        conn.execute(sql.SQL("set local role {}").format(client))
+        assert lay(conn, source + " now trap concat") > 300
+        shadow_tables(conn, "pgflow")
+        yield conn
+
+
+def step_on(conn: Connection, call: str) -> str | None:
+    """Call it, with every trap before what is built in; returns what went wrong. Nothing comes of it."""
+    runs = {
+        name: conn.execute("select pgflow.find('Held', %s::text, null::integer)", [value]).fetchall()[0][0]
+        for name, value in (("run", "a"), ("failed", "b"))
+    }
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute("set local search_path = pg_temp, public, pg_catalog")
+            conn.execute(call.format(**runs).encode())
+    except psycopg.Error as error:
+        return str(error)
+    return None
+
+
+def test_every_function_with_its_owners_rights_pins_its_path_and_is_not_for_everybody(parts: Parts) -> None:
+    with parts.connect("admin") as conn:
+        found = conn.execute(DEFINERS).fetchall()
+    assert {name for name, *_ in found} == set(CALLS), "a new one: say above how to call it"
+    for _, signature, settings, is_super, _, is_public in found:
+        paths = [each for each in settings if each.startswith("search_path=")]
+        assert paths == ["search_path=pg_catalog, pg_temp"], signature
+        assert not is_super, signature
+        assert not is_public, signature
+
+
+def test_none_of_them_steps_on_what_a_caller_has_planted(parts: Parts) -> None:
+    with attacked(parts) as conn:
+        said = {name: step_on(conn, call) for name, call in CALLS.items()}
+        assert {name: what for name, what in said.items() if what is not None} == {}
+        for table in ("instances", "jobs", "signals", "step_results"):
+            count = sql.SQL("select pg_catalog.count(*) from {}").format(sql.Identifier("pg_temp", table))
+            assert conn.execute(count).fetchall() == [(0,)]
+
+
+def test_each_of_them_would_if_its_path_were_not_pinned(parts: Parts) -> None:
+    with attacked(parts) as conn:
+        conn.execute("reset role")
+        for _, signature, *_ in conn.execute(DEFINERS).fetchall():
+            conn.execute(f"alter function {signature} reset search_path".encode())
+        conn.execute(sql.SQL("set local role {}").format(sql.Identifier(parts.names["client"])))
+        said = {name: step_on(conn, call) for name, call in CALLS.items()}
+        assert {name: what for name, what in said.items() if what is None or TRAPPED not in what} == {}
+
+
+@pytest.fixture
+def mined(server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of a database in which everybody could create, and somebody has, before pgflow came."""
+    dsn: str = new_database(server)
+    with connect(dsn, "test") as conn:
+        assert lay(conn, " ".join(files.load(path) for path in files.list_files())) > 300
+    return dsn
+
+
+def test_nothing_that_is_planted_gets_into_the_schema_or_under_a_worker(mined: str) -> None:
+    app = Pgflow(mined, workflows=[Held])
+    app.migrate()
+    with connect(mined, "test") as conn:
+        assert conn.execute(PLANTED).fetchall() == []
+    app.start(Held, "a", {"n": 1}, tags=["x"])
+    with Inside(app):
+        until(lambda: app.get(Held, "a").status == "waiting", "the wait")
+        assert [each.step for each in app.jobs(Held, tags=["x"])] == ["gate"]
+        app.resume(Held, "a", "go")
+        until(lambda: app.list(Held, status="completed", tags=["x"]), "the end")
+    app.close()
+
+
+def test_nothing_gets_in_by_the_script_either_and_its_tool_keeps_its_path(mined: str) -> None:
+    with connect(make_conninfo(mined, options="-c search_path=public"), "test") as conn:
+        with conn.transaction():
+            conn.execute("create table applied (id integer)")  # a migration tool's own
+            conn.execute(script.sql(), prepare=False)
+            conn.execute("insert into applied values (1)")
+        assert conn.execute("show search_path").fetchall() == [("public",)]
+        assert conn.execute(PLANTED).fetchall() == []
+
+
+def test_it_would_if_our_connections_had_the_usual_path(mined: str, empty: str) -> None:
+    app = Pgflow(mined, workflows=[Held])
+    app.migrate()
+    app.start(Held, "a", tags=["x"])
+    usual = Pgflow(make_conninfo(mined, options='-c search_path="$user",public'))
+    with pytest.raises(psycopg.errors.RaiseException, match=TRAPPED):
+        usual.jobs(tags=["x"])
+    usual.close()
+    app.close()
+    with connect(empty, "test") as conn:
+        conn.execute("create function public.silent(text[], text[]) returns text[] return $1")
+        conn.execute("create operator public.|| (function = public.silent, leftarg = text[], rightarg = text[])")
+    with connect(make_conninfo(empty, options="-c search_path=public"), "migrate") as conn:
+        up(conn)
+        assert conn.execute(PLANTED).fetchall() == [("pg_rewrite", "rule _RETURN on view pgflow.job_details")]

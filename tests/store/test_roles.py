@@ -1,0 +1,224 @@
+"""What `pgflow roles` gives: each part may do what it has to, and everything else is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pgflow.errors import ConfigError, SchemaError, SchemaMissing
+from pgflow.store import grants
+from pgflow.store.connect import Connection, connect
+from tests.conftest import Server
+from tests.store.parts import Parts
+
+CLIENT_API = {
+    *("start", "start_many", "resume", "resume_run", "schedule_resume", "schedule_resume_run", "unschedule"),
+    *("cancel", "cancel_run", "retry", "retry_run", "find"),
+}
+HARMLESS = {"now", "channel", "backoff"}  # they read no table, and everybody may call them
+NOBODYS = {"admit_signal", "put", "delete_id"}
+READ = {
+    *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
+    *("definitions", "migrations"),
+}
+MAY_CALL = {
+    "client": CLIENT_API | HARMLESS,
+    "worker": {"send_due"} | HARMLESS,
+    "dashboard": {"find"} | HARMLESS,
+}
+MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
+    "client": set(),
+    "worker": {
+        *((table, "select") for table in READ),
+        *(("instances", f"update {column}") for column in ("status", "revision", "metadata", "error", "finished_at")),
+        ("step_results", "insert"),
+        ("step_results", "update applied"),
+        ("jobs", "insert"),
+        ("jobs", "delete"),
+        *(("jobs", f"update {column}") for column in ("kind", "state", "step", "config", "queue", "priority")),
+        *(("jobs", f"update {column}") for column in ("max_attempts", "solo", "worker", "attempt", "run_at")),
+        *(("jobs", f"update {column}") for column in ("awaits", "parked_at", "errors")),
+        ("signals", "update consumed_at"),
+        ("workers", "insert"),
+        ("workers", "update lease_expires_at"),
+        ("workers", "delete"),
+        ("definitions", "insert"),
+        ("definitions", "update graph"),
+        ("definitions", "update current_since"),
+    },
+    "dashboard": {(table, "select") for table in READ | {"job_details"}},
+}
+COLUMNS = """
+select c.relname, array_agg(a.attname::text order by a.attnum)
+from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.relnamespace = %s::text::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
+group by c.relname
+"""
+FUNCTIONS = """
+select p.proname, array(select format_type(t.oid, null) from unnest(p.proargtypes) with ordinality a (oid, ord)
+    join pg_type t on t.oid = a.oid order by a.ord)
+from pg_proc p where p.pronamespace = %s::text::regnamespace
+"""
+SEQUENCES = "select c.relname from pg_class c where c.relnamespace = %s::text::regnamespace and c.relkind = 'S'"
+REFUSALS = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.WrongObjectType,  # nothing can truncate a view,
+    psycopg.errors.ObjectNotInPrerequisiteState,  # nor write into one that joins
+)
+
+
+def may(conn: Connection, statement: sql.Composed) -> bool:
+    """Whether the database lets us, whatever else it finds wrong with what it is given; nothing comes of it."""
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(statement)
+    except REFUSALS:
+        return False
+    except psycopg.Error:
+        return True
+    return True
+
+
+def attempts(name: sql.Identifier, columns: list[str]) -> Iterator[tuple[str, sql.Composed]]:
+    """Everything that can be done to a table, column by column where that makes a difference."""
+    yield "select", sql.SQL("select * from {} where false").format(name)
+    yield "insert", sql.SQL("insert into {} default values").format(name)
+    for column in columns:
+        assign = sql.SQL("update {} set {} = default where false")
+        yield f"update {column}", assign.format(name, sql.Identifier(column))
+    yield "delete", sql.SQL("delete from {} where false").format(name)
+    yield "truncate", sql.SQL("truncate {}").format(name)
+
+
+def touched(parts: Parts, part: str) -> set[tuple[str, str]]:
+    """What a part may do to the tables, by trying everything."""
+    with parts.connect("admin") as conn:
+        tables: dict[str, list[str]] = dict(conn.execute(COLUMNS, [parts.schema]).fetchall())
+    assert set(tables) == READ | {"job_details"}, "a new table: say above and in sql/roles whose it is"
+    with parts.connect(part) as conn:
+        return {
+            (table, what)
+            for table, columns in tables.items()
+            for what, statement in attempts(sql.Identifier(parts.schema, table), columns)
+            if may(conn, statement)
+        }
+
+
+def called(parts: Parts, part: str) -> set[str]:
+    """Which functions a part may call, by calling each with nulls."""
+    with parts.connect("admin") as conn:
+        functions = conn.execute(FUNCTIONS, [parts.schema]).fetchall()
+    known = CLIENT_API | HARMLESS | NOBODYS | {"send_due"}
+    assert {name for name, _ in functions} == known, "a new function: say above and in sql/roles whose it is"
+    found: dict[str, set[bool]] = {}
+    with parts.connect(part) as conn:
+        for name, types in functions:
+            values = sql.SQL(", ").join(sql.SQL(f"null::{each}") for each in types)
+            call = sql.SQL("select {}({})").format(sql.Identifier(parts.schema, name), values)
+            found.setdefault(name, set()).add(may(conn, call))
+    assert all(len(answers) == 1 for answers in found.values()), found  # all of one name, or none
+    return {name for name, answers in found.items() if True in answers}
+
+
+@pytest.mark.parametrize("part", grants.PARTS)
+def test_a_part_may_touch_what_it_has_to_and_nothing_else(parts: Parts, part: str) -> None:
+    assert touched(parts, part) == MAY_TOUCH[part]
+
+
+@pytest.mark.parametrize("part", grants.PARTS)
+def test_a_part_may_call_what_it_has_to_and_nothing_else(parts: Parts, part: str) -> None:
+    assert called(parts, part) == MAY_CALL[part]
+
+
+@pytest.mark.parametrize("part", grants.PARTS)
+def test_a_part_makes_nothing_in_the_schema_and_draws_no_numbers(parts: Parts, part: str) -> None:
+    with parts.connect("admin") as conn:
+        sequences = [name for (name,) in conn.execute(SEQUENCES, [parts.schema]).fetchall()]
+    assert sequences
+    schema = sql.Identifier(parts.schema)
+    with parts.connect(part) as conn:
+        assert not may(conn, sql.SQL("create table {}.mine (id integer)").format(schema))
+        assert not may(conn, sql.SQL("create function {}.mine() returns int return 1").format(schema))
+        for name in sequences:
+            assert not may(conn, sql.SQL("select nextval({})").format(sql.Literal(f"{parts.schema}.{name}")))
+
+
+def test_the_owner_may_do_all_of_it_and_is_no_superuser(parts: Parts) -> None:
+    assert {("instances", "update input"), ("jobs", "truncate"), ("queues", "insert")} <= touched(parts, "owner")
+    assert called(parts, "owner") == CLIENT_API | HARMLESS | NOBODYS | {"send_due"}
+    with parts.connect("owner") as conn:
+        assert conn.execute("select rolsuper from pg_roles where rolname = current_user").fetchone() == (False,)
+
+
+def test_any_schema_will_do_and_a_role_may_have_two_parts(server: Server, new_database: Callable[..., str]) -> None:
+    with ExitStack() as ends:
+        parts = Parts.cast(new_database(server), ends, "user")
+        client, worker = parts.names["client"], parts.names["worker"]
+        with parts.connect("owner") as conn:
+            grants.apply(conn, {"client": [client], "worker": [client, worker]}, "user")
+        assert touched(parts, "client") == touched(parts, "worker") == MAY_TOUCH["worker"]
+        assert called(parts, "client") == MAY_CALL["client"] | MAY_CALL["worker"]
+        assert called(parts, "worker") == MAY_CALL["worker"]
+
+
+def test_again_takes_back_what_a_hand_has_given(parts: Parts) -> None:
+    name = sql.Identifier(parts.names["client"])
+    with parts.connect("owner") as conn:
+        conn.execute(sql.SQL("grant all on all tables in schema pgflow to {}").format(name))
+        conn.execute(sql.SQL("grant update (input) on pgflow.instances to {}").format(name))
+        conn.execute(sql.SQL("grant all on all functions in schema pgflow to {}").format(name))
+        conn.execute(sql.SQL("grant all on schema pgflow to {}").format(name))
+        assert ("instances", "update input") in touched(parts, "client")
+        for _ in range(2):
+            grants.apply(conn, {"client": [parts.names["client"]]})
+            assert touched(parts, "client") == MAY_TOUCH["client"]
+            assert called(parts, "client") == MAY_CALL["client"]
+
+
+def test_the_script_that_is_printed_does_the_same(parts: Parts) -> None:
+    name = parts.names["dashboard"]
+    with parts.connect("owner") as conn, conn.transaction():
+        conn.execute(sql.SQL("grant delete on pgflow.jobs to {}").format(sql.Identifier(name)))
+        conn.execute(grants.sql({"dashboard": [name]}), prepare=False)
+    assert touched(parts, "dashboard") == MAY_TOUCH["dashboard"]
+
+
+def test_a_name_can_be_anything_and_does_nothing(parts: Parts) -> None:
+    name = "x\"; drop schema pgflow cascade; --{role}'%s"
+    with parts.connect("admin") as conn, conn.transaction(force_rollback=True):
+        conn.execute(sql.SQL("create role {}").format(sql.Identifier(name)))
+        grants.apply(conn, {"client": [name]})
+        answers = conn.execute("select has_schema_privilege(%s, 'pgflow', 'usage')", [name]).fetchone()
+        assert answers == (True,)
+
+
+@pytest.mark.parametrize("given", [{}, {"client": []}, {"owner": ["a"]}, {"client": [""]}, {"worker": ["public"]}])
+def test_what_names_no_role_or_no_part_is_refused(given: dict[str, list[str]]) -> None:
+    with pytest.raises(ConfigError):
+        grants.sql(given)
+
+
+def test_it_says_what_stands_against_it(parts: Parts, empty: str) -> None:
+    def apply(part: str, *names: str) -> None:
+        with parts.connect(part) as conn:
+            grants.apply(conn, {"client": names})
+
+    with pytest.raises(ConfigError, match="no such role: nobody here"):
+        apply("owner", "nobody here")
+    with pytest.raises(ConfigError, match="may act as its owner"):  # else it would lose its own rights
+        apply("owner", parts.names["owner"])
+    with pytest.raises(ConfigError, match="only the owner"):
+        apply("dashboard", parts.names["client"])
+    with connect(empty, "test") as conn, pytest.raises(SchemaMissing):
+        grants.apply(conn, {"client": ["a"]})
+
+
+def test_a_schema_into_which_everybody_puts_things_is_refused(parts: Parts) -> None:
+    with parts.connect("owner") as conn, conn.transaction(force_rollback=True):
+        conn.execute("grant create on schema pgflow to public")
+        with pytest.raises(SchemaError, match="through PUBLIC"):
+            grants.apply(conn, {"client": [parts.names["client"]]})
