@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pgflow.core.connector import Connector
     from pgflow.core.context import Context
     from pgflow.core.function import step
-    from pgflow.core.instance import Instance, Started
+    from pgflow.core.instance import Instance, Scheduled, Started
     from pgflow.core.job import Job
     from pgflow.core.results import Async, Error, Ok, Snooze
     from pgflow.core.retry import Retry
@@ -34,6 +34,7 @@ __all__ = [
     "Pgflow",
     "PgflowError",
     "Retry",
+    "Scheduled",
     "Snooze",
     "Started",
     "Step",
@@ -60,6 +61,7 @@ HOMES = {
     "Pgflow": "pgflow.app",
     "PgflowError": "pgflow.errors",
     "Retry": "pgflow.core.retry",
+    "Scheduled": "pgflow.core.instance",
     "Snooze": "pgflow.core.results",
     "Started": "pgflow.core.instance",
     "Step": "pgflow.core.step",

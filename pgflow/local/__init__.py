@@ -5,7 +5,8 @@ against both. What differs is only who carries the core's commands out:
 
     your call ─► local ─► ledger ─► conductor ─► core's advance ─► run (tokens) ─► storage
                                         ▲                             │
-                                        └── a step ends, time is up ◄─┘
+                                        └── runner: a step ends     ◄─┤
+                                            alarms: time is up      ◄─┘
                                         └─► report ─► lock ─► telemetry, once the lock is let go
 
 Its decisions:

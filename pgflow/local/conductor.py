@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -10,7 +9,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias, assert_never
+from typing import Any, assert_never
 
 from pgflow.core import attempt
 from pgflow.core.attempt import KEPT_ERRORS, Failing, Written, failing
@@ -31,7 +30,7 @@ from pgflow.core.engine import (
     advance,
 )
 from pgflow.core.instance import Entry, PendingSignal
-from pgflow.core.results import Async, Snooze
+from pgflow.core.results import Snooze
 from pgflow.core.step import Parking
 from pgflow.local.alarms import Alarms
 from pgflow.local.clock import Clock
@@ -39,6 +38,7 @@ from pgflow.local.lock import Lock, Note
 from pgflow.local.loop import Loop
 from pgflow.local.report import Report
 from pgflow.local.run import Run, Token
+from pgflow.local.runner import Came, Runner
 from pgflow.local.storage import Storage
 from pgflow.local.watch import Look, Watch
 from pgflow.store.dice import uniform
@@ -47,8 +47,6 @@ from pgflow.telemetry.account import Source
 __all__ = ["Conductor"]
 
 log = logging.getLogger("pgflow.local")
-
-Came: TypeAlias = Written | Failing | Snooze | Parking
 
 
 class Conductor:
@@ -63,7 +61,7 @@ class Conductor:
         self.is_closed = False
         self._storage = storage
         self._loop = Loop(threads)
-        self._tasks: dict[Token, asyncio.Task[None]] = {}
+        self._runner = Runner(self._loop, self.lock, self._settle)
         self._alarms = Alarms(self._loop, self.lock, self.clock, self.runs, self._ring)
         self._watch = Watch()
         self._is_to_look = False
@@ -107,8 +105,7 @@ class Conductor:
     def let_go(self, run: Run) -> None:
         """Forget an instance; a step that runs is interrupted, and comes to nothing."""
         for token in run.tokens.values():
-            if (task := self._tasks.pop(token, None)) is not None:
-                self._loop.soon(task.cancel)
+            self._runner.interrupt(token)
         run.tokens.clear()
         run.later.clear()
         self.runs.pop(run.run, None)
@@ -276,38 +273,13 @@ class Conductor:
         with self.lock:
             if run.holds(token) and token.place == "ready" and not self.is_closed:
                 token.place, token.attempt, token.parked_at = "running", token.attempt + 1, None
-                self._tasks[token] = self._loop.task(self._run(run, token))
+                self._runner.begin(run, token)
                 self._save(run)
                 self.report.began(run, token)
 
-    async def _run(self, run: Run, token: Token) -> None:
-        began = time.perf_counter()
-        node = run.graph.nodes[token.step]
-        came: Came
-        try:
-            step = node.step.with_config(token.config)
-            with self.lock:
-                ctx = run.context(token)
-            result = await self._loop.call(step, ctx)
-            what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token))
-            came = attempt.waits(run.graph, step) if isinstance(what, Async) else what
-        except asyncio.CancelledError:  # from within, unless the token is not ours any more
-            came = Failing("the step was cancelled from within", "CancelledError")
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
-            came = failing(error, node.retry)
-            log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
-        with self.lock:
-            self._tasks.pop(token, None)
-            if run.holds(token) and not self.is_closed:
-                self._settle(run, token, came, timedelta(seconds=time.perf_counter() - began))
-
-    def _context(self, run: Run, token: Token) -> Any:
-        with self.lock:
-            return run.context(token)
-
     def _settle(self, run: Run, token: Token, came: Came, took: timedelta) -> None:
+        if self.is_closed:
+            return
         match came:
             case Written():
                 self._complete(run, token, came, took, None)

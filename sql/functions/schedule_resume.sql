@@ -47,8 +47,8 @@ as $$
     select exists (select from gone g join pgflow.instances i on i.run = g.run where i.status in ('pending', 'running', 'waiting'))
 $$;
 
--- Sends the signals that are due, up to `most`, and returns for each one sent whom to wake (null: nobody waits for it yet). What cannot be taken
--- any more goes without a trace. Instances that somebody holds are passed over, for the next time.
+-- Deals with the signals that are due, up to `most`, and returns for each one whom to wake (null: nobody). What cannot be taken any more
+-- goes without a trace. Instances that somebody holds are passed over, for the next time.
 create or replace function pgflow.send_due(most integer) returns setof text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -72,7 +72,7 @@ begin
                 select j.queue from pgflow.jobs j where j.run = due.run and j.step = due.step and j.kind = 'resume' and j.state = 'ready'
             );
         exception when sqlstate 'PF003' or sqlstate 'PF004' or sqlstate 'PF005' or sqlstate 'PF010' then
-            null;  -- the instance has ended, or gone past the step
+            return next null::text;  -- the instance has ended, or gone past the step
         end;
     end loop;
 end

@@ -13,10 +13,12 @@ from pgflow import (
     Done,
     Error,
     Instance,
+    Job,
     Ok,
     Pgflow,
     PgflowError,
     Retry,
+    Scheduled,
     Snooze,
     Started,
     Step,
@@ -193,6 +195,12 @@ def start() -> None:
         OrderFlow.list(tags=["gift"], steps={charge: {"receipt": "r-1"}, "ship": {}}, order="oldest"), list[Instance]
     )
     assert_type(OrderFlow.get("abc123").output(charge), Receipt)
+    later = OrderFlow.schedule_resume("abc123", paid, timedelta(days=2), payload={"amount": 3})
+    assert_type(later, Scheduled)
+    assert_type(later.cancel(), bool)
+    assert_type(app.jobs(OrderFlow, state="parked", tags=["gift"]), list[Job])
+    assert_type(app.storage.query(workflow=OrderFlow, status_in=["failed"]), list[Instance])
+    app.storage.put(found)
     assert_type(OrderFlow.read_input("{}"), Order)
     try:
         OrderFlow.cancel("abc123", reason="withdrawn")

@@ -116,6 +116,8 @@ def calls() -> None:
     OrderFlow.get("abc123").run = 3  # type: ignore[misc]
     OrderFlow.list(statuses="failed")  # type: ignore[call-arg]
     OrderFlow.list(order="random")  # type: ignore[arg-type]
+    OrderFlow.schedule_resume("abc123", "charge", 60)  # type: ignore[arg-type]
+    OrderFlow.bound().jobs()  # type: ignore[attr-defined]
     print(OrderFlow.get("abc123").output(charge).amount)  # type: ignore[attr-defined]
 
 

@@ -131,7 +131,7 @@ def test_a_crash_of_the_database_is_survived(fragile: EmbeddedPostgres, is_long:
     prefix = "long" if is_long else "short"
     try:
         kind.start_many([(f"{prefix}{number}", {"seconds": 0.02}) for number in range(400)])
-        with Inside(app, {"default": 10}) as inside:
+        with Inside(app, {"default": 10}, lease=timedelta(seconds=2 if is_long else 60)) as inside:
             until(lambda: inside.worker.stats.steps > 100, "some work", pause=0.002)
             born = inside.worker.settler.worker
             fragile.kill()

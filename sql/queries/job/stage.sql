@@ -15,6 +15,6 @@ staged as (
 select
     coalesce((select array_agg(distinct s.queue) from staged s), '{}') as queues,
     (select count(*) from staged) as tokens,
-    extract(epoch from (
+    case when (select count(*) from staged) >= %(limit)s then 0.0 else extract(epoch from (  -- there may be more
         select nullif(min(j.run_at), 'infinity') from pgflow.jobs j where j.state in ('scheduled', 'parked') and j.run_at > pgflow.now()
-    ) - pgflow.now())::double precision as next_due
+    ) - pgflow.now()) end::double precision as next_due

@@ -5,6 +5,6 @@ with sent as materialized (
 select
     coalesce((select array_agg(distinct s.queue) filter (where s.queue is not null) from sent s), '{}') as queues,
     (select count(*) from sent) as signals,
-    extract(epoch from (
+    case when (select count(*) from sent) >= %(limit)s then 0.0 else extract(epoch from (  -- there may be more
         select min(s.due_at) from pgflow.scheduled_signals s where s.due_at > pgflow.now()
-    ) - pgflow.now())::double precision as next_due
+    ) - pgflow.now()) end::double precision as next_due

@@ -1,0 +1,68 @@
+"""Run steps on the loop, and hand over what they came to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from pgflow.core import attempt
+from pgflow.core.attempt import Failing, Written, failing
+from pgflow.core.results import Async, Snooze
+from pgflow.core.step import Parking
+from pgflow.local.lock import Lock
+from pgflow.local.loop import Loop
+from pgflow.local.run import Run, Token
+
+__all__ = ["Came", "Runner"]
+
+log = logging.getLogger("pgflow.local")
+
+Came: TypeAlias = Written | Failing | Snooze | Parking
+
+
+class Runner:
+    """`ended(run, token, came, took)` is called with the lock held, unless the token is no longer that of its step."""
+
+    def __init__(self, loop: Loop, lock: Lock, ended: Callable[[Run, Token, Came, timedelta], None]) -> None:
+        self._loop = loop
+        self._lock = lock
+        self._ended = ended
+        self._tasks: dict[Token, asyncio.Task[None]] = {}
+
+    def begin(self, run: Run, token: Token) -> None:
+        """Begin to run a step; to be called on the loop, with the lock held."""
+        self._tasks[token] = self._loop.task(self._run(run, token))
+
+    def interrupt(self, token: Token) -> None:
+        """Interrupt a step, if it is async and runs; it comes to nothing. To be called with the lock held."""
+        if (task := self._tasks.pop(token, None)) is not None:
+            self._loop.soon(task.cancel)
+
+    async def _run(self, run: Run, token: Token) -> None:
+        began = time.perf_counter()
+        node = run.graph.nodes[token.step]
+        came: Came
+        try:
+            step = node.step.with_config(token.config)
+            result = await self._loop.call(step, self._context(run, token))
+            what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token))
+            came = attempt.waits(run.graph, step) if isinstance(what, Async) else what
+        except asyncio.CancelledError:  # from within, unless the token is not ours any more
+            came = Failing("the step was cancelled from within", "CancelledError")
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
+            came = failing(error, node.retry)
+            log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
+        with self._lock:
+            self._tasks.pop(token, None)
+            if run.holds(token):
+                self._ended(run, token, came, timedelta(seconds=time.perf_counter() - began))
+
+    def _context(self, run: Run, token: Token) -> Any:
+        with self._lock:
+            return run.context(token)

@@ -1,0 +1,44 @@
+"""What is due is dealt with in batches, and the next batch follows at once while there is more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pgflow import Pgflow
+from pgflow.store import job, signal
+from pgflow.store.connect import Connection, connect
+from pgflow.store.statement import run
+from tests.store.test_interleavings import WORKFLOWS, Paid
+
+
+@pytest.fixture
+def database(migrated: str) -> Iterator[Connection]:
+    with connect(migrated, "worker") as conn:
+        app = Pgflow(migrated, workflows=WORKFLOWS)
+        app.start_many(Paid, [(f"v{number}", {}) for number in range(5)])
+        app.close()
+        yield conn
+        for table in ("instances", "jobs", "signals", "scheduled_signals"):
+            conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
+
+
+def test_timers_that_are_due_come_one_batch_after_the_other(database: Connection) -> None:
+    database.execute("update pgflow.jobs set state = 'scheduled', run_at = pgflow.now() - interval '1 s'")
+    seen = [run(database, job.stage("pgflow", limit=2)) for _ in range(3)]
+    assert [(each.tokens, each.next_due) for each in seen] == [(2, 0.0), (2, 0.0), (1, None)]
+
+
+def test_signals_that_are_due_are_sent_one_batch_after_the_other(database: Connection) -> None:
+    query = "select pgflow.schedule_resume_run(i.run, 'await_payment', '0 s') from pgflow.instances i"
+    database.execute(query)
+    database.execute("select pgflow.cancel_run(min(i.run), 'one of them can take it no more') from pgflow.instances i")
+    database.execute(
+        "insert into pgflow.scheduled_signals (run, step, name, due_at)"
+        " select min(i.run), 'await_payment', 'paid', pgflow.now() from pgflow.instances i"
+    )
+    seen = [run(database, signal.send_due("pgflow", limit=2)) for _ in range(3)]
+    assert [(each.signals, each.next_due) for each in seen] == [(2, 0.0), (2, 0.0), (1, None)]
+    row = database.execute("select count(*) from pgflow.signals").fetchone()
+    assert row == (4,)
