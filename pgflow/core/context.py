@@ -66,9 +66,10 @@ class Context(Generic[I_co]):
 
     `initial` is the workflow's validated input; `steps` holds the output of each completed step by key, as JSON and
     read-only (what is done to a value in it reaches nobody else), and `output(step)` gives it in its declared type.
-    `id` is the business id, `value` the business value in it, `run` the number of this run, `attempt` counts from 1,
-    `metadata` is the instance's runtime metadata. `conn` is the database connection of a transactional step, whose
-    writes commit together with its result; else None.
+    `id` is the business id, `value` the business value in it, `run` the number of this run, `attempt` counts from 1
+    (one that ended with its worker does not count: the next has its number), `metadata` is the instance's runtime
+    metadata. `conn` is the database connection of a transactional step, whose writes commit together with its result;
+    else None.
 
     A unit test of a step needs no more than `Context(Order(item_count=3, user_id=42))`.
 

@@ -55,6 +55,7 @@ class Claimed:
     priority: int
     attempt: int
     max_attempts: int
+    crashes: int
     solo: bool
     awaits: str | None
     errors: str | None
@@ -197,7 +198,7 @@ def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Bui
 
 
 def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[Builtin[Claimed]]:
-    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first."""
+    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone."""
     params = {"worker": worker, "queues": Builtin(rooms), "rooms": [Int4(room) for room in rooms.values()]}
     return Statement(
         "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True

@@ -20,6 +20,9 @@ instance.
 *Whoever lost the lease has no say.* Every row that a settle writes needs its token to be this worker's still, in this
 attempt, at this step (the fence). A worker whose lease has ended takes a new identity and forgets what it held.
 
+*What may kill its worker runs alone.* A token with which two workers were lost waits until nothing else is held
+here, and nothing is claimed meanwhile (holding.py; sql/README.md says why that finds the cause).
+
 *The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it
 (heart.py).
 """

@@ -81,6 +81,7 @@ class Claimer:
         self._failures = 0
         self._unknown: list[Decision] = []
         self._is_in_doubt = False
+        self._had_suspect = False
         self._to_wake: set[str] = set()
 
     @property
@@ -95,7 +96,9 @@ class Claimer:
         if self.has_work or self.is_lost or self.must_check:
             return 0.0
         now = time.monotonic()
-        if self.is_hungry and self._may_claim() and self._settler.holding.rooms(now):
+        if not (self._may_claim() and self._settler.holding.rooms(now)):
+            return max(0.0, self._maintenance.next_at - now)
+        if self.is_hungry:
             return 0.0
         return max(0.0, min(self._next_poll, self._maintenance.next_at) - now)
 
@@ -118,7 +121,10 @@ class Claimer:
             self._failures = 0
         except Outage as error:
             await self._hold_out(error)
-        self._settler.holding.run_waiting()
+        holding, had_suspect = self._settler.holding, self._had_suspect
+        self._had_suspect = holding.has_suspect
+        self.is_hungry |= had_suspect and not self._had_suspect  # it kept the worker from claiming
+        holding.run_waiting()
 
     async def _exchange(self, conn: AsyncConnection) -> None:
         now = time.monotonic()

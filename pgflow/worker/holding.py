@@ -65,6 +65,13 @@ class Holding:
         self._runs: dict[int, Run] = {}
         self._start = start
         self._drop = drop
+        self._suspects: list[Token] = []  # to run alone, when all else has ended
+        self._on_trial: Token | None = None
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether a token is held that has to run alone: it waits for the others to end, or runs."""
+        return bool(self._suspects) or self._on_trial is not None
 
     def learn(self, workflow: type[Workflow[Any]]) -> None:
         """Know a workflow, in all its versions, by its name."""
@@ -75,7 +82,12 @@ class Holding:
         return self.tokens.get(held.id) is held
 
     def rooms(self, now: float) -> dict[str, int]:
-        """How many tokens to claim, by queue, at `now` (monotonic seconds); empty when every lane is full."""
+        """How many tokens to claim, by queue, at `now` (monotonic seconds).
+
+        Empty when every lane is full, and while a token is held that has to run alone.
+        """
+        if self.has_suspect:
+            return {}
         return {name: room for name, lane in self.lanes.items() if (room := lane.room(now)) > 0}
 
     def take_in(self, rows: list[Claimed]) -> None:
@@ -144,10 +156,16 @@ class Holding:
         self._runs[new.run.run] = new.run
         self.tokens[new.id] = new
         new.since = time.monotonic()
-        self.lanes[new.queue].push(new)
+        if new.is_suspect:
+            self._suspects.append(new)
+        else:
+            self.lanes[new.queue].push(new)
 
     def run_waiting(self) -> None:
-        """Start as many tokens as the lanes have free slots."""
+        """Start as many tokens as the lanes have free slots; one that has to run alone once nothing else is held."""
+        if self._suspects and len(self.tokens) == len(self._suspects) and not self.refused:
+            self._on_trial = self._suspects.pop(0)
+            self.lanes[self._on_trial.queue].push(self._on_trial)
         for lane in self.lanes.values():
             while (next_one := lane.pop()) is not None:
                 if self.holds(next_one):
@@ -159,6 +177,10 @@ class Holding:
         """Hold a token no more."""
         if self.holds(held):
             del self.tokens[held.id]
+        if held is self._on_trial:
+            self._on_trial = None
+        elif held in self._suspects:
+            self._suspects.remove(held)
         held.run.tokens -= 1
         if held.run.tokens <= 0:
             self._runs.pop(held.run.run, None)
@@ -186,6 +208,11 @@ class Holding:
     def stale(self, older_than: float) -> Iterable[Token]:
         """Take out the tokens that have waited in vain since before `older_than` (monotonic seconds) for a slot."""
         return [held for lane in self.lanes.values() for held in lane.drain(older_than) if self.holds(held)]
+
+    def unbegun(self) -> Iterable[Token]:
+        """Take out every token that has not begun to run."""
+        suspects, self._suspects = self._suspects, []
+        return [*self.stale(older_than=float("inf")), *suspects]
 
 
 def _refused(row: Claimed, op: str, **more: Any) -> Verdict:

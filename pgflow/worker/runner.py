@@ -38,6 +38,10 @@ class Runner:
 
     async def run(self, token: Token, conn: Any = None) -> Outcome:
         """Run one token to its outcome. Only cancellation is raised: whatever the step raises becomes an `Erred`."""
+        if token.is_condemned and token.step:
+            return Erred(
+                token, f"the worker was lost while the step ran, {token.crashes} times", "WorkerLost", retry=False
+            )
         match token.kind:
             case "resume":
                 return self._resume(token)
@@ -133,7 +137,7 @@ class Runner:
             return self._failed(token, error, 0.0)
 
     def _advance(self, token: Token) -> Outcome:
-        """A result or a wait that could not be applied at once, or a token whose attempts are used up."""
+        """A result or a wait that could not be applied at once, or a token that an older worker has given up."""
         run = token.run
         if not token.step:
             return Rebuilt(token)

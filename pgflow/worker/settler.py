@@ -97,7 +97,7 @@ class Settler:
 
     def _keep(self, queue: str, needs_place: bool) -> bool:
         """Whether a token that goes on may stay here: one that comes into the queue needs a free slot."""
-        if queue not in self.holding.lanes or self.is_draining:
+        if queue not in self.holding.lanes or self.is_draining or self.holding.has_suspect:
             return False
         if not needs_place:
             return True

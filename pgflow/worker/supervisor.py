@@ -162,7 +162,7 @@ class Worker:
         """Give back what has not begun, let what runs end, settle it all; the heart beats on meanwhile."""
         settler, claimer = self.settler, self._claimer
         settler.is_draining = True
-        settler.release(self.holding.stale(older_than=float("inf")))
+        settler.release(self.holding.unbegun())
         deadline = time.monotonic() + self.shutdown_timeout.total_seconds()
         log.info("worker %d stops; steps that still run: %d", settler.worker, len(self._tasks))
         while (self._tasks or claimer.has_work) and time.monotonic() < deadline:

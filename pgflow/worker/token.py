@@ -16,7 +16,10 @@ from pgflow.core.workflow import Workflow
 from pgflow.errors import InvalidPayload
 from pgflow.store.job import Claimed
 
-__all__ = ["Run", "Signal", "StoredResult", "Token", "caller", "known", "token"]
+__all__ = ["LAST_CRASH", "Run", "Signal", "StoredResult", "Token", "caller", "known", "token"]
+
+
+LAST_CRASH = 3  # lost workers that end a step; sql/queries/job/{claim,rescue}.sql and an index say so, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,17 @@ class Token:
     errors: list[dict[str, Any]] = field(default_factory=list)
     waited: float | None = None  # seconds since it parked, when it was claimed
     since: float = 0.0  # monotonic seconds at which it came into the buffer
+    crashes: int = 0  # workers that were lost while they held it
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what its workers died of, so that it has to run alone."""
+        return self.crashes == LAST_CRASH - 1
+
+    @property
+    def is_condemned(self) -> bool:
+        """Whether it has run alone and its worker was lost: it does not run again."""
+        return self.crashes >= LAST_CRASH
 
 
 def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
@@ -151,6 +165,7 @@ def token(row: Claimed, run: Run, now: float) -> Token:
         errors=decode(row.errors, around=2) if row.errors else [],
         waited=row.waited,
         since=now,
+        crashes=row.crashes,
     )
 
 

@@ -79,9 +79,9 @@ MUTANTS = (
         "if outcome.retry:",
     ),
     Mutant(
-        "R5", "attempts that end with their worker do not count", "sql/queries/job/rescue.sql",
-        "when j.kind = 'execute' and j.attempt >= j.max_attempts then 'advance'",
-        "when false then 'advance'",
+        "R5", "the loss of a worker does not count", "sql/queries/job/rescue.sql",
+        "crashes = j.crashes + c.more,",
+        "crashes = j.crashes,",
     ),
     Mutant(
         "R5", "a failure leaves the siblings' tokens behind", SETTLE,

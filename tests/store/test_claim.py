@@ -99,8 +99,8 @@ def test_a_token_that_a_new_worker_has_taken_since_the_rescue_began_is_left_to_i
             heir = Driver(other, WORKFLOWS)
             assert heir.claim() == 1
             assert let_go().tokens == 0
-        held = conn.execute("select state, worker, attempt from pgflow.jobs").fetchall()
-        assert held == [("running", heir.settler.worker, 2)]
+        held = conn.execute("select state, worker, attempt, crashes from pgflow.jobs").fetchall()
+        assert held == [("running", heir.settler.worker, 1, 1)]
 
 
 def test_a_worker_that_is_woken_in_the_middle_of_a_claim_claims_again(dsn: str, conn: Connection) -> None:

@@ -222,11 +222,12 @@ def test_a_step_whose_workers_were_all_lost_is_given_up_from_the_queue_for_decis
     Split.start(value, {})
     move_on(Driver(conn, WORKFLOWS, queues=["default"]), 2)
     lost = Driver(conn, WORKFLOWS, queues=["slow"])
-    conn.execute("update pgflow.jobs set attempt = 2 where step = 'left'")
+    conn.execute("update pgflow.jobs set crashes = 2 where step = 'left'")
+    conn.execute("update pgflow.jobs set state = 'scheduled' where step = 'right'")
     lost.claim()
     conn.execute("update pgflow.workers set lease_expires_at = now() - interval '1 second'")
-    assert sorted(run(conn, job.rescue("pgflow")).queues) == ["decisions", "slow"]
-    assert tokens(conn) == [("left", "advance", "ready", "decisions"), ("right", "execute", "ready", "slow")]
+    assert run(conn, job.rescue("pgflow")).queues == ["decisions"]
+    assert tokens(conn) == [("left", "advance", "ready", "decisions"), ("right", "execute", "scheduled", "slow")]
     move_on(Driver(conn, WORKFLOWS, queues=["decisions"]), 2)
     assert Split.get(value).status == "failed"
 

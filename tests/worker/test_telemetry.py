@@ -575,7 +575,8 @@ def test_an_instance_that_cannot_be_read_is_told_once(
 
 def test_an_instance_whose_worker_died_in_each_attempt_is_told(told: Told, work: Work, conn: Connection) -> None:
     Broken.start("1", {}, telemetry=TENANT)
-    conn.execute("update pgflow.jobs set kind = 'advance', state = 'ready', attempt = 5")  # as rescue leaves it
+    as_rescue_leaves_it = "kind = 'advance', state = 'ready', attempt = 5, crashes = 3"
+    conn.execute(f"update pgflow.jobs set {as_rescue_leaves_it}".encode())  # noqa: S608 -- it stands above
     work()
     (failed,) = told.until(telemetry.WORKFLOW_EXCEPTION)
     check_subject(failed, "broken::1", "Broken", 1)

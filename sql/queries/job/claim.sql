@@ -1,11 +1,11 @@
--- Takes ready tokens for a worker, each queue up to its room. => id, kind, run, step, config, queue, priority, attempt, max_attempts, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since it parked, null: never), age (seconds since the instance was created)
+-- Takes ready tokens for a worker, each queue up to its room, and one more that has to run alone. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since it parked, null: never), age (seconds since the instance was created)
 with taken as materialized (  -- materialized: the planner must not run the limit twice
     select t.id
     from unnest(%(queues)b::text[], %(rooms)b::integer[]) as q (name, room)
     cross join lateral (  -- one index range per queue; `queue = any(...)` would sort every ready row
         select j.id
         from pgflow.jobs j
-        where j.state = 'ready' and j.queue = q.name
+        where j.state = 'ready' and j.queue = q.name and j.crashes <> 2
             and not exists (select from pgflow.queues p where p.name = q.name and p.paused_at is not null)
             -- Not what has moved on since this statement began: a lock would take the row as it is now, yet all else is read as it was then.
             and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
@@ -14,11 +14,21 @@ with taken as materialized (  -- materialized: the planner must not run the limi
         for no key update of j skip locked
     ) t
 ),
+suspect as materialized (  -- two workers were lost with it: this one is to run it by itself. An index of almost nothing
+    select j.id
+    from pgflow.jobs j
+    where j.state = 'ready' and j.crashes = 2 and j.queue = any (%(queues)b::text[])
+        and not exists (select from pgflow.queues p where p.name = j.queue and p.paused_at is not null)
+        and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
+    order by j.run_at, j.id
+    limit 1
+    for no key update of j skip locked
+),
 claimed as (
     update pgflow.jobs j
     set state = 'running', worker = %(worker)s::bigint, attempt = j.attempt + (j.kind = 'execute')::integer
-    where j.id = any (array(select t.id from taken t))  -- by its index, however many rows the planner expects of `taken`
-    returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.solo, j.awaits, j.errors, j.parked_at
+    where j.id = any (array(select t.id from taken t union all select s.id from suspect s))  -- by its index, however many rows the planner expects of `taken`
+    returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.crashes, j.solo, j.awaits, j.errors, j.parked_at
 ),
 numbered as (
     select c.*, row_number() over (partition by c.run order by c.priority, c.run_at, c.id) as nth
@@ -26,7 +36,7 @@ numbered as (
 )
 -- What a decision needs of the instance comes once per run, with its first token. Payloads as text: one bad row cannot stop a batch.
 select
-    n.id, n.kind, n.run, n.step, n.config::text, n.queue, n.priority, n.attempt, n.max_attempts, n.solo, n.awaits::text, n.errors::text,
+    n.id, n.kind, n.run, n.step, n.config::text, n.queue, n.priority, n.attempt, n.max_attempts, n.crashes, n.solo, n.awaits::text, n.errors::text,
     i.id as business_id, i.workflow, i.version, i.status, i.revision, i.input::text, i.metadata::text,
     (
         select json_agg(json_build_array(r.step, r.event, r.targets, r.output, r.metadata, r.applied) order by r.seq)::text

@@ -1,27 +1,33 @@
 -- Frees the tokens of workers whose lease has ended. => queues, tokens, next_expiry (seconds until the next lease could end, null: none)
 -- Decides and writes in one statement; a lease that has ended cannot be renewed, so no later heartbeat can undo the reason.
 with lost as materialized (
-    select j.id
+    select
+        j.id, j.crashes,
+        -- The third crash ends the instance, so it counts only where nothing else can have been the cause: see sql/README.md.
+        j.crashes <> 2 or not exists (select from pgflow.jobs o where o.state = 'running' and o.worker = j.worker and o.id <> j.id) as is_counted
     from pgflow.jobs j
     where j.state = 'running'
         and not exists (select from pgflow.workers w where w.id = j.worker and w.lease_expires_at > pgflow.now())
         and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- not what a worker holds by now that this statement cannot see
-    order by j.id
+    order by j.crashes = 2 desc, j.id  -- suspects first: none is to look alone because what was with it has been freed before
     limit %(limit)s
     for no key update of j skip locked
 ),
 freed as (
     update pgflow.jobs j
     set state = 'ready', worker = null, run_at = pgflow.now(),
-        -- The attempt was counted when it was claimed; after the last one an advance token lets a worker end the instance.
-        kind = case when j.kind = 'execute' and j.attempt >= j.max_attempts then 'advance' else j.kind end,
-        queue = case when j.kind = 'execute' and j.attempt >= j.max_attempts then coalesce((
+        crashes = j.crashes + c.more,
+        attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,  -- counted when it was claimed: it was not the step's fault
+        -- After the last crash an advance token lets a worker end the instance.
+        kind = case when c.is_last and j.kind = 'execute' then 'advance' else j.kind end,
+        queue = case when c.is_last and j.kind = 'execute' then coalesce((
             select d.graph ->> 'orchestration_queue'
             from pgflow.instances i join pgflow.definitions d on d.workflow = i.workflow and d.version = i.version
             where i.run = j.run), j.queue) else j.queue end,
-        errors = coalesce(j.errors, '[]') || jsonb_build_object(
-            'reason', 'the worker was lost while the step ran', 'attempt', j.attempt, 'worker', j.worker, 'at', pgflow.now())
-    where j.id = any (array(select l.id from lost l))
+        errors = case when c.more = 0 then j.errors else coalesce(j.errors, '[]') || jsonb_build_object(
+            'reason', 'the worker was lost while the step ran', 'attempt', j.attempt, 'crashes', j.crashes + 1, 'worker', j.worker, 'at', pgflow.now()) end
+    from (select l.id, l.is_counted::integer as more, l.is_counted and l.crashes >= 2 as is_last from lost l) c
+    where j.id = c.id and j.id = any (array(select l.id from lost l))  -- by its index, however many rows the planner expects of `lost`
     returning j.queue
 )
 select

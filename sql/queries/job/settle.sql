@@ -109,6 +109,7 @@ moved as (
             when o.fate in ('snooze', 'release') and o.kind = 'execute' then j.attempt - 1  -- not the step's fault
             else j.attempt
         end,
+        crashes = case when o.fate in ('move', 'park', 'fold') then 0 else j.crashes end,  -- the step has run, and its worker lives
         run_at = case
             when o.fate = 'move' and o.kept then j.run_at  -- no indexed column changes: the row moves in place
             when o.fate = 'retry' then pgflow.now() + pgflow.backoff(o.backoff, o.base, o.cap, o.jitter, o.attempt, random())

@@ -1,0 +1,121 @@
+"""Which crash counts against which token, and what a token that has seen two of them is kept from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pgflow import Pgflow
+from pgflow.store import job, worker
+from pgflow.store.connect import Connection, connect
+from pgflow.store.migrate import up
+from pgflow.store.statement import run
+from tests.conftest import Server
+from tests.store.driver import Driver
+from tests.store.test_interleavings import WORKFLOWS, Line, start
+
+CRASHES = "select crashes from pgflow.jobs order by run, id"
+
+
+@pytest.fixture
+def conn(server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
+    """A connection to a database of its own, with the workflows registered."""
+    dsn = new_database(server)
+    with connect(dsn, "migrate") as conn:
+        up(conn)
+        app = Pgflow(dsn, workflows=WORKFLOWS)
+        app.register()
+        app.close()
+        yield conn
+
+
+def die(driver: Driver) -> None:
+    """End a worker's lease, and let its tokens be rescued."""
+    run(driver.conn, worker.leave("pgflow", driver.settler.worker))
+    run(driver.conn, job.rescue("pgflow"))
+
+
+def crashes(conn: Connection) -> list[int]:
+    return [row[0] for row in conn.execute(CRASHES).fetchall()]
+
+
+def three(conn: Connection, *seen: int) -> Driver:
+    """A worker, and a token for each of the crashes that it has seen."""
+    driver = Driver(conn, WORKFLOWS)
+    for number, count in enumerate(seen):
+        start(driver, Line, f"v{number}")
+        newest = "update pgflow.jobs set crashes = %s where id = (select max(id) from pgflow.jobs)"
+        conn.execute(newest, [count])
+    return driver
+
+
+def test_each_token_of_a_lost_worker_has_seen_a_crash_more_and_no_attempt_less(conn: Connection) -> None:
+    driver = three(conn, 0, 1, 0)
+    assert driver.claim() == 3
+    die(driver)
+    assert crashes(conn) == [1, 2, 1]
+    assert conn.execute("select distinct state, attempt from pgflow.jobs").fetchall() == [("ready", 0)]
+    errors = conn.execute("select errors from pgflow.jobs order by id").fetchall()
+    assert [(error["attempt"], error["crashes"]) for ((error,),) in errors] == [(1, 1), (1, 2), (1, 1)]
+
+
+def test_the_last_crash_counts_only_for_a_token_that_its_worker_held_alone(conn: Connection) -> None:
+    driver = three(conn, 2, 0)
+    assert driver.claim() == 2
+    die(driver)
+    assert crashes(conn) == [2, 1]
+    conn.execute("update pgflow.jobs set state = 'scheduled' where crashes = 1")
+    alone = Driver(conn, WORKFLOWS)
+    assert alone.claim() == 1
+    die(alone)
+    assert conn.execute("select crashes, kind, attempt from pgflow.jobs order by id limit 1").fetchall() == [
+        (3, "advance", 1)
+    ]
+
+
+def test_rescuing_a_few_tokens_at_a_time_makes_no_token_look_alone(conn: Connection) -> None:
+    driver = three(conn, 0, 0, 2)
+    assert driver.claim() == 3
+    run(conn, worker.leave("pgflow", driver.settler.worker))
+    for _ in range(3):
+        assert run(conn, job.rescue("pgflow", limit=1)).tokens == 1
+    assert crashes(conn) == [1, 1, 2]
+
+
+def test_a_worker_takes_one_suspect_and_then_nothing_until_that_has_run_alone(conn: Connection) -> None:
+    driver = three(conn, 0, 2, 2)
+    driver.settler.is_draining = True  # what it makes ready it leaves
+    assert driver.claim() == 2
+    assert driver.holding.rooms(0.0) == {}
+    driver.holding.run_waiting()
+    assert [token.crashes for token in driver.ready] == [0], "it waits until nothing else is held"
+    driver.run_steps()
+    assert driver.ready == []
+    driver.settle()
+    driver.holding.run_waiting()
+    assert [token.crashes for token in driver.ready] == [2]
+    driver.run_steps()
+    assert driver.holding.rooms(0.0) == {}
+    driver.settle()
+    assert driver.holding.rooms(0.0) != {}
+    assert crashes(conn) == [0, 0, 2]
+
+
+def test_a_step_that_has_run_clears_its_token(conn: Connection) -> None:
+    driver = three(conn, 2)
+    driver.claim()
+    driver.run_steps()
+    driver.settle()
+    assert crashes(conn) == [0]
+
+
+def test_a_suspect_that_has_not_begun_is_given_back_when_the_worker_stops(conn: Connection) -> None:
+    driver = three(conn, 0, 2)
+    driver.claim()
+    driver.settler.is_draining = True
+    driver.settler.release(driver.holding.unbegun())
+    driver.settle()
+    assert driver.holding.tokens == {}
+    assert crashes(conn) == [0, 2]
+    assert conn.execute("select distinct state, attempt from pgflow.jobs").fetchall() == [("ready", 0)]

@@ -1,0 +1,118 @@
+"""A step that kills its worker is found and ended, and what was beside it comes to its end as if nothing had been."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgflow import Pgflow, Workflow
+from pgflow.store.connect import Connection
+from tests.worker.conftest import Work
+from tests.worker.lethal import WORKFLOWS as WORKFLOWS
+from tests.worker.lethal import Innocent, Poison, PoisonAsync, Short
+from tests.worker.patience import PATIENCE, until
+from tests.worker.processes import Process, Processes
+from tests.worker.sight import leftovers, one, rows, until_all_ended
+
+INNOCENTS = 20
+Kind = type[Workflow[Any]]
+
+
+class Ward:
+    """Keeps one worker running: whenever it dies, another one is started."""
+
+    def __init__(self, conn: Connection, processes: Processes) -> None:
+        self.dead: list[Process] = []
+        self._conn = conn
+        self._processes = processes
+        self._living = self._start()
+
+    def _start(self) -> Process:
+        return self._processes.start("--lease", "1", "-q", "default=30", app="tests.worker.lethal", ready=False)
+
+    def until_all_ended(self) -> Process:
+        """Wait for the end of all instances; returns the worker that lives."""
+        until(self._look, "the end of all instances", patience=2 * PATIENCE)
+        return self._living
+
+    def _look(self) -> bool:
+        if self._living.code is not None:
+            self.dead.append(self._living)
+            self._living = self._start()
+        return not one(self._conn, "select count(*) from pgflow.instances where finished_at is null")
+
+
+@pytest.mark.parametrize(("kind", "how"), [(Poison, "exit"), (PoisonAsync, "segfault"), (Poison, "memory")])
+def test_a_step_that_kills_its_worker_fails_after_three_crashes_and_those_beside_it_complete_in_their_only_attempt(
+    app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path, kind: Kind, how: str
+) -> None:
+    log = str(tmp_path / "log")
+    Innocent.start_many([(f"v{number}", {"log": log}) for number in range(INNOCENTS)])
+    kind.start("v", {"how": how, "log": log})
+    ward = Ward(conn, processes)
+    living = ward.until_all_ended()
+
+    failed = kind.get("v")
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert failed.error["reason"] == "the worker was lost while the step ran, 3 times"
+    assert (failed.error["type"], failed.error["attempt"]) == ("WorkerLost", 1)
+    assert [each["crashes"] for each in failed.error["attempts"]] == [1, 2, 3]
+    assert len(ward.dead) == 3
+    assert living.code is None
+    assert rows(conn, "select status, count(*) from pgflow.instances where workflow = 'Innocent' group by 1") == [
+        ("completed", INNOCENTS)
+    ]
+    assert rows(conn, "select attempt, count(*) from pgflow.step_results group by 1") == [(1, 2 * INNOCENTS)]
+    runs = Counter(Path(log).read_text().splitlines())
+    pids = [process.pid for process in ward.dead]
+    assert [runs[f"poison::v 1 {pid}"] for pid in pids] == [1, 1, 1]
+    first = [line for line in runs if line.endswith(f" {pids[0]}")]
+    assert len(first) == INNOCENTS + 1, "they were beside it"
+    assert leftovers(conn) == {}
+
+
+def test_several_of_them_cost_three_crashes_each_at_most_and_nobody_else_fails(
+    app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
+) -> None:
+    log = str(tmp_path / "log")
+    for number in range(2):
+        Poison.start(f"v{number}", {"how": "exit", "log": log})
+    Innocent.start_many([(f"v{number}", {"log": log}) for number in range(5)])
+    ward = Ward(conn, processes)
+    ward.until_all_ended()
+    ended = rows(conn, "select workflow, status, count(*) from pgflow.instances group by 1, 2 order by 1")
+    assert ended == [("Innocent", "completed", 5), ("Poison", "failed", 2)]
+    assert 3 <= len(ward.dead) <= 6
+    assert leftovers(conn) == {}
+
+
+def test_a_suspect_that_has_run_alone_is_followed_by_the_next_at_once(
+    app: Pgflow, conn: Connection, work: Work, tmp_path: Path
+) -> None:
+    log = str(tmp_path / "log")
+    Short.start_many([(f"v{number}", {"log": log}) for number in range(6)])
+    conn.execute("update pgflow.jobs set crashes = 2 where id % 2 = 0")
+    inside = work({"default": 10}, poll=timedelta(seconds=60))
+    assert until_all_ended(conn, patience=15) == {"completed": 6}
+    assert inside.worker.stats.steps == 6
+
+
+def test_a_worker_that_may_take_nothing_more_rests(app: Pgflow, conn: Connection, work: Work, tmp_path: Path) -> None:
+    Short.start_many([(f"v{number}", {"log": str(tmp_path / "log")}) for number in range(2)])
+    conn.execute("update pgflow.jobs set crashes = 2")
+    inside = work({"default": 1}, poll=timedelta(seconds=0.01))
+    turns = Counter[str]()
+    turn = inside.worker._claimer.turn
+
+    async def counted() -> None:
+        turns["taken"] += 1
+        await turn()
+
+    inside.worker._claimer.turn = counted  # type: ignore[method-assign]
+    assert until_all_ended(conn) == {"completed": 2}
+    assert turns["taken"] < 300, "each suspect runs for 0.3 s"
