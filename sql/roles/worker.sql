@@ -8,7 +8,7 @@ grant update (status, revision, metadata, error, finished_at) on pgflow.instance
 grant insert, update (applied) on pgflow.step_results to {role};
 grant
     insert, delete,
-    update (kind, state, step, config, queue, priority, max_attempts, solo, worker, attempt, run_at, awaits, parked_at, errors)
+    update (kind, state, step, config, queue, priority, max_attempts, solo, worker, attempt, run_at, awaits, parked_at, errors, crashes)
 on pgflow.jobs to {role};
 grant update (consumed_at) on pgflow.signals to {role};
 grant insert, update (lease_expires_at, backend, attached_at), delete on pgflow.workers to {role};
