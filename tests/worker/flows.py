@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import time
 from datetime import timedelta
@@ -137,6 +138,15 @@ async def hog(ctx: Context[Errand]) -> Ok:
     return Ok("done", {"attempt": ctx.attempt})
 
 
+@step(retry=QUICKLY)
+def clutch(ctx: Context[Errand]) -> Ok:
+    """Keep the interpreter's lock for so many seconds the first time, as a C extension may that never lets it go."""
+    note(ctx)
+    if Path(ctx.initial.log or "").read_text().count("clutch") == 1:
+        ctypes.PyDLL(None).usleep(int(1e6 * ctx.initial.seconds))
+    return Ok("done")
+
+
 @step(retry=QUICKLY, transactional=True)
 def hold_books(ctx: Context[Errand]) -> Ok:
     """Write in the step's own transaction, then block as long as the file is there."""
@@ -181,6 +191,13 @@ class Books(Workflow[Errand], unique=Unique("books")):
     transitions = {hold_books: {"done": after}, after: {"done": Done}}
 
 
+class Clutched(Workflow[Errand], unique=Unique("clutched")):
+    """A step that keeps every other thread from running, and one after it."""
+
+    initial = clutch
+    transitions = {clutch: {"done": after}, after: {"done": Done}}
+
+
 pause = Wait(timedelta(seconds=2)).named("pause")
 
 
@@ -205,5 +222,5 @@ class Deadly(Workflow[Errand], unique=Unique("deadly")):
     transitions = {crash: {"done": Done}}
 
 
-WORKFLOWS = (Line, Fan, Held, HeldAsync, Hogged, Books, Paused, Deadly)
+WORKFLOWS = (Line, Fan, Held, HeldAsync, Hogged, Books, Clutched, Paused, Deadly)
 app = Pgflow(workflows=WORKFLOWS)

@@ -13,7 +13,7 @@ import pytest
 from pgflow import Instance, Pgflow, Workflow
 from pgflow.store.connect import Connection
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
-from tests.worker.flows import Books, Deadly, Held, HeldAsync, Hogged, Line, Paused
+from tests.worker.flows import Books, Clutched, Deadly, Held, HeldAsync, Hogged, Line, Paused
 from tests.worker.patience import until
 from tests.worker.processes import Process, Processes
 from tests.worker.sight import leftovers, one, rows, steps, until_all_ended, until_later, until_recorded, until_status
@@ -74,7 +74,8 @@ def test_a_step_longer_than_the_lease_is_left_to_its_worker(
     task = errand(kind)
     task.until_runs()
     processes.start()  # would be glad to rescue it
-    until_later(conn, 1.3 * LEASE)
+    until_later(conn, 2 * LEASE)
+    assert one(conn, "select crashes from pgflow.jobs") == 0
     task.let_go()
     done = task.done()
     assert (done.status, done.history[0].attempt, done.history[0].worker) == ("completed", 1, worker_of(conn, owner))
@@ -230,6 +231,26 @@ def test_a_paused_worker_alone_takes_its_step_up_again(
     done = task.done()
     assert (done.status, done.history[0].attempt) == ("completed", 1)
     assert done.history[0].worker == worker_of(conn, paused) > old
+
+
+def test_a_step_that_keeps_even_the_heart_from_beating_is_taken_over_and_recorded_once(
+    app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    clutching = processes.start()
+    old = worker_of(conn, clutching)
+    Clutched.start("v", {"log": str(log), "seconds": 2 * LEASE})
+    until(lambda: log.exists() and log.read_text(), "the step's begin")
+    other = processes.start()
+    done = until_status(Clutched, "v")
+    assert [(entry.step, entry.attempt, entry.worker) for entry in done.history] == [
+        ("clutch", 1, worker_of(conn, other)),
+        ("after", 1, worker_of(conn, other)),
+    ]
+    until(lambda: worker_of(conn, clutching) > old, "its new id")
+    assert log.read_text().split()[2::3] == [str(clutching.pid), str(other.pid), str(other.pid)]
+    assert one(conn, "select count(*) from pgflow.step_results") == 2
+    assert clutching.terminate() == 0, clutching.log
 
 
 def test_a_step_that_kills_its_worker_each_time_fails_its_instance_in_the_end(
