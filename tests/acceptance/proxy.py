@@ -1,4 +1,4 @@
-"""Stands between a client and a PostgreSQL as a pooler does: other process ids, no notifications, fewer options."""
+"""Stands between a client and PostgreSQL as a pooler does: other process ids, notifications to whoever spoke last."""
 
 import socket
 import threading
@@ -22,13 +22,15 @@ def in_between(path: str, *, delivers: bool = False, takes_options: bool = True)
 
 
 def _serve(door: socket.socket, path: str, delivers: bool, takes_options: bool) -> None:
+    spoke: list[socket.socket] = []
     with suppress(OSError):
         while True:
             client, _ = door.accept()
-            threading.Thread(target=_connect, args=(client, path, delivers, takes_options), daemon=True).start()
+            arguments = (client, path, delivers, takes_options, spoke)
+            threading.Thread(target=_connect, args=arguments, daemon=True).start()
 
 
-def _connect(client: socket.socket, path: str, delivers: bool, takes_options: bool) -> None:
+def _connect(client: socket.socket, path: str, delivers: bool, takes_options: bool, spoke: list[socket.socket]) -> None:
     with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
         startup = client.recv(65_536)
         if b"\0options\0" in startup and not takes_options:
@@ -36,18 +38,19 @@ def _connect(client: socket.socket, path: str, delivers: bool, takes_options: bo
             return
         server.connect(path)
         server.sendall(startup)
-        threading.Thread(target=_pass_on, args=(client, server), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(client, server, spoke), daemon=True).start()
         answers = server.makefile("rb")
         while head := answers.read(5):
             body = answers.read(int.from_bytes(head[1:]) - 4)
             if head[:1] == b"K":  # the process id, and the key to cancel with: a pooler has its own
                 body = bytes(4) + body[4:]
-            if head[:1] != b"A" or delivers:
+            if head[:1] != b"A" or delivers or spoke[-1] is client:
                 client.sendall(head + body)
 
 
-def _pass_on(client: socket.socket, server: socket.socket) -> None:
+def _pass_on(client: socket.socket, server: socket.socket, spoke: list[socket.socket]) -> None:
     with suppress(OSError):
         while asked := client.recv(65_536):
+            spoke.append(client)
             server.sendall(asked)
         server.shutdown(socket.SHUT_RDWR)

@@ -191,6 +191,8 @@ def test_what_is_late_by_less_than_a_minute_or_stands_in_a_paused_queue_is_no_si
     for each in (LIVE, PAUSED, ACTIVE, UNAPPLIED, TIMER.format("30 s"), SIGNAL.format("30 s")):
         conn.execute(each.encode())
     assert look(dsn).sick == {("queues", "note")}
+    conn.execute("delete from pgflow.queues; update pgflow.step_results set finished_at = now() - interval '30 s'")
+    assert look(dsn).sick == set()
 
 
 @pytest.mark.parametrize(
@@ -310,6 +312,16 @@ def test_an_old_transaction_is_told_with_its_process(
         assert f"=> select pg_terminate_backend({other.info.backend_pid}); and set idle_in" in said
         monkeypatch.setattr(upkeep, "TOO_LONG", timedelta(0))
         assert look(dsn).exit_code == 1
+        other.rollback()
+
+
+def test_a_transaction_in_another_database_is_none_of_ours(
+    postgres: EmbeddedPostgres, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LONG", timedelta(0))
+    with psycopg.connect(postgres.dsn) as other:
+        other.execute("select txid_current()")
+        assert [each["state"] for each in look(dsn)["transactions"]] == ["ok"]
         other.rollback()
 
 
