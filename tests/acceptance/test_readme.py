@@ -15,9 +15,10 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from pgflow.core.instance import Instance
 from pgflow.store import instance
 from pgflow.store.connect import connect
+from pgflow.store.embedded import EmbeddedPostgres
 from pgflow.store.statement import run
 from tests.acceptance.readme import PATIENCE, README, Block, Desk, blocks, masked
-from tests.conftest import Server
+from tests.conftest import GIVEN_DSN, Server
 
 # Each block of README is run unless it stands here, with the reason why not.
 NOT_RUN = {
@@ -31,14 +32,26 @@ NOT_COMMANDS = {
 # What runs in the place of a block.
 STAND_IN = {"bin/demo": "pgflow demo 2>&1"}  # all that the script does once .venv is there, which would need a network
 # Whose output is another one each time: of these only the words are compared.
-VARYING = {"bin/demo": "counts and times", "pgflow show OrderFlow abc124": "times, and the width of a column"}
+VARYING = {
+    "bin/demo": "counts and times",
+    "pgflow show OrderFlow abc124": "times, and the width of a column",
+    "pgflow doctor --app shop:app": "the server's version, and how many migrations there are",
+}
+
+
+@pytest.fixture
+def durable(server: Server, new_database: Callable[..., str]) -> Iterator[str]:
+    """The dsn of a database in which the doctor finds nothing wrong: the tests' own servers are not durable."""
+    if GIVEN_DSN:
+        yield new_database(server)
+        return
+    with EmbeddedPostgres() as postgres:
+        yield postgres.dsn
 
 
 @pytest.mark.slow
-def test_every_block_runs_as_printed_and_says_what_it_shows(
-    server: Server, new_database: Callable[..., str], tmp_path: Path
-) -> None:
-    desk = Desk(tmp_path, new_database(server))
+def test_every_block_runs_as_printed_and_says_what_it_shows(tmp_path: Path, durable: str) -> None:
+    desk = Desk(tmp_path, durable)
     desk.prepare()
     walk = Walk(desk)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgflow.store import job, signal, worker
+from pgflow.store import doctor, job, signal, worker
 from pgflow.store.connect import Connection, connect
 from pgflow.store.job import Change, Verdict
 from pgflow.store.migrate import up
@@ -52,6 +52,30 @@ def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
         conn.execute("vacuum analyze")
     with connect(dsn, "worker") as conn:
         yield conn
+
+
+LOOKS: dict[str, Statement[Any]] = {
+    "workers": doctor.workers("pgflow"),
+    "queues": doctor.queues("pgflow"),
+    "adrift": doctor.adrift("pgflow", 1000),
+    "unapplied": doctor.unapplied("pgflow", 1000),
+    "overdue": doctor.overdue("pgflow"),
+    "signals": doctor.signals("pgflow"),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_the_doctor_looks_at_few_rows_of_a_large_table(name: str, full: Connection) -> None:
+    full.execute("set plan_cache_mode = force_custom_plan")
+    query = f"explain (analyze, timing off, summary off, format json) {LOOKS[name].query}"
+    row = full.execute(query, LOOKS[name].params).fetchone()
+    full.execute("reset plan_cache_mode")
+
+    assert row is not None
+    nodes = list(walk(row[0][0]["Plan"]))
+    assert not any(is_large(node) for node in nodes), json.dumps(row[0], indent=1)[:4000]
+    read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes]
+    assert max(read) < ROWS / 8, json.dumps(row[0], indent=1)[:6000]  # ten queues, of each 1001 tokens
 
 
 def verdicts(number: int) -> list[Verdict]:

@@ -1,0 +1,183 @@
+"""Look at the server: its version, its settings, its connections, the schema, what stands in between, the clock."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+from psycopg import sql
+
+from pgflow.cli.doctor.finding import Check, Patient, Said, note, ok, problem
+from pgflow.core.registry import Registry
+from pgflow.errors import GraphChanged, PgflowError, Unreachable
+from pgflow.registration import check as check_definitions
+from pgflow.store import definition, doctor, migration
+from pgflow.store.connect import OLDEST, connect
+from pgflow.store.migrate import status
+from pgflow.store.statement import run
+
+__all__ = ["CHECKS"]
+
+NEWEST_TESTED = 18
+LISTEN_SECONDS = 1.0
+PER_WORKER = 3  # connections that each worker keeps: for work, for heartbeats, to listen
+MOST_PER_WORKER = PER_WORKER + 20  # and those for transactional steps, ten for sync and ten for async ones
+SKEW = timedelta(seconds=2)
+
+SOUND = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "track_counts": "on"}
+
+
+def version(patient: Patient) -> Iterator[Said]:
+    """The server's version, and whether it can be written to."""
+    found = run(patient.conn, doctor.server(patient.schema))
+    major, said = found.number // 10_000, found.version.split()[0]  # without the packager's name
+    if found.standby:
+        yield problem("this is a standby: nothing can be written here", "point --dsn or PGFLOW_DSN at the primary")
+    elif found.read_only:
+        yield problem("default_transaction_read_only is on", "alter database … reset default_transaction_read_only")
+    elif major > NEWEST_TESTED:
+        yield note(f"PostgreSQL {said} is newer than {NEWEST_TESTED}, the newest that pgflow is tested on")
+    else:
+        yield ok(f"PostgreSQL {said}; pgflow runs on {OLDEST} to {NEWEST_TESTED}")
+
+
+def schema(patient: Patient) -> Iterator[Said]:
+    """How far the schema is; raises as a worker would when there is none that could be looked at."""
+    if (standing := run(patient.conn, migration.inspect(patient.schema))).ours and not standing.readable:
+        yield note("this role may not read the ledger of migrations", f"grant select on {patient.schema}.migrations")
+        return
+    now = status(patient.conn, patient.schema)
+    if not now.version or any(each.breaking for each in now.unknown):
+        now.require_usable()
+    command = "pgflow migrate" + ("" if patient.schema == "pgflow" else f" --schema {patient.schema}")
+    if now.pending:
+        yield problem(f'schema "{patient.schema}" is at {now.version:04}, this pgflow needs {now.latest:04}', command)
+    elif now.stale:
+        yield problem(f'the functions in schema "{patient.schema}" are not those of this pgflow', command)
+    else:
+        newer = ", newer than this pgflow" if now.unknown else ""
+        yield ok(f'schema "{patient.schema}" is up to date, at {now.version:04}{newer}')
+
+
+def settings(patient: Patient) -> Iterator[Said]:
+    """Settings that break promises."""
+    found = run(patient.conn, doctor.settings(patient.schema))
+    is_sound = True
+    for name, value in SOUND.items():
+        if found[name] != value:
+            is_sound = False
+            yield problem(f"{name} is {found[name]}", f"alter system set {name} = {value}; select pg_reload_conf()")
+    if found["synchronous_commit"] == "off":
+        is_sound = False
+        yield problem("synchronous_commit is off", "alter system set synchronous_commit = on; select pg_reload_conf()")
+    isolation = found["default_transaction_isolation"]
+    if isolation != "read committed":
+        is_sound = False
+        yield note(
+            f"default_transaction_isolation is {isolation}; workers set their own, but yours may be refused",
+            "be ready to repeat a transaction in which you start or resume (SQLSTATE 40001)",
+        )
+    if is_sound:
+        yield ok(", ".join(f"{name} {found[name]}" for name in [*SOUND, "synchronous_commit"]))
+
+
+def connections(patient: Patient) -> Iterator[Said]:
+    """Whether the workers that live, and one more, have the connections that they may need."""
+    found = run(patient.conn, doctor.connections(patient.schema))
+    free = found.usable - found.used
+    what = f"{found.used} of {found.usable} connections are in use"
+    mend = "close other connections, or raise the server's max_connections"
+    if free < PER_WORKER:
+        yield problem(f"{what}, and a worker needs {PER_WORKER}", mend)
+        return
+    live = run(patient.conn, doctor.workers(patient.schema)).live
+    if live * MOST_PER_WORKER > found.usable:
+        yield note(f"{what}; {live} workers may need up to {live * MOST_PER_WORKER} for transactional steps", mend)
+    elif free < MOST_PER_WORKER:
+        yield note(f"{what}; one worker may need up to {MOST_PER_WORKER} for transactional steps", mend)
+    else:
+        yield ok(what)
+
+
+def pooler(patient: Patient) -> Iterator[Said]:
+    """Whether a pooler stands in between, and notifications come through: on connections like a worker's."""
+    if run(patient.conn, doctor.server(patient.schema)).standby:
+        yield note("not looked at: a standby takes no notifications")
+        return
+    try:
+        with connect(patient.dsn, "listen") as ear, connect(patient.dsn, "listen") as mouth:
+            told = ear.info.backend_pid
+            first = run(ear, doctor.backend(patient.schema))
+            channel = f"pgflow_doctor_{told}_{time.monotonic_ns()}"
+            ear.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+            # From another connection, for what one tells itself comes back through any pooler.
+            run(mouth, doctor.echo(patient.schema, channel))
+            is_heard = bool(list(ear.notifies(timeout=LISTEN_SECONDS, stop_after=1)))
+            between = run(ear, doctor.backend(patient.schema)) != first or first != told
+            ear.execute("unlisten *")
+    except Unreachable as error:
+        refused_by_pooler = "startup parameter" in str(error)
+        mend = "let the pooler pass startup options; PgBouncer: ignore_startup_parameters = options"
+        yield problem(f"a worker's connection is refused: {error}", mend if refused_by_pooler else str(error.hint))
+        return
+    if not is_heard:
+        where = " (a pooler stands in between)" if between else ""
+        yield note(
+            f"notifications do not arrive{where}: workers find work by polling", "start workers with --no-listen"
+        )
+    elif between:
+        yield ok("a pooler stands in between, and notifications arrive")
+    else:
+        yield ok("a direct connection; notifications arrive")
+
+
+def clock(patient: Patient) -> Iterator[Said]:
+    """How far this machine's clock is from the database's."""
+    before = time.time()
+    there = run(patient.conn, doctor.clock(patient.schema))
+    after = time.time()
+    skew = there - (before + after) / 2
+    if abs(skew) > SKEW.total_seconds() + (after - before) / 2:
+        way = "behind" if skew > 0 else "ahead of"
+        yield note(f"this machine's clock is {abs(skew):.0f} s {way} the database's", "let NTP set the clocks")
+    else:
+        yield ok("this machine's clock agrees with the database's")
+
+
+def definitions(patient: Patient) -> Iterator[Said]:
+    """Whether the workflows of the app are stored with the graphs that they have now."""
+    if patient.app is None:
+        return
+    registry = Registry(patient.app.workflows)
+    unknown = changed = 0
+    for workflow in patient.app.versions:
+        graph = workflow.graph
+        stored = run(patient.conn, definition.read(patient.schema, workflow=graph.name, version=graph.version))
+        if stored is None:
+            unknown += 1
+            yield note(
+                f"{graph.name} version {graph.version} is not known to the database yet",
+                "start a worker with the app, or an instance from it",
+            )
+            continue
+        try:
+            check_definitions(registry, [stored])
+        except GraphChanged as error:
+            changed += 1
+            yield problem(str(error), _mend(error))
+    if not unknown and not changed:
+        yield ok(f"{len(patient.app.versions)} workflow version(s) of the app are stored as they are")
+
+
+def _mend(error: PgflowError) -> str:
+    return error.hint or "pgflow validate"
+
+
+CHECKS = (
+    Check("server", "workers write, and pgflow is tested on a range of versions", version),
+    Check("schema", "workers refuse a schema that is not theirs", schema, is_required=True),
+    Check("settings", "what is committed must survive a crash, and old rows must go", settings),
+    Check("connections", "a worker that gets no connection does no work", connections),
+    Check("pooler", "without notifications, work waits for the next poll", pooler, is_in_transaction=False),
+    Check("clock", "nothing depends on it, only the times in logs differ: the database's clock decides", clock),
+    Check("definitions", "a changed graph under an old version is refused", definitions),
+)
