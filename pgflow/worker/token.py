@@ -19,7 +19,8 @@ from pgflow.store.job import Claimed
 __all__ = ["LAST_CRASH", "Run", "Signal", "StoredResult", "Token", "caller", "known", "token"]
 
 
-LAST_CRASH = 3  # lost workers that end a step; sql/queries/job/{claim,rescue}.sql and an index say so, too
+ALONE_FROM = 2  # lost workers from which on a step runs alone, and those that end it:
+LAST_CRASH = 5  # sql/queries/job/{claim,rescue}.sql and an index say both, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,11 @@ class Token:
     @property
     def is_suspect(self) -> bool:
         """Whether it may be what its workers died of, so that it has to run alone."""
-        return self.crashes == LAST_CRASH - 1
+        return ALONE_FROM <= self.crashes < LAST_CRASH
 
     @property
     def is_condemned(self) -> bool:
-        """Whether it has run alone and its worker was lost: it does not run again."""
+        """Whether it has run alone again and again, and each time its worker was lost: it does not run any more."""
         return self.crashes >= LAST_CRASH
 
 

@@ -3,4 +3,4 @@
 alter table pgflow.jobs add column if not exists crashes smallint not null default 0;
 -- Tokens that may run only alone: as good as none ever are.
 drop index concurrently if exists pgflow.jobs_suspects;
-create index concurrently jobs_suspects on pgflow.jobs (run_at, id) where state = 'ready' and crashes = 2;
+create index concurrently jobs_suspects on pgflow.jobs (run_at, id) where state = 'ready' and crashes between 2 and 4;

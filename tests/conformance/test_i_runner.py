@@ -389,7 +389,7 @@ def kill_often(postgres: OnPostgres, folder: Path, kills: int) -> None:
             active = "select from pgflow.instances where finished_at is null limit 1"
             start("--drain").wait(2 * PATIENCE)
             until(lambda: not postgres.rows(active), "the end")
-            # Nobody can tell a step that lost three workers, the last one while it ran alone, from one that kills them.
+            # Nobody can tell a step that lost five workers, three of them while it ran alone, from one that kills them.
             failed = "select id from pgflow.instances where status = 'failed' and error ->> 'type' = 'WorkerLost'"
             unlucky = [str(row[0]).partition("::") for row in postgres.rows(failed)]
             assert len(unlucky) <= kills // 20
@@ -420,7 +420,7 @@ def test_i10_everything_ends_though_workers_are_killed_again_and_again(postgres:
 def test_i10_everything_ends_though_a_hundred_workers_are_killed(newest: OnPostgres, tmp_path: Path) -> None:
     """I10: of a hundred workers each is killed with SIGKILL at a random point, and every workflow ends.
 
-    Those few whose step lost three of them have failed, and complete when they are taken up again.
+    Those few whose step lost five of them have failed, and complete when they are taken up again.
     """
     kill_often(newest, tmp_path, 100)
 

@@ -61,17 +61,24 @@ def test_each_token_of_a_lost_worker_has_seen_a_crash_more_and_no_attempt_less(c
 
 
 def test_the_last_crash_counts_only_for_a_token_that_its_worker_held_alone(conn: Connection) -> None:
-    driver = three(conn, 2, 0)
+    driver = three(conn, 4, 0)
     assert driver.claim() == 2
     die(driver)
-    assert crashes(conn) == [2, 1]
+    assert crashes(conn) == [4, 1]
     conn.execute("update pgflow.jobs set state = 'scheduled' where crashes = 1")
     alone = Driver(conn, WORKFLOWS)
     assert alone.claim() == 1
     die(alone)
     assert conn.execute("select crashes, kind, attempt from pgflow.jobs order by id limit 1").fetchall() == [
-        (3, "advance", 1)
+        (5, "advance", 1)
     ]
+
+
+def test_a_suspect_runs_alone_more_than_once_before_it_is_given_up(conn: Connection) -> None:
+    driver = three(conn, 2)
+    assert driver.claim() == 1
+    die(driver)
+    assert conn.execute("select crashes, kind, attempt from pgflow.jobs").fetchall() == [(3, "execute", 0)]
 
 
 def test_rescuing_a_few_tokens_at_a_time_makes_no_token_look_alone(conn: Connection) -> None:

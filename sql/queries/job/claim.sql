@@ -5,7 +5,7 @@ with taken as materialized (  -- materialized: the planner must not run the limi
     cross join lateral (  -- one index range per queue; `queue = any(...)` would sort every ready row
         select j.id
         from pgflow.jobs j
-        where j.state = 'ready' and j.queue = q.name and j.crashes <> 2
+        where j.state = 'ready' and j.queue = q.name and j.crashes not between 2 and 4
             and not exists (select from pgflow.queues p where p.name = q.name and p.paused_at is not null)
             -- Not what has moved on since this statement began: a lock would take the row as it is now, yet all else is read as it was then.
             and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
@@ -17,7 +17,7 @@ with taken as materialized (  -- materialized: the planner must not run the limi
 suspect as materialized (  -- two workers were lost with it: this one is to run it by itself. An index of almost nothing
     select j.id
     from pgflow.jobs j
-    where j.state = 'ready' and j.crashes = 2 and j.queue = any (%(queues)b::text[])
+    where j.state = 'ready' and j.crashes between 2 and 4 and j.queue = any (%(queues)b::text[])
         and not exists (select from pgflow.queues p where p.name = j.queue and p.paused_at is not null)
         and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
     order by j.run_at, j.id

@@ -3,13 +3,13 @@
 with lost as materialized (
     select
         j.id, j.crashes,
-        -- The third crash ends the instance, so it counts only where nothing else can have been the cause: see sql/README.md.
-        j.crashes <> 2 or not exists (select from pgflow.jobs o where o.state = 'running' and o.worker = j.worker and o.id <> j.id) as is_counted
+        -- From the third on a crash may end the instance, so it counts only where nothing else can have been the cause: see sql/README.md.
+        j.crashes < 2 or not exists (select from pgflow.jobs o where o.state = 'running' and o.worker = j.worker and o.id <> j.id) as is_counted
     from pgflow.jobs j
     where j.state = 'running'
         and not exists (select from pgflow.workers w where w.id = j.worker and w.lease_expires_at > pgflow.now())
         and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- not what a worker holds by now that this statement cannot see
-    order by j.crashes = 2 desc, j.id  -- suspects first: none is to look alone because what was with it has been freed before
+    order by j.crashes >= 2 desc, j.id  -- suspects first: none is to look alone because what was with it has been freed before
     limit %(limit)s
     for no key update of j skip locked
 ),
@@ -26,7 +26,7 @@ freed as (
             where i.run = j.run), j.queue) else j.queue end,
         errors = case when c.more = 0 then j.errors else coalesce(j.errors, '[]') || jsonb_build_object(
             'reason', 'the worker was lost while the step ran', 'attempt', j.attempt, 'crashes', j.crashes + 1, 'worker', j.worker, 'at', pgflow.now()) end
-    from (select l.id, l.is_counted::integer as more, l.is_counted and l.crashes >= 2 as is_last from lost l) c
+    from (select l.id, l.is_counted::integer as more, l.is_counted and l.crashes >= 4 as is_last from lost l) c
     where j.id = c.id and j.id = any (array(select l.id from lost l))  -- by its index, however many rows the planner expects of `lost`
     returning j.queue
 )
