@@ -190,9 +190,9 @@ def test_r5_the_last_failed_attempt_fails_the_instance_in_its_own_transaction(be
 
 
 def test_r5_a_step_whose_workers_all_die_fails_its_instance(bench: Bench) -> None:
-    """R5: the loss of a worker counts, too: after the third one the instance fails, and nothing runs."""
+    """R5: the loss of a worker counts, too: after the fifth one the instance fails, and nothing runs."""
     Line.start("v")
-    for _ in range(3):
+    for _ in range(5):
         worker = bench.worker()
         assert worker.claim() == 1
         bench.die(worker)
@@ -200,7 +200,7 @@ def test_r5_a_step_whose_workers_all_die_fails_its_instance(bench: Bench) -> Non
     failed = Line.get("v")
     assert failed.status == "failed"
     assert failed.error is not None
-    assert (failed.error["step"], len(failed.error["attempts"]), CALLS) == ("first", 3, [])
+    assert (failed.error["step"], len(failed.error["attempts"]), CALLS) == ("first", 5, [])
 
 
 def test_r6_a_key_that_failed_starts_anew(bench: Bench) -> None:

@@ -222,7 +222,7 @@ def test_a_step_whose_workers_were_all_lost_is_given_up_from_the_queue_for_decis
     Split.start(value, {})
     move_on(Driver(conn, WORKFLOWS, queues=["default"]), 2)
     lost = Driver(conn, WORKFLOWS, queues=["slow"])
-    conn.execute("update pgflow.jobs set crashes = 2 where step = 'left'")
+    conn.execute("update pgflow.jobs set crashes = 4 where step = 'left'")
     conn.execute("update pgflow.jobs set state = 'scheduled' where step = 'right'")
     lost.claim()
     conn.execute("update pgflow.workers set lease_expires_at = now() - interval '1 second'")

@@ -259,14 +259,14 @@ def test_a_step_that_kills_its_worker_each_time_fails_its_instance_in_the_end(
     log = tmp_path / "log"
     Deadly.start("v", {"log": str(log)})
     Line.start("bystander", {}, delay=None)
-    for _ in range(3):
+    for _ in range(5):
         assert processes.start(ready=False).wait() == 1
     last = processes.start()
     failed = until_status(Deadly, "v")
     assert failed.status == "failed"
     assert failed.error is not None
     assert (failed.error["step"], failed.error["type"], failed.error["attempt"]) == ("crash", "WorkerLost", 1)
-    assert len(log.read_text().splitlines()) == 3
+    assert len(log.read_text().splitlines()) == 5
     assert until_status(Line, "bystander").status == "completed"
     assert last.code is None
     assert leftovers(conn) == {}
