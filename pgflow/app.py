@@ -16,11 +16,9 @@ from pgflow.calls import cancelling, getting, history, listing, resuming, retryi
 from pgflow.client import Client
 from pgflow.config import resolve_dsn
 from pgflow.core import apps
-from pgflow.core.facade import StartOptions
 from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, JobFilters, JobOptions
-from pgflow.core.names import check_options
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
@@ -212,8 +210,7 @@ class Pgflow:
         self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`."""
-        check_options("option", options, StartOptions)
-        call = starting(self.schema, self._class(workflow), items, **options)
+        call = starting(self.schema, self._class(workflow), items, options)
         self.register()
         return self._client.call(call, conn)
 
@@ -221,8 +218,7 @@ class Pgflow:
         self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """`start_many`, async."""
-        check_options("option", options, StartOptions)
-        call = starting(self.schema, self._class(workflow), items, **options)
+        call = starting(self.schema, self._class(workflow), items, options)
         await self.aregister()
         return await self._client.acall(call, conn)
 

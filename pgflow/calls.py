@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.names import TELEMETRY
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import addressed, check_moment, later, payload_text, takers
+from pgflow.core.request import addressed, later, payload_text, takers
+from pgflow.core.starting import Starting
 from pgflow.core.step import Target
-from pgflow.core.unique import SEPARATOR, build_id, validate_value
+from pgflow.core.unique import SEPARATOR, build_id
 from pgflow.core.workflow import Workflow
-from pgflow.errors import InvalidPayload, InvalidValue
+from pgflow.errors import InvalidValue
 from pgflow.store import instance, signal
 from pgflow.store.statement import Statement
 from pgflow.telemetry import emit
@@ -41,61 +41,36 @@ class Call(Generic[T]):
 
 
 def starting(
-    schema: str,
-    workflow: type[Workflow[Any]],
-    items: Iterable[tuple[str, Any]],
-    *,
-    version: int | None = None,
-    at: datetime | None = None,
-    delay: timedelta | None = None,
-    tags: Sequence[str] = (),
-    metadata: Mapping[str, Any] | None = None,
-    telemetry: Mapping[str, Any] | None = None,
-    priority: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    schema: str, workflow: type[Workflow[Any]], items: Iterable[tuple[str, Any]], options: Mapping[str, Any]
 ) -> Call[list[Started]]:
     """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
-    check_moment(at, delay)
-    given = {"at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
-    told = {**(options or {}), **given}
-    number, kind = workflow.resolve_version(version)
-    asks = workflow.is_versioned and version is None
-    values, inputs, chosen = [], [], set()
-    for value, entry in items:
-        values.append(validate_value(value))
-        if asks:
-            number, kind = workflow.choose_version(None, {**told, "value": value, "input": entry})
-            chosen.add(number)
-        inputs.append(kind.write_input(entry))
-    if len(chosen) > 1:
-        several = ", ".join(map(str, sorted(chosen)))
+    asked = Starting.of(workflow, items, options)
+    kinds = {begin.version for begin in asked.begins} or {workflow.resolve_version(options.get("version"))[1]}
+    if len(kinds) > 1:
+        several = ", ".join(map(str, sorted(kind.current_version for kind in kinds)))
         raise InvalidValue(
             f"{workflow.name}: version_for chooses several versions for one call: {several}",
             hint="Start those of each version by themselves, with version=.",
         )
-    extra = decode(encode(dict(metadata or {}), what="metadata", limit=INPUT_LIMIT))
-    if TELEMETRY in extra:
-        raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
-    if telemetry:
-        extra[TELEMETRY] = decode(encode(dict(telemetry), what="telemetry", limit=INPUT_LIMIT))
+    (kind,) = kinds
 
     def statement(notify: bool) -> Statement[list[Started]]:
         return instance.start(
             schema,
             workflow=workflow.name,
-            values=values,
-            inputs=inputs,
-            version=number,
-            at=at,
-            delay=delay,
-            tags=tags,
-            metadata=extra,
-            priority=priority,
+            values=[begin.value for begin in asked.begins],
+            inputs=[begin.text for begin in asked.begins],
+            version=kind.current_version,
+            at=asked.at,
+            delay=asked.delay,
+            tags=asked.tags,
+            metadata={**asked.metadata, TELEMETRY: asked.caller} if asked.caller else asked.metadata,
+            priority=asked.priority,
             notify=notify,
         )
 
     # What starts later is made ready by a worker; nobody has to be woken for it.
-    is_due = at is None and delay is None
+    is_due = asked.at is None and asked.delay is None
     return Call(statement, frozenset({kind.graph.nodes[kind.graph.initial].queue}) if is_due else frozenset())
 
 

@@ -75,15 +75,16 @@ def read(graph: Graph, step: str, result: object, context: Callable[[], Context[
     match result:
         case Ok(event, output, metadata):
             text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
+            value = None if text is None else decode(text)
             own = graph.nodes[step].step
             if text is not None and own.output is not None:
                 # Refused here rather than in a step that reads it later.
-                own.check_output(output, decode(text), f"{step}.output")
+                own.check_output(output, value, f"{step}.output")
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:
                     raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is pgflow's own")
-            return finish(graph, step, event, text, context, metadata)
+            return _written(graph, step, event, text, value, context, metadata)
         case Error(reason, retry):
             return Failing(storable(str(reason))[:TRACE_LIMIT], "Error", retry)
         case Async() | Snooze():
@@ -114,13 +115,23 @@ def finish(
     event: str,
     text: str | None,
     context: Callable[[], Context[Any]],
-    metadata: Mapping[str, Any] | None = None,
 ) -> Written:
-    """Return the end of a step: its output is what a replay would read, and a route has chosen.
+    """Return the end of a wait: its output is what a replay would read, and a route has chosen.
 
     Raises `UndeclaredEvent` and `RouteError`.
     """
-    value = None if text is None else decode(text)
+    return _written(graph, step, event, text, None if text is None else decode(text), context, None)
+
+
+def _written(
+    graph: Graph,
+    step: str,
+    event: str,
+    text: str | None,
+    value: Any,
+    context: Callable[[], Context[Any]],
+    metadata: Mapping[str, Any] | None,
+) -> Written:
     targets: tuple[str, ...] | None = None
     if graph.is_dynamic(step, event):  # refuses an undeclared event
         ctx = context()

@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 from pgflow.core.asked import is_integer, json_of, refuse, tags_of, text_of
 from pgflow.core.containment import contains
 from pgflow.core.filters import LONGEST_PAGE, PAGE
+from pgflow.core.instance import Kind, WaitingFor
 from pgflow.core.names import TELEMETRY, check_options, snake_case
 from pgflow.core.payload import decode
 from pgflow.errors import InvalidValue
 
-__all__ = ["Job", "JobFilters", "JobOptions", "JobState", "job_meta", "job_tags"]
+__all__ = ["Job", "JobFilters", "JobOptions", "JobState", "job_meta", "job_tags", "waiting_for"]
 
 JobKind: TypeAlias = Literal["execute", "resume", "advance"]
 JobState: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
@@ -137,3 +138,41 @@ def job_meta(
     kept = {key: value for key, value in metadata.items() if key not in (TELEMETRY, "step")}
     system = {"workflow": workflow, "instance_id": instance_id, "run": run, "workflow_version": version}
     return {**kept, **system, **({"step": step} if step else {})}
+
+
+def waiting_for(
+    step: str,
+    state: JobState,
+    *,
+    events: tuple[str, ...],
+    until: datetime | None,
+    attempt: int,
+    max_attempts: int,
+    errors: Sequence[Mapping[str, Any]],
+) -> WaitingFor:
+    """Return what a live job's step waits for; `errors` are its failed attempts, `until` counts while it waits."""
+    kind: Kind
+    match state:
+        case "running":
+            kind = "running"
+        case "parked":
+            kind = "timer" if until is not None and events == ("timeout",) else "signal"
+        case "scheduled":
+            kind = "retry" if errors else "queue"
+        case "ready":
+            kind = "queue"
+    return WaitingFor(
+        step=step,
+        kind=kind,
+        events=events,
+        until=until if state in ("parked", "scheduled") else None,
+        attempt=attempt,
+        error=_reason(errors[-1]) if errors else None,
+        max_attempts=max_attempts,
+    )
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
+    kind, reason = error.get("type", "Error"), error.get("reason", "no reason was given")
+    return str(reason) if kind == "Error" else f"{kind}: {reason}"

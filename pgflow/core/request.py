@@ -72,10 +72,10 @@ def payload_text(payload: Any, nodes: Sequence[Node]) -> str | None:
     if payload is None:
         return None
     text = encode(payload, what="payload", limit=INPUT_LIMIT)
-    refusals = []
+    stored, refusals = decode(text), []
     for node in nodes:
         try:
-            node.step.check_output(payload, decode(text), "payload")
+            node.step.check_output(payload, stored, "payload")
         except InvalidPayload as error:
             refusals.append(error)
         else:

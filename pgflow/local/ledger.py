@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from typing import Any, NoReturn
 
@@ -14,18 +14,17 @@ from pgflow.core.engine import ACTIVE
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, PendingSignal, Scheduled, Started, Unscheduler
 from pgflow.core.job import Job, JobFilters
-from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import addressed, check_moment, later, payload_text, takers
+from pgflow.core.request import addressed, later, payload_text, takers
+from pgflow.core.starting import Starting
 from pgflow.core.step import Target
-from pgflow.core.unique import build_id, build_id_with_suffix, validate_value
+from pgflow.core.unique import build_id, build_id_with_suffix
 from pgflow.core.workflow import Workflow
 from pgflow.errors import (
     AlreadyRunning,
     AmbiguousSignal,
     ConfigError,
     InstanceNotFound,
-    InvalidPayload,
     NotActive,
     NotBound,
     NotRetryable,
@@ -112,47 +111,31 @@ class Ledger:
                 self.conductor.let_go(run)
 
     def start_many(
-        self,
-        workflow: type[Workflow[Any]],
-        items: Iterable[tuple[str, Any]],
-        *,
-        version: int | None = None,
-        at: datetime | None = None,
-        delay: timedelta | None = None,
-        tags: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        telemetry: Mapping[str, Any] | None = None,
-        priority: int | None = None,
-        options: Mapping[str, Any] | None = None,
+        self, workflow: type[Workflow[Any]], items: Iterable[tuple[str, Any]], options: Mapping[str, Any]
     ) -> list[Started]:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
-        check_moment(at, delay)
-        caller = decode(encode(dict(telemetry or {}), what="telemetry", limit=INPUT_LIMIT))
-        if TELEMETRY in (metadata or {}):
-            raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
-        told = {**(options or {}), "at": at, "delay": delay, "tags": tags, "metadata": metadata, "priority": priority}
-        asked = []
-        for value, given in items:
-            _, chosen = workflow.choose_version(version, {**told, "value": value, "input": given})
-            self._check_steps(chosen)
-            extra = encode({**(chosen.graph.metadata or {}), **(metadata or {})}, what="metadata", limit=INPUT_LIMIT)
-            asked.append((validate_value(value), chosen, chosen.write_input(given), extra))
+        asked = Starting.of(workflow, items, options)
+        metadata = {}
+        for version in dict.fromkeys(begin.version for begin in asked.begins):
+            self._check_steps(version)
+            merged = {**version.metadata, **asked.metadata}
+            metadata[version] = encode(merged, what="metadata", limit=INPUT_LIMIT)
         started = []
         with self.opened():
             now = self.conductor.clock.now()
-            due = (at or now) + (delay or timedelta(0))
-            for value, chosen, text, extra in asked:
+            due = (asked.at or now) + (asked.delay or timedelta(0))
+            for begin in asked.begins:
                 run = Run(
                     run=next(self._numbers),
-                    id=_new_id(chosen, value),
-                    workflow=chosen,
-                    state=engine.new(chosen.graph),
-                    text=text,
-                    metadata=decode(extra),
-                    tags=(*chosen.graph.tags, *tags),
+                    id=_new_id(begin.version, begin.value),
+                    workflow=begin.version,
+                    state=engine.new(begin.version.graph),
+                    text=begin.text,
+                    metadata=decode(metadata[begin.version]),
+                    tags=(*begin.version.graph.tags, *asked.tags),
                     created_at=now,
-                    caller=caller,
+                    caller=asked.caller,
                 )
                 key = run.unique_key
                 active = None if key is None else self.conductor.keys.get(key)

@@ -13,11 +13,9 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
 from pgflow.core import apps
-from pgflow.core.facade import StartOptions
 from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, JobFilters, JobOptions
-from pgflow.core.names import check_options
 from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
@@ -205,8 +203,7 @@ class Local:
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`. `priority` is accepted and means nothing here."""
         _refuse(conn)
-        check_options("option", options, StartOptions)
-        return self._ledger.start_many(self._registry.known(workflow), items, **options)
+        return self._ledger.start_many(self._registry.known(workflow), items, options)
 
     async def astart_many(
         self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any

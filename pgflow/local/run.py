@@ -7,14 +7,14 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from pgflow.core import engine
 from pgflow.core.context import Context
 from pgflow.core.engine import ACTIVE, State, advance
 from pgflow.core.graph import Graph
-from pgflow.core.instance import Entry, Instance, Kind, PendingSignal, WaitingFor
-from pgflow.core.job import Job, job_meta, job_tags
+from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
+from pgflow.core.job import Job, JobState, job_meta, job_tags, waiting_for
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.stored import state_of, unique_key
 from pgflow.core.unique import extract_value
@@ -23,7 +23,6 @@ from pgflow.core.workflow import Workflow
 __all__ = ["Run", "Saved", "Token"]
 
 NUMBERS = count(1)  # of tokens
-Place: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +31,7 @@ class Token:
 
     step: str
     config: dict[str, Any] | None
-    place: Place = "ready"
+    place: JobState = "ready"
     due: datetime | None = None
     parked_at: datetime | None = None
     timeout_event: str | None = None
@@ -193,29 +192,12 @@ class Run:
         )
 
     def _waiting(self, token: Token) -> WaitingFor:
-        events, until = tuple(token.awaits), token.due
-        kind: Kind
-        match token.place:
-            case "running":
-                kind = "running"
-            case "parked":
-                kind = "timer" if until is not None and events == ("timeout",) else "signal"
-            case "scheduled":
-                kind = "retry" if token.errors else "queue"
-            case "ready":
-                kind = "queue"
-        error = token.errors[-1] if token.errors else None
-        return WaitingFor(
-            step=token.step,
-            kind=kind,
-            events=events,
-            until=until,
+        return waiting_for(
+            token.step,
+            token.place,
+            events=tuple(token.awaits),
+            until=token.due,
             attempt=token.attempt,
-            error=_reason(error) if error else None,
             max_attempts=self.graph.nodes[token.step].retry.max_attempts,
+            errors=token.errors,
         )
-
-
-def _reason(error: Mapping[str, Any]) -> str:
-    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
-    return str(error["reason"]) if error["type"] == "Error" else f"{error['type']}: {error['reason']}"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pgflow.core.instance import Entry, Instance, Kind, PendingSignal, WaitingFor
+from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
+from pgflow.core.job import waiting_for
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import decode
 from pgflow.errors import InvalidPayload
@@ -138,28 +139,12 @@ def _waiting(faults: Faults, token: Mapping[str, Any]) -> WaitingFor:
     events = () if awaits is None else tuple(faults.read(f"token of step {step}", lambda: _object(awaits), NOTHING))
     errors = faults.read(f"errors of the token of step {step}", lambda: _objects(token["errors"]), NOBODY)
     until = None if token["run_at"] is None else faults.moment(f"time of step {step}", token["run_at"])
-    kind: Kind
-    match token["state"]:
-        case "running":
-            kind, until = "running", None
-        case "parked":
-            kind = "timer" if until is not None and events == ("timeout",) else "signal"
-        case "scheduled":
-            kind = "retry" if errors else "queue"
-        case _:
-            kind, until = "queue", None
-    return WaitingFor(
-        step=step,
-        kind=kind,
+    return waiting_for(
+        step,
+        token["state"],
         events=events,
         until=until,
         attempt=token["attempt"],
-        error=_reason(errors[-1]) if errors else None,
         max_attempts=token["max_attempts"],
+        errors=errors,
     )
-
-
-def _reason(error: Mapping[str, Any]) -> str:
-    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
-    kind, reason = error.get("type", "Error"), error.get("reason", "no reason was given")
-    return str(reason) if kind == "Error" else f"{kind}: {reason}"

@@ -1,4 +1,7 @@
-"""Two stacks for one suite: in memory, and on PostgreSQL with a worker on a thread of this process."""
+"""Two stacks for one suite: in memory, and on PostgreSQL with a worker on a thread of this process.
+
+A test module names its workflows in WORKFLOWS.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ import pytest
 from pgflow import Instance, Pgflow, Workflow
 from pgflow.local import Local
 from tests.conftest import Server
-from tests.stacks.flows import WORKFLOWS
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
@@ -40,16 +42,16 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    """The suite's workflows in memory."""
-    with Local(workflows=WORKFLOWS) as app:
+def local(request: pytest.FixtureRequest) -> Iterator[Local]:
+    """The module's workflows in memory."""
+    with Local(workflows=request.module.WORKFLOWS) as app:
         yield app
 
 
 @pytest.fixture(scope="module")
-def postgres(server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
-    """The suite's workflows on a database of their own, with a worker that runs as long as the module's tests."""
-    app = Pgflow(new_database(server), workflows=WORKFLOWS)
+def postgres(request: pytest.FixtureRequest, server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
+    """The module's workflows on a database of their own, with a worker that runs as long as its tests."""
+    app = Pgflow(new_database(server), workflows=request.module.WORKFLOWS)
     app.migrate()
     app.register()
     with Inside(app, {"default": 20}, sweep=timedelta(seconds=1), lease=timedelta(seconds=30)):
@@ -58,9 +60,15 @@ def postgres(server: Server, new_database: Callable[..., str]) -> Iterator[Pgflo
 
 
 @pytest.fixture(params=["local", "postgres"])
-def stack(request: pytest.FixtureRequest) -> Stack:
-    """Each stack in turn; the workflows belong to it for the time of the test."""
+def app(request: pytest.FixtureRequest) -> Any:
+    """The app of each stack in turn; the workflows belong to it for the time of the test."""
     app = request.getfixturevalue(request.param)
-    for workflow in WORKFLOWS:
+    for workflow in app.workflows:
         workflow.bind(app)
-    return Stack(request.param)
+    return app
+
+
+@pytest.fixture
+def stack(app: Local | Pgflow) -> Stack:
+    """Each stack in turn."""
+    return Stack("local" if isinstance(app, Local) else "postgres")

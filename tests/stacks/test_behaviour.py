@@ -22,6 +22,7 @@ from pgflow.errors import (
     UndeclaredEvent,
     UnknownStep,
 )
+from tests.stacks import flows
 from tests.stacks.conftest import Stack
 from tests.stacks.flows import (
     SCENES,
@@ -47,6 +48,7 @@ from tests.stacks.flows import (
 )
 from tests.worker.patience import PATIENCE, until
 
+WORKFLOWS = flows.WORKFLOWS
 FIRST = {"on": "2030-01-01", "pair": [1, 2]}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -25,8 +24,6 @@ from pgflow.errors import (
     UnknownWorkflow,
 )
 from pgflow.local import Local
-from tests.conftest import Server
-from tests.worker.inside import Inside
 from tests.worker.patience import until
 
 Input = dict[str, Any]
@@ -85,31 +82,6 @@ class ParcelLater(Workflow[Input], unique=Unique("later")):
 
 
 WORKFLOWS = (Parcel, Payment, ParcelLater)
-
-
-@pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    with Local(workflows=WORKFLOWS) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def postgres(server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
-    app = Pgflow(new_database(server), workflows=WORKFLOWS)
-    app.migrate()
-    app.register()
-    with Inside(app, {"default": 20}):
-        yield app
-    app.close()
-
-
-@pytest.fixture(params=["local", "postgres"])
-def app(request: pytest.FixtureRequest) -> Any:
-    """Each app in turn; its storage is what is tested, and its worker goes on with what is put there."""
-    app = request.getfixturevalue(request.param)
-    for workflow in WORKFLOWS:
-        workflow.bind(app)
-    return app
 
 
 @pytest.fixture

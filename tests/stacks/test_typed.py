@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as member
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -15,11 +14,8 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, step
+from pgflow import Async, Context, Done, Ok, Step, Unique, Workflow, step
 from pgflow.errors import DefinitionError, InvalidInput, InvalidPayload
-from pgflow.local import Local
-from tests.conftest import Server
-from tests.worker.inside import Inside
 from tests.worker.patience import until
 
 
@@ -156,28 +152,9 @@ WORKFLOWS = (Typed, Untyped, LooseInput)
 VALUES = (f"v{number}" for number in count())
 
 
-@pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    with Local(workflows=WORKFLOWS) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def postgres(server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
-    app = Pgflow(new_database(server), workflows=WORKFLOWS)
-    app.migrate()
-    app.register()
-    with Inside(app, {"default": 20}):
-        yield app
-    app.close()
-
-
-@pytest.fixture(params=["local", "postgres"])
-def value(request: pytest.FixtureRequest) -> str:
+@pytest.fixture
+def value(app: Any) -> str:
     """A new business value on each stack in turn."""
-    app = request.getfixturevalue(request.param)
-    for workflow in WORKFLOWS:
-        workflow.bind(app)
     return next(VALUES)
 
 

@@ -245,7 +245,7 @@ def test_those_are_woken_who_serve_the_queue_in_which_there_is_work_now() -> Non
     decisions, steps = frozenset({"decisions"}), frozenset({"default"})
     assert resuming("pgflow", Split, "v", "answered", None, None).queues == decisions
     assert retrying("pgflow", Split, "v").queues == decisions
-    assert starting("pgflow", Split, [("v", {})]).queues == steps
+    assert starting("pgflow", Split, [("v", {})], {}).queues == steps
     assert resuming("pgflow", Plain, "v", "answered", None, None).queues == steps
     assert retrying("pgflow", Plain, "v").queues == steps
 
