@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from pgflow import (
-    Async,
     Context,
     Done,
     Error,
@@ -22,8 +21,6 @@ from pgflow import (
     Retry,
     Snooze,
     Unique,
-    Wait,
-    WaitForEvent,
     Workflow,
     step,
     telemetry,
@@ -32,6 +29,7 @@ from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.telemetry import Collector, Event, Name
 from tests.conformance.conftest import Stack
 from tests.worker.patience import until
+from tests.worker.patient import Patient, approval
 from tests.worker.told import Told, listening
 
 Input = dict[str, Any]
@@ -41,7 +39,7 @@ TENANT = {"tenant": "a", "instance_id": "mine", "workflow_version": 0}
 OF_ALL = {"tenant", "instance_id", "run", "workflow", "workflow_version"}
 OF_STEPS = {"step", "step_key", "step_name", "attempt"}
 
-# Measurements, and metadata beyond what all events of an instance have: the seed's, and behind them ours.
+# Measurements, and metadata beyond what all events of an instance have: the family's, and behind them ours.
 KEYS: dict[Name, tuple[set[str], set[str]]] = {
     telemetry.WORKFLOW_START: ({"system_time"}, {"initial_step", "context_keys", "runner"}),
     telemetry.WORKFLOW_STOP: ({"duration", "step_count", "advance_count"}, {"status", "completed_steps", "runner"}),
@@ -93,22 +91,6 @@ class Fan(Workflow[Input], unique=Unique("fan")):
 
     initial = first
     transitions = {first: {"done": [left, right]}, left: {"done": join}, right: {"done": join}, join: {"done": Done}}
-
-
-@step(events=("approved",))
-def approval(ctx: Context[Input]) -> Async:
-    return Async()
-
-
-pause = Wait(timedelta(milliseconds=30)).named("pause")
-courier = WaitForEvent("arrived").named("courier")
-
-
-class Patient(Workflow[Input], unique=Unique("patient")):
-    """A wait of a step's own, a timer, and a signal."""
-
-    initial = approval
-    transitions = {approval: {"approved": pause}, pause: {"timeout": courier}, courier: {"received": Done}}
 
 
 @step(retry=QUICKLY)

@@ -13,7 +13,6 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import (
-    Async,
     Context,
     Done,
     Error,
@@ -22,7 +21,6 @@ from pgflow import (
     Retry,
     Snooze,
     Unique,
-    Wait,
     WaitForEvent,
     Workflow,
     step,
@@ -34,6 +32,7 @@ from pgflow.store.connect import Connection
 from pgflow.telemetry import Collector, Event
 from tests.worker.conftest import Work
 from tests.worker.patience import PATIENCE, until
+from tests.worker.patient import Patient
 from tests.worker.sight import one, rows, until_all_ended, until_status
 from tests.worker.told import Told, listening
 
@@ -84,22 +83,6 @@ class Fan(Workflow[Input], unique=Unique("fan")):
 
     initial = fork
     transitions = {fork: {"done": [left, right]}, left: {"done": join}, right: {"done": join}, join: {"done": Done}}
-
-
-@step(events=("approved",))
-def approval(ctx: Context[Input]) -> Async:
-    return Async()
-
-
-pause = Wait(timedelta(milliseconds=30)).named("pause")
-courier = WaitForEvent("arrived").named("courier")
-
-
-class Patient(Workflow[Input], unique=Unique("patient")):
-    """A wait of a step's own, a timer, and a signal."""
-
-    initial = approval
-    transitions = {approval: {"approved": pause}, pause: {"timeout": courier}, courier: {"received": Done}}
 
 
 @step(retry=QUICKLY)
