@@ -12,7 +12,17 @@ from weakref import WeakSet
 
 from psycopg.errors import InsufficientPrivilege
 
-from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, scheduling, starting
+from pgflow.calls import (
+    cancelling,
+    getting,
+    history,
+    listing,
+    resuming,
+    retrying,
+    scheduling,
+    starting,
+    unscheduling,
+)
 from pgflow.client import Client
 from pgflow.config import resolve_dsn
 from pgflow.core import apps
@@ -25,7 +35,7 @@ from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.registration import check, registering
 from pgflow.storage import Storage
-from pgflow.store import job, migrate, signal
+from pgflow.store import job, migrate
 from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement
@@ -231,9 +241,11 @@ class Pgflow:
         *,
         step: str | Target | None = None,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Send a signal: see `Workflow.resume`."""
-        return self._client.call(resuming(self.schema, self._class(workflow), value, event, payload, step), conn)
+        call = resuming(self.schema, self._class(workflow), value, event, payload, step, idempotency_key)
+        return self._client.call(call, conn)
 
     async def aresume(
         self,
@@ -244,9 +256,11 @@ class Pgflow:
         *,
         step: str | Target | None = None,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """`resume`, async."""
-        return await self._client.acall(resuming(self.schema, self._class(workflow), value, event, payload, step), conn)
+        call = resuming(self.schema, self._class(workflow), value, event, payload, step, idempotency_key)
+        return await self._client.acall(call, conn)
 
     def schedule_resume(
         self,
@@ -258,9 +272,11 @@ class Pgflow:
         payload: Any = None,
         *,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> Scheduled:
         """Send a signal later: see `Workflow.schedule_resume`."""
-        call = scheduling(self.schema, self._class(workflow), value, step, delay, event, payload, self)
+        kind = self._class(workflow)
+        call = scheduling(self.schema, kind, value, step, delay, event, payload, self, idempotency_key)
         return self._client.call(call, conn)
 
     async def aschedule_resume(
@@ -273,37 +289,71 @@ class Pgflow:
         payload: Any = None,
         *,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> Scheduled:
         """`schedule_resume`, async."""
-        call = scheduling(self.schema, self._class(workflow), value, step, delay, event, payload, self)
+        kind = self._class(workflow)
+        call = scheduling(self.schema, kind, value, step, delay, event, payload, self, idempotency_key)
         return await self._client.acall(call, conn)
 
-    def unschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- "id" is the word for it in all of the API
+    def unschedule(
+        self,
+        id: int,  # noqa: A002 -- "id" is the word for it in all of the API
+        *,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> bool:
         """Call off a signal that `schedule_resume` is to send; returns whether it was still to be sent.
 
         app.unschedule(handle.id)    # what handle.cancel() does, for another process
         """
-        return self._client.run(signal.unschedule(self.schema, id), conn)
+        return self._client.call(unscheduling(self.schema, id, idempotency_key), conn)
 
-    async def aunschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- as its twin
+    async def aunschedule(
+        self,
+        id: int,  # noqa: A002 -- as its twin
+        *,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> bool:
         """`unschedule`, async."""
-        return await self._client.arun(signal.unschedule(self.schema, id), conn)
+        return await self._client.acall(unscheduling(self.schema, id, idempotency_key), conn)
 
-    def cancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    def cancel(
+        self,
+        workflow: Named[I],
+        value: str,
+        *,
+        reason: str | None = None,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> None:
         """Cancel an instance: see `Workflow.cancel`."""
-        self._client.call(cancelling(self.schema, self._class(workflow), value, reason), conn)
+        call = cancelling(self.schema, self._class(workflow), value, reason, idempotency_key)
+        self._client.call(call, conn)
 
-    async def acancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    async def acancel(
+        self,
+        workflow: Named[I],
+        value: str,
+        *,
+        reason: str | None = None,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> None:
         """`cancel`, async."""
-        await self._client.acall(cancelling(self.schema, self._class(workflow), value, reason), conn)
+        call = cancelling(self.schema, self._class(workflow), value, reason, idempotency_key)
+        await self._client.acall(call, conn)
 
-    def retry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
+    def retry(self, workflow: Named[I], value: str, *, conn: Any = None, idempotency_key: str | None = None) -> None:
         """Take a failed instance up again: see `Workflow.retry`."""
-        self._client.call(retrying(self.schema, self._class(workflow), value), conn)
+        self._client.call(retrying(self.schema, self._class(workflow), value, idempotency_key), conn)
 
-    async def aretry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
+    async def aretry(
+        self, workflow: Named[I], value: str, *, conn: Any = None, idempotency_key: str | None = None
+    ) -> None:
         """`retry`, async."""
-        await self._client.acall(retrying(self.schema, self._class(workflow), value), conn)
+        await self._client.acall(retrying(self.schema, self._class(workflow), value, idempotency_key), conn)
 
     def get(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.names import TELEMETRY
-from pgflow.core.request import addressed, later, payload_text, takers
+from pgflow.core.request import about, addressed, checked_key, later, payload_text, takers
 from pgflow.core.starting import Starting
 from pgflow.core.step import Target
 from pgflow.core.unique import SEPARATOR, build_id
@@ -21,22 +21,40 @@ from pgflow.store.statement import Statement
 from pgflow.telemetry import emit
 from pgflow.telemetry.emit import Subject
 
-__all__ = ["Call", "cancelling", "getting", "history", "listing", "resuming", "retrying", "scheduling", "starting"]
+__all__ = [
+    "Call",
+    "cancelling",
+    "getting",
+    "history",
+    "listing",
+    "resuming",
+    "retrying",
+    "scheduling",
+    "starting",
+    "unscheduling",
+]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A statement that makes work for workers, and the queues to wake once it has committed.
+    """A statement that changes something, and the queues to wake once it has committed.
+
+    `key` is its idempotency key, None when the caller gave none. `about` says what is called, with which names: a key
+    that was used for something else is refused by it. `recall` makes the result out of the answer that the database
+    has noted of an earlier call with the same key.
 
     `statement(notify)` builds it: with True it notifies itself, inside the transaction, which is right only where the
     transaction is the caller's. A NOTIFY takes a lock on the whole database at commit, so ours comes after it.
     `tell(result, in_transaction)` tells telemetry afterwards; in the caller's transaction it may yet be rolled back.
     """
 
+    about: str
     statement: Callable[[bool], Statement[T]]
-    queues: frozenset[str]
+    recall: Callable[[Any], T]
+    key: str | None = None
+    queues: frozenset[str] = frozenset()
     tell: Callable[[T, bool], None] = field(default=lambda result, in_transaction: None)
 
 
@@ -71,11 +89,19 @@ def starting(
 
     # What starts later is made ready by a worker; nobody has to be woken for it.
     is_due = asked.at is None and asked.delay is None
-    return Call(statement, frozenset({kind.graph.nodes[kind.graph.initial].queue}) if is_due else frozenset())
+    queues = frozenset({kind.graph.nodes[kind.graph.initial].queue}) if is_due else frozenset[str]()
+    said = about("start", workflow, *(begin.value for begin in asked.begins))
+    return Call(said, statement, instance.recall_started, asked.key, queues)
 
 
 def resuming(
-    schema: str, workflow: type[Workflow[Any]], value: str, event: Any, payload: Any, step: str | Target | None
+    schema: str,
+    workflow: type[Workflow[Any]],
+    value: str,
+    event: Any,
+    payload: Any,
+    step: str | Target | None,
+    idempotency_key: str | None = None,
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
     graphs = [version.graph for version in workflow.versions.values()]
@@ -97,7 +123,8 @@ def resuming(
         emit.workflow_signal(subject, signal=name, step=key, outcome=outcome, in_transaction=in_transaction)
 
     queues = {graph.deciding_queue(node.key) for graph in graphs for node in nodes if graph.nodes.get(node.key) is node}
-    return Call(statement, frozenset(queues), tell)
+    said = about("resume", workflow, value, name, key or "")
+    return Call(said, statement, str, checked_key(idempotency_key), frozenset(queues), tell)
 
 
 def scheduling(
@@ -109,6 +136,7 @@ def scheduling(
     event: Any,
     payload: Any,
     app: Unscheduler,
+    idempotency_key: str | None = None,
 ) -> Call[Scheduled]:
     """Send a signal to a step later. No one has to be woken: workers look for what is due."""
     name, key, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
@@ -119,16 +147,31 @@ def scheduling(
         stored = signal.schedule(
             schema, workflow=workflow.name, version=pinned, value=to, step=key, delay=delay, event=name, payload=text
         )
-        return stored.then(lambda row: Scheduled(id=row[1], run=row[0], step=key, event=name, at=row[2], app=app))
+        return stored.then(lambda row: scheduled(*row))
+
+    def scheduled(run: int, number: int, due: datetime) -> Scheduled:
+        return Scheduled(id=number, run=run, step=key, event=name, at=due, app=app)
+
+    def recall(answer: Any) -> Scheduled:
+        return scheduled(*signal.recall_scheduled(answer))
 
     def tell(_: Scheduled, in_transaction: bool) -> None:
         subject = _subject(workflow, value)
         emit.workflow_signal(subject, signal=name, step=key, outcome="scheduled", in_transaction=in_transaction)
 
-    return Call(statement, frozenset(), tell)
+    said = about("schedule_resume", workflow, value, key, name)
+    return Call(said, statement, recall, checked_key(idempotency_key), tell=tell)
 
 
-def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
+def unscheduling(schema: str, number: int, idempotency_key: str | None = None) -> Call[bool]:
+    """Call off a signal that was to be sent later."""
+    key = checked_key(idempotency_key)
+    return Call(f"unschedule {number}", lambda notify: signal.unschedule(schema, number), bool, key)
+
+
+def cancelling(
+    schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None, idempotency_key: str | None = None
+) -> Call[None]:
     """Cancel the newest run of a value."""
     name, to, pinned = workflow.name, addressed(workflow, value), workflow.pinned
 
@@ -141,10 +184,11 @@ def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: s
         emit.workflow_cancel(_subject(workflow, value), reason=reason, in_transaction=in_transaction)
 
     # Woken without a queue's name, workers look whether their steps are wanted.
-    return Call(statement, frozenset({""}), tell)
+    key = checked_key(idempotency_key)
+    return Call(about("cancel", workflow, value), statement, lambda answer: None, key, frozenset({""}), tell)
 
 
-def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[None]:
+def retrying(schema: str, workflow: type[Workflow[Any]], value: str, idempotency_key: str | None = None) -> Call[None]:
     """Take the newest run of a value up again after it failed."""
     name, to, pinned = workflow.name, addressed(workflow, value), workflow.pinned
 
@@ -156,8 +200,9 @@ def retrying(schema: str, workflow: type[Workflow[Any]], value: str) -> Call[Non
     def tell(_: None, in_transaction: bool) -> None:
         emit.workflow_retry(_subject(workflow, value), in_transaction=in_transaction)
 
-    graphs = [version.graph for version in workflow.versions.values()]
-    return Call(statement, frozenset(graph.deciding_queue(graph.initial) for graph in graphs), tell)
+    queues = {graph.deciding_queue(graph.initial) for graph in (each.graph for each in workflow.versions.values())}
+    key = checked_key(idempotency_key)
+    return Call(about("retry", workflow, value), statement, lambda answer: None, key, frozenset(queues), tell)
 
 
 def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:

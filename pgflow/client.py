@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
+from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.calls import Call
-from pgflow.errors import Unreachable
-from pgflow.store import worker
+from pgflow.errors import OutcomeUnknown, Unreachable
+from pgflow.store import request, worker
+from pgflow.store.connect import outage, place
+from pgflow.store.fate import is_passing, is_unknown
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
 
@@ -22,59 +25,134 @@ __all__ = ["Client"]
 T = TypeVar("T")
 
 QUIET_SECONDS = 0.01  # between two notifications of one queue
+PATIENCE_SECONDS = 10.0  # with a database that has been there before
+FAULTS = (psycopg.Error, Unreachable)
 
 
 class Client:
-    """Runs statements: on `conn`, which it neither commits nor rolls back, or else on a connection of its own."""
+    """Runs statements: on `conn`, which it neither commits nor rolls back, or else on a connection of its own.
+
+    On its own it tries again what may pass (a restart of the server, a deadlock), for `PATIENCE_SECONDS`. What changes
+    something is sent with an idempotency key, so that it is carried out once also when an answer was lost.
+    """
 
     def __init__(self, dsn: str, schema: str) -> None:
         self.dsn = dsn
         self.schema = schema
         self.pool = Pool(dsn)
+        self._was_there = False
         self._lock = threading.Lock()
         self._woken: dict[str, float] = {}
         self._late: set[str] = set()
         self._waker: threading.Timer | None = None
 
     def run(self, statement: Statement[T], conn: Conn | None = None) -> T:
-        """Run a statement."""
+        """Run a statement that may be sent any number of times. Raises `Unreachable` when the database is gone."""
         if conn is not None:
             return run(conn, statement)
-        with self.pool.connection() as ours:
-            return run(ours, statement)
+        met: list[BaseException] = []
+        try:
+            for attempt in Retrying(**self._policy(met)):
+                with attempt, self.pool.connection() as ours:
+                    self._was_there = True
+                    result = run(ours, statement)
+        except FAULTS as error:
+            self._give_up(error, met)
+        return result
 
     async def arun(self, statement: Statement[T], conn: AConn | None = None) -> T:
         """`run`, async."""
         if conn is not None:
             return await arun(conn, statement)
-        async with self.pool.aconnection() as ours:
-            return await arun(ours, statement)
+        met: list[BaseException] = []
+        try:
+            async for attempt in AsyncRetrying(**self._policy(met)):
+                with attempt:
+                    async with self.pool.aconnection() as ours:
+                        self._was_there = True
+                        result = await arun(ours, statement)
+        except FAULTS as error:
+            self._give_up(error, met)
+        return result
 
     def call(self, call: Call[T], conn: Conn | None = None) -> T:
-        """Run a statement that makes work, and wake the workers: after our commit, or with the caller's."""
+        """Run a statement that changes something, and wake the workers: after our commit, or with the caller's.
+
+        Where it has an idempotency key it is carried out once, however often it is called. Raises `OutcomeUnknown` when
+        it was sent and nobody knows what became of it, `Unreachable` when it was not.
+        """
         if conn is not None:
-            result = run(conn, call.statement(True))
+            statement = call.statement(True)
+            result = request.once(conn, self.schema, call.key, call.about, statement, call.recall)
             call.tell(result, True)
             return result
-        with self.pool.connection() as ours:
-            result = run(ours, call.statement(False))
-            if queues := self._due(call.queues):
-                run(ours, worker.wake(self.schema, queues))
+        key, met = call.key or request.new_key(), list[BaseException]()
+        statement = call.statement(False)
+        try:
+            for attempt in Retrying(**self._policy(met)):
+                with attempt, self.pool.connection() as ours:
+                    self._was_there = True
+                    result = request.once(ours, self.schema, key, call.about, statement, call.recall)
+                    with suppress(psycopg.Error):  # it has been done, and polling finds the work
+                        if queues := self._due(call.queues):
+                            run(ours, worker.wake(self.schema, queues))
+        except FAULTS as error:
+            self._give_up(error, met, key)
         call.tell(result, False)
         return result
 
     async def acall(self, call: Call[T], conn: AConn | None = None) -> T:
         """`call`, async."""
         if conn is not None:
-            result = await arun(conn, call.statement(True))
+            statement = call.statement(True)
+            result = await request.aonce(conn, self.schema, call.key, call.about, statement, call.recall)
             call.tell(result, True)
             return result
-        async with self.pool.aconnection() as ours:
-            result = await arun(ours, call.statement(False))
-            if queues := self._due(call.queues):
-                await arun(ours, worker.wake(self.schema, queues))
+        key, met = call.key or request.new_key(), list[BaseException]()
+        statement = call.statement(False)
+        try:
+            async for attempt in AsyncRetrying(**self._policy(met)):
+                with attempt:
+                    async with self.pool.aconnection() as ours:
+                        self._was_there = True
+                        result = await request.aonce(ours, self.schema, key, call.about, statement, call.recall)
+                        with suppress(psycopg.Error):  # as above
+                            if queues := self._due(call.queues):
+                                await arun(ours, worker.wake(self.schema, queues))
+        except FAULTS as error:
+            self._give_up(error, met, key)
         call.tell(result, False)
         return result
+
+    def _policy(self, met: list[BaseException]) -> dict[str, Any]:
+        """Say to tenacity what to try again and when; `met` gets all that went wrong on the way."""
+
+        def is_worth_another(error: BaseException) -> bool:
+            met.append(error)
+            if is_unknown(error):
+                self.pool.doubt()  # what severed this connection has severed the others, too
+            # A database that never was there may not be what was meant: that is said at once.
+            return is_passing(error) and (self._was_there or not isinstance(error, Unreachable))
+
+        return {
+            "retry": retry_if_exception(is_worth_another),
+            "wait": wait_random_exponential(multiplier=0.05, max=1),
+            "stop": stop_after_delay(PATIENCE_SECONDS),
+            "reraise": True,
+        }
+
+    def _give_up(self, error: BaseException, met: list[BaseException], key: str | None = None) -> NoReturn:
+        """Raise what it comes to that `error` was the last of all that was met."""
+        where = place(self.dsn)
+        if key is not None and is_passing(error) and any(is_unknown(each) for each in met):
+            raise OutcomeUnknown(
+                f"the connection to PostgreSQL at {where} was lost before the answer came",
+                hint=f"Call again with idempotency_key={key!r}: what has been done is not done twice.",
+                idempotency_key=key,
+            ) from error
+        if isinstance(error, psycopg.OperationalError) and is_unknown(error):
+            raise outage(error, where) from error
+        raise error
 
     def _due(self, queues: Iterable[str]) -> set[str]:
         """Return the queues to wake now. The first call wakes at once.

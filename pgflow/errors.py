@@ -6,7 +6,8 @@
     │   ├── BadQueue
     │   └── BadApp
     ├── DatabaseError                               3: the database does not answer as it should
-    │   └── Unreachable
+    │   ├── Unreachable
+    │   └── OutcomeUnknown
     ├── SchemaError                                 4: the schema is not one this code can work on
     │   ├── SchemaMissing
     │   ├── SchemaOutdated
@@ -28,6 +29,8 @@
     │   └── RouteError
     └── Conflict                                    7: not as things stand
         ├── AlreadyRunning
+        ├── AlreadyDone
+        ├── KeyReused
         ├── NotActive
         ├── NotRetryable
         ├── AmbiguousSignal
@@ -43,6 +46,7 @@ from typing import ClassVar
 
 __all__ = [
     "AlreadyAttached",
+    "AlreadyDone",
     "AlreadyRunning",
     "AmbiguousSignal",
     "BadApp",
@@ -58,11 +62,13 @@ __all__ = [
     "InvalidInput",
     "InvalidPayload",
     "InvalidValue",
+    "KeyReused",
     "NotActive",
     "NotAttached",
     "NotBound",
     "NotFound",
     "NotRetryable",
+    "OutcomeUnknown",
     "PgflowError",
     "RouteError",
     "SchemaError",
@@ -138,6 +144,25 @@ class Unreachable(DatabaseError):
     """No connection to the database can be made."""
 
     code = "unreachable"
+
+
+class OutcomeUnknown(DatabaseError):
+    """A call was sent, and the connection was lost before its answer came: it may have been carried out or not.
+
+    Call again with `idempotency_key`, within a day: then it is carried out if it was not, and told what it came to.
+
+        try:
+            OrderFlow.start("abc123", order)
+        except OutcomeUnknown as error:
+            OrderFlow.start("abc123", order, idempotency_key=error.idempotency_key)
+    """
+
+    code = "outcome-unknown"
+    idempotency_key: str
+
+    def __init__(self, message: str, *, hint: str | None = None, idempotency_key: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.idempotency_key = idempotency_key
 
 
 class SchemaError(PgflowError):
@@ -276,6 +301,18 @@ class AlreadyRunning(Conflict):
     """An active instance has this business key already."""
 
     code = "already-running"
+
+
+class AlreadyDone(Conflict):
+    """A call with this idempotency key has been carried out, by somebody who was faster."""
+
+    code = "already-done"
+
+
+class KeyReused(Conflict):
+    """The idempotency key was used for another call."""
+
+    code = "key-reused"
 
 
 class NotActive(Conflict):

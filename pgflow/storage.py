@@ -117,7 +117,7 @@ class Storage:
             return instance.put(self.name, each, unique_key=key, due=due, queue=queue, notify=notify)
 
         # Woken without a queue's name, workers look whether their steps are wanted.
-        return Call(statement, frozenset({queue, ""}))
+        return Call(f"put {each.id} {each.run}", statement, lambda answer: None, queues=frozenset({queue, ""}))
 
     def _getting(self, id: str) -> Statement[list[Instance]]:  # noqa: A002 -- as in get
         return self._querying(Filters.of_query({"id": id, "limit": 1}))
@@ -126,7 +126,10 @@ class Storage:
         return instance.list(self.name, filters, whole=True)
 
     def _deleting(self, id: str) -> Call[int]:  # noqa: A002 -- as in get
-        return Call(lambda notify: instance.delete(self.name, id=id, notify=notify), frozenset({""}))
+        def statement(notify: bool) -> Statement[int]:
+            return instance.delete(self.name, id=id, notify=notify)
+
+        return Call(f"delete {id}", statement, int, queues=frozenset({""}))
 
     def _sole(self, id: str, found: list[Instance]) -> Instance:  # noqa: A002 -- as in get
         if not found:

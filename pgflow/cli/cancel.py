@@ -4,10 +4,9 @@ import click
 
 from pgflow.cli.database import opened
 from pgflow.cli.given import TEXT
-from pgflow.cli.options import reading_options
+from pgflow.cli.options import idempotency_option, reading_options
 from pgflow.cli.output import document
-from pgflow.store import instance
-from pgflow.store.statement import run
+from pgflow.store import instance, request
 
 __all__ = ["command"]
 
@@ -16,8 +15,17 @@ __all__ = ["command"]
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT)
 @click.option("--reason", type=TEXT, metavar="TEXT", help="Why; `pgflow show` tells it.")
+@idempotency_option
 @reading_options
-def command(workflow: str, value: str, reason: str | None, dsn: str, schema: str, as_json: bool) -> None:
+def command(
+    workflow: str,
+    value: str,
+    reason: str | None,
+    idempotency_key: str | None,
+    dsn: str,
+    schema: str,
+    as_json: bool,
+) -> None:
     """Stop the newest run of VALUE for good.
 
     No further step begins, timers and kept signals go, async steps that run are interrupted. What steps have done stays
@@ -28,7 +36,8 @@ def command(workflow: str, value: str, reason: str | None, dsn: str, schema: str
       pgflow cancel OrderFlow abc123 --reason "ordered twice"
     """
     with opened(dsn, schema, workflow) as conn:
-        run(conn, instance.cancel(schema, workflow=workflow, value=value, reason=reason, notify=True))
+        statement = instance.cancel(schema, workflow=workflow, value=value, reason=reason, notify=True)
+        request.once(conn, schema, idempotency_key, f"cancel {workflow} {value}", statement, lambda answer: None)
     click.echo(
         document({"workflow": workflow, "value": value, "status": "cancelled"})
         if as_json

@@ -19,6 +19,7 @@ __all__ = [
     "database_options",
     "debug_option",
     "dsn_option",
+    "idempotency_option",
     "json_option",
     "reading_options",
     "schema_option",
@@ -91,6 +92,13 @@ app_option: Decorator[Any] = click.option(
     show_envvar=True,
     metavar="MODULE:NAME",
     help="Where the Pgflow app is.",
+)
+
+
+idempotency_option: Decorator[Any] = click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Do it once, however often this is called with the same key; a later call tells what the first one did.",
 )
 
 

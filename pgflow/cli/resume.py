@@ -6,10 +6,9 @@ import click
 
 from pgflow.cli.database import opened
 from pgflow.cli.given import JSON_FORMS, TEXT, payload, read_duration
-from pgflow.cli.options import reading_options
+from pgflow.cli.options import idempotency_option, reading_options
 from pgflow.cli.output import document, moment, say
-from pgflow.store import signal
-from pgflow.store.statement import run
+from pgflow.store import request, signal
 
 __all__ = ["command"]
 
@@ -21,6 +20,7 @@ __all__ = ["command"]
 @click.option("-p", "--payload", "given", metavar=JSON_FORMS, help="What the signal carries; - is standard input.")
 @click.option("--step", type=TEXT, metavar="KEY", help="Which step it is for, when several may take it.")
 @click.option("--delay", metavar="DURATION", help="Send it so much later, to --step: 90s, 10m, 1h30m, 2d.")
+@idempotency_option
 @reading_options
 def command(
     workflow: str,
@@ -29,6 +29,7 @@ def command(
     given: str | None,
     step: str | None,
     delay: str | None,
+    idempotency_key: str | None,
     dsn: str,
     schema: str,
     as_json: bool,
@@ -59,8 +60,9 @@ def command(
             event=event,
             payload=text,
         )
+        about = f"schedule_resume {workflow} {value} {step} {event}"
         with opened(dsn, schema, workflow) as conn:
-            _, number, due = run(conn, later)
+            _, number, due = request.once(conn, schema, idempotency_key, about, later, signal.recall_scheduled)
         if as_json:
             click.echo(document({**told, "signal": "scheduled", "id": number, "at": due}))
         else:
@@ -68,10 +70,9 @@ def command(
             say(f"{event} is sent to {step} at {moment(due)}; to call it off: pgflow unschedule {number}")
         return
     with opened(dsn, schema, workflow) as conn:
-        became = run(
-            conn,
-            signal.send(schema, workflow=workflow, value=value, event=event, payload=text, step=step, notify=True),
-        )
+        now = signal.send(schema, workflow=workflow, value=value, event=event, payload=text, step=step, notify=True)
+        about = f"resume {workflow} {value} {event} {step or ''}"
+        became = request.once(conn, schema, idempotency_key, about, now, str)
     if as_json:
         click.echo(document({**told, "signal": became}))
         return

@@ -4,10 +4,9 @@ import click
 
 from pgflow.cli.database import opened
 from pgflow.cli.given import TEXT
-from pgflow.cli.options import reading_options
+from pgflow.cli.options import idempotency_option, reading_options
 from pgflow.cli.output import document
-from pgflow.store import instance
-from pgflow.store.statement import run
+from pgflow.store import instance, request
 
 __all__ = ["command"]
 
@@ -15,8 +14,9 @@ __all__ = ["command"]
 @click.command("retry")
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT)
+@idempotency_option
 @reading_options
-def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> None:
+def command(workflow: str, value: str, idempotency_key: str | None, dsn: str, schema: str, as_json: bool) -> None:
     """Take the newest run of VALUE, which has failed, up again where it stopped.
 
     Completed steps keep their results and do not run again; the step that failed gets all of its attempts anew. VALUE
@@ -27,7 +27,8 @@ def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> 
       pgflow retry OrderFlow abc123
     """
     with opened(dsn, schema, workflow) as conn:
-        run(conn, instance.retry(schema, workflow=workflow, value=value, notify=True))
+        statement = instance.retry(schema, workflow=workflow, value=value, notify=True)
+        request.once(conn, schema, idempotency_key, f"retry {workflow} {value}", statement, lambda answer: None)
     click.echo(
         document({"workflow": workflow, "value": value, "status": "running"})
         if as_json

@@ -14,15 +14,14 @@ from pgflow.cli.bulk import chunks, items, lines_of, progress
 from pgflow.cli.database import opened, require_workflow
 from pgflow.cli.given import JSON_FORMS, TEXT, json_value, read_duration, read_moment
 from pgflow.cli.locate import locate
-from pgflow.cli.options import app_option, reading_options
+from pgflow.cli.options import app_option, idempotency_option, reading_options
 from pgflow.cli.output import document, say
 from pgflow.core.instance import Started
 from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.unique import validate_value
 from pgflow.errors import AlreadyRunning, InvalidPayload
-from pgflow.store import instance
+from pgflow.store import instance, request
 from pgflow.store.connect import Connection
-from pgflow.store.statement import run
 
 __all__ = ["command"]
 
@@ -45,9 +44,10 @@ class Launch:
     tags: Sequence[str]
     metadata: dict[str, Any]
     priority: int | None
+    key: str | None
 
-    def run(self, conn: Connection, values: Sequence[str], inputs: Sequence[str]) -> list[Started]:
-        """Start instances in one statement, which is one transaction."""
+    def run(self, conn: Connection, values: Sequence[str], inputs: Sequence[str], part: int = 0) -> list[Started]:
+        """Start instances in one statement, which is one transaction; `part` tells them from others with this key."""
         statement = instance.start(
             self.schema,
             workflow=self.workflow,
@@ -61,7 +61,9 @@ class Launch:
             priority=self.priority,
             notify=True,
         )
-        return run(conn, statement)
+        key = self.key and (f"{self.key}/{part}" if part else self.key)
+        about = f"start {self.workflow} {values[0]}" + (f" and {len(values) - 1} more" if part else "")
+        return request.once(conn, self.schema, key, about, statement, instance.recall_started)
 
     def register(self) -> None:
         """Store the app's definitions, so that the database knows the workflow. Raises `GraphChanged`."""
@@ -93,6 +95,7 @@ class Launch:
     type=click.IntRange(-LARGEST_SMALLINT - 1, LARGEST_SMALLINT),
     help="Lower goes first; the workflow's own by default.",
 )
+@idempotency_option
 @app_option
 @reading_options
 def command(
@@ -106,6 +109,7 @@ def command(
     tags: tuple[str, ...],
     metadata: str | None,
     priority: int | None,
+    idempotency_key: str | None,
     app: str | None,
     dsn: str,
     schema: str,
@@ -145,6 +149,7 @@ def command(
         tags=tags,
         metadata=_metadata(metadata),
         priority=priority,
+        key=idempotency_key,
     )
     if source is not None:
         started, running = _start_many(launch, source)
@@ -198,9 +203,9 @@ def _start_many(launch: Launch, source: str) -> tuple[int, int]:
             launch.register()
             try:
                 with progress(total) as bar:
-                    for chunk in chunks(items(lines, name, launch.write)):
+                    for part, chunk in enumerate(chunks(items(lines, name, launch.write)), start=1):
                         values, inputs = zip(*chunk, strict=True)
-                        created = sum(one.created for one in launch.run(conn, values, inputs))
+                        created = sum(one.created for one in launch.run(conn, values, inputs, part))
                         started, running = started + created, running + len(chunk) - created
                         if bar is not None:
                             bar.update(len(chunk))

@@ -25,6 +25,11 @@ class Calls(Bound, Generic[I]):
     rolls back with it. Where a `value` is asked for, a whole business id will do; where the key has the scope "none",
     so that any number of instances may have the value, it has to be one (`InvalidValue`).
 
+    Those that change something take an `idempotency_key`, any string: called again with it, on any machine, they do
+    nothing and return what the first call returned, for a day. Without one a call has its own, and sends itself again
+    where the database was away for a moment; it raises `OutcomeUnknown`, which has the key, when it was sent and no
+    answer came, `Unreachable` when it was not. With `conn` nothing is sent again: the transaction is the caller's.
+
     They go to the app that was made last with this class and is not closed: in a test, to that of the test. A class
     that was given to no app goes to the only one that is open, which takes it in; they raise `NotBound` when there is
     none, and when there are several.
@@ -90,7 +95,14 @@ class Calls(Bound, Generic[I]):
 
     @classmethod
     def resume(
-        cls, value: str, event: str, payload: Any = None, *, step: str | Target | None = None, conn: Any = None
+        cls,
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: str | Target | None = None,
+        conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Send a signal; returns "delivered" when a step waited for it, "kept" when one will find it later.
 
@@ -99,14 +111,23 @@ class Calls(Bound, Generic[I]):
 
             OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
         """
-        return cls.bound().resume(cls, value, event, payload, step=step, conn=conn)
+        key = idempotency_key
+        return cls.bound().resume(cls, value, event, payload, step=step, conn=conn, idempotency_key=key)
 
     @classmethod
     async def aresume(
-        cls, value: str, event: str, payload: Any = None, *, step: str | Target | None = None, conn: Any = None
+        cls,
+        value: str,
+        event: str,
+        payload: Any = None,
+        *,
+        step: str | Target | None = None,
+        conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """`resume`, async."""
-        return await cls.bound().aresume(cls, value, event, payload, step=step, conn=conn)
+        key = idempotency_key
+        return await cls.bound().aresume(cls, value, event, payload, step=step, conn=conn, idempotency_key=key)
 
     @classmethod
     def schedule_resume(
@@ -118,6 +139,7 @@ class Calls(Bound, Generic[I]):
         payload: Any = None,
         *,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> Scheduled:
         """Send a signal to one step later; returns a handle by which it can be called off until then.
 
@@ -128,7 +150,9 @@ class Calls(Bound, Generic[I]):
             reminder = OrderFlow.schedule_resume("abc123", approval, timedelta(days=2), "rejected")
             reminder.cancel()    # True: it was still to be sent
         """
-        return cls.bound().schedule_resume(cls, value, step, delay, event, payload, conn=conn)
+        return cls.bound().schedule_resume(
+            cls, value, step, delay, event, payload, conn=conn, idempotency_key=idempotency_key
+        )
 
     @classmethod
     async def aschedule_resume(
@@ -140,35 +164,42 @@ class Calls(Bound, Generic[I]):
         payload: Any = None,
         *,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> Scheduled:
         """`schedule_resume`, async."""
-        return await cls.bound().aschedule_resume(cls, value, step, delay, event, payload, conn=conn)
+        return await cls.bound().aschedule_resume(
+            cls, value, step, delay, event, payload, conn=conn, idempotency_key=idempotency_key
+        )
 
     @classmethod
-    def cancel(cls, value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    def cancel(
+        cls, value: str, *, reason: str | None = None, conn: Any = None, idempotency_key: str | None = None
+    ) -> None:
         """Cancel the newest run of a value: no further step starts. Raises `InstanceNotFound`, `NotActive`.
 
         OrderFlow.cancel("abc123", reason="the customer withdrew")
         """
-        cls.bound().cancel(cls, value, reason=reason, conn=conn)
+        cls.bound().cancel(cls, value, reason=reason, conn=conn, idempotency_key=idempotency_key)
 
     @classmethod
-    async def acancel(cls, value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    async def acancel(
+        cls, value: str, *, reason: str | None = None, conn: Any = None, idempotency_key: str | None = None
+    ) -> None:
         """`cancel`, async."""
-        await cls.bound().acancel(cls, value, reason=reason, conn=conn)
+        await cls.bound().acancel(cls, value, reason=reason, conn=conn, idempotency_key=idempotency_key)
 
     @classmethod
-    def retry(cls, value: str, *, conn: Any = None) -> None:
+    def retry(cls, value: str, *, conn: Any = None, idempotency_key: str | None = None) -> None:
         """Take the newest run of a value up again where it failed. Raises `InstanceNotFound`, `NotRetryable`.
 
         OrderFlow.retry("abc123")
         """
-        cls.bound().retry(cls, value, conn=conn)
+        cls.bound().retry(cls, value, conn=conn, idempotency_key=idempotency_key)
 
     @classmethod
-    async def aretry(cls, value: str, *, conn: Any = None) -> None:
+    async def aretry(cls, value: str, *, conn: Any = None, idempotency_key: str | None = None) -> None:
         """`retry`, async."""
-        await cls.bound().aretry(cls, value, conn=conn)
+        await cls.bound().aretry(cls, value, conn=conn, idempotency_key=idempotency_key)
 
     @classmethod
     def get(cls, value: str, *, conn: Any = None) -> Instance:

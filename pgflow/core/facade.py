@@ -18,8 +18,9 @@ class StartOptions(TypedDict, total=False):
 
     `priority` takes the place of the workflow's: the lowest goes first. `version` names one of an umbrella's versions;
     without it `version_for` is asked, which finds what is in `options` beside the others.
-    `telemetry` is stored with the instance, and
-    workers put it into the metadata of all events that they tell of it, below the events' own fields.
+    `telemetry` is stored with the instance, and workers put it into the metadata of all events that they tell of it,
+    below the events' own fields. `idempotency_key`: a start that is called again with it does nothing, and returns what
+    the first one returned.
     """
 
     version: int | None
@@ -30,6 +31,7 @@ class StartOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     telemetry: Mapping[str, Any] | None
     priority: int | None
+    idempotency_key: str | None
 
 
 class Facade(Protocol):
@@ -66,11 +68,27 @@ class Facade(Protocol):
     ) -> builtins.list[Started]: ...
 
     def resume(
-        self, workflow: type[Any], value: str, event: str, payload: Any = ..., *, step: Any = ..., conn: Any = ...
+        self,
+        workflow: type[Any],
+        value: str,
+        event: str,
+        payload: Any = ...,
+        *,
+        step: Any = ...,
+        conn: Any = ...,
+        idempotency_key: str | None = ...,
     ) -> str: ...
 
     async def aresume(
-        self, workflow: type[Any], value: str, event: str, payload: Any = ..., *, step: Any = ..., conn: Any = ...
+        self,
+        workflow: type[Any],
+        value: str,
+        event: str,
+        payload: Any = ...,
+        *,
+        step: Any = ...,
+        conn: Any = ...,
+        idempotency_key: str | None = ...,
     ) -> str: ...
 
     def schedule_resume(
@@ -83,6 +101,7 @@ class Facade(Protocol):
         payload: Any = ...,
         *,
         conn: Any = ...,
+        idempotency_key: str | None = ...,
     ) -> Scheduled: ...
 
     async def aschedule_resume(
@@ -95,19 +114,50 @@ class Facade(Protocol):
         payload: Any = ...,
         *,
         conn: Any = ...,
+        idempotency_key: str | None = ...,
     ) -> Scheduled: ...
 
-    def unschedule(self, id: int, *, conn: Any = ...) -> bool: ...  # noqa: A002 -- the word for it in all of the API
+    def unschedule(
+        self,
+        id: int,  # noqa: A002 -- the word for it in all of the API
+        *,
+        conn: Any = ...,
+        idempotency_key: str | None = ...,
+    ) -> bool: ...
 
-    async def aunschedule(self, id: int, *, conn: Any = ...) -> bool: ...  # noqa: A002 -- as its twin
+    async def aunschedule(
+        self,
+        id: int,  # noqa: A002 -- as its twin
+        *,
+        conn: Any = ...,
+        idempotency_key: str | None = ...,
+    ) -> bool: ...
 
-    def cancel(self, workflow: type[Any], value: str, *, reason: str | None = ..., conn: Any = ...) -> None: ...
+    def cancel(
+        self,
+        workflow: type[Any],
+        value: str,
+        *,
+        reason: str | None = ...,
+        conn: Any = ...,
+        idempotency_key: str | None = ...,
+    ) -> None: ...
 
-    async def acancel(self, workflow: type[Any], value: str, *, reason: str | None = ..., conn: Any = ...) -> None: ...
+    async def acancel(
+        self,
+        workflow: type[Any],
+        value: str,
+        *,
+        reason: str | None = ...,
+        conn: Any = ...,
+        idempotency_key: str | None = ...,
+    ) -> None: ...
 
-    def retry(self, workflow: type[Any], value: str, *, conn: Any = ...) -> None: ...
+    def retry(self, workflow: type[Any], value: str, *, conn: Any = ..., idempotency_key: str | None = ...) -> None: ...
 
-    async def aretry(self, workflow: type[Any], value: str, *, conn: Any = ...) -> None: ...
+    async def aretry(
+        self, workflow: type[Any], value: str, *, conn: Any = ..., idempotency_key: str | None = ...
+    ) -> None: ...
 
     def get(self, workflow: type[Any], value: str, *, conn: Any = ...) -> Instance: ...
 

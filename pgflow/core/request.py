@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from pgflow.core.graph import Graph, Node
@@ -15,7 +16,10 @@ from pgflow.core.step import Target, as_step
 from pgflow.core.workflow import Workflow
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue, UndeclaredEvent
 
-__all__ = ["addressed", "check_moment", "later", "payload_text", "sole", "takers"]
+__all__ = ["about", "addressed", "check_moment", "checked_key", "later", "payload_text", "sole", "takers"]
+
+LONGEST_KEY = 200  # characters
+LONGEST_ABOUT = 300
 
 
 def addressed(workflow: type[Workflow[Any]], value: str) -> str:
@@ -40,6 +44,23 @@ def check_moment(at: datetime | None, delay: timedelta | None) -> None:
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
     if delay is not None and not (isinstance(delay, timedelta) and abs(delay) <= LONGEST):
         raise InvalidValue(f"an instance cannot start after {delay!r}", hint="Give a timedelta, of 100 years at most.")
+
+
+def about(call: str, workflow: type[Workflow[Any]], *names: str) -> str:
+    """Say what is called, as an idempotency key is kept with: of very much only so much that it is told from others.
+
+    about("resume", OrderFlow, "abc123", "paid")    # "resume OrderFlow abc123 paid"
+    """
+    said = " ".join((call, workflow.name, *names))
+    return said if len(said) <= LONGEST_ABOUT else f"{said[:LONGEST_ABOUT]}… {sha256(said.encode()).hexdigest()}"
+
+
+def checked_key(key: Any) -> str | None:
+    """Return an idempotency key, None for none. Raises `InvalidValue` for what is no string of 1 to 200 characters."""
+    if key is not None and not (isinstance(key, str) and 1 <= len(key) <= LONGEST_KEY and key.isprintable()):
+        hint = f"Give a string of 1 to {LONGEST_KEY} characters, without control characters."
+        raise InvalidValue(f"{key!r} cannot be an idempotency key", hint=hint)
+    return key
 
 
 def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tuple[str, str | None, tuple[Node, ...]]:

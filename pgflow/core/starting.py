@@ -10,7 +10,7 @@ from typing import Any
 from pgflow.core.facade import StartOptions
 from pgflow.core.names import TELEMETRY, check_options
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import check_moment
+from pgflow.core.request import check_moment, checked_key
 from pgflow.core.unique import validate_value
 from pgflow.core.workflow import Workflow
 from pgflow.errors import InvalidPayload
@@ -29,7 +29,10 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """Instances to start, and how. `metadata` and `caller`, what is given along for telemetry, are JSON values."""
+    """Instances to start, and how.
+
+    `metadata` and `caller`, what is given along for telemetry, are JSON values; `key` is the idempotency key.
+    """
 
     begins: Sequence[Begin]
     at: datetime | None
@@ -38,6 +41,7 @@ class Starting:
     metadata: dict[str, Any]
     caller: dict[str, Any]
     priority: int | None
+    key: str | None
 
     @classmethod
     def of(
@@ -70,4 +74,5 @@ class Starting:
         if TELEMETRY in metadata:
             raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
         caller = decode(encode(dict(options.get("telemetry") or {}), what="telemetry", limit=INPUT_LIMIT))
-        return cls(begins, at, delay, given["tags"], metadata, caller, given["priority"])
+        key = checked_key(options.get("idempotency_key"))
+        return cls(begins, at, delay, given["tags"], metadata, caller, given["priority"], key)

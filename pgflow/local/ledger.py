@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 from pgflow.core import engine
 from pgflow.core.engine import ACTIVE
@@ -15,7 +15,7 @@ from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, PendingSignal, Scheduled, Started, Unscheduler
 from pgflow.core.job import Job, JobFilters
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.request import addressed, later, payload_text, takers
+from pgflow.core.request import about, addressed, checked_key, later, payload_text, takers
 from pgflow.core.starting import Starting
 from pgflow.core.step import Target
 from pgflow.core.unique import build_id, build_id_with_suffix
@@ -25,6 +25,7 @@ from pgflow.errors import (
     AmbiguousSignal,
     ConfigError,
     InstanceNotFound,
+    KeyReused,
     NotActive,
     NotBound,
     NotRetryable,
@@ -35,6 +36,8 @@ from pgflow.local.run import Run, Saved
 from pgflow.local.storage import Storage
 
 __all__ = ["Ledger"]
+
+T = TypeVar("T")
 
 
 class Ledger:
@@ -50,6 +53,7 @@ class Ledger:
         self.workflows = list(workflows)
         self.storage = storage
         self.allow_transactional = allow_transactional
+        self._answers: dict[str | None, tuple[str, Any]] = {}  # by idempotency key
         storage.attach(self)
         try:
             stored = storage.find(Filters())
@@ -116,6 +120,10 @@ class Ledger:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
         asked = Starting.of(workflow, items, options)
+        said = about("start", workflow, *(begin.value for begin in asked.begins))
+        return self.once(asked.key, said, lambda: self._start(asked))
+
+    def _start(self, asked: Starting) -> list[Started]:
         metadata = {}
         for version in dict.fromkeys(begin.version for begin in asked.begins):
             self._check_steps(version)
@@ -143,6 +151,21 @@ class Ledger:
                     self.conductor.begin(run, due)
                 started.append(Started(run.id, run.run if active is None else active, created=active is None))
         return started
+
+    def once(self, key: str | None, said: str, call: Callable[[], T]) -> T:
+        """Call it, or return what it came to when it was called with this key before, for the same thing `said`."""
+        if checked_key(key) is None:
+            return call()
+        with self.opened():
+            if key in self._answers:
+                what, answer = self._answers[key]
+                if what != said:
+                    hint = "Take a key of its own for each call."
+                    raise KeyReused(f"the idempotency key {key!r} was used for something else: {what}", hint=hint)
+                return cast("T", answer)
+            answer = call()
+            self._answers[key] = (said, answer)
+            return answer
 
     def resume(
         self, workflow: type[Workflow[Any]], value: str, event: str, payload: Any, step: str | Target | None

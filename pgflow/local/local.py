@@ -17,7 +17,7 @@ from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, JobFilters, JobOptions
 from pgflow.core.registry import Registry
-from pgflow.core.request import sole
+from pgflow.core.request import about, sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError
@@ -220,10 +220,13 @@ class Local:
         *,
         step: str | Target | None = None,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Send a signal: see `Workflow.resume`."""
         _refuse(conn)
-        return self._ledger.resume(self._registry.known(workflow), value, event, payload, step)
+        kind = self._registry.known(workflow)
+        said = about("resume", kind, value, str(event), str(step or ""))
+        return self._ledger.once(idempotency_key, said, lambda: self._ledger.resume(kind, value, event, payload, step))
 
     async def aresume(
         self,
@@ -234,9 +237,10 @@ class Local:
         *,
         step: str | Target | None = None,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """`resume`, async."""
-        return self.resume(workflow, value, event, payload, step=step, conn=conn)
+        return self.resume(workflow, value, event, payload, step=step, conn=conn, idempotency_key=idempotency_key)
 
     def schedule_resume(
         self,
@@ -248,10 +252,15 @@ class Local:
         payload: Any = None,
         *,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> Scheduled:
         """Send a signal later: see `Workflow.schedule_resume`."""
         _refuse(conn)
-        return self._ledger.schedule(self._registry.known(workflow), value, step, delay, event, payload, self)
+        kind = self._registry.known(workflow)
+        said = about("schedule_resume", kind, value, str(step), str(event))
+        return self._ledger.once(
+            idempotency_key, said, lambda: self._ledger.schedule(kind, value, step, delay, event, payload, self)
+        )
 
     async def aschedule_resume(
         self,
@@ -263,36 +272,72 @@ class Local:
         payload: Any = None,
         *,
         conn: Any = None,
+        idempotency_key: str | None = None,
     ) -> Scheduled:
         """`schedule_resume`, async."""
-        return self.schedule_resume(workflow, value, step, delay, event, payload, conn=conn)
+        return self.schedule_resume(
+            workflow, value, step, delay, event, payload, conn=conn, idempotency_key=idempotency_key
+        )
 
-    def unschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- "id" is the word for it in all of the API
+    def unschedule(
+        self,
+        id: int,  # noqa: A002 -- "id" is the word for it in all of the API
+        *,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> bool:
         """Call off a signal that `schedule_resume` is to send; returns whether it was still to be sent."""
         _refuse(conn)
-        return self._ledger.unschedule(id)
+        return self._ledger.once(idempotency_key, f"unschedule {id}", lambda: self._ledger.unschedule(id))
 
-    async def aunschedule(self, id: int, *, conn: Any = None) -> bool:  # noqa: A002 -- as its twin
+    async def aunschedule(
+        self,
+        id: int,  # noqa: A002 -- as its twin
+        *,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> bool:
         """`unschedule`, async."""
-        return self.unschedule(id, conn=conn)
+        return self.unschedule(id, conn=conn, idempotency_key=idempotency_key)
 
-    def cancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    def cancel(
+        self,
+        workflow: Named[I],
+        value: str,
+        *,
+        reason: str | None = None,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> None:
         """Cancel an instance: see `Workflow.cancel`. An async step that runs is interrupted."""
         _refuse(conn)
-        self._ledger.cancel(self._registry.known(workflow), value, reason)
+        kind = self._registry.known(workflow)
+        said = about("cancel", kind, value)
+        self._ledger.once(idempotency_key, said, lambda: self._ledger.cancel(kind, value, reason))
 
-    async def acancel(self, workflow: Named[I], value: str, *, reason: str | None = None, conn: Any = None) -> None:
+    async def acancel(
+        self,
+        workflow: Named[I],
+        value: str,
+        *,
+        reason: str | None = None,
+        conn: Any = None,
+        idempotency_key: str | None = None,
+    ) -> None:
         """`cancel`, async."""
-        self.cancel(workflow, value, reason=reason, conn=conn)
+        self.cancel(workflow, value, reason=reason, conn=conn, idempotency_key=idempotency_key)
 
-    def retry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
+    def retry(self, workflow: Named[I], value: str, *, conn: Any = None, idempotency_key: str | None = None) -> None:
         """Take a failed instance up again: see `Workflow.retry`."""
         _refuse(conn)
-        self._ledger.retry(self._registry.known(workflow), value)
+        kind = self._registry.known(workflow)
+        self._ledger.once(idempotency_key, about("retry", kind, value), lambda: self._ledger.retry(kind, value))
 
-    async def aretry(self, workflow: Named[I], value: str, *, conn: Any = None) -> None:
+    async def aretry(
+        self, workflow: Named[I], value: str, *, conn: Any = None, idempotency_key: str | None = None
+    ) -> None:
         """`retry`, async."""
-        self.retry(workflow, value, conn=conn)
+        self.retry(workflow, value, conn=conn, idempotency_key=idempotency_key)
 
     def get(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""

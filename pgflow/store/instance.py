@@ -21,6 +21,7 @@ __all__ = [
     "list",
     "list_by_output",
     "put",
+    "recall_started",
     "retry",
     "retry_version",
     "start",
@@ -60,11 +61,18 @@ def start(
         "priority": priority,
         "notify": notify,
     }
-    return Statement("instance/start", files.load("queries/instance/start.sql", schema), params, _started)
+    query = files.load("queries/instance/start.sql", schema)
+    return Statement("instance/start", query, params, _started, prepare=True)
 
 
 def _started(rows: Sequence[Row]) -> Builtin[Started]:
     return [Started(id=business_id, run=run, created=created) for _, run, business_id, created in rows]
+
+
+def recall_started(answer: Any) -> Builtin[Started]:
+    """Return what a start came to that has an idempotency key, from what the database has noted of it."""
+    rows = zip(answer["ids"], answer["runs"], answer["created"], strict=True)
+    return [Started(id=business_id, run=run, created=created) for business_id, run, created in rows]
 
 
 def cancel(schema: str, *, workflow: str, value: str, reason: str | None, notify: bool) -> Statement[None]:

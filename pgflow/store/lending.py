@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgflow.store.connect import AsyncConnection, aconnect
@@ -31,6 +32,7 @@ class Lending:
         self._room = asyncio.Semaphore(most)
         self._idle: list[tuple[float, AsyncConnection]] = []  # since when; the one that was used last is the last
         self._is_closed = False
+        self._doubted_at = 0.0
         self._keeper: AsyncGenerator[None] | None = None
 
     @asynccontextmanager
@@ -50,6 +52,10 @@ class Lending:
         finally:
             self._room.release()
 
+    def doubt(self) -> None:
+        """Look whether those that are idle now are connections still, before they are lent again."""
+        self._doubted_at = time.monotonic()
+
     async def close(self) -> None:
         """Close those that are idle now, and the others when they come back."""
         if self._keeper is not None:
@@ -66,7 +72,12 @@ class Lending:
 
     async def _take(self) -> AsyncConnection:
         while self._idle:
-            _, conn = self._idle.pop()
+            since, conn = self._idle.pop()
+            if since < self._doubted_at:
+                try:
+                    await conn.execute("select 1")
+                except psycopg.OperationalError:
+                    await conn.close()
             if not conn.closed:
                 return conn
         return await aconnect(self._dsn)

@@ -45,6 +45,7 @@ class Pool:
         self._threads: ConnectionPool[Conn] | None = None
         self._end: finalize[..., Pool] | None = None
         self._loops: dict[asyncio.AbstractEventLoop, Lending] = {}
+        self._is_doubted = False
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
@@ -58,6 +59,9 @@ class Pool:
                     # A program need not close us. Later than this, at its end, the pool's threads could not be joined.
                     self._end = finalize(self, self._threads.close)
                 pool = self._threads
+        if self._is_doubted:
+            self._is_doubted = False
+            pool.check()
         try:
             conn = pool.getconn()
         except PoolTimeout as error:
@@ -82,6 +86,12 @@ class Pool:
             except TimeoutError as error:
                 raise self._exhausted() from error
             yield conn
+
+    def doubt(self) -> None:
+        """Lend no connection again without a look whether it still is one: a restart severs them all at once."""
+        self._is_doubted = True
+        for lending in list(self._loops.values()):
+            lending.doubt()
 
     def close(self) -> None:
         """Close the connections of threads."""

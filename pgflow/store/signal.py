@@ -10,7 +10,7 @@ from typing import Any
 from pgflow.store import files
 from pgflow.store.statement import Statement
 
-__all__ = ["Sent", "schedule", "send", "send_due", "send_version", "unschedule"]
+__all__ = ["Sent", "recall_scheduled", "schedule", "send", "send_due", "send_version", "unschedule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ def send(
 ) -> Statement[str]:
     """Send a signal, with JSON text as its payload; returns "delivered" to a wait, or "kept" for one still to come."""
     params = {"workflow": workflow, "value": value, "event": event, "payload": payload, "step": step, "notify": notify}
-    return Statement("signal/send", files.load("queries/signal/send.sql", schema), params, lambda rows: str(rows[0][0]))
+    query = files.load("queries/signal/send.sql", schema)
+    return Statement("signal/send", query, params, lambda rows: str(rows[0][0]), prepare=True)
 
 
 def send_version(
@@ -78,6 +79,11 @@ def schedule(
     }
     query = files.load("queries/signal/schedule.sql", schema)
     return Statement("signal/schedule", query, params, lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
+
+
+def recall_scheduled(answer: Any) -> tuple[int, int, datetime]:
+    """Return what `schedule` does, from what the database has noted of an earlier call."""
+    return answer["run"], answer["id"], datetime.fromisoformat(answer["due_at"])
 
 
 def unschedule(schema: str, id: int) -> Statement[bool]:  # noqa: A002 -- "id" is the word for it in all of the API

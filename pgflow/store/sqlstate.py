@@ -25,6 +25,8 @@ REFUSALS: Mapping[str, type[errors.PgflowError]] = {
     "PF010": errors.UnknownStep,
     "PF011": errors.GraphChanged,
     "PF012": errors.Conflict,
+    "PF013": errors.AlreadyDone,
+    "PF014": errors.KeyReused,
 }
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
@@ -33,7 +35,7 @@ MIGRATE_HINT = "Run: pgflow migrate"
 def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """Return the error to raise in place of `error`, or None when it should be raised as it is.
 
-    PF001 to PF012 become what they mean, with the database's message and hint; a missing schema, table or function
+    PF001 to PF014 become what they mean, with the database's message and hint; a missing schema, table or function
     becomes `SchemaMissing`. None for everything else, above all for what a retry may mend.
 
         translate(error)    # AlreadyRunning("OrderFlow 'orderid::abc' is already running", hint="Wait until …")

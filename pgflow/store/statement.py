@@ -6,8 +6,8 @@ A `Statement` is all that a sync and an async client have in common, and all tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import psycopg
@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 
 from pgflow.store.sqlstate import translate
 
-__all__ = ["APending", "Pending", "Row", "Statement", "arun", "astart", "run", "start"]
+__all__ = ["APending", "Pending", "Row", "Statement", "arun", "arun_all", "astart", "run", "run_all", "start"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -30,15 +30,13 @@ class Statement(Generic[T_co]):
     `name` is the path of its file without the ending, such as "job/claim"; `query` the text that
     `files.load("queries/job/claim.sql", schema)` returns, with `%(name)s` or `%(name)b` placeholders; `read` makes the
     result out of the rows, which are tuples whatever row factory the connection has, and none for a statement that
-    returns nothing. `binary` asks for the results in binary format; `prepare` is psycopg's: None leaves it to count,
-    True prepares at the first use.
+    returns nothing. `binary` asks for the results in binary format; `prepare` is psycopg's: None leaves it to count
+    (with others in one round trip it is not prepared then), True prepares at the first use.
 
         count = Statement("job/count", "select count(*) from pgflow.jobs", {}, lambda rows: int(rows[0][0]))
         run(conn, count)                                        # sync
         await arun(conn, count)                                 # async
-        with conn.pipeline():                                   # several in one round trip
-            first, second = start(conn, count), start(conn, other)
-            first.result(), second.result()
+        run_all(conn, [count, other])                           # several in one round trip and one transaction
     """
 
     name: str
@@ -113,6 +111,32 @@ async def arun(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) -> T
     return await (await astart(conn, statement)).result()
 
 
+def run_all(conn: psycopg.Connection[Any], statements: Iterable[Statement[Any]]) -> list[Any]:
+    """Run statements in one round trip and, outside a transaction, in one of their own; returns what each reads.
+
+    All of it happens or, where one is refused, nothing. Raises as `run` does.
+    """
+    try:
+        with conn.pipeline():
+            pending = [start(conn, _decided(statement)) for statement in statements]
+    except psycopg.Error as error:
+        _refuse(error)
+        raise
+    # Read when all is over: to ask for a result inside would be a round trip more, with the transaction left open.
+    return [sent.result() for sent in pending]
+
+
+async def arun_all(conn: psycopg.AsyncConnection[Any], statements: Iterable[Statement[Any]]) -> list[Any]:
+    """`run_all` on an async connection."""
+    try:
+        async with conn.pipeline():
+            pending = [await astart(conn, _decided(statement)) for statement in statements]
+    except psycopg.Error as error:
+        _refuse(error)
+        raise
+    return [await sent.result() for sent in pending]
+
+
 def start(conn: psycopg.Connection[Any], statement: Statement[T]) -> Pending[T]:
     """Send a statement; `.result()` of what comes back reads its rows.
 
@@ -137,6 +161,14 @@ async def astart(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) ->
         _refuse(error)
         raise
     return APending(statement, cursor)
+
+
+def _decided(statement: Statement[T]) -> Statement[T]:
+    """Leave it not to psycopg's count whether a statement is prepared.
+
+    Where the one that is to be prepared by that stands behind one that fails, psycopg goes on as if it had been.
+    """
+    return statement if statement.prepare is not None else replace(statement, prepare=False)
 
 
 def _was_silent(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 import psycopg
 
 from pgflow.errors import Unreachable
-from pgflow.store import job, signal, worker
+from pgflow.store import job, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
-from pgflow.store.statement import APending, Statement, arun, astart
+from pgflow.store.statement import Statement, arun, arun_all
 from pgflow.worker import report
 from pgflow.worker.decide import Decision
 from pgflow.worker.holding import Refusal
@@ -33,7 +33,7 @@ HELD_UP_SECONDS = 0.01  # before tokens that somebody else has locked are sent a
 CONFLICT_SECONDS = 0.03  # until a token that met a second conflict is due: see job/settle
 STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
 LONGEST_PAUSE_SECONDS = 5.0
-FORGOTTEN = timedelta(days=1)  # after the end of its lease, a worker's row is deleted
+FORGOTTEN = timedelta(days=1)  # after which idempotency keys go, and workers whose lease has ended
 
 Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
 Outage = (psycopg.Error, Unreachable, OSError)  # whatever else is wrong: wait, and try again
@@ -160,6 +160,7 @@ class Claimer:
             statements["revive"] = job.revive(schema, self._maintenance.seen_run)
             if self._maintenance.is_forget_due(now):
                 statements["forget"] = worker.forget(schema, FORGOTTEN)
+                statements["forget_requests"] = request.forget(schema, FORGOTTEN)
             if not self._unknown:
                 statements["reconcile"] = job.reconcile(schema, me, tokens)
             self.must_check |= bool(tokens)  # a cancel is heard of at once, but only by those who listen
@@ -228,12 +229,7 @@ class Claimer:
         if len(statements) == 1:
             ((name, statement),) = statements.items()
             return {name: await arun(conn, statement)}
-        pending: dict[str, APending[Any]] = {}
-        async with conn.pipeline():  # one implicit transaction: all of it or nothing
-            for name, statement in statements.items():
-                pending[name] = await astart(conn, statement)
-        # Read when all is over: to ask for a result inside would be a round trip more, with the transaction left open.
-        return {name: await sent.result() for name, sent in pending.items()}
+        return dict(zip(statements, await arun_all(conn, statements.values()), strict=True))
 
     async def _settle_singly(self, conn: AsyncConnection, decisions: list[Decision], error: psycopg.Error) -> None:
         """Something in a batch cannot be stored: find out what, and let only that step fail."""

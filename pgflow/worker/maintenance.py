@@ -64,7 +64,7 @@ class Maintenance:
         if "revive" in answers:
             self.seen_run = answers["revive"].last or 0
         if "forget" in answers:
-            self._forget_at = now + FORGET_SECONDS
+            self._forget_at = now + (0.0 if answers["forget_requests"] else FORGET_SECONDS)
         if "stage" in answers:
             moments = (answers["stage"].next_due, answers["send_due"].next_due)
             next_due = min((moment for moment in moments if moment is not None), default=STAGE_SECONDS)

@@ -21,6 +21,7 @@ begin
     where i.run = cancel_run.run;
     delete from pgflow.jobs j where j.run = cancel_run.run;
     delete from pgflow.scheduled_signals s where s.run = cancel_run.run;
+    perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of its steps looks whether it still may
     end if;

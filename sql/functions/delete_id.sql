@@ -14,6 +14,7 @@ begin
     delete from pgflow.signals s where s.run = any (runs);
     delete from pgflow.scheduled_signals s where s.run = any (runs);
     delete from pgflow.instances i where i.run = any (runs);
+    perform pgflow.answer(to_jsonb(cardinality(runs)));
     if notify and cardinality(runs) > 0 then
         perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of their steps looks whether it still may
     end if;

@@ -60,6 +60,7 @@ begin
     else
         delete from pgflow.scheduled_signals s where s.run = put.run;
     end if;
+    perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), put.queue);
         perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of its steps looks whether it still may

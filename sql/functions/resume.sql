@@ -37,6 +37,7 @@ begin
     update pgflow.instances i
     set revision = i.revision + 1, status = case when waiting.id is null then i.status else 'running' end
     where i.run = resume_run.run;
+    perform pgflow.answer(to_jsonb(case when waiting.id is null then 'kept' else 'delivered' end));
     if waiting.id is null then
         return 'kept';
     end if;

@@ -29,6 +29,7 @@ begin
     select coalesce(d.graph ->> 'orchestration_queue', d.graph #>> array['steps', d.graph ->> 'initial', 'queue']) into orchestration
     from pgflow.definitions d where d.workflow = instance.workflow and d.version = instance.version;
     insert into pgflow.jobs (run, kind, step, queue) values (retry_run.run, 'advance', '', coalesce(orchestration, 'default'));
+    perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), coalesce(orchestration, 'default'));
     end if;

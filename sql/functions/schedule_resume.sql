@@ -27,6 +27,7 @@ begin
         pgflow.now() + schedule_resume_run.delay
     )
     returning s.id, s.due_at into id, due_at;
+    perform pgflow.answer(jsonb_build_object('run', schedule_resume_run.run, 'id', id, 'due_at', due_at));
 end
 $$;
 
@@ -40,11 +41,18 @@ as $$ select s.id, s.due_at from pgflow.schedule_resume_run(pgflow.find(workflow
 
 -- Calls a scheduled signal off. False: it was sent already, called off before, or its instance has ended.
 create or replace function pgflow.unschedule(id bigint) returns boolean
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    was_still_to_be_sent boolean;
+begin
     with gone as (delete from pgflow.scheduled_signals s where s.id = unschedule.id returning s.run)
     select exists (select from gone g join pgflow.instances i on i.run = g.run where i.status in ('pending', 'running', 'waiting'))
+    into was_still_to_be_sent;
+    perform pgflow.answer(to_jsonb(was_still_to_be_sent));
+    return was_still_to_be_sent;
+end
 $$;
 
 -- Deals with the signals that are due, up to `most`, and returns for each one whom to wake (null: nobody). What cannot be taken any more

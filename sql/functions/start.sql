@@ -15,6 +15,10 @@ declare
     own_tags text[];
     due timestamptz := coalesce(start_many.at, pgflow.now()) + coalesce(start_many.delay, interval '0');
     begun record;
+    is_asked_once boolean := coalesce(current_setting('pgflow_once.key', true), '') <> '';
+    runs bigint[] := '{}';
+    ids text[] := '{}';
+    news boolean[] := '{}';
 begin
     select d.version, d.graph into definition
     from pgflow.definitions d
@@ -94,8 +98,17 @@ begin
         if not created then  -- asked anew: who was there first may have come from this batch, or after its statement began
             run := (select max(i.run) from pgflow.instances i where i.id = begun.id and i.unique_key = begun.unique_key);
         end if;
+        if is_asked_once then
+            runs := runs || run;
+            ids := ids || id;
+            news := news || created;
+        end if;
         return next;
     end loop;
+
+    if is_asked_once then
+        perform pgflow.answer(jsonb_build_object('runs', runs, 'ids', ids, 'created', news));
+    end if;
 
     if notify then
         perform pg_notify(pgflow.channel(), first ->> 'queue');

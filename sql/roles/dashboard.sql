@@ -1,7 +1,7 @@
 -- Someone who looks on: it reads every table and the view, inputs and outputs included, and changes nothing. `find` is what `pgflow show` finds a run by.
 grant usage on schema {schema} to {role};
 grant select on
-    pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.workers, pgflow.queues,
+    pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.requests, pgflow.workers, pgflow.queues,
     pgflow.definitions, pgflow.migrations, pgflow.job_details
 to {role};
 grant execute on function pgflow.find(text, text), pgflow.find(text, text, integer) to {role};

@@ -36,10 +36,13 @@ class Held(Workflow[object], unique=Unique("held")):
 # A call of each that goes all the way: `{run}` is an active instance's, `{failed}` a failed one's.
 CALLS = {
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
+    "answered": "select pgflow.once('k', 'c'), pgflow.answered('k', 'c')",
+    "begin_request": "select pgflow.begin_request('k', 'c')",
     "cancel": "select pgflow.cancel('Held', 'a', 'why')",
     "cancel_run": "select pgflow.cancel_run({run}, 'why')",
     "delete_id": "select pgflow.delete_id('held::a')",
     "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
+    "once": "select pgflow.once('k', 'c')",
     "put": "select pgflow.put({run}, 'held::a', 'Held', 1, 'running', 'w Held held::a', '{{}}', '{{x}}', '{{}}', null,"
     """ pgflow.now(), null, '[{{"step": "only", "event": "ok", "attempt": 1, "started_at": "now", "at": "now"}}]')""",
     "resume": "select pgflow.resume('Held', 'a', 'go', '{{}}')",

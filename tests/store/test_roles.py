@@ -17,13 +17,13 @@ from tests.store.parts import Parts
 
 CLIENT_API = {
     *("start", "start_many", "resume", "resume_run", "schedule_resume", "schedule_resume_run", "unschedule"),
-    *("cancel", "cancel_run", "retry", "retry_run", "find"),
+    *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
 }
 HARMLESS = {"now", "channel", "backoff"}  # they read no table, and everybody may call them
-NOBODYS = {"admit_signal", "put", "delete_id"}
+NOBODYS = {"admit_signal", "put", "delete_id", "answer"}
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
-    *("definitions", "migrations"),
+    *("definitions", "migrations", "requests"),
 }
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,
@@ -45,6 +45,8 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("signals", "update consumed_at"),
         ("workers", "insert"),
         *(("workers", f"update {column}") for column in ("lease_expires_at", "backend", "attached_at")),
+        ("requests", "delete"),
+        ("requests", "update made_at"),
         ("workers", "delete"),
         ("definitions", "insert"),
         ("definitions", "update graph"),

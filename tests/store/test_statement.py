@@ -8,7 +8,7 @@ from psycopg.rows import dict_row
 
 from pgflow.errors import AlreadyRunning, SchemaMissing
 from pgflow.store.connect import Connection, aconnect
-from pgflow.store.statement import Statement, arun, astart, run, start
+from pgflow.store.statement import Statement, arun, arun_all, astart, run, run_all, start
 
 DOUBLE = Statement("test/double", "select %(n)s::int * 2", {"n": 21}, lambda rows: int(rows[0][0]))
 SILENT = Statement("test/silent", "set local jit = off", {}, len)
@@ -76,3 +76,30 @@ def test_an_async_connection_runs_the_same_values(migrated: str) -> None:
                 assert (await last.result(), await first.result()) == (42, 42)
 
     asyncio.run(all_of_it())
+
+
+def test_statements_that_are_run_at_once_are_all_done_or_none(migrated: str) -> None:
+    insert = Statement("test/insert", "insert into pgflow.queues (name) values ('q')", {}, len)
+    with psycopg.connect(migrated, autocommit=True) as conn:
+        assert run_all(conn, [DOUBLE, SILENT, DOUBLE]) == [42, 0, 42]
+        with pytest.raises(AlreadyRunning):
+            run_all(conn, [insert, REFUSED])
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            run_all(conn, [insert, Statement("test/wrong", "select 1 / 0", {}, len), DOUBLE])
+        assert conn.execute("select count(*) from pgflow.queues where name = 'q'").fetchone() == (0,)
+
+    async def all_of_it() -> None:
+        async with await aconnect(migrated) as aconn:
+            assert await arun_all(aconn, [DOUBLE, SILENT]) == [42, 0]
+            with pytest.raises(AlreadyRunning):
+                await arun_all(aconn, [REFUSED, DOUBLE])
+
+    asyncio.run(all_of_it())
+
+
+def test_a_statement_is_not_taken_for_prepared_because_it_stood_behind_one_that_failed(migrated: str) -> None:
+    with psycopg.connect(migrated, autocommit=True, prepare_threshold=2) as conn:
+        for _ in range(5):
+            with pytest.raises(AlreadyRunning):
+                run_all(conn, [REFUSED, DOUBLE])
+            assert run_all(conn, [DOUBLE]) == [42]

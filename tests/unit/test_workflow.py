@@ -273,9 +273,9 @@ class Recorder:
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "start": (("v", {"itemCount": 1}), {"conn": 1, "priority": 3}),
     "start_many": (([("v", None)],), {"conn": 1}),
-    "resume": (("v", "paid", {"x": 1}), {"step": "wait", "conn": 1}),
-    "cancel": (("v",), {"reason": "why", "conn": 1}),
-    "retry": (("v",), {"conn": 1}),
+    "resume": (("v", "paid", {"x": 1}), {"step": "wait", "conn": 1, "idempotency_key": "k"}),
+    "cancel": (("v",), {"reason": "why", "conn": 1, "idempotency_key": "k"}),
+    "retry": (("v",), {"conn": 1, "idempotency_key": "k"}),
     "get": (("v",), {"conn": 1}),
     "runs": (("v",), {"before": 7, "limit": 3, "conn": 1}),
     "list": ((), {"status": "failed", "before": 7, "limit": 3, "conn": 1}),

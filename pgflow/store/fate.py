@@ -1,0 +1,41 @@
+"""Say of an error what it means for the transaction that met it: may it pass, and was anything written all the same?
+
+By SQLSTATE, and by none: where a connection is lost, psycopg knows no code (Oban and River learned to look at the
+connection first, too).
+"""
+
+import psycopg
+
+from pgflow.errors import Unreachable
+
+__all__ = ["is_passing", "is_unknown"]
+
+# Classes of SQLSTATE. The server's answer came, so that nothing was written, and the same call may succeed by and by.
+ROLLED_BACK = (
+    "40",  # transaction rollback: serialization failure, deadlock
+    "53",  # insufficient resources: connections, memory, disk
+    "55",  # not in the prerequisite state: a lock that was not to be had
+    "57014",  # query canceled: the statement's timeout, or a hand
+    "25006",  # read-only transaction: this was the primary
+)
+# The server, or something in between, ended the session; the commit may have been through by then.
+SEVERED = ("08", "57P", "58", "25P", "XX")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether what failed may succeed when it is sent again: after a lost connection, a restart, a deadlock.
+
+    False for what is wrong with the statement itself, such as a constraint or a right that it lacks.
+    """
+    return is_unknown(error) or isinstance(error, Unreachable) or _code(error).startswith(ROLLED_BACK)
+
+
+def is_unknown(error: BaseException) -> bool:
+    """Whether the transaction that met `error` may have been committed: it was sent, and the answer did not come."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
+        return False
+    return not _code(error) or _code(error).startswith(SEVERED)
+
+
+def _code(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""

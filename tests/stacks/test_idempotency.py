@@ -1,0 +1,109 @@
+"""What is called again with the same idempotency key is not done again, on both stacks."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pgflow import Pgflow
+from pgflow.errors import AlreadyRunning, InvalidValue, KeyReused, NotActive
+from pgflow.local import Local
+from tests.stacks import flows
+from tests.stacks.conftest import Stack
+from tests.stacks.flows import Anyone, Asking, Fallible, Linear, Repeating, again, answer, last
+
+WORKFLOWS = flows.WORKFLOWS
+
+
+def test_a_start_is_done_once_also_when_the_instance_has_ended(stack: Stack) -> None:
+    first = Linear.start(stack.value, idempotency_key=f"start {stack.value}")
+    assert Linear.start(stack.value, idempotency_key=f"start {stack.value}") == first
+    stack.until(Linear)
+    assert Linear.start(stack.value, idempotency_key=f"start {stack.value}") == first
+    assert [each.run for each in Linear.runs(stack.value)] == [first.run]
+    assert Linear.start(stack.value).run != first.run
+
+
+def test_so_is_one_of_many_and_one_whose_business_key_any_number_may_have(stack: Stack) -> None:
+    before = len(Anyone.list(limit=1000))
+    items = [(f"{stack.value}-{number}", None) for number in range(3)]
+    first = Anyone.start_many(items, idempotency_key=f"many {stack.value}")
+    assert asyncio.run(Anyone.astart_many(items, idempotency_key=f"many {stack.value}")) == first
+    assert len(Anyone.list(limit=1000)) == before + 3
+
+
+def test_a_call_that_is_refused_uses_no_key_up(stack: Stack) -> None:
+    Asking.start(stack.value)
+    Fallible.start(stack.value)
+    stack.until(Fallible)
+    with pytest.raises(NotActive):
+        Fallible.cancel(stack.value, idempotency_key=f"refused {stack.value}")
+    Asking.cancel(stack.value, idempotency_key=f"refused {stack.value}")
+    assert stack.until(Asking).status == "cancelled"
+
+
+def test_what_a_start_came_to_stays_its_answer_although_it_would_now_be_another(stack: Stack) -> None:
+    Asking.start(stack.value)
+    for _ in range(2):
+        with pytest.raises(AlreadyRunning):
+            Asking.start(stack.value, idempotency_key=f"late {stack.value}")
+        if stack.until(Asking, "waiting", "cancelled").status == "waiting":
+            Asking.cancel(stack.value)
+    assert len(Asking.runs(stack.value)) == 1
+
+
+def test_a_signal_is_sent_once(stack: Stack) -> None:
+    Repeating.start(stack.value)
+    stack.until(Repeating, "waiting")
+    told = [Repeating.resume(stack.value, "answered", {"n": 1}, idempotency_key=f"s {stack.value}") for _ in range(2)]
+    told.append(asyncio.run(Repeating.aresume(stack.value, "answered", {"n": 1}, idempotency_key=f"s {stack.value}")))
+    assert told == ["delivered"] * 3
+    seen = stack.until(Repeating, "waiting")
+    assert [wait.step for wait in seen.waiting_for] in ([again.key], [answer.key])
+    assert not seen.signals or seen.signals[0].step == answer.key
+    Repeating.cancel(stack.value)
+
+
+def test_a_signal_for_later_is_scheduled_and_called_off_once(app: Any, stack: Stack) -> None:
+    Repeating.start(stack.value)
+    handles = [
+        Repeating.schedule_resume(stack.value, last, timedelta(days=1), idempotency_key=f"later {stack.value}")
+        for _ in range(2)
+    ]
+    assert handles[0] == handles[1]
+    assert len(Repeating.get(stack.value).signals) == 1
+    gone = [app.unschedule(handles[0].id, idempotency_key=f"off {stack.value}") for _ in range(2)]
+    assert gone == [True, True]
+    assert app.unschedule(handles[0].id) is False
+    Repeating.cancel(stack.value)
+
+
+def test_a_cancel_and_a_retry_are_done_once(stack: Stack) -> None:
+    Asking.start(stack.value)
+    for _ in range(2):
+        Asking.cancel(stack.value, idempotency_key=f"cancel {stack.value}")
+    Fallible.start(stack.value, {"how": "raises"})
+    assert stack.until(Fallible).status == "failed"
+    for _ in range(2):
+        Fallible.retry(stack.value, idempotency_key=f"retry {stack.value}")
+        assert stack.until(Fallible).status == "failed"
+
+
+def test_a_key_that_was_used_for_something_else_is_refused(stack: Stack) -> None:
+    Linear.start(stack.value, idempotency_key=f"one {stack.value}")
+    with pytest.raises(KeyReused, match=f"start Linear {stack.value}"):
+        Linear.start(f"{stack.value}x", idempotency_key=f"one {stack.value}")
+    with pytest.raises(KeyReused):
+        Linear.cancel(stack.value, idempotency_key=f"one {stack.value}")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "a\nb", "a\0b", 7])
+def test_what_can_be_no_key_is_refused(app: Pgflow | Local, stack: Stack, key: Any) -> None:
+    with pytest.raises(InvalidValue, match="idempotency key"):
+        Linear.start(stack.value, idempotency_key=key)
+    with pytest.raises(InvalidValue, match="idempotency key"):
+        app.unschedule(1, idempotency_key=key)
+    assert Linear.runs(stack.value) == []

@@ -1,0 +1,137 @@
+"""Idempotency keys in the database: who comes second is told what the first one did, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.errors import AlreadyDone, KeyReused
+from pgflow.store import request
+from pgflow.store.connect import Connection, connect
+from pgflow.store.statement import run
+from tests.store.explorer import Explorer, Step, schedules
+
+
+@step(events=("ok",))
+def only(ctx: Context[Any]) -> Ok:
+    return Ok("ok")
+
+
+class Visit(Workflow[dict[str, Any]], unique=Unique("visit", scope="none")):
+    """Any number of instances may have its business value, so nothing but the key keeps a second one away."""
+
+    initial = only
+    transitions = {only: {"ok": Done}}
+
+
+START = "select s.id from pgflow.start_many('Visit', array['v'], array['{}']) s"
+COUNT = "select count(*) from pgflow.instances"
+
+
+@pytest.fixture
+def database(migrated: str) -> Iterator[Connection]:
+    with connect(migrated) as conn:
+        app = Pgflow(migrated, workflows=[Visit])
+        app.register()
+        app.close()
+        yield conn
+        for table in ("requests", "instances", "jobs"):
+            conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
+
+
+def value(conn: Connection, query: str, *params: object) -> Any:
+    row = conn.execute(query.encode(), params).fetchone()
+    return row and row[0]
+
+
+def call(query: str, *params: object) -> Step:
+    return lambda conn: conn.execute(query, params)
+
+
+def test_sql_does_something_once_by_asking_whether_it_is_the_first(database: Connection) -> None:
+    for is_first in (True, False):
+        with database.transaction():
+            assert value(database, "select pgflow.once('k')") is is_first
+            if is_first:
+                value(database, START)
+    assert value(database, COUNT) == 1
+    assert len(value(database, "select pgflow.answered('k')")) == 1
+    assert value(database, "select pgflow.answered('another')") is None
+
+
+def test_each_call_of_a_transaction_notes_its_answer(database: Connection) -> None:
+    with database.transaction():
+        database.execute("select pgflow.once('k')")
+        started = value(database, START)
+        run_id = value(database, "select max(run) from pgflow.instances")
+        database.execute("select pgflow.cancel_run(%s)", [run_id])
+    answers = value(database, "select pgflow.answered('k')")
+    assert answers == [{"ids": [started], "runs": [run_id], "created": [True]}, None]
+
+
+def test_what_is_rolled_back_uses_no_key_up(database: Connection) -> None:
+    with database.transaction(force_rollback=True):
+        assert value(database, "select pgflow.once('k')")
+    assert value(database, "select pgflow.once('k')")
+
+
+def test_the_setting_alone_gives_no_right_to_anothers_answer(database: Connection) -> None:
+    with database.transaction():
+        database.execute("select pgflow.once('k')")
+        value(database, START)
+    before = value(database, "select pgflow.answered('k')")
+    with database.transaction():
+        database.execute("select set_config('pgflow_once.key', 'k', true)")
+        value(database, START)
+    assert value(database, "select pgflow.answered('k')") == before
+
+
+def test_a_key_is_of_one_call(database: Connection) -> None:
+    run(database, request.begin("pgflow", "k", "start Visit v"))
+    with pytest.raises(AlreadyDone):
+        run(database, request.begin("pgflow", "k", "start Visit v"))
+    assert run(database, request.answered("pgflow", "k", "start Visit v")) == []
+    with pytest.raises(KeyReused, match="start Visit v"):
+        run(database, request.answered("pgflow", "k", "cancel Visit v"))
+
+
+@pytest.mark.parametrize("key", [None, "", "x" * 201])
+def test_what_can_be_no_key_is_refused(database: Connection, key: str | None) -> None:
+    with pytest.raises(psycopg.Error, match="cannot be an idempotency key") as refusal:
+        database.execute("select pgflow.once(%s)", [key])
+    assert refusal.value.sqlstate == "PF008"
+
+
+def test_of_two_at_once_one_starts_whatever_their_order(migrated: str, database: Connection) -> None:
+    explorer = Explorer(migrated)
+    try:
+        for number, schedule in enumerate(schedules([4, 4])):
+            key = f"k{number}"
+            program = [
+                call("begin"),
+                call("select pgflow.begin_request(%s, 'start')", key),
+                call(START),
+                call("commit"),
+            ]
+            before = value(database, COUNT)
+            errors = explorer.run([program, program], schedule)
+            assert value(database, COUNT) == before + 1, schedule
+            assert sorted(getattr(error, "sqlstate", "") for error in errors) == ["", "PF013"], schedule
+            assert value(database, "select jsonb_array_length(pgflow.answered(%s))", key) == 1
+    finally:
+        explorer.close()
+
+
+def test_keys_are_forgotten_by_their_age(database: Connection) -> None:
+    for name, age in (("old", "25 hours"), ("older", "3 days"), ("new", "1 hour")):
+        database.execute("select pgflow.once(%s)", [name])
+        database.execute("update pgflow.requests set made_at = now() - %s::interval where key = %s", [age, name])
+    assert run(database, request.forget("pgflow", timedelta(days=1), limit=1)) is True
+    assert run(database, request.forget("pgflow", timedelta(days=1), limit=1)) is True
+    assert run(database, request.forget("pgflow", timedelta(days=1), limit=1)) is False
+    assert database.execute("select key from pgflow.requests").fetchall() == [("new",)]
