@@ -17,6 +17,7 @@ from pgflow.config import parse_queues
 from pgflow.store import migrate
 from pgflow.store.connect import connect
 from pgflow.worker import Worker
+from pgflow.worker.pulse import Pulse
 
 __all__ = ["command"]
 
@@ -103,6 +104,7 @@ def command(
       pgflow worker --app myapp.flows:app --queue default=10 --queue mail=2
     """  # fmt: skip
     limits = parse_queues(queues)
+    pulse = Pulse.fork()  # before the app is loaded
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     found = locate(app, dsn, schema)
     with connect(found.dsn) as conn:
@@ -116,6 +118,7 @@ def command(
         shutdown_timeout=timedelta(seconds=shutdown_timeout),
         listen=listen,
         drain=drain,
+        pulse=pulse,
     )
     found.close()
     is_telling = _attach_log(log_level)
@@ -124,6 +127,8 @@ def command(
     finally:
         if is_telling:
             telemetry.detach_log_handler()
+        if pulse is not None:
+            pulse.end()
     if worker.abandoned:
         sys.stderr.flush()
         os._exit(75)  # a sync step that did not end still holds its thread

@@ -16,18 +16,29 @@ def _nothing(rows: Sequence[Row]) -> None:
 
 
 def register(
-    schema: str, *, node: str, pid: int, queues: Sequence[str], version: str, lease: timedelta
+    schema: str, *, node: str, pid: int, queues: Sequence[str], version: str, nonce: str, lease: timedelta
 ) -> Statement[int]:
-    """Add a worker with its first lease; returns its id, which no other process start ever gets."""
-    params = {"node": node, "pid": pid, "queues": list(queues), "version": version, "lease": lease.total_seconds()}
+    """Add a worker with its first lease; returns its id, which no other process start ever gets from this server.
+
+    `nonce` is known to nobody else: whoever attaches or beats says it, too.
+    """
+    params = {
+        "node": node,
+        "pid": pid,
+        "queues": list(queues),
+        "version": version,
+        "nonce": nonce,
+        "lease": lease.total_seconds(),
+    }
     return Statement(
         "worker/register", files.load("queries/worker/register.sql", schema), params, lambda rows: int(rows[0][0])
     )
 
 
-def attach(schema: str, worker: int) -> Statement[None]:
-    """Note that a worker goes on with this connection."""
-    return Statement("worker/attach", files.load("queries/worker/attach.sql", schema), {"worker": worker}, _nothing)
+def attach(schema: str, worker: int, nonce: str) -> Statement[bool]:
+    """Note that a worker goes on with this connection; returns False when it may not, because its lease has ended."""
+    params = {"worker": worker, "nonce": nonce}
+    return Statement("worker/attach", files.load("queries/worker/attach.sql", schema), params, bool)
 
 
 def evict(schema: str) -> Statement[int]:
@@ -35,9 +46,9 @@ def evict(schema: str) -> Statement[int]:
     return Statement("worker/evict", files.load("queries/worker/evict.sql", schema), {}, lambda rows: int(rows[0][0]))
 
 
-def beat(schema: str, worker: int, lease: timedelta) -> Statement[bool]:
+def beat(schema: str, worker: int, nonce: str, lease: timedelta) -> Statement[bool]:
     """Renew a lease; returns False when it has ended already, because then it stays ended."""
-    params = {"worker": worker, "lease": lease.total_seconds()}
+    params = {"worker": worker, "nonce": nonce, "lease": lease.total_seconds()}
     return Statement("worker/beat", files.load("queries/worker/beat.sql", schema), params, bool, prepare=True)
 
 

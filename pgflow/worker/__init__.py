@@ -24,7 +24,7 @@ attempt, at this step (the fence). A worker whose lease has ended takes a new id
 here, and nothing is claimed meanwhile (holding.py; sql/README.md says why that finds the cause).
 
 *The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it
-(heart.py).
+(heart.py); where a step keeps even Python's global lock, a process does (pulse.py).
 """
 
 from pgflow.worker.supervisor import Worker

@@ -69,6 +69,7 @@ class Claimer:
         self.conn: AsyncConnection | None = None
         self.is_hungry = True
         self.is_lost = False
+        self.nonce = ""
         self.must_check = False
         self.found_nothing = False
         self._dsn = dsn
@@ -105,15 +106,13 @@ class Claimer:
     async def turn(self) -> None:
         """Do what is due. An outage is waited out: what was to be settled is settled when the database is back."""
         if self.is_lost:
-            self._unknown = []
-            self._settler.abandon()
-            self._settler.worker = 0
+            self._forget_all()
         try:
             if self.conn is None or self.conn.closed:
                 self.conn = await aconnect(self._dsn, role="worker")
                 self.is_hungry = True
-                if self._settler.worker:
-                    await arun(self.conn, worker.attach(self._settler.schema, self._settler.worker))
+                if self._settler.worker and not await arun(self.conn, self._attach()):
+                    self._forget_all()
             if not self._settler.worker:
                 await self._register(self.conn)
                 self.is_lost = False
@@ -125,6 +124,15 @@ class Claimer:
         self._had_suspect = holding.has_suspect
         self.is_hungry |= had_suspect and not self._had_suspect  # it kept the worker from claiming
         holding.run_waiting()
+
+    def _attach(self) -> Statement[bool]:
+        return worker.attach(self._settler.schema, self._settler.worker, self.nonce)
+
+    def _forget_all(self) -> None:
+        """The lease has ended: what was held is somebody else's."""
+        self._unknown = []
+        self._settler.abandon()
+        self._settler.worker = 0
 
     async def _exchange(self, conn: AsyncConnection) -> None:
         now = time.monotonic()

@@ -15,6 +15,7 @@ from pgflow.errors import PgflowError
 from pgflow.store import worker
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
+from pgflow.worker.pulse import Orders, Pulse
 
 __all__ = ["Heart"]
 
@@ -25,25 +26,30 @@ class Heart:
     """Beats four times in a lease. `lost` is called once, from the heart's thread, when the lease has ended.
 
     A lease has ended when the database says so, or when no beat was confirmed for its whole length: then nobody can
-    know, and another worker may have taken the tokens.
+    know, and another worker may have taken the tokens. `pulse` beats where the thread does not come to it.
     """
 
-    def __init__(self, dsn: str, schema: str, lease: timedelta, lost: Callable[[], object]) -> None:
+    def __init__(
+        self, dsn: str, schema: str, lease: timedelta, lost: Callable[[], object], pulse: Pulse | None = None
+    ) -> None:
         self._dsn = dsn
         self._schema = schema
         self._lease = lease
         self._lost = lost
+        self._pulse = pulse
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._confirmed = 0.0
 
-    def start(self, worker_id: int, asked_at: float) -> None:
+    def start(self, worker_id: int, nonce: str, asked_at: float) -> None:
         """Begin to beat for a worker that registered at `asked_at` (monotonic seconds, before it asked)."""
         self.stop()
-        self._confirmed = asked_at
+        self._confirm(asked_at)
+        if self._pulse is not None:
+            self._pulse.begin(Orders(self._dsn, self._schema, worker_id, nonce, self._lease.total_seconds()))
         self._stop = threading.Event()
         self._thread = threading.Thread(
-            target=self._beat, args=(worker_id, self._stop), name="pgflow-heart", daemon=True
+            target=self._beat, args=(worker_id, nonce, self._stop), name="pgflow-heart", daemon=True
         )
         self._thread.start()
 
@@ -56,11 +62,21 @@ class Heart:
 
     def is_sure(self) -> bool:
         """Whether the lease surely still runs: a beat was confirmed within three quarters of it."""
-        return time.monotonic() - self._confirmed < 0.75 * self._lease.total_seconds()
+        return self._silence() < 0.75 * self._lease.total_seconds()
 
-    def _beat(self, worker_id: int, stop: threading.Event) -> None:
+    def _silence(self) -> float:
+        """Seconds since the last beat was sent that was confirmed."""
+        confirmed = self._confirmed if self._pulse is None else max(self._confirmed, self._pulse.confirmed)
+        return time.monotonic() - confirmed
+
+    def _confirm(self, asked_at: float) -> None:
+        self._confirmed = asked_at
+        if self._pulse is not None:
+            self._pulse.confirmed = asked_at
+
+    def _beat(self, worker_id: int, nonce: str, stop: threading.Event) -> None:
         interval = self._lease.total_seconds() / 4
-        statement = worker.beat(self._schema, worker_id, self._lease)
+        statement = worker.beat(self._schema, worker_id, nonce, self._lease)
         conn: psycopg.Connection[Any] | None = None
         pause = 0.0  # connect at once: later there may be no connection left
         try:
@@ -74,14 +90,14 @@ class Heart:
                         log.warning("worker %d: the lease has ended; its steps are given up", worker_id)
                         self._lost()
                         return
-                    self._confirmed = asked_at
+                    self._confirm(asked_at)
                 except (psycopg.Error, PgflowError, OSError) as error:
                     log.warning("worker %d: no heartbeat: %s", worker_id, error)
                     if conn is not None:
                         conn.close()
                         conn = None
                     pause = min(1.0, self._lease.total_seconds() / 10)  # soon again: the lease runs out
-                    if time.monotonic() - self._confirmed > self._lease.total_seconds():
+                    if self._silence() > self._lease.total_seconds():
                         self._lost()
                         return
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from pgflow.worker.heart import Heart
 from pgflow.worker.holding import Holding
 from pgflow.worker.lane import Lane
 from pgflow.worker.outcome import Erred
+from pgflow.worker.pulse import Pulse
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler, Stats
 from pgflow.worker.token import Token
@@ -43,8 +45,8 @@ class Worker:
     `lease` is how long its tokens stay its own without a heartbeat, `poll` how often it looks for work when nobody
     wakes it, `sweep` how often it looks for tokens of dead workers. `listen=False` polls only, for a pooler in
     transaction mode. `drain=True` ends `run` as soon as nothing is left that will go on by itself: for scripts and
-    tests. After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given
-    back.
+    tests. `pulse` keeps the lease also while a step holds Python's global lock: see `Pulse.fork`. After `run`,
+    `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back.
 
         worker = app.worker({"default": 10})
         await worker.run()          # until stop() is called, from a signal handler or another task
@@ -63,6 +65,7 @@ class Worker:
         shutdown_timeout: timedelta = timedelta(seconds=25),
         listen: bool = True,
         drain: bool = False,
+        pulse: Pulse | None = None,
     ) -> None:
         self.dsn = dsn
         self.schema = schema
@@ -84,6 +87,7 @@ class Worker:
             dsn, self.settler, poll=poll, sweep=sweep, register=self._register, may_claim=self._may_claim
         )
         self._transactions = Transactions(dsn, self._runner, self.settler, self._threads)
+        self._pulse = pulse
         self._heart: Heart | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._dropped: set[asyncio.Task[None]] = set()
@@ -106,7 +110,9 @@ class Worker:
         listener: asyncio.Task[None] | None = None
         try:
             await migrate.acheck(claimer.conn, self.schema)
-            self._heart = Heart(self.dsn, self.schema, self.lease, lambda: loop.call_soon_threadsafe(self._lease_ended))
+            self._heart = Heart(
+                self.dsn, self.schema, self.lease, lambda: loop.call_soon_threadsafe(self._lease_ended), self._pulse
+            )
             await self._register(claimer.conn)
             if self._listens:
                 listener = asyncio.create_task(Listener(self.dsn, self.schema, self._notified).run())
@@ -183,18 +189,20 @@ class Worker:
     # -- the lease
 
     async def _register(self, conn: AsyncConnection) -> None:
-        asked_at = time.monotonic()
+        asked_at, nonce = time.monotonic(), secrets.token_hex(16)
         statement = worker.register(
             self.schema,
             node=socket.gethostname(),
             pid=os.getpid(),
             queues=list(self.queues),
             version=own_version(),
+            nonce=nonce,
             lease=self.lease,
         )
         self.settler.worker = await arun(conn, statement)
+        self._claimer.nonce = nonce
         if self._heart is not None:
-            self._heart.start(self.settler.worker, asked_at)
+            self._heart.start(self.settler.worker, nonce, asked_at)
         queues = ", ".join(f"{name}={limit}" for name, limit in self.queues.items())
         log.info("worker %d is ready: %s", self.settler.worker, queues)
         report.ready(self.settler.worker, self.queues, self.schema)

@@ -14,4 +14,4 @@ grant update (consumed_at) on pgflow.signals to {role};
 grant select, delete, update (made_at) on pgflow.requests to {role};  -- update: to lock what it deletes
 grant insert, update (lease_expires_at, backend, attached_at), delete on pgflow.workers to {role};
 grant insert, update (graph, current_since) on pgflow.definitions to {role};
-grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.send_due to {role};
+grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due to {role};

@@ -146,7 +146,7 @@ MUTANTS = (
     ),
     Mutant(
         "R12", "whoever held something is never looked at again", "sql/queries/job/rescue.sql",
-        "where w.id = j.worker and w.lease_expires_at > pgflow.now())",
+        "where w.id = j.worker and pgflow.is_leased(w.lease_expires_at, w.lease))",
         "where w.id = j.worker)",
     ),
     Mutant(

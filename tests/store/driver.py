@@ -46,7 +46,7 @@ class Driver:
             self.holding.learn(workflow)
         self.settler = Settler("pgflow", self.holding, wake=lambda queues: None)
         self.settler.worker = run(
-            conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", lease=LEASE)
+            conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", nonce="", lease=LEASE)
         )
         self.runner = Runner(ThreadPoolExecutor(1))
         self.decisions: list[Decision] = []

@@ -32,7 +32,9 @@ def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
 def frozen(dsn: str) -> Iterator[Connection]:
     """A worker's connection, in a transaction that holds the token which the worker runs."""
     with connect(dsn, "worker") as conn:
-        me = run(conn, worker.register("pgflow", node="n", pid=1, queues=["default"], version="0", lease=LEASE))
+        me = run(
+            conn, worker.register("pgflow", node="n", pid=1, queues=["default"], version="0", nonce="", lease=LEASE)
+        )
         assert len(run(conn, job.claim("pgflow", me, {"default": 1}))) == 1
         conn.execute("begin")
         conn.execute("select from pgflow.jobs for update")

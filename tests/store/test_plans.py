@@ -97,7 +97,7 @@ STATEMENTS: dict[str, Statement[Any]] = {
     "revive": job.revive("pgflow", 1000),
     "reconcile": job.reconcile("pgflow", 1, range(100)),
     "lost": job.lost("pgflow", 1, dict.fromkeys(range(100), 1)),
-    "beat": worker.beat("pgflow", 1, timedelta(seconds=30)),
+    "beat": worker.beat("pgflow", 1, "", timedelta(seconds=30)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -233,24 +234,51 @@ def test_a_paused_worker_alone_takes_its_step_up_again(
     assert done.history[0].worker == worker_of(conn, paused) > old
 
 
-def test_a_step_that_keeps_even_the_heart_from_beating_is_taken_over_and_recorded_once(
+def test_a_step_that_keeps_even_pythons_own_lock_is_not_taken_from_its_worker(
     app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     clutching = processes.start()
-    old = worker_of(conn, clutching)
-    Clutched.start("v", {"log": str(log), "seconds": 2 * LEASE})
+    mine = worker_of(conn, clutching)
+    Clutched.start("v", {"log": str(log), "seconds": 2.5 * LEASE})
     until(lambda: log.exists() and log.read_text(), "the step's begin")
+    processes.start()
+    done = until_status(Clutched, "v")
+    assert [(done.history[0].step, done.history[0].attempt, done.history[0].worker)] == [("clutch", 1, mine)]
+    assert log.read_text().split()[2::3][0] == str(clutching.pid)
+    assert log.read_text().count("clutch") == 1
+    assert worker_of(conn, clutching) == mine, "its lease went on"
+    assert clutching.terminate() == 0, clutching.log
+
+
+@pytest.mark.parametrize("end", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_worker_that_is_stopped_or_killed_while_it_does_that_loses_the_step_all_the_same(
+    app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path, end: signal.Signals
+) -> None:
+    log = tmp_path / "log"
+    clutching = processes.start()
+    Clutched.start("v", {"log": str(log), "seconds": 20 * LEASE})
+    until(lambda: log.exists() and log.read_text(), "the step's begin")
+    clutching.send(end)
     other = processes.start()
     done = until_status(Clutched, "v")
-    assert [(entry.step, entry.attempt, entry.worker) for entry in done.history] == [
-        ("clutch", 1, worker_of(conn, other)),
-        ("after", 1, worker_of(conn, other)),
-    ]
-    until(lambda: worker_of(conn, clutching) > old, "its new id")
-    assert log.read_text().split()[2::3] == [str(clutching.pid), str(other.pid), str(other.pid)]
+    assert {entry.worker for entry in done.history} == {worker_of(conn, other)}
     assert one(conn, "select count(*) from pgflow.step_results") == 2
-    assert clutching.terminate() == 0, clutching.log
+
+
+def test_a_worker_whose_second_heart_is_killed_beats_on(
+    app: Pgflow, conn: Connection, processes: Processes, errand: Callable[[Kind], Errand]
+) -> None:
+    process = processes.start()
+    mine = worker_of(conn, process)
+    (pulse,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(pulse), signal.SIGKILL)
+    task = errand(Held)
+    task.until_runs()
+    until_later(conn, 2 * LEASE)
+    task.let_go()
+    assert task.done().history[0].worker == mine
+    assert process.terminate() == 0, process.log
 
 
 def test_a_step_that_kills_its_worker_each_time_fails_its_instance_in_the_end(

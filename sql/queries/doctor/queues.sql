@@ -31,7 +31,7 @@ select
         ) r
     ) + (select count(*) from due d where d.queue = f.queue)) as tokens,
     extract(epoch from pgflow.now() - nullif(f.oldest, '-infinity'))::double precision as age,
-    exists (select from pgflow.workers w where w.lease_expires_at > pgflow.now() and f.queue = any (w.queues)) as served,
+    exists (select from pgflow.workers w where pgflow.is_leased(w.lease_expires_at, w.lease) and f.queue = any (w.queues)) as served,
     exists (select from pgflow.queues q where q.name = f.queue and q.paused_at is not null) as paused,
     exists (select from pgflow.definitions d where d.graph ->> 'orchestration_queue' = f.queue) as orchestrates
 from found f

@@ -12,10 +12,10 @@ ended as (
         ) t
     ) as tokens
     from holding h left join pgflow.workers w on w.id = h.worker
-    where h.worker is not null and (w.id is null or w.lease_expires_at <= pgflow.now())
+    where h.worker is not null and (w.id is null or not pgflow.is_leased(w.lease_expires_at, w.lease))
 )
 select
-    (select count(*) from pgflow.workers w where w.lease_expires_at > pgflow.now()) as live,
+    (select count(*) from pgflow.workers w where pgflow.is_leased(w.lease_expires_at, w.lease)) as live,
     count(*) as ended,
     coalesce(sum(e.tokens), 0)::bigint as tokens,
     extract(epoch from pgflow.now() - nullif(min(e.lease_expires_at), '-infinity'))::double precision as ended_for,

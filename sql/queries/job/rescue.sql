@@ -4,10 +4,12 @@ with lost as materialized (
     select
         j.id, j.crashes,
         -- From the third on a crash may end the instance, so it counts only where nothing else can have been the cause: see sql/README.md.
-        j.crashes < 2 or not exists (select from pgflow.jobs o where o.state = 'running' and o.worker = j.worker and o.id <> j.id) as is_counted
+        -- And a lease that ends in the future is no crash: the clock went back.
+        (j.crashes < 2 or not exists (select from pgflow.jobs o where o.state = 'running' and o.worker = j.worker and o.id <> j.id))
+            and not exists (select from pgflow.workers w where w.id = j.worker and w.lease_expires_at > pgflow.now()) as is_counted
     from pgflow.jobs j
     where j.state = 'running'
-        and not exists (select from pgflow.workers w where w.id = j.worker and w.lease_expires_at > pgflow.now())
+        and not exists (select from pgflow.workers w where w.id = j.worker and pgflow.is_leased(w.lease_expires_at, w.lease))
         and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- not what a worker holds by now that this statement cannot see
     order by j.crashes >= 2 desc, j.id  -- suspects first: none is to look alone because what was with it has been freed before
     limit %(limit)s
@@ -34,5 +36,5 @@ select
     coalesce((select array_agg(distinct f.queue) from freed f), '{}') as queues,
     (select count(*) from freed) as tokens,
     extract(epoch from (
-        select min(w.lease_expires_at) from pgflow.workers w where w.lease_expires_at > pgflow.now()
+        select min(w.lease_expires_at) from pgflow.workers w where pgflow.is_leased(w.lease_expires_at, w.lease)
     ) - pgflow.now())::double precision as next_expiry

@@ -1,7 +1,8 @@
 -- Adds a worker and gives it its first lease; each process start is a new worker. => id
-insert into pgflow.workers (node, pid, queues, version, lease_expires_at, backend, attached_at)
+insert into pgflow.workers (node, pid, queues, version, nonce, lease, lease_expires_at, backend, attached_at)
 values (
-    %(node)s, %(pid)s, %(queues)s, %(version)s, pgflow.now() + make_interval(secs => %(lease)s::double precision),
+    %(node)s, %(pid)s, %(queues)s, %(version)s, %(nonce)s, make_interval(secs => %(lease)s::double precision),
+    pgflow.now() + make_interval(secs => %(lease)s::double precision),
     pg_backend_pid(), clock_timestamp()
 )
 returning id
