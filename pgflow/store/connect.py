@@ -26,6 +26,14 @@ SETTINGS: Mapping[str, str] = {
     "default_transaction_isolation": "read committed",  # a database may have another default; ours is made for this one
     "timezone": "UTC",
     "jit": "off",  # compiling takes longer than any statement of ours
+    # The server's side of a line that is cut: it gives up what the session has locked within half a minute, not after
+    # two hours; on a Unix socket these mean nothing.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+    # And while a statement runs, it looks whether anybody still waits for it.
+    "client_connection_check_interval": "5000",
 }
 # Our files name their tables with the schema, and everything else in them is PostgreSQL's own. So what somebody puts
 # into "public", an operator that fits better than the built-in one for example, is not found by our statements, nor

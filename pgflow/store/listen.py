@@ -12,7 +12,7 @@ from datetime import timedelta
 import psycopg
 from psycopg import sql
 
-from pgflow.errors import Unreachable
+from pgflow.errors import PgflowError
 from pgflow.store import worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
@@ -66,7 +66,7 @@ class Listener:
                         logger.warning("notifications do not arrive here (a pooler in transaction mode?): polling only")
                         return
                     await self._hear(conn)
-            except (Unreachable, psycopg.OperationalError) as error:
+            except (PgflowError, psycopg.Error, OSError) as error:
                 logger.warning("the listener lost its connection and will connect again: %s", str(error).strip())
             finally:
                 self.listening.clear()

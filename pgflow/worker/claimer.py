@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 
-from pgflow.errors import Unreachable
-from pgflow.store import job, request, signal, worker
+from pgflow.errors import PgflowError, SchemaError
+from pgflow.store import job, migrate, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
 from pgflow.store.statement import Statement, arun, arun_all
@@ -35,8 +35,18 @@ STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
 LONGEST_PAUSE_SECONDS = 5.0
 FORGOTTEN = timedelta(days=1)  # after which idempotency keys go, and workers whose lease has ended
 
-Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
-Outage = (psycopg.Error, Unreachable, OSError)  # whatever else is wrong: wait, and try again
+# Of what was to be stored, something cannot be.
+Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+# The schema is not what it was: it is looked at, and if it is one that this code cannot work on, that is the end.
+Estranged = (SchemaError, psycopg.ProgrammingError)
+# Of this connection only: the next one finds the server that took this one's place, or prepares its statements anew.
+Stale = (
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.DuplicatePreparedStatement,
+    psycopg.errors.FeatureNotSupported,  # "cached plan must not change result type"
+)
+Outage = (psycopg.Error, PgflowError, OSError)  # whatever else is wrong: wait, and try again
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,7 @@ class Turn:
     """What goes out in one round trip: statements by name, and what their answers are about."""
 
     statements: Mapping[str, Statement[Any]]
+    has_upkeep: bool
     decisions: list[Decision]
     refused: list[Refusal]
     rooms: Mapping[str, int]
@@ -82,6 +93,7 @@ class Claimer:
         self._failures = 0
         self._unknown: list[Decision] = []
         self._is_in_doubt = False
+        self._has_upkeep = False
         self._had_suspect = False
         self._to_wake: set[str] = set()
 
@@ -119,6 +131,8 @@ class Claimer:
             await self._exchange(self.conn)
             self._failures = 0
         except Outage as error:
+            if isinstance(error, Estranged) and self.conn is not None and not self.conn.closed:
+                await migrate.acheck(self.conn, self._settler.schema)
             await self._hold_out(error)
         holding, had_suspect = self._settler.holding, self._had_suspect
         self._had_suspect = holding.has_suspect
@@ -137,19 +151,18 @@ class Claimer:
     async def _exchange(self, conn: AsyncConnection) -> None:
         now = time.monotonic()
         turn = self._plan(now)
-        if not turn.statements:
-            return
-        try:
-            answers = await self._send(conn, turn.statements)
-        except Refused as error:
-            if not turn.decisions:
-                raise
+        self._has_upkeep = turn.has_upkeep
+        if turn.statements:
+            try:
+                answers = await self._send(conn, turn.statements)
+            except Refused as error:
+                if not turn.decisions:
+                    raise
+                self.is_hungry = True
+                await self._settle_singly(conn, error)
+                return
             self._unknown = []
-            self.is_hungry = True
-            await self._settle_singly(conn, turn.decisions, error)
-            return
-        self._unknown = []
-        self._take_over(turn, answers, now)
+            self._take_over(turn, answers, now)
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             settler = self._settler
             await arun(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
@@ -193,7 +206,8 @@ class Claimer:
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
             statements["lost"] = job.lost(schema, me, {token.id: token.attempt for token in asked.values()})
-        return Turn(statements, decisions, refused, rooms, asked)
+        has_upkeep = not statements.keys() <= {"replan", "settle", "claim", "lost"}
+        return Turn(statements, has_upkeep, decisions, refused, rooms, asked)
 
     def _take_over(self, turn: Turn, answers: Mapping[str, Any], now: float) -> None:
         """Take in what the statements returned."""
@@ -239,29 +253,44 @@ class Claimer:
             return {name: await arun(conn, statement)}
         return dict(zip(statements, await arun_all(conn, statements.values()), strict=True))
 
-    async def _settle_singly(self, conn: AsyncConnection, decisions: list[Decision], error: psycopg.Error) -> None:
+    async def _settle_singly(self, conn: AsyncConnection, error: psycopg.Error) -> None:
         """Something in a batch cannot be stored: find out what, and let only that step fail."""
-        log.warning("a batch of %d cannot be settled (%s): settling one by one", len(decisions), error)
+        log.warning("a batch of %d cannot be settled (%s): settling one by one", len(self._unknown), error)
         settler = self._settler
-        for decision in decisions:
+        while self._unknown:
+            decision = self._unknown[0]
             try:
-                settler.adopt([decision], await arun(conn, settler.statement([decision])))
+                rows = await arun(conn, settler.statement([decision]))
             except Refused as reason:
                 text = f"what the step came to cannot be stored: {reason}"
-                outcomes = [
-                    Erred(outcome.token, text, type(reason).__name__, retry=False) for outcome in decision.outcomes
-                ]
-                failed = settler.decide([*outcomes])
-                settler.adopt([failed], await arun(conn, settler.statement([failed])))
+                kind = type(reason).__name__
+                failed = [Erred(outcome.token, text, kind, retry=False) for outcome in decision.outcomes]
+                decision = self._unknown[0] = settler.decide([*failed])
+                try:
+                    rows = await arun(conn, settler.statement([decision]))
+                except Refused:
+                    log.exception("that %s has failed cannot be stored either: it is left to others", decision.run.id)
+                    settler.drop(decision)
+                    self._is_in_doubt = True  # they are given back with the next turn
+                    del self._unknown[0]
+                    continue
+            settler.adopt([decision], rows)
+            del self._unknown[0]
 
     async def _hold_out(self, error: Exception) -> None:
         """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
-        self._failures += 1
         self._is_in_doubt = self.is_hungry = True
+        if self._has_upkeep:
+            # What nobody waits for must not hold up what somebody does: at once, and without it.
+            self._has_upkeep = False
+            self._maintenance.put_off(time.monotonic())
+            if self.conn is not None and not self.conn.broken:
+                log.warning("worker %d: %s; trying again without upkeep", self._settler.worker, str(error).strip())
+                return
+        self._failures += 1
         pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
         log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, str(error).strip(), pause)
-        # A server that takes no writes any more has been demoted: the next connection finds its successor.
-        if self.conn is not None and (self.conn.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)):
+        if self.conn is not None and (self.conn.broken or isinstance(error, Stale)):
             await self.conn.close()
         await asyncio.sleep(pause)
 

@@ -75,6 +75,13 @@ class Heart:
             self._pulse.confirmed = asked_at
 
     def _beat(self, worker_id: int, nonce: str, stop: threading.Event) -> None:
+        try:
+            self._beat_on(worker_id, nonce, stop)
+        except Exception:
+            log.exception("worker %d: its heart has stopped; its steps are given up", worker_id)
+            self._lost()
+
+    def _beat_on(self, worker_id: int, nonce: str, stop: threading.Event) -> None:
         interval = self._lease.total_seconds() / 4
         statement = worker.beat(self._schema, worker_id, nonce, self._lease)
         conn: psycopg.Connection[Any] | None = None

@@ -15,6 +15,7 @@ STAGE_SECONDS = 1.0  # how often to look for due tokens that a client or another
 EARLY_SECONDS = 0.25  # by which this and a poll may come earlier to go along with one another
 MARGIN_SECONDS = 0.01  # after the end of a lease, so that it surely has ended
 FORGET_SECONDS = 600.0
+LONGEST_REST_SECONDS = 60.0
 SCHEDULING = frozenset({"park", "retry", "snooze"})
 
 
@@ -26,17 +27,19 @@ class Maintenance:
         self._sweep_at = 0.0
         self._stage_at = 0.0
         self._forget_at = 0.0
+        self._rests_until = 0.0
+        self._failures = 0
         self.is_due_known = False
         self.seen_run = 0  # up to which active instances were looked through for ones without a token
 
     @property
     def next_at(self) -> float:
         """When something is due next."""
-        return min(self._sweep_at, self._stage_at)
+        return max(min(self._sweep_at, self._stage_at), self._rests_until)
 
     def is_sweep_due(self, now: float) -> bool:
         """Whether to free the tokens of dead workers now."""
-        return now >= self._sweep_at
+        return now >= max(self._sweep_at, self._rests_until)
 
     def is_forget_due(self, now: float) -> bool:
         """Whether to delete the rows of workers that are long gone."""
@@ -44,6 +47,8 @@ class Maintenance:
 
     def is_stage_due(self, now: float, decisions: Iterable[Decision]) -> bool:
         """Whether to make due tokens ready now: at the known moment, or to learn the next one after adding another."""
+        if now < self._rests_until:
+            return False
         early = 0.0 if self.is_due_known else EARLY_SECONDS
         return now >= self._stage_at - early or any(
             verdict.op in SCHEDULING for decision in decisions for verdict in decision.verdicts
@@ -54,8 +59,15 @@ class Maintenance:
         if moment < self._stage_at:
             self._stage_at, self.is_due_known = moment, True
 
+    def put_off(self, now: float) -> None:
+        """Rest: what went out together with upkeep has failed, and is to be tried without it."""
+        self._failures += 1
+        self._rests_until = now + min(LONGEST_REST_SECONDS, 0.5 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
+
     def learn(self, now: float, answers: Mapping[str, Any]) -> None:
         """Take over what the statements returned."""
+        if "rescue" in answers or "stage" in answers:
+            self._failures = 0
         if "rescue" in answers:
             # A worker that dies is missed as soon as its lease ends; those that live have renewed theirs by then.
             next_expiry = answers["rescue"].next_expiry

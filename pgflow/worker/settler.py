@@ -14,7 +14,7 @@ from pgflow.telemetry.bus import routes
 from pgflow.worker import report
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.holding import Holding, Refusal
-from pgflow.worker.outcome import Outcome, Released
+from pgflow.worker.outcome import Erred, Outcome, Released
 from pgflow.worker.token import Run, Token
 
 __all__ = ["Settler", "Stats"]
@@ -84,7 +84,16 @@ class Settler:
                 by_run.setdefault(outcome.token.run.run, []).append(outcome)
             else:
                 self.holding.lanes[outcome.token.queue].settled()
-        return [self.decide(outcomes) for outcomes in by_run.values()]
+        return [self._decide_or_fail(outcomes) for outcomes in by_run.values()]
+
+    def _decide_or_fail(self, outcomes: list[Outcome]) -> Decision:
+        """Decide; where that is not possible, fail this instance, so that no other one has to wait."""
+        try:
+            return self.decide(outcomes)
+        except Exception as error:
+            log.exception("nothing can be decided on %s", outcomes[0].token.run.id)
+            text = f"what the step came to makes no sense here: {error}"
+            return self.decide([Erred(each.token, text, type(error).__name__, retry=False) for each in outcomes])
 
     def decide(self, outcomes: list[Outcome]) -> Decision:
         """Decide over outcomes of one instance."""
@@ -135,6 +144,12 @@ class Settler:
         self.is_held_up = 0 < len(self._outcomes) - again == len(fates)
         if elsewhere:
             self._wake(elsewhere)
+
+    def drop(self, decision: Decision) -> None:
+        """Forget the tokens of a decision that cannot be written."""
+        for outcome in decision.outcomes:
+            self.holding.lanes[outcome.token.queue].settled()
+            self.holding.give_up(outcome.token)
 
     def adopt_refused(self, refused: Iterable[Refusal], settled: list[Settled]) -> None:
         """Tell which instances failed because a token of theirs cannot be read, each once."""

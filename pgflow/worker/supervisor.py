@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from pgflow.core.workflow import Workflow
-from pgflow.errors import PgflowError
+from pgflow.errors import PgflowError, SchemaError
 from pgflow.store import job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.listen import Listener
@@ -37,6 +37,9 @@ from pgflow.worker.transaction import Transactions
 __all__ = ["Worker"]
 
 log = logging.getLogger("pgflow.worker")
+
+MOST_FAULTS = 10  # turns that go wrong within so many seconds; one more ends the worker
+FAULTS_SECONDS = 60.0
 
 
 class Worker:
@@ -91,6 +94,7 @@ class Worker:
         self._heart: Heart | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._dropped: set[asyncio.Task[None]] = set()
+        self._faults: list[float] = []
         self._wakeup = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -119,7 +123,7 @@ class Worker:
             self.is_ready.set()
             while not self._stopping.is_set():
                 await self._rest(claimer.pause())
-                await claimer.turn()
+                await self._turn()
                 if self._drains and await self._is_drained():
                     break
             await self._drain()
@@ -132,6 +136,21 @@ class Worker:
             await self._transactions.close()
             await self._leave()
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _turn(self) -> None:
+        """Take a turn. After one that went wrong in a way that nobody thought of, begin anew under another id."""
+        try:
+            await self._claimer.turn()
+        except SchemaError:
+            raise
+        except Exception:
+            log.exception("worker %d: a turn went wrong; it gives everything back", self.settler.worker)
+            now = time.monotonic()
+            self._faults = [*(each for each in self._faults if now - each < FAULTS_SECONDS), now]
+            if len(self._faults) > MOST_FAULTS:
+                raise
+            await self.give_back()
+            self._claimer.is_lost = True
 
     def stop(self) -> None:
         """Stop claiming and let what runs come to its end, for as long as `shutdown_timeout`.
@@ -147,7 +166,10 @@ class Worker:
         await asyncio.sleep(0)
         conn = self._claimer.conn
         if conn is not None and not conn.closed:
-            await arun(conn, job.reconcile(self.schema, self.settler.worker, ()))
+            try:
+                await arun(conn, job.reconcile(self.schema, self.settler.worker, ()))
+            except (psycopg.Error, PgflowError, OSError) as error:
+                log.warning("worker %d cannot give its steps back: %s", self.settler.worker, str(error).strip())
 
     async def _rest(self, seconds: float) -> None:
         """Wait until somebody wakes us, or for so long.
@@ -184,7 +206,10 @@ class Worker:
         claimer = self._claimer
         if self.holding.tokens or self.settler.has_outcomes or not claimer.found_nothing or claimer.conn is None:
             return False
-        return await arun(claimer.conn, job.drained(self.schema, self.queues))
+        try:
+            return await arun(claimer.conn, job.drained(self.schema, self.queues))
+        except (psycopg.Error, PgflowError, OSError):
+            return False  # nobody knows; the next turn deals with it
 
     # -- the lease
 
@@ -248,6 +273,9 @@ class Worker:
             settled = await (self._transactions if is_transactional else self._runner).run(token)
         except asyncio.CancelledError:
             settled = Erred(token, "the step was cancelled from within", "CancelledError")
+        except Exception as error:  # not the step's: its own are outcomes
+            log.exception("step %s of %s could not be run", token.step, token.run.id)
+            settled = Erred(token, f"the step could not be run: {error}", type(error).__name__)
         finally:
             if self._tasks.get(token.id) is me:
                 del self._tasks[token.id]

@@ -1,0 +1,218 @@
+"""What a worker does when something goes wrong that has nothing to do with a step: it goes on, or says why it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow import Pgflow
+from pgflow.errors import SchemaMissing
+from pgflow.store import job
+from pgflow.store.connect import Connection
+from pgflow.store.listen import Listener
+from pgflow.worker import settler as settling
+from pgflow.worker import supervisor
+from pgflow.worker.claimer import Claimer
+from pgflow.worker.decide import Decision, decide
+from pgflow.worker.heart import Heart
+from pgflow.worker.outcome import Finished
+from pgflow.worker.transaction import Transactions
+from tests.worker.conftest import Work
+from tests.worker.flows import WORKFLOWS as FLOWS
+from tests.worker.flows import Books, Line
+from tests.worker.gate import Gate, Trio
+from tests.worker.inside import Inside
+from tests.worker.patience import until
+from tests.worker.sight import connections, cut, leftovers, one, rows, until_all_ended, until_status
+
+WORKFLOWS = (*FLOWS, Trio)
+Defect = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def gate() -> Iterator[None]:
+    Gate.close()
+    yield
+    Gate.go.set()
+
+
+def failing(times: int, then: Defect) -> Defect:
+    """Something that goes wrong so many times before it does what it should."""
+    left = [times]
+
+    def call(*args: Any, **options: Any) -> Any:
+        if left[0] > 0:
+            left[0] -= 1
+            raise KeyError("a defect")
+        return then(*args, **options)
+
+    return call
+
+
+def test_after_a_turn_that_went_wrong_it_begins_anew_and_loses_nothing(
+    app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = work()
+    before = inside.worker.settler.worker
+    monkeypatch.setattr(Claimer, "_take_over", failing(2, Claimer._take_over))
+    Trio.start_many([(f"v{number}", {}) for number in range(30)])
+    assert until_all_ended(conn) == {"completed": 30}
+    assert inside.worker.settler.worker > before
+    assert rows(conn, "select count(*), count(distinct (run, step)) from pgflow.step_results") == [(90, 90)]
+    assert leftovers(conn) == {}
+
+
+def test_a_worker_whose_turns_all_go_wrong_ends_with_what_is_wrong_and_gives_everything_back(
+    app: Pgflow, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Claimer, "_take_over", failing(1000, Claimer._take_over))
+    monkeypatch.setattr(supervisor, "MOST_FAULTS", 3)
+    Trio.start("v", {})
+    inside = Inside(app)
+    with inside:
+        until(lambda: not inside._thread.is_alive(), "its end")
+        error, inside._error = inside._error, None
+        inside.worker.holding.abandon()
+    assert isinstance(error, KeyError)
+    monkeypatch.undo()
+    with Inside(app):
+        assert until_status(Trio, "v").status == "completed"
+    assert leftovers(conn) == {}
+
+
+def test_an_instance_on_which_nothing_can_be_decided_fails_alone(
+    app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def defective(run: Any, outcomes: Any, keep: Any) -> Decision:
+        if run.id == "trio::v1" and isinstance(outcomes[0], Finished):
+            raise KeyError("a defect")
+        return decide(run, outcomes, keep)
+
+    monkeypatch.setattr(settling, "decide", defective)
+    Trio.start_many([(f"v{number}", {}) for number in range(5)])
+    work()
+    assert until_all_ended(conn) == {"completed": 4, "failed": 1}
+    failed = Trio.get("v1").error
+    assert failed is not None
+    assert failed["reason"] == "what the step came to makes no sense here: 'a defect'"
+
+
+def test_upkeep_that_fails_stands_in_no_steps_way(app: Pgflow, conn: Connection, work: Work) -> None:
+    conn.execute("alter table pgflow.scheduled_signals rename to elsewhere")
+    try:
+        inside = work()
+        Trio.start_many([(f"v{number}", {}) for number in range(20)])
+        assert until_all_ended(conn, patience=10) == {"completed": 20}
+        assert inside.worker._claimer._maintenance._failures > 0
+    finally:
+        conn.execute("alter table pgflow.elsewhere rename to scheduled_signals")
+    until(lambda: inside.worker._claimer._maintenance._failures == 0, "its recovery")
+
+
+def test_a_schema_that_is_gone_is_the_workers_end(app: Pgflow, conn: Connection) -> None:
+    inside = Inside(app)
+    with inside:
+        conn.execute("alter schema pgflow rename to gone")
+        try:
+            until(lambda: not inside._thread.is_alive(), "its end")
+        finally:
+            conn.execute("alter schema gone rename to pgflow")
+        error, inside._error = inside._error, None
+    assert isinstance(error, SchemaMissing)
+
+
+def test_what_is_settled_one_by_one_survives_a_lost_connection(
+    app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = job.settle
+
+    def refused_in_a_batch(*args: Any, **options: Any) -> Any:
+        statement = settle(*args, **options)
+        if len(statement.params["id"]) > 1:
+            statement.params["output"][:] = ["no JSON"] * len(statement.params["id"])
+        return statement
+
+    cuts = [3]
+    adopt = settling.Settler.adopt
+
+    def cutting(self: settling.Settler, decisions: list[Decision], settled: Any) -> None:
+        if cuts[0] and len(decisions) == 1:
+            cuts[0] -= 1
+            cut(conn, "worker")
+        adopt(self, decisions, settled)
+
+    monkeypatch.setattr(job, "settle", refused_in_a_batch)
+    monkeypatch.setattr(settling.Settler, "adopt", cutting)
+    Trio.start_many([(f"v{number}", {}) for number in range(20)])
+    work({"default": 20})
+    assert until_all_ended(conn) == {"completed": 20}
+    assert cuts == [0]
+    assert leftovers(conn) == {}
+
+
+def test_a_worker_that_drains_waits_for_a_database_that_is_away_for_a_moment(
+    app: Pgflow, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trio.start_many([(f"v{number}", {}) for number in range(5)])
+    drained, times = job.drained, [2]
+
+    def severed(*args: Any) -> Any:
+        if times[0]:
+            times[0] -= 1
+            cut(conn, "worker")
+        return drained(*args)
+
+    monkeypatch.setattr(job, "drained", severed)
+    app.run_worker(drain=True, poll=timedelta(seconds=0.1), sweep=timedelta(seconds=0.2))
+    assert until_all_ended(conn) == {"completed": 5}
+    assert times == [0]
+
+
+def test_a_listener_that_meets_what_nobody_thought_of_listens_again(
+    app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, times = Listener._open, [2]
+
+    async def refused(self: Listener, connection: Any) -> bool:
+        if times[0]:
+            times[0] -= 1
+            raise psycopg.errors.InsufficientPrivilege("not today")
+        return await opened(self, connection)
+
+    monkeypatch.setattr(Listener, "_open", refused)
+    work(poll=timedelta(seconds=30))
+    until(lambda: connections(conn, "listen") == 1 and times == [0], "the listener")
+    Trio.start("v", {})
+    assert until_status(Trio, "v").status == "completed"
+
+
+def test_a_heart_that_stops_for_an_unknown_reason_gives_the_worker_a_new_one(
+    app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = work()
+    before = inside.worker.settler.worker
+    monkeypatch.setattr(Heart, "is_sure", Heart.is_sure)
+    heart = inside.worker._heart
+    assert heart is not None
+    monkeypatch.setattr(heart, "_confirm", failing(1, heart._confirm))
+    until(lambda: inside.worker.settler.worker > before, "its new id")
+    Line.start("v", {})
+    assert until_status(Line, "v").status == "completed"
+
+
+def test_a_transaction_that_cannot_even_be_opened_is_a_failed_attempt(
+    app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn.execute("create table if not exists ledger (value text, attempt integer)")
+    monkeypatch.setattr(Transactions, "_open", failing(1, Transactions._open))
+    Books.start("v", {})
+    work()
+    done = until_status(Books, "v")
+    assert done.status == "completed"
+    assert [error["reason"] for error in done.history[0].errors] == ["the step could not be run: 'a defect'"]
+    assert one(conn, "select count(*) from ledger") == 1
