@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from pgflow.errors import PgflowError, SchemaError
-from pgflow.store import job, migrate, request, signal, worker
+from pgflow.store import failpoint, job, migrate, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
 from pgflow.store.statement import Statement, arun, arun_all
@@ -163,6 +163,7 @@ class Claimer:
                 return
             self._unknown = []
             self._take_over(turn, answers, now)
+            failpoint.hit("claimer.adopted")
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             settler = self._settler
             await arun(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
@@ -248,10 +249,14 @@ class Claimer:
 
     async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
         self._settler.stats.round_trips += 1
+        failpoint.hit("claimer.sending")
         if len(statements) == 1:
             ((name, statement),) = statements.items()
-            return {name: await arun(conn, statement)}
-        return dict(zip(statements, await arun_all(conn, statements.values()), strict=True))
+            answers = {name: await arun(conn, statement)}
+        else:
+            answers = dict(zip(statements, await arun_all(conn, statements.values()), strict=True))
+        failpoint.hit("claimer.sent")
+        return answers
 
     async def _settle_singly(self, conn: AsyncConnection, error: psycopg.Error) -> None:
         """Something in a batch cannot be stored: find out what, and let only that step fail."""

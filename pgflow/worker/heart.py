@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from pgflow.errors import PgflowError
-from pgflow.store import worker
+from pgflow.store import failpoint, worker
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
 from pgflow.worker.pulse import Orders, Pulse
@@ -93,7 +93,10 @@ class Heart:
                 try:
                     if conn is None:
                         conn = connect(self._dsn, role="heart")
-                    if not run(conn, statement):
+                    failpoint.hit("heart.beating")
+                    is_renewed = run(conn, statement)
+                    failpoint.hit("heart.beaten")
+                    if not is_renewed:
                         log.warning("worker %d: the lease has ended; its steps are given up", worker_id)
                         self._lost()
                         return

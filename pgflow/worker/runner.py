@@ -20,6 +20,7 @@ from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.results import Async, Snooze
 from pgflow.core.step import Parking, Step
 from pgflow.core.unique import extract_value
+from pgflow.store import failpoint
 from pgflow.telemetry.bus import routes
 from pgflow.worker import report
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
@@ -53,7 +54,9 @@ class Runner:
         try:
             step = self.step(token)
             ctx = self.context(token, conn)
+            failpoint.hit("step.begins")
             result = await self._call(step, ctx)
+            failpoint.hit("step.ended")
             return self._read(token, step, result, time.perf_counter() - began)
         except (asyncio.CancelledError, GeneratorExit):
             raise

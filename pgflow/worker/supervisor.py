@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 
 from pgflow.core.workflow import Workflow
-from pgflow.errors import PgflowError, SchemaError
-from pgflow.store import job, migrate, worker
+from pgflow.errors import ConfigError, PgflowError, SchemaError
+from pgflow.store import audit, failpoint, job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.listen import Listener
 from pgflow.store.statement import arun
@@ -114,6 +114,7 @@ class Worker:
         listener: asyncio.Task[None] | None = None
         try:
             await migrate.acheck(claimer.conn, self.schema)
+            await self._arm(claimer.conn)
             self._heart = Heart(
                 self.dsn, self.schema, self.lease, lambda: loop.call_soon_threadsafe(self._lease_ended), self._pulse
             )
@@ -226,11 +227,22 @@ class Worker:
         )
         self.settler.worker = await arun(conn, statement)
         self._claimer.nonce = nonce
+        failpoint.hit("worker.registered")
         if self._heart is not None:
             self._heart.start(self.settler.worker, nonce, asked_at)
         queues = ", ".join(f"{name}={limit}" for name, limit in self.queues.items())
         log.info("worker %d is ready: %s", self.settler.worker, queues)
         report.ready(self.settler.worker, self.queues, self.schema)
+
+    async def _arm(self, conn: AsyncConnection) -> None:
+        """Arm the failpoints that the environment names, if this is a test install."""
+        wanted = os.environ.get(failpoint.VARIABLE)
+        if not wanted:
+            return
+        if not await arun(conn, audit.installed(self.schema)):
+            hint = f"Unset {failpoint.VARIABLE}, or run against a schema that `pgflow torture` has made."
+            raise ConfigError("failpoints are for test installs only, and this schema is none", hint=hint)
+        failpoint.arm(wanted)
 
     def _may_claim(self) -> bool:
         return not self._stopping.is_set() and self._heart is not None and self._heart.is_sure()

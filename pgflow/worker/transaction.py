@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
+from pgflow.store import failpoint
 from pgflow.store.connect import conninfo
 from pgflow.store.dice import uniform
 from pgflow.store.job import Settled
@@ -69,7 +70,10 @@ class Transactions:
                 outcome = await transaction.runner.run(token, transaction.conn)
                 if not isinstance(outcome, Finished | Waits):
                     return outcome
-                return await self._settle(token, outcome, transaction)
+                settled = await self._settle(token, outcome, transaction)
+                failpoint.hit("transaction.settled")
+            failpoint.hit("transaction.committed")
+            return settled
         except (
             psycopg.Error,
             PoolTimeout,

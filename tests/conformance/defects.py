@@ -156,8 +156,8 @@ MUTANTS = (
     ),
     Mutant(
         "R14", "a refused result is let go as if it were stored", "pgflow/worker/claimer.py",
-        "await self._settle_singly(conn, turn.decisions, error)",
-        "self._settler.abandon()",
+        "await self._settle_singly(conn, error)",
+        "self._unknown = []",
     ),
     Mutant(
         "R15", "a fan-out writes only the tokens that it keeps itself", SETTLE,

@@ -1,0 +1,55 @@
+"""Failpoints: what can be armed, and that nothing happens where nothing is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgflow.errors import ConfigError
+from pgflow.store import failpoint
+from pgflow.store.failpoint import POINTS, Failpoint
+
+PACKAGE = Path(__file__).parents[2] / "pgflow"
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
+    failpoint.disarm()
+
+
+def test_a_point_is_met_once_when_it_is_come_to_often_enough() -> None:
+    failpoint.arm("claimer.sent=fail@3")
+    for _ in range(2):
+        failpoint.hit("claimer.sent")
+        failpoint.hit("claimer.sending")
+    with pytest.raises(OSError, match=r"failpoint claimer\.sent"):
+        failpoint.hit("claimer.sent")
+    failpoint.hit("claimer.sent")
+
+
+def test_several_are_named_with_commas() -> None:
+    assert failpoint.parse("claimer.sent=kill@3, heart.beaten=stop@1") == {
+        "claimer.sent": Failpoint("kill", 3),
+        "heart.beaten": Failpoint("stop", 1),
+    }
+    assert failpoint.parse("") == {}
+
+
+@pytest.mark.parametrize("text", ["claimer.sent", "nowhere=kill@1", "claimer.sent=eval@1", "claimer.sent=kill@0"])
+def test_what_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no failpoint"):
+        failpoint.arm(text)
+
+
+def test_each_point_is_somewhere_in_the_code_and_nowhere_twice() -> None:
+    found = [
+        name
+        for path in PACKAGE.rglob("*.py")
+        for name in re.findall(r'failpoint\.hit\("([a-z.]+)"\)', path.read_text())
+    ]
+    found.remove("claimer.sent")  # the example in the module's docstring
+    assert sorted(found) == sorted(POINTS)
