@@ -24,17 +24,23 @@ class Change:
     """A row that was inserted, updated or deleted: what it `was` before, and what it `is` since, as JSON has it.
 
     `seq` orders the changes of one row, `xact` is the transaction that they were committed in, `at` seconds since 1970
-    on the server's clock, `who` the connection's application name.
+    on the server's clock and `moment` on the engine's, which may be moved, `who` the connection's application name.
     """
 
     seq: int
     xact: int
     at: float
+    moment: float
     who: str
     relation: str
     op: str
     was: dict[str, Any] | None
     now: dict[str, Any] | None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row as it is, or as it was when it was deleted."""
+        return self.now or self.was or {}
 
 
 def install(conn: psycopg.Connection[Any], schema: str) -> None:
@@ -62,4 +68,4 @@ def effects(schema: str) -> Statement[list[tuple[int, str, str]]]:
 
 
 def _changes(rows: Sequence[Row]) -> list[Change]:
-    return [Change(*row[:6], *(None if text is None else json.loads(text) for text in row[6:])) for row in rows]
+    return [Change(*row[:7], *(None if text is None else json.loads(text) for text in row[7:])) for row in rows]

@@ -3,6 +3,7 @@ create table pgflow.audit (
     seq bigint generated always as identity primary key,  -- of one row's changes the order in which they came about: the row's lock sees to that
     xact xid8 not null default pg_current_xact_id(),
     at timestamptz not null default clock_timestamp(),
+    moment timestamptz not null default pgflow.now(),     -- the engine's clock, which a test may move
     who text not null default current_setting('application_name'),
     relation text not null,
     op text not null,
@@ -18,8 +19,8 @@ begin
     insert into pgflow.audit (relation, op, was, is_now)
     values (
         tg_table_name, lower(tg_op),
-        case when tg_op <> 'INSERT' then to_jsonb(old) - tg_argv::text[] end,
-        case when tg_op <> 'DELETE' then to_jsonb(new) - tg_argv::text[] end
+        case when tg_op <> 'INSERT' then to_jsonb(old) - coalesce(tg_argv::text[], '{}') end,
+        case when tg_op <> 'DELETE' then to_jsonb(new) - coalesce(tg_argv::text[], '{}') end
     );
     return null;
 end
@@ -28,10 +29,12 @@ $$;
 create trigger noted after insert or update or delete on pgflow.instances
 for each row execute function pgflow.note_change('input', 'metadata', 'tags');
 create trigger noted after insert or update or delete on pgflow.step_results
-for each row execute function pgflow.note_change('metadata', 'targets');
+for each row execute function pgflow.note_change('metadata');
 create trigger noted after insert or update or delete on pgflow.jobs
 for each row execute function pgflow.note_change('config', 'awaits', 'errors', 'priority');
 create trigger noted after insert or update or delete on pgflow.signals
 for each row execute function pgflow.note_change();
 create trigger noted after insert or update or delete on pgflow.scheduled_signals
 for each row execute function pgflow.note_change();
+create trigger noted after insert or update or delete on pgflow.workers
+for each row execute function pgflow.note_change('queues', 'node', 'version', 'nonce');

@@ -1,0 +1,60 @@
+"""How workers behave while it happens: nobody pays for another's crash, nobody grows, nobody cries (I18 to I20)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from pgflow.cli.torture.checker.history import History
+
+__all__ = ["innocents_pay_nothing", "logs_are_clean", "workers_stay_small"]
+
+MOST_CRASHES = 5
+CONNECTIONS_EACH = 3 + 20  # work, heart, ears, and transactional steps
+LARGEST_RSS = 160 * 1024 * 1024
+ODD = re.compile(r"^(?:Traceback|\S*Error\b|\S*Exception\b).*", re.MULTILINE)
+ASKED_FOR = "failpoint "  # what the harness itself has brought about
+
+
+def innocents_pay_nothing(history: History) -> Iterator[str]:
+    """I18: a step's attempts are its own failures; what kills its worker fails after five, and nobody else does."""
+    for story in history.stories.values():
+        for change in story.results:
+            row = change.row
+            own = [each for each in row["errors"] or () if "crashes" not in each]
+            if row["attempt"] != len(own) + 1:
+                where = f"{row['step']} of run {story.run}"
+                yield f"{where} was recorded in attempt {row['attempt']}, with {len(own)} failures of its own"
+        if not story.instance or story.status != "failed":
+            continue
+        if story.workflow == "Poison":
+            begun = sum(body["e"] == "begin" for body in story.bodies)
+            if story.error.get("type") != "WorkerLost" or begun > MOST_CRASHES:
+                yield f"{story.id} killed {begun} workers and failed with {story.error.get('reason')}"
+        elif story.error.get("type") == "WorkerLost":
+            yield f"{story.id} failed because its worker was lost, and kills none"
+        elif story.workflow != "Broken":
+            yield f"{story.id} failed: {story.error.get('reason')}"
+
+
+def workers_stay_small(history: History) -> Iterator[str]:
+    """I19: memory and connections stay under their caps."""
+    sizes: dict[int, list[int]] = defaultdict(list)
+    for gauge in history.gauges:
+        for pid, size in gauge["rss"].items():
+            sizes[int(pid)].append(size)
+        if gauge["connections"] > CONNECTIONS_EACH * max(1, len(gauge["rss"])) + 60:
+            yield f"there were {gauge['connections']} connections for {len(gauge['rss'])} workers"
+    for pid, seen in sizes.items():
+        if max(seen) > LARGEST_RSS:
+            yield f"worker process {pid} grew to {max(seen) >> 20} MB"
+
+
+def logs_are_clean(history: History) -> Iterator[str]:
+    """I20: no worker has met an error that nobody thought of."""
+    for name, text in history.logs.items():
+        for block in re.split(r"(?m)^(?=\d{4}-\d\d-\d\d )", text):
+            if "Traceback" in block and ASKED_FOR not in block:
+                last = block.strip().splitlines()[-1]
+                yield f"{name}: {block.splitlines()[0][:120]} … {last[:160]}"

@@ -1,0 +1,36 @@
+"""Write what happened, a line of JSON an event, so that many processes may write one file and a kill tears no line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Ink", "lines"]
+
+
+class Ink:
+    """A file to which lines are only ever added, each in one write."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def write(self, **event: Any) -> None:
+        """Add a line."""
+        os.write(self._file, (json.dumps(event, separators=(",", ":")) + "\n").encode())
+
+    def close(self) -> None:
+        """Write no more."""
+        os.close(self._file)
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the events of a file, none where there is no file; what a crash of the machine has torn is passed over."""
+    if not path.exists():
+        return
+    with path.open() as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
