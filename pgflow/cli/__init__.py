@@ -43,6 +43,7 @@ COMMANDS = {
     "validate": Lazy("pgflow.cli.validate:command", "Check an app's workflows, as a build does."),
     "doctor": Lazy("pgflow.cli.doctor:command", "Look at a database and its workers, and say what to mend."),
     "demo": Lazy("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
+    "torture": Lazy("pgflow.cli.torture:command", "Do everything to it that may happen, and check."),
 }
 
 

@@ -1,0 +1,54 @@
+"""Look once a second at what workers and the database use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+
+from pgflow.cli.torture.arena import Arena
+from pgflow.cli.torture.ink import Ink
+from pgflow.errors import PgflowError
+
+__all__ = ["Gauge"]
+
+PAGE = 4096
+CONNECTIONS = """
+    select count(*) from pg_stat_activity where datname = current_database() and application_name like 'pgflow:%'
+"""
+
+
+class Gauge:
+    """Writes a line a second, in a thread of its own."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._ink = Ink(arena.folder / "gauges.jsonl")
+        self._is_closing = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="gauge", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._is_closing.set()
+        self._thread.join()
+        self._ink.close()
+
+    def _live(self) -> None:
+        while not self._is_closing.wait(1.0):
+            with suppress(psycopg.Error, PgflowError, OSError):
+                with self._arena.admin() as conn:
+                    ((connections,),) = conn.execute(CONNECTIONS).fetchall()
+                sizes = {berth.pid: _rss(berth.pid) for berth in self._arena.fleet.berths if berth.pid is not None}
+                self._ink.write(at=time.time(), connections=connections, rss=sizes)
+
+
+def _rss(pid: int | None) -> int:
+    """The resident memory of a process in bytes, 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0

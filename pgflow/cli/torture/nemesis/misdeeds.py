@@ -1,0 +1,42 @@
+"""Harm that users' own steps do: they kill their worker, or keep it from everything else for longer than its lease."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from typing import Any
+
+from pgflow.cli.torture import flows
+from pgflow.cli.torture.arena import Arena
+from pgflow.cli.torture.fleet import LEASE
+from pgflow.cli.torture.flows import Script
+from pgflow.cli.torture.nemesis.harm import Aim, Harm
+
+__all__ = ["HARMS"]
+
+HOW = ("exit", "segfault", "out of memory")
+
+
+def poison(dice: random.Random, arena: Arena) -> dict[str, Any]:
+    return {"way": dice.choice(HOW)}
+
+
+def give_poison(arena: Arena, aim: Aim) -> bool:
+    arena.app.start(flows.Poison, secrets.token_hex(4), Script(way=aim["way"]))
+    return True
+
+
+def hold_up(way: str) -> Harm:
+    def apply(arena: Arena, aim: Aim) -> bool:
+        arena.app.start(flows.Holding, secrets.token_hex(4), Script(way=way, hold=1.6 * LEASE))
+        return True
+
+    what = "holds the interpreter's lock" if way == "yes" else "blocks the event loop"
+    return Harm(f"a step that {what}", "worker", apply)
+
+
+HARMS = (
+    Harm("a step that kills its worker", "worker", give_poison, aim=poison, weight=0.5),
+    hold_up("yes"),
+    hold_up("no"),
+)
