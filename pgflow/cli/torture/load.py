@@ -62,6 +62,8 @@ SHAPES = (
     Shape(flows.Visit, 1, "many"),
 )
 
+WEIGHTS = [each.weight for each in SHAPES]
+
 
 @dataclass(order=True)
 class Task:
@@ -83,6 +85,7 @@ class Caller:
         self._folder = folder
         self._rate = rate
         self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- to be repeated, not to be secret
+        self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, whatever the dice say later
         self._app = Pgflow(dsn, workflows=flows.WORKFLOWS)
         self._ink = Ink(folder / "calls.jsonl")
         self._tasks: list[Task] = []
@@ -125,7 +128,7 @@ class Caller:
         if self._is_closing.is_set():
             return
         self._at(self._dice.expovariate(self._rate), self._begin_another)
-        (shape,) = self._dice.choices(SHAPES, [each.weight for each in SHAPES])
+        (shape,) = [self._first.pop()] if self._first else self._dice.choices(SHAPES, WEIGHTS)
         number = next(self._numbers)
         value = f"c{self._number}-{number}"
         if shape.follow == "rush":
@@ -141,9 +144,9 @@ class Caller:
 
     def _script(self, shape: Shape) -> Script:
         dice = self._dice
-        slow = 0.4 if shape.follow == "cancel" else 0.15
+        is_slow = shape.follow == "cancel"
         return Script(
-            pause=round(dice.choice((0.0, dice.uniform(0.0, slow))), 3),
+            pause=round(dice.uniform(0.4, 0.8) if is_slow else dice.choice((0.0, dice.uniform(0.0, 0.15))), 3),
             errors=dice.choices((0, 1, 2), (0.9, 0.07, 0.03))[0],
             way=dice.choice(("yes", "no")),
         )

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,14 +19,14 @@ from pgflow.cli.torture.fleet import LEASE, POLL, SWEEP, Fleet
 from pgflow.cli.torture.gauge import Gauge
 from pgflow.cli.torture.ink import lines
 from pgflow.cli.torture.load import Load
-from pgflow.cli.torture.nemesis import HARMS, Blow, Harm, Nemesis, read, thrown, write
+from pgflow.cli.torture.nemesis import HARMS, Harm, Nemesis
 from pgflow.store import audit, migrate
 from pgflow.store.audit import Change
 from pgflow.store.connect import connect
 from pgflow.store.embedded import EmbeddedPostgres
 from pgflow.store.statement import run
 
-__all__ = ["Plan", "Row", "Verdict", "held"]
+__all__ = ["Plan", "Recording", "Row", "Verdict", "held", "record"]
 
 SLACK_SECONDS = 2.0  # this machine's share
 DRAIN_SECONDS = 60.0
@@ -35,6 +34,21 @@ ACTIVE = "select count(*) from pgflow.instances where status in ('pending', 'run
 RUN = re.compile(r"\brun (\d+)")
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a run has left: its history, who did the harm, and why some harm could not be done.
+
+    `drained` is how many seconds it took until everything had ended after the last fault, None when that did not come
+    about.
+    """
+
+    history: History
+    nemesis: Nemesis
+    impossible: dict[str, str]
+    started: int
+    drained: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +99,41 @@ class Verdict:
 def held(plan: Plan, tell: Tell) -> Verdict:
     """Hold a run. Raises what goes wrong with the harness itself."""
     began = time.monotonic()
-    skew = time.time() - began
+    recording = record(plan, tell)
+    history = recording.history
+    violations = check(history)
+    counts = counters(history)
+    came = recording.nemesis.came
+    missing = [name for name, count in counts.items() if not count] + sorted(
+        each.name for each in recording.nemesis.harms if not came[each.name]
+    )
+    return Verdict(
+        violations,
+        counts,
+        _rows(history, recording.nemesis, violations),
+        recording.impossible,
+        missing,
+        recording.started,
+        time.monotonic() - began,
+        recording.drained,
+    )
+
+
+def record(plan: Plan, tell: Tell) -> Recording:
+    """Hold a run and return all that was noted, without a verdict."""
+    skew = time.time() - time.monotonic()
     with _arena(plan) as arena:
         possible, impossible = _sorted(plan, arena)
-        schedule = (
-            read(plan.replay, possible)
-            if plan.replay is not None
-            else list(thrown(plan.seed, plan.seconds, possible, arena))
-        )
-        write(plan.folder / "schedule.jsonl", schedule)
         gauge = Gauge(arena)
         load = Load([arena.dsn] * plan.callers, plan.folder, plan.seed, plan.rate)
-        came: Counter[str] = Counter()
-
-        def struck(blow: Blow, has_come: bool) -> None:
-            came[blow.harm] += has_come
-            tell(f"{blow.at:7.1f} s  {blow.harm}{'' if has_come else ' (did not come about)'}")
-
-        nemesis = Nemesis(arena, schedule, struck)
+        nemesis = Nemesis(arena, possible, plan.seed, plan.seconds, plan.replay, tell)
         load.start()
-        nemesis.start()
-        deadline = time.monotonic() + plan.seconds
-        while time.monotonic() < deadline and not nemesis.is_done():
-            time.sleep(0.1)
-        nemesis.close()
+        nemesis.strike()
         tell("healed: waiting for each call's answer and each instance's end")
         drained = _drained(arena, load)
         gauge.close()
         history = _history(plan, arena, skew)
-    violations = check(history)
-    counts = counters(history)
-    rows = _rows(history, schedule, came, violations)
-    wanted = {each.name for each in possible} if plan.replay is None else {blow.harm for blow in schedule}
-    missing = [name for name, count in counts.items() if not count] + sorted(name for name in wanted if not came[name])
-    return Verdict(violations, counts, rows, impossible, missing, load.started, time.monotonic() - began, drained)
+    return Recording(history, nemesis, impossible, load.started, drained)
 
 
 @contextmanager
@@ -181,19 +196,19 @@ def _history(plan: Plan, arena: Arena, skew: float) -> History:
     )
 
 
-def _rows(history: History, schedule: Sequence[Blow], came: Counter[str], violations: Sequence[Violation]) -> list[Row]:
-    tried = Counter(blow.harm for blow in schedule)
+def _rows(history: History, nemesis: Nemesis, violations: Sequence[Violation]) -> list[Row]:
     spans = {
         story.run: (story.instance[0].at, story.instance[-1].at) for story in history.stories.values() if story.instance
     }
     broken = [int(found[1]) for each in violations if (found := RUN.search(each.said))]
     rows = []
-    for harm in dict.fromkeys(blow.harm for blow in schedule):
+    for harm in sorted(nemesis.tried):
         windows = [(each["from"], each["to"]) for each in history.blows if each["harm"] == harm and each["has_come"]]
         under_way = {
             number
             for number, (born, ended) in spans.items()
             if any(born <= end and ended >= start for start, end in windows)
         }
-        rows.append(Row(harm, tried[harm], came[harm], len(under_way), sum(each in under_way for each in broken)))
-    return sorted(rows, key=lambda row: row.harm)
+        hit = sum(each in under_way for each in broken)
+        rows.append(Row(harm, nemesis.tried[harm], nemesis.came[harm], len(under_way), hit))
+    return rows

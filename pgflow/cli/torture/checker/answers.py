@@ -51,9 +51,10 @@ def _starts(history: History) -> Iterator[str]:
         prefix, _, value = business_id.partition("::")
         if prefix == "visit":
             continue
-        if (prefix, value) not in keys and prefix not in ("poison", "holding"):
+        is_the_harness_own = prefix in ("poison", "holding") or value.startswith("bait-")
+        if (prefix, value) not in keys and not is_the_harness_own:
             yield f"{business_id} comes from nowhere"
-        elif prefix not in ("poison", "holding") and not value.startswith("rush") and len(stories) > 1:
+        elif not is_the_harness_own and not value.startswith("rush") and len(stories) > 1:
             yield f"{business_id} was started once, and has {len(stories)} runs"
         elif value.startswith("rush") and len(stories) > asked[business_id]:
             yield f"{business_id} was started {asked[business_id]} times for sure, and has {len(stories)} runs"

@@ -1,74 +1,110 @@
-"""Do harm by a schedule, one blow after the other, and note each with what came of it."""
+"""Do harm: two lanes of it, one at the workers and one at everybody, and note each blow with what came of it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
 
 from pgflow.cli.torture.arena import Arena
 from pgflow.cli.torture.ink import Ink
 from pgflow.cli.torture.nemesis import misdeeds, processes, sessions
 from pgflow.cli.torture.nemesis.harm import Harm
-from pgflow.cli.torture.nemesis.schedule import Blow, read, thrown, write
+from pgflow.cli.torture.nemesis.schedule import Blow, line, read, thrown
 
-__all__ = ["HARMS", "Blow", "Harm", "Nemesis", "read", "thrown", "write"]
+__all__ = ["HARMS", "Blow", "Harm", "Nemesis"]
 
 HARMS: Sequence[Harm] = (*processes.HARMS, *sessions.HARMS, *misdeeds.HARMS)
+LANES = (1, 2)
+PERSISTENCE = 4  # rounds over what has not come about when the time is over
 
 
 class Nemesis:
-    """Strikes as a schedule says, in a thread of its own; `close` undoes what is still being done.
+    """Strikes for so many seconds, and then until each harm has come about once; or as a schedule file says.
 
-    A blow that comes late, because another one took long, comes at once after it. `tell(blow, has_come_about)` hears of
-    each.
+    `tried` and `came` count, by harm, the blows and those that came about: a process that was to be killed at some
+    point may never have come there.
     """
 
-    def __init__(self, arena: Arena, schedule: Sequence[Blow], tell: Callable[[Blow, bool], None]) -> None:
-        self.error: BaseException | None = None
+    def __init__(
+        self,
+        arena: Arena,
+        harms: Sequence[Harm],
+        seed: int,
+        seconds: float,
+        replay: Path | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.tried: Counter[str] = Counter()
+        self.came: Counter[str] = Counter()
         self._arena = arena
-        self._schedule = schedule
+        self._seed = seed
+        self._seconds = seconds
         self._tell = tell
-        self._harms = {each.name: each for each in HARMS}
+        self._replayed = None if replay is None else read(replay, harms)
+        wanted = {blow.harm for blow in self._replayed} if self._replayed is not None else None
+        self.harms = [each for each in harms if wanted is None or each.name in wanted]
+        self._by_name = {each.name: each for each in harms}
         self._ink = Ink(arena.folder / "blows.jsonl")
-        self._is_closing = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="nemesis", daemon=True)
+        self._schedule = (arena.folder / "schedule.jsonl").open("w", buffering=1)
+        self._lock = threading.Lock()
+        self._errors: list[BaseException] = []
+        self._began = 0.0
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def is_done(self) -> bool:
-        """Whether the schedule has come to its end."""
-        return not self._thread.is_alive()
-
-    def close(self) -> None:
-        """Strike no more. Raises what went wrong with the harness itself."""
-        self._is_closing.set()
-        self._thread.join()
+    def strike(self) -> None:
+        """Do it all; returns when everything is undone again. Raises what goes wrong with the harness itself."""
+        self._began = time.monotonic()
+        lanes = [threading.Thread(target=self._live, args=(lane,), name=f"nemesis-{lane}") for lane in LANES]
+        for each in lanes:
+            each.start()
+        for each in lanes:
+            each.join()
+        time.sleep(max(0.0, self._began + self._seconds - time.monotonic()) if not self.harms else 0.0)
         self._ink.close()
-        if self.error is not None:
-            raise self.error
+        self._schedule.close()
+        if self._errors:
+            raise self._errors[0]
 
-    def _live(self) -> None:
-        began = time.monotonic()
+    def _live(self, lane: int) -> None:
         try:
-            for blow in self._schedule:
-                if self._is_closing.wait(max(0.0, began + blow.at - time.monotonic())):
+            for blow in self._blows(lane):
+                if self._errors:
                     return
+                time.sleep(blow.after)
                 self._strike(blow)
         except BaseException as error:
-            self.error = error
+            self._errors.append(error)
+
+    def _blows(self, lane: int) -> Iterable[Blow]:
+        if self._replayed is not None:
+            yield from (blow for blow in self._replayed if blow.lane == lane)
+            return
+        mine = [each for each in self.harms if lane == (1 if each.group == "worker" else 2)]
+        for blow in thrown(lane, self._seed, mine, self._arena):
+            if time.monotonic() > self._began + self._seconds:
+                break
+            yield blow
+        for again in range(PERSISTENCE):
+            missing = [each for each in mine if not self.came[each.name]]
+            yield from islice(thrown(lane, self._seed + 1 + again, missing, self._arena), len(missing))
 
     def _strike(self, blow: Blow) -> None:
-        harm = self._harms[blow.harm]
+        harm = self._by_name[blow.harm]
         since = time.time()
         has_come = False
         try:
             has_come = harm.apply(self._arena, blow.aim)
-            self._is_closing.wait(blow.hold)
+            time.sleep(blow.hold if has_come else 0.0)
         finally:
             harm.heal(self._arena, blow.aim)
+        with self._lock:
+            self.tried[harm.name] += 1
+            self.came[harm.name] += has_come
+            self._schedule.write(line(blow))
         about = {"harm": harm.name, "group": harm.group, "aim": dict(blow.aim), "has_come": has_come}
         self._ink.write(**{"from": since, "to": time.time()}, **about)
-        self._tell(blow, has_come)
+        at = time.monotonic() - self._began
+        self._tell(f"{at:7.1f} s  {blow.harm}{'' if has_come else ' (did not come about)'}")

@@ -48,12 +48,14 @@ def at_a_point(deed: str, point: str) -> Harm:
     """A worker that is killed, stopped or disturbed just when it comes to a point for the n-th time."""
 
     def aim(dice: random.Random, arena: Arena) -> dict[str, Any]:
-        often = 2 if point.startswith(("worker", "heart")) else 12
-        return {**at_a_worker(dice, arena), "nth": 1 if point == "worker.registered" else dice.randint(1, often)}
+        often = {"worker": 1, "heart": 2, "transaction": 2}.get(point.partition(".")[0], 12)
+        return {**at_a_worker(dice, arena), "nth": dice.randint(1, often)}
 
     def apply(arena: Arena, given: Aim) -> bool:
         berth = arena.berth(given)
         before = berth.starts
+        if point.startswith("transaction"):
+            arena.lay_bait()
         arena.fleet.restart(berth, f"{point}={deed}@{given['nth']}")
         deadline = time.monotonic() + MEET_SECONDS
         while time.monotonic() < deadline:

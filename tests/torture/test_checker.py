@@ -1,0 +1,347 @@
+"""The checker can fail: each invariant notices when a real history is spoilt in the way that it is about."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgflow.cli.torture.checker import INVARIANTS, History, check, counters
+from pgflow.cli.torture.checker.model import follow
+from pgflow.cli.torture.trial import Plan, record
+from pgflow.store.audit import Change
+
+Spoil = Callable[[list[Change], list[dict[str, Any]], list[dict[str, Any]]], object]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """A real history: a few seconds of load, and no harm."""
+    plan = Plan(tmp_path_factory.mktemp("torture"), seconds=6.0, seed=1, workers=2, rate=8.0, only=["nothing at all"])
+    return record(plan, lambda said: None).history
+
+
+def where(changes: list[Change], relation: str, **wanted: Any) -> list[int]:
+    """The places of changes whose row is so."""
+    return [
+        place
+        for place, change in enumerate(changes)
+        if change.relation == relation and all(change.row.get(name) == value for name, value in wanted.items())
+    ]
+
+
+def alter(changes: list[Change], place: int, side: str = "now", **values: Any) -> None:
+    """Let a change have been another one."""
+    row = copy.deepcopy(getattr(changes[place], side))
+    row.update(values)
+    changes[place] = dataclasses.replace(changes[place], **{side: row})
+
+
+def claims(changes: list[Change]) -> list[int]:
+    return [
+        place
+        for place, change in enumerate(changes)
+        if change.relation == "jobs"
+        and change.was is not None
+        and change.now is not None
+        and (change.was["state"], change.now["state"]) == ("ready", "running")
+        and change.now["kind"] == "execute"
+    ]
+
+
+def ends(changes: list[Change], status: str = "completed") -> list[int]:
+    return [place for place in where(changes, "instances", status=status) if changes[place].op == "update"]
+
+
+def results(changes: list[Change], step: str) -> list[int]:
+    return [place for place in where(changes, "step_results", step=step) if changes[place].op == "insert"]
+
+
+def lost_instance(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    run = next(call["answer"]["run"] for call in calls if call["op"] == "start" and call["r"] == "ok")
+    changes[:] = [each for each in changes if each.row.get("run") != run]
+    bodies[:] = [each for each in bodies if each["run"] != run]
+
+
+def lost_visit(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    extra = next(call for call in calls if call["op"] == "start_many" and call["r"] == "ok")
+    calls.append({**extra, "key": "another"})
+
+
+def lost_signal(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = next(place for place, each in enumerate(changes) if each.relation == "signals" and each.op == "insert")
+    alter(changes, place, payload={"nonce": "of nobody"})
+
+
+def half_a_transaction(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    call = next(call for call in calls if call["op"] == "start_in_own" and call["r"] == "ok" and call["kept"])
+    call["kept"] = False
+
+
+def two_answers(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    call = next(call for call in calls if call["op"] == "start" and call["r"] == "ok")
+    calls.append({**call, "answer": {**call["answer"], "run": call["answer"]["run"] + 1}})
+
+
+def unending(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    del changes[ends(changes)[0]]
+
+
+def left_token(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    del changes[next(place for place, each in enumerate(changes) if (each.relation, each.op) == ("jobs", "delete"))]
+
+
+def skipped_state(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    alter(changes, claims(changes)[0], "now", state="parked")
+
+
+def late_attempt(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = claims(changes)[0]
+    alter(changes, place, "now", attempt=changes[place].row["attempt"] - 1)
+
+
+def too_many_attempts(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    alter(changes, claims(changes)[0], "now", max_attempts=0)
+
+
+def strangers_result(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    alter(changes, results(changes, "last")[0], worker=999_999)
+
+
+def early_rescue(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = claims(changes)[0]
+    claim = changes[place]
+    freed = {**(claim.now or {}), "state": "ready", "worker": None, "attempt": 0, "crashes": 1}
+    changes.insert(place + 1, dataclasses.replace(claim, op="update", was=claim.now, now=freed, seq=claim.seq))
+
+
+def another_output(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    alter(changes, results(changes, "last")[0], output={"nonce": "of no body"})
+
+
+def recorded_twice(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    changes.append(changes[results(changes, "last")[0]])
+
+
+def other_input(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    body = next(body for body in bodies if body["e"] == "begin" and "fetch" in body["given"])
+    body["given"]["fetch"] = "of somebody else"
+
+
+def too_early_a_step(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    body = next(body for body in bodies if body["e"] == "begin" and body["given"])
+    body["t"] -= int(60e9)
+
+
+def off_the_path(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    alter(changes, results(changes, "decide")[0], event="maybe")
+
+
+def unfinished_end(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    del changes[results(changes, "last")[0]]
+
+
+def scheduled_twice(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = next(
+        place
+        for place, each in enumerate(changes)
+        if each.relation == "jobs" and each.op == "update" and each.now and each.was and each.now["step"] == "last"
+        if each.was["step"] != "last"
+    )
+    changes.append(dataclasses.replace(changes[place], seq=changes[-1].seq + 1))
+
+
+def moved_revision(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = ends(changes)[0]
+    alter(changes, place, revision=changes[place].row["revision"] + 1)
+
+
+def unclaimed_run(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    bodies.append(copy.deepcopy(next(body for body in bodies if body["e"] == "begin")))
+
+
+def second_end(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    end = changes[ends(changes)[0]]
+    again = {**(end.now or {}), "status": "cancelled", "revision": end.row["revision"] + 1}
+    changes.append(dataclasses.replace(end, seq=changes[-1].seq + 1, was=end.now, now=again))
+
+
+def two_at_once(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    first, second = [
+        place for place, each in enumerate(changes) if (each.relation, each.op) == ("instances", "insert")
+    ][:2]
+    key = changes[first].row["unique_key"]
+    run = changes[second].row["run"]
+    for place in where(changes, "instances", run=run):
+        for side in ("was", "now"):
+            if getattr(changes[place], side) is not None:
+                alter(changes, place, side, unique_key=key)
+    changes[second] = dataclasses.replace(changes[second], at=changes[first].at)
+
+
+def early_timer(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = staged(changes)
+    changes[place] = dataclasses.replace(changes[place], moment=changes[place].moment - 60)
+
+
+def late_timer(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = staged(changes)
+    changes[place] = dataclasses.replace(changes[place], moment=changes[place].moment + 60)
+
+
+def staged(changes: list[Change]) -> int:
+    return next(
+        place
+        for place, each in enumerate(changes)
+        if each.relation == "jobs"
+        and each.was is not None
+        and each.now is not None
+        and each.was["state"] in ("scheduled", "parked")
+        and each.now["state"] == "ready"
+        and each.now["run_at"] == each.was["run_at"]
+    )
+
+
+def backward_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    read = next(call for call in calls if call["op"] == "read" and call["r"] == "ok" and call["answer"]["steps"])
+    later = copy.deepcopy(read)
+    later["t0"], later["t1"] = read["t1"] + 1, read["t1"] + 2
+    later["answer"]["steps"] = ["another", *read["answer"]["steps"]]
+    calls.append(later)
+
+
+def lost_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    start = next(call for call in calls if call["op"] == "start" and call["r"] == "ok" and call["value"][0] != "r")
+    moment = start["t1"] + 1
+    calls.append(
+        {**start, "op": "read", "r": "fail", "why": "instance-not-found", "t0": moment, "t1": moment, "key": None}
+    )
+
+
+def unheard_cancel(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    cancel = next(call for call in calls if call["op"] == "cancel" and call["r"] == "ok")
+    prefix = f"{cancel['workflow'].lower()}::{cancel['value']}"
+    run = next(each.row["run"] for each in changes if each.relation == "instances" and each.row["id"] == prefix)
+    body = copy.deepcopy(next(body for body in bodies if body["e"] == "begin"))
+    bodies.append({**body, "run": run, "t": cancel["t1"] + int(60e9), "given": {}})
+
+
+def burnt_attempt(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    alter(changes, results(changes, "last")[0], attempt=3)
+
+
+def failed_innocent(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    alter(changes, ends(changes)[-1], status="failed", error={"type": "WorkerLost", "reason": "lost"})
+
+
+DEFECTS: dict[str, list[Spoil]] = {
+    "I1": [lost_instance, lost_visit, lost_signal, half_a_transaction, two_answers],
+    "I2": [unending, left_token],
+    "I3": [skipped_state, late_attempt, too_many_attempts],
+    "I4": [strangers_result, early_rescue],
+    "I5": [another_output, recorded_twice],
+    "I6": [other_input, too_early_a_step],
+    "I7": [off_the_path, unfinished_end],
+    "I8": [scheduled_twice],
+    "I10": [moved_revision],
+    "I11": [unclaimed_run],
+    "I12": [second_end],
+    "I13": [two_at_once],
+    "I15": [early_timer, late_timer],
+    "I16": [backward_read, lost_read],
+    "I17": [unheard_cancel],
+    "I18": [burnt_attempt, failed_innocent],
+}
+CASES = [(invariant, spoil) for invariant, spoils in DEFECTS.items() for spoil in spoils]
+
+
+def spoilt(sound: History, spoil: Spoil) -> History:
+    changes = list(sound.changes)
+    calls: list[Any] = copy.deepcopy(list(sound.calls))
+    bodies: list[Any] = copy.deepcopy(list(sound.bodies))
+    spoil(changes, calls, bodies)
+    return dataclasses.replace(sound, changes=changes, calls=calls, bodies=bodies)
+
+
+def broken(history: History) -> set[str]:
+    return {each.invariant for each in check(history)}
+
+
+@pytest.mark.slow
+def test_a_sound_history_breaks_nothing_and_holds_enough_to_be_spoilt(sound: History) -> None:
+    assert [(each.invariant, each.said) for each in check(sound)] == []
+    seen = counters(sound)
+    assert min(seen[name] for name in ("completed", "cancelled", "retried by hand", "waits parked")) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("invariant", "spoil"), CASES, ids=lambda each: getattr(each, "__name__", each))
+def test_each_defect_breaks_its_invariant(sound: History, invariant: str, spoil: Spoil) -> None:
+    assert invariant in broken(spoilt(sound, spoil))
+
+
+@pytest.mark.slow
+def test_the_others_are_broken_by_what_stands_beside_the_history(sound: History) -> None:
+    effects = [each for each in sound.effects if each[0]]
+    assert "I9" in broken(dataclasses.replace(sound, effects=[*sound.effects, effects[0]]))
+    assert "I9" in broken(dataclasses.replace(sound, effects=[each for each in sound.effects if each != effects[0]]))
+    assert "I9" in broken(dataclasses.replace(sound, effects=[*sound.effects, (effects[0][0], "book", "another")]))
+    fat = {"rss": {"1": 1 << 30}, "connections": 3}
+    crowded = {"rss": {"1": 1}, "connections": 3000}
+    assert "I19" in broken(dataclasses.replace(sound, gauges=[fat]))
+    assert "I19" in broken(dataclasses.replace(sound, gauges=[crowded]))
+    crying = "2026-01-01 00:00:00 ERROR oh\nTraceback (most recent call last):\nKeyError: 'a defect'\n"
+    assert "I20" in broken(dataclasses.replace(sound, logs={"worker-1": crying}))
+    assert "I14" in broken(slow_rescue(sound))
+
+
+def slow_rescue(sound: History) -> History:
+    changes = list(sound.changes)
+    place = claims(changes)[-1]
+    claim = changes[place]
+    freed = {**(claim.now or {}), "state": "ready", "worker": None, "attempt": 0, "crashes": 1}
+    late = dataclasses.replace(claim, at=claim.at + 600, moment=claim.moment + 600, was=claim.now, now=freed)
+    return dataclasses.replace(sound, changes=[*changes, late])
+
+
+def test_every_invariant_has_a_defect() -> None:
+    assert {*DEFECTS, "I9", "I14", "I19", "I20"} == set(INVARIANTS)
+
+
+def test_the_model_agrees_with_the_engine_on_random_ways() -> None:
+    from pgflow.cli.torture.flows import WORKFLOWS
+    from pgflow.core.engine import replay
+
+    dice = random.Random(1)  # noqa: S311 -- to be repeated
+    for workflow in WORKFLOWS:
+        graph = workflow.graph
+        for _ in range(200):
+            done: dict[str, tuple[str, list[str] | None]] = {}
+            while True:
+                completions = [
+                    (step, event, None if way is None else tuple(way)) for step, (event, way) in done.items()
+                ]
+                state = replay(graph, completions)
+                recorded, following, is_at_end = follow(graph.spec(), done)
+                assert recorded == set(done)
+                assert is_at_end == (state.status == "completed")
+                if state.status != "running":
+                    break
+                assert following == set(state.active)
+                step = dice.choice(sorted(state.active))
+                choice = dice.choice(sorted(graph.nodes[step].choices))
+                declared = graph.choice(step, choice)
+                way = None
+                if declared.chooser is not None:
+                    way = dice.sample(declared.targets, dice.randint(1, len(declared.targets)))
+                done[step] = (choice, way)
+
+
+def test_a_run_folder_holds_what_is_needed_to_look_again(sound: History, tmp_path: Path) -> None:
+    assert sound.changes
+    assert {each["op"] for each in sound.calls} >= {"start", "start_many", "start_in_own", "signal", "cancel", "read"}
