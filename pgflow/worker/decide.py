@@ -19,6 +19,9 @@ from pgflow.worker.token import Run, Signal, Token
 
 __all__ = ["Decision", "decide"]
 
+MOST_SEVERED = 5  # lost connections that do not count as attempts: what ends its connection each time has to end, too
+LONGEST_SEVERED = 5.0  # seconds until the next attempt
+
 
 @dataclass(slots=True)
 class Decision:
@@ -164,6 +167,13 @@ def _err(decision: Decision, outcome: Erred) -> None:
     failing = Failing(outcome.reason, outcome.type, outcome.retry, outcome.details)
     error = failing.entry(token.attempt)
     policy = run.graph.nodes[token.step].retry
+    severed = sum("severed" in each for each in token.errors)
+    if outcome.severed and severed < MOST_SEVERED:
+        again = [*token.errors, {**error, "severed": severed + 1}][-KEPT_ERRORS:]
+        decision.verdicts.append(
+            _verdict(token, "snooze", errors=json.dumps(again), delay=min(LONGEST_SEVERED, 0.1 * 2**severed))
+        )
+        return
     if outcome.retry and token.attempt < token.max_attempts:
         decision.verdicts.append(
             _verdict(

@@ -50,7 +50,10 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Erred:
-    """The attempt failed. `reason` is text for people; `retry` False ends the step at once."""
+    """The attempt failed. `reason` is text for people; `retry` False ends the step at once.
+
+    `severed`: the connection was lost in whose transaction the step ran, so that it may not have been the step's fault.
+    """
 
     token: Token
     reason: str
@@ -58,6 +61,7 @@ class Erred:
     retry: bool = True
     seconds: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
+    severed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

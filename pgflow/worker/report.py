@@ -118,7 +118,7 @@ def _applied(decision: Decision, outcome: Outcome, verdict: Verdict) -> None:
             reason=outcome.reason,
             stacktrace=outcome.details.get("trace"),
             max_attempts=token.max_attempts,
-            will_retry=verdict.op == "retry",
+            will_retry=verdict.op in ("retry", "snooze"),
         )
 
 

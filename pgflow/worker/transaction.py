@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -16,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from pgflow.store import failpoint
 from pgflow.store.connect import conninfo
 from pgflow.store.dice import uniform
+from pgflow.store.fate import is_unknown
 from pgflow.store.job import Settled
 from pgflow.store.statement import Statement, arun, run
 from pgflow.worker.decide import Decision
@@ -68,6 +70,8 @@ class Transactions:
         try:
             async with self._places, self._open(token) as transaction:
                 outcome = await transaction.runner.run(token, transaction.conn)
+                if isinstance(outcome, Erred):
+                    return replace(outcome, severed=transaction.conn.broken)
                 if not isinstance(outcome, Finished | Waits):
                     return outcome
                 settled = await self._settle(token, outcome, transaction)
@@ -78,7 +82,8 @@ class Transactions:
             psycopg.Error,
             PoolTimeout,
         ) as error:  # a lost connection, a failed commit, a constraint of the user's own
-            return Erred(token, str(error).strip() or type(error).__name__, type(error).__name__)
+            severed = is_unknown(error) or isinstance(error, PoolTimeout)
+            return Erred(token, str(error).strip() or type(error).__name__, type(error).__name__, severed=severed)
         finally:
             self.committing.discard(token)
 
@@ -117,11 +122,12 @@ class Transactions:
                     info, min_size=0, max_size=POOL_SIZE, kwargs={"autocommit": True}, open=False
                 )
                 await self._async_pool.open()
-            async with self._async_pool.connection() as conn, conn.transaction() as _:
-                transaction = _Async(conn, self._runner)
-                yield transaction
-                if not transaction.is_committed:
-                    raise psycopg.Rollback
+            with suppress(psycopg.Rollback):  # which comes through where the connection is lost
+                async with self._async_pool.connection() as conn, conn.transaction() as _:
+                    transaction = _Async(conn, self._runner)
+                    yield transaction
+                    if not transaction.is_committed:
+                        raise psycopg.Rollback
             return
         if self._pool is None:
             info = conninfo(self._dsn, role="step")

@@ -20,6 +20,7 @@ from tests.worker.processes import Processes
 from tests.worker.sight import connections, cut, leftovers, one, rows, steps, until_all_ended, until_status
 
 Input = dict[str, Any]
+SEVER = "select pg_terminate_backend(pg_backend_pid())"
 INSERT = "insert into ledger (value, attempt) values (%s, %s)"
 QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=10))
 
@@ -61,6 +62,8 @@ def come_to(ctx: Context[Input]) -> Ok | Error | Snooze | Async:
 @step(transactional=True, retry=QUICKLY)
 def write(ctx: Context[Input]) -> Any:
     ctx.conn.execute(INSERT, [ctx.value, ctx.attempt])
+    if ctx.initial.get("how") == "sever":
+        ctx.conn.execute(SEVER)
     if ctx.initial.get("how") == "violate" and ctx.attempt == 1:
         ctx.conn.execute(INSERT, [ctx.value, 100])
     if ctx.initial.get("how") == "gate":
@@ -72,6 +75,8 @@ def write(ctx: Context[Input]) -> Any:
 @step(transactional=True, retry=QUICKLY)
 async def awrite(ctx: Context[Input]) -> Any:
     await ctx.conn.execute(INSERT, [ctx.value, ctx.attempt])
+    if ctx.initial.get("how") == "sever":
+        await ctx.conn.execute(SEVER)
     if ctx.initial.get("how") == "violate" and ctx.attempt == 1:
         await ctx.conn.execute(INSERT, [ctx.value, 100])
     if ctx.initial.get("how") == "gate":
@@ -273,7 +278,7 @@ def test_many_at_once_each_write_once_at_the_first_attempt(
     assert leftovers(conn) == {}
 
 
-def test_a_connection_lost_in_the_middle_costs_one_attempt_and_doubles_nothing(
+def test_a_connection_lost_in_the_middle_costs_no_attempt_and_doubles_nothing(
     app: Pgflow, conn: Connection, work: Work
 ) -> None:
     work()
@@ -282,4 +287,19 @@ def test_a_connection_lost_in_the_middle_costs_one_attempt_and_doubles_nothing(
     assert cut(conn, "step") == 1
     Gate.go.set()
     done = until_status(Single, "v")
-    assert (done.status, done.history[0].attempt, written(conn)) == ("completed", 2, [("v", 2)])
+    assert (done.status, done.history[0].attempt, written(conn)) == ("completed", 1, [("v", 1)])
+    assert [error["severed"] for error in done.history[0].errors] == [1]
+
+
+@both
+def test_a_step_that_loses_its_connection_each_time_ends_all_the_same(
+    app: Pgflow, conn: Connection, work: Work, kind: Kind
+) -> None:
+    work()
+    kind.start("v", {"how": "sever"})
+    failed = until_status(kind, "v")
+    assert (failed.status, written(conn)) == ("failed", [])
+    assert failed.error is not None
+    assert failed.error["attempt"] == 3
+    assert [each.get("severed") for each in failed.error["attempts"]] == [1, 2, 3, 4, 5, None, None]
+    assert leftovers(conn) == {}

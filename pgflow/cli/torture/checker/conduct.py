@@ -22,7 +22,7 @@ def innocents_pay_nothing(history: History) -> Iterator[str]:
     for story in history.stories.values():
         for change in story.results:
             row = change.row
-            own = [each for each in row["errors"] or () if "crashes" not in each]
+            own = [each for each in row["errors"] or () if not each.keys() & {"crashes", "severed"}]
             if row["attempt"] != len(own) + 1:
                 where = f"{row['step']} of run {story.run}"
                 yield f"{where} was recorded in attempt {row['attempt']}, with {len(own)} failures of its own"
