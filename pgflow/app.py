@@ -33,6 +33,7 @@ from pgflow.core.registry import Registry
 from pgflow.core.request import sole
 from pgflow.core.step import Target
 from pgflow.core.workflow import Workflow
+from pgflow.pruning import ENDED, pruning
 from pgflow.registration import check, registering
 from pgflow.storage import Storage
 from pgflow.store import job, migrate
@@ -388,6 +389,25 @@ class Pgflow:
     ) -> builtins.list[Instance]:
         """`runs`, async."""
         return await self._client.arun(history(self.schema, self._class(workflow), value, before, limit), conn)
+
+    # -- upkeep
+
+    def prune(self, older_than: timedelta, statuses: Iterable[str] = ENDED) -> int:
+        """Delete the instances that ended longer ago than `older_than`, with their histories; returns how many.
+
+        Only those with one of these `statuses`: "completed", "failed", "cancelled". It goes a page at a time, each in a
+        transaction of its own, and stands in nobody's way; call it now and then, as the owner of the schema. Raises
+        `InvalidValue` for a negative age, and for a status that no instance ends with.
+
+            app.prune(timedelta(days=30))
+        """
+        pages = pruning(self.schema, older_than, statuses)
+        return sum(pages.took(self._client.run(page)) for page in pages)
+
+    async def aprune(self, older_than: timedelta, statuses: Iterable[str] = ENDED) -> int:
+        """`prune`, async."""
+        pages = pruning(self.schema, older_than, statuses)
+        return sum([pages.took(await self._client.arun(page)) for page in pages])
 
     # -- live jobs
 

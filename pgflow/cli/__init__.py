@@ -41,6 +41,7 @@ COMMANDS = {
     "graph": Lazy("pgflow.cli.graph:command", "Draw a workflow: as text, for Mermaid or Graphviz, or as an SVG."),
     "docs": Lazy("pgflow.cli.docs:command", "Write each workflow's picture into its docstring."),
     "validate": Lazy("pgflow.cli.validate:command", "Check an app's workflows, as a build does."),
+    "prune": Lazy("pgflow.cli.prune:command", "Delete instances that ended long ago."),
     "doctor": Lazy("pgflow.cli.doctor:command", "Look at a database and its workers, and say what to mend."),
     "demo": Lazy("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
     "torture": Lazy("pgflow.cli.torture:command", "Do everything to it that may happen, and check."),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from psycopg.types.numeric import Int8
 
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Entry, Instance, Started
@@ -14,12 +17,14 @@ from pgflow.store import files, reading
 from pgflow.store.statement import Row, Statement
 
 __all__ = [
+    "Pruned",
     "cancel",
     "cancel_version",
     "delete",
     "get",
     "list",
     "list_by_output",
+    "prune",
     "put",
     "recall_started",
     "retry",
@@ -173,6 +178,28 @@ def put(
         "notify": notify,
     }
     return Statement("instance/put", files.load("queries/instance/put.sql", schema), params, lambda rows: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many instances of a page were deleted, and the page's last run; None when all behind it are too young."""
+
+    instances: int
+    last: int | None
+
+
+def prune(
+    schema: str, *, older_than: timedelta, statuses: Sequence[str], after: int = 0, limit: int = 1000
+) -> Statement[Pruned]:
+    """Delete those of `limit` instances after run `after` that ended longer ago; pass `last` on for the next page."""
+    params = {
+        "age": older_than.total_seconds(),
+        "statuses": Builtin(statuses),
+        "after": Int8(after),
+        "limit": limit,
+    }
+    query = files.load("queries/instance/prune.sql", schema)
+    return Statement("instance/prune", query, params, lambda rows: Pruned(*rows[0]))
 
 
 def delete(schema: str, *, id: str, notify: bool) -> Statement[int]:  # noqa: A002 -- "id" is the word for it in all of the API

@@ -8,6 +8,7 @@ double apply.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -15,10 +16,10 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, step
-from pgflow.store import job, signal
+from pgflow.store import instance, job, signal, worker
 from pgflow.store.connect import Connection, connect
 from pgflow.store.statement import run
-from tests.store.driver import Driver
+from tests.store.driver import LEASE, Driver
 from tests.store.explorer import Explorer, schedules
 from tests.store.explorer import Step as Move
 
@@ -336,6 +337,116 @@ def settle_and_put(a: Driver, b: Driver, value: str) -> Programs:
     return settling(a), transaction(call(PUT, f"pair::{value}"))
 
 
+def pruning() -> list[Move]:
+    """The transaction that deletes whatever has ended."""
+    return transaction(
+        lambda conn: run(conn, instance.prune("pgflow", older_than=timedelta(0), statuses=["completed", "failed"]))
+    )
+
+
+def failed(a: Driver, value: str) -> None:
+    start(a, Line, value)
+    a.conn.execute("update pgflow.instances set status = 'failed', finished_at = pgflow.now(), revision = revision + 1")
+    a.conn.execute("delete from pgflow.jobs")
+
+
+def prune_and_start(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value)
+    return pruning(), transaction(call("select pgflow.start('Line', %s)", value))
+
+
+def prune_and_retry(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value)
+    return pruning(), transaction(call("select pgflow.retry('Line', %s)", value))
+
+
+def prune_twice(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value)
+    return pruning(), pruning()
+
+
+def prune_and_settle(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.turn()
+    a.settle()
+    a.claim()
+    a.run_steps()
+    return pruning(), settling(a)
+
+
+def prune_and_delete(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value)
+    return pruning(), transaction(call("select pgflow.delete_id('line::' || %s)", value))
+
+
+def retry_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value)
+    return (
+        transaction(call("select pgflow.retry('Line', %s)", value)),
+        transaction(call("select pgflow.cancel('Line', %s)", value)),
+    )
+
+
+def retry_twice(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value)
+    retrial = transaction(call("select pgflow.retry('Line', %s)", value))
+    return retrial, retrial
+
+
+def same_start(a: Driver, b: Driver, value: str) -> Programs:
+    one = transaction(call("select pgflow.start('Line', %s)", value))
+    return one, one
+
+
+def claim_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    return transaction(lambda conn: a.claim(conn=conn)), transaction(call("select pgflow.cancel('Line', %s)", value))
+
+
+def claim_and_stage(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    start(a, Line, value + "x")
+    a.conn.execute("update pgflow.jobs set state = 'scheduled' where id = (select min(id) from pgflow.jobs)")
+    return transaction(lambda conn: a.claim(conn=conn)), transaction(lambda conn: run(conn, job.stage("pgflow")))
+
+
+def rescue_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
+    return (
+        transaction(lambda conn: run(conn, job.rescue("pgflow"))),
+        transaction(call("select pgflow.cancel('Line', %s)", value)),
+    )
+
+
+def rescue_twice(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
+    rescue = transaction(lambda conn: run(conn, job.rescue("pgflow")))
+    return rescue, rescue
+
+
+def rescue_and_beat(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
+    return (
+        transaction(lambda conn: run(conn, job.rescue("pgflow"))),
+        transaction(lambda conn: run(conn, worker.beat("pgflow", a.settler.worker, "", LEASE))),
+    )
+
+
+def reconcile_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    return (
+        transaction(lambda conn: run(conn, job.reconcile("pgflow", a.settler.worker, ()))),
+        transaction(call("select pgflow.cancel('Line', %s)", value)),
+    )
+
+
 # As if it had only just begun.
 PUT = """
     select pgflow.put(
@@ -348,6 +459,9 @@ PAIRS = [
     siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle,
     rescue_and_settle_siblings, starts, claims, timer_and_resume, two_signals,
     revive_twice, revive_and_cancel, revive_and_settle,
+    prune_and_start, prune_and_retry, prune_twice, prune_and_settle, prune_and_delete,
+    retry_and_cancel, retry_twice, same_start, claim_and_cancel, claim_and_stage,
+    rescue_and_cancel, rescue_twice, rescue_and_beat, reconcile_and_cancel,
     send_due_and_park, send_due_and_cancel, send_due_twice, send_due_and_unschedule, send_due_and_timer,
 ]  # fmt: skip
 
@@ -371,7 +485,7 @@ def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: C
 
 def is_refusal(error: BaseException | None) -> bool:
     """Whether it is none, or one of those that a caller who came second has to expect."""
-    return error is None or getattr(error, "sqlstate", None) in ("PF005", "PF003")
+    return error is None or getattr(error, "sqlstate", None) in ("PF002", "PF003", "PF005", "PF009")
 
 
 def finish(conn: Connection, a: Driver, b: Driver) -> None:
@@ -396,7 +510,10 @@ def finish(conn: Connection, a: Driver, b: Driver) -> None:
 def check(conn: Connection) -> list[str]:
     queries = {
         "an instance has not ended": """
-            select id, status from pgflow.instances where status not in ('completed', 'cancelled')""",
+            select id, status from pgflow.instances where status not in ('completed', 'cancelled', 'failed')""",
+        "an instance has failed without a reason": """
+            select id from pgflow.instances i where status = 'failed' and exists (
+                select from pgflow.step_results r where r.run = i.run)""",
         "a token is left": "select run, step, kind, state from pgflow.jobs",
         "a result is unapplied": """
             select r.run, r.step from pgflow.step_results r join pgflow.instances i using (run) where not applied

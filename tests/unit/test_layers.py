@@ -15,7 +15,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"core", "steps", "telemetry", "config"},
     {"store"},
-    {"calls", "client", "registration", "storage", "worker", "local"},
+    {"calls", "client", "pruning", "registration", "storage", "worker", "local"},
     {"app"},
     {DOOR},
     FACES,

@@ -1,0 +1,45 @@
+"""Delete instances that ended long ago, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from pgflow.core.span import is_span
+from pgflow.errors import InvalidValue
+from pgflow.store import instance
+from pgflow.store.instance import Pruned
+from pgflow.store.statement import Statement
+
+__all__ = ["ENDED", "Pages", "pruning"]
+
+ENDED = ("completed", "failed", "cancelled")
+
+
+class Pages:
+    """The statements that delete, one after the other; each has to be told what the one before it `took`."""
+
+    def __init__(self, schema: str, older_than: timedelta, statuses: Iterable[str]) -> None:
+        self._schema = schema
+        self._older_than = older_than
+        self._statuses = tuple(statuses)
+        self._after: int | None = 0
+
+    def __iter__(self) -> Iterator[Statement[Pruned]]:
+        while self._after is not None:
+            yield instance.prune(self._schema, older_than=self._older_than, statuses=self._statuses, after=self._after)
+
+    def took(self, page: Pruned) -> int:
+        """Go on behind a page; returns how many instances it deleted."""
+        self._after = page.last
+        return page.instances
+
+
+def pruning(schema: str, older_than: timedelta, statuses: Iterable[str] = ENDED) -> Pages:
+    """Delete what ended longer ago than `older_than`. Raises `InvalidValue`."""
+    if not is_span(older_than):
+        raise InvalidValue(f"an age of {older_than!r} is refused", hint="Give a positive one: timedelta(days=30).")
+    given = tuple(statuses)
+    if unknown := set(given) - set(ENDED):
+        raise InvalidValue(f"no instance ends with {min(unknown)!r}", hint=f"They end with {', '.join(ENDED)}.")
+    return Pages(schema, older_than, given)

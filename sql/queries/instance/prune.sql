@@ -1,0 +1,38 @@
+-- Deletes the instances of a page that ended longer ago than so many seconds, with all that belongs to them. => instances, last (run of the page, null: all behind it are too young)
+-- In the order of runs, which is that of their beginnings: no index is needed, and a page ends with the first that began too late to have ended in time.
+with page as materialized (
+    select i.run, i.created_at
+    from pgflow.instances i
+    where i.run > %(after)s
+    order by i.run
+    limit %(limit)s
+),
+cutoff as materialized (
+    select pgflow.now() - make_interval(secs => %(age)s::double precision) as at
+),
+old as materialized (  -- nobody else has anything to do with one that has ended, but who takes it up again, puts or deletes it
+    select i.run
+    from pgflow.instances i
+    where i.run = any (array(select p.run from page p))
+        and i.finished_at < (select c.at from cutoff c) and i.status = any (%(statuses)s::text[])
+    order by i.run
+    for update skip locked
+),
+results as (
+    delete from pgflow.step_results r where r.run = any (array(select o.run from old o))
+),
+mail as (
+    delete from pgflow.signals s where s.run = any (array(select o.run from old o))
+),
+later as (
+    delete from pgflow.scheduled_signals s where s.run = any (array(select o.run from old o))
+),
+gone as (
+    delete from pgflow.instances i where i.run = any (array(select o.run from old o)) returning 1
+)
+select
+    (select count(*) from gone) as instances,
+    (
+        select max(p.run) from page p
+        having count(*) = %(limit)s and max(p.created_at) < (select c.at from cutoff c)
+    ) as last
