@@ -24,7 +24,8 @@ class Change:
     """A row that was inserted, updated or deleted: what it `was` before, and what it `is` since, as JSON has it.
 
     `seq` orders the changes of one row, `xact` is the transaction that they were committed in, `at` seconds since 1970
-    on the server's clock and `moment` on the engine's, which may be moved, `who` the connection's application name.
+    on the server's clock and `moment` on the engine's, which may be moved, `who` the connection's application name and
+    `backend` its process on the server.
     """
 
     seq: int
@@ -32,6 +33,7 @@ class Change:
     at: float
     moment: float
     who: str
+    backend: int
     relation: str
     op: str
     was: dict[str, Any] | None
@@ -68,4 +70,4 @@ def effects(schema: str) -> Statement[list[tuple[int, str, str]]]:
 
 
 def _changes(rows: Sequence[Row]) -> list[Change]:
-    return [Change(*row[:7], *(None if text is None else json.loads(text) for text in row[7:])) for row in rows]
+    return [Change(*row[:8], *(None if text is None else json.loads(text) for text in row[8:])) for row in rows]

@@ -5,6 +5,7 @@ create table pgflow.audit (
     at timestamptz not null default clock_timestamp(),
     moment timestamptz not null default pgflow.now(),     -- the engine's clock, which a test may move
     who text not null default current_setting('application_name'),
+    backend integer not null default pg_backend_pid(),
     relation text not null,
     op text not null,
     was jsonb,

@@ -188,6 +188,14 @@ def rescue_and_settle_siblings(a: Driver, b: Driver, value: str) -> Programs:
     return settling(a), transaction(lambda conn: run(conn, job.rescue("pgflow")))
 
 
+def zombie_and_successor(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    a.run_steps()
+    a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
+    return settling(a), [lambda conn: run(conn, job.rescue("pgflow")), lambda conn: b.claim(conn=conn)]
+
+
 def starts(a: Driver, b: Driver, value: str) -> Programs:
     statement = call(
         "select created from pgflow.start_many('Pair', array[%s, %s], '{\"{}\",\"{}\"}')", value, value + "x"
@@ -457,7 +465,7 @@ PUT = """
 PAIRS = [
     settle_and_delete, solo_settle_and_delete, resume_and_delete, solo_settle_and_put, settle_and_put,
     siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle,
-    rescue_and_settle_siblings, starts, claims, timer_and_resume, two_signals,
+    rescue_and_settle_siblings, zombie_and_successor, starts, claims, timer_and_resume, two_signals,
     revive_twice, revive_and_cancel, revive_and_settle,
     prune_and_start, prune_and_retry, prune_twice, prune_and_settle, prune_and_delete,
     retry_and_cancel, retry_twice, same_start, claim_and_cancel, claim_and_stage,
@@ -468,11 +476,10 @@ PAIRS = [
 
 @pytest.mark.parametrize("prepare", PAIRS, ids=lambda prepare: prepare.__name__)
 def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: Connection, explorer: Explorer) -> None:
-    for schedule in schedules([3, 3]):
-        value = next(values)
-        a, b = Driver(database, WORKFLOWS), Driver(database, WORKFLOWS)
-        programs = prepare(a, b, value)
-
+    value = next(values)
+    a, b = Driver(database, WORKFLOWS), Driver(database, WORKFLOWS)
+    programs = prepare(a, b, value)
+    for schedule in schedules([len(program) for program in programs]):
         errors = explorer.run(programs, schedule)
 
         assert not [error for error in errors if isinstance(error, psycopg.errors.DeadlockDetected)], schedule
@@ -481,6 +488,9 @@ def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: C
         finish(database, a, b)
         faults = [*check(database), *(f"{error!r}" for error in errors if not is_refusal(error))]
         assert not faults, (prepare.__name__, schedule, faults)
+        value = next(values)
+        a, b = Driver(database, WORKFLOWS), Driver(database, WORKFLOWS)
+        programs = prepare(a, b, value)
 
 
 def is_refusal(error: BaseException | None) -> bool:

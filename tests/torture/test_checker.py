@@ -116,8 +116,9 @@ def strangers_result(changes: list[Change], calls: list[dict[str, Any]], bodies:
 def early_rescue(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
     place = claims(changes)[0]
     claim = changes[place]
-    freed = {**(claim.now or {}), "state": "ready", "worker": None, "attempt": 0, "crashes": 1}
-    changes.insert(place + 1, dataclasses.replace(claim, op="update", was=claim.now, now=freed, seq=claim.seq))
+    freed = {**(claim.now or {}), "state": "ready", "worker": None, "attempt": 0}
+    elsewhere = dataclasses.replace(claim, op="update", was=claim.now, now=freed, seq=claim.seq, backend=0)
+    changes.insert(place + 1, elsewhere)
 
 
 def another_output(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:

@@ -40,6 +40,7 @@ class Berth:
     exits: list[int] = field(default_factory=list)
     failpoints: str = ""  # for the next process
     is_wanted: bool = True
+    begins_at: int = 0  # where in the log the words of this process begin
 
     @property
     def pid(self) -> int | None:
@@ -52,6 +53,22 @@ class Berth:
         if pid is not None and self.process is not None:
             self.process.send_signal(number)
         return pid
+
+    @property
+    def said(self) -> str:
+        """What this process has logged so far."""
+        with self.log.open("rb") as log:
+            log.seek(self.begins_at)
+            return log.read().decode(errors="replace")
+
+    def until_ready(self, seconds: float) -> bool:
+        """Wait until this worker takes work; returns False when it has not come to that within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.pid is not None and "is ready" in self.said:
+                return True
+            time.sleep(GLANCE_SECONDS)
+        return False
 
     def is_stopped(self) -> bool:
         """Whether the process is there and stands still."""
@@ -126,6 +143,7 @@ class Fleet:
         }
         log: IO[bytes]
         with berth.log.open("ab") as log:
+            berth.begins_at = log.tell()
             berth.process = subprocess.Popen(
                 [*berth.prefix, sys.executable, "-c", RUN, "worker", "--app", f"{flows.__name__}:app", *self._options],
                 env=environment,

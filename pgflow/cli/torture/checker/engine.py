@@ -119,14 +119,15 @@ def only_the_owner_records(history: History) -> Iterator[str]:
 
 
 def _taken_too_early(history: History, change: Change) -> Iterator[str]:
+    """A token that is freed at its step, by another's session than its holder's, was freed from the dead."""
     was, now = change.was, change.now
-    if was is None or now is None or now["crashes"] <= was["crashes"]:
+    if was is None or now is None or (was["state"], now["state"], now["step"]) != ("running", "ready", was["step"]):
         return
-    leases = [each.now for each in history.leases.get(was["worker"], ()) if each.seq < change.seq and each.now]
-    if not leases:
+    rows = [each.now for each in history.leases.get(was["worker"], ()) if each.seq < change.seq and each.now]
+    if not rows or any(row["backend"] == change.backend for row in rows) or now["kind"] != was["kind"]:
         return
-    ends = seconds_of(leases[-1]["lease_expires_at"])
-    if ends > change.moment + 0.001:
+    ends, lease = seconds_of(rows[-1]["lease_expires_at"]), history.times["lease"]
+    if change.moment + 0.001 < ends <= change.moment + 2 * lease:
         yield (
             f"token {was['id']} was taken from worker {was['worker']} as if it were dead, "
             f"{ends - change.moment:.3f} s before its lease ended"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pgflow.cli.torture.arena import Arena
@@ -14,31 +15,47 @@ from pgflow.store.failpoint import POINTS
 
 __all__ = ["HARMS"]
 
+BEYOND = (1.3 * LEASE, 2.2 * LEASE)
 MEET_SECONDS = 6.0  # until a worker has come to the point where it is awaited
 
 
-def kill(arena: Arena, aim: Aim) -> bool:
-    return arena.berth(aim).send(signal.SIGKILL) is not None
+def sent(number: signal.Signals) -> Callable[[Arena, Aim], bool]:
+    """Send a signal to a worker that is at work."""
+
+    def send(arena: Arena, aim: Aim) -> bool:
+        berth = arena.berth(aim)
+        return berth.until_ready(MEET_SECONDS) and berth.send(number) is not None
+
+    return send
+
+
+def kill_at_the_start(arena: Arena, aim: Aim) -> bool:
+    berth = arena.berth(aim)
+    arena.fleet.restart(berth)
+    deadline, before = time.monotonic() + MEET_SECONDS, berth.starts
+    while berth.starts == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(aim["seconds"])
+    return berth.starts > before and berth.send(signal.SIGKILL) is not None
+
+
+def soon(dice: random.Random, arena: Arena) -> dict[str, Any]:
+    return {**at_a_worker(dice, arena), "seconds": round(dice.uniform(0.1, 1.5), 2)}
 
 
 def kill_all(arena: Arena, aim: Aim) -> bool:
-    return all([berth.send(signal.SIGKILL) for berth in arena.fleet.berths])  # noqa: C419 -- all of them, none is spared
-
-
-def stop(arena: Arena, aim: Aim) -> bool:
-    return arena.berth(aim).send(signal.SIGSTOP) is not None
+    are_ready = all([berth.until_ready(MEET_SECONDS) for berth in arena.fleet.berths])  # noqa: C419 -- each gets its time
+    return are_ready and None not in [berth.send(signal.SIGKILL) for berth in arena.fleet.berths]
 
 
 def go_on(arena: Arena, aim: Aim) -> None:
     arena.berth(aim).send(signal.SIGCONT)
 
 
-def end(arena: Arena, aim: Aim) -> bool:
-    return arena.berth(aim).send(signal.SIGTERM) is not None
-
-
 def end_twice(arena: Arena, aim: Aim) -> bool:
     berth = arena.berth(aim)
+    if not berth.until_ready(MEET_SECONDS):
+        return False
     berth.send(signal.SIGTERM)
     time.sleep(0.05)
     return berth.send(signal.SIGTERM) is not None
@@ -68,7 +85,7 @@ def at_a_point(deed: str, point: str) -> Harm:
                 return True
         return False
 
-    hold = (1.3 * LEASE, 2.2 * LEASE) if deed == "stop" else (0.0, 0.0)
+    hold = BEYOND if deed == "stop" else (0.0, 0.0)
     return Harm(f"{deed} at {point}", "worker", apply, go_on if deed == "stop" else nothing_more, aim, hold, 0.5)
 
 
@@ -78,10 +95,19 @@ def nothing_more(arena: Arena, aim: Aim) -> None:
 
 
 HARMS = (
-    Harm("kill a worker", "worker", kill, aim=at_a_worker, weight=3),
+    Harm("kill a worker", "worker", sent(signal.SIGKILL), aim=at_a_worker, weight=3),
+    Harm("kill a worker that starts", "worker", kill_at_the_start, aim=soon),
     Harm("kill all workers", "worker", kill_all, weight=0.5),
-    Harm("stop a worker beyond its lease", "worker", stop, go_on, at_a_worker, (1.3 * LEASE, 2.2 * LEASE), 2),
-    Harm("ask a worker to end", "worker", end, aim=at_a_worker),
+    Harm(
+        "stop a worker beyond its lease",
+        "worker",
+        sent(signal.SIGSTOP),
+        go_on,
+        at_a_worker,
+        (1.3 * LEASE, 2.2 * LEASE),
+        2,
+    ),
+    Harm("ask a worker to end", "worker", sent(signal.SIGTERM), aim=at_a_worker),
     Harm("ask a worker to end, twice", "worker", end_twice, aim=at_a_worker),
     *(at_a_point("kill", point) for point in POINTS),
     *(at_a_point("stop", point) for point in POINTS if not point.startswith("heart")),

@@ -1,0 +1,210 @@
+"""Break the engine on purpose, one defect at a time, and see it found: `python -m tests.torture.mutants`.
+
+Each mutant is a change of one file in a copy of the tree. There either `pgflow torture` runs for half a minute, with
+the harm that the defect should not survive, or the interleavings of the pair of transactions that it spoils, or the
+test of the lock order. A mutant that nobody notices survives, and the exit code is 1. Names as arguments choose some of
+them; all take about ten minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conformance.mutants import PYTEST, copy
+
+__all__ = ["MUTANTS", "Mutant"]
+
+SETTLE = "sql/queries/job/settle.sql"
+CLAIM = "sql/queries/job/claim.sql"
+RESCUE = "sql/queries/job/rescue.sql"
+DECIDE = "pgflow/worker/decide.py"
+TESTS = ("tests/store/test_interleavings.py", "tests/store/test_lock_order.py")
+LIMIT = 400  # seconds for one mutant
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """With `after` in the place of `before` in the file at `path`, `defect` is so; `by` is what has to notice.
+
+    `by` is the options of `pgflow torture`, or what a test is named in one of `TESTS`.
+    """
+
+    name: str
+    defect: str
+    path: str
+    before: str
+    after: str
+    by: Sequence[str] | str
+
+    def apply(self, text: str) -> str:
+        """Return the file's text with the defect in it."""
+        assert text.count(self.before) == 1, f"{self.name}: {self.before!r} is not there once"
+        return text.replace(self.before, self.after)
+
+
+def only(*harms: str, minutes: float = 0.5, rate: float = 6) -> list[str]:
+    """Options for harm whose names hold one of these."""
+    chosen = [word for harm in harms for word in ("--only", harm)]
+    return ["--minutes", str(minutes), "--rate", str(rate), *chosen]
+
+
+MUTANTS = (
+    Mutant(
+        "no fence", "a worker's write is not fenced", SETTLE,
+        "where j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
+        "where (select count(*) from held) >= 0",
+        only("stop at claimer.sending", "stop at step"),
+    ),
+    Mutant(
+        "state only", "the fence does not ask for whom the token is", SETTLE,
+        "where j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
+        "where j.state = 'running' and (select count(*) from held) >= 0",
+        "zombie_and_successor",
+    ),
+    Mutant(
+        "late attempt", "an attempt is not counted with its claim", CLAIM,
+        "attempt = j.attempt + (j.kind = 'execute')::integer",
+        "attempt = j.attempt",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "split commit", "what a step writes is committed before its result is", "pgflow/worker/transaction.py",
+        "    async def run(self, statement: Statement[T]) -> T:\n        return await arun(self.conn, statement)\n",
+        "    async def run(self, statement: Statement[T]) -> T:\n        await self.conn.execute('commit')\n"
+        "        await self.conn.execute('begin')\n        return await arun(self.conn, statement)\n",
+        only("kill at transaction.settled", "end sessions: step"),
+    ),
+    Mutant(
+        "duplicate advance", "what follows from one completion is scheduled by each", DECIDE,
+        "[command for command in commands if isinstance(command, Execute)]",
+        "[Execute(key, None) for key in sorted(decision.state.active)]",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "unguarded rescue", "tokens are taken from the living, too", RESCUE,
+        "        and not exists (select from pgflow.workers w where w.id = j.worker and "
+        "pgflow.is_leased(w.lease_expires_at, w.lease))\n",
+        "",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "no rescue", "what a dead worker held is never looked at again", RESCUE,
+        "w.id = j.worker and pgflow.is_leased(w.lease_expires_at, w.lease))",
+        "w.id = j.worker)",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "timer without run", "timers outlive the run that they belong to", "sql/functions/cancel.sql",
+        "delete from pgflow.jobs j where j.run = cancel_run.run;",
+        "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'parked';",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "early timer", "timers ring before their time", "sql/queries/job/stage.sql",
+        "j.run_at <= pgflow.now()\n",
+        "j.run_at <= pgflow.now() + interval '100 milliseconds'\n",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "lost wake-up", "a result that could not be applied wakes nobody", SETTLE,
+        "when o.fate = 'park' then 'parked'",
+        "when o.fate in ('park', 'fold') then 'parked'",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "lost signal", "a signal does not disturb a step that is about to wait", "sql/functions/resume.sql",
+        "set revision = i.revision + 1, status = case when waiting.id is null",
+        "set revision = i.revision, status = case when waiting.id is null",
+        "resume_and_park",
+    ),
+    Mutant(
+        "stale join", "a join is decided on what was known, whatever it is by now", SETTLE,
+        "and (g.revision is null or i.revision = g.revision)",
+        "",
+        "siblings",
+    ),
+    Mutant(
+        "unordered locks", "cancel takes the tokens before their instance", "sql/functions/cancel.sql",
+        "begin\n    select i.id, i.workflow, i.status into instance",
+        "begin\n    perform from pgflow.jobs j where j.run = cancel_run.run for update;\n"
+        "    select i.id, i.workflow, i.status into instance",
+        "behind_it and cancel",
+    ),
+    Mutant(
+        "uncounted crashes", "the loss of a worker does not count", RESCUE,
+        "crashes = j.crashes + c.more,",
+        "crashes = j.crashes,",
+        only("a step that kills its worker"),
+    ),
+    Mutant(
+        "burnt attempts", "who is lost with another's step pays with an attempt", RESCUE,
+        "attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,",
+        "attempt = j.attempt,",
+        only("kill a worker", "kill all"),
+    ),
+)  # fmt: skip
+
+
+def find(mutant: Mutant) -> str | None:
+    """Try a mutant; returns what was noticed, None when it survives."""
+    with tempfile.TemporaryDirectory(prefix="pgflow-mutant-") as folder:
+        tree = copy(Path(folder) / "tree")
+        path = tree / mutant.path
+        path.write_text(mutant.apply(path.read_text()))
+        environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        if isinstance(mutant.by, str):
+            tests = [*PYTEST, *TESTS, "-k", mutant.by]
+            done = _run(tests, tree, environment)
+            failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+            return failed[0] if failed else None
+        options = [*mutant.by, "--seed", "1", "--json", "--folder", f"{folder}/run"]
+        torture = [sys.executable, "-c", "from pgflow.cli import main; main()", "torture", *options]
+        done = _run(torture, tree, environment)
+        assert done.returncode in (0, 1, 2), done.stdout + done.stderr
+        verdict = json.loads(done.stdout)
+        if verdict["violations"]:
+            first = verdict["violations"][0]
+            return f"{first['invariant']}: {first['said']}"
+        return None if verdict["drained"] is not None else "not everything came to its end"
+
+
+def _run(command: list[str], tree: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        cwd=tree,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=LIMIT,
+    )
+
+
+def main(names: list[str]) -> int:
+    """Try these mutants, all of them by default, and print what became of each."""
+    unknown = set(names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        print(f"no such mutants: {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survivors = 0
+    for mutant in chosen:
+        noticed = find(mutant)
+        survivors += noticed is None
+        print(f"{mutant.name:20} {'SURVIVES' if noticed is None else 'found: ' + noticed[:150]}", flush=True)
+    print(f"{len(chosen)} mutants, {survivors} of them not found" if survivors else f"{len(chosen)} mutants, all found")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
