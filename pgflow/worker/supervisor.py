@@ -18,7 +18,7 @@ import psycopg
 
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError, PgflowError, SchemaError
-from pgflow.store import audit, failpoint, job, migrate, worker
+from pgflow.store import audit, doctor, failpoint, job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.listen import Listener
 from pgflow.store.statement import arun
@@ -115,6 +115,7 @@ class Worker:
         try:
             await migrate.acheck(claimer.conn, self.schema)
             await self._arm(claimer.conn)
+            await self._warn(claimer.conn)
             self._heart = Heart(
                 self.dsn, self.schema, self.lease, lambda: loop.call_soon_threadsafe(self._lease_ended), self._pulse
             )
@@ -233,6 +234,13 @@ class Worker:
         queues = ", ".join(f"{name}={limit}" for name, limit in self.queues.items())
         log.info("worker %d is ready: %s", self.settler.worker, queues)
         report.ready(self.settler.worker, self.queues, self.schema)
+
+    async def _warn(self, conn: AsyncConnection) -> None:
+        """Say it once when this server does not keep what it has committed, on which all promises stand."""
+        found = await arun(conn, doctor.settings(self.schema))
+        loose = [name for name in ("fsync", "full_page_writes", "synchronous_commit") if found[name] == "off"]
+        if loose:
+            log.warning("%s: off. What this server has committed may be gone after a crash", ", ".join(loose))
 
     async def _arm(self, conn: AsyncConnection) -> None:
         """Arm the failpoints that the environment names, if this is a test install."""

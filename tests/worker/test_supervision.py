@@ -216,3 +216,12 @@ def test_a_transaction_that_cannot_even_be_opened_is_a_failed_attempt(
     assert done.status == "completed"
     assert [error["reason"] for error in done.history[0].errors] == ["the step could not be run: 'a defect'"]
     assert one(conn, "select count(*) from ledger") == 1
+
+
+def test_a_server_that_keeps_not_what_it_has_committed_is_warned_of(
+    app: Pgflow, conn: Connection, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    work()
+    off = ", ".join(name for name in ("fsync", "full_page_writes") if one(conn, f"show {name}") == "off")
+    said = [record.getMessage() for record in caplog.records if "after a crash" in record.getMessage()]
+    assert said == ([f"{off}: off. What this server has committed may be gone after a crash"] if off else [])
