@@ -22,6 +22,8 @@
     │   ├── InvalidInput
     │   ├── InvalidPayload
     │   ├── InvalidValue
+    │   ├── PlainSecret
+    │   ├── Sealed
     │   ├── UndeclaredEvent
     │   ├── UnknownOption (a TypeError)
     │   ├── UnsupportedAction
@@ -64,12 +66,14 @@ __all__ = [
     "NotFound",
     "NotRetryable",
     "PgflowError",
+    "PlainSecret",
     "RouteError",
     "SchemaError",
     "SchemaForeign",
     "SchemaMissing",
     "SchemaOutdated",
     "SchemaTooNew",
+    "Sealed",
     "UndeclaredEvent",
     "UnknownOption",
     "UnknownStep",
@@ -239,6 +243,18 @@ class InvalidValue(Invalid):
     """A business value, an id or another plain value breaks its rule."""
 
     code = "invalid-value"
+
+
+class PlainSecret(Invalid):
+    """A secret, such as pydantic's `SecretStr`, would be stored in plain: there is no codec, or it goes beside it."""
+
+    code = "plain-secret"
+
+
+class Sealed(Invalid):
+    """A stored value is sealed, and there is no codec here, or not the key, that opens it."""
+
+    code = "sealed"
 
 
 class UndeclaredEvent(Invalid):

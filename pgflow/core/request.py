@@ -35,6 +35,8 @@ def check_moment(at: datetime | None, delay: timedelta | None) -> None:
     """
     if at is not None and delay is not None:
         raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
+    if at is not None and not isinstance(at, datetime):
+        raise InvalidValue(f"an instance cannot start at {at!r}", hint="Give an aware datetime.")
     if at is not None and at.tzinfo is None:
         hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
@@ -64,14 +66,14 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
     return name, key, nodes
 
 
-def payload_text(payload: Any, nodes: Sequence[Node]) -> str | None:
-    """Return a signal's payload as JSON text, None for none.
+def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False) -> str | None:
+    """Return a signal's payload as JSON text, None for none. With `reveal` it may hold secrets: it will be sealed.
 
-    Raises `InvalidPayload` when it is not of the type that any of the steps which may take it declares.
+    Raises `InvalidPayload` when it is not of the type that any of the steps which may take it declares, `PlainSecret`.
     """
     if payload is None:
         return None
-    text = encode(payload, what="payload", limit=INPUT_LIMIT)
+    text = encode(payload, what="payload", limit=INPUT_LIMIT, reveal=reveal)
     stored, refusals = decode(text), []
     for node in nodes:
         try:

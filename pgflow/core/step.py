@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, Validation
 from pydantic_core import PydanticSerializationError
 
 from pgflow.core.context import Context
+from pgflow.core.legible import findings
 from pgflow.core.names import event_name, is_key, snake_case
 from pgflow.core.problems import excuse, fault_of
 from pgflow.core.results import Result
@@ -157,7 +158,7 @@ class Step(BaseModel):
             raise DefinitionError(
                 f"step {self.key!r}: {type(self).__name__} cannot be made from its stored configuration "
                 f"({first_problem(error)}): give new fields a default"
-            ) from error
+            ) from None
         copy._named = self._named
         return copy
 
@@ -172,7 +173,7 @@ class Step(BaseModel):
             raise InvalidPayload(
                 f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
                 f"which this is not: {first_problem(error)}"
-            ) from error
+            ) from None  # it quotes what is stored
 
     @classmethod
     def check_output(cls, output: Any, stored: Any, what: str) -> None:
@@ -236,10 +237,10 @@ def as_step(target: object) -> Step:
 
 def first_problem(error: ValidationError) -> str:
     """Return the first of pydantic's findings as `field.path: what is wrong`, and how many more there are."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    where = ".".join(str(part) for part in problems[0]["loc"])
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {problems[0]['msg']}{more}" if where else f"{problems[0]['msg']}{more}"
+    (place, said), *others = findings(error)
+    where = ".".join(map(str, place))
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{where}: {said}{more}" if where else f"{said}{more}"
 
 
 @cache

@@ -12,16 +12,18 @@ from typing import Any
 
 import psycopg
 
-from pgflow.errors import Unreachable
+from pgflow.core.legible import one_line
+from pgflow.errors import InvalidPayload, Unreachable
 from pgflow.store import job, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
+from pgflow.store.sqlstate import said
 from pgflow.store.statement import APending, Statement, arun, astart
 from pgflow.worker import report
 from pgflow.worker.decide import Decision
 from pgflow.worker.holding import Refusal
 from pgflow.worker.maintenance import EARLY_SECONDS, Maintenance
-from pgflow.worker.outcome import Erred
+from pgflow.worker.outcome import Erred, Snoozed
 from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
 
@@ -33,9 +35,10 @@ HELD_UP_SECONDS = 0.01  # before tokens that somebody else has locked are sent a
 CONFLICT_SECONDS = 0.03  # until a token that met a second conflict is due: see job/settle
 STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
 LONGEST_PAUSE_SECONDS = 5.0
+UNMENDED = timedelta(minutes=1)  # until a token is looked at again whose instance cannot be changed
 FORGOTTEN = timedelta(days=1)  # after the end of its lease, a worker's row is deleted
 
-Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError)
+Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, InvalidPayload)
 Outage = (psycopg.Error, Unreachable, OSError)  # whatever else is wrong: wait, and try again
 
 
@@ -235,27 +238,36 @@ class Claimer:
         # Read when all is over: to ask for a result inside would be a round trip more, with the transaction left open.
         return {name: await sent.result() for name, sent in pending.items()}
 
-    async def _settle_singly(self, conn: AsyncConnection, decisions: list[Decision], error: psycopg.Error) -> None:
+    async def _settle_singly(self, conn: AsyncConnection, decisions: list[Decision], error: Exception) -> None:
         """Something in a batch cannot be stored: find out what, and let only that step fail."""
-        log.warning("a batch of %d cannot be settled (%s): settling one by one", len(decisions), error)
+        log.warning("a batch of %d cannot be settled (%s): settling one by one", len(decisions), _said(error))
         settler = self._settler
         for decision in decisions:
             try:
                 settler.adopt([decision], await arun(conn, settler.statement([decision])))
             except Refused as reason:
-                text = f"what the step came to cannot be stored: {reason}"
+                text = f"what the step came to cannot be stored: {_said(reason)}"
                 outcomes = [
                     Erred(outcome.token, text, type(reason).__name__, retry=False) for outcome in decision.outcomes
                 ]
                 failed = settler.decide([*outcomes])
-                settler.adopt([failed], await arun(conn, settler.statement([failed])))
+                try:
+                    settler.adopt([failed], await arun(conn, settler.statement([failed])))
+                except Refused as refusal:
+                    await self._put_off(conn, decision, refusal)
+
+    async def _put_off(self, conn: AsyncConnection, decision: Decision, error: Exception) -> None:
+        """Not even its failure can be stored, as long as nobody mends what its instance holds: try again later."""
+        log.error("%s cannot be changed: %s; its steps wait for somebody to mend it", decision.run.id, _said(error))
+        later = self._settler.decide([Snoozed(outcome.token, UNMENDED) for outcome in decision.outcomes])
+        self._settler.adopt([later], await arun(conn, self._settler.statement([later])))
 
     async def _hold_out(self, error: Exception) -> None:
         """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
         self._failures += 1
         self._is_in_doubt = self.is_hungry = True
         pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
-        log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, str(error).strip(), pause)
+        log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, _said(error), pause)
         # A server that takes no writes any more has been demoted: the next connection finds its successor.
         if self.conn is not None and (self.conn.broken or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)):
             await self.conn.close()
@@ -276,3 +288,8 @@ class Claimer:
             self.is_hungry = True
         if wanted := {queue for queue in queues if queue not in rooms}:
             await arun(conn, worker.wake(self._settler.schema, wanted))
+
+
+def _said(error: Exception) -> str:
+    """What an error says, in one line; of the database's without the values that it was given."""
+    return one_line(said(error) if isinstance(error, psycopg.Error) else str(error))
