@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from pgflow.core.roundtrip import aliased, members
 from pgflow.errors import PlainSecret
 
-__all__ = ["MASK", "MEND", "SECRETS", "declared", "is_declared", "refusal", "shown"]
+__all__ = ["MASK", "MEND", "SECRETS", "declared", "found", "is_declared", "refusal", "shown"]
 
 SECRETS = (SecretStr, SecretBytes, Secret)
 MASK = "**********"  # what pydantic writes in the place of one
@@ -51,7 +51,7 @@ def shown(value: Any, plain: Any, where: str, *, reveal: bool) -> Any:
     Raises `PlainSecret`, with the place of the first: unless `reveal`, or where a model has a way of its own to write
     it, so that it cannot be found again.
     """
-    places = list(_found(value, where))
+    places = list(found(value, where))
     if places and not reveal:
         raise refusal(places[0])
     seen: list[Any] = []
@@ -97,30 +97,33 @@ def _fields(kind: Any) -> Mapping[str, Any]:
         return {}
 
 
-def _found(value: Any, where: str) -> Iterator[str]:
-    """Yield the places of the secrets in a value."""
+def found(value: Any, where: str) -> Iterator[str]:
+    """Yield the places of the secrets in a value.
+
+    list(found({"card": Card(number=SecretStr("4711"))}, "output"))    # ["output.card.number"]
+    """
     match value:
         case SecretStr() | SecretBytes() | Secret():
             yield where
         case RootModel():
-            yield from _found(value.root, where)
+            yield from found(value.root, where)
         case BaseModel():
             excluded = {name for name, field in type(value).model_fields.items() if field.exclude}
             own = {**value.__dict__, **(value.__pydantic_extra__ or {})}
             for name, item in own.items():
                 if name not in excluded:
-                    yield from _found(item, f"{where}.{name}")
+                    yield from found(item, f"{where}.{name}")
         case Mapping():
             for key, item in value.items():
                 if isinstance(key, SECRETS):
                     yield f"a key of {where}"
-                yield from _found(item, f"{where}.{key}" if isinstance(key, str) else f"{where}[{key!r}]")
+                yield from found(item, f"{where}.{key}" if isinstance(key, str) else f"{where}[{key!r}]")
         case list() | tuple() | AbstractSet():
             for index, item in enumerate(value):
-                yield from _found(item, f"{where}[{index}]")
+                yield from found(item, f"{where}[{index}]")
         case _ if is_dataclass(value) and not isinstance(value, type):
             for name, item in members(value).items():
-                yield from _found(item, f"{where}.{name}")
+                yield from found(item, f"{where}.{name}")
 
 
 def _shown(value: Any, plain: Any, seen: list[Any]) -> Any:

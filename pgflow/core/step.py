@@ -20,6 +20,7 @@ from pgflow.core.problems import excuse, fault_of
 from pgflow.core.results import Result
 from pgflow.core.retry import Retry
 from pgflow.core.roundtrip import difference, is_untyped, sort_sets
+from pgflow.core.secret import found
 from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["Parking", "Step", "Target", "as_step"]
@@ -136,6 +137,11 @@ class Step(BaseModel):
         """
         if not type(self).model_fields:
             return None
+        for place in found(self, f"step {self.key}"):
+            raise DefinitionError(
+                f"{place} is a secret, and a configuration is stored in plain, with the graph: "
+                "read it where the step runs, from the environment for example"
+            )
         try:
             config: dict[str, Any] = sort_sets(self, self.model_dump(mode="json", by_alias=True, round_trip=True))
             lost = difference(self, self.with_config(json.loads(json.dumps(config))), f"step {self.key}")
