@@ -54,7 +54,7 @@ def checked(instance: Instance) -> Instance:
         steps={entry.step: entry.output for entry in history},
         history=history,
         metadata=_object("metadata", instance.metadata),
-        tags=check_tags(instance.tags),
+        tags=check_tags([_text("tags", tag) for tag in instance.tags]),
         error=None if instance.error is None else _object("error", instance.error, OUTPUT_LIMIT),
     )
 

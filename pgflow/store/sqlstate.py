@@ -11,7 +11,7 @@ import psycopg
 
 from pgflow import errors
 
-__all__ = ["MIGRATE_HINT", "REFUSALS", "said", "translate"]
+__all__ = ["MIGRATE_HINT", "REFUSALS", "is_quoting", "said", "translate"]
 
 REFUSALS: Mapping[str, type[errors.PgflowError]] = {
     "PF001": errors.UnknownWorkflow,
@@ -41,6 +41,11 @@ def said(error: psycopg.Error) -> str:
     """
     text = error.diag.message_primary or str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def is_quoting(error: psycopg.Error) -> bool:
+    """Whether an error quotes the row that was refused, which is nobody's to see in a traceback."""
+    return error.sqlstate == CHECK_VIOLATION
 
 
 def translate(error: psycopg.Error) -> errors.PgflowError | None:

@@ -124,7 +124,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     begun record;
+    fault text := pgflow.json_fault(input);  -- here, too: what cannot be written out could not be passed on either
 begin
+    if fault is not null then
+        raise exception using errcode = 'PF006', message = 'an input ' || fault, hint = 'Pass a reference to large data instead of the data.';
+    end if;
     select * into begun
     from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify);
     if not begun.created then
