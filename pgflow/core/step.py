@@ -48,7 +48,9 @@ class _Key:
     """The key of a step, to be read from the class as well as from an instance."""
 
     def __get__(self, step: Step | None, owner: type[Step]) -> str:
-        return (step._named if step is not None else None) or owner.step_key or snake_case(owner.__name__)
+        named = step._named if step is not None else None
+        own = owner.step_key if named is None else named
+        return snake_case(owner.__name__) if own is None else own
 
 
 class Step(BaseModel):
