@@ -70,16 +70,17 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False) -> str:
     return text
 
 
-def decode(text: str, around: int = 0) -> Any:
+def decode(text: str, around: int = 0, *, is_written: bool = False) -> Any:
     """Return the value of JSON text.
 
     Raises `InvalidPayload` for what is no JSON, holds a number that no float can be, or is more than 64 levels deep,
-    beside the `around` levels that somebody else has put around what was stored.
+    beside the `around` levels that somebody else has put around what was stored. Text that somebody has written, and
+    not PostgreSQL, may also hold a key twice, which is refused.
 
         decode('{"count":3}')    # {"count": 3}
     """
     try:
-        value = _loads(text)
+        value = (_loads_written if is_written else _loads)(text)
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(f"stored JSON cannot be read: {error}") from error
     if _may_be_deep(text) and _is_deep(value, DEPTH_LIMIT + around):
@@ -125,7 +126,16 @@ def _finite(text: str) -> float:
     return number
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known = dict(pairs)
+    if len(known) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return known
+
+
 _loads = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+_loads_written = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once).decode
 
 
 def _may_be_deep(text: str) -> bool:
@@ -148,7 +158,7 @@ def _children(container: Any) -> Any:
 def _plain(value: Any, where: str, depth: int, reveal: bool) -> Any:
     """Return `value` made of JSON's own types, or raise `InvalidPayload` with the path to what has none."""
     value = event_name(value)
-    if depth > DEPTH_LIMIT:
+    if depth >= DEPTH_LIMIT and isinstance(value, Mapping | list | tuple | AbstractSet):
         raise InvalidPayload(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
     match value:
         case None | bool():
@@ -170,7 +180,7 @@ def _plain(value: Any, where: str, depth: int, reveal: bool) -> Any:
             if not reveal:
                 raise refusal(where)
             return _plain(value.get_secret_value(), where, depth, reveal)
-    return _plain(_converted(value, where, reveal), where, depth + 1, reveal)
+    return _plain(_converted(value, where, reveal), where, depth, reveal)
 
 
 def _plain_text(value: str, where: str) -> str:
