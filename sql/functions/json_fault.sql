@@ -28,7 +28,7 @@ begin
     if size > 65536 then
         return format('of %s bytes is over the limit of 65536', size);
     end if;
-    if length(written) - length(translate(written, '[{', '')) > 64
+    if octet_length(replace(replace(written, '[', ''), '{', '')) < octet_length(written) - 64  -- a cheap sign, which `translate` is not
         and jsonb_path_exists(value, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') then
         return 'is more than 64 levels deep';
     end if;
