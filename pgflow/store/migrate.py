@@ -196,7 +196,13 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
 
 def _found(conn: psycopg.Connection[Any], schema: str) -> None:
     # "if not exists" asks for the right to create schemas even when there is nothing to create.
-    if not run(conn, migration.inspect(schema)).present:
+    standing = run(conn, migration.inspect(schema))
+    if standing.shared:
+        raise SchemaError(
+            f'everybody may create objects in schema "{schema}", and so put them in the place of pgflow\'s',
+            hint=f'revoke create on schema "{schema}" from public, or take another: --schema NAME',
+        )
+    if not standing.present:
         conn.execute(create_schema(schema))
     run(conn, migration.create_table(schema))
 

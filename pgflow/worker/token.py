@@ -132,7 +132,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
         else:
             unapplied[step] = StoredResult(event, chosen)
     text, signals = row.input, [Signal(*signal) for signal in decode(row.signals or "[]", around=2)]
-    if codec is not None or any(SEALED in each for each in (text, row.results, row.signals) if each):
+    if codec is not None or SEALED in text or SEALED in (row.results or "") or SEALED in (row.signals or ""):
         place = partial(Place, workflow.name, row.business_id)
         text = opened_text(codec, text, place("input"))
         for step, _, _, output, *_ in results:

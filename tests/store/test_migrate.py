@@ -144,6 +144,15 @@ def test_another_tools_table_of_migrations_is_not_taken_for_ours(empty: str) -> 
         migrate_up(empty)
 
 
+def test_a_schema_in_which_everybody_may_create_is_refused(empty: str) -> None:
+    execute(empty, "create schema pgflow; grant create on schema pgflow to public")
+    with pytest.raises(SchemaError, match='everybody may create objects in schema "pgflow"') as refusal:
+        migrate_up(empty)
+    assert "revoke create on schema" in (refusal.value.hint or "")
+    execute(empty, "revoke create on schema pgflow from public")
+    assert migrate_up(empty)
+
+
 def test_what_an_extension_put_into_the_schema_is_nobodys(empty: str) -> None:
     execute(empty, "create schema pgflow; create view pgflow.v as select 1; alter extension plpgsql add view pgflow.v")
     assert migrate_up(empty)
