@@ -48,7 +48,7 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False) -> str:
         plain = _dumped(value) if isinstance(value, BaseModel) else value
         text = _dumps(plain)
         # Cheap signs that a closer look is needed; a false alarm costs only the look.
-        is_plain = not ("\\u0000" in text or "e+" in text or "-0.0" in text or _may_be_deep(text))
+        is_plain = not ("\\u0000" in text or _may_change(text) or _may_be_deep(text))
         if is_plain and isinstance(value, BaseModel):
             is_plain = not (MASK in text or is_declared(type(value)))
         size = len(text) if text.isascii() else len(text.encode())
@@ -136,6 +136,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _loads = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
 _loads_written = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once).decode
+
+
+def _may_change(text: str) -> bool:
+    """Whether a number may be in it that PostgreSQL writes otherwise. Looking for one letter is quick in a long text."""
+    return ("+" in text and "e+" in text) or ("-" in text and "-0.0" in text)
 
 
 def _may_be_deep(text: str) -> bool:
