@@ -139,7 +139,7 @@ _loads_written = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_
 
 
 def _may_change(text: str) -> bool:
-    """Whether a number may be in it that PostgreSQL writes otherwise. Looking for one letter is quick in a long text."""
+    """Whether a number may be in it that PostgreSQL writes otherwise. One letter is looked for first: that is quick."""
     return ("+" in text and "e+" in text) or ("-" in text and "-0.0" in text)
 
 
