@@ -113,7 +113,7 @@ class Holding:
                     raise UnknownHere(f"version {run.version} of {run.graph.name} has no step {row.step!r} here")
                 self.hold(token(row, run, now))
             except (UnknownHere, Sealed) as error:  # a rolling deployment: who knows it, or has the key, is on its way
-                log.warning("%s: token %d is left to another worker", error, row.id)
+                log.warning("%s: token %d is left to another worker", one_line(str(error)), row.id)
                 self.refused.append(Refusal(_refused(row, "snooze", delay=PASS_ON_SECONDS)))
             except Exception as error:
                 reason = f"stored data cannot be read: {storable(words(error))}"
