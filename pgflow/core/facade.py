@@ -18,9 +18,8 @@ class StartOptions(TypedDict, total=False):
 
     An instance has 32 tags at most, those of its workflow included, of 64 characters each.
     `priority` takes the place of the workflow's: the lowest goes first. `version` names one of an umbrella's versions;
-    without it `version_for` is asked, which finds what is in `options` beside the others.
-    `telemetry` is stored with the instance, and
-    workers put it into the metadata of all events that they tell of it, below the events' own fields.
+    without it `version_for` is asked, which finds what is in `options` beside the others. `telemetry` is stored with
+    the instance, and workers put it into the metadata of all events that they tell of it, below the events' own fields.
     """
 
     version: int | None

@@ -135,13 +135,9 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
     if codec is not None or SEALED in text or SEALED in (row.results or "") or SEALED in (row.signals or ""):
         place = partial(Place, workflow.name, row.business_id)
         text = opened_text(codec, text, place("input"))
-        for step, _, _, output, *_ in results:
-            if output is not None:
-                outputs[step] = opened(codec, output, place("output", step))
-        for index, each in enumerate(signals):
-            if each.payload is not None:
-                payload = opened(codec, each.payload, place("payload", each.name))
-                signals[index] = replace(each, payload=payload)
+        stored = {step: output for step, _, _, output, *_ in results if output is not None}
+        outputs.update({step: opened(codec, output, place("output", step)) for step, output in stored.items()})
+        signals = [_opened_signal(codec, each, place("payload", each.name)) for each in signals]
     state = replay(workflow.graph, applied)
     for step in row.parked or ():
         state, _ = advance(state, Parked(step))
@@ -161,6 +157,10 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
         caller=told if isinstance(told, dict) else {},
         age=row.age,
     )
+
+
+def _opened_signal(codec: Codec | None, each: Signal, place: Place) -> Signal:
+    return each if each.payload is None else replace(each, payload=opened(codec, each.payload, place))
 
 
 def token(row: Claimed, run: Run, now: float) -> Token:

@@ -204,7 +204,7 @@ def test_what_is_late_by_less_than_a_minute_or_stands_in_a_paused_queue_is_no_si
         ("track_counts", "off", "settings", "problem", "track_counts is off => alter system set track_counts = on"),
         ("default_transaction_isolation", "serializable", "settings", "note", "isolation is serializable"),
         ("default_transaction_read_only", "on", "server", "problem", "default_transaction_read_only is on"),
-        ("log_statement", "all", "logs", "note", "with their parameters: log_parameter_max_length is -1 => alter system"),
+        ("log_statement", "all", "logs", "note", "parameters: log_parameter_max_length is -1 => alter system"),
         ("log_min_duration_statement", "1s", "logs", "note", "log_parameter_max_length = 0; select pg_reload_conf()"),
         ("log_parameter_max_length_on_error", "100", "logs", "note", "log_parameter_max_length_on_error is 100B =>"),
     ],

@@ -29,7 +29,7 @@ from tests.worker.inside import Inside
 from tests.worker.leaky import CANARY, KEY, WORKFLOWS, WRONG, Leaky, Typed, ask
 from tests.worker.patience import until
 from tests.worker.processes import CHECKOUT, RUN
-from tests.worker.test_sealed import everything
+from tests.worker.sight import everything
 from tests.worker.told import listening
 
 # As much as a server can tell, but for parameters: whoever logs statements has to say so (README.md, Security).

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from psycopg import sql
 from pydantic import BaseModel, SecretStr
 
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Unique, Wait, WaitForEvent, Workflow, step
@@ -25,6 +24,7 @@ from pgflow.local import Local
 from pgflow.store.connect import Connection
 from tests.worker.inside import Inside
 from tests.worker.patience import until
+from tests.worker.sight import everything
 
 CANARY = "canary-4711"
 OLD, NEW = os.urandom(32), os.urandom(32)
@@ -135,14 +135,6 @@ def other(others: ExitStack, dsn: str, codec: Any, *workflows: Any) -> Pgflow:
     made = Pgflow(dsn, workflows=workflows or WORKFLOWS, codec=codec, name=str(codec))
     others.callback(made.close)
     return made
-
-
-def everything(conn: Connection) -> str:
-    """All tables as text."""
-    names = conn.execute("select relname from pg_class where relnamespace = 'pgflow'::regnamespace and relkind = 'r'")
-    dump = "select coalesce(string_agg(t::text, E'\\n'), '') from {} t"
-    tables = [sql.SQL(dump).format(sql.Identifier("pgflow", name)) for (name,) in names.fetchall()]
-    return "\n".join(str(conn.execute(table).fetchall()[0][0]) for table in tables)
 
 
 def ended(app: Pgflow, workflow: Any, value: str) -> Instance:
