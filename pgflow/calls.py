@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from pgflow.core.asked import text_of
 from pgflow.core.codec import Codec, Place, sealed
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
@@ -175,6 +176,7 @@ def scheduling(
 def cancelling(schema: str, workflow: type[Workflow[Any]], value: str, reason: str | None) -> Call[None]:
     """Cancel the newest run of a value."""
     name, to, pinned = workflow.name, addressed(workflow, value), workflow.pinned
+    text_of("reason", reason)
 
     def statement(notify: bool) -> Statement[None]:
         if pinned is None:

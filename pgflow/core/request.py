@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from pgflow.core.asked import refuse, text_of
 from pgflow.core.graph import Graph, Node
 from pgflow.core.instance import Started
 from pgflow.core.names import event_name
@@ -19,7 +20,12 @@ __all__ = ["addressed", "check_moment", "later", "payload_text", "sole", "takers
 
 
 def addressed(workflow: type[Workflow[Any]], value: str) -> str:
-    """Return a value that names one instance. Raises `InvalidValue` for a bare one where any number may have it."""
+    """Return a value that names one instance.
+
+    Raises `InvalidValue` for what is no text, and for a bare value where any number may have it.
+    """
+    if text_of("value", value) is None:
+        refuse("value", value, "a string is needed")
     if workflow.unique.scope == "none" and "::" not in value:
         raise InvalidValue(
             f"{workflow.name} may have many instances of {value!r}: its key has the scope 'none'",

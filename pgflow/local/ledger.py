@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, NoReturn
 
 from pgflow.core import engine
+from pgflow.core.asked import text_of
 from pgflow.core.codec import Codec, Place, through
 from pgflow.core.engine import ACTIVE
 from pgflow.core.filters import Filters
@@ -220,6 +221,7 @@ class Ledger:
     def cancel(self, workflow: type[Workflow[Any]], value: str, reason: str | None) -> None:
         """Cancel the newest run of a value."""
         self._check(workflow)
+        text_of("reason", reason)
         with self.opened():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
             self.conductor.report.cancelled(run, reason)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pgflow import Async, Context, Done, Unique, Workflow, step
-from pgflow.calls import getting, history, listing, resuming, starting
+from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, starting
 from pgflow.config import parse_queues
 from pgflow.core.job import JobFilters
 from pgflow.core.names import is_queue
@@ -19,7 +20,7 @@ from pgflow.errors import BadQueue, ConfigError, PgflowError
 from pgflow.registration import registering
 from pgflow.store import files, job
 from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
+from pgflow.store.statement import Statement, run
 from tests.store.odd import NAMES
 
 CATALOG = """
@@ -103,6 +104,40 @@ def _go_through(conn: Connection, *names: str) -> None:
         ]
         rows = conn.execute("select step, queue from pgflow.jobs").fetchall()
         assert rows == [(key, queue)]
+
+
+@step
+def waits(ctx: Context[Any]) -> Async:
+    return Async()
+
+
+class Plain(Workflow[Any], unique=Unique("plain")):
+    initial = waits
+    transitions = {waits: {"done": Done}}
+
+
+@FREELY
+@given(NAMES, NAMES)
+def test_whoever_asks_for_what_is_not_there_is_told_so_whatever_it_is(
+    shared: Connection, value: str, other: str
+) -> None:
+    asks: list[Callable[[], Statement[Any]]] = [
+        lambda: getting("pgflow", Plain, value),
+        lambda: resuming("pgflow", Plain, value, "done", None, None).statement(True),
+        lambda: resuming("pgflow", Plain, "a", value, None, None).statement(True),
+        lambda: resuming("pgflow", Plain, "a", "done", None, value).statement(True),
+        lambda: cancelling("pgflow", Plain, value, other).statement(True),
+        lambda: retrying("pgflow", Plain, value).statement(True),
+    ]
+    with shared.transaction(force_rollback=True):
+        run(shared, registering("pgflow", Registry([Plain])))
+        for ask in asks:
+            with pytest.raises(PgflowError), shared.transaction():
+                run(shared, ask())
+        with suppress(PgflowError):
+            assert run(shared, listing("pgflow", Plain, {"id": value, "tags": [other], "family": other})) == []
+        with suppress(PgflowError):
+            assert run(shared, history("pgflow", Plain, value, None, 9)) == []
 
 
 @given(NAMES)

@@ -241,7 +241,7 @@ def test_a_dry_run_tells_and_writes_nothing(empty: str) -> None:
         assert conn.execute("select count(*) from pg_namespace where nspname = 'pgflow'").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("schema", ["pgflow", "orders", "user"])
+@pytest.mark.parametrize("schema", ["pgflow", "orders", "user", "_" + "x" * 62])
 def test_the_script_makes_what_migrating_makes(server: Server, new_database: Callable[..., str], schema: str) -> None:
     migrated, scripted = new_database(server), new_database(server)
     migrate_up(migrated, schema)
@@ -267,7 +267,7 @@ def test_two_schemas_in_one_database_know_nothing_of_each_other(empty: str) -> N
         migrate.check(conn, "user")
 
 
-@pytest.mark.parametrize("schema", ["Orders", "", "a b", 'a"; drop table x; --', "1a", "x" * 64])
+@pytest.mark.parametrize("schema", ["Orders", "", "a b", "pg_mine", 'a"; drop table x; --', "1a", "x" * 64])
 def test_what_is_no_plain_name_cannot_name_a_schema(migrated: str, schema: str) -> None:
     with connect(migrated) as conn, pytest.raises(ConfigError):
         migrate.up(conn, schema)
