@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgflow.app import Pgflow
+    from pgflow.core.codec import Codec
     from pgflow.core.connector import Connector
     from pgflow.core.context import Context
     from pgflow.core.function import step
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Async",
+    "Codec",
     "Connector",
     "Context",
     "Debug",
@@ -50,6 +52,7 @@ __all__ = [
 # test of a workflow for psycopg.
 HOMES = {
     "Async": "pgflow.core.results",
+    "Codec": "pgflow.core.codec",
     "Connector": "pgflow.core.connector",
     "Context": "pgflow.core.context",
     "Debug": "pgflow.steps",

@@ -26,6 +26,7 @@ from pgflow.calls import (
 from pgflow.client import Client
 from pgflow.config import resolve_dsn
 from pgflow.core import apps
+from pgflow.core.codec import Codec, checked_codec
 from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, JobFilters, JobOptions
@@ -56,7 +57,8 @@ class Pgflow:
     the database. Nothing connects before the first call. Several may stand side by side, on databases or `schema`s of
     their own; `name`, the schema's if you give none, tells them apart in messages. `OrderFlow.start(…)` then goes to
     the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
-    Raises `DefinitionError` for what is no workflow.
+    With a `codec` inputs, outputs and payloads are sealed in the database and may hold secrets.
+    Raises `DefinitionError` for what is no workflow, and for one with secrets when there is no codec.
 
         app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow])
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
@@ -70,9 +72,11 @@ class Pgflow:
         *,
         schema: str = "pgflow",
         name: str | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self.name = name or schema
-        self._registry = Registry(workflows)
+        self.codec = checked_codec(codec)
+        self._registry = Registry(workflows, seals=codec is not None)
         self._client = Client(resolve_dsn(dsn, os.environ), schema)
         self._is_registered = False
         self._workers: WeakSet[Worker] = WeakSet()
@@ -114,7 +118,7 @@ class Pgflow:
     @property
     def storage(self) -> Storage:
         """The stored instances, to be read, put and deleted as wholes, as in memory."""
-        return Storage(self._client, self._registry, self.register, self.aregister)
+        return Storage(self._client, self._registry, self.register, self.aregister, self.codec)
 
     def __repr__(self) -> str:
         return f"Pgflow(name={self.name!r}, workflows=[{', '.join(self._registry.by_name)}], schema={self.schema!r})"
@@ -133,7 +137,8 @@ class Pgflow:
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        worker = Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, schema=self.schema, **options)
+        given = {"schema": self.schema, "codec": self.codec, **options}
+        worker = Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, **given)
         self._workers.add(worker)
         return worker
 
@@ -221,7 +226,7 @@ class Pgflow:
         self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`."""
-        call = starting(self.schema, self._class(workflow), items, options)
+        call = starting(self.schema, self._class(workflow), items, options, self.codec)
         self.register()
         return self._client.call(call, conn)
 
@@ -229,7 +234,7 @@ class Pgflow:
         self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """`start_many`, async."""
-        call = starting(self.schema, self._class(workflow), items, options)
+        call = starting(self.schema, self._class(workflow), items, options, self.codec)
         await self.aregister()
         return await self._client.acall(call, conn)
 
@@ -245,7 +250,8 @@ class Pgflow:
         idempotency_key: str | None = None,
     ) -> str:
         """Send a signal: see `Workflow.resume`."""
-        call = resuming(self.schema, self._class(workflow), value, event, payload, step, idempotency_key)
+        kind, codec = self._class(workflow), self.codec
+        call = resuming(self.schema, kind, value, event, payload, step, codec, idempotency_key)
         return self._client.call(call, conn)
 
     async def aresume(
@@ -260,7 +266,8 @@ class Pgflow:
         idempotency_key: str | None = None,
     ) -> str:
         """`resume`, async."""
-        call = resuming(self.schema, self._class(workflow), value, event, payload, step, idempotency_key)
+        kind, codec = self._class(workflow), self.codec
+        call = resuming(self.schema, kind, value, event, payload, step, codec, idempotency_key)
         return await self._client.acall(call, conn)
 
     def schedule_resume(
@@ -276,8 +283,8 @@ class Pgflow:
         idempotency_key: str | None = None,
     ) -> Scheduled:
         """Send a signal later: see `Workflow.schedule_resume`."""
-        kind = self._class(workflow)
-        call = scheduling(self.schema, kind, value, step, delay, event, payload, self, idempotency_key)
+        kind, codec = self._class(workflow), self.codec
+        call = scheduling(self.schema, kind, value, step, delay, event, payload, self, codec, idempotency_key)
         return self._client.call(call, conn)
 
     async def aschedule_resume(
@@ -293,8 +300,8 @@ class Pgflow:
         idempotency_key: str | None = None,
     ) -> Scheduled:
         """`schedule_resume`, async."""
-        kind = self._class(workflow)
-        call = scheduling(self.schema, kind, value, step, delay, event, payload, self, idempotency_key)
+        kind, codec = self._class(workflow), self.codec
+        call = scheduling(self.schema, kind, value, step, delay, event, payload, self, codec, idempotency_key)
         return await self._client.acall(call, conn)
 
     def unschedule(
@@ -358,37 +365,39 @@ class Pgflow:
 
     def get(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """Read an instance: see `Workflow.get`."""
-        return self._client.run(getting(self.schema, self._class(workflow), value), conn)
+        return self._client.run(getting(self.schema, self._class(workflow), value, self.codec), conn)
 
     async def aget(self, workflow: Named[I], value: str, *, conn: Any = None) -> Instance:
         """`get`, async."""
-        return await self._client.arun(getting(self.schema, self._class(workflow), value), conn)
+        return await self._client.arun(getting(self.schema, self._class(workflow), value, self.codec), conn)
 
     def list(
         self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """Read a page of a workflow's instances, or without one of all: see `Workflow.list`."""
         kind = None if workflow is None else self._class(workflow)
-        return self._client.run(listing(self.schema, kind, options), conn)
+        return self._client.run(listing(self.schema, kind, options, self.codec), conn)
 
     async def alist(
         self, workflow: Named[I] | None = None, *, conn: Any = None, **options: Unpack[ListOptions]
     ) -> builtins.list[Instance]:
         """`list`, async."""
         kind = None if workflow is None else self._class(workflow)
-        return await self._client.arun(listing(self.schema, kind, options), conn)
+        return await self._client.arun(listing(self.schema, kind, options, self.codec), conn)
 
     def runs(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
         """Read a page of the runs of a value: see `Workflow.runs`."""
-        return self._client.run(history(self.schema, self._class(workflow), value, before, limit), conn)
+        return self._client.run(history(self.schema, self._class(workflow), value, before, limit, self.codec), conn)
 
     async def aruns(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
         """`runs`, async."""
-        return await self._client.arun(history(self.schema, self._class(workflow), value, before, limit), conn)
+        return await self._client.arun(
+            history(self.schema, self._class(workflow), value, before, limit, self.codec), conn
+        )
 
     # -- upkeep
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 
+from pgflow.core.asked import text_of
+from pgflow.core.codec import Codec, Place, sealed
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.names import TELEMETRY
 from pgflow.core.request import about, addressed, checked_key, later, payload_text, takers
+from pgflow.core.sealing import opened_instance
 from pgflow.core.starting import Starting
 from pgflow.core.step import Target
 from pgflow.core.unique import SEPARATOR, build_id
@@ -27,9 +31,11 @@ __all__ = [
     "getting",
     "history",
     "listing",
+    "opening",
     "resuming",
     "retrying",
     "scheduling",
+    "sealed_input",
     "starting",
     "unscheduling",
 ]
@@ -59,10 +65,15 @@ class Call(Generic[T]):
 
 
 def starting(
-    schema: str, workflow: type[Workflow[Any]], items: Iterable[tuple[str, Any]], options: Mapping[str, Any]
+    schema: str,
+    workflow: type[Workflow[Any]],
+    items: Iterable[tuple[str, Any]],
+    options: Mapping[str, Any],
+    codec: Codec | None = None,
 ) -> Call[list[Started]]:
     """Start an instance for each (value, input). Raises before anything is sent when one of them cannot be."""
-    asked = Starting.of(workflow, items, options)
+    asked = Starting.of(workflow, items, options, reveal=codec is not None)
+    inputs = [sealed_input(codec, workflow, begin.value, begin.text) for begin in asked.begins]
     kinds = {begin.version for begin in asked.begins} or {workflow.resolve_version(options.get("version"))[1]}
     if len(kinds) > 1:
         several = ", ".join(map(str, sorted(kind.current_version for kind in kinds)))
@@ -77,7 +88,7 @@ def starting(
             schema,
             workflow=workflow.name,
             values=[begin.value for begin in asked.begins],
-            inputs=[begin.text for begin in asked.begins],
+            inputs=inputs,
             version=kind.current_version,
             at=asked.at,
             delay=asked.delay,
@@ -94,6 +105,21 @@ def starting(
     return Call(said, statement, instance.recall_started, asked.key, queues)
 
 
+def sealed_input(codec: Codec | None, workflow: type[Workflow[Any]], value: str, text: str) -> str:
+    """Return the input of an instance as it is to be stored: sealed, if there is a codec."""
+    if codec is None:
+        return text
+    return sealed(codec, text, Place(workflow.name, build_id(workflow.unique.key, value), "input"))
+
+
+def _sealed_payload(
+    codec: Codec | None, workflow: type[Workflow[Any]], value: str, name: str, text: str | None
+) -> str | None:
+    if codec is None or text is None:
+        return text
+    return sealed(codec, text, Place(workflow.name, _subject(workflow, value).instance_id, "payload", name))
+
+
 def resuming(
     schema: str,
     workflow: type[Workflow[Any]],
@@ -101,12 +127,14 @@ def resuming(
     event: Any,
     payload: Any,
     step: str | Target | None,
+    codec: Codec | None = None,
     idempotency_key: str | None = None,
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
     graphs = [version.graph for version in workflow.versions.values()]
     name, key, nodes = takers(graphs, event, step)
-    text = payload_text(payload, nodes)
+    text = payload_text(payload, nodes, reveal=codec is not None)
+    text = _sealed_payload(codec, workflow, value, name, text)
     to, pinned = addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[str]:
@@ -136,11 +164,13 @@ def scheduling(
     event: Any,
     payload: Any,
     app: Unscheduler,
+    codec: Codec | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Scheduled]:
     """Send a signal to a step later. No one has to be woken: workers look for what is due."""
     name, key, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
-    text = payload_text(payload, nodes)
+    text = payload_text(payload, nodes, reveal=codec is not None)
+    text = _sealed_payload(codec, workflow, value, name, text)
     to, pinned = addressed(workflow, value), workflow.pinned
 
     def statement(notify: bool) -> Statement[Scheduled]:
@@ -174,6 +204,7 @@ def cancelling(
 ) -> Call[None]:
     """Cancel the newest run of a value."""
     name, to, pinned = workflow.name, addressed(workflow, value), workflow.pinned
+    text_of("reason", reason)
 
     def statement(notify: bool) -> Statement[None]:
         if pinned is None:
@@ -209,20 +240,29 @@ def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
     return Subject(value if SEPARATOR in value else f"{workflow.unique.key}{SEPARATOR}{value}", workflow.name)
 
 
-def getting(schema: str, workflow: type[Workflow[Any]], value: str) -> Statement[Instance]:
+def getting(schema: str, workflow: type[Workflow[Any]], value: str, codec: Codec | None = None) -> Statement[Instance]:
     """Read the newest run of a value."""
-    return instance.get(schema, workflow=workflow.name, value=addressed(workflow, value), version=workflow.pinned)
+    to = addressed(workflow, value)
+    found = instance.get(schema, workflow=workflow.name, value=to, version=workflow.pinned)
+    return found.then(partial(opened_instance, codec))
 
 
-def listing(schema: str, workflow: type[Workflow[Any]] | None, options: Mapping[str, Any]) -> Statement[list[Instance]]:
+def listing(
+    schema: str, workflow: type[Workflow[Any]] | None, options: Mapping[str, Any], codec: Codec | None = None
+) -> Statement[list[Instance]]:
     """Read a page of a workflow's instances, or of all."""
-    return instance.list(schema, Filters.of(options, workflow))
+    return opening(instance.list(schema, Filters.of(options, workflow)), codec)
+
+
+def opening(found: Statement[list[Instance]], codec: Codec | None) -> Statement[list[Instance]]:
+    """The same, with what is sealed opened."""
+    return found.then(lambda each: [opened_instance(codec, one) for one in each])
 
 
 def history(
-    schema: str, workflow: type[Workflow[Any]], value: str, before: int | None, limit: int
+    schema: str, workflow: type[Workflow[Any]], value: str, before: int | None, limit: int, codec: Codec | None = None
 ) -> Statement[list[Instance]]:
     """Read a page of the runs of a value."""
     to = addressed(workflow, value)
     whole = to if "::" in to else build_id(workflow.unique.key, to)
-    return instance.list(schema, Filters.of({"id": whole, "before": before, "limit": limit}, workflow))
+    return opening(instance.list(schema, Filters.of({"id": whole, "before": before, "limit": limit}, workflow)), codec)

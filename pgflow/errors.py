@@ -23,6 +23,8 @@
     │   ├── InvalidInput
     │   ├── InvalidPayload
     │   ├── InvalidValue
+    │   ├── PlainSecret
+    │   ├── Sealed
     │   ├── UndeclaredEvent
     │   ├── UnknownOption (a TypeError)
     │   ├── UnsupportedAction
@@ -70,12 +72,14 @@ __all__ = [
     "NotRetryable",
     "OutcomeUnknown",
     "PgflowError",
+    "PlainSecret",
     "RouteError",
     "SchemaError",
     "SchemaForeign",
     "SchemaMissing",
     "SchemaOutdated",
     "SchemaTooNew",
+    "Sealed",
     "UndeclaredEvent",
     "UnknownOption",
     "UnknownStep",
@@ -264,6 +268,18 @@ class InvalidValue(Invalid):
     """A business value, an id or another plain value breaks its rule."""
 
     code = "invalid-value"
+
+
+class PlainSecret(Invalid):
+    """A secret, such as pydantic's `SecretStr`, would be stored in plain: there is no codec, or it goes beside it."""
+
+    code = "plain-secret"
+
+
+class Sealed(Invalid):
+    """A stored value is sealed, and there is no codec here, or not the key, that opens it."""
+
+    code = "sealed"
 
 
 class UndeclaredEvent(Invalid):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Unpack
 
-from pgflow.calls import Call
+from pgflow.calls import Call, opening
 from pgflow.client import Client
+from pgflow.core.codec import Codec
 from pgflow.core.filters import Filters, QueryOptions
 from pgflow.core.instance import Instance
 from pgflow.core.registry import Registry
+from pgflow.core.sealing import sealed_instance
 from pgflow.core.stored import checked, state_of, unique_key
 from pgflow.errors import InstanceNotFound
 from pgflow.store import instance
@@ -34,12 +36,14 @@ class Storage:
         registry: Registry,
         register: Callable[[], None],
         aregister: Callable[[], Awaitable[None]],
+        codec: Codec | None = None,
     ) -> None:
         self.name = client.schema
         self._client = client
         self._registry = registry
         self._register = register
         self._aregister = aregister
+        self._codec = codec
 
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
@@ -112,9 +116,10 @@ class Storage:
             if each.status == "pending":
                 due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
         key = unique_key(graph, each.id)
+        stored = sealed_instance(self._codec, each)
 
         def statement(notify: bool) -> Statement[None]:
-            return instance.put(self.name, each, unique_key=key, due=due, queue=queue, notify=notify)
+            return instance.put(self.name, stored, unique_key=key, due=due, queue=queue, notify=notify)
 
         # Woken without a queue's name, workers look whether their steps are wanted.
         return Call(f"put {each.id} {each.run}", statement, lambda answer: None, queues=frozenset({queue, ""}))
@@ -123,7 +128,7 @@ class Storage:
         return self._querying(Filters.of_query({"id": id, "limit": 1}))
 
     def _querying(self, filters: Filters) -> Statement[list[Instance]]:
-        return instance.list(self.name, filters, whole=True)
+        return opening(instance.list(self.name, filters, whole=True), self._codec)
 
     def _deleting(self, id: str) -> Call[int]:  # noqa: A002 -- as in get
         def statement(notify: bool) -> Statement[int]:

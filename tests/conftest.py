@@ -16,6 +16,7 @@ from pgflow.store.embedded import EmbeddedPostgres, find_installations
 
 # How fast an example is says nothing on a machine that does other work, too.
 settings.register_profile("pgflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("pgflow"), max_examples=20_000)  # --hypothesis-profile=long
 settings.load_profile("pgflow")
 
 GIVEN_DSN = os.environ.get("PGFLOW_TEST_DSN")

@@ -62,7 +62,7 @@ def json_value(given: str, what: str) -> Any:
 def read_json(text: str, what: str, *, hint: str | None = None) -> Any:
     """Return the value of JSON text. Raises `InvalidPayload`, which begins with `what`; `hint` mends broken syntax."""
     try:
-        return decode(text)
+        return decode(text, is_written=True)
     except InvalidPayload as error:
         cause = error.__cause__
         is_deep = cause is None or isinstance(cause, RecursionError)

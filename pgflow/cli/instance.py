@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, assert_never
 
 from pgflow.cli.output import moment, plain
+from pgflow.core.codec import key_of
 from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
 
 __all__ = ["compact", "entry_record", "failure", "pending", "record", "shorten", "signal_record", "took", "wait"]
@@ -135,7 +136,10 @@ def took(duration: timedelta) -> str:
 
 
 def compact(value: Any, limit: int) -> str:
-    """Return a value as JSON in one line of at most `limit` characters."""
+    """Return a value as JSON in one line of at most `limit` characters; of a sealed one, with which key."""
+    key = key_of(value)
+    if key is not None:
+        return f"(sealed with key {key})" if key else "(sealed)"
     return shorten(json.dumps(value, ensure_ascii=False), limit)
 
 

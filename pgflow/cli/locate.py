@@ -44,7 +44,10 @@ def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
     if not is_dsn_given and not is_schema_given:
         return found
     return Pgflow(
-        dsn if is_dsn_given else found.dsn, found.workflows, schema=schema if is_schema_given else found.schema
+        dsn if is_dsn_given else found.dsn,
+        found.workflows,
+        schema=schema if is_schema_given else found.schema,
+        codec=found.codec,
     )
 
 

@@ -5,11 +5,13 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import click
 
 from pgflow.app import Pgflow
+from pgflow.calls import sealed_input
 from pgflow.cli.bulk import chunks, items, lines_of, progress
 from pgflow.cli.database import opened, require_workflow
 from pgflow.cli.given import JSON_FORMS, TEXT, json_value, read_duration, read_moment
@@ -47,7 +49,14 @@ class Launch:
     key: str | None
 
     def run(self, conn: Connection, values: Sequence[str], inputs: Sequence[str], part: int = 0) -> list[Started]:
-        """Start instances in one statement, which is one transaction; `part` tells them from others with this key."""
+        """Start instances in one statement, which is one transaction; an app with a codec seals their inputs.
+
+        `part` tells them from others that are started with the same idempotency key.
+        """
+        if self.app is not None:
+            kind, codec = self.app.workflow(self.workflow), self.app.codec
+            pairs = zip(values, inputs, strict=True)
+            inputs = [sealed_input(codec, kind, value, text) for value, text in pairs]
         statement = instance.start(
             self.schema,
             workflow=self.workflow,
@@ -167,7 +176,7 @@ def _checks(app: Pgflow | None, name: str, version: int | None) -> tuple[Callabl
         return lambda given: encode(given, what="input", limit=INPUT_LIMIT), version
     require_workflow(name, sorted(each.name for each in app.workflows))
     version, workflow = app.workflow(name).resolve_version(version)
-    return workflow.write_input, version
+    return partial(workflow.write_input, reveal=app.codec is not None), version
 
 
 def _metadata(given: str | None) -> dict[str, Any]:

@@ -9,13 +9,16 @@ import threading
 from datetime import timedelta
 
 import click
+from click.core import ParameterSource
 
 from pgflow import telemetry
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options
+from pgflow.cli.output import plain
 from pgflow.config import parse_queues
 from pgflow.store import migrate
 from pgflow.store.connect import connect
+from pgflow.store.dsn import parse
 from pgflow.worker import Worker
 from pgflow.worker.pulse import Pulse
 
@@ -105,8 +108,11 @@ def command(
     """  # fmt: skip
     limits = parse_queues(queues)
     pulse = Pulse.fork()  # before the app is loaded
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=log_level.upper(), handlers=[handler])
     found = locate(app, dsn, schema)
+    _warn_of_password(dsn)
     with connect(found.dsn) as conn:
         migrate.check(conn, found.schema)
     found.register()
@@ -132,6 +138,20 @@ def command(
     if worker.abandoned:
         sys.stderr.flush()
         os._exit(75)  # a sync step that did not end still holds its thread
+
+
+class OneLine(logging.Formatter):
+    """One line for each record, a traceback included: what is logged may come from anybody, and forges no other."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with what cannot be printed written out."""
+        return plain(super().format(record))
+
+
+def _warn_of_password(dsn: str) -> None:
+    source = click.get_current_context().get_parameter_source("dsn")
+    if source is ParameterSource.COMMANDLINE and "password" in parse(dsn):
+        log.warning("everybody on this machine can see the password in --dsn: pass it in PGFLOW_DSN, or in a .pgpass")
 
 
 def _attach_log(log_level: str) -> bool:

@@ -11,7 +11,9 @@ reports what happened as the next event. Nothing here knows which of them it is.
     graph, route                        the class as data
     engine, vocabulary                  events in, commands out
     attempt, request                    what a step came to, what a caller asks for: read and checked alike everywhere
-    payload, input                      the door to JSON
+    payload, input, roundtrip           the door to JSON
+    codec, sealing, secret              what is sealed before it is stored, and what is stored only so
+    legible                             what others have said, fit for a line of a log
     retry, unique, names                small values with rules of their own
     instance, facade                    what callers read, and the calls on a workflow class
 
@@ -36,6 +38,9 @@ and fails the instance with the reason.
 
 *A version is a workflow class.* An umbrella only names them and chooses one at the start; it has no graph, so nothing
 below it has to know that there are several. They share its name, which with the number is the key of a definition.
+
+*A codec is a value, not a layer.* Whoever writes or reads a place asks it, with that place; without one nothing is
+asked. What is sealed is JSON like anything else, so no table and no function knows of it.
 
 *A value from the database never selects code.* Steps are found by key in a graph that the program brought.
 """

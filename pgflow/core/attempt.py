@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, assert_never
 
 from pgflow.core.context import Context
 from pgflow.core.graph import Graph
+from pgflow.core.legible import storable, trace, words
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
 from pgflow.core.span import is_span
 from pgflow.core.step import Parking, Step
-from pgflow.errors import InvalidInput, InvalidPayload, InvalidValue, RouteError, UndeclaredEvent, UnsupportedAction
+from pgflow.errors import (
+    InvalidInput,
+    InvalidPayload,
+    InvalidValue,
+    PlainSecret,
+    RouteError,
+    UndeclaredEvent,
+    UnsupportedAction,
+)
 
-__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "storable", "waits"]
+__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "waits"]
 
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
-TRACE_LIMIT = 8_000  # characters of a traceback that are kept
+LONGEST_NAME = 200  # characters of the name of an exception's type
 # Another attempt would come to the same.
-HOPELESS = (InvalidInput, InvalidPayload, RouteError, UndeclaredEvent, UnsupportedAction)
+HOPELESS = (InvalidInput, InvalidPayload, PlainSecret, RouteError, UndeclaredEvent, UnsupportedAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +72,33 @@ def call(step: Step, ctx: Context[Any]) -> Any:
         raise RuntimeError("the step raised StopIteration") from error
 
 
-def read(graph: Graph, step: str, result: object, context: Callable[[], Context[Any]]) -> Attempt:
+def read(
+    graph: Graph, step: str, result: object, context: Callable[[], Context[Any]], *, reveal: bool = False
+) -> Attempt:
     """Return what a step came to that has returned `result`; `context()` gives what a route is to see.
 
-    Raises `InvalidPayload`, `UndeclaredEvent` or `RouteError` for a result that cannot be.
+    With `reveal` the output may hold secrets, because its text will be sealed. Raises `InvalidPayload`, `PlainSecret`,
+    `UndeclaredEvent` or `RouteError` for a result that cannot be.
     """
     if not isinstance(result, Result):
         returned = f"step {step} returned {type(result).__name__}; a step returns Ok, Async, Error or Snooze"
         return Failing(returned, "TypeError", retry=False)
     match result:
         case Ok(event, output, metadata):
-            text = None if output is None else encode(output, what=f"{step}.output", limit=OUTPUT_LIMIT)
+            what = f"{step}.output"
+            text = None if output is None else encode(output, what=what, limit=OUTPUT_LIMIT, reveal=reveal)
             value = None if text is None else decode(text)
             own = graph.nodes[step].step
             if text is not None and own.output is not None:
                 # Refused here rather than in a step that reads it later.
-                own.check_output(output, value, f"{step}.output")
+                own.check_output(output, value, what)
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:
                     raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is pgflow's own")
             return _written(graph, step, event, text, value, context, metadata)
         case Error(reason, retry):
-            return Failing(storable(str(reason))[:TRACE_LIMIT], "Error", retry)
+            return Failing(storable(str(reason)), "Error", retry)
         case Async() | Snooze():
             return result
     assert_never(result)
@@ -142,19 +154,6 @@ def _written(
 def failing(error: BaseException, policy: Retry) -> Failing:
     """Return what an exception makes of an attempt: whether another one may help, and what is kept of it."""
     retry = not isinstance(error, HOPELESS) and not policy.ends(error)
-    trace = "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
-    details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace)}
-    reason = storable(_words(error))[:TRACE_LIMIT] or type(error).__name__
-    return Failing(reason, type(error).__name__, retry, details)
-
-
-def _words(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # its own code
-        return ""
-
-
-def storable(text: str) -> str:
-    """Return text that jsonb accepts: without NUL and lone surrogates."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    kind = storable(type(error).__name__, LONGEST_NAME)
+    details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace(error), tail=True)}
+    return Failing(storable(words(error)) or kind, kind, retry, details)

@@ -16,11 +16,11 @@ __all__ = ["Facade", "StartOptions"]
 class StartOptions(TypedDict, total=False):
     """How to start: not before `at` (an aware datetime) or for `delay`; with tags and metadata of this instance's own.
 
+    An instance has 32 tags at most, those of its workflow included, of 64 characters each.
     `priority` takes the place of the workflow's: the lowest goes first. `version` names one of an umbrella's versions;
-    without it `version_for` is asked, which finds what is in `options` beside the others.
-    `telemetry` is stored with the instance, and workers put it into the metadata of all events that they tell of it,
-    below the events' own fields. `idempotency_key`: a start that is called again with it does nothing, and returns what
-    the first one returned.
+    without it `version_for` is asked, which finds what is in `options` beside the others. `telemetry` is stored with
+    the instance, and workers put it into the metadata of all events that they tell of it, below the events' own fields.
+    `idempotency_key`: a start that is called again with it does nothing, and returns what the first one returned.
     """
 
     version: int | None

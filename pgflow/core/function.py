@@ -105,7 +105,8 @@ def step(
 
 
 def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
-    key = attributes["step_key"] or getattr(function, "__name__", None)
+    named = attributes["step_key"]
+    key = getattr(function, "__name__", None) if named is None else named
     wrong = _wrong(function, key)
     if wrong is not None:
         name = getattr(function, "__name__", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -10,53 +11,64 @@ from pydantic_core import PydanticSerializationError
 
 from pgflow.core.payload import INPUT_LIMIT, decode, encode, refuse_lost_numbers
 from pgflow.core.roundtrip import difference, is_untyped, sort_sets
+from pgflow.core.secret import MASK, declared, shown
 from pgflow.core.step import first_problem
-from pgflow.errors import DefinitionError, InvalidInput
+from pgflow.errors import DefinitionError, InvalidInput, PlainSecret
 
 __all__ = ["Input", "declared_type"]
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """How the input of one workflow is written and read; `kind` is its declared type, Any when it declares none."""
+    """How the input of one workflow is written and read; `kind` is its declared type, Any when it declares none.
+
+    `secrets` are the places in it where that declares a secret.
+    """
 
     workflow: str
     kind: Any
     adapter: TypeAdapter[Any]
+    secrets: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, workflow: str, kind: Any) -> Input:
         """Return the input of a workflow. Raises `DefinitionError` for a type that pydantic cannot validate."""
         try:
-            return cls(workflow, kind, TypeAdapter(kind))
+            return cls(workflow, kind, TypeAdapter(kind), declared(kind, "input"))
         except Exception as error:  # pydantic has several for this, and an undefined name is a NameError
             raise DefinitionError(
                 f"{workflow}: {kind!r} cannot be the input: write Workflow[Order] with a pydantic model ({error})"
             ) from error
 
-    def write(self, value: Any) -> str:
-        """Return a given input, validated, as JSON text; None is an empty one.
+    def write(self, value: Any, *, reveal: bool = False) -> str:
+        """Return a given input, validated, as JSON text; None is an empty one. With `reveal` it may hold secrets.
 
-        Raises `InvalidInput` when it does not fit, `InvalidPayload` when it cannot be stored.
+        Raises `InvalidInput` when it does not fit, `InvalidPayload` when it cannot be stored, `PlainSecret`.
         """
         given = {} if value is None else value
         if self.kind is Any:
-            return encode(given, what="input", limit=INPUT_LIMIT)
+            return encode(given, what="input", limit=INPUT_LIMIT, reveal=reveal)
         try:
             valid = self.adapter.validate_python(given)
         except ValidationError as error:
             raise self._refusal("the input", error) from None
         if is_untyped(self.kind):
-            return encode(valid, what="input", limit=INPUT_LIMIT)
+            return encode(valid, what="input", limit=INPUT_LIMIT, reveal=reveal)
         try:
             # By alias, because that is how it will be read.
             dumped = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
+            if self.secrets:
+                dumped = shown(valid, dumped, "input", reveal=reveal)
+        except PlainSecret:
+            raise
         except (PydanticSerializationError, ValueError) as error:
             if isinstance(valid, BaseModel):
                 for name, item in valid.__dict__.items():  # to say where
-                    encode(item, what=f"input.{name}", limit=INPUT_LIMIT)
-            raise InvalidInput(f"{self.workflow}: the input cannot be stored as JSON: {error}") from error
+                    encode(item, what=f"input.{name}", limit=INPUT_LIMIT, reveal=reveal)
+            raise InvalidInput(f"{self.workflow}: the input cannot be stored as JSON: {_reason(error)}") from None
         text = encode(sort_sets(valid, dumped), what="input", limit=INPUT_LIMIT)
+        if MASK in text and not self.secrets:
+            shown(valid, dumped, "input", reveal=reveal)  # one that no type declares, and that no type would read
         if "null" in text:
             refuse_lost_numbers(valid, "input")
         if (lost := difference(valid, self.read(text), "input")) is not None:
@@ -75,6 +87,15 @@ class Input:
     def _refusal(self, what: str, error: ValidationError) -> InvalidInput:
         kind = getattr(self.kind, "__name__", self.kind)
         return InvalidInput(f"{self.workflow}: {what} does not fit {kind}: {first_problem(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """What pydantic says, but for the values that it quotes."""
+    said = str(error)
+    if "input_value=" not in said:
+        return said
+    names = ", ".join(re.findall(r"field_name='(\w+)'", said))
+    return f"not of the type that is declared: {names or 'a value in it'}"
 
 
 def declared_type(workflow: type[Any], origin: type[Any]) -> Any:

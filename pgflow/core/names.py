@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-from pgflow.errors import UnknownOption
+from pgflow.errors import InvalidValue, UnknownOption
 
-__all__ = ["TELEMETRY", "check_options", "event_name", "is_event", "is_key", "is_queue", "snake_case"]
+__all__ = [
+    "MOST_TAGS",
+    "TELEMETRY",
+    "check_options",
+    "check_tags",
+    "event_name",
+    "is_event",
+    "is_key",
+    "is_queue",
+    "is_tag",
+    "snake_case",
+]
 
 WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 EVENT = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
 QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+TAG = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,64}")
+MOST_TAGS = 32  # of an instance, its workflow's included; sql/functions/start.sql and a constraint say it, too
 LONGEST_KEY = 100
 TELEMETRY = "pgflow:telemetry"  # in an instance's metadata: what its starter gave along for telemetry
 
@@ -37,6 +50,29 @@ def is_event(name: object) -> bool:
 def is_queue(name: object) -> bool:
     """Whether `name` can be the name of a queue: up to 63 ASCII letters, digits, underscores, dots and hyphens."""
     return isinstance(name, str) and QUEUE.fullmatch(name) is not None
+
+
+def is_tag(name: object) -> bool:
+    """Whether `name` can be a tag: 1 to 64 characters, without control characters."""
+    return isinstance(name, str) and TAG.fullmatch(name) is not None
+
+
+def check_tags(given: Any, own: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the tags that an instance is given, beside the `own` ones of its workflow. Raises `InvalidValue`.
+
+    check_tags(["gift"], own=["orders"])    # ("gift",)
+    """
+    if given is None:
+        return ()
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidValue(f"tags is {type(given).__name__}, and a list of strings is needed")
+    tags = tuple(given)
+    if not all(map(is_tag, tags)):
+        raise InvalidValue("one of the tags is refused: a tag has 1 to 64 characters, without control characters")
+    if len(own) + len(tags) > MOST_TAGS:
+        beside = f" beside the {len(own)} of the workflow" if own else ""
+        raise InvalidValue(f"{len(tags)} tags are refused{beside}: an instance has {MOST_TAGS} at most")
+    return tags
 
 
 def event_name(event: Any) -> Any:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from pgflow.core.names import is_event, is_queue
+from pgflow.core.names import check_tags, is_event, is_queue
 from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
 from pgflow.core.problems import Problems, fault_of
 from pgflow.core.retry import Retry
 from pgflow.core.unique import Unique
-from pgflow.errors import DefinitionError, InvalidPayload
+from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
 
-__all__ = ["Options", "check", "is_version"]
+__all__ = ["Options", "check", "is_priority", "is_version"]
 
 UMBRELLA = ("versions", "current", "app")  # options too, but not of what has steps
 MOST_VERSION = 2**31 - 1
@@ -88,7 +88,10 @@ def _tags(who: str, tags: Any) -> tuple[str, ...]:
     is_list = isinstance(tags, Sequence) and not isinstance(tags, str)
     if not is_list or not all(isinstance(tag, str) and tag and tag.isprintable() for tag in tags):
         raise DefinitionError(f'{who}: tags is a list of strings, not {tags!r}: write tags=["orders"]')
-    return tuple(dict.fromkeys(tags))
+    try:
+        return check_tags(dict.fromkeys(tags))
+    except InvalidValue as error:
+        raise DefinitionError(f"{who}: {error}") from None
 
 
 def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
@@ -166,10 +169,15 @@ def _queue(who: str, option: str, queue: Any) -> str:
     return str(queue)
 
 
+def is_priority(number: object) -> bool:
+    """Whether `number` can be a priority: what a smallint holds."""
+    return isinstance(number, int) and not isinstance(number, bool) and number in PRIORITIES
+
+
 def _priority(who: str, priority: Any) -> int:
-    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in PRIORITIES:
+    if not is_priority(priority):
         raise DefinitionError(
             f"{who}: priority is a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, the lowest going first, "
             f"not {priority!r}"
         )
-    return priority
+    return int(priority)

@@ -9,31 +9,36 @@ from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from pgflow.core.names import event_name
 from pgflow.core.roundtrip import sort_sets
-from pgflow.errors import InvalidPayload
+from pgflow.core.secret import MASK, SECRETS, is_declared, refusal, shown
+from pgflow.errors import InvalidPayload, PgflowError
 
-__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode", "refuse_lost_numbers"]
+__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "SEALED", "decode", "encode", "refuse_lost_numbers"]
 
 INPUT_LIMIT = 65_536  # bytes of JSON text
 OUTPUT_LIMIT = 1_048_576
 DEPTH_LIMIT = 64  # containers inside one another
+SEALED = "pgflow:sealed"  # the one key of what a codec has sealed
+SEALED_BEGINS = f'{{"{SEALED}"'
 
 # Sorted keys make C's sort compare them, which fails when strings and others are mixed: the only way for two keys to
 # become one.
 _dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
-def encode(value: Any, *, what: str, limit: int) -> str:
+def encode(value: Any, *, what: str, limit: int, reveal: bool = False) -> str:
     """Return `value` as compact JSON text that PostgreSQL's jsonb accepts, of `limit` bytes at most.
 
     Takes what JSON has, and pydantic models, dataclasses, datetimes, dates, timedeltas, UUIDs, Decimals, enums, sets
-    (sorted), tuples and UTF-8 bytes. Raises `InvalidPayload`, which says where in `what` the trouble is: NaN and
+    (sorted), tuples and UTF-8 bytes. What the text says is what PostgreSQL will: 1e22 becomes the integer that it is,
+    and -0.0 loses its sign. Raises `InvalidPayload`, which says where in `what` the trouble is: NaN and
     infinities, NUL characters and lone surrogates, keys that become the same string, more than 64 levels, integers of
-    more than 4300 digits, and objects that are no data.
+    more than 4300 digits, and objects that are no data. Raises `PlainSecret` for a secret of pydantic's, unless it is
+    to be revealed because the text will be sealed.
 
         encode({"at": date(2030, 1, 1)}, what="input", limit=INPUT_LIMIT)    # '{"at":"2030-01-01"}'
         encode({"items": [{"name": "\\0"}]}, what="input", limit=INPUT_LIMIT)
@@ -43,7 +48,9 @@ def encode(value: Any, *, what: str, limit: int) -> str:
         plain = _dumped(value) if isinstance(value, BaseModel) else value
         text = _dumps(plain)
         # Cheap signs that a closer look is needed; a false alarm costs only the look.
-        is_plain = "\\u0000" not in text and not _may_be_deep(text)
+        is_plain = not ("\\u0000" in text or _may_change(text) or _may_be_deep(text))
+        if is_plain and isinstance(value, BaseModel):
+            is_plain = not (MASK in text or is_declared(type(value)))
         size = len(text) if text.isascii() else len(text.encode())
     except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
         is_plain = False
@@ -51,26 +58,29 @@ def encode(value: Any, *, what: str, limit: int) -> str:
     if is_plain and plain is not value and "null" in text:
         refuse_lost_numbers(value, what)
     if not is_plain:
-        text = _dumps(_plain(value, what, 0))
+        text = _dumps(_plain(value, what, 0, reveal))
         size = len(text.encode())
     if size > limit:
         raise InvalidPayload(
             f"{what} is {size:,} bytes of JSON, more than the {limit:,} allowed: "
             "keep large data elsewhere and pass a reference to it"
         )
+    if text.startswith(SEALED_BEGINS):
+        raise InvalidPayload(f"the key {SEALED!r} of {what} is pgflow's own")
     return text
 
 
-def decode(text: str, around: int = 0) -> Any:
+def decode(text: str, around: int = 0, *, is_written: bool = False) -> Any:
     """Return the value of JSON text.
 
     Raises `InvalidPayload` for what is no JSON, holds a number that no float can be, or is more than 64 levels deep,
-    beside the `around` levels that somebody else has put around what was stored.
+    beside the `around` levels that somebody else has put around what was stored. Text that somebody has written, and
+    not PostgreSQL, may also hold a key twice, which is refused.
 
         decode('{"count":3}')    # {"count": 3}
     """
     try:
-        value = _loads(text)
+        value = (_loads_written if is_written else _loads)(text)
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(f"stored JSON cannot be read: {error}") from error
     if _may_be_deep(text) and _is_deep(value, DEPTH_LIMIT + around):
@@ -83,6 +93,8 @@ def refuse_lost_numbers(value: Any, where: str) -> None:
     match value:
         case float() if not math.isfinite(value):
             raise _not_finite(value, where)
+        case SecretStr() | SecretBytes() | Secret():
+            refuse_lost_numbers(value.get_secret_value(), where)
         case BaseModel():
             refuse_lost_numbers({**value.__dict__, **(value.__pydantic_extra__ or {})}, where)
         case Mapping():
@@ -110,11 +122,25 @@ def _refuse_constant(name: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError(f"{text[:20]}… is larger than any float")
+        raise ValueError("a number is larger than any float")
     return number
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known = dict(pairs)
+    if len(known) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return known
+
+
 _loads = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+_loads_written = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once).decode
+
+
+def _may_change(text: str) -> bool:
+    """Whether a number may be in it that PostgreSQL writes otherwise. One letter is looked for first: that is quick."""
+    return ("+" in text and "e+" in text) or ("-" in text and "-0.0" in text)
 
 
 def _may_be_deep(text: str) -> bool:
@@ -134,10 +160,10 @@ def _children(container: Any) -> Any:
     return container.values() if isinstance(container, dict) else container
 
 
-def _plain(value: Any, where: str, depth: int) -> Any:
+def _plain(value: Any, where: str, depth: int, reveal: bool) -> Any:
     """Return `value` made of JSON's own types, or raise `InvalidPayload` with the path to what has none."""
     value = event_name(value)
-    if depth > DEPTH_LIMIT:
+    if depth >= DEPTH_LIMIT and isinstance(value, Mapping | list | tuple | AbstractSet):
         raise InvalidPayload(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
     match value:
         case None | bool():
@@ -147,17 +173,19 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         case int():
             return _plain_integer(value, where)
         case float():
-            if not math.isfinite(value):
-                raise _not_finite(value, where)
-            return value
+            return _plain_float(value, where)
         case Mapping():
-            return dict(_plain_items(value, where, depth))
+            return dict(_plain_items(value, where, depth, reveal))
         case list() | tuple():
-            return [_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
+            return [_plain(item, f"{where}[{index}]", depth + 1, reveal) for index, item in enumerate(value)]
         case AbstractSet():
-            items = [_plain(item, f"{where}{{…}}", depth + 1) for item in value]
+            items = [_plain(item, f"{where}{{…}}", depth + 1, reveal) for item in value]
             return sort_sets(value, items)
-    return _plain(_converted(value, where), where, depth + 1)
+        case _ if isinstance(value, SECRETS):
+            if not reveal:
+                raise refusal(where)
+            return _plain(value.get_secret_value(), where, depth, reveal)
+    return _plain(_converted(value, where, reveal), where, depth, reveal)
 
 
 def _plain_text(value: str, where: str) -> str:
@@ -178,42 +206,56 @@ def _plain_integer(value: int, where: str) -> int:
     return int(value)
 
 
-def _plain_items(value: Mapping[Any, Any], where: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _plain_float(value: float, where: str) -> float:
+    """Return an equal number that PostgreSQL keeps as it is: it knows neither exponents nor a negative zero."""
+    if not math.isfinite(value):
+        raise _not_finite(value, where)
+    return int(value) if "e+" in repr(float(value)) else float(value) or 0.0
+
+
+def _plain_items(value: Mapping[Any, Any], where: str, depth: int, reveal: bool) -> Iterator[tuple[str, Any]]:
     seen: dict[str, Any] = {}
     for key, item in value.items():
-        name = _plain_key(key, where)
+        name = _plain_key(key, where, reveal)
         if name in seen:
             raise InvalidPayload(f"{where} has the keys {seen[name]!r} and {key!r}, which are one and the same in JSON")
         seen[name] = key
-        yield name, _plain(item, _inside(where, name), depth + 1)
+        yield name, _plain(item, _inside(where, name), depth + 1, reveal)
 
 
-def _plain_key(key: Any, where: str) -> str:
+def _plain_key(key: Any, where: str, reveal: bool) -> str:
     key = event_name(key)
     match key:
         case str():
             return _plain_text(key, f"a key of {where}")
         case None | bool() | int() | float():
-            _plain(key, f"a key of {where}", 0)
+            _plain(key, f"a key of {where}", 0, reveal)
             return _dumps(key)
-    converted = _converted(key, f"a key of {where}")
+    converted = _converted(key, f"a key of {where}", reveal)
     if not isinstance(converted, str):
         raise InvalidPayload(f"{where} has the key {key!r}, which cannot be a key in JSON: use a string")
-    return converted
+    return _plain_text(converted, f"a key of {where}")
 
 
-def _converted(value: Any, where: str) -> Any:
+def _converted(value: Any, where: str, reveal: bool) -> Any:
     refuse_lost_numbers(value, where)
     try:
-        return _dumped(value) if isinstance(value, BaseModel) else sort_sets(value, to_jsonable_python(value))
+        plain = _in_full(value) if isinstance(value, BaseModel) else to_jsonable_python(value)
+        return sort_sets(value, shown(value, plain, where, reveal=reveal))
     except UnicodeDecodeError:
         raise InvalidPayload(f"{where} is bytes that are no UTF-8 text: encode them, with base64 for example") from None
+    except PgflowError:
+        raise
     except (PydanticSerializationError, RecursionError, ValueError) as error:
         raise InvalidPayload(f"{where} cannot be stored as JSON: {_reason(value, error)}") from None
 
 
 def _dumped(model: BaseModel) -> Any:
-    return sort_sets(model, model.model_dump(mode="json", by_alias=True))
+    return sort_sets(model, _in_full(model))
+
+
+def _in_full(model: BaseModel) -> Any:
+    return model.model_dump(mode="json", by_alias=True)
 
 
 def _reason(value: Any, error: Exception) -> str:

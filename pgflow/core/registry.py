@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pgflow.core.problems import is_excused
+from pgflow.core.secret import MEND, refusal
 from pgflow.core.workflow import Workflow
 from pgflow.errors import DefinitionError, UnknownWorkflow
 
@@ -13,14 +14,16 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """Workflow classes with names of their own.
+    """Workflow classes with names of their own; `seals` says that their app has a codec, so that they may have secrets.
 
-    Raises `DefinitionError` for what is no workflow, for two of one name, and for a version without its umbrella.
+    Raises `DefinitionError` for what is no workflow, for two of one name, for a version without its umbrella, and for
+    a secret that would be stored in plain.
 
         Registry([OrderFlow, CreateUser]).named("CreateUser")
     """
 
-    def __init__(self, workflows: Iterable[type[Workflow[Any]]] = ()) -> None:
+    def __init__(self, workflows: Iterable[type[Workflow[Any]]] = (), *, seals: bool = False) -> None:
+        self._seals = seals
         self.by_name: dict[str, type[Workflow[Any]]] = {}
         for workflow in workflows:
             self.add(workflow)
@@ -48,6 +51,8 @@ class Registry:
         if self.by_name.get(workflow.name, workflow) is not workflow:
             hint = "Give one of them another name, class …(Workflow, name=…), or make them versions of one workflow."
             raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
+        if not self._seals and (places := workflow.declared_secrets()):
+            raise DefinitionError(f"{workflow.name}: {refusal(places[0])}", hint=MEND)
 
     @property
     def workflows(self) -> tuple[type[Workflow[Any]], ...]:

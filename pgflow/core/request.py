@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
+from pgflow.core.asked import refuse, text_of
 from pgflow.core.graph import Graph, Node
 from pgflow.core.instance import Started
 from pgflow.core.names import event_name
@@ -23,7 +24,12 @@ LONGEST_ABOUT = 300
 
 
 def addressed(workflow: type[Workflow[Any]], value: str) -> str:
-    """Return a value that names one instance. Raises `InvalidValue` for a bare one where any number may have it."""
+    """Return a value that names one instance.
+
+    Raises `InvalidValue` for what is no text, and for a bare value where any number may have it.
+    """
+    if text_of("value", value) is None:
+        refuse("value", value, "a string is needed")
     if workflow.unique.scope == "none" and "::" not in value:
         raise InvalidValue(
             f"{workflow.name} may have many instances of {value!r}: its key has the scope 'none'",
@@ -39,6 +45,8 @@ def check_moment(at: datetime | None, delay: timedelta | None) -> None:
     """
     if at is not None and delay is not None:
         raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
+    if at is not None and not isinstance(at, datetime):
+        raise InvalidValue(f"an instance cannot start at {at!r}", hint="Give an aware datetime.")
     if at is not None and at.tzinfo is None:
         hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
@@ -85,14 +93,14 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
     return name, key, nodes
 
 
-def payload_text(payload: Any, nodes: Sequence[Node]) -> str | None:
-    """Return a signal's payload as JSON text, None for none.
+def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False) -> str | None:
+    """Return a signal's payload as JSON text, None for none. With `reveal` it may hold secrets: it will be sealed.
 
-    Raises `InvalidPayload` when it is not of the type that any of the steps which may take it declares.
+    Raises `InvalidPayload` when it is not of the type that any of the steps which may take it declares, `PlainSecret`.
     """
     if payload is None:
         return None
-    text = encode(payload, what="payload", limit=INPUT_LIMIT)
+    text = encode(payload, what="payload", limit=INPUT_LIMIT, reveal=reveal)
     stored, refusals = decode(text), []
     for node in nodes:
         try:

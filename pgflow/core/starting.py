@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgflow.core.facade import StartOptions
-from pgflow.core.names import TELEMETRY, check_options
+from pgflow.core.names import TELEMETRY, check_options, check_tags
+from pgflow.core.options import is_priority
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import check_moment, checked_key
 from pgflow.core.unique import validate_value
 from pgflow.core.workflow import Workflow
-from pgflow.errors import InvalidPayload
+from pgflow.errors import InvalidPayload, InvalidValue
 
 __all__ = ["Begin", "Starting"]
 
@@ -45,11 +46,17 @@ class Starting:
 
     @classmethod
     def of(
-        cls, workflow: type[Workflow[Any]], items: Iterable[tuple[str, Any]], options: Mapping[str, Any]
+        cls,
+        workflow: type[Workflow[Any]],
+        items: Iterable[tuple[str, Any]],
+        options: Mapping[str, Any],
+        *,
+        reveal: bool = False,
     ) -> Starting:
-        """Return what is to be started; `options` are those of `StartOptions`.
+        """Return what is to be started; `options` are those of `StartOptions`. With `reveal` inputs may hold secrets.
 
-        Raises `UnknownOption`, `ConfigError`, `InvalidValue`, `InvalidInput`, `InvalidPayload` for what cannot be.
+        Raises `UnknownOption`, `ConfigError`, `InvalidValue`, `InvalidInput`, `InvalidPayload`, `PlainSecret` for what
+        cannot be.
         """
         check_options("option", options, StartOptions)
         at, delay, version = options.get("at"), options.get("delay"), options.get("version")
@@ -64,15 +71,31 @@ class Starting:
         told = {**(options.get("options") or {}), **given}
         _, kind = workflow.resolve_version(version)
         asks = workflow.is_versioned and version is None
+        tags = check_tags(given["tags"])
         begins = []
         for value, entry in items:
             validate_value(value)
             if asks:
                 _, kind = workflow.choose_version(None, {**told, "value": value, "input": entry})
-            begins.append(Begin(value, kind, kind.write_input(entry)))
-        metadata = decode(encode(dict(given["metadata"] or {}), what="metadata", limit=INPUT_LIMIT))
+            begins.append(Begin(value, kind, kind.write_input(entry, reveal=reveal)))
+        for each in {kind, *(begin.version for begin in begins)}:
+            check_tags(tags, each.graph.tags)
+        metadata = _object("metadata", given["metadata"])
         if TELEMETRY in metadata:
             raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
-        caller = decode(encode(dict(options.get("telemetry") or {}), what="telemetry", limit=INPUT_LIMIT))
+        caller = _object("telemetry", options.get("telemetry"))
         key = checked_key(options.get("idempotency_key"))
-        return cls(begins, at, delay, given["tags"], metadata, caller, given["priority"], key)
+        return cls(begins, at, delay, tags, metadata, caller, _priority(given["priority"]), key)
+
+
+def _object(what: str, given: Any) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidPayload(f"{what} is {type(given).__name__}, and a mapping is needed")
+    value: dict[str, Any] = decode(encode(dict(given or {}), what=what, limit=INPUT_LIMIT))
+    return value
+
+
+def _priority(given: Any) -> int | None:
+    if given is not None and not is_priority(given):
+        raise InvalidValue(f"priority={given!r} cannot be: a whole number from -32,768 to 32,767 is needed")
+    return None if given is None else int(given)

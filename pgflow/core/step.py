@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, Validation
 from pydantic_core import PydanticSerializationError
 
 from pgflow.core.context import Context
+from pgflow.core.legible import findings
 from pgflow.core.names import event_name, is_key, snake_case
 from pgflow.core.problems import excuse, fault_of
 from pgflow.core.results import Result
 from pgflow.core.retry import Retry
 from pgflow.core.roundtrip import difference, is_untyped, sort_sets
+from pgflow.core.secret import found
 from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["Parking", "Step", "Target", "as_step"]
@@ -46,7 +48,9 @@ class _Key:
     """The key of a step, to be read from the class as well as from an instance."""
 
     def __get__(self, step: Step | None, owner: type[Step]) -> str:
-        return (step._named if step is not None else None) or owner.step_key or snake_case(owner.__name__)
+        named = step._named if step is not None else None
+        own = owner.step_key if named is None else named
+        return snake_case(owner.__name__) if own is None else own
 
 
 class Step(BaseModel):
@@ -135,6 +139,11 @@ class Step(BaseModel):
         """
         if not type(self).model_fields:
             return None
+        for place in found(self, f"step {self.key}"):
+            raise DefinitionError(
+                f"{place} is a secret, and a configuration is stored in plain, with the graph: "
+                "read it where the step runs, from the environment for example"
+            )
         try:
             config: dict[str, Any] = sort_sets(self, self.model_dump(mode="json", by_alias=True, round_trip=True))
             lost = difference(self, self.with_config(json.loads(json.dumps(config))), f"step {self.key}")
@@ -157,7 +166,7 @@ class Step(BaseModel):
             raise DefinitionError(
                 f"step {self.key!r}: {type(self).__name__} cannot be made from its stored configuration "
                 f"({first_problem(error)}): give new fields a default"
-            ) from error
+            ) from None
         copy._named = self._named
         return copy
 
@@ -172,7 +181,7 @@ class Step(BaseModel):
             raise InvalidPayload(
                 f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
                 f"which this is not: {first_problem(error)}"
-            ) from error
+            ) from None  # it quotes what is stored
 
     @classmethod
     def check_output(cls, output: Any, stored: Any, what: str) -> None:
@@ -236,10 +245,10 @@ def as_step(target: object) -> Step:
 
 def first_problem(error: ValidationError) -> str:
     """Return the first of pydantic's findings as `field.path: what is wrong`, and how many more there are."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    where = ".".join(str(part) for part in problems[0]["loc"])
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {problems[0]['msg']}{more}" if where else f"{problems[0]['msg']}{more}"
+    (place, said), *others = findings(error)
+    where = ".".join(map(str, place))
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{where}: {said}{more}" if where else f"{said}{more}"
 
 
 @cache

@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
+from pgflow.core.codec import is_sealed
 from pgflow.core.engine import ACTIVE, State, Status, new, replay
 from pgflow.core.graph import Graph
 from pgflow.core.instance import Entry, Instance
-from pgflow.core.names import TELEMETRY
+from pgflow.core.names import TELEMETRY, check_tags
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.errors import InvalidPayload, InvalidValue
 
@@ -53,7 +54,7 @@ def checked(instance: Instance) -> Instance:
         steps={entry.step: entry.output for entry in history},
         history=history,
         metadata=_object("metadata", instance.metadata),
-        tags=tuple(_text("tags", tag) for tag in instance.tags),
+        tags=check_tags([_text("tags", tag) for tag in instance.tags]),
         error=None if instance.error is None else _object("error", instance.error, OUTPUT_LIMIT),
     )
 
@@ -110,6 +111,8 @@ def _text(what: str, value: Any) -> str:
 
 
 def _json(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
+    if is_sealed(value):  # by an app with a codec, and read without it: it stays as it is
+        return value
     return decode(encode(value, what=what, limit=limit))
 
 

@@ -9,7 +9,16 @@ from typing import Literal, TypeAlias, get_args
 from pgflow.core.problems import excuse
 from pgflow.errors import DefinitionError, InvalidValue
 
-__all__ = ["SEPARATOR", "Scope", "Unique", "build_id", "build_id_with_suffix", "extract_value", "validate_value"]
+__all__ = [
+    "SEPARATOR",
+    "Scope",
+    "Unique",
+    "bare_id",
+    "build_id",
+    "build_id_with_suffix",
+    "extract_value",
+    "validate_value",
+]
 
 Scope: TypeAlias = Literal["workflow", "version", "global", "none"]
 SEPARATOR = "::"
@@ -82,6 +91,15 @@ def build_id_with_suffix(key: str, value: str, suffix: str) -> str:
     if not SUFFIX.fullmatch(suffix):
         raise InvalidValue(f"the suffix {suffix!r} is refused: it has eight lower-case hexadecimal digits")
     return f"{build_id(key, value)}{SEPARATOR}{suffix}"
+
+
+def bare_id(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of the API
+    """Return a business id without the suffix that it has where no uniqueness is needed.
+
+    bare_id("visit::ann::0a1b2c3d")    # "visit::ann"
+    """
+    head, _, suffix = id.rpartition(SEPARATOR)
+    return head if SEPARATOR in head and SUFFIX.fullmatch(suffix) else id
 
 
 def extract_value(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of the API

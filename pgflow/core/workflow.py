@@ -17,6 +17,7 @@ from pgflow.core.input import Input, declared_type
 from pgflow.core.options import Options, check, is_version
 from pgflow.core.problems import Problems, is_excused
 from pgflow.core.retry import Retry
+from pgflow.core.secret import declared
 from pgflow.core.step import Target
 from pgflow.core.umbrella import Umbrella, is_nested, read_umbrella
 from pgflow.core.unique import Unique
@@ -264,9 +265,28 @@ class Workflow(Calls[I], Generic[I]):
         return super().bound()
 
     @classmethod
-    def write_input(cls, value: I | Mapping[str, Any] | None) -> str:
-        """Return an input, a model or a dict, validated and as JSON text. Raises `InvalidInput`, `InvalidPayload`."""
-        return cls._input.write(value)
+    def write_input(cls, value: I | Mapping[str, Any] | None, *, reveal: bool = False) -> str:
+        """Return an input, a model or a dict, validated and as JSON text.
+
+        With `reveal` it may hold secrets: for a text that will be sealed. Raises `InvalidInput`, `InvalidPayload`,
+        `PlainSecret`.
+        """
+        return cls._input.write(value, reveal=reveal)
+
+    @classmethod
+    def declared_secrets(cls) -> tuple[str, ...]:
+        """Return where its input, and the outputs of its steps, declare secrets, in all of its versions.
+
+        Login.declared_secrets()    # ("input.password", "sign_in.output.token")
+        """
+        outputs = [
+            place
+            for version in cls.versions.values()
+            for node in version.graph.nodes.values()
+            for place in declared(node.step.output, f"{node.key}.output")
+        ]
+        inputs = [place for version in cls.versions.values() for place in version._input.secrets]
+        return tuple(dict.fromkeys([*inputs, *outputs]))
 
     @classmethod
     def read_input(cls, text: str) -> I:

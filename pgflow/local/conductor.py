@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 from pgflow.core import attempt
 from pgflow.core.attempt import KEPT_ERRORS, Failing, Written, failing
+from pgflow.core.codec import Codec
 from pgflow.core.engine import (
     Begun,
     Cancelled,
@@ -30,6 +31,7 @@ from pgflow.core.engine import (
     advance,
 )
 from pgflow.core.instance import Entry, PendingSignal
+from pgflow.core.legible import one_line
 from pgflow.core.results import Snooze
 from pgflow.core.step import Parking
 from pgflow.local.alarms import Alarms
@@ -52,7 +54,7 @@ log = logging.getLogger("pgflow.local")
 class Conductor:
     """Holds the instances that are under way. Whoever reads or changes one holds its `lock`."""
 
-    def __init__(self, storage: Storage, threads: int) -> None:
+    def __init__(self, storage: Storage, threads: int, codec: Codec | None = None) -> None:
         self.lock = Lock(self._tell_later, self._at_rest)
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
@@ -61,7 +63,7 @@ class Conductor:
         self.is_closed = False
         self._storage = storage
         self._loop = Loop(threads)
-        self._runner = Runner(self._loop, self.lock, self._settle)
+        self._runner = Runner(self._loop, self.lock, self._settle, codec)
         self._alarms = Alarms(self._loop, self.lock, self.clock, self.runs, self._ring)
         self._watch = Watch()
         self._is_to_look = False
@@ -231,7 +233,7 @@ class Conductor:
                     pass  # the state says so
                 case Fail(error):
                     run.error = run.error or _told(error)
-                    log.debug("%s failed at %s: %s", run.id, error.step, error.reason)
+                    log.debug("%s failed at %s: %s", run.id, error.step, one_line(error.reason))
                 case _:
                     assert_never(command)
         if run.state.status in ("completed", "failed", "cancelled"):

@@ -10,6 +10,8 @@ from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
 from pgflow.core import engine
+from pgflow.core.asked import text_of
+from pgflow.core.codec import Codec, Place, through
 from pgflow.core.engine import ACTIVE
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Instance, PendingSignal, Scheduled, Started, Unscheduler
@@ -48,12 +50,19 @@ class Ledger:
     """
 
     def __init__(
-        self, workflows: Sequence[type[Workflow[Any]]], storage: Storage, threads: int, *, allow_transactional: bool
+        self,
+        workflows: Sequence[type[Workflow[Any]]],
+        storage: Storage,
+        threads: int,
+        *,
+        allow_transactional: bool,
+        codec: Codec | None = None,
     ) -> None:
         self.workflows = list(workflows)
         self.storage = storage
         self.allow_transactional = allow_transactional
         self._answers: dict[str | None, tuple[str, Any]] = {}  # by idempotency key
+        self.codec = codec
         storage.attach(self)
         try:
             stored = storage.find(Filters())
@@ -65,7 +74,7 @@ class Ledger:
         except BaseException:
             storage.detach(self)
             raise
-        self.conductor = Conductor(storage, threads)
+        self.conductor = Conductor(storage, threads, codec)
 
     def go_on(self) -> None:
         """Take up what was under way, once everything is ready for it."""
@@ -119,7 +128,7 @@ class Ledger:
     ) -> list[Started]:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
-        asked = Starting.of(workflow, items, options)
+        asked = Starting.of(workflow, items, options, reveal=self.codec is not None)
         said = about("start", workflow, *(begin.value for begin in asked.begins))
         return self.once(asked.key, said, lambda: self._start(asked))
 
@@ -134,12 +143,13 @@ class Ledger:
             now = self.conductor.clock.now()
             due = (asked.at or now) + (asked.delay or timedelta(0))
             for begin in asked.begins:
+                new_id = _new_id(begin.version, begin.value)
                 run = Run(
                     run=next(self._numbers),
-                    id=_new_id(begin.version, begin.value),
+                    id=new_id,
                     workflow=begin.version,
                     state=engine.new(begin.version.graph),
-                    text=begin.text,
+                    text=through(self.codec, begin.text, Place(begin.version.name, new_id, "input")),
                     metadata=decode(metadata[begin.version]),
                     tags=(*begin.version.graph.tags, *asked.tags),
                     created_at=now,
@@ -173,13 +183,13 @@ class Ledger:
         """Send a signal to the newest run of a value."""
         self._check(workflow)
         _, _, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
-        text = payload_text(payload, nodes)
+        text = payload_text(payload, nodes, reveal=self.codec is not None)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers([run.graph], event, step)
             if all(node.key in run.outputs for node in nodes):
                 self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
-            payload = None if text is None else decode(text)
+            payload = self._payload(run, name, text)
             signal = PendingSignal(name, key, payload, self.conductor.clock.now())
             waiting = [
                 token
@@ -213,7 +223,7 @@ class Ledger:
         """Send a signal to a step of the newest run of a value later."""
         self._check(workflow)
         _, _, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
-        text = payload_text(payload, nodes)
+        text = payload_text(payload, nodes, reveal=self.codec is not None)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, _ = later([run.graph], event, step, delay)
@@ -222,7 +232,7 @@ class Ledger:
             due = self.conductor.clock.now() + delay
             number = next(self._later_numbers)
             self.conductor.report.signalled(run, name, key, "scheduled")
-            payload = None if text is None else decode(text)
+            payload = self._payload(run, name, text)
             self.conductor.schedule(run, number, PendingSignal(name, key, payload, due, number))
         return Scheduled(id=number, run=run.run, step=key, event=name, at=due, app=app)
 
@@ -234,6 +244,7 @@ class Ledger:
     def cancel(self, workflow: type[Workflow[Any]], value: str, reason: str | None) -> None:
         """Cancel the newest run of a value."""
         self._check(workflow)
+        text_of("reason", reason)
         with self.opened():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
             self.conductor.report.cancelled(run, reason)
@@ -317,6 +328,11 @@ class Ledger:
         if run is None:  # in a version that this app does not have
             self._unknown(workflow)
         return run
+
+    def _payload(self, run: Run, name: str, text: str | None) -> Any:
+        if text is None:
+            return None
+        return decode(through(self.codec, text, Place(run.graph.name, run.id, "payload", name)))
 
     def _passed(self, workflow: type[Workflow[Any]], run: Run, value: str, name: str, steps: str) -> NoReturn:
         raise NotActive(

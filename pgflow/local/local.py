@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
 from pgflow.core import apps
+from pgflow.core.codec import Codec, checked_codec
 from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
 from pgflow.core.job import Job, JobFilters, JobOptions
@@ -38,8 +39,9 @@ class Local:
     It begins to work at once, on threads of its own, and first takes up what is under way in `storage`; `threads` says
     how many sync steps run at once. A workflow belongs to the app that was made last with it. A transactional step has
     no connection here, so a workflow that has one is refused at its start, unless `allow_transactional` lets such steps
-    run with `ctx.conn` None. Raises `DefinitionError` for what is no workflow, `Conflict` for a storage in use,
-    `GraphChanged` when an instance under way does not fit its workflow.
+    run with `ctx.conn` None. With a `codec` workflows may have secrets, as on PostgreSQL; what is kept in memory is in
+    plain, but has gone through the codec. Raises `DefinitionError` for what is no workflow, `Conflict` for a storage in
+    use, `GraphChanged` when an instance under way does not fit its workflow.
 
         with Local(workflows=[OrderFlow]) as app:
             OrderFlow.start("abc123", Order(item_count=3))
@@ -54,10 +56,14 @@ class Local:
         *,
         threads: int = 32,
         allow_transactional: bool = False,
+        codec: Codec | None = None,
     ) -> None:
-        self._registry = Registry(workflows)
+        self.codec = checked_codec(codec)
+        self._registry = Registry(workflows, seals=codec is not None)
         self.storage = Storage() if storage is None else storage
-        self._ledger = Ledger(self.workflows, self.storage, threads, allow_transactional=allow_transactional)
+        self._ledger = Ledger(
+            self.workflows, self.storage, threads, allow_transactional=allow_transactional, codec=self.codec
+        )
         self._conductor = self._ledger.conductor
         for workflow in self.workflows:
             workflow.bind(self)

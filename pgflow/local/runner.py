@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 from pgflow.core import attempt
 from pgflow.core.attempt import Failing, Written, failing
+from pgflow.core.codec import Codec, Place, through
+from pgflow.core.legible import one_line
 from pgflow.core.results import Async, Snooze
 from pgflow.core.step import Parking
 from pgflow.local.lock import Lock
@@ -27,10 +29,13 @@ Came: TypeAlias = Written | Failing | Snooze | Parking
 class Runner:
     """`ended(run, token, came, took)` is called with the lock held, unless the token is no longer that of its step."""
 
-    def __init__(self, loop: Loop, lock: Lock, ended: Callable[[Run, Token, Came, timedelta], None]) -> None:
+    def __init__(
+        self, loop: Loop, lock: Lock, ended: Callable[[Run, Token, Came, timedelta], None], codec: Codec | None = None
+    ) -> None:
         self._loop = loop
         self._lock = lock
         self._ended = ended
+        self._codec = codec
         self._tasks: dict[Token, asyncio.Task[None]] = {}
 
     def begin(self, run: Run, token: Token) -> None:
@@ -49,7 +54,10 @@ class Runner:
         try:
             step = node.step.with_config(token.config)
             result = await self._loop.call(step, self._context(run, token))
-            what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token))
+            reveal = self._codec is not None
+            what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token), reveal=reveal)
+            if isinstance(what, Written) and what.text is not None:
+                through(self._codec, what.text, Place(run.graph.name, run.id, "output", token.step))
             came = attempt.waits(run.graph, step) if isinstance(what, Async) else what
         except asyncio.CancelledError:  # from within, unless the token is not ours any more
             came = Failing("the step was cancelled from within", "CancelledError")
@@ -57,7 +65,7 @@ class Runner:
             raise
         except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
             came = failing(error, node.retry)
-            log.debug("step %s of %s failed", token.step, run.id, exc_info=error)
+            log.debug("step %s of %s failed: %s", token.step, run.id, one_line(came.reason))
         with self._lock:
             self._tasks.pop(token, None)
             if run.holds(token):

@@ -59,7 +59,7 @@ def server(schema: str) -> Statement[Server]:
 
 
 def settings(schema: str) -> Statement[dict[str, str]]:
-    """Read the settings on which pgflow's promises stand, by name."""
+    """Read the settings on which pgflow's promises stand, and those that say what is logged, by name."""
     return _statement("settings", schema, {}, lambda rows: {str(name): str(value) for name, value in rows})
 
 

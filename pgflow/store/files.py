@@ -16,8 +16,8 @@ CHECKOUT = Path(__file__).parents[2] / "sql"
 # 'pgflow.jobs'::regclass must follow the schema too; 'pgflow:jobs', 'pgflow worker' and "… in pgflow." are no
 # qualifiers. Nor is the pgflow of a.pgflow.b or my_pgflow.b.
 QUALIFIER = re.compile(r'(?<![\w$."])pgflow\.(?=[a-z_"])')
-# Nothing that could end an identifier, or the literal around it.
-SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+# Nothing that could end an identifier, or the literal around it; and none of PostgreSQL's own.
+SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
 @cache
@@ -39,7 +39,7 @@ def load(path: str, schema: str = SCHEMA) -> str:
     if not SCHEMA_NAME.fullmatch(schema):
         raise ConfigError(
             f"{schema!r} cannot name a schema",
-            hint="Use up to 63 lower-case letters, digits and underscores, not beginning with a digit.",
+            hint="Use up to 63 lower-case letters, digits and underscores, not beginning with a digit or with pg_.",
         )
     text = root().joinpath(*path.split("/")).read_text(encoding="utf-8")
     # Quoted, because a plain name may still be a word of SQL's own, such as "user".

@@ -182,7 +182,10 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
         conn.execute("set statement_timeout = 0")
         conn.execute("set lock_timeout = 0")  # what runs outside a transaction waits in nobody's way
         for statement in _statements(files.load(following.path, schema)):
-            _execute(conn, statement)
+            try:
+                _execute(conn, statement)
+            except psycopg.errors.CheckViolation as error:
+                raise _broken(error) from error
         return [run(conn, migration.record(schema, planned_line(following)))]
     finally:
         if not conn.broken:
@@ -193,7 +196,13 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
 
 def _found(conn: psycopg.Connection[Any], schema: str) -> None:
     # "if not exists" asks for the right to create schemas even when there is nothing to create.
-    if not run(conn, migration.inspect(schema)).present:
+    standing = run(conn, migration.inspect(schema))
+    if standing.shared:
+        raise SchemaError(
+            f'everybody may create objects in schema "{schema}", and so put them in the place of pgflow\'s',
+            hint=f'revoke create on schema "{schema}" from public, or take another: --schema NAME',
+        )
+    if not standing.present:
         conn.execute(create_schema(schema))
     run(conn, migration.create_table(schema))
 
@@ -201,6 +210,15 @@ def _found(conn: psycopg.Connection[Any], schema: str) -> None:
 def _execute(conn: psycopg.Connection[Any], text: str) -> None:
     """Run a file as it is: several statements, no placeholders."""
     conn.execute(text, prepare=False)
+
+
+def _broken(error: psycopg.errors.CheckViolation) -> SchemaError:
+    """Return what says which rows do not keep a limit that is new."""
+    table = f"{error.diag.schema_name}.{error.diag.table_name}"
+    return SchemaError(
+        f"some rows of {table} do not keep the limit {error.diag.constraint_name}",
+        hint=f"See what it asks for (\\d {table} in psql), mend or delete those rows, and run it again.",
+    )
 
 
 def _statements(text: str) -> list[str]:

@@ -23,7 +23,8 @@ class Applied:
 class Standing:
     """What a schema looks like from outside.
 
-    `ours` when it has our ledger, `readable` when we may read that, `engine` when the engine's tables are there.
+    `ours` when it has our ledger, `readable` when we may read that, `engine` when the engine's tables are there,
+    `shared` when everybody may create objects in it.
     """
 
     present: bool
@@ -31,6 +32,7 @@ class Standing:
     ours: bool
     readable: bool
     engine: bool
+    shared: bool
 
 
 def inspect(schema: str) -> Statement[Standing]:

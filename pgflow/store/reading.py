@@ -79,21 +79,21 @@ def _moment(text: str) -> datetime:
 def _object(text: str) -> dict[str, Any]:
     value = decode(text)
     if not isinstance(value, dict):
-        raise InvalidPayload(f"it is no JSON object but {text[:40]}")
+        raise InvalidPayload("it is no JSON object")
     return value
 
 
 def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
     value = [] if text is None else decode(text, around=1)
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise InvalidPayload(f"it is no list of JSON objects but {str(text)[:40]}")
+        raise InvalidPayload("it is no list of JSON objects")
     return tuple(value)
 
 
 def _texts(given: Any) -> tuple[str, ...]:
     for each in given:
         if not isinstance(each, str):
-            raise InvalidPayload(f"{each!r} is no string")
+            raise InvalidPayload("None is no string" if each is None else f"a {type(each).__name__} is no string")
     return tuple(given)
 
 

@@ -4,13 +4,14 @@ This is the only place that knows the codes which the functions in sql/functions
 one's own class: the idea is from absurd.)
 """
 
+import re
 from collections.abc import Mapping
 
 import psycopg
 
 from pgflow import errors
 
-__all__ = ["MIGRATE_HINT", "REFUSALS", "translate"]
+__all__ = ["MIGRATE_HINT", "REFUSALS", "is_quoting", "said", "translate"]
 
 REFUSALS: Mapping[str, type[errors.PgflowError]] = {
     "PF001": errors.UnknownWorkflow,
@@ -30,13 +31,31 @@ REFUSALS: Mapping[str, type[errors.PgflowError]] = {
 }
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
+CHECK_VIOLATION = "23514"
+# The constraints that the migrations put on what may be stored: each is named like its column.
+LIMIT = re.compile(r"(?P<table>instances|step_results|jobs|signals|scheduled_signals)_(?P<column>[a-z]+)_limit")
+
+
+def said(error: psycopg.Error) -> str:
+    """Return what the database says in one line, without details, which quote the values that it was given.
+
+    said(error)    # 'new row for relation "orders" violates check constraint "orders_total_check"'
+    """
+    text = error.diag.message_primary or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def is_quoting(error: psycopg.Error) -> bool:
+    """Whether an error quotes the row that was refused, which is nobody's to see in a traceback."""
+    return error.sqlstate == CHECK_VIOLATION
 
 
 def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """Return the error to raise in place of `error`, or None when it should be raised as it is.
 
     PF001 to PF014 become what they mean, with the database's message and hint; a missing schema, table or function
-    becomes `SchemaMissing`. None for everything else, above all for what a retry may mend.
+    becomes `SchemaMissing`, a value over the limit of its column `InvalidPayload`. None for everything else, above all
+    for what a retry may mend.
 
         translate(error)    # AlreadyRunning("OrderFlow 'orderid::abc' is already running", hint="Wait until …")
     """
@@ -44,6 +63,10 @@ def translate(error: psycopg.Error) -> errors.PgflowError | None:
     message = error.diag.message_primary or str(error)
     if code in REFUSALS:
         return REFUSALS[code](message, hint=error.diag.message_hint)
+    if code == CHECK_VIOLATION and (limit := LIMIT.fullmatch(error.diag.constraint_name or "")):
+        where = f"{limit['column']} of {limit['table']}"
+        hint = "Keep large data elsewhere and pass a reference to it."
+        return errors.InvalidPayload(f"a value is over the limit that the database has for {where}", hint=hint)
     if code in MISSING:
         said = f"pgflow is not installed in this database, or only in part: {message}"
         return errors.SchemaMissing(said, hint=MIGRATE_HINT)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
-from pgflow.store.sqlstate import translate
+from pgflow.store.sqlstate import is_quoting, translate
 
 __all__ = ["APending", "Pending", "Row", "Statement", "arun", "arun_all", "astart", "run", "run_all", "start"]
 
@@ -179,4 +179,4 @@ def _was_silent(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:
 def _refuse(error: psycopg.Error) -> None:
     refusal = translate(error)
     if refusal is not None:
-        raise refusal from error
+        raise refusal from (None if is_quoting(error) else error)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pgflow.core.engine import Command, Complete, Execute, State
 from pgflow.core.graph import DONE
+from pgflow.core.payload import decode
+from pgflow.errors import InvalidPayload
 from pgflow.telemetry import emit, names
 from pgflow.telemetry.bus import routes
 from pgflow.telemetry.emit import Attempt, Subject
@@ -50,10 +51,18 @@ def is_wanted(group: frozenset[Name]) -> bool:
 def began(attempt: Attempt, state: State, text: str) -> None:
     """An attempt begins; with the first one of the first step its instance, whose input is the JSON `text`."""
     if attempt.step == state.graph.initial and attempt.number == 1:
-        given = json.loads(text) if names.WORKFLOW_START in routes else None
-        keys = sorted(given) if isinstance(given, dict) else ()
+        keys = _keys(text) if names.WORKFLOW_START in routes else ()
         emit.workflow_start(attempt.subject, initial_step=attempt.step, context_keys=keys)
     emit.step_start(attempt, active_steps_count=len(state.active))
+
+
+def _keys(text: str) -> Sequence[str]:
+    """The keys of an input, none where somebody has written what cannot be read: that the step will tell."""
+    try:
+        given = decode(text)
+    except InvalidPayload:
+        return ()
+    return sorted(given) if isinstance(given, dict) else ()
 
 
 def completed(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pgflow.core.legible import one_line
 from pgflow.errors import ConfigError
 from pgflow.telemetry import names
 from pgflow.telemetry.bus import Event, attach, checked, detach
@@ -138,4 +139,4 @@ def _ms(seconds: float | None) -> str:
 
 def _reason(reason: str) -> str:
     """One line of it: a step's words may have many."""
-    return " ".join(reason.split())[:LONGEST_REASON]
+    return one_line(reason, LONGEST_REASON)

@@ -12,16 +12,18 @@ from typing import Any
 
 import psycopg
 
-from pgflow.errors import PgflowError, SchemaError
+from pgflow.core.legible import one_line
+from pgflow.errors import InvalidPayload, PgflowError, SchemaError
 from pgflow.store import failpoint, job, migrate, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
+from pgflow.store.sqlstate import said
 from pgflow.store.statement import Statement, arun, arun_all
 from pgflow.worker import report
 from pgflow.worker.decide import Decision
 from pgflow.worker.holding import Refusal
 from pgflow.worker.maintenance import EARLY_SECONDS, Maintenance
-from pgflow.worker.outcome import Erred
+from pgflow.worker.outcome import Erred, Snoozed
 from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
 
@@ -33,10 +35,11 @@ HELD_UP_SECONDS = 0.01  # before tokens that somebody else has locked are sent a
 CONFLICT_SECONDS = 0.03  # until a token that met a second conflict is due: see job/settle
 STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
 LONGEST_PAUSE_SECONDS = 5.0
+UNMENDED = timedelta(minutes=1)  # until a token is looked at again whose instance cannot be changed
 FORGOTTEN = timedelta(days=1)  # after which idempotency keys go, and workers whose lease has ended
 
 # Of what was to be stored, something cannot be.
-Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, InvalidPayload)
 # The schema is not what it was: it is looked at, and if it is one that this code cannot work on, that is the end.
 Estranged = (SchemaError, psycopg.ProgrammingError)
 # Of this connection only: the next one finds the server that took this one's place, or prepares its statements anew.
@@ -258,29 +261,31 @@ class Claimer:
         failpoint.hit("claimer.sent")
         return answers
 
-    async def _settle_singly(self, conn: AsyncConnection, error: psycopg.Error) -> None:
+    async def _settle_singly(self, conn: AsyncConnection, error: Exception) -> None:
         """Something in a batch cannot be stored: find out what, and let only that step fail."""
-        log.warning("a batch of %d cannot be settled (%s): settling one by one", len(self._unknown), error)
+        log.warning("a batch of %d cannot be settled (%s): settling one by one", len(self._unknown), _said(error))
         settler = self._settler
         while self._unknown:
             decision = self._unknown[0]
             try:
                 rows = await arun(conn, settler.statement([decision]))
             except Refused as reason:
-                text = f"what the step came to cannot be stored: {reason}"
+                text = f"what the step came to cannot be stored: {_said(reason)}"
                 kind = type(reason).__name__
                 failed = [Erred(outcome.token, text, kind, retry=False) for outcome in decision.outcomes]
                 decision = self._unknown[0] = settler.decide([*failed])
                 try:
                     rows = await arun(conn, settler.statement([decision]))
-                except Refused:
-                    log.exception("that %s has failed cannot be stored either: it is left to others", decision.run.id)
-                    settler.drop(decision)
-                    self._is_in_doubt = True  # they are given back with the next turn
-                    del self._unknown[0]
-                    continue
+                except Refused as refusal:
+                    decision = self._unknown[0] = self._put_off(decision, refusal)
+                    rows = await arun(conn, settler.statement([decision]))
             settler.adopt([decision], rows)
             del self._unknown[0]
+
+    def _put_off(self, decision: Decision, error: Exception) -> Decision:
+        """Not even its failure can be stored, as long as nobody mends what its instance holds: try again later."""
+        log.error("%s cannot be changed: %s; its steps wait for somebody to mend it", decision.run.id, _said(error))
+        return self._settler.decide([Snoozed(outcome.token, UNMENDED) for outcome in decision.outcomes])
 
     async def _hold_out(self, error: Exception) -> None:
         """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
@@ -294,7 +299,7 @@ class Claimer:
                 return
         self._failures += 1
         pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
-        log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, str(error).strip(), pause)
+        log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, _said(error), pause)
         if self.conn is not None and (self.conn.broken or isinstance(error, Stale)):
             await self.conn.close()
         await asyncio.sleep(pause)
@@ -314,3 +319,8 @@ class Claimer:
             self.is_hungry = True
         if wanted := {queue for queue in queues if queue not in rooms}:
             await arun(conn, worker.wake(self._settler.schema, wanted))
+
+
+def _said(error: Exception) -> str:
+    """What an error says, in one line; of the database's without the values that it was given."""
+    return one_line(said(error) if isinstance(error, psycopg.Error) else str(error))

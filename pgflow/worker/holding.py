@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pgflow.core.codec import Codec
+from pgflow.core.legible import one_line, storable, words
 from pgflow.core.workflow import Workflow
+from pgflow.errors import Sealed
 from pgflow.store.job import Change, Claimed, Verdict
 from pgflow.worker.lane import Lane
 from pgflow.worker.token import Run, Token, caller, known, token
@@ -18,7 +21,7 @@ __all__ = ["Holding", "Refusal"]
 
 log = logging.getLogger("pgflow.worker")
 
-PASS_ON_SECONDS = 10.0  # how long a token of an unknown workflow waits for a worker that knows it
+PASS_ON_SECONDS = 10.0  # how long a token waits for a worker that knows its workflow, or opens what is sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class UnknownHere(Exception):
 class Holding:
     """The tokens in a worker's memory.
 
-    `start(token)` begins to run a token, `drop(token)` stops running one that is not ours any more.
+    `start(token)` begins to run a token, `drop(token)` stops running one that is not ours any more; `codec` opens what
+    is sealed.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Holding:
         *,
         start: Callable[[Token], None],
         drop: Callable[[Token], None],
+        codec: Codec | None = None,
     ) -> None:
         self.lanes = lanes
         self.tokens: dict[int, Token] = {}
@@ -65,6 +70,7 @@ class Holding:
         self._runs: dict[int, Run] = {}
         self._start = start
         self._drop = drop
+        self._codec = codec
         self._suspects: list[Token] = []  # to run alone, when all else has ended
         self._on_trial: Token | None = None
 
@@ -106,14 +112,15 @@ class Holding:
                 if row.step and row.step not in run.graph.nodes:
                     raise UnknownHere(f"version {run.version} of {run.graph.name} has no step {row.step!r} here")
                 self.hold(token(row, run, now))
-            except UnknownHere as error:  # a rolling deployment: a worker that knows it is on its way
-                log.warning("%s: token %d is left to another worker", error, row.id)
+            except (UnknownHere, Sealed) as error:  # a rolling deployment: who knows it, or has the key, is on its way
+                log.warning("%s: token %d is left to another worker", one_line(str(error)), row.id)
                 self.refused.append(Refusal(_refused(row, "snooze", delay=PASS_ON_SECONDS)))
             except Exception as error:
-                log.exception("token %d of run %d cannot be read", row.id, row.run)
+                reason = f"stored data cannot be read: {storable(words(error))}"
+                log.error("token %d of run %d: %s", row.id, row.run, one_line(reason))
                 failure = {
                     "step": row.step,
-                    "reason": f"stored data cannot be read: {error}",
+                    "reason": reason,
                     "type": type(error).__name__,
                 }
                 head = heads[row.run]
@@ -128,7 +135,7 @@ class Holding:
         if workflow is None:
             return UnknownHere(f"no app here defines {row.workflow} in version {row.version}")
         try:
-            run = known(row, workflow)
+            run = known(row, workflow, self._codec)
         except Exception as error:
             return error
         older = self._runs.get(row.run)

@@ -15,8 +15,10 @@ from typing import Any, assert_never, cast
 
 from pgflow.core import attempt
 from pgflow.core.attempt import Failing, Written
+from pgflow.core.codec import Codec, Place, sealed
 from pgflow.core.context import Context
-from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.legible import LONGEST_TEXT, one_line
+from pgflow.core.payload import OUTPUT_LIMIT, encode
 from pgflow.core.results import Async, Snooze
 from pgflow.core.step import Parking, Step
 from pgflow.core.unique import extract_value
@@ -32,10 +34,15 @@ log = logging.getLogger("pgflow.worker")
 
 
 class Runner:
-    """Runs steps: async ones on the event loop, sync ones in `threads`."""
+    """Runs steps: async ones on the event loop, sync ones in `threads`. With a `codec` their outputs are sealed."""
 
-    def __init__(self, threads: Executor) -> None:
+    def __init__(self, threads: Executor, codec: Codec | None = None) -> None:
         self._threads = threads
+        self._codec = codec
+
+    def using(self, threads: Executor) -> Runner:
+        """Return the same with other threads."""
+        return Runner(threads, self._codec)
 
     async def run(self, token: Token, conn: Any = None) -> Outcome:
         """Run one token to its outcome. Only cancellation is raised: whatever the step raises becomes an `Erred`."""
@@ -93,10 +100,11 @@ class Runner:
         return await result if inspect.isawaitable(result) else result
 
     def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:
-        read = attempt.read(token.run.graph, token.step, result, lambda: self.context(token))
+        reveal = self._codec is not None
+        read = attempt.read(token.run.graph, token.step, result, lambda: self.context(token), reveal=reveal)
         match read:
             case Written():
-                return _finished(token, read, seconds)
+                return self._finished(token, read, seconds)
             case Failing(reason, kind, retry, details):
                 return Erred(token, reason, kind, retry, seconds, details)
             case Async():
@@ -116,14 +124,14 @@ class Runner:
     ) -> Finished | Erred:
         """End a wait with a signal; a route that chooses what follows may fail."""
         try:
-            text = None if signal.payload is None else encode(signal.payload, what=signal.name, limit=INPUT_LIMIT)
+            text = None if signal.payload is None else encode(signal.payload, what=signal.name, limit=OUTPUT_LIMIT)
             return self._finish(token, awaits[signal.name], text, seconds, signal=signal, awaits=awaits)
         except Exception as error:
             return self._failed(token, error, seconds)
 
     def _finish(self, token: Token, event: str, text: str | None, seconds: float = 0.0, **more: Any) -> Finished:
         end = attempt.finish(token.run.graph, token.step, event, text, lambda: self.context(token))
-        return _finished(token, end, seconds, **more)
+        return self._finished(token, end, seconds, **more)
 
     def _resume(self, token: Token) -> Outcome:
         """A wait has ended: by the signal that is addressed to it, or else because its time is over."""
@@ -159,10 +167,14 @@ class Runner:
         )
 
     def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
-        log.debug("step %s of %s failed", token.step, token.run.id, exc_info=error)
         failed = attempt.failing(error, token.run.graph.nodes[token.step].retry)
+        if log.isEnabledFor(logging.DEBUG):
+            told = failed.details.get("trace", failed.reason)
+            log.debug("step %s of %s failed: %s", token.step, token.run.id, one_line(told, LONGEST_TEXT))
         return Erred(token, failed.reason, failed.type, failed.retry, seconds, failed.details)
 
-
-def _finished(token: Token, end: Written, seconds: float, **more: Any) -> Finished:
-    return Finished(token, end.event, end.text, end.value, end.metadata, end.targets, seconds, **more)
+    def _finished(self, token: Token, end: Written, seconds: float, **more: Any) -> Finished:
+        text = end.text
+        if text is not None and self._codec is not None:
+            text = sealed(self._codec, text, Place(token.run.graph.name, token.run.id, "output", token.step))
+        return Finished(token, end.event, text, end.value, end.metadata, end.targets, seconds, **more)

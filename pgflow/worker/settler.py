@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from pgflow.core.legible import one_line
 from pgflow.store import job
 from pgflow.store.job import Branch, Settled, Verdict
 from pgflow.store.statement import Statement
@@ -230,7 +231,8 @@ class Settler:
     def _end(self, decision: Decision, elsewhere: set[str]) -> None:
         run, failure = decision.run, decision.failure
         if failure is not None and run.status == "failed":
-            log.warning("%s %s failed at step %s: %s", run.graph.name, run.id, failure["step"], failure["reason"])
+            reason = one_line(failure["reason"])
+            log.warning("%s %s failed at step %s: %s", run.graph.name, run.id, failure["step"], reason)
             self.holding.give_up_run(run)
             if not all(outcome.token.solo for outcome in decision.outcomes):
                 elsewhere.add("")  # whoever runs a sibling: it is not wanted any more

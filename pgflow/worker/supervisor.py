@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 
+from pgflow.core.codec import Codec
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError, PgflowError, SchemaError
 from pgflow.store import audit, doctor, failpoint, job, migrate, worker
@@ -48,8 +49,8 @@ class Worker:
     `lease` is how long its tokens stay its own without a heartbeat, `poll` how often it looks for work when nobody
     wakes it, `sweep` how often it looks for tokens of dead workers. `listen=False` polls only, for a pooler in
     transaction mode. `drain=True` ends `run` as soon as nothing is left that will go on by itself: for scripts and
-    tests. `pulse` keeps the lease also while a step holds Python's global lock: see `Pulse.fork`. After `run`,
-    `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back.
+    tests. `codec` is the app's. `pulse` keeps the lease also while a step holds Python's global lock: see `Pulse.fork`.
+    After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back.
 
         worker = app.worker({"default": 10})
         await worker.run()          # until stop() is called, from a signal handler or another task
@@ -68,6 +69,7 @@ class Worker:
         shutdown_timeout: timedelta = timedelta(seconds=25),
         listen: bool = True,
         drain: bool = False,
+        codec: Codec | None = None,
         pulse: Pulse | None = None,
     ) -> None:
         self.dsn = dsn
@@ -80,9 +82,9 @@ class Worker:
         self._listens = listen
         self._drains = drain
         self._threads = ThreadPoolExecutor(max_workers=sum(self.queues.values()), thread_name_prefix="pgflow-step")
-        self._runner = Runner(self._threads)
+        self._runner = Runner(self._threads, codec)
         lanes = {name: Lane(name, limit) for name, limit in self.queues.items()}
-        self.holding = Holding(lanes, start=self._start, drop=self._drop)
+        self.holding = Holding(lanes, start=self._start, drop=self._drop, codec=codec)
         for workflow in workflows:
             self.adopt(workflow)
         self.settler = Settler(schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from pgflow.core.codec import Codec, Place, opened, opened_text
 from pgflow.core.engine import Parked, State, Status, advance, replay
 from pgflow.core.graph import Graph
 from pgflow.core.names import TELEMETRY
-from pgflow.core.payload import decode
+from pgflow.core.payload import SEALED, decode
 from pgflow.core.workflow import Workflow
 from pgflow.errors import InvalidPayload
 from pgflow.store.job import Claimed
@@ -104,10 +106,10 @@ class Token:
         return self.crashes >= LAST_CRASH
 
 
-def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
+def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = None) -> Run:
     """Make what is known of an instance out of the first token claimed of it.
 
-    Raises when a stored payload cannot be read.
+    Raises when a stored payload cannot be read, and `Sealed` when it cannot be opened here.
     """
     # The first row of a run has them all.
     assert row.business_id is not None  # noqa: S101 -- for the type checker
@@ -120,7 +122,8 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
     unapplied: dict[str, StoredResult] = {}
     metadata: dict[str, Any] = decode(row.metadata or "{}")
     told = metadata.pop(TELEMETRY, None)
-    for step, event, targets, output, extra, is_applied in decode(row.results or "[]", around=2):
+    results = decode(row.results or "[]", around=2)
+    for step, event, targets, output, extra, is_applied in results:
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = {} if output is None else output
         metadata.update(extra or {})
@@ -128,6 +131,13 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
             applied.append((step, event, chosen))
         else:
             unapplied[step] = StoredResult(event, chosen)
+    text, signals = row.input, [Signal(*signal) for signal in decode(row.signals or "[]", around=2)]
+    if codec is not None or SEALED in text or SEALED in (row.results or "") or SEALED in (row.signals or ""):
+        place = partial(Place, workflow.name, row.business_id)
+        text = opened_text(codec, text, place("input"))
+        stored = {step: output for step, _, _, output, *_ in results if output is not None}
+        outputs.update({step: opened(codec, output, place("output", step)) for step, output in stored.items()})
+        signals = [_opened_signal(codec, each, place("payload", each.name)) for each in signals]
     state = replay(workflow.graph, applied)
     for step in row.parked or ():
         state, _ = advance(state, Parked(step))
@@ -139,14 +149,18 @@ def known(row: Claimed, workflow: type[Workflow[Any]]) -> Run:
         status=row.status,
         revision=row.revision,
         state=state,
-        input=row.input,
+        input=text,
         metadata=metadata,
         outputs=outputs,
         unapplied=unapplied,
-        signals=[Signal(*signal) for signal in decode(row.signals or "[]", around=2)],
+        signals=signals,
         caller=told if isinstance(told, dict) else {},
         age=row.age,
     )
+
+
+def _opened_signal(codec: Codec | None, each: Signal, place: Place) -> Signal:
+    return each if each.payload is None else replace(each, payload=opened(codec, each.payload, place))
 
 
 def token(row: Claimed, run: Run, now: float) -> Token:

@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
+from pgflow.core.legible import storable
+from pgflow.errors import InvalidPayload
 from pgflow.store import failpoint
 from pgflow.store.connect import conninfo
 from pgflow.store.dice import uniform
@@ -83,7 +85,11 @@ class Transactions:
             PoolTimeout,
         ) as error:  # a lost connection, a failed commit, a constraint of the user's own
             severed = is_unknown(error) or isinstance(error, PoolTimeout)
-            return Erred(token, str(error).strip() or type(error).__name__, type(error).__name__, severed=severed)
+            text = storable(str(error).strip()) or type(error).__name__
+            return Erred(token, text, type(error).__name__, severed=severed)
+        except InvalidPayload as error:
+            text = f"what the step came to cannot be stored: {error}"
+            return Erred(token, text, type(error).__name__, retry=False)
         finally:
             self.committing.discard(token)
 
@@ -153,7 +159,7 @@ class Transactions:
         is_cut = False
         try:
             await loop.run_in_executor(seat, scope.__enter__)
-            sync_transaction = _Sync(sync_conn, seat)
+            sync_transaction = _Sync(sync_conn, seat, self._runner.using(seat))
             try:
                 yield sync_transaction
             except asyncio.CancelledError:
@@ -221,9 +227,9 @@ class _Async:
 
 
 class _Sync:
-    def __init__(self, conn: psycopg.Connection[Any], seat: _Seat) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], seat: _Seat, runner: Runner) -> None:
         self.conn = conn
-        self.runner = Runner(seat)
+        self.runner = runner
         self._seat = seat
         self.is_committed = False
 

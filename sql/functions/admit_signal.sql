@@ -7,11 +7,10 @@ as $$
 declare
     instance record;
     takers text[];
+    fault text := pgflow.json_fault(payload);
 begin
-    if octet_length(payload::text) > 65536 then
-        raise exception using errcode = 'PF006',
-            message = format('a payload of %s bytes is over the limit of 65536', octet_length(payload::text)),
-            hint = 'Pass a reference to large data instead of the data.';
+    if fault is not null then
+        raise exception using errcode = 'PF006', message = 'a payload ' || fault, hint = 'Pass a reference to large data instead of the data.';
     end if;
     select i.id, i.workflow, i.version, i.status into instance
     from pgflow.instances i where i.run = admit_signal.run for no key update;

@@ -11,6 +11,7 @@ as $$
 declare
     definition record;
     first jsonb;
+    documents jsonb[] := inputs::jsonb[];
     bad text;
     own_tags text[];
     due timestamptz := coalesce(start_many.at, pgflow.now()) + coalesce(start_many.delay, interval '0');
@@ -40,24 +41,33 @@ begin
         raise exception using errcode = 'PF008', message = format('%L cannot be a business value', bad),
             hint = 'A value has 1 to 200 characters, without white space, control characters or "::".';
     end if;
-    select i into bad from unnest(inputs) i where octet_length(i) > 65536 limit 1;
+    select case when i is null then 'is missing' else pgflow.json_fault(i) end into bad
+    from unnest(documents) i where i is null or pgflow.json_fault(i) is not null limit 1;
     if found then
-        raise exception using errcode = 'PF006', message = format('an input of %s bytes is over the limit of 65536', octet_length(bad)),
-            hint = 'Pass a reference to large data instead of the data.';
+        raise exception using errcode = 'PF006', message = 'an input ' || bad, hint = 'Pass a reference to large data instead of the data, {} for none.';
+    end if;
+    bad := case when jsonb_typeof(metadata) <> 'object' then 'is no object' else pgflow.json_fault(metadata) end;
+    if bad is not null then
+        raise exception using errcode = 'PF006', message = 'metadata that ' || bad || ' is refused', hint = 'It looks like {"source": "import"}.';
     end if;
     own_tags := array(select jsonb_array_elements_text(coalesce(definition.graph -> 'tags', '[]')));
+    if cardinality(own_tags || start_many.tags) > 32
+        or exists (select from unnest(start_many.tags) t where t is null or length(t) not between 1 and 64 or t ~ '[\u0001-\u001f\u007f-\u009f]') then
+        raise exception using errcode = 'PF008', message = 'the tags are refused',
+            hint = 'An instance has 32 tags at most, its workflow''s included, of 1 to 64 characters each, without control characters.';
+    end if;
     first := definition.graph #> array['steps', definition.graph ->> 'initial'];
 
     for begun in
     with asked as materialized (
         select
-            a.ord, a.input,
+            a.ord, a.document,
             concat_ws('::', definition.graph #>> '{unique,key}', a.value,
                 case when definition.graph #>> '{unique,scope}' = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
-        from unnest("values", inputs) with ordinality as a (value, input, ord)
+        from unnest("values", documents) with ordinality as a (value, document, ord)
     ),
     keyed as materialized (
-        select a.ord, a.input, a.id, case definition.graph #>> '{unique,scope}'
+        select a.ord, a.document, a.id, case definition.graph #>> '{unique,scope}'
             when 'workflow' then 'w ' || workflow || ' ' || a.id
             when 'version' then 'v ' || workflow || ' ' || definition.version || ' ' || a.id
             when 'global' then 'g ' || a.id
@@ -67,8 +77,8 @@ begin
     born as (
         insert into pgflow.instances (id, workflow, version, status, unique_key, input, tags, metadata)
         select
-            k.id, workflow, definition.version, case when due > pgflow.now() then 'pending' else 'running' end, k.unique_key, k.input::jsonb,
-            own_tags || start_many.tags, coalesce(definition.graph -> 'metadata', '{}') || start_many.metadata
+            k.id, workflow, definition.version, case when due > pgflow.now() then 'pending' else 'running' end, k.unique_key, k.document,
+            own_tags || start_many.tags, coalesce(definition.graph -> 'metadata', '{}') || coalesce(start_many.metadata, '{}')
         from keyed k
         order by k.unique_key, k.ord  -- one order everywhere: two batches of the same keys cannot deadlock
         on conflict (unique_key) where status in ('pending', 'running', 'waiting') do nothing
@@ -127,7 +137,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     begun record;
+    fault text := pgflow.json_fault(input);  -- here, too: what cannot be written out could not be passed on either
 begin
+    if fault is not null then
+        raise exception using errcode = 'PF006', message = 'an input ' || fault, hint = 'Pass a reference to large data instead of the data.';
+    end if;
     select * into begun
     from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify);
     if not begun.created then

@@ -204,6 +204,9 @@ def test_what_is_late_by_less_than_a_minute_or_stands_in_a_paused_queue_is_no_si
         ("track_counts", "off", "settings", "problem", "track_counts is off => alter system set track_counts = on"),
         ("default_transaction_isolation", "serializable", "settings", "note", "isolation is serializable"),
         ("default_transaction_read_only", "on", "server", "problem", "default_transaction_read_only is on"),
+        ("log_statement", "all", "logs", "note", "parameters: log_parameter_max_length is -1 => alter system"),
+        ("log_min_duration_statement", "1s", "logs", "note", "log_parameter_max_length = 0; select pg_reload_conf()"),
+        ("log_parameter_max_length_on_error", "100", "logs", "note", "log_parameter_max_length_on_error is 100B =>"),
     ],
 )  # fmt: skip
 def test_a_setting_of_the_database_is_told(
@@ -214,6 +217,13 @@ def test_a_setting_of_the_database_is_told(
     told = look(dsn)
     assert words in told.one(check, state)
     assert (check, state) in told.sick
+
+
+def test_statements_may_be_logged_without_their_parameters(dsn: str, conn: psycopg.Connection[Any]) -> None:
+    conn.execute(LIVE)
+    for name, value in (("log_statement", "all"), ("log_parameter_max_length", "0")):
+        conn.execute(f"alter database {conn.info.dbname} set {name} = '{value}'".encode())
+    assert [each["what"] for each in look(dsn)["logs"]] == ["the server logs no parameters of statements"]
 
 
 def test_settings_of_the_server_are_told(dsn: str, conn: psycopg.Connection[Any]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pgflow import errors
 from pgflow.cli import COMMANDS, cli
 from pgflow.config import DEFAULT_LIMIT, MOST_LIMIT
+from pgflow.core.names import MOST_TAGS
 from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
 from pgflow.core.retry import MOST_ATTEMPTS
 from tests.acceptance.readme import README, ROOT, blocks, prose, tables
@@ -104,8 +105,9 @@ def test_its_table_of_errors_is_that_of_the_code() -> None:
 
 
 def test_its_limits_are_those_of_the_code() -> None:
-    assert [row[1].split()[0] for row in tables()["what"]] == [
-        f"{limit:,}" for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MOST_ATTEMPTS, MOST_LIMIT)
+    assert [row[1].split()[0].rstrip(",") for row in tables()["what"]] == [
+        f"{limit:,}"
+        for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MOST_TAGS, MOST_ATTEMPTS, MOST_LIMIT)
     ]
 
 

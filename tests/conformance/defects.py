@@ -151,8 +151,8 @@ MUTANTS = (
     ),
     Mutant(
         "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/holding.py",
-        "            except Exception as error:\n                log.exception",
-        "            except KeyError as error:\n                log.exception",
+        "            except Exception as error:\n                reason = f\"stored",
+        "            except KeyError as error:\n                reason = f\"stored",
     ),
     Mutant(
         "R14", "a refused result is let go as if it were stored", "pgflow/worker/claimer.py",
@@ -171,8 +171,8 @@ MUTANTS = (
     ),
     Mutant(
         "R16", "signals are put in line by advisory locks", "sql/functions/admit_signal.sql",
-        "begin\n    if octet_length(payload::text) > 65536",
-        "begin\n    perform pg_advisory_xact_lock(hashtext('signal')); if octet_length(payload::text) > 65536",
+        "begin\n    if fault is not null",
+        "begin\n    perform pg_advisory_xact_lock(hashtext('signal')); if fault is not null",
     ),
     Mutant(
         "R17", "late results find their tokens after a failure", SETTLE,

@@ -144,6 +144,15 @@ def test_another_tools_table_of_migrations_is_not_taken_for_ours(empty: str) -> 
         migrate_up(empty)
 
 
+def test_a_schema_in_which_everybody_may_create_is_refused(empty: str) -> None:
+    execute(empty, "create schema pgflow; grant create on schema pgflow to public")
+    with pytest.raises(SchemaError, match='everybody may create objects in schema "pgflow"') as refusal:
+        migrate_up(empty)
+    assert "revoke create on schema" in (refusal.value.hint or "")
+    execute(empty, "revoke create on schema pgflow from public")
+    assert migrate_up(empty)
+
+
 def test_what_an_extension_put_into_the_schema_is_nobodys(empty: str) -> None:
     execute(empty, "create schema pgflow; create view pgflow.v as select 1; alter extension plpgsql add view pgflow.v")
     assert migrate_up(empty)
@@ -232,7 +241,7 @@ def test_a_dry_run_tells_and_writes_nothing(empty: str) -> None:
         assert conn.execute("select count(*) from pg_namespace where nspname = 'pgflow'").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("schema", ["pgflow", "orders", "user"])
+@pytest.mark.parametrize("schema", ["pgflow", "orders", "user", "_" + "x" * 62])
 def test_the_script_makes_what_migrating_makes(server: Server, new_database: Callable[..., str], schema: str) -> None:
     migrated, scripted = new_database(server), new_database(server)
     migrate_up(migrated, schema)
@@ -258,7 +267,7 @@ def test_two_schemas_in_one_database_know_nothing_of_each_other(empty: str) -> N
         migrate.check(conn, "user")
 
 
-@pytest.mark.parametrize("schema", ["Orders", "", "a b", 'a"; drop table x; --', "1a", "x" * 64])
+@pytest.mark.parametrize("schema", ["Orders", "", "a b", "pg_mine", 'a"; drop table x; --', "1a", "x" * 64])
 def test_what_is_no_plain_name_cannot_name_a_schema(migrated: str, schema: str) -> None:
     with connect(migrated) as conn, pytest.raises(ConfigError):
         migrate.up(conn, schema)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from pgflow import (
     Async,
+    Codec,
     Context,
     Debug,
     Done,
@@ -29,6 +30,7 @@ from pgflow import (
     route,
     step,
 )
+from pgflow.contrib.encryption import AesGcm
 
 
 class Order(BaseModel):
@@ -207,6 +209,19 @@ def start() -> None:
         OrderFlow.retry("abc123")
     except PgflowError as error:
         assert_type(error.hint, str | None)
+
+
+class Backwards(Codec):
+    def seal(self, text: str, place: str) -> str:
+        return text[::-1]
+
+    def open(self, sealed: str, place: str) -> str:
+        return sealed[::-1]
+
+
+def seal() -> None:
+    assert_type(Pgflow(workflows=[OrderFlow], codec=AesGcm({"k1": b""}, current="k1")).codec, Codec | None)
+    Pgflow(workflows=[OrderFlow], codec=Backwards())
 
 
 async def start_async() -> None:

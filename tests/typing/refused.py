@@ -4,7 +4,23 @@ from datetime import timedelta
 
 from pydantic import BaseModel
 
-from pgflow import Context, Done, Error, Ok, Retry, Snooze, Step, Unique, Wait, WaitForEvent, Workflow, route, step
+from pgflow import (
+    Context,
+    Done,
+    Error,
+    Ok,
+    Pgflow,
+    Retry,
+    Snooze,
+    Step,
+    Unique,
+    Wait,
+    WaitForEvent,
+    Workflow,
+    route,
+    step,
+)
+from pgflow.contrib.encryption import AesGcm
 from tests.typing.accepted import Order, OrderFlow, Ship, charge, email, triage
 
 
@@ -119,6 +135,12 @@ def calls() -> None:
     OrderFlow.schedule_resume("abc123", "charge", 60)  # type: ignore[arg-type]
     OrderFlow.bound().jobs()  # type: ignore[attr-defined]
     print(OrderFlow.get("abc123").output(charge).amount)  # type: ignore[attr-defined]
+
+
+def codecs() -> None:
+    Pgflow(codec="rot13")  # type: ignore[arg-type]
+    AesGcm({"k1": "not bytes"}, current="k1")  # type: ignore[dict-item]
+    AesGcm({"k1": b""})  # type: ignore[call-arg]
 
 
 async def async_calls() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from psycopg import sql
+
 from pgflow import Instance, Workflow
 from pgflow.store.connect import Connection
 from tests.worker.patience import PATIENCE, until
@@ -79,3 +81,11 @@ def cut(conn: Connection, *roles: str) -> int:
 def steps(instance: Instance) -> list[str]:
     """Return the steps of its history, in order."""
     return [entry.step for entry in instance.history]
+
+
+def everything(conn: Connection) -> str:
+    """All tables as text."""
+    names = conn.execute("select relname from pg_class where relnamespace = 'pgflow'::regnamespace and relkind = 'r'")
+    dump = "select coalesce(string_agg(t::text, E'\\n'), '') from {} t"
+    tables = [sql.SQL(dump).format(sql.Identifier("pgflow", name)) for (name,) in names.fetchall()]
+    return "\n".join(str(conn.execute(table).fetchall()[0][0]) for table in tables)

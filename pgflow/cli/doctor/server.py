@@ -23,6 +23,7 @@ PER_WORKER = 3  # connections that each worker keeps: for work, for heartbeats, 
 MOST_PER_WORKER = PER_WORKER + 20  # and those for transactional steps, ten for sync and ten for async ones
 SKEW = timedelta(seconds=2)
 
+TIMED = ("log_min_duration_statement", "log_min_duration_sample")  # log a statement that takes so long
 SOUND = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "track_counts": "on"}
 
 
@@ -78,6 +79,22 @@ def settings(patient: Patient) -> Iterator[Said]:
         )
     if is_sound:
         yield ok(", ".join(f"{name} {found[name]}" for name in [*SOUND, "synchronous_commit"]))
+
+
+def logs(patient: Patient) -> Iterator[Said]:
+    """Whether the server logs parameters of statements: these are inputs, outputs and payloads."""
+    found = run(patient.conn, doctor.settings(patient.schema))
+    is_logging = found["log_statement"] in ("mod", "all") or any(found[name] != "-1" for name in TIMED)
+    told = []
+    if is_logging and found["log_parameter_max_length"] != "0":
+        told.append(("log_parameter_max_length", "statements are logged with their parameters"))
+    if found["log_parameter_max_length_on_error"] != "0":
+        told.append(("log_parameter_max_length_on_error", "statements that fail are logged with their parameters"))
+    for name, what in told:
+        mend = f"alter system set {name} = 0; select pg_reload_conf()"
+        yield note(f"{what}: {name} is {found[name]}", mend)
+    if not told:
+        yield ok("the server logs no parameters of statements")
 
 
 def connections(patient: Patient) -> Iterator[Said]:
@@ -147,7 +164,7 @@ def definitions(patient: Patient) -> Iterator[Said]:
     """Whether the workflows of the app are stored with the graphs that they have now."""
     if patient.app is None:
         return
-    registry = Registry(patient.app.workflows)
+    registry = Registry(patient.app.workflows, seals=True)  # the app has looked whether it may have secrets
     unknown = changed = 0
     for workflow in patient.app.versions:
         graph = workflow.graph
@@ -176,6 +193,7 @@ CHECKS = (
     Check("server", "workers write, and pgflow is tested on a range of versions", version),
     Check("schema", "workers refuse a schema that is not theirs", schema, is_required=True),
     Check("settings", "what is committed must survive a crash, and old rows must go", settings),
+    Check("logs", "the parameters are inputs and outputs, and logs are read by others than the tables are", logs),
     Check("connections", "a worker that gets no connection does no work", connections),
     Check("pooler", "without notifications, work waits for the next poll", pooler, is_in_transaction=False),
     Check("clock", "nothing depends on it, only the times in logs differ: the database's clock decides", clock),

@@ -1,4 +1,4 @@
--- Looks at a schema from outside, needing no right in it. => present, relations, ours, readable, engine (whether the engine's tables are there)
+-- Looks at a schema from outside, needing no right in it. => present, relations, ours, readable, engine (whether the engine's tables are there), shared (whether everybody may create in it)
 select
     n.oid is not null,
     (select count(*) from pg_catalog.pg_class c
@@ -9,7 +9,8 @@ select
     l.oid is not null,
     coalesce(has_schema_privilege(n.oid, 'usage') and has_table_privilege(l.oid, 'select'), false),
     (select count(*) from pg_catalog.pg_class e
-        where e.relnamespace = n.oid and e.relkind = 'r' and e.relname in ('instances', 'step_results', 'jobs', 'signals')) = 4
+        where e.relnamespace = n.oid and e.relkind = 'r' and e.relname in ('instances', 'step_results', 'jobs', 'signals')) = 4,
+    coalesce(has_schema_privilege('public', n.oid, 'create'), false)
 from (values (%(schema)s::text)) asked (schema)
 left join pg_catalog.pg_namespace n on n.nspname = asked.schema
 left join pg_catalog.pg_class l on l.relnamespace = n.oid and l.relname = 'migrations' and l.relkind = 'r'

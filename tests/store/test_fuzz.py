@@ -1,0 +1,340 @@
+"""Whatever comes to whichever door: it is read back the same, on a first run and on a replay, or refused in words.
+
+Never does it fail inside the engine, is it changed in silence, or a job lost. `--hypothesis-profile=long` tries more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from pgflow import Context, Done, Instance, Ok, Step, Unique, WaitForEvent, Workflow, step
+from pgflow.calls import getting, resuming, scheduling, starting
+from pgflow.cli.given import json_value, payload
+from pgflow.core.instance import Entry
+from pgflow.core.payload import decode, encode
+from pgflow.core.registry import Registry
+from pgflow.core.stored import checked
+from pgflow.errors import InvalidPayload, PgflowError
+from pgflow.registration import registering
+from pgflow.store import instance, job, worker
+from pgflow.store.connect import Connection, connect
+from pgflow.store.statement import run
+from tests.store.driver import Driver
+from tests.store.odd import ANYTHING, KEYS, ODD_TEXT, PLAIN
+
+T = TypeVar("T")
+
+HELD: dict[str, Any] = {}
+HEARD: list[Any] = []
+FREELY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+AT = datetime(2030, 1, 1, tzinfo=UTC)
+LARGEST = 10**4300  # whose digits Python does not write
+
+
+@step
+def say(ctx: Context[Any]) -> Ok:
+    return Ok("done", HELD.get("output"), metadata=HELD.get("metadata"))
+
+
+gate = WaitForEvent("go").named("gate")
+
+
+@step
+def hear(ctx: Context[Any]) -> Ok:
+    HEARD.append([ctx.initial, dict(ctx.steps), dict(ctx.metadata)])
+    return Ok("done")
+
+
+class Echo(Workflow[Any], unique=Unique("echo")):
+    initial = say
+    transitions = {say: {"done": gate}, gate: {"received": hear}, hear: {"done": Done}}
+
+
+@pytest.fixture(scope="module")
+def shared(migrated: str) -> Iterator[Connection]:
+    """A connection for many examples, each of which is rolled back."""
+    with connect(migrated, "test") as conn:
+        run(conn, registering("pgflow", Registry([Echo])))
+        yield conn
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same to the last type; the order of keys apart, which is PostgreSQL's own."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(item, other[key]) for key, item in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def is_json(value: Any) -> bool:
+    """Whether it is made of JSON's own types, so that it has to come back equal."""
+    match value:
+        case dict():
+            return all(type(key) is str and is_json(item) for key, item in value.items())
+        case list():
+            return all(map(is_json, value))
+    if type(value) is int:
+        return abs(value) < LARGEST
+    return value is None or type(value) in (bool, str) or (type(value) is float and math.isfinite(value))
+
+
+def attempted(call: Callable[[], T]) -> tuple[T | None, str]:
+    """What a call returns, or the words with which it is refused: they are ours, and not too many."""
+    try:
+        return call(), ""
+    except PgflowError as error:
+        said = str(error)
+    assert 0 < len(said) < 1000
+    return None, said
+
+
+def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any = None) -> None:
+    """Let an instance hear all of it in a first run and in a replay; whatever is refused fails it, with the place."""
+    HELD.update(output=said, metadata=metadata)
+    HEARD.clear()
+    call, refused = attempted(lambda: starting("pgflow", Echo, [("a", begun)], {}))
+    if call is None:
+        assert "input" in refused
+        return
+    run(conn, call.statement(True))
+    first = Driver(conn, [Echo])
+    first.turn()  # which runs `say`
+    first.settle()
+    found = run(conn, getting("pgflow", Echo, "a"))
+    if found.status == "failed":
+        assert found.error is not None
+        assert found.error["type"] in ("InvalidPayload", "PlainSecret")
+        assert found.error["attempt"] == 1
+        assert "say.output" in found.error["reason"] or "say.metadata" in found.error["reason"]
+        assert not conn.execute("select from pgflow.jobs").fetchall()
+        return
+    first.turn()
+    first.settle()
+    signal, refused = attempted(lambda: resuming("pgflow", Echo, "a", "go", sent, None))
+    if signal is None:
+        assert "payload" in refused
+        return
+    assert run(conn, signal.statement(True)) == "delivered"
+    while not HEARD:
+        first.turn()
+    # Its worker is lost, with all that it had in memory.
+    first.settler.abandon()
+    run(conn, worker.leave("pgflow", first.settler.worker))
+    run(conn, job.rescue("pgflow"))
+    second = Driver(conn, [Echo])
+    for _ in range(3):
+        second.turn()
+    done = run(conn, getting("pgflow", Echo, "a"))
+    assert (done.status, done.unreadable, done.error) == ("completed", None, None)
+    assert len(HEARD) == 2
+    assert same(HEARD[0], HEARD[1])
+    initial, steps, known = HEARD[0]
+    assert same(initial, done.input)
+    assert same(steps, {key: done.steps[key] for key in steps})
+    assert same(known, dict(done.metadata))
+    for given_one, came in ((begun, initial), (said, steps["say"]), (sent, steps["gate"])):
+        if is_json(given_one):
+            assert came == ({} if given_one is None else given_one)
+
+
+@FREELY
+@example({"a": 1e22}, [1e23, -0.0, 5e-324, 1.7976931348623157e308, 10**4000], {"b": 123456789012345680000.0})
+@example("\u2028 ü \U0001f600 \\ \" '", {"": [], "a": {}}, "\ud7ff")
+@given(ANYTHING, ANYTHING, ANYTHING)
+def test_what_a_step_is_given_first_is_what_it_is_given_after_a_crash(
+    shared: Connection, begun: Any, said: Any, sent: Any
+) -> None:
+    with shared.transaction(force_rollback=True):
+        go_through(shared, said, None, sent, begun)
+
+
+@FREELY
+@given(st.dictionaries(KEYS, PLAIN, max_size=4))
+def test_so_is_metadata_that_a_step_records(shared: Connection, metadata: Any) -> None:
+    with shared.transaction(force_rollback=True):
+        go_through(shared, 1, metadata, 2)
+
+
+@FREELY
+@given(PLAIN, PLAIN, PLAIN)
+def test_what_a_start_is_given_along_comes_back_or_is_refused(
+    shared: Connection, metadata: Any, telemetry: Any, tag: Any
+) -> None:
+    options = {"metadata": metadata, "telemetry": telemetry, "tags": [tag]}
+    for name, given_one in options.items():
+        options_of_one = {name: given_one}
+        call, refused = attempted(partial(starting, "pgflow", Echo, [("a", 1)], options_of_one))
+        if call is None:
+            assert name.rstrip("s") in refused
+            continue
+        with shared.transaction(force_rollback=True):
+            run(shared, call.statement(True))
+            found = run(shared, getting("pgflow", Echo, "a"))
+            assert found.unreadable is None
+            if name == "tags":
+                assert list(found.tags) == [tag]
+            if name == "metadata" and is_json(metadata):
+                assert found.metadata == ({} if metadata is None else metadata)
+
+
+class NoApp:
+    def unschedule(self, id: int) -> bool:  # noqa: A002 -- as in Pgflow
+        return False
+
+    async def aunschedule(self, id: int) -> bool:  # noqa: A002
+        return False
+
+
+@FREELY
+@given(ANYTHING)
+def test_a_signal_for_later_comes_as_it_was_sent(shared: Connection, sent: Any) -> None:
+    call, refused = attempted(lambda: scheduling("pgflow", Echo, "a", gate, timedelta(0), "go", sent, NoApp()))
+    if call is None:
+        assert "payload" in refused
+        return
+    with shared.transaction(force_rollback=True):
+        run(shared, starting("pgflow", Echo, [("a", 1)], {}).statement(True))
+        run(shared, call.statement(True))
+        (kept,) = run(shared, getting("pgflow", Echo, "a")).signals
+        if is_json(sent):
+            assert kept.payload == sent
+        assert same(kept.payload, None if sent is None else decode(encode(sent, what="payload", limit=99_999)))
+
+
+ODD_JSON = [
+    *('{"a":1,"a":2}', "[1e400]", "[1e5000]", "[1e-400]", "NaN", "-Infinity", '"\\u0000"', '{"\\u0000":1}', "1 2"),
+    *('"\\ud800"', '"\\udc00\\ud800"', '"\\ud83d\\ude00"', "", "{", "[" * 65 + "]" * 65, "[" * 7000, "'a'"),
+]
+TEXTS = (
+    PLAIN.filter(is_json).map(json.dumps)
+    | st.sampled_from(ODD_JSON)
+    | ODD_TEXT
+    | st.text('[]{}",:0123456789eE+-.\\untrfals ', max_size=12)
+)
+
+
+def _refused(conn: Connection, call: str, text: str) -> psycopg.Error | None:
+    try:
+        with conn.transaction():
+            conn.execute(call.encode(), [text])
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+@FREELY
+@given(TEXTS, st.sampled_from(["input", "payload", "metadata"]))
+def test_what_plain_sql_writes_is_read_or_fails_its_own_instance(shared: Connection, text: str, where: str) -> None:
+    assume("\0" not in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        assume(False)
+    HELD.update(output=1, metadata=None)
+    HEARD.clear()
+    calls = {
+        "input": "select pgflow.start('Echo', 'a', %s::jsonb)",
+        "metadata": "select pgflow.start('Echo', 'a', metadata => %s::jsonb)",
+        "payload": "select pgflow.start('Echo', 'a'), pgflow.resume('Echo', 'a', 'go', %s::jsonb)",
+    }
+    with shared.transaction(force_rollback=True):
+        refused = _refused(shared, calls[where], text)
+        if refused is not None:
+            known = (psycopg.DataError, psycopg.errors.StatementTooComplex)
+            assert isinstance(refused, known) or refused.sqlstate == "PF006"
+            return
+        begun = Driver(shared, [Echo])
+        for _ in range(6):
+            begun.turn()
+        found = run(shared, getting("pgflow", Echo, "a"))
+        if found.status == "failed":
+            assert found.error is not None
+            assert found.error["type"] in ("InvalidPayload", "InvalidInput")
+            assert not shared.execute("select from pgflow.jobs").fetchall()
+            return
+        assert found.unreadable is None
+        assert found.status == ("completed" if where == "payload" else "waiting")
+        if where == "payload":
+            assert same(HEARD[0][1]["gate"], found.steps["gate"])
+
+
+@FREELY
+@given(ANYTHING, ANYTHING, PLAIN)
+def test_what_is_put_comes_back_or_is_refused(shared: Connection, begun: Any, output: Any, metadata: Any) -> None:
+    one = Instance(
+        run=1, id="echo::p", workflow="Echo", version=1, status="completed", input=begun, steps={"say": output},
+        history=(Entry("say", "done", AT, output=output),), waiting_for=(), metadata={"m": metadata}, tags=(),
+        error=None, created_at=AT, finished_at=AT,
+    )  # fmt: skip
+    given_one, refused = attempted(lambda: checked(one))
+    if given_one is None:
+        assert any(place in refused for place in ("input", "say.output", "metadata"))
+        return
+    with shared.transaction(force_rollback=True):
+        put = instance.put("pgflow", given_one, unique_key=None, due=None, queue="default", notify=False)
+        run(shared, put)
+        found = run(shared, getting("pgflow", Echo, "p"))
+        assert found.unreadable is None
+        assert same(found.input, given_one.input)
+        assert same(found.steps["say"], {} if given_one.steps["say"] is None else given_one.steps["say"])
+        assert same(dict(found.metadata), dict(given_one.metadata))
+        assert checked(replace(found, tags=("again",))).input == given_one.input
+
+
+class Configured(Step):
+    events = ("done",)
+    what: Any = None
+
+    def execute(self, ctx: Context[Any]) -> Ok:
+        return Ok("done")
+
+
+@given(PLAIN)
+def test_a_configuration_comes_back_or_is_no_definition(what: Any) -> None:
+    def define() -> type[Workflow[Any]]:
+        class Flow(Workflow[Any], unique=Unique("flow")):
+            initial = Configured(what=what)
+            transitions = {Configured(what=what): {"done": Done}}
+
+        return Flow
+
+    flow, refused = attempted(define)
+    if flow is None:
+        assert "what" in refused or "configuration" in refused
+        return
+    config = flow.graph.nodes["configured"].config
+    back = Configured().with_config(json.loads(json.dumps(config)))
+    assert same(back.what, json.loads(json.dumps(back.what)))
+    assert back == Configured(what=what)
+
+
+@given(TEXTS)
+def test_json_on_the_command_line_is_taken_whole_or_refused_in_words(text: str) -> None:
+    assume(not text.startswith(("@", "-")))
+    stored, refused = attempted(lambda: payload(text, "payload"))
+    if refused:
+        assert refused.startswith(("payload", "a key of payload"))
+        return
+    value = json_value(text, "input")
+    assert is_json(value)
+    assert stored is not None
+    assert json.loads(text) == value == decode(stored)
+    assert text.count('"a"') < 2 or "a" not in (value if isinstance(value, dict) else {})
+
+
+def test_a_key_that_stands_twice_is_refused_where_people_write() -> None:
+    for text in ('{"a": 1, "a": 2}', '[{"b": {"c": 1, "c": 1}}]'):
+        with pytest.raises(InvalidPayload, match="stands twice in an object"):
+            json_value(text, "input")

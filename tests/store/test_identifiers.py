@@ -1,0 +1,161 @@
+"""Whatever a name is made of: it is taken as it is and comes back the same, or is refused with one of our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pgflow import Async, Context, Done, Unique, Workflow, step
+from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, starting
+from pgflow.config import parse_queues
+from pgflow.core.job import JobFilters
+from pgflow.core.names import is_queue
+from pgflow.core.registry import Registry
+from pgflow.errors import BadQueue, ConfigError, PgflowError
+from pgflow.registration import registering
+from pgflow.store import files, job
+from pgflow.store.connect import Connection, connect
+from pgflow.store.statement import Statement, run
+from tests.store.odd import NAMES
+
+CATALOG = """
+select
+    (select count(*) from pg_namespace where nspname !~ '^pg_(temp|toast_temp)'),
+    (select count(*) from pg_class where relkind in ('r', 'v')),
+    (select count(*) from pg_proc), (select count(*) from pg_roles), (select count(*) from pg_operator),
+    (select md5(string_agg(p::text, '' order by p.oid)) from pg_proc p where pronamespace = 'pg_catalog'::regnamespace)
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(migrated: str) -> Iterator[Connection]:
+    """A connection for many examples, each of which is rolled back; the server's catalog is as before in the end."""
+    with connect(migrated, "test") as conn:
+        before = conn.execute(CATALOG).fetchall()
+        yield conn
+        assert conn.execute(CATALOG).fetchall() == before
+
+
+FREELY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def defined(name: str, key: str, unique: str, event: str, queue: str, tag: str) -> type[Workflow[Any]]:
+    """Make a workflow of these names. Raises `DefinitionError`."""
+
+    @step(name=key, events=(event,), queue=queue)
+    def only(ctx: Context[Any]) -> Async:
+        return Async()
+
+    class Named(Workflow[Any], name=name, unique=Unique(unique), tags=[tag]):
+        initial = only
+        transitions = {only: {event: Done}}
+
+    return Named
+
+
+@FREELY
+@example("W'\"; --", "schlüssel", "key", "it's", "mail", "tag %s", "v'alue\"", "gift {}")
+@example("\u202eW", "_", "k", "\u200bevent", "a.b-c", "\u202e", "ü" * 200, "😀" * 64)
+@given(NAMES, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES)
+def test_a_name_comes_back_as_it_was_or_is_refused(
+    shared: Connection, name: str, key: str, unique: str, event: str, queue: str, tag: str, value: str, own_tag: str
+) -> None:
+    _go_through(shared, name, key, unique, event, queue, tag, value, own_tag)
+
+
+SOUND = ("Flow", "only", "k", "done_so", "mail", "tag", "v-1", "gift")
+
+
+@FREELY
+@given(st.integers(0, len(SOUND) - 1), NAMES)
+def test_so_does_one_among_sound_ones(shared: Connection, place: int, odd: str) -> None:
+    names = [*SOUND]
+    names[place] = odd
+    _go_through(shared, *names)
+
+
+def _go_through(conn: Connection, *names: str) -> None:
+    name, key, unique, event, queue, tag, value, own_tag = names
+    try:
+        workflow = defined(name, key, unique, event, queue, tag)
+        call = starting("pgflow", workflow, [(value, {"a": 1})], {"tags": [own_tag]})
+    except PgflowError:
+        return
+    with conn.transaction(force_rollback=True):
+        run(conn, registering("pgflow", Registry([workflow])))
+        (started,) = run(conn, call.statement(True))
+        assert started.id == f"{unique}::{value}"
+        found = run(conn, getting("pgflow", workflow, value))
+        assert (found.id, found.workflow, found.tags) == (started.id, name, (tag, own_tag))
+        assert found.active_steps == {key}
+        assert [each.run for each in run(conn, listing("pgflow", workflow, {"tags": [own_tag, tag]}))] == [started.run]
+        assert [each.run for each in run(conn, listing("pgflow", None, {"family": name[:1]}))] == [started.run]
+        assert [each.run for each in run(conn, history("pgflow", workflow, value, None, 9))] == [started.run]
+        (token,) = run(conn, job.list("pgflow", JobFilters.of({"queue": queue}), workflow=name))
+        assert (token.step, token.queue, token.meta["workflow"]) == (key, queue, name)
+        assert run(conn, resuming("pgflow", workflow, value, event, None, key).statement(True)) == "kept"
+        assert [(each.event, each.step) for each in run(conn, getting("pgflow", workflow, value)).signals] == [
+            (event, key)
+        ]
+        rows = conn.execute("select step, queue from pgflow.jobs").fetchall()
+        assert rows == [(key, queue)]
+
+
+@step
+def waits(ctx: Context[Any]) -> Async:
+    return Async()
+
+
+class Plain(Workflow[Any], unique=Unique("plain")):
+    initial = waits
+    transitions = {waits: {"done": Done}}
+
+
+@FREELY
+@given(NAMES, NAMES)
+def test_whoever_asks_for_what_is_not_there_is_told_so_whatever_it_is(
+    shared: Connection, value: str, other: str
+) -> None:
+    asks: list[Callable[[], Statement[Any]]] = [
+        lambda: getting("pgflow", Plain, value),
+        lambda: resuming("pgflow", Plain, value, "done", None, None).statement(True),
+        lambda: resuming("pgflow", Plain, "a", value, None, None).statement(True),
+        lambda: resuming("pgflow", Plain, "a", "done", None, value).statement(True),
+        lambda: cancelling("pgflow", Plain, value, other).statement(True),
+        lambda: retrying("pgflow", Plain, value).statement(True),
+    ]
+    with shared.transaction(force_rollback=True):
+        run(shared, registering("pgflow", Registry([Plain])))
+        for ask in asks:
+            with pytest.raises(PgflowError), shared.transaction():
+                run(shared, ask())
+        with suppress(PgflowError):
+            assert run(shared, listing("pgflow", Plain, {"id": value, "tags": [other], "family": other})) == []
+        with suppress(PgflowError):
+            assert run(shared, history("pgflow", Plain, value, None, 9)) == []
+
+
+@given(NAMES)
+def test_a_schema_is_a_plain_name_or_refused(name: str) -> None:
+    is_plain = name.isascii() and name.isidentifier() and name == name.lower() and len(name) <= 63
+    if is_plain and not name.startswith("pg_"):
+        assert name == "pgflow" or f'"{name}".jobs' in files.load("queries/job/claim.sql", name)
+        return
+    with pytest.raises(ConfigError, match="cannot name a schema") as caught:
+        files.load("queries/job/claim.sql", name)
+    assert caught.value.hint
+
+
+@given(NAMES)
+def test_a_queue_on_the_command_line_is_what_it_says_or_refused(name: str) -> None:
+    if is_queue(name.strip()):
+        assert parse_queues([f"{name}=3"]) == {name.strip(): 3}
+        return
+    with pytest.raises(BadQueue) as caught:
+        parse_queues([f"{name}=3"])
+    assert caught.value.hint

@@ -1,0 +1,263 @@
+"""What may be stored has a limit, whoever writes it: all that Python takes passes, what would swamp a reader not."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
+from pgflow.core.names import MOST_TAGS
+from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.errors import InvalidPayload, InvalidValue, SchemaError
+from pgflow.store import files
+from pgflow.store.connect import Connection, connect
+from pgflow.store.migrate import up
+from pgflow.store.sqlstate import translate
+
+BOMB = "[" + ",".join(["1e131000"] * 1000) + "]"  # nine kilobytes, of which PostgreSQL writes 131 million
+WORSE = "[" + ",".join(["1e131000"] * 10_000) + "]"  # more than it can write
+DEEP = "[" * 65 + "]" * 65
+# As long as Python lets them be, and made of what PostgreSQL writes longer.
+LARGEST = {
+    "text": "x" * 65_534,
+    "escapes": '", : \\' * 8_000,
+    "digits": [1] * 32_767,
+    "small numbers": [5e-324] * 9_362,
+    "less small ones": [1e-10] * 10_922,
+    "keys": {str(number): number for number in range(5_000)},
+    "depth": json.loads("[" * 64 + "]" * 64),
+    "half": [5e-324] * 4_600,
+}
+CONSTRAINTS = {
+    "instances_input_limit": "update pgflow.instances set input = %s::text::jsonb",
+    "instances_metadata_limit": "update pgflow.instances set metadata = jsonb_build_object('a', %s::text::jsonb)",
+    "step_results_output_limit": "insert into pgflow.step_results (run, step, event, attempt, started_at, output)"
+    " values (1, 'a', 'b', 1, now(), %s::text::jsonb)",
+    "step_results_metadata_limit": "insert into pgflow.step_results (run, step, event, attempt, started_at, metadata)"
+    " values (1, 'a', 'b', 1, now(), %s::text::jsonb)",
+    "jobs_config_limit": "update pgflow.jobs set config = %s::text::jsonb",
+    "signals_payload_limit": "insert into pgflow.signals (run, name, payload) values (1, 'a', %s::text::jsonb)",
+    "scheduled_signals_payload_limit": "insert into pgflow.scheduled_signals (run, step, name, due_at, payload)"
+    " values (1, 'a', 'b', now(), %s::text::jsonb)",
+}
+TAGS = {
+    "33 of them": [str(number) for number in range(33)],
+    "one that is too long": ["x" * 65],
+    "several that are": ["x" * 65, "y" * 100],
+    "one of many lines": ["x\n" * 2000],
+}
+
+
+@step(events=("ok", "go"))
+def only(ctx: Context[Any]) -> Async:
+    return Async()
+
+
+class Lone(Workflow[Any], unique=Unique("lone"), tags=["shop"]):
+    initial = only
+    transitions = {only: {"ok": Done, "go": Done}}
+
+
+class Plain(Workflow[Any], unique=Unique("plain")):
+    initial = only
+    transitions = {only: {"ok": Done, "go": Done}}
+
+
+@pytest.fixture
+def app(migrated: str) -> Iterator[Pgflow]:
+    app = Pgflow(migrated, workflows=[Lone, Plain])
+    app.register()
+    yield app
+    app.close()
+
+
+@pytest.mark.parametrize("what", LARGEST)
+def test_what_python_takes_the_database_takes_at_every_door(what: str, app: Pgflow, conn: Connection) -> None:
+    value = LARGEST[what]
+    assert len(encode(value, what="it", limit=INPUT_LIMIT).encode()) <= INPUT_LIMIT
+    value_name = what.replace(" ", "_")
+    app.start(Lone, value_name, value, metadata={"half": LARGEST["half"]}, conn=conn)
+    app.resume(Lone, value_name, "ok", value, conn=conn)
+    app.schedule_resume(Lone, value_name, only, timedelta(hours=1), "go", value, conn=conn)
+    found = app.get(Lone, value_name, conn=conn)
+    assert found.unreadable is None
+    assert found.input == value
+    assert [each.payload for each in found.signals] == [value, value]
+    plain = [value_name, json.dumps(value)]
+    conn.execute("select pgflow.start('Plain', %s, %s::jsonb)", plain)
+    conn.execute("select pgflow.resume('Plain', %s, 'ok', %s::jsonb)", plain)
+    conn.execute("select pgflow.schedule_resume('Plain', %s, 'only', '1 h', 'go', %s::jsonb)", plain)
+    conn.execute(
+        "insert into pgflow.step_results (run, step, event, attempt, started_at, output, metadata)"
+        " values (1, 'x', 'y', 1, now(), %s, %s)",
+        [json.dumps(value), json.dumps(value)],
+    )
+    conn.execute("update pgflow.jobs set config = %s", [json.dumps(value)])
+
+
+@pytest.mark.parametrize("limit", CONSTRAINTS)
+def test_a_bomb_is_refused_by_its_column_whoever_writes_it(limit: str, app: Pgflow, conn: Connection) -> None:
+    app.start(Lone, "a", conn=conn)
+    for bomb in (BOMB, json.dumps("x" * 50_331_648)):
+        with pytest.raises(psycopg.errors.CheckViolation) as caught, conn.transaction():
+            conn.execute(CONSTRAINTS[limit].encode(), [bomb])
+        assert caught.value.diag.constraint_name == limit
+        told = translate(caught.value)
+        assert isinstance(told, InvalidPayload)
+        column = limit.removesuffix("_limit").rpartition("_")[2]
+        assert f"a value is over the limit that the database has for {column} of " in str(told)
+        assert told.hint
+
+
+@pytest.mark.parametrize("what", TAGS)
+def test_tags_that_are_too_many_or_too_long_are_refused_by_their_column(
+    what: str, app: Pgflow, conn: Connection
+) -> None:
+    app.start(Lone, "a", conn=conn)
+    with pytest.raises(psycopg.errors.CheckViolation, match="instances_tags_limit"), conn.transaction():
+        conn.execute("update pgflow.instances set tags = %s", [TAGS[what]])
+    for fine in ([], ["x" * 64] * 32, ["ü" * 64], [str(number) for number in range(32)]):
+        conn.execute("update pgflow.instances set tags = %s", [fine])
+
+
+CALLS = {
+    "start": "select pgflow.start('Plain', 'b', %s::text::jsonb)",
+    "start_many": "select pgflow.start_many('Plain', '{b}', array[%s::text])",
+    "metadata": "select pgflow.start('Plain', 'b', metadata => jsonb_build_object('a', %s::text::jsonb))",
+    "resume": "select pgflow.resume('Plain', 'a', 'ok', %s::text::jsonb)",
+    "resume_run": "select pgflow.resume_run(pgflow.find('Plain', 'a'), 'ok', %s::text::jsonb)",
+    "schedule_resume": "select pgflow.schedule_resume('Plain', 'a', 'only', '1 h', 'ok', %s::text::jsonb)",
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "bomb", "said"),
+    [
+        *((call, BOMB, "limit of 65536") for call in CALLS),
+        *((call, DEEP, "more than 64 levels deep") for call in CALLS),
+        ("start", WORSE, "cannot be written out"),
+    ],
+)
+def test_the_functions_say_no_before_a_constraint_does(
+    call: str, bomb: str, said: str, app: Pgflow, conn: Connection
+) -> None:
+    app.start(Plain, "a", conn=conn)
+    with pytest.raises(psycopg.Error, match=said) as caught, conn.transaction():
+        conn.execute(CALLS[call].encode(), [bomb])
+    assert caught.value.sqlstate == "PF006"
+    assert caught.value.diag.message_hint
+    assert isinstance(translate(caught.value), InvalidPayload)
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("select pgflow.start('Plain', 'b', null)", "PF006"),
+        ("select pgflow.start_many('Plain', '{b}', array[null::text])", "PF006"),
+        ("select pgflow.start('Plain', 'b', metadata => '[1]')", "PF006"),
+        ("select pgflow.start('Plain', 'b', metadata => '1')", "PF006"),
+        ("select pgflow.start('Plain', 'b', tags => array_fill('x'::text, array[33]))", "PF008"),
+        (
+            "select pgflow.start('Lone', 'b', tags => array_fill('x'::text, array[32]))",
+            "PF008",
+        ),  # it has one of its own
+        ("select pgflow.start('Plain', 'b', tags => array[repeat('x', 65)])", "PF008"),
+        ("select pgflow.start('Plain', 'b', tags => array[''])", "PF008"),
+        ("select pgflow.start('Plain', 'b', tags => array['a', null])", "PF008"),
+        ("select pgflow.start('Plain', 'b', tags => array[E'a\\nb'])", "PF008"),
+        ("select pgflow.start('Plain', 'b', tags => array[U&'\\0085'])", "PF008"),
+    ],
+)
+def test_what_no_start_can_have_is_refused_with_a_reason(call: str, code: str, app: Pgflow, conn: Connection) -> None:
+    with pytest.raises(psycopg.Error) as caught, conn.transaction():
+        conn.execute(call.encode())
+    assert caught.value.sqlstate == code
+    assert caught.value.diag.message_hint
+
+
+def test_a_start_without_metadata_or_tags_is_none_with_nothing(app: Pgflow, conn: Connection) -> None:
+    conn.execute("select pgflow.start('Lone', 'n', metadata => null, tags => null)")
+    found = app.get(Lone, "n", conn=conn)
+    assert (found.metadata, found.tags) == ({}, ("shop",))
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        (["x" * 65], "1 to 64 characters"),
+        (["a\nb"], "without control characters"),
+        (["a\x85b"], "without control characters"),
+        (["\ud800"], "without control characters"),
+        ([""], "1 to 64 characters"),
+        ([None], "1 to 64 characters"),
+        ([7], "1 to 64 characters"),
+        ("gift", "a list of strings is needed"),
+        (7, "a list of strings is needed"),
+        (["x"] * MOST_TAGS, "32 tags are refused beside the 1 of the workflow: an instance has 32 at most"),
+        (["x"] * 33, "33 tags are refused"),
+    ],
+)
+def test_python_refuses_the_same_tags(tags: Any, said: str, app: Pgflow, conn: Connection) -> None:
+    with pytest.raises(InvalidValue, match=said):
+        app.start(Lone, "a", tags=tags, conn=conn)
+    app.start(Lone, "fits", tags=["x" * 64] * 31, conn=conn)
+
+
+def test_no_row_that_was_refused_is_shown_in_a_traceback(migrated: str, app: Pgflow, conn: Connection) -> None:
+    conn.execute("alter table pgflow.instances drop constraint instances_input_limit")
+    limit = "alter table pgflow.instances add constraint instances_input_limit check (octet_length(input::text) < 9)"
+    conn.execute(f"{limit} not valid")
+    given = {"card": "-".join(["canary", "4711"])}  # the line below is shown
+    with pytest.raises(InvalidPayload) as caught, conn.transaction():
+        app.start(Lone, "a", given, conn=conn)
+    assert "canary-4711" not in "".join(traceback.format_exception(caught.value))
+
+
+# -- the migrations
+
+
+def test_what_is_there_is_checked_without_keeping_anybody_from_writing(empty: str) -> None:
+    with connect(empty, "migrate") as migrating, connect(empty, "test") as writing:
+        up(migrating, to=11)
+        with writing.transaction():
+            writing.execute(
+                "insert into pgflow.instances (id, workflow, version, input) values ('a::b', 'W', 1, '{}');"
+                "insert into pgflow.jobs (run, step) values (1, 'a');"
+                "insert into pgflow.signals (run, name) values (1, 'a')"
+            )
+            assert up(migrating, to=12)[0].name == "limits_checked"
+        assert migrating.execute("select count(*) from pg_constraint where not convalidated").fetchone() == (0,)
+        known = migrating.execute("select conname from pg_constraint where conname like '%\\_limit'").fetchall()
+    assert {name for (name,) in known} == {*CONSTRAINTS, "instances_tags_limit"}
+
+
+def test_a_row_that_does_not_keep_a_limit_is_told_and_nothing_of_it_is_lost(empty: str) -> None:
+    with connect(empty, "migrate") as conn:
+        up(conn, to=7)
+        conn.execute(
+            "insert into pgflow.instances (id, workflow, version, input) values ('a::b', 'W', 1, '[1e131000]')"
+        )
+        conn.execute("update pgflow.instances set tags = array_fill('x'::text, array[40])")
+        with pytest.raises(
+            SchemaError, match=r"some rows of pgflow.instances do not keep the limit instances_tags_limit"
+        ):
+            up(conn)
+        conn.execute("update pgflow.instances set tags = '{}'")
+        assert [each.name for each in up(conn)] == ["limits_checked", "functions"]
+        assert conn.execute("select count(*) from pgflow.instances").fetchone() == (1,)
+
+
+def test_python_and_sql_have_one_limit() -> None:
+    text = "".join(Path(str(files.root())).joinpath(path).read_text() for path in files.list_files("functions"))
+    assert f"is over the limit of {INPUT_LIMIT}" in text
+    assert f"> {MOST_TAGS}" in text
+    limits = files.load("migrations/0011_limits.sql")
+    assert limits.count(f"<= {48 * INPUT_LIMIT})") == 5
+    assert limits.count(f"<= {48 * 1_048_576})") == 2

@@ -1,0 +1,161 @@
+"""No way leads from data to code: nothing unpickles, evaluates or imports what it was given, and no SQL is glued."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pgflow
+from pgflow.cli import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "pgflow"
+
+# They make objects, or worse, out of what they read.
+MAKERS = {
+    *("pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "joblib", "yaml"),
+    *("code", "codeop", "runpy", "ctypes", "imp", "pkgutil", "pydoc", "xmlrpc"),
+}
+CALLS = {"eval", "exec", "compile", "__import__", "import_module", "import_string", "locate", "load_module"}
+# Who may, and what it is given there.
+EXCEPTIONS = {
+    ("cli/locate.py", "import_module"): "the app that the command line, or the user's own configuration, names",
+    ("cli/lazy.py", "import_module"): "the modules of the commands, from a table",
+    ("__init__.py", "import_module"): "the homes of the public names, from a table",
+    ("core/picture/docstring.py", "compile"): "the user's own file, to see whether it still compiles; it is not run",
+    **{(f"cli/{name}.py", "locate"): "pgflow.cli.locate" for name in ("docs", "graph", "start", "validate", "worker")},
+    ("cli/doctor/__init__.py", "locate"): "pgflow.cli.locate",
+}
+RUNNERS = {"execute", "executemany", "copy", "stream", "Statement", "SQL"}  # where the text of a statement goes
+SPLICES = (ast.JoinedStr, ast.BinOp)
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Yield each call with the name of what is called, whatever it is an attribute of."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            match node.func:
+                case ast.Name(id=name) | ast.Attribute(attr=name):
+                    yield name, node
+
+
+def dangers(tree: ast.AST, path: str) -> list[str]:
+    """Say where a module could make code out of data."""
+    said = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        said += [f"imports {name}" for name in names if name.partition(".")[0] in MAKERS]
+    for name, call in calls(tree):
+        is_method = isinstance(call.func, ast.Attribute)
+        is_builtin = name in {"eval", "exec", "compile", "__import__"}
+        if name in CALLS and not (is_builtin and is_method) and (path, name) not in EXCEPTIONS:
+            said.append(f"calls {name} in line {call.lineno}")
+    return said
+
+
+def glued(tree: ast.AST) -> list[str]:
+    """Say where a statement is put together from strings. psycopg's own `sql` composes identifiers, and only these."""
+    said = []
+    for name, call in calls(tree):
+        if name not in RUNNERS or not call.args:
+            continue
+        text = call.args[1 if name == "Statement" and len(call.args) > 1 else 0]
+        is_formatted = (
+            isinstance(text, ast.Call)
+            and isinstance(text.func, ast.Attribute)
+            and text.func.attr in ("format", "join", "replace")
+            and isinstance(text.func.value, ast.Constant)
+        )
+        if (isinstance(text, SPLICES) and not _is_constant(text)) or is_formatted:
+            said.append(f"line {call.lineno}: {ast.unparse(text)[:60]}")
+    return said
+
+
+def _is_constant(node: ast.AST) -> bool:
+    """Whether an f-string or a sum has nothing but names in capitals in it, which are constants of ours."""
+    parts = [each for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute | ast.Call)]
+    return all(isinstance(each, ast.Name) and each.id.isupper() for each in parts)
+
+
+def loose_asserts(tree: ast.AST) -> list[str]:
+    """Say which asserts do more than tell the type checker what is known: python -O takes them away."""
+    said = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            match node.test:
+                case ast.Compare(ops=[ast.IsNot()], comparators=[ast.Constant(value=None)]):
+                    continue
+                case ast.Call(func=ast.Name(id="isinstance")):
+                    continue
+            said.append(f"line {node.lineno}: {ast.unparse(node.test)}")
+    return said
+
+
+@pytest.mark.parametrize("look", [dangers, glued, loose_asserts], ids=lambda look: look.__name__)
+def test_no_module_leads_from_data_to_code(look: object) -> None:
+    assert callable(look)
+    said = {}
+    for path in modules():
+        tree, name = ast.parse(path.read_text()), path.relative_to(PACKAGE).as_posix()
+        said[name] = look(tree, name) if look is dangers else look(tree)
+    assert {path: what for path, what in said.items() if what} == {}
+
+
+def test_each_exception_is_still_needed() -> None:
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), name)
+        for path in modules()
+        for name, _ in calls(ast.parse(path.read_text()))
+    }
+    assert set(EXCEPTIONS) - found == set()
+
+
+def test_the_tables_name_nothing_but_pgflow() -> None:
+    assert all(home.startswith("pgflow.") for home in pgflow.HOMES.values())
+    assert all(each.target.startswith("pgflow.cli.") for each in COMMANDS.values())
+
+
+def test_the_look_sees_what_it_looks_for() -> None:
+    code = """
+import pickle, json
+from yaml import load
+def f(row, conn):
+    eval(row["x"]); __import__(row["m"]); importlib.import_module(row["m"])
+    conn.execute(f"select {row}"); conn.execute("select " + row); conn.execute("select %s" % row)
+    conn.execute("select {}".format(row)); conn.execute(sql.SQL("select {}").format(sql.Identifier(row)))
+    conn.execute(f"set local {UNCHECKED}"); conn.execute("select %s", [row])
+    Statement("a", f"select {row}", {}); re.compile("x"); re.match("x", "y")
+    assert row.is_allowed; assert row is not None; assert isinstance(row, dict)
+"""
+    tree = ast.parse(code)
+    assert dangers(tree, "x.py") == [
+        "imports pickle",
+        "imports yaml",
+        "calls eval in line 5",
+        "calls __import__ in line 5",
+        "calls import_module in line 5",
+    ]
+    assert [each.partition(":")[0] for each in glued(tree)] == ["line 6"] * 3 + ["line 7", "line 9"]
+    assert loose_asserts(tree) == ["line 10: row.is_allowed"]
+
+
+def test_each_pin_has_its_hashes() -> None:
+    pins = re.split(r"\n(?=\S)", (ROOT / "bin" / "constraints.txt").read_text())
+    packages = [pin for pin in pins if not pin.startswith("#")]
+    assert len(packages) > 20
+    assert [
+        pin.split()[0] for pin in packages if not re.match(r"[\w.-]+==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", pin)
+    ] == []
+    assert "--require-hashes -r bin/constraints.txt" in (ROOT / "bin" / "setup").read_text()

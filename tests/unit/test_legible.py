@@ -1,0 +1,125 @@
+"""What a step says when it fails is kept short, steers nothing, forges no line, and gives no input away."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+
+from pgflow import Retry
+from pgflow.core.attempt import failing
+from pgflow.core.legible import LONGEST_TEXT, one_line, problems, storable, trace, words
+
+CANARY = "canary-4711"
+
+
+class Cat(BaseModel):
+    kind: str
+
+
+class Login(BaseModel):
+    user: int
+    password: SecretStr = Field(min_length=100)
+
+
+def invalid() -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Login.model_validate({"user": CANARY, "password": CANARY})
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("plain\n\ttext ü", "plain\n\ttext ü"),
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("a\r\nb\x7f\x9b", "a\\x0d\nb\\x7f\\x9b"),
+        ("a\0b\ud800", "a\ufffdb?"),
+        ("x" * (LONGEST_TEXT + 1), "x" * LONGEST_TEXT),
+    ],
+)
+def test_text_that_is_stored_steers_no_terminal(given: str, stored: str) -> None:
+    assert storable(given) == stored
+
+
+def test_of_a_traceback_the_end_is_kept() -> None:
+    assert storable("a" * 10_000 + "end", tail=True).endswith("aend")
+    assert len(storable("\x1b" * 10_000, tail=True)) == LONGEST_TEXT
+
+
+@pytest.mark.parametrize(
+    "forged", ["no\n2030-01-01 INFO all is well", "no\r\x1b[2K2030", "no\u2028x", "no\u202ex", "no\x85x", "no\0x"]
+)
+def test_a_line_stays_one(forged: str) -> None:
+    line = one_line(forged)
+    assert line.splitlines() == [line]
+    assert line.isprintable()
+    assert line.startswith("no")
+
+
+def test_fifty_megabytes_of_words_do_no_harm() -> None:
+    error = RuntimeError("x" * 50_000_000)
+    tracemalloc.start()
+    failed = failing(error, Retry())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(failed.reason) == LONGEST_TEXT
+    assert len(failed.details["trace"]) == LONGEST_TEXT
+    assert peak < 500_000_000
+
+
+def test_what_pydantic_finds_is_told_without_the_input() -> None:
+    error = invalid()
+    assert CANARY in str(error)  # so it would be
+    assert words(error) == problems(error)
+    assert "user: Input should be a valid integer" in words(error)
+    assert "password: " in words(error)
+    for chained in (_from(error), _after(error), ExceptionGroup("several", [ValueError("x"), _from(error)])):
+        told = trace(chained)
+        assert CANARY not in told
+        assert "unable to parse string as an integer" in told
+        assert "Traceback" in told
+
+
+def _from(error: Exception) -> Exception:
+    try:
+        raise RuntimeError("it did not fit") from error
+    except RuntimeError as chained:
+        return chained
+
+
+def _after(error: Exception) -> Exception:
+    try:
+        try:
+            raise error
+        except ValidationError:
+            raise KeyError("while it was dealt with")  # noqa: B904 -- the context is what is tested
+    except KeyError as chained:
+        return chained
+
+
+def test_a_tag_that_no_union_knows_is_not_told() -> None:
+    from typing import Annotated, Literal
+
+    class A(BaseModel):
+        kind: Literal["a"]
+
+    class B(BaseModel):
+        kind: Literal["b"]
+
+    class Holder(BaseModel):
+        pet: Annotated[A | B, Field(discriminator="kind")]
+
+    with pytest.raises(ValidationError) as caught:
+        Holder.model_validate({"pet": {"kind": CANARY}})
+    assert CANARY in str(caught.value)
+    assert CANARY not in words(caught.value) + trace(caught.value)
+    assert "'a', 'b'" in words(caught.value)
+
+
+def test_the_name_of_an_exception_is_text_like_any_other() -> None:
+    odd = type("Odd\x1b[2J" + "x" * 1000, (Exception,), {})
+    failed = failing(odd("why"), Retry())
+    assert failed.type.startswith("Odd\\x1b[2Jx")
+    assert len(failed.type) == 200

@@ -1,0 +1,53 @@
+"""What would come back as another is told by its place and its type, and never by its value."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from pgflow.core.input import Input
+from pgflow.core.roundtrip import difference
+from pgflow.errors import InvalidInput
+
+CANARY = "canary-4711"
+
+
+class Loud(BaseModel):
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def louder(cls, name: str) -> str:
+        return name + "!"
+
+
+@pytest.mark.parametrize(
+    ("given", "back", "said"),
+    [
+        ({"a": [CANARY]}, {"a": ["x"]}, "it.a[0] would come back as another str"),
+        ({"a": CANARY}, {"a": [CANARY]}, "it.a is a str, and would come back as a list"),
+        ([date(2030, 1, 1)], ["2030-01-01"], "it[0] is a date, and would come back as a str"),
+        ({"a": CANARY}, {}, "it.a would not come back"),
+        ({}, {"a": CANARY}, "it would come back with 'a', too"),
+        ({"a": 1.0}, {"a": 1.0}, None),
+    ],
+)
+def test_a_difference_names_the_place_and_no_value(given: Any, back: Any, said: str | None) -> None:
+    assert difference(given, back, "it") == said
+
+
+def test_an_input_that_changes_when_it_is_read_is_refused_without_its_value() -> None:
+    with pytest.raises(InvalidInput, match=r"W: input\.name would come back as another str") as caught:
+        Input.of("W", Loud).write({"name": CANARY})
+    assert CANARY not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_value_that_is_not_of_its_declared_type_is_named_and_not_shown() -> None:
+    with pytest.raises(InvalidInput, match="not of the type that is declared: name") as caught:
+        Input.of("W", Loud).write(
+            Loud.model_construct(name=[CANARY])  # type: ignore[arg-type]  # that is it
+        )
+    assert CANARY not in str(caught.value)
