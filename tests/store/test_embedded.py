@@ -110,7 +110,7 @@ def test_what_was_committed_survives_a_crash_and_a_restart(server: EmbeddedPostg
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create table kept (answer integer)")
         connection.execute("insert into kept values (1)")
-        server.kill()
+        server.crash()
         with pytest.raises(psycopg.OperationalError):
             connection.execute("insert into kept values (2)")
     assert not server.running
