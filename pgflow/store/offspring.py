@@ -17,8 +17,8 @@ GONE_SECONDS = 10.0
 PROC = Path("/proc")
 
 
-def kill(pid: int, grace: float = GRACE_SECONDS) -> None:
-    """Kill process `pid` with SIGKILL; its children have `grace` seconds to end by themselves, then they are killed.
+def kill(pid: int) -> None:
+    """Kill process `pid` with SIGKILL; its children have five seconds to end by themselves, then they are killed.
 
     Returns when none of them is left, which is when a server of the same data may start again. Only on Linux are the
     children known; elsewhere they are not waited for. Raises `PgflowError` when one does not end: it hangs in the
@@ -36,7 +36,7 @@ def kill(pid: int, grace: float = GRACE_SECONDS) -> None:
                 stack.callback(os.close, children[child])
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        for left in _await(children, grace):
+        for left in _await(children, GRACE_SECONDS):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(children[left], signal.SIGKILL)
         if left_over := _await(children, GONE_SECONDS):

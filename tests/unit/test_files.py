@@ -55,8 +55,9 @@ def test_every_file_of_the_tree_is_listed_in_order_and_can_be_loaded(tree: Path)
         files.load("queries/a/three.sql")
 
 
-def test_the_real_tree_holds_migrations_functions_queries_and_roles() -> None:
-    assert {path.split("/")[0] for path in files.list_files()} == {"functions", "migrations", "queries", "roles"}
+def test_the_real_tree_holds_migrations_functions_queries_roles_and_what_a_test_install_gets() -> None:
+    folders = {path.split("/")[0] for path in files.list_files()}
+    assert folders == {"debug", "functions", "migrations", "queries", "roles"}
 
 
 def test_the_two_queries_that_list_differ_in_the_outputs_alone() -> None:

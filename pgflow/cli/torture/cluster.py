@@ -48,6 +48,8 @@ order by a.state = 'active' desc nulls last, a.state_change desc
 limit 3
 """
 
+LOG_A_MEGABYTE = "select pg_logical_emit_message(false, 'pgflow', repeat('.', 1024 * 1024))"
+
 Outage = Literal["fast", "immediate", "kill"]
 Standby = Literal["synchronous", "asynchronous"]
 
@@ -282,8 +284,16 @@ class Cluster:
         for disk in self._disks[self._primary : self._primary + 1]:
             disk.fill()
 
+    def fill_log(self) -> None:
+        """Fill the disk, and write to the log until there is no more room for it, for which the server crashes."""
+        self.fill_disk()
+        if self._disks:
+            with suppress(psycopg.Error), psycopg.connect(self.primary.dsn, autocommit=True) as conn:
+                while True:
+                    conn.execute(LOG_A_MEGABYTE)
+
     def free_disk(self) -> None:
-        """End that. A server that could not write its log has ended by then: `bring_up()`."""
+        """End that. A server that could not write its log has ended by then, or tries to recover: `bring_up()`."""
         for disk in self._disks:
             disk.free()
 
@@ -304,7 +314,8 @@ class Cluster:
             if not is_followed:
                 self._attach()
             return is_followed
-        if self._standing == "synchronous" and is_late and not replication.is_attached(self.primary):
+        is_hopeless = self.standby is not None and (is_late or not self.standby.running)
+        if self._standing == "synchronous" and is_hopeless and not replication.is_attached(self.primary):
             self._attach()
         return False
 
