@@ -96,7 +96,7 @@ class Cluster:
         self._settings = {**SETTINGS, **(settings or {}), **(network.settings if network else {})}
         self._version = version
         self._standing = standby
-        self._network = network
+        self.network = network
         self._disk_size = disk
         self._disks: list[Disk] = []
         self._nodes: list[EmbeddedPostgres] = []
@@ -127,9 +127,9 @@ class Cluster:
     @property
     def peer_dsn(self) -> str:
         """The connection string for the network's other end, as the database's owner."""
-        if self._network is None:
+        if self.network is None:
             raise PgflowError("the servers listen on no network", hint="Give one: Cluster(network=Network()).")
-        return self._compose(NAME, [self._network.server_address] * len(self._nodes))
+        return self._compose(NAME, [self.network.server_address] * len(self._nodes))
 
     def start(self) -> Self:
         """Start it. Raises `ConfigError` when no PostgreSQL is installed, `DatabaseError` when it does not come up."""
@@ -327,8 +327,8 @@ class Cluster:
 
     def _make_node(self) -> EmbeddedPostgres:
         settings = dict(self._settings)
-        if self._network is not None:
-            settings["port"] = str(_free_port(self._network.server_address))
+        if self.network is not None:
+            settings["port"] = str(_free_port(self.network.server_address))
         if self._disk_size is not None:
             self._disks.append(Disk(self._disk_size))
         return EmbeddedPostgres(self._version, settings, shelf=self._disks[-1].path if self._disks else None)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,9 @@ from pgflow.store.installation import unprivileged
 __all__ = ["Disk"]
 
 SOURCE = "pgflow"  # what the list of mounts says
-PAGE = 4096
+PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1024 * 1024
+ROUNDS = 100  # that it takes at most to shrink below somebody who writes
 
 
 class Disk:
@@ -43,6 +45,8 @@ class Disk:
             self.path.mkdir()
             options = f"size={size},mode=0700,nosuid,nodev,{owner}"
             run("mount", "-t", "tmpfs", "-o", options, SOURCE, str(self.path))
+            # It must never be empty: a file system of size 0 would be one without a limit.
+            (self.path / "page").write_bytes(bytes(PAGE))
         except BaseException:
             self._slot.release()
             raise
@@ -52,23 +56,15 @@ class Disk:
         """Return why no disk can be made here; None when it can."""
         return _obstacle() or _refusal()
 
-    @property
-    def left(self) -> int:
-        """How many bytes are free."""
-        status = os.statvfs(self.path)
-        return status.f_bavail * status.f_frsize
-
     def fill(self) -> None:
         """Leave no byte free. Does nothing when none is."""
-        while self.left:
+        for _ in range(ROUNDS):
             status = os.statvfs(self.path)
-            used = (status.f_blocks - status.f_bfree) * status.f_frsize
-            try:
-                self._resize(max(used, PAGE))  # a size of 0 would mean no limit
-            except PgflowError:
-                if os.statvfs(self.path).f_bfree > status.f_bfree:
-                    raise
-                # Somebody has written in between, and it cannot be smaller than what it holds.
+            if not status.f_bfree:
+                return
+            with suppress(PgflowError):  # somebody writes just now, and it cannot be smaller than what it holds
+                self._resize((status.f_blocks - status.f_bfree) * status.f_frsize)
+        raise PgflowError(f"the disk at {self.path} does not become full")
 
     def free(self) -> None:
         """Make it as large as it was. Does nothing when it is."""
