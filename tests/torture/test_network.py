@@ -301,6 +301,11 @@ def test_the_server_takes_nobody_but_the_peer(network: Network | None, cluster: 
         psycopg.connect(cluster.peer_dsn)
 
 
+def _who_runs_in(name: str) -> set[int]:
+    said = subprocess.run(["ip", "netns", "pids", name], check=True, capture_output=True, text=True).stdout
+    return {int(pid) for pid in said.split()}
+
+
 def test_two_networks_do_not_get_in_each_others_way_and_nothing_is_left_of_them() -> None:
     if is_impossible(Network.why_not()):
         return
@@ -329,10 +334,11 @@ def test_what_a_killed_process_has_left_is_taken_away_by_the_next_once_nobody_us
         with Network():
             assert Path("/run/netns", name).exists()
         lingering = subprocess.Popen(["ip", "netns", "exec", name, "sleep", "60"])
+        until(lambda: lingering.pid in _who_runs_in(name), "somebody who uses it")
         maker.kill()
     try:
         with Network():
-            assert Path("/run/netns", name).exists()
+            assert lingering.pid in _who_runs_in(name)
     finally:
         lingering.kill()
         lingering.wait()
