@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from pgflow.cli.torture import faults
+from pgflow.cli.torture.clock import WorkerClock
 from pgflow.cli.torture.cluster import Cluster
 from pgflow.cli.torture.disk import Disk
 from pgflow.cli.torture.faults import Fault
@@ -24,9 +25,10 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 NAMES = [
     *("stop", "crash", "kill", "kill-backend", "failover", "standby-lags", "disk-full", "log-full", "no-connections"),
     *("old-snapshot", "lock-jobs", "lock-instances", "refusals", "clock-ahead", "clock-behind"),
-    *("cut", "cut-requests", "cut-replies"),
+    *("cut", "cut-requests", "cut-replies", "worker-clock-ahead", "worker-clock-behind"),
 ]
 MIB = 1024 * 1024
+LEFT = "select count(*) from pg_stat_activity where application_name = 'pgflow torture'"
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def all_faults(cluster: Cluster) -> dict[str, Fault]:
+def all_faults(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fault]:
     """All faults, by their names."""
-    return {**faults.server_faults(cluster), **faults.network_faults(cluster.network)}
+    clock = WorkerClock(tmp_path_factory.mktemp("clock") / "clock")
+    return {
+        **faults.server_faults(cluster),
+        **faults.network_faults(cluster.network),
+        **faults.clock_faults(clock),
+    }
 
 
 def test_all_faults_are_there_and_say_what_they_are(all_faults: dict[str, Fault]) -> None:
@@ -79,9 +86,6 @@ def test_a_fault_can_be_applied_and_healed_over_and_over_and_leaves_nothing(
     with psycopg.connect(cluster.admin_dsn) as conn:
         until(lambda: conn.execute(LEFT).fetchone() == (0,), "the end of what it held")
         assert conn.execute("select pgflow.now() = statement_timestamp()").fetchone() == (True,)
-
-
-LEFT = "select count(*) from pg_stat_activity where application_name = 'pgflow torture'"
 
 
 def test_without_a_network_its_faults_say_why() -> None:

@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 from pgflow.cli.torture import network as module
 from pgflow.cli.torture.cluster import Cluster
 from pgflow.cli.torture.network import Cut, Network
+from pgflow.cli.torture.programs import find, run
 from pgflow.store.connect import CLIENT, SETTINGS
 from tests.torture.possible import is_impossible
 from tests.torture.writer import QUICK
@@ -302,8 +303,7 @@ def test_the_server_takes_nobody_but_the_peer(network: Network | None, cluster: 
 
 
 def _who_runs_in(name: str) -> set[int]:
-    said = subprocess.run(["ip", "netns", "pids", name], check=True, capture_output=True, text=True).stdout
-    return {int(pid) for pid in said.split()}
+    return {int(pid) for pid in run("ip", "netns", "pids", name).split()}
 
 
 def test_two_networks_do_not_get_in_each_others_way_and_nothing_is_left_of_them() -> None:
@@ -333,7 +333,7 @@ def test_what_a_killed_process_has_left_is_taken_away_by_the_next_once_nobody_us
         name = maker.stdout.readline().strip()
         with Network():
             assert Path("/run/netns", name).exists()
-        lingering = subprocess.Popen(["ip", "netns", "exec", name, "sleep", "60"])
+        lingering = subprocess.Popen([find("ip") or "ip", "netns", "exec", name, "sleep", "60"])
         until(lambda: lingering.pid in _who_runs_in(name), "somebody who uses it")
         maker.kill()
     try:

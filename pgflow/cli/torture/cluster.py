@@ -238,7 +238,7 @@ class Cluster:
 
     def why_no_failover(self) -> str | None:
         """Return why `failover` cannot be done; None when it can."""
-        return replication.why_not(self._version) if self._standing else "there is no standby"
+        return None if self._standing else replication.why_not(self._version) or "there is no standby"
 
     def failover(self) -> Failover:
         """Kill the primary with SIGKILL, put the standby in its place, and make the old one anew as its standby.
@@ -247,11 +247,11 @@ class Cluster:
         then. All is over when this returns; a standby, too, is there again.
         """
         with self._lock:
-            if not self._is_attached:
+            if self.standby is None:
+                raise DatabaseError("there is no standby", hint="Cluster(standby='synchronous') has one.")
+            if not self._is_followed:
                 self.bring_up()
             old, new = self.primary, self.standby
-            if new is None:
-                raise DatabaseError("there is no standby", hint="Cluster(standby='synchronous') has one.")
             self._is_attached = False
             began = time.monotonic()
             old.kill()
@@ -297,6 +297,11 @@ class Cluster:
         for disk in self._disks:
             disk.free()
 
+    @property
+    def _is_followed(self) -> bool:
+        """Whether all is there that should be: nothing is lacking where no standby was asked for."""
+        return self.standby is None or (self._is_attached and self.standby.running)
+
     def _down_and_up(self, how: Outage) -> float:
         began = time.monotonic()
         self.take_down(how)
@@ -309,13 +314,11 @@ class Cluster:
         While it is not late, a commit that does not come back waits for a standby that is on its way.
         """
         self.primary.start()
-        is_followed = self.standby is None or (self._is_attached and self.standby.running)
-        if write(self.primary.dsn):
-            if not is_followed:
-                self._attach()
-            return is_followed
-        is_hopeless = self.standby is not None and (is_late or not self.standby.running)
-        if self._standing == "synchronous" and is_hopeless and not replication.is_attached(self.primary):
+        is_up = write(self.primary.dsn)
+        if is_up and self._is_followed:
+            return True
+        waits = self._standing == "synchronous" and is_late and not replication.is_attached(self.primary)
+        if not self._is_followed or waits:
             self._attach()
         return False
 

@@ -1,4 +1,4 @@
-"""Every fault that a server and the way to it can suffer, by name, for a nemesis to apply and to heal.
+"""Every fault that a server, the way to it and the clocks can suffer, by name, for a nemesis to apply and to heal.
 
 A fault is applied and healed by two functions that may be called at any time, in any order and any number of times,
 while others are in force. To heal one that ends the server is to bring it up, whatever else had ended it; that cannot
@@ -8,10 +8,11 @@ be done while its disk is full. When all have been healed, nothing is left.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import psycopg
 
-from pgflow.cli.torture.clock import move_clock
+from pgflow.cli.torture.clock import WorkerClock, move_clock
 from pgflow.cli.torture.cluster import Cluster, Outage
 from pgflow.cli.torture.hands import Exhaustion, ForgottenTransaction, TableLock
 from pgflow.cli.torture.network import Cut, Network
@@ -21,10 +22,11 @@ from pgflow.store.connect import connect
 from pgflow.store.files import SCHEMA
 from pgflow.store.statement import run
 
-__all__ = ["Fault", "install", "network_faults", "server_faults"]
+__all__ = ["Fault", "clock_faults", "install", "network_faults", "server_faults"]
 
 HEAL_SECONDS = 60.0
 CLOCK_JUMP = timedelta(hours=1)
+WORKER_CLOCK_JUMP = timedelta(hours=3)
 REFUSED = 0.05  # of all statements that write
 
 
@@ -77,6 +79,22 @@ def network_faults(network: Network | None) -> Mapping[str, Fault]:
     return {fault.name: fault for fault in (_cut(network, what, about) for what, about in whats.items())}
 
 
+def clock_faults(clock: WorkerClock) -> Mapping[str, Fault]:
+    """Return the faults of the wall clock of whoever was started with `clock.command`, by their names."""
+    hours = WORKER_CLOCK_JUMP / timedelta(hours=1)
+    jumps = {"ahead": WORKER_CLOCK_JUMP, "behind": -WORKER_CLOCK_JUMP}
+    found = [
+        Fault(
+            f"worker-clock-{where}",
+            f"a worker's clock is {hours:g} hours {where}",
+            partial(clock.jump, by),
+            partial(clock.jump, timedelta(0)),
+        )
+        for where, by in jumps.items()
+    ]
+    return {fault.name: fault for fault in found}
+
+
 def _outages(cluster: Cluster) -> Iterator[Fault]:
     hows: Mapping[Outage, tuple[str, str]] = {
         "fast": ("stop", "the server is stopped in order"),
@@ -84,12 +102,12 @@ def _outages(cluster: Cluster) -> Iterator[Fault]:
         "kill": ("kill", "the postmaster is killed with SIGKILL"),
     }
     for how, (name, about) in hows.items():
-        yield Fault(name, about, lambda how=how: cluster.take_down(how), cluster.bring_up)  # type: ignore[misc]
+        yield Fault(name, about, partial(cluster.take_down, how), cluster.bring_up)
     about = "a worker's backend is killed with SIGKILL: the server ends all others and recovers"
-    yield Fault("kill-backend", about, lambda: cluster.kill_backend("worker"), cluster.bring_up)
+    yield Fault("kill-backend", about, partial(cluster.kill_backend, "worker"), cluster.bring_up)
     about = "the primary is killed with SIGKILL and its standby takes over"
     yield Fault("failover", about, cluster.failover, cluster.bring_up, cluster.why_no_failover)
-    about = "the log does not reach the standby: each commit waits for it"
+    about = "the log does not reach the standby, and each commit waits for it if it is a synchronous one"
     yield Fault("standby-lags", about, cluster.hold_back, cluster.let_go, cluster.why_no_failover)
 
 
@@ -121,16 +139,16 @@ def _lies(cluster: Cluster, schema: str) -> Iterator[Fault]:
             run(conn, debug.refuse(chance, schema))
 
     about = "statements that write fail at random with 40001, 40P01 or 55P03"
-    yield Fault("refusals", about, lambda: refuse(REFUSED), lambda: _insist(lambda: refuse(0)))
+    yield Fault("refusals", about, partial(refuse, REFUSED), partial(_insist, partial(refuse, 0)))
 
     def move(by: timedelta) -> None:
         move_clock(cluster.admin_dsn, by, schema)
 
     def set_right() -> None:
-        _insist(lambda: move(timedelta(0)))
+        _insist(partial(move, timedelta(0)))
 
-    yield Fault("clock-ahead", "the server's clock is an hour ahead", lambda: move(CLOCK_JUMP), set_right)
-    yield Fault("clock-behind", "the server's clock is an hour behind", lambda: move(-CLOCK_JUMP), set_right)
+    yield Fault("clock-ahead", "the server's clock is an hour ahead", partial(move, CLOCK_JUMP), set_right)
+    yield Fault("clock-behind", "the server's clock is an hour behind", partial(move, -CLOCK_JUMP), set_right)
 
 
 def _cut(network: Network | None, what: Cut, about: str) -> Fault:

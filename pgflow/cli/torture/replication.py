@@ -3,6 +3,9 @@
 A primary with `synchronous_standby_names` waits with each commit for its standby, for ever if there is none. So the
 name is set only once the standby has caught up, and taken away before the standby goes; and since a setting reaches
 the processes of a server when they come to it, it is not believed: the log is held back until a commit is seen to wait.
+
+No timeout ends that waiting. `pg_cancel_backend` does: the commit then returns, with a warning, though the standby does
+not have it. Whoever counts what a failover loses must not do that to a session that commits.
 """
 
 import re
