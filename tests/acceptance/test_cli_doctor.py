@@ -265,7 +265,7 @@ def test_a_standby_is_told_and_looked_at_all_the_same() -> None:
             conn.execute(LIVE)
             row = conn.execute("show data_directory").fetchone()
         assert row is not None
-        own.kill()
+        own.crash()
         Path(row[0], "standby.signal").touch()
         own.start()
         told = look(own.dsn)

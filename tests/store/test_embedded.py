@@ -110,7 +110,7 @@ def test_what_was_committed_survives_a_crash_and_a_restart(server: EmbeddedPostg
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create table kept (answer integer)")
         connection.execute("insert into kept values (1)")
-        server.kill()
+        server.crash()
         with pytest.raises(psycopg.OperationalError):
             connection.execute("insert into kept values (2)")
     assert not server.running
@@ -118,6 +118,70 @@ def test_what_was_committed_survives_a_crash_and_a_restart(server: EmbeddedPostg
     assert ask(dsn, "select sum(answer) from kept") == 1
     server.restart()
     assert ask(dsn, "select sum(answer) from kept") == 1
+
+
+@pytest.mark.chaos
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who a process's children are")
+def test_a_killed_server_is_started_again_at_once_though_its_processes_need_time_to_notice(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgflow.store.offspring.GRACE_SECONDS", 0.2)
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("create table heeded (answer integer)")
+        os.kill(connection.info.backend_pid, signal.SIGSTOP)  # it does not notice
+        server.kill()
+        assert not server.running
+    assert ask(server.start().dsn, "select count(*) from heeded") == 0
+
+
+def test_a_later_start_that_fails_keeps_the_data() -> None:
+    with EmbeddedPostgres(durable=False) as server:
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            connection.execute("create table kept (answer integer)")
+        server.halt()
+        control = server.data / "global" / "pg_control"
+        hidden = control.rename(control.with_name("hidden"))
+        with pytest.raises(DatabaseError, match="did not start"):
+            server.start()
+        assert not server.running
+        hidden.rename(control)
+        assert ask(server.start().dsn, "select count(*) from kept") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_follows_another_until_it_takes_its_place_and_then_the_other_way_round(version: int) -> None:
+    one, other = EmbeddedPostgres(version, durable=False), EmbeddedPostgres(version, durable=False)
+    with one, other:
+        with psycopg.connect(one.dsn) as connection:
+            connection.execute("create table copied as select 1 as answer")
+        for primary, standby in ((one, other), (other, one)):
+            standby.follow(primary, "copy")
+            assert ask(standby.dsn, "select pg_is_in_recovery()") is True
+            assert ask(primary.dsn, "select application_name from pg_stat_replication") == "copy"
+            primary.crash()
+            assert ask(standby.dsn, "select pg_promote()") is True
+            with psycopg.connect(standby.dsn) as connection:
+                connection.execute("update copied set answer = answer + 1")
+        assert ask(one.dsn, "select answer from copied") == 3
+
+
+def test_a_server_that_cannot_make_a_copy_says_what_to_install(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    poor = EmbeddedPostgres(durable=False)
+    poor._bindir = tmp_path
+    with pytest.raises(ConfigError, match="no pg_basebackup") as refused:
+        poor.follow(server, "copy")
+    assert "client programs" in str(refused.value.hint)
+
+
+def test_the_data_may_lie_on_a_shelf_of_its_own_and_what_else_is_there_stays() -> None:
+    with tempfile.TemporaryDirectory() as shelf:
+        Path(shelf).chmod(0o755)
+        Path(shelf, "data").mkdir()
+        with EmbeddedPostgres(durable=False, shelf=Path(shelf)) as server:
+            assert str(ask(server.dsn, "show data_directory")) == str(server.data)
+            assert server.data.parent == Path(shelf)
+        assert os.listdir(shelf) == ["data"]
 
 
 def test_starting_twice_starts_once(server: EmbeddedPostgres) -> None:

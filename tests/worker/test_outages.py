@@ -134,7 +134,7 @@ def test_a_crash_of_the_database_is_survived(fragile: EmbeddedPostgres, is_long:
         with Inside(app, {"default": 10}, lease=timedelta(seconds=2 if is_long else 60)) as inside:
             until(lambda: inside.worker.stats.steps > 100, "some work", pause=0.002)
             born = inside.worker.settler.worker
-            fragile.kill()
+            fragile.crash()
             if is_long:
                 until(lambda: not inside.worker._heart or inside.worker._claimer.is_lost, "the lease's end")
             fragile.start()

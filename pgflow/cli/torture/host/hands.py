@@ -1,0 +1,119 @@
+"""What people do to a database with a connection of their own: hold a lock, forget a transaction, take all connections.
+
+Each is done by `apply()` and undone by `heal()`; either may be called when it is done already. A connection that breaks
+meanwhile ends it too, and a process that dies takes its connections along, so nothing is ever left behind.
+"""
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pgflow.errors import DatabaseError
+from pgflow.store.files import SCHEMA
+
+__all__ = ["Exhaustion", "ForgottenTransaction", "TableLock"]
+
+RETAKE_SECONDS = 0.02
+TAKEN_SECONDS = 30.0
+APPLICATION = "pgflow torture"
+
+
+class Held:
+    """A transaction that stays open with what these statements took, on a connection of its own."""
+
+    def __init__(self, dsn: str, *statements: sql.SQL | sql.Composed) -> None:
+        self._dsn = dsn
+        self._statements = statements
+        self._conn: psycopg.Connection[Any] | None = None
+
+    def apply(self) -> None:
+        """Open it. Raises `psycopg.Error` when the server does not let us."""
+        if self._conn is None:
+            conn = _connect(self._dsn)
+            try:
+                for statement in self._statements:
+                    conn.execute(statement)
+            except psycopg.Error:
+                conn.close()
+                raise
+            self._conn = conn
+
+    def heal(self) -> None:
+        """End it."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.close()
+
+
+class ForgottenTransaction(Held):
+    """A transaction that somebody has left open: what is deleted or updated since cannot be cleared away.
+
+    It reads one snapshot, and holds no lock that a write would wait for.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        # The snapshot is taken by the first statement.
+        super().__init__(dsn, sql.SQL("begin isolation level repeatable read"), sql.SQL("select pg_current_snapshot()"))
+
+
+class TableLock(Held):
+    """A lock on a whole table, as `alter table` by hand takes it: nobody reads or writes the table.
+
+    `apply` waits up to ten seconds for it, and whoever comes meanwhile queues up behind.
+    """
+
+    def __init__(self, dsn: str, table: str, schema: str = SCHEMA) -> None:
+        take = sql.SQL("lock table {} in access exclusive mode").format(sql.Identifier(schema, table))
+        super().__init__(dsn, sql.SQL("begin"), sql.SQL("set local lock_timeout = '10s'"), take)
+
+
+class Exhaustion:
+    """All connections that the role of `dsn` can have are taken, and each that becomes free is taken, too.
+
+    The few that a server keeps for superusers stay free, unless `dsn` is one's. Who is connected stays so.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._ended = threading.Event()
+        self._full = threading.Event()
+        self._taker: threading.Thread | None = None
+
+    def apply(self) -> None:
+        """Take them. Raises `DatabaseError` when there is no end to them within 30 seconds."""
+        if self._taker is None:
+            self._ended.clear()
+            self._full.clear()
+            self._taker = threading.Thread(target=self._take, name="torture-exhaustion", daemon=True)
+            self._taker.start()
+            if not self._full.wait(TAKEN_SECONDS):
+                self.heal()
+                raise DatabaseError("the connections of the server do not come to an end")
+
+    def heal(self) -> None:
+        """Give them back."""
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            self._ended.set()
+            taker.join()
+
+    def _take(self) -> None:
+        taken: list[psycopg.Connection[Any]] = []
+        try:
+            while not self._ended.is_set():
+                try:
+                    taken.append(_connect(self._dsn))
+                except psycopg.OperationalError:  # no more to be had, or no server
+                    self._full.set()
+                    self._ended.wait(RETAKE_SECONDS)
+        finally:
+            for conn in taken:
+                with suppress(psycopg.Error):
+                    conn.close()
+
+
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=APPLICATION)

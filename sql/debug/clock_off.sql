@@ -1,0 +1,6 @@
+-- Gives a test install its real clock back, the one of migrations/0001_engine.sql.
+create or replace function pgflow.now() returns timestamptz
+language sql stable parallel safe
+as $$ select statement_timestamp() $$;
+
+drop table if exists pgflow.clock;
