@@ -1,0 +1,1 @@
+"""`pgflow torture`: prove on a real server what pgflow promises, while everything goes wrong that can."""
