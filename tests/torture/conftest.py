@@ -12,13 +12,20 @@ from pgflow.store.migrate import up
 from tests.conftest import Server
 
 
-@pytest.fixture(scope="module")
-def dsn(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database of the test module's own, with pgflow in it, past the proxy."""
+@pytest.fixture(scope="session")
+def template(server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of a database with pgflow in it, to make copies of."""
     dsn: str = new_database(server)
     with connect(dsn, "migrate") as conn:
         up(conn)
     return dsn
+
+
+@pytest.fixture(scope="module")
+def dsn(server: Server, new_database: Callable[..., str], template: str) -> str:
+    """The dsn of a database of the test module's own, with pgflow in it, past the proxy."""
+    copied: str = new_database(server, template)
+    return copied
 
 
 @pytest.fixture
