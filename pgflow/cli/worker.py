@@ -68,8 +68,9 @@ KILLED = 130  # the exit code of a program that a signal ended
 )
 @click.option(
     "--listen/--no-listen",
-    default=True,
-    help="Be woken by NOTIFY. Polling goes on in any case; a pooler in transaction mode needs --no-listen.",
+    default=None,
+    show_default="listen, but not behind a pooler",
+    help="Be woken by NOTIFY. Polling goes on in any case. Behind a pooler in session mode, listen all the same.",
 )
 @click.option("--drain", is_flag=True, show_default=False, help="Stop when nothing is left that will go on by itself.")
 @click.option(
@@ -87,7 +88,7 @@ def command(
     lease: float,
     sweep: float,
     shutdown_timeout: float,
-    listen: bool,
+    listen: bool | None,
     drain: bool,
     log_level: str,
     dsn: str,
@@ -107,7 +108,7 @@ def command(
     pulse = Pulse.fork()  # before the app is loaded
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     found = locate(app, dsn, schema)
-    with connect(found.dsn) as conn:
+    with connect(found.dsn, pooler=found.pooler) as conn:
         migrate.check(conn, found.schema)
     found.register()
     worker = found.worker(

@@ -30,9 +30,17 @@ class Heart:
     """
 
     def __init__(
-        self, dsn: str, schema: str, lease: timedelta, lost: Callable[[], object], pulse: Pulse | None = None
+        self,
+        dsn: str,
+        schema: str,
+        lease: timedelta,
+        lost: Callable[[], object],
+        pulse: Pulse | None = None,
+        *,
+        pooler: bool = False,
     ) -> None:
         self._dsn = dsn
+        self._pooler = pooler
         self._schema = schema
         self._lease = lease
         self._lost = lost
@@ -46,7 +54,8 @@ class Heart:
         self.stop()
         self._confirm(asked_at)
         if self._pulse is not None:
-            self._pulse.begin(Orders(self._dsn, self._schema, worker_id, nonce, self._lease.total_seconds()))
+            lease = self._lease.total_seconds()
+            self._pulse.begin(Orders(self._dsn, self._pooler, self._schema, worker_id, nonce, lease))
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._beat, args=(worker_id, nonce, self._stop), name="pgflow-heart", daemon=True
@@ -92,7 +101,7 @@ class Heart:
                 pause = interval
                 try:
                     if conn is None:
-                        conn = connect(self._dsn, role="heart")
+                        conn = connect(self._dsn, role="heart", pooler=self._pooler)
                     if not run(conn, statement):
                         log.warning("worker %d: the lease has ended; its steps are given up", worker_id)
                         self._lost()

@@ -135,6 +135,7 @@ class Broken(Workflow[Input], unique=Unique("broken", scope="none")):
 
 
 WORKFLOWS = (Chain, Fan, Timed, Asked, Broken)
+app = Pgflow(workflows=WORKFLOWS)  # for worker processes
 
 
 @dataclass(frozen=True, slots=True)
