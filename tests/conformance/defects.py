@@ -156,7 +156,7 @@ MUTANTS = (
     ),
     Mutant(
         "R14", "a refused result is let go as if it were stored", "pgflow/worker/claimer.py",
-        "await self._settle_singly(conn, turn.decisions, error)",
+        "await self._settle_singly(conn, error)",
         "self._settler.abandon()",
     ),
     Mutant(
