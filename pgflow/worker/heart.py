@@ -87,8 +87,9 @@ class Heart:
         try:
             self._beat_on(worker_id, nonce, stop)
         except Exception:
-            log.exception("worker %d: its heart has stopped; its steps are given up", worker_id)
-            self._lost()
+            if not stop.is_set():
+                log.exception("worker %d: its heart has stopped; its steps are given up", worker_id)
+                self._lost()
 
     def _beat_on(self, worker_id: int, nonce: str, stop: threading.Event) -> None:
         interval = self._lease.total_seconds() / 4
@@ -102,7 +103,10 @@ class Heart:
                 try:
                     if conn is None:
                         conn = connect(self._dsn, role="heart", pooler=self._pooler)
-                    if not run(conn, statement):
+                    is_alive = run(conn, statement)
+                    if stop.is_set():  # meanwhile; its worker is gone
+                        return
+                    if not is_alive:
                         log.warning("worker %d: the lease has ended; its steps are given up", worker_id)
                         self._lost()
                         return
@@ -113,7 +117,7 @@ class Heart:
                         conn.close()
                         conn = None
                     pause = min(1.0, self._lease.total_seconds() / 10)  # soon again: the lease runs out
-                    if self._silence() > self._lease.total_seconds():
+                    if self._silence() > self._lease.total_seconds() and not stop.is_set():
                         self._lost()
                         return
         finally:
