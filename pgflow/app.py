@@ -24,7 +24,7 @@ from pgflow.calls import (
     unscheduling,
 )
 from pgflow.client import Client
-from pgflow.config import resolve_dsn
+from pgflow.config import resolve_dsn, resolve_pooler
 from pgflow.core import apps
 from pgflow.core.codec import Codec, checked_codec
 from pgflow.core.filters import ListOptions
@@ -53,7 +53,8 @@ class Pgflow:
     """An application's workflows and the database that they live in.
 
     `dsn` is a PostgreSQL connection string; without one PGFLOW_DSN counts, then DATABASE_URL, then libpq's own
-    variables (PGHOST, PGDATABASE, …). The workflows are an explicit registry: nothing is ever imported by a name from
+    variables (PGHOST, PGDATABASE, …). `pooler=True`, or PGFLOW_POOLER=1, says that it leads to a connection pooler in
+    transaction mode, such as PgBouncer. The workflows are an explicit registry: nothing is ever imported by a name from
     the database. Nothing connects before the first call. Several may stand side by side, on databases or `schema`s of
     their own; `name`, the schema's if you give none, tells them apart in messages. `OrderFlow.start(…)` then goes to
     the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
@@ -71,13 +72,14 @@ class Pgflow:
         workflows: Iterable[type[Workflow[Any]]] = (),
         *,
         schema: str = "pgflow",
+        pooler: bool | None = None,
         name: str | None = None,
         codec: Codec | None = None,
     ) -> None:
         self.name = name or schema
         self.codec = checked_codec(codec)
         self._registry = Registry(workflows, seals=codec is not None)
-        self._client = Client(resolve_dsn(dsn, os.environ), schema)
+        self._client = Client(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self._is_registered = False
         self._workers: WeakSet[Worker] = WeakSet()
         for workflow in self.workflows:
@@ -111,6 +113,11 @@ class Pgflow:
         return self._client.dsn
 
     @property
+    def pooler(self) -> bool:
+        """Whether it leads to a pooler in transaction mode."""
+        return self._client.pooler
+
+    @property
     def schema(self) -> str:
         """The schema that pgflow lives in."""
         return self._client.schema
@@ -130,14 +137,15 @@ class Pgflow:
     def migrate(self) -> None:
         """Install or upgrade pgflow's schema in the database, like the command `pgflow migrate`.
 
-        Raises `SchemaForeign` when the schema holds somebody else's tables.
+        Raises `SchemaForeign` when the schema holds somebody else's tables, `PoolerInBetween` where `dsn` leads to a
+        pooler: migrating needs PostgreSQL itself.
         """
         with connect(self.dsn, role="migrate") as conn:
             migrate.up(conn, self.schema)
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        given = {"schema": self.schema, "codec": self.codec, **options}
+        given = {"schema": self.schema, "pooler": self.pooler, "codec": self.codec, **options}
         worker = Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, **given)
         self._workers.add(worker)
         return worker

@@ -36,10 +36,11 @@ class Client:
     something is sent with an idempotency key, so that it is carried out once also when an answer was lost.
     """
 
-    def __init__(self, dsn: str, schema: str) -> None:
+    def __init__(self, dsn: str, schema: str, *, pooler: bool = False) -> None:
         self.dsn = dsn
         self.schema = schema
-        self.pool = Pool(dsn)
+        self.pooler = pooler
+        self.pool = Pool(dsn, pooler=pooler)
         self._was_there = False
         self._lock = threading.Lock()
         self._woken: dict[str, float] = {}

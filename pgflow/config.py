@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pgflow.core.names import is_queue
-from pgflow.errors import BadQueue
+from pgflow.errors import BadQueue, ConfigError
 
-__all__ = ["DEFAULT_LIMIT", "DSN_VARIABLES", "parse_queue", "parse_queues", "resolve_dsn"]
+__all__ = ["DEFAULT_LIMIT", "DSN_VARIABLES", "parse_queue", "parse_queues", "resolve_dsn", "resolve_pooler"]
 
 DEFAULT_LIMIT = 10  # steps of one queue that run at once on one worker
 MOST_LIMIT = 10_000
 DSN_VARIABLES = ("PGFLOW_DSN", "DATABASE_URL")
+YES = frozenset({"1", "true", "t", "yes", "y", "on"})
+NO = frozenset({"", "0", "false", "f", "no", "n", "off"})
 FORM_HINT = "Write name=limit, as in default=10."
 
 
@@ -55,3 +57,18 @@ def resolve_dsn(given: str | None, environment: Mapping[str, str]) -> str:
         resolve_dsn(None, {"DATABASE_URL": "postgresql:///shop"})    # "postgresql:///shop"
     """
     return given or next((environment[name] for name in DSN_VARIABLES if environment.get(name)), "")
+
+
+def resolve_pooler(given: bool | None, environment: Mapping[str, str]) -> bool:
+    """Return whether a pooler stands before the database: as given, else as PGFLOW_POOLER says, else not.
+
+    Raises `ConfigError` when the variable says neither yes nor no.
+
+        resolve_pooler(None, {"PGFLOW_POOLER": "1"})    # True
+    """
+    said = environment.get("PGFLOW_POOLER", "").strip().lower()
+    if given is None and said not in YES | NO:
+        raise ConfigError(
+            f"PGFLOW_POOLER={said!r} says neither yes nor no", hint="Write PGFLOW_POOLER=1 or leave it out."
+        )
+    return said in YES if given is None else given

@@ -7,6 +7,7 @@
     │   └── BadApp
     ├── DatabaseError                               3: the database does not answer as it should
     │   ├── Unreachable
+    │   ├── PoolerInBetween
     │   └── OutcomeUnknown
     ├── SchemaError                                 4: the schema is not one this code can work on
     │   ├── SchemaMissing
@@ -73,6 +74,7 @@ __all__ = [
     "OutcomeUnknown",
     "PgflowError",
     "PlainSecret",
+    "PoolerInBetween",
     "RouteError",
     "SchemaError",
     "SchemaForeign",
@@ -148,6 +150,17 @@ class Unreachable(DatabaseError):
     """No connection to the database can be made."""
 
     code = "unreachable"
+
+
+class PoolerInBetween(DatabaseError):
+    """A connection pooler, such as PgBouncer, stands before PostgreSQL, and nobody has said so.
+
+    It hands sessions from one client to another, so that nothing may be left in them. Say so, and nothing is:
+
+        app = Pgflow("postgresql://pooler.example:6432/shop", workflows, pooler=True)
+    """
+
+    code = "pooler-in-between"
 
 
 class OutcomeUnknown(DatabaseError):

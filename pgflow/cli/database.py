@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
+
+from pgflow.cli.failure import Session
 from pgflow.errors import SchemaMissing, UnknownWorkflow
 from pgflow.store import definition
 from pgflow.store.connect import Connection, connect
@@ -14,13 +17,18 @@ __all__ = ["opened", "require_workflow"]
 
 
 @contextmanager
-def opened(dsn: str, schema: str, workflow: str | None = None, role: str = "client") -> Iterator[Connection]:
+def opened(
+    dsn: str, schema: str, workflow: str | None = None, role: str = "client", *, pooler: bool | None = None
+) -> Iterator[Connection]:
     """Give a connection. One is enough for a command: a pool, as a program has it, would cost another and threads.
 
+    `pooler` is whether one stands in between, None: what the command's --pooler says.
     A workflow that is not registered is answered with the name that was probably meant, a schema that is not there with
     what stands in its place.
     """
-    with connect(dsn, role) as conn:
+    if pooler is None:
+        pooler = click.get_current_context().ensure_object(Session).pooler
+    with connect(dsn, role, pooler=pooler) as conn:
         try:
             yield conn
         except SchemaMissing:

@@ -23,9 +23,13 @@ NOT_OUR_MISTAKE = frozenset({"42501", "42939"})  # no privilege, a reserved name
 
 @dataclass(slots=True)
 class Session:
-    """What one call of the command line knows beside its commands' options: whether it was asked for tracebacks."""
+    """What one call of the command line knows beside its commands' options.
+
+    Whether it was asked for tracebacks, and whether a pooler stands before the database.
+    """
 
     debug: bool = False
+    pooler: bool = False
 
 
 class Reporting(LazyGroup):

@@ -19,6 +19,7 @@ def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
 
     `dsn` and `schema` are the command's options. On the command line they replace the app's own, and the schema also by
     PGFLOW_SCHEMA; PGFLOW_DSN counts only for an app that was made without a DSN, which has looked there by itself.
+    The same holds for --pooler.
     Raises `BadApp`.
     """
     if not app:
@@ -41,13 +42,15 @@ def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
     told = click.get_current_context().get_parameter_source
     is_dsn_given = told("dsn") is ParameterSource.COMMANDLINE
     is_schema_given = told("schema") in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    if not is_dsn_given and not is_schema_given:
+    is_pooler_given = told("pooler") is ParameterSource.COMMANDLINE
+    if not is_dsn_given and not is_schema_given and not is_pooler_given:
         return found
     return Pgflow(
         dsn if is_dsn_given else found.dsn,
         found.workflows,
         schema=schema if is_schema_given else found.schema,
         codec=found.codec,
+        pooler=is_pooler_given or found.pooler,
     )
 
 

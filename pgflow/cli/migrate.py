@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pgflow.cli.options import reading_options
+from pgflow.cli.options import direct_options, json_option
 from pgflow.cli.output import document, table
 from pgflow.store.connect import connect
 from pgflow.store.ladder import FUNCTIONS
@@ -42,7 +42,8 @@ NEEDED = 4  # the exit code of --status when there is something to do; the same 
     is_flag=True,
     help="With --sql: only what writes a lost ledger of migrations anew.",
 )
-@reading_options
+@json_option
+@direct_options
 def command(
     show_status: bool,
     dry_run: bool,

@@ -18,9 +18,11 @@ __all__ = [
     "configured_app",
     "database_options",
     "debug_option",
+    "direct_options",
     "dsn_option",
     "idempotency_option",
     "json_option",
+    "pooler_option",
     "reading_options",
     "schema_option",
 ]
@@ -75,6 +77,23 @@ dsn_option: Decorator[Any] = click.option(
     help='The database, such as "postgresql://user@host/name"; otherwise what the PG* variables say.',
 )
 
+
+def _remember_pooler(ctx: click.Context, param: click.Parameter, said: bool) -> None:
+    ctx.ensure_object(Session).pooler = said
+
+
+# Kept beside the command, too: who opens its connection looks at it.
+pooler_option: Decorator[Any] = click.option(
+    "--pooler",
+    is_flag=True,
+    envvar="PGFLOW_POOLER",
+    show_default=False,
+    show_envvar=True,
+    expose_value=False,
+    callback=_remember_pooler,
+    help="The database is behind a connection pooler in transaction mode, such as PgBouncer.",
+)
+
 schema_option: Decorator[Any] = click.option(
     "--schema", envvar="PGFLOW_SCHEMA", default="pgflow", show_envvar=True, help="The schema that pgflow lives in."
 )
@@ -103,13 +122,18 @@ idempotency_option: Decorator[Any] = click.option(
 
 
 def database_options(command: Command) -> Command:
-    """Add --dsn, --schema and --debug: the command gets `dsn` (may be empty) and `schema`."""
+    """Add --dsn, --pooler, --schema and --debug: the command gets `dsn` (may be empty) and `schema`."""
+    return cast(Command, _compose(dsn_option, pooler_option, schema_option, debug_option)(command))
+
+
+def direct_options(command: Command) -> Command:
+    """Add --dsn, --schema and --debug, for a command that goes to PostgreSQL itself."""
     return cast(Command, _compose(dsn_option, schema_option, debug_option)(command))
 
 
 def reading_options(command: Command) -> Command:
-    """Add --dsn, --schema, --json and --debug: the command gets `dsn`, `schema` and `as_json`."""
-    return cast(Command, _compose(dsn_option, schema_option, json_option, debug_option)(command))
+    """Add --dsn, --pooler, --schema, --json and --debug: the command gets `dsn`, `schema` and `as_json`."""
+    return cast(Command, _compose(dsn_option, pooler_option, schema_option, json_option, debug_option)(command))
 
 
 def _compose(*decorators: Decorator[Any]) -> Decorator[Any]:

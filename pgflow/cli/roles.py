@@ -2,7 +2,7 @@
 
 import click
 
-from pgflow.cli.options import database_options
+from pgflow.cli.options import direct_options
 from pgflow.store.connect import connect
 from pgflow.store.grants import apply, sql
 
@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.option("--client", multiple=True, metavar="ROLE", help="Calls the functions of the client API, no more.")
 @click.option("--worker", multiple=True, metavar="ROLE", help="Runs workers.")
 @click.option("--dashboard", multiple=True, metavar="ROLE", help="Reads everything, changes nothing.")
-@database_options
+@direct_options
 def command(
     show_sql: bool,
     applies: bool,

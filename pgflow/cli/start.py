@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -73,6 +74,11 @@ class Launch:
         key = self.key and (f"{self.key}/{part}" if part else self.key)
         about = f"start {self.workflow} {values[0]}" + (f" and {len(values) - 1} more" if part else "")
         return request.once(conn, self.schema, key, about, statement, instance.recall_started)
+
+    def opened(self) -> AbstractContextManager[Connection]:
+        """Open the command's connection."""
+        pooler = self.app.pooler if self.app is not None else None
+        return opened(self.dsn, self.schema, self.workflow, pooler=pooler)
 
     def register(self) -> None:
         """Store the app's definitions, so that the database knows the workflow. Raises `GraphChanged`."""
@@ -191,7 +197,7 @@ def _metadata(given: str | None) -> dict[str, Any]:
 
 def _start_one(launch: Launch, value: str, given: Any) -> Started:
     text = launch.write(given)
-    with opened(launch.dsn, launch.schema, launch.workflow) as conn:
+    with launch.opened() as conn:
         launch.register()
         (one,) = launch.run(conn, [value], [text])
     if not one.created:
@@ -208,7 +214,7 @@ def _start_many(launch: Launch, source: str) -> tuple[int, int]:
     started = running = 0
     with lines_of(source) as lines:
         total = sum(1 for _ in items(lines, name, launch.write))
-        with opened(launch.dsn, launch.schema, launch.workflow) as conn:
+        with launch.opened() as conn:
             launch.register()
             try:
                 with progress(total) as bar:

@@ -133,7 +133,7 @@ def _endless_waits(graph: Graph) -> Iterator[str]:
 
 
 def _compare(found: Pgflow, findings: list[Finding]) -> None:
-    with opened(found.dsn, found.schema, role="read") as conn:
+    with opened(found.dsn, found.schema, role="read", pooler=found.pooler) as conn:
         for each in findings:
             graph = each.graph
             stored = run(conn, definition.read(found.schema, workflow=graph.name, version=graph.version))

@@ -71,8 +71,9 @@ KILLED = 130  # the exit code of a program that a signal ended
 )
 @click.option(
     "--listen/--no-listen",
-    default=True,
-    help="Be woken by NOTIFY. Polling goes on in any case; a pooler in transaction mode needs --no-listen.",
+    default=None,
+    show_default="listen, but not behind a pooler",
+    help="Be woken by NOTIFY. Polling goes on in any case. Behind a pooler in session mode, listen all the same.",
 )
 @click.option("--drain", is_flag=True, show_default=False, help="Stop when nothing is left that will go on by itself.")
 @click.option(
@@ -90,7 +91,7 @@ def command(
     lease: float,
     sweep: float,
     shutdown_timeout: float,
-    listen: bool,
+    listen: bool | None,
     drain: bool,
     log_level: str,
     dsn: str,
@@ -113,7 +114,7 @@ def command(
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
     found = locate(app, dsn, schema)
     _warn_of_password(dsn)
-    with connect(found.dsn) as conn:
+    with connect(found.dsn, pooler=found.pooler) as conn:
         migrate.check(conn, found.schema)
     found.register()
     worker = found.worker(

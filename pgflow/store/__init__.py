@@ -17,6 +17,10 @@ it over a sync or an async connection. All thought is shared, and the two client
 *One schema, one place.* Every name in the files is qualified with `pgflow.`; `files.load` puts another schema's name
 in. No session state is needed for that, no search_path, so any pooler will do.
 
+*A pooler is named, not guessed.* A connection of our own is set up by its first packet. Through a pooler every
+transaction sets itself up and leaves nothing behind (`pooled.py`); one of which nobody has spoken is found out by the
+first question on a connection, and refused.
+
 *JSON goes in and out as text.* The core's payload door encodes and decodes it, one value at a time, so that one bad
 row cannot stop a batch, and nothing but JSON is ever read back.
 

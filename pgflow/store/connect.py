@@ -1,79 +1,51 @@
 """Connect to PostgreSQL with the limits that a durable engine needs, or say in one sentence why that did not work."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg.rows import TupleRow
 
-from pgflow.errors import DatabaseError, Unreachable
+from pgflow.errors import DatabaseError, PoolerInBetween, Unreachable
 from pgflow.store.dsn import compose, defaults, parse, place
+from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
+from pgflow.store.settings import CLIENT, READER, startup
 from pgflow.store.sqlstate import translate
 
-__all__ = ["AsyncConnection", "Connection", "aconnect", "connect", "conninfo", "outage", "place", "translate"]
+__all__ = [
+    "AsyncConnection",
+    "Connection",
+    "aconnect",
+    "apooling",
+    "connect",
+    "conninfo",
+    "outage",
+    "place",
+    "pooling",
+    "translate",
+]
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 AsyncConnection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
 OLDEST = 14  # the oldest major version of PostgreSQL that pgflow runs on
 
-# They go into the startup packet: no round trip, and no SET that a pooler could hand on to somebody else. Times are
-# milliseconds. Nothing of ours takes long, so what does is stuck, and holds locks: let the server end it.
-SETTINGS: Mapping[str, str] = {
-    "statement_timeout": "30000",
-    "lock_timeout": "2000",
-    "idle_in_transaction_session_timeout": "10000",
-    "default_transaction_isolation": "read committed",  # a database may have another default; ours is made for this one
-    "timezone": "UTC",
-    "jit": "off",  # compiling takes longer than any statement of ours
-    # The server's side of a line that is cut: it gives up what the session has locked within half a minute, not after
-    # two hours; on a Unix socket these mean nothing.
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "20000",
-    # And while a statement runs, it looks whether anybody still waits for it.
-    "client_connection_check_interval": "5000",
-}
-# Our files name their tables with the schema, and everything else in them is PostgreSQL's own. So what somebody puts
-# into "public", an operator that fits better than the built-in one for example, is not found by our statements, nor
-# built into our views. A user's step keeps its own path.
-PINNED: Mapping[str, str] = {"search_path": "pg_catalog,pg_temp"}
-BY_ROLE: Mapping[str, Mapping[str, str]] = {
-    "client": PINNED,
-    "read": PINNED,
-    "heart": PINNED,
-    # Planning a settle anew takes thrice as long as running it for one token; a large one asks for it (job/replan).
-    "worker": {**PINNED, "plan_cache_mode": "force_generic_plan"},
-    # A user's step has this connection to itself and may think between two statements.
-    "step": {"statement_timeout": "0", "idle_in_transaction_session_timeout": "300000"},
-    # A migration may build an index for an hour; how long it may wait for a lock, it says itself.
-    "migrate": {**PINNED, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"},
-}
-# A worker that is frozen while it sends a pipeline leaves a transaction open, and its tokens locked, in a state that no
-# other limit ends. Older servers do not know this one, so it cannot go into the startup packet.
-TRANSACTION_TIMEOUT_SINCE = 17
-TRANSACTION_TIMEOUT = (
-    "select set_config('transaction_timeout', '10s', false) where current_setting('transaction_timeout') = '0'"
-)
-# The client's side. Keepalives find a dead peer on a silent connection, tcp_user_timeout one that does not acknowledge.
-CLIENT: Mapping[str, str] = {
-    "connect_timeout": "5",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "20000",
-    "target_session_attrs": "read-write",  # a standby can do nothing for us: refuse it, or go on to the next host
-}
-READER: Mapping[str, str] = {**CLIENT, "target_session_attrs": "any"}  # a dashboard may well look at a replica
+# The first question on each connection of our own: who answers? A worker brings along what it may not put into the
+# startup packet, for older servers do not know it (see `settings`).
+WHO: LiteralString = "select pg_backend_pid()"
+WHO_FOR_A_WORKER: LiteralString = """
+    select pg_backend_pid(), case current_setting('transaction_timeout', true) when '0'
+        then set_config('transaction_timeout', '10s', false) end
+"""
+UNPREPARED: Mapping[str, Any] = {"autocommit": True, "prepare_threshold": None}
 
 
-def conninfo(dsn: str, role: str = "client", *, settings: bool = True) -> str:
+def conninfo(dsn: str, role: str = "client", *, pooler: bool = False) -> str:
     """Return `dsn` with our settings added, for psycopg or for a pool.
 
     `role` says what the connection is for ("client", "worker", "listen", "migrate", "read") and appears in the server's
     `application_name` as `pgflow:<role>`. What the user set (in the DSN, in PGOPTIONS, PGAPPNAME, …) wins over ours.
-    `settings=False` sends no startup options: some poolers refuse them. Raises `BadDsn`.
+    With `pooler` no startup options are sent: many poolers refuse them. Raises `BadDsn`.
     """
     given = parse(dsn)
     params = {**defaults(), **given}
@@ -82,70 +54,119 @@ def conninfo(dsn: str, role: str = "client", *, settings: bool = True) -> str:
     client = READER if role == "read" else CLIENT
     added = {key: value for key, value in client.items() if not params.get(key)}
     added["fallback_application_name"] = f"pgflow:{role}"[:63]
-    if settings:
-        ours = {**SETTINGS, **BY_ROLE.get(role, {})}
-        options = [f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in ours.items()]
+    if not pooler:
+        options = [f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in startup(role).items()]
         added["options"] = " ".join([*options, params.get("options", "")]).strip()  # the last one wins
     return compose({**given, **added})
 
 
-def connect(dsn: str = "", role: str = "client", *, settings: bool = True, autocommit: bool = True) -> Connection:
+def connect(dsn: str = "", role: str = "client", *, pooler: bool = False, autocommit: bool = True) -> Connection:
     """Open a connection.
 
-    An empty `dsn` is libpq's: PGHOST, PGSERVICE and the others decide. For a pooler in transaction mode pass
-    `settings=False`: no startup options, no prepared statements.
+    An empty `dsn` is libpq's: PGHOST, PGSERVICE and the others decide. `pooler` says that a pooler in transaction mode
+    stands in between; then nothing is left in the session (see `pooled`).
 
     Raises `BadDsn` when `dsn` makes no sense, `Unreachable` when no session comes about (no server, no such database or
-    user, wrong password, a standby), `DatabaseError` when the server is older than PostgreSQL 14.
+    user, wrong password, a standby), `PoolerInBetween` for a pooler of which nobody has spoken, `DatabaseError` when
+    the server is older than PostgreSQL 14.
 
         with connect("postgresql://ann@db.example/shop") as conn:
             run(conn, job.claim(...))
     """
-    info = conninfo(dsn, role, settings=settings)
+    info = conninfo(dsn, role, pooler=pooler)
     try:
-        conn = psycopg.connect(info, autocommit=autocommit, prepare_threshold=5 if settings else None)
+        if pooler:
+            conn: Connection = PooledConnection.connect(info, **UNPREPARED)
+        else:
+            conn = psycopg.connect(info, autocommit=True)
     except psycopg.OperationalError as error:
-        raise outage(error, place(dsn)) from error
+        raise outage(error, place(dsn), role) from error
     try:
         _refuse_old(conn.info, place(dsn))
-    except DatabaseError:
+        if not pooler:
+            _refuse_pooler(conn.execute(_question(role)).fetchone(), conn.info, place(dsn), role)
+        if not autocommit:
+            conn.autocommit = False
+    except BaseException:
         conn.close()
         raise
-    if settings and _limits_transactions(conn.info, role):
-        conn.execute(TRANSACTION_TIMEOUT)
     return conn
 
 
 async def aconnect(
-    dsn: str = "", role: str = "client", *, settings: bool = True, autocommit: bool = True
+    dsn: str = "", role: str = "client", *, pooler: bool = False, autocommit: bool = True
 ) -> AsyncConnection:
     """`connect`, async."""
-    info = conninfo(dsn, role, settings=settings)
+    info = conninfo(dsn, role, pooler=pooler)
     try:
-        conn = await psycopg.AsyncConnection.connect(
-            info, autocommit=autocommit, prepare_threshold=5 if settings else None
-        )
+        if pooler:
+            conn: AsyncConnection = await AsyncPooledConnection.connect(info, **UNPREPARED)
+        else:
+            conn = await psycopg.AsyncConnection.connect(info, autocommit=True)
     except psycopg.OperationalError as error:
-        raise outage(error, place(dsn)) from error
+        raise outage(error, place(dsn), role) from error
     try:
         _refuse_old(conn.info, place(dsn))
-    except DatabaseError:
+        if not pooler:
+            answered = await (await conn.execute(_question(role))).fetchone()
+            _refuse_pooler(answered, conn.info, place(dsn), role)
+        if not autocommit:
+            await conn.set_autocommit(False)
+    except BaseException:
         await conn.close()
         raise
-    if settings and _limits_transactions(conn.info, role):
-        await conn.execute(TRANSACTION_TIMEOUT)
     return conn
 
 
-def outage(error: psycopg.OperationalError, where: str) -> Unreachable:
+def pooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str, Any]:
+    """Return what a `psycopg_pool.ConnectionPool` has to be told to make such connections.
+
+    ConnectionPool(**pooling(dsn, "step"), max_size=10)
+    """
+    kind = {"connection_class": PooledConnection} if pooler else {}
+    kwargs = UNPREPARED if pooler else {"autocommit": True}
+    return {"conninfo": conninfo(dsn, role, pooler=pooler), "kwargs": kwargs, **kind}
+
+
+def apooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str, Any]:
+    """`pooling`, for an `AsyncConnectionPool`."""
+    kind = {"connection_class": AsyncPooledConnection} if pooler else {}
+    return {**pooling(dsn, role, pooler=pooler), **kind}
+
+
+def outage(error: psycopg.OperationalError, where: str, role: str = "client") -> DatabaseError:
     """Return the `Unreachable` that says in one sentence what `error`, met at `where` (see `place`), means.
 
-    The hint is the next step, as far as the server's words are understood: they may be in any language.
+    The hint is the next step, as far as the server's words are understood: they may be in any language. It is a
+    `PoolerInBetween` where a pooler refuses our settings.
 
         raise outage(error, place(dsn)) from error
     """
     reason = _reason(str(error))
+    if "startup parameter" in reason:
+        return _pooler(where, role, f" ({reason})")
     return Unreachable(f"cannot reach PostgreSQL at {where}: {reason}", hint=_advice(reason))
+
+
+def _question(role: str) -> LiteralString:
+    return WHO_FOR_A_WORKER if role == "worker" else WHO
+
+
+def _refuse_pooler(answer: TupleRow | None, info: psycopg.ConnectionInfo, where: str, role: str) -> None:
+    """Refuse a server process other than the one that was promised: a pooler makes ids of its own up.
+
+    All that we leave in a session would be another client's: prepared statements, settings, LISTEN.
+    """
+    if answer is None or answer[0] != info.backend_pid:
+        raise _pooler(where, role)
+
+
+def _pooler(where: str, role: str, reason: str = "") -> PoolerInBetween:
+    if role == "migrate":
+        hint = "This needs PostgreSQL itself: name it in --dsn or PGFLOW_DSN."
+    else:
+        hint = "Say so with --pooler, PGFLOW_POOLER=1 or Pgflow(…, pooler=True), or go to PostgreSQL itself."
+    return PoolerInBetween(f"a connection pooler stands before PostgreSQL at {where}{reason}", hint=hint)
 
 
 def _refuse_old(info: psycopg.ConnectionInfo, where: str) -> None:
@@ -155,10 +176,6 @@ def _refuse_old(info: psycopg.ConnectionInfo, where: str) -> None:
             f"PostgreSQL {info.server_version // 10_000} at {where} is too old",
             hint=f"pgflow needs PostgreSQL {OLDEST} or newer.",
         )
-
-
-def _limits_transactions(info: psycopg.ConnectionInfo, role: str) -> bool:
-    return role == "worker" and info.server_version >= TRANSACTION_TIMEOUT_SINCE * 10_000
 
 
 def _reason(text: str) -> str:

@@ -22,13 +22,14 @@ IDLE_SECONDS = 600.0  # after which a connection that nobody needed is closed, b
 
 
 class Lending:
-    """Up to `most` connections in autocommit mode, made when they are needed and kept for later.
+    """Up to `most` connections in autocommit mode, made when they are needed and kept for later; see `Pool`.
 
     They are closed by `close`, or when `asyncio.run` ends the loop.
     """
 
-    def __init__(self, dsn: str, most: int) -> None:
+    def __init__(self, dsn: str, most: int, *, pooler: bool = False) -> None:
         self._dsn = dsn
+        self._pooler = pooler
         self._room = asyncio.Semaphore(most)
         self._idle: list[tuple[float, AsyncConnection]] = []  # since when; the one that was used last is the last
         self._is_closed = False
@@ -80,7 +81,7 @@ class Lending:
                     await conn.close()
             if not conn.closed:
                 return conn
-        return await aconnect(self._dsn)
+        return await aconnect(self._dsn, pooler=self._pooler)
 
     async def _give_back(self, conn: AsyncConnection) -> None:
         if self._is_closed or conn.closed or conn.info.transaction_status is not TransactionStatus.IDLE:

@@ -33,8 +33,8 @@ class Listener:
     """Calls `wake(payload)` with each notification, and `wake(None)` after each (re)connection: anything may have come.
 
     A payload is the name of a queue that may have work, or empty (see `store.worker.wake`). `wake` is called in the
-    event loop and must not block. `listening` is set while notifications come in. For a pooler in transaction mode use
-    none: it would accept LISTEN and deliver nothing, which `run` finds out, logs and ends at.
+    event loop and must not block. `listening` is set while notifications come in. A pooler in transaction mode takes
+    LISTEN and delivers nothing, which `run` finds out, logs and ends at; one in session mode delivers.
 
         listener = Listener(dsn, "pgflow", wake=claimer.wake)
         task = asyncio.create_task(listener.run())
@@ -47,21 +47,21 @@ class Listener:
         wake: Callable[[str | None], None],
         *,
         interval: timedelta = ALIVE_INTERVAL,
-        settings: bool = True,
+        pooler: bool = False,
     ) -> None:
         self.listening = asyncio.Event()
         self._dsn = dsn
         self._schema = schema
         self._wake = wake
         self._interval = interval
-        self._settings = settings
+        self._pooler = pooler
         self._failures = 0
 
     async def run(self) -> None:
         """Listen until cancelled, connecting again as often as needed; returns only when nothing can be heard here."""
         while True:
             try:
-                async with await aconnect(self._dsn, "listen", settings=self._settings) as conn:
+                async with await aconnect(self._dsn, "listen", pooler=self._pooler) as conn:
                     if not await self._open(conn):
                         logger.warning("notifications do not arrive here (a pooler in transaction mode?): polling only")
                         return
@@ -73,10 +73,14 @@ class Listener:
             await asyncio.sleep(self._pause())
 
     async def _open(self, conn: AsyncConnection) -> bool:
-        """Listen, and make sure that what is sent comes back: through a pooler the next statement may be elsewhere."""
+        """Listen, and make sure that what is sent comes back."""
         name = await arun(conn, worker.channel(self._schema))
         await conn.execute(sql.SQL("listen {}").format(sql.Identifier(name)))
-        await conn.execute("select pg_notify(%s, %s)", [name, ECHO])
+        if self._pooler:  # what one tells oneself comes back through any
+            async with await aconnect(self._dsn, "listen", pooler=True) as other:
+                await other.execute("select pg_notify(%s, %s)", [name, ECHO])
+        else:
+            await conn.execute("select pg_notify(%s, %s)", [name, ECHO])
         return bool([note async for note in conn.notifies(timeout=ECHO_SECONDS, stop_after=1)])
 
     async def _hear(self, conn: AsyncConnection) -> None:

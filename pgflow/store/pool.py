@@ -12,8 +12,8 @@ from weakref import finalize
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgflow.errors import Unreachable
-from pgflow.store.connect import connect, conninfo, outage, place
+from pgflow.errors import DatabaseError
+from pgflow.store.connect import connect, outage, place, pooling
 from pgflow.store.lending import Lending
 
 __all__ = ["AConn", "Conn", "Pool"]
@@ -28,19 +28,19 @@ OPTIONS: Mapping[str, Any] = {
     "min_size": 1,
     "max_size": MOST,
     "timeout": WAIT_SECONDS,
-    "kwargs": {"autocommit": True},
 }
 
 
 class Pool:
-    """Connections in autocommit mode, opened at the first use.
+    """Connections in autocommit mode, opened at the first use; `pooler` as in `connect`.
 
     with pool.connection() as conn: ...
     async with pool.aconnection() as conn: ...
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, pooler: bool = False) -> None:
         self._dsn = dsn
+        self._pooler = pooler
         self._lock = threading.Lock()
         self._threads: ConnectionPool[Conn] | None = None
         self._end: finalize[..., Pool] | None = None
@@ -52,10 +52,13 @@ class Pool:
         """Lend a connection to this thread. Raises `Unreachable` when there is none within five seconds."""
         pool = self._threads
         if pool is None:
-            connect(self._dsn).close()  # says at once and clearly what is wrong; a pool would go on trying
+            connect(
+                self._dsn, pooler=self._pooler
+            ).close()  # says at once and clearly what is wrong; a pool would go on trying
             with self._lock:
                 if self._threads is None:
-                    self._threads = ConnectionPool(conninfo(self._dsn), open=True, **OPTIONS)
+                    recipe = pooling(self._dsn, pooler=self._pooler)
+                    self._threads = ConnectionPool(open=True, **recipe, **OPTIONS)
                     # A program need not close us. Later than this, at its end, the pool's threads could not be joined.
                     self._end = finalize(self, self._threads.close)
                 pool = self._threads
@@ -79,7 +82,7 @@ class Pool:
         if lending is None:
             for ended in [each for each in self._loops if each.is_closed()]:
                 del self._loops[ended]
-            lending = self._loops[loop] = Lending(self._dsn, MOST)
+            lending = self._loops[loop] = Lending(self._dsn, MOST, pooler=self._pooler)
         async with AsyncExitStack() as stack:
             try:
                 conn = await stack.enter_async_context(lending.connection(WAIT_SECONDS))
@@ -107,6 +110,6 @@ class Pool:
             await lending.close()
         self.close()
 
-    def _exhausted(self) -> Unreachable:
+    def _exhausted(self) -> DatabaseError:
         error = psycopg.OperationalError(f"no connection became free within {WAIT_SECONDS:g} s")
         return outage(error, place(self._dsn))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
+from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
 from pgflow.store.sqlstate import is_quoting, translate
 
 __all__ = ["APending", "Pending", "Row", "Statement", "arun", "arun_all", "astart", "run", "run_all", "start"]
@@ -103,19 +104,27 @@ def run(conn: psycopg.Connection[Any], statement: Statement[T]) -> T:
     What the database refuses is raised as the error of `pgflow.errors` that says so (see `sqlstate.translate`); any
     other `psycopg.Error` (a lost connection, a deadlock, a timeout) comes through as it is, for the caller to retry.
     """
+    if isinstance(conn, PooledConnection) and conn.is_idle:
+        return cast("T", run_all(conn, [statement])[0])
     return start(conn, statement).result()
 
 
 async def arun(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) -> T:
     """`run` on an async connection."""
+    if isinstance(conn, AsyncPooledConnection) and conn.is_idle:
+        return cast("T", (await arun_all(conn, [statement]))[0])
     return await (await astart(conn, statement)).result()
 
 
 def run_all(conn: psycopg.Connection[Any], statements: Iterable[Statement[Any]]) -> list[Any]:
     """Run statements in one round trip and, outside a transaction, in one of their own; returns what each reads.
 
-    All of it happens or, where one is refused, nothing. Raises as `run` does.
+    All of it happens or, where one is refused, nothing. Through a pooler each has a round trip of its own (`pooled`
+    says why), and so have the transaction's two ends. Raises as `run` does.
     """
+    if isinstance(conn, PooledConnection):
+        with conn.bounded():
+            return [start(conn, statement).result() for statement in statements]
     try:
         with conn.pipeline():
             pending = [start(conn, _decided(statement)) for statement in statements]
@@ -128,6 +137,9 @@ def run_all(conn: psycopg.Connection[Any], statements: Iterable[Statement[Any]])
 
 async def arun_all(conn: psycopg.AsyncConnection[Any], statements: Iterable[Statement[Any]]) -> list[Any]:
     """`run_all` on an async connection."""
+    if isinstance(conn, AsyncPooledConnection):
+        async with conn.bounded():
+            return [await (await astart(conn, statement)).result() for statement in statements]
     try:
         async with conn.pipeline():
             pending = [await astart(conn, _decided(statement)) for statement in statements]

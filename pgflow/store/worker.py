@@ -16,11 +16,21 @@ def _nothing(rows: Sequence[Row]) -> None:
 
 
 def register(
-    schema: str, *, node: str, pid: int, queues: Sequence[str], version: str, nonce: str, lease: timedelta
+    schema: str,
+    *,
+    node: str,
+    pid: int,
+    queues: Sequence[str],
+    version: str,
+    nonce: str,
+    lease: timedelta,
+    backend: int | None = None,
 ) -> Statement[int]:
     """Add a worker with its first lease; returns its id, which no other process start ever gets from this server.
 
-    `nonce` is known to nobody else: whoever attaches or beats says it, too.
+    `nonce` is known to nobody else: whoever attaches or beats says it, too. `backend` is the server process that the
+    connection was promised (`conn.info.backend_pid`). If it is the one that answers, which is not so behind a pooler,
+    it is noted, for `evict`.
     """
     params = {
         "node": node,
@@ -28,6 +38,7 @@ def register(
         "queues": list(queues),
         "version": version,
         "nonce": nonce,
+        "backend": backend,
         "lease": lease.total_seconds(),
     }
     return Statement(
@@ -35,9 +46,12 @@ def register(
     )
 
 
-def attach(schema: str, worker: int, nonce: str) -> Statement[bool]:
-    """Note that a worker goes on with this connection; returns False when it may not, because its lease has ended."""
-    params = {"worker": worker, "nonce": nonce}
+def attach(schema: str, worker: int, nonce: str, backend: int | None = None) -> Statement[bool]:
+    """Note that a worker goes on with this connection; returns False when it may not, because its lease has ended.
+
+    `backend` as in `register`.
+    """
+    params = {"worker": worker, "nonce": nonce, "backend": backend}
     return Statement("worker/attach", files.load("queries/worker/attach.sql", schema), params, bool)
 
 

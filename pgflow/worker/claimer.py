@@ -75,6 +75,7 @@ class Claimer:
         dsn: str,
         settler: Settler,
         *,
+        pooler: bool,
         poll: timedelta,
         sweep: timedelta,
         register: Callable[[AsyncConnection], Any],
@@ -87,6 +88,7 @@ class Claimer:
         self.must_check = False
         self.found_nothing = False
         self._dsn = dsn
+        self._pooler = pooler
         self._settler = settler
         self._poll = poll.total_seconds()
         self._maintenance = Maintenance(sweep)
@@ -124,9 +126,9 @@ class Claimer:
             self._forget_all()
         try:
             if self.conn is None or self.conn.closed:
-                self.conn = await aconnect(self._dsn, role="worker")
+                self.conn = await aconnect(self._dsn, role="worker", pooler=self._pooler)
                 self.is_hungry = True
-                if self._settler.worker and not await arun(self.conn, self._attach()):
+                if self._settler.worker and not await arun(self.conn, self._attach(self.conn)):
                     self._forget_all()
             if not self._settler.worker:
                 await self._register(self.conn)
@@ -142,8 +144,8 @@ class Claimer:
         self.is_hungry |= had_suspect and not self._had_suspect  # it kept the worker from claiming
         holding.run_waiting()
 
-    def _attach(self) -> Statement[bool]:
-        return worker.attach(self._settler.schema, self._settler.worker, self.nonce)
+    def _attach(self, conn: AsyncConnection) -> Statement[bool]:
+        return worker.attach(self._settler.schema, self._settler.worker, self.nonce, conn.info.backend_pid)
 
     def _forget_all(self) -> None:
         """The lease has ended: what was held is somebody else's."""

@@ -30,9 +30,17 @@ class Heart:
     """
 
     def __init__(
-        self, dsn: str, schema: str, lease: timedelta, lost: Callable[[], object], pulse: Pulse | None = None
+        self,
+        dsn: str,
+        schema: str,
+        lease: timedelta,
+        lost: Callable[[], object],
+        pulse: Pulse | None = None,
+        *,
+        pooler: bool = False,
     ) -> None:
         self._dsn = dsn
+        self._pooler = pooler
         self._schema = schema
         self._lease = lease
         self._lost = lost
@@ -46,7 +54,8 @@ class Heart:
         self.stop()
         self._confirm(asked_at)
         if self._pulse is not None:
-            self._pulse.begin(Orders(self._dsn, self._schema, worker_id, nonce, self._lease.total_seconds()))
+            lease = self._lease.total_seconds()
+            self._pulse.begin(Orders(self._dsn, self._pooler, self._schema, worker_id, nonce, lease))
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._beat, args=(worker_id, nonce, self._stop), name="pgflow-heart", daemon=True
@@ -78,8 +87,9 @@ class Heart:
         try:
             self._beat_on(worker_id, nonce, stop)
         except Exception:
-            log.exception("worker %d: its heart has stopped; its steps are given up", worker_id)
-            self._lost()
+            if not stop.is_set():
+                log.exception("worker %d: its heart has stopped; its steps are given up", worker_id)
+                self._lost()
 
     def _beat_on(self, worker_id: int, nonce: str, stop: threading.Event) -> None:
         interval = self._lease.total_seconds() / 4
@@ -92,11 +102,13 @@ class Heart:
                 pause = interval
                 try:
                     if conn is None:
-                        conn = connect(self._dsn, role="heart")
+                        conn = connect(self._dsn, role="heart", pooler=self._pooler)
                     failpoint.hit("heart.beating")
-                    is_renewed = run(conn, statement)
+                    is_alive = run(conn, statement)
                     failpoint.hit("heart.beaten")
-                    if not is_renewed:
+                    if stop.is_set():  # meanwhile; its worker is gone
+                        return
+                    if not is_alive:
                         log.warning("worker %d: the lease has ended; its steps are given up", worker_id)
                         self._lost()
                         return
@@ -107,7 +119,7 @@ class Heart:
                         conn.close()
                         conn = None
                     pause = min(1.0, self._lease.total_seconds() / 10)  # soon again: the lease runs out
-                    if self._silence() > self._lease.total_seconds():
+                    if self._silence() > self._lease.total_seconds() and not stop.is_set():
                         self._lost()
                         return
         finally:

@@ -44,6 +44,7 @@ class Orders:
     """For whom to beat: a worker as it is registered, and how long its lease is, in seconds."""
 
     dsn: str
+    pooler: bool
     schema: str
     worker: int
     nonce: str
@@ -140,7 +141,7 @@ class Beater:
         """Renew the lease; returns whether that was confirmed."""
         try:
             if self._conn is None:
-                self._conn = connect(self.orders.dsn, role="heart")
+                self._conn = connect(self.orders.dsn, role="heart", pooler=self.orders.pooler)
             return run(self._conn, self._statement)
         except (psycopg.Error, PgflowError, OSError) as error:
             log.warning("worker %d: no heartbeat from outside: %s", self.orders.worker, error)

@@ -47,10 +47,11 @@ class Worker:
     """A worker of the workflows that an app knows: `queues` says how many steps of each queue run at once.
 
     `lease` is how long its tokens stay its own without a heartbeat, `poll` how often it looks for work when nobody
-    wakes it, `sweep` how often it looks for tokens of dead workers. `listen=False` polls only, for a pooler in
-    transaction mode. `drain=True` ends `run` as soon as nothing is left that will go on by itself: for scripts and
-    tests. `codec` is the app's. `pulse` keeps the lease also while a step holds Python's global lock: see `Pulse.fork`.
-    After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back.
+    wakes it, `sweep` how often it looks for tokens of dead workers. `pooler` says that a pooler stands in between: then
+    it only polls, unless `listen` says otherwise, because one in session mode delivers notifications. `drain=True` ends
+    `run` as soon as nothing is left that will go on by itself: for scripts and tests. `codec` is the app's. `pulse`
+    keeps the lease also while a step holds Python's global lock: see `Pulse.fork`. After `run`, `abandoned` is the
+    number of steps that did not end within `shutdown_timeout` and were given back.
 
         worker = app.worker({"default": 10})
         await worker.run()          # until stop() is called, from a signal handler or another task
@@ -67,19 +68,21 @@ class Worker:
         poll: timedelta = timedelta(seconds=1),
         sweep: timedelta = timedelta(seconds=5),
         shutdown_timeout: timedelta = timedelta(seconds=25),
-        listen: bool = True,
+        pooler: bool = False,
+        listen: bool | None = None,
         drain: bool = False,
         codec: Codec | None = None,
         pulse: Pulse | None = None,
     ) -> None:
         self.dsn = dsn
+        self.pooler = pooler
         self.schema = schema
         self.queues = dict(queues)
         self.lease = lease
         self.shutdown_timeout = shutdown_timeout
         self.is_ready = asyncio.Event()
         self.abandoned = 0
-        self._listens = listen
+        self._listens = not pooler if listen is None else listen
         self._drains = drain
         self._threads = ThreadPoolExecutor(max_workers=sum(self.queues.values()), thread_name_prefix="pgflow-step")
         self._runner = Runner(self._threads, codec)
@@ -89,9 +92,15 @@ class Worker:
             self.adopt(workflow)
         self.settler = Settler(schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)))
         self._claimer = Claimer(
-            dsn, self.settler, poll=poll, sweep=sweep, register=self._register, may_claim=self._may_claim
+            dsn,
+            self.settler,
+            pooler=pooler,
+            poll=poll,
+            sweep=sweep,
+            register=self._register,
+            may_claim=self._may_claim,
         )
-        self._transactions = Transactions(dsn, self._runner, self.settler, self._threads)
+        self._transactions = Transactions(dsn, self._runner, self.settler, self._threads, pooler=pooler)
         self._pulse = pulse
         self._heart: Heart | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -112,18 +121,24 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start."""
         claimer, loop = self._claimer, asyncio.get_running_loop()
-        claimer.conn = await aconnect(self.dsn, role="worker")
+        claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
         listener: asyncio.Task[None] | None = None
         try:
             await migrate.acheck(claimer.conn, self.schema)
             await self._arm(claimer.conn)
             await self._warn(claimer.conn)
             self._heart = Heart(
-                self.dsn, self.schema, self.lease, lambda: loop.call_soon_threadsafe(self._lease_ended), self._pulse
+                self.dsn,
+                self.schema,
+                self.lease,
+                lambda: loop.call_soon_threadsafe(self._lease_ended),
+                self._pulse,
+                pooler=self.pooler,
             )
             await self._register(claimer.conn)
             if self._listens:
-                listener = asyncio.create_task(Listener(self.dsn, self.schema, self._notified).run())
+                ear = Listener(self.dsn, self.schema, self._notified, pooler=self.pooler)
+                listener = asyncio.create_task(ear.run())
             self.is_ready.set()
             while not self._stopping.is_set():
                 await self._rest(claimer.pause())
@@ -226,6 +241,7 @@ class Worker:
             queues=list(self.queues),
             version=own_version(),
             nonce=nonce,
+            backend=conn.info.backend_pid,
             lease=self.lease,
         )
         self.settler.worker = await arun(conn, statement)

@@ -17,10 +17,11 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from pgflow.core.legible import storable
 from pgflow.errors import InvalidPayload
 from pgflow.store import failpoint
-from pgflow.store.connect import conninfo
+from pgflow.store.connect import apooling, pooling
 from pgflow.store.dice import uniform
 from pgflow.store.fate import is_unknown
 from pgflow.store.job import Settled
+from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
 from pgflow.store.statement import Statement, arun, run
 from pgflow.worker.decide import Decision
 from pgflow.worker.outcome import Erred, Finished, Outcome, Waits
@@ -57,8 +58,11 @@ class Transactions:
     usual.
     """
 
-    def __init__(self, dsn: str, runner: Runner, settler: Settler, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, dsn: str, runner: Runner, settler: Settler, threads: ThreadPoolExecutor, *, pooler: bool = False
+    ) -> None:
         self._dsn = dsn
+        self._pooler = pooler
         self._runner = runner
         self._settler = settler
         self._threads = threads
@@ -123,21 +127,21 @@ class Transactions:
         step = token.run.graph.nodes[token.step].step
         if step.is_async:
             if self._async_pool is None:
-                info = conninfo(self._dsn, role="step")
-                self._async_pool = AsyncConnectionPool(
-                    info, min_size=0, max_size=POOL_SIZE, kwargs={"autocommit": True}, open=False
-                )
+                recipe = apooling(self._dsn, "step", pooler=self._pooler)
+                self._async_pool = AsyncConnectionPool(min_size=0, max_size=POOL_SIZE, open=False, **recipe)
                 await self._async_pool.open()
             with suppress(psycopg.Rollback):  # which comes through where the connection is lost
                 async with self._async_pool.connection() as conn, conn.transaction() as _:
                     transaction = _Async(conn, self._runner)
+                    if isinstance(conn, AsyncPooledConnection):
+                        await conn.execute(conn.limits)
                     yield transaction
                     if not transaction.is_committed:
                         raise psycopg.Rollback
             return
         if self._pool is None:
-            info = conninfo(self._dsn, role="step")
-            self._pool = ConnectionPool(info, min_size=0, max_size=POOL_SIZE, kwargs={"autocommit": True}, open=True)
+            recipe = pooling(self._dsn, "step", pooler=self._pooler)
+            self._pool = ConnectionPool(min_size=0, max_size=POOL_SIZE, open=True, **recipe)
         pool, loop = self._pool, asyncio.get_running_loop()
         # Not the loop's own executor: it has few threads, and whoever holds a connection needs one to get rid of it.
         connecting = loop.run_in_executor(self._threads, pool.getconn)
@@ -161,6 +165,8 @@ class Transactions:
             await loop.run_in_executor(seat, scope.__enter__)
             sync_transaction = _Sync(sync_conn, seat, self._runner.using(seat))
             try:
+                if isinstance(sync_conn, PooledConnection):
+                    await loop.run_in_executor(seat, sync_conn.execute, sync_conn.limits)
                 yield sync_transaction
             except asyncio.CancelledError:
                 raise

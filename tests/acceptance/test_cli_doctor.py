@@ -278,22 +278,29 @@ def test_a_server_newer_than_the_tested_ones_is_told(dsn: str, monkeypatch: pyte
     assert "is newer than 14" in look(dsn).one("server", "note")
 
 
-def test_a_pooler_that_swallows_notifications_is_told(postgres: EmbeddedPostgres, dsn: str) -> None:
-    with in_between(socket_of(postgres)) as port:
-        said = look(through(dsn, port)).one("pooler", "note")
-    assert "notifications do not arrive (a pooler stands in between)" in said
-    assert "start workers with --no-listen" in said
-
-
-def test_a_pooler_that_delivers_them_is_well(postgres: EmbeddedPostgres, dsn: str) -> None:
-    with in_between(socket_of(postgres), delivers=True) as port:
-        assert "a pooler stands in between, and notifications" in look(through(dsn, port)).one("pooler", "ok")
-
-
-def test_a_pooler_that_refuses_a_workers_options_is_told(postgres: EmbeddedPostgres, dsn: str) -> None:
-    with in_between(socket_of(postgres), takes_options=False) as port:
+@pytest.mark.parametrize("kinds", [{"delivers": True}, {"delivers": False}, {"takes_options": False}])
+def test_a_pooler_of_which_nobody_has_spoken_is_told(
+    kinds: dict[str, bool], postgres: EmbeddedPostgres, dsn: str
+) -> None:
+    with in_between(socket_of(postgres), **kinds) as port:
         said = look(through(dsn, port)).one("pooler", "problem")
-    assert "unsupported startup parameter: options => let the pooler pass startup options" in said
+    assert said.startswith("a pooler stands in between, and nothing says so")
+    assert "=> PGFLOW_POOLER=1, --pooler or Pgflow(…, pooler=True)" in said
+
+
+def test_of_a_pooler_that_is_known_it_is_told_whether_notifications_arrive(
+    postgres: EmbeddedPostgres, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with in_between(socket_of(postgres), takes_options=False) as port:
+        said = look(through(dsn, port), "--pooler").one("pooler", "ok")
+        assert "and pgflow knows; notifications do not arrive: workers find work by polling" in said
+    monkeypatch.setenv("PGFLOW_POOLER", "1")
+    with in_between(socket_of(postgres), delivers=True) as port:
+        assert "notifications arrive, so that workers may --listen" in look(through(dsn, port)).one("pooler", "ok")
+
+
+def test_a_pooler_that_is_not_there_does_no_harm(dsn: str) -> None:
+    assert "a direct connection; notifications arrive" in look(dsn, "--pooler").one("pooler", "ok")
 
 
 def socket_of(postgres: EmbeddedPostgres) -> str:

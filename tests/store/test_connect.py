@@ -129,11 +129,11 @@ def test_what_the_user_chose_in_the_environment_wins(migrated: str, monkeypatch:
     assert "connect_timeout" not in conninfo(migrated)
 
 
-def test_without_settings_no_startup_options_are_sent(migrated: str) -> None:
-    with connect(migrated, settings=False) as conn:
+def test_through_a_pooler_no_startup_options_are_sent(migrated: str) -> None:
+    with connect(migrated, pooler=True) as conn:
         assert setting(conn, "statement_timeout") == "0"
         assert conn.prepare_threshold is None
-    assert "options" not in parse(conninfo("host=db.example", settings=False))
+    assert "options" not in parse(conninfo("host=db.example", pooler=True))
 
 
 def test_the_async_connection_is_the_same(migrated: str) -> None:

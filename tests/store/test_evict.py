@@ -11,11 +11,17 @@ import pytest
 from pgflow.store import job, worker
 from pgflow.store.connect import Connection, connect
 from pgflow.store.migrate import up
-from pgflow.store.statement import run
+from pgflow.store.statement import Statement, run
 from tests.conftest import Server
 from tests.worker.patience import until
 
 LEASE = timedelta(hours=1)
+
+
+def registering(backend: int) -> Statement[int]:
+    return worker.register(
+        "pgflow", node="n", pid=1, queues=["default"], version="0", nonce="", lease=LEASE, backend=backend
+    )
 
 
 @pytest.fixture
@@ -32,9 +38,7 @@ def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
 def frozen(dsn: str) -> Iterator[Connection]:
     """A worker's connection, in a transaction that holds the token which the worker runs."""
     with connect(dsn, "worker") as conn:
-        me = run(
-            conn, worker.register("pgflow", node="n", pid=1, queues=["default"], version="0", nonce="", lease=LEASE)
-        )
+        me = run(conn, registering(conn.info.backend_pid))
         assert len(run(conn, job.claim("pgflow", me, {"default": 1}))) == 1
         conn.execute("begin")
         conn.execute("select from pgflow.jobs for update")
@@ -74,3 +78,15 @@ def test_whose_transaction_it_is_has_to_be_sure(frozen: Connection, dsn: str) ->
         frozen.execute("set local application_name = 'somebody else, by the same pooler'")
         assert run(other, worker.evict("pgflow")) == 0
         frozen.execute("commit")
+
+
+def test_a_process_other_than_the_promised_one_serves_others_too_and_is_not_noted(dsn: str) -> None:
+    noted = "select backend from pgflow.workers"
+    with connect(dsn, "worker") as conn:
+        mine = conn.info.backend_pid
+        me = run(conn, registering(mine + 1))
+        assert conn.execute(noted).fetchone() == (None,)
+        assert run(conn, worker.attach("pgflow", me, "", mine))
+        assert conn.execute(noted).fetchone() == (mine,)
+        assert run(conn, worker.attach("pgflow", me, "", mine + 1))
+        assert conn.execute(noted).fetchone() == (None,)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -14,8 +16,8 @@ from pgflow.errors import SchemaMissing
 from pgflow.store import job
 from pgflow.store.connect import Connection
 from pgflow.store.listen import Listener
+from pgflow.worker import heart, supervisor
 from pgflow.worker import settler as settling
-from pgflow.worker import supervisor
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.heart import Heart
@@ -26,7 +28,7 @@ from tests.worker.flows import WORKFLOWS as FLOWS
 from tests.worker.flows import Books, Line
 from tests.worker.gate import Gate, Trio
 from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import connections, cut, leftovers, one, rows, until_all_ended, until_status
 
 WORKFLOWS = (*FLOWS, Trio)
@@ -153,6 +155,29 @@ def test_what_is_settled_one_by_one_survives_a_lost_connection(
     assert until_all_ended(conn) == {"completed": 20}
     assert cuts == [0]
     assert leftovers(conn) == {}
+
+
+def test_a_heart_that_was_stopped_while_it_beat_tells_nobody_that_the_lease_has_ended(
+    dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered, lost = Event(), Event(), []
+
+    def late(*_: Any) -> bool:
+        asked.set()
+        assert answered.wait(PATIENCE)
+        return False
+
+    monkeypatch.setattr(heart, "run", late)
+    beating = Heart(dsn, "pgflow", timedelta(seconds=2), lambda: lost.append(True))
+    beating.start(1, "nonce", time.monotonic())
+    thread = beating._thread
+    assert asked.wait(PATIENCE)
+    monkeypatch.setattr(beating, "_thread", None)  # nobody waits for it
+    beating.stop()
+    answered.set()
+    assert thread is not None
+    thread.join(PATIENCE)
+    assert lost == []
 
 
 def test_a_worker_that_drains_waits_for_a_database_that_is_away_for_a_moment(

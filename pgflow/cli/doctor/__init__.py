@@ -4,6 +4,7 @@ import click
 
 from pgflow.cli.doctor import server, upkeep, work
 from pgflow.cli.doctor.finding import NOTE, OK, PROBLEM, Check, Finding, Patient
+from pgflow.cli.failure import Session
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, reading_options
 from pgflow.cli.output import document, plain, table
@@ -34,10 +35,11 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
     found = locate(app, dsn, schema) if app else None
     if found is not None:
         dsn, schema = found.dsn, found.schema
-    # No settings: whatever a pooler refuses, the doctor gets in; what they are for is set in each check's transaction.
-    with connect(dsn, "read", settings=False) as conn:
+    # As through a pooler, in any case: then it gets in, and what a connection is to have is set in each transaction.
+    with connect(dsn, "read", pooler=True) as conn:
         conn.read_only = True
-        patient = Patient(conn, dsn, schema, found)
+        spoken_of = click.get_current_context().ensure_object(Session).pooler if found is None else found.pooler
+        patient = Patient(conn, dsn, schema, found, pooler=spoken_of)
         findings = [finding for check in CHECKS for finding in check.run(patient)]
     problems = sum(each.state == PROBLEM for each in findings)
     notes = sum(each.state == NOTE for each in findings)

@@ -26,12 +26,16 @@ set local jit = off;
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is looked at: an open connection, where it leads, the schema, and the app if one is named."""
+    """What is looked at: an open connection, where it leads, the schema, and the app if one is named.
+
+    `pooler` is whether it has been said that one stands in between.
+    """
 
     conn: Connection
     dsn: str
     schema: str
     app: Pgflow | None = None
+    pooler: bool = False
 
 
 @dataclass(frozen=True, slots=True)

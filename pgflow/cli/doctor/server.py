@@ -8,7 +8,7 @@ from psycopg import sql
 
 from pgflow.cli.doctor.finding import Check, Patient, Said, note, ok, problem
 from pgflow.core.registry import Registry
-from pgflow.errors import GraphChanged, PgflowError, Unreachable
+from pgflow.errors import GraphChanged, PgflowError
 from pgflow.registration import check as check_definitions
 from pgflow.store import definition, doctor, migration
 from pgflow.store.connect import OLDEST, connect
@@ -116,35 +116,35 @@ def connections(patient: Patient) -> Iterator[Said]:
 
 
 def pooler(patient: Patient) -> Iterator[Said]:
-    """Whether a pooler stands in between, and notifications come through: on connections like a worker's."""
+    """Whether a pooler stands in between, whether pgflow knows of it, and whether notifications come through."""
     if run(patient.conn, doctor.server(patient.schema)).standby:
         yield note("not looked at: a standby takes no notifications")
         return
-    try:
-        with connect(patient.dsn, "listen") as ear, connect(patient.dsn, "listen") as mouth:
-            told = ear.info.backend_pid
-            first = run(ear, doctor.backend(patient.schema))
-            channel = f"pgflow_doctor_{told}_{time.monotonic_ns()}"
-            ear.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-            # From another connection, for what one tells itself comes back through any pooler.
-            run(mouth, doctor.echo(patient.schema, channel))
-            is_heard = bool(list(ear.notifies(timeout=LISTEN_SECONDS, stop_after=1)))
-            between = run(ear, doctor.backend(patient.schema)) != first or first != told
-            ear.execute("unlisten *")
-    except Unreachable as error:
-        refused_by_pooler = "startup parameter" in str(error)
-        mend = "let the pooler pass startup options; PgBouncer: ignore_startup_parameters = options"
-        yield problem(f"a worker's connection is refused: {error}", mend if refused_by_pooler else str(error.hint))
-        return
-    if not is_heard:
-        where = " (a pooler stands in between)" if between else ""
-        yield note(
-            f"notifications do not arrive{where}: workers find work by polling", "start workers with --no-listen"
+    with (
+        connect(patient.dsn, "read", pooler=True) as ear,
+        connect(patient.dsn, "read", pooler=True) as mouth,
+    ):
+        promised = ear.info.backend_pid
+        first = run(ear, doctor.backend(patient.schema))
+        channel = f"pgflow_doctor_{promised}_{time.monotonic_ns()}"
+        ear.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+        # From another connection, for what one tells itself comes back through any pooler.
+        run(mouth, doctor.echo(patient.schema, channel))
+        is_heard = bool(list(ear.notifies(timeout=LISTEN_SECONDS, stop_after=1)))
+        between = run(ear, doctor.backend(patient.schema)) != first or first != promised
+        ear.execute("unlisten *")
+    if between and not patient.pooler:
+        yield problem(
+            "a pooler stands in between, and nothing says so: neither workers nor clients will go through it",
+            "PGFLOW_POOLER=1, --pooler or Pgflow(…, pooler=True); or let them go to PostgreSQL itself",
         )
     elif between:
-        yield ok("a pooler stands in between, and notifications arrive")
-    else:
+        how = "arrive, so that workers may --listen" if is_heard else "do not arrive: workers find work by polling"
+        yield ok(f"a pooler stands in between, and pgflow knows; notifications {how}")
+    elif is_heard:
         yield ok("a direct connection; notifications arrive")
+    else:
+        yield note("notifications do not arrive: workers find work by polling", "start workers with --no-listen")
 
 
 def clock(patient: Patient) -> Iterator[Said]:
@@ -195,7 +195,12 @@ CHECKS = (
     Check("settings", "what is committed must survive a crash, and old rows must go", settings),
     Check("logs", "the parameters are inputs and outputs, and logs are read by others than the tables are", logs),
     Check("connections", "a worker that gets no connection does no work", connections),
-    Check("pooler", "without notifications, work waits for the next poll", pooler, is_in_transaction=False),
+    Check(
+        "pooler",
+        "what is left in a pooler's session reaches another client; and without notifications, work waits for a poll",
+        pooler,
+        is_in_transaction=False,
+    ),
     Check("clock", "nothing depends on it, only the times in logs differ: the database's clock decides", clock),
     Check("definitions", "a changed graph under an old version is refused", definitions),
 )

@@ -3,6 +3,6 @@ insert into pgflow.workers (node, pid, queues, version, nonce, lease, lease_expi
 values (
     %(node)s, %(pid)s, %(queues)s, %(version)s, %(nonce)s, make_interval(secs => %(lease)s::double precision),
     pgflow.now() + make_interval(secs => %(lease)s::double precision),
-    pg_backend_pid(), clock_timestamp()
+    case pg_backend_pid() when %(backend)s::integer then pg_backend_pid() end, clock_timestamp()  -- null: a pooler's, which serves others, too
 )
 returning id

@@ -1,0 +1,194 @@
+"""Follow what a client and PostgreSQL say to one another: which message commits, and which answer is the one to it.
+
+Hardly anybody says COMMIT: most transactions end with a Sync, or with a simple query. So a *commit point* is the
+message with which a transaction ends that has executed something: a Sync, a simple Query, or the Execute of a COMMIT.
+It is known when it is sent, before the server has said what came of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+__all__ = ["Dialog", "Exchange", "messages"]
+
+Verb: TypeAlias = Literal["begin", "commit", "rollback", "other"]
+
+HEAD = 5  # bytes of a message before its content: a letter and four of length, which count themselves
+
+# Kinds of messages, of the client and of the server.
+OF_AN_EXCHANGE = b"PBEQFS"
+PARSE, BIND, EXECUTE, QUERY, CALL, SYNC = OF_AN_EXCHANGE
+READY, ERROR, COPY_IN = b"ZEG"
+UNKNOWN: tuple[Verb, str] = ("other", "")
+FIRST_WORDS = re.compile(
+    rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*([a-z]+)(?:\s+(?:work\s+|transaction\s+)?([a-z]+))?", re.I | re.S
+)
+IDLE, FAILED = b"IE"  # what READY says of the transaction
+LONGEST_NAME = 70  # characters of a statement that are told of it
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What a client sends up to a Sync or a simple query, and what is answered to it.
+
+    `statements` are the beginnings of what is executed in it, `is_point` whether it holds a commit point; once it has
+    been answered, `is_committed` says whether that has committed.
+    """
+
+    statements: list[str] = field(default_factory=list)
+    is_point: bool = False
+    is_simple: bool = False
+    has_failed: bool = False
+    is_committed: bool = False
+
+
+def messages(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield where each whole message in `data` begins and ends; the rest of it is the beginning of one."""
+    end = len(data)
+    while end - at >= HEAD:
+        after = at + 1 + int.from_bytes(data[at + 1 : at + HEAD])
+        if after > end:
+            return
+        yield at, after
+        at = after
+
+
+class Dialog:
+    """One session, message by message, in both directions.
+
+    `asked` takes what the client sends and says whether it is a commit point; `answered` takes what the server sends
+    and returns the exchange that is over with it. `awaited` is the exchange that the server answers now.
+    """
+
+    def __init__(self) -> None:
+        self.latest = Exchange()  # what the client sends now, or has sent last
+        self._open: deque[Exchange] = deque()  # sent in whole, and not answered in whole
+        self._is_begun = False  # whether something of `latest` has been sent
+        self._status = IDLE
+        self._in_block = False  # whether a BEGIN is open once all that was sent has been executed
+        self._ran = False  # whether something has been executed since the last commit point
+        self._statements: dict[bytes, tuple[Verb, str]] = {}
+        self._portals: dict[bytes, tuple[Verb, str]] = {}
+
+    @property
+    def awaited(self) -> Exchange | None:
+        """The exchange that the server answers now; None when it owes no answer."""
+        if self._open:
+            return self._open[0]
+        return self.latest if self._is_begun else None
+
+    def asked(self, data: bytes, start: int, end: int) -> bool:
+        """Take a message of the client, `data[start:end]`; returns whether it is a commit point."""
+        kind, at = data[start], start + HEAD
+        if kind not in OF_AN_EXCHANGE:
+            return False
+        if not self._is_begun:
+            self.latest, self._is_begun = Exchange(), True
+        if kind == BIND:
+            portal = _text(data, at, end)
+            name = _text(data, at + len(portal) + 1, end)
+            self._portals[portal] = self._statements.get(name, UNKNOWN)
+        elif kind == EXECUTE:
+            return self._execute(*self._portals.get(_text(data, at, end), UNKNOWN))
+        elif kind == PARSE:
+            name = _text(data, at, end)
+            query = _text(data, at + len(name) + 1, end)
+            self._statements[name] = _verb(query), _beginning(query)
+        elif kind == SYNC:
+            return self._close(self._ends())
+        else:
+            self.latest.is_simple = True
+            if kind == QUERY:
+                return self._close(self._query(_text(data, at, end)))
+            self._execute(*UNKNOWN)
+            return self._close(self._ends())
+        return False
+
+    def answered(self, data: bytes, start: int) -> Exchange | None:
+        """Take a message of the server; returns the exchange that is over with it, if one is."""
+        kind = data[start]
+        if kind == READY:
+            done = self._open.popleft() if self._open else Exchange()
+            before, self._status = self._status, data[start + HEAD]
+            is_idle = self._status == IDLE
+            # A COMMIT of what has failed before is a rollback.
+            done.is_committed = done.is_point and is_idle and not done.has_failed and before != FAILED
+            if not self._open and not self._is_begun:
+                self._in_block = not is_idle  # what was foreseen may not have come about
+            return done
+        if kind == ERROR and self._open:
+            self._open[0].has_failed = True
+        elif kind == COPY_IN and self._open and not self._open[0].is_simple:
+            # The server passes over the Sync that was sent: it waits for the one that follows the data.
+            self.latest, self._is_begun = self._open.popleft(), True
+        return None
+
+    def _close(self, is_point: bool) -> bool:
+        self._open.append(self.latest)
+        self._is_begun = False
+        return is_point
+
+    def _execute(self, verb: Verb, beginning: str) -> bool:
+        """Execute a statement; a COMMIT takes effect there and then, not with the Sync after it."""
+        self.latest.statements.append(beginning)
+        match verb:
+            case "begin":
+                self._in_block = True
+            case "commit" if self._in_block:
+                self._in_block = self._ran = False
+                self.latest.is_point = True
+                return True
+            case "rollback":
+                self._in_block = self._ran = False
+            case _:
+                self._ran = True
+        return False
+
+    def _query(self, text: bytes) -> bool:
+        """Execute a simple query, which may hold several statements: the first and the last tell what it does."""
+        is_point = self._execute(_verb(text), _beginning(text))
+        _, separator, last = text.rstrip(b" \t\r\n;").rpartition(b";")
+        if separator and self._execute(_verb(last), _beginning(last)):
+            is_point = True
+        return is_point or self._ends()
+
+    def _ends(self) -> bool:
+        """Whether a transaction ends here that had no BEGIN, or was begun and executed nothing since."""
+        if self._in_block or not self._ran:
+            return False
+        self._ran = False
+        self.latest.is_point = True
+        return True
+
+
+def _text(data: bytes, start: int, end: int) -> bytes:
+    """Return the text that begins at `start`, up to its zero byte."""
+    stop = data.find(0, start, end)
+    return data[start : end if stop < 0 else stop]
+
+
+def _verb(query: bytes) -> Verb:
+    found = FIRST_WORDS.match(query)
+    if found is None:
+        return "other"
+    match found[1].lower(), (found[2] or b"").lower():
+        case (b"begin", _) | (b"start", _):
+            return "begin"
+        case (b"commit", second) if second != b"prepared":
+            return "commit"
+        case (b"end", _):
+            return "commit"
+        case (b"rollback" | b"abort", second) if second not in (b"to", b"prepared"):
+            return "rollback"
+        case _:
+            return "other"
+
+
+def _beginning(query: bytes) -> str:
+    """Return the first line of a statement: of ours, the one that says what it does."""
+    line = query.lstrip().partition(b"\n")[0].removeprefix(b"-- ")
+    return line[:LONGEST_NAME].decode(errors="replace").strip()

@@ -1,0 +1,92 @@
+"""Connections through a pooler in transaction mode, such as PgBouncer: the next client gets the session, as it is left.
+
+So no statement is prepared, nothing is listened to, and what a connection of ours has from its first packet on is set
+here at the head of each transaction, which is a transaction of its own for a single statement, too. Nor is a pipeline
+used: psycopg ends one with a Flush, and where the answers are faster than that, a PgBouncer lends a session for it that
+it does not get back before the client's next statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cached_property
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.rows import TupleRow
+
+from pgflow.store.settings import ISOLATION, passing
+
+__all__ = ["AsyncPooledConnection", "PooledConnection"]
+
+
+class PooledConnection(psycopg.Connection[TupleRow]):
+    """A connection that `connect(…, pooler=True)` or a pool has made; the `pgflow:<role>` in it is what it is for."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is outside a transaction."""
+        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    @cached_property
+    def limits(self) -> sql.Composed:
+        """What a transaction is to say first."""
+        return _limits(self.info)
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Begin a transaction with its limits, and commit it, or roll it back after an error; in one do nothing."""
+        if not self.is_idle:
+            yield
+            return
+        self.execute(BEGIN + self.limits)
+        try:
+            yield
+        except BaseException:
+            with suppress(psycopg.Error):  # the connection may be what is wrong
+                self.rollback()
+            raise
+        self.commit()
+
+
+class AsyncPooledConnection(psycopg.AsyncConnection[TupleRow]):
+    """`PooledConnection`, async."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is outside a transaction."""
+        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    @cached_property
+    def limits(self) -> sql.Composed:
+        """What a transaction is to say first."""
+        return _limits(self.info)
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        """`PooledConnection.bounded`, async."""
+        if not self.is_idle:
+            yield
+            return
+        await self.execute(BEGIN + self.limits)
+        try:
+            yield
+        except BaseException:
+            with suppress(psycopg.Error):  # the connection may be what is wrong
+                await self.rollback()
+            raise
+        await self.commit()
+
+
+BEGIN = sql.SQL("begin; ")
+
+
+def _limits(info: psycopg.ConnectionInfo) -> sql.Composed:
+    role = info.get_parameters().get("fallback_application_name", "").removeprefix("pgflow:")
+    settings = [
+        sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value)
+        for name, value in passing(role, info.server_version).items()
+    ]
+    isolation = sql.SQL("set transaction isolation level ") + sql.SQL(ISOLATION)
+    return isolation + sql.SQL("; select ") + sql.SQL(", ").join(settings)
