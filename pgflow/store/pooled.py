@@ -40,7 +40,7 @@ class PooledConnection(psycopg.Connection[TupleRow]):
         if not self.is_idle:
             yield
             return
-        self.execute(BEGIN + self.limits)
+        self.execute(sql.Composed([BEGIN, self.limits]))
         try:
             yield
         except BaseException:
@@ -69,7 +69,7 @@ class AsyncPooledConnection(psycopg.AsyncConnection[TupleRow]):
         if not self.is_idle:
             yield
             return
-        await self.execute(BEGIN + self.limits)
+        await self.execute(sql.Composed([BEGIN, self.limits]))
         try:
             yield
         except BaseException:
