@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from pgflow.store.failpoint import VARIABLE
 
 __all__ = ["Berth", "Fleet"]
 
-RUN = "from pgflow.cli import main; main()"
+PGFLOW = (sys.executable, "-c", "from pgflow.cli import main; main()")
 RESTART_SECONDS = 0.2
 GLANCE_SECONDS = 0.05
 # Short, so that much happens in little time: a dead worker's steps run again after 2 + 1 + 0.3 s at the latest.
@@ -34,7 +34,8 @@ class Berth:
     name: str
     dsn: str
     log: Path
-    prefix: Sequence[str] = ()  # a command in whose place the process runs, such as a namespace of the network
+    prefix: Sequence[str] = ()  # goes before the command, such as into a namespace of the network
+    command: Sequence[str] = PGFLOW
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     exits: list[int] = field(default_factory=list)
@@ -83,8 +84,8 @@ class Berth:
 class Fleet:
     """Keeps a worker in each berth, as a `with`. It ends them all, also those that stand still."""
 
-    def __init__(self, folder: Path, dsns: Mapping[str, str], *, concurrency: int = 8) -> None:
-        self.berths = [Berth(name, dsn, folder / f"{name}.log") for name, dsn in dsns.items()]
+    def __init__(self, folder: Path, berths: Sequence[Berth], *, concurrency: int = 8) -> None:
+        self.berths = berths
         self._folder = folder
         self._options = (*OPTIONS, "--queue", f"default={concurrency}")
         self._lock = threading.RLock()
@@ -145,7 +146,7 @@ class Fleet:
         with berth.log.open("ab") as log:
             berth.begins_at = log.tell()
             berth.process = subprocess.Popen(
-                [*berth.prefix, sys.executable, "-c", RUN, "worker", "--app", f"{flows.__name__}:app", *self._options],
+                [*berth.prefix, *berth.command, "worker", "--app", f"{flows.__name__}:app", *self._options],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

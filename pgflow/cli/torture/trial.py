@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pgflow.app import Pgflow
 from pgflow.cli.torture import flows
-from pgflow.cli.torture.arena import Arena
+from pgflow.cli.torture.arena import Arena, opened
 from pgflow.cli.torture.checker import History, Violation, check, counters
-from pgflow.cli.torture.fleet import LEASE, POLL, SWEEP, Fleet
+from pgflow.cli.torture.fleet import LEASE, POLL, SWEEP
 from pgflow.cli.torture.gauge import Gauge
 from pgflow.cli.torture.ink import lines
 from pgflow.cli.torture.load import Load
 from pgflow.cli.torture.nemesis import HARMS, Harm, Nemesis
-from pgflow.store import audit, migrate
+from pgflow.store import audit
 from pgflow.store.audit import Change
-from pgflow.store.connect import connect
-from pgflow.store.embedded import EmbeddedPostgres
 from pgflow.store.statement import run
 
 __all__ = ["Plan", "Recording", "Row", "Verdict", "held", "record"]
@@ -122,37 +117,20 @@ def held(plan: Plan, tell: Tell) -> Verdict:
 def record(plan: Plan, tell: Tell) -> Recording:
     """Hold a run and return all that was noted, without a verdict."""
     skew = time.time() - time.monotonic()
-    with _arena(plan) as arena:
+    with opened(plan.folder, plan.workers, plan.callers) as arena:
         possible, impossible = _sorted(plan, arena)
         gauge = Gauge(arena)
-        load = Load([arena.dsn] * plan.callers, plan.folder, plan.seed, plan.rate)
+        load = Load(arena.callers, plan.folder, plan.seed, plan.rate)
         nemesis = Nemesis(arena, possible, plan.seed, plan.seconds, plan.replay, tell)
         load.start()
         nemesis.strike()
+        arena.cluster.bring_up()
+        arena.lead()
         tell("healed: waiting for each call's answer and each instance's end")
         drained = _drained(arena, load)
         gauge.close()
         history = _history(plan, arena, skew)
     return Recording(history, nemesis, impossible, load.started, drained)
-
-
-@contextmanager
-def _arena(plan: Plan) -> Iterator[Arena]:
-    for name in ("marks", "mended"):
-        (plan.folder / name).mkdir()
-    os.environ[flows.FOLDER] = str(plan.folder)
-    with EmbeddedPostgres() as server:
-        with connect(server.dsn, "migrate") as conn:
-            migrate.up(conn)
-            audit.install(conn, "pgflow")
-        app = Pgflow(server.dsn, workflows=flows.WORKFLOWS)
-        app.register()
-        dsns = {f"worker-{number}": server.dsn for number in range(1, plan.workers + 1)}
-        try:
-            with Fleet(plan.folder, dsns) as fleet:
-                yield Arena(plan.folder, server.dsn, fleet, app)
-        finally:
-            app.close()
 
 
 def _sorted(plan: Plan, arena: Arena) -> tuple[list[Harm], dict[str, str]]:

@@ -12,10 +12,12 @@ TERMINATE = """
     select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity
     where datname = current_database() and application_name = %s and pid <> pg_backend_pid()
 """
+# One that waits for the standby is left alone: cancelled, it would say that it is committed although only half the
+# servers have it, and the next failover would take it back.
 CANCEL = """
     select count(*) filter (where pg_cancel_backend(pid)) from pg_stat_activity
     where datname = current_database() and application_name like 'pgflow:%%' and state = 'active'
-        and pid <> pg_backend_pid()
+        and pid <> pg_backend_pid() and wait_event is distinct from 'SyncRep'
 """
 
 
