@@ -42,6 +42,7 @@ COMMANDS = {
     "docs": Lazy("pgflow.cli.docs:command", "Write each workflow's picture into its docstring."),
     "validate": Lazy("pgflow.cli.validate:command", "Check an app's workflows, as a build does."),
     "doctor": Lazy("pgflow.cli.doctor:command", "Look at a database and its workers, and say what to mend."),
+    "bench": Lazy("pgflow.cli.bench:command", "Measure how fast it is here, and what a step costs the database."),
     "demo": Lazy("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
 }
 

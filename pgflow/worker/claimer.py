@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -26,6 +26,8 @@ from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
 
 __all__ = ["Claimer"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("pgflow.worker")
 
@@ -113,7 +115,7 @@ class Claimer:
                 self.conn = await aconnect(self._dsn, role="worker")
                 self.is_hungry = True
                 if self._settler.worker:
-                    await arun(self.conn, worker.attach(self._settler.schema, self._settler.worker))
+                    await self._ask(self.conn, worker.attach(self._settler.schema, self._settler.worker))
             if not self._settler.worker:
                 await self._register(self.conn)
                 self.is_lost = False
@@ -144,7 +146,7 @@ class Claimer:
         self._take_over(turn, answers, now)
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             settler = self._settler
-            await arun(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
+            await self._ask(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
             self._is_in_doubt = False
         await self._wake_others(conn, now)
 
@@ -223,11 +225,16 @@ class Claimer:
         self.found_nothing = not rows
         self._next_poll = now + self._poll * uniform(0.9, 1.1)
 
-    async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
+    async def _ask(self, conn: AsyncConnection, statement: Statement[T]) -> T:
+        """Run one statement, in a round trip of its own."""
         self._settler.stats.round_trips += 1
+        return await arun(conn, statement)
+
+    async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
         if len(statements) == 1:
             ((name, statement),) = statements.items()
-            return {name: await arun(conn, statement)}
+            return {name: await self._ask(conn, statement)}
+        self._settler.stats.round_trips += 1
         pending: dict[str, APending[Any]] = {}
         async with conn.pipeline():  # one implicit transaction: all of it or nothing
             for name, statement in statements.items():
@@ -241,14 +248,14 @@ class Claimer:
         settler = self._settler
         for decision in decisions:
             try:
-                settler.adopt([decision], await arun(conn, settler.statement([decision])))
+                settler.adopt([decision], await self._ask(conn, settler.statement([decision])))
             except Refused as reason:
                 text = f"what the step came to cannot be stored: {reason}"
                 outcomes = [
                     Erred(outcome.token, text, type(reason).__name__, retry=False) for outcome in decision.outcomes
                 ]
                 failed = settler.decide([*outcomes])
-                settler.adopt([failed], await arun(conn, settler.statement([failed])))
+                settler.adopt([failed], await self._ask(conn, settler.statement([failed])))
 
     async def _hold_out(self, error: Exception) -> None:
         """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
@@ -275,4 +282,4 @@ class Claimer:
         if any(queue in rooms for queue in queues):
             self.is_hungry = True
         if wanted := {queue for queue in queues if queue not in rooms}:
-            await arun(conn, worker.wake(self._settler.schema, wanted))
+            await self._ask(conn, worker.wake(self._settler.schema, wanted))

@@ -1,0 +1,81 @@
+"""Tell people what was measured, on what, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pgflow.cli.bench.ground import Ground, Plan
+from pgflow.cli.bench.result import Range, Summary
+from pgflow.cli.output import table
+
+__all__ = ["about", "costs", "figures", "number"]
+
+# What a step costs, in columns: title, name, decimals.
+COSTS = (
+    ("WAL BYTES", "wal_bytes", 0),
+    ("COMMITS", "commits", 4),
+    ("ROUND TRIPS", "round_trips", 4),
+    ("INSERTED", "inserted", 2),
+    ("UPDATED", "updated", 2),
+    ("IN PLACE", "in_place", 2),
+    ("DELETED", "deleted", 2),
+    ("DEAD", "dead", 2),
+    ("SERVER MS", "server_ms", 3),
+    ("WORKER MS", "worker_ms", 3),
+)
+
+
+def about(ground: Ground, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
+    """Return the lines at the head: machine, versions, server, settings."""
+    settings = ", ".join(f"{name} {value}" for name, value in ground.settings.items() if name != "server_version")
+    gigabytes = machine["memory_bytes"] / 2**30
+    lines = [
+        ("machine", f"{machine['processor']}, {machine['cores']} cores, {gigabytes:.0f} GiB, {machine['system']}"),
+        ("versions", f"pgflow {machine['pgflow-engine']}, Python {machine['python']}, psycopg {machine['psycopg']}, "
+            f"PostgreSQL {ground.settings['server_version']}"),
+        ("server", f"{'a throwaway one' if ground.is_ours else 'yours'}; a round trip takes {1000 * ground.trip_seconds:.2f} ms"),
+        ("settings", settings),
+        ("plan", f"{plan.workers} worker processes, {plan.concurrency} steps at once in each, "
+            f"{plan.batch} instances a call, {repeat} runs: median (lowest to highest)"),
+    ]  # fmt: skip
+    return "\n".join(f"{name:9} {text}" for name, text in lines)
+
+
+def figures(summaries: Sequence[Summary]) -> str:
+    """Return the table of what was measured."""
+    rows = [row for summary in summaries for row in _rows(summary)]
+    return table(["SCENARIO", "MEASURED", "UNIT", "RESULT"], rows)
+
+
+def _rows(summary: Summary) -> Iterator[list[str]]:
+    for name, (unit, values) in summary.lines.items():
+        told = [f"{key} {_told(each)}" if len(values) > 1 else _told(each) for key, each in values.items()]
+        yield [summary.scenario, name, unit, "  ".join(told)]
+
+
+def _told(each: Range) -> str:
+    if each.low == each.high:
+        return number(each.median)
+    return f"{number(each.median)} ({number(each.low)}–{number(each.high)})"
+
+
+def costs(summaries: Sequence[Summary]) -> str:
+    """Return the table of what a step cost the database and the workers: medians."""
+    rows = []
+    for summary in summaries:
+        if summary.cost:
+            rows.append([summary.scenario, *(_cost(summary.cost[name], decimals) for _, name, decimals in COSTS)])
+    return table(["PER STEP", *(title for title, _, _ in COSTS)], rows) if rows else ""
+
+
+def _cost(each: Range | None, decimals: int) -> str | None:
+    return None if each is None else f"{each.median:.{decimals}f}"
+
+
+def number(value: float) -> str:
+    """Return a number with as many digits as mean something."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{round(value, 3 - len(str(int(size)))):,.0f}"
+    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
