@@ -62,6 +62,7 @@ class Marks:
 
 
 OURS: list[Marks] = []  # this process's, once it has made one
+OPENING = threading.Lock()
 
 
 def count() -> None:
@@ -75,8 +76,10 @@ def record(about: int, number: int = 0) -> None:
 
 
 def _opened() -> list[Marks]:
-    OURS.append(Marks(os.environ[FOLDER]))
-    return OURS
+    with OPENING:  # of several threads one opens the files: to open them again would cut off what is mapped
+        if not OURS:
+            OURS.append(Marks(os.environ[FOLDER]))
+        return OURS
 
 
 class Tally:
