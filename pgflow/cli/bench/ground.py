@@ -81,7 +81,7 @@ class Ground:
     @contextmanager
     def field(self, progress: Progress) -> Iterator[Field]:
         """Give empty tables, and nothing that was before."""
-        self._trial.renew()
+        self.renew()
         with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as name, connect(self._given) as watch:
             folder = Path(name)
             app = Pgflow(self.dsn, flows.WORKFLOWS, schema=self.schema)
@@ -90,6 +90,10 @@ class Ground:
                 yield Field(self, app, folder, Tally(folder), meter, watch, progress)
             finally:
                 app.close()
+
+    def renew(self) -> None:
+        """Empty the tables; nobody may use them meanwhile."""
+        self._trial.renew()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
