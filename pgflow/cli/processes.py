@@ -1,4 +1,4 @@
-"""Worker processes for a command that brings its own workflows: real ones, and none of them is left, whatever happens."""
+"""Worker processes for a command that brings its own workflows: real ones, and none is left, whatever happens."""
 
 import os
 import signal

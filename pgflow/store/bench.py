@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgflow.store import files
-from pgflow.store.statement import Row, Statement
+from pgflow.store.statement import Statement
 
 __all__ = [
     "Spent",

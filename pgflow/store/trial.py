@@ -60,7 +60,8 @@ class TrialSchema:
     def _take(self) -> None:
         if not run(self._conn, bench.hold(self.name)):
             raise Conflict(
-                f'another benchmark runs in schema "{self.name}"', hint="Wait for its end, or name another: --schema NAME."
+                f'another benchmark runs in schema "{self.name}"',
+                hint="Wait for its end, or name another: --schema NAME.",
             )
         self._refuse_foreign()
 

@@ -78,7 +78,8 @@ def bars(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
         parts += list(_panel(panel, y))
         y += PANEL_HEAD + len(panel.bars) * (BAR + BAR_GAP) + PANEL_GAP
     said = "; ".join(
-        f"{panel.title} ({panel.unit}): " + ", ".join(f"{bar.label} {bar.told}" for bar in panel.bars) for panel in panels
+        f"{panel.title} ({panel.unit}): " + ", ".join(f"{bar.label} {bar.told}" for bar in panel.bars)
+        for panel in panels
     )
     return _document(title, subtitle, said, y, parts)
 
@@ -114,7 +115,9 @@ def lines(title: str, subtitle: str, charts: Sequence[Chart]) -> str:
         y += PANEL_HEAD + CHART_HEIGHT + AXIS
     said = "; ".join(
         f"{chart.title} ({chart.unit}) by {chart.across}: "
-        + ", ".join(f"{each.label} " + " ".join(f"{x:g}: {value:.3g}" for x, value in each.points) for each in chart.series)
+        + ", ".join(
+            f"{each.label} " + " ".join(f"{x:g}: {value:.3g}" for x, value in each.points) for each in chart.series
+        )
         for chart in charts
     )
     return _document(title, subtitle, said, y, parts)
@@ -124,7 +127,7 @@ def _chart(chart: Chart, top: float) -> Iterator[str]:
     yield _text(MARGIN, top + 16, chart.title, size=14, weight=600)
     yield _text(MARGIN, top + 31, f"{chart.unit}, by {chart.across}", size=11, color=SOFT)
     left, right = MARGIN + 60, WIDTH - MARGIN - LEGEND
-    ceiling, floor = top + PANEL_HEAD, top + PANEL_HEAD + CHART_HEIGHT
+    floor = top + PANEL_HEAD + CHART_HEIGHT
     xs = sorted({x for each in chart.series for x, _ in each.points})
     steps = list(_ticks(max((value for each in chart.series for _, value in each.points), default=1.0)))
     spread = math.log10(max(xs, default=1.0) + 1) - math.log10(min(xs, default=1.0) + 1)

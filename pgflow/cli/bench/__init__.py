@@ -18,8 +18,6 @@ Medians are told, with the lowest and the highest.
 ended (meter.py): so a worker's start and stop are in it, and a few thousand steps make them small.
 """
 
-from dataclasses import replace
-
 import click
 
 from pgflow.cli.bench import machine, report
@@ -57,9 +55,7 @@ Examples:
 @click.option("--workers", type=click.IntRange(1, 64), default=2, help="Worker processes.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=500, help="Steps that run at once in each.")
 @click.option("--batch", type=click.IntRange(1, 50_000), default=1000, help="Instances that one call starts.")
-@click.option(
-    "--count", type=click.IntRange(1), show_default="what suits the scenario", help="Instances in each run."
-)
+@click.option("--count", type=click.IntRange(1), show_default="what suits the scenario", help="Instances in each run.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), help="How long each run is to take, about.")
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, help="Runs of each scenario.")
 @click.option("--dsn", default="", show_default="a throwaway server", help="The database to measure on.")
@@ -91,8 +87,18 @@ def command(
     if as_json:
         told = {
             "machine": here,
-            "server": {"settings": ground.settings, "throwaway": ground.is_ours, "round_trip_ms": 1000 * ground.trip_seconds},
-            "plan": {"workers": workers, "concurrency": concurrency, "batch": batch, "count": count, "seconds": seconds},
+            "server": {
+                "settings": ground.settings,
+                "throwaway": ground.is_ours,
+                "round_trip_ms": 1000 * ground.trip_seconds,
+            },
+            "plan": {
+                "workers": workers,
+                "concurrency": concurrency,
+                "batch": batch,
+                "count": count,
+                "seconds": seconds,
+            },
             "results": [each.record() for each in summaries],
         }
         click.echo(document(told))

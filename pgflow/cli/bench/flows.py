@@ -7,7 +7,20 @@ from pydantic import BaseModel
 from pgflow import Context, Done, Ok, Pgflow, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.cli.bench import marks
 
-__all__ = ["BRANCHES", "CHAIN", "WAIT", "WORKFLOWS", "Chain", "Fan", "Load", "Signalled", "Single", "Sleeping", "Timed", "app"]
+__all__ = [
+    "BRANCHES",
+    "CHAIN",
+    "WAIT",
+    "WORKFLOWS",
+    "Chain",
+    "Fan",
+    "Load",
+    "Signalled",
+    "Single",
+    "Sleeping",
+    "Timed",
+    "app",
+]
 
 CHAIN = 5  # steps in a row
 BRANCHES = 10  # side by side
@@ -15,7 +28,7 @@ WAIT = timedelta(seconds=1)
 
 
 class Load(BaseModel):
-    """The input: `sent`, when it was started in monotonic nanoseconds, if anybody wants to know when its steps begin."""
+    """The input: `sent`, when it was started, in monotonic nanoseconds; 0 when nobody asks when its steps begin."""
 
     sent: int = 0
 

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 from pgflow.app import Pgflow
 from pgflow.cli.bench import flows, marks
+from pgflow.cli.bench.machine import local_server
 from pgflow.cli.bench.marks import Tally
 from pgflow.cli.bench.meter import Meter
 from pgflow.cli.bench.progress import Progress
@@ -75,6 +76,7 @@ class Ground:
             with connect(self._given) as conn:
                 self.settings = run(conn, bench.settings(self.schema))
                 self.trip_seconds, self.clock_ahead = _clock(conn, self.schema)
+                self.is_local = local_server(conn.info, run(conn, bench.backend(self.schema))) is not None
             self._stack = stack.pop_all()
         return self
 
@@ -144,7 +146,9 @@ class Field:
                 self.progress.advance(marked - seen)
                 seen, changed = marked, now
             elif now - changed > STILL_SECONDS:
-                raise PgflowError(f"nothing happened for {STILL_SECONDS:.0f} s", hint="What the workers said stands above.")
+                raise PgflowError(
+                    f"nothing happened for {STILL_SECONDS:.0f} s", hint="What the workers said stands above."
+                )
             time.sleep(pause)
 
     def until_marked(self, number: int, processes: Processes) -> None:

@@ -38,11 +38,11 @@ class Marks:
     """Where one process makes its marks: in two files of its own."""
 
     def __init__(self, folder: str) -> None:
-        name = os.path.join(folder, str(os.getpid()))  # noqa: PTH118 -- a worker of anybody's, quick to start
-        with open(f"{name}.counts", "w+b") as file:  # noqa: PTH123 -- likewise
+        name = os.path.join(folder, str(os.getpid()))
+        with open(f"{name}.counts", "w+b") as file:
             file.truncate(COUNTS.size)
             self._counts = mmap.mmap(file.fileno(), COUNTS.size)
-        self._marks = open(f"{name}.marks", "ab", buffering=0)  # noqa: PTH123, SIM115 -- open as long as the process lives
+        self._marks = open(f"{name}.marks", "ab", buffering=0)  # noqa: SIM115 -- open as long as the process lives
         self._lock = threading.Lock()
         self._number = 0
         self._first = 0

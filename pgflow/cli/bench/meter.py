@@ -24,10 +24,10 @@ class Cost:
     """What each step of a stretch of work cost.
 
     `wal_bytes` are the whole server's; `commits` the database's, without the meter's own, and `round_trips` the
-    workers', as they count them, without heartbeats (None: no worker was there). `inserted`, `updated` and `deleted` are
-    rows of pgflow's tables, `in_place` the share of the updated ones that needed no new index entry (HOT), `dead` the
-    row versions that an update or a delete has left behind. `server_ms` is CPU of all the server's processes, None when
-    they are not on this machine; `worker_ms` that of the worker processes, their start included.
+    workers', as they count them, without heartbeats (None: no worker was there). `inserted`, `updated` and `deleted`
+    are rows of pgflow's tables, `in_place` the share of the updated ones that needed no new index entry (HOT), `dead`
+    the row versions that an update or a delete has left behind. `server_ms` is CPU of all the server's processes, None
+    when they are not on this machine; `worker_ms` that of the worker processes, their start included.
     """
 
     steps: int

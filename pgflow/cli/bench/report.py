@@ -29,17 +29,27 @@ COSTS = (
 def about(ground: Ground, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
     """Return the lines at the head: machine, versions, server, settings."""
     settings = ", ".join(f"{name} {value}" for name, value in ground.settings.items() if name != "server_version")
-    gigabytes = machine["memory_bytes"] / 2**30
-    lines = [
-        ("machine", f"{machine['processor']}, {machine['cores']} cores, {gigabytes:.0f} GiB, {machine['system']}"),
-        ("versions", f"pgflow {machine['pgflow-engine']}, Python {machine['python']}, psycopg {machine['psycopg']}, "
-            f"PostgreSQL {ground.settings['server_version']}"),
-        ("server", f"{'a throwaway one' if ground.is_ours else 'yours'}; a round trip takes {1000 * ground.trip_seconds:.2f} ms"),
-        ("settings", settings),
-        ("plan", f"{plan.workers} worker processes, {plan.concurrency} steps at once in each, "
-            f"{plan.batch} instances a call, {repeat} runs: median (lowest to highest)"),
-    ]  # fmt: skip
-    return "\n".join(f"{name:9} {text}" for name, text in lines)
+    versions = ("pgflow-engine", "python", "psycopg", "pydantic")
+    lines = {
+        "machine": (
+            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
+            f"{machine['system']}"
+        ),
+        "versions": ", ".join(
+            [*(f"{name} {machine[name]}" for name in versions), f"PostgreSQL {ground.settings['server_version']}"]
+        ),
+        "server": (
+            f"{'a throwaway one' if ground.is_ours else 'as named'}, whose CPU is "
+            f"{'counted' if ground.is_local else 'not visible from here'}; a round trip takes "
+            f"{1000 * ground.trip_seconds:.2f} ms"
+        ),
+        "settings": settings,
+        "plan": (
+            f"{plan.workers} worker processes, {plan.concurrency} steps at once in each, {plan.batch} instances a "
+            f"call; median of {repeat} runs (lowest to highest)"
+        ),
+    }
+    return "\n".join(f"{name:9} {text}" for name, text in lines.items())
 
 
 def figures(summaries: Sequence[Summary]) -> str:
@@ -57,15 +67,16 @@ def _rows(summary: Summary) -> Iterator[list[str]]:
 def _told(each: Range) -> str:
     if each.low == each.high:
         return number(each.median)
-    return f"{number(each.median)} ({number(each.low)}–{number(each.high)})"
+    return f"{number(each.median)} ({number(each.low)} to {number(each.high)})"
 
 
 def costs(summaries: Sequence[Summary]) -> str:
     """Return the table of what a step cost the database and the workers: medians."""
-    rows = []
-    for summary in summaries:
-        if summary.cost:
-            rows.append([summary.scenario, *(_cost(summary.cost[name], decimals) for _, name, decimals in COSTS)])
+    rows = [
+        [summary.scenario, *(_cost(summary.cost[name], decimals) for _, name, decimals in COSTS)]
+        for summary in summaries
+        if summary.cost
+    ]
     return table(["PER STEP", *(title for title, _, _ in COSTS)], rows) if rows else ""
 
 

@@ -74,7 +74,9 @@ def summarize(scenario: str, runs: Sequence[Run]) -> Summary:
         values = {key: Range.of([run.lines[number].values[key] for run in runs]) for key in line.values}
         lines[line.name] = (line.unit, values)
     costs = [run.cost for run in runs if run.cost is not None]
-    cost = {field.name: _range([getattr(each, field.name) for each in costs]) for field in fields(Cost)} if costs else {}
+    cost = (
+        {field.name: _range([getattr(each, field.name) for each in costs]) for field in fields(Cost)} if costs else {}
+    )
     return Summary(scenario, len(runs), lines, cost)
 
 

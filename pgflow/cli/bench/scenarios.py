@@ -22,7 +22,8 @@ PACE = 20  # instances a second, where the scenario sets the pace itself
 class Scenario:
     """One thing to measure: `count` instances suit it, each of which makes `marks` while it runs.
 
-    `rate` is how many of them a second takes, where that is the scenario's own choice.
+    `rate` is how many of them a second takes, where that is the scenario's own choice. One that `is_timed` has no
+    instances: its `count` are seconds.
     """
 
     says: str
@@ -30,18 +31,19 @@ class Scenario:
     count: int
     marks: int = 1
     rate: float | None = None
+    is_timed: bool = False
 
     def run(self, ground: Ground, plan: Plan, progress: Progress, label: str) -> Run:
         """Measure once, on empty tables."""
-        count = plan.count or self._fitting(ground, plan, progress, label)
+        count = self._fitting(ground, plan, progress, label)
         progress.begin(label, count * self.marks)
         with ground.field(progress) as field:
             return self.measure(field, plan, count)
 
     def _fitting(self, ground: Ground, plan: Plan, progress: Progress, label: str) -> int:
-        """How many instances take as long as the plan says."""
+        """How many instances the plan asks for, or take as long as it says."""
         if plan.seconds is None:
-            return self.count
+            return self.count if plan.count is None or self.is_timed else plan.count
         if self.rate is not None:
             return max(1, round(self.rate * plan.seconds))
         pilot = replace(plan, count=max(1, round(self.count * PILOT)), seconds=None)
@@ -52,9 +54,7 @@ class Scenario:
 SCENARIOS: Mapping[str, Scenario] = {
     "start": Scenario("instances started one by one", partial(load.start_one, Single), 2_000),
     "start-many": Scenario("instances started in batches", partial(load.start_many, Single), 50_000),
-    "single": Scenario(
-        "drain of workflows of one step", partial(load.drain, Single, marks=1, steps=1), 20_000
-    ),
+    "single": Scenario("drain of workflows of one step", partial(load.drain, Single, marks=1, steps=1), 20_000),
     "chain": Scenario(
         "drain of workflows of five steps in a row",
         partial(load.drain, Chain, marks=CHAIN, steps=CHAIN),
@@ -77,5 +77,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     "latency-chain": Scenario("a workflow of five steps, workers idle", wait.chain, 200, rate=PACE),
     "latency-signal": Scenario("from a signal to the step after the wait", wait.signal, 300, rate=wait.RATE),
     "latency-timer": Scenario("how late timers are, with thousands pending", wait.timer, 200, rate=wait.ALARMS),
-    "idle": Scenario("a worker that has nothing to do", wait.idle, 10, rate=1),
+    "idle": Scenario("a worker that has nothing to do", wait.idle, 10, rate=1, is_timed=True),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 from pgflow.cli.bench import machine
 from pgflow.cli.bench.flows import Alarmed, Chain, Load, Signalled, Single, Sleeping
@@ -55,7 +56,7 @@ def chain(field: Field, plan: Plan, count: int) -> Run:
     begun: dict[int, list[int]] = {}
     for mark in _marks(field):
         begun.setdefault(mark.about, []).append(mark.at)
-    between = [after - before for times in begun.values() for before, after in zip(times, times[1:], strict=False)]
+    between = [after - before for times in begun.values() for before, after in pairwise(times)]
     return Run(
         [
             latency("start → first step, one at a time", [times[0] - sent for sent, times in begun.items()]),

@@ -88,11 +88,7 @@ def _installed(peers: Sequence[Peer], envs: Path, results: Results) -> Iterator[
 def _entrants(name: str, peers: Sequence[Peer], configs: Sequence[str], *, backwards: bool) -> list[tuple[Peer, str]]:
     contest = CONTESTS[name]
     found = [
-        (peer, config)
-        for peer in peers
-        if contest.kind in peer.jobs
-        for config in contest.configs
-        if config in configs
+        (peer, config) for peer in peers if contest.kind in peer.jobs for config in contest.configs if config in configs
     ]
     return found[::-1] if backwards else found
 

@@ -82,7 +82,7 @@ def pace(bout: Bout, scale: float) -> dict[str, float]:
 
 
 def finish(bout: Bout, scale: float) -> dict[str, float]:
-    """Run one chain after another, with an idle worker: until its last step begins, and until its caller sees the result.
+    """Run one chain after another, with an idle worker: until its last step begins, and until its caller sees the end.
 
     The first depends on the engine alone, the second on how its client waits, too.
     """
@@ -121,14 +121,18 @@ CONTESTS: Mapping[str, Contest] = {
     "start": Contest("start one by one", "jobs/s", "rate", "task", start_one),
     "start-many": Contest("start, 1,000 at a time", "jobs/s", "rate", "task", start_many),
     "task-1": Contest("drain of tasks, 1 process", "jobs/s", "rate", "task", partial(drain, kind="task", workers=1)),
-    "task-2": Contest("drain of tasks, 2 processes", "jobs/s", "rate", "task", partial(drain, kind="task", workers=2), BOTH),
+    "task-2": Contest(
+        "drain of tasks, 2 processes", "jobs/s", "rate", "task", partial(drain, kind="task", workers=2), BOTH
+    ),
     "chain-1": Contest(
         "5 steps in a row, 1 process", "instances/s", "rate", "chain", partial(drain, kind="chain", workers=1)
     ),
     "chain-2": Contest(
         "5 steps in a row, 2 processes", "instances/s", "rate", "chain", partial(drain, kind="chain", workers=2), BOTH
     ),
-    "fan-1": Contest("10 branches, joined, 1 process", "instances/s", "rate", "fan", partial(drain, kind="fan", workers=1)),
+    "fan-1": Contest(
+        "10 branches, joined, 1 process", "instances/s", "rate", "fan", partial(drain, kind="fan", workers=1)
+    ),
     "fan-2": Contest(
         "10 branches, joined, 2 processes", "instances/s", "rate", "fan", partial(drain, kind="fan", workers=2), BOTH
     ),

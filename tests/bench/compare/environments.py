@@ -57,7 +57,9 @@ def _python(least: tuple[int, int]) -> Path:
     for candidate in _candidates():
         code = "import sys, ensurepip; print(*sys.version_info[:2])"
         try:
-            said = subprocess.run([candidate, "-c", code], capture_output=True, check=True, text=True, timeout=20).stdout
+            said = subprocess.run(
+                [candidate, "-c", code], capture_output=True, check=True, text=True, timeout=20
+            ).stdout
         except (OSError, subprocess.SubprocessError):
             continue
         if tuple(map(int, said.split())) >= least:

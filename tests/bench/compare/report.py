@@ -21,7 +21,11 @@ def markdown(results: Results) -> str:
     """Return the machine, the table, what a job costs, and what failed."""
     parts = [_about(results), "\n".join(_table(results))]
     if costs := list(_costs(results)):
-        parts.append("\n".join(["| drain, per job or instance | WAL bytes | commits | server CPU ms |", "|---|--:|--:|--:|", *costs]))
+        parts.append(
+            "\n".join(
+                ["| drain, per job or instance | WAL bytes | commits | server CPU ms |", "|---|--:|--:|--:|", *costs]
+            )
+        )
     if results.failures:
         parts.append("\n".join(["Not measured:", "", *(f"- {failure}" for failure in results.failures)]))
     return "\n\n".join(parts)
@@ -34,8 +38,8 @@ def _about(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     return (
         f"{machine['processor']}, {machine['cores']} cores, {gigabytes:.0f} GiB, {machine['system']}; "
-        f"Python {machine['python']}; PostgreSQL {results.settings['server_version']} on the same machine ({settings}). "
-        f"{versions}. Medians of {results.repeat} runs, with the lowest and the highest."
+        f"Python {machine['python']}; PostgreSQL {results.settings['server_version']} on the same machine "
+        f"({settings}). {versions}. Medians of {results.repeat} runs, with the lowest and the highest."
     )
 
 
@@ -62,11 +66,11 @@ def _ratio(results: Results, contest: str, peer: str, config: str) -> str:
     ratio = results.ratio(contest, peer, config)
     if ratio is None or (peer, config) == ("pgflow", "best"):
         return ""
-    return f"{number(ratio)}×"
+    return f"{number(ratio)}\N{MULTIPLICATION SIGN}"
 
 
 def _spread(found: Range) -> str:
-    return f"{number(found.low)} – {number(found.high)}"
+    return f"{number(found.low)} to {number(found.high)}"
 
 
 def _costs(results: Results) -> Iterator[str]:
@@ -96,7 +100,7 @@ def picture(results: Results) -> str:
             panels.append(Panel(contest.title, f"{contest.unit}, {better}", found))
     machine = results.machine
     said = (
-        f"Each at its best on {machine['cores']} cores, PostgreSQL {results.settings['server_version']} on the same ones; "
+        f"Each at its best, on {machine['cores']} cores with PostgreSQL {results.settings['server_version']}; "
         f"medians of {results.repeat} runs. In parentheses: how many times better pgflow is."
     )
     return bars("pgflow and its peers", said, panels)

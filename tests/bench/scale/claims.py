@@ -19,6 +19,7 @@ __all__ = ["claimers", "queues", "ready", "scheduled"]
 TIMES = 50
 STAGED = 1000
 READY = 100_000
+DEEP = 60  # tokens in each queue, at the least
 
 
 def ready(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
@@ -62,8 +63,7 @@ def queues(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> li
     for size in sizes:
         field.ground.renew()
         with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
-            fill(conn, "ready", max(READY, 40 * size) if size > 10 else READY // 10 * size, queues=size)
-            conn.execute("update pgflow.jobs set queue = 'q0' where queue = 'default'")
+            fill(conn, "ready", max(READY // 10, DEEP * size), queues=size)
             tidy(conn)
             served = {f"q{number}": max(1, BATCH // size) for number in range(size)}
             one.append((size, median_ms(hand.time(lambda: hand.claim({"q0": 1}), 20, warm=5))))
@@ -75,7 +75,9 @@ def queues(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> li
     return [Chart("Claim, with ever more queues", "queues that have work", "ms, median", lines)]
 
 
-def claimers(field: Field, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int) -> list[Chart]:
+def claimers(
+    field: Field, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int
+) -> list[Chart]:
     """How many tokens ever more claimers get in all, a hundred at a time."""
     rates, waits = [], []
     with connect(field.app.dsn, "migrate") as conn:
@@ -120,4 +122,3 @@ def _race(dsn: str, number: int, seconds: float) -> tuple[float, float]:
     for thread in threads:
         thread.join()
     return sum(tokens) / (time.perf_counter() - began), median_ms(took)
-

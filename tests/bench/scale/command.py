@@ -87,7 +87,9 @@ def command(names: tuple[str, ...], quick: bool, svg: Path | None) -> None:
     """Run what is asked for, all by default."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if not quick and free < FREE_BYTES:
-        raise click.ClickException(f"{FREE_BYTES / 2**30:.0f} GiB of disk are needed, {free / 2**30:.0f} are free: --quick")
+        raise click.ClickException(
+            f"{FREE_BYTES / 2**30:.0f} GiB of disk are needed, {free / 2**30:.0f} are free: --quick"
+        )
     charts: list[Chart] = []
     with Ground("", "pgflow") as ground:
         for name in names or TESTS:
@@ -98,7 +100,7 @@ def command(names: tuple[str, ...], quick: bool, svg: Path | None) -> None:
             charts += found
             click.echo("\n\n".join(table(chart) for chart in found) + "\n")
         here = machine.describe()
-        said = f"{here['processor']}, {here['cores']} cores, PostgreSQL {ground.settings['server_version']} on the same ones"
+        said = f"{here['processor']}, {here['cores']} cores, PostgreSQL {ground.settings['server_version']}"
     if svg is not None:
         svg.write_text(lines("How each cost grows", said, charts) + "\n")
 
@@ -106,9 +108,7 @@ def command(names: tuple[str, ...], quick: bool, svg: Path | None) -> None:
 def table(chart: Chart) -> str:
     """Return the figures of a chart as a Markdown table."""
     head = [f"{chart.title}: {chart.across}", *(f"{each.label}, {chart.unit}" for each in chart.series)]
-    rows = [
-        [f"{x:,.0f}", *(number(dict(each.points)[x]) for each in chart.series)] for x, _ in chart.series[0].points
-    ]
+    rows = [[f"{x:,.0f}", *(number(dict(each.points)[x]) for each in chart.series)] for x, _ in chart.series[0].points]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["--:"] * len(head), *rows))
 
 

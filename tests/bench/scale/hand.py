@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -38,7 +37,9 @@ class Hand:
     def settle(self, rows: Sequence[Claimed]) -> None:
         """Record that each was the last step of its instance, in one statement as a worker's."""
         verdicts = [
-            Verdict(row.id, row.run, row.attempt, row.step, row.kind, "end", guarded=True, event="done", output='{"n": 0}')
+            Verdict(
+                row.id, row.run, row.attempt, row.step, row.kind, "end", guarded=True, event="done", output='{"n": 0}'
+            )
             for row in rows
         ]
         changes = [Change(row.run, row.revision, "completed") for row in rows]

@@ -22,9 +22,13 @@ POINTS = 10
 def horizon(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """Drain so many tokens, a hundred at a time, without a long transaction beside it and with one."""
     (size,) = sizes
-    lines = [Series(name, _drain(field, size, is_pinned, say)) for name, is_pinned in (("free", False), ("pinned", True))]
+    lines = [
+        Series(name, _drain(field, size, is_pinned, say)) for name, is_pinned in (("free", False), ("pinned", True))
+    ]
     return [
-        Chart("Claim of 100, while an old transaction keeps dead rows", "tokens done since it began", "ms, median", lines)
+        Chart(
+            "Claim of 100, while an old transaction keeps dead rows", "tokens done since it began", "ms, median", lines
+        )
     ]
 
 
@@ -43,7 +47,7 @@ def _drain(field: Field, size: int, is_pinned: bool, say: Callable[[str], None])
         hand = stack.enter_context(opened(field.app.dsn))
         points, done = [], 0
         for _ in range(POINTS):
-            took = []
+            took: list[float] = []
             while len(took) < size // POINTS // BATCH:
                 took.append(_one_batch(hand))
                 done += BATCH

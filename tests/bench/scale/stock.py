@@ -1,4 +1,4 @@
-"""Fill a schema with as much as is wanted, each time by one statement; and keep the planner and the vacuum up with it."""
+"""Fill a schema with as much as is wanted, each time by one statement, and let the planner and the vacuum see it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["STATES", "fill", "tidy"]
 BULKY = 200_000  # rows from which on it is quicker to make the indexes anew
 
 # What of an instance and of its token differs between the kinds of work, by the token's state: the instance's status
-# and workflow; the token's kind, step, moment and signals. Every second one that waits has a timer, in ten days or more.
+# and workflow; the token's kind, state, step, moment and signals. Of those that wait every second one has a timer.
 STATES: dict[str, tuple[LiteralString, LiteralString]] = {
     "ready": (
         "'running', 'Single'",
@@ -24,8 +24,9 @@ STATES: dict[str, tuple[LiteralString, LiteralString]] = {
     ),
     "parked": (
         "'waiting', 'Signalled'",
-        "'resume', 'parked', 'go', case when b.run %% 2 = 0 then now() + interval '10 days' + b.run * interval '1 ms' end, "
-        """'{"go": "received"}'::jsonb""",
+        """'resume', 'parked', 'go',
+        case when b.run %% 2 = 0 then now() + interval '10 days' + b.run * interval '1 millisecond' end,
+        '{"go": "received"}'::jsonb""",
     ),
 }
 FILL: LiteralString = """
@@ -36,7 +37,7 @@ FILL: LiteralString = """
         returning run
     )
     insert into pgflow.jobs (kind, state, step, run_at, awaits, run, queue)
-    select {token}, b.run, case when %(queues)s::integer > 1 then 'q' || b.run %% %(queues)s::integer else 'default' end
+    select {token}, b.run, case when %(queues)s::integer > 0 then 'q' || b.run %% %(queues)s::integer else 'default' end
     from born b
 """
 INDEXES: LiteralString = """
@@ -46,8 +47,8 @@ INDEXES: LiteralString = """
 """
 
 
-def fill(conn: psycopg.Connection[Any], state: str, count: int, *, queues: int = 1) -> None:
-    """Add `count` instances, each with one token in a state; spread over so many queues, q0 and on."""
+def fill(conn: psycopg.Connection[Any], state: str, count: int, *, queues: int = 0) -> None:
+    """Add `count` instances, each with one token in a state; spread over the queues q0 and on, if a number is given."""
     if count <= 0:
         return
     instance, token = STATES[state]
@@ -65,4 +66,4 @@ def fill(conn: psycopg.Connection[Any], state: str, count: int, *, queues: int =
 
 def tidy(conn: psycopg.Connection[Any]) -> None:
     """Vacuum and analyze, as autovacuum will before long."""
-    conn.execute("vacuum (analyze) pgflow.instances, pgflow.jobs, pgflow.step_results")
+    conn.execute("vacuum (analyze) pgflow.instances, pgflow.jobs")

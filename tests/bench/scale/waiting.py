@@ -57,7 +57,9 @@ def waiting(field: Field, sizes: Sequence[int], say: Callable[[str], None], *, s
         )
     across = "instances that wait"
     return [
-        Chart("Memory of a worker, with ever more instances waiting", across, "MB resident", [Series("worker", memory)]),
+        Chart(
+            "Memory of a worker, with ever more instances waiting", across, "MB resident", [Series("worker", memory)]
+        ),
         Chart(
             "CPU while nothing is to be done, with ever more waiting",
             across,

@@ -32,7 +32,9 @@ class AbsurdOnes(Contestant):
     def prepare(self) -> None:
         """Install with its command."""
         for order in (["init"], ["create-queue", "default"], ["create-queue", CHILDREN]):
-            subprocess.run([program("absurdctl"), order[0], "-d", self.dsn, *order[1:]], check=True, capture_output=True)
+            subprocess.run(
+                [program("absurdctl"), order[0], "-d", self.dsn, *order[1:]], check=True, capture_output=True
+            )
 
     def open(self) -> None:
         """Connect."""

@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-__all__ = ["BATCH", "BRANCHES", "CHAIN", "Contestant", "play", "program"]
+__all__ = ["BATCH", "BRANCHES", "CHAIN", "Contestant", "become", "play", "program"]
 
 BATCH = 1000  # jobs in a call, or in a transaction where a call takes one
 CHAIN = 5  # steps in a row
@@ -70,7 +70,12 @@ def play(engine: type[Contestant], order: str) -> None:
 
 def program(name: str) -> str:
     """Return the path of a program of this environment."""
-    return os.path.join(os.path.dirname(sys.executable), name)  # noqa: PTH118, PTH120 -- as short as it can be
+    return os.path.join(os.path.dirname(sys.executable), name)
+
+
+def become(command: Sequence[str]) -> None:
+    """Go on as another program, which gets the signals that are meant for us."""
+    os.execv(command[0], [*command])  # noqa: S606 -- no shell is wanted
 
 
 def _drive(contestant: Contestant) -> None:
@@ -96,9 +101,10 @@ def _answer(contestant: Contestant, conn: psycopg.Connection[Any], order: Mappin
             contestant.start_many(kind, count)
             return time.monotonic_ns() - began
         case "pace":
-            began = time.monotonic()
-            for number in range(count):
-                time.sleep(max(0.0, began + number / order["rate"] - time.monotonic()))
+            due = time.monotonic()
+            for _ in range(count):
+                time.sleep(max(0.0, due - time.monotonic()))
+                due += 1 / order["rate"]
                 contestant.start(kind, time.monotonic_ns())
             return count
         case "finish":

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from typing import Any
 
 from oban import Oban, job
 
-from tests.bench.compare.peers.contestant import BATCH, Contestant, program
+from tests.bench.compare.peers.contestant import BATCH, Contestant, become, program
 from tests.bench.compare.peers.mark import mark
 
 DEFAULT = ("--queues", "default:10")
@@ -53,7 +52,7 @@ class ObanOnes(Contestant):
     def serve(self) -> None:
         """Become `oban start`."""
         command = [program("oban"), "start", "--dsn", self.dsn, *(BEST if self.is_best else DEFAULT)]
-        os.execv(command[0], command)
+        become(command)
 
 
 ENGINE = ObanOnes

@@ -8,7 +8,7 @@ import time
 
 from pgflow import Pgflow
 from pgflow.cli.bench.flows import WORKFLOWS, Chain, Fan, Load, Single
-from tests.bench.compare.peers.contestant import BATCH, Contestant
+from tests.bench.compare.peers.contestant import BATCH, Contestant, become
 
 LOOK_SECONDS = 0.002
 BEST = ("--queue", "default=500", "--log-level", "warning")
@@ -55,7 +55,7 @@ class Ours(Contestant):
         options = BEST if self.is_best else ()
         main = ("-c", "from pgflow.cli import main; main()", "worker", "--app", "pgflow.cli.bench.flows:app")
         os.environ["PGFLOW_DSN"] = self.dsn
-        os.execv(sys.executable, [sys.executable, *main, *options])
+        become([sys.executable, *main, *options])
 
 
 ENGINE = Ours

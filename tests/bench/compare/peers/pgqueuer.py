@@ -15,7 +15,7 @@ from pgqueuer.db import SyncPsycopgDriver
 from pgqueuer.models import Job
 from pgqueuer.queries import SyncQueries
 
-from tests.bench.compare.peers.contestant import BATCH, Contestant, program
+from tests.bench.compare.peers.contestant import BATCH, Contestant, become, program
 from tests.bench.compare.peers.mark import mark
 
 FACTORY = f"{__name__}:main"
@@ -66,7 +66,7 @@ class PgQueuerOnes(Contestant):
     def serve(self) -> None:
         """Become `pgq run`."""
         command = self._command("run", FACTORY, *(BEST if self.is_best else ()))
-        os.execv(command[0], command)
+        become(command)
 
 
 ENGINE = PgQueuerOnes

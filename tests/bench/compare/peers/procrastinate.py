@@ -7,7 +7,7 @@ from typing import Any
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 
-from tests.bench.compare.peers.contestant import BATCH, Contestant, program
+from tests.bench.compare.peers.contestant import BATCH, Contestant, become, program
 from tests.bench.compare.peers.mark import mark
 
 APP = f"{__name__}.app"
@@ -63,7 +63,7 @@ class Procrastinators(Contestant):
         if self.is_best:
             app.run_worker(concurrency=CONCURRENCY)
         else:
-            os.execv(program("procrastinate"), [program("procrastinate"), f"--app={APP}", "worker"])
+            become([program("procrastinate"), f"--app={APP}", "worker"])
 
 
 ENGINE = Procrastinators
