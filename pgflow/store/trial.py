@@ -9,7 +9,8 @@ from psycopg import sql
 
 from pgflow.errors import Conflict, SchemaForeign
 from pgflow.store import bench, migrate
-from pgflow.store.connect import connect
+from pgflow.store.connect import Connection, connect
+from pgflow.store.dsn import compose, parse
 from pgflow.store.statement import run
 
 __all__ = ["MARK", "TrialSchema"]
@@ -32,46 +33,45 @@ class TrialSchema:
         self._dsn = dsn
 
     def __enter__(self) -> Self:
-        self._conn = connect(self._dsn, "migrate")
+        # Stays open to hold the lock, under a name of its own: whoever waits for all others to end leaves it out.
+        self._holder = connect(compose({**parse(self._dsn), "application_name": "pgflow:trial"}), "migrate")
         try:
-            self._take()
+            if not run(self._holder, bench.hold(self.name)):
+                raise Conflict(
+                    f'another benchmark runs in schema "{self.name}"',
+                    hint="Wait for its end, or name another: --schema NAME.",
+                )
+            self._refuse_foreign(self._holder)
         except BaseException:
-            self._conn.close()
+            self._holder.close()
             raise
         return self
 
     def renew(self) -> None:
         """Drop the schema with all that is in it and install pgflow's tables anew."""
-        self._drop()
         identifier = sql.Identifier(self.name)
-        with self._conn.transaction():
-            self._conn.execute(sql.SQL("create schema {}").format(identifier))
-            self._conn.execute(sql.SQL("comment on schema {} is {}").format(identifier, sql.Literal(MARK)))
-        migrate.up(self._conn, self.name)
+        with connect(self._dsn, "migrate") as conn:
+            self._drop(conn)
+            with conn.transaction():
+                conn.execute(sql.SQL("create schema {}").format(identifier))
+                conn.execute(sql.SQL("comment on schema {} is {}").format(identifier, sql.Literal(MARK)))
+            migrate.up(conn, self.name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._drop()
+            self._drop(self._holder)
         finally:
-            self._conn.close()
+            self._holder.close()
 
-    def _take(self) -> None:
-        if not run(self._conn, bench.hold(self.name)):
-            raise Conflict(
-                f'another benchmark runs in schema "{self.name}"',
-                hint="Wait for its end, or name another: --schema NAME.",
-            )
-        self._refuse_foreign()
+    def _drop(self, conn: Connection) -> None:
+        self._refuse_foreign(conn)  # again: somebody may have made one meanwhile
+        conn.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(self.name)))
 
-    def _refuse_foreign(self) -> None:
-        if any(each != MARK for each in run(self._conn, bench.mark(self.name))):
+    def _refuse_foreign(self, conn: Connection) -> None:
+        if any(each != MARK for each in run(conn, bench.mark(self.name))):
             raise SchemaForeign(
                 f'schema "{self.name}" was not made by a benchmark, which would drop it',
                 hint="Name one that does not exist: --schema NAME.",
             )
-
-    def _drop(self) -> None:
-        self._refuse_foreign()  # again: somebody may have made one meanwhile
-        self._conn.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(self.name)))

@@ -72,7 +72,7 @@ class Ground:
             if self.is_ours:
                 self._given = stack.enter_context(EmbeddedPostgres(settings=server_settings())).dsn
             self.dsn = compose({**parse(self._given), "application_name": self.name})
-            self._trial = stack.enter_context(TrialSchema(self._given, self.schema))
+            self._trial = stack.enter_context(TrialSchema(self.dsn, self.schema))
             with connect(self._given) as conn:
                 self.settings = run(conn, bench.settings(self.schema))
                 self.trip_seconds, self.clock_ahead = _clock(conn, self.schema)
@@ -84,13 +84,14 @@ class Ground:
     def field(self, progress: Progress) -> Iterator[Field]:
         """Give empty tables, and nothing that was before."""
         self.renew()
-        with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as name, connect(self._given) as watch:
+        with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as name:
             folder = Path(name)
             app = Pgflow(self.dsn, flows.WORKFLOWS, schema=self.schema)
-            meter = Meter(lambda: connect(self._given), self.schema, self.name)
+            meter = Meter(self._given, self.schema, self.name)
             try:
-                yield Field(self, app, folder, Tally(folder), meter, watch, progress)
+                yield Field(self, app, folder, Tally(folder), meter, progress)
             finally:
+                meter.close()
                 app.close()
 
     def renew(self) -> None:
@@ -105,14 +106,13 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What one run has: an app on empty tables, a folder for marks, a meter, and a session to look with."""
+    """What one run has: an app on empty tables, a folder for marks, and a meter."""
 
     ground: Ground
     app: Pgflow
     folder: Path
     tally: Tally
     meter: Meter
-    watch: Connection
     progress: Progress
 
     @contextmanager
@@ -133,8 +133,7 @@ class Field:
 
     def look(self, statement: Statement[T]) -> T:
         """Ask the database something that is not to count."""
-        self.meter.looked()
-        return run(self.watch, statement)
+        return self.meter.look(statement)
 
     def wait(self, is_so: Callable[[], bool], processes: Processes, *, pause: float = GLANCE_SECONDS) -> None:
         """Wait until something is so. Raises when a worker ends, or when no step begins for a long time."""

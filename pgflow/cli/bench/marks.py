@@ -42,7 +42,7 @@ class Marks:
         with open(f"{name}.counts", "w+b") as file:
             file.truncate(COUNTS.size)
             self._counts = mmap.mmap(file.fileno(), COUNTS.size)
-        self._marks = open(f"{name}.marks", "ab", buffering=0)  # noqa: SIM115 -- open as long as the process lives
+        self._marks = os.open(f"{name}.marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
         self._number = 0
         self._first = 0
@@ -57,7 +57,7 @@ class Marks:
 
     def record(self, about: int, number: int = 0) -> None:
         """Count one more and keep it as a `Mark`."""
-        self._marks.write(MARK.pack(about, number, time.monotonic_ns()))
+        os.write(self._marks, MARK.pack(about, number, time.monotonic_ns()))
         self.count()
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pgflow.cli.bench import machine
 from pgflow.errors import PgflowError
 from pgflow.store import bench
 from pgflow.store.bench import Spent
-from pgflow.store.connect import Connection
-from pgflow.store.statement import run
+from pgflow.store.connect import Connection, connect
+from pgflow.store.dsn import compose, parse
+from pgflow.store.statement import Statement, run
 
 __all__ = ["Cost", "Meter"]
 
+T = TypeVar("T")
+
 FLUSH_SECONDS = 20.0  # for the sessions of a run to end, and to report
-OWN_COMMITS = 2  # of the meter's own session, about, from one reading to the next: to begin it, and to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +61,41 @@ class Meter:
     """Reads before and after: `begin` when nothing runs yet, `end` when all that ran has ended.
 
     A session reports what it did when it ends; so a reading waits until no session has the application name `name`,
-    which all that is measured has to carry. `connect` opens a session of another name.
+    which all that is measured has to carry. What is asked with `look` in between is taken off again.
     """
 
-    def __init__(self, connect: Callable[[], Connection], schema: str, name: str) -> None:
-        self._connect = connect
+    def __init__(self, dsn: str, schema: str, name: str) -> None:
+        self._dsn = dsn
+        self._named = compose({**parse(dsn), "application_name": name})
         self._schema = schema
         self._name = name
-        self._looks = 0
+        self._watch: Connection | None = None
+        self._own = 0
         self._before: Reading | None = None
 
     def begin(self) -> None:
         """Read what has been spent before."""
-        self._looks = 0
         self._before = self._read()
-        self._looks = 0
 
-    def looked(self) -> None:
-        """Note that somebody who is not measured has asked the database something meanwhile."""
-        self._looks += 1
+    def look(self, statement: Statement[T]) -> T:
+        """Ask the database something that is not to count."""
+        if self._watch is None:
+            self._watch = connect(self._named)
+            self._own += 1  # to begin a session is a commit, too
+        self._own += 1
+        return run(self._watch, statement)
+
+    def close(self) -> None:
+        """End the session that `look` uses."""
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = None
 
     def end(self, steps: int, round_trips: int | None = None) -> Cost:
         """Return what was spent since, for each of so many steps."""
         assert self._before is not None  # noqa: S101 -- begin comes first
-        before, after = self._before, self._read()
+        before, own = self._before, self._own
+        after = self._read()
         spent = {name: getattr(after.spent, name) - getattr(before.spent, name) for name in Spent.__slots__}
         server = _difference(before.server_seconds, after.server_seconds)
         workers = after.worker_seconds - before.worker_seconds
@@ -90,7 +103,7 @@ class Meter:
         return Cost(
             steps=steps,
             wal_bytes=spent["wal"] / share,
-            commits=max(0, spent["commits"] - self._looks - OWN_COMMITS) / share,
+            commits=max(0, spent["commits"] - own) / share,
             round_trips=None if round_trips is None else round_trips / share,
             inserted=spent["inserted"] / share,
             updated=spent["updated"] / share,
@@ -102,17 +115,26 @@ class Meter:
         )
 
     def _read(self) -> Reading:
-        with self._connect() as conn:
+        """Read when all else has reported. This session's own commits are reported after it, to the next reading."""
+        self.close()
+        own = 1
+        with connect(self._dsn) as conn:
+
+            def ask(statement: Statement[T]) -> T:
+                nonlocal own
+                own += 1
+                return run(conn, statement)
+
             deadline = time.monotonic() + FLUSH_SECONDS
-            while run(conn, bench.sessions(self._schema, self._name)):
-                self._looks += 1
+            while ask(bench.sessions(self._schema, self._name)):
                 if time.monotonic() > deadline:
                     raise PgflowError(f"sessions of this benchmark did not end in {FLUSH_SECONDS:.0f} s")
                 time.sleep(0.02)
-            self._looks += 2
-            server = machine.local_server(conn.info, run(conn, bench.backend(self._schema)))
+            server = machine.local_server(conn.info, ask(bench.backend(self._schema)))
             seconds = None if server is None else server.seconds()
-            return Reading(run(conn, bench.cost(self._schema)), seconds, machine.children_seconds())
+            reading = Reading(ask(bench.cost(self._schema)), seconds, machine.children_seconds())
+        self._own = own
+        return reading
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

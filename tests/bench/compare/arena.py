@@ -137,15 +137,16 @@ class Bout:
     def drive(self, do: str, **more: Any) -> Any:
         """Order the driver to do something, and return its answer."""
         if self._driver is None:
-            self._driver = subprocess.Popen(
-                self._command("drive"),
-                cwd=self._folder,
-                env=self._environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=(self._folder / "driver.log").open("wb"),
-                text=True,
-            )
+            with (self._folder / "driver.log").open("wb") as log:
+                self._driver = subprocess.Popen(
+                    self._command("drive"),
+                    cwd=self._folder,
+                    env=self._environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
         assert self._driver.stdin is not None
         assert self._driver.stdout is not None
         with suppress(BrokenPipeError):
