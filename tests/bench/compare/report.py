@@ -18,8 +18,8 @@ COSTS = ("wal", "commits", "server_ms")
 
 
 def markdown(results: Results) -> str:
-    """Return the machine, the table, what a job costs, and what failed."""
-    parts = [_about(results), "\n".join(_table(results))]
+    """Return the machine, a short table of the best, the whole one, what a job costs, and what failed."""
+    parts = [_about(results), "\n".join(_short(results)), "\n".join(_table(results))]
     if costs := list(_costs(results)):
         parts.append(
             "\n".join(
@@ -41,6 +41,26 @@ def _about(results: Results) -> str:
         f"Python {machine['python']}; PostgreSQL {results.settings['server_version']} on the same machine "
         f"({settings}). {versions}. Medians of {results.repeat} runs, with the lowest and the highest."
     )
+
+
+def _short(results: Results) -> Iterator[str]:
+    """Give a row a contest and a column a contestant: the median, how far the runs are from it, and the ratio."""
+    names = list(results.versions)
+    yield f"| each at its best | {' | '.join(names)} |"
+    yield f"|---|{'--:|' * len(names)}"
+    for contest, kind in CONTESTS.items():
+        cells = [_cell(results, contest, name) for name in names]
+        if any(cells):
+            yield f"| {kind.title}, {kind.unit}{'' if kind.is_rate else ' (p50)'} | {' | '.join(cells)} |"
+
+
+def _cell(results: Results, contest: str, peer: str) -> str:
+    found = results.range(contest, peer, "best", CONTESTS[contest].figure)
+    if found is None:
+        return ""
+    spread = max(found.high - found.median, found.median - found.low) / found.median
+    ratio = _ratio(results, contest, peer, "best")
+    return f"{number(found.median)} ±{spread:.0%}{f', **{ratio}**' if ratio else ''}"
 
 
 def _table(results: Results) -> Iterator[str]:
