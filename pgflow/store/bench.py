@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What the database has done so far: counters that only grow, but for `dead`, an estimate of dead rows by now.
+    """What the database has done so far: counters that only grow.
 
     `wal` is bytes, `in_place` those of the rows updated whose indexes needed no new entry (HOT).
     """
@@ -37,7 +37,6 @@ class Spent:
     updated: int
     in_place: int
     deleted: int
-    dead: int
 
 
 def cost(schema: str) -> Statement[Spent]:

@@ -115,7 +115,7 @@ def workers(field: Field, plan: Plan, count: int) -> Raw:
     """Let workers do the same."""
     run = load.drain(flows.Chain, field, plan, count, marks=flows.CHAIN, steps=flows.CHAIN)
     assert run.cost is not None
-    return Raw(run.lines[1].values["rate"], run.cost)
+    return Raw(run.lines[1].values["value"], run.cost)
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})

@@ -6,19 +6,21 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 
 from tests.bench.compare import environments
-from tests.bench.compare.command import command
+from tests.bench.compare.command import _undisturbed, command
 from tests.bench.compare.contests import CONTESTS
 from tests.bench.compare.environments import Missing
 from tests.bench.compare.outcome import Outcome, Results
 from tests.bench.compare.report import markdown, picture
 from tests.bench.compare.roster import CONFIGS, OURS, PEERS, Peer
 
+QUICK = ("--repeat", "1", "--scale", "0.001", "--tries", "1", "--patience", "0")
 PROGRAMS = Path(environments.__file__).parent / "peers"
 MACHINE = {"processor": "p", "cores": 2, "memory_bytes": 2**30, "system": "s", "python": "3"}
 
@@ -36,7 +38,22 @@ def test_pgflow_itself_goes_through_each_kind_of_contest(tmp_path: Path, monkeyp
         monkeypatch.setattr(f"tests.bench.compare.contests.{name}", less)
     told, drawn = tmp_path / "all.json", tmp_path / "plot.svg"
     names = ["start-many", "fan-2", "latency", "finish"]
-    options = ["--peer", "pgflow", "--config", "best", "--repeat", "1", "--scale", "0.001", "--envs", str(tmp_path)]
+    options = [
+        "--peer",
+        "pgflow",
+        "--config",
+        "best",
+        "--repeat",
+        "1",
+        "--scale",
+        "0.001",
+        "--tries",
+        "1",
+        "--patience",
+        "0",
+        "--envs",
+        str(tmp_path),
+    ]
     done = CliRunner().invoke(command, [*names, *options, "--json", str(told), "--svg", str(drawn)])
 
     assert done.exit_code == 0, done.output
@@ -69,6 +86,23 @@ def test_a_ratio_says_how_many_times_better_pgflow_is() -> None:
         for row in rows
         if row.startswith("| 5 steps in a row, 2 processes, instances/s | 500 ±20% | 50.0 ±0%, **10.0")
     ]
+
+
+def test_a_run_that_others_disturbed_is_held_again_and_the_least_disturbed_counts() -> None:
+    shares = iter([0.6, 0.3, 0.5, 0.1, 0.9])
+
+    class Quiet:
+        def wait_for_quiet(self, patience: float) -> None:
+            assert patience == 7
+
+    def hold() -> Outcome:
+        share = next(shares)
+        return Outcome("start", "pgflow", "best", {"rate": 100 * share}, others=share)
+
+    arena: Any = Quiet()
+    assert _undisturbed(arena, hold, "", 3, 7).others == 0.3
+    assert _undisturbed(arena, hold, "", 3, 7).others == 0.1  # and no more are held
+    assert next(shares) == 0.9
 
 
 def test_what_fails_is_said_and_leaves_no_figure() -> None:

@@ -131,13 +131,28 @@ def test_what_a_process_uses_is_seen() -> None:
     assert machine.describe()["python"] in sys.version
 
 
+def test_what_others_use_of_the_machine_is_told_from_what_is_ours() -> None:
+    neighbours = machine.Neighbours()
+    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\ninput()"
+    other = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    theirs = neighbours.share()
+    other.communicate()  # a child that has ended is ours
+    if not Path("/proc/stat").exists():
+        assert theirs == 0
+        return
+    assert 0.1 < theirs <= 1
+    assert neighbours.share() < theirs
+
+
 def test_percentiles_and_ranges() -> None:
     line = latency("x", [1_000_000 * value for value in range(101)])
     assert dict(line.values) == {"p50": 50, "p95": 95, "p99": 99, "max": 100}
     assert dict(latency("x", [5_000_000]).values) == dict.fromkeys(("p50", "p95", "p99", "max"), 5)
-    summary = summarize("s", [Run([Line("n", "u", {"rate": value})]) for value in (3.0, 1.0, 2.0)])
-    assert summary.lines["n"] == ("u", {"rate": Range(2.0, 1.0, 3.0)})
-    assert summary.record()["measured"][0]["rate"] == {"median": 2.0, "low": 1.0, "high": 3.0}
+    summary = summarize("s", [Run([Line("n", "u", {"value": value})]) for value in (3.0, 1.0, 2.0)])
+    assert summary.lines["n"] == ("u", {"value": Range(2.0, 1.0, 3.0)})
+    assert summary.record()["measured"][0]["value"] == {"median": 2.0, "low": 1.0, "high": 3.0}
     assert summary.record()["cost_per_step"] == {}
 
 

@@ -22,6 +22,7 @@ TINY: dict[str, tuple[command.Measure, tuple[int, ...]]] = {
     "ready": (claims.ready, (800, 1600)),
     "scheduled": (claims.scheduled, (0, 3000)),
     "horizon": (horizon.horizon, (2000,)),
+    "planned": (horizon.planned, (2000,)),
     "queues": (claims.queues, (1, 3)),
     "claimers": (partial(claims.claimers, seconds=0.1, stock=30_000), (1, 3)),
     "waiting": (partial(waiting.waiting, seconds=0.5), (0, 50)),
@@ -43,7 +44,7 @@ def test_each_cost_is_measured_at_each_size(name: str, ground: Ground, monkeypat
     for chart in charts:
         for series in chart.series:
             xs = [x for x, _ in series.points]
-            assert len(xs) == (horizon.POINTS if name == "horizon" else len(sizes))
+            assert len(xs) == (horizon.POINTS if measure in (horizon.horizon, horizon.planned) else len(sizes))
             assert xs == sorted(xs)
             assert all(value >= 0 for _, value in series.points)
     assert len(said) >= len(sizes)

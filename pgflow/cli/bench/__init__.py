@@ -30,6 +30,7 @@ from pgflow.cli.output import document, say
 
 __all__ = ["command"]
 
+NOISY = 0.1  # the share of the machine that others may use without a word
 LISTED = "\n".join(f"  {name:15} {each.says}" for name, each in SCENARIOS.items())
 
 
@@ -104,6 +105,8 @@ def command(
         click.echo(document(told))
     else:
         click.echo("\n\n".join(part for part in (report.figures(summaries), report.costs(summaries)) if part))
+        if max(each.others.high for each in summaries) > NOISY:
+            say(f"\n{report.noise(summaries)}")
 
 
 def _measure(ground: Ground, plan: Plan, progress: Progress, names: tuple[str, ...], repeat: int) -> list[Summary]:

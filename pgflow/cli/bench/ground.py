@@ -76,7 +76,7 @@ class Ground:
             with connect(self._given) as conn:
                 self.settings = run(conn, bench.settings(self.schema))
                 self.trip_seconds, self.clock_ahead = _clock(conn, self.schema)
-                self.is_local = local_server(conn.info, run(conn, bench.backend(self.schema))) is not None
+                self.server = local_server(conn.info, run(conn, bench.backend(self.schema)))
             self._stack = stack.pop_all()
         return self
 

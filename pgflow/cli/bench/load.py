@@ -32,7 +32,7 @@ def start_one(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: in
     field.app.close()
     cost = field.meter.end(count)
     rate = count * NANOSECONDS / sum(took)
-    return Run([Line("started one by one", "instances/s", {"rate": rate}), latency("a start", took)], cost)
+    return Run([Line("started one by one", "instances/s", {"value": rate}), latency("a start", took)], cost)
 
 
 def start_many(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int) -> Run:
@@ -46,7 +46,7 @@ def start_many(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: i
     field.app.close()
     cost = field.meter.end(count)
     name = f"started {plan.batch} at a time"
-    return Run([Line(name, "instances/s", {"rate": count * NANOSECONDS / took})], cost)
+    return Run([Line(name, "instances/s", {"value": count * NANOSECONDS / took})], cost)
 
 
 def drain(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int, *, marks: int, steps: int) -> Run:
@@ -68,9 +68,9 @@ def drain(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int, *
     if completed != count:
         raise PgflowError(f"of {count} instances {completed} have completed")
     seconds = (ended - field.tally.read().first) / NANOSECONDS
-    rates = [Line("instances", "instances/s", {"rate": count / seconds})]
+    rates = [Line("instances", "instances/s", {"value": count / seconds})]
     if steps > 1:
-        rates.append(Line("steps", "steps/s", {"rate": steps * count / seconds}))
+        rates.append(Line("steps", "steps/s", {"value": steps * count / seconds}))
     return Run(rates, cost)
 
 

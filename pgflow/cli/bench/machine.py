@@ -1,8 +1,9 @@
-"""Say what machine this is, and read from /proc what the server's processes use of it, when the server is here."""
+"""Say what machine this is, and read from /proc who uses how much of it: the server, if it is here, and others."""
 
 import os
 import platform
 import resource
+import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,12 +11,22 @@ from typing import Any
 
 from psycopg import ConnectionInfo
 
-__all__ = ["LocalServer", "children_seconds", "describe", "local_server", "resident_bytes", "seconds_of"]
+__all__ = [
+    "LocalServer",
+    "Neighbours",
+    "children_seconds",
+    "describe",
+    "local_server",
+    "resident_bytes",
+    "seconds_of",
+]
 
 PROC = Path("/proc")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Fields of /proc/<pid>/stat after the name in parentheses, counted from there.
 PARENT, OWN, REAPED = 1, slice(11, 13), slice(13, 15)
+# Fields of the first line of /proc/stat after its name: user, nice, system; irq, softirq, and what a host has taken.
+BUSY = (slice(0, 3), slice(5, 8))
 
 
 def describe() -> dict[str, Any]:
@@ -68,6 +79,28 @@ class LocalServer:
         return total
 
 
+class Neighbours:
+    """Tells how much of this machine others use, from the moment when it is made.
+
+    Ours are this process, its children that have ended by then, and the server, if there is one here.
+    """
+
+    def __init__(self, server: LocalServer | None = None) -> None:
+        self._server = server
+        self._began = time.monotonic()
+        self._before = self._foreign()
+
+    def share(self) -> float:
+        """Return the share of all processors that others have used since, between 0 and 1; 0 where nobody tells."""
+        passed = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, (self._foreign() - self._before) / passed)) if passed else 0.0
+
+    def _foreign(self) -> float:
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        ours = own.ru_utime + own.ru_stime + children_seconds()
+        return _busy_seconds() - ours - (self._server.seconds() if self._server is not None else 0.0)
+
+
 def local_server(info: ConnectionInfo, backend: int) -> LocalServer | None:
     """Return the server to which a connection leads if its processes can be seen here, else None.
 
@@ -86,6 +119,14 @@ def _stat(pid: int) -> list[str]:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:  # gone meanwhile, or no /proc here
         return []
+
+
+def _busy_seconds() -> float:
+    try:
+        numbers = (PROC / "stat").read_text().partition("\n")[0].split()[1:]
+    except OSError:
+        return 0.0
+    return sum(_seconds(numbers[part]) for part in BUSY)
 
 
 def _name(pid: int) -> str:

@@ -9,7 +9,7 @@ from pgflow.cli.bench.ground import Ground, Plan
 from pgflow.cli.bench.result import Range, Summary
 from pgflow.cli.output import table
 
-__all__ = ["about", "costs", "figures", "number"]
+__all__ = ["about", "costs", "figures", "noise", "number"]
 
 # What a step costs, in columns: title, name, decimals.
 COSTS = (
@@ -40,7 +40,7 @@ def about(ground: Ground, plan: Plan, machine: dict[str, Any], repeat: int) -> s
         ),
         "server": (
             f"{'a throwaway one' if ground.is_ours else 'as named'}, whose CPU is "
-            f"{'counted' if ground.is_local else 'not visible from here'}; a round trip takes "
+            f"{'counted' if ground.server else 'not visible from here'}; a round trip takes "
             f"{1000 * ground.trip_seconds:.2f} ms"
         ),
         "settings": settings,
@@ -82,6 +82,15 @@ def costs(summaries: Sequence[Summary]) -> str:
 
 def _cost(each: Range | None, decimals: int) -> str | None:
     return None if each is None else f"{each.median:.{decimals}f}"
+
+
+def noise(summaries: Sequence[Summary]) -> str:
+    """Return the line about who else was there."""
+    worst = max(summaries, key=lambda each: each.others.high)
+    return (
+        f"Others used up to {worst.others.high:.0%} of this machine meanwhile (in {worst.scenario}): "
+        "measure again when it has nothing else to do."
+    )
 
 
 def number(value: float) -> str:

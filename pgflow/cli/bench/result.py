@@ -16,7 +16,7 @@ NANO = 1e-6  # milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that a run measured: a rate has the value "rate", latencies have "p50", "p95", "p99" and "max"."""
+    """One thing that a run measured: latencies have the values "p50", "p95", "p99" and "max", all else has "value"."""
 
     name: str
     unit: str
@@ -25,10 +25,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run found; `cost` is per step."""
+    """What one run found; `cost` is per step, `others` the share of the machine that others used meanwhile."""
 
     lines: Sequence[Line]
     cost: Cost | None = None
+    others: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Summary:
     runs: int
     lines: Mapping[str, tuple[str, Mapping[str, Range]]]
     cost: Mapping[str, Range | None]
+    others: Range
 
     def record(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -64,6 +66,7 @@ class Summary:
                 for name, (unit, values) in self.lines.items()
             ],
             "cost_per_step": {name: each and asdict(each) for name, each in self.cost.items()},
+            "others_share": asdict(self.others),
         }
 
 
@@ -77,7 +80,7 @@ def summarize(scenario: str, runs: Sequence[Run]) -> Summary:
     cost = (
         {field.name: _range([getattr(each, field.name) for each in costs]) for field in fields(Cost)} if costs else {}
     )
-    return Summary(scenario, len(runs), lines, cost)
+    return Summary(scenario, len(runs), lines, cost, Range.of([run.others for run in runs]))
 
 
 def latency(name: str, nanoseconds: Sequence[int]) -> Line:

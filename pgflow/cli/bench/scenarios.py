@@ -9,6 +9,7 @@ from functools import partial
 from pgflow.cli.bench import load, wait
 from pgflow.cli.bench.flows import BRANCHES, CHAIN, Chain, Fan, Single, Timed
 from pgflow.cli.bench.ground import Field, Ground, Plan
+from pgflow.cli.bench.machine import Neighbours
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.result import Run
 
@@ -38,7 +39,8 @@ class Scenario:
         count = self._fitting(ground, plan, progress, label)
         progress.begin(label, count * self.marks)
         with ground.field(progress) as field:
-            return self.measure(field, plan, count)
+            neighbours = Neighbours(ground.server)
+            return replace(self.measure(field, plan, count), others=neighbours.share())
 
     def _fitting(self, ground: Ground, plan: Plan, progress: Progress, label: str) -> int:
         """How many instances the plan asks for, or take as long as it says."""
@@ -47,7 +49,7 @@ class Scenario:
         if self.rate is not None:
             return max(1, round(self.rate * plan.seconds))
         pilot = replace(plan, count=max(1, round(self.count * PILOT)), seconds=None)
-        rate = self.run(ground, pilot, progress, f"{label}, pilot").lines[0].values["rate"]
+        rate = self.run(ground, pilot, progress, f"{label}, pilot").lines[0].values["value"]
         return max(1, round(rate * plan.seconds))
 
 

@@ -98,7 +98,7 @@ def timer(field: Field, plan: Plan, count: int) -> Run:
     return Run(
         [
             latency(f"timer, late with {PENDING:,} pending", late),
-            Line("timer, the earliest", "ms", {"least": min(late) / NANOSECONDS * 1000}),
+            Line("timer, the earliest", "ms", {"value": min(late) / NANOSECONDS * 1000}),
         ]
     )
 
@@ -122,10 +122,10 @@ def idle(field: Field, plan: Plan, count: int) -> Run:
         lived = time.monotonic() - began - ready
     return Run(
         [
-            Line("worker comes up", "s", {"rate": ready}),
-            Line("idle worker, round trips", "per s", {"rate": round_trips(processes) / lived}),
-            Line("idle worker, CPU", "%", {"rate": 100 * used}),
-            Line("idle worker, memory", "MB", {"rate": resident / 1e6}),
+            Line("worker comes up", "s", {"value": ready}),
+            Line("idle worker, round trips", "per s", {"value": round_trips(processes) / lived}),
+            Line("idle worker, CPU", "%", {"value": 100 * used}),
+            Line("idle worker, memory", "MB", {"value": resident / 1e6}),
         ]
     )
 

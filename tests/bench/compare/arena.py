@@ -16,8 +16,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pgflow.cli.bench import machine, marks
+from pgflow.cli.bench import marks
 from pgflow.cli.bench.ground import server_settings
+from pgflow.cli.bench.machine import LocalServer, Neighbours
 from pgflow.cli.bench.marks import Tally
 from pgflow.store.embedded import EmbeddedPostgres
 from tests.bench.compare.roster import Peer
@@ -26,6 +27,7 @@ __all__ = ["Arena", "Bout", "Failed", "Spent"]
 
 CHECKOUT = Path(__file__).parents[3]
 PROGRAMS = [*["-m", "tests.bench.compare.peers"]]
+QUIET, QUIET_SECONDS = 0.1, 1.0  # the share that others use of a quiet machine, and for how long
 STILL_SECONDS = 60.0
 STOP_SECONDS = 20.0
 GLANCE_SECONDS = 0.002
@@ -61,6 +63,19 @@ class Arena:
         self._conn.close()
         self._server.stop()
 
+    def neighbours(self) -> Neighbours:
+        """Look from now on how much of the machine is used by others."""
+        return Neighbours(LocalServer(self._server.pid))
+
+    def wait_for_quiet(self, patience: float) -> None:
+        """Wait until others use little of the machine, but no longer than so many seconds."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            neighbours = self.neighbours()
+            time.sleep(QUIET_SECONDS)
+            if neighbours.share() < QUIET:
+                return
+
     def settings(self) -> dict[str, str]:
         """Return the server's version and settings."""
         names = "server_version", "shared_buffers", "fsync", "synchronous_commit", "max_wal_size"
@@ -90,7 +105,7 @@ class Arena:
             time.sleep(0.02)
         wal = self._ask("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
         commits = self._ask("select xact_commit from pg_stat_database where datname = %s", database)
-        return Spent(int(wal), int(commits), machine.LocalServer(self._server.pid).seconds())
+        return Spent(int(wal), int(commits), LocalServer(self._server.pid).seconds())
 
     def analyze(self, dsn: str) -> None:
         """Let the planner know what was put there, as autovacuum will: tables that are empty still are left alone."""

@@ -15,13 +15,14 @@ __all__ = ["Outcome", "Results"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run came to; no figures when it `failed`."""
+    """What one run came to; no figures when it `failed`. `others` used that share of the machine meanwhile."""
 
     contest: str
     peer: str
     config: str
     figures: Mapping[str, float]
     failed: str | None = None
+    others: float = 0.0
 
 
 @dataclass(slots=True)

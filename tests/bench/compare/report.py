@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 from pgflow.cli.bench.report import number
 from pgflow.cli.bench.result import Range
@@ -36,10 +37,12 @@ def _about(results: Results) -> str:
     gigabytes = machine["memory_bytes"] / 2**30
     settings = ", ".join(f"{name} {value}" for name, value in results.settings.items() if name != "server_version")
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    others = [each.others for each in results.outcomes] or [0.0]
     return (
         f"{machine['processor']}, {machine['cores']} cores, {gigabytes:.0f} GiB, {machine['system']}; "
         f"Python {machine['python']}; PostgreSQL {results.settings['server_version']} on the same machine "
-        f"({settings}). {versions}. Medians of {results.repeat} runs, with the lowest and the highest."
+        f"({settings}). {versions}. Medians of {results.repeat} runs, in turn; other processes used "
+        f"{median(others):.0%} of the machine during a run, {max(others):.0%} at most."
     )
 
 

@@ -15,6 +15,7 @@ import click
 
 from pgflow.cli.bench import machine
 from pgflow.cli.bench.ground import Field, Ground
+from pgflow.cli.bench.machine import Neighbours
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
 from tests.bench.plot import Chart, lines
@@ -57,6 +58,7 @@ TESTS: Mapping[str, Scale] = {
         (0, 10_000, 50_000),
     ),
     "horizon": Scale("claim while an old transaction keeps dead rows", horizon.horizon, (500_000,), (10_000,)),
+    "planned": Scale("claim on a plan that was made while there were no results", horizon.planned, (20_000,), (5_000,)),
     "queues": Scale("claim with up to 1,000 queues", claims.queues, (1, 10, 100, 1000), (1, 10, 100)),
     "claimers": Scale(
         "up to 64 claimers side by side",
@@ -93,10 +95,10 @@ def command(names: tuple[str, ...], quick: bool, svg: Path | None) -> None:
     charts: list[Chart] = []
     with Ground("", "pgflow") as ground:
         for name in names or TESTS:
-            began = time.monotonic()
+            began, neighbours = time.monotonic(), Neighbours(ground.server)
             with ground.field(Progress()) as field:
                 found = TESTS[name].run(field, partial(_say, name), is_quick=quick)
-            _say(name, f"took {time.monotonic() - began:.0f} s")
+            _say(name, f"took {time.monotonic() - began:.0f} s, others used {neighbours.share():.0%} of the machine")
             charts += found
             click.echo("\n\n".join(table(chart) for chart in found) + "\n")
         here = machine.describe()
