@@ -17,7 +17,7 @@ from statistics import median
 import click
 
 from pgflow.cli.bench import flows, load
-from pgflow.cli.bench.ground import Field, Ground, Plan
+from pgflow.cli.bench.ground import Field, Ground, Plan, orderly
 from pgflow.cli.bench.meter import Cost
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
@@ -132,7 +132,7 @@ def command(
     entrants = [Entrant("pgbench", number_of, batch) for batch in batches for number_of in clients]
     ours = Entrant("pgflow", processes, concurrency)
     found: dict[Entrant, list[Raw]] = {entrant: [] for entrant in [*entrants, ours]}
-    with Ground("", "pgflow") as ground:
+    with orderly(), Ground("", "pgflow") as ground:
         for entrant in [*found] * repeat:
             with ground.field(Progress()) as field:
                 if entrant is ours:

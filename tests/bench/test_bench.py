@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -14,10 +19,11 @@ from pgflow.cli.bench.scenarios import SCENARIOS
 from pgflow.cli.failure import report
 from pgflow.errors import Conflict, SchemaForeign
 from pgflow.store import bench
-from pgflow.store.connect import connect
+from pgflow.store.connect import Connection, connect
 from pgflow.store.migrate import up
 from pgflow.store.statement import run
 from pgflow.store.trial import MARK, TrialSchema
+from tests.worker.patience import PATIENCE, until
 
 COUNT = 30
 COSTS = {"steps", "wal_bytes", "commits", "inserted", "updated", "deleted", "dead"}
@@ -162,6 +168,28 @@ def test_a_schema_that_somebody_made_meanwhile_is_not_dropped(dsn: str) -> None:
     assert one(dsn, SCHEMAS) == 1
     with connect(dsn, "test") as conn:
         conn.execute("drop schema pgflow_bench")
+
+
+def registered(conn: Connection) -> list[int]:
+    """The processes of the benchmark's workers."""
+    try:
+        return [pid for (pid,) in conn.execute("select pid from pgflow_bench.workers").fetchall()]
+    except psycopg.errors.UndefinedTable:  # it has not come so far
+        return []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_benchmark_that_is_stopped_leaves_nothing_behind(number: signal.Signals, dsn: str) -> None:
+    line = [sys.executable, "-c", "from pgflow.cli import main; main()", "bench", "latency-start", "--dsn", dsn]
+    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with connect(dsn, "test") as conn:
+        workers = until(lambda: registered(conn), "a worker")
+        running.send_signal(number)
+        said, told = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, said) == (130, ""), told
+    assert one(dsn, SCHEMAS) == 0
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
 
 
 def test_count_and_seconds_exclude_one_another(dsn: str) -> None:

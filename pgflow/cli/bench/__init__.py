@@ -21,7 +21,7 @@ ended (meter.py): so a worker's start and stop are in it, and a few thousand ste
 import click
 
 from pgflow.cli.bench import machine, report
-from pgflow.cli.bench.ground import Ground, Plan
+from pgflow.cli.bench.ground import Ground, Plan, orderly
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.result import Run, Summary, summarize
 from pgflow.cli.bench.scenarios import SCENARIOS
@@ -81,7 +81,7 @@ def command(
     plan = Plan(workers, concurrency, batch, count, seconds)
     here = machine.describe()
     progress = Progress()
-    with Ground(dsn, schema) as ground:
+    with orderly(), Ground(dsn, schema) as ground:
         if not as_json:
             say(report.about(ground, plan, here, repeat) + "\n")
         summaries = _measure(ground, plan, progress, names or tuple(SCENARIOS), repeat)

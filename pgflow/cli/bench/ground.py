@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from pgflow.store.embedded import EmbeddedPostgres
 from pgflow.store.statement import Statement, run
 from pgflow.store.trial import TrialSchema
 
-__all__ = ["QUEUE", "Field", "Ground", "Plan", "round_trips", "server_settings"]
+__all__ = ["QUEUE", "Field", "Ground", "Plan", "orderly", "round_trips", "server_settings"]
 
 T = TypeVar("T")
 
@@ -157,6 +158,16 @@ class Field:
     def until_parked(self, number: int, processes: Processes) -> None:
         """Wait until so many tokens wait."""
         self.wait(lambda: self.look(bench.parked(self.app.schema)) >= number, processes, pause=0.05)
+
+
+@contextmanager
+def orderly() -> Iterator[None]:
+    """Let SIGTERM end a program as Ctrl-C does, for the length of a `with`: then nothing is left behind either."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def round_trips(processes: Processes) -> int:

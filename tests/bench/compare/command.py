@@ -6,12 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import click
 
 from pgflow.cli.bench import machine
+from pgflow.cli.bench.ground import orderly
 from tests.bench.compare import environments
 from tests.bench.compare.arena import Arena, Failed
 from tests.bench.compare.contests import CONTESTS
@@ -59,14 +61,14 @@ def command(
 
     The contestants alternate: in each repetition every contest is held once, each contestant's run on an empty database
     of its own. A run during which others use much of the machine is held again. Peers are installed by pip, from pins,
-    when they are first needed. What fails is told at the end.
+    when they are first needed. What fails is told at the end; Ctrl-C ends it early, with what is there.
 
     \b
     Contests: start start-many task-1 task-2 chain-1 chain-2 fan-1 fan-2 latency finish
     """
     results = Results(repeat=repeat, machine=machine.describe())
     pythons = dict(_installed([peer for peer in PEERS if peer.name in peers], envs, results))
-    with Arena(envs) as arena:
+    with orderly(), Arena(envs) as arena, suppress(KeyboardInterrupt):
         results.settings = arena.settings()
         for number in range(1, repeat + 1):
             for name in contests or CONTESTS:

@@ -42,6 +42,6 @@ PEERS = (
     Peer("DBOS", "dbos", "dbos", {"task": (5_000, 6_000), "chain": (300, 400), "fan": (60, 150)}, bulk=10_000),
     Peer("Absurd", "absurd", "absurd-sdk", {"task": (2_000, 6_000), "chain": (600, 1_200), "fan": (60, 100)}, 15_000),
     Peer("PgQueuer", "pgqueuer", "pgqueuer", {"task": (25_000, 100_000)}, bulk=100_000),
-    Peer("oban-py", "oban", "oban", {"task": (12_000, 40_000)}, bulk=20_000, python=(3, 12)),
+    Peer("oban-py", "oban", "oban", {"task": (10_000, 25_000)}, bulk=15_000, python=(3, 12)),
     Peer("Procrastinate", "procrastinate", "procrastinate", {"task": (2_500, 4_000)}, bulk=40_000),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from pgflow.cli.bench import machine
-from pgflow.cli.bench.ground import Field, Ground
+from pgflow.cli.bench.ground import Field, Ground, orderly
 from pgflow.cli.bench.machine import Neighbours
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
@@ -93,7 +93,7 @@ def command(names: tuple[str, ...], quick: bool, svg: Path | None) -> None:
             f"{FREE_BYTES / 2**30:.0f} GiB of disk are needed, {free / 2**30:.0f} are free: --quick"
         )
     charts: list[Chart] = []
-    with Ground("", "pgflow") as ground:
+    with orderly(), Ground("", "pgflow") as ground:
         for name in names or TESTS:
             began, neighbours = time.monotonic(), Neighbours(ground.server)
             with ground.field(Progress()) as field:
