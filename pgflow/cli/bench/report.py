@@ -24,6 +24,10 @@ COSTS = (
     ("SERVER MS", "server_ms", 3),
     ("WORKER MS", "worker_ms", 3),
 )
+FOOTNOTE = """\
+WAL BYTES and SERVER MS (of CPU) are the whole server's, COMMITS the database's, rows those of pgflow's tables. IN PLACE is
+the share of the updates that needed no index entry (HOT), DEAD the row versions that updates and deletes leave to vacuum.
+ROUND TRIPS are counted by the workers, without heartbeats. WORKER MS (of CPU) includes their start. Waits are steps."""
 
 
 def about(ground: Ground, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
@@ -71,13 +75,13 @@ def _told(each: Range) -> str:
 
 
 def costs(summaries: Sequence[Summary]) -> str:
-    """Return the table of what a step cost the database and the workers: medians."""
+    """Return the table of what a step cost the database and the workers, medians, and what its columns are."""
     rows = [
         [summary.scenario, *(_cost(summary.cost[name], decimals) for _, name, decimals in COSTS)]
         for summary in summaries
         if summary.cost
     ]
-    return table(["PER STEP", *(title for title, _, _ in COSTS)], rows) if rows else ""
+    return f"{table(['PER STEP', *(title for title, _, _ in COSTS)], rows)}\n\n{FOOTNOTE}" if rows else ""
 
 
 def _cost(each: Range | None, decimals: int) -> str | None:
