@@ -25,9 +25,9 @@ COSTS = (
     ("WORKER MS", "worker_ms", 3),
 )
 FOOTNOTE = """\
-WAL BYTES and SERVER MS (of CPU) are the whole server's, COMMITS the database's, rows those of pgflow's tables. IN PLACE is
-the share of the updates that needed no index entry (HOT), DEAD the row versions that updates and deletes leave to vacuum.
-ROUND TRIPS are counted by the workers, without heartbeats. WORKER MS (of CPU) includes their start. Waits are steps."""
+WAL BYTES and SERVER MS (of CPU) are the whole server's, COMMITS the database's, rows those of pgflow's tables. IN PLACE
+is the share of the updates that needed no index entry (HOT), DEAD the row versions that are left to vacuum. ROUND TRIPS
+are counted by the workers, without heartbeats. WORKER MS (of CPU) includes their start. A wait is a step, too."""
 
 
 def about(ground: Ground, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
