@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -68,6 +69,12 @@ class Results:
         if ours is None or theirs is None or not theirs.median or not ours.median:
             return None
         return ours.median / theirs.median if is_rate else theirs.median / ours.median
+
+    @property
+    def runs(self) -> int:
+        """How many there are of each, at the most: fewer than were asked for when it was ended early."""
+        counted = Counter((each.contest, each.peer, each.config) for each in self.outcomes)
+        return max(counted.values(), default=0)
 
     def record(self) -> dict[str, Any]:
         """Return all of it as plain data."""

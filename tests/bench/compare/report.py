@@ -41,7 +41,7 @@ def _about(results: Results) -> str:
     return (
         f"{machine['processor']}, {machine['cores']} cores, {gigabytes:.0f} GiB, {machine['system']}; "
         f"Python {machine['python']}; PostgreSQL {results.settings['server_version']} on the same machine "
-        f"({settings}). {versions}. Medians of {results.repeat} runs, in turn; other processes used "
+        f"({settings}). {versions}. Medians of {results.runs} runs, in turn; other processes used "
         f"{median(others):.0%} of the machine during a run, {max(others):.0%} at most."
     )
 
@@ -124,6 +124,6 @@ def picture(results: Results) -> str:
     machine = results.machine
     said = (
         f"Each at its best, on {machine['cores']} cores with PostgreSQL {results.settings['server_version']}; "
-        f"medians of {results.repeat} runs. In parentheses: how many times better pgflow is."
+        f"medians of {results.runs} runs. In parentheses: how many times better pgflow is."
     )
     return bars("pgflow and its peers", said, panels)

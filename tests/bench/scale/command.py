@@ -37,11 +37,13 @@ class Scale:
     quick: tuple[int, ...]
     quickly: Measure | None = None
 
-    def run(self, field: Field, say: Callable[[str], None], *, is_quick: bool) -> list[Chart]:
-        """Measure."""
-        if is_quick:
-            return (self.quickly or self.measure)(field, self.quick, say)
-        return self.measure(field, self.sizes, say)
+    def run(self, field: Field, say: Callable[[str], None], *, is_quick: bool, most: int | None) -> list[Chart]:
+        """Measure; no size is more than `most`."""
+        measure = self.quickly or self.measure if is_quick else self.measure
+        sizes = self.quick if is_quick else self.sizes
+        if most is not None:
+            sizes = tuple(dict.fromkeys(min(size, most) for size in sizes))
+        return measure(field, sizes, say)
 
 
 TESTS: Mapping[str, Scale] = {
@@ -84,20 +86,21 @@ LISTED = "\n".join(f"  {name:10} {test.says}" for name, test in TESTS.items())
 )
 @click.argument("names", nargs=-1, metavar="[TEST]...", type=click.Choice(list(TESTS)))
 @click.option("--quick", is_flag=True, help="A small version of each, in about two minutes.")
+@click.option("--most", type=click.IntRange(1000), help="The largest size, for a smaller disk or less time.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the growth of each cost here.")
-def command(names: tuple[str, ...], quick: bool, svg: Path | None) -> None:
+def command(names: tuple[str, ...], quick: bool, most: int | None, svg: Path | None) -> None:
     """Run what is asked for, all by default."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    if not quick and free < FREE_BYTES:
+    if not quick and most is None and free < FREE_BYTES:
         raise click.ClickException(
-            f"{FREE_BYTES / 2**30:.0f} GiB of disk are needed, {free / 2**30:.0f} are free: --quick"
+            f"{FREE_BYTES / 2**30:.0f} GiB of disk are needed, {free / 2**30:.0f} are free: --quick or --most"
         )
     charts: list[Chart] = []
     with orderly(), Ground("", "pgflow") as ground:
         for name in names or TESTS:
             began, neighbours = time.monotonic(), Neighbours(ground.server)
             with ground.field(Progress()) as field:
-                found = TESTS[name].run(field, partial(_say, name), is_quick=quick)
+                found = TESTS[name].run(field, partial(_say, name), is_quick=quick, most=most)
             _say(name, f"took {time.monotonic() - began:.0f} s, others used {neighbours.share():.0%} of the machine")
             charts += found
             click.echo("\n\n".join(table(chart) for chart in found) + "\n")
