@@ -171,8 +171,8 @@ def orderly() -> Iterator[None]:
 
 
 def round_trips(processes: Processes) -> int:
-    """Add up the round trips of workers that have ended, as they say."""
-    return sum(int(json.loads(said)["round_trips"]) for said in processes.printed)
+    """Add up the round trips of workers that have ended, as they say; one that had not come up yet says nothing."""
+    return sum(int(json.loads(said)["round_trips"]) for said in processes.printed if said)
 
 
 def server_settings() -> dict[str, str]:
