@@ -43,6 +43,7 @@ COMMANDS = {
     "validate": Lazy("pgflow.cli.validate:command", "Check an app's workflows, as a build does."),
     "prune": Lazy("pgflow.cli.prune:command", "Delete instances that ended long ago."),
     "doctor": Lazy("pgflow.cli.doctor:command", "Look at a database and its workers, and say what to mend."),
+    "bench": Lazy("pgflow.cli.bench:command", "Measure how fast it is here, and what a step costs the database."),
     "demo": Lazy("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
     "torture": Lazy("pgflow.cli.torture.command:command", "Do everything to it that may happen, and check."),
 }

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import asdict
 from datetime import timedelta
 
 import click
@@ -13,8 +14,8 @@ from click.core import ParameterSource
 
 from pgflow import telemetry
 from pgflow.cli.locate import locate
-from pgflow.cli.options import app_option, database_options
-from pgflow.cli.output import plain
+from pgflow.cli.options import app_option, database_options, json_option
+from pgflow.cli.output import document, plain
 from pgflow.config import parse_queues
 from pgflow.store import migrate
 from pgflow.store.connect import connect
@@ -83,6 +84,7 @@ KILLED = 130  # the exit code of a program that a signal ended
     envvar="PGFLOW_LOG_LEVEL",
     help="What to log on stderr.",
 )
+@json_option
 @database_options
 def command(
     app: str | None,
@@ -94,13 +96,15 @@ def command(
     listen: bool | None,
     drain: bool,
     log_level: str,
+    as_json: bool,
     dsn: str,
     schema: str,
 ) -> None:
     """Run the steps of workflows until told to stop.
 
     SIGTERM or Ctrl-C lets the steps that run come to their end, for --shutdown-timeout, and gives the others back;
-    a second signal stops at once. Any number of workers, on any number of machines, share the work.
+    a second signal stops at once. Any number of workers, on any number of machines, share the work. With --json, it
+    prints in the end what it has done.
 
     \b
     Examples:
@@ -136,7 +140,11 @@ def command(
             telemetry.detach_log_handler()
         if pulse is not None:
             pulse.end()
+    if as_json:
+        done = {"worker": worker.settler.worker, **asdict(worker.stats), "abandoned": worker.abandoned}
+        click.echo(document(done))
     if worker.abandoned:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(75)  # a sync step that did not end still holds its thread
 

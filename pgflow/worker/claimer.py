@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -28,6 +28,8 @@ from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
 
 __all__ = ["Claimer"]
+
+T = TypeVar("T")
 
 log = logging.getLogger("pgflow.worker")
 
@@ -128,7 +130,7 @@ class Claimer:
             if self.conn is None or self.conn.closed:
                 self.conn = await aconnect(self._dsn, role="worker", pooler=self._pooler)
                 self.is_hungry = True
-                if self._settler.worker and not await arun(self.conn, self._attach(self.conn)):
+                if self._settler.worker and not await self._ask(self.conn, self._attach(self.conn)):
                     self._forget_all()
             if not self._settler.worker:
                 await self._register(self.conn)
@@ -171,7 +173,7 @@ class Claimer:
             failpoint.hit("claimer.adopted")
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             settler = self._settler
-            await arun(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
+            await self._ask(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
             self._is_in_doubt = False
         await self._wake_others(conn, now)
 
@@ -252,13 +254,18 @@ class Claimer:
         self.found_nothing = not rows
         self._next_poll = now + self._poll * uniform(0.9, 1.1)
 
-    async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
+    async def _ask(self, conn: AsyncConnection, statement: Statement[T]) -> T:
+        """Run one statement, in a round trip of its own."""
         self._settler.stats.round_trips += 1
+        return await arun(conn, statement)
+
+    async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
         failpoint.hit("claimer.sending")
         if len(statements) == 1:
             ((name, statement),) = statements.items()
-            answers = {name: await arun(conn, statement)}
+            answers = {name: await self._ask(conn, statement)}
         else:
+            self._settler.stats.round_trips += 1
             answers = dict(zip(statements, await arun_all(conn, statements.values()), strict=True))
         failpoint.hit("claimer.sent")
         return answers
@@ -270,17 +277,17 @@ class Claimer:
         while self._unknown:
             decision = self._unknown[0]
             try:
-                rows = await arun(conn, settler.statement([decision]))
+                rows = await self._ask(conn, settler.statement([decision]))
             except Refused as reason:
                 text = f"what the step came to cannot be stored: {_said(reason)}"
                 kind = type(reason).__name__
                 failed = [Erred(outcome.token, text, kind, retry=False) for outcome in decision.outcomes]
                 decision = self._unknown[0] = settler.decide([*failed])
                 try:
-                    rows = await arun(conn, settler.statement([decision]))
+                    rows = await self._ask(conn, settler.statement([decision]))
                 except Refused as refusal:
                     decision = self._unknown[0] = self._put_off(decision, refusal)
-                    rows = await arun(conn, settler.statement([decision]))
+                    rows = await self._ask(conn, settler.statement([decision]))
             settler.adopt([decision], rows)
             del self._unknown[0]
 
@@ -320,7 +327,7 @@ class Claimer:
         if any(queue in rooms for queue in queues):
             self.is_hungry = True
         if wanted := {queue for queue in queues if queue not in rooms}:
-            await arun(conn, worker.wake(self._settler.schema, wanted))
+            await self._ask(conn, worker.wake(self._settler.schema, wanted))
 
 
 def _said(error: Exception) -> str:

@@ -27,7 +27,10 @@ BATCH_LIMIT = 1000  # outcomes in one settle
 
 @dataclass(slots=True)
 class Stats:
-    """What a worker has done since it started: counters that only grow."""
+    """What a worker has done since it started: counters that only grow.
+
+    `round_trips` are those for tokens; the heartbeats, one in a quarter of a lease, come on top.
+    """
 
     steps: int = 0
     retries: int = 0

@@ -30,10 +30,14 @@ NOT_COMMANDS = {
     "tree": "compared with the folders by a test of its own",
 }
 # What runs in the place of a block.
-STAND_IN = {"bin/demo": "pgflow demo 2>&1"}  # all that the script does once .venv is there, which would need a network
+STAND_IN = {
+    "bin/demo": "pgflow demo 2>&1",  # all that the script does once .venv is there, which would need a network
+    "pgflow bench chain": "pgflow bench chain --count 50 --repeat 2 2> /dev/null",  # a little, and without the head
+}
 # Whose output is another one each time: of these only the words are compared.
 VARYING = {
     "bin/demo": "counts and times",
+    "pgflow bench chain": "figures, and the width of columns",
     "pgflow show OrderFlow abc124": "times, and the width of a column",
     "pgflow doctor --app shop:app": "the server's version, and how many migrations there are",
 }

@@ -18,8 +18,12 @@ from pgflow.core.names import MOST_TAGS
 from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
 from pgflow.core.retry import MOST_ATTEMPTS
 from tests.acceptance.readme import README, ROOT, blocks, prose, tables
+from tests.bench import raw
+from tests.bench.compare import command as compare
+from tests.bench.scale import command as scale
 
 LONGEST_FIRST_WORKFLOW = 25  # lines
+BENCHES = (compare.command, raw.command, scale.command)
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 PATHS = re.compile(r"`((?:bin|pgflow|sql|tests)/[\w./]*)`")
 
@@ -61,7 +65,7 @@ def options(command: click.Command) -> set[str]:
 
 
 def test_every_option_it_names_is_in_the_help_of_a_command() -> None:
-    known = {option for command in [cli, *commands().values()] for option in options(command)}
+    known = {option for command in [cli, *commands().values(), *BENCHES] for option in options(command)}
     named = set(OPTION.findall(README))
     assert named - known == set()
 

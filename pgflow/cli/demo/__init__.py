@@ -10,12 +10,16 @@ import click
 from pgflow.app import Pgflow
 from pgflow.cli.demo.flow import OrderFlow
 from pgflow.cli.demo.play import Report, play
-from pgflow.cli.demo.processes import Processes
 from pgflow.cli.options import debug_option, json_option
 from pgflow.cli.output import document, say, table
+from pgflow.cli.processes import Processes
 from pgflow.store.embedded import EmbeddedPostgres
 
 __all__ = ["command"]
+
+WORKERS = 2
+# Short times, so that the rescue can be watched.
+OPTIONS = ("--queue", "default=20", "--lease", "2", "--sweep", "0.5", "--poll", "0.5")
 
 
 @click.command()
@@ -36,7 +40,8 @@ def command(as_json: bool) -> int:
         try:
             app.migrate()
             say(f"  PostgreSQL {server.version} is up, with pgflow's schema in it.")
-            with Processes(server.dsn, Path(logs)) as processes:
+            flow = "pgflow.cli.demo.flow:app"
+            with Processes(server.dsn, Path(logs), app=flow, count=WORKERS, options=OPTIONS) as processes:
                 report = play(processes)
         finally:
             app.close()

@@ -9,8 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 from pgflow.cli.demo.flow import OrderFlow
-from pgflow.cli.demo.processes import Processes
 from pgflow.cli.output import say
+from pgflow.cli.processes import Processes
 from pgflow.core.instance import Entry, Instance
 from pgflow.errors import PgflowError
 

@@ -1,0 +1,155 @@
+"""Say what machine this is, and read from /proc who uses how much of it: the server, if it is here, and others."""
+
+import os
+import platform
+import resource
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from psycopg import ConnectionInfo
+
+__all__ = [
+    "LocalServer",
+    "Neighbours",
+    "children_seconds",
+    "describe",
+    "local_server",
+    "resident_bytes",
+    "seconds_of",
+]
+
+PROC = Path("/proc")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# Fields of /proc/<pid>/stat after the name in parentheses, counted from there.
+PARENT, OWN, REAPED = 1, slice(11, 13), slice(13, 15)
+# Fields of the first line of /proc/stat after its name: user, nice, system; irq, softirq, and what a host has taken.
+BUSY = (slice(0, 3), slice(5, 8))
+
+
+def describe() -> dict[str, Any]:
+    """Return the machine and the versions on it, as plain data."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("pgflow-engine", "psycopg", "pydantic")},
+    }
+
+
+def children_seconds() -> float:
+    """Return the CPU seconds of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def seconds_of(pid: int) -> float:
+    """Return the CPU seconds that a process has used, 0 where nobody tells."""
+    stat = _stat(pid)
+    return _seconds(stat[OWN]) if stat else 0.0
+
+
+def resident_bytes(pid: int) -> int:
+    """Return how much memory of a process is resident, 0 where nobody tells."""
+    with suppress(OSError, ValueError, IndexError):
+        return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+class LocalServer:
+    """A PostgreSQL server among the processes of this machine."""
+
+    def __init__(self, postmaster: int) -> None:
+        self.postmaster = postmaster
+
+    def seconds(self) -> float:
+        """Return the CPU seconds of the whole server so far: sessions that have ended, and whatever it does beside."""
+        total = 0.0
+        for entry in PROC.iterdir():
+            if not entry.name.isdigit() or not (stat := _stat(int(entry.name))):
+                continue
+            if int(entry.name) == self.postmaster:
+                total += _seconds([*stat[OWN], *stat[REAPED]])
+            elif stat[PARENT] == str(self.postmaster):
+                total += _seconds(stat[OWN])
+        return total
+
+
+class Neighbours:
+    """Tells how much of this machine others use, from the moment when it is made.
+
+    Ours are this process, its children that have ended by then, and the server, if there is one here.
+    """
+
+    def __init__(self, server: LocalServer | None = None) -> None:
+        self._server = server
+        self._began = time.monotonic()
+        self._before = self._foreign()
+
+    def share(self) -> float:
+        """Return the share of all processors that others have used since, between 0 and 1; 0 where nobody tells."""
+        passed = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, (self._foreign() - self._before) / passed)) if passed else 0.0
+
+    def _foreign(self) -> float:
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        ours = own.ru_utime + own.ru_stime + children_seconds()
+        return _busy_seconds() - ours - (self._server.seconds() if self._server is not None else 0.0)
+
+
+def local_server(info: ConnectionInfo, backend: int) -> LocalServer | None:
+    """Return the server to which a connection leads if its processes can be seen here, else None.
+
+    `backend` is the process id of the session there: the server itself is that one's parent.
+    """
+    is_near = not info.host or info.host.startswith("/") or info.host in LOOPBACK
+    stat = _stat(backend) if is_near else []
+    # In a container the same number may mean somebody else.
+    if not stat or _name(backend) != "postgres" or _name(int(stat[PARENT])) != "postgres":
+        return None
+    return LocalServer(int(stat[PARENT]))
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:  # gone meanwhile, or no /proc here
+        return []
+
+
+def _busy_seconds() -> float:
+    try:
+        numbers = (PROC / "stat").read_text().partition("\n")[0].split()[1:]
+    except OSError:
+        return 0.0
+    return sum(_seconds(numbers[part]) for part in BUSY)
+
+
+def _name(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _seconds(ticks: list[str]) -> float:
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in (PROC / "cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,2 @@
+-- Which process of the server serves this session. => pid
+select pg_backend_pid()

@@ -1,0 +1,141 @@
+"""What is compared: for each contest, how one run of one contestant goes, and which figures come of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from pgflow.cli.bench.result import latency
+from tests.bench.compare.arena import Bout, Failed
+from tests.bench.compare.peers.contestant import BRANCHES, CHAIN
+
+__all__ = ["CONTESTS", "Contest"]
+
+MARKS = {"task": 1, "chain": CHAIN, "fan": BRANCHES}
+NANOSECONDS = 1e9
+RATE = 20  # a second, for latencies
+SETTLE_SECONDS = 2.0
+WARM = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """One thing to compare. `figure` is the one that ratios are made of; more of it is better if `is_rate`."""
+
+    title: str
+    unit: str
+    figure: str
+    kind: str
+    measure: Callable[[Bout, float], dict[str, float]]
+    configs: tuple[str, ...] = ("best",)
+    is_rate: bool = True
+
+
+def start_one(bout: Bout, scale: float) -> dict[str, float]:
+    """Start jobs one by one."""
+    bout.drive("start", count=20)
+    count = max(10, round(2000 * scale))
+    return {"rate": count * NANOSECONDS / bout.drive("start", count=count)}
+
+
+def start_many(bout: Bout, scale: float) -> dict[str, float]:
+    """Start jobs a thousand at a time."""
+    bout.drive("start", count=20)
+    count = max(10, round(bout.peer.bulk * scale))
+    return {"rate": count * NANOSECONDS / bout.drive("start_many", count=count)}
+
+
+def drain(bout: Bout, scale: float, *, kind: str, workers: int) -> dict[str, float]:
+    """Let workers do a backlog: from the first step that begins until the database says that all is done."""
+    count = max(10, round(bout.peer.count(kind, bout.config) * scale))
+    bout.drive("start_many", kind=kind, count=count)
+    bout.dismiss()
+    bout.arena.analyze(bout.dsn)
+    before = bout.arena.spent(bout.database)
+    with bout.workers(workers):
+        bout.until_marked(count * MARKS[kind])
+        bout.until_done()
+        ended = time.monotonic_ns()
+    _check(bout)
+    after = bout.arena.spent(bout.database)
+    first = bout.tally.read().first
+    return {
+        "rate": count * NANOSECONDS / (ended - first),
+        "wal": (after.wal - before.wal) / count,
+        "commits": (after.commits - before.commits) / count,
+        "server_ms": 1000 * (after.seconds - before.seconds) / count,
+    }
+
+
+def pace(bout: Bout, scale: float) -> dict[str, float]:
+    """Start twenty a second, with an idle worker: from the call to the first line of the job."""
+    count = max(10, round(200 * scale))
+    with bout.workers(1):
+        _warm_up(bout, "task")
+        bout.drive("pace", count=count, rate=RATE)
+        bout.until_marked(2 * WARM + count)
+    _check(bout)
+    took = [mark.at - mark.about for mark in bout.tally.marks()[-count:]]
+    return dict(latency("", took).values)
+
+
+def finish(bout: Bout, scale: float) -> dict[str, float]:
+    """Run one chain after another, with an idle worker: until its last step begins, and until its caller sees the end.
+
+    The first depends on the engine alone, the second on how its client waits, too.
+    """
+    count = max(5, round(100 * scale))
+    with bout.workers(1):
+        _warm_up(bout, "task")
+        took = bout.drive("finish", kind="chain", count=count)
+    _check(bout)
+    begun: dict[int, list[int]] = {}
+    for mark in bout.tally.marks():
+        begun.setdefault(mark.about, []).append(mark.at)
+    last = [times[-1] - sent for sent, times in begun.items() if len(times) == CHAIN]
+    return {**latency("", last).values, "seen_p50": latency("", took).values["p50"]}
+
+
+def _warm_up(bout: Bout, kind: str) -> None:
+    """Wait until the worker is up and all is loaded and prepared, then let things come to rest."""
+    bout.drive("start", kind=kind, count=WARM)
+    bout.until_marked(WARM)
+    time.sleep(SETTLE_SECONDS)
+    bout.drive("pace", kind=kind, count=WARM, rate=RATE)
+    bout.until_marked(2 * WARM)
+
+
+def _check(bout: Bout) -> None:
+    deadline = time.monotonic() + 10
+    while failed := bout.drive("failed"):
+        if time.monotonic() > deadline:
+            raise Failed(f"{failed} jobs have failed")
+        time.sleep(0.05)
+    bout.dismiss()
+
+
+BOTH = ("best", "default")
+CONTESTS: Mapping[str, Contest] = {
+    "start": Contest("start one by one", "jobs/s", "rate", "task", start_one),
+    "start-many": Contest("start, 1,000 at a time", "jobs/s", "rate", "task", start_many),
+    "task-1": Contest("drain of tasks, 1 process", "jobs/s", "rate", "task", partial(drain, kind="task", workers=1)),
+    "task-2": Contest(
+        "drain of tasks, 2 processes", "jobs/s", "rate", "task", partial(drain, kind="task", workers=2), BOTH
+    ),
+    "chain-1": Contest(
+        "5 steps in a row, 1 process", "instances/s", "rate", "chain", partial(drain, kind="chain", workers=1)
+    ),
+    "chain-2": Contest(
+        "5 steps in a row, 2 processes", "instances/s", "rate", "chain", partial(drain, kind="chain", workers=2), BOTH
+    ),
+    "fan-1": Contest(
+        "10 branches, joined, 1 process", "instances/s", "rate", "fan", partial(drain, kind="fan", workers=1)
+    ),
+    "fan-2": Contest(
+        "10 branches, joined, 2 processes", "instances/s", "rate", "fan", partial(drain, kind="fan", workers=2), BOTH
+    ),
+    "latency": Contest("start → first line of the step", "ms", "p50", "task", pace, BOTH, is_rate=False),
+    "finish": Contest("5 steps in a row, start → the fifth begins", "ms", "p50", "chain", finish, BOTH, is_rate=False),
+}

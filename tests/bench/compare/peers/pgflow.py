@@ -1,0 +1,61 @@
+"""pgflow: default is `pgflow worker` as it comes; best lets more steps run at once, and logs no line an instance."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from pgflow import Pgflow
+from pgflow.cli.bench.flows import WORKFLOWS, Chain, Fan, Load, Single
+from tests.bench.compare.peers.contestant import BATCH, Contestant, become
+
+LOOK_SECONDS = 0.002
+BEST = ("--queue", "default=500", "--log-level", "warning")
+WORKFLOW = {"task": Single, "chain": Chain, "fan": Fan}
+
+
+class Ours(Contestant):
+    """This project."""
+
+    kinds = ("task", "chain", "fan")
+    done = "select not exists (select from pgflow.jobs)"
+    failed = "select count(*) from pgflow.instances where status <> 'completed'"
+
+    def prepare(self) -> None:
+        """Migrate."""
+        Pgflow(self.dsn).migrate()
+
+    def open(self) -> None:
+        """Make the app."""
+        self.app = Pgflow(self.dsn, WORKFLOWS)
+        self.number = 0
+
+    def start(self, kind: str, sent: int) -> str:
+        """Start one."""
+        self.number += 1
+        value = str(self.number)
+        self.app.start(WORKFLOW[kind], value, Load(sent=sent))
+        return value
+
+    def start_many(self, kind: str, count: int) -> None:
+        """Start a thousand in a call."""
+        for begin in range(0, count, BATCH):
+            batch = range(begin, min(begin + BATCH, count))
+            self.app.start_many(WORKFLOW[kind], [(f"many-{number}", Load()) for number in batch])
+
+    def finish(self, kind: str, sent: int) -> None:
+        """Start one and look at it again and again."""
+        value = self.start(kind, sent)
+        while self.app.get(WORKFLOW[kind], value).is_active:
+            time.sleep(LOOK_SECONDS)
+
+    def serve(self) -> None:
+        """Become a worker."""
+        options = BEST if self.is_best else ()
+        main = ("-c", "from pgflow.cli import main; main()", "worker", "--app", "pgflow.cli.bench.flows:app")
+        os.environ["PGFLOW_DSN"] = self.dsn
+        become([sys.executable, *main, *options])
+
+
+ENGINE = Ours

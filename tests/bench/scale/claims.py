@@ -1,0 +1,124 @@
+"""How long a claim takes as the work grows: ready tokens, tokens that are scheduled for later, queues, claimers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from pgflow.cli.bench.ground import Field
+from pgflow.store import job
+from pgflow.store.connect import connect
+from pgflow.store.statement import run
+from tests.bench.plot import Chart, Series
+from tests.bench.scale.hand import BATCH, SCHEMA, median_ms, opened
+from tests.bench.scale.stock import fill, tidy
+
+__all__ = ["claimers", "queues", "ready", "scheduled"]
+
+TIMES = 50
+STAGED = 1000
+READY = 100_000
+DEEP = 60  # tokens in each queue, at the least
+
+
+def ready(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+    """A claim of a hundred, and of one, out of ever more ready tokens."""
+    hundred, one = [], []
+    with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
+        there = 0
+        for size in sizes:
+            fill(conn, "ready", size - there)
+            there = size
+            tidy(conn)
+            hundred.append((size, median_ms(hand.time(hand.claim, min(TIMES, size // BATCH // 4)))))
+            one.append((size, median_ms(hand.time(lambda: hand.claim({"default": 1}), TIMES))))
+            hand.put_back()
+            say(f"{size:,} ready: claim of 100 takes {hundred[-1][1]:.2f} ms, of one {one[-1][1]:.2f} ms")
+    lines = [Series("claim of 100", hundred), Series("claim of 1", one)]
+    return [Chart("Claim, with ever more ready tokens", "ready tokens", "ms, median", lines)]
+
+
+def scheduled(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+    """A claim, and the look for what is due, with ever more tokens scheduled for later."""
+    claims, looks = [], []
+    with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
+        fill(conn, "ready", min(READY, max(sizes)))
+        there = 0
+        for size in sizes:
+            fill(conn, "scheduled", size - there)
+            there = size
+            tidy(conn)
+            claims.append((size, median_ms(hand.time(hand.claim, min(TIMES, READY // BATCH // 10), warm=3))))
+            looks.append((size, median_ms(hand.time(lambda: run(hand.conn, job.stage(SCHEMA, STAGED)), TIMES))))
+            hand.put_back()
+            say(f"{size:,} scheduled: claim of 100 {claims[-1][1]:.2f} ms, look for due ones {looks[-1][1]:.2f} ms")
+    lines = [Series("claim of 100", claims), Series("look for what is due", looks)]
+    return [Chart("Claim, with ever more tokens scheduled for later", "scheduled tokens", "ms, median", lines)]
+
+
+def queues(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+    """A claim by a worker of one queue, and of a worker that serves them all, with ever more queues."""
+    one, every = [], []
+    for size in sizes:
+        field.ground.renew()
+        with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
+            fill(conn, "ready", max(READY // 10, DEEP * size), queues=size)
+            tidy(conn)
+            served = {f"q{number}": max(1, BATCH // size) for number in range(size)}
+            one.append((size, median_ms(hand.time(lambda: hand.claim({"q0": 1}), 20, warm=5))))
+            every.append((size, median_ms(hand.time(lambda served=served: hand.claim(served), 20, warm=5))))  # type: ignore[misc]
+            took = max(BATCH, size)
+            say(f"{size:,} queues: claim of one from one {one[-1][1]:.2f} ms, of {took} from all {every[-1][1]:.2f} ms")
+    per = [(size, value / max(1, size / BATCH)) for size, value in every]
+    lines = [Series("one token of one queue", one), Series("100 tokens of all queues", per)]
+    return [Chart("Claim, with ever more queues", "queues that have work", "ms, median", lines)]
+
+
+def claimers(
+    field: Field, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int
+) -> list[Chart]:
+    """How many tokens ever more claimers get in all, a hundred at a time."""
+    rates, waits = [], []
+    with connect(field.app.dsn, "migrate") as conn:
+        fill(conn, "ready", stock)
+        tidy(conn)
+    for size in sizes:
+        rate, took = _race(field.app.dsn, size, seconds)
+        rates.append((size, rate))
+        waits.append((size, took))
+        say(f"{size} claimers: {rate:,.0f} tokens/s in all, a claim of 100 takes {took:.1f} ms")
+    return [
+        Chart("Tokens claimed, with ever more claimers", "claimers", "tokens/s in all", [Series("in all", rates)]),
+        Chart("A claim of 100, with ever more claimers", "claimers", "ms, median", [Series("claim of 100", waits)]),
+    ]
+
+
+def _race(dsn: str, number: int, seconds: float) -> tuple[float, float]:
+    """Let so many claim side by side; return the tokens a second, and the median of a claim."""
+    took: list[float] = []
+    tokens: list[int] = []
+    gate = threading.Barrier(number + 1)
+    over = threading.Event()
+
+    def claim() -> None:
+        with opened(dsn) as hand:
+            hand.claim({"nothing": 1})  # prepared
+            gate.wait()
+            while not over.is_set():
+                began = time.perf_counter()
+                found = hand.claim()
+                took.append(1000 * (time.perf_counter() - began))
+                tokens.append(len(found))
+                assert found, "there was not enough to claim"
+
+    threads = [threading.Thread(target=claim) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    began = time.perf_counter()
+    time.sleep(seconds)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return sum(tokens) / (time.perf_counter() - began), median_ms(took)

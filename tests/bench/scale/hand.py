@@ -1,0 +1,79 @@
+"""Do by hand what a worker does with tokens, with its very statements on a connection like its own, and time each."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from typing import Any
+
+from pgflow.store import job, worker
+from pgflow.store.connect import Connection, connect
+from pgflow.store.job import Change, Claimed, Verdict
+from pgflow.store.statement import run
+
+__all__ = ["BATCH", "Hand", "median_ms", "opened"]
+
+BATCH = 100
+SCHEMA = "pgflow"
+
+
+class Hand:
+    """A worker's place, without a worker: it has registered, and holds what it claims."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.id = run(
+            conn,
+            worker.register(
+                SCHEMA, node="hand", pid=0, queues=["default"], version="0", nonce="", lease=timedelta(hours=2)
+            ),
+        )
+
+    def claim(self, rooms: Mapping[str, int] | None = None) -> list[Claimed]:
+        """Claim a hundred tokens, or as many as each queue has room for."""
+        return run(self.conn, job.claim(SCHEMA, self.id, rooms or {"default": BATCH}))
+
+    def settle(self, rows: Sequence[Claimed]) -> None:
+        """Record that each was the last step of its instance, in one statement as a worker's."""
+        verdicts = [
+            Verdict(
+                row.id, row.run, row.attempt, row.step, row.kind, "end", guarded=True, event="done", output='{"n": 0}'
+            )
+            for row in rows
+        ]
+        changes = [Change(row.run, row.revision, "completed") for row in rows]
+        settle = job.settle(SCHEMA, self.id, verdicts, changes)
+        with self.conn.transaction():
+            if not settle.prepare:
+                run(self.conn, job.replan(SCHEMA))
+            settled = run(self.conn, settle)
+        assert {each.status for each in settled} == {"done"}
+
+    def put_back(self) -> None:
+        """Give back all that it holds."""
+        self.conn.execute("set statement_timeout = 0")
+        run(self.conn, job.reconcile(SCHEMA, self.id, ()))
+
+    def time(self, act: Callable[[], Any], times: int, *, warm: int = 10) -> list[float]:
+        """Do something again and again; return how many milliseconds each took, the first ones apart."""
+        took = []
+        for _ in range(warm + times):
+            began = time.perf_counter()
+            act()
+            took.append(1000 * (time.perf_counter() - began))
+        return took[warm:]
+
+
+@contextmanager
+def opened(dsn: str) -> Iterator[Hand]:
+    """Give a hand on a connection of its own."""
+    with closing(connect(dsn, "worker")) as conn:
+        yield Hand(conn)
+
+
+def median_ms(took: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(took)

@@ -1,0 +1,70 @@
+"""What workers cost while ever more instances wait: memory and CPU of a worker, and of the server for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from pgflow.cli.bench import machine
+from pgflow.cli.bench.flows import Load, Single
+from pgflow.cli.bench.ground import Field, Plan
+from pgflow.cli.bench.result import latency
+from pgflow.store import bench
+from pgflow.store.connect import connect
+from pgflow.store.statement import run
+from tests.bench.plot import Chart, Series
+from tests.bench.scale.stock import fill, tidy
+
+__all__ = ["waiting"]
+
+SETTLE_SECONDS = 3.0
+STARTS = 60
+PAUSE = 0.05
+
+
+def waiting(field: Field, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float) -> list[Chart]:
+    """Run one worker that has nothing to do, then start something twenty times a second."""
+    memory, cpu, server, late = [], [], [], []
+    there = 0
+    for size in sizes:
+        with connect(field.app.dsn, "migrate") as conn:
+            fill(conn, "parked", size - there)
+            tidy(conn)
+            here = machine.local_server(conn.info, run(conn, bench.backend(field.app.schema)))
+            assert here is not None
+        there = size
+        with field.workers(Plan(workers=1, concurrency=10), level="info") as processes:
+            processes.wait_until_ready()
+            time.sleep(SETTLE_SECONDS)
+            (pid,) = processes.pids
+            began, used, theirs = time.monotonic(), machine.seconds_of(pid), here.seconds()
+            time.sleep(seconds)
+            took = time.monotonic() - began
+            cpu.append((size, 100 * (machine.seconds_of(pid) - used) / took))
+            server.append((size, 100 * (here.seconds() - theirs) / took))
+            marked = field.tally.read().marks
+            for number in range(STARTS):
+                field.app.start(Single, f"{size}-{number}", Load(sent=time.monotonic_ns()))
+                time.sleep(PAUSE)
+            field.until_marked(marked + STARTS, processes)
+            memory.append((size, machine.resident_bytes(pid) / 1e6))
+        field.app.close()
+        marks = field.tally.marks()[-STARTS:]
+        late.append((size, latency("", [mark.at - mark.about for mark in marks]).values["p50"]))
+        say(
+            f"{size:,} wait: worker {memory[-1][1]:.0f} MB, {cpu[-1][1]:.2f}% CPU; server {server[-1][1]:.2f}% CPU; "
+            f"start → first step {late[-1][1]:.2f} ms"
+        )
+    across = "instances that wait"
+    return [
+        Chart(
+            "Memory of a worker, with ever more instances waiting", across, "MB resident", [Series("worker", memory)]
+        ),
+        Chart(
+            "CPU while nothing is to be done, with ever more waiting",
+            across,
+            "% of a core",
+            [Series("worker", cpu), Series("server", server)],
+        ),
+        Chart("Start → first step, with ever more waiting", across, "ms, median", [Series("start → first step", late)]),
+    ]

@@ -1,0 +1,184 @@
+"""The instruments show what is there: marks, the meter, the server's CPU, percentiles, the bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pgflow.cli.bench import machine, marks
+from pgflow.cli.bench.ground import Ground
+from pgflow.cli.bench.marks import MARK, Marks, Tally
+from pgflow.cli.bench.progress import Progress
+from pgflow.cli.bench.report import number
+from pgflow.cli.bench.result import Line, Range, Run, latency, summarize
+from pgflow.store import bench
+from pgflow.store.connect import connect
+from pgflow.store.statement import run
+
+COUNT_IN_A_PROCESS = "import marks, sys; [marks.count() for _ in range(int(sys.argv[1]))]"
+
+
+def side_by_side(number_of: int, act: Callable[[], object]) -> None:
+    """Do something in several threads that begin at once."""
+    gate = threading.Barrier(number_of)
+    threads = [threading.Thread(target=lambda: (gate.wait(), act())) for _ in range(number_of)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_marks_of_several_processes_and_threads_are_added_up(tmp_path: Path) -> None:
+    beside = str(Path(marks.__file__).parent)
+    for times in ("3", "4"):
+        environment = {marks.FOLDER: str(tmp_path), "PYTHONPATH": beside, "PYTHONDONTWRITEBYTECODE": "1"}
+        subprocess.run([sys.executable, "-S", "-c", COUNT_IN_A_PROCESS, times], check=True, env=environment)
+    ours = Marks(str(tmp_path))
+
+    def count() -> None:
+        for _ in range(500):
+            ours.count()
+
+    side_by_side(4, count)
+
+    counted = Tally(tmp_path).read()
+    assert counted.marks == 3 + 4 + 4 * 500
+    assert 0 < counted.first < counted.last
+
+
+def test_threads_that_make_the_first_mark_at_once_open_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(marks.FOLDER, str(tmp_path))
+    monkeypatch.setattr(marks, "OURS", [])
+    side_by_side(8, marks.count)
+    assert Tally(tmp_path).read().marks == 8
+    assert len(marks.OURS) == 1
+
+
+def test_a_mark_that_is_kept_says_what_and_when_and_half_of_one_is_left_out(tmp_path: Path) -> None:
+    ours, tally = Marks(str(tmp_path)), Tally(tmp_path)
+    assert tally.read() == (0, 0, 0)
+    ours.record(7, 1)
+    ours.record(8)
+    (path,) = tmp_path.glob("*.marks")
+    with path.open("ab") as file:
+        file.write(MARK.pack(9, 0, 0)[:10])
+
+    first, second = tally.marks()
+    assert (first.about, first.number, second.about, second.number) == (7, 1, 8, 0)
+    assert first.at <= second.at
+    assert tally.read().marks == 2
+
+
+def test_the_meter_counts_what_was_done_and_not_itself(ground: Ground) -> None:
+    with ground.field(Progress()) as field:
+        field.meter.begin()
+        with connect(ground.dsn, "test") as conn:
+            for number_of in range(20):
+                conn.execute("insert into pgflow.jobs (run, step) values (%s, 'a')", [number_of])
+            conn.execute("update pgflow.jobs set attempt = 1")
+            conn.execute("delete from pgflow.jobs where run < 10")
+        for _ in range(30):
+            field.look(bench.parked(ground.schema))
+        cost = field.meter.end(10)
+
+    assert (cost.inserted, cost.updated, cost.deleted, cost.dead) == (2, 2, 1, 3)
+    assert cost.in_place == 1  # no indexed column has changed, and pages have room
+    assert cost.rows == 5
+    assert 23 <= 10 * cost.commits <= 25  # to begin a session is one, too, and so is to prepare a statement
+    assert cost.wal_bytes > 0
+    assert (cost.round_trips, cost.worker_ms) == (None, None)
+
+
+def test_what_nothing_was_done_for_costs_nothing(ground: Ground) -> None:
+    with ground.field(Progress()) as field:
+        field.meter.begin()
+        cost = field.meter.end(1, 0)
+    assert cost.rows == 0
+    assert cost.commits == 0
+    assert cost.in_place is None
+
+
+def test_the_cpu_of_a_server_on_this_machine_is_seen(dsn: str) -> None:
+    with connect(dsn, "test") as conn:
+        here = machine.local_server(conn.info, run(conn, bench.backend("pgflow")))
+        if here is None:
+            assert conn.info.host not in ("", *machine.LOOPBACK)
+            return
+        before = here.seconds()
+        conn.execute("select count(*) from generate_series(1, 3000000)")
+        assert here.seconds() - before > 0.05
+        assert machine.local_server(conn.info, here.postmaster + 1_000_000) is None
+    after = here.seconds()
+    assert after >= before + 0.05  # also when the session has ended
+
+
+def test_what_a_process_uses_is_seen() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with closing(child.stdin or io.BytesIO()):
+        assert machine.resident_bytes(child.pid) >= 0
+    child.wait()
+    assert machine.resident_bytes(child.pid) == 0
+    assert machine.seconds_of(child.pid) == 0
+    assert machine.describe()["python"] in sys.version
+
+
+def test_what_others_use_of_the_machine_is_told_from_what_is_ours() -> None:
+    neighbours = machine.Neighbours()
+    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\ninput()"
+    other = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    theirs = neighbours.share()
+    other.communicate()  # a child that has ended is ours
+    if not Path("/proc/stat").exists():
+        assert theirs == 0
+        return
+    assert 0.1 < theirs <= 1
+    assert neighbours.share() < theirs
+
+
+def test_percentiles_and_ranges() -> None:
+    line = latency("x", [1_000_000 * value for value in range(101)])
+    assert dict(line.values) == {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+    assert dict(latency("x", [5_000_000]).values) == dict.fromkeys(("p50", "p95", "p99", "max"), 5)
+    summary = summarize("s", [Run([Line("n", "u", {"value": value})]) for value in (3.0, 1.0, 2.0)])
+    assert summary.lines["n"] == ("u", {"value": Range(2.0, 1.0, 3.0)})
+    assert summary.record()["measured"][0]["value"] == {"median": 2.0, "low": 1.0, "high": 3.0}
+    assert summary.record()["cost_per_step"] == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0123, "0.01"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (1234.5, "1,230"), (123456.0, "123,000")],
+)
+def test_a_number_has_the_digits_that_mean_something(value: float, told: str) -> None:
+    assert number(value) == told
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_is_shown_on_a_terminal_only() -> None:
+    for stream in (io.StringIO(), Terminal()):
+        progress = Progress(stream)
+        progress.begin("chain, 1 of 3", 10)
+        progress.advance(5)
+        progress.end()
+        if isinstance(stream, Terminal):
+            assert "chain, 1 of 3  [###############---------------]  50%" in stream.getvalue()
+            assert stream.getvalue().endswith("\r\x1b[K")
+        else:
+            assert stream.getvalue() == ""
