@@ -93,7 +93,7 @@ def test_the_meter_counts_what_was_done_and_not_itself(ground: Ground) -> None:
     assert (cost.inserted, cost.updated, cost.deleted, cost.dead) == (2, 2, 1, 3)
     assert cost.in_place == 1  # no indexed column has changed, and pages have room
     assert cost.rows == 5
-    assert 23 <= 10 * cost.commits <= 25  # to begin a session is one, too, and so is to prepare a statement
+    assert 22 <= 10 * cost.commits < 40  # sessions and autovacuum commit, too; with the looks it would be 52
     assert cost.wal_bytes > 0
     assert (cost.round_trips, cost.worker_ms) == (None, None)
 
