@@ -13,7 +13,7 @@ import pytest
 
 from pgflow.cli.torture.checker import INVARIANTS, History, check, counters
 from pgflow.cli.torture.checker.model import follow
-from pgflow.cli.torture.trial import Plan, record
+from pgflow.cli.torture.trial import Plan, hold
 from pgflow.store.audit import Change
 
 Spoil = Callable[[list[Change], list[dict[str, Any]], list[dict[str, Any]]], object]
@@ -23,7 +23,7 @@ Spoil = Callable[[list[Change], list[dict[str, Any]], list[dict[str, Any]]], obj
 def sound(tmp_path_factory: pytest.TempPathFactory) -> History:
     """A real history: a few seconds of load, and no harm."""
     plan = Plan(tmp_path_factory.mktemp("torture"), seconds=6.0, seed=1, workers=2, rate=8.0, only=["nothing at all"])
-    return record(plan, lambda said: None).history
+    return hold(plan, lambda said: None).history
 
 
 def where(changes: list[Change], relation: str, **wanted: Any) -> list[int]:

@@ -1,6 +1,8 @@
 """`pgflow torture`: all the faults that this machine can produce, and a checker for what is lost or done twice."""
 
+import logging
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import click
 
 from pgflow.cli.options import debug_option, json_option
 from pgflow.cli.output import document, say, table
-from pgflow.cli.torture.trial import Plan, Row, Verdict, held
+from pgflow.cli.torture.trial import Plan, Row, Verdict, hold, judge, read
 
 __all__ = ["command"]
 
@@ -31,6 +33,11 @@ SEEDS = 1_000_000
     type=click.Path(file_okay=False, path_type=Path),
     help="Where all that happens is written down; a temporary folder, which is kept when the run is not green.",
 )
+@click.option(
+    "--check",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Do nothing, but check once more what an earlier run has written into its folder.",
+)
 @json_option
 @debug_option
 def command(
@@ -41,6 +48,7 @@ def command(
     only: tuple[str, ...],
     replay: Path | None,
     folder: Path | None,
+    check: Path | None,
     as_json: bool,
 ) -> int:
     """Do everything to pgflow that may happen to it, and check that nothing is lost and nothing is done twice.
@@ -57,32 +65,38 @@ def command(
       pgflow torture --minutes 1 --only "kill at"
       pgflow torture --replay /tmp/pgflow-torture-x/schedule.jsonl
     """  # fmt: skip
-    chosen = random.SystemRandom().randrange(SEEDS) if seed is None else seed
-    place = folder or Path(tempfile.mkdtemp(prefix="pgflow-torture-"))
-    place.mkdir(parents=True, exist_ok=True)
-    say(f"seed {chosen}; everything is written to {place}")
-    plan = Plan(place, 60 * minutes, chosen, workers, rate=rate, only=only, replay=replay)
-    verdict = held(plan, say)
-    if as_json:
-        click.echo(document({"seed": chosen, "folder": str(place), **_record(verdict)}))
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())  # outages are met on purpose here
+    place = check or folder or Path(tempfile.mkdtemp(prefix="pgflow-torture-"))
+    if check is None:
+        chosen = random.SystemRandom().randrange(SEEDS) if seed is None else seed
+        place.mkdir(parents=True, exist_ok=True)
+        say(f"seed {chosen}; everything is written to {place}")
+        verdict = judge(hold(Plan(place, 60 * minutes, chosen, workers, rate=rate, only=only, replay=replay), say))
     else:
-        _print(verdict, chosen, place)
-    if verdict.violations or verdict.drained is None:
+        verdict = judge(read(check))
+    if as_json:
+        click.echo(document({"seed": verdict.recording.seed, "folder": str(place), **_record(verdict)}))
+    else:
+        _print(verdict, place)
+    if verdict.is_green and folder is None and check is None:
+        shutil.rmtree(place)
+    if verdict.violations or verdict.recording.drained is None:
         return 1
     return 2 if verdict.missing else 0
 
 
 def _record(verdict: Verdict) -> dict[str, object]:
+    run = verdict.recording
     return {
         "green": verdict.is_green,
         "violations": [{"invariant": each.invariant, "said": each.said} for each in verdict.violations],
         "missing": list(verdict.missing),
         "counters": verdict.counters,
-        "started": verdict.started,
-        "seconds": round(verdict.seconds, 1),
-        "drained": None if verdict.drained is None else round(verdict.drained, 1),
+        "started": run.started,
+        "seconds": round(run.seconds, 1),
+        "drained": None if run.drained is None else round(run.drained, 1),
         "faults": [_row(row) for row in verdict.rows],
-        "impossible": verdict.impossible,
+        "impossible": run.impossible,
     }
 
 
@@ -96,22 +110,23 @@ def _row(row: Row) -> dict[str, object]:
     }
 
 
-def _print(verdict: Verdict, seed: int, folder: Path) -> None:
+def _print(verdict: Verdict, folder: Path) -> None:
+    run = verdict.recording
     rows = [(row.harm, row.came, row.instances, row.violations) for row in verdict.rows]
     click.echo("\n" + table(["FAULT", "TIMES", "INSTANCES", "VIOLATIONS"], rows))
     click.echo("\n" + table(["SEEN", "TIMES"], list(verdict.counters.items())))
-    for name, reason in verdict.impossible.items():
+    for name, reason in run.impossible.items():
         click.echo(f"\nnot here: {name}: {reason}")
     for each in verdict.violations:
         click.echo(f"\n{each.invariant}: {each.said}")
-    if verdict.drained is None:
+    if run.drained is None:
         click.echo("\nNot everything came to its end after the last fault.")
     else:
-        click.echo(f"\nEverything came to its end {verdict.drained:.1f} s after the last fault.")
+        click.echo(f"\nEverything came to its end {run.drained:.1f} s after the last fault.")
     if verdict.missing:
         click.echo(f"Never seen, so this run proves nothing about it: {', '.join(verdict.missing)}")
     struck = sum(row.came for row in verdict.rows)
     click.echo(
-        f"{verdict.started} instances, {struck} faults, {len(verdict.violations)} violations "
-        f"in {verdict.seconds:.0f} s. Seed {seed}; schedule: {folder / 'schedule.jsonl'}"
+        f"{run.started} instances, {struck} faults, {len(verdict.violations)} violations "
+        f"in {run.seconds:.0f} s. Seed {run.seed}{'' if verdict.is_green else f'; all of it is in {folder}'}"
     )

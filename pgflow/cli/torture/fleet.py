@@ -62,11 +62,16 @@ class Berth:
             log.seek(self.begins_at)
             return log.read().decode(errors="replace")
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether this process takes work."""
+        return self.pid is not None and "is ready" in self.said
+
     def until_ready(self, seconds: float) -> bool:
         """Wait until this worker takes work; returns False when it has not come to that within so many seconds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.pid is not None and "is ready" in self.said:
+            if self.is_ready:
                 return True
             time.sleep(GLANCE_SECONDS)
         return False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pgflow.cli.torture import flows
@@ -14,36 +15,23 @@ from pgflow.cli.torture.arena import Arena, opened
 from pgflow.cli.torture.checker import History, Violation, check, counters
 from pgflow.cli.torture.fleet import LEASE, POLL, SWEEP
 from pgflow.cli.torture.gauge import Gauge
-from pgflow.cli.torture.ink import lines
+from pgflow.cli.torture.ink import Ink, lines
 from pgflow.cli.torture.load import Load
 from pgflow.cli.torture.nemesis import HARMS, Harm, Nemesis
+from pgflow.errors import ConfigError
 from pgflow.store import audit
 from pgflow.store.audit import Change
 from pgflow.store.statement import run
 
-__all__ = ["Plan", "Recording", "Row", "Verdict", "held", "record"]
+__all__ = ["Plan", "Recording", "Row", "Verdict", "hold", "judge", "read"]
 
 SLACK_SECONDS = 2.0  # this machine's share
 DRAIN_SECONDS = 60.0
+ABOUT, CHANGES, EFFECTS = "run.json", "changes.jsonl", "effects.jsonl"
 ACTIVE = "select count(*) from pgflow.instances where status in ('pending', 'running', 'waiting')"
 RUN = re.compile(r"\brun (\d+)")
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """What a run has left: its history, who did the harm, and why some harm could not be done.
-
-    `drained` is how many seconds it took until everything had ended after the last fault, None when that did not come
-    about.
-    """
-
-    history: History
-    nemesis: Nemesis
-    impossible: dict[str, str]
-    started: int
-    drained: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +49,23 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """What a run has left: its history, and what was to be done to it.
+
+    `harms` are those that could be done here, `impossible` says of the others why not. `drained` is how many seconds it
+    took until everything had ended after the last fault, None when that did not come about.
+    """
+
+    history: History
+    harms: Sequence[str]
+    impossible: Mapping[str, str]
+    started: int
+    seed: int
+    seconds: float
+    drained: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """What is told of one harm: how often it was tried and came about, and the instances that were under way."""
 
@@ -73,50 +78,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run came to. It is `valid` when everything that it was to go through has come about."""
+    """What a run came to. It is worth something when nothing is `missing` that it was to go through."""
 
+    recording: Recording
     violations: Sequence[Violation]
-    counters: dict[str, int]
+    counters: Mapping[str, int]
     rows: Sequence[Row]
-    impossible: dict[str, str]
     missing: Sequence[str]
-    started: int
-    seconds: float
-    drained: float | None
-    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_green(self) -> bool:
         """Whether nothing is broken, and that means something."""
-        return not self.violations and not self.missing and self.drained is not None
+        return not self.violations and not self.missing and self.recording.drained is not None
 
 
-def held(plan: Plan, tell: Tell) -> Verdict:
-    """Hold a run. Raises what goes wrong with the harness itself."""
-    began = time.monotonic()
-    recording = record(plan, tell)
-    history = recording.history
-    violations = check(history)
-    counts = counters(history)
-    came = recording.nemesis.came
-    missing = [name for name, count in counts.items() if not count] + sorted(
-        each.name for each in recording.nemesis.harms if not came[each.name]
-    )
-    return Verdict(
-        violations,
-        counts,
-        _rows(history, recording.nemesis, violations),
-        recording.impossible,
-        missing,
-        recording.started,
-        time.monotonic() - began,
-        recording.drained,
-    )
-
-
-def record(plan: Plan, tell: Tell) -> Recording:
-    """Hold a run and return all that was noted, without a verdict."""
-    skew = time.time() - time.monotonic()
+def hold(plan: Plan, tell: Tell) -> Recording:
+    """Hold a run, and leave all that happened in its folder. Raises what goes wrong with the harness itself."""
+    began, skew = time.monotonic(), time.time() - time.monotonic()
     with opened(plan.folder, plan.workers, plan.callers) as arena:
         possible, impossible = _sorted(plan, arena)
         gauge = Gauge(arena)
@@ -129,8 +107,52 @@ def record(plan: Plan, tell: Tell) -> Recording:
         tell("healed: waiting for each call's answer and each instance's end")
         drained = _drained(arena, load)
         gauge.close()
-        history = _history(plan, arena, skew)
-    return Recording(history, nemesis, impossible, load.started, drained)
+        _keep(arena)
+    about = {
+        "harms": [each.name for each in nemesis.harms],
+        "impossible": impossible,
+        "started": load.started,
+        "seed": plan.seed,
+        "seconds": time.monotonic() - began,
+        "drained": drained,
+        "graphs": {each.name: each.graph.spec() for each in flows.WORKFLOWS},
+        "skew": skew,
+        "times": {"lease": LEASE, "sweep": SWEEP, "poll": POLL, "slack": SLACK_SECONDS},
+    }
+    (plan.folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    return read(plan.folder)
+
+
+def read(folder: Path) -> Recording:
+    """Read what a run has left in its folder. Raises `ConfigError` when it has not come to its end."""
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError) as error:
+        hint = "Give the folder of a run that has come to its end."
+        raise ConfigError(f"there is no run in {folder}: {error}", hint=hint) from error
+    history = History(
+        changes=[Change(**each) for each in lines(folder / CHANGES)],
+        calls=list(lines(folder / "calls.jsonl")),
+        bodies=list(lines(folder / "bodies.jsonl")),
+        effects=[(each["run"], each["step"], each["nonce"]) for each in lines(folder / EFFECTS)],
+        blows=list(lines(folder / "blows.jsonl")),
+        logs={path.stem: path.read_text(errors="replace") for path in sorted(folder.glob("*.log"))},
+        graphs=about.pop("graphs"),
+        skew=about.pop("skew"),
+        times=about.pop("times"),
+        gauges=list(lines(folder / "gauges.jsonl")),
+    )
+    return Recording(history, **about)
+
+
+def judge(recording: Recording) -> Verdict:
+    """Check a run."""
+    history = recording.history
+    violations = check(history)
+    counts = counters(history)
+    came = {each["harm"] for each in history.blows if each["has_come"]}
+    missing = [name for name, count in counts.items() if not count] + sorted(set(recording.harms) - came)
+    return Verdict(recording, violations, counts, _rows(history, violations), missing)
 
 
 def _sorted(plan: Plan, arena: Arena) -> tuple[list[Harm], dict[str, str]]:
@@ -154,33 +176,29 @@ def _drained(arena: Arena, load: Load) -> float | None:
     return None
 
 
-def _history(plan: Plan, arena: Arena, skew: float) -> History:
-    changes: list[Change] = []
+def _keep(arena: Arena) -> None:
+    """Write down what only the database has noted."""
+    changes, effects = Ink(arena.folder / CHANGES), Ink(arena.folder / EFFECTS)
     with arena.admin() as conn:
-        while page := run(conn, audit.read("pgflow", changes[-1].seq if changes else 0)):
-            changes += page
-        effects = run(conn, audit.effects("pgflow"))
-    return History(
-        changes=changes,
-        calls=list(lines(plan.folder / "calls.jsonl")),
-        bodies=list(lines(plan.folder / "bodies.jsonl")),
-        effects=effects,
-        blows=list(lines(plan.folder / "blows.jsonl")),
-        logs={berth.name: berth.log.read_text(errors="replace") for berth in arena.fleet.berths},
-        graphs={each.name: json.loads(json.dumps(each.graph.spec())) for each in flows.WORKFLOWS},
-        skew=skew,
-        times={"lease": LEASE, "sweep": SWEEP, "poll": POLL, "slack": SLACK_SECONDS},
-        gauges=list(lines(plan.folder / "gauges.jsonl")),
-    )
+        after = 0
+        while page := run(conn, audit.read("pgflow", after)):
+            for change in page:
+                changes.write(**asdict(change))
+            after = page[-1].seq
+        for number, step, nonce in run(conn, audit.effects("pgflow")):
+            effects.write(run=number, step=step, nonce=nonce)
+    changes.close()
+    effects.close()
 
 
-def _rows(history: History, nemesis: Nemesis, violations: Sequence[Violation]) -> list[Row]:
+def _rows(history: History, violations: Sequence[Violation]) -> list[Row]:
     spans = {
         story.run: (story.instance[0].at, story.instance[-1].at) for story in history.stories.values() if story.instance
     }
     broken = [int(found[1]) for each in violations if (found := RUN.search(each.said))]
+    tried = Counter(each["harm"] for each in history.blows)
     rows = []
-    for harm in sorted(nemesis.tried):
+    for harm in sorted(tried):
         windows = [(each["from"], each["to"]) for each in history.blows if each["harm"] == harm and each["has_come"]]
         under_way = {
             number
@@ -188,5 +206,5 @@ def _rows(history: History, nemesis: Nemesis, violations: Sequence[Violation]) -
             if any(born <= end and ended >= start for start, end in windows)
         }
         hit = sum(each in under_way for each in broken)
-        rows.append(Row(harm, nemesis.tried[harm], nemesis.came[harm], len(under_way), hit))
+        rows.append(Row(harm, tried[harm], len(windows), len(under_way), hit))
     return rows

@@ -73,7 +73,8 @@ def counters(history: History) -> dict[str, int]:
         "conflicts folded in": sum(len(story.folds) for story in stories),
         "waits parked": sum(bool(move.now and move.now["state"] == "parked") for move in moves),
         "snoozes and retries": sum(bool(move.now and move.now["state"] == "scheduled") for move in moves),
-        "answers lost": sum(call["r"] == "info" for call in history.calls),
+        "commits and answers lost": history.hits("commit lost", "reply lost", "reply cut"),
+        "wake-ups lost": history.hits("drop notifications"),
         "calls refused by an outage": sum(bool(call.get("outage")) for call in history.calls),
         "suspects run alone": sum(bool(move.now and move.now["crashes"] >= 2) for move in moves),
     }

@@ -150,6 +150,10 @@ class History:
         """Seconds within which a dead worker's steps run again: lease + sweep + poll, and this machine's share."""
         return self.times["lease"] + self.times["sweep"] + self.times["poll"] + self.times["slack"]
 
+    def hits(self, *harms: str) -> int:
+        """How often harm whose name begins so was applied to something."""
+        return sum(each["hits"] for each in self.blows if each["harm"].startswith(harms) and each["hits"])
+
     def said(self, pattern: str) -> int:
         """How often something stands in the workers' logs."""
         return sum(len(re.findall(pattern, text)) for text in self.logs.values())

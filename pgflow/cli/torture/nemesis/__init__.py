@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,8 +24,8 @@ PERSISTENCE = 4  # rounds over what has not come about when the time is over
 class Nemesis:
     """Strikes for so many seconds, and then until each harm has come about once; or as a schedule file says.
 
-    `tried` and `came` count, by harm, the blows and those that came about: a process that was to be killed at some
-    point may never have come there.
+    A blow need not come about: a process that was to be killed at some point may never have come there. It is dealt
+    again then.
     """
 
     def __init__(
@@ -38,8 +37,6 @@ class Nemesis:
         replay: Path | None,
         tell: Callable[[str], None],
     ) -> None:
-        self.tried: Counter[str] = Counter()
-        self.came: Counter[str] = Counter()
         self._arena = arena
         self._seed = seed
         self._seconds = seconds
@@ -50,6 +47,7 @@ class Nemesis:
         self._by_name = {each.name: each for each in harms}
         self._ink = Ink(arena.folder / "blows.jsonl")
         self._schedule = (arena.folder / "schedule.jsonl").open("w", buffering=1)
+        self._came: set[str] = set()
         self._lock = threading.Lock()
         self._errors: list[BaseException] = []
         self._began = 0.0
@@ -88,7 +86,7 @@ class Nemesis:
                 break
             yield blow
         for again in range(PERSISTENCE):
-            missing = [each for each in mine if not self.came[each.name]]
+            missing = [each for each in mine if each.name not in self._came]
             yield from islice(thrown(lane, self._seed + 1 + again, missing, self._arena), len(missing))
 
     def _strike(self, blow: Blow) -> None:
@@ -99,12 +97,12 @@ class Nemesis:
             has_come = harm.apply(self._arena, blow.aim)
             time.sleep(blow.hold if has_come else 0.0)
         finally:
-            harm.heal(self._arena, blow.aim)
+            hits = harm.heal(self._arena, blow.aim)
         with self._lock:
-            self.tried[harm.name] += 1
-            self.came[harm.name] += has_come
+            if has_come:
+                self._came.add(harm.name)
             self._schedule.write(line(blow))
-        about = {"harm": harm.name, "group": harm.group, "aim": dict(blow.aim), "has_come": has_come}
+        about = {"harm": harm.name, "group": harm.group, "aim": dict(blow.aim), "has_come": has_come, "hits": hits}
         self._ink.write(**{"from": since, "to": time.time()}, **about)
         at = time.monotonic() - self._began
         self._tell(f"{at:7.1f} s  {blow.harm}{'' if has_come else ' (did not come about)'}")

@@ -29,8 +29,9 @@ def at_a_worker(dice: random.Random, arena: Arena) -> dict[str, Any]:
     return {"worker": dice.choice(arena.fleet.berths).name}
 
 
-def nothing(arena: Arena, aim: Aim) -> None:
+def nothing(arena: Arena, aim: Aim) -> int | None:
     """There is nothing to undo."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,15 @@ class Harm:
 
     `group` says whom it reaches: "worker", or "server", "network", "clock", … for everybody. `aim` throws the dice,
     once, so that the same schedule can be played again; what it returns is JSON. `hold` is for how many seconds, at the
-    least and at the most, it stays until it is undone by `heal`. `apply` returns whether it has come about: a process
+    least and at the most, it stays until it is undone by `heal`, which returns how often it was applied where that is
+    counted. `apply` returns whether it has come about: a process
     that was to be stopped at some point may never have come there.
     """
 
     name: str
     group: str
     apply: Callable[[Arena, Aim], bool]
-    heal: Callable[[Arena, Aim], None] = nothing
+    heal: Callable[[Arena, Aim], int | None] = nothing
     aim: Callable[[random.Random, Arena], dict[str, Any]] = anywhere
     hold: tuple[float, float] = (0.0, 0.0)
     weight: float = 1.0

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from pgflow.cli.torture.arena import Arena
-from pgflow.cli.torture.fleet import LEASE
+from pgflow.cli.torture.fleet import LEASE, Berth
 from pgflow.cli.torture.nemesis.harm import Aim, Harm, at_a_worker
 from pgflow.store.failpoint import POINTS
 
 __all__ = ["HARMS"]
 
 BEYOND = (1.3 * LEASE, 2.2 * LEASE)
-MEET_SECONDS = 6.0  # until a worker has come to the point where it is awaited
+START_SECONDS = 20.0  # until a worker that was ended is there again
+MEET_SECONDS = 6.0  # until it has come to the point where it is awaited
 
 
 def sent(number: signal.Signals) -> Callable[[Arena, Aim], bool]:
@@ -24,7 +25,7 @@ def sent(number: signal.Signals) -> Callable[[Arena, Aim], bool]:
 
     def send(arena: Arena, aim: Aim) -> bool:
         berth = arena.berth(aim)
-        return berth.until_ready(MEET_SECONDS) and berth.send(number) is not None
+        return berth.until_ready(START_SECONDS) and berth.send(number) is not None
 
     return send
 
@@ -32,7 +33,7 @@ def sent(number: signal.Signals) -> Callable[[Arena, Aim], bool]:
 def kill_at_the_start(arena: Arena, aim: Aim) -> bool:
     berth = arena.berth(aim)
     arena.fleet.restart(berth)
-    deadline, before = time.monotonic() + MEET_SECONDS, berth.starts
+    deadline, before = time.monotonic() + START_SECONDS, berth.starts
     while berth.starts == before and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(aim["seconds"])
@@ -44,7 +45,7 @@ def soon(dice: random.Random, arena: Arena) -> dict[str, Any]:
 
 
 def kill_all(arena: Arena, aim: Aim) -> bool:
-    are_ready = all([berth.until_ready(MEET_SECONDS) for berth in arena.fleet.berths])  # noqa: C419 -- each gets its time
+    are_ready = all([berth.until_ready(START_SECONDS) for berth in arena.fleet.berths])  # noqa: C419 -- each gets its time
     return are_ready and None not in [berth.send(signal.SIGKILL) for berth in arena.fleet.berths]
 
 
@@ -54,7 +55,7 @@ def go_on(arena: Arena, aim: Aim) -> None:
 
 def end_twice(arena: Arena, aim: Aim) -> bool:
     berth = arena.berth(aim)
-    if not berth.until_ready(MEET_SECONDS):
+    if not berth.until_ready(START_SECONDS):
         return False
     berth.send(signal.SIGTERM)
     time.sleep(0.05)
@@ -65,24 +66,31 @@ def at_a_point(deed: str, point: str) -> Harm:
     """A worker that is killed, stopped or disturbed just when it comes to a point for the n-th time."""
 
     def aim(dice: random.Random, arena: Arena) -> dict[str, Any]:
-        often = {"worker": 1, "heart": 2, "transaction": 2}.get(point.partition(".")[0], 12)
+        often = {"worker": 1, "heart": 2, "transaction": 1}.get(point.partition(".")[0], 6)
         return {**at_a_worker(dice, arena), "nth": dice.randint(1, often)}
+
+    def has_come(berth: Berth, before: int) -> bool:
+        match deed:
+            case "stop":
+                return berth.is_stopped()
+            case "kill":
+                return berth.exits[before : before + 1] == [-signal.SIGKILL]
+        return f"failpoint {point}" in berth.said
 
     def apply(arena: Arena, given: Aim) -> bool:
         berth = arena.berth(given)
         before = berth.starts
-        if point.startswith("transaction"):
-            arena.lay_bait()
         arena.fleet.restart(berth, f"{point}={deed}@{given['nth']}")
-        deadline = time.monotonic() + MEET_SECONDS
+        is_ready, deadline, bait = False, time.monotonic() + START_SECONDS, 0.0
         while time.monotonic() < deadline:
             time.sleep(0.05)
-            if berth.starts > before and (
-                (deed == "stop" and berth.is_stopped())
-                or (deed == "kill" and berth.exits[-1:] == [-signal.SIGKILL] and berth.starts > before + 1)
-                or (deed == "fail" and f"failpoint {point}" in berth.log.read_text(errors="replace"))
-            ):
+            if berth.starts > before and has_come(berth, before):
                 return True
+            if berth.starts > before and not is_ready and berth.is_ready:
+                is_ready, deadline = True, time.monotonic() + MEET_SECONDS
+            if is_ready and point.startswith("transaction") and time.monotonic() > bait + 1.0:
+                arena.lay_bait()
+                bait = time.monotonic()
         return False
 
     hold = BEYOND if deed == "stop" else (0.0, 0.0)

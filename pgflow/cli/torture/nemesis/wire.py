@@ -39,10 +39,12 @@ def rule(name: str, group: str, kind: Kind, hold: tuple[float, float], **details
         arena.rules[name] = fault
         return fault.wait(MEET_SECONDS)
 
-    def heal(arena: Arena, given: Aim) -> None:
+    def heal(arena: Arena, given: Aim) -> int:
         fault = arena.rules.pop(name, None)
-        if fault is not None:
-            arena.proxy.heal(fault)
+        if fault is None:
+            return 0
+        arena.proxy.heal(fault)
+        return fault.hits
 
     return Harm(name, group, apply, heal, aim, hold)
 
