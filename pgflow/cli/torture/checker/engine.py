@@ -123,10 +123,15 @@ def _taken_too_early(history: History, change: Change) -> Iterator[str]:
     was, now = change.was, change.now
     if was is None or now is None or (was["state"], now["state"], now["step"]) != ("running", "ready", was["step"]):
         return
-    rows = [each.now for each in history.leases.get(was["worker"], ()) if each.seq < change.seq and each.now]
-    if not rows or any(row["backend"] == change.backend for row in rows) or now["kind"] != was["kind"]:
+    beats = [each for each in history.leases.get(was["worker"], ()) if each.seq < change.seq and each.now]
+    if any(each.row["backend"] == change.backend for each in beats) or now["kind"] != was["kind"]:
         return
-    ends, lease = seconds_of(rows[-1]["lease_expires_at"]), history.times["lease"]
+    # The last one may still wait for its commit, for a standby say, and be seen by nobody; one that its session has gone
+    # on from is surely seen.
+    sure = [each for place, each in enumerate(beats) if any(later.backend == each.backend for later in beats[place + 1 :])]
+    if not sure:
+        return
+    ends, lease = seconds_of(sure[-1].row["lease_expires_at"]), history.times["lease"]
     if change.moment + 0.001 < ends <= change.moment + 2 * lease:
         yield (
             f"token {was['id']} was taken from worker {was['worker']} as if it were dead, "

@@ -147,8 +147,9 @@ def _lies(cluster: Cluster, schema: str) -> Iterator[Fault]:
     def set_right() -> None:
         _insist(partial(move, timedelta(0)))
 
-    yield Fault("clock-ahead", f"the server's clock is {CLOCK_JUMP.seconds} s ahead", partial(move, CLOCK_JUMP), set_right)
-    yield Fault("clock-behind", f"the server's clock is {CLOCK_JUMP.seconds} s behind", partial(move, -CLOCK_JUMP), set_right)
+    for where, by in {"ahead": CLOCK_JUMP, "behind": -CLOCK_JUMP}.items():
+        about = f"the server's clock is {CLOCK_JUMP.seconds} s {where}"
+        yield Fault(f"clock-{where}", about, partial(move, by), set_right)
 
 
 def _cut(network: Network | None, what: Cut, about: str) -> Fault:
