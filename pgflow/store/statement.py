@@ -14,6 +14,7 @@ import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
+from pgflow.errors import PgflowError
 from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
 from pgflow.store.sqlstate import is_quoting, translate
 
@@ -125,12 +126,20 @@ def run_all(conn: psycopg.Connection[Any], statements: Iterable[Statement[Any]])
     if isinstance(conn, PooledConnection):
         with conn.bounded():
             return [start(conn, statement).result() for statement in statements]
+    pending: list[Pending[Any]] = []
+    early: Exception | None = None
     try:
         with conn.pipeline():
-            pending = [start(conn, _decided(statement)) for statement in statements]
+            try:
+                pending += [start(conn, _decided(statement)) for statement in statements]
+            except (psycopg.Error, PgflowError) as error:
+                early = error  # an answer that came before all was sent; psycopg would log what follows from it
     except psycopg.Error as error:
-        _refuse(error)
-        raise
+        if early is None:
+            _refuse(error)
+            raise
+    if early is not None:
+        raise early
     # Read when all is over: to ask for a result inside would be a round trip more, with the transaction left open.
     return [sent.result() for sent in pending]
 
@@ -140,12 +149,20 @@ async def arun_all(conn: psycopg.AsyncConnection[Any], statements: Iterable[Stat
     if isinstance(conn, AsyncPooledConnection):
         async with conn.bounded():
             return [await (await astart(conn, statement)).result() for statement in statements]
+    pending: list[APending[Any]] = []
+    early: Exception | None = None
     try:
         async with conn.pipeline():
-            pending = [await astart(conn, _decided(statement)) for statement in statements]
+            try:
+                pending += [await astart(conn, _decided(statement)) for statement in statements]
+            except (psycopg.Error, PgflowError) as error:
+                early = error  # as above
     except psycopg.Error as error:
-        _refuse(error)
-        raise
+        if early is None:
+            _refuse(error)
+            raise
+    if early is not None:
+        raise early
     return [await sent.result() for sent in pending]
 
 

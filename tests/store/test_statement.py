@@ -1,6 +1,9 @@
 """Statements: the same value on a sync and an async connection, alone and in a pipeline."""
 
 import asyncio
+import select
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -9,6 +12,7 @@ from psycopg.rows import dict_row
 from pgflow.errors import AlreadyRunning, SchemaMissing
 from pgflow.store.connect import Connection, aconnect
 from pgflow.store.statement import Statement, arun, arun_all, astart, run, run_all, start
+from tests.worker.patience import PATIENCE
 
 DOUBLE = Statement("test/double", "select %(n)s::int * 2", {"n": 21}, lambda rows: int(rows[0][0]))
 SILENT = Statement("test/silent", "set local jit = off", {}, len)
@@ -95,6 +99,30 @@ def test_statements_that_are_run_at_once_are_all_done_or_none(migrated: str) -> 
                 await arun_all(aconn, [REFUSED, DOUBLE])
 
     asyncio.run(all_of_it())
+
+
+def test_a_refusal_that_comes_before_all_is_sent_is_raised_and_nothing_is_logged(
+    migrated: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slowly(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[Statement[int]]:
+        yield REFUSED
+        assert select.select([conn.fileno()], [], [], PATIENCE)[0]
+        yield DOUBLE
+        yield DOUBLE
+
+    with psycopg.connect(migrated, autocommit=True) as conn:
+        with pytest.raises(AlreadyRunning):
+            run_all(conn, slowly(conn))
+        assert run_all(conn, [DOUBLE]) == [42]
+
+    async def the_same() -> None:
+        async with await aconnect(migrated) as aconn:
+            with pytest.raises(AlreadyRunning):
+                await arun_all(aconn, slowly(aconn))
+            assert await arun_all(aconn, [DOUBLE]) == [42]
+
+    asyncio.run(the_same())
+    assert caplog.text == ""
 
 
 def test_a_statement_is_not_taken_for_prepared_because_it_stood_behind_one_that_failed(migrated: str) -> None:

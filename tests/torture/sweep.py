@@ -71,10 +71,11 @@ class Played:
 
 
 class Lane:
-    """A database for one act at a time, with a door to it."""
+    """A database for one act at a time, with a door to it; with `pooler`, client and worker behave as behind one."""
 
-    def __init__(self, dsn: str, stack: ExitStack) -> None:
+    def __init__(self, dsn: str, stack: ExitStack, *, pooler: bool = False) -> None:
         self.dsn = dsn
+        self._pooler = pooler
         self.said: list[Happening] = []
         self.proxy = stack.enter_context(Proxy(upstream_of(dsn), tell=self.said.append))
         self.through = self.proxy.door("lane").through(dsn)
@@ -90,7 +91,7 @@ class Lane:
         if loss is not None:
             self.proxy.inject(Rule(loss.kind, role=f"pgflow:{loss.role}", nth=loss.nth))
         began = time.monotonic()
-        client = Pgflow(self.through, workflows=WORKFLOWS, name="client")
+        client = Pgflow(self.through, workflows=WORKFLOWS, pooler=self._pooler, name="client")
         scene = Scene(client, lambda whole: self.past.storage.get(whole), f"{act}-{next(NUMBERS)}")
         try:
             with self._worker():
@@ -111,7 +112,7 @@ class Lane:
     @contextmanager
     def _worker(self) -> Iterator[None]:
         """Have a worker; one that cannot start is started again, as whatever looks after it would."""
-        app = Pgflow(self.through, workflows=WORKFLOWS, name="worker")
+        app = Pgflow(self.through, workflows=WORKFLOWS, pooler=self._pooler, name="worker")
         with ExitStack() as stack:
             for _ in range(2):
                 with suppress(psycopg.OperationalError, Unreachable):
@@ -147,12 +148,12 @@ class Lane:
 
 
 @contextmanager
-def lanes(dsns: Sequence[str]) -> Iterator[SimpleQueue[Lane]]:
+def lanes(dsns: Sequence[str], *, pooler: bool = False) -> Iterator[SimpleQueue[Lane]]:
     """Give lanes on these databases, which have pgflow in them, for those who play to take and put back."""
     with ExitStack() as stack:
         free: SimpleQueue[Lane] = SimpleQueue()
         for dsn in dsns:
-            free.put(Lane(dsn, stack))
+            free.put(Lane(dsn, stack, pooler=pooler))
         yield free
 
 
@@ -190,12 +191,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--role", choices=ROLES)
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--nth", type=int)
+    parser.add_argument("--pooler", action="store_true", help="as behind a connection pooler")
     given = parser.parse_args(arguments)
     logging.disable()
     with EmbeddedPostgres(durable=False) as server:
         with connect(server.create_database("model"), "migrate") as conn:
             up(conn)
-        with lanes([server.create_database(f"lane_{number}", "model") for number in range(LANES)]) as free:
+        dsns = [server.create_database(f"lane_{number}", "model") for number in range(LANES)]
+        with lanes(dsns, pooler=given.pooler) as free:
             lane = free.get()
             whole = {act: lane.play(act) for act in ACTS if given.act in (None, act)}
             free.put(lane)

@@ -176,8 +176,8 @@ def test_each_transaction_has_one_commit_point_however_it_is_sent(
     monkeypatch.setattr(Dialog, "answered", watched)
     program(conn)
     conn.execute("select 'the end'")
-    named = [each for each in said if each.statements[-1:] != ("select 'the end'",)]
-    assert [each.what for each in named] == [COMMIT_POINT] * points
+    assert [each.what for each in said] == [COMMIT_POINT] * (points + 1)
+    assert said[-1].statements == ("select 'the end'",), "it is a transaction of its own"
     assert len(done) - 1 == committed
 
 
@@ -186,7 +186,14 @@ def test_a_commit_point_is_told_with_the_statements_that_it_commits(conn: Conn, 
         conn.execute("-- What it does. => n\nselect 1", prepare=True)
         conn.execute("  select 2")
     conn.execute("-- What it does. => n\nselect 1", prepare=True)
-    assert [each.statements for each in said] == [("What it does. => n", "select 2"), ("What it does. => n",)]
+    with conn.transaction():
+        conn.execute("select 3")
+        conn.execute("select 4")
+    assert [each.statements for each in said] == [
+        ("What it does. => n", "select 2"),
+        ("What it does. => n",),
+        ("BEGIN", "select 3", "select 4", "COMMIT"),
+    ]
     assert {(each.door, each.role) for each in said} == {("d", "")}
 
 

@@ -37,17 +37,34 @@ def free(server: Server, new_database: Callable[..., str], template: str) -> Ite
         yield free
 
 
+@pytest.fixture(scope="module")
+def pooled(server: Server, new_database: Callable[..., str], template: str) -> Iterator[SimpleQueue[Lane]]:
+    """Lanes whose client and worker behave as behind a connection pooler."""
+    with lanes([new_database(server, template) for _ in range(LANES)], pooler=True) as free:
+        yield free
+
+
+def failures(act: str, free: SimpleQueue[Lane], size: int) -> dict[str, BaseException]:
+    """Play an act with some of its losses; returns what went wrong, by the arguments that do it again."""
+    lane = free.get()
+    points = lane.play(act).points
+    free.put(lane)
+    chosen = sample(losses(act, points), size, random.getrandbits(32))
+    return {str(loss): came for loss, came in sweep(free, chosen) if isinstance(came, BaseException)}
+
+
 @pytest.mark.chaos
 @pytest.mark.parametrize("act", ACTS)
 def test_whichever_commit_or_answer_is_lost_everything_happens_once_and_in_time(
     act: str, free: SimpleQueue[Lane]
 ) -> None:
-    lane = free.get()
-    points = lane.play(act).points
-    free.put(lane)
-    chosen = sample(losses(act, points), SAMPLE, random.getrandbits(32))
-    failed = {str(loss): came for loss, came in sweep(free, chosen) if isinstance(came, BaseException)}
-    assert failed == {}
+    assert failures(act, free, SAMPLE) == {}
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("act", ACTS)
+def test_so_it_does_behind_a_pooler(act: str, pooled: SimpleQueue[Lane]) -> None:
+    assert failures(act, pooled, SAMPLE // 2) == {}
 
 
 # -- when the database stays away

@@ -88,3 +88,17 @@ def test_a_queue_that_cannot_be_is_refused(texts: list[str]) -> None:
 )
 def test_the_first_connection_string_that_is_given_counts(given: Any, environment: dict[str, str], dsn: str) -> None:
     assert config.resolve_dsn(given, environment) == dsn
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "is_there"),
+    [(None, None, False), (None, " On ", True), (None, "0", False), (True, "no", True), (False, "1", False)],
+)
+def test_a_pooler_is_there_when_it_is_said(given: bool | None, said: str | None, is_there: bool) -> None:
+    environment = {} if said is None else {"PGFLOW_POOLER": said}
+    assert config.resolve_pooler(given, environment) is is_there
+
+
+def test_what_says_neither_yes_nor_no_is_refused() -> None:
+    with pytest.raises(errors.ConfigError, match="PGFLOW_POOLER='maybe' says neither yes nor no"):
+        config.resolve_pooler(None, {"PGFLOW_POOLER": "maybe"})

@@ -29,14 +29,15 @@ FIRST_WORDS = re.compile(
 )
 IDLE, FAILED = b"IE"  # what READY says of the transaction
 LONGEST_NAME = 70  # characters of a statement that are told of it
+MOST_NAMES = 50  # statements of a transaction that are told
 
 
 @dataclass(slots=True)
 class Exchange:
     """What a client sends up to a Sync or a simple query, and what is answered to it.
 
-    `statements` are the beginnings of what is executed in it, `is_point` whether it holds a commit point; once it has
-    been answered, `is_committed` says whether that has committed.
+    `is_point` says whether it holds a commit point, and `statements` are then the beginnings of what that commits. Once
+    it has been answered, `is_committed` says whether it has.
     """
 
     statements: list[str] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Dialog:
         self._is_begun = False  # whether something of `latest` has been sent
         self._status = IDLE
         self._in_block = False  # whether a BEGIN is open once all that was sent has been executed
-        self._ran = False  # whether something has been executed since the last commit point
+        self._ran: list[str] = []  # what has been executed in the transaction
         self._statements: dict[bytes, tuple[Verb, str]] = {}
         self._portals: dict[bytes, tuple[Verb, str]] = {}
 
@@ -119,6 +120,8 @@ class Dialog:
             done.is_committed = done.is_point and is_idle and not done.has_failed and before != FAILED
             if not self._open and not self._is_begun:
                 self._in_block = not is_idle  # what was foreseen may not have come about
+                if is_idle:
+                    self._ran = []
             return done
         if kind == ERROR and self._open:
             self._open[0].has_failed = True
@@ -134,18 +137,18 @@ class Dialog:
 
     def _execute(self, verb: Verb, beginning: str) -> bool:
         """Execute a statement; a COMMIT takes effect there and then, not with the Sync after it."""
-        self.latest.statements.append(beginning)
+        if len(self._ran) < MOST_NAMES:
+            self._ran.append(beginning)
         match verb:
             case "begin":
                 self._in_block = True
             case "commit" if self._in_block:
-                self._in_block = self._ran = False
-                self.latest.is_point = True
-                return True
+                self._in_block = False
+                return self._ends()
             case "rollback":
-                self._in_block = self._ran = False
+                self._in_block, self._ran = False, []
             case _:
-                self._ran = True
+                pass
         return False
 
     def _query(self, text: bytes) -> bool:
@@ -157,11 +160,10 @@ class Dialog:
         return is_point or self._ends()
 
     def _ends(self) -> bool:
-        """Whether a transaction ends here that had no BEGIN, or was begun and executed nothing since."""
+        """Whether a transaction ends here, that is to say: no BEGIN is open, and something has been executed."""
         if self._in_block or not self._ran:
             return False
-        self._ran = False
-        self.latest.is_point = True
+        self.latest.is_point, self.latest.statements, self._ran = True, self._ran, []
         return True
 
 
