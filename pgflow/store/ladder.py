@@ -25,7 +25,8 @@ class Migration:
 
     A line `-- pgflow: breaking` in it says that an older pgflow must not run on the result; `-- pgflow: no transaction`
     that its statements, each of which ends with its line, are run one by one outside transactions, such as
-    `create index concurrently`, and that they may run twice.
+    `create index concurrently`, and that they may run twice. Never both: what breaks older code happens as a whole or
+    not at all, so that older workers may come back when it does not.
     """
 
     version: int
@@ -87,6 +88,8 @@ def _migration(path: str, text: str) -> Migration:
     if unknown:
         said = f"{path} has an unknown header: {min(unknown)}"
         raise SchemaError(said, hint=f"Known: {BREAKING}, {NO_TRANSACTION}.")
+    if {BREAKING, NO_TRANSACTION} <= set(headers):
+        raise SchemaError(f"{path} is breaking and without a transaction", hint="Make two migrations of it.")
     return Migration(
         version=int(match[1]),
         name=match[2],
