@@ -11,9 +11,11 @@ from datetime import timedelta
 import click
 
 from pgflow import telemetry
+from pgflow.cli.failure import report
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options
 from pgflow.config import parse_queues
+from pgflow.errors import PgflowError
 from pgflow.store import migrate
 from pgflow.store.connect import connect
 from pgflow.worker import Worker
@@ -25,6 +27,7 @@ log = logging.getLogger("pgflow.worker")
 
 GIVE_BACK_SECONDS = 1.0  # for giving tokens back when a second signal has come
 KILLED = 130  # the exit code of a program that a signal ended
+ABANDONED = 75  # of one that had to leave a step behind
 
 
 @click.command()
@@ -122,8 +125,13 @@ def command(
     )
     found.close()
     is_telling = _attach_log(log_level)
+    code = ABANDONED
     try:
         asyncio.run(_run(worker))
+    except PgflowError as error:
+        if not worker.abandoned:
+            raise
+        code = report(error)
     finally:
         if is_telling:
             telemetry.detach_log_handler()
@@ -131,7 +139,7 @@ def command(
             pulse.end()
     if worker.abandoned:
         sys.stderr.flush()
-        os._exit(75)  # a sync step that did not end still holds its thread
+        os._exit(code)  # a sync step that did not end still holds its thread
 
 
 def _attach_log(log_level: str) -> bool:

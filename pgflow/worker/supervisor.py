@@ -20,7 +20,9 @@ from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError, PgflowError, SchemaError
 from pgflow.store import audit, failpoint, job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.ladder import migrations
 from pgflow.store.listen import Listener
+from pgflow.store.schema import too_new
 from pgflow.store.statement import arun
 from pgflow.worker import report
 from pgflow.worker.claimer import Claimer
@@ -108,7 +110,10 @@ class Worker:
         self.holding.learn(workflow)
 
     async def run(self) -> None:
-        """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start."""
+        """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start.
+
+        When a migration is announced that breaks this code, it stops, too, and raises `SchemaTooNew` at the end.
+        """
         claimer, loop = self._claimer, asyncio.get_running_loop()
         claimer.conn = await aconnect(self.dsn, role="worker")
         listener: asyncio.Task[None] | None = None
@@ -125,9 +130,14 @@ class Worker:
             while not self._stopping.is_set():
                 await self._rest(claimer.pause())
                 await self._turn()
+                if claimer.overtaken_by is not None:
+                    log.warning("migration %s breaks this pgflow: it takes nothing more", claimer.overtaken_by)
+                    self.stop()
                 if self._drains and await self._is_drained():
                     break
             await self._drain()
+            if claimer.overtaken_by is not None:
+                raise too_new(self.schema, len(migrations()), claimer.overtaken_by)
         finally:
             if listener is not None:
                 listener.cancel()
@@ -225,7 +235,9 @@ class Worker:
             nonce=nonce,
             lease=self.lease,
         )
-        self.settler.worker = await arun(conn, statement)
+        while not (number := await arun(conn, statement)):
+            await migrate.acheck(conn, self.schema)  # says why, unless that is over by now
+        self.settler.worker = number
         self._claimer.nonce = nonce
         failpoint.hit("worker.registered")
         if self._heart is not None:
@@ -266,6 +278,8 @@ class Worker:
     def _notified(self, queue: str | None) -> None:
         if queue == "":
             self._claimer.must_check = True
+        elif queue == worker.SWEEP:
+            self._claimer.hasten()
         elif queue is None or queue in self.queues:
             self._claimer.is_hungry = True
         else:
