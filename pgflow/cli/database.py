@@ -4,9 +4,12 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pgflow.errors import SchemaMissing, UnknownWorkflow
+import psycopg
+
+from pgflow.errors import SchemaError, UnknownWorkflow
 from pgflow.store import definition
 from pgflow.store.connect import Connection, connect
+from pgflow.store.fate import is_estranged
 from pgflow.store.migrate import check
 from pgflow.store.statement import run
 
@@ -17,14 +20,15 @@ __all__ = ["opened", "require_workflow"]
 def opened(dsn: str, schema: str, workflow: str | None = None, role: str = "client") -> Iterator[Connection]:
     """Give a connection. One is enough for a command: a pool, as a program has it, would cost another and threads.
 
-    A workflow that is not registered is answered with the name that was probably meant, a schema that is not there with
-    what stands in its place.
+    A workflow that is not registered is answered with the name that was probably meant, a schema that is not there, or
+    not of this pgflow's, with what stands in its place.
     """
     with connect(dsn, role) as conn:
         try:
             yield conn
-        except SchemaMissing:
-            check(conn, schema)
+        except (SchemaError, psycopg.Error) as error:
+            if is_estranged(error):
+                check(conn, schema)
             raise
         except UnknownWorkflow as error:
             if workflow is not None:
