@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql as compose
 from psycopg.pq import TransactionStatus
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -35,13 +36,15 @@ from pgflow.store.worker import Alive
 __all__ = ["PATIENCE", "Alive", "Applied", "Status", "acheck", "astatus", "check", "ledger", "sql", "status", "up"]
 
 PATIENCE = timedelta(seconds=60)
-# Nobody may have to stand behind us for more than 200 ms: half of it in the queue for a lock, half while we have it.
-# Local to a transaction.
+# Nobody may have to stand behind us for more than 200 ms: for so many of them we wait for the tables, in the rest we do
+# what is to be done. Local to a transaction.
 LIMITS: LiteralString = """
 set local lock_timeout = 100;
 set local statement_timeout = 0;
 set local idle_in_transaction_session_timeout = 0;
 """
+# And for the one view among the functions, while we have the tables.
+LEFT: LiteralString = "set local lock_timeout = 50"
 
 
 class Busy(Exception):
@@ -194,7 +197,10 @@ def _announce(conn: psycopg.Connection[Any], now: Status, following: Migration) 
 
 
 def _require_nobody(conn: psycopg.Connection[Any], schema: str, tell: Callable[[Sequence[Alive]], None]) -> None:
-    """Raise `Inhabited` while a worker is alive; then see to it that none comes before the transaction ends."""
+    """Raise `Inhabited` while a worker is alive; then see to it that none comes before the transaction ends.
+
+    Nor may one that is no more have left locks behind.
+    """
     there = run(conn, worker.alive(schema))
     if not there:
         run(conn, worker.bar(schema))
@@ -202,6 +208,7 @@ def _require_nobody(conn: psycopg.Connection[Any], schema: str, tell: Callable[[
     if there:
         tell(there)
         raise Inhabited(there)
+    run(conn, worker.oust(schema))
 
 
 def _withdraw(conn: psycopg.Connection[Any], schema: str) -> None:
@@ -219,6 +226,7 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
         if now.announced:
             run(conn, migration.withdraw(schema, following.version))  # its line now says that it is applied
         yield run(conn, migration.record(schema, planned_line(following)))
+        _lock(conn, schema, following.alters)
         try:
             _execute(conn, files.load(following.path, schema))
         except THERE_ALREADY as error:
@@ -228,6 +236,7 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
         renewed = run(conn, migration.renew(schema, functions_line()))
         if renewed is not None:
             conn.execute(f"set local {UNCHECKED}")
+            conn.execute(LEFT)
             for path in functions().paths:
                 _execute(conn, files.load(path, schema))
             yield renewed
@@ -256,6 +265,19 @@ def _apply_outside(
             conn.execute("reset statement_timeout")
             conn.execute("reset lock_timeout")
             run(conn, migration.release(schema))
+
+
+def _lock(conn: psycopg.Connection[Any], schema: str, tables: Sequence[str]) -> None:
+    """Have all of them within the limit, or none: who waits behind us for the first one waits for the last one, too."""
+    if not tables:
+        return
+    names = compose.SQL(", ").join(compose.Identifier(schema, table) for table in tables)
+    conn.execute("set local statement_timeout = 100")
+    try:
+        conn.execute(compose.SQL("lock table {} in access exclusive mode").format(names))
+    except psycopg.errors.QueryCanceled as error:
+        raise psycopg.errors.LockNotAvailable(str(error)) from error
+    conn.execute("set local statement_timeout = 0")
 
 
 def _found(conn: psycopg.Connection[Any], schema: str) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "evict",
     "forget",
     "leave",
+    "oust",
     "register",
     "require_none",
     "wake",
@@ -76,6 +77,11 @@ def alive(schema: str) -> Statement[list[Alive]]:
 def bar(schema: str) -> Statement[None]:
     """Let no worker register until the transaction ends."""
     return Statement("worker/bar", files.load("queries/worker/bar.sql", schema), {}, _nothing)
+
+
+def oust(schema: str) -> Statement[int]:
+    """End the transactions that workers have left open, when none of them is alive; returns how many there were."""
+    return Statement("worker/oust", files.load("queries/worker/oust.sql", schema), {}, lambda rows: int(rows[0][0]))
 
 
 def require_none(schema: str) -> Statement[None]:

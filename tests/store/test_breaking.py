@@ -129,6 +129,25 @@ def test_who_comes_after_one_that_was_killed_takes_it_back_if_need_be(
     assert migrate.status(conn).announced is None
 
 
+def test_what_a_worker_that_is_no_more_has_locked_is_not_waited_for_and_what_others_have_is(
+    workshop: Path, empty: str, conn: Connection
+) -> None:
+    add_migration(workshop, RENAME)
+    lock = "lock table pgflow.jobs in row exclusive mode"
+    zombie, elsewhere, caller = (connect(empty, role) for role in ("step", "step", "client"))
+    with zombie, elsewhere, caller:
+        for each, what in ((zombie, lock), (elsewhere, "select 1"), (caller, lock)):
+            each.execute("begin")
+            each.execute(what.encode())
+        with pytest.raises(SchemaError, match="a lock was not to be had"):
+            migrate_up(empty, patience=SOON)
+        with pytest.raises(psycopg.OperationalError):
+            zombie.execute("select 1")
+        caller.execute("rollback")
+        assert migrate_up(empty) == ["extra"]
+        elsewhere.execute("commit")
+
+
 def test_many_at_once_announce_it_and_apply_it_once(workshop: Path, empty: str, conn: Connection) -> None:
     enter(conn, timedelta(seconds=1))
     add_migration(workshop, RENAME)
