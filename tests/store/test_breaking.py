@@ -179,6 +179,31 @@ def test_a_worker_that_looked_before_the_announcement_and_comes_after_it_is_refu
         assert coming.result(30) == 0
 
 
+def test_a_worker_that_is_just_about_to_come_is_waited_for_too(workshop: Path, empty: str, conn: Connection) -> None:
+    add_migration(workshop, RENAME)
+    with connect(empty) as coming, coming.transaction():
+        number = run(
+            coming,
+            worker.register("pgflow", node="h", pid=7, queues=[], version="0", nonce="", lease=timedelta(hours=1)),
+        )
+        assert number
+        with pytest.raises(SchemaError, match="a lock was not to be had"):
+            migrate_up(empty, patience=SOON)
+    with pytest.raises(SchemaError, match=f"have not ended: worker {number} "):
+        migrate_up(empty, patience=SOON)
+    assert columns(conn) == {"crashes"}
+
+
+def test_the_announcement_wakes_the_workers(workshop: Path, empty: str, conn: Connection) -> None:
+    with connect(empty, "listen") as ear:
+        channel = run(ear, worker.channel("pgflow"))
+        ear.execute(f"listen {channel}".encode())
+        add_migration(workshop, RENAME)
+        migrate_up(empty)
+        (note,) = ear.notifies(timeout=10, stop_after=1)
+    assert note.payload == worker.SWEEP
+
+
 def test_a_fresh_install_needs_nobodys_leave(workshop: Path, empty: str) -> None:
     add_migration(workshop, RENAME)
     assert migrate_up(empty)[-2:] == ["extra", "functions"]

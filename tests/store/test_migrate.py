@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import psycopg
@@ -346,6 +346,32 @@ def test_outside_a_transaction_nobody_is_held_up_by_a_lock_that_is_waited_for(wo
             worker.execute("set statement_timeout = 1000")
             assert worker.execute("update pgflow.jobs set attempt = 1").rowcount == 0
         assert migrating.result(30) == ["extra"]
+
+
+def test_of_several_tables_all_are_locked_within_the_limit_or_none(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    tables = ("jobs", "signals", "instances", "step_results", "queues")
+    add_migration(workshop, "".join(f"alter table pgflow.{table} add column note text;\n" for table in tables))
+    is_over = Event()
+
+    def use_the_first() -> None:
+        with connect(empty) as conn:
+            conn.execute("set statement_timeout = 250")
+            while not is_over.is_set():
+                conn.execute("update pgflow.jobs set attempt = 1")
+
+    with ExitStack() as stack, connect(empty) as conn, ThreadPoolExecutor(2) as pool:
+        readers = {table: stack.enter_context(connect(empty)) for table in tables[1:]}
+        for table, reader in readers.items():
+            reader.execute(f"begin; lock table pgflow.{table} in access share mode".encode())
+        using, migrating = pool.submit(use_the_first), pool.submit(migrate_up, empty)
+        for table, reader in readers.items():  # each is waited for a little, and then to be had
+            until(lambda table=table: waits(conn, f"pgflow.{table}"), "the wait", pause=0)  # type: ignore[misc]
+            conn.execute("select pg_sleep(0.08)")
+            reader.execute("commit")
+        assert migrating.result(30) == ["extra"]
+        is_over.set()
+        using.result(30)
 
 
 def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> None:

@@ -67,7 +67,7 @@ def untouched(conn: Connection) -> list[tuple[Any, ...]]:
 def test_what_runs_ends_and_what_has_not_begun_is_given_back(app: Pgflow, conn: Connection) -> None:
     Trio.start("a", {"gate": True})
     Trio.start_many([(f"b{number}", {}) for number in range(5)])
-    with Inside(app, {"default": 1}, sweep=timedelta(seconds=30)) as inside:
+    with Inside(app, {"default": 1}, sweep=timedelta(hours=1), lease=timedelta(hours=1)) as inside:
         assert Gate.begun.wait(30)
         announce(conn)
         until(lambda: inside.worker._stopping.is_set(), "its stop")
