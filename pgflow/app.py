@@ -125,7 +125,8 @@ class Pgflow:
     def migrate(self) -> None:
         """Install or upgrade pgflow's schema in the database, like the command `pgflow migrate`.
 
-        Raises `SchemaForeign` when the schema holds somebody else's tables.
+        Before a migration that breaks older code it waits a minute for workers to end: so not in a worker's process.
+        Raises `SchemaForeign` when the schema holds somebody else's tables, `SchemaError` when it cannot be done now.
         """
         with connect(self.dsn, role="migrate") as conn:
             migrate.up(conn, self.schema)

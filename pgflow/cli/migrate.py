@@ -93,6 +93,7 @@ def command(
         if show_status:
             now = status(conn, schema)
             click.echo(_status_document(now) if as_json else _status_text(now))
+            now.require_migratable()
             return None if now.up_to_date else NEEDED
         done = up(conn, schema, dry_run, to=to, patience=timedelta(seconds=patience), tell=_telling())
         if as_json:
@@ -124,6 +125,7 @@ def _status_text(now: Status) -> str:
         (f"{each.version:04} {each.name}", "announced" if each.version == announced else "pending")
         for each in now.pending
     ]
+    rows += [(f"{each.version:04} {each.name}", "announced") for each in now.unknown if each.announced]
     rows.append(("functions", "pending" if now.stale or now.functions is None else now.functions.applied_at))
     verdict = "is up to date" if now.up_to_date else "needs: pgflow migrate"
     return f'{table(["MIGRATION", "APPLIED"], rows)}\n\nschema "{now.schema}" {verdict}'

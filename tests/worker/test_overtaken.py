@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgflow import Pgflow
-from pgflow.errors import SchemaTooNew
+from pgflow.errors import SchemaOutdated, SchemaTooNew
 from pgflow.store import job, migration, worker
 from pgflow.store.connect import Connection
 from pgflow.store.ladder import migrations
@@ -178,3 +181,60 @@ def test_a_process_says_what_to_deploy_and_ends_with_4_also_when_a_step_does_not
     processes.start()
     assert until_all_ended(conn) == {"completed": 1}
     assert untouched(conn) == [(1, None)]
+
+
+@contextmanager
+def changed(conn: Connection, table: str, column: str) -> Iterator[None]:
+    """While it lasts, a column has another name."""
+    conn.execute(f"alter table pgflow.{table} rename column {column} to other".encode())
+    try:
+        yield
+    finally:
+        conn.execute(f"alter table pgflow.{table} rename column other to {column}".encode())
+
+
+def test_a_schema_that_falls_behind_its_worker_is_the_end_at_once(app: Pgflow, conn: Connection) -> None:
+    last = run(conn, migration.applied("pgflow"))[-1]
+    with Inside(app) as inside, changed(conn, "jobs", "crashes"):
+        conn.execute("delete from pgflow.migrations where version = %s", [NEXT - 1])
+        try:
+            error = ended(inside)
+        finally:
+            run(conn, migration.record("pgflow", last))
+    assert isinstance(error, SchemaOutdated)
+    assert error.hint == "Run: pgflow migrate"
+    Trio.start("v", {})
+    with Inside(app):
+        assert until_all_ended(conn) == {"completed": 1}
+    assert untouched(conn) == [(1, None)]
+
+
+@pytest.mark.parametrize("is_breaking", [True, False])
+def test_a_call_that_fails_says_whether_it_is_too_old_sync_and_async(
+    app: Pgflow, dsn: str, conn: Connection, is_breaking: bool
+) -> None:
+    Trio.start("v", {})
+    run(conn, migration.record("pgflow", Applied(NEXT, "rename", "", breaking=is_breaking)))
+    expected = SchemaTooNew if is_breaking else psycopg.errors.UndefinedColumn
+
+    async def fail() -> None:
+        async with await psycopg.AsyncConnection.connect(dsn) as other:
+            for given in (None, other):
+                with pytest.raises(expected):
+                    await Trio.aget("v", conn=given)
+        with pytest.raises(expected):
+            await Trio.acancel("v")
+        await app.aclose()
+
+    try:
+        with changed(conn, "instances", "created_at"), changed(conn, "scheduled_signals", "run"):
+            with psycopg.connect(dsn) as other:
+                for given in (None, other):
+                    with pytest.raises(expected):
+                        Trio.get("v", conn=given)
+            with pytest.raises(expected):
+                Trio.cancel("v")
+            asyncio.run(fail())
+    finally:
+        conn.execute("delete from pgflow.migrations where version = %s", [NEXT])
+    assert Trio.get("v").status == "running"
