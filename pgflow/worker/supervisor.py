@@ -278,9 +278,10 @@ class Worker:
     def _notified(self, queue: str | None) -> None:
         if queue == "":
             self._claimer.must_check = True
-        elif queue == worker.SWEEP:
+        elif queue is None or queue == worker.SWEEP:  # None: anything may have gone unheard
             self._claimer.hasten()
-        elif queue is None or queue in self.queues:
+            self._claimer.is_hungry = True
+        elif queue in self.queues:
             self._claimer.is_hungry = True
         else:
             return
