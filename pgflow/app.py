@@ -137,8 +137,9 @@ class Pgflow:
     def migrate(self) -> None:
         """Install or upgrade pgflow's schema in the database, like the command `pgflow migrate`.
 
+        Before a migration that breaks older code it waits a minute for workers to end: so not in a worker's process.
         Raises `SchemaForeign` when the schema holds somebody else's tables, `PoolerInBetween` where `dsn` leads to a
-        pooler: migrating needs PostgreSQL itself.
+        pooler, for migrating needs PostgreSQL itself, `SchemaError` when it cannot be done now.
         """
         with connect(self.dsn, role="migrate") as conn:
             migrate.up(conn, self.schema)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.calls import Call
-from pgflow.errors import OutcomeUnknown, Unreachable
-from pgflow.store import request, worker
-from pgflow.store.connect import outage, place
-from pgflow.store.fate import is_passing, is_unknown
+from pgflow.errors import DatabaseError, OutcomeUnknown, SchemaError, Unreachable
+from pgflow.store import migrate, request, worker
+from pgflow.store.connect import aconnect, connect, outage, place
+from pgflow.store.fate import is_estranged, is_passing, is_unknown
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
 
@@ -33,7 +33,8 @@ class Client:
     """Runs statements: on `conn`, which it neither commits nor rolls back, or else on a connection of its own.
 
     On its own it tries again what may pass (a restart of the server, a deadlock), for `PATIENCE_SECONDS`. What changes
-    something is sent with an idempotency key, so that it is carried out once also when an answer was lost.
+    something is sent with an idempotency key, so that it is carried out once also when an answer was lost. What fails
+    on a schema for which this code is too old, or too new, fails with the `SchemaError` that says so.
     """
 
     def __init__(self, dsn: str, schema: str, *, pooler: bool = False) -> None:
@@ -49,8 +50,41 @@ class Client:
 
     def run(self, statement: Statement[T], conn: Conn | None = None) -> T:
         """Run a statement that may be sent any number of times. Raises `Unreachable` when the database is gone."""
-        if conn is not None:
-            return run(conn, statement)
+        with self._on_our_schema():
+            return self._run(statement) if conn is None else run(conn, statement)
+
+    async def arun(self, statement: Statement[T], conn: AConn | None = None) -> T:
+        """`run`, async."""
+        async with self._aon_our_schema():
+            return await (self._arun(statement) if conn is None else arun(conn, statement))
+
+    def call(self, call: Call[T], conn: Conn | None = None) -> T:
+        """Run a statement that changes something, and wake the workers: after our commit, or with the caller's.
+
+        Where it has an idempotency key it is carried out once, however often it is called. Raises `OutcomeUnknown` when
+        it was sent and nobody knows what became of it, `Unreachable` when it was not.
+        """
+        with self._on_our_schema():
+            if conn is None:
+                result = self._call(call)
+            else:
+                result = request.once(conn, self.schema, call.key, call.about, call.statement(True), call.recall)
+        call.tell(result, conn is not None)
+        return result
+
+    async def acall(self, call: Call[T], conn: AConn | None = None) -> T:
+        """`call`, async."""
+        async with self._aon_our_schema():
+            if conn is None:
+                result = await self._acall(call)
+            else:
+                result = await request.aonce(conn, self.schema, call.key, call.about, call.statement(True), call.recall)
+        call.tell(result, conn is not None)
+        return result
+
+    # -- on connections of our own
+
+    def _run(self, statement: Statement[T]) -> T:
         met: list[BaseException] = []
         try:
             for attempt in Retrying(**self._policy(met)):
@@ -61,10 +95,7 @@ class Client:
             self._give_up(error, met)
         return result
 
-    async def arun(self, statement: Statement[T], conn: AConn | None = None) -> T:
-        """`run`, async."""
-        if conn is not None:
-            return await arun(conn, statement)
+    async def _arun(self, statement: Statement[T]) -> T:
         met: list[BaseException] = []
         try:
             async for attempt in AsyncRetrying(**self._policy(met)):
@@ -76,17 +107,7 @@ class Client:
             self._give_up(error, met)
         return result
 
-    def call(self, call: Call[T], conn: Conn | None = None) -> T:
-        """Run a statement that changes something, and wake the workers: after our commit, or with the caller's.
-
-        Where it has an idempotency key it is carried out once, however often it is called. Raises `OutcomeUnknown` when
-        it was sent and nobody knows what became of it, `Unreachable` when it was not.
-        """
-        if conn is not None:
-            statement = call.statement(True)
-            result = request.once(conn, self.schema, call.key, call.about, statement, call.recall)
-            call.tell(result, True)
-            return result
+    def _call(self, call: Call[T]) -> T:
         key, met = call.key or request.new_key(), list[BaseException]()
         statement = call.statement(False)
         try:
@@ -99,16 +120,9 @@ class Client:
                             run(ours, worker.wake(self.schema, queues))
         except FAULTS as error:
             self._give_up(error, met, key)
-        call.tell(result, False)
         return result
 
-    async def acall(self, call: Call[T], conn: AConn | None = None) -> T:
-        """`call`, async."""
-        if conn is not None:
-            statement = call.statement(True)
-            result = await request.aonce(conn, self.schema, call.key, call.about, statement, call.recall)
-            call.tell(result, True)
-            return result
+    async def _acall(self, call: Call[T]) -> T:
         key, met = call.key or request.new_key(), list[BaseException]()
         statement = call.statement(False)
         try:
@@ -122,8 +136,29 @@ class Client:
                                 await arun(ours, worker.wake(self.schema, queues))
         except FAULTS as error:
             self._give_up(error, met, key)
-        call.tell(result, False)
         return result
+
+    @contextmanager
+    def _on_our_schema(self) -> Iterator[None]:
+        try:
+            yield
+        except (SchemaError, psycopg.Error) as error:
+            if is_estranged(error):
+                # The connection that met it may be in a transaction, and then takes no more questions.
+                with suppress(psycopg.Error, DatabaseError), connect(self.dsn) as conn:
+                    migrate.check(conn, self.schema)
+            raise
+
+    @asynccontextmanager
+    async def _aon_our_schema(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (SchemaError, psycopg.Error) as error:
+            if is_estranged(error):
+                with suppress(psycopg.Error, DatabaseError):
+                    async with await aconnect(self.dsn) as conn:
+                        await migrate.acheck(conn, self.schema)
+            raise
 
     def _policy(self, met: list[BaseException]) -> dict[str, Any]:
         """Say to tenacity what to try again and when; `met` gets all that went wrong on the way."""

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+import psycopg
 
 from pgflow.cli.failure import Session
-from pgflow.errors import SchemaMissing, UnknownWorkflow
+from pgflow.errors import SchemaError, UnknownWorkflow
 from pgflow.store import definition
 from pgflow.store.connect import Connection, connect
+from pgflow.store.fate import is_estranged
 from pgflow.store.migrate import check
 from pgflow.store.statement import run
 
@@ -23,16 +25,17 @@ def opened(
     """Give a connection. One is enough for a command: a pool, as a program has it, would cost another and threads.
 
     `pooler` is whether one stands in between, None: what the command's --pooler says.
-    A workflow that is not registered is answered with the name that was probably meant, a schema that is not there with
-    what stands in its place.
+    A workflow that is not registered is answered with the name that was probably meant, a schema that is not there, or
+    not of this pgflow's, with what stands in its place.
     """
     if pooler is None:
         pooler = click.get_current_context().ensure_object(Session).pooler
     with connect(dsn, role, pooler=pooler) as conn:
         try:
             yield conn
-        except SchemaMissing:
-            check(conn, schema)
+        except (SchemaError, psycopg.Error) as error:
+            if is_estranged(error):
+                check(conn, schema)
             raise
         except UnknownWorkflow as error:
             if workflow is not None:

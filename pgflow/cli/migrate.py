@@ -1,6 +1,7 @@
 """`pgflow migrate`: install or upgrade the schema, tell how far it is, or print the SQL."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ from pgflow.cli.options import direct_options, json_option
 from pgflow.cli.output import document, table
 from pgflow.store.connect import connect
 from pgflow.store.ladder import FUNCTIONS
-from pgflow.store.migrate import Applied, Status, ledger, sql, status, up
+from pgflow.store.migrate import PATIENCE, Alive, Applied, Status, ledger, sql, status, up
 
 __all__ = ["command"]
 
@@ -37,6 +38,15 @@ NEEDED = 4  # the exit code of --status when there is something to do; the same 
     help="Stop after this migration. The way is forward only, and pgflow runs on the newest.",
 )
 @click.option(
+    "--wait",
+    "patience",
+    type=click.FloatRange(min=0),
+    default=PATIENCE.total_seconds(),
+    metavar="SECONDS",
+    help="How long to wait, for each migration, for locks and, before one that breaks older code, for older workers "
+    "to finish what they run and end.",
+)
+@click.option(
     "--ledger",
     "show_ledger",
     is_flag=True,
@@ -50,6 +60,7 @@ def command(
     show_sql: bool,
     after: int,
     to: int | None,
+    patience: float,
     show_ledger: bool,
     dsn: str,
     schema: str,
@@ -58,7 +69,8 @@ def command(
     """Install or upgrade pgflow's schema in the database.
 
     Safe to run at any time, under load, and by several machines at once: one of them migrates, the others wait and find
-    nothing left to do. Workers refuse to run on a schema that is too old.
+    nothing left to do. Workers refuse to run on a schema that is too old. Those of an older pgflow go on, unless a
+    migration breaks their code: then they are asked to end, and waited for.
 
     \b
     Examples:
@@ -82,8 +94,9 @@ def command(
         if show_status:
             now = status(conn, schema)
             click.echo(_status_document(now) if as_json else _status_text(now))
+            now.require_migratable()
             return None if now.up_to_date else NEEDED
-        done = up(conn, schema, dry_run, to=to)
+        done = up(conn, schema, dry_run, to=to, patience=timedelta(seconds=patience), tell=_telling())
         if as_json:
             click.echo(document({"schema": schema, "dry_run": dry_run, "applied": _entries(done)}))
         elif done:
@@ -94,9 +107,26 @@ def command(
     return None
 
 
+def _telling() -> Callable[[Sequence[Alive]], None]:
+    """Say for whom it waits, each time that these are others."""
+    told: list[Sequence[Alive]] = []
+
+    def tell(workers: Sequence[Alive]) -> None:
+        if told[-1:] != [workers]:
+            told.append(workers)
+            click.echo(f"waiting for workers of an older pgflow to end: {', '.join(map(str, workers))}", err=True)
+
+    return tell
+
+
 def _status_text(now: Status) -> str:
     rows: list[tuple[str, Any]] = [(f"{each.version:04} {each.name}", each.applied_at) for each in now.applied]
-    rows += [(f"{each.version:04} {each.name}", "pending") for each in now.pending]
+    announced = now.announced.version if now.announced else None
+    rows += [
+        (f"{each.version:04} {each.name}", "announced" if each.version == announced else "pending")
+        for each in now.pending
+    ]
+    rows += [(f"{each.version:04} {each.name}", "announced") for each in now.unknown if each.announced]
     rows.append(("functions", "pending" if now.stale or now.functions is None else now.functions.applied_at))
     verdict = "is up to date" if now.up_to_date else "needs: pgflow migrate"
     return f'{table(["MIGRATION", "APPLIED"], rows)}\n\nschema "{now.schema}" {verdict}'
@@ -111,6 +141,7 @@ def _status_document(now: Status) -> str:
             "up_to_date": now.up_to_date,
             "applied": _entries(now.applied),
             "pending": [{"version": each.version, "name": each.name} for each in now.pending],
+            "announced": now.announced.version if now.announced else None,
             "functions": {
                 "up_to_date": not now.stale,
                 "applied_at": now.functions.applied_at if now.functions else None,

@@ -13,10 +13,12 @@ import click
 from click.core import ParameterSource
 
 from pgflow import telemetry
+from pgflow.cli.failure import report
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options, json_option
 from pgflow.cli.output import document, plain
 from pgflow.config import parse_queues
+from pgflow.errors import PgflowError
 from pgflow.store import migrate
 from pgflow.store.connect import connect
 from pgflow.store.dsn import parse
@@ -29,6 +31,7 @@ log = logging.getLogger("pgflow.worker")
 
 GIVE_BACK_SECONDS = 1.0  # for giving tokens back when a second signal has come
 KILLED = 130  # the exit code of a program that a signal ended
+ABANDONED = 75  # of one that had to leave a step behind
 
 
 @click.command()
@@ -133,8 +136,13 @@ def command(
     )
     found.close()
     is_telling = _attach_log(log_level)
+    code = ABANDONED
     try:
         asyncio.run(_run(worker))
+    except PgflowError as error:
+        if not worker.abandoned:
+            raise
+        code = report(error)
     finally:
         if is_telling:
             telemetry.detach_log_handler()
@@ -146,7 +154,7 @@ def command(
     if worker.abandoned:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(75)  # a sync step that did not end still holds its thread
+        os._exit(code)  # a sync step that did not end still holds its thread
 
 
 class OneLine(logging.Formatter):

@@ -1,4 +1,4 @@
-"""Say of an error what it means for the transaction that met it: may it pass, and was anything written all the same?
+"""Say of an error what it means for who met it: may it pass, was anything written all the same, is the schema ours?
 
 By SQLSTATE, and by none: where a connection is lost, psycopg knows no code (Oban and River learned to look at the
 connection first, too).
@@ -6,9 +6,9 @@ connection first, too).
 
 import psycopg
 
-from pgflow.errors import Unreachable
+from pgflow.errors import SchemaError, Unreachable
 
-__all__ = ["is_passing", "is_unknown"]
+__all__ = ["is_estranged", "is_passing", "is_unknown"]
 
 # Classes of SQLSTATE. The server's answer came, so that nothing was written, and the same call may succeed by and by.
 ROLLED_BACK = (
@@ -35,6 +35,16 @@ def is_unknown(error: BaseException) -> bool:
     if not isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
         return False
     return not _code(error) or _code(error).startswith(SEVERED)
+
+
+def is_estranged(error: BaseException) -> bool:
+    """Whether the schema may be one that this code was not made for: then it is worth a look (`migrate.check`).
+
+    Nothing that our statements say should be wrong in itself, on a schema of ours. A lack of rights speaks for itself.
+    """
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return False
+    return isinstance(error, SchemaError) or (isinstance(error, psycopg.Error) and not is_passing(error))
 
 
 def _code(error: BaseException) -> str:

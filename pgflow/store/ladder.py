@@ -15,6 +15,8 @@ __all__ = ["FUNCTIONS", "Functions", "Migration", "arrange", "functions", "migra
 FUNCTIONS = 0  # the version under which the ledger keeps the functions' checksum
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 HEADER = re.compile(r"^-- pgflow: (.+?)\s*$", re.MULTILINE)
+ALTERED = re.compile(r"^alter table (?:only )?pgflow\.(\w+)", re.MULTILINE)
+CREATED = re.compile(r"^create table (?:if not exists )?pgflow\.(\w+)", re.MULTILINE)
 BREAKING = "breaking"
 NO_TRANSACTION = "no transaction"
 
@@ -25,7 +27,8 @@ class Migration:
 
     A line `-- pgflow: breaking` in it says that an older pgflow must not run on the result; `-- pgflow: no transaction`
     that its statements, each of which ends with its line, are run one by one outside transactions, such as
-    `create index concurrently`, and that they may run twice.
+    `create index concurrently`, and that they may run twice. Never both: what breaks older code happens as a whole or
+    not at all, so that older workers may come back when it does not. `alters` are the tables that it finds and alters.
     """
 
     version: int
@@ -34,6 +37,7 @@ class Migration:
     checksum: str
     breaking: bool = False
     transactional: bool = True
+    alters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ def _migration(path: str, text: str) -> Migration:
     if unknown:
         said = f"{path} has an unknown header: {min(unknown)}"
         raise SchemaError(said, hint=f"Known: {BREAKING}, {NO_TRANSACTION}.")
+    if {BREAKING, NO_TRANSACTION} <= set(headers):
+        raise SchemaError(f"{path} is breaking and without a transaction", hint="Make two migrations of it.")
     return Migration(
         version=int(match[1]),
         name=match[2],
@@ -94,6 +100,7 @@ def _migration(path: str, text: str) -> Migration:
         checksum=_sha256(_unix(text)),
         breaking=BREAKING in headers,
         transactional=NO_TRANSACTION not in headers,
+        alters=tuple(dict.fromkeys(name for name in ALTERED.findall(text) if name not in CREATED.findall(text))),
     )
 
 

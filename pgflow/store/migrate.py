@@ -5,42 +5,60 @@ by an advisory lock, and where a database has none by the ledger's primary key (
 one the functions of sql/functions/ are put in place, in the same transaction, so that no older function ever meets a
 newer table. Locks on tables are waited for a moment only, and asked for again later: a migration in the queue for a
 lock would hold up everybody behind it.
+
+One that breaks older code is announced first: its line stands in the ledger, not applied yet. Workers of an older
+pgflow see that with their next sweep, finish what they run and end; none can start any more. Only when none is left is
+it applied, under a lock that lets none in. If that does not come about, the announcement is taken back, and all is as
+before. (graphile-worker's workers end so, too, on a newer breaking migration; here the migration waits for it.)
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql as compose
 from psycopg.pq import TransactionStatus
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.errors import SchemaError
-from pgflow.store import files, migration
+from pgflow.store import files, migration, worker
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import Migration, functions, migrations
-from pgflow.store.migration import Applied
+from pgflow.store.migration import ANNOUNCED, Applied
 from pgflow.store.schema import Status, judge, lost, planned
 from pgflow.store.script import UNCHECKED, create_schema, functions_line, ledger, planned_line, sql
 from pgflow.store.statement import arun, run
+from pgflow.store.worker import Alive
 
-__all__ = ["Applied", "Status", "acheck", "astatus", "check", "ledger", "sql", "status", "up"]
+__all__ = ["PATIENCE", "Alive", "Applied", "Status", "acheck", "astatus", "check", "ledger", "sql", "status", "up"]
 
 PATIENCE = timedelta(seconds=60)
-# Local to a transaction. 200 ms is how long others may have to stand behind us in the queue for a lock.
+# Nobody may have to stand behind us for more than 200 ms: for so many of them we wait for the tables, in the rest we do
+# what is to be done. Local to a transaction.
 LIMITS: LiteralString = """
-set local lock_timeout = 200;
+set local lock_timeout = 100;
 set local statement_timeout = 0;
 set local idle_in_transaction_session_timeout = 0;
 """
+# And for the one view among the functions, while we have the tables.
+LEFT: LiteralString = "set local lock_timeout = 50"
 
 
 class Busy(Exception):
     """Somebody else migrates this schema."""
 
 
+class Inhabited(Exception):
+    """Workers are alive whose code the next migration would break."""
+
+    def __init__(self, workers: Sequence[Alive]) -> None:
+        super().__init__(", ".join(map(str, workers)))
+
+
+COMMENT = re.compile(r"--[^\n]*")
 # Of what a migration makes: its line in the ledger was lost.
 THERE_ALREADY = (
     psycopg.errors.DuplicateTable,
@@ -94,17 +112,19 @@ def up(
     *,
     to: int | None = None,
     patience: timedelta = PATIENCE,
+    tell: Callable[[Sequence[Alive]], None] = lambda workers: None,
 ) -> list[Applied]:
     """Apply what is pending and return it; empty when somebody else was first, or nothing is to do.
 
-    The schema is created when it is missing. Safe to run at any time, by several at once and under load: it waits up to
-    `patience` for locks and for others who migrate, never in anybody's way. `dry_run` returns what would be applied and
-    writes nothing. `conn` must not be in a transaction. What was applied before an error stays applied. `to` is the
-    last migration to apply, for going step by step; this code runs on the newest only. `status(conn).version` says
-    how far a schema is.
+    The schema is created when it is missing. Safe to run at any time, by several at once and under load: for each
+    migration it waits up to `patience` for locks, for others who migrate and, before one that breaks older code, for
+    the workers that run now to end; never in anybody's way. `tell` is called again and again with those workers.
+    `dry_run` returns what would be applied and writes nothing. `conn` must not be in a transaction. What was applied
+    before an error stays applied. `to` is the last migration to apply, for going step by step; this code runs on the
+    newest only. `status(conn).version` says how far a schema is.
 
     Raises what `status` raises, `SchemaTooNew`, `ConfigError` for a `to` that does not exist, and `SchemaError` for one
-    that is behind the schema, or when a lock was not to be had in time.
+    that is behind the schema, or when a lock was not to be had in time, or a worker did not end.
 
         up(connect(dsn, "migrate"))    # [Applied(1, "engine", …), Applied(0, "functions", …)]
     """
@@ -118,20 +138,33 @@ def up(
         done: list[Applied] = []
         if before.up_to_date:
             return done
-        for attempt in Retrying(
+        patiently = Retrying(
             retry=retry_if_exception(_is_passing),
             wait=wait_random_exponential(multiplier=0.05, max=1),
             stop=stop_after_delay(patience),
             retry_error_callback=_give_up(schema, patience),
-        ):
-            with attempt:
-                while _advance(conn, schema, to, done):
-                    pass
+        )
+        try:
+            while patiently(_advance, conn, schema, to, done, patiently.copy(), tell):
+                pass
+        except BaseException:
+            _withdraw(conn, schema)
+            raise
         return done
 
 
-def _advance(conn: psycopg.Connection[Any], schema: str, to: int | None, done: list[Applied]) -> bool:
-    """Apply the next migration, and after the last one the functions; return whether there may be more to do."""
+def _advance(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    to: int | None,
+    done: list[Applied],
+    patiently: Retrying,
+    tell: Callable[[Sequence[Alive]], None],
+) -> bool:
+    """Go one step: announce the next migration or apply it, after the last one the functions, too.
+
+    Returns whether there may be more to do.
+    """
     with conn.transaction():
         conn.execute(LIMITS)
         if not run(conn, migration.lock(schema)):
@@ -142,13 +175,47 @@ def _advance(conn: psycopg.Connection[Any], schema: str, to: int | None, done: l
         if now.up_to_date:
             return False
         following = now.pending[0] if now.pending else None
+        if following is not None and following.breaking and now.applied:
+            if not now.announced:
+                _announce(conn, now, following)
+                return True
+            _require_nobody(conn, schema, tell)
         applied = []
         if following is None or following.transactional:
             applied = list(_apply(conn, now, following))
     if following is not None and not following.transactional:
-        applied = _apply_outside(conn, schema, following)
+        applied = _apply_outside(conn, schema, following, patiently)
     done += applied
     return True
+
+
+def _announce(conn: psycopg.Connection[Any], now: Status, following: Migration) -> None:
+    line = Applied(following.version, following.name, ANNOUNCED, breaking=True)
+    run(conn, migration.record(now.schema, line))
+    if now.functions is not None:
+        run(conn, worker.wake(now.schema, {worker.SWEEP}))
+
+
+def _require_nobody(conn: psycopg.Connection[Any], schema: str, tell: Callable[[Sequence[Alive]], None]) -> None:
+    """Raise `Inhabited` while a worker is alive; then see to it that none comes before the transaction ends.
+
+    Nor may one that is no more have left locks behind.
+    """
+    there = run(conn, worker.alive(schema))
+    if not there:
+        run(conn, worker.bar(schema))
+        there = run(conn, worker.alive(schema))
+    if there:
+        tell(there)
+        raise Inhabited(there)
+    run(conn, worker.oust(schema))
+
+
+def _withdraw(conn: psycopg.Connection[Any], schema: str) -> None:
+    """Take back what is announced, so that older workers may come back; unless somebody else is about to apply it."""
+    with suppress(psycopg.Error, SchemaError), conn.transaction():
+        if run(conn, migration.lock(schema)) and (line := status(conn, schema).announced):
+            run(conn, migration.withdraw(schema, line.version))
 
 
 def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | None) -> Iterator[Applied]:
@@ -156,7 +223,10 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
     if following is not None:
         if not now.applied:
             _found(conn, schema)
+        if now.announced:
+            run(conn, migration.withdraw(schema, following.version))  # its line now says that it is applied
         yield run(conn, migration.record(schema, planned_line(following)))
+        _lock(conn, schema, following.alters)
         try:
             _execute(conn, files.load(following.path, schema))
         except THERE_ALREADY as error:
@@ -166,12 +236,15 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
         renewed = run(conn, migration.renew(schema, functions_line()))
         if renewed is not None:
             conn.execute(f"set local {UNCHECKED}")
+            conn.execute(LEFT)
             for path in functions().paths:
                 _execute(conn, files.load(path, schema))
             yield renewed
 
 
-def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migration) -> list[Applied]:
+def _apply_outside(
+    conn: psycopg.Connection[Any], schema: str, following: Migration, patiently: Retrying
+) -> list[Applied]:
     """Run statements that refuse transactions, entering them only afterwards: until then a second run repeats them."""
     if not run(conn, migration.hold(schema)):
         raise Busy
@@ -180,10 +253,13 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
         if following not in now.pending:
             return []
         conn.execute("set statement_timeout = 0")
-        conn.execute("set lock_timeout = 0")  # what runs outside a transaction waits in nobody's way
+        conn.execute("set lock_timeout = 0")
         for statement in _statements(files.load(following.path, schema)):
             try:
-                _execute(conn, statement)
+                if _is_concurrent(statement):
+                    _execute(conn, statement)
+                else:
+                    patiently(_execute_limited, conn, statement)
             except psycopg.errors.CheckViolation as error:
                 raise _broken(error) from error
         return [run(conn, migration.record(schema, planned_line(following)))]
@@ -192,6 +268,19 @@ def _apply_outside(conn: psycopg.Connection[Any], schema: str, following: Migrat
             conn.execute("reset statement_timeout")
             conn.execute("reset lock_timeout")
             run(conn, migration.release(schema))
+
+
+def _lock(conn: psycopg.Connection[Any], schema: str, tables: Sequence[str]) -> None:
+    """Have all of them within the limit, or none: who waits behind us for the first one waits for the last one, too."""
+    if not tables:
+        return
+    names = compose.SQL(", ").join(compose.Identifier(schema, table) for table in tables)
+    conn.execute("set local statement_timeout = 100")
+    try:
+        conn.execute(compose.SQL("lock table {} in access exclusive mode").format(names))
+    except psycopg.errors.QueryCanceled as error:
+        raise psycopg.errors.LockNotAvailable(str(error)) from error
+    conn.execute("set local statement_timeout = 0")
 
 
 def _found(conn: psycopg.Connection[Any], schema: str) -> None:
@@ -221,14 +310,25 @@ def _broken(error: psycopg.errors.CheckViolation) -> SchemaError:
     )
 
 
+def _execute_limited(conn: psycopg.Connection[Any], text: str) -> None:
+    with conn.transaction():
+        conn.execute(LIMITS)
+        _execute(conn, text)
+
+
 def _statements(text: str) -> list[str]:
     """The statements of a file that holds more than one and no function: each ends with its line."""
     return [each for each in re.split(r";[^\S\n]*(?:--[^\n]*)?\n", text) if each.strip()]
 
 
+def _is_concurrent(statement: str) -> bool:
+    """Whether a statement does its waiting in nobody's way."""
+    return " concurrently" in COMMENT.sub("", statement)
+
+
 def _is_passing(error: BaseException) -> bool:
     match error:
-        case Busy() | psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
+        case Busy() | Inhabited() | psycopg.errors.LockNotAvailable() | psycopg.errors.DeadlockDetected():
             return True
         case psycopg.errors.UniqueViolation():
             return error.diag.table_name in CONTESTED
@@ -256,10 +356,17 @@ def _autocommit(conn: psycopg.Connection[Any]) -> Iterator[None]:
 def _give_up(schema: str, patience: timedelta) -> Any:
     def give_up(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        why = "somebody else is migrating it" if isinstance(error, Busy) else f"a lock was not to be had ({error})"
+        hint = "Nothing is half done; run it again."
+        match error:
+            case Busy():
+                why = "somebody else is migrating it"
+            case Inhabited():
+                why = f"what comes next breaks the code of workers that have not ended: {error}"
+                hint = "Stop them, and run it again. Nothing is half done, and workers may start."
+            case _:
+                why = f"a lock was not to be had ({error})"
         raise SchemaError(
-            f'schema "{schema}" could not be migrated within {patience.total_seconds():.0f} s: {why}',
-            hint="Nothing is half done; run it again.",
+            f'schema "{schema}" could not be migrated within {patience.total_seconds():.0f} s: {why}', hint=hint
         ) from error
 
     return give_up

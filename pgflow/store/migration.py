@@ -7,16 +7,29 @@ from datetime import datetime
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
+ANNOUNCED = "announced"  # in the place of a checksum
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A line of the ledger. `applied_at` is None for one that is only planned; version 0 stands for the functions."""
+    """A line of the ledger. `applied_at` is None for one that is only planned; version 0 stands for the functions.
+
+    One that breaks older code stands there before it is applied, too: then it is announced, and no checksum is known.
+    """
 
     version: int
     name: str
     checksum: str
     breaking: bool
     applied_at: datetime | None = None
+
+    @property
+    def announced(self) -> bool:
+        """Whether it is not applied yet: it waits until the workers whose code it breaks have ended."""
+        return self.checksum == ANNOUNCED
+
+    def __str__(self) -> str:
+        return f"{self.version:04}_{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,19 @@ def renew(schema: str, entry: Applied) -> Statement[Applied | None]:
     """
     line = _entry("renew", schema, entry)
     return Statement(line.name, line.query, line.params, lambda rows: Applied(*rows[0]) if rows else None)
+
+
+def breaking(schema: str, after: int) -> Statement[Applied | None]:
+    """Read the first line of a migration beyond `after` that breaks older code, be it only announced."""
+    query = files.load("queries/migration/breaking.sql", schema)
+    return Statement("migration/breaking", query, {"after": after}, lambda rows: Applied(*rows[0]) if rows else None)
+
+
+def withdraw(schema: str, version: int) -> Statement[None]:
+    """Take an announcement back."""
+    query = files.load("queries/migration/withdraw.sql", schema)
+    params = {"version": version, "announced": ANNOUNCED}
+    return Statement("migration/withdraw", query, params, lambda rows: None)
 
 
 def lock(schema: str) -> Statement[bool]:

@@ -10,7 +10,7 @@ from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import FUNCTIONS, Functions, Migration
 from pgflow.store.migration import Applied, Standing
 
-__all__ = ["Status", "check_goal", "judge", "lost", "planned"]
+__all__ = ["Status", "check_goal", "judge", "lost", "planned", "too_new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class Status:
 
     `version` is its highest migration, 0 when it has none; `latest` the highest that this code brings; `applied` the
     ledger's migrations in order, `pending` those of this code that it lacks, `unknown` those that only a newer pgflow
-    knows; `functions` is the ledger's line about the functions, and `stale` says that they are not those of this code.
+    knows, be they only announced; `functions` is the ledger's line about the functions, and `stale` says that they are
+    not those of this code. `announced` is the line of the pending one that waits for older workers to end, if one does.
     """
 
     schema: str
@@ -29,6 +30,7 @@ class Status:
     unknown: tuple[Applied, ...] = ()
     functions: Applied | None = None
     stale: bool = True
+    announced: Applied | None = None
 
     @property
     def version(self) -> int:
@@ -61,12 +63,9 @@ class Status:
 
     def require_migratable(self) -> None:
         """Raise `SchemaTooNew` when a newer pgflow has made the schema into what this one cannot understand."""
-        if any(each.breaking for each in self.unknown):
-            raise SchemaTooNew(
-                f'schema "{self.schema}" is at {self.version:04}, which is too new for this pgflow: '
-                f"it knows the schema up to {self.latest:04}",
-                hint="Upgrade pgflow here.",
-            )
+        for each in self.unknown:
+            if each.breaking:
+                raise too_new(self.schema, self.latest, each)
 
     def require_usable(self) -> None:
         """Raise `SchemaMissing`, `SchemaOutdated` or `SchemaTooNew` unless this code can work on the schema."""
@@ -94,7 +93,7 @@ def judge(
     Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when a migration was changed after it
     had been applied, or when the ledger was lost, or a line of it.
     """
-    applied = {each.version: each for each in ledger if each.version != FUNCTIONS}
+    applied = {each.version: each for each in ledger if each.version != FUNCTIONS and not each.announced}
     if standing.engine and not applied:
         what = "is empty" if standing.ours else "is gone"
         raise lost(schema, f"holds pgflow's tables, but their ledger {schema}.migrations {what}")
@@ -114,7 +113,7 @@ def judge(
                 hint="Install the pgflow that applied it; changes need a migration of their own.",
             )
     latest = max((each.version for each in migrations), default=0)
-    unknown = tuple(each for version, each in applied.items() if version > latest)
+    unknown = tuple(each for each in ledger if each.version > latest)
     in_place = next((each for each in ledger if each.version == FUNCTIONS), None)
     return Status(
         schema=schema,
@@ -125,6 +124,7 @@ def judge(
         functions=in_place,
         # A newer pgflow's functions are newer: ours must not take their place.
         stale=not unknown and (in_place is None or in_place.checksum != functions.checksum),
+        announced=next((each for each in ledger if each.announced and each.version <= latest), None),
     )
 
 
@@ -135,6 +135,15 @@ def check_goal(to: int | None, latest: int) -> None:
             f"there is no migration {to}: this pgflow knows 1 to {latest}",
             hint="Leave the version away for the newest, or upgrade pgflow here.",
         )
+
+
+def too_new(schema: str, latest: int, line: Applied) -> SchemaTooNew:
+    """Return the error of a code that knows the schema up to `latest`, and that a migration has broken or will."""
+    what = "is announced, and will be too new" if line.announced else "is too new"
+    return SchemaTooNew(
+        f'migration {line} of schema "{schema}" {what} for this pgflow, which knows the schema up to {latest:04}',
+        hint=f"Deploy the pgflow that brings {line} here.",
+    )
 
 
 def lost(schema: str, what: str) -> SchemaError:

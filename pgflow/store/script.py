@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql as compose
 
 from pgflow.errors import ConfigError
-from pgflow.store import files, migration
+from pgflow.store import files, migration, worker
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import FUNCTIONS, Migration, functions, migrations
 from pgflow.store.migration import Applied
@@ -33,8 +33,8 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     """Return everything as one script, to hand to psql or to another migration tool.
 
     `after` leaves out the migrations up to that version, `to` those after that one, and the functions with them. The
-    script brings no transaction of its own. Once it has run, `status` says so. Raises `ConfigError` for a `to` that
-    does not exist, or not after `after`.
+    script brings no transaction of its own. Before a migration that breaks older code it stops if a worker is alive.
+    Once it has run, `status` says so. Raises `ConfigError` for a `to` that does not exist, or not after `after`.
 
         print(sql("orders"))    # psql --single-transaction -v ON_ERROR_STOP=1 -f …
     """
@@ -47,6 +47,8 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     if not after:
         parts += [create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
     for each in migrations()[after:goal]:
+        if each.breaking and each.version > 1:
+            parts += [_text(worker.bar(schema)), _text(worker.require_none(schema))]
         record = _text(migration.record(schema, planned_line(each)))
         body = _terminated(files.load(each.path, schema))
         # In the script's one transaction nothing can be done concurrently; who needs that lets `migrate.up` do it.

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from pgflow.store import files
+from pgflow.store.ladder import migrations
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["attach", "beat", "channel", "evict", "forget", "leave", "register", "wake"]
+__all__ = [
+    "SWEEP",
+    "Alive",
+    "alive",
+    "attach",
+    "bar",
+    "beat",
+    "channel",
+    "evict",
+    "forget",
+    "leave",
+    "oust",
+    "register",
+    "require_none",
+    "wake",
+]
+
+SWEEP = "!"  # no queue's name: every worker sweeps at once, and so looks at the ledger of migrations
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A worker whose lease runs."""
+
+    id: int
+    node: str
+    pid: int
+    version: str
+
+    def __str__(self) -> str:
+        return f"worker {self.id} ({self.node}, pid {self.pid}, pgflow {self.version})"
 
 
 def _nothing(rows: Sequence[Row]) -> None:
@@ -30,7 +62,8 @@ def register(
 
     `nonce` is known to nobody else: whoever attaches or beats says it, too. `backend` is the server process that the
     connection was promised (`conn.info.backend_pid`). If it is the one that answers, which is not so behind a pooler,
-    it is noted, for `evict`.
+    it is noted, for `evict`. Returns 0 and adds nothing where a migration has broken this code, or is announced that
+    will.
     """
     params = {
         "node": node,
@@ -40,10 +73,31 @@ def register(
         "nonce": nonce,
         "backend": backend,
         "lease": lease.total_seconds(),
+        "latest": len(migrations()),
     }
-    return Statement(
-        "worker/register", files.load("queries/worker/register.sql", schema), params, lambda rows: int(rows[0][0])
-    )
+    query = files.load("queries/worker/register.sql", schema)
+    return Statement("worker/register", query, params, lambda rows: int(rows[0][0]) if rows else 0)
+
+
+def alive(schema: str) -> Statement[list[Alive]]:
+    """Return the workers whose lease runs, on a schema of any age."""
+    query = files.load("queries/worker/alive.sql", schema)
+    return Statement("worker/alive", query, {}, lambda rows: [Alive(*row) for row in rows])
+
+
+def bar(schema: str) -> Statement[None]:
+    """Let no worker register until the transaction ends."""
+    return Statement("worker/bar", files.load("queries/worker/bar.sql", schema), {}, _nothing)
+
+
+def oust(schema: str) -> Statement[int]:
+    """End the transactions that workers have left open, when none of them is alive; returns how many there were."""
+    return Statement("worker/oust", files.load("queries/worker/oust.sql", schema), {}, lambda rows: int(rows[0][0]))
+
+
+def require_none(schema: str) -> Statement[None]:
+    """Refuse to go on while a worker is alive, in words for psql."""
+    return Statement("worker/require_none", files.load("queries/worker/require_none.sql", schema), {}, _nothing)
 
 
 def attach(schema: str, worker: int, nonce: str, backend: int | None = None) -> Statement[bool]:
@@ -81,7 +135,7 @@ def forget(schema: str, age: timedelta) -> Statement[None]:
 def wake(schema: str, queues: Iterable[str]) -> Statement[None]:
     """Notify the workers of these queues.
 
-    An empty name asks every worker to look whether its steps are still wanted.
+    An empty name asks every worker to look whether its steps are still wanted, `SWEEP` to sweep.
     """
     return Statement(
         "worker/wake", files.load("queries/worker/wake.sql", schema), {"queues": sorted(queues)}, _nothing, prepare=True

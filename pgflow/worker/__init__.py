@@ -25,6 +25,9 @@ here, and nothing is claimed meanwhile (holding.py; sql/README.md says why that 
 
 *The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it
 (heart.py); where a step keeps even Python's global lock, a process does (pulse.py).
+
+*Who will be too old makes way.* Along with each sweep goes a look at the ledger of migrations. When one is announced
+that breaks this code, the worker takes nothing more, finishes what it runs and ends; store/migrate.py waits for it.
 """
 
 from pgflow.worker.supervisor import Worker

@@ -14,9 +14,10 @@ import psycopg
 
 from pgflow.core.legible import one_line
 from pgflow.errors import InvalidPayload, PgflowError, SchemaError
-from pgflow.store import failpoint, job, migrate, request, signal, worker
+from pgflow.store import failpoint, job, migrate, migration, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
+from pgflow.store.ladder import migrations
 from pgflow.store.sqlstate import said
 from pgflow.store.statement import Statement, arun, arun_all
 from pgflow.worker import report
@@ -89,6 +90,7 @@ class Claimer:
         self.nonce = ""
         self.must_check = False
         self.found_nothing = False
+        self.overtaken_by: migration.Applied | None = None  # a migration that breaks our code, or will
         self._dsn = dsn
         self._pooler = pooler
         self._settler = settler
@@ -108,6 +110,10 @@ class Claimer:
     def has_work(self) -> bool:
         """Whether outcomes wait to be settled, or to be settled again."""
         return self._settler.has_outcomes or bool(self._unknown)
+
+    def hasten(self) -> None:
+        """Sweep with the next turn."""
+        self._maintenance.hasten()
 
     def pause(self) -> float:
         """Seconds until something is due; 0 when something is to be done now."""
@@ -187,6 +193,7 @@ class Claimer:
             statements["evict"] = worker.evict(schema)
             statements["rescue"] = job.rescue(schema)
             statements["revive"] = job.revive(schema, self._maintenance.seen_run)
+            statements["breaking"] = migration.breaking(schema, len(migrations()))
             if self._maintenance.is_forget_due(now):
                 statements["forget"] = worker.forget(schema, FORGOTTEN)
                 statements["forget_requests"] = request.forget(schema, FORGOTTEN)
@@ -226,6 +233,7 @@ class Claimer:
         self._maintenance.learn(now, answers)
         if any(row.status == "conflict" for row in answers.get("settle", ())):
             self._maintenance.expect(now + CONFLICT_SECONDS)
+        self.overtaken_by = answers.get("breaking") or self.overtaken_by
         if evicted := answers.get("evict"):
             log.warning("transactions that workers without a lease had left open, and that are ended: %d", evicted)
         if "rescue" in answers:

@@ -37,6 +37,10 @@ class Maintenance:
         """When something is due next."""
         return max(min(self._sweep_at, self._stage_at), self._rests_until)
 
+    def hasten(self) -> None:
+        """Let a sweep be due now."""
+        self._sweep_at = 0.0
+
     def is_sweep_due(self, now: float) -> bool:
         """Whether to free the tokens of dead workers now."""
         return now >= max(self._sweep_at, self._rests_until)

@@ -21,7 +21,9 @@ from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError, PgflowError, SchemaError
 from pgflow.store import audit, doctor, failpoint, job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.ladder import migrations
 from pgflow.store.listen import Listener
+from pgflow.store.schema import too_new
 from pgflow.store.statement import arun
 from pgflow.worker import report
 from pgflow.worker.claimer import Claimer
@@ -119,7 +121,10 @@ class Worker:
         self.holding.learn(workflow)
 
     async def run(self) -> None:
-        """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start."""
+        """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start.
+
+        When a migration is announced that breaks this code, it stops, too, and raises `SchemaTooNew` at the end.
+        """
         claimer, loop = self._claimer, asyncio.get_running_loop()
         claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
         listener: asyncio.Task[None] | None = None
@@ -143,9 +148,14 @@ class Worker:
             while not self._stopping.is_set():
                 await self._rest(claimer.pause())
                 await self._turn()
+                if claimer.overtaken_by is not None:
+                    log.warning("migration %s breaks this pgflow: it takes nothing more", claimer.overtaken_by)
+                    self.stop()
                 if self._drains and await self._is_drained():
                     break
             await self._drain()
+            if claimer.overtaken_by is not None:
+                raise too_new(self.schema, len(migrations()), claimer.overtaken_by)
         finally:
             if listener is not None:
                 listener.cancel()
@@ -244,7 +254,9 @@ class Worker:
             backend=conn.info.backend_pid,
             lease=self.lease,
         )
-        self.settler.worker = await arun(conn, statement)
+        while not (number := await arun(conn, statement)):
+            await migrate.acheck(conn, self.schema)  # says why, unless that is over by now
+        self.settler.worker = number
         self._claimer.nonce = nonce
         failpoint.hit("worker.registered")
         if self._heart is not None:
@@ -292,7 +304,10 @@ class Worker:
     def _notified(self, queue: str | None) -> None:
         if queue == "":
             self._claimer.must_check = True
-        elif queue is None or queue in self.queues:
+        elif queue is None or queue == worker.SWEEP:  # None: anything may have gone unheard
+            self._claimer.hasten()
+            self._claimer.is_hungry = True
+        elif queue in self.queues:
             self._claimer.is_hungry = True
         else:
             return

@@ -97,6 +97,24 @@ def test_the_status_tells_scripts_by_its_exit_code_what_is_to_do(empty: str) -> 
     assert said["applied"][0]["applied_at"].endswith("Z")
 
 
+@pytest.mark.parametrize(
+    ("checksum", "shown", "said"), [("announced", 1, "is announced, and will be too new"), ("", 0, "is too new")]
+)
+def test_the_status_of_a_schema_for_which_it_is_too_old_is_4_too(
+    empty: str, checksum: str, shown: int, said: str
+) -> None:
+    pgflow("migrate", "--dsn", empty)
+    with connect(empty) as conn:
+        conn.execute(
+            "insert into pgflow.migrations (version, name, checksum, breaking) values (99, 'future', %s, true)",
+            [checksum],
+        )
+    done = pgflow("migrate", "--status", "--dsn", empty)
+    assert done.returncode == 4
+    assert [line.split() for line in done.stdout.splitlines()].count(["0099", "future", "announced"]) == shown
+    assert done.stderr.startswith(f'pgflow: migration 0099_future of schema "pgflow" {said} for this pgflow')
+
+
 def test_a_dry_run_writes_nothing(empty: str) -> None:
     done = pgflow("migrate", "--dry-run", DATABASE_URL=empty)
     assert done.returncode == 0

@@ -658,7 +658,8 @@ def test_i26_the_quick_start_works_as_printed(server: Server, new_database: Call
     command = blocks()[commands.index("python flow.py")]
     shown = blocks()[commands.index("python flow.py") + 1]
     done = desk.sh(command.text)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", shown.text)
+    said = [line for line in done.stderr.splitlines() if "after a crash" not in line]  # said of a server for tests
+    assert (done.returncode, said, done.stdout) == (0, [], shown.text)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Fixtures of the tests that speak SQL: a database with pgflow in it, and a connection whose work is rolled back."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from pgflow.store import files
 from pgflow.store.connect import Connection, connect
 from pgflow.store.migrate import up
 from tests.conftest import Server
 from tests.store.parts import Parts
+from tests.store.workshop import forget
 
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "definitions")
 
@@ -33,6 +37,18 @@ def conn(migrated: str) -> Iterator[Connection]:
 def empty(server: Server, new_database: Callable[..., str]) -> str:
     """The dsn of an empty database of the test's own."""
     return new_database(server)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of sql/ that the code takes for the real one: for migrations that do not exist."""
+    copy = tmp_path / "sql"
+    shutil.copytree(files.CHECKOUT, copy)
+    monkeypatch.setattr(files, "root", lambda: copy)
+    forget()
+    yield copy
+    monkeypatch.undo()
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 """Migrating: from nothing, by many at once, never into somebody else's schema, and the same by script."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import psycopg
@@ -14,11 +13,13 @@ import pytest
 from psycopg import sql as compose
 
 from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
-from pgflow.store import files, ladder, migrate, migration
+from pgflow.store import ladder, migrate, migration
 from pgflow.store.connect import aconnect, connect
 from pgflow.store.ladder import FUNCTIONS, arrange
 from pgflow.store.statement import Statement
 from tests.conftest import Server
+from tests.store.workshop import add_migration, forget
+from tests.worker.patience import until
 
 AT_ONCE = 8
 
@@ -70,34 +71,9 @@ def all_at_once(dsn: str) -> list[list[str]]:
         return list(pool.map(one, range(AT_ONCE)))
 
 
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of sql/ that the code takes for the real one: for migrations that do not exist."""
-    copy = tmp_path / "sql"
-    shutil.copytree(files.CHECKOUT, copy)
-    monkeypatch.setattr(files, "root", lambda: copy)
-    forget()
-    yield copy
-    monkeypatch.undo()
-    forget()
-
-
 def everything() -> list[str]:
     """What an empty database gets, each once; who migrate at once may share it, for each step is a transaction."""
     return sorted([*(each.name for each in ladder.migrations()), "functions"])
-
-
-def forget() -> None:
-    for cached in (files.load, ladder.migrations, ladder.functions):
-        cached.cache_clear()
-
-
-def add_migration(workshop: Path, text: str) -> str:
-    number = len(list((workshop / "migrations").iterdir())) + 1
-    name = f"{number:04}_extra.sql"
-    (workshop / "migrations" / name).write_text(text)
-    forget()
-    return name
 
 
 def test_an_empty_database_gets_everything_once(any_server: Server, new_database: Callable[..., str]) -> None:
@@ -202,8 +178,9 @@ def test_a_newer_schema_that_breaks_older_code_is_refused(empty: str) -> None:
     )
     with connect(empty) as conn:
         for refuse in (migrate.check, migrate.up):
-            with pytest.raises(SchemaTooNew, match="is at 9999"):
+            with pytest.raises(SchemaTooNew, match='migration 9999_future of schema "pgflow" is too new') as refusal:
                 refuse(conn)
+            assert refusal.value.hint == "Deploy the pgflow that brings 9999_future here."
 
 
 def test_a_database_without_pgflow_is_refused_with_the_command(empty: str) -> None:
@@ -347,6 +324,65 @@ def test_a_busy_table_is_asked_for_again_and_never_queued_for_long(workshop: Pat
     assert migrate_up(empty) == ["extra"]
 
 
+def waits(conn: psycopg.Connection[Any], relation: str) -> bool:
+    """Whether somebody stands in the queue for a lock on a table."""
+    query = "select exists (select from pg_locks where not granted and relation = %s::regclass)"
+    return bool((conn.execute(query, [relation]).fetchone() or [False])[0])
+
+
+def test_each_migration_is_waited_for_with_new_patience(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    add_migration(workshop, "select pg_sleep(0.7);")
+    add_migration(workshop, "alter table pgflow.jobs add column note text;")
+    with connect(empty) as busy, ThreadPoolExecutor(1) as pool:
+        with busy.transaction():
+            busy.execute("lock table pgflow.jobs in access share mode")
+            migrating = pool.submit(migrate_up, empty, patience=timedelta(seconds=0.6))
+            until(lambda: waits(busy, "pgflow.jobs"), "the second one's wait")
+            until(lambda: not waits(busy, "pgflow.jobs"), "the end of its wait")
+        assert migrating.result(30) == ["extra", "extra"]
+
+
+def test_outside_a_transaction_nobody_is_held_up_by_a_lock_that_is_waited_for(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    alter = "alter table pgflow.jobs add column if not exists note text;\n"
+    add_migration(workshop, f"-- pgflow: no transaction\n-- Not concurrently.\n{alter}")
+    with connect(empty) as reader, connect(empty) as worker, ThreadPoolExecutor(1) as pool:
+        with reader.transaction():
+            reader.execute("lock table pgflow.jobs in access share mode")
+            migrating = pool.submit(migrate_up, empty)
+            until(lambda: waits(reader, "pgflow.jobs"), "the wait for the lock")
+            worker.execute("set statement_timeout = 1000")
+            assert worker.execute("update pgflow.jobs set attempt = 1").rowcount == 0
+        assert migrating.result(30) == ["extra"]
+
+
+def test_of_several_tables_all_are_locked_within_the_limit_or_none(workshop: Path, empty: str) -> None:
+    migrate_up(empty)
+    tables = ("jobs", "signals", "instances", "step_results", "queues")
+    add_migration(workshop, "".join(f"alter table pgflow.{table} add column note text;\n" for table in tables))
+    is_over = Event()
+
+    def use_the_first() -> None:
+        with connect(empty) as conn:
+            conn.execute("set statement_timeout = 250")
+            while not is_over.is_set():
+                conn.execute("update pgflow.jobs set attempt = 1")
+
+    with ExitStack() as stack, connect(empty) as conn, ThreadPoolExecutor(2) as pool:
+        readers = {table: stack.enter_context(connect(empty)) for table in tables[1:]}
+        for table, reader in readers.items():
+            reader.execute(f"begin; lock table pgflow.{table} in access share mode".encode())
+        using, migrating = pool.submit(use_the_first), pool.submit(migrate_up, empty)
+        for table, reader in readers.items():  # each is waited for a little, and then to be had
+            until(lambda table=table: waits(conn, f"pgflow.{table}"), "the wait", pause=0)  # type: ignore[misc]
+            conn.execute("select pg_sleep(0.08)")
+            reader.execute("commit")
+        assert migrating.result(30) == ["extra"]
+        is_over.set()
+        using.result(30)
+
+
 def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> None:
     with connect(empty) as other, other.transaction():
         other.execute(migration.lock("pgflow").query, {"schema": "pgflow"})
@@ -377,9 +413,12 @@ def test_migrations_are_numbered_from_1_without_a_gap(paths: list[str]) -> None:
 
 
 def test_a_migration_declares_its_own_exceptions() -> None:
-    (each,) = arrange([("migrations/0001_a.sql", "-- What it does.\n-- pgflow: breaking\n-- pgflow: no transaction\n")])
-    assert each.breaking
-    assert not each.transactional
+    headers = ("-- What it does.\n-- pgflow: breaking\n", "-- What it does.\n-- pgflow: no transaction\n")
+    (breaking,), (bare,) = (arrange([("migrations/0001_a.sql", text)]) for text in headers)
+    assert (breaking.breaking, breaking.transactional) == (True, True)
+    assert (bare.breaking, bare.transactional) == (False, False)
+    with pytest.raises(SchemaError, match="is breaking and without a transaction"):
+        arrange([("migrations/0001_a.sql", "".join(headers))])
     with pytest.raises(SchemaError, match="unknown header: braking"):
         arrange([("migrations/0001_a.sql", "-- pgflow: braking\n")])
 

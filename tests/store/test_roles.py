@@ -31,7 +31,7 @@ MAY_CALL = {
     "dashboard": {"find"} | HARMLESS,
 }
 MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
-    "client": set(),
+    "client": {("migrations", "select")},
     "worker": {
         *((table, "select") for table in READ),
         *(("instances", f"update {column}") for column in ("status", "revision", "metadata", "error", "finished_at")),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pgflow.store.connect import Connection
@@ -54,12 +55,19 @@ class Process:
 
 
 class Processes:
-    """Starts workers of an app among the tests, by default flows.py's; `reap` ends those that are left."""
+    """Starts workers of an app among the tests, by default flows.py's; `reap` ends those that are left.
 
-    def __init__(self, dsn: str, folder: Path, conn: Connection) -> None:
+    They run the code in `tree`, with what `more` adds to the environment; their logs go into `folder`.
+    """
+
+    def __init__(
+        self, dsn: str, folder: Path, conn: Connection, tree: Path = CHECKOUT, more: Mapping[str, str] | None = None
+    ) -> None:
         self._dsn = dsn
         self._folder = folder
         self._conn = conn
+        self._tree = tree
+        self._more = more or {}
         self._all: list[Process] = []
 
     def start(self, *options: str, app: str = "tests.worker.flows", ready: bool = True) -> Process:
@@ -71,8 +79,8 @@ class Processes:
         with path.open("wb") as log:
             popen = subprocess.Popen(
                 [sys.executable, "-c", RUN, "worker", "--app", f"{app}:app", *brisk, *options],
-                cwd=CHECKOUT,
-                env={**kept, "PYTHONPATH": str(CHECKOUT), "PGFLOW_DSN": self._dsn},
+                cwd=self._tree,
+                env={**kept, "PYTHONPATH": str(self._tree), "PGFLOW_DSN": self._dsn, **self._more},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

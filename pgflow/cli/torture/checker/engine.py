@@ -126,9 +126,9 @@ def _taken_too_early(history: History, change: Change) -> Iterator[str]:
     beats = [each for each in history.leases.get(was["worker"], ()) if each.seq < change.seq and each.now]
     if any(each.row["backend"] == change.backend for each in beats) or now["kind"] != was["kind"]:
         return
-    # The last one may still wait for its commit, for a standby say, and be seen by nobody; one that its session has gone
-    # on from is surely seen.
-    sure = [each for place, each in enumerate(beats) if any(later.backend == each.backend for later in beats[place + 1 :])]
+    # The last one may still wait for its commit, for a standby say, and be seen by nobody; one that its session has
+    # gone on from is surely seen.
+    sure = [beat for place, beat in enumerate(beats) if any(beat.backend == on.backend for on in beats[place + 1 :])]
     if not sure:
         return
     ends, lease = seconds_of(sure[-1].row["lease_expires_at"]), history.times["lease"]

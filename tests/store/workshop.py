@@ -1,0 +1,22 @@
+"""Make migrations that do not exist, in a copy of sql/ that the code takes for the real one: the fixture `workshop`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pgflow.store import files, ladder
+
+
+def forget() -> None:
+    """Read everything anew."""
+    for cached in (files.load, ladder.migrations, ladder.functions):
+        cached.cache_clear()
+
+
+def add_migration(workshop: Path, text: str) -> str:
+    """Add the next migration, and return its file's name."""
+    number = len(list((workshop / "migrations").iterdir())) + 1
+    name = f"{number:04}_extra.sql"
+    (workshop / "migrations" / name).write_text(text)
+    forget()
+    return name

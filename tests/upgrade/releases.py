@@ -1,0 +1,247 @@
+"""Releases of pgflow that run side by side: this one, two that could come next, and the last one of the history.
+
+Each is a tree of its own, with processes of its own: a worker, a command or an application of one release knows nothing
+of the others.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tests.worker.patience import PATIENCE
+from tests.worker.processes import RUN
+
+CHECKOUT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+MIGRATIONS = "sql/migrations"
+Answers = dict[str, str]
+
+# Columns that old code need not know and new code uses, one of them in the hot path, and an index.
+NOTE = """-- A remark on each token, signal and instance.
+alter table pgflow.jobs add column note text;
+alter table pgflow.signals add column note text;
+alter table pgflow.instances add column note text;
+"""
+NOTED = """-- An index over it.
+-- pgflow: no transaction
+drop index concurrently if exists pgflow.jobs_noted;
+create index concurrently jobs_noted on pgflow.jobs (run) where note is not null;
+"""
+# What old workers use in the hot path, and old applications in what they read, is there no more.
+RENAME = """-- The revision is called edition, and when an instance began is told otherwise.
+-- pgflow: breaking
+alter table pgflow.instances rename column revision to edition;
+alter table pgflow.instances rename column created_at to begun_at;
+drop function if exists pgflow.cancel(text, text, text, boolean);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One release: its name, and the folder of its code."""
+
+    name: str
+    tree: Path
+
+    @property
+    def migrations(self) -> list[str]:
+        """The names of its migrations, in order."""
+        return sorted(path.stem for path in (self.tree / "sql" / "migrations").iterdir())
+
+    def environment(self, dsn: str, steps: Path) -> dict[str, str]:
+        """What its processes see."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
+        ours = {"PYTHONPATH": str(self.tree), "PGFLOW_DSN": dsn, "RELEASE": self.name, "STEPS": str(steps)}
+        return {**kept, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def edit(self, path: str, before: str, after: str) -> None:
+        """Change a file; it has to be as we think it is."""
+        file = self.tree / path
+        text, times = re.subn(before, after, file.read_text())
+        assert times, f"{path} has no {before}"
+        file.write_text(text)
+
+    def add_migration(self, noun: str, text: str) -> None:
+        """Add the next migration."""
+        (self.tree / "sql" / "migrations" / f"{len(self.migrations) + 1:04}_{noun}.sql").write_text(text)
+
+
+@dataclass(slots=True)
+class Site:
+    """A database on which processes of several releases are at work; `steps` is the log of the steps that ran."""
+
+    dsn: str
+    folder: Path
+    steps: Path = field(init=False)
+    _started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.steps = self.folder / "steps.log"
+        self.steps.touch()
+
+    def runs(self) -> list[list[str]]:
+        """Value, step, attempt and release of each run of a step."""
+        return [line.split() for line in self.steps.read_text().splitlines()]
+
+    def pgflow(self, release: Release, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of a release to its end."""
+        started = self.begin(release, *arguments)
+        out, err = started.communicate(timeout=2 * PATIENCE)
+        return subprocess.CompletedProcess(arguments, started.returncode, out, err)
+
+    def begin(self, release: Release, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a command of a release."""
+        return self.popen(release, [sys.executable, "-c", RUN, *arguments])
+
+    def calls(self, release: Release, value: str, *names: str) -> Answers:
+        """Let an application of a release make these calls; returns what each of them came to."""
+        return Caller(self, release, value, *names).answers()
+
+    def caller(self, release: Release) -> Caller:
+        """Let an application of a release start instances until it is told to stop."""
+        return Caller(self, release, f"{release.name}{len(self._started)}")
+
+    def reap(self) -> None:
+        """Kill what still runs."""
+        for each in self._started:
+            each.kill()
+            each.communicate()
+
+    def popen(self, release: Release, command: list[str]) -> subprocess.Popen[str]:
+        """Start a program of a release."""
+        popen = subprocess.Popen(
+            command,
+            cwd=release.tree,
+            env=release.environment(self.dsn, self.steps),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(popen)
+        return popen
+
+
+class Caller:
+    """An application of one release; when it is made, it has made its first calls."""
+
+    def __init__(self, site: Site, release: Release, prefix: str, *names: str) -> None:
+        self._stop = site.folder / f"{prefix}.stop"
+        self._popen = site.popen(
+            release, [sys.executable, "-m", "tests.upgrade.caller", prefix, str(self._stop), *names]
+        )
+        assert self._popen.stdout is not None
+        self._said: IO[str] = self._popen.stdout
+        assert self._said.readline() == "begun\n", self._popen.communicate()
+
+    def stop(self, *but: tuple[str, str]) -> int:
+        """Let it stop; returns how many instances it has started. Nothing may have been refused.
+
+        `but` are calls that may have been, and how that begins.
+        """
+        self._stop.touch()
+        counts = self._counts()
+        odd = {(name, answer) for name, answer, _ in counts if answer != "ok"}
+        assert not [each for each in odd if not any(each[0] == name and each[1].startswith(how) for name, how in but)]
+        return sum(count for name, answer, count in counts if (name, answer) == ("start", "ok"))
+
+    def answers(self) -> Answers:
+        """What each call came to, after those that it was made for."""
+        return {name: answer for name, answer, _ in self._counts()}
+
+    def _counts(self) -> list[tuple[str, str, int]]:
+        said = self._said.read()
+        _, err = self._popen.communicate(timeout=PATIENCE)
+        assert self._popen.returncode == 0, err
+        counts: list[tuple[str, str, int]] = json.loads(said)
+        return counts
+
+
+def present(folder: Path, name: str = "present") -> Release:
+    """This release."""
+    for each in ("pgflow", "sql"):
+        shutil.copytree(CHECKOUT / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
+    return _equipped(Release(name, folder))
+
+
+def compatible(folder: Path) -> Release:
+    """A next release whose migrations older code need not know; its own code cannot do without."""
+    release = present(folder, "compatible")
+    release.add_migration("note", NOTE)
+    release.add_migration("noted", NOTED)
+    release.edit("sql/queries/job/claim.sql", r"set state = 'running',", "set state = 'running', note = 'taken',")
+    release.edit("sql/queries/instance/get.sql", r"'attempt', j\.attempt,", "'attempt', j.attempt, 'note', j.note,")
+    release.edit("sql/functions/channel.sql", r"^-- ", "-- Changed. ")
+    return release
+
+
+def breaking(folder: Path) -> Release:
+    """A next release with a migration that breaks older code."""
+    release = present(folder, "breaking")
+    release.add_migration("rename", RENAME)
+    for file in sorted((release.tree / "sql").rglob("*.sql")):
+        if file.parent.name == "migrations":
+            continue
+        text = re.sub(r"(?<![(\w])revision\b", "edition", file.read_text())
+        file.write_text(re.sub(r"\b(i|excluded)\.created_at\b", r"\1.begun_at", text))
+    release.edit(
+        "sql/functions/put.sql",
+        r"metadata, error, created_at, finished_at\)",
+        "metadata, error, begun_at, finished_at)",
+    )
+    release.edit("sql/functions/put.sql", r" created_at = excluded", " begun_at = excluded")
+    arguments = "reason text default null, notify boolean default true"
+    swapped = "notify boolean default true, reason text default null"
+    release.edit(
+        "sql/functions/cancel.sql",
+        rf"cancel\(workflow text, value text, {arguments}",
+        f"cancel(workflow text, value text, {swapped}",
+    )
+    release.edit("sql/functions/cancel.sql", r"cancel\(text, text, text, boolean", "cancel(text, text, boolean, text")
+    release.edit("sql/queries/instance/cancel.sql", r", %\(reason\)s", ", reason => %(reason)s")
+    return release
+
+
+def earlier(folder: Path, commit: str) -> Release:
+    """The release of a commit."""
+    with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "pgflow", "sql"))) as tar:
+        tar.extractall(folder, filter="data")
+    return _equipped(Release("earlier", folder))
+
+
+def forerunner() -> str | None:
+    """The last commit whose schema was an older one; None where the history is not at hand."""
+    ours = [path.read_bytes() for path in sorted((CHECKOUT / MIGRATIONS).iterdir())]
+    for commit in _git("log", "--first-parent", "--format=%H", "--", MIGRATIONS).decode().split():
+        names = _git("ls-tree", "--name-only", f"{commit}^", f"{MIGRATIONS}/").decode().split()
+        theirs = [_git("show", f"{commit}^:{name}") for name in names]
+        if theirs and len(theirs) < len(ours) and theirs == ours[: len(theirs)]:
+            return f"{commit}^"
+    return None
+
+
+def _equipped(release: Release) -> Release:
+    place = release.tree / HERE.relative_to(CHECKOUT)
+    place.mkdir(parents=True)
+    for name in ("flow.py", "caller.py"):
+        shutil.copy(HERE / name, place)
+    return release
+
+
+def _git(*arguments: str) -> bytes:
+    """What git says, nothing where there is none or it does not know."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, check=False)
+    except OSError:
+        return b""
+    return done.stdout if done.returncode == 0 else b""

@@ -1,0 +1,141 @@
+"""A migration that is killed at any moment, and run again, comes to the same as one that was let be."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow.store import migrate
+from pgflow.store.connect import Connection, connect
+from tests.conftest import Server
+from tests.store.test_migrate import catalog
+from tests.upgrade.releases import Release, Site
+from tests.worker.patience import until
+from tests.worker.sight import one, rows
+
+pytestmark = pytest.mark.slow
+
+FRESH = "fresh"
+INVALID = "select indexrelid::regclass::text from pg_index where not indisvalid"
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+@contextmanager
+def killed_before(nth: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Let who sends its `nth` statement from here on be killed just before; gives what had been sent until then.
+
+    The server sees what it would see then: a connection that ends, and nobody who cleans up.
+    """
+    execute, sent = psycopg.Cursor.execute, list[str]()
+
+    def counting(self: psycopg.Cursor[Any], query: Any, *args: Any, **options: Any) -> Any:
+        if len(sent) == nth - 1 and not self.connection.closed:
+            with socket.socket(fileno=socket.dup(self.connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
+            raise Killed
+        sent.append(query)
+        return execute(self, query, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", counting)
+        yield sent
+
+
+def made(dsn: str, schema: str) -> list[str]:
+    """What a schema is made of, whatever its name is."""
+    return sorted(str(each).replace(schema, FRESH) for each in catalog(dsn, schema))
+
+
+def test_killed_before_any_of_its_statements_and_run_again_it_comes_to_the_same(
+    server: Server, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = new_database(server)
+    with connect(dsn, "migrate") as conn:
+        migrate.up(conn, FRESH)
+    whole = made(dsn, FRESH)
+    for nth in count(1):
+        schema = f"killed_{nth}"
+        with killed_before(nth, monkeypatch) as sent:
+            try:
+                with connect(dsn, "migrate") as conn:
+                    migrate.up(conn, schema)
+            except Killed:
+                pass
+            else:
+                break  # it came to its end before
+        with connect(dsn, "migrate") as conn:
+            migrate.up(conn, schema)
+            assert migrate.status(conn, schema).up_to_date
+            assert rows(conn, INVALID) == []
+            assert made(dsn, schema) == whole, sent[-1]
+            conn.execute(f"drop schema {schema} cascade".encode())
+    assert nth > 80
+
+
+@pytest.fixture
+def halfway(site: Site, conn: Connection) -> Iterator[Connection]:
+    """A schema whose next migration builds indexes, and somebody in whose open transaction it has to wait for."""
+    with connect(site.dsn, "migrate") as migrator:
+        migrate.up(migrator, to=4)
+    with connect(site.dsn, "migrate") as busy:  # it may take its time
+        busy.execute("begin")
+        busy.execute("insert into pgflow.instances (id, workflow, version, input) values ('a', 'A', 1, '{}')")
+        yield busy
+
+
+def building(conn: Connection) -> int | None:
+    """The server process that builds or drops an index and waits."""
+    found: int | None = one(
+        conn,
+        "select pid from pg_stat_activity where datname = current_database() "
+        "and query ~ '(create|drop) index concurrently' and state = 'active' and wait_event_type = 'Lock'",
+    )
+    return found
+
+
+def test_an_index_that_was_left_half_built_is_built_anew(
+    site: Site, conn: Connection, halfway: Connection, server: Server, new_database: Callable[..., str]
+) -> None:
+    with connect(site.dsn, "migrate") as migrator, ThreadPoolExecutor(1) as pool:
+        migrating = pool.submit(migrate.up, migrator)
+        pid = until(lambda: building(conn), "the index")
+        conn.execute("select pg_terminate_backend(%s)", [pid])
+        with pytest.raises(psycopg.OperationalError):
+            migrating.result(30)
+    assert rows(conn, INVALID) == [("pgflow.instances_by_workflow",)]
+    halfway.execute("commit")
+    fresh = new_database(server)
+    for dsn in (site.dsn, fresh):
+        with connect(dsn, "migrate") as migrator:
+            migrate.up(migrator)
+    assert rows(conn, INVALID) == []
+    assert catalog(site.dsn) == catalog(fresh)
+
+
+def test_a_command_that_is_killed_while_it_builds_an_index_leaves_the_way_free(
+    site: Site, conn: Connection, halfway: Connection, releases: dict[str, Release]
+) -> None:
+    first = site.begin(releases["present"], "migrate")
+    orphan = until(lambda: building(conn), "the index")
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    second = site.begin(releases["present"], "migrate")
+    until(lambda: building(conn) not in (None, orphan), "the second one's turn")  # the server has noticed
+    assert rows(conn, INVALID) != []
+    halfway.execute("commit")
+    out, err = second.communicate(timeout=60)
+    assert (second.returncode, err) == (0, ""), out
+    assert rows(conn, INVALID) == []
+    with connect(site.dsn, "migrate") as migrator:
+        migrate.check(migrator)

@@ -1,0 +1,61 @@
+"""Each migration while the database is busy: nobody waits for it longer than a moment, and nothing is written anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pgflow.store import files, migrate
+from pgflow.store.connect import connect
+from pgflow.store.ladder import migrations
+from tests.conftest import Server
+from tests.store.test_migrate import catalog
+from tests.store.workshop import forget
+from tests.upgrade.bustle import SEED, Bustle, filenodes
+from tests.upgrade.releases import Release
+from tests.worker.sight import rows
+
+LIMIT = 0.2  # seconds that anybody may have to wait behind a migration
+NOISE = 0.1  # for the machine, which has other things to do while somebody waits
+
+
+@pytest.fixture
+def next_sql(releases: dict[str, Release], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The SQL of a release that could come next, in the place of ours: ours, and migrations of several kinds."""
+    monkeypatch.setattr(files, "root", lambda: releases["compatible"].tree / "sql")
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("next_sql")
+def test_on_a_busy_database_each_migration_makes_nobody_wait_and_writes_no_table_anew(
+    server: Server, new_database: Callable[..., str]
+) -> None:
+    dsn, fresh = new_database(server), new_database(server)
+    figures = []
+    with connect(dsn, "migrate") as migrator, connect(dsn, "test") as conn:
+        migrate.up(migrator, to=1)
+        conn.execute(SEED)
+        for version in [*range(2, len(migrations()) + 1), None]:
+            if version is None:  # all the functions anew
+                conn.execute("update pgflow.migrations set checksum = '' where version = 0")
+            before = filenodes(conn)
+            with Bustle(dsn, migrator.info.backend_pid) as bustle:
+                assert migrate.up(migrator, to=version)
+            kept = {name: node for name, node in filenodes(conn).items() if name in before}
+            moved = {name for name, node in kept.items() if before[name] != node}
+            figures.append(f"{version}: {bustle.worst}, {bustle.turns} turns")
+            assert bustle.errors == []
+            assert bustle.worst[0] < LIMIT + NOISE, figures[-1]
+            assert moved == set(), figures[-1]
+        assert migrate.status(migrator).up_to_date
+        assert rows(conn, "select indexrelid::regclass from pg_index where not indisvalid") == []
+        migrate.up(migrator)
+    with connect(fresh, "migrate") as conn:
+        migrate.up(conn)
+    assert catalog(dsn) == catalog(fresh)
+    print(*figures, sep="\n")
