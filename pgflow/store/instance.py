@@ -14,6 +14,7 @@ from psycopg.types.numeric import Int8
 from pgflow.core.filters import Filters
 from pgflow.core.instance import Entry, Instance, Started
 from pgflow.store import files, reading
+from pgflow.store.arrays import Texts
 from pgflow.store.statement import Row, Statement
 
 __all__ = [
@@ -56,12 +57,12 @@ def start(
     """
     params = {
         "workflow": workflow,
-        "values": Builtin(values),
-        "inputs": Builtin(inputs),
+        "values": Texts(values),
+        "inputs": Texts(inputs),
         "version": version,
         "at": at,
         "delay": delay.total_seconds() if delay is not None else None,
-        "tags": Builtin(tags),
+        "tags": Texts(tags),
         "metadata": json.dumps(dict(metadata)),
         "priority": priority,
         "notify": notify,

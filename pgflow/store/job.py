@@ -5,14 +5,16 @@ from __future__ import annotations
 from builtins import list as Builtin
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-from psycopg.types.numeric import Int2, Int4, Int8
+from psycopg.types.numeric import Int8
 
 from pgflow.core.engine import Status
 from pgflow.core.job import Job, JobFilters
 from pgflow.core.payload import decode
 from pgflow.store import files
+from pgflow.store.arrays import Array, Bigints, Booleans, Doubles, Integers, Smallints, Texts
 from pgflow.store.statement import Row, Statement
 
 __all__ = [
@@ -38,8 +40,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A token that this worker now holds.
 
     What is known of its instance comes with the first token of a run, else None. `waited` is how many seconds ago it
@@ -136,8 +137,7 @@ class Branch:
     keep: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What became of a verdict (`what` = "token"), or a token that a fan-out added ("branch")."""
 
     what: str
@@ -177,36 +177,32 @@ class Revived:
 
 PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
 
-# Each array has one type whatever is in it, so that a statement stays one prepared statement.
-INTEGERS: Mapping[str, type[int]] = {
-    **dict.fromkeys(("id", "run", "signal"), Int8),
-    **dict.fromkeys(("attempt", "revision"), Int4),
-    **dict.fromkeys(("next_priority", "next_max", "priority", "max"), Int2),
+# What the columns of a settle hold, where it is not text.
+KINDS: Mapping[str, type[Array]] = {
+    **dict.fromkeys(("id", "run", "signal"), Bigints),
+    **dict.fromkeys(("attempt", "revision"), Integers),
+    **dict.fromkeys(("next_priority", "next_max", "priority", "max"), Smallints),
+    **dict.fromkeys(("seconds", "delay", "base", "cap", "jitter"), Doubles),
+    **dict.fromkeys(("guarded", "stored", "next_solo", "keep"), Booleans),
 }
 
 
-def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Builtin[Any]]:
-    columns = {}
-    for field in fields(kind):
-        name = field.name
-        values = [getattr(row, name) for row in rows]
-        wrap = INTEGERS.get(name)
-        if wrap is not None:
-            values = [None if value is None else wrap(value) for value in values]
-        columns[prefix + name] = values
-    return columns
+def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Array]:
+    return {
+        prefix + field.name: KINDS.get(field.name, Texts)(map(attrgetter(field.name), rows)) for field in fields(kind)
+    }
 
 
 def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[Builtin[Claimed]]:
     """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone."""
-    params = {"worker": worker, "queues": Builtin(rooms), "rooms": [Int4(room) for room in rooms.values()]}
+    params = {"worker": worker, "queues": Texts(rooms), "rooms": Integers(rooms.values())}
     return Statement(
         "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
     )
 
 
 def _claimed(rows: Sequence[Row]) -> Builtin[Claimed]:
-    return [Claimed(*row) for row in rows]
+    return [*map(Claimed._make, rows)]
 
 
 def settle(
@@ -239,7 +235,7 @@ def replan(schema: str) -> Statement[None]:
 
 
 def _settled(rows: Sequence[Row]) -> Builtin[Settled]:
-    return [Settled(*row) for row in rows]
+    return [*map(Settled._make, rows)]
 
 
 def stage(schema: str, limit: int = 1000) -> Statement[Staged]:
@@ -268,7 +264,7 @@ def revive(schema: str, after: int = 0, limit: int = 1000) -> Statement[Revived]
 
 def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]:
     """Give back the tokens that `worker` holds in the database but not in memory (`held`)."""
-    params = {"worker": worker, "held": [Int8(token) for token in held]}
+    params = {"worker": worker, "held": Bigints(held)}
     return Statement(
         "job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: Freed(*rows[0])
     )
@@ -278,8 +274,8 @@ def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin
     """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
     params = {
         "worker": worker,
-        "ids": [Int8(token) for token in held],
-        "attempts": [Int4(attempt) for attempt in held.values()],
+        "ids": Bigints(held),
+        "attempts": Integers(held.values()),
     }
     return Statement(
         "job/lost", files.load("queries/job/lost.sql", schema), params, lambda rows: [row[0] for row in rows]

@@ -120,9 +120,9 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
     applied: list[tuple[str, str, tuple[str, ...] | None]] = []
     outputs: dict[str, Any] = {}
     unapplied: dict[str, StoredResult] = {}
-    metadata: dict[str, Any] = decode(row.metadata or "{}")
+    metadata: dict[str, Any] = decode(row.metadata) if row.metadata else {}
     told = metadata.pop(TELEMETRY, None)
-    results = decode(row.results or "[]", around=2)
+    results = decode(row.results, around=2) if row.results else []
     for step, event, targets, output, extra, is_applied in results:
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = {} if output is None else output
@@ -131,7 +131,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
             applied.append((step, event, chosen))
         else:
             unapplied[step] = StoredResult(event, chosen)
-    text, signals = row.input, [Signal(*signal) for signal in decode(row.signals or "[]", around=2)]
+    text, signals = row.input, [Signal(*signal) for signal in (decode(row.signals, around=2) if row.signals else ())]
     if codec is not None or SEALED in text or SEALED in (row.results or "") or SEALED in (row.signals or ""):
         place = partial(Place, workflow.name, row.business_id)
         text = opened_text(codec, text, place("input"))
