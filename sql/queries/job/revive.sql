@@ -18,9 +18,9 @@ adrift as materialized (  -- offset 0: a look into the index for each of them; a
 ),
 held as materialized (  -- the revision again: another worker that was faster has moved it, and its token is not in this snapshot
     select i.run, a.workflow, a.version
-    from adrift a join pgflow.instances i on i.run = a.run
+    from adrift a join pgflow.instances i on i.run = any (array[a.run])
     where i.revision = a.revision
-    order by i.run
+    order by a.run
     for no key update of i skip locked
 ),
 moved as (
