@@ -5,6 +5,7 @@ from __future__ import annotations
 from builtins import list as Builtin
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Any
 
 from psycopg.types.numeric import Int2, Int4, Int8
@@ -16,10 +17,12 @@ from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
 __all__ = [
+    "LOWEST",
     "PREPARED_LIMIT",
     "Branch",
     "Change",
     "Claimed",
+    "Floor",
     "Freed",
     "Revived",
     "Settled",
@@ -29,6 +32,7 @@ __all__ = [
     "drained",
     "list",
     "lost",
+    "plan_anew",
     "reconcile",
     "replan",
     "rescue",
@@ -43,7 +47,8 @@ class Claimed:
     """A token that this worker now holds.
 
     What is known of its instance comes with the first token of a run, else None. `waited` is how many seconds ago it
-    parked, `age` how many seconds ago the instance was created.
+    parked, `age` how many seconds ago the instance was created, `moment` when it was to run, in seconds of the epoch,
+    and `took` how many seconds the server has spent on the claim.
     """
 
     id: int
@@ -71,6 +76,17 @@ class Claimed:
     parked: Sequence[str] | None
     waited: float | None
     age: float | None
+    moment: float
+    took: float
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Floor:
+    """A place in a queue's order: a claim that is given it takes what comes after. By default it is before all."""
+
+    priority: int = -32768
+    moment: float = -inf
+    id: int = 0
 
 
 @dataclass(slots=True)
@@ -175,6 +191,8 @@ class Revived:
     last: int | None
 
 
+LOWEST = Floor()
+NO_FLOORS: Mapping[str, Floor] = {}
 PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
 
 # Each array has one type whatever is in it, so that a statement stays one prepared statement.
@@ -197,9 +215,22 @@ def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Bui
     return columns
 
 
-def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[Builtin[Claimed]]:
-    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone."""
-    params = {"worker": worker, "queues": Builtin(rooms), "rooms": [Int4(room) for room in rooms.values()]}
+def claim(
+    schema: str, worker: int, rooms: Mapping[str, int], floors: Mapping[str, Floor] = NO_FLOORS
+) -> Statement[Builtin[Claimed]]:
+    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone.
+
+    Of a queue that has a floor only those that come after it.
+    """
+    after = [floors.get(queue, LOWEST) for queue in rooms]
+    params = {
+        "worker": worker,
+        "queues": Builtin(rooms),
+        "rooms": [Int4(room) for room in rooms.values()],
+        "priorities": [Int2(floor.priority) for floor in after],
+        "moments": [floor.moment for floor in after],
+        "ids": [Int8(floor.id) for floor in after],
+    }
     return Statement(
         "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
     )
@@ -240,6 +271,15 @@ def replan(schema: str) -> Statement[None]:
 
 def _settled(rows: Sequence[Row]) -> Builtin[Settled]:
     return [Settled(*row) for row in rows]
+
+
+def plan_anew(schema: str) -> Statement[None]:
+    """Forget the session's plans, so that each is made for the tables as they are by now: at once, not when analyzed.
+
+    A plan outlives what it was made on. The statements leave it but the choice between indexes (sql/README.md), and
+    while a table is empty they all look alike.
+    """
+    return Statement("job/plan_anew", files.load("queries/job/plan_anew.sql", schema), {}, lambda rows: None)
 
 
 def stage(schema: str, limit: int = 1000) -> Statement[Staged]:
