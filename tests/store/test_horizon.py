@@ -51,7 +51,8 @@ class Hand:
             before = self.conn.execute(BLOCKS).fetchone()
             rows = run(self.conn, job.claim("pgflow", self.id, rooms, floors))
             after = self.conn.execute(BLOCKS).fetchone()
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         self.now += took
         self.mark.learn(self.now, rooms, floors, [replace(row, took=took) for row in rows])
         return rows, after[0] - before[0]

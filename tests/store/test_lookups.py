@@ -19,7 +19,7 @@ from tests.store.test_plans import FILL, LARGE, verdicts
 
 ROWS = 6000
 CLAIMED = 50
-# What each may read of the large tables, in rows: a few for each token that it is about. A worker of the stock holds 60.
+# What each may read of the large tables, in rows: a few for each token that it is about.
 STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
     "claim": (job.claim("pgflow", 1, {"q3": CLAIMED // 2, "q4": CLAIMED // 2}), 8 * CLAIMED),
     "settle one": (job.settle("pgflow", 1, verdicts(1)), 20),
@@ -44,9 +44,7 @@ def read(conn: Connection) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture(params=["empty", "never looked at"])
-def early(
-    request: pytest.FixtureRequest, any_server: Server, new_database: Callable[..., str]
-) -> Iterator[Connection]:
+def early(request: pytest.FixtureRequest, any_server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
     """A worker's connection whose plans were made while there was nothing; now there is."""
     dsn = new_database(any_server)
     with connect(dsn, "migrate") as conn:
@@ -82,7 +80,9 @@ def test_a_plan_that_was_made_for_empty_tables_reads_none_of_them_through(early:
         assert not any(scans for scans, _ in found.values()), (name, found)
         assert sum(rows for _, rows in found.values()) <= most, (name, found)
     plans = early.execute("select sum(generic_plans), sum(custom_plans) from pg_prepared_statements").fetchone()
-    assert plans is not None and plans[0] >= 2 * len(STATEMENTS) and plans[1] == 0
+    assert plans is not None
+    assert plans[0] >= 2 * len(STATEMENTS)
+    assert plans[1] == 0
 
 
 def test_a_large_settle_reads_what_it_is_about(early: Connection) -> None:

@@ -33,7 +33,8 @@ A, B, C = Floor(0, 10.0, 1), Floor(0, 10.0, 2), Floor(5, 3.0, 3)
 def test_a_quick_claim_leaves_no_floor() -> None:
     mark = Watermark()
     slow(mark, A, B, took=QUICK)
-    assert mark.floors(0.0) == {} and not mark.is_in_use
+    assert mark.floors(0.0) == {}
+    assert not mark.is_in_use
 
 
 def test_a_large_claim_may_take_longer() -> None:
@@ -61,7 +62,8 @@ def test_the_plan_is_doubted_when_a_floor_comes_into_use() -> None:
 def test_a_look_below_is_made_after_a_share_of_the_time() -> None:
     mark = Watermark()
     slow(mark, A, B)
-    assert mark.floors(SHARE * SLOW - 0.01) and not mark.floors(SHARE * SLOW)
+    assert mark.floors(SHARE * SLOW - 0.01)
+    assert not mark.floors(SHARE * SLOW)
 
 
 def test_a_look_below_is_made_sooner_when_the_queue_gave_less_than_its_room() -> None:
@@ -69,7 +71,8 @@ def test_a_look_below_is_made_sooner_when_the_queue_gave_less_than_its_room() ->
     slow(mark, A, B)
     mark.learn(0.01, ROOMS, mark.floors(0.01), [claimed(C, QUICK)])
     assert mark.look_at == SHARE_DRY * SLOW
-    assert mark.floors(SHARE_DRY * SLOW - 0.01) and not mark.floors(SHARE_DRY * SLOW)
+    assert mark.floors(SHARE_DRY * SLOW - 0.01)
+    assert not mark.floors(SHARE_DRY * SLOW)
 
 
 def test_a_look_that_is_quick_again_ends_it() -> None:
