@@ -3,11 +3,11 @@
 with page as materialized (
     select l.run, l.revision, l.workflow, l.version
     from unnest(array['pending', 'running', 'waiting']) as s (status)
-    cross join lateral (  -- one index range per status
+    cross join lateral (  -- one range of the index by status, and its order; by `status = s.status` the planner may read all runs for a status that none has
         select i.run, i.revision, i.workflow, i.version
         from pgflow.instances i
-        where i.status = s.status and i.status <> 'completed' and i.run > %(after)s
-        order by i.run
+        where (i.status, i.run) > (s.status, %(after)s) and i.status <= s.status and i.status <> 'completed'
+        order by i.status, i.run
         limit %(limit)s
     ) l
     order by l.run
