@@ -268,10 +268,10 @@ class Claimer:
             taken[row.queue] += 1
         # Where all that was asked for came, there may be more.
         self.is_hungry |= any(taken[queue] >= room for queue, room in rooms.items())
-        self.found_nothing = not rows and not turn.floors
+        self.found_nothing = not rows
         # A slow claim has to do with what is dead, or its plan was made when there was next to nothing.
         self._is_plan_doubted = self._watermark.learn(time.monotonic(), rooms, turn.floors, rows)
-        self._next_poll = min(now + self._poll * uniform(0.9, 1.1), self._watermark.look_at)
+        self._next_poll = min(now + self._poll * uniform(0.9, 1.1), self._watermark.look_at(rooms))
 
     async def _ask(self, conn: AsyncConnection, statement: Statement[T]) -> T:
         """Run one statement, in a round trip of its own."""

@@ -13,7 +13,7 @@ that has run dry one in five; nothing waits longer for one. When a look is quick
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -54,10 +54,10 @@ class Watermark:
         """Whether any queue has a floor."""
         return bool(self._marks)
 
-    @property
-    def look_at(self) -> float:
-        """When a queue that has run dry is to be looked at again, whether or not somebody wakes us; `inf`: none is."""
-        return min((mark.look_at for mark in self._marks.values() if mark.is_dry), default=inf)
+    def look_at(self, queues: Iterable[str]) -> float:
+        """When one of these queues that has run dry is to be looked at, whether or not somebody wakes us, or `inf`."""
+        marks = [self._marks[queue] for queue in queues if queue in self._marks]
+        return min((mark.look_at for mark in marks if mark.is_dry), default=inf)
 
     def floors(self, now: float) -> dict[str, Floor]:
         """Return where a claim at `now` is to begin, for the queues that are not to be looked through."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,7 +71,8 @@ def test_a_look_below_is_made_sooner_when_the_queue_gave_less_than_its_room() ->
     mark = Watermark()
     slow(mark, A, B)
     mark.learn(0.01, ROOMS, mark.floors(0.01), [claimed(C, QUICK)])
-    assert mark.look_at == SHARE_DRY * SLOW
+    assert mark.look_at(ROOMS) == SHARE_DRY * SLOW
+    assert mark.look_at(["p"]) == inf  # that one has no room: nothing is to be done for it
     assert mark.floors(SHARE_DRY * SLOW - 0.01)
     assert not mark.floors(SHARE_DRY * SLOW)
 
@@ -155,6 +157,6 @@ def test_each_token_is_claimed_and_none_is_passed_over_for_longer_than_a_share(
         mark.learn(now, {"q": room}, floors, rows)
         if turn >= len(arrivals) and not queue.ready:
             break
-        now = max(now, min(now + pauses[turn % len(pauses)], mark.look_at))
+        now = max(now, min(now + pauses[turn % len(pauses)], mark.look_at(ROOMS)))
     assert not queue.ready
     assert len(queue.dead) == number
