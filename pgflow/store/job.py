@@ -5,6 +5,7 @@ from __future__ import annotations
 from builtins import list as Builtin
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -18,10 +19,12 @@ from pgflow.store.arrays import Array, Bigints, Booleans, Doubles, Integers, Sma
 from pgflow.store.statement import Row, Statement
 
 __all__ = [
+    "LOWEST",
     "PREPARED_LIMIT",
     "Branch",
     "Change",
     "Claimed",
+    "Floor",
     "Freed",
     "Revived",
     "Settled",
@@ -31,6 +34,7 @@ __all__ = [
     "drained",
     "list",
     "lost",
+    "plan_anew",
     "reconcile",
     "replan",
     "rescue",
@@ -44,7 +48,8 @@ class Claimed(NamedTuple):
     """A token that this worker now holds.
 
     What is known of its instance comes with the first token of a run, else None. `waited` is how many seconds ago it
-    parked, `age` how many seconds ago the instance was created.
+    parked, `age` how many seconds ago the instance was created, `moment` when it was to run, in seconds of the epoch,
+    and `took` how many seconds the server has spent on the claim.
     """
 
     id: int
@@ -72,6 +77,17 @@ class Claimed(NamedTuple):
     parked: Sequence[str] | None
     waited: float | None
     age: float | None
+    moment: float
+    took: float
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Floor:
+    """A place in a queue's order: a claim that is given it takes what comes after. By default it is before all."""
+
+    priority: int = -32768
+    moment: float = -inf
+    id: int = 0
 
 
 @dataclass(slots=True)
@@ -175,6 +191,8 @@ class Revived:
     last: int | None
 
 
+LOWEST = Floor()
+NO_FLOORS: Mapping[str, Floor] = {}
 PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
 
 # What the columns of a settle hold, where it is not text.
@@ -193,9 +211,22 @@ def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Arr
     }
 
 
-def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[Builtin[Claimed]]:
-    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone."""
-    params = {"worker": worker, "queues": Texts(rooms), "rooms": Integers(rooms.values())}
+def claim(
+    schema: str, worker: int, rooms: Mapping[str, int], floors: Mapping[str, Floor] = NO_FLOORS
+) -> Statement[Builtin[Claimed]]:
+    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone.
+
+    Of a queue that has a floor only those that come after it.
+    """
+    after = [floors.get(queue, LOWEST) for queue in rooms]
+    params = {
+        "worker": worker,
+        "queues": Texts(rooms),
+        "rooms": Integers(rooms.values()),
+        "priorities": Smallints(floor.priority for floor in after),
+        "moments": Doubles(floor.moment for floor in after),
+        "ids": Bigints(floor.id for floor in after),
+    }
     return Statement(
         "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
     )
@@ -236,6 +267,15 @@ def replan(schema: str) -> Statement[None]:
 
 def _settled(rows: Sequence[Row]) -> Builtin[Settled]:
     return [*map(Settled._make, rows)]
+
+
+def plan_anew(schema: str) -> Statement[None]:
+    """Forget the session's plans, so that each is made for the tables as they are by now: at once, not when analyzed.
+
+    A plan outlives what it was made on. The statements leave it but the choice between indexes (sql/README.md), and
+    while a table is empty they all look alike.
+    """
+    return Statement("job/plan_anew", files.load("queries/job/plan_anew.sql", schema), {}, lambda rows: None)
 
 
 def stage(schema: str, limit: int = 1000) -> Statement[Staged]:

@@ -36,14 +36,22 @@ BY_ROLE: Mapping[str, Mapping[str, str]] = {
     "read": PINNED,
     "heart": PINNED,
     # Planning a settle anew takes thrice as long as running it for one token; a large one asks for it (job/replan).
-    "worker": {**PINNED, "plan_cache_mode": "force_generic_plan"},
+    # And a plan is kept, so it may have been made while a table was empty and nothing cheaper than to read all of it.
+    "worker": {**PINNED, "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"},
     # A user's step has this connection to itself and may think between two statements.
     "step": {"statement_timeout": "0", "idle_in_transaction_session_timeout": "300000"},
     # A migration may build an index for an hour; how long it may wait for a lock, it says itself.
     "migrate": {**PINNED, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"},
 }
 # Of them, those that mean something for one transaction.
-PASSING = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "jit", "search_path")
+PASSING = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "jit",
+    "search_path",
+    "enable_seqscan",  # a plan that is made anew still counts rows by what a vacuum saw, of a table that is full by now
+)
 # A worker that is frozen while it sends a pipeline leaves a transaction open, and its tokens locked, in a state that no
 # other limit ends. Older servers do not know this one.
 TRANSACTION_TIMEOUT: Mapping[str, str] = {"transaction_timeout": "10000"}

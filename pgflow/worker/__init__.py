@@ -17,6 +17,10 @@ settle statement locks and compares. So nothing is locked while Python thinks, n
 decision that came too late is folded in later by an advance token. A solo token's owner needs neither lock nor
 instance.
 
+*A claim costs what it takes.* Beside a transaction that stays open, what is dead piles up where claims begin. Where one
+was slow, the next ones begin at the queue's floor, and a look below it is made in a small share of the time
+(watermark.py).
+
 *Whoever lost the lease has no say.* Every row that a settle writes needs its token to be this worker's still, in this
 attempt, at this step (the fence). A worker whose lease has ended takes a new identity and forgets what it held.
 

@@ -27,6 +27,7 @@ from pgflow.worker.maintenance import EARLY_SECONDS, Maintenance
 from pgflow.worker.outcome import Erred, Snoozed
 from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
+from pgflow.worker.watermark import Watermark
 
 __all__ = ["Claimer"]
 
@@ -64,6 +65,7 @@ class Turn:
     decisions: list[Decision]
     refused: list[Refusal]
     rooms: Mapping[str, int]
+    floors: Mapping[str, job.Floor]
     asked: Mapping[int, Token]
 
 
@@ -96,6 +98,7 @@ class Claimer:
         self._settler = settler
         self._poll = poll.total_seconds()
         self._maintenance = Maintenance(sweep)
+        self._watermark = Watermark()
         self._register = register
         self._may_claim = may_claim
         self._next_poll = 0.0
@@ -104,6 +107,7 @@ class Claimer:
         self._is_in_doubt = False
         self._has_upkeep = False
         self._had_suspect = False
+        self._is_plan_doubted = False
         self._to_wake: set[str] = set()
 
     @property
@@ -214,15 +218,19 @@ class Claimer:
         is_due = now >= self._next_poll - early or self._maintenance.is_due_known
         is_wanted = self.is_hungry or bool(decisions) or is_due
         rooms = settler.holding.rooms(now) if is_wanted and self._may_claim() and not self._is_in_doubt else {}
+        floors = self._watermark.floors(now)
         if rooms:
-            statements["claim"] = job.claim(schema, me, rooms)
+            if self._is_plan_doubted and not self._pooler:
+                statements = {"plan_anew": job.plan_anew(schema), **statements}
+            self._is_plan_doubted = False
+            statements["claim"] = job.claim(schema, me, rooms, floors)
             self.is_hungry = False  # whoever wakes us from here on does so for the next claim
         asked: dict[int, Token] = {}
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
             statements["lost"] = job.lost(schema, me, {token.id: token.attempt for token in asked.values()})
-        has_upkeep = not statements.keys() <= {"replan", "settle", "claim", "lost"}
-        return Turn(statements, has_upkeep, decisions, refused, rooms, asked)
+        has_upkeep = not statements.keys() <= {"plan_anew", "replan", "settle", "claim", "lost"}
+        return Turn(statements, has_upkeep, decisions, refused, rooms, floors, asked)
 
     def _take_over(self, turn: Turn, answers: Mapping[str, Any], now: float) -> None:
         """Take in what the statements returned."""
@@ -247,11 +255,12 @@ class Claimer:
         for each in made_ready:
             self.wake(set(each.queues) - settler.holding.lanes.keys())  # what is not served here
         if "claim" in answers:
-            self._claimed(answers["claim"], turn.rooms, now)
+            self._claimed(answers["claim"], turn, now)
         elif any(each.queues for each in made_ready):
             self.is_hungry = True
 
-    def _claimed(self, rows: list[job.Claimed], rooms: Mapping[str, int], now: float) -> None:
+    def _claimed(self, rows: list[job.Claimed], turn: Turn, now: float) -> None:
+        rooms = turn.rooms
         self._settler.stats.claimed += len(rows)
         self._settler.holding.take_in(rows)
         taken = dict.fromkeys(rooms, 0)
@@ -260,7 +269,9 @@ class Claimer:
         # Where all that was asked for came, there may be more.
         self.is_hungry |= any(taken[queue] >= room for queue, room in rooms.items())
         self.found_nothing = not rows
-        self._next_poll = now + self._poll * uniform(0.9, 1.1)
+        # A slow claim has to do with what is dead, or its plan was made when there was next to nothing.
+        self._is_plan_doubted = self._watermark.learn(time.monotonic(), rooms, turn.floors, rows)
+        self._next_poll = min(now + self._poll * uniform(0.9, 1.1), self._watermark.look_at(rooms))
 
     async def _ask(self, conn: AsyncConnection, statement: Statement[T]) -> T:
         """Run one statement, in a round trip of its own."""

@@ -18,7 +18,7 @@ from pgflow.core.workflow import Workflow
 from pgflow.errors import InvalidPayload
 from pgflow.store.job import Claimed
 
-__all__ = ["LAST_CRASH", "Run", "Signal", "StoredResult", "Token", "caller", "known", "token"]
+__all__ = ["ALONE_FROM", "LAST_CRASH", "Run", "Signal", "StoredResult", "Token", "caller", "known", "token"]
 
 
 ALONE_FROM = 2  # lost workers from which on a step runs alone, and those that end it:

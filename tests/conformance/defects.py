@@ -59,7 +59,7 @@ MUTANTS = (
     ),
     Mutant(
         "R4", "a worker's write is not fenced", SETTLE,
-        "where j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
         "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
         "where (select count(*) from held) >= 0",
     ),
@@ -85,7 +85,7 @@ MUTANTS = (
     ),
     Mutant(
         "R5", "a failure leaves the siblings' tokens behind", SETTLE,
-        "delete from pgflow.jobs j using failing x where j.run = x.run\n",
+        "delete from pgflow.jobs j using failing x where j.run = any (array[x.run])\n",
         "delete from pgflow.jobs j using failing x join outcome o on o.run = x.run where j.id = o.id\n",
     ),
     Mutant(
@@ -146,8 +146,8 @@ MUTANTS = (
     ),
     Mutant(
         "R12", "whoever held something is never looked at again", "sql/queries/job/rescue.sql",
-        "where w.id = j.worker and pgflow.is_leased(w.lease_expires_at, w.lease))",
-        "where w.id = j.worker)",
+        "where w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))",
+        "where w.id = any (array[j.worker]))",
     ),
     Mutant(
         "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/holding.py",
@@ -176,8 +176,8 @@ MUTANTS = (
     ),
     Mutant(
         "R17", "late results find their tokens after a failure", SETTLE,
-        "delete from pgflow.jobs j using failing x where j.run = x.run\n",
-        "delete from pgflow.jobs j using failing x where j.run = x.run and j.state <> 'running'\n",
+        "delete from pgflow.jobs j using failing x where j.run = any (array[x.run])\n",
+        "delete from pgflow.jobs j using failing x where j.run = any (array[x.run]) and j.state <> 'running'\n",
     ),
     Mutant(
         "R17", "an instance that has ended changes again", "pgflow/core/engine.py",

@@ -136,6 +136,17 @@ def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
     assert [node["Actual Rows"] for node in ready] == [100]
 
 
+def test_a_look_for_instances_without_a_token_reads_a_page_of_them(full: Connection) -> None:
+    statement = job.revive("pgflow", 0, 1000)
+    with full.transaction(force_rollback=True):
+        query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
+        row = full.execute(query, statement.params).fetchone()
+    assert row is not None
+    nodes = [node for node in walk(row[0][0]["Plan"]) if node.get("Relation Name") == "instances"]
+    read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes]
+    assert sum(read) <= 1000, json.dumps(row[0], indent=1)[:4000]  # all run: none of them is pending or waits
+
+
 def test_sending_what_is_due_looks_at_little_else(full: Connection) -> None:
     statement = signal.send_due("pgflow")
     with full.transaction(force_rollback=True):

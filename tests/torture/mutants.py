@@ -58,16 +58,16 @@ def only(*harms: str, minutes: float = 0.5, rate: float = 6) -> list[str]:
 MUTANTS = (
     Mutant(
         "no fence", "a worker's write is not fenced", SETTLE,
-        "where j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
         "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
         "where (select count(*) from held) >= 0",
         only("stop at claimer.sending", "stop at step"),
     ),
     Mutant(
         "state only", "the fence does not ask for whom the token is", SETTLE,
-        "where j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
         "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
-        "where j.state = 'running' and (select count(*) from held) >= 0",
+        "where j.state || '' = 'running' and (select count(*) from held) >= 0",
         "zombie_and_successor",
     ),
     Mutant(
@@ -91,15 +91,15 @@ MUTANTS = (
     ),
     Mutant(
         "unguarded rescue", "tokens are taken from the living, too", RESCUE,
-        "        and not exists (select from pgflow.workers w where w.id = j.worker and "
+        "        and not exists (select from pgflow.workers w where w.id = any (array[j.worker]) and "
         "pgflow.is_leased(w.lease_expires_at, w.lease))\n",
         "",
         only("kill a worker"),
     ),
     Mutant(
         "no rescue", "what a dead worker held is never looked at again", RESCUE,
-        "w.id = j.worker and pgflow.is_leased(w.lease_expires_at, w.lease))",
-        "w.id = j.worker)",
+        "w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))",
+        "w.id = any (array[j.worker]))",
         only("kill a worker"),
     ),
     Mutant(

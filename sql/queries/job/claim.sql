@@ -1,11 +1,15 @@
--- Takes ready tokens for a worker, each queue up to its room, and one more that has to run alone. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since it parked, null: never), age (seconds since the instance was created)
+-- Takes ready tokens for a worker, each queue up to its room, and one more that has to run alone. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since it parked, null: never), age (seconds since the instance was created), moment (run_at, in seconds of the epoch), took (seconds of this statement)
+-- A queue's floor: what stands before it is not looked at. Below it a worker has taken all that it saw, and what is dead there may be much (worker/watermark.py).
 with taken as materialized (  -- materialized: the planner must not run the limit twice
     select t.id
-    from unnest(%(queues)b::text[], %(rooms)b::integer[]) as q (name, room)
+    from unnest(
+        %(queues)b::text[], %(rooms)b::integer[], %(priorities)b::smallint[], %(moments)b::double precision[], %(ids)b::bigint[]
+    ) as q (name, room, priority, moment, id)
     cross join lateral (  -- one index range per queue; `queue = any(...)` would sort every ready row
         select j.id
         from pgflow.jobs j
-        where j.state = 'ready' and j.queue = q.name and j.crashes not between 2 and 4
+        where j.state = 'ready' and j.queue = q.name and (j.priority, j.run_at, j.id) > (q.priority, to_timestamp(q.moment), q.id)
+            and j.crashes not between 2 and 4
             and not exists (select from pgflow.queues p where p.name = q.name and p.paused_at is not null)
             -- Not what has moved on since this statement began: a lock would take the row as it is now, yet all else is read as it was then.
             and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
@@ -34,7 +38,8 @@ numbered as (
     select c.*, row_number() over (partition by c.run order by c.priority, c.run_at, c.id) as nth
     from claimed c
 )
--- What a decision needs of the instance comes once per run, with its first token. Payloads as text: one bad row cannot stop a batch.
+-- What a decision needs of the instance comes once per run, with its first token. `= any (array[…])`: a look into the index
+-- for each, whatever the planner takes a table's size to be (sql/README.md). Payloads as text: one bad row cannot stop a batch.
 select
     n.id, n.kind, n.run, n.step, n.config::text, n.queue, n.priority, n.attempt, n.max_attempts, n.crashes, n.solo, n.awaits::text, n.errors::text,
     i.id as business_id, i.workflow, i.version, i.status, i.revision, i.input::text, i.metadata::text,
@@ -50,7 +55,9 @@ select
         select array_agg(p.step) from pgflow.jobs p where p.run = i.run and p.state = 'parked'
     ) end as parked,
     case when isfinite(n.parked_at) then extract(epoch from pgflow.now() - n.parked_at)::double precision end as waited,
-    case when isfinite(i.created_at) then extract(epoch from pgflow.now() - i.created_at)::double precision end as age
+    case when isfinite(i.created_at) then extract(epoch from pgflow.now() - i.created_at)::double precision end as age,
+    extract(epoch from n.run_at)::double precision as moment,
+    extract(epoch from clock_timestamp() - statement_timestamp())::double precision as took
 from numbered n
-left join pgflow.instances i on i.run = n.run and n.nth = 1
+left join pgflow.instances i on i.run = any (array[n.run]) and n.nth = 1
 order by n.priority, n.run_at, n.id

@@ -3,7 +3,7 @@ with stray as materialized (
     select j.id
     from pgflow.jobs j
     where j.state = 'running' and j.worker = %(worker)s::bigint and j.id <> all (%(held)b::bigint[])
-    order by j.id
+    order by j.id + 0  -- not the order of an index over all tokens
     for no key update of j skip locked
 ),
 freed as (

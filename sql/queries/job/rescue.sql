@@ -9,7 +9,7 @@ with lost as materialized (
             and not exists (select from pgflow.workers w where w.id = j.worker and w.lease_expires_at > pgflow.now()) as is_counted
     from pgflow.jobs j
     where j.state = 'running'
-        and not exists (select from pgflow.workers w where w.id = j.worker and pgflow.is_leased(w.lease_expires_at, w.lease))
+        and not exists (select from pgflow.workers w where w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))
         and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- not what a worker holds by now that this statement cannot see
     order by j.crashes >= 2 desc, j.id  -- suspects first: none is to look alone because what was with it has been freed before
     limit %(limit)s

@@ -3,11 +3,11 @@
 with page as materialized (
     select l.run, l.revision, l.workflow, l.version
     from unnest(array['pending', 'running', 'waiting']) as s (status)
-    cross join lateral (  -- one index range per status
+    cross join lateral (  -- one range of the index by status, and its order; by `status = s.status` the planner may read all runs for a status that none has
         select i.run, i.revision, i.workflow, i.version
         from pgflow.instances i
-        where i.status = s.status and i.status <> 'completed' and i.run > %(after)s
-        order by i.run
+        where (i.status, i.run) > (s.status, %(after)s) and i.status <= s.status and i.status <> 'completed'
+        order by i.status, i.run
         limit %(limit)s
     ) l
     order by l.run
@@ -18,9 +18,9 @@ adrift as materialized (  -- offset 0: a look into the index for each of them; a
 ),
 held as materialized (  -- the revision again: another worker that was faster has moved it, and its token is not in this snapshot
     select i.run, a.workflow, a.version
-    from adrift a join pgflow.instances i on i.run = a.run
+    from adrift a join pgflow.instances i on i.run = any (array[a.run])
     where i.revision = a.revision
-    order by i.run
+    order by a.run
     for no key update of i skip locked
 ),
 moved as (

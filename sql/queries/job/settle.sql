@@ -1,6 +1,7 @@
 -- Records what a batch of tokens came to: results in, tokens moved, parked, split or deleted, instances changed. => what, id, run, step, status, kept
 -- Three arrays of rows come in: d, the tokens; g, the instances that they change ("guarded"); f, the branches that a fan-out adds.
 -- Locks: instances, then tokens, both skipping what somebody holds, so this statement waits for nobody and nobody deadlocks with it.
+-- Joins by `= any (array[…])` and `state || ''`: each row by a look into its table's key, whatever the planner takes the table's size to be (sql/README.md).
 -- status: done | conflict (the instance is held or has moved on: the result stands, an advance token will fold it in) |
 --         busy (send it again) | fenced (the token is not this worker's any more: nothing was written).
 with d as materialized (
@@ -38,17 +39,17 @@ f as materialized (
 ),
 held as materialized (  -- a decision holds only for the revision it was made on; null: it holds for any (a failure)
     select i.run
-    from pgflow.instances i join g on g.run = i.run
-    where i.status in ('pending', 'running', 'waiting') and (g.revision is null or i.revision = g.revision)
-    order by i.run
+    from pgflow.instances i join g on i.run = any (array[g.run])
+    where i.status || '' in ('pending', 'running', 'waiting') and (g.revision is null or i.revision = g.revision)
+    order by g.run
     for no key update of i skip locked
 ),
 fenced as materialized (
     select d.*
-    from d join pgflow.jobs j on j.id = d.id
-    where j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind
+    from d join pgflow.jobs j on j.id = any (array[d.id])
+    where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind
         and (select count(*) from held) >= 0  -- evaluated first: instances are locked before tokens
-    order by j.id
+    order by d.id
     for no key update of j skip locked
 ),
 decided as materialized (  -- one decision was made over all of an instance's tokens in the batch: all of them or none
@@ -83,7 +84,7 @@ results as (
 folded as (
     update pgflow.step_results r set applied = true
     from outcome o
-    where o.stored and o.status = 'done' and r.run = o.run and r.step = o.step
+    where o.stored and o.status = 'done' and r.run = any (array[o.run]) and r.step = o.step
 ),
 failing as materialized (
     select c.run from decided c join g on g.run = c.run where g.status = 'failed'
@@ -121,16 +122,16 @@ moved as (
         parked_at = case o.fate when 'park' then pgflow.now() when 'move' then null else j.parked_at end,
         errors = case when o.fate in ('move', 'park', 'fold') then null else coalesce(o.errors::jsonb, j.errors) end
     from outcome o
-    where j.id = o.id and o.fate in ('move', 'park', 'retry', 'snooze', 'release', 'fold', 'reconsider')
+    where j.id = any (array[o.id]) and o.fate in ('move', 'park', 'retry', 'snooze', 'release', 'fold', 'reconsider')
         and o.run not in (select run from failing)
 ),
 ended as (
     delete from pgflow.jobs j
     using outcome o
-    where j.id = o.id and o.fate = 'end' and o.run not in (select run from failing)
+    where j.id = any (array[o.id]) and o.fate = 'end' and o.run not in (select run from failing)
 ),
 cleared as (  -- a failure ends the instance: siblings and timers with it
-    delete from pgflow.jobs j using failing x where j.run = x.run
+    delete from pgflow.jobs j using failing x where j.run = any (array[x.run])
 ),
 born as (
     insert into pgflow.jobs (run, step, config, queue, priority, max_attempts, solo, state, worker, attempt)
@@ -153,12 +154,12 @@ changed as (
         error = coalesce(g.error::jsonb, i.error),
         finished_at = case when g.status in ('completed', 'failed') then pgflow.now() end
     from g join decided c on c.run = g.run
-    where i.run = g.run
+    where i.run = any (array[g.run])
 ),
 consumed as (
     update pgflow.signals s set consumed_at = pgflow.now()
     from outcome o
-    where s.id = o.signal and o.status = 'done'
+    where s.id = any (array[o.signal]) and o.status = 'done'
 )
 select
     'token' as what, d.id, d.run, d.step,
@@ -166,7 +167,7 @@ select
         when o.id is not null then o.status
         when exists (  -- still ours in this snapshot, but somebody held its row
             select from pgflow.jobs j
-            where j.id = d.id and j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind
+            where j.id = any (array[d.id]) and j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind
         ) then 'busy'
         else 'fenced'
     end as status,

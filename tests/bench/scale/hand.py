@@ -13,6 +13,7 @@ from pgflow.store import job, worker
 from pgflow.store.connect import Connection, connect
 from pgflow.store.job import Change, Claimed, Verdict
 from pgflow.store.statement import run
+from pgflow.worker.watermark import Watermark
 
 __all__ = ["BATCH", "Hand", "median_ms", "opened"]
 
@@ -25,6 +26,7 @@ class Hand:
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
+        self._watermark = Watermark()
         self.id = run(
             conn,
             worker.register(
@@ -33,8 +35,13 @@ class Hand:
         )
 
     def claim(self, rooms: Mapping[str, int] | None = None) -> list[Claimed]:
-        """Claim a hundred tokens, or as many as each queue has room for."""
-        return run(self.conn, job.claim(SCHEMA, self.id, rooms or {"default": BATCH}))
+        """Claim a hundred tokens, or as many as each queue has room for, from the floor where a worker would."""
+        wanted = rooms or {"default": BATCH}
+        floors = self._watermark.floors(time.monotonic())
+        rows = run(self.conn, job.claim(SCHEMA, self.id, wanted, floors))
+        if self._watermark.learn(time.monotonic(), wanted, floors, rows):
+            run(self.conn, job.plan_anew(SCHEMA))
+        return rows
 
     def settle(self, rows: Sequence[Claimed]) -> None:
         """Record that each was the last step of its instance, in one statement as a worker's."""

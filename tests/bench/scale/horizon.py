@@ -1,4 +1,4 @@
-"""How a claim fares while tokens are drained: beside a long transaction, and on a plan that was made too early."""
+"""How a worker's turn fares while tokens are drained: beside a long transaction, and on a plan made too early."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def horizon(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> l
         old.execute("set transaction isolation level repeatable read")
         old.execute("select")  # from now on it sees what is there now, and all of that stays
 
-    lines = [_drain(field, size, say, "free"), _drain(field, size, say, "pinned", pin)]
-    return [Chart("Claim of 100, while an old transaction keeps dead rows", ACROSS, UNIT, lines)]
+    free, pinned = _drain(field, size, say, "free"), _drain(field, size, say, "pinned", pin)
+    return _charts("while an old transaction keeps dead rows", free, pinned)
 
 
 def planned(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
@@ -47,11 +47,20 @@ def planned(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> l
     def analyze(conn: Connection, stack: ExitStack) -> None:
         conn.execute("vacuum (analyze) pgflow.step_results, pgflow.signals")
 
-    lines = [_drain(field, size, say, "as installed"), _drain(field, size, say, "analyzed while empty", analyze)]
-    return [Chart("Claim of 100, planned while there were no results", ACROSS, UNIT, lines)]
+    installed = _drain(field, size, say, "as installed")
+    return _charts(
+        "planned while there were no results", installed, _drain(field, size, say, "analyzed while empty", analyze)
+    )
 
 
-def _drain(field: Field, size: int, say: Callable[[str], None], name: str, before: Before | None = None) -> Series:
+def _charts(when: str, *drains: Sequence[Series]) -> list[Chart]:
+    acts = (("Claim", 0), ("Settle", 1))
+    return [Chart(f"{act} of 100, {when}", ACROSS, UNIT, [each[number] for each in drains]) for act, number in acts]
+
+
+def _drain(
+    field: Field, size: int, say: Callable[[str], None], name: str, before: Before | None = None
+) -> list[Series]:
     field.ground.renew()
     with ExitStack() as stack:
         conn = stack.enter_context(connect(field.app.dsn, "migrate"))
@@ -60,18 +69,21 @@ def _drain(field: Field, size: int, say: Callable[[str], None], name: str, befor
         if before is not None:
             before(conn, stack)
         hand = stack.enter_context(opened(field.app.dsn))
-        points: list[tuple[float, float]] = []
+        claims: list[tuple[float, float]] = []
+        settles: list[tuple[float, float]] = []
         for number in range(1, POINTS + 1):
             took = [_one_batch(hand) for _ in range(size // POINTS // BATCH)]
-            points.append((number * len(took) * BATCH, median_ms(took)))
-            say(f"{name}, {points[-1][0]:,} done: claim of 100 takes {points[-1][1]:.2f} ms")
-        return Series(name, points)
+            done = number * len(took) * BATCH
+            claims.append((done, median_ms([claim for claim, _ in took])))
+            settles.append((done, median_ms([settle for _, settle in took])))
+            say(f"{name}, {done:,} done: claim of 100 takes {claims[-1][1]:.2f} ms, settle {settles[-1][1]:.2f} ms")
+        return [Series(name, claims), Series(name, settles)]
 
 
-def _one_batch(hand: Hand) -> float:
+def _one_batch(hand: Hand) -> tuple[float, float]:
     began = time.perf_counter()
     rows = hand.claim()
-    took = 1000 * (time.perf_counter() - began)
+    claimed = time.perf_counter()
     assert len(rows) == BATCH
     hand.settle(rows)
-    return took
+    return 1000 * (claimed - began), 1000 * (time.perf_counter() - claimed)

@@ -1,0 +1,113 @@
+"""No hot statement reads a table through, whatever the tables were like when its plan was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pgflow.store import job, signal
+from pgflow.store.connect import Connection, connect
+from pgflow.store.job import Change
+from pgflow.store.migrate import up
+from pgflow.store.statement import Statement, run
+from tests.conftest import Server
+from tests.store.test_plans import FILL, LARGE, verdicts
+
+ROWS = 6000
+CLAIMED = 50
+# What each may read of the large tables, in rows: a few for each token that it is about.
+STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
+    "claim": (job.claim("pgflow", 1, {"q3": CLAIMED // 2, "q4": CLAIMED // 2}), 8 * CLAIMED),
+    "settle one": (job.settle("pgflow", 1, verdicts(1)), 20),
+    "settle some": (job.settle("pgflow", 1, verdicts(16), [Change(100 * n, 0) for n in range(2, 17, 2)]), 16 * 10),
+    "stage": (job.stage("pgflow", 100), 300),
+    "send due": (signal.send_due("pgflow"), 100),
+    "revive": (job.revive("pgflow", 0, 100), 600),
+    "reconcile": (job.reconcile("pgflow", 1, range(100)), 400),
+    "lost": (job.lost("pgflow", 1, dict.fromkeys(range(100), 1)), 200),
+    "rescue": (job.rescue("pgflow", 100), 200 + CLAIMED),
+}
+READ = """
+    select relname, seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
+    from pg_stat_xact_user_tables where schemaname = 'pgflow'
+"""
+BLOCKS = "select pg_stat_get_xact_blocks_fetched(%s::regclass)"
+
+
+def read(conn: Connection) -> dict[str, tuple[int, int]]:
+    """How often each large table was read through, and how many of its rows were read."""
+    return {name: (scans, rows) for name, scans, rows in conn.execute(READ).fetchall() if name in LARGE}
+
+
+@pytest.fixture(params=["empty", "never looked at"])
+def early(request: pytest.FixtureRequest, any_server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
+    """A worker's connection whose plans were made while there was nothing; now there is."""
+    dsn = new_database(any_server)
+    with connect(dsn, "migrate") as conn:
+        up(conn)
+        for table in LARGE:
+            conn.execute(f"alter table pgflow.{table} set (autovacuum_enabled = off)".encode())
+        if request.param == "empty":
+            conn.execute("vacuum analyze")
+        with connect(dsn, "worker") as early:
+            for statement, _ in STATEMENTS.values():
+                run(early, replace(statement, prepare=True))
+            for each in FILL.replace("%(rows)s", str(ROWS)).replace("%%", "%").split(";")[:-1]:
+                conn.execute(each.encode())
+            yield early
+
+
+@contextmanager
+def looked(conn: Connection) -> Iterator[dict[str, tuple[int, int]]]:
+    """Gives, after the block, how often each large table was read through by it, and how many rows were read."""
+    # No rollback: psycopg would prepare all its statements anew.
+    found: dict[str, tuple[int, int]] = {}
+    with conn.transaction():
+        before = read(conn)
+        yield found
+        for name, (scans, rows) in read(conn).items():
+            found[name] = (scans - before.get(name, (0, 0))[0], rows - before.get(name, (0, 0))[1])
+
+
+def test_a_plan_that_was_made_for_empty_tables_reads_none_of_them_through(early: Connection) -> None:
+    for name, (statement, most) in STATEMENTS.items():
+        with looked(early) as found:
+            run(early, replace(statement, prepare=True))
+        assert not any(scans for scans, _ in found.values()), (name, found)
+        assert sum(rows for _, rows in found.values()) <= most, (name, found)
+    plans = early.execute("select sum(generic_plans), sum(custom_plans) from pg_prepared_statements").fetchone()
+    assert plans is not None
+    assert plans[0] >= 2 * len(STATEMENTS)
+    assert plans[1] == 0
+
+
+def test_a_large_settle_reads_what_it_is_about(early: Connection) -> None:
+    settle = job.settle("pgflow", 1, verdicts(60), [Change(100 * n, 0) for n in range(2, 61, 2)])
+    with looked(early) as found:
+        run(early, job.replan("pgflow"))
+        run(early, settle)
+    assert not any(scans for scans, _ in found.values()), found
+    assert sum(rows for _, rows in found.values()) <= 60 * 10, found
+
+
+def test_a_plan_that_is_made_anew_takes_the_right_index(early: Connection) -> None:
+    claim = job.claim("pgflow", 1, {"q3": CLAIMED})
+    run(early, job.plan_anew("pgflow"))
+    assert len(run(early, claim)) == CLAIMED  # it is planned by this
+    with early.transaction():
+        before = [fetched(early, f"instances_{name}") for name in ("pkey", "by_id", "by_workflow")]
+        assert len(run(early, claim)) == CLAIMED
+        after = [fetched(early, f"instances_{name}") for name in ("pkey", "by_id", "by_workflow")]
+    assert 0 < after[0] - before[0] <= 4 * CLAIMED
+    assert after[1:] == before[1:]
+
+
+def fetched(conn: Connection, index: str) -> int:
+    """How many blocks of an index the connection has fetched so far in its transaction."""
+    row = conn.execute(BLOCKS, [f"pgflow.{index}"]).fetchone()
+    assert row is not None
+    return int(row[0])
