@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -54,7 +53,7 @@ class Hand:
         assert before is not None
         assert after is not None
         self.now += took
-        self.mark.learn(self.now, rooms, floors, [replace(row, took=took) for row in rows])
+        self.mark.learn(self.now, rooms, floors, [row._replace(took=took) for row in rows])
         return rows, after[0] - before[0]
 
     def settle(self, rows: list[Claimed]) -> None:
