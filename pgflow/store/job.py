@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from psycopg.types.numeric import Int2, Int4, Int8
+from psycopg.types.numeric import Int8
 
 from pgflow.core.engine import Status
 from pgflow.core.job import Job, JobFilters
 from pgflow.core.payload import decode
 from pgflow.store import files
+from pgflow.store.columns import Booleans, Doubles, Int2s, Int4s, Int8s, Texts
 from pgflow.store.statement import Row, Statement
 
 __all__ = [
@@ -177,29 +178,24 @@ class Revived:
 
 PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
 
-# Each array has one type whatever is in it, so that a statement stays one prepared statement.
-INTEGERS: Mapping[str, type[int]] = {
-    **dict.fromkeys(("id", "run", "signal"), Int8),
-    **dict.fromkeys(("attempt", "revision"), Int4),
-    **dict.fromkeys(("next_priority", "next_max", "priority", "max"), Int2),
+# Each array has one type whatever is in it, so that a statement stays one prepared statement. The others are texts.
+COLUMNS: Mapping[str, type[Builtin[Any]]] = {
+    **dict.fromkeys(("id", "run", "signal"), Int8s),
+    **dict.fromkeys(("attempt", "revision"), Int4s),
+    **dict.fromkeys(("next_priority", "next_max", "priority", "max"), Int2s),
+    **dict.fromkeys(("guarded", "stored", "next_solo", "keep"), Booleans),
+    **dict.fromkeys(("seconds", "delay", "base", "cap", "jitter"), Doubles),
 }
 
 
 def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Builtin[Any]]:
-    columns = {}
-    for field in fields(kind):
-        name = field.name
-        values = [getattr(row, name) for row in rows]
-        wrap = INTEGERS.get(name)
-        if wrap is not None:
-            values = [None if value is None else wrap(value) for value in values]
-        columns[prefix + name] = values
-    return columns
+    names = [field.name for field in fields(kind)]
+    return {prefix + name: COLUMNS.get(name, Texts)([getattr(row, name) for row in rows]) for name in names}
 
 
 def claim(schema: str, worker: int, rooms: Mapping[str, int]) -> Statement[Builtin[Claimed]]:
     """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone."""
-    params = {"worker": worker, "queues": Builtin(rooms), "rooms": [Int4(room) for room in rooms.values()]}
+    params = {"worker": worker, "queues": Texts(rooms), "rooms": Int4s(rooms.values())}
     return Statement(
         "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
     )
@@ -268,7 +264,7 @@ def revive(schema: str, after: int = 0, limit: int = 1000) -> Statement[Revived]
 
 def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]:
     """Give back the tokens that `worker` holds in the database but not in memory (`held`)."""
-    params = {"worker": worker, "held": [Int8(token) for token in held]}
+    params = {"worker": worker, "held": Int8s(held)}
     return Statement(
         "job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: Freed(*rows[0])
     )
@@ -278,8 +274,8 @@ def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin
     """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
     params = {
         "worker": worker,
-        "ids": [Int8(token) for token in held],
-        "attempts": [Int4(attempt) for attempt in held.values()],
+        "ids": Int8s(held),
+        "attempts": Int4s(held.values()),
     }
     return Statement(
         "job/lost", files.load("queries/job/lost.sql", schema), params, lambda rows: [row[0] for row in rows]
