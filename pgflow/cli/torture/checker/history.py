@@ -80,8 +80,9 @@ class Story:
 class History:
     """All that was noted. `skew` is what turns monotonic seconds of this machine into seconds since 1970.
 
-    `blows` are the faults, as the nemesis noted them: kind, what it was aimed at, from when to when. `graphs` has for
-    each workflow what `Graph.spec()` says of it, `times` the lease, sweep and poll of the workers.
+    `blows` are the faults, as the nemesis noted them: kind, what it was aimed at, from when to when. `logs` are the
+    workers' and `server_logs` PostgreSQL's, by name. `graphs` has for each workflow what `Graph.spec()` says of it,
+    `times` the lease, sweep and poll of the workers.
     """
 
     changes: Sequence[Change]
@@ -94,6 +95,7 @@ class History:
     skew: float
     times: Mapping[str, float]
     gauges: Sequence[Mapping[str, Any]] = ()
+    server_logs: Mapping[str, str] = field(default_factory=dict)
 
     def wall(self, nanoseconds: int) -> float:
         """Turn a moment of the monotonic clock into seconds since 1970."""
