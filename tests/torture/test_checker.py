@@ -219,12 +219,27 @@ def staged(changes: list[Change]) -> int:
     )
 
 
-def backward_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
-    read = next(call for call in calls if call["op"] == "read" and call["r"] == "ok" and call["answer"]["steps"])
+def read_later(calls: list[dict[str, Any]], change: Callable[[list[str]], list[str]]) -> None:
+    """Let somebody have read once more, and have been told of other steps."""
+    is_told = [call for call in calls if call["op"] == "read" and call["r"] == "ok"]
+    read = next(call for call in is_told if len(call["answer"]["steps"]) > 1)
     later = copy.deepcopy(read)
     later["t0"], later["t1"] = read["t1"] + 1, read["t1"] + 2
-    later["answer"]["steps"] = ["another", *read["answer"]["steps"]]
+    later["answer"]["steps"] = change(read["answer"]["steps"])
     calls.append(later)
+
+
+def backward_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    read_later(calls, lambda steps: steps[:-1])
+
+
+def reordered_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    read_later(calls, lambda steps: steps[::-1])
+
+
+def sideways_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    """No defect: a branch that was recorded before another one, and committed after it."""
+    read_later(calls, lambda steps: [*steps[:-1], "a branch", steps[-1]])
 
 
 def lost_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
@@ -265,7 +280,7 @@ DEFECTS: dict[str, list[Spoil]] = {
     "I12": [second_end],
     "I13": [two_at_once],
     "I15": [early_timer, late_timer],
-    "I16": [backward_read, lost_read],
+    "I16": [backward_read, reordered_read, lost_read],
     "I17": [unheard_cancel],
     "I18": [burnt_attempt, failed_innocent],
 }
@@ -310,6 +325,11 @@ def test_the_others_are_broken_by_what_stands_beside_the_history(sound: History)
     crying = "2026-01-01 00:00:00 ERROR oh\nTraceback (most recent call last):\nKeyError: 'a defect'\n"
     assert "I20" in broken(dataclasses.replace(sound, logs={"worker-1": crying}))
     assert "I14" in broken(slow_rescue(sound))
+
+
+@pytest.mark.slow
+def test_a_branch_that_is_committed_late_may_stand_between_others(sound: History) -> None:
+    assert "I16" not in broken(spoilt(sound, sideways_read))
 
 
 @pytest.mark.slow
