@@ -222,7 +222,7 @@ def staged(changes: list[Change]) -> int:
 def read_later(calls: list[dict[str, Any]], change: Callable[[list[str]], list[str]]) -> None:
     """Let somebody have read once more, and have been told of other steps."""
     is_told = [call for call in calls if call["op"] == "read" and call["r"] == "ok"]
-    read = next(call for call in is_told if len(call["answer"]["steps"]) > 1)
+    read = [call for call in is_told if len(call["answer"]["steps"]) > 1][-1]
     later = copy.deepcopy(read)
     later["t0"], later["t1"] = read["t1"] + 1, read["t1"] + 2
     later["answer"]["steps"] = change(read["answer"]["steps"])
