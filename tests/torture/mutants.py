@@ -25,7 +25,7 @@ SETTLE = "sql/queries/job/settle.sql"
 CLAIM = "sql/queries/job/claim.sql"
 RESCUE = "sql/queries/job/rescue.sql"
 DECIDE = "pgflow/worker/decide.py"
-TESTS = ("tests/store/test_interleavings.py", "tests/store/test_lock_order.py")
+TESTS = ("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py")
 LIMIT = 400  # seconds for one mutant
 
 
@@ -150,6 +150,24 @@ MUTANTS = (
         "attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,",
         "attempt = j.attempt,",
         only("kill a worker", "kill all"),
+    ),
+    Mutant(
+        "no poll", "a worker looks for work only when it is woken", "pgflow/worker/claimer.py",
+        "self._next_poll = now + self._poll * uniform(0.9, 1.1)",
+        "self._next_poll = now + 86_400",
+        "whose_wake_up_is_lost",
+    ),
+    Mutant(
+        "first every time", "a call that is made again with its key is done again", "sql/functions/request.sql",
+        "    if not found then\n        return false;\n    end if;\n    perform set_config",
+        "    perform set_config",
+        only("reply lost"),
+    ),
+    Mutant(
+        "no reconcile", "what was committed without a worker's knowing stays its own", "sql/queries/job/reconcile.sql",
+        "and j.id <> all (%(held)b::bigint[])",
+        "and j.id <> all (%(held)b::bigint[]) and false",
+        only("reply lost", "fail at claimer.sent"),
     ),
 )  # fmt: skip
 
