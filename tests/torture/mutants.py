@@ -3,7 +3,7 @@
 Each mutant is a change of one file in a copy of the tree. There either `pgflow torture` runs for half a minute, with
 the harm that the defect should not survive, or the interleavings of the pair of transactions that it spoils, or the
 test of the lock order. A mutant that nobody notices survives, and the exit code is 1. Names as arguments choose some of
-them; all take about ten minutes.
+them; all take about a quarter of an hour.
 """
 
 from __future__ import annotations

@@ -204,6 +204,16 @@ def early_timer(changes: list[Change], calls: list[dict[str, Any]], bodies: list
 def late_timer(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
     place = staged(changes)
     changes[place] = dataclasses.replace(changes[place], moment=changes[place].moment + 60)
+    always_attended(changes)
+
+
+def always_attended(changes: list[Change]) -> None:
+    """Let there have been one more worker, before, throughout and after it all."""
+    beat = next(each for each in changes if each.relation == "workers")
+    row = {**beat.row, "id": 999_999}
+    renewed = {**row, "lease_expires_at": "9999-01-01T00:00:00+00:00"}
+    changes.insert(0, dataclasses.replace(beat, op="insert", was=None, now=row, at=beat.at - 1000))
+    changes.append(dataclasses.replace(beat, op="update", was=row, now=renewed, at=beat.at + 1000))
 
 
 def staged(changes: list[Change]) -> int:
@@ -324,7 +334,10 @@ def test_the_others_are_broken_by_what_stands_beside_the_history(sound: History)
     assert "I19" in broken(dataclasses.replace(sound, gauges=[crowded]))
     crying = "2026-01-01 00:00:00 ERROR oh\nTraceback (most recent call last):\nKeyError: 'a defect'\n"
     assert "I20" in broken(dataclasses.replace(sound, logs={"worker-1": crying}))
-    assert "I14" in broken(slow_rescue(sound))
+    late = slow_rescue(sound)
+    assert "I14" not in broken(late)  # no worker was there
+    always_attended(changes := list(late.changes))
+    assert "I14" in broken(dataclasses.replace(late, changes=changes))
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ class Caller:
                 case "signal":
                     self._at(dice.uniform(0.2, 1.5), lambda: self._signal(workflow, value, "arrived"))
                 case "cancel":
-                    self._at(dice.uniform(0.0, 1.0), lambda: self._cancel(workflow, value))
+                    self._at(dice.uniform(0.0, 1.5), lambda: self._cancel(workflow, value))
                 case "mend":
                     self._at(0.5, lambda: self._mend(workflow, value))
             if dice.random() < 0.3:

@@ -143,6 +143,26 @@ class History:
                 found[change.row["id"]].append(change)
         return found
 
+    @cached_property
+    def shifts(self) -> list[tuple[float, float]]:
+        """The times in which at least one worker was there, by the leases that were taken and renewed."""
+        spans = []
+        for changes in self.leases.values():
+            beats = [each.at for each in changes if _is_beat(each)]
+            if beats:
+                spans.append((beats[0], beats[-1]))
+        merged: list[tuple[float, float]] = []
+        for start, end in sorted(spans):
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def attended(self, start: float, end: float) -> float:
+        """How many of the seconds between two moments somebody was there to do what was due."""
+        return sum(max(0.0, min(end, last) - max(start, first)) for first, last in self.shifts)
+
     def blows_between(self, start: float, end: float) -> list[Mapping[str, Any]]:
         """The faults that were on at some moment between two, in seconds since 1970, with what follows from them."""
         return [each for each in self.blows if each["from"] <= end and each["to"] + self.bound >= start]
@@ -159,3 +179,9 @@ class History:
     def said(self, pattern: str) -> int:
         """How often something stands in the workers' logs."""
         return sum(len(re.findall(pattern, text)) for text in self.logs.values())
+
+
+def _is_beat(change: Change) -> bool:
+    """Whether a lease was taken or renewed. One that is made to end shows nobody."""
+    was, now = change.was, change.now
+    return now is not None and (was is None or now["lease_expires_at"] > was["lease_expires_at"])
