@@ -115,9 +115,9 @@ MUTANTS = (
         only("kill a worker"),
     ),
     Mutant(
-        "lost wake-up", "a result that could not be applied wakes nobody", SETTLE,
-        "when o.fate = 'park' then 'parked'",
-        "when o.fate in ('park', 'fold') then 'parked'",
+        "lost wake-up", "a decision that met another one is not made again", SETTLE,
+        "pgflow.now() + interval '25 milliseconds'",
+        "pgflow.now() + interval '1 day'",
         only("kill a worker", rate=12),
     ),
     Mutant(
