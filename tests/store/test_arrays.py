@@ -49,3 +49,20 @@ def test_what_does_not_fit_the_type_is_refused(dsn: str) -> None:
 def test_others_lists_are_written_as_before() -> None:
     for way in psycopg.pq.Format:
         assert not issubclass(psycopg.adapters.get_dumper_by_oid(KINDS[Texts].array, way), ArrayDumper)
+
+
+def test_a_settle_is_one_prepared_statement_whatever_came_of_its_tokens(dsn: str) -> None:
+    plain = partial(Verdict, id=1, run=1, attempt=1, step="a", kind="execute")
+    verdicts = [
+        plain(op="move", event="done", output="{}", next_step="b", next_priority=1, next_max=3),
+        plain(op="end", event="done", targets="[]", metadata="{}", guarded=True),
+        plain(op="retry", errors="[]", delay=1.0, backoff="fixed", base=1.0, cap=2.0, jitter=0.1),
+        plain(op="park", awaits="go", signal=7, orchestration="default", next_solo=False, next_queue="q"),
+    ]
+    with connect(dsn, "migrate") as conn:
+        up(conn)
+        for verdict in verdicts:
+            run(conn, job.settle("pgflow", 1, [verdict]))
+            run(conn, job.settle("pgflow", 1, [verdict], [Change(1, 1, "completed", "{}")]))
+            run(conn, job.settle("pgflow", 1, [verdict], [Change(1, None)], [Branch(1, "b", None, "default", 1, 3)]))
+        assert conn.execute(PREPARED).fetchall() == [(1,)]

@@ -5,16 +5,27 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgflow.cli.torture.checker import INVARIANTS, History, check, counters
 from pgflow.cli.torture.checker.model import follow
+from pgflow.cli.torture.host import faults
+from pgflow.cli.torture.host.cluster import Cluster
 from pgflow.cli.torture.trial import Plan, hold
+from pgflow.store import debug
 from pgflow.store.audit import Change
+from pgflow.store.connect import connect
+from pgflow.store.migrate import up
+from pgflow.store.statement import run
+from tests.torture.writer import QUICK
 
 Spoil = Callable[[list[Change], list[dict[str, Any]], list[dict[str, Any]]], object]
 
@@ -114,7 +125,7 @@ def strangers_result(changes: list[Change], calls: list[dict[str, Any]], bodies:
 
 
 def early_rescue(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
-    place = claims(changes)[0]
+    place = claims(changes)[-1]  # its worker has beaten for a while
     claim = changes[place]
     freed = {**(claim.now or {}), "state": "ready", "worker": None, "attempt": 0}
     elsewhere = dataclasses.replace(claim, op="update", was=claim.now, now=freed, seq=claim.seq, backend=0)
@@ -193,6 +204,16 @@ def early_timer(changes: list[Change], calls: list[dict[str, Any]], bodies: list
 def late_timer(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
     place = staged(changes)
     changes[place] = dataclasses.replace(changes[place], moment=changes[place].moment + 60)
+    always_attended(changes)
+
+
+def always_attended(changes: list[Change]) -> None:
+    """Let there have been one more worker, before, throughout and after it all."""
+    beat = next(each for each in changes if each.relation == "workers")
+    row = {**beat.row, "id": 999_999}
+    renewed = {**row, "lease_expires_at": "9999-01-01T00:00:00+00:00"}
+    changes.insert(0, dataclasses.replace(beat, op="insert", was=None, now=row, at=beat.at - 1000))
+    changes.append(dataclasses.replace(beat, op="update", was=row, now=renewed, at=beat.at + 1000))
 
 
 def staged(changes: list[Change]) -> int:
@@ -208,12 +229,27 @@ def staged(changes: list[Change]) -> int:
     )
 
 
-def backward_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
-    read = next(call for call in calls if call["op"] == "read" and call["r"] == "ok" and call["answer"]["steps"])
+def read_later(calls: list[dict[str, Any]], change: Callable[[list[str]], list[str]]) -> None:
+    """Let somebody have read once more, and have been told of other steps."""
+    is_told = [call for call in calls if call["op"] == "read" and call["r"] == "ok"]
+    read = [call for call in is_told if len(call["answer"]["steps"]) > 1][-1]
     later = copy.deepcopy(read)
     later["t0"], later["t1"] = read["t1"] + 1, read["t1"] + 2
-    later["answer"]["steps"] = ["another", *read["answer"]["steps"]]
+    later["answer"]["steps"] = change(read["answer"]["steps"])
     calls.append(later)
+
+
+def backward_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    read_later(calls, lambda steps: steps[:-1])
+
+
+def reordered_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    read_later(calls, lambda steps: steps[::-1])
+
+
+def sideways_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    """No defect: a branch that was recorded before another one, and committed after it."""
+    read_later(calls, lambda steps: [*steps[:-1], "a branch", steps[-1]])
 
 
 def lost_read(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
@@ -254,7 +290,7 @@ DEFECTS: dict[str, list[Spoil]] = {
     "I12": [second_end],
     "I13": [two_at_once],
     "I15": [early_timer, late_timer],
-    "I16": [backward_read, lost_read],
+    "I16": [backward_read, reordered_read, lost_read],
     "I17": [unheard_cancel],
     "I18": [burnt_attempt, failed_innocent],
 }
@@ -298,7 +334,80 @@ def test_the_others_are_broken_by_what_stands_beside_the_history(sound: History)
     assert "I19" in broken(dataclasses.replace(sound, gauges=[crowded]))
     crying = "2026-01-01 00:00:00 ERROR oh\nTraceback (most recent call last):\nKeyError: 'a defect'\n"
     assert "I20" in broken(dataclasses.replace(sound, logs={"worker-1": crying}))
-    assert "I14" in broken(slow_rescue(sound))
+    late = slow_rescue(sound)
+    assert "I14" not in broken(late)  # no worker was there
+    always_attended(changes := list(late.changes))
+    assert "I14" in broken(dataclasses.replace(late, changes=changes))
+
+
+@pytest.mark.slow
+def test_a_branch_that_is_committed_late_may_stand_between_others(sound: History) -> None:
+    assert "I16" not in broken(spoilt(sound, sideways_read))
+
+
+@pytest.mark.slow
+def test_what_a_worker_held_that_has_left_is_free_at_once(sound: History) -> None:
+    changes = list(sound.changes)
+    early_rescue(changes, [], [])
+    place = next(place for place, each in enumerate(changes) if each.backend == 0)
+    worker = (changes[place].was or {})["worker"]
+    early = dataclasses.replace(sound, changes=changes)
+    beat = next(each for each in reversed(early.leases[worker]) if each.seq < changes[place].seq)
+    at_once = datetime.fromtimestamp(changes[place].moment - 0.1, UTC).isoformat()
+    leaves = dataclasses.replace(beat, was=beat.now, now={**beat.row, "lease_expires_at": at_once}, backend=1)
+    assert "I4" in broken(early)
+    changes.insert(place, leaves)
+    assert "I4" not in broken(dataclasses.replace(sound, changes=changes))
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_a_deadlock_breaks_i20_unless_it_is_made_up(sound: History) -> None:
+    with Cluster(settings=QUICK) as cluster:
+        with connect(cluster.dsn, "migrate") as conn:
+            up(conn)
+        faults.install(cluster)
+        be_refused_as_in_a_deadlock(cluster)
+        assert broken(dataclasses.replace(sound, server_logs={"server-1": cluster.logs[0]})) == set()
+        run_into_a_deadlock(cluster)
+        found = check(dataclasses.replace(sound, server_logs={"server-1": cluster.logs[0]}))
+    assert [each.invariant for each in found] == ["I20"]
+    assert "pgflow:worker: deadlock detected: Process" in found[0].said
+    assert found[0].said.count("waits for ExclusiveLock on advisory lock") == 2
+
+
+def be_refused_as_in_a_deadlock(cluster: Cluster) -> None:
+    """Have a statement refused by the test install until the reason is a deadlock."""
+    with psycopg.connect(cluster.admin_dsn, autocommit=True) as conn:
+        run(conn, debug.refuse(1.0))
+        for _ in range(200):
+            try:
+                conn.execute("delete from pgflow.signals")
+            except psycopg.errors.DeadlockDetected:
+                break
+            except psycopg.OperationalError:
+                continue
+        run(conn, debug.refuse(0.0))
+    assert "with 40P01" in cluster.logs[0]
+
+
+def run_into_a_deadlock(cluster: Cluster) -> None:
+    """Let two sessions wait for one another."""
+    both_hold = threading.Barrier(2, timeout=30)
+
+    def lock(first: int, second: int) -> bool:
+        with psycopg.connect(cluster.dsn, application_name="pgflow:worker") as conn:
+            conn.execute("select pg_advisory_xact_lock(%s)", [first])
+            both_hold.wait()
+            try:
+                conn.execute("select pg_advisory_xact_lock(%s)", [second])
+            except psycopg.errors.DeadlockDetected:
+                conn.rollback()
+                return True
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(lock, (1, 2), (2, 1))) == [False, True]
 
 
 def slow_rescue(sound: History) -> History:
@@ -346,3 +455,4 @@ def test_the_model_agrees_with_the_engine_on_random_ways() -> None:
 def test_a_run_folder_holds_what_is_needed_to_look_again(sound: History, tmp_path: Path) -> None:
     assert sound.changes
     assert {each["op"] for each in sound.calls} >= {"start", "start_many", "start_in_own", "signal", "cancel", "read"}
+    assert "database system is ready to accept connections" in sound.server_logs["server-1"]

@@ -14,9 +14,11 @@ from psycopg import ConnectionInfo
 __all__ = [
     "LocalServer",
     "Neighbours",
+    "children",
     "children_seconds",
     "describe",
     "local_server",
+    "own_bytes",
     "resident_bytes",
     "seconds_of",
 ]
@@ -58,6 +60,23 @@ def resident_bytes(pid: int) -> int:
     with suppress(OSError, ValueError, IndexError):
         return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+def own_bytes(pid: int) -> int:
+    """Return how much of a process's resident memory is no file's and shared with nobody, 0 where nobody tells."""
+    with suppress(OSError, ValueError):
+        for line in (PROC / str(pid) / "status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids of those that a process has started and that live; none where nobody tells."""
+    with suppress(OSError):
+        numbers = sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
+        return [each for each in numbers if (stat := _stat(each)) and stat[PARENT] == str(pid)]
+    return []
 
 
 class LocalServer:

@@ -112,7 +112,8 @@ def _row(row: Row) -> dict[str, object]:
 
 def _print(verdict: Verdict, folder: Path) -> None:
     run = verdict.recording
-    rows = [(row.harm, row.came, row.instances, row.violations) for row in verdict.rows]
+    rows: list[tuple[object, ...]] = [(row.harm, row.came, row.instances, row.violations) for row in verdict.rows]
+    rows += [(name, "left out", None, None) for name in run.impossible]
     click.echo("\n" + table(["FAULT", "TIMES", "INSTANCES", "VIOLATIONS"], rows))
     click.echo("\n" + table(["SEEN", "TIMES"], list(verdict.counters.items())))
     for name, reason in run.impossible.items():

@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psycopg
 
+from pgflow.cli.bench import machine
 from pgflow.cli.torture.arena import Arena
 from pgflow.cli.torture.ink import Ink
 from pgflow.errors import PgflowError
 
 __all__ = ["Gauge"]
 
-PAGE = 4096
 CONNECTIONS = """
     select count(*) from pg_stat_activity where datname = current_database() and application_name like 'pgflow:%'
 """
@@ -42,13 +41,6 @@ class Gauge:
             with suppress(psycopg.Error, PgflowError, OSError):
                 with self._arena.admin() as conn:
                     ((connections,),) = conn.execute(CONNECTIONS).fetchall()
-                sizes = {berth.pid: _rss(berth.pid) for berth in self._arena.fleet.berths if berth.pid is not None}
+                pids = [berth.pid for berth in self._arena.fleet.berths]
+                sizes = {pid: machine.resident_bytes(pid) for pid in pids if pid is not None}
                 self._ink.write(at=time.time(), connections=connections, rss=sizes)
-
-
-def _rss(pid: int | None) -> int:
-    """The resident memory of a process in bytes, 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-    except (OSError, IndexError):
-        return 0

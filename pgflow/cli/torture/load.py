@@ -31,6 +31,7 @@ from pgflow.store.fate import is_passing, is_unknown
 __all__ = ["Caller", "Load"]
 
 AGAIN_SECONDS = 0.3
+SLOW = 0.1  # of the instances
 RUSH_SECONDS = 0.4  # for which callers take the same business value when they rush
 
 
@@ -144,9 +145,11 @@ class Caller:
 
     def _script(self, shape: Shape) -> Script:
         dice = self._dice
-        is_slow = shape.follow == "cancel"
+        # Some are slow enough to be cancelled in time, and to be running elsewhere when their first worker awakes.
+        slow = dice.uniform(0.4, 0.8) if shape.follow == "cancel" else dice.uniform(0.5, 2.0)
+        is_slow = shape.follow == "cancel" or dice.random() < SLOW
         return Script(
-            pause=round(dice.uniform(0.4, 0.8) if is_slow else dice.choice((0.0, dice.uniform(0.0, 0.15))), 3),
+            pause=round(slow if is_slow else dice.choice((0.0, dice.uniform(0.0, 0.15))), 3),
             errors=dice.choices((0, 1, 2), (0.9, 0.07, 0.03))[0],
             way=dice.choice(("yes", "no")),
         )
@@ -196,7 +199,7 @@ class Caller:
                 case "signal":
                     self._at(dice.uniform(0.2, 1.5), lambda: self._signal(workflow, value, "arrived"))
                 case "cancel":
-                    self._at(dice.uniform(0.0, 1.0), lambda: self._cancel(workflow, value))
+                    self._at(dice.uniform(0.0, 1.5), lambda: self._cancel(workflow, value))
                 case "mend":
                     self._at(0.5, lambda: self._mend(workflow, value))
             if dice.random() < 0.3:

@@ -27,7 +27,7 @@ __all__ = ["Plan", "Recording", "Row", "Verdict", "hold", "judge", "read"]
 
 SLACK_SECONDS = 2.0  # this machine's share
 DRAIN_SECONDS = 60.0
-ABOUT, CHANGES, EFFECTS = "run.json", "changes.jsonl", "effects.jsonl"
+ABOUT, CHANGES, EFFECTS, SERVERS = "run.json", "changes.jsonl", "effects.jsonl", "servers"
 ACTIVE = "select count(*) from pgflow.instances where status in ('pending', 'running', 'waiting')"
 RUN = re.compile(r"\brun (\d+)")
 
@@ -141,6 +141,7 @@ def read(folder: Path) -> Recording:
         skew=about.pop("skew"),
         times=about.pop("times"),
         gauges=list(lines(folder / "gauges.jsonl")),
+        server_logs={path.stem: path.read_text(errors="replace") for path in sorted((folder / SERVERS).glob("*.log"))},
     )
     return Recording(history, **about)
 
@@ -177,7 +178,7 @@ def _drained(arena: Arena, load: Load) -> float | None:
 
 
 def _keep(arena: Arena) -> None:
-    """Write down what only the database has noted."""
+    """Write down what only the database and its servers have noted."""
     changes, effects = Ink(arena.folder / CHANGES), Ink(arena.folder / EFFECTS)
     with arena.admin() as conn:
         after = 0
@@ -189,6 +190,9 @@ def _keep(arena: Arena) -> None:
             effects.write(run=number, step=step, nonce=nonce)
     changes.close()
     effects.close()
+    (arena.folder / SERVERS).mkdir()
+    for number, text in enumerate(arena.cluster.logs, start=1):
+        (arena.folder / SERVERS / f"server-{number}.log").write_text(text)
 
 
 def _rows(history: History, violations: Sequence[Violation]) -> list[Row]:

@@ -126,7 +126,11 @@ def _signals(history: History) -> Iterator[str]:
 
 
 def reads_go_forward(history: History) -> Iterator[str]:
-    """I16: who asks later sees the same or more, and never less than what was answered before."""
+    """I16: who asks later sees the same or more, and never less than what was answered before.
+
+    The same in the same order; but of branches side by side one that was recorded first may be committed last, and so
+    come to stand between others that were seen before.
+    """
     by_value: dict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in history.calls:
         by_value[call["workflow"], call["value"]].append(call)
@@ -146,7 +150,7 @@ def reads_go_forward(history: History) -> Iterator[str]:
             if first["t1"] >= second["t0"]:
                 continue
             before, after = first["answer"], second["answer"]
-            if after["steps"][: len(before["steps"])] != before["steps"]:
+            if [step for step in after["steps"] if step in before["steps"]] != before["steps"]:
                 yield f"{workflow} {value} had {before['steps']} and later {after['steps']}"
             if before["status"] in ENDED - {"failed"} and after["status"] != before["status"]:
                 yield f"{workflow} {value} was {before['status']} and later {after['status']}"

@@ -13,8 +13,9 @@ __all__ = ["innocents_pay_nothing", "logs_are_clean", "workers_stay_small"]
 MOST_CRASHES = 5
 CONNECTIONS_EACH = 3 + 20  # work, heart, ears, and transactional steps
 LARGEST_RSS = 160 * 1024 * 1024
-ODD = re.compile(r"^(?:Traceback|\S*Error\b|\S*Exception\b).*", re.MULTILINE)
 ASKED_FOR = "failpoint "  # what the harness itself has brought about
+# And who waited for what, on the lines after it. Those that the fault "refusals" makes up have words of their own.
+DEADLOCK = re.compile(r"^(.*)ERROR:  deadlock detected\n(?:.*DETAIL:  (.*)\n(?:\t(.*)\n)?)?", re.MULTILINE)
 
 
 def innocents_pay_nothing(history: History) -> Iterator[str]:
@@ -52,9 +53,12 @@ def workers_stay_small(history: History) -> Iterator[str]:
 
 
 def logs_are_clean(history: History) -> Iterator[str]:
-    """I20: no worker has met an error that nobody thought of."""
+    """I20: no worker has met an error that nobody thought of, and nobody a deadlock."""
     for name, text in history.logs.items():
         for block in re.split(r"(?m)^(?=\d{4}-\d\d-\d\d )", text):
             if "Traceback" in block and ASKED_FOR not in block:
                 last = block.strip().splitlines()[-1]
                 yield f"{name}: {block.splitlines()[0][:120]} … {last[:160]}"
+    for name, text in history.server_logs.items():
+        for who, *cycle in DEADLOCK.findall(text):
+            yield f"{name}: {who}deadlock detected: {' '.join(cycle)}"

@@ -128,10 +128,12 @@ def _taken_too_early(history: History, change: Change) -> Iterator[str]:
         return
     # The last one may still wait for its commit, for a standby say, and be seen by nobody; one that its session has
     # gone on from is surely seen.
-    sure = [beat for place, beat in enumerate(beats) if any(beat.backend == on.backend for on in beats[place + 1 :])]
+    sure = [place for place, beat in enumerate(beats) if any(beat.backend == on.backend for on in beats[place + 1 :])]
     if not sure:
         return
-    ends, lease = seconds_of(sure[-1].row["lease_expires_at"]), history.times["lease"]
+    # Each one since then may be seen as well, and the last one of a worker that leaves ends its lease at once.
+    ends = min(seconds_of(beat.row["lease_expires_at"]) for beat in beats[sure[-1] :])
+    lease = history.times["lease"]
     if change.moment + 0.001 < ends <= change.moment + 2 * lease:
         yield (
             f"token {was['id']} was taken from worker {was['worker']} as if it were dead, "

@@ -80,8 +80,9 @@ class Story:
 class History:
     """All that was noted. `skew` is what turns monotonic seconds of this machine into seconds since 1970.
 
-    `blows` are the faults, as the nemesis noted them: kind, what it was aimed at, from when to when. `graphs` has for
-    each workflow what `Graph.spec()` says of it, `times` the lease, sweep and poll of the workers.
+    `blows` are the faults, as the nemesis noted them: kind, what it was aimed at, from when to when. `logs` are the
+    workers' and `server_logs` PostgreSQL's, by name. `graphs` has for each workflow what `Graph.spec()` says of it,
+    `times` the lease, sweep and poll of the workers.
     """
 
     changes: Sequence[Change]
@@ -94,6 +95,7 @@ class History:
     skew: float
     times: Mapping[str, float]
     gauges: Sequence[Mapping[str, Any]] = ()
+    server_logs: Mapping[str, str] = field(default_factory=dict)
 
     def wall(self, nanoseconds: int) -> float:
         """Turn a moment of the monotonic clock into seconds since 1970."""
@@ -141,6 +143,26 @@ class History:
                 found[change.row["id"]].append(change)
         return found
 
+    @cached_property
+    def shifts(self) -> list[tuple[float, float]]:
+        """The times in which at least one worker was there, by the leases that were taken and renewed."""
+        spans = []
+        for changes in self.leases.values():
+            beats = [each.at for each in changes if _is_beat(each)]
+            if beats:
+                spans.append((beats[0], beats[-1]))
+        merged: list[tuple[float, float]] = []
+        for start, end in sorted(spans):
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def attended(self, start: float, end: float) -> float:
+        """How many of the seconds between two moments somebody was there to do what was due."""
+        return sum(max(0.0, min(end, last) - max(start, first)) for first, last in self.shifts)
+
     def blows_between(self, start: float, end: float) -> list[Mapping[str, Any]]:
         """The faults that were on at some moment between two, in seconds since 1970, with what follows from them."""
         return [each for each in self.blows if each["from"] <= end and each["to"] + self.bound >= start]
@@ -157,3 +179,9 @@ class History:
     def said(self, pattern: str) -> int:
         """How often something stands in the workers' logs."""
         return sum(len(re.findall(pattern, text)) for text in self.logs.values())
+
+
+def _is_beat(change: Change) -> bool:
+    """Whether a lease was taken or renewed. One that is made to end shows nobody."""
+    was, now = change.was, change.now
+    return now is not None and (was is None or now["lease_expires_at"] > was["lease_expires_at"])

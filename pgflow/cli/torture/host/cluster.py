@@ -38,6 +38,7 @@ SETTINGS: Mapping[str, str] = {
     "synchronous_commit": "on",
     "max_wal_size": "128MB",  # a small disk has to do
     "log_lock_waits": "on",
+    "log_line_prefix": "%m [%p] %a: ",  # a checker asks who met a deadlock
 }
 
 # The busy ones first.
@@ -130,6 +131,11 @@ class Cluster:
         if self.network is None:
             raise PgflowError("the servers listen on no network", hint="Give one: Cluster(network=Network()).")
         return self._compose(NAME, [self.network.server_address] * len(self._nodes))
+
+    @property
+    def logs(self) -> list[str]:
+        """What each server has written to its log, from its first start on."""
+        return [node.log for node in self._nodes]
 
     def start(self) -> Self:
         """Start it. Raises `ConfigError` when no PostgreSQL is installed, `DatabaseError` when it does not come up."""

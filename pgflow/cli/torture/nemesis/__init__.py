@@ -1,4 +1,4 @@
-"""Do harm: two lanes of it, one at the workers and one at everybody, and note each blow with what came of it."""
+"""Do harm: two lanes of it, one at the workers and one at what they stand on, and note each with what came of it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Nemesis:
         if self._replayed is not None:
             yield from (blow for blow in self._replayed if blow.lane == lane)
             return
-        mine = [each for each in self.harms if lane == (1 if each.group == "worker" else 2)]
+        mine = [each for each in self.harms if each.lane == lane]
         for blow in thrown(lane, self._seed, mine, self._arena):
             if time.monotonic() > self._began + self._seconds:
                 break

@@ -41,8 +41,9 @@ class Harm:
     `group` says whom it reaches: "worker", or "server", "network", "clock", … for everybody. `aim` throws the dice,
     once, so that the same schedule can be played again; what it returns is JSON. `hold` is for how many seconds, at the
     least and at the most, it stays until it is undone by `heal`, which returns how often it was applied where that is
-    counted. `apply` returns whether it has come about: a process
-    that was to be stopped at some point may never have come there.
+    counted. `apply` returns whether it has come about: a process that was to be stopped at some point may never have
+    come there. What is in one `lane` comes one after the other: in 1 what ends, stops or silences workers, so that some
+    are left to take over in time; in 2 what all stand on, and what is `beside`: done to one process, which lives on.
     """
 
     name: str
@@ -53,3 +54,9 @@ class Harm:
     hold: tuple[float, float] = (0.0, 0.0)
     weight: float = 1.0
     why_not: Callable[[Arena], str | None] = possible
+    beside: bool = False
+
+    @property
+    def lane(self) -> int:
+        """In which of the two lanes it is."""
+        return 1 if self.group == "worker" and not self.beside else 2

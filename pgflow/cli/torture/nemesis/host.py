@@ -59,7 +59,8 @@ def harm(name: str) -> Harm:
     def why_not(arena: Arena) -> str | None:
         return arena.faults[name].why_not()
 
-    return Harm(_title(name), group, apply, heal, hold=hold, weight=weight, why_not=why_not)
+    title = _title(name)
+    return Harm(title, group, apply, heal, hold=hold, weight=weight, why_not=why_not, beside=group == "worker")
 
 
 def _title(name: str) -> str:

@@ -46,7 +46,7 @@ def rule(name: str, group: str, kind: Kind, hold: tuple[float, float], **details
         arena.proxy.heal(fault)
         return fault.hits
 
-    return Harm(name, group, apply, heal, aim, hold)
+    return Harm(name, group, apply, heal, aim, hold, beside=at_one)
 
 
 def reset(arena: Arena, aim: Aim) -> bool:
@@ -81,6 +81,6 @@ HARMS = (
     rule("drop notifications", "network", "drop notifications", SHORT),
     rule("double notifications", "network", "double notifications", SHORT),
     rule("late notifications", "network", "late notifications", SHORT, ms=1500.0),
-    Harm("reset connections of one process", "worker", reset, aim=a_door),
+    Harm("reset connections of one process", "worker", reset, aim=a_door, beside=True),
     Harm("forged notifications", "network", forge),
 )
