@@ -1,5 +1,6 @@
 """Lists that are written as arrays in one go come back as they were, in the type that they say."""
 
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -7,9 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgflow.store import job
 from pgflow.store.arrays import KINDS, Array, ArrayDumper, Bigints, Booleans, Doubles, Integers, Smallints, Texts
 from pgflow.store.connect import connect
+from pgflow.store.job import Branch, Change, Verdict
+from pgflow.store.migrate import up
+from pgflow.store.statement import run
 
+PREPARED = "select count(*) from pg_prepared_statements where statement like '-- Records what%'"
 ITEMS: dict[type[Array], st.SearchStrategy[Any]] = {
     Smallints: st.integers(-(2**15), 2**15 - 1),
     Integers: st.integers(-(2**31), 2**31 - 1),
