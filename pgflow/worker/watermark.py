@@ -23,7 +23,7 @@ from pgflow.worker.token import ALONE_FROM, LAST_CRASH
 __all__ = ["Watermark"]
 
 SLOW_SECONDS = 0.005  # on top of what the tokens themselves take; a whole claim of one is well below a millisecond
-TOKEN_SECONDS = 0.0001  # for one token: three times what it usually takes
+TOKEN_SECONDS = 0.00005  # for one token: about twice what it usually takes
 SHARE = 20  # a look is made after so many times as long as the last one took
 SHARE_DRY = 4  # the same, while there is room and nothing more after the floor
 
