@@ -27,12 +27,14 @@ __all__ = [
     "Floor",
     "Freed",
     "Revived",
+    "Seen",
     "Settled",
     "Staged",
     "Verdict",
     "claim",
     "drained",
     "list",
+    "look",
     "lost",
     "plan_anew",
     "reconcile",
@@ -174,6 +176,14 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Whether a token is ready, and in how many seconds something is due (0: it is by now, None: nothing is)."""
+
+    ready: bool
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Freed:
     """How many tokens were given back to which queues; `next_expiry` is in how many seconds a lease could end next."""
 
@@ -276,6 +286,12 @@ def plan_anew(schema: str) -> Statement[None]:
     while a table is empty they all look alike.
     """
     return Statement("job/plan_anew", files.load("queries/job/plan_anew.sql", schema), {}, lambda rows: None)
+
+
+def look(schema: str, queues: Iterable[str]) -> Statement[Seen]:
+    """See whether there is anything to do for a worker that serves these queues."""
+    query = files.load("queries/job/look.sql", schema)
+    return Statement("job/look", query, {"queues": Texts(queues)}, lambda rows: Seen(*rows[0]), prepare=True)
 
 
 def stage(schema: str, limit: int = 1000) -> Statement[Staged]:

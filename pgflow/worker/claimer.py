@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from typing import Any, TypeVar
 
 import psycopg
@@ -102,6 +103,7 @@ class Claimer:
         self._register = register
         self._may_claim = may_claim
         self._next_poll = 0.0
+        self._dry_at = inf  # when to claim below a floor, whether or not anybody wakes us
         self._failures = 0
         self._unknown: list[Decision] = []
         self._is_in_doubt = False
@@ -130,7 +132,7 @@ class Claimer:
             return max(0.0, self._maintenance.next_at - now)
         if self.is_hungry:
             return 0.0
-        return max(0.0, min(self._next_poll, self._maintenance.next_at) - now)
+        return max(0.0, min(self._next_poll, self._dry_at, self._maintenance.next_at) - now)
 
     async def turn(self) -> None:
         """Do what is due. An outage is waited out: what was to be settled is settled when the database is back."""
@@ -215,16 +217,20 @@ class Claimer:
             statements["stage"] = job.stage(schema)
             statements["send_due"] = signal.send_due(schema)
         early = EARLY_SECONDS if statements else 0.0  # goes along, so that an idle worker wakes once
-        is_due = now >= self._next_poll - early or self._maintenance.is_due_known
-        is_wanted = self.is_hungry or bool(decisions) or is_due
-        rooms = settler.holding.rooms(now) if is_wanted and self._may_claim() and not self._is_in_doubt else {}
+        is_polling = now >= self._next_poll - early
+        is_due = now >= self._dry_at or self._maintenance.is_due_known or (is_polling and self._maintenance.rests(now))
+        rooms = settler.holding.rooms(now) if self._may_claim() and not self._is_in_doubt else {}
         floors = self._watermark.floors(now)
-        if rooms:
+        if rooms and (self.is_hungry or decisions or is_due):
             if self._is_plan_doubted and not self._pooler:
                 statements = {"plan_anew": job.plan_anew(schema), **statements}
             self._is_plan_doubted = False
             statements["claim"] = job.claim(schema, me, rooms, floors)
             self.is_hungry = False  # whoever wakes us from here on does so for the next claim
+        if "stage" not in statements and self._maintenance.is_look_due(
+            now + early, is_wanted=is_polling and "claim" not in statements
+        ):
+            statements["look"] = job.look(schema, rooms)
         asked: dict[int, Token] = {}
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
@@ -258,6 +264,9 @@ class Claimer:
             self._claimed(answers["claim"], turn, now)
         elif any(each.queues for each in made_ready):
             self.is_hungry = True
+        if "claim" in answers or "look" in answers:
+            self._next_poll = now + self._poll * uniform(0.9, 1.1)
+        self.is_hungry |= "look" in answers and answers["look"].ready
 
     def _claimed(self, rows: list[job.Claimed], turn: Turn, now: float) -> None:
         rooms = turn.rooms
@@ -271,7 +280,7 @@ class Claimer:
         self.found_nothing = not rows
         # A slow claim has to do with what is dead, or its plan was made when there was next to nothing.
         self._is_plan_doubted = self._watermark.learn(time.monotonic(), rooms, turn.floors, rows)
-        self._next_poll = min(now + self._poll * uniform(0.9, 1.1), self._watermark.look_at(rooms))
+        self._dry_at = self._watermark.look_at(rooms)
 
     async def _ask(self, conn: AsyncConnection, statement: Statement[T]) -> T:
         """Run one statement, in a round trip of its own."""

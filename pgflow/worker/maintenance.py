@@ -11,8 +11,8 @@ from pgflow.worker.decide import Decision
 
 __all__ = ["EARLY_SECONDS", "Maintenance"]
 
-STAGE_SECONDS = 1.0  # how often to look for due tokens that a client or another worker has put there
-EARLY_SECONDS = 0.25  # by which this and a poll may come earlier to go along with one another
+LOOK_SECONDS = 1.0  # how often to look for what will be due, of a client's or another worker's
+EARLY_SECONDS = 0.25  # by which a look may come earlier to go along with something else
 MARGIN_SECONDS = 0.01  # after the end of a lease, so that it surely has ended
 FORGET_SECONDS = 600.0
 LONGEST_REST_SECONDS = 60.0
@@ -51,12 +51,19 @@ class Maintenance:
 
     def is_stage_due(self, now: float, decisions: Iterable[Decision]) -> bool:
         """Whether to make due tokens ready now: at the known moment, or to learn the next one after adding another."""
-        if now < self._rests_until:
+        if self.rests(now):
             return False
-        early = 0.0 if self.is_due_known else EARLY_SECONDS
-        return now >= self._stage_at - early or any(
+        return (self.is_due_known and now >= self._stage_at) or any(
             verdict.op in SCHEDULING for decision in decisions for verdict in decision.verdicts
         )
+
+    def is_look_due(self, now: float, *, is_wanted: bool) -> bool:
+        """Whether to ask what there is to do: where a poll wants it, and where nobody here knows what will be due."""
+        return not self.rests(now) and (is_wanted or (not self.is_due_known and now >= self._stage_at))
+
+    def rests(self, now: float) -> bool:
+        """Whether upkeep has failed, and is left alone for a while."""
+        return now < self._rests_until
 
     def expect(self, moment: float) -> None:
         """Look for due tokens at `moment` at the latest."""
@@ -82,7 +89,11 @@ class Maintenance:
         if "forget" in answers:
             self._forget_at = now + (0.0 if answers["forget_requests"] else FORGET_SECONDS)
         if "stage" in answers:
-            moments = (answers["stage"].next_due, answers["send_due"].next_due)
-            next_due = min((moment for moment in moments if moment is not None), default=STAGE_SECONDS)
-            self.is_due_known = next_due < STAGE_SECONDS
-            self._stage_at = now + min(next_due, STAGE_SECONDS)
+            self._plan(now, answers["stage"].next_due, answers["send_due"].next_due)
+        elif "look" in answers:
+            self._plan(now, answers["look"].next_due)
+
+    def _plan(self, now: float, *moments: float | None) -> None:
+        next_due = min((moment for moment in moments if moment is not None), default=LOOK_SECONDS)
+        self.is_due_known = next_due < LOOK_SECONDS
+        self._stage_at = now + min(next_due, LOOK_SECONDS)

@@ -153,8 +153,8 @@ MUTANTS = (
     ),
     Mutant(
         "no poll", "a worker looks for work only when it is woken", "pgflow/worker/claimer.py",
-        "self._next_poll = now + self._poll * uniform(0.9, 1.1)",
-        "self._next_poll = now + 86_400",
+        "if \"stage\" not in statements and self._maintenance.is_look_due(",
+        "if False and self._maintenance.is_look_due(",
         "whose_wake_up_is_lost",
     ),
     Mutant(
