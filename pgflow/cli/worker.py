@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from pgflow import telemetry
 from pgflow.cli.failure import report
+from pgflow.cli.health import ADDRESS, answering
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options, json_option
 from pgflow.cli.output import document, plain
@@ -81,6 +82,12 @@ SELDOM = 10_000  # objects that come and stay until Python looks for garbage amo
     show_default="listen, but not behind a pooler",
     help="Be woken by NOTIFY. Polling goes on in any case. Behind a pooler in session mode, listen all the same.",
 )
+@click.option(
+    "--health",
+    type=ADDRESS,
+    metavar="[HOST:]PORT",
+    help="Answer GET /livez and /readyz there; without HOST, to this machine only.",
+)
 @click.option("--drain", is_flag=True, show_default=False, help="Stop when nothing is left that will go on by itself.")
 @click.option(
     "--log-level",
@@ -99,6 +106,7 @@ def command(
     sweep: float,
     shutdown_timeout: float,
     listen: bool | None,
+    health: tuple[str, int] | None,
     drain: bool,
     log_level: str,
     as_json: bool,
@@ -142,7 +150,8 @@ def command(
     is_telling = _attach_log(log_level)
     code = ABANDONED
     try:
-        asyncio.run(_run(worker))
+        with answering(health, {"/livez": worker.ails, "/readyz": worker.lacks}):
+            asyncio.run(_run(worker))
     except PgflowError as error:
         if not worker.abandoned:
             raise

@@ -117,6 +117,11 @@ class Claimer:
         """Whether outcomes wait to be settled, or to be settled again."""
         return self._settler.has_outcomes or bool(self._unknown)
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last turn did not get through to the database."""
+        return self._failures > 0
+
     def hasten(self) -> None:
         """Sweep with the next turn."""
         self._maintenance.hasten()

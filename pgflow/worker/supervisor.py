@@ -43,6 +43,8 @@ log = logging.getLogger("pgflow.worker")
 
 MOST_FAULTS = 10  # turns that go wrong within so many seconds; one more ends the worker
 FAULTS_SECONDS = 60.0
+LONGEST_REST_SECONDS = 5.0  # also when nothing is to be done
+STILL_SECONDS = 60.0  # in which a loop that is alive has moved: a turn ends sooner, even where the database is away
 
 
 class Worker:
@@ -83,6 +85,7 @@ class Worker:
         self.lease = lease
         self.shutdown_timeout = shutdown_timeout
         self.is_ready = asyncio.Event()
+        self._moved_at = time.monotonic()
         self.abandoned = 0
         self._listens = not pooler if listen is None else listen
         self._drains = drain
@@ -110,6 +113,31 @@ class Worker:
         self._faults: list[float] = []
         self._wakeup = asyncio.Event()
         self._stopping = asyncio.Event()
+
+    def ails(self) -> str | None:
+        """Say what keeps this worker from going on, None when it is alive. From any thread; so is `lacks`.
+
+        An outage of the database is none: it waits, and goes on by itself.
+        """
+        still = time.monotonic() - self._moved_at
+        if still > STILL_SECONDS:
+            return f"the event loop has stood still for {still:.0f} s: does a step keep it from running?"
+        return None
+
+    def lacks(self) -> str | None:
+        """Say why this worker takes no steps now, None when it may: it is alive, has a lease and reaches the database.
+
+        worker.lacks()    # "the database does not answer"
+        """
+        if self._stopping.is_set():
+            return "it is stopping"
+        if not self.is_ready.is_set():
+            return "it is starting"
+        if self._claimer.is_cut_off:
+            return "the database does not answer"
+        if not self._may_claim():
+            return "its lease may have ended"
+        return self.ails()
 
     @property
     def stats(self) -> Stats:
@@ -146,7 +174,8 @@ class Worker:
                 listener = asyncio.create_task(ear.run())
             self.is_ready.set()
             while not self._stopping.is_set():
-                await self._rest(claimer.pause())
+                self._moved_at = time.monotonic()
+                await self._rest(min(claimer.pause(), LONGEST_REST_SECONDS))
                 await self._turn()
                 if claimer.overtaken_by is not None:
                     log.warning("migration %s breaks this pgflow: it takes nothing more", claimer.overtaken_by)
@@ -223,6 +252,7 @@ class Worker:
         deadline = time.monotonic() + self.shutdown_timeout.total_seconds()
         log.info("worker %d stops; steps that still run: %d", settler.worker, len(self._tasks))
         while (self._tasks or claimer.has_work) and time.monotonic() < deadline:
+            self._moved_at = time.monotonic()
             if claimer.has_work:
                 await claimer.turn()
             await self._rest(min(claimer.pause() if claimer.has_work else 1.0, deadline - time.monotonic()))

@@ -1,0 +1,91 @@
+"""What a worker answers to the probes of whoever looks after processes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pgflow import Pgflow
+from pgflow.cli import cli
+from pgflow.store.connect import Connection, connect
+from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.worker import supervisor
+from tests.worker.flows import WORKFLOWS, Held
+from tests.worker.patience import until
+from tests.worker.processes import Process, Processes
+
+
+class Probe:
+    """Asks a worker process that was started with --health 0."""
+
+    def __init__(self, process: Process) -> None:
+        (self._port,) = until(lambda: re.findall(r"health: http://127\.0\.0\.1:(\d+)/livez, /readyz", process.log))
+
+    def __call__(self, path: str) -> tuple[int, str]:
+        with closing(HTTPConnection("127.0.0.1", int(self._port), timeout=10)) as conn:
+            conn.request("GET", path)
+            answer = conn.getresponse()
+            return answer.status, answer.read().decode().strip()
+
+
+def test_a_worker_that_works_is_alive_and_ready_and_one_that_stops_is_not_ready(
+    app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
+) -> None:
+    process = processes.start("--health", "0")
+    ask = Probe(process)
+    assert ask("/livez") == ask("/readyz") == (200, "ok")
+    assert ask("/") == (404, "ask for /livez or /readyz")
+
+    hold, log = tmp_path / "hold", tmp_path / "log"
+    hold.touch()
+    Held.start("v", {"hold": str(hold), "log": str(log)})
+    until(log.exists)
+    process.send(signal.SIGTERM)
+    assert until(lambda: ask("/readyz")[0] == 503)
+    assert ask("/readyz") == (503, "it is stopping")
+    assert ask("/livez") == (200, "ok")
+    hold.unlink()
+    assert process.wait() == 0
+
+
+def test_a_worker_whose_database_is_away_is_alive_and_not_ready(tmp_path: Path) -> None:
+    with EmbeddedPostgres(durable=False) as server:
+        Pgflow(server.dsn).migrate()
+        with connect(server.dsn, "test") as conn:
+            process = Processes(server.dsn, tmp_path, conn).start("--health", "127.0.0.1:0", "--lease", "60")
+            ask = Probe(process)
+            assert ask("/readyz") == (200, "ok")
+    try:
+        until(lambda: ask("/readyz") == (503, "the database does not answer"))
+        assert ask("/livez") == (200, "ok")
+    finally:
+        process.kill()
+
+
+def test_a_loop_that_stands_still_is_not_alive(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Pgflow(dsn, workflows=WORKFLOWS).worker({"default": 1})
+    assert worker.ails() is None
+    assert worker.lacks() == "it is starting"
+    monkeypatch.setattr(supervisor, "STILL_SECONDS", -1.0)
+    assert "stood still" in (worker.ails() or "")
+
+
+@pytest.mark.parametrize("address", ["here", "1.2.3.4:", "65536", "-1", ":x"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    done = CliRunner().invoke(cli, ["worker", f"--health={address}", "--app", "tests.worker.flows"])
+    assert done.exit_code == 2
+    assert "it looks like 8080 or 0.0.0.0:8080" in done.output
+
+
+def test_an_address_that_somebody_has_is_refused(app: Pgflow, processes: Processes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = processes.start("--health", str(taken.getsockname()[1]), ready=False)
+        assert process.wait() == 1
+    assert "nobody can listen on 127.0.0.1:" in process.log
