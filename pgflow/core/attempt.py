@@ -25,7 +25,7 @@ from pgflow.errors import (
     UnsupportedAction,
 )
 
-__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "read", "waits"]
+__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "overdue", "read", "waits"]
 
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
 LONGEST_NAME = 200  # characters of the name of an exception's type
@@ -149,6 +149,12 @@ def _written(
         ctx = context()
         targets = graph.select(step, event, ctx.having({**ctx.steps, step: {} if value is None else value}))
     return Written(event, text, value, None if metadata is None else dict(metadata), targets)
+
+
+def overdue(graph: Graph, step: str) -> Failing:
+    """Return what becomes of an attempt that still ran when its step's `max_runtime` was over."""
+    node = graph.nodes[step]
+    return failing(TimeoutError(f"it still ran after {node.step.max_runtime}, its max_runtime"), node.retry)
 
 
 def failing(error: BaseException, policy: Retry) -> Failing:

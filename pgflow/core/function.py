@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from pgflow.core.context import Context
@@ -50,6 +51,7 @@ def step(
     retry: Retry | None = ...,
     queue: str | None = ...,
     transactional: bool = ...,
+    max_runtime: timedelta | None = ...,
     name: str | None = ...,
     output: type[T],
 ) -> Callable[[Callable[[C], R]], FunctionStep[C, R, T]]: ...
@@ -62,6 +64,7 @@ def step(
     retry: Retry | None = ...,
     queue: str | None = ...,
     transactional: bool = ...,
+    max_runtime: timedelta | None = ...,
     name: str | None = ...,
     output: None = ...,
 ) -> Callable[[Callable[[C], R]], FunctionStep[C, R, Any]]: ...
@@ -75,6 +78,7 @@ def step(
     retry: Retry | None = None,
     queue: str | None = None,
     transactional: bool = False,
+    max_runtime: timedelta | None = None,
     name: str | None = None,
     output: Any = None,
 ) -> Any:
@@ -94,6 +98,7 @@ def step(
         "retry": retry,
         "queue": queue,
         "transactional": transactional,
+        "max_runtime": max_runtime,
         "step_key": name,
         "output": output,
     }

@@ -77,6 +77,9 @@ def _check_attributes(who: str, step: Step) -> None:
         raise DefinitionError(f"{who} has queue = {step.queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
     if not isinstance(step.transactional, bool):
         raise DefinitionError(f"{who} has transactional = {step.transactional!r}: write True or False")
+    limit: Any = step.max_runtime
+    if limit is not None and not (is_span(limit) and limit):
+        raise DefinitionError(f"{who} has max_runtime = {limit!r}: write a timedelta of more than zero")
     if not is_key(step.key):
         raise DefinitionError(
             f"{who} has the key {step.key!r}: set step_key to up to 100 letters, digits and underscores, "

@@ -57,9 +57,11 @@ class Step(BaseModel):
     """A unit of work. Subclass it: name the events it may emit, add fields for its configuration, write `execute`.
 
     Class attributes, all without annotation: `events` (required); `retry`, a policy of its own; `queue`, where it
-    runs; `transactional`, whether it shares a database transaction with its own result; `step_key`, another key than
-    the snake_case of its name; `output`, the type that `ctx.output(...)` gives. A step is frozen and is a value: two
-    are equal when class, key and configuration are. `execute` may be a coroutine function.
+    runs; `transactional`, whether it shares a database transaction with its own result; `max_runtime`, how long an
+    attempt may run before it counts as failed with a `TimeoutError` (an async step is cancelled then, a sync one goes
+    on in its thread, to no effect here); `step_key`, another key than the snake_case of its name; `output`, the type
+    that `ctx.output(...)` gives. A step is frozen and is a value: two are equal when class, key and configuration are.
+    `execute` may be a coroutine function.
 
         class Ship(Step):
             events = ("shipped",)
@@ -78,6 +80,7 @@ class Step(BaseModel):
     retry: ClassVar[Retry | None] = None
     queue: ClassVar[str | None] = None
     transactional: ClassVar[bool] = False
+    max_runtime: ClassVar[timedelta | None] = None
     step_key: ClassVar[str | None] = None
     output: ClassVar[Any] = None
     is_async: ClassVar[bool] = False

@@ -50,10 +50,13 @@ class Runner:
     async def _run(self, run: Run, token: Token) -> None:
         began = time.perf_counter()
         node = run.graph.nodes[token.step]
+        seconds = None if node.step.max_runtime is None else node.step.max_runtime.total_seconds()
+        limit = asyncio.timeout(seconds)
         came: Came
         try:
             step = node.step.with_config(token.config)
-            result = await self._loop.call(step, self._context(run, token))
+            async with limit:
+                result = await self._loop.call(step, self._context(run, token))
             reveal = self._codec is not None
             what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token), reveal=reveal)
             if isinstance(what, Written) and what.text is not None:
@@ -64,7 +67,7 @@ class Runner:
         except GeneratorExit:
             raise
         except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
-            came = failing(error, node.retry)
+            came = attempt.overdue(run.graph, token.step) if limit.expired() else failing(error, node.retry)
             log.debug("step %s of %s failed: %s", token.step, run.id, one_line(came.reason))
         with self._lock:
             self._tasks.pop(token, None)

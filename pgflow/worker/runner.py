@@ -9,8 +9,9 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, assert_never, cast
 
 from pgflow.core import attempt
@@ -37,12 +38,15 @@ class Runner:
     """Runs steps: async ones on the event loop, sync ones in `threads`. With a `codec` their outputs are sealed."""
 
     def __init__(self, threads: Executor, codec: Codec | None = None) -> None:
+        self.calls: set[Future[Any]] = set()  # of sync steps that run in their threads, also those that were given up
         self._threads = threads
         self._codec = codec
 
     def using(self, threads: Executor) -> Runner:
         """Return the same with other threads."""
-        return Runner(threads, self._codec)
+        other = Runner(threads, self._codec)
+        other.calls = self.calls
+        return other
 
     async def run(self, token: Token, conn: Any = None) -> Outcome:
         """Run one token to its outcome. Only cancellation is raised: whatever the step raises becomes an `Erred`."""
@@ -96,7 +100,10 @@ class Runner:
         if step.is_async:
             return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
-        result = await asyncio.get_running_loop().run_in_executor(self._threads, call, attempt.call, step, ctx)
+        running = self._threads.submit(call, attempt.call, step, ctx)
+        self.calls.add(running)
+        running.add_done_callback(self.calls.discard)
+        result = await asyncio.wrap_future(running)
         return await result if inspect.isawaitable(result) else result
 
     def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:
@@ -165,6 +172,12 @@ class Runner:
         return Erred(
             token, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False
         )
+
+    def overdue(self, token: Token) -> Erred:
+        """Say what comes of a token whose step still ran when its time was over."""
+        failed = attempt.overdue(token.run.graph, token.step)
+        seconds = token.run.graph.nodes[token.step].step.max_runtime or timedelta(0)
+        return Erred(token, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
 
     def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
         failed = attempt.failing(error, token.run.graph.nodes[token.step].retry)

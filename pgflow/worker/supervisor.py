@@ -43,6 +43,8 @@ log = logging.getLogger("pgflow.worker")
 
 MOST_FAULTS = 10  # turns that go wrong within so many seconds; one more ends the worker
 FAULTS_SECONDS = 60.0
+SPARE_THREADS = 100  # for sync steps that were given up and still run
+LOOK_SECONDS = 0.1  # when the worker stops: how often to look whether steps have ended that it has given up
 LONGEST_REST_SECONDS = 5.0  # also when nothing is to be done
 STILL_SECONDS = 60.0  # in which a loop that is alive has moved: a turn ends sooner, even where the database is away
 
@@ -55,7 +57,8 @@ class Worker:
     it only polls, unless `listen` says otherwise, because one in session mode delivers notifications. `drain=True` ends
     `run` as soon as nothing is left that will go on by itself: for scripts and tests. `codec` is the app's. `pulse`
     keeps the lease also while a step holds Python's global lock: see `Pulse.fork`. After `run`, `abandoned` is the
-    number of steps that did not end within `shutdown_timeout` and were given back.
+    number of steps that did not end within `shutdown_timeout` and were given back, or else of sync ones that had been
+    given up before, by a cancel or for their `max_runtime`, and still run in their threads.
 
         worker = app.worker({"default": 10})
         await worker.run()          # until stop() is called, from a signal handler or another task
@@ -89,7 +92,8 @@ class Worker:
         self.abandoned = 0
         self._listens = not pooler if listen is None else listen
         self._drains = drain
-        self._threads = ThreadPoolExecutor(max_workers=sum(self.queues.values()), thread_name_prefix="pgflow-step")
+        most = sum(self.queues.values()) + SPARE_THREADS
+        self._threads = ThreadPoolExecutor(max_workers=most, thread_name_prefix="pgflow-step")
         self._runner = Runner(self._threads, codec)
         lanes = {name: Lane(name, limit) for name, limit in self.queues.items()}
         self.holding = Holding(lanes, start=self._start, drop=self._drop, codec=codec)
@@ -110,6 +114,7 @@ class Worker:
         self._heart: Heart | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._dropped: set[asyncio.Task[None]] = set()
+        self._overdue: set[asyncio.Task[None]] = set()
         self._faults: list[float] = []
         self._wakeup = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -251,15 +256,18 @@ class Worker:
         settler.release(self.holding.unbegun())
         deadline = time.monotonic() + self.shutdown_timeout.total_seconds()
         log.info("worker %d stops; steps that still run: %d", settler.worker, len(self._tasks))
-        while (self._tasks or claimer.has_work) and time.monotonic() < deadline:
+        while (self._tasks or self._runner.calls or claimer.has_work) and time.monotonic() < deadline:
             self._moved_at = time.monotonic()
             if claimer.has_work:
                 await claimer.turn()
-            await self._rest(min(claimer.pause() if claimer.has_work else 1.0, deadline - time.monotonic()))
-        self.abandoned = len(self._tasks)
-        if self.abandoned:
+            pause = claimer.pause() if claimer.has_work else 1.0 if self._tasks else LOOK_SECONDS
+            await self._rest(min(pause, deadline - time.monotonic()))
+        self.abandoned = len(self._tasks) or len(self._runner.calls)
+        if self._tasks:
             log.warning("worker %d gives back steps that did not end in time: %d", settler.worker, self.abandoned)
             await self.give_back()
+        elif self.abandoned:
+            log.warning("worker %d leaves steps behind that it gave up: %d", settler.worker, self.abandoned)
 
     async def _is_drained(self) -> bool:
         claimer = self._claimer
@@ -352,14 +360,22 @@ class Worker:
         step = token.run.graph.nodes[token.step].step if token.step else None
         is_transactional = step is not None and step.transactional and token.kind == "execute"
         me = asyncio.current_task()
+        limit = None if step is None or token.kind != "execute" else step.max_runtime
+        if limit is not None:
+            timer = asyncio.get_running_loop().call_later(limit.total_seconds(), self._end_overdue, token)
         try:
             settled = await (self._transactions if is_transactional else self._runner).run(token)
         except asyncio.CancelledError:
-            settled = Erred(token, "the step was cancelled from within", "CancelledError")
+            if me in self._overdue:
+                settled = self._runner.overdue(token)
+            else:
+                settled = Erred(token, "the step was cancelled from within", "CancelledError")
         except Exception as error:  # not the step's: its own are outcomes
             log.exception("step %s of %s could not be run", token.step, token.run.id)
             settled = Erred(token, f"the step could not be run: {error}", type(error).__name__)
         finally:
+            if limit is not None:
+                timer.cancel()
             if self._tasks.get(token.id) is me:
                 del self._tasks[token.id]
             self._wakeup.set()
@@ -376,6 +392,14 @@ class Worker:
         else:
             self.settler.finished(settled)
         self.holding.run_waiting()
+
+    def _end_overdue(self, token: Token) -> None:
+        """End a step whose time is over; not while it commits, which has limits of its own and an end to be known."""
+        task = self._tasks.get(token.id)
+        if task is not None and token not in self._transactions.committing:
+            self._overdue.add(task)
+            task.add_done_callback(self._overdue.discard)
+            task.cancel()
 
     def _drop(self, token: Token) -> None:
         task = self._tasks.pop(token.id, None)

@@ -243,6 +243,8 @@ ODD: dict[str, tuple[Step, str]] = {
     "retry is a number": (attribute(retry=3), r"^Flow: Odd has retry = 3: write a policy"),
     "queue has a space": (attribute(queue="a b"), r"^Flow: Odd has queue = 'a b'"),
     "transactional is a string": (attribute(transactional="yes"), r"^Flow: Odd has transactional = 'yes'"),
+    "max_runtime is a number": (attribute(max_runtime=30), r"^Flow: Odd has max_runtime = 30: write a timedelta"),
+    "max_runtime is nothing": (attribute(max_runtime=timedelta(0)), r"^Flow: Odd has max_runtime = datetime"),
     "the key has a hyphen": (attribute(step_key="a-b"), r"^Flow: Odd 'a-b' has the key 'a-b': set step_key"),
     "the configuration is no JSON": (Naive(size=float("nan")), r"^Flow: Naive: the configuration\.size is nan"),
     "a signal becomes no event": (
