@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pgflow.store.connect import connect
 from pgflow.store.embedded import EmbeddedPostgres, find_installations
+from pgflow.store.migrate import up
 
 # How fast an example is says nothing on a machine that does other work, too.
 settings.register_profile("pgflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -103,6 +105,15 @@ def new_database(start_server: Callable[[int | None], Server]) -> Iterator[Calla
             return dsn
 
         yield create
+
+
+@pytest.fixture(scope="session")
+def template(server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of a database with pgflow in it, to make copies of."""
+    dsn: str = new_database(server)
+    with connect(dsn, "migrate") as conn:
+        up(conn)
+    return dsn
 
 
 @pytest.fixture(scope="module")

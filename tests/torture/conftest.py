@@ -7,18 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pgflow.cli.torture.wire.proxy import Proxy, upstream_of
-from pgflow.store.connect import connect
-from pgflow.store.migrate import up
 from tests.conftest import Server
-
-
-@pytest.fixture(scope="session")
-def template(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database with pgflow in it, to make copies of."""
-    dsn: str = new_database(server)
-    with connect(dsn, "migrate") as conn:
-        up(conn)
-    return dsn
 
 
 @pytest.fixture(scope="module")

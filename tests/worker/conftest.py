@@ -11,7 +11,6 @@ import pytest
 
 from pgflow import Pgflow
 from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
 from tests.conftest import Server
 from tests.worker.inside import Inside
 from tests.worker.processes import Processes
@@ -19,15 +18,6 @@ from tests.worker.processes import Processes
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues")
 
 Work = Callable[..., Inside]
-
-
-@pytest.fixture(scope="session")
-def template(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database with pgflow in it, to make copies of."""
-    dsn: str = new_database(server)
-    with connect(dsn, "migrate") as conn:
-        up(conn)
-    return dsn
 
 
 @pytest.fixture(scope="module")
