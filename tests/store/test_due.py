@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -42,3 +43,21 @@ def test_signals_that_are_due_are_sent_one_batch_after_the_other(database: Conne
     assert [(each.signals, each.next_due) for each in seen] == [(2, 0.0), (2, 0.0), (1, None)]
     row = database.execute("select count(*) from pgflow.signals").fetchone()
     assert row == (4,)
+
+
+def test_who_looks_sees_what_is_ready_in_its_queues_and_what_is_due(database: Connection) -> None:
+    def seen(*queues: str) -> tuple[bool, Any]:
+        found = run(database, job.look("pgflow", queues))
+        return found.ready, found.next_due
+
+    assert seen("default") == (True, None)
+    assert seen("another") == seen() == (False, None)
+    database.execute("update pgflow.jobs set state = 'scheduled', run_at = 'infinity'")
+    assert seen("default") == (False, None)
+    database.execute("update pgflow.jobs set run_at = pgflow.now() + interval '1 hour'")
+    assert seen("default") == (False, pytest.approx(3600, abs=10))
+    query = "select pgflow.schedule_resume_run(min(i.run), 'await_payment', '5 min') from pgflow.instances i"
+    database.execute(query)
+    assert seen("default") == (False, pytest.approx(300, abs=10))
+    database.execute("update pgflow.jobs set run_at = pgflow.now() - interval '1 hour'")
+    assert seen("default") == (False, 0.0)

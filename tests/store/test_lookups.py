@@ -24,6 +24,7 @@ STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
     "claim": (job.claim("pgflow", 1, {"q3": CLAIMED // 2, "q4": CLAIMED // 2}), 8 * CLAIMED),
     "settle one": (job.settle("pgflow", 1, verdicts(1)), 20),
     "settle some": (job.settle("pgflow", 1, verdicts(16), [Change(100 * n, 0) for n in range(2, 17, 2)]), 16 * 10),
+    "look": (job.look("pgflow", ["default", "other"]), 20),
     "stage": (job.stage("pgflow", 100), 300),
     "send due": (signal.send_due("pgflow"), 100),
     "revive": (job.revive("pgflow", 0, 100), 600),

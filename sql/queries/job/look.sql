@@ -4,7 +4,13 @@ select
         select from unnest(%(queues)b::text[]) as q (name)
         where exists (select from pgflow.jobs j where j.state = 'ready' and j.queue = any (array[q.name]))
     ) as ready,
-    greatest(0, extract(epoch from least(
-        (select nullif(min(j.run_at), 'infinity') from pgflow.jobs j where j.state in ('scheduled', 'parked')),
-        (select min(s.due_at) from pgflow.scheduled_signals s)
-    ) - pgflow.now()))::double precision as next_due
+    (
+        select greatest(0, extract(epoch from d.moment - pgflow.now()))::double precision  -- of a null it would make a 0
+        from (
+            select least(
+                (select nullif(min(j.run_at), 'infinity') from pgflow.jobs j where j.state in ('scheduled', 'parked')),
+                (select min(s.due_at) from pgflow.scheduled_signals s)
+            )
+        ) d (moment)
+        where d.moment is not null
+    ) as next_due
