@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgflow.core.legible import storable
 from pgflow.errors import InvalidPayload
-from pgflow.store import failpoint
+from pgflow.store import failpoint, job
 from pgflow.store.connect import apooling, pooling
 from pgflow.store.dice import uniform
 from pgflow.store.fate import is_unknown
 from pgflow.store.job import Settled
 from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
-from pgflow.store.statement import Statement, arun, run
+from pgflow.store.statement import Statement, arun_all, run_all
 from pgflow.worker.decide import Decision
 from pgflow.worker.outcome import Erred, Finished, Outcome, Waits
 from pgflow.worker.runner import Runner
@@ -30,8 +30,6 @@ from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
 
 __all__ = ["Transactions"]
-
-T = TypeVar("T")
 
 TRIES = 20  # to settle while somebody holds the instance; the step's transaction stays open meanwhile
 POOL_SIZE = 10  # transactional steps that run at once, sync and async ones together; others wait for a place
@@ -43,8 +41,8 @@ class Transaction(Protocol):
     conn: Any
     runner: Runner  # of steps that use it
 
-    async def run(self, statement: Statement[T]) -> T:
-        """Run a statement in it."""
+    async def settle(self, statements: Sequence[Statement[Any]]) -> list[Any]:
+        """Run statements in it, in one round trip; returns what each reads."""
 
     async def commit(self) -> None:
         """Commit it."""
@@ -111,7 +109,8 @@ class Transactions:
             decision = self._settler.decide([outcome])
             for branch in decision.branches:
                 branch.keep = False  # nobody else would know of them if this process died after the commit
-            settled = await transaction.run(self._settler.statement([decision]))
+            statements = job.by_index(self._settler.schema), self._settler.statement([decision])
+            _, settled = await transaction.settle(statements)
             fate = next(row.status for row in settled if row.what == "token" and row.id == token.id)
             if fate in ("done", "conflict"):
                 self.committing.add(token)
@@ -225,8 +224,8 @@ class _Async:
         self.runner = runner
         self.is_committed = False
 
-    async def run(self, statement: Statement[T]) -> T:
-        return await arun(self.conn, statement)
+    async def settle(self, statements: Sequence[Statement[Any]]) -> list[Any]:
+        return await arun_all(self.conn, statements)
 
     async def commit(self) -> None:
         self.is_committed = True
@@ -239,8 +238,8 @@ class _Sync:
         self._seat = seat
         self.is_committed = False
 
-    async def run(self, statement: Statement[T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._seat, run, self.conn, statement)
+    async def settle(self, statements: Sequence[Statement[Any]]) -> list[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._seat, run_all, self.conn, statements)
 
     async def commit(self) -> None:
         self.is_committed = True
