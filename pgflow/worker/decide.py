@@ -19,7 +19,9 @@ from pgflow.worker.token import Run, Signal, Token
 
 __all__ = ["Decision", "decide"]
 
-MOST_SEVERED = 5  # lost connections that do not count as attempts: what ends its connection each time has to end, too
+MOST_SEVERED = (
+    10  # lost connections that do not count as attempts, in 26 s: what ends its own each time has to end, too
+)
 LONGEST_SEVERED = 5.0  # seconds until the next attempt
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Unique, Workflow, step
 from pgflow.store.connect import Connection
+from pgflow.worker import decide
 from tests.worker.conftest import Work
 from tests.worker.flows import Books
 from tests.worker.patience import PATIENCE, until
@@ -293,8 +294,9 @@ def test_a_connection_lost_in_the_middle_costs_no_attempt_and_doubles_nothing(
 
 @both
 def test_a_step_that_loses_its_connection_each_time_ends_all_the_same(
-    app: Pgflow, conn: Connection, work: Work, kind: Kind
+    app: Pgflow, conn: Connection, work: Work, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(decide, "MOST_SEVERED", 5)  # it would take half a minute
     work()
     kind.start("v", {"how": "sever"})
     failed = until_status(kind, "v")

@@ -81,6 +81,7 @@ class Caller:
     def __init__(self, number: int, dsn: str, folder: Path, seed: int, rate: float) -> None:
         self.unanswered = 0
         self.started = 0
+        self.is_done = False
         self._number = number
         self._dsn = dsn
         self._folder = folder
@@ -104,9 +105,14 @@ class Caller:
         self._is_closing.set()
 
     def join(self, seconds: float) -> bool:
-        """Wait until nothing is left to do; returns whether that came about."""
+        """Wait until nothing is left to do; returns whether that came about.
+
+        Raises when the thread has died of something else: then nobody asked what was to be asked.
+        """
         self._thread.join(seconds)
-        return not self._thread.is_alive()
+        if not self.is_done and not self._thread.is_alive():
+            raise RuntimeError(f"{self._thread.name} has died: see its traceback above")
+        return self.is_done
 
     # -- the thread
 
@@ -114,13 +120,15 @@ class Caller:
         self._at(0.0, self._begin_another)
         while self._tasks:
             task = heapq.heappop(self._tasks)
-            if task.at > time.monotonic():
-                time.sleep(min(0.05, task.at - time.monotonic()))
+            early = task.at - time.monotonic()
+            if early > 0:
+                time.sleep(min(0.05, early))
                 heapq.heappush(self._tasks, task)
                 continue
             task.do()
         self._app.close()
         self._ink.close()
+        self.is_done = True
 
     def _at(self, delay: float, do: Callable[[], object]) -> None:
         heapq.heappush(self._tasks, Task(time.monotonic() + delay, next(self._numbers), do))

@@ -144,6 +144,16 @@ class History:
         return found
 
     @cached_property
+    def departures(self) -> dict[int, list[Change]]:
+        """The changes by which tokens left each worker, by its number."""
+        found: dict[int, list[Change]] = defaultdict(list)
+        for change in self.changes:
+            was, now = change.was, change.now or {}
+            if change.relation == "jobs" and was is not None and was["worker"] not in (None, now.get("worker")):
+                found[was["worker"]].append(change)
+        return found
+
+    @cached_property
     def shifts(self) -> list[tuple[float, float]]:
         """The times in which at least one worker was there, by the leases that were taken and renewed."""
         spans = []
