@@ -126,6 +126,10 @@ def test_a_peer_that_cannot_be_installed_is_said(monkeypatch: pytest.MonkeyPatch
         "1",
         "--scale",
         "0.001",
+        "--tries",
+        "1",
+        "--patience",
+        "0",
         "--envs",
         str(tmp_path),
     ]

@@ -78,9 +78,9 @@ MUTANTS = (
     ),
     Mutant(
         "split commit", "what a step writes is committed before its result is", "pgflow/worker/transaction.py",
-        "    async def run(self, statement: Statement[T]) -> T:\n        return await arun(self.conn, statement)\n",
-        "    async def run(self, statement: Statement[T]) -> T:\n        await self.conn.execute('commit')\n"
-        "        await self.conn.execute('begin')\n        return await arun(self.conn, statement)\n",
+        "        return await arun_all(self.conn, statements)\n",
+        "        await self.conn.execute('commit')\n        await self.conn.execute('begin')\n"
+        "        return await arun_all(self.conn, statements)\n",
         only("kill at transaction.settled", "end sessions: step"),
     ),
     Mutant(

@@ -419,6 +419,38 @@ def slow_rescue(sound: History) -> History:
     return dataclasses.replace(sound, changes=[*changes, late])
 
 
+def poisoned(with_others: bool) -> History:
+    """Six workers have died of one step, the third of which may have held something else, too."""
+    changes: list[Change] = []
+
+    def change(relation: str, was: dict[str, Any] | None, now: dict[str, Any], xact: int) -> None:
+        seq = len(changes) + 1
+        op = "insert" if was is None else "update"
+        changes.append(Change(seq, xact, seq, seq, "pgflow:worker", 1, relation, op, was, now))
+
+    instance = {"run": 1, "id": "poison::v", "workflow": "Poison", "status": "running", "error": None}
+    token = {"id": 1, "run": 1, "kind": "execute", "step": "strike", "attempt": 1}
+    change("instances", None, instance, 1)
+    for worker, (before, after) in enumerate(((0, 1), (1, 2), (2, 2), (2, 3), (3, 4), (4, 5)), start=1):
+        held = {**token, "state": "running", "worker": worker}
+        freed = {**token, "state": "ready", "worker": None}
+        change("jobs", {**held, "crashes": before}, {**freed, "crashes": after}, 10 + worker)
+        if with_others and worker == 3:
+            other = {"id": 2, "run": 2, "crashes": 0}
+            change("jobs", {**held, **other}, {**freed, **other}, 10 + worker)
+    failed = {**instance, "status": "failed", "error": {"type": "WorkerLost", "reason": "lost"}}
+    change("instances", instance, failed, 99)
+    bodies = [{"e": "begin", "run": 1, "step": "strike"}] * 6
+    times = {"lease": 1.0, "sweep": 0.3, "poll": 0.3, "slack": 1.0}
+    return History(changes, [], bodies, [], [], {}, {}, 0.0, times)
+
+
+def test_a_crash_is_in_doubt_where_the_worker_held_something_else() -> None:
+    found = INVARIANTS["I18"]
+    assert list(found(poisoned(with_others=True))) == []
+    assert list(found(poisoned(with_others=False))) == ["poison::v killed 6 workers and failed with lost"]
+
+
 def test_every_invariant_has_a_defect() -> None:
     assert {*DEFECTS, "I9", "I14", "I19", "I20"} == set(INVARIANTS)
 
