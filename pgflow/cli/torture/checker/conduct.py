@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from pgflow.cli.torture.checker.history import History
+from pgflow.cli.torture.checker.history import History, seconds_of
 from pgflow.store.audit import Change
 
 __all__ = ["innocents_pay_nothing", "logs_are_clean", "workers_stay_small"]
@@ -43,22 +43,22 @@ def innocents_pay_nothing(history: History) -> Iterator[str]:
 
 
 def _is_in_doubt(history: History, change: Change) -> bool:
-    """Whether a suspect was taken from a lost worker that held something else, too, which may have been the cause.
+    """Whether nobody could say that a worker was lost by this step: see sql/queries/job/rescue.sql.
 
-    Of that its worker need not have known: an answer may have been lost.
+    A suspect may not be all that its worker held, also where that did not know it, because an answer was lost. And
+    where the clock went back, a lease ends so late that it says nothing.
     """
     was, now = change.was, change.now
-    if (
-        was is None
-        or now is None
-        or was["state"] != "running"
-        or now["state"] != "ready"
-        or was["crashes"] < ALONE_FROM
-    ):
+    if was is None or now is None or (was["state"], now["state"]) != ("running", "ready"):
         return False
-    others = history.departures[was["worker"]]
-    return now["crashes"] == was["crashes"] and any(
-        other.row["id"] != was["id"] and (other.xact == change.xact or other.seq > change.seq) for other in others
+    if now["crashes"] > was["crashes"]:
+        return False
+    beats = [each for each in history.leases.get(was["worker"], ()) if each.seq < change.seq]
+    if beats and seconds_of(beats[-1].row["lease_expires_at"]) > change.moment:
+        return True
+    return bool(was["crashes"] >= ALONE_FROM) and any(
+        other.row["id"] != was["id"] and (other.xact == change.xact or other.seq > change.seq)
+        for other in history.departures[was["worker"]]
     )
 
 
