@@ -19,9 +19,8 @@ from pgflow.worker.token import Run, Signal, Token
 
 __all__ = ["Decision", "decide"]
 
-MOST_SEVERED = (
-    10  # lost connections that do not count as attempts, in 26 s: what ends its own each time has to end, too
-)
+# Lost connections that do not count as attempts, in 26 s: a step that ends its own each time has to end, too.
+MOST_SEVERED = 10
 LONGEST_SEVERED = 5.0  # seconds until the next attempt
 
 

@@ -199,7 +199,6 @@ def steps_are_reached_once(history: History) -> Iterator[str]:
             for change in story.moves
             if change.now is not None
             and change.now["kind"] == "execute"
-            and (change.was is None or change.was["step"] != change.now["step"] or change.was["kind"] != "execute")
             and (change.was is None or change.was["step"] != change.now["step"])
         )
         for step, count in reached.items():
