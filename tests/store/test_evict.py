@@ -68,6 +68,38 @@ def test_what_a_frozen_worker_holds_is_rescued_once_its_lease_has_ended(frozen: 
         frozen.execute("commit")
 
 
+@pytest.fixture
+def paused(dsn: str) -> Iterator[Connection]:
+    """A connection of a transactional step whose worker's lease has ended, in the step's transaction."""
+    with connect(dsn, "worker") as other, connect(dsn, "step") as conn:
+        me = run(other, registering(other.info.backend_pid))
+        assert len(run(other, job.claim("pgflow", me, {"default": 1}))) == 1
+        conn.execute("begin")
+        conn.execute("create table effects ()")
+        end_lease(other)
+        yield conn
+
+
+def test_a_step_that_stands_still_after_its_settle_is_rescued_too(paused: Connection, dsn: str) -> None:
+    with connect(dsn, "worker") as other, connect(dsn, "step") as bystander:
+        bystander.execute("begin")
+        bystander.execute("create table others ()")
+        paused.execute("delete from pgflow.jobs")
+        assert run(other, job.rescue("pgflow")).tokens == 0  # nobody waits for its locks
+        assert run(other, worker.evict("pgflow")) == 1
+        until(lambda: run(other, job.rescue("pgflow")).tokens == 1, "the rescue")
+        bystander.execute("commit")
+    with pytest.raises(psycopg.OperationalError):
+        paused.execute("commit")
+
+
+def test_a_step_that_has_not_locked_its_token_keeps_nobody_waiting(paused: Connection, dsn: str) -> None:
+    with connect(dsn, "worker") as other:
+        assert run(other, worker.evict("pgflow")) == 0
+        assert run(other, job.rescue("pgflow")).tokens == 1
+        paused.execute("commit")
+
+
 def test_whose_transaction_it_is_has_to_be_sure(frozen: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
         end_lease(other)

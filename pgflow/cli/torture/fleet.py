@@ -104,6 +104,12 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End them all. Does nothing when that has been done."""
+        if self._is_closing.is_set():
+            return
         self._is_closing.set()
         self._thread.join()
         for berth in self.berths:

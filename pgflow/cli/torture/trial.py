@@ -107,6 +107,7 @@ def hold(plan: Plan, tell: Tell) -> Recording:
         tell("healed: waiting for each call's answer and each instance's end")
         drained = _drained(arena, load)
         gauge.close()
+        arena.fleet.end()  # so that nothing more happens while it is written down what did
         _keep(arena)
     about = {
         "harms": [each.name for each in nemesis.harms],

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from pgflow.cli.torture.checker.history import History, seconds_of
+from pgflow.cli.torture.checker.history import History, Story, seconds_of
 from pgflow.store.audit import Change
 
 __all__ = ["innocents_pay_nothing", "logs_are_clean", "workers_stay_small"]
@@ -37,7 +37,8 @@ def innocents_pay_nothing(history: History) -> Iterator[str]:
             if story.error.get("type") != "WorkerLost" or crashes > MOST_CRASHES:
                 yield f"{story.id} killed {begun} workers and failed with {story.error.get('reason')}"
         elif story.error.get("type") == "WorkerLost":
-            yield f"{story.id} failed because its worker was lost, and kills none"
+            if not _was_lost_alone(history, story):
+                yield f"{story.id} failed because its worker was lost, and kills none"
         elif story.workflow != "Broken":
             yield f"{story.id} failed: {story.error.get('reason')}"
 
@@ -56,9 +57,34 @@ def _is_in_doubt(history: History, change: Change) -> bool:
     beats = [each for each in history.leases.get(was["worker"], ()) if each.seq < change.seq]
     if beats and seconds_of(beats[-1].row["lease_expires_at"]) > change.moment:
         return True
-    return bool(was["crashes"] >= ALONE_FROM) and any(
-        other.row["id"] != was["id"] and (other.xact == change.xact or other.seq > change.seq)
-        for other in history.departures[was["worker"]]
+    return bool(was["crashes"] >= ALONE_FROM) and _had_company(history, change)
+
+
+def _was_lost_alone(history: History, story: Story) -> bool:
+    """Whether five workers were lost while they held a step, the last three while it was all that they held.
+
+    That is what the engine takes for the step's doing, and it may be wrong: sql/README.md says so. Here it is, once in
+    ten thousand instances.
+    """
+    charges = [
+        each
+        for token in story.tokens.values()
+        for each in token
+        if each.was
+        and each.now
+        and each.now["crashes"] > each.was["crashes"]
+        and each.was["step"] == story.error["step"]
+    ]
+    return len(charges) == MOST_CRASHES and not any(
+        each.was is not None and each.was["crashes"] >= ALONE_FROM and _had_company(history, each) for each in charges
+    )
+
+
+def _had_company(history: History, change: Change) -> bool:
+    """Whether a token's worker held another one, too, when the token left it."""
+    return any(
+        other.row["id"] != change.row["id"] and (other.xact == change.xact or other.seq > change.seq)
+        for other in history.departures[(change.was or {})["worker"]]
     )
 
 

@@ -16,6 +16,7 @@ from pgflow.store.failpoint import POINTS
 __all__ = ["HARMS"]
 
 BEYOND = (1.3 * LEASE, 2.2 * LEASE)
+FAR_BEYOND = (1.3 * LEASE, 4.5 * LEASE)  # at the most longer than a dead worker's steps may take to run again
 START_SECONDS = 20.0  # until a worker that was ended is there again
 MEET_SECONDS = 6.0  # until it has come to the point where it is awaited
 
@@ -58,8 +59,12 @@ def end_twice(arena: Arena, aim: Aim) -> bool:
     if not berth.until_ready(START_SECONDS):
         return False
     berth.send(signal.SIGTERM)
-    time.sleep(0.05)
+    time.sleep(aim["seconds"])  # it has heard of the first, and has not ended
     return berth.send(signal.SIGTERM) is not None
+
+
+def at_once(dice: random.Random, arena: Arena) -> dict[str, Any]:
+    return {**at_a_worker(dice, arena), "seconds": round(dice.uniform(0.002, 0.03), 3)}
 
 
 def at_a_point(deed: str, point: str) -> Harm:
@@ -91,15 +96,18 @@ def at_a_point(deed: str, point: str) -> Harm:
             if is_ready and point.startswith("transaction") and time.monotonic() > bait + 1.0:
                 arena.lay_bait()
                 bait = time.monotonic()
+        if deed == "stop":
+            berth.send(signal.SIGKILL)  # else it may come there yet, with nobody left to let it go on
         return False
 
-    hold = BEYOND if deed == "stop" else (0.0, 0.0)
-    return Harm(f"{deed} at {point}", "worker", apply, go_on if deed == "stop" else nothing_more, aim, hold, 0.5)
+    hold = FAR_BEYOND if deed == "stop" else (0.0, 0.0)
+    return Harm(f"{deed} at {point}", "worker", apply, nothing_more, aim, hold, 0.5)
 
 
 def nothing_more(arena: Arena, aim: Aim) -> None:
-    """The next process of this berth has no failpoints, unless this one lives still, with a point it never came to."""
+    """The next process of this berth has no failpoints, and this one goes on where it was stopped."""
     arena.berth(aim).failpoints = ""
+    go_on(arena, aim)
 
 
 HARMS = (
@@ -112,11 +120,11 @@ HARMS = (
         sent(signal.SIGSTOP),
         go_on,
         at_a_worker,
-        (1.3 * LEASE, 2.2 * LEASE),
+        BEYOND,
         2,
     ),
     Harm("ask a worker to end", "worker", sent(signal.SIGTERM), aim=at_a_worker),
-    Harm("ask a worker to end, twice", "worker", end_twice, aim=at_a_worker),
+    Harm("ask a worker to end, twice", "worker", end_twice, aim=at_once),
     *(at_a_point("kill", point) for point in POINTS),
     *(at_a_point("stop", point) for point in POINTS if not point.startswith("heart")),
     *(at_a_point("fail", point) for point in POINTS if not point.startswith(("worker", "step"))),
