@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pgflow.store.connect import Connection
+from pgflow.store.failpoint import VARIABLE
 from tests.worker.patience import PATIENCE, until
 
 CHECKOUT = Path(__file__).parents[2]
@@ -70,7 +71,9 @@ class Processes:
         self._more = more or {}
         self._all: list[Process] = []
 
-    def start(self, *options: str, app: str = "tests.worker.flows", ready: bool = True) -> Process:
+    def start(
+        self, *options: str, app: str = "tests.worker.flows", ready: bool = True, failpoints: str = ""
+    ) -> Process:
         """Start a worker with a short lease, and wait until it has registered."""
         path = self._folder / f"worker-{len(self._all) + 1}.log"
         given = {name: value for name, value in BRISK.items() if name not in options}
@@ -80,7 +83,13 @@ class Processes:
             popen = subprocess.Popen(
                 [sys.executable, "-c", RUN, "worker", "--app", f"{app}:app", *brisk, *options],
                 cwd=self._tree,
-                env={**kept, "PYTHONPATH": str(self._tree), "PGFLOW_DSN": self._dsn, **self._more},
+                env={
+                    **kept,
+                    "PYTHONPATH": str(self._tree),
+                    "PGFLOW_DSN": self._dsn,
+                    VARIABLE: failpoints,
+                    **self._more,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

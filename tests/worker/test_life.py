@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pgflow import Instance, Pgflow, Workflow
+from pgflow.store import audit
 from pgflow.store.connect import Connection
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
 from tests.worker.flows import Books, Clutched, Deadly, Held, HeldAsync, Hogged, Line, Paused
@@ -232,6 +233,24 @@ def test_a_paused_worker_alone_takes_its_step_up_again(
     done = task.done()
     assert (done.status, done.history[0].attempt) == ("completed", 1)
     assert done.history[0].worker == worker_of(conn, paused) > old
+
+
+def test_a_worker_that_is_stopped_before_the_commit_of_a_transactional_step_keeps_nobody_from_it(
+    conn: Connection, processes: Processes, errand: Callable[[Kind], Errand]
+) -> None:
+    audit.install(conn, "pgflow")  # which makes it a test install
+    stopped = processes.start(failpoints="transaction.settled=stop@1")
+    task = errand(Books)
+    task.until_runs()
+    task.let_go()
+    state = Path(f"/proc/{stopped.pid}/stat")
+    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "the worker to stand still")
+    other = processes.start()
+    done = task.done()
+    assert [entry.worker for entry in done.history] == [worker_of(conn, other)] * 2
+    stopped.send(signal.SIGCONT)
+    assert stopped.terminate() == 0, stopped.log
+    assert one(conn, "select count(*) from ledger") == 1
 
 
 def test_a_step_that_keeps_even_pythons_own_lock_is_not_taken_from_its_worker(
