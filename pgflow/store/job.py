@@ -20,7 +20,6 @@ from pgflow.store.statement import Row, Statement
 
 __all__ = [
     "LOWEST",
-    "PREPARED_LIMIT",
     "Branch",
     "Change",
     "Claimed",
@@ -39,7 +38,6 @@ __all__ = [
     "lost",
     "plan_anew",
     "reconcile",
-    "replan",
     "rescue",
     "revive",
     "settle",
@@ -204,7 +202,6 @@ class Revived:
 
 LOWEST = Floor()
 NO_FLOORS: Mapping[str, Floor] = {}
-PREPARED_LIMIT = 16  # tokens up to which a settle uses its prepared, generic plan
 
 # What the columns of a settle hold, where it is not text.
 KINDS: Mapping[str, type[Array]] = {
@@ -261,19 +258,9 @@ def settle(
         **_columns(changes, Change, "g_"),
         **_columns(branches, Branch, "f_"),
     }
-    prepare = len(verdicts) <= PREPARED_LIMIT
     return Statement(
-        "job/settle", files.load("queries/job/settle.sql", schema), params, _settled, binary=True, prepare=prepare
+        "job/settle", files.load("queries/job/settle.sql", schema), params, _settled, binary=True, prepare=True
     )
-
-
-def replan(schema: str) -> Statement[None]:
-    """Have the statements that follow in this transaction planned for the rows they are given: for large batches.
-
-    The generic plan of a prepared statement expects few rows and joins them in nested loops: right for few,
-    quadratic for many. Planning anew costs some milliseconds, which a large batch shares.
-    """
-    return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None, prepare=True)
 
 
 def _settled(rows: Sequence[Row]) -> Builtin[Settled]:

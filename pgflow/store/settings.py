@@ -35,7 +35,7 @@ BY_ROLE: Mapping[str, Mapping[str, str]] = {
     "client": PINNED,
     "read": PINNED,
     "heart": PINNED,
-    # Planning a settle anew takes thrice as long as running it for one token; a large one asks for it (job/replan).
+    # Planning a settle anew takes thrice as long as running it for one token.
     # And a plan is kept, so it may have been made while a table was empty and nothing cheaper than to read all of it.
     "worker": {**PINNED, "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"},
     # A user's step has this connection to itself and may think between two statements.

@@ -214,10 +214,7 @@ class Claimer:
         decisions = self._unknown = self._unknown or settler.take()
         refused = settler.holding.take_refused()
         if decisions or refused:
-            settle = settler.statement(decisions, refused)
-            if not settle.prepare:
-                statements["replan"] = job.replan(schema)
-            statements["settle"] = settle
+            statements["settle"] = settler.statement(decisions, refused)
         if self._maintenance.is_stage_due(now, decisions):
             statements["stage"] = job.stage(schema)
             statements["send_due"] = signal.send_due(schema)
@@ -240,7 +237,7 @@ class Claimer:
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
             statements["lost"] = job.lost(schema, me, {token.id: token.attempt for token in asked.values()})
-        has_upkeep = not statements.keys() <= {"plan_anew", "replan", "settle", "claim", "lost"}
+        has_upkeep = not statements.keys() <= {"plan_anew", "settle", "claim", "lost"}
         return Turn(statements, has_upkeep, decisions, refused, rooms, floors, asked)
 
     def _take_over(self, turn: Turn, answers: Mapping[str, Any], now: float) -> None:

@@ -89,10 +89,35 @@ def test_a_plan_that_was_made_for_empty_tables_reads_none_of_them_through(early:
 def test_a_large_settle_reads_what_it_is_about(early: Connection) -> None:
     settle = job.settle("pgflow", 1, verdicts(60), [Change(100 * n, 0) for n in range(2, 61, 2)])
     with looked(early) as found:
-        run(early, job.replan("pgflow"))
         run(early, settle)
     assert not any(scans for scans, _ in found.values()), found
     assert sum(rows for _, rows in found.values()) <= 60 * 10, found
+
+
+def test_no_token_of_a_batch_is_held_against_each_other_one(early: Connection) -> None:
+    prepared = "select name, cardinality(parameter_types), statement from pg_prepared_statements where statement like '--%'"
+    found = early.execute(prepared).fetchall()
+    assert len(found) >= len({statement.query for statement, _ in STATEMENTS.values()})
+    for name, parameters, text in found:
+        given = f"({', '.join(['null'] * parameters)})" if parameters else ""
+        ((explained,),) = early.execute(f"explain (format json) execute {name} {given}".encode()).fetchall()
+        crossed = [node for node in nodes(explained[0]["Plan"]) if is_cross(node)]
+        assert crossed == [], text
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All nodes of a plan."""
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from nodes(each)
+
+
+def is_cross(node: dict[str, Any]) -> bool:
+    """Whether a node reads one whole list of tokens or instances for each row of another."""
+    if node["Node Type"] != "Nested Loop":
+        return False
+    inner = next(each for each in node["Plans"] if each["Parent Relationship"] == "Inner")
+    return any(each["Node Type"] == "CTE Scan" for each in nodes(inner))
 
 
 def test_a_plan_that_is_made_anew_takes_the_right_index(early: Connection) -> None:

@@ -29,7 +29,7 @@ freed as (
         errors = case when c.more = 0 then j.errors else coalesce(j.errors, '[]') || jsonb_build_object(
             'reason', 'the worker was lost while the step ran', 'attempt', j.attempt, 'crashes', j.crashes + 1, 'worker', j.worker, 'at', pgflow.now()) end
     from (select l.id, l.is_counted::integer as more, l.is_counted and l.crashes >= 4 as is_last from lost l) c
-    where j.id = c.id and j.id = any (array(select l.id from lost l))  -- by its index, however many rows the planner expects of `lost`
+    where j.id = any (array[c.id])  -- a look into the index for each: see sql/README.md
     returning j.queue
 )
 select

@@ -1,11 +1,12 @@
 -- Records what a batch of tokens came to: results in, tokens moved, parked, split or deleted, instances changed. => what, id, run, step, status, kept
 -- Three arrays of rows come in: d, the tokens; g, the instances that they change ("guarded"); f, the branches that a fan-out adds.
 -- Locks: instances, then tokens, both skipping what somebody holds, so this statement waits for nobody and nobody deadlocks with it.
--- Joins by `= any (array[…])` and `state || ''`: each row by a look into its table's key, whatever the planner takes the table's size to be (sql/README.md).
+-- Joins by `= any (array[…])`, conditions in `nullif(…, false) is not null`: each row by a look into its table's key, whatever the planner takes the
+-- table's size to be. And `series`: the rows that come in are many, whatever it takes their number to be (sql/README.md).
 -- status: done | conflict (the instance is held or has moved on: the result stands, an advance token will fold it in) |
 --         busy (send it again) | fenced (the token is not this worker's any more: nothing was written).
 with d as materialized (
-    select *
+    select d.*
     from unnest(
         %(id)b::bigint[], %(run)b::bigint[], %(attempt)b::integer[], %(step)b::text[], %(kind)b::text[], %(op)b::text[], %(guarded)b::boolean[],
         %(event)b::text[], %(targets)b::text[], %(output)b::text[], %(metadata)b::text[], %(errors)b::text[], %(seconds)b::double precision[],
@@ -22,32 +23,32 @@ with d as materialized (
         next_solo, keep,
         delay, backoff, base, cap, jitter,
         awaits, orchestration
-    )
+    ), generate_series(1, 100) as series where series < 2
 ),
 g as materialized (
-    select *
+    select g.*
     from unnest(
         %(g_run)b::bigint[], %(g_revision)b::integer[], %(g_status)b::text[], %(g_metadata)b::text[], %(g_error)b::text[]
-    ) as g (run, revision, status, metadata, error)
+    ) as g (run, revision, status, metadata, error), generate_series(1, 100) as series where series < 2
 ),
 f as materialized (
-    select *
+    select f.*
     from unnest(
         %(f_run)b::bigint[], %(f_step)b::text[], %(f_config)b::text[], %(f_queue)b::text[], %(f_priority)b::smallint[], %(f_max)b::smallint[],
         %(f_keep)b::boolean[]
-    ) as f (run, step, config, queue, priority, max_attempts, keep)
+    ) as f (run, step, config, queue, priority, max_attempts, keep), generate_series(1, 100) as series where series < 2
 ),
 held as materialized (  -- a decision holds only for the revision it was made on; null: it holds for any (a failure)
     select i.run
     from pgflow.instances i join g on i.run = any (array[g.run])
-    where i.status || '' in ('pending', 'running', 'waiting') and (g.revision is null or i.revision = g.revision)
+    where nullif(i.status in ('pending', 'running', 'waiting') and (g.revision is null or i.revision = g.revision), false) is not null
     order by g.run
     for no key update of i skip locked
 ),
 fenced as materialized (
     select d.*
     from d join pgflow.jobs j on j.id = any (array[d.id])
-    where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind
+    where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind, false) is not null
         and (select count(*) from held) >= 0  -- evaluated first: instances are locked before tokens
     order by d.id
     for no key update of j skip locked
@@ -87,7 +88,7 @@ folded as (
     where o.stored and o.status = 'done' and r.run = any (array[o.run]) and r.step = o.step
 ),
 failing as materialized (
-    select c.run from decided c join g on g.run = c.run where g.status = 'failed'
+    select c.run from decided c join g on g.run = c.run where nullif(g.status = 'failed', false) is not null
 ),
 moved as (
     update pgflow.jobs j

@@ -52,11 +52,7 @@ class Hand:
             for row in rows
         ]
         changes = [Change(row.run, row.revision, "completed") for row in rows]
-        settle = job.settle(SCHEMA, self.id, verdicts, changes)
-        with self.conn.transaction():
-            if not settle.prepare:
-                run(self.conn, job.replan(SCHEMA))
-            settled = run(self.conn, settle)
+        settled = run(self.conn, job.settle(SCHEMA, self.id, verdicts, changes))
         assert {each.status for each in settled} == {"done"}
 
     def put_back(self) -> None:
