@@ -95,8 +95,9 @@ def test_a_large_settle_reads_what_it_is_about(early: Connection) -> None:
 
 
 def test_no_token_of_a_batch_is_held_against_each_other_one(early: Connection) -> None:
-    prepared = "select name, cardinality(parameter_types), statement from pg_prepared_statements where statement like '--%'"
-    found = early.execute(prepared).fetchall()
+    found = early.execute(
+        "select name, cardinality(parameter_types), statement from pg_prepared_statements where statement like '--%'"
+    ).fetchall()
     assert len(found) >= len({statement.query for statement, _ in STATEMENTS.values()})
     for name, parameters, text in found:
         given = f"({', '.join(['null'] * parameters)})" if parameters else ""
