@@ -21,6 +21,7 @@ from pgflow.cli.bench.result import Line, Range, Run, latency, summarize
 from pgflow.store import bench
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
+from tests.worker.patience import until
 
 COUNT_IN_A_PROCESS = "import marks, sys; [marks.count() for _ in range(int(sys.argv[1]))]"
 
@@ -99,12 +100,15 @@ def test_the_meter_counts_what_was_done_and_not_itself(ground: Ground) -> None:
 
 
 def test_what_nothing_was_done_for_costs_nothing(ground: Ground) -> None:
-    with ground.field(Progress()) as field:
+    def few_commits() -> bool:
         field.meter.begin()
         cost = field.meter.end(1, 0)
-    assert cost.rows == 0
-    assert cost.commits <= 3  # autovacuum looks around
-    assert cost.in_place is None
+        assert cost.rows == 0
+        assert cost.in_place is None
+        return cost.commits <= 1
+
+    with ground.field(Progress()) as field:
+        until(few_commits, "a moment in which autovacuum does not look around")
 
 
 def test_the_cpu_of_a_server_on_this_machine_is_seen(dsn: str) -> None:
@@ -117,8 +121,8 @@ def test_the_cpu_of_a_server_on_this_machine_is_seen(dsn: str) -> None:
         conn.execute("select count(*) from generate_series(1, 3000000)")
         assert here.seconds() - before > 0.05
         assert machine.local_server(conn.info, here.postmaster + 1_000_000) is None
-    after = here.seconds()
-    assert after >= before + 0.05  # also when the session has ended
+    # Also when the session has ended; in the moment between its end and the server's notice of that it is nowhere.
+    until(lambda: here.seconds() >= before + 0.05, "the CPU of what has ended")
 
 
 def test_what_a_process_uses_is_seen() -> None:
