@@ -112,6 +112,7 @@ class Worker:
         self._transactions = Transactions(dsn, self._runner, self.settler, self._threads, pooler=pooler)
         self._pulse = pulse
         self._heart: Heart | None = None
+        self._loop: asyncio.AbstractEventLoop  # known while it runs: to look it up for each step costs a system call
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._dropped: set[asyncio.Task[None]] = set()
         self._overdue: set[asyncio.Task[None]] = set()
@@ -158,7 +159,7 @@ class Worker:
 
         When a migration is announced that breaks this code, it stops, too, and raises `SchemaTooNew` at the end.
         """
-        claimer, loop = self._claimer, asyncio.get_running_loop()
+        claimer, self._loop = self._claimer, asyncio.get_running_loop()
         claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
         listener: asyncio.Task[None] | None = None
         try:
@@ -169,7 +170,7 @@ class Worker:
                 self.dsn,
                 self.schema,
                 self.lease,
-                lambda: loop.call_soon_threadsafe(self._lease_ended),
+                lambda: self._loop.call_soon_threadsafe(self._lease_ended),
                 self._pulse,
                 pooler=self.pooler,
             )
@@ -354,15 +355,15 @@ class Worker:
     # -- tokens as tasks
 
     def _start(self, token: Token) -> None:
-        self._tasks[token.id] = asyncio.create_task(self._run(token))
+        self._tasks[token.id] = self._loop.create_task(self._run(token))
 
     async def _run(self, token: Token) -> None:
         step = token.run.graph.nodes[token.step].step if token.step else None
         is_transactional = step is not None and step.transactional and token.kind == "execute"
-        me = asyncio.current_task()
+        me = self._tasks[token.id]
         limit = None if step is None or token.kind != "execute" else step.max_runtime
         if limit is not None:
-            timer = asyncio.get_running_loop().call_later(limit.total_seconds(), self._end_overdue, token)
+            timer = self._loop.call_later(limit.total_seconds(), self._end_overdue, token)
         try:
             settled = await (self._transactions if is_transactional else self._runner).run(token)
         except asyncio.CancelledError:
