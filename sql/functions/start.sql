@@ -42,7 +42,8 @@ begin
             hint = 'A value has 1 to 200 characters, without white space, control characters or "::".';
     end if;
     select case when i is null then 'is missing' else pgflow.json_fault(i) end into bad
-    from unnest(documents) i where i is null or pgflow.json_fault(i) is not null limit 1;
+    from unnest(documents, inputs) as given (i, written)
+    where i is null or (octet_length(written) > 128 and pgflow.json_fault(i) is not null) limit 1;  -- a shorter one can be neither too large nor too deep
     if found then
         raise exception using errcode = 'PF006', message = 'an input ' || bad, hint = 'Pass a reference to large data instead of the data, {} for none.';
     end if;

@@ -1,0 +1,163 @@
+"""Where the time of a step goes: `python -m tests.bench.profile`.
+
+A worker in this process brings a backlog of instances to its end. Each half millisecond of its processor time it is
+asked where it is, and the server writes down how long each statement took. Both come out as microseconds a step: by
+file for the worker, where time in a library counts for the file of ours that called it; by statement for the server.
+The worker's parts are true in proportion only: to be asked costs a little, too, and a long call of C counts for the
+line after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+import psycopg
+
+from pgflow import Pgflow, Workflow
+from pgflow.cli.bench import flows, marks
+from pgflow.cli.bench.ground import QUEUE, server_settings
+from pgflow.cli.bench.machine import seconds_of
+from pgflow.store import migrate
+from pgflow.store.connect import connect
+from pgflow.store.embedded import EmbeddedPostgres
+
+__all__ = ["Sampler", "command", "durations", "profile"]
+
+WORK: Mapping[str, type[Workflow[flows.Load]]] = {"single": flows.Single, "chain": flows.Chain, "fan": flows.Fan}
+INTERVAL = 0.0005
+BATCH = 1000
+LOGGED = {"log_min_duration_statement": "0", "log_parameter_max_length": "0"}
+OURS = re.compile(r"/(pgflow/(?:core|worker|store|cli/bench)/[\w/]+\.py)$")
+LIBRARIES = re.compile(r"/(psycopg|asyncio|selectors)\b")
+# Our statements begin with a comment that says what they are for.
+DURATION = re.compile(r"duration: ([\d.]+) ms  (?:execute|bind|parse) [^:]*: -- ([^.:;\n]*)")
+BACKEND = "select pid from pg_stat_activity where application_name = 'pgflow:worker'"
+
+
+class Sampler:
+    """Counts where the main thread is, each half millisecond of processor time, for the length of a `with`."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+
+    def __enter__(self) -> Sampler:
+        self._before = signal.signal(signal.SIGPROF, self._look)
+        signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, self._before)
+
+    def _look(self, number: int, frame: FrameType | None) -> None:
+        self.seen[place(frame)] += 1
+
+
+def place(frame: FrameType | None) -> str:
+    """Return the file of ours that a frame is in or was called from; a library's name where nobody of ours called."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if found := OURS.search(file) or LIBRARIES.search(file):
+            return found[1]
+        frame = frame.f_back
+    return "else"
+
+
+def durations(log: str) -> dict[str, float]:
+    """Add up how many milliseconds each statement took, by what it says that it is for."""
+    total: dict[str, float] = defaultdict(float)
+    for took, purpose in DURATION.findall(log):
+        total[purpose.strip()] += float(took)
+    return dict(total)
+
+
+def profile(workflow: type[Workflow[flows.Load]], count: int, concurrency: int) -> str:
+    """Let a worker bring so many instances to their end; return what that cost, as Markdown."""
+    with marked(), EmbeddedPostgres(settings={**server_settings(), **LOGGED}) as server:
+        with connect(server.dsn, "migrate") as conn:
+            migrate.up(conn)
+        app = Pgflow(server.dsn, [workflow])
+        for first in range(0, count, BATCH):
+            rows = range(first, min(first + BATCH, count))
+            app.start_many(workflow, [(str(number), flows.Load()) for number in rows])
+        with connect(server.dsn, "migrate") as conn:
+            conn.execute("vacuum analyze")
+        worker, before = app.worker({QUEUE: concurrency}, drain=True), len(server.log)
+        with watched(server.dsn) as backend, Sampler() as sampler:
+            began, busy = time.perf_counter(), time.thread_time()
+            asyncio.run(worker.run())
+            took, busy = time.perf_counter() - began, time.thread_time() - busy
+        app.close()
+        spent = durations(server.log[before:])
+    steps = worker.stats.steps
+    each = {"worker's processor": busy, "backend's": backend[0]}
+    costs = " and ".join(f"{seconds / steps * 1e6:.1f} µs of the {whose}" for whose, seconds in each.items())
+    told = [f"{workflow.name}: {steps:,} steps of {count:,} instances, {concurrency} at once, {steps / took:,.0f}/s."]
+    told += [f"A step takes {costs}, and {worker.stats.round_trips / steps:.4f} round trips."]
+    total = sum(sampler.seen.values())
+    shares = {name: busy / steps * 1e6 * seen / total for name, seen in sampler.seen.most_common()}
+    told += table("the worker's processor", shares)
+    told += table("the server's statements, without commits", {name: ms / steps * 1e3 for name, ms in spent.items()})
+    return "\n".join(told)
+
+
+def table(title: str, rows: Mapping[str, float], least: float = 0.1) -> list[str]:
+    """Return rows of microseconds as a table, the largest first, without what is next to nothing."""
+    told = sorted(((name, us) for name, us in rows.items() if us >= least), key=lambda row: -row[1])
+    return ["", f"| {title} | µs a step |", "|---|--:|", *(f"| {name} | {us:.1f} |" for name, us in told)]
+
+
+@contextmanager
+def marked() -> Iterator[None]:
+    """Give the steps a folder for their marks."""
+    with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as folder:
+        os.environ[marks.FOLDER] = folder
+        yield
+
+
+@contextmanager
+def watched(dsn: str) -> Iterator[list[float]]:
+    """Give a list that holds, in the end, how many seconds of processor the worker's backend has used."""
+    used, is_over = [0.0], threading.Event()
+
+    def watch() -> None:
+        pid = 0
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            while not is_over.wait(0.01):
+                if not pid:
+                    pid = next((row[0] for row in conn.execute(BACKEND)), 0)
+                used[0] = max(used[0], seconds_of(pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield used
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(list(WORK)))
+@click.option("--count", type=click.IntRange(1), default=20_000, help="Steps, about.")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), default=500, help="Steps that run at once.")
+def command(names: tuple[str, ...], count: int, concurrency: int) -> None:
+    """Say where the time of a step goes, in the worker by file and in the server by statement."""
+    for name in names or WORK:
+        workflow = WORK[name]
+        click.echo(profile(workflow, max(1, count // len(workflow.graph.nodes)), concurrency) + "\n")
+
+
+if __name__ == "__main__":
+    command(prog_name="python -m tests.bench.profile")
