@@ -1,6 +1,7 @@
 """Fixtures for every test: PostgreSQL servers of several versions, and empty databases on them."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from pgflow.store.migrate import up
 settings.register_profile("pgflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("pgflow"), max_examples=20_000)  # --hypothesis-profile=long
 settings.load_profile("pgflow")
+
+# A shell that starts us in the background has Ctrl-C ignored, also by all that we start; and some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GIVEN_DSN = os.environ.get("PGFLOW_TEST_DSN")
 VERSIONS = [None] if GIVEN_DSN else sorted({each.version for each in find_installations()}, reverse=True)
@@ -51,6 +56,12 @@ class Server:
 
 def _name_version(version: int | None) -> str:
     return f"postgresql-{version}" if version else "PGFLOW_TEST_DSN"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes, so that of two processes none waits for it in the end."""
+    items.sort(key=lambda item: item.path.name != "test_torture.py")
 
 
 @pytest.fixture(scope="session")

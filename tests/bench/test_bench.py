@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,12 @@ def registered(conn: Connection) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_benchmark_that_is_stopped_leaves_nothing_behind(number: signal.Signals, dsn: str) -> None:
     line = [sys.executable, "-c", "from pgflow.cli import main; main()", "bench", "latency-start", "--dsn", dsn]
-    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with connect(dsn, "test") as conn:
+    with (
+        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running,
+        ExitStack() as ends,
+        connect(dsn, "test") as conn,
+    ):
+        ends.callback(running.kill)
         workers = until(lambda: registered(conn), "a worker")
         running.send_signal(number)
         said, told = running.communicate(timeout=PATIENCE)

@@ -59,8 +59,8 @@ MUTANTS = (
     ),
     Mutant(
         "R4", "a worker's write is not fenced", SETTLE,
-        "where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
-        "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
+        "where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "and j.step = d.step and j.kind = d.kind, false) is not null\n        and (select count(*) from held) >= 0",
         "where (select count(*) from held) >= 0",
     ),
     Mutant(

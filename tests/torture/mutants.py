@@ -58,15 +58,15 @@ def only(*harms: str, minutes: float = 0.5, rate: float = 6) -> list[str]:
 MUTANTS = (
     Mutant(
         "no fence", "a worker's write is not fenced", SETTLE,
-        "where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
-        "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
+        "where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "and j.step = d.step and j.kind = d.kind, false) is not null\n        and (select count(*) from held) >= 0",
         "where (select count(*) from held) >= 0",
         "zombie_and_successor",  # torture needs luck: the zombie has to come while its successor runs the step
     ),
     Mutant(
         "state only", "the fence does not ask for whom the token is", SETTLE,
-        "where j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
-        "and j.step = d.step and j.kind = d.kind\n        and (select count(*) from held) >= 0",
+        "where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
+        "and j.step = d.step and j.kind = d.kind, false) is not null\n        and (select count(*) from held) >= 0",
         "where j.state || '' = 'running' and (select count(*) from held) >= 0",
         "zombie_and_successor",
     ),
