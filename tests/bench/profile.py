@@ -123,7 +123,10 @@ def marked() -> Iterator[None]:
     """Give the steps a folder for their marks."""
     with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as folder:
         os.environ[marks.FOLDER] = folder
-        yield
+        try:
+            yield
+        finally:
+            del os.environ[marks.FOLDER]
 
 
 @contextmanager
