@@ -99,7 +99,7 @@ def test_a_suspect_that_has_run_alone_is_followed_by_the_next_at_once(
     conn.execute("update pgflow.jobs set crashes = 2 where id % 2 = 0")
     inside = work({"default": 10}, poll=timedelta(seconds=60))
     assert until_all_ended(conn, patience=15) == {"completed": 6}
-    assert inside.worker.stats.steps == 6
+    until(lambda: inside.worker.stats.steps == 6, "the last answer")
 
 
 def test_a_worker_that_may_take_nothing_more_rests(app: Pgflow, conn: Connection, work: Work, tmp_path: Path) -> None:

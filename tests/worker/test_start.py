@@ -231,7 +231,7 @@ def test_a_worker_that_does_not_listen_finds_a_start_by_polling_only(app: Pgflow
     assert found[-1] < 2
     assert found[3] > 0.15, found  # whoever listens is there by then
     assert connections(conn, "listen") == 0
-    assert inside.worker.stats.steps == 6
+    until(lambda: inside.worker.stats.steps == 6, "the last answer")
 
 
 def test_a_start_in_a_transaction_wakes_an_idle_worker_after_the_commit_and_not_before(
@@ -245,7 +245,7 @@ def test_a_start_in_a_transaction_wakes_an_idle_worker_after_the_commit_and_not_
         listener.execute(f"listen {channel}".encode())
         Single.start("v", {}, conn=caller)
         assert list(listener.notifies(timeout=0.2)) == []
-        assert inside.worker.stats.steps == 1
+        assert inside.worker.stats.steps <= 1
         caller.commit()
         (note,) = listener.notifies(timeout=5, stop_after=1)
         begun = time.monotonic()
