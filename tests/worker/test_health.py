@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -57,17 +57,16 @@ def test_a_worker_that_works_is_alive_and_ready_and_one_that_stops_is_not_ready(
 
 
 def test_a_worker_whose_database_is_away_is_alive_and_not_ready(tmp_path: Path) -> None:
-    with EmbeddedPostgres(durable=False) as server:
-        Pgflow(server.dsn).migrate()
-        with connect(server.dsn, "test") as conn:
-            process = Processes(server.dsn, tmp_path, conn).start("--health", "127.0.0.1:0", "--lease", "60")
-            ask = Probe(process)
-            until(lambda: ask("/readyz") == (200, "ok"))
-    try:
+    with ExitStack() as ends:
+        with EmbeddedPostgres(durable=False) as server:
+            Pgflow(server.dsn).migrate()
+            with connect(server.dsn, "test") as conn:
+                process = Processes(server.dsn, tmp_path, conn).start("--health", "127.0.0.1:0", "--lease", "60")
+                ends.callback(process.kill)
+                ask = Probe(process)
+                until(lambda: ask("/readyz") == (200, "ok"))
         until(lambda: ask("/readyz") == (503, "the database does not answer"))
         assert ask("/livez") == (200, "ok")
-    finally:
-        process.kill()
 
 
 def test_a_loop_that_stands_still_is_not_alive(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
