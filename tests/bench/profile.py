@@ -1,8 +1,9 @@
 """Where the time of a step goes: `python -m tests.bench.profile`.
 
-A worker in this process brings a backlog of instances to its end. Each half millisecond of its processor time it is
-asked where it is, and the server writes down how long each statement took. Both come out as microseconds a step: by
-file for the worker, where time in a library counts for the file of ours that called it; by statement for the server.
+A worker in this process brings a backlog of instances to its end. Each half millisecond of its processor time, or as
+often as the kernel looks at its clock, it is asked where it is, and the server writes down how long each statement
+took. Both come out as microseconds a step: by file for the worker, where time in a library counts for the file of ours
+that called it; by statement for the server.
 The worker's parts are true in proportion only: to be asked costs a little, too, and a long call of C counts for the
 line after it.
 """
@@ -25,7 +26,7 @@ import click
 import psycopg
 
 from pgflow import Pgflow, Workflow
-from pgflow.cli.bench import flows, marks
+from pgflow.cli.bench import flows, load, marks
 from pgflow.cli.bench.ground import QUEUE, server_settings
 from pgflow.cli.bench.machine import seconds_of
 from pgflow.store import migrate
@@ -46,7 +47,7 @@ BACKEND = "select pid from pg_stat_activity where application_name = 'pgflow:wor
 
 
 class Sampler:
-    """Counts where the main thread is, each half millisecond of processor time, for the length of a `with`."""
+    """Counts where the main thread is, each half millisecond of processor time at most, for the length of a `with`."""
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
@@ -88,9 +89,7 @@ def profile(workflow: type[Workflow[flows.Load]], count: int, concurrency: int) 
         with connect(server.dsn, "migrate") as conn:
             migrate.up(conn)
         app = Pgflow(server.dsn, [workflow])
-        for first in range(0, count, BATCH):
-            rows = range(first, min(first + BATCH, count))
-            app.start_many(workflow, [(str(number), flows.Load()) for number in rows])
+        load.fill(app, workflow, count, BATCH)
         with connect(server.dsn, "migrate") as conn:
             conn.execute("vacuum analyze")
         worker, before = app.worker({QUEUE: concurrency}, drain=True), len(server.log)

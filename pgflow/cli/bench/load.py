@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pgflow.app import Pgflow
 from pgflow.cli.bench.flows import Load
 from pgflow.cli.bench.ground import QUEUE, Field, Plan, round_trips
 from pgflow.cli.bench.result import Line, Run, latency
@@ -41,7 +42,7 @@ def start_many(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: i
     field.app.close()
     field.meter.begin()
     began = time.monotonic_ns()
-    fill(field, plan, workflow, count)
+    fill(field.app, workflow, count, plan.batch)
     took = time.monotonic_ns() - began
     field.app.close()
     cost = field.meter.end(count)
@@ -55,7 +56,7 @@ def drain(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int, *
     Each instance makes so many `marks`, and has so many `steps`.
     """
     schema = field.app.schema
-    fill(field, plan, workflow, count)
+    fill(field.app, workflow, count, plan.batch)
     field.app.close()
     field.look(bench.analyze(schema))
     field.meter.begin()
@@ -74,10 +75,10 @@ def drain(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int, *
     return Run(rates, cost)
 
 
-def fill(field: Field, plan: Plan, workflow: type[Workflow[Any]], count: int) -> None:
-    """Start instances, as many in a call as the plan says."""
-    for batch in _batches(count, plan.batch):
-        field.app.start_many(workflow, [(str(number), Load()) for number in batch])
+def fill(app: Pgflow, workflow: type[Workflow[Any]], count: int, batch_size: int) -> None:
+    """Start instances, so many in a call."""
+    for batch in _batches(count, batch_size):
+        app.start_many(workflow, [(str(number), Load()) for number in batch])
 
 
 def _batches(count: int, size: int) -> Iterator[range]:

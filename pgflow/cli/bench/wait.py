@@ -69,7 +69,7 @@ def chain(field: Field, plan: Plan, count: int) -> Run:
 
 def signal(field: Field, plan: Plan, count: int) -> Run:
     """From the call that sends a signal to the first line of the step after the wait."""
-    fill(field, plan, Signalled, count)
+    fill(field.app, Signalled, count, plan.batch)
     with field.workers(plan) as processes:
         field.until_parked(count, processes)
         _warm_up(field, processes)
@@ -85,7 +85,7 @@ def timer(field: Field, plan: Plan, count: int) -> Run:
 
     When it is due the database says, whose clock is compared with ours before.
     """
-    fill(field, plan, Sleeping, PENDING)
+    fill(field.app, Sleeping, PENDING, plan.batch)
     with field.workers(plan) as processes:
         field.until_parked(PENDING, processes)
         _warm_up(field, processes)
