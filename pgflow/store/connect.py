@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from pgflow.errors import DatabaseError, PoolerInBetween, Unreachable
@@ -19,6 +20,7 @@ __all__ = [
     "apooling",
     "connect",
     "conninfo",
+    "is_idle",
     "outage",
     "place",
     "pooling",
@@ -116,6 +118,16 @@ async def aconnect(
         await conn.close()
         raise
     return conn
+
+
+def is_idle(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Return whether the connection is open, outside a transaction, and has read every answer it is owed.
+
+    Ask this after an error, instead of `conn.broken`: psycopg raises "connection socket closed" as soon as the socket
+    hangs up, before libpq has read the end of the stream. Such a connection is neither `closed` nor `broken`, waits for
+    an answer that never comes, and refuses every further statement ("another command is already in progress").
+    """
+    return conn.info.transaction_status is TransactionStatus.IDLE  # a closed connection has the status UNKNOWN
 
 
 def pooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str, Any]:

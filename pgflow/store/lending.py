@@ -12,9 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
-from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.connect import AsyncConnection, aconnect, is_idle
 
 __all__ = ["Lending"]
 
@@ -84,7 +83,7 @@ class Lending:
         return await aconnect(self._dsn, pooler=self._pooler)
 
     async def _give_back(self, conn: AsyncConnection) -> None:
-        if self._is_closed or conn.closed or conn.info.transaction_status is not TransactionStatus.IDLE:
+        if self._is_closed or not is_idle(conn):
             await conn.close()
             return
         now = time.monotonic()

@@ -25,6 +25,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from pgflow.errors import SchemaError
 from pgflow.store import files, migration, worker
+from pgflow.store.connect import is_idle
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import Migration, functions, migrations
 from pgflow.store.migration import ANNOUNCED, Applied
@@ -264,7 +265,7 @@ def _apply_outside(
                 raise _broken(error) from error
         return [run(conn, migration.record(schema, planned_line(following)))]
     finally:
-        if not conn.broken:
+        if is_idle(conn):
             conn.execute("reset statement_timeout")
             conn.execute("reset lock_timeout")
             run(conn, migration.release(schema))

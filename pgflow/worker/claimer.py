@@ -16,7 +16,7 @@ import psycopg
 from pgflow.core.legible import one_line
 from pgflow.errors import InvalidPayload, PgflowError, SchemaError
 from pgflow.store import failpoint, job, migrate, migration, request, signal, worker
-from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.connect import AsyncConnection, aconnect, is_idle
 from pgflow.store.dice import uniform
 from pgflow.store.ladder import migrations
 from pgflow.store.sqlstate import said
@@ -333,13 +333,13 @@ class Claimer:
             # What nobody waits for must not hold up what somebody does: at once, and without it.
             self._has_upkeep = False
             self._maintenance.put_off(time.monotonic())
-            if self.conn is not None and not self.conn.broken:
+            if self.conn is not None and is_idle(self.conn):
                 log.warning("worker %d: %s; trying again without upkeep", self._settler.worker, str(error).strip())
                 return
         self._failures += 1
         pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
         log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, _said(error), pause)
-        if self.conn is not None and (self.conn.broken or isinstance(error, Stale)):
+        if self.conn is not None and (not is_idle(self.conn) or isinstance(error, Stale)):
             await self.conn.close()
         await asyncio.sleep(pause)
 

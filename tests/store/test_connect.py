@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgflow import errors
-from pgflow.store.connect import aconnect, connect, conninfo, outage
+from pgflow.store.connect import aconnect, connect, conninfo, is_idle, outage
 from pgflow.store.dsn import parse, place
 from pgflow.store.sqlstate import REFUSALS, translate
 from tests.conftest import Server
@@ -145,6 +145,20 @@ def test_the_async_connection_is_the_same(migrated: str) -> None:
             return await cursor.fetchone()
 
     assert asyncio.run(ask()) == ("pgflow:listen", "30s")
+
+
+def test_a_connection_is_idle_when_it_is_open_has_no_transaction_and_waits_for_no_answer(migrated: str) -> None:
+    with connect(migrated) as conn:
+        assert is_idle(conn)
+        with conn.transaction():
+            assert not is_idle(conn)
+        assert is_idle(conn)
+        conn.pgconn.send_query(b"select 1")
+        assert not conn.broken
+        assert not is_idle(conn)
+    with connect(migrated) as conn:
+        conn.close()
+        assert not is_idle(conn)
 
 
 def test_a_server_that_is_not_there_is_named_without_the_password(closed_port: int) -> None:

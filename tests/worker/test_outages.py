@@ -9,9 +9,10 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg.pq import PipelineStatus
 
 from pgflow import Done, Pgflow, Unique, WaitForEvent, Workflow
-from pgflow.store.connect import Connection, aconnect, connect
+from pgflow.store.connect import Connection, aconnect, connect, is_idle
 from pgflow.store.embedded import EmbeddedPostgres
 from pgflow.store.migrate import up
 from tests.worker.conftest import Work
@@ -88,6 +89,27 @@ def test_an_idle_worker_whose_connections_are_cut_listens_again(app: Pgflow, con
     until(lambda: connections(conn, "listen") == 1, "the listener")
     Trio.start("v", {})
     assert until_status(Trio, "v").status == "completed"
+
+
+def test_a_worker_replaces_a_connection_that_still_waits_for_an_answer(app: Pgflow, conn: Connection) -> None:
+    """As after "connection socket closed": psycopg has raised, and libpq has not yet seen that the server is gone."""
+    with Inside(app) as inside:
+        claimer = inside.worker._claimer
+        until(lambda: claimer.conn is not None, "the connection")
+        stuck = claimer.conn
+        assert stuck is not None
+
+        def leave_an_answer_unread() -> None:
+            if is_idle(stuck) and stuck.pgconn.pipeline_status == PipelineStatus.OFF:
+                stuck.pgconn.send_query(b"select 1")
+            else:  # between two turns of the worker
+                asyncio.get_running_loop().call_later(0.01, leave_an_answer_unread)
+
+        inside.call(leave_an_answer_unread)
+        until(lambda: stuck.closed, "the connection's end")
+        Trio.start("v", {})
+        assert until_status(Trio, "v").status == "completed"
+        assert claimer.conn is not stuck
 
 
 def test_a_worker_that_is_frozen_while_it_sends_does_not_keep_its_locks(
