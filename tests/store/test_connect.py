@@ -156,7 +156,6 @@ def test_a_connection_is_idle_when_it_is_open_has_no_transaction_and_waits_for_n
         conn.pgconn.send_query(b"select 1")
         assert not conn.broken
         assert not is_idle(conn)
-    with connect(migrated) as conn:
         conn.close()
         assert not is_idle(conn)
 
