@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from pgflow import telemetry
 from pgflow.cli.failure import report
 from pgflow.cli.health import ADDRESS, answering
+from pgflow.cli.init_process import fork_if_pid_1
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, database_options, json_option
 from pgflow.cli.output import document, plain
@@ -125,6 +126,7 @@ def command(
       pgflow worker --app myapp.flows:app --queue default=10 --queue mail=2
     """  # fmt: skip
     limits = parse_queues(queues)
+    fork_if_pid_1()
     pulse = Pulse.fork()  # before the app is loaded
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))

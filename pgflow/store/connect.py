@@ -205,6 +205,8 @@ def _advice(reason: str) -> str:
             return "Mend the connection string in --dsn or PGFLOW_DSN."
         case _ if "database" in reason and "does not exist" in reason:
             return "Create the database with createdb, or name another one in --dsn or PGFLOW_DSN."
+        case _ if "local user with ID" in reason:  # libpq's message for a uid without an entry in the password file
+            return "Name the database user in --dsn or PGFLOW_DSN, or in PGUSER."
         case _ if "authentication failed" in reason or "role" in reason or "no password supplied" in reason:
             return "Check the user and the password in --dsn or PGFLOW_DSN."
         case _ if "pg_hba.conf" in reason:

@@ -32,7 +32,7 @@ class PooledConnection(psycopg.Connection[TupleRow]):
     @cached_property
     def limits(self) -> sql.Composed:
         """What a transaction is to say first."""
-        return _limits(self.info)
+        return _limits(self.pgconn)
 
     @contextmanager
     def bounded(self) -> Iterator[None]:
@@ -61,7 +61,7 @@ class AsyncPooledConnection(psycopg.AsyncConnection[TupleRow]):
     @cached_property
     def limits(self) -> sql.Composed:
         """What a transaction is to say first."""
-        return _limits(self.info)
+        return _limits(self.pgconn)
 
     @asynccontextmanager
     async def bounded(self) -> AsyncIterator[None]:
@@ -82,11 +82,13 @@ class AsyncPooledConnection(psycopg.AsyncConnection[TupleRow]):
 BEGIN = sql.SQL("begin; ")
 
 
-def _limits(info: psycopg.ConnectionInfo) -> sql.Composed:
-    role = info.get_parameters().get("fallback_application_name", "").removeprefix("pgflow:")
+def _limits(pgconn: pq.abc.PGconn) -> sql.Composed:
+    # Not conn.info.get_parameters(): it asks for the home directory, which a container's user may not have.
+    name = next((each.val for each in pgconn.info if each.keyword == b"fallback_application_name"), None) or b""
+    role = name.decode().removeprefix("pgflow:")
     settings = [
         sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value)
-        for name, value in passing(role, info.server_version).items()
+        for name, value in passing(role, pgconn.server_version).items()
     ]
     isolation = sql.SQL("set transaction isolation level ") + sql.SQL(ISOLATION)
     return isolation + sql.SQL("; select ") + sql.SQL(", ").join(settings)

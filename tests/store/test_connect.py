@@ -3,14 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from pgflow import errors
+from pgflow.store import migration
 from pgflow.store.connect import aconnect, connect, conninfo, is_idle, outage
 from pgflow.store.dsn import parse, place
 from pgflow.store.sqlstate import REFUSALS, translate
+from pgflow.store.statement import run_all
 from tests.conftest import Server
 
 SECRET = "hunter2"  # noqa: S105 - opens nothing
@@ -136,6 +139,16 @@ def test_through_a_pooler_no_startup_options_are_sent(migrated: str) -> None:
     assert "options" not in parse(conninfo("host=db.example", pooler=True))
 
 
+def test_a_connection_needs_no_home_directory(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    for pooler in (False, True):
+        with connect(migrated, "worker", pooler=pooler) as conn:
+            assert run_all(conn, [migration.applied("pgflow")])
+
+
 def test_the_async_connection_is_the_same(migrated: str) -> None:
     async def ask() -> tuple[object, ...] | None:
         async with await aconnect(migrated, "listen") as conn:
@@ -194,6 +207,7 @@ def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: s
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
+        ("connection is bad: local user with ID 54321 does not exist", "Name the database user"),
         (
             'connection to server at "x", port 5432 failed: FATAL:  password authentication failed for user "ann"',
             "Check",
