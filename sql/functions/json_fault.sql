@@ -19,7 +19,7 @@ begin
     end if;
     size := octet_length(written);
     if size between 65537 and 3145728 then
-        bare := regexp_replace(written, '"(?:[^"\\]|\\.)*"', '', 'g');
+        bare := regexp_replace(written, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g');
         size := size - octet_length(bare) + octet_length(regexp_replace(bare, ' |0{5,}', '', 'g'));
         if jsonb_typeof(value -> 'pgflow:sealed') = 'string' then
             size := size / 2;

@@ -27,7 +27,7 @@ as $$
 begin
     if not pgflow.once(begin_request.key, begin_request.call) then
         raise exception using errcode = 'PF013', message = format('what has the idempotency key %L has been done', begin_request.key),
-            hint = 'Ask for what came of it: select pgflow.answered(…)';
+            hint = 'Ask for what came of it: select pgflow.answered(key, call)';
     end if;
 end
 $$;

@@ -53,7 +53,7 @@ begin
     end if;
     own_tags := array(select jsonb_array_elements_text(coalesce(definition.graph -> 'tags', '[]')));
     if cardinality(own_tags || start_many.tags) > 32
-        or exists (select from unnest(start_many.tags) t where t is null or length(t) not between 1 and 64 or t ~ '[\u0001-\u001f\u007f-\u009f]') then
+        or exists (select from unnest(start_many.tags) t where t is null or length(t) not between 1 and 64 or t ~ E'[\\u0001-\\u001f\\u007f-\\u009f]') then
         raise exception using errcode = 'PF008', message = 'the tags are refused',
             hint = 'An instance has 32 tags at most, its workflow''s included, of 1 to 64 characters each, without control characters.';
     end if;

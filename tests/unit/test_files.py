@@ -1,5 +1,6 @@
 """SQL files are found, and another schema's name is put in where it belongs and nowhere else."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,22 @@ def test_the_two_queries_that_list_differ_in_the_outputs_alone() -> None:
     assert [line for line in plain if line.strip() != ")"] == [line for line in kept if line.strip() != ")"]
     assert more[0] == "    and i.run in ("
     assert all("pgflow.instances" not in line for line in more)
+
+
+def test_every_file_is_ascii() -> None:
+    # A client sends it in its own encoding, and a tool that --sql is piped to may take any for the file's.
+    assert {path: text for path in files.list_files() if not (text := files.load(path)).isascii()} == {}
+
+
+LITERAL = re.compile(r"--[^\n]*|(?P<prefix>\b[eE])?'(?P<text>(?:[^']|'')*)'")
+
+
+def test_no_literal_depends_on_what_a_backslash_means_in_a_session() -> None:
+    # Functions are parsed when they are called: with the caller's standard_conforming_strings.
+    found = [
+        (path, match[0])
+        for path in (*files.list_files("queries"), *files.list_files("functions"))
+        for match in LITERAL.finditer(files.load(path))
+        if "\\" in (match["text"] or "") and not match["prefix"]
+    ]
+    assert found == []

@@ -38,7 +38,7 @@ numbered as (
     select c.*, row_number() over (partition by c.run order by c.priority, c.run_at, c.id) as nth
     from claimed c
 )
--- What a decision needs of the instance comes once per run, with its first token. `= any (array[…])`: a look into the index
+-- What a decision needs of the instance comes once per run, with its first token. `= any (array[...])`: a look into the index
 -- for each, whatever the planner takes a table's size to be (sql/README.md). Payloads as text: one bad row cannot stop a batch.
 select
     n.id, n.kind, n.run, n.step, n.config::text, n.queue, n.priority, n.attempt, n.max_attempts, n.crashes, n.solo, n.awaits::text, n.errors::text,

@@ -1,7 +1,7 @@
 -- Records what a batch of tokens came to: results in, tokens moved, parked, split or deleted, instances changed. => what, id, run, step, status, kept
 -- Three arrays of rows come in: d, the tokens; g, the instances that they change ("guarded"); f, the branches that a fan-out adds.
 -- Locks: instances, then tokens, both skipping what somebody holds, so this statement waits for nobody and nobody deadlocks with it.
--- Joins by `= any (array[…])`, conditions in `nullif(…, false) is not null`: each row by a look into its table's key, whatever the planner takes the
+-- Joins by `= any (array[...])`, conditions in `nullif(..., false) is not null`: each row by a look into its table's key, whatever the planner takes the
 -- table's size to be. And `series`: the rows that come in are many, whatever it takes their number to be (sql/README.md).
 -- status: done | conflict (the instance is held or has moved on: the result stands, an advance token will fold it in) |
 --         busy (send it again) | fenced (the token is not this worker's any more: nothing was written).
