@@ -7,14 +7,14 @@ nothing. The array is of that type whatever is in it, so that a statement stays 
 The format is that of PostgreSQL's `array_send`: how many dimensions, whether there are nulls, the type of the items;
 the length of the dimension and its lower bound; then each item after its length in bytes, -1 for a null.
 
-On a connection that was made before this module was loaded psycopg writes them as the lists that they are.
+Text is written in the `client_encoding` of the connection. The dumper is registered in pgflow's own map only (see
+`adapters`): with psycopg's global one these are lists like any other.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from itertools import repeat
 from operator import add
 from struct import Struct
@@ -25,6 +25,8 @@ from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from pgflow.store.encoding import missing_character
+
 __all__ = ["KINDS", "Array", "Bigints", "Booleans", "Doubles", "Integers", "Smallints", "Texts"]
 
 NULL = b"\xff\xff\xff\xff"
@@ -32,17 +34,18 @@ HEAD = Struct(">iiIii")
 NOTHING = Struct(">iiI")
 LENGTH = Struct(">i")
 
-Writer = Callable[[Iterable[Any]], Iterable[bytes]]
+Writer = Callable[[Iterable[Any], str], Iterable[bytes]]
 
 
 def _fixed(code: str) -> Writer:
-    """Write numbers that take as many bytes each."""
+    """Return a writer of numbers, each in the same number of bytes."""
     item = Struct(">i" + code)
-    return partial(map, item.pack, repeat(item.size - LENGTH.size))
+    pack, size = item.pack, item.size - LENGTH.size
+    return lambda items, encoding: map(pack, repeat(size), items)
 
 
-def _texts(items: Iterable[str]) -> Iterable[bytes]:
-    written = [item.encode() for item in items]
+def _texts(items: Iterable[str], encoding: str) -> Iterable[bytes]:
+    written = [item.encode(encoding) for item in items]
     return map(add, map(LENGTH.pack, map(len, written)), written)
 
 
@@ -100,13 +103,16 @@ class ArrayDumper(Dumper):
     def __init__(self, cls: type[Array], context: AdaptContext | None = None) -> None:
         super().__init__(cls, context)
         self._kind = KINDS[cls]
+        self._encoding = _encoding(context) if cls is Texts else ""
         self.oid = self._kind.array  # of the object only: by the class's psycopg would choose this one for others' COPY
 
     def dump(self, obj: Array) -> bytes:
         """Return the whole array. Raises `psycopg.DataError` for what its type cannot hold."""
         try:
             return self._dumped(obj)
-        except (struct.error, UnicodeEncodeError) as error:
+        except UnicodeEncodeError as error:
+            raise psycopg.DataError(f"client_encoding {error.encoding}: {missing_character(error)}") from error
+        except struct.error as error:
             raise psycopg.DataError(str(error)) from error
 
     def _dumped(self, obj: Array) -> bytes:
@@ -118,10 +124,14 @@ class ArrayDumper(Dumper):
         if nulls == length:
             return head + NULL * length
         if not nulls:
-            return head + b"".join(kind.write(obj))
-        written = iter(kind.write([item for item in obj if item is not None]))
+            return head + b"".join(kind.write(obj, self._encoding))
+        written = iter(kind.write([item for item in obj if item is not None], self._encoding))
         return head + b"".join([NULL if item is None else next(written) for item in obj])
 
 
-for each in KINDS:
-    psycopg.adapters.register_dumper(each, ArrayDumper)
+def _encoding(context: AdaptContext | None) -> str:
+    """Return Python's name of the connection's encoding. Raises `psycopg.NotSupportedError` where it has none."""
+    if context is None or context.connection is None:
+        return "utf-8"
+    encoding = context.connection.info.encoding
+    return "utf-8" if encoding == "ascii" else encoding  # SQL_ASCII: the server converts nothing, and stores UTF-8

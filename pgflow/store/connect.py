@@ -8,9 +8,10 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from pgflow.errors import DatabaseError, PoolerInBetween, Unreachable
+from pgflow.store.adapters import ADAPTERS, AsyncCursor, Cursor, Row
 from pgflow.store.dsn import compose, defaults, parse, place
 from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
-from pgflow.store.settings import CLIENT, READER, startup
+from pgflow.store.settings import CLIENT, ENCODING, READER, startup
 from pgflow.store.sqlstate import translate
 
 __all__ = [
@@ -32,13 +33,19 @@ AsyncConnection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
 OLDEST = 14  # the oldest major version of PostgreSQL that pgflow runs on
 
-# The first question on each connection of our own: who answers? A worker brings along what it may not put into the
-# startup packet, for older servers do not know it (see `settings`).
+# The first query on each connection of our own: which server process answers? For workers and migrations it also sets
+# what cannot be in the startup packet, because older servers do not know it (see `settings`).
 WHO: LiteralString = "select pg_backend_pid()"
 WHO_FOR_A_WORKER: LiteralString = """
     select pg_backend_pid(), case current_setting('transaction_timeout', true) when '0'
         then set_config('transaction_timeout', '10s', false) end
 """
+# A role or a database may have a limit that is too short to build an index.
+WHO_FOR_A_MIGRATION: LiteralString = """
+    select pg_backend_pid(), case when current_setting('transaction_timeout', true) <> '0'
+        then set_config('transaction_timeout', '0', false) end
+"""
+QUESTIONS: Mapping[str, LiteralString] = {"worker": WHO_FOR_A_WORKER, "migrate": WHO_FOR_A_MIGRATION}
 UNPREPARED: Mapping[str, Any] = {"autocommit": True, "prepare_threshold": None}
 
 
@@ -46,8 +53,9 @@ def conninfo(dsn: str, role: str = "client", *, pooler: bool = False) -> str:
     """Return `dsn` with our settings added, for psycopg or for a pool.
 
     `role` says what the connection is for ("client", "worker", "listen", "migrate", "read") and appears in the server's
-    `application_name` as `pgflow:<role>`. What the user set (in the DSN, in PGOPTIONS, PGAPPNAME, …) wins over ours.
-    With `pooler` no startup options are sent: many poolers refuse them. Raises `BadDsn`.
+    `application_name` as `pgflow:<role>`. What the user set (in the DSN, in PGOPTIONS, PGAPPNAME, …) wins over ours,
+    except for `client_encoding`: only UTF8 carries every value. With `pooler` no startup options are sent: many poolers
+    refuse them. Raises `BadDsn`.
     """
     given = parse(dsn)
     params = {**defaults(), **given}
@@ -56,6 +64,7 @@ def conninfo(dsn: str, role: str = "client", *, pooler: bool = False) -> str:
     client = READER if role == "read" else CLIENT
     added = {key: value for key, value in client.items() if not params.get(key)}
     added["fallback_application_name"] = f"pgflow:{role}"[:63]
+    added["client_encoding"] = ENCODING  # wins over PGCLIENTENCODING, `options`, and what a role or a database sets
     if not pooler:
         options = [f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in startup(role).items()]
         added["options"] = " ".join([*options, params.get("options", "")]).strip()  # the last one wins
@@ -78,15 +87,16 @@ def connect(dsn: str = "", role: str = "client", *, pooler: bool = False, autoco
     info = conninfo(dsn, role, pooler=pooler)
     try:
         if pooler:
-            conn: Connection = PooledConnection.connect(info, **UNPREPARED)
+            conn: Connection = PooledConnection.connect(info, **_kwargs(role, pooler=True))
         else:
-            conn = psycopg.connect(info, autocommit=True)
+            conn = psycopg.connect(info, **_kwargs(role))
     except psycopg.OperationalError as error:
         raise outage(error, place(dsn), role) from error
     try:
         _refuse_old(conn.info, place(dsn))
         if not pooler:
-            _refuse_pooler(conn.execute(_question(role)).fetchone(), conn.info, place(dsn), role)
+            answered = Cursor(conn).execute(_question(role)).fetchone()
+            _refuse_pooler(answered, conn.info, place(dsn), role)
         if not autocommit:
             conn.autocommit = False
     except BaseException:
@@ -102,15 +112,15 @@ async def aconnect(
     info = conninfo(dsn, role, pooler=pooler)
     try:
         if pooler:
-            conn: AsyncConnection = await AsyncPooledConnection.connect(info, **UNPREPARED)
+            conn: AsyncConnection = await AsyncPooledConnection.connect(info, **_kwargs(role, pooler=True))
         else:
-            conn = await psycopg.AsyncConnection.connect(info, autocommit=True)
+            conn = await psycopg.AsyncConnection.connect(info, **_kwargs(role))
     except psycopg.OperationalError as error:
         raise outage(error, place(dsn), role) from error
     try:
         _refuse_old(conn.info, place(dsn))
         if not pooler:
-            answered = await (await conn.execute(_question(role))).fetchone()
+            answered = await (await AsyncCursor(conn).execute(_question(role))).fetchone()
             _refuse_pooler(answered, conn.info, place(dsn), role)
         if not autocommit:
             await conn.set_autocommit(False)
@@ -136,8 +146,7 @@ def pooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str
     ConnectionPool(**pooling(dsn, "step"), max_size=10)
     """
     kind = {"connection_class": PooledConnection} if pooler else {}
-    kwargs = UNPREPARED if pooler else {"autocommit": True}
-    return {"conninfo": conninfo(dsn, role, pooler=pooler), "kwargs": kwargs, **kind}
+    return {"conninfo": conninfo(dsn, role, pooler=pooler), "kwargs": _kwargs(role, pooler=pooler), **kind}
 
 
 def apooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str, Any]:
@@ -160,11 +169,20 @@ def outage(error: psycopg.OperationalError, where: str, role: str = "client") ->
     return Unreachable(f"cannot reach PostgreSQL at {where}: {reason}", hint=_advice(reason))
 
 
+def _kwargs(role: str, *, pooler: bool = False) -> dict[str, Any]:
+    """Return what psycopg is told beside the connection string.
+
+    A connection that is lent to a user's step has psycopg's global adapters, like any other of the user's.
+    """
+    own = {} if role == "step" else {"context": ADAPTERS}
+    return {**(UNPREPARED if pooler else {"autocommit": True}), **own}
+
+
 def _question(role: str) -> LiteralString:
-    return WHO_FOR_A_WORKER if role == "worker" else WHO
+    return QUESTIONS.get(role, WHO)
 
 
-def _refuse_pooler(answer: TupleRow | None, info: psycopg.ConnectionInfo, where: str, role: str) -> None:
+def _refuse_pooler(answer: Row | None, info: psycopg.ConnectionInfo, where: str, role: str) -> None:
     """Refuse a server process other than the one that was promised: a pooler makes ids of its own up.
 
     All that we leave in a session would be another client's: prepared statements, settings, LISTEN.

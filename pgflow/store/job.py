@@ -235,9 +235,7 @@ def claim(
         "moments": Doubles(floor.moment for floor in after),
         "ids": Bigints(floor.id for floor in after),
     }
-    return Statement(
-        "job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, binary=True, prepare=True
-    )
+    return Statement("job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, prepare=True)
 
 
 def _claimed(rows: Sequence[Row]) -> Builtin[Claimed]:
@@ -258,9 +256,7 @@ def settle(
         **_columns(changes, Change, "g_"),
         **_columns(branches, Branch, "f_"),
     }
-    return Statement(
-        "job/settle", files.load("queries/job/settle.sql", schema), params, _settled, binary=True, prepare=True
-    )
+    return Statement("job/settle", files.load("queries/job/settle.sql", schema), params, _settled, prepare=True)
 
 
 def _settled(rows: Sequence[Row]) -> Builtin[Settled]:

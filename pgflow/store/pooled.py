@@ -16,6 +16,7 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.rows import TupleRow
 
+from pgflow.store.adapters import AsyncCursor, Cursor
 from pgflow.store.settings import ISOLATION, passing
 
 __all__ = ["AsyncPooledConnection", "PooledConnection"]
@@ -40,7 +41,8 @@ class PooledConnection(psycopg.Connection[TupleRow]):
         if not self.is_idle:
             yield
             return
-        self.execute(sql.Composed([BEGIN, self.limits]))
+        # Not self.execute: a transactional step's connection has the user's adapters.
+        Cursor(self).execute(sql.Composed([BEGIN, self.limits]))
         try:
             yield
         except BaseException:
@@ -69,7 +71,7 @@ class AsyncPooledConnection(psycopg.AsyncConnection[TupleRow]):
         if not self.is_idle:
             yield
             return
-        await self.execute(sql.Composed([BEGIN, self.limits]))
+        await AsyncCursor(self).execute(sql.Composed([BEGIN, self.limits]))  # as above
         try:
             yield
         except BaseException:

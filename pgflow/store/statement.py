@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import psycopg
 from psycopg import pq
-from psycopg.rows import tuple_row
 
 from pgflow.errors import PgflowError
+from pgflow.store.adapters import AsyncCursor, Cursor, Row
 from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
 from pgflow.store.sqlstate import is_quoting, translate
 
@@ -22,7 +22,6 @@ __all__ = ["APending", "Pending", "Row", "Statement", "arun", "arun_all", "astar
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-Row: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,9 @@ class Statement(Generic[T_co]):
     `name` is the path of its file without the ending, such as "job/claim"; `query` the text that
     `files.load("queries/job/claim.sql", schema)` returns, with `%(name)s` or `%(name)b` placeholders; `read` makes the
     result out of the rows, which are tuples whatever row factory the connection has, and none for a statement that
-    returns nothing. `binary` asks for the results in binary format; `prepare` is psycopg's: None leaves it to count
-    (with others in one round trip it is not prepared then), True prepares at the first use.
+    returns nothing. Values are converted as `adapters` says, whatever the process and the session have set. `prepare`
+    is psycopg's: None leaves it to count (with others in one round trip it is not prepared then), True prepares at the
+    first use.
 
         count = Statement("job/count", "select count(*) from pgflow.jobs", {}, lambda rows: int(rows[0][0]))
         run(conn, count)                                        # sync
@@ -45,14 +45,11 @@ class Statement(Generic[T_co]):
     query: str
     params: Mapping[str, Any]
     read: Callable[[Sequence[Row]], T_co]
-    binary: bool = False
     prepare: bool | None = None
 
     def then(self, make: Callable[[T_co], T]) -> Statement[T]:
         """Return the same statement, with something else made of what it reads."""
-        return Statement(
-            self.name, self.query, self.params, lambda rows: make(self.read(rows)), self.binary, self.prepare
-        )
+        return Statement(self.name, self.query, self.params, lambda rows: make(self.read(rows)), self.prepare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +168,9 @@ def start(conn: psycopg.Connection[Any], statement: Statement[T]) -> Pending[T]:
 
     Outside a pipeline this waits for the database; inside one it does not, and errors appear in `.result()`.
     """
-    # Not conn.cursor(): a caller's connection may have a cursor class of its own that binds on the client.
-    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    cursor = Cursor(conn)
     try:
-        cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=statement.binary)
+        cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=True)
     except psycopg.Error as error:
         _refuse(error)
         raise
@@ -183,9 +179,9 @@ def start(conn: psycopg.Connection[Any], statement: Statement[T]) -> Pending[T]:
 
 async def astart(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) -> APending[T]:
     """`start` on an async connection."""
-    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+    cursor = AsyncCursor(conn)
     try:
-        await cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=statement.binary)
+        await cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=True)
     except psycopg.Error as error:
         _refuse(error)
         raise

@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from pgflow.core.legible import storable
 from pgflow.errors import InvalidPayload
 from pgflow.store import failpoint, job
+from pgflow.store.adapters import AsyncCursor, Cursor
 from pgflow.store.connect import apooling, pooling
 from pgflow.store.dice import uniform
 from pgflow.store.fate import is_unknown
@@ -133,7 +134,7 @@ class Transactions:
                 async with self._async_pool.connection() as conn, conn.transaction() as _:
                     transaction = _Async(conn, self._runner)
                     if isinstance(conn, AsyncPooledConnection):
-                        await conn.execute(conn.limits)
+                        await AsyncCursor(conn).execute(conn.limits)
                     yield transaction
                     if not transaction.is_committed:
                         raise psycopg.Rollback
@@ -165,7 +166,7 @@ class Transactions:
             sync_transaction = _Sync(sync_conn, seat, self._runner.using(seat))
             try:
                 if isinstance(sync_conn, PooledConnection):
-                    await loop.run_in_executor(seat, sync_conn.execute, sync_conn.limits)
+                    await loop.run_in_executor(seat, Cursor(sync_conn).execute, sync_conn.limits)
                 yield sync_transaction
             except asyncio.CancelledError:
                 raise

@@ -13,10 +13,17 @@ from pgflow.store import migration
 from pgflow.store.connect import aconnect, connect, conninfo, is_idle, outage
 from pgflow.store.dsn import parse, place
 from pgflow.store.sqlstate import REFUSALS, translate
-from pgflow.store.statement import run_all
+from pgflow.store.statement import Statement, arun, run, run_all
 from tests.conftest import Server
 
 SECRET = "hunter2"  # noqa: S105 - opens nothing
+EURO = Statement(
+    "test/euro",
+    "select current_setting('client_encoding'), %(a)s::text",
+    {"a": "€"},
+    lambda rows: (rows[0][0], rows[0][1]),
+)
+SEARCH_LIMIT = Statement("test/limit", "select current_setting('gin_fuzzy_search_limit')", {}, lambda rows: rows[0][0])
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +115,52 @@ def test_a_session_has_its_limits_from_the_first_packet_on(migrated: str) -> Non
 def test_a_migration_may_take_its_time(migrated: str) -> None:
     with connect(migrated, "migrate") as conn:
         assert setting(conn, "statement_timeout") == "0"
+
+
+def test_limits_that_a_role_has_do_not_end_our_sessions_or_cut_our_lists(migrated: str, server: Server) -> None:
+    limits = {
+        "gin_fuzzy_search_limit": "5",
+        "idle_session_timeout": "1min",
+        **({"transaction_timeout": "1min"} if server.version >= 17 else {}),
+    }
+    dsn = psycopg.conninfo.make_conninfo(migrated, user="limited")
+    with psycopg.connect(migrated, autocommit=True) as admin:
+        admin.execute("create role limited superuser login")
+        try:
+            for name, value in limits.items():
+                admin.execute(f"alter role limited set {name} = '{value}'".encode())
+            for role in ("worker", "heart", "listen", "step"):
+                with connect(dsn, role) as conn:
+                    assert setting(conn, "idle_session_timeout") == "0"
+            for role in ("client", "read", "worker"):
+                with connect(dsn, role) as conn, connect(dsn, role, pooler=True) as pooled:
+                    assert setting(conn, "gin_fuzzy_search_limit") == "0"
+                    assert run(pooled, SEARCH_LIMIT) == "0"
+            with connect(dsn, "migrate") as conn:
+                assert not conn.execute(
+                    "select 1 from pg_settings where name = 'transaction_timeout' and setting <> '0'"
+                ).fetchall()
+        finally:
+            admin.execute("drop role limited")
+
+
+def test_client_encoding_is_utf8_whatever_the_user_sets(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    for given in ({}, {"client_encoding": "WIN1252"}, {"options": "-c client_encoding=LATIN9"}):
+        with connect(psycopg.conninfo.make_conninfo(migrated, **given)) as conn:
+            assert setting(conn, "client_encoding") == "UTF8"
+
+
+@pytest.mark.parametrize("role", ["client", "worker", "step"])
+def test_behind_a_pooler_the_encoding_that_another_client_left_does_not_matter(migrated: str, role: str) -> None:
+    async def ask() -> tuple[str, str]:
+        async with await aconnect(migrated, role, pooler=True) as conn:
+            await conn.execute("set client_encoding to latin1")
+            return await arun(conn, EURO)
+
+    with connect(migrated, role, pooler=True) as conn:
+        conn.execute("set client_encoding to latin1")
+        assert run(conn, EURO) == asyncio.run(ask()) == ("UTF8", "€")
 
 
 def test_what_the_user_chose_in_the_connection_string_wins(migrated: str) -> None:

@@ -30,9 +30,7 @@ def test_a_statement_that_returns_nothing_has_no_rows(conn: Connection) -> None:
 
 
 def test_a_binary_statement_gives_the_same_values(conn: Connection) -> None:
-    assert (
-        run(conn, Statement("test/binary", DOUBLE.query, DOUBLE.params, DOUBLE.read, binary=True, prepare=True)) == 42
-    )
+    assert run(conn, Statement("test/binary", DOUBLE.query, DOUBLE.params, DOUBLE.read, prepare=True)) == 42
 
 
 def test_statements_in_a_pipeline_are_read_when_all_are_sent(conn: Connection) -> None:

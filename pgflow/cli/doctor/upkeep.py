@@ -7,6 +7,7 @@ from psycopg import sql
 
 from pgflow.cli.doctor.finding import Check, Patient, Said, note, ok, problem, span
 from pgflow.store import doctor
+from pgflow.store.adapters import ADAPTERS
 from pgflow.store.statement import run
 
 __all__ = ["CHECKS"]
@@ -44,7 +45,7 @@ def prepared(patient: Patient) -> Iterator[Said]:
     found = run(patient.conn, doctor.prepared(patient.schema, LONG))
     for each in found:
         what = f"the prepared transaction {each.name!r} has been open for {span(each.age)}"
-        quoted = sql.Literal(each.name).as_string(None)
+        quoted = sql.Literal(each.name).as_string(ADAPTERS)
         yield problem(what, f"commit prepared {quoted}, or rollback prepared {quoted}")
     if not found:
         yield ok("no prepared transaction is left open")

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from pgflow.cli.doctor.finding import Check, Patient, Said, capped, note, ok, problem, span
 from pgflow.store import doctor
+from pgflow.store.adapters import ADAPTERS
 from pgflow.store.signs import Late
 from pgflow.store.statement import run
 
@@ -52,7 +53,7 @@ def queues(patient: Patient) -> Iterator[Said]:
         if each.paused:
             is_well = False
             resumed = sql.SQL("update {} set paused_at = null where name = {}")
-            mend = resumed.format(sql.Identifier(patient.schema, "queues"), sql.Literal(each.name)).as_string(None)
+            mend = resumed.format(sql.Identifier(patient.schema, "queues"), sql.Literal(each.name)).as_string(ADAPTERS)
             yield note(f"{what}, and the queue is paused", mend)
         elif not each.served:
             is_well = False
