@@ -16,6 +16,7 @@ from pgflow.calls import Call
 from pgflow.errors import DatabaseError, OutcomeUnknown, SchemaError, Unreachable
 from pgflow.store import migrate, request, worker
 from pgflow.store.connect import aconnect, connect, outage, place
+from pgflow.store.encoding import encoding_errors
 from pgflow.store.fate import is_estranged, is_passing, is_unknown
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
@@ -50,13 +51,14 @@ class Client:
 
     def run(self, statement: Statement[T], conn: Conn | None = None) -> T:
         """Run a statement that may be sent any number of times. Raises `Unreachable` when the database is gone."""
-        with self._on_our_schema():
+        with self._on_our_schema(), encoding_errors(conn):
             return self._run(statement) if conn is None else run(conn, statement)
 
     async def arun(self, statement: Statement[T], conn: AConn | None = None) -> T:
         """`run`, async."""
         async with self._aon_our_schema():
-            return await (self._arun(statement) if conn is None else arun(conn, statement))
+            with encoding_errors(conn):
+                return await (self._arun(statement) if conn is None else arun(conn, statement))
 
     def call(self, call: Call[T], conn: Conn | None = None) -> T:
         """Run a statement that changes something, and wake the workers: after our commit, or with the caller's.
@@ -64,7 +66,7 @@ class Client:
         Where it has an idempotency key it is carried out once, however often it is called. Raises `OutcomeUnknown` when
         it was sent and nobody knows what became of it, `Unreachable` when it was not.
         """
-        with self._on_our_schema():
+        with self._on_our_schema(), encoding_errors(conn):
             if conn is None:
                 result = self._call(call)
             else:
@@ -75,10 +77,13 @@ class Client:
     async def acall(self, call: Call[T], conn: AConn | None = None) -> T:
         """`call`, async."""
         async with self._aon_our_schema():
-            if conn is None:
-                result = await self._acall(call)
-            else:
-                result = await request.aonce(conn, self.schema, call.key, call.about, call.statement(True), call.recall)
+            with encoding_errors(conn):
+                if conn is None:
+                    result = await self._acall(call)
+                else:
+                    result = await request.aonce(
+                        conn, self.schema, call.key, call.about, call.statement(True), call.recall
+                    )
         call.tell(result, conn is not None)
         return result
 

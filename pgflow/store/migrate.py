@@ -26,6 +26,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 from pgflow.errors import SchemaError
 from pgflow.store import files, migration, worker
 from pgflow.store.connect import is_idle
+from pgflow.store.encoding import require_utf8
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import Migration, functions, migrations
 from pgflow.store.migration import ANNOUNCED, Applied
@@ -124,11 +125,13 @@ def up(
     before an error stays applied. `to` is the last migration to apply, for going step by step; this code runs on the
     newest only. `status(conn).version` says how far a schema is.
 
-    Raises what `status` raises, `SchemaTooNew`, `ConfigError` for a `to` that does not exist, and `SchemaError` for one
-    that is behind the schema, or when a lock was not to be had in time, or a worker did not end.
+    Raises what `status` raises, `DatabaseError` in a database whose encoding is not UTF8, `SchemaTooNew`, `ConfigError`
+    for a `to` that does not exist, and `SchemaError` for one that is behind the schema, or when a lock was not to be
+    had in time, or a worker did not end.
 
         up(connect(dsn, "migrate"))    # [Applied(1, "engine", …), Applied(0, "functions", …)]
     """
+    require_utf8(conn)
     with _autocommit(conn):
         before = status(conn, schema)
         before.require_migratable()

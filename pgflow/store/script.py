@@ -8,11 +8,13 @@ from typing import Any
 from psycopg import sql as compose
 
 from pgflow.errors import ConfigError
-from pgflow.store import files, migration, worker
+from pgflow.store import encoding, files, migration, worker
+from pgflow.store.adapters import ADAPTERS
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import FUNCTIONS, Migration, functions, migrations
 from pgflow.store.migration import Applied
 from pgflow.store.schema import check_goal
+from pgflow.store.settings import ENCODING
 from pgflow.store.statement import Statement
 
 __all__ = ["UNCHECKED", "create_schema", "functions_line", "ledger", "planned_line", "sql"]
@@ -26,6 +28,13 @@ PIN = """do $$ begin
     perform set_config('search_path', 'pg_catalog, pg_temp', true);
 end $$;"""
 UNPIN = "do $$ begin perform set_config('search_path', current_setting('pgflow.path_before', true), true); end $$;"
+ENCODED = f"""do $$ begin
+    if current_setting('server_encoding') <> '{ENCODING}' then
+        raise exception 'the encoding of database % is %; pgflow needs {ENCODING}',
+            current_database(), current_setting('server_encoding')
+            using hint = '{encoding.NEW_DATABASE_HINT}';
+    end if;
+end $$;"""
 PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
@@ -33,7 +42,8 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     """Return everything as one script, to hand to psql or to another migration tool.
 
     `after` leaves out the migrations up to that version, `to` those after that one, and the functions with them. The
-    script brings no transaction of its own. Before a migration that breaks older code it stops if a worker is alive.
+    script brings no transaction of its own. It stops in a database that is not encoded in UTF8 and, before a migration
+    that breaks older code, if a worker is alive.
     Once it has run, `status` says so. Raises `ConfigError` for a `to` that does not exist, or not after `after`.
 
         print(sql("orders"))    # psql --single-transaction -v ON_ERROR_STOP=1 -f …
@@ -43,7 +53,11 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     goal = to or latest
     if to is not None and to < after:
         raise ConfigError(f"nothing lies between {after:04} and {to:04}", hint="Migrations go forward only.")
-    parts = [f'-- Brings schema "{schema}" of pgflow from {after:04} to {goal:04}. Run it in one transaction.', PIN]
+    parts = [
+        f'-- Brings schema "{schema}" of pgflow from {after:04} to {goal:04}. Run it in one transaction.',
+        ENCODED,
+        PIN,
+    ]
     if not after:
         parts += [create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
     for each in migrations()[after:goal]:
@@ -88,7 +102,7 @@ def functions_line() -> Applied:
 
 def _text(statement: Statement[Any]) -> str:
     """A statement as text for psql, its parameters as literals. Not for data: ours are checksums and names of files."""
-    literal = {key: compose.Literal(value).as_string() for key, value in statement.params.items()}
+    literal = {key: compose.Literal(value).as_string(ADAPTERS) for key, value in statement.params.items()}
     return _terminated(PLACEHOLDER.sub(lambda match: literal[match[1]], statement.query).replace("%%", "%"))
 
 

@@ -25,12 +25,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server is: `version` as it says it, `number` such as 180001, whether it is a standby or read-only."""
+    """What a server is: `version` as it says it, `number` such as 180001, whether it is a standby or read-only.
+
+    `encoding` is that of the database.
+    """
 
     version: str
     number: int
     standby: bool
     read_only: bool
+    encoding: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from pgflow.errors import GraphChanged, PgflowError
 from pgflow.registration import check as check_definitions
 from pgflow.store import definition, doctor, migration
 from pgflow.store.connect import OLDEST, connect
+from pgflow.store.encoding import NEW_DATABASE_HINT, unsupported_encoding
 from pgflow.store.migrate import status
+from pgflow.store.settings import ENCODING
 from pgflow.store.statement import run
 
 __all__ = ["CHECKS"]
@@ -39,6 +41,15 @@ def version(patient: Patient) -> Iterator[Said]:
         yield note(f"PostgreSQL {said} is newer than {NEWEST_TESTED}, the newest that pgflow is tested on")
     else:
         yield ok(f"PostgreSQL {said}; pgflow runs on {OLDEST} to {NEWEST_TESTED}")
+
+
+def encoding(patient: Patient) -> Iterator[Said]:
+    """Whether the database can store any text."""
+    reason = unsupported_encoding(run(patient.conn, doctor.server(patient.schema)).encoding)
+    if reason:
+        yield problem(reason, f"{NEW_DATABASE_HINT}; then copy the data with pg_dump and psql")
+    else:
+        yield ok(f"the database is encoded in {ENCODING}")
 
 
 def schema(patient: Patient) -> Iterator[Said]:
@@ -191,6 +202,7 @@ def _mend(error: PgflowError) -> str:
 
 CHECKS = (
     Check("server", "workers write, and pgflow is tested on a range of versions", version),
+    Check("encoding", "inputs, outputs and signals may hold any text; what a database cannot store fails", encoding),
     Check("schema", "workers refuse a schema that is not theirs", schema, is_required=True),
     Check("settings", "what is committed must survive a crash, and old rows must go", settings),
     Check("logs", "the parameters are inputs and outputs, and logs are read by others than the tables are", logs),
