@@ -19,7 +19,14 @@ ROLLED_BACK = (
     "25006",  # read-only transaction: this was the primary
 )
 # The server, or something in between, ended the session; the commit may have been through by then.
-SEVERED = ("08", "57P", "58", "25P", "XX")
+SEVERED = (
+    "08",  # connection exceptions
+    "57P",  # operator intervention: a shutdown, or a session that was ended
+    "58",  # system errors
+    "25P03",  # idle_in_transaction_session_timeout; not 25P02, which is the caller's: it went on after an error
+    "25P04",  # transaction_timeout
+    "XX",  # internal errors
+)
 
 
 def is_passing(error: BaseException) -> bool:
