@@ -99,13 +99,18 @@ class Holding:
     def take_in(self, rows: list[Claimed]) -> None:
         """Hold what was claimed.
 
-        A row that nobody here can run is passed on, one that cannot be read fails its instance.
+        A row that nobody here can run is passed on, one that cannot be read fails its instance, and one whose instance
+        was deleted from the table alone is deleted.
         """
         now = time.monotonic()
         heads = {row.run: row for row in rows if row.business_id is not None}
         learned = {number: self._learn(row) for number, row in heads.items()}
         for row in rows:
-            run = learned[row.run]
+            run = learned.get(row.run)
+            if run is None:
+                log.warning("job %d belongs to run %d, which does not exist: the job is deleted", row.id, row.run)
+                self.refused.append(Refusal(_refused(row, "end")))
+                continue
             try:
                 if isinstance(run, Exception):
                     raise run
