@@ -31,6 +31,7 @@ __all__ = [
     "retry",
     "retry_version",
     "start",
+    "status",
 ]
 
 Builtin = list  # this module's `list` is the verb
@@ -227,3 +228,9 @@ def _record(entry: Entry) -> dict[str, Any]:
 
 def _instances(rows: Sequence[Row]) -> Builtin[Instance]:
     return [reading.instance(row) for row in rows]
+
+
+def status(schema: str, run: int) -> Statement[str | None]:
+    """Read the status of a run; None when there is no such run."""
+    query = files.load("queries/instance/status.sql", schema)
+    return Statement("instance/status", query, {"run": run}, lambda rows: str(rows[0][0]) if rows else None)

@@ -30,7 +30,6 @@ __all__ = [
     "Settled",
     "Staged",
     "Verdict",
-    "by_index",
     "claim",
     "drained",
     "list",
@@ -261,16 +260,6 @@ def settle(
 
 def _settled(rows: Sequence[Row]) -> Builtin[Settled]:
     return [*map(Settled._make, rows)]
-
-
-def by_index(schema: str) -> Statement[None]:
-    """Have the statements that follow in this transaction find each row by an index: for a connection that is a step's.
-
-    A worker's own is made so.
-    """
-    return Statement(
-        "job/by_index", files.load("queries/job/by_index.sql", schema), {}, lambda rows: None, prepare=True
-    )
 
 
 def plan_anew(schema: str) -> Statement[None]:

@@ -109,7 +109,9 @@ class Worker:
             register=self._register,
             may_claim=self._may_claim,
         )
-        self._transactions = Transactions(dsn, self._runner, self.settler, self._threads, pooler=pooler)
+        self._transactions = Transactions(
+            dsn, self._runner, self.settler, self._threads, capacity=sum(self.queues.values()), pooler=pooler
+        )
         self._pulse = pulse
         self._heart: Heart | None = None
         self._loop: asyncio.AbstractEventLoop  # known while it runs: to look it up for each step costs a system call

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgflow.core.legible import storable
 from pgflow.errors import InvalidPayload
-from pgflow.store import failpoint, job
-from pgflow.store.adapters import AsyncCursor, Cursor
-from pgflow.store.connect import apooling, pooling
+from pgflow.store import failpoint, instance, job
+from pgflow.store.connect import aconnect, apooling, pooling
 from pgflow.store.dice import uniform
 from pgflow.store.fate import is_unknown
 from pgflow.store.job import Settled
-from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
-from pgflow.store.statement import Statement, arun_all, run_all
+from pgflow.store.lent import ABORTED, ENDED, LOST, AsyncLoan, Loan, cut
+from pgflow.store.statement import Statement, arun, run
 from pgflow.worker.decide import Decision
-from pgflow.worker.outcome import Erred, Finished, Outcome, Waits
+from pgflow.worker.outcome import Erred, Finished, Outcome, Snoozed, Waits
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
 from pgflow.worker.token import Token
 
 __all__ = ["Transactions"]
 
+T = TypeVar("T")
+
 TRIES = 20  # to settle while somebody holds the instance; the step's transaction stays open meanwhile
-POOL_SIZE = 10  # transactional steps that run at once, sync and async ones together; others wait for a place
+ACTIVE = ("pending", "running", "waiting")
+REPLACED = (
+    "the step changed its own job in its transaction, by put or by a write to pgflow's tables, and its instance is "
+    "still active; a step may cancel or delete its own instance, and change others"
+)
 
 
 class Transaction(Protocol):
@@ -42,23 +46,36 @@ class Transaction(Protocol):
     conn: Any
     runner: Runner  # of steps that use it
 
-    async def settle(self, statements: Sequence[Statement[Any]]) -> list[Any]:
-        """Run statements in it, in one round trip; returns what each reads."""
+    def take_back(self) -> str | None:
+        """Cut the step off from the session; returns what is wrong with the state in which it left it."""
+
+    async def settle(self, schema: str, statement: Statement[T]) -> T | None:
+        """Run the settle in it, in one round trip; returns None where it is not the step's transaction any more."""
+
+    async def ask(self, statement: Statement[T]) -> T:
+        """Run a statement in it."""
 
     async def commit(self) -> None:
-        """Commit it."""
+        """Commit it when the scope ends."""
 
 
 class Transactions:
-    """Gives each transactional step a connection in a transaction, and settles the step in that transaction.
+    """Gives each transactional step a session in a transaction, and settles the step in that transaction.
 
     What the fence refuses is rolled back, the step's own writes with it. Only an outcome that ends the step or lets
     it wait is settled here; after an error or a snooze the transaction is rolled back and the worker settles as
-    usual.
+    usual. `capacity` is how many such steps may run at once: as many as the worker's queues allow.
     """
 
     def __init__(
-        self, dsn: str, runner: Runner, settler: Settler, threads: ThreadPoolExecutor, *, pooler: bool = False
+        self,
+        dsn: str,
+        runner: Runner,
+        settler: Settler,
+        threads: ThreadPoolExecutor,
+        *,
+        capacity: int,
+        pooler: bool = False,
     ) -> None:
         self._dsn = dsn
         self._pooler = pooler
@@ -66,7 +83,9 @@ class Transactions:
         self._settler = settler
         self._threads = threads
         self.committing: set[Token] = set()  # whose commit is under way: not to be cancelled, or nobody knew its end
-        self._places = asyncio.Semaphore(POOL_SIZE)  # waited for here: in the pool it would take a thread, and time out
+        self._capacity = capacity
+        # Waited for here: a wait in the pool takes a thread, and times out. A dropped step may still have its place.
+        self._places = asyncio.Semaphore(capacity)
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self._async_pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
 
@@ -75,8 +94,11 @@ class Transactions:
         try:
             async with self._places, self._open(token) as transaction:
                 outcome = await transaction.runner.run(token, transaction.conn)
+                fault = transaction.take_back()
                 if isinstance(outcome, Erred):
-                    return replace(outcome, severed=transaction.conn.broken)
+                    return replace(outcome, severed=fault is LOST)
+                if fault is not None and not (isinstance(outcome, Snoozed) and fault in (ABORTED, LOST)):
+                    return _misused(token, fault)
                 if not isinstance(outcome, Finished | Waits):
                     return outcome
                 settled = await self._settle(token, outcome, transaction)
@@ -110,9 +132,15 @@ class Transactions:
             decision = self._settler.decide([outcome])
             for branch in decision.branches:
                 branch.keep = False  # nobody else would know of them if this process died after the commit
-            statements = job.by_index(self._settler.schema), self._settler.statement([decision])
-            _, settled = await transaction.settle(statements)
+            settled = await transaction.settle(self._settler.schema, self._settler.statement([decision]))
+            if settled is None:
+                return _misused(token, ENDED)
             fate = next(row.status for row in settled if row.what == "token" and row.id == token.id)
+            if fate == "fenced" and await self._is_still_ours(token):
+                # The job is the worker's to everybody else, so that it is the step which has taken it away.
+                if await transaction.ask(instance.status(self._settler.schema, token.run.run)) in ACTIVE:
+                    return _misused(token, REPLACED)
+                fate = "done"  # it has cancelled or deleted its own instance: that commits, and there is no result
             if fate in ("done", "conflict"):
                 self.committing.add(token)
                 await transaction.commit()
@@ -122,65 +150,85 @@ class Transactions:
             await asyncio.sleep(uniform(0.005, 0.05))
         return Erred(token, "the instance stayed locked by another transaction", "Busy")
 
+    async def _is_still_ours(self, token: Token) -> bool:
+        """Whether the job is this worker's outside of the step's transaction, which is what its fence is to ask."""
+        settler = self._settler
+        async with await aconnect(self._dsn, role="step", pooler=self._pooler) as conn:
+            return not await arun(conn, job.lost(settler.schema, settler.worker, {token.id: token.attempt}))
+
     @asynccontextmanager
     async def _open(self, token: Token) -> AsyncIterator[Transaction]:
         step = token.run.graph.nodes[token.step].step
         if step.is_async:
             if self._async_pool is None:
                 recipe = apooling(self._dsn, "step", pooler=self._pooler)
-                self._async_pool = AsyncConnectionPool(min_size=0, max_size=POOL_SIZE, open=False, **recipe)
+                self._async_pool = AsyncConnectionPool(min_size=0, max_size=self._capacity, open=False, **recipe)
                 await self._async_pool.open()
-            with suppress(psycopg.Rollback):  # which comes through where the connection is lost
-                async with self._async_pool.connection() as conn, conn.transaction() as _:
-                    transaction = _Async(conn, self._runner)
-                    if isinstance(conn, AsyncPooledConnection):
-                        await AsyncCursor(conn).execute(conn.limits)
+            line = await self._async_pool.getconn()
+            try:
+                loan = AsyncLoan(line)
+                try:
+                    await loan.begin()
+                    transaction = _Async(loan, self._runner)
                     yield transaction
-                    if not transaction.is_committed:
-                        raise psycopg.Rollback
+                except BaseException:
+                    await loan.rollback()
+                    raise
+                await (loan.commit() if transaction.is_committed else loan.rollback())
+            finally:
+                if not loan.is_clean:
+                    await loan.dispose()
+                await self._async_pool.putconn(line)
             return
         if self._pool is None:
             recipe = pooling(self._dsn, "step", pooler=self._pooler)
-            self._pool = ConnectionPool(min_size=0, max_size=POOL_SIZE, open=True, **recipe)
+            self._pool = ConnectionPool(min_size=0, max_size=self._capacity, open=True, **recipe)
         pool, loop = self._pool, asyncio.get_running_loop()
         # Not the loop's own executor: it has few threads, and whoever holds a connection needs one to get rid of it.
         connecting = loop.run_in_executor(self._threads, pool.getconn)
         try:
-            sync_conn = await asyncio.shield(connecting)
+            sync_line = await asyncio.shield(connecting)
         except asyncio.CancelledError:
             connecting.add_done_callback(lambda done: _give_back(pool, done))
             raise
-        seat, scope = _Seat(self._threads), sync_conn.transaction()
+        seat, sync_loan = _Seat(self._threads), Loan(sync_line)
+
+        def end(*, is_committed: bool) -> None:
+            try:
+                if is_committed:
+                    sync_loan.commit()
+                else:
+                    sync_loan.rollback()
+            finally:
+                if not sync_loan.is_clean:
+                    sync_loan.dispose()
 
         def give_back() -> None:
-            if is_cut:
-                sync_conn.close()
-                with suppress(Exception):  # it cannot be rolled back any more; but it must know that it is over
-                    undo = psycopg.Rollback()
-                    scope.__exit__(type(undo), undo, None)
-            pool.putconn(sync_conn)
+            if not (sync_loan.is_clean or sync_line.closed):
+                sync_loan.dispose()
+            pool.putconn(sync_line)
 
-        is_cut = False
         try:
-            await loop.run_in_executor(seat, scope.__enter__)
-            sync_transaction = _Sync(sync_conn, seat, self._runner.using(seat))
             try:
-                if isinstance(sync_conn, PooledConnection):
-                    await loop.run_in_executor(seat, Cursor(sync_conn).execute, sync_conn.limits)
+                await loop.run_in_executor(seat, sync_loan.begin)
+                sync_transaction = _Sync(sync_loan, seat, self._runner.using(seat))
                 yield sync_transaction
             except asyncio.CancelledError:
                 raise
-            except BaseException as error:
-                await loop.run_in_executor(seat, scope.__exit__, type(error), error, error.__traceback__)
+            except BaseException:
+                await loop.run_in_executor(seat, partial(end, is_committed=False))
                 raise
-            undo = None if sync_transaction.is_committed else psycopg.Rollback()
-            await loop.run_in_executor(seat, scope.__exit__, type(undo) if undo else None, undo, None)
+            await loop.run_in_executor(seat, partial(end, is_committed=sync_transaction.is_committed))
         except asyncio.CancelledError:
-            is_cut = True
-            _cut(sync_conn)  # the step may still run in its thread: it must not go on holding what it has locked
+            cut(sync_line)  # the step may still run in its thread: it must not go on holding what it has locked
             raise
         finally:
             seat.afterwards(give_back)
+
+
+def _misused(token: Token, fault: str) -> Erred:
+    is_lost = fault is LOST
+    return Erred(token, fault, "OperationalError" if is_lost else "TransactionMisused", severed=is_lost)
 
 
 def _give_back(
@@ -189,15 +237,6 @@ def _give_back(
     """Put a connection back that came after nobody wanted it any more."""
     if not connecting.cancelled() and connecting.exception() is None:
         pool.putconn(connecting.result())
-
-
-def _cut(conn: psycopg.Connection[Any]) -> None:
-    """End a connection's line, whereupon the server rolls back; the thread that uses it, if one does, sees it lost.
-
-    To close it would free what that thread has in its hands.
-    """
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as line:
-        line.shutdown(socket.SHUT_RDWR)
 
 
 class _Seat(Executor):
@@ -220,27 +259,41 @@ class _Seat(Executor):
 
 
 class _Async:
-    def __init__(self, conn: psycopg.AsyncConnection[Any], runner: Runner) -> None:
-        self.conn = conn
+    def __init__(self, loan: AsyncLoan, runner: Runner) -> None:
+        self.conn = loan.conn
         self.runner = runner
         self.is_committed = False
+        self._loan = loan
 
-    async def settle(self, statements: Sequence[Statement[Any]]) -> list[Any]:
-        return await arun_all(self.conn, statements)
+    def take_back(self) -> str | None:
+        return self._loan.take_back()
+
+    async def settle(self, schema: str, statement: Statement[T]) -> T | None:
+        return await self._loan.settle(schema, statement)
+
+    async def ask(self, statement: Statement[T]) -> T:
+        return await arun(self._loan.line, statement)
 
     async def commit(self) -> None:
         self.is_committed = True
 
 
 class _Sync:
-    def __init__(self, conn: psycopg.Connection[Any], seat: _Seat, runner: Runner) -> None:
-        self.conn = conn
+    def __init__(self, loan: Loan, seat: _Seat, runner: Runner) -> None:
+        self.conn = loan.conn
         self.runner = runner
-        self._seat = seat
         self.is_committed = False
+        self._loan = loan
+        self._seat = seat
 
-    async def settle(self, statements: Sequence[Statement[Any]]) -> list[Any]:
-        return await asyncio.get_running_loop().run_in_executor(self._seat, run_all, self.conn, statements)
+    def take_back(self) -> str | None:
+        return self._loan.take_back()
+
+    async def settle(self, schema: str, statement: Statement[T]) -> T | None:
+        return await asyncio.get_running_loop().run_in_executor(self._seat, self._loan.settle, schema, statement)
+
+    async def ask(self, statement: Statement[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._seat, run, self._loan.line, statement)
 
     async def commit(self) -> None:
         self.is_committed = True

@@ -25,7 +25,11 @@ SETTLE = "sql/queries/job/settle.sql"
 CLAIM = "sql/queries/job/claim.sql"
 RESCUE = "sql/queries/job/rescue.sql"
 DECIDE = "pgflow/worker/decide.py"
-TESTS = ("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py")
+LENT = "pgflow/store/lent.py"
+TESTS = (
+    *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
+    *("tests/worker/test_misuse.py", "tests/worker/test_reset.py"),
+)
 LIMIT = 400  # seconds for one mutant
 
 
@@ -77,11 +81,30 @@ MUTANTS = (
         only("kill a worker"),
     ),
     Mutant(
-        "split commit", "what a step writes is committed before its result is", "pgflow/worker/transaction.py",
-        "        return await arun_all(self.conn, statements)\n",
-        "        await self.conn.execute('commit')\n        await self.conn.execute('begin')\n"
-        "        return await arun_all(self.conn, statements)\n",
+        "split commit", "what a step writes is committed before its result is", LENT,
+        "        ending, *_, settled = await arun_all(self.line, [*step.preparing(schema), statement])\n",
+        "        ending, *_ = await arun_all(self.line, step.preparing(schema))\n"
+        "        await self.line.execute('commit; begin')\n"
+        "        (settled,) = await arun_all(self.line, [statement])\n",
         only("kill at transaction.settled", "end sessions: step"),
+    ),
+    Mutant(
+        "no reset", "a step's session is not reset for the next", LENT,
+        "        return f\"{verb}; {RESET}{DEALLOCATE if has_prepared else ''}\"\n",
+        "        return verb\n",
+        "does_not_reach_the_next",
+    ),
+    Mutant(
+        "no session check", "how a step leaves its session is not looked at", "pgflow/worker/transaction.py",
+        "if fault is not None and not (",
+        "if False and not (",
+        "costs_one_attempt",
+    ),
+    Mutant(
+        "any transaction", "a settle goes into whichever transaction is open", LENT,
+        "= ending.mark == self._mark\n",
+        "= True\n",
+        "ends_its_transaction",
     ),
     Mutant(
         "duplicate advance", "what follows from one completion is scheduled by each", DECIDE,

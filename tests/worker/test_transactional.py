@@ -279,6 +279,17 @@ def test_many_at_once_each_write_once_at_the_first_attempt(
     assert leftovers(conn) == {}
 
 
+def test_as_many_run_at_once_as_the_queues_allow(app: Pgflow, conn: Connection, work: Work) -> None:
+    work({"default": 24})
+    for kind in (Sync, Asynchronous):
+        kind.start_many([(f"v{number}", {"how": "gate"}) for number in range(12)])
+    waiting = """select count(*) from pg_stat_activity
+        where application_name = 'pgflow:step' and datname = current_database() and state = 'idle in transaction'"""
+    until(lambda: one(conn, waiting) == 24, "24 open transactions")
+    Gate.go.set()
+    assert until_all_ended(conn) == {"completed": 24}
+
+
 def test_a_connection_lost_in_the_middle_costs_no_attempt_and_doubles_nothing(
     app: Pgflow, conn: Connection, work: Work
 ) -> None:
