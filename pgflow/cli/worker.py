@@ -47,7 +47,8 @@ SELDOM = 10_000  # objects that come and stay until Python looks for garbage amo
     multiple=True,
     default=["default=10"],
     metavar="NAME=LIMIT",
-    help="A queue to serve, and how many of its steps run at once. May be given several times.",
+    help="A queue to serve, and how many of its steps run at once. May be given several times. "
+    "Each transactional step that runs has a connection of its own.",
 )
 @click.option(
     "--poll",

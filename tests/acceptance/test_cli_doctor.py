@@ -245,15 +245,18 @@ def test_settings_of_the_server_are_told(dsn: str, conn: psycopg.Connection[Any]
 
 
 def test_too_few_connections_are_told(dsn: str, conn: psycopg.Connection[Any]) -> None:
-    for _ in range(5):
+    for _ in range(8):
         conn.execute(LIVE)
-    assert "5 workers may need up to 115 for transactional steps" in look(dsn).one("connections", "note")
+    told = look(dsn).one("connections", "note")
+    assert "8 workers may need up to 104 for transactional steps, 10 at once on each, or as many" in told
     conn.execute("delete from pgflow.workers")
     with ExitStack() as stack:
-        for _ in range(75):
+        for _ in range(85):
             stack.enter_context(psycopg.connect(dsn))
-        assert "one worker may need up to 23" in look(dsn).one("connections", "note")
-        for _ in range(18):
+        assert "one worker may need up to 13 for transactional steps, 10 at once" in look(dsn).one(
+            "connections", "note"
+        )
+        for _ in range(8):
             stack.enter_context(psycopg.connect(dsn))
         assert "of 97 connections are in use, and a worker needs 3" in look(dsn).one("connections", "problem")
 

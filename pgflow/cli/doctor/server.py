@@ -7,6 +7,7 @@ from datetime import timedelta
 from psycopg import sql
 
 from pgflow.cli.doctor.finding import Check, Patient, Said, note, ok, problem
+from pgflow.config import DEFAULT_LIMIT
 from pgflow.core.registry import Registry
 from pgflow.errors import GraphChanged, PgflowError
 from pgflow.registration import check as check_definitions
@@ -22,7 +23,8 @@ __all__ = ["CHECKS"]
 NEWEST_TESTED = 18
 LISTEN_SECONDS = 1.0
 PER_WORKER = 3  # connections that each worker keeps: for work, for heartbeats, to listen
-MOST_PER_WORKER = PER_WORKER + 20  # and those for transactional steps, ten for sync and ten for async ones
+MOST_PER_WORKER = PER_WORKER + DEFAULT_LIMIT  # and one for each transactional step that runs: a --queue's limit of them
+LIMITED = f"{DEFAULT_LIMIT} at once on each, or as many as its --queue limits allow"
 SKEW = timedelta(seconds=2)
 
 TIMED = ("log_min_duration_statement", "log_min_duration_sample")  # log a statement that takes so long
@@ -119,9 +121,10 @@ def connections(patient: Patient) -> Iterator[Said]:
         return
     live = run(patient.conn, doctor.workers(patient.schema)).live
     if live * MOST_PER_WORKER > found.usable:
-        yield note(f"{what}; {live} workers may need up to {live * MOST_PER_WORKER} for transactional steps", mend)
+        most = live * MOST_PER_WORKER
+        yield note(f"{what}; {live} workers may need up to {most} for transactional steps, {LIMITED}", mend)
     elif free < MOST_PER_WORKER:
-        yield note(f"{what}; one worker may need up to {MOST_PER_WORKER} for transactional steps", mend)
+        yield note(f"{what}; one worker may need up to {MOST_PER_WORKER} for transactional steps, {LIMITED}", mend)
     else:
         yield ok(what)
 
