@@ -276,6 +276,11 @@ def failed_innocent(changes: list[Change], calls: list[dict[str, Any]], bodies: 
     alter(changes, ends(changes)[-1], status="failed", error={"type": "WorkerLost", "reason": "lost"})
 
 
+def dirty_session(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    found = {"e": "session", "left": [["setting", "search_path", "nowhere"]]}
+    bodies.append({**next(body for body in bodies if body["e"] == "begin" and body["step"] == "book"), **found})
+
+
 DEFECTS: dict[str, list[Spoil]] = {
     "I1": [lost_instance, lost_visit, lost_signal, half_a_transaction, two_answers],
     "I2": [unending, left_token],
@@ -293,6 +298,7 @@ DEFECTS: dict[str, list[Spoil]] = {
     "I16": [backward_read, reordered_read, lost_read],
     "I17": [unheard_cancel],
     "I18": [burnt_attempt, failed_innocent],
+    "I21": [dirty_session],
 }
 CASES = [(invariant, spoil) for invariant, spoils in DEFECTS.items() for spoil in spoils]
 

@@ -7,7 +7,7 @@ What it is made of:
                       ├─► nemesis   what is done to them, by seeded dice: to processes, sessions, the wire, the host
                       │               wire/    a proxy that understands PostgreSQL and loses commits one by one
                       │               host/    a server with a standby, a disk and a network, which can all be hurt
-                      └─► checker   the whole history afterwards: I1 to I20, and what the run must have come across
+                      └─► checker   the whole history afterwards: I1 to I21, and what the run must have come across
 
 Its decisions:
 

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from psycopg.rows import dict_row
 from pydantic import BaseModel
 
 from pgflow import (
@@ -153,6 +154,7 @@ async def decide(ctx: Context[Script]) -> Ok:
 def book(ctx: Context[Script]) -> Ok:
     """Writes something of its own, in the transaction in which it is recorded."""
     with noted(ctx) as output:
+        note_session(ctx, ctx.conn.execute(LEFT).fetchall())
         enter(ctx, output["nonce"])
         time.sleep(ctx.initial.pause)
     return Ok("done", output)
@@ -162,9 +164,63 @@ def book(ctx: Context[Script]) -> Ok:
 async def abook(ctx: Context[Script]) -> Ok:
     """The same, async."""
     with noted(ctx) as output:
+        note_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
         await ctx.conn.execute(ENTER, [ctx.run, ctx.step, output["nonce"]])
         await asyncio.sleep(ctx.initial.pause)
     return Ok("done", output)
+
+
+@step(retry=QUICKLY, transactional=True)
+def litter(ctx: Context[Script]) -> Ok:
+    """Leaves in its session all that a session can hold, and fails afterwards as often as it is told."""
+    with noted(ctx) as output:
+        note_session(ctx, ctx.conn.execute(LEFT).fetchall())
+        ctx.conn.execute(LITTER)
+        ctx.conn.row_factory = dict_row
+        if ctx.attempt <= ctx.initial.errors:
+            raise ConnectionError("the service does not answer")
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY, transactional=True)
+async def alitter(ctx: Context[Script]) -> Ok:
+    """The same, async."""
+    with noted(ctx) as output:
+        note_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
+        await ctx.conn.execute(LITTER)
+        ctx.conn.row_factory = dict_row
+        if ctx.attempt <= ctx.initial.errors:
+            raise ConnectionError("the service does not answer")
+    return Ok("done", output)
+
+
+# What an earlier step may have left in a session.
+LEFT = """
+    select 'setting', name, setting from pg_catalog.pg_settings
+        where source = 'session' and name not like 'transaction_%'
+    union all select 'custom', 'torture.own', v from pg_catalog.current_setting('torture.own', true) v where v <> ''
+    union all select 'role', current_user, session_user where current_user <> session_user
+    union all select 'prepared', name, statement from pg_catalog.pg_prepared_statements where from_sql
+    union all select 'listening', channel, null from pg_catalog.pg_listening_channels() channel
+    union all select 'locked', objid::text, mode from pg_catalog.pg_locks
+        where locktype = 'advisory' and pid = pg_catalog.pg_backend_pid()
+    union all select 'cursor', name, statement from pg_catalog.pg_cursors where name = 'torture'
+    union all select 'temporary', relname, null from pg_catalog.pg_class
+        where relnamespace = pg_catalog.pg_my_temp_schema() and relkind = 'r'
+"""
+LITTER = """
+    set search_path = nowhere; set torture.own = 'this'; set default_transaction_read_only = on;
+    set statement_timeout = '5s'; set application_name = 'torture'; set enable_indexscan = off;
+    prepare torture as select 1; listen torture; select pg_advisory_lock_shared(7);
+    create temporary table torture (x integer);
+    declare torture cursor with hold for select generate_series(1, 10)
+"""
+
+
+def note_session(ctx: Context[Script], left: list[tuple[str, str, str]]) -> None:
+    """Note what an earlier step has left in the session."""
+    if left:
+        ink().write(e="session", t=time.monotonic_ns(), run=ctx.run, step=ctx.step, left=[list(each) for each in left])
 
 
 ENTER = "insert into pgflow.effects (run, step, nonce) values (%s, %s, %s)"
@@ -325,6 +381,19 @@ class Booking(Workflow[Script], unique=Unique("booking")):
     }
 
 
+class Littering(Workflow[Script], unique=Unique("littering")):
+    """Steps that leave their sessions changed, before others that need them clean."""
+
+    initial = litter
+    transitions = {
+        litter: {"done": [alitter, book]},
+        alitter: {"done": abook},
+        book: {"done": last},
+        abook: {"done": last},
+        last: {"done": Done},
+    }
+
+
 class Broken(Workflow[Script], unique=Unique("broken")):
     """Fails beside a sibling, and is taken up again when it is mended."""
 
@@ -357,5 +426,7 @@ class Visit(Workflow[Script], unique=Unique("visit", scope="none")):
     transitions = {grind: {"done": fetch}, fetch: {"done": Done}}
 
 
-WORKFLOWS = (*(Chain, Diamond, Fan, Wide, Branch, Routed, Waiting, Timed, Booking, Broken, Holding, Poison, Visit),)
+WORKFLOWS = (
+    *(Chain, Diamond, Fan, Wide, Branch, Routed, Waiting, Timed, Booking, Littering, Broken, Holding, Poison, Visit),
+)
 app = Pgflow(workflows=WORKFLOWS)

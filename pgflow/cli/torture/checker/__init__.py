@@ -1,7 +1,7 @@
 """Check a run's history: invariants that must hold throughout, and counters that show that it was put to the test.
 
 A run without a violation is worth what it went through. So each counter has to be above zero, or the run is invalid: a
-fault that was never met proves nothing. (Antithesis's "sometimes" assertions.) The invariants are I1 to I20; each is a
+fault that was never met proves nothing. (Antithesis's "sometimes" assertions.) The invariants are I1 to I21; each is a
 function that yields a sentence for each place where it is broken.
 """
 
@@ -39,6 +39,7 @@ INVARIANTS: Mapping[str, Callable[[History], Iterator[str]]] = {
     "I18": conduct.innocents_pay_nothing,
     "I19": conduct.workers_stay_small,
     "I20": conduct.logs_are_clean,
+    "I21": conduct.sessions_are_clean,
 }
 
 

@@ -51,7 +51,7 @@ def _starts(history: History) -> Iterator[str]:
         prefix, _, value = business_id.partition("::")
         if prefix == "visit":
             continue
-        is_the_harness_own = prefix in ("poison", "holding") or value.startswith("bait-")
+        is_the_harness_own = prefix in ("poison", "holding", "littering") or value.startswith("bait-")
         if (prefix, value) not in keys and not is_the_harness_own:
             yield f"{business_id} comes from nowhere"
         elif not is_the_harness_own and not value.startswith("rush") and len(stories) > 1:

@@ -1,4 +1,4 @@
-"""How workers behave while it happens: nobody pays for another's crash, nobody grows, nobody cries (I18 to I20)."""
+"""How workers behave: steps do not pay for others, logs and sessions are clean, memory stays small (I18 to I21)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pgflow.cli.torture.checker.history import History, Story, seconds_of
 from pgflow.store.audit import Change
 
-__all__ = ["innocents_pay_nothing", "logs_are_clean", "workers_stay_small"]
+__all__ = ["innocents_pay_nothing", "logs_are_clean", "sessions_are_clean", "workers_stay_small"]
 
 MOST_CRASHES = 5
 ALONE_FROM = 2  # lost workers from which on a step is a suspect
@@ -111,3 +111,11 @@ def logs_are_clean(history: History) -> Iterator[str]:
     for name, text in history.server_logs.items():
         for who, *cycle in DEADLOCK.findall(text):
             yield f"{name}: {who}deadlock detected: {' '.join(cycle)}"
+
+
+def sessions_are_clean(history: History) -> Iterator[str]:
+    """I21: a transactional step finds nothing in its session that another step has left there."""
+    for body in history.bodies:
+        if body["e"] == "session":
+            left = "; ".join(f"{what} {name}: {value}" for what, name, value in body["left"])
+            yield f"{body['step']} of run {body['run']} found in its session {left[:200]}"

@@ -1,4 +1,4 @@
-"""Harm that users' own steps do: they kill their worker, or keep it from everything else for longer than its lease."""
+"""Harm that users' own steps do: they kill their worker, block it for longer than its lease, or litter sessions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,15 @@ def hold_up(way: str) -> Harm:
     return Harm(f"a step that {what}", "worker", apply)
 
 
+def litter(arena: Arena, aim: Aim) -> bool:
+    scripts = [(f"l-{secrets.token_hex(4)}", Script(errors=number % 2)) for number in range(3)]
+    arena.app.start_many(flows.Littering, scripts)
+    return True
+
+
 HARMS = (
     Harm("a step that kills its worker", "worker", give_poison, aim=poison, weight=0.5),
     hold_up("yes"),
     hold_up("no"),
+    Harm("steps that leave their sessions changed", "worker", litter, beside=True),
 )
