@@ -12,8 +12,8 @@ caller may change that of a connection, and a session may have any `DateStyle`, 
 - JSON is read and sent as text: `set_json_loads` and `set_json_dumps` change attributes of psycopg's classes;
 - text follows the `client_encoding` of the connection.
 
-Connections of our own have the map, too, except those that are lent to transactional steps: there a user's own
-statements run, with the user's adapters.
+Connections of our own have the map, too. A transactional step gets an object of its own on such a session (see `lent`):
+there a user's statements run, with psycopg's global map.
 """
 
 from __future__ import annotations

@@ -87,9 +87,9 @@ def connect(dsn: str = "", role: str = "client", *, pooler: bool = False, autoco
     info = conninfo(dsn, role, pooler=pooler)
     try:
         if pooler:
-            conn: Connection = PooledConnection.connect(info, **_kwargs(role, pooler=True))
+            conn: Connection = PooledConnection.connect(info, **_kwargs(pooler=True))
         else:
-            conn = psycopg.connect(info, **_kwargs(role))
+            conn = psycopg.connect(info, **_kwargs())
     except psycopg.OperationalError as error:
         raise outage(error, place(dsn), role) from error
     try:
@@ -112,9 +112,9 @@ async def aconnect(
     info = conninfo(dsn, role, pooler=pooler)
     try:
         if pooler:
-            conn: AsyncConnection = await AsyncPooledConnection.connect(info, **_kwargs(role, pooler=True))
+            conn: AsyncConnection = await AsyncPooledConnection.connect(info, **_kwargs(pooler=True))
         else:
-            conn = await psycopg.AsyncConnection.connect(info, **_kwargs(role))
+            conn = await psycopg.AsyncConnection.connect(info, **_kwargs())
     except psycopg.OperationalError as error:
         raise outage(error, place(dsn), role) from error
     try:
@@ -146,7 +146,7 @@ def pooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str
     ConnectionPool(**pooling(dsn, "step"), max_size=10)
     """
     kind = {"connection_class": PooledConnection} if pooler else {}
-    return {"conninfo": conninfo(dsn, role, pooler=pooler), "kwargs": _kwargs(role, pooler=pooler), **kind}
+    return {"conninfo": conninfo(dsn, role, pooler=pooler), "kwargs": _kwargs(pooler=pooler), **kind}
 
 
 def apooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str, Any]:
@@ -169,13 +169,9 @@ def outage(error: psycopg.OperationalError, where: str, role: str = "client") ->
     return Unreachable(f"cannot reach PostgreSQL at {where}: {reason}", hint=_advice(reason))
 
 
-def _kwargs(role: str, *, pooler: bool = False) -> dict[str, Any]:
-    """Return what psycopg is told beside the connection string.
-
-    A connection that is lent to a user's step has psycopg's global adapters, like any other of the user's.
-    """
-    own = {} if role == "step" else {"context": ADAPTERS}
-    return {**(UNPREPARED if pooler else {"autocommit": True}), **own}
+def _kwargs(*, pooler: bool = False) -> dict[str, Any]:
+    """Return what psycopg is told beside the connection string."""
+    return {**(UNPREPARED if pooler else {"autocommit": True}), "context": ADAPTERS}
 
 
 def _question(role: str) -> LiteralString:
