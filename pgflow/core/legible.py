@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-__all__ = ["LONGEST_TEXT", "one_line", "storable", "trace", "words"]
+__all__ = ["LONGEST_TEXT", "guarded", "one_line", "storable", "trace", "type_name", "words"]
+
+T = TypeVar("T")
 
 LONGEST_TEXT = 8_000  # characters of an error's words, and of its traceback, that are kept
+LONGEST_NAME = 200  # characters of the name of an exception's type
 FRAMES = 20  # of a traceback, the innermost
+CHAIN = 10  # exceptions that led to one another
+WIDTH = 15  # members of an exception group
+DEPTH = 5  # levels of exception groups
+MOST_SHOWN = 50  # exceptions in one text
+NOTES = 20  # of one exception
+CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
+MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
+LEFT_OUT = "(earlier exceptions are left out)\n\n"
 TAG = re.compile(r"Input tag '.*' found")  # the one message of pydantic's own that quotes the input
+CUT_TAG = re.compile(r"Input tag '.*")
 # What steers a terminal or breaks a line elsewhere, but for the line feeds and tabs that a traceback is made of.
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(1, 32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -39,13 +57,29 @@ def one_line(text: str, limit: int = 500) -> str:
 
 
 def words(error: BaseException) -> str:
-    """Return what an exception says, empty when it cannot; of pydantic's never the input, which may be a secret."""
-    if isinstance(error, ValidationError):
-        return problems(error)
+    """Return an exception's message, empty if it cannot be read; of pydantic's errors without the input they quote.
+
+    A `__str__` of the user's makes the message, and may raise anything.
+    """
+    if issubclass(type(error), ValidationError):
+        return guarded(lambda: problems(error), "")  # type: ignore[arg-type]  # it is one
+    return guarded(lambda: str.__str__(str(error)), "")
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's class. It does not call a `__name__` that a metaclass defines."""
+    return storable(str.__str__(type.__dict__["__name__"].__get__(type(value))), LONGEST_NAME)
+
+
+def guarded(read: Callable[[], T], instead: T) -> T:
+    """Return what `read` returns, or `instead` if it raises anything. `read` must not await.
+
+    It catches `BaseException` because a `__str__` may call sys.exit() or raise GeneratorExit.
+    """
     try:
-        return str(error)
-    except Exception:  # its own code
-        return ""
+        return read()
+    except BaseException:
+        return instead
 
 
 def problems(error: ValidationError) -> str:
@@ -65,12 +99,24 @@ def _said(kind: str, message: str, about: dict[str, object]) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """Return the traceback of an exception with those that led to it; of pydantic's errors without the input."""
-    text = "".join(traceback.format_exception(error, limit=-FRAMES))
-    for each in _all(error):
-        if isinstance(each, ValidationError):
-            for line in str(each).splitlines():  # one by one: in a group of exceptions they are indented
-                text = text.replace(line.strip(), _without_input(line.strip()))
+    """Return the traceback of an exception with those that led to it; of pydantic's errors without the input.
+
+    It looks like Python's own, but is bounded in time and size whatever the exceptions hold, and calls no code of the
+    user's except `__str__` and `__notes__`, both guarded. It contains the last 10 exceptions of a chain, 15 members
+    and 5 levels of a group, 50 exceptions in all; the 20 innermost frames of each and the beginning of its message.
+    """
+    shown: list[BaseException] = []
+    text = "".join(guarded(lambda: _chain(error, shown, 0), [])) or f"{type_name(error)}\n"
+    for each in shown:
+        if issubclass(type(each), ValidationError):  # another exception's message may quote it, input included
+            text = guarded(partial(_without_inputs, text, each), "")
+    return text
+
+
+def _without_inputs(text: str, error: BaseException) -> str:
+    for line in {line.strip() for line in str(error).splitlines()}:  # one by one: in a group they are indented
+        if (bare := _without_input(line)) != line:
+            text = text.replace(line, bare)
     return text
 
 
@@ -78,15 +124,82 @@ def _without_input(line: str) -> str:
     return TAG.sub("Input tag found", line.partition(" [type=")[0])
 
 
-def _all(error: BaseException) -> list[BaseException]:
-    """An exception, and whatever is printed with it."""
-    seen: dict[int, BaseException] = {}
-    waiting = [error]
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen[id(each)] = each
-        more = [each.__cause__, each.__context__, *(each.exceptions if isinstance(each, BaseExceptionGroup) else ())]
-        waiting += [other for other in more if other is not None]
-    return list(seen.values())
+def _chain(error: BaseException, shown: list[BaseException], depth: int) -> list[str]:
+    """Format an exception after those that led to it; `shown` collects all exceptions that are in the text."""
+    links: list[tuple[BaseException, str]] = []  # the outermost first, each with the line that follows it
+    inner: BaseException | None = error
+    joint = lead = ""
+    while inner is not None and all(inner is not other for other in shown):
+        if len(links) == CHAIN or len(shown) == MOST_SHOWN:
+            lead = LEFT_OUT
+            break
+        shown.append(inner)
+        links.append((inner, joint))
+        # Read through the base class: a subclass may have properties of these names.
+        if (cause := _read("__cause__", inner)) is not None:
+            inner, joint = cause, CAUSED
+        else:
+            inner, joint = None if _read("__suppress_context__", inner) else _read("__context__", inner), MEANWHILE
+    lines = [lead]
+    for each, after in reversed(links):
+        lines += [*_formatted(each, shown, depth), after]
+    return lines
+
+
+def _formatted(error: BaseException, shown: list[BaseException], depth: int) -> list[str]:
+    """Format one exception: its frames, its message and notes, and the members of a group indented below."""
+    lines = []
+    innermost: deque[TracebackType] = deque(maxlen=FRAMES)
+    frame: TracebackType | None = _read("__traceback__", error)
+    while frame is not None:
+        innermost.append(frame)
+        frame = frame.tb_next
+    if innermost:
+        lines += ["Traceback (most recent call last):\n", *_frames(innermost[0])]
+    message = _beginning(words(error))
+    lines.append(f"{_full_name(error)}: {message}\n" if message else f"{_full_name(error)}\n")
+    lines += [f"{note}\n" for note in _notes(error)]
+    if issubclass(type(error), BaseExceptionGroup):
+        members = BaseExceptionGroup.exceptions.__get__(error)
+        for number, member in enumerate(members, 1):
+            if number > WIDTH or depth == DEPTH or len(shown) == MOST_SHOWN:
+                lines.append(f"  | and {len(members) - number + 1} more exceptions\n")
+                break
+            lines.append(f"  +-- {number} of {len(members)}\n")
+            text = "".join(_chain(member, shown, depth + 1)) or "(shown above)"
+            lines += [f"  | {line}\n" for line in text.splitlines()]
+    return lines
+
+
+def _beginning(message: str) -> str:
+    """Return the beginning of a message. It strips the input from a cut line, which `_without_inputs` cannot match."""
+    if len(message) <= LONGEST_TEXT:
+        return storable(message)
+    whole, newline, cut = message[:LONGEST_TEXT].rpartition("\n")
+    return storable(whole + newline + _without_input(CUT_TAG.sub("Input tag", cut)))
+
+
+def _read(attribute: str, error: BaseException) -> Any:
+    return BaseException.__dict__[attribute].__get__(error)
+
+
+def _full_name(error: BaseException) -> str:
+    """The name of the class, qualified by its module unless it is a builtin."""
+    module = guarded(lambda: str.__str__(type.__dict__["__module__"].__get__(type(error))), "")
+    name = type_name(error)
+    return name if module in ("", "builtins", "__main__") else f"{storable(module, LONGEST_NAME)}.{name}"
+
+
+def _frames(first: TracebackType) -> list[str]:
+    lines: list[str] = guarded(lambda: traceback.format_tb(first), [])  # may ask a loader of the user's for source
+    return lines
+
+
+def _notes(error: BaseException) -> list[str]:
+    def read() -> list[str]:
+        notes: Any = getattr(error, "__notes__", None)
+        if not issubclass(type(notes), list | tuple):
+            return []
+        return [storable(str.__str__(note)) for note in islice(notes, NOTES) if issubclass(type(note), str)]
+
+    return guarded(read, [])
