@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from pgflow.core.legible import type_name
 from pgflow.core.payload import SEALED, decode
 from pgflow.core.unique import bare_id
 from pgflow.errors import ConfigError, InvalidPayload, Sealed
@@ -89,7 +90,7 @@ class Place:
 
 def sealed(codec: Codec, text: str, place: Place) -> str:
     """Return JSON text sealed, as the JSON text of an object that says so."""
-    return json.dumps({SEALED: codec.seal(text, str(place))})
+    return json.dumps({SEALED: _sealed_text(codec, text, place)})
 
 
 def is_sealed(value: Any) -> bool:
@@ -129,7 +130,14 @@ def opened_text(codec: Codec | None, text: str, place: Place) -> str:
 
 def through(codec: Codec | None, text: str, place: Place) -> str:
     """Return JSON text sealed and opened again: for a stack that stores nothing, but is to fail where another would."""
-    return text if codec is None else codec.open(codec.seal(text, str(place)), str(place))
+    return text if codec is None else codec.open(_sealed_text(codec, text, place), str(place))
+
+
+def _sealed_text(codec: Codec, text: str, place: Place) -> str:
+    found: object = codec.seal(text, str(place))
+    if not isinstance(found, str):
+        raise InvalidPayload(f"{type_name(codec)}.seal() returned {type_name(found)} for the {place.title}, not a str")
+    return found
 
 
 def _refuse_plain(codec: Codec | None, place: Place) -> None:
@@ -147,5 +155,7 @@ def _open(codec: Codec | None, found: str, place: Place) -> str:
         raise InvalidPayload(f"the sealed {place.title} cannot be opened: {error}") from None
     except Sealed as error:
         raise Sealed(f"the sealed {place.title} cannot be opened here: {error}", hint=error.hint) from None
-    except Exception as error:  # it may be of use in a moment
-        raise Sealed(f"the sealed {place.title} cannot be opened now: {type(error).__name__}") from error
+    except KeyboardInterrupt:  # Ctrl+C in a program that reads an instance; a worker handles SIGINT itself
+        raise
+    except BaseException as error:  # it may work in a moment; nothing is awaited here, so it is not a cancellation
+        raise Sealed(f"the sealed {place.title} cannot be opened now: {type_name(error)}") from error

@@ -70,11 +70,11 @@ class Lock:
         try:
             for _ in range(count):  # nobody else takes any out
                 self._notes.popleft()()
-        finally:
+        finally:  # a note may be interrupted by Ctrl+C: the others must still be called
             with self._lock:
                 self._teller = None
                 is_at_rest = not self._notes
-        if is_at_rest:
-            self._at_rest()
-        else:
-            self._later(self.tell)
+            if is_at_rest:
+                self._at_rest()
+            else:
+                self._later(self.tell)

@@ -5,7 +5,6 @@ a payload says is only taken as a hint where to look.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -17,10 +16,11 @@ from pgflow.store import worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
 from pgflow.store.statement import arun
+from pgflow.telemetry.guard import Logger
 
 __all__ = ["Listener"]
 
-logger = logging.getLogger("pgflow.listen")
+logger = Logger("pgflow.listen")
 
 ALIVE_INTERVAL = timedelta(seconds=30)  # a silent connection is asked this often whether it still is one
 ECHO = "?"  # sent to find out whether anything is heard; no queue's name

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 import time
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from pgflow.core.legible import storable, trace
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
+from pgflow.telemetry.guard import Logger, is_interrupt
 from pgflow.telemetry.names import Name, dotted, events
 
 __all__ = ["Event", "Handler", "attach", "attached", "checked", "deliver", "detach", "routes"]
 
-log = logging.getLogger("pgflow.telemetry")
+log = Logger("pgflow.telemetry")
 
 QUIET_SECONDS = 60.0  # between two complaints about one handler
 
@@ -116,8 +116,11 @@ def deliver(name: Name, measurements: dict[str, Any], metadata: dict[str, Any]) 
     for each in attachments:
         try:
             each.handler(event, each.config)
-        except (Exception, SystemExit, CancelledError):  # no cancellation of ours: nothing is awaited here
+        except BaseException as error:  # not a cancellation of ours: nothing is awaited here
+            if is_interrupt(error):
+                raise
             now = time.monotonic()
             if each.complained_at is None or now - each.complained_at >= QUIET_SECONDS:
                 each.complained_at = now
-                log.exception("the handler %r failed at %s; it stays attached", each.id, dotted(name))
+                text = storable(trace(error), tail=True)  # `logging` cannot format every exception
+                log.error("the handler %r failed at %s; it stays attached\n%s", each.id, dotted(name), text)

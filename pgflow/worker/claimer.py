@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pgflow.store.dice import uniform
 from pgflow.store.ladder import migrations
 from pgflow.store.sqlstate import said
 from pgflow.store.statement import Statement, arun, arun_all
+from pgflow.telemetry.guard import Logger
 from pgflow.worker import report
 from pgflow.worker.decide import Decision
 from pgflow.worker.holding import Refusal
@@ -34,7 +34,7 @@ __all__ = ["Claimer"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 HELD_UP_SECONDS = 0.01  # before tokens that somebody else has locked are sent again
 CONFLICT_SECONDS = 0.03  # until a token that met a second conflict is due: see job/settle

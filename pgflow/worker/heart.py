@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,11 +14,12 @@ from pgflow.errors import PgflowError
 from pgflow.store import failpoint, worker
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
+from pgflow.telemetry.guard import Logger
 from pgflow.worker.pulse import Orders, Pulse
 
 __all__ = ["Heart"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 
 class Heart:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pgflow.core.codec import Codec
-from pgflow.core.legible import one_line, storable, words
+from pgflow.core.legible import one_line, storable, type_name, words
 from pgflow.core.workflow import Workflow
 from pgflow.errors import Sealed
 from pgflow.store.job import Change, Claimed, Verdict
+from pgflow.telemetry.guard import Logger
 from pgflow.worker.lane import Lane
 from pgflow.worker.token import Run, Token, caller, known, token
 
 __all__ = ["Holding", "Refusal"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 PASS_ON_SECONDS = 10.0  # how long a token waits for a worker that knows its workflow, or opens what is sealed
 
@@ -112,21 +112,21 @@ class Holding:
                 self.refused.append(Refusal(_refused(row, "end")))
                 continue
             try:
-                if isinstance(run, Exception):
+                if isinstance(run, BaseException):
                     raise run
                 if row.step and row.step not in run.graph.nodes:
                     raise UnknownHere(f"version {run.version} of {run.graph.name} has no step {row.step!r} here")
                 self.hold(token(row, run, now))
             except (UnknownHere, Sealed) as error:  # a rolling deployment: who knows it, or has the key, is on its way
-                log.warning("%s: token %d is left to another worker", one_line(str(error)), row.id)
+                log.warning("%s: token %d is left to another worker", one_line(words(error)), row.id)
                 self.refused.append(Refusal(_refused(row, "snooze", delay=PASS_ON_SECONDS)))
-            except Exception as error:
+            except BaseException as error:  # code of the codec's; nothing is awaited here
                 reason = f"stored data cannot be read: {storable(words(error))}"
                 log.error("token %d of run %d: %s", row.id, row.run, one_line(reason))
                 failure = {
                     "step": row.step,
                     "reason": reason,
-                    "type": type(error).__name__,
+                    "type": type_name(error),
                 }
                 head = heads[row.run]
                 verdict = _refused(row, "fail", guarded=True)
@@ -135,13 +135,13 @@ class Holding:
             if isinstance(run, Run) and not run.tokens:
                 self._runs.pop(run.run, None)
 
-    def _learn(self, row: Claimed) -> Run | Exception:
+    def _learn(self, row: Claimed) -> Run | BaseException:
         workflow = self._workflows.get((row.workflow or "", row.version or 0))
         if workflow is None:
             return UnknownHere(f"no app here defines {row.workflow} in version {row.version}")
         try:
             run = known(row, workflow, self._codec)
-        except Exception as error:
+        except BaseException as error:  # code of the codec's; nothing is awaited here
             return error
         older = self._runs.get(row.run)
         if older is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import mmap
 import os
 import select
@@ -28,10 +27,11 @@ from pgflow.errors import PgflowError
 from pgflow.store import worker
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
+from pgflow.telemetry.guard import Logger
 
 __all__ = ["Orders", "Pulse"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 MOMENT = struct.Struct("d")
 GLANCES = 8  # looks in a lease

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pgflow.core.legible import one_line
+from pgflow.core.legible import one_line, storable, type_name, words
 from pgflow.store import job
 from pgflow.store.job import Branch, Settled, Verdict
 from pgflow.store.statement import Statement
 from pgflow.telemetry.bus import routes
+from pgflow.telemetry.guard import Logger, is_interrupt
 from pgflow.worker import report
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.holding import Holding, Refusal
@@ -20,7 +20,7 @@ from pgflow.worker.token import Run, Token
 
 __all__ = ["Settler", "Stats"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 BATCH_LIMIT = 1000  # outcomes in one settle
 
@@ -94,10 +94,12 @@ class Settler:
         """Decide; where that is not possible, fail this instance, so that no other one has to wait."""
         try:
             return self.decide(outcomes)
-        except Exception as error:
+        except BaseException as error:  # nothing is awaited here, so it is not a cancellation
+            if is_interrupt(error):
+                raise
             log.exception("nothing can be decided on %s", outcomes[0].token.run.id)
-            text = f"what the step came to makes no sense here: {error}"
-            return self.decide([Erred(each.token, text, type(error).__name__, retry=False) for each in outcomes])
+            text = storable(f"what the step came to makes no sense here: {words(error)}")
+            return self.decide([Erred(each.token, text, type_name(error), retry=False) for each in outcomes])
 
     def decide(self, outcomes: list[Outcome]) -> Decision:
         """Decide over outcomes of one instance."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 import psycopg
 
 from pgflow.core.codec import Codec
+from pgflow.core.legible import storable, trace, type_name, words
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError, PgflowError, SchemaError
 from pgflow.store import audit, doctor, failpoint, job, migrate, worker
@@ -25,6 +25,7 @@ from pgflow.store.ladder import migrations
 from pgflow.store.listen import Listener
 from pgflow.store.schema import too_new
 from pgflow.store.statement import arun
+from pgflow.telemetry.guard import Logger
 from pgflow.worker import report
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.heart import Heart
@@ -39,7 +40,7 @@ from pgflow.worker.transaction import Transactions
 
 __all__ = ["Worker"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 MOST_FAULTS = 10  # turns that go wrong within so many seconds; one more ends the worker
 FAULTS_SECONDS = 60.0
@@ -373,9 +374,11 @@ class Worker:
                 settled = self._runner.overdue(token)
             else:
                 settled = Erred(token, "the step was cancelled from within", "CancelledError")
-        except Exception as error:  # not the step's: its own are outcomes
-            log.exception("step %s of %s could not be run", token.step, token.run.id)
-            settled = Erred(token, f"the step could not be run: {error}", type(error).__name__)
+        except BaseException as error:  # the runner turns the step's into outcomes; no other may cost the slot
+            log.error(
+                "step %s of %s could not be run:\n%s", token.step, token.run.id, storable(trace(error), tail=True)
+            )
+            settled = Erred(token, storable(f"the step could not be run: {words(error)}"), type_name(error))
         finally:
             if limit is not None:
                 timer.cancel()
