@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import os
 from collections.abc import Iterable, Mapping
@@ -42,6 +41,7 @@ from pgflow.store.connect import connect
 from pgflow.store.definition import Definition
 from pgflow.store.statement import Statement
 from pgflow.worker import Worker
+from pgflow.worker.loop import run
 
 __all__ = ["Pgflow"]
 
@@ -160,7 +160,7 @@ class Pgflow:
             app.run_worker(drain=True)
         """
         self.register()
-        asyncio.run(self.worker(queues, **options).run())
+        run(self.worker(queues, **options).run())
 
     def close(self) -> None:
         """Close the connections of threads. Its workflows belong to the app that was made before it, if one was.

@@ -26,6 +26,7 @@ from pgflow.store import migrate
 from pgflow.store.connect import connect
 from pgflow.store.dsn import parse
 from pgflow.worker import Worker
+from pgflow.worker.loop import run
 from pgflow.worker.pulse import Pulse
 
 __all__ = ["command"]
@@ -154,7 +155,7 @@ def command(
     code = ABANDONED
     try:
         with answering(health, {"/livez": worker.ails, "/readyz": worker.lacks}):
-            asyncio.run(_run(worker))
+            run(_run(worker))
     except PgflowError as error:
         if not worker.abandoned:
             raise

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pgflow import Pgflow
 from pgflow.worker import Worker
+from pgflow.worker.loop import run
 from tests.worker.patience import PATIENCE, until
 
 BRISK = {
@@ -71,7 +72,7 @@ class Inside:
 
     def _live(self) -> None:
         try:
-            asyncio.run(self._run())
+            run(self._run())
         except BaseException as error:
             self._error = error
 

@@ -1,0 +1,45 @@
+"""Run a worker in an event loop that a step cannot end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from pgflow.core.legible import type_name
+from pgflow.telemetry.guard import Logger, is_interrupt
+
+__all__ = ["run"]
+
+log = Logger("pgflow.worker")
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine like `asyncio.run`, and go on when a task or callback of a step raises SystemExit.
+
+    asyncio records a SystemExit or KeyboardInterrupt as the result of the task that raised it, then raises it out of
+    the loop as well. The first is enough: who awaits that task gets the exception. Ctrl+C works as with `asyncio.run`.
+    """
+    with asyncio.Runner() as runner:
+        task = runner.get_loop().create_task(main)
+        while True:
+            try:
+                runner.run(_join(task))
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done() and not task.cancelled():
+                    return task.result()
+                if task.cancelling() or is_interrupt(error):
+                    raise
+                log.warning("a step's task raised %s; the worker goes on", type_name(error))
+            else:
+                return task.result()
+
+
+async def _join(task: asyncio.Task[None]) -> None:
+    """Wait until a task has ended; a cancellation cancels it."""
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
