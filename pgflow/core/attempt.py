@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, assert_never
 
 from pgflow.core.context import Context
 from pgflow.core.graph import Graph
-from pgflow.core.legible import storable, trace, words
+from pgflow.core.legible import guarded, storable, trace, type_name, words
 from pgflow.core.names import TELEMETRY
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.retry import Retry
-from pgflow.core.span import is_span
+from pgflow.core.span import is_span, plain
 from pgflow.core.step import Parking, Step
 from pgflow.errors import (
     InvalidInput,
@@ -25,26 +25,24 @@ from pgflow.errors import (
     UnsupportedAction,
 )
 
-__all__ = ["KEPT_ERRORS", "Attempt", "Failing", "Written", "call", "failing", "finish", "overdue", "read", "waits"]
+__all__ = [
+    "KEPT_ERRORS",
+    "Attempt",
+    "Failing",
+    "Written",
+    "call",
+    "decide",
+    "failing",
+    "finish",
+    "overdue",
+    "read",
+    "waits",
+]
 
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
-LONGEST_NAME = 200  # characters of the name of an exception's type
+SILENT = {"CancelledError": "the step was cancelled from within"}  # reasons of exceptions without a message
 # Another attempt would come to the same.
 HOPELESS = (InvalidInput, InvalidPayload, PlainSecret, RouteError, UndeclaredEvent, UnsupportedAction)
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The step completed: its output as the JSON `text` to store and as the `value` that later steps see.
-
-    `targets` is what a route chose, None for the event's declared targets.
-    """
-
-    event: str
-    text: str | None = None
-    value: Any = None
-    metadata: dict[str, Any] | None = None
-    targets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +59,35 @@ class Failing:
         return {"reason": self.reason, "type": self.type, "attempt": attempt, **self.details}
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The step completed: its output as the JSON `text` to store and as the `value` that later steps see.
+
+    `targets` is what a route chose, None for the event's declared targets. `failing` is the error of a route that
+    failed: the result is recorded nevertheless, and the instance fails. A retry calls the route again, not the step.
+    """
+
+    event: str
+    text: str | None = None
+    value: Any = None
+    metadata: dict[str, Any] | None = None
+    targets: tuple[str, ...] | None = None
+    failing: Failing | None = None
+
+
 Attempt: TypeAlias = Written | Failing | Async | Snooze
 
 
-def call(step: Step, ctx: Context[Any]) -> Any:
-    """Run a sync step and return its result; a `StopIteration`, which no future can hold, is a `RuntimeError`."""
+def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
+    """Run a sync step in its thread and return its result, or a `Failing` for what it raised.
+
+    No exception of the step passes through a future, which cannot hold StopIteration and treats CancelledError as its
+    own; and the exception's `__str__`, which may be slow, runs in the step's thread.
+    """
     try:
         return step.execute(ctx)
-    except StopIteration as error:
-        raise RuntimeError("the step raised StopIteration") from error
+    except BaseException as error:
+        return failing(error, policy)
 
 
 def read(
@@ -77,11 +95,13 @@ def read(
 ) -> Attempt:
     """Return what a step came to that has returned `result`; `context()` gives what a route is to see.
 
-    With `reveal` the output may hold secrets, because its text will be sealed. Raises `InvalidPayload`, `PlainSecret`,
-    `UndeclaredEvent` or `RouteError` for a result that cannot be.
+    With `reveal` the output may hold secrets, because its text will be sealed. Raises `InvalidPayload`, `PlainSecret`
+    or `UndeclaredEvent` for a result that cannot be.
     """
+    if type(result) is Failing:  # by `call`
+        return result
     if not isinstance(result, Result):
-        returned = f"step {step} returned {type(result).__name__}; a step returns Ok, Async, Error or Snooze"
+        returned = f"step {step} returned {type_name(result)}; a step returns Ok, Async, Error or Snooze"
         return Failing(returned, "TypeError", retry=False)
     match result:
         case Ok(event, output, metadata):
@@ -98,8 +118,10 @@ def read(
                     raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is pgflow's own")
             return _written(graph, step, event, text, value, context, metadata)
         case Error(reason, retry):
-            return Failing(storable(str(reason)), "Error", retry)
-        case Async() | Snooze():
+            return Failing(storable(guarded(lambda: str.__str__(str(reason)), "")) or "Error", "Error", bool(retry))
+        case Snooze(delay):
+            return Snooze(plain(delay))
+        case Async():
             return result
     assert_never(result)
 
@@ -118,7 +140,7 @@ def waits(graph: Graph, step: Step) -> Parking:
     events = [*parking.awaits.values(), *([] if parking.timeout_event is None else [parking.timeout_event])]
     for event in events:
         graph.choice(step.key, event)
-    return parking
+    return parking if parking.delay is None else replace(parking, delay=plain(parking.delay))
 
 
 def finish(
@@ -128,9 +150,9 @@ def finish(
     text: str | None,
     context: Callable[[], Context[Any]],
 ) -> Written:
-    """Return the end of a wait: its output is what a replay would read, and a route has chosen.
+    """Return the end of a wait: its output is what a replay would read, and a route has chosen or failed.
 
-    Raises `UndeclaredEvent` and `RouteError`.
+    Raises `UndeclaredEvent`.
     """
     return _written(graph, step, event, text, None if text is None else decode(text), context, None)
 
@@ -144,11 +166,30 @@ def _written(
     context: Callable[[], Context[Any]],
     metadata: Mapping[str, Any] | None,
 ) -> Written:
-    targets: tuple[str, ...] | None = None
-    if graph.is_dynamic(step, event):  # refuses an undeclared event
+    targets, why = decide(graph, step, event, value, context)
+    return Written(event, text, value, None if metadata is None else dict(metadata), targets, why)
+
+
+def decide(
+    graph: Graph, step: str, event: str, value: Any, context: Callable[[], Context[Any]]
+) -> tuple[tuple[str, ...] | None, Failing | None]:
+    """Call the route of a completed step's event, if it has one; `value` is the step's output.
+
+    Returns the targets it chose, None for the event's declared targets; and the error of a route that failed, whatever
+    it raised. It is an error of the route: the step is not run again. Raises `UndeclaredEvent`.
+    """
+    if not graph.is_dynamic(step, event):
+        return None, None
+    try:
         ctx = context()
-        targets = graph.select(step, event, ctx.having({**ctx.steps, step: {} if value is None else value}))
-    return Written(event, text, value, None if metadata is None else dict(metadata), targets)
+        return graph.select(step, event, ctx.having({**ctx.steps, step: {} if value is None else value})), None
+    except BaseException as error:  # nothing is awaited here, so no exception is a cancellation of this task
+        if isinstance(error, RouteError):
+            reason, cause = str(error), error.__cause__
+        else:
+            reason, cause = f"{graph.name}: {step}.{event}: the route cannot be called: {words(error)}", error
+        details = {} if cause is None else {"trace": storable(trace(cause), tail=True)}
+        return None, Failing(storable(reason), "RouteError", retry=False, details=details)
 
 
 def overdue(graph: Graph, step: str) -> Failing:
@@ -158,8 +199,12 @@ def overdue(graph: Graph, step: str) -> Failing:
 
 
 def failing(error: BaseException, policy: Retry) -> Failing:
-    """Return what an exception makes of an attempt: whether another one may help, and what is kept of it."""
-    retry = not isinstance(error, HOPELESS) and not policy.ends(error)
-    kind = storable(type(error).__name__, LONGEST_NAME)
-    details = {} if isinstance(error, HOPELESS) else {"trace": storable(trace(error), tail=True)}
-    return Failing(storable(words(error)) or kind, kind, retry, details)
+    """Return what an exception makes of an attempt: whether another one may help, and what is kept of it.
+
+    It raises nothing, whatever the exception's own code does, and its result is bounded in size.
+    """
+    kind, reason = type_name(error), storable(words(error))
+    is_hopeless = issubclass(type(error), HOPELESS)  # isinstance() would ask the exception for its __class__
+    retry = not is_hopeless and not guarded(lambda: policy.ends(error), False)
+    details = {} if is_hopeless else {"trace": storable(trace(error), tail=True)}
+    return Failing(reason or SILENT.get(kind, kind), kind, retry, details)

@@ -159,6 +159,12 @@ class Graph:
         """Whether a route chooses among the targets. Raises `UndeclaredEvent`, `UnknownStep`."""
         return self.choice(step, event).chooser is not None
 
+    def is_undecided(self, step: str, event: str, targets: tuple[str, ...] | None) -> bool:
+        """Whether a recorded result has no targets yet because its route failed when the step completed."""
+        node = self.nodes.get(step)
+        choice = None if node is None else node.choices.get(event)
+        return choice is not None and choice.chooser is not None and targets is None
+
     def select(self, step: str, event: str, ctx: Context[Any]) -> tuple[str, ...]:
         """Return the targets that are taken: a route's choice among the declared ones, or all of them.
 

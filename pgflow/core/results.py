@@ -35,7 +35,7 @@ class Ok:
             name = event_name(self.event)
             if not isinstance(name, str):
                 raise InvalidValue(f"the event of an Ok is the name of an event, not {self.event!r}")
-            object.__setattr__(self, "event", str(name))
+            object.__setattr__(self, "event", str.__str__(name))
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
             raise InvalidPayload(f"the metadata of an Ok is a mapping, not {type(self.metadata).__name__}")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from pgflow.core.context import Context
+from pgflow.core.legible import guarded, storable, type_name, words
 from pgflow.core.problems import excuse
 from pgflow.core.step import Step, Target
 from pgflow.errors import DefinitionError, RouteError
@@ -16,6 +17,7 @@ __all__ = ["Chooser", "Route", "choose", "route"]
 
 Chosen: TypeAlias = Step | type[Step] | Sequence[Step | type[Step]]
 Chooser: TypeAlias = Callable[[Context[Any]], Chosen]
+LONGEST_REPR = 200  # characters of what a route returned by mistake, in a message
 I = TypeVar("I")  # noqa: E741 -- the workflow's input
 
 
@@ -32,7 +34,10 @@ def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
 
     It sees the outputs of all steps before, that of the step which just completed included. It is called once for each
     completion, must not wait or do I/O, and what it chooses is recorded. Raises `DefinitionError` when the chooser
-    cannot be called so; a choice that was not declared fails the instance with `RouteError`.
+    cannot be called so.
+
+    A route that raises, or chooses a target that was not declared, fails the instance with `RouteError`, at once and
+    not the step: the step's result is recorded first, so `retry()` calls the route again and does not run the step.
 
         def by_priority(ctx: Context[Order]) -> type[Step]:
             return FastTrack if ctx.steps["triage"]["urgent"] else StandardProcess
@@ -51,7 +56,7 @@ def _check(given: Any) -> None:
     who = f"route({_title(given)}, …)"
     if isinstance(given, Step) or (isinstance(given, type) and issubclass(given, Step)):
         raise DefinitionError(f"{who}: the first argument is the function that chooses among the others")
-    if not callable(given) or inspect.iscoroutinefunction(given):
+    if not callable(given) or _is_async(given):
         raise DefinitionError(f"{who}: the first argument is a plain function of the context, not async")
     try:
         inspect.signature(given).bind(None)
@@ -61,16 +66,33 @@ def _check(given: Any) -> None:
         pass  # a builtin may hide its signature
 
 
-def choose(chooser: Chooser, declared: Mapping[str, Step], ctx: Context[Any], where: str) -> tuple[str, ...]:
-    """Ask `chooser` and return the keys of what it chose, in the order of `declared`. Raises `RouteError`.
+def _is_async(given: Any) -> bool:
+    return inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(getattr(given, "__call__", None))  # noqa: B004 -- asks what calling it gives
 
-    `where` names the transition, for messages.
+
+def choose(chooser: Chooser, declared: Mapping[str, Step], ctx: Context[Any], where: str) -> tuple[str, ...]:
+    """Ask `chooser` and return the keys of what it chose, in the order of `declared`.
+
+    Raises `RouteError`, and nothing else, whatever the chooser raises or returns. `where` names the transition, for
+    messages.
     """
     who = f"{where}: the route {_title(chooser)}"
     try:
         chosen = chooser(ctx)
-    except Exception as error:
-        raise RouteError(f"{who} raised {type(error).__name__}: {error}") from error
+    except BaseException as error:  # nothing is awaited here, so no exception is a cancellation of this task
+        raise RouteError(f"{who} raised {_summary(error)}") from error
+    try:
+        return _keys(chosen, declared, who)
+    except RouteError:
+        raise
+    except BaseException as error:  # from methods of the returned value: __eq__, __iter__, __repr__
+        raise RouteError(f"{who} returned a value that cannot be read: {_summary(error)}") from error
+
+
+def _keys(chosen: Any, declared: Mapping[str, Step], who: str) -> tuple[str, ...]:
+    if inspect.iscoroutine(chosen):
+        chosen.close()
+        raise RouteError(f"{who} returned a coroutine: a route is a plain function, not async")
     several = chosen if isinstance(chosen, list | tuple | set | frozenset) else [chosen]
     keys = {_key(each, declared, who) for each in several}
     if not keys:
@@ -82,7 +104,7 @@ def _key(each: Any, declared: Mapping[str, Step], who: str) -> str:
     is_class = isinstance(each, type) and issubclass(each, Step)
     known = ", ".join(declared)
     if not is_class and not isinstance(each, Step):
-        raise RouteError(f"{who} returned {each!r}, which is no step: return one of {known}")
+        raise RouteError(f"{who} returned {_shown(each)}, which is no step: return one of {known}")
     key: str = each.key
     step = declared.get(key)
     if step is None:
@@ -92,5 +114,15 @@ def _key(each: Any, declared: Mapping[str, Step], who: str) -> str:
     return key
 
 
+def _summary(error: BaseException) -> str:
+    message = storable(words(error))
+    return f"{type_name(error)}: {message}" if message else type_name(error)
+
+
+def _shown(value: Any) -> str:
+    text = guarded(lambda: str.__str__(repr(value)), f"an object of {type_name(value)}")
+    return text if len(text) <= LONGEST_REPR else f"{text[:LONGEST_REPR]}…"
+
+
 def _title(value: Any) -> str:
-    return str(getattr(value, "__name__", None) or repr(value))
+    return guarded(lambda: str(getattr(value, "__name__", None) or repr(value)), type_name(value))

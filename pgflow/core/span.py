@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-__all__ = ["LONGEST", "is_span"]
+__all__ = ["LONGEST", "is_span", "plain"]
 
 LONGEST = timedelta(days=36_525)  # a hundred years
 
@@ -12,3 +12,8 @@ LONGEST = timedelta(days=36_525)  # a hundred years
 def is_span(value: object) -> bool:
     """Whether `value` is a timedelta of zero or more, and of a hundred years at most."""
     return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST
+
+
+def plain(span: timedelta) -> timedelta:
+    """Return an equal `timedelta` of the class itself: the methods of a subclass may raise."""
+    return span if type(span) is timedelta else timedelta.__add__(timedelta(0), span)

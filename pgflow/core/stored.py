@@ -60,13 +60,14 @@ def checked(instance: Instance) -> Instance:
 
 
 def state_of(instance: Instance, graph: Graph) -> State:
-    """Return where an active instance stands, its waits begun anew.
+    """Return the state of an active instance, with its waits started again. A step whose route failed is still active.
 
     Raises `GraphChanged`, `UndeclaredEvent` or `RouteError` when its history is none that this workflow could have had.
     """
     if instance.status == "pending":
         return new(graph)
-    return replay(graph, [(entry.step, entry.event, entry.targets) for entry in instance.history])
+    results = [(entry.step, entry.event, entry.targets) for entry in instance.history]
+    return replay(graph, [result for result in results if not graph.is_undecided(*result)])
 
 
 def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is the word for it in all of the API

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
@@ -45,10 +44,11 @@ from pgflow.local.storage import Storage
 from pgflow.local.watch import Look, Watch
 from pgflow.store.dice import uniform
 from pgflow.telemetry.account import Source
+from pgflow.telemetry.guard import Logger
 
 __all__ = ["Conductor"]
 
-log = logging.getLogger("pgflow.local")
+log = Logger("pgflow.local")
 
 
 class Conductor:
@@ -95,8 +95,9 @@ class Conductor:
         """Take an instance in that had failed: what was active runs anew."""
         began = time.perf_counter()
         self.admit(run)
+        completed = {entry.step: entry for entry in run.history}
         for step in sorted(run.state.active):
-            self._activate(run, step, run.graph.nodes[step].config)
+            self._activate(run, step, run.graph.nodes[step].config, completed.get(step))
         if run.state.error is not None:  # nothing is left that could run
             run.error = _told(run.state.error)
             run.finished_at = self.clock.now()
@@ -242,8 +243,8 @@ class Conductor:
         self._save(run)
         return commands
 
-    def _activate(self, run: Run, step: str, config: dict[str, Any] | None) -> None:
-        token = run.tokens[step] = Token(step, config)
+    def _activate(self, run: Run, step: str, config: dict[str, Any] | None, completed: Entry | None = None) -> None:
+        token = run.tokens[step] = Token(step, config, completed=completed)
         self._place(run, token)
 
     def _place(self, run: Run, token: Token) -> None:
@@ -273,7 +274,11 @@ class Conductor:
 
     def _start(self, run: Run, token: Token) -> None:
         with self.lock:
-            if run.holds(token) and token.place == "ready" and not self.is_closed:
+            if not run.holds(token) or token.place != "ready" or self.is_closed:
+                return
+            if token.completed is not None:
+                self._decide(run, token, token.completed)
+            else:
                 token.place, token.attempt, token.parked_at = "running", token.attempt + 1, None
                 self._runner.begin(run, token)
                 self._save(run)
@@ -299,7 +304,6 @@ class Conductor:
 
     def _complete(self, run: Run, token: Token, end: Written, took: timedelta, source: Source | None) -> None:
         before, began = run.state, time.perf_counter()
-        del run.tokens[token.step]
         run.metadata.update(end.metadata or {})
         run.history.append(
             Entry(
@@ -314,9 +318,31 @@ class Conductor:
                 targets=end.targets,
             )
         )
-        commands = self._apply(run, Completed(token.step, end.event, end.targets, by_timer=source == "timeout"))
-        self.report.completed(run, token, end, commands, took, source)
+        commands = self._go_on(run, token, end, source)
+        self.report.completed(run, token, end, took, source)
+        if commands is not None:
+            self.report.moved(run, token, end.event, commands)
         self.report.advanced(run, before, time.perf_counter() - began)
+
+    def _decide(self, run: Run, token: Token, entry: Entry) -> None:
+        """Call the route of a recorded result again, after it failed when the step completed."""
+        before, began = run.state, time.perf_counter()
+        token.attempt = entry.attempt
+        targets, why = attempt.decide(run.graph, token.step, entry.event, entry.output, lambda: run.context(token))
+        run.history[run.history.index(entry)] = replace(entry, targets=targets)
+        commands = self._go_on(run, token, Written(entry.event, targets=targets, failing=why))
+        if commands is not None:
+            self.report.moved(run, token, entry.event, commands)
+        self.report.advanced(run, before, time.perf_counter() - began)
+
+    def _go_on(self, run: Run, token: Token, end: Written, source: Source | None = None) -> tuple[Command, ...] | None:
+        """Apply a recorded result, or fail the instance (None) because the result's route failed."""
+        del run.tokens[token.step]
+        if end.failing is None:
+            return self._apply(run, Completed(token.step, end.event, end.targets, by_timer=source == "timeout"))
+        run.error = {"step": token.step, **end.failing.entry(token.attempt), "attempts": token.errors[-KEPT_ERRORS:]}
+        self._apply(run, Failed(token.step, end.failing.reason))
+        return None
 
     def _park(self, run: Run, token: Token, parking: Parking, took: timedelta) -> None:
         token.awaits = dict(parking.awaits)
@@ -343,7 +369,7 @@ class Conductor:
     ) -> None:
         try:
             end = attempt.finish(run.graph, token.step, event, text, lambda: run.context(token))
-        except Exception as error:
+        except BaseException as error:  # nothing is awaited here
             self._fail(run, token, failing(error, run.graph.nodes[token.step].retry), took)
             return
         self._complete(run, token, end, took, source)

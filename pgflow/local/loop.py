@@ -8,10 +8,12 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, cast
 
 from pgflow.core import attempt
 from pgflow.core.context import Context
+from pgflow.core.retry import Retry
 from pgflow.core.step import Step
 
 __all__ = ["Loop"]
@@ -22,6 +24,7 @@ class Loop:
 
     def __init__(self, threads: int) -> None:
         self._loop = asyncio.new_event_loop()
+        self._is_closed = False
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pgflow-local-step")
         # A daemon: a program that forgets to close it must still end.
         self._thread = threading.Thread(target=self._live, name="pgflow-local", daemon=True)
@@ -43,24 +46,31 @@ class Loop:
         """Begin a task, with context variables of its own."""
         return self._loop.create_task(work, context=contextvars.Context())
 
-    async def call(self, step: Step, ctx: Context[Any]) -> Any:
+    async def call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
         """Execute a step: async ones here, sync ones in a thread."""
         if step.is_async:
             return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
-        result = await self._loop.run_in_executor(self._threads, call, attempt.call, step, ctx)
+        result = await self._loop.run_in_executor(self._threads, call, attempt.call, step, ctx, policy)
         return await result if inspect.isawaitable(result) else result
 
     def close(self) -> None:
         """Cancel what runs, wait until it and the sync steps that run have ended, and end the threads."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop)
         self._thread.join()
         self._threads.shutdown(cancel_futures=True)
+
+    def _stop(self) -> None:
+        self._is_closed = True
+        self._loop.stop()
 
     def _live(self) -> None:
         loop = self._loop
         try:
-            loop.run_forever()
+            while not self._is_closed:
+                # asyncio raises these two out of the loop, also from a task or callback that a step has started.
+                with suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_forever()
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()

@@ -63,16 +63,14 @@ class Report:
         run: Run,
         token: Token,
         end: Written,
-        commands: tuple[Command, ...],
         took: timedelta,
         source: Source | None,
     ) -> None:
-        """A step is completed, and these commands have followed from it."""
+        """A result is recorded."""
         if routes:
-            about = _attempt(run, token)
             self._note(
                 account.completed,
-                about,
+                _attempt(run, token),
                 event=end.event,
                 duration=_duration(token, took),
                 has_output=end.text is not None,
@@ -80,7 +78,11 @@ class Report:
                 source=source,
                 waited=0.0 if token.parked_at is None else self._since(token.parked_at),
             )
-            self._note(account.moved, about, end.event, commands)
+
+    def moved(self, run: Run, token: Token, event: str, commands: tuple[Command, ...]) -> None:
+        """A result is applied, and these commands have followed from it."""
+        if routes:
+            self._note(account.moved, _attempt(run, token), event, commands)
 
     def parked(self, run: Run, token: Token, took: timedelta) -> None:
         """A step waits."""

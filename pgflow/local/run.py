@@ -27,7 +27,10 @@ NUMBERS = count(1)  # of tokens
 
 @dataclass(slots=True, eq=False)
 class Token:
-    """One active step: where it stands, and when it goes on by itself."""
+    """One active step: where it stands, and when it goes on by itself.
+
+    `completed` is its recorded result, if a route failed after it: then the route is called again, not the step.
+    """
 
     step: str
     config: dict[str, Any] | None
@@ -38,6 +41,7 @@ class Token:
     attempt: int = 0
     awaits: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    completed: Entry | None = None
     id: int = field(default_factory=NUMBERS.__next__)
 
 
@@ -169,7 +173,7 @@ class Run:
             workflow=graph.name,
             version=graph.version,
             step=token.step,
-            kind="resume" if waits else "execute",
+            kind="resume" if waits else "advance" if token.completed else "execute",
             state=token.place,
             queue=graph.deciding_queue(token.step) if waits else node.queue,
             priority=graph.priority,

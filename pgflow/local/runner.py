@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,10 +17,11 @@ from pgflow.core.step import Parking
 from pgflow.local.lock import Lock
 from pgflow.local.loop import Loop
 from pgflow.local.run import Run, Token
+from pgflow.telemetry.guard import Logger
 
 __all__ = ["Came", "Runner"]
 
-log = logging.getLogger("pgflow.local")
+log = Logger("pgflow.local")
 
 Came: TypeAlias = Written | Failing | Snooze | Parking
 
@@ -56,22 +56,18 @@ class Runner:
         try:
             step = node.step.with_config(token.config)
             async with limit:
-                result = await self._loop.call(step, self._context(run, token))
+                result = await self._loop.call(step, self._context(run, token), node.retry)
             reveal = self._codec is not None
             what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token), reveal=reveal)
             if isinstance(what, Written) and what.text is not None:
                 through(self._codec, what.text, Place(run.graph.name, run.id, "output", token.step))
             came = attempt.waits(run.graph, step) if isinstance(what, Async) else what
-        except asyncio.CancelledError:  # from within, unless the token is not ours any more
-            came = Failing("the step was cancelled from within", "CancelledError")
-        except GeneratorExit:
-            raise
         except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
             came = attempt.overdue(run.graph, token.step) if limit.expired() else failing(error, node.retry)
             log.debug("step %s of %s failed: %s", token.step, run.id, one_line(came.reason))
         with self._lock:
             self._tasks.pop(token, None)
-            if run.holds(token):
+            if run.holds(token):  # no longer, if the task was cancelled by `interrupt`
                 self._ended(run, token, came, timedelta(seconds=time.perf_counter() - began))
 
     def _context(self, run: Run, token: Token) -> Any:

@@ -142,7 +142,7 @@ class Change:
 
 @dataclass(slots=True)
 class Branch:
-    """A token that a fan-out adds: a row of the array `f`."""
+    """A token that a fan-out adds, or the retry of an instance: a row of the array `f`."""
 
     run: int
     step: str
@@ -151,6 +151,7 @@ class Branch:
     priority: int
     max: int
     keep: bool = False
+    kind: str = "execute"
 
 
 class Settled(NamedTuple):

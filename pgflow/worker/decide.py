@@ -89,10 +89,11 @@ def _verdict(token: Token, op: str, **more: Any) -> Verdict:
 
 def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], bool]) -> None:
     token = outcome.token
-    before = decision.state
-    completed = engine.Completed(token.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
-    decision.state, commands = advance(before, completed)
-    decision.commands[token.step] = commands
+    commands: tuple[Command, ...] = ()
+    if outcome.failing is None:
+        completed = engine.Completed(token.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
+        decision.state, commands = advance(decision.state, completed)
+        decision.commands[token.step] = commands
     verdict = _verdict(
         token,
         "end",
@@ -111,6 +112,9 @@ def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], b
         decision.metadata.update(outcome.metadata)
     if outcome.signal:
         decision.consumed.append(outcome.signal)
+    if outcome.failing is not None:  # recorded as not applied: a retry calls the route again
+        _fail(decision, verdict, token, outcome.failing)
+        return
     _go_on(decision, token, verdict, [command for command in commands if isinstance(command, Execute)], keep)
     decision.verdicts.append(verdict)
 
@@ -188,17 +192,26 @@ def _err(decision: Decision, outcome: Erred) -> None:
             )
         )
         return
-    decision.state, _ = advance(decision.state, engine.Failed(token.step, outcome.reason))
-    decision.failure = {"step": token.step, **error, "attempts": token.errors[-KEPT_ERRORS:]}
-    decision.verdicts.append(_verdict(token, "fail", guarded=True))
+    _fail(decision, _verdict(token, "fail"), token, failing)
+
+
+def _fail(decision: Decision, verdict: Verdict, token: Token, failing: Failing) -> None:
+    """Fail the instance."""
+    decision.state, _ = advance(decision.state, engine.Failed(token.step, failing.reason))
+    decision.failure = {"step": token.step, **failing.entry(token.attempt), "attempts": token.errors[-KEPT_ERRORS:]}
+    verdict.op, verdict.guarded = "fail", True
+    decision.verdicts.append(verdict)
 
 
 def _rebuild(decision: Decision, token: Token, keep: Callable[[str, bool], bool]) -> None:
-    state = decision.state
+    state, run = decision.state, decision.run
     verdict = _verdict(token, "end")
-    _go_on(
-        decision, token, verdict, [Execute(key, state.graph.nodes[key].config) for key in sorted(state.active)], keep
-    )
+    unrun = sorted(state.active - run.unapplied.keys())
+    _go_on(decision, token, verdict, [Execute(key, state.graph.nodes[key].config) for key in unrun], keep)
+    for key in sorted(state.active & run.unapplied.keys()):  # their routes failed: call them again
+        queue, node = run.graph.deciding_queue(key), state.graph.nodes[key]
+        branch = Branch(run.run, key, None, queue, token.priority, node.retry.max_attempts, kind="advance")
+        decision.branches.append(branch)
     verdict.guarded = True
     decision.verdicts.append(verdict)
 

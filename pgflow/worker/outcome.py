@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from pgflow.core.attempt import Failing
 from pgflow.worker.token import Signal, Token
 
 __all__ = ["Erred", "Finished", "Outcome", "Rebuilt", "Released", "Snoozed", "Waits"]
@@ -16,8 +17,9 @@ __all__ = ["Erred", "Finished", "Outcome", "Rebuilt", "Released", "Snoozed", "Wa
 class Finished:
     """The step completed with `event`. `output` is the JSON text to store and `value` what that text decodes to.
 
-    `targets` is what a route chose (None: the event's declared targets); `stored` says that the result is recorded
-    already, `signal` that it is a signal which ended the wait that takes `awaits`.
+    `targets` is what a route chose (None: the event's declared targets); `failing` is the error of a route:
+    the result is recorded and the instance fails. `stored` says that the result is recorded already, `signal` that it
+    is a signal which ended the wait that takes `awaits`.
     """
 
     token: Token
@@ -31,6 +33,7 @@ class Finished:
     signal: Signal | None = None
     awaits: Mapping[str, str] | None = None
     by_timer: bool = False
+    failing: Failing | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,8 @@ def _completed(outcome: Outcome, verdict: Verdict, event: str) -> None:
 def _applied(decision: Decision, outcome: Outcome, verdict: Verdict) -> None:
     """A verdict has taken effect."""
     token = outcome.token
+    if verdict.op == "fail" and verdict.event is not None:
+        return  # a route failed: the step completed, and no step follows
     if verdict.event is not None:
         account.moved(_attempt(token), verdict.event, decision.commands.get(token.step, ()))
     elif verdict.op == "park" and token.kind != "resume":

@@ -21,17 +21,19 @@ from pgflow.core.context import Context
 from pgflow.core.legible import LONGEST_TEXT, one_line
 from pgflow.core.payload import OUTPUT_LIMIT, encode
 from pgflow.core.results import Async, Snooze
+from pgflow.core.retry import Retry
 from pgflow.core.step import Parking, Step
 from pgflow.core.unique import extract_value
 from pgflow.store import failpoint
 from pgflow.telemetry.bus import routes
+from pgflow.telemetry.guard import Logger
 from pgflow.worker import report
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
 from pgflow.worker.token import Signal, Token
 
 __all__ = ["Runner"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 
 class Runner:
@@ -49,7 +51,11 @@ class Runner:
         return other
 
     async def run(self, token: Token, conn: Any = None) -> Outcome:
-        """Run one token to its outcome. Only cancellation is raised: whatever the step raises becomes an `Erred`."""
+        """Run one token to its outcome: whatever the step raises becomes an `Erred`.
+
+        It raises only `CancelledError`, and only while the task is being cancelled: one that the step raises itself is
+        an error like any other.
+        """
         if token.is_condemned and token.step:
             return Erred(
                 token, f"the worker was lost while the step ran, {token.crashes} times", "WorkerLost", retry=False
@@ -66,12 +72,12 @@ class Runner:
             step = self.step(token)
             ctx = self.context(token, conn)
             failpoint.hit("step.begins")
-            result = await self._call(step, ctx)
+            result = await self._call(step, ctx, token.run.graph.nodes[token.step].retry)
             failpoint.hit("step.ended")
             return self._read(token, step, result, time.perf_counter() - began)
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
         except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the worker
+            if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():
+                raise
             return self._failed(token, error, time.perf_counter() - began)
 
     def step(self, token: Token) -> Step:
@@ -96,11 +102,11 @@ class Runner:
             conn=conn,
         )
 
-    async def _call(self, step: Step, ctx: Context[Any]) -> Any:
+    async def _call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
         if step.is_async:
             return await cast("Awaitable[Any]", step.execute(ctx))
         call: Callable[..., Any] = contextvars.copy_context().run
-        running = self._threads.submit(call, attempt.call, step, ctx)
+        running = self._threads.submit(call, attempt.call, step, ctx, policy)
         self.calls.add(running)
         running.add_done_callback(self.calls.discard)
         result = await asyncio.wrap_future(running)
@@ -112,8 +118,8 @@ class Runner:
         match read:
             case Written():
                 return self._finished(token, read, seconds)
-            case Failing(reason, kind, retry, details):
-                return Erred(token, reason, kind, retry, seconds, details)
+            case Failing():
+                return self._erred(token, read, seconds)
             case Async():
                 return self._waits(token, attempt.waits(token.run.graph, step), seconds)
             case Snooze(delay):
@@ -129,11 +135,11 @@ class Runner:
     def _signalled(
         self, token: Token, awaits: Mapping[str, str], signal: Signal, seconds: float = 0.0
     ) -> Finished | Erred:
-        """End a wait with a signal; a route that chooses what follows may fail."""
+        """End a wait with a signal."""
         try:
             text = None if signal.payload is None else encode(signal.payload, what=signal.name, limit=OUTPUT_LIMIT)
             return self._finish(token, awaits[signal.name], text, seconds, signal=signal, awaits=awaits)
-        except Exception as error:
+        except BaseException as error:  # code of the codec's; nothing is awaited here
             return self._failed(token, error, seconds)
 
     def _finish(self, token: Token, event: str, text: str | None, seconds: float = 0.0, **more: Any) -> Finished:
@@ -151,7 +157,7 @@ class Runner:
             if parking.timeout_event is None:
                 return self._waits(token, parking)
             return self._finish(token, parking.timeout_event, None, by_timer=True)
-        except Exception as error:
+        except BaseException as error:  # code of the step's parking(); nothing is awaited here
             return self._failed(token, error, 0.0)
 
     def _advance(self, token: Token) -> Outcome:
@@ -161,12 +167,14 @@ class Runner:
             return Rebuilt(token)
         stored = run.unapplied.get(token.step)
         if stored is not None:
-            value = run.outputs.get(token.step)
-            return Finished(token, stored.event, "", value, None, stored.targets, stored=True)
+            value, targets, why = run.outputs.get(token.step), stored.targets, None
+            if run.graph.is_undecided(token.step, stored.event, targets):
+                targets, why = attempt.decide(run.graph, token.step, stored.event, value, lambda: self.context(token))
+            return Finished(token, stored.event, "", value, None, targets, stored=True, failing=why)
         if token.awaits is not None:
             try:
                 parking = replace(attempt.waits(run.graph, self.step(token)), awaits=token.awaits)
-            except Exception as error:
+            except BaseException as error:  # code of the step's parking(); nothing is awaited here
                 return self._failed(token, error, 0.0)
             return self._waits(token, parking)
         return Erred(
@@ -180,7 +188,9 @@ class Runner:
         return Erred(token, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
 
     def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
-        failed = attempt.failing(error, token.run.graph.nodes[token.step].retry)
+        return self._erred(token, attempt.failing(error, token.run.graph.nodes[token.step].retry), seconds)
+
+    def _erred(self, token: Token, failed: Failing, seconds: float) -> Erred:
         if log.isEnabledFor(logging.DEBUG):
             told = failed.details.get("trace", failed.reason)
             log.debug("step %s of %s failed: %s", token.step, token.run.id, one_line(told, LONGEST_TEXT))
@@ -190,4 +200,12 @@ class Runner:
         text = end.text
         if text is not None and self._codec is not None:
             text = sealed(self._codec, text, Place(token.run.graph.name, token.run.id, "output", token.step))
-        return Finished(token, end.event, text, end.value, end.metadata, end.targets, seconds, **more)
+        return Finished(
+            token, end.event, text, end.value, end.metadata, end.targets, seconds, failing=end.failing, **more
+        )
+
+
+def _is_cancelled() -> bool:
+    """Whether the current task was cancelled from outside: then a `CancelledError` in it is not the step's own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -127,7 +127,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = {} if output is None else output
         metadata.update(extra or {})
-        if is_applied:
+        if is_applied and not workflow.graph.is_undecided(step, event, chosen):
             applied.append((step, event, chosen))
         else:
             unapplied[step] = StoredResult(event, chosen)

@@ -5,7 +5,7 @@ grant select on
     pgflow.definitions, pgflow.migrations
 to {role};
 grant update (status, revision, metadata, error, finished_at) on pgflow.instances to {role};
-grant insert, update (applied) on pgflow.step_results to {role};
+grant insert, update (applied, targets) on pgflow.step_results to {role};
 grant
     insert, delete,
     update (kind, state, step, config, queue, priority, max_attempts, solo, worker, attempt, run_at, awaits, parked_at, errors, crashes)

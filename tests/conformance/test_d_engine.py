@@ -437,6 +437,7 @@ def test_d15_a_route_that_raises_fails_the_instance(stack: Stack, kind: str) -> 
         flow.resume("v", "go")
     failed = stack.until(flow, "v")
     assert failed.error is not None
-    assert (failed.status, failed.history, failed.waiting_for) == ("failed", (), ())
+    assert (failed.status, failed.waiting_for) == ("failed", ())
+    assert [(entry.step, entry.targets) for entry in failed.history] == [("first", None)]  # the step has completed
     assert (failed.error["step"], failed.error["type"], failed.error["attempt"]) == ("first", "RouteError", 1)
     assert failed.error["reason"] == f"Flow: first.{event}: the route raises raised KeyError: 'size'"

@@ -40,6 +40,17 @@ class Stack:
         assert found is not None
         return found
 
+    def until_again(self, workflow: type[Workflow[Any]], before: Instance) -> Instance:
+        """Wait until an instance that was taken up again has ended once more, and return it."""
+
+        def look() -> Instance | None:
+            seen = workflow.get(self.value)
+            return seen if seen.finished_at not in (None, before.finished_at) else None
+
+        found = until(look, f"the next end of {workflow.name}", pause=0.005)
+        assert found is not None
+        return found
+
 
 @pytest.fixture(scope="module")
 def local(request: pytest.FixtureRequest) -> Iterator[Local]:

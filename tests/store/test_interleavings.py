@@ -7,6 +7,7 @@ double apply.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import count
@@ -15,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, step
+from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, route, step
 from pgflow.store import instance, job, signal, worker
 from pgflow.store.connect import Connection, connect
 from pgflow.store.statement import run
@@ -42,6 +43,11 @@ def right(ctx: Context[Any]) -> Ok:
 @step(events=("ok",))
 def join(ctx: Context[Any]) -> Ok:
     assert set(ctx.steps) >= {"left", "right"}
+    return Ok("ok")
+
+
+@step(events=("ok",))
+def meet(ctx: Context[Any]) -> Ok:
     return Ok("ok")
 
 
@@ -74,7 +80,42 @@ class Line(Workflow[dict[str, Any]], unique=Unique("line")):
     transitions = {left: {"ok": ship}, ship: {"ok": Done}}
 
 
-WORKFLOWS = (Pair, Paid, Line)
+@step(events=("ok",))
+def guide(ctx: Context[Any]) -> Ok:
+    RUNS[ctx.value] += 1
+    return Ok("ok", {"runs": RUNS[ctx.value]})
+
+
+RUNS: Counter[str] = Counter()
+ASKED: Counter[str] = Counter()
+
+
+def way(ctx: Context[Any]) -> Step:
+    """Fail when asked for the first time."""
+    ASKED[ctx.value] += 1
+    if ASKED[ctx.value] == 1:
+        raise SystemExit("the route fails")
+    return ship
+
+
+class Guide(Workflow[dict[str, Any]], unique=Unique("guide")):
+    initial = guide
+    transitions = {guide: {"ok": route(way, ship, left)}, ship: {"ok": Done}, left: {"ok": Done}}
+
+
+class Guided(Workflow[dict[str, Any]], unique=Unique("guided")):
+    initial = first
+    transitions = {
+        first: {"go": [guide, right]},
+        guide: {"ok": route(way, ship, left)},
+        ship: {"ok": meet},
+        left: {"ok": meet},
+        right: {"ok": meet},
+        meet: {"ok": Done},
+    }
+
+
+WORKFLOWS = (Pair, Paid, Line, Guide, Guided)
 
 
 @pytest.fixture
@@ -455,11 +496,100 @@ def reconcile_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
     )
 
 
+def guided(a: Driver, b: Driver, value: str) -> None:
+    """An instance of Guided: a has run the branch whose route fails, b holds the other one."""
+    start(a, Guided, value)
+    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches are to be claimed
+    a.claim()
+    a.run_steps()
+    a.settle()
+    a.claim(1)
+    b.claim(1)
+    del a.settler._keep
+    if any(token.step == "guide" for token in b.holding.tokens.values()):
+        a.holding.tokens, b.holding.tokens = b.holding.tokens, a.holding.tokens
+    a.run_steps()
+    b.run_steps()
+
+
+def route_and_sibling(a: Driver, b: Driver, value: str) -> Programs:
+    guided(a, b, value)
+    return settling(a), settling(b)
+
+
+def route_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    guided(a, b, value)
+    return settling(a), transaction(call("select pgflow.cancel('Guided', %s)", value))
+
+
+def solo_route_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Guide, value)
+    a.claim()
+    a.run_steps()
+    return settling(a), transaction(call("select pgflow.cancel('Guide', %s)", value))
+
+
+def asked_again(a: Driver, value: str) -> None:
+    """An instance of Guide that was taken up after its route had failed; a has asked the route again."""
+    start(a, Guide, value)
+    a.claim()
+    a.run_steps()
+    a.settle()
+    a.conn.execute("select pgflow.retry('Guide', %s)", [value])
+    a.turn()
+    a.settle()
+    a.claim()
+    assert [(token.kind, token.step) for token in a.holding.tokens.values()] == [("advance", "guide")]
+    a.run_steps()
+
+
+def asked_again_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    asked_again(a, value)
+    return settling(a), transaction(call("select pgflow.cancel('Guide', %s)", value))
+
+
+def asked_again_and_rescue(a: Driver, b: Driver, value: str) -> Programs:
+    asked_again(a, value)
+    a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
+    return settling(a), transaction(lambda conn: run(conn, job.rescue("pgflow")))
+
+
+def asked_again_and_sibling(a: Driver, b: Driver, value: str) -> Programs:
+    guided(a, b, value)
+    a.settle()
+    b.settle()
+    a.conn.execute("select pgflow.retry('Guided', %s)", [value])
+    for driver in (a, b):
+        driver.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]
+    a.turn()
+    a.settle()
+    a.claim(1)
+    b.claim(1)
+    for driver in (a, b):
+        del driver.settler._keep
+        driver.run_steps()
+    return settling(a), settling(b)
+
+
+def retry_twice_after_a_route(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Guide, value)
+    a.claim()
+    a.run_steps()
+    a.settle()
+    retrial = transaction(call("select pgflow.retry('Guide', %s)", value))
+    return retrial, retrial
+
+
 # As if it had only just begun.
 PUT = """
     select pgflow.put(
         run, id, workflow, version, 'running', unique_key, input, tags, metadata, null, created_at, null, '[]')
     from pgflow.instances where id = %s
+"""
+
+# What a failed route has stopped.
+RETRY_ROUTES = """
+    select pgflow.retry_run(run) from pgflow.instances where status = 'failed' and error ->> 'type' = 'RouteError'
 """
 
 PAIRS = [
@@ -471,6 +601,8 @@ PAIRS = [
     retry_and_cancel, retry_twice, same_start, claim_and_cancel, claim_and_stage,
     rescue_and_cancel, rescue_twice, rescue_and_beat, reconcile_and_cancel,
     send_due_and_park, send_due_and_cancel, send_due_twice, send_due_and_unschedule, send_due_and_timer,
+    route_and_sibling, route_and_cancel, solo_route_and_cancel,
+    asked_again_and_cancel, asked_again_and_rescue, asked_again_and_sibling, retry_twice_after_a_route,
 ]  # fmt: skip
 
 
@@ -486,6 +618,8 @@ def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: C
         a.adopt()
         b.adopt()
         finish(database, a, b)
+        if database.execute(RETRY_ROUTES).fetchall():
+            finish(database, a, b)
         faults = [*check(database), *(f"{error!r}" for error in errors if not is_refusal(error))]
         assert not faults, (prepare.__name__, schedule, faults)
         value = next(values)
@@ -533,8 +667,10 @@ def check(conn: Connection) -> list[str]:
                 select from pgflow.instances i where i.run = r.run)""",
         "a completed instance has not each step once": """
             select i.id, count(*) from pgflow.instances i join pgflow.step_results r using (run)
-            where i.status = 'completed' group by i.run having count(*) <> case i.workflow when 'Pair' then 4 else 2
-            end""",
+            where i.status = 'completed' group by i.run
+            having count(*) <> case i.workflow when 'Pair' then 4 when 'Guided' then 5 else 2 end""",
+        "a step ran again because of its route": """
+            select r.run from pgflow.step_results r where r.step = 'guide' and r.output <> '{"runs": 1}'""",
         "one key has two instances": "select id from pgflow.instances group by id having count(*) > 1",
         "a signal was lost": """
             select s.run from pgflow.signals s join pgflow.instances i using (run)

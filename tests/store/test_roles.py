@@ -37,6 +37,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         *(("instances", f"update {column}") for column in ("status", "revision", "metadata", "error", "finished_at")),
         ("step_results", "insert"),
         ("step_results", "update applied"),
+        ("step_results", "update targets"),
         ("jobs", "insert"),
         ("jobs", "delete"),
         *(("jobs", f"update {column}") for column in ("kind", "state", "step", "config", "queue", "priority")),

@@ -150,6 +150,19 @@ MUTANTS = (
         "resume_and_park",
     ),
     Mutant(
+        "discarded result", "a failed route discards the result of its step", SETTLE,
+        "where o.event is not null and not o.stored and (o.status",
+        "where o.event is not null and not o.stored and o.op <> 'fail' and (o.status",
+        "retry_twice_after_a_route",
+    ),
+    Mutant(
+        "lost choice", "a route that is called again leaves no record of its choice", SETTLE,
+        "set applied = true,\n        targets = case when o.targets is null then r.targets "
+        "else array(select jsonb_array_elements_text(o.targets::jsonb)) end\n",
+        "set applied = true\n",
+        "asked_again_and_sibling",
+    ),
+    Mutant(
         "stale join", "a join is decided on what was known, whatever it is by now", SETTLE,
         "and (g.revision is null or i.revision = g.revision)",
         "",

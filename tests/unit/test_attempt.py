@@ -24,14 +24,14 @@ def test_an_error_that_cannot_be_told_has_its_type_for_a_reason() -> None:
     assert (failed.reason, failed.type, failed.retry) == ("Mute", "Mute", True)
 
 
-def test_a_stop_iteration_becomes_an_error_that_a_future_can_hold() -> None:
+def test_a_stop_iteration_is_an_error_although_no_future_can_hold_it() -> None:
     @step
     def first_of_nothing(ctx: Context[Any]) -> Ok:
         return Ok("done", next(iter([])))
 
-    with pytest.raises(RuntimeError, match="the step raised StopIteration") as caught:
-        call(first_of_nothing, Context(None))
-    assert isinstance(caught.value.__cause__, StopIteration)
+    failed = call(first_of_nothing, Context(None), Retry())
+    assert (failed.type, failed.retry) == ("StopIteration", True)
+    assert "first_of_nothing" in failed.details["trace"]
 
 
 class Asking(Step):

@@ -201,6 +201,30 @@ def test_a_replay_gives_the_incremental_state_at_every_point(case: Case) -> None
 
 @some
 @given(cases())
+def test_a_result_without_a_choice_leaves_its_step_active_until_the_route_has_chosen(case: Case) -> None:
+    plain, _, _ = run(case)
+    state, _ = begin(case.graph)
+    results: dict[str, tuple[str, tuple[str, ...] | None]] = {}
+    undecided: set[str] = set()
+    while state.active:
+        step = case.dice.choice(sorted(state.active))
+        event, targets = case.outcomes[step]
+        if targets is not None and step not in undecided and case.dice.random() < 0.5:
+            results[step] = (event, None)  # the route failed
+            undecided.add(step)
+        else:
+            results[step] = (event, targets)
+            undecided.discard(step)
+            state, _ = advance(state, case.completed(step))
+        recorded = [(key, *result) for key, result in results.items()]
+        decided = [result for result in recorded if not case.graph.is_undecided(*result)]
+        assert {result[0] for result in recorded} - {result[0] for result in decided} == undecided
+        assert replay(case.graph, decided) == state
+    assert state == plain
+
+
+@some
+@given(cases())
 def test_a_step_that_fails_fails_the_instance_by_name_and_for_good(case: Case) -> None:
     _, _, order = run(case)
     victim = case.dice.choice(order)

@@ -46,10 +46,17 @@ def until_all_ended(conn: Connection, *, patience: float = PATIENCE) -> dict[str
 
 
 def leftovers(conn: Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Return what should not be there once everything has ended: tokens, and results that nobody has applied."""
+    """Return what should not be there once everything has ended: tokens, and results that are not applied.
+
+    In a failed instance the latter are those whose route failed.
+    """
     found = {
         "tokens": rows(conn, "select run, step, kind, state, attempt from pgflow.jobs"),
-        "unapplied": rows(conn, "select run, step from pgflow.step_results where not applied"),
+        "unapplied": rows(
+            conn,
+            """select r.run, r.step from pgflow.step_results r join pgflow.instances i using (run)
+            where not r.applied and i.status <> 'failed'""",
+        ),
     }
     return {what: seen for what, seen in found.items() if seen}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Unique, Workflow, step
+from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step, Unique, Workflow, route, step
 from pgflow.store.connect import Connection
 from pgflow.worker import decide
 from tests.worker.conftest import Work
@@ -144,7 +144,32 @@ class Joining(Workflow[Input], unique=Unique("joining")):
     }
 
 
-WORKFLOWS = (Sync, Asynchronous, Single, Joining, Books)
+def choose(ctx: Context[Input]) -> Step:
+    """Fail until the test takes the value out of `BROKEN_ROUTES`."""
+    if ctx.value in BROKEN_ROUTES:
+        raise SystemExit("the route fails")
+    return left
+
+
+BROKEN_ROUTES: set[str] = set()
+TARGETS: dict[Any, Any] = {left: {"done": Done}, right: {"done": Done}}
+
+
+class Routed(Workflow[Input], unique=Unique("routed_sync")):
+    """A route after a transactional step in a thread."""
+
+    initial = write
+    transitions = {write: {"done": route(choose, left, right)}, **TARGETS}
+
+
+class ARouted(Workflow[Input], unique=Unique("routed_async")):
+    """A route after a transactional step on the event loop."""
+
+    initial = awrite
+    transitions = {awrite: {"done": route(choose, left, right)}, **TARGETS}
+
+
+WORKFLOWS = (Sync, Asynchronous, Single, Joining, Books, Routed, ARouted)
 Kind = type[Workflow[Any]]
 both = pytest.mark.parametrize("kind", [Sync, Asynchronous], ids=["sync", "async"])
 
@@ -198,6 +223,27 @@ def test_a_result_that_is_refused_takes_the_writes_back(
     kind.start("v", {"how": how})
     assert until_status(kind, "v").status == "failed"
     assert written(conn) == []
+    assert leftovers(conn) == {}
+
+
+@pytest.mark.parametrize("kind", [Routed, ARouted], ids=["sync", "async"])
+def test_a_step_whose_route_fails_keeps_its_writes_with_its_result(
+    app: Pgflow, conn: Connection, work: Work, kind: Kind
+) -> None:
+    work()
+    BROKEN_ROUTES.add("v")
+    kind.start("v", {})
+    failed = until_status(kind, "v")
+    assert failed.error is not None
+    assert (failed.status, failed.error["type"], len(failed.history)) == ("failed", "RouteError", 1)
+    assert written(conn) == [("v", 1)]
+    stamped = "select count(distinct xmin::text) from (select xmin from ledger union all select xmin from pgflow.{}) t"
+    assert one(conn, stamped.format("step_results")) == 1, "one transaction wrote the step's row and its result"
+    assert one(conn, stamped.format("instances")) == 1, "and failed the instance"
+    BROKEN_ROUTES.clear()
+    kind.retry("v")
+    done = until_status(kind, "v", "completed")
+    assert (steps(done)[-1], len(done.history), written(conn)) == ("left", 2, [("v", 1)])
     assert leftovers(conn) == {}
 
 

@@ -35,8 +35,8 @@ f as materialized (
     select f.*
     from unnest(
         %(f_run)b::bigint[], %(f_step)b::text[], %(f_config)b::text[], %(f_queue)b::text[], %(f_priority)b::smallint[], %(f_max)b::smallint[],
-        %(f_keep)b::boolean[]
-    ) as f (run, step, config, queue, priority, max_attempts, keep), generate_series(1, 100) as series where series < 2
+        %(f_keep)b::boolean[], %(f_kind)b::text[]
+    ) as f (run, step, config, queue, priority, max_attempts, keep, kind), generate_series(1, 100) as series where series < 2
 ),
 held as materialized (  -- a decision holds only for the revision it was made on; null: it holds for any (a failure)
     select i.run
@@ -76,16 +76,19 @@ results as (
     insert into pgflow.step_results (run, step, event, targets, output, metadata, errors, attempt, worker, applied, started_at)
     select
         o.run, o.step, o.event, case when o.targets is not null then array(select jsonb_array_elements_text(o.targets::jsonb)) end,
-        o.output::jsonb, o.metadata::jsonb, o.errors::jsonb, o.attempt, %(worker)s::bigint, o.status = 'done',
+        o.output::jsonb, o.metadata::jsonb, o.errors::jsonb, o.attempt, %(worker)s::bigint,
+        o.status = 'done' and o.op <> 'fail',  -- a route failed: the result is recorded, and after pgflow.retry the route is called again
         pgflow.now() - make_interval(secs => o.seconds)
     from outcome o
     where o.event is not null and not o.stored and (o.status = 'done' or o.fate = 'fold')
     order by o.id
 ),
 folded as (
-    update pgflow.step_results r set applied = true
+    update pgflow.step_results r
+    set applied = true,
+        targets = case when o.targets is null then r.targets else array(select jsonb_array_elements_text(o.targets::jsonb)) end
     from outcome o
-    where o.stored and o.status = 'done' and r.run = any (array[o.run]) and r.step = o.step
+    where o.stored and o.status = 'done' and o.op <> 'fail' and r.run = any (array[o.run]) and r.step = o.step
 ),
 failing as materialized (
     select c.run from decided c join g on g.run = c.run where nullif(g.status = 'failed', false) is not null
@@ -135,10 +138,14 @@ cleared as (  -- a failure ends the instance: siblings and timers with it
     delete from pgflow.jobs j using failing x where j.run = any (array[x.run])
 ),
 born as (
-    insert into pgflow.jobs (run, step, config, queue, priority, max_attempts, solo, state, worker, attempt)
+    insert into pgflow.jobs (run, kind, step, config, queue, priority, max_attempts, solo, state, worker, attempt)
     select
-        f.run, f.step, f.config::jsonb, f.queue, f.priority, f.max_attempts, false,
-        case when k.kept then 'running' else 'ready' end, case when k.kept then %(worker)s::bigint end, k.kept::integer
+        f.run, f.kind, f.step, f.config::jsonb, f.queue, f.priority, f.max_attempts, false,
+        case when k.kept then 'running' else 'ready' end, case when k.kept then %(worker)s::bigint end,
+        case f.kind  -- a route that is called again sees the attempt of its step
+            when 'advance' then (select r.attempt from pgflow.step_results r where r.run = f.run and r.step = f.step)
+            else k.kept::integer
+        end
     from f
     join decided c on c.run = f.run
     cross join lateral (
