@@ -12,7 +12,7 @@ from pgflow.core.filters import Filters, QueryOptions
 from pgflow.core.instance import Instance
 from pgflow.core.registry import Registry
 from pgflow.core.sealing import sealed_instance
-from pgflow.core.stored import checked, state_of, unique_key
+from pgflow.core.stored import check_against, checked, unique_key
 from pgflow.errors import InstanceNotFound
 from pgflow.store import instance
 from pgflow.store.statement import Statement
@@ -48,27 +48,30 @@ class Storage:
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
 
-    def put(self, instance: Instance, *, conn: Any = None) -> None:
-        """Store an instance, in the place of what is stored of its run, with its history.
+    def put(self, instance: Instance, *, conn: Any = None) -> int:
+        """Store an instance, in the place of what is stored of its run, with its history; returns its run.
 
-        One that is active goes on: its active steps run anew, with waits and timers from their beginning, and a worker
-        that has one of its steps in hand can record nothing any more. A run that is new here is never given to another
-        instance. Raises `UnknownWorkflow` and `InvalidValue` for a workflow or version that the app does not have,
-        `InvalidValue` and `InvalidPayload` for what cannot be stored, `GraphChanged` for a history that its workflow
-        could not have had, `Conflict` when the run belongs to another instance, `AlreadyRunning` when another one with
-        its business key is active.
+        One that is active goes on: its active steps run again, with waits and timers from their beginning, and a worker
+        that runs one of its steps cannot record a result. A run that is stored keeps its mailbox; a new one gets the
+        signals of the instance, the scheduled ones under new ids. One of `Instance.new` gets a new run. A run that is
+        new here is never given to another instance.
+
+        Raises `InvalidValue` and `InvalidPayload` for what cannot be stored, `UnknownWorkflow` and `InvalidValue` for a
+        workflow or version that the app does not have, `UnknownStep`, `UndeclaredEvent`, `RouteError` and
+        `GraphChanged` for a history that its workflow could not have had, `Conflict` when the run belongs to another
+        instance, `AlreadyRunning` when another one with its business key is active.
 
             app.storage.put(replace(app.storage.get("orderid::abc123"), tags=("gift",)))
         """
         call = self._putting(instance)
         self._register()
-        self._client.call(call, conn)
+        return self._client.call(call, conn)
 
-    async def aput(self, instance: Instance, *, conn: Any = None) -> None:
+    async def aput(self, instance: Instance, *, conn: Any = None) -> int:
         """`put`, async."""
         call = self._putting(instance)
         await self._aregister()
-        await self._client.acall(call, conn)
+        return await self._client.acall(call, conn)
 
     def get(self, id: str, *, conn: Any = None) -> Instance:  # noqa: A002 -- "id" is the word for it in all of the API
         """Return the newest run with a business id, whole. Raises `InstanceNotFound`.
@@ -106,23 +109,22 @@ class Storage:
         """`query`, async."""
         return await self._client.arun(self._querying(Filters.of_query(filters)), conn)
 
-    def _putting(self, given: Instance) -> Call[None]:
+    def _putting(self, given: Instance) -> Call[int]:
         each = checked(given)
         graph = self._registry.named(each.workflow).resolve_version(each.version)[1].graph
         queue = graph.nodes[graph.initial].queue
         due = None
-        if each.is_active:
-            state_of(each, graph)
-            if each.status == "pending":
-                due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
+        check_against(each, graph)
+        if each.status == "pending":
+            due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
         key = unique_key(graph, each.id)
         stored = sealed_instance(self._codec, each)
 
-        def statement(notify: bool) -> Statement[None]:
+        def statement(notify: bool) -> Statement[int]:
             return instance.put(self.name, stored, unique_key=key, due=due, queue=queue, notify=notify)
 
         # Woken without a queue's name, workers look whether their steps are wanted.
-        return Call(f"put {each.id} {each.run}", statement, lambda answer: None, queues=frozenset({queue, ""}))
+        return Call(f"put {each.id} {each.run}", statement, int, queues=frozenset({queue, ""}))
 
     def _getting(self, id: str) -> Statement[list[Instance]]:  # noqa: A002 -- as in get
         return self._querying(Filters.of_query({"id": id, "limit": 1}))

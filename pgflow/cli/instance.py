@@ -26,6 +26,7 @@ def record(instance: Instance) -> dict[str, Any]:
         "started_at": instance.created_at,
         "finished_at": instance.finished_at,
         "waiting_for": [_wait_record(each) for each in instance.waiting_for],
+        "step_configs": instance.step_configs,
         "error": instance.error,
         "unreadable": instance.unreadable,
     }

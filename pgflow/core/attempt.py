@@ -182,7 +182,7 @@ def decide(
         return None, None
     try:
         ctx = context()
-        return graph.select(step, event, ctx.having({**ctx.steps, step: {} if value is None else value})), None
+        return graph.select(step, event, ctx.with_output(step, {} if value is None else value)), None
     except BaseException as error:  # nothing is awaited here, so no exception is a cancellation of this task
         if isinstance(error, RouteError):
             reason, cause = str(error), error.__cause__

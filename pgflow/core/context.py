@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, overload
 
+from pgflow.core.append_map import AppendMap
 from pgflow.errors import UnknownStep
 
 __all__ = ["Context", "Source", "read_output"]
@@ -57,6 +58,30 @@ class Copies(Mapping[str, Any]):
         return repr(dict(self))
 
 
+class Extended(Mapping[str, Any]):
+    """A mapping with one more key, without a copy of the others."""
+
+    __slots__ = ("_base", "_key", "_value")
+
+    def __init__(self, base: Mapping[str, Any], key: str, value: Any) -> None:
+        self._base = base
+        self._key = key
+        self._value = value
+
+    def __getitem__(self, key: str) -> Any:
+        return self._value if key == self._key else self._base[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key == self._key or key in self._base
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (key for key in self._base if key != self._key)
+        yield self._key
+
+    def __len__(self) -> int:
+        return len(self._base) + (self._key not in self._base)
+
+
 NOTHING: Mapping[str, Any] = Copies({})
 
 
@@ -91,14 +116,14 @@ class Context(Generic[I_co]):
     conn: Any = None
 
     def __post_init__(self) -> None:
-        if type(self.steps) is dict:
+        if type(self.steps) in (dict, AppendMap):
             object.__setattr__(self, "steps", Copies(self.steps))
         if type(self.metadata) is dict:
             object.__setattr__(self, "metadata", Copies(self.metadata))
 
-    def having(self, steps: Mapping[str, Any]) -> Context[I_co]:
-        """Return this context with other outputs: what a route sees once a step has completed."""
-        return replace(self, steps=steps)
+    def with_output(self, step: str, output: Any) -> Context[I_co]:
+        """Return this context with one more output: what a route sees once its step has completed."""
+        return replace(self, steps=Copies(Extended(self.steps, step, output)))
 
     @overload
     def output(self, step: Source[O]) -> O: ...

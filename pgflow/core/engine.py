@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import assert_never
 
+from pgflow.core.append_map import AppendMap
 from pgflow.core.graph import DONE, Graph, Node
 from pgflow.core.vocabulary import (
     ACTIVE,
@@ -53,6 +55,7 @@ __all__ = [
     "State",
     "Status",
     "advance",
+    "completion",
     "new",
     "replay",
 ]
@@ -63,7 +66,7 @@ NO_PATH = Failure(None, "no path to Done is left")  # no workflow class allows i
 
 def new(graph: Graph) -> State:
     """Return the state of an instance that has not begun."""
-    return State(graph, "pending", {})
+    return State(graph, "pending", AppendMap())
 
 
 def advance(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
@@ -113,31 +116,32 @@ def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] |
     skipped: set[str] = set()
     active: list[str] = []
     frontier = [graph.initial]
+    pointers: dict[str, int] = {}
     while frontier:
         step = frontier.pop()
         result = results.pop(step, None)
         if result is None:
             active.append(step)
             continue
-        done[step] = _completion(graph, step, *result)
+        done[step] = completion(graph, step, *result)
         only = graph.nodes[step].only
-        frontier += (only,) if only is not None else _spread(graph, step, done, skipped)
+        frontier += (only,) if only is not None else _spread(graph, step, done, skipped, pointers)
     if results:
         raise GraphChanged(
             f"{graph.name} version {graph.version} has a result of {', '.join(sorted(results))}, which its other "
             "results do not lead to: was the workflow changed without a new version?"
         )
     if not active:
-        return State(graph, "failed", done, skipped=frozenset(skipped), error=NO_PATH)
+        return State(graph, "failed", AppendMap(done), skipped=frozenset(skipped), error=NO_PATH)
     if active == [DONE]:
         done[DONE] = Completion(DONE, ())
-        return State(graph, "completed", done, skipped=frozenset(skipped))
-    return State(graph, "running", done, frozenset(active), skipped=frozenset(skipped))
+        return State(graph, "completed", AppendMap(done), skipped=frozenset(skipped))
+    return State(graph, "running", AppendMap(done), frozenset(active), skipped=frozenset(skipped))
 
 
 def _begin(state: State) -> tuple[State, tuple[Command, ...]]:
     first = state.graph.initial
-    begun = State(state.graph, "running", {}, frozenset((first,)))
+    begun = State(state.graph, "running", AppendMap(), frozenset((first,)))
     return begun, (Execute(first, state.graph.nodes[first].config),)
 
 
@@ -145,67 +149,96 @@ def _complete(state: State, event: Completed) -> tuple[State, tuple[Command, ...
     graph, step = state.graph, event.step
     if step not in state.active:
         return _ignore(state, step)
-    done = {**state.done, step: _completion(graph, step, event.event, event.targets)}
+    done = state.done.adding(step, completion(graph, step, event.event, event.targets))
     only = graph.nodes[step].only
     if only is not None:
         started, skipped = [only], state.skipped
     else:
-        gone = set(state.skipped)
-        started = _spread(graph, step, done, gone)
-        skipped = state.skipped if len(gone) == len(state.skipped) else frozenset(gone)
+        dead = Dead(state.skipped)
+        started = _spread(graph, step, done, dead, state.pointers)
+        skipped = dead.all()
     timer: tuple[Command, ...] = (CancelTimer(step),) if step in state.timers and not event.by_timer else ()
     if started and started[0] == DONE:  # all else is resolved by then, Done being behind every step
-        done[DONE] = Completion(DONE, ())
-        return State(graph, "completed", done, skipped=skipped), timer + COMPLETE
+        return State(graph, "completed", done.adding(DONE, Completion(DONE, ())), skipped=skipped), timer + COMPLETE
     active = state.active.difference((step,)).union(started)
     if not active:
         return State(graph, "failed", done, skipped=skipped, error=NO_PATH), (*timer, Fail(NO_PATH))
     waiting, timers = state.waiting.difference((step,)), state.timers.difference((step,))
-    after = State(graph, _status(active, waiting), done, active, waiting, skipped, timers)
+    after = State(graph, _status(active, waiting), done, active, waiting, skipped, timers, pointers=state.pointers)
     return after, timer + tuple([Execute(key, graph.nodes[key].config) for key in started])
 
 
-def _completion(graph: Graph, step: str, event: str, targets: tuple[str, ...] | None) -> Completion:
+def completion(graph: Graph, step: str, event: str, targets: tuple[str, ...] | None) -> Completion:
+    """Return a step's completion with an event; `targets` are a route's choice. Raises as `advance` does."""
     choice = graph.choice(step, event)
     if targets is None:
         if choice.chooser is not None:
             raise RouteError(f"{graph.name}: {step}.{event} is a route: say which targets it chose")
         return Completion(event, choice.targets)
-    taken = tuple([target for target in choice.targets if target in targets])
-    if not taken or len(taken) < len(set(targets)) or (choice.chooser is None and taken != choice.targets):
+    chosen = set(targets)
+    taken = tuple([target for target in choice.targets if target in chosen])
+    if not taken or len(taken) < len(chosen) or (choice.chooser is None and taken != choice.targets):
         declared = ", ".join(choice.targets)
         raise RouteError(f"{graph.name}: {step}.{event} leads to {declared}, not to {', '.join(targets) or 'nothing'}")
     return Completion(event, taken)
 
 
-def _spread(graph: Graph, step: str, done: Mapping[str, Completion], skipped: set[str]) -> list[str]:
+class Dead:
+    """The skipped steps while one event is applied: those of before, which are shared, and the new ones."""
+
+    def __init__(self, before: frozenset[str]) -> None:
+        self._before = before
+        self._new: set[str] = set()
+
+    def __contains__(self, step: object) -> bool:
+        return step in self._before or step in self._new
+
+    def add(self, step: str) -> None:
+        self._new.add(step)
+
+    def all(self) -> frozenset[str]:
+        return self._before | self._new if self._new else self._before
+
+
+def _spread(
+    graph: Graph, step: str, done: Mapping[str, Completion], skipped: Dead | set[str], pointers: dict[str, int]
+) -> list[str]:
     """Resolve what follows from a completion: return the steps that start, add those that never will to `skipped`."""
     nodes = graph.nodes
-    started: list[str] = []
+    taken = frozenset(done[step].targets)
+    started: dict[str, None] = {}  # an ordered set
     resolved = [step]
     while resolved:
-        for key in nodes[resolved.pop()].successors:
+        source = resolved.pop()
+        for key in nodes[source].successors:
             if key in skipped or key in started:
                 continue
-            match _fate(nodes[key], done, skipped):
+            is_join = len(nodes[key].predecessors) > 1
+            match _fate(nodes[key], done, skipped, pointers) if is_join else source == step and key in taken:
                 case True:
-                    started.append(key)
+                    started[key] = None
                 case False:
                     skipped.add(key)
                     resolved.append(key)
-    return started
+    return list(started)
 
 
-def _fate(node: Node, done: Mapping[str, Completion], skipped: set[str]) -> bool | None:
-    """Say whether a step starts (True) or never will (False); None while an edge into it is open."""
-    is_taken = False
-    for source in node.predecessors:
-        completion = done.get(source)
-        if completion is not None:
-            is_taken = is_taken or node.key in completion.targets
-        elif source not in skipped:
+def _fate(
+    node: Node, done: Mapping[str, Completion], skipped: Dead | set[str], pointers: dict[str, int]
+) -> bool | None:
+    """Return whether a join starts (True) or never will (False); None while an edge into it is open.
+
+    `pointers` remembers for each join a predecessor that was open when it was last looked at, and the search begins
+    there: a join of n branches costs n looks over all n completions, not n each time. It is a hint that any lineage of
+    states may share, because what it points at is looked up.
+    """
+    sources = node.predecessors
+    first = pointers.get(node.key, 0)
+    for place in chain(range(first, len(sources)), range(first)):
+        if sources[place] not in done and sources[place] not in skipped:
+            pointers[node.key] = place
             return None
-    return is_taken
+    return any((completion := done.get(source)) is not None and node.key in completion.targets for source in sources)
 
 
 def _park(state: State, event: Parked) -> tuple[State, tuple[Command, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias, TypedDict, get_args
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, get_args
 
 from pgflow.core.asked import is_integer, json_of, refuse, tags_of, text_of
 from pgflow.core.containment import contains
@@ -15,7 +15,7 @@ from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.step import Target, as_step
 from pgflow.errors import InvalidValue
 
-__all__ = ["LONGEST_PAGE", "PAGE", "Filters", "ListOptions", "Order", "QueryOptions"]
+__all__ = ["LONGEST_PAGE", "PAGE", "Filters", "Head", "ListOptions", "Order", "QueryOptions"]
 
 Order: TypeAlias = Literal["newest", "oldest"]
 
@@ -70,6 +70,23 @@ class QueryOptions(TypedDict, total=False):
     before: int | None
     after: int | None
     limit: int | None
+
+
+class Head(Protocol):
+    """What identifies an instance and says where it stands: an `Instance` has it, without its history too."""
+
+    @property
+    def run(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def workflow(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +175,23 @@ class Filters:
             limit=limit,
         )
 
+    def holds_for_head(self, head: Head) -> bool:
+        """Whether the filters hold that need no more of an instance than its head."""
+        return (
+            self.workflow in (None, head.workflow)
+            and (self.statuses is None or head.status in self.statuses)
+            and self.id in (None, head.id)
+            and self.version in (None, head.version)
+            and (self.family is None or head.workflow.startswith(self.family))
+            and set(self.tags).issubset(head.tags)
+            and (self.before is None or head.run < self.before)
+            and (self.after is None or head.run > self.after)
+        )
+
     def holds_for(self, instance: Instance) -> bool:
         """Whether all filters hold for an instance, which has its `steps`."""
         return (
-            self.workflow in (None, instance.workflow)
-            and (self.statuses is None or instance.status in self.statuses)
-            and self.id in (None, instance.id)
-            and self.version in (None, instance.version)
-            and (self.family is None or instance.workflow.startswith(self.family))
-            and set(self.tags).issubset(instance.tags)
-            and (self.before is None or instance.run < self.before)
-            and (self.after is None or instance.run > self.after)
+            self.holds_for_head(instance)
             and (self.metadata is None or contains(instance.metadata, decode(self.metadata)))
             and (self.input is None or contains(instance.input, decode(self.input)))
             and all(key in instance.steps and contains(instance.steps[key], decode(part)) for key, part in self.steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pgflow.core.context import Context
@@ -72,6 +72,7 @@ class Graph:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
     orchestration_queue: str | None = None
+    _by_signal: dict[str, tuple[Node, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def build(
@@ -128,6 +129,16 @@ class Graph:
         except KeyError:
             hint = f"It has: {', '.join(self.nodes)}."
             raise UnknownStep(f"{self.name} has no step {step!r}", hint=hint) from None
+
+    def takers(self, signal: str) -> tuple[Node, ...]:
+        """Return the steps that may take a signal, in topological order; they are looked up once for all signals."""
+        if not self._by_signal:
+            found: dict[str, list[Node]] = {}
+            for node in self.nodes.values():
+                for name in node.step.signals():
+                    found.setdefault(name, []).append(node)
+            self._by_signal.update({name: tuple(nodes) for name, nodes in found.items()})
+        return self._by_signal.get(signal, ())
 
     def deciding_queue(self, step: str) -> str:
         """Return the queue in which a signal, a timer or a result of a step is dealt with; the step runs in its own.

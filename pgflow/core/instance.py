@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from pgflow.core.context import Source, read_output
 from pgflow.core.engine import ACTIVE, Status
-from pgflow.core.graph import DONE
+from pgflow.core.graph import DONE, Graph
+from pgflow.core.payload import decode
+from pgflow.core.unique import check_id
 
-__all__ = ["Entry", "Instance", "Kind", "PendingSignal", "Scheduled", "Started", "Unscheduler", "WaitingFor"]
+__all__ = [
+    "UNSAVED",
+    "Definition",
+    "Entry",
+    "Instance",
+    "Kind",
+    "PendingSignal",
+    "Scheduled",
+    "Started",
+    "Unscheduler",
+    "WaitingFor",
+]
 
 O = TypeVar("O")  # noqa: E741 -- the output's type
 Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
+
+
+I_contra = TypeVar("I_contra", contravariant=True)  # a workflow's input
+UNSAVED = datetime.min.replace(tzinfo=UTC)  # the time of creation until it is stored
+
+
+class Definition(Protocol[I_contra]):
+    """What `Instance.new` needs of a workflow class."""
+
+    def resolve_version(self, version: int | None = None) -> tuple[int, Any]: ...
+
+    def write_input(self, value: I_contra | Mapping[str, Any] | None, *, reveal: bool = False) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +153,10 @@ class Instance:
     """One run of a workflow, as the database has it.
 
     `input` and `steps`, the output of each completed step by key, are JSON. `history` has an entry for each completion,
-    in order. `signals` are those that no step has taken yet; they, too, come with `get`, not with `list`. `error` says
-    which step failed and why. Times are aware datetimes; `finished_at` is None until the end.
+    in order. `signals` are those that no step has taken yet, also of a failed instance, which `retry` can continue;
+    they, too, come with `get`, not with `list`. `error` says which step failed and why. `telemetry` is what `start` was
+    given as `telemetry=`. `step_configs` holds the configuration of each active step that has one, by key: the one that
+    the step was activated with. Times are aware datetimes; `finished_at` is None until the end.
 
     `unreadable` is None, unless something that is stored of it cannot be read: then it says what and why, and that is
     left out here (an input is None). Nothing that pgflow wrote is unreadable; what was written by hand may be.
@@ -153,6 +180,51 @@ class Instance:
     finished_at: datetime | None = None
     unreadable: str | None = None
     signals: tuple[PendingSignal, ...] = ()
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    step_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def new(
+        cls,
+        workflow: Definition[I_contra],
+        version: int,
+        context: I_contra | Mapping[str, Any],
+        id: str,  # noqa: A002 -- "id" is the word for it in all of the API
+    ) -> Instance:
+        """Return a new instance, pending and not stored yet: `storage.put` stores it, and then it begins.
+
+        `context` is the workflow's input, a model or a dict, and `id` the whole business id. The workflow's tags and
+        metadata come with it. Its `run` is 0 until it is stored, and `put` returns the run that it was given then;
+        `created_at` is `UNSAVED`, for which the storage puts the time at which it is stored. Raises `InvalidValue` for
+        a version or an id that the workflow cannot have, `InvalidInput` and `InvalidPayload` for a context that does
+        not fit.
+
+            run = app.storage.put(Instance.new(OrderFlow, 1, Order(item_count=3), "orderid::abc123"))
+        """
+        _, kind = workflow.resolve_version(version)
+        graph: Graph = kind.graph
+        check_id(graph.unique, graph.name, id)
+        return cls(
+            run=0,
+            id=id,
+            workflow=graph.name,
+            version=graph.version,
+            status="pending",
+            # A declared secret is stored only by an app with a codec, which seals it.
+            input=decode(kind.write_input(context, reveal=bool(kind.declared_secrets()))),
+            steps={},
+            history=(),
+            waiting_for=(),
+            metadata=dict(graph.metadata or {}),
+            tags=graph.tags,
+            error=None,
+            created_at=UNSAVED,
+        )
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a storage has it: `Instance.new` makes one that is not stored yet."""
+        return self.run > 0
 
     @property
     def active_steps(self) -> frozenset[str]:

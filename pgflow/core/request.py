@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 from pgflow.core.asked import refuse, text_of
@@ -83,9 +84,13 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
         key = step if isinstance(step, str) else as_step(step).key
         graphs = [graph for graph in graphs if key in graph.nodes] or graphs[-1:]
         graphs[0].node(key)
-    steps = [node for graph in graphs for node in graph.nodes.values()]
-    nodes = tuple(node for node in steps if name in node.step.signals() and key in (None, node.key))
+    if key is None:
+        nodes = tuple(chain.from_iterable(graph.takers(name) for graph in graphs))
+    else:
+        found = [graph.nodes[key] for graph in graphs if key in graph.nodes]
+        nodes = tuple(node for node in found if name in node.step.signals())
     if not nodes:
+        steps = [node for graph in graphs for node in graph.nodes.values()]
         workflow = graphs[0].name
         taken = sorted({f"{each} ({node.key})" for node in steps for each in node.step.signals()})
         where = f"step {key!r} of {workflow}" if key else workflow

@@ -2,61 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
+from pgflow.core.asked import is_integer
 from pgflow.core.codec import is_sealed
-from pgflow.core.engine import ACTIVE, State, Status, new, replay
+from pgflow.core.engine import ACTIVE, State, Status, completion, new, replay
 from pgflow.core.graph import Graph
-from pgflow.core.instance import Entry, Instance
-from pgflow.core.names import TELEMETRY, check_tags
+from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
+from pgflow.core.names import TELEMETRY, check_tags, is_event, is_key
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
-from pgflow.errors import InvalidPayload, InvalidValue
+from pgflow.core.unique import check_id, extract_value
+from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue, UndeclaredEvent
 
-__all__ = ["checked", "state_of", "unique_key"]
+__all__ = ["check_against", "checked", "state_of", "unique_key"]
+
+FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
 LARGEST_RUN = 2**63 - 1
+LARGEST_INTEGER = 2**31 - 1  # of PostgreSQL's type integer
 
 
 def checked(instance: Instance) -> Instance:
     """Return an instance as it will be read: its values as JSON, its outputs those of its history.
 
-    Raises `InvalidValue` for one that cannot be, `InvalidPayload` with the path for a value that cannot be stored.
+    Checks all that can be checked without its workflow, which `check_against` has. Raises `InvalidValue` for an
+    instance that cannot exist, `InvalidPayload` with the path for a value that cannot be stored.
     """
     if not isinstance(instance, Instance):
-        raise InvalidValue(f"{instance!r} is no Instance")
+        raise InvalidValue(f"an Instance is needed, not {type(instance).__name__}")
     if instance.unreadable is not None:
         raise InvalidValue(
             f"{instance.id!r} could not be read as a whole ({instance.unreadable})",
             hint="Putting it would lose the rest: mend what is stored first.",
         )
-    if not isinstance(instance.run, int) or not 0 < instance.run <= LARGEST_RUN:
-        raise InvalidValue(f"run={instance.run!r} cannot be: a run is a whole number from 1 up")
-    if not isinstance(instance.version, int) or instance.version < 1:
-        raise InvalidValue(f"version={instance.version!r} cannot be: a version is a whole number from 1 up")
+    is_unsaved = instance.run == 0 and instance.status == "pending"
+    if not is_integer(instance.run, 0 if is_unsaved else 1, LARGEST_RUN):
+        raise InvalidValue(
+            f"run={instance.run!r} is refused: a run is a whole number from 1 up",
+            hint="Only a pending instance may have run 0: storing it gives it a new run.",
+        )
+    if not is_integer(instance.version, 1, LARGEST_INTEGER):
+        raise InvalidValue(
+            f"version={instance.version!r} is refused: a version is a whole number from 1 to {LARGEST_INTEGER:,}"
+        )
+    _text("id", instance.id)
+    extract_value(instance.id)
+    _text("workflow", instance.workflow)
     if instance.status not in get_args(Status):
         raise InvalidValue(f"the status {instance.status!r} is unknown", hint=f"Known: {', '.join(get_args(Status))}.")
-    if (instance.finished_at is None) != (instance.status in ACTIVE):
-        raise InvalidValue(f"{instance.id!r} is {instance.status}, and its finished_at is {instance.finished_at}")
-    for what, moment in (("created_at", instance.created_at), ("finished_at", instance.finished_at)):
-        _check_moment(what, moment)
+    _check_times(instance)
+    _check_items("history", instance.history, Entry)
+    _check_items("signals", instance.signals, PendingSignal)
+    _check_items("waiting_for", instance.waiting_for, WaitingFor)
+    _check_items("tags", instance.tags, object)
+    for wait in instance.waiting_for:
+        _check_moment(f"waiting_for {wait.step}: until", wait.until)
+    if not isinstance(instance.steps, Mapping):
+        raise InvalidValue(f"steps is {type(instance.steps).__name__}, and a mapping is needed")
     known = {entry.step for entry in instance.history}
     if len(known) < len(instance.history) or known != set(instance.steps):
         raise InvalidValue(f"the history of {instance.id!r} does not have each of its steps once")
+    if instance.status == "pending" and known:
+        raise InvalidValue(f"{instance.id!r} is pending and has a history: one that has begun is running or waiting")
+    error = None if instance.error is None else _object("error", instance.error, OUTPUT_LIMIT)
+    if error is not None and instance.status not in ("failed", "cancelled"):
+        raise InvalidValue(f"{instance.id!r} is {instance.status} and has an error: only failed and cancelled ones do")
+    if not isinstance(instance.step_configs, Mapping):
+        raise InvalidValue(f"step_configs is {type(instance.step_configs).__name__}, and a mapping is needed")
     history = tuple(_entry(entry) for entry in instance.history)
     return replace(
         instance,
-        id=_text("id", instance.id),
-        workflow=_text("workflow", instance.workflow),
         input=_json("input", instance.input),
         steps={entry.step: entry.output for entry in history},
         history=history,
-        metadata=_object("metadata", instance.metadata),
+        metadata=_object("metadata", instance.metadata, OUTPUT_LIMIT),  # what all of its steps recorded is in it
         tags=check_tags([_text("tags", tag) for tag in instance.tags]),
-        error=None if instance.error is None else _object("error", instance.error, OUTPUT_LIMIT),
+        error=error,
+        signals=tuple(_signal(signal) for signal in instance.signals),
+        telemetry=_object("telemetry", instance.telemetry),
+        step_configs={
+            _key("step_configs", step): _object(f"step_configs.{step}", config)
+            for step, config in instance.step_configs.items()
+        },
     )
+
+
+def check_against(instance: Instance, graph: Graph) -> None:
+    """Raise an error unless its workflow could have a checked instance.
+
+    Raises `InvalidValue` for a business id or a configuration that is not one of this workflow, `UnknownStep`,
+    `UndeclaredEvent` and `RouteError` for a history or signals of steps and events that it does not have, and
+    `GraphChanged` when an active instance has a history that the workflow could not have had.
+    """
+    check_id(graph.unique, graph.name, instance.id)
+    for entry in instance.history:
+        completion(graph, entry.step, entry.event, entry.targets)
+    for signal in instance.signals:
+        nodes = graph.nodes.values() if signal.step is None else (graph.node(signal.step),)
+        if not any(signal.event in node.step.signals() for node in nodes):
+            raise UndeclaredEvent(
+                f"{graph.name}{f' step {signal.step!r}' if signal.step else ''} takes no signal {signal.event!r}"
+            )
+    active: frozenset[str] = frozenset()
+    if instance.is_active:
+        active = frozenset((graph.initial,)) if instance.status == "pending" else state_of(instance, graph).active
+    for step, config in instance.step_configs.items():
+        if step not in active:
+            graph.node(step)
+            raise InvalidValue(
+                f"step_configs has the step {step!r}, which is not active",
+                hint=f"Active are: {', '.join(sorted(active)) or 'none'}.",
+            )
+        try:
+            graph.node(step).step.with_config(config)
+        except DefinitionError as error:
+            raise InvalidValue(f"step_configs.{step} is refused: {error}") from error
 
 
 def state_of(instance: Instance, graph: Graph) -> State:
@@ -82,31 +145,81 @@ def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is th
     return None
 
 
+def _check_times(instance: Instance) -> None:
+    # finished_at may be before created_at: an instance that was stored with a time to come may have ended already.
+    _check_moment("created_at", instance.created_at)
+    _check_moment("finished_at", instance.finished_at)
+    if instance.created_at is None:
+        raise InvalidValue("created_at=None is refused: an aware datetime is needed")
+    if (instance.finished_at is None) != (instance.status in ACTIVE):
+        raise InvalidValue(f"{instance.id!r} is {instance.status}, and its finished_at is {instance.finished_at}")
+
+
+def _check_items(what: str, items: Any, kind: type[Any]) -> None:
+    if (
+        not isinstance(items, Sequence)
+        or isinstance(items, str | bytes)
+        or not all(isinstance(each, kind) for each in items)
+    ):
+        raise InvalidValue(f"{what} is refused: a tuple of {kind.__name__} values is needed")
+
+
 def _entry(entry: Entry) -> Entry:
-    where = f"history of {entry.step}"
+    where = f"history of {_key('step', entry.step)}"
+    _event(where, entry.event)
     _check_moment(f"{where}: at", entry.at)
-    if not isinstance(entry.duration, timedelta):
-        raise InvalidValue(f"{where}: duration={entry.duration!r} is no timedelta")
-    if not isinstance(entry.attempt, int):
-        raise InvalidValue(f"{where}: attempt={entry.attempt!r} is no whole number")
+    if not isinstance(entry.duration, timedelta) or entry.duration < timedelta(0):
+        raise InvalidValue(f"{where}: duration={entry.duration!r} is refused: a timedelta of zero or more is needed")
+    if entry.at is None or entry.at.astimezone(UTC) - FIRST_MOMENT < entry.duration:
+        raise InvalidValue(f"{where}: at={entry.at!r} and duration={entry.duration!r} are refused")
+    if not is_integer(entry.attempt, 0, LARGEST_INTEGER):
+        raise InvalidValue(f"{where}: attempt={entry.attempt!r} is refused: a whole number from 0 up is needed")
+    if entry.worker is not None and not is_integer(entry.worker, 0, LARGEST_RUN):
+        raise InvalidValue(f"{where}: worker={entry.worker!r} is refused: a whole number from 0 up, or None, is needed")
+    if entry.targets is not None:
+        _check_items(f"{where}: targets", entry.targets, str)
+    _check_items(f"{where}: errors", entry.errors, Mapping)
     return replace(
         entry,
-        step=_text("step", entry.step),
-        event=_text("event", entry.event),
         output={} if entry.output is None else _json(f"{entry.step}.output", entry.output, OUTPUT_LIMIT),
         metadata=_object(f"{entry.step}.metadata", entry.metadata),
         errors=tuple(_object(f"{entry.step}.errors", error, OUTPUT_LIMIT) for error in entry.errors),
+        targets=None if entry.targets is None else tuple(entry.targets),
     )
+
+
+def _signal(signal: PendingSignal) -> PendingSignal:
+    where = f"signal {_event('signals', signal.event)}"
+    if signal.step is not None:
+        _key(where, signal.step)
+    _check_moment(f"{where}: at", signal.at)
+    if signal.at is None:
+        raise InvalidValue(f"{where}: at=None is refused: an aware datetime is needed")
+    if signal.id is not None and (signal.step is None or not is_integer(signal.id, 1, LARGEST_RUN)):
+        raise InvalidValue(f"{where}: id={signal.id!r} is refused: a scheduled signal has a number and a step")
+    return replace(signal, payload=None if signal.payload is None else _json(f"{where}: payload", signal.payload))
+
+
+def _key(what: str, step: Any) -> str:
+    if not is_key(step):
+        raise InvalidValue(f"{what}: {step!r} is not the key of a step")
+    return str(step)
+
+
+def _event(what: str, event: Any) -> str:
+    if not is_event(event):
+        raise InvalidValue(f"{what}: {event!r} is not the name of an event")
+    return str(event)
 
 
 def _check_moment(what: str, moment: Any) -> None:
     if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-        raise InvalidValue(f"{what}={moment!r} cannot be: an aware datetime is needed")
+        raise InvalidValue(f"{what}={moment!r} is refused: an aware datetime is needed")
 
 
 def _text(what: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise InvalidValue(f"{what}={value!r} cannot be: text is needed")
+        raise InvalidValue(f"{what}={value!r} is refused: text is needed")
     encode(value, what=what, limit=INPUT_LIMIT)
     return value
 

@@ -16,6 +16,7 @@ __all__ = [
     "bare_id",
     "build_id",
     "build_id_with_suffix",
+    "check_id",
     "extract_value",
     "validate_value",
 ]
@@ -100,6 +101,22 @@ def bare_id(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of 
     """
     head, _, suffix = id.rpartition(SEPARATOR)
     return head if SEPARATOR in head and SUFFIX.fullmatch(suffix) else id
+
+
+def check_id(unique: Unique | None, workflow: str, id: str) -> None:  # noqa: A002 -- as in bare_id
+    """Raise `InvalidValue` unless a whole business id is one of a workflow with this key."""
+    example = "orderid::abc123"
+    if unique is not None:
+        example = f"{unique.key}{SEPARATOR}abc123" + (f"{SEPARATOR}0a1b2c3d" if unique.scope == "none" else "")
+    try:
+        extract_value(id)
+    except (InvalidValue, AttributeError, TypeError):
+        is_of_key = False
+    else:
+        has_suffix = bare_id(id) != id
+        is_of_key = unique is None or (id.startswith(unique.key + SEPARATOR) and has_suffix == (unique.scope == "none"))
+    if not is_of_key:
+        raise InvalidValue(f"{id!r} is not a business id of {workflow}", hint=f"One looks like {example!r}.")
 
 
 def extract_value(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of the API

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from pgflow.core.append_map import AppendMap
 from pgflow.core.graph import Graph
 
 __all__ = [
@@ -62,16 +61,13 @@ class State:
 
     graph: Graph
     status: Status
-    done: Mapping[str, Completion]
+    done: AppendMap[str, Completion]
     active: frozenset[str] = NONE
     waiting: frozenset[str] = NONE
     skipped: frozenset[str] = NONE
     timers: frozenset[str] = NONE
     error: Failure | None = None
-
-    def __post_init__(self) -> None:
-        if type(self.done) is dict:
-            object.__setattr__(self, "done", MappingProxyType(self.done))
+    pointers: dict[str, int] = field(default_factory=dict, repr=False, compare=False)  # hints for joins: engine._fate
 
 
 # Events: what has happened.

@@ -42,6 +42,10 @@ class Alarms:
         self._signals.add(run, number, run.later[number].due)
         self._loop.soon(self._set)
 
+    def has_tokens(self) -> bool:
+        """Whether a token will go on by itself."""
+        return self._tokens.next() is not None
+
     def next(self) -> datetime | None:
         """Return when something is due next."""
         moments = (self._tokens.next(), self._signals.next())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from pgflow.core import attempt
 from pgflow.core.attempt import KEPT_ERRORS, Failing, Written, failing
 from pgflow.core.codec import Codec
 from pgflow.core.engine import (
+    ACTIVE,
     Begun,
     Cancelled,
     CancelTimer,
@@ -58,7 +59,7 @@ class Conductor:
         self.lock = Lock(self._tell_later, self._at_rest)
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
-        self.runs: dict[int, Run] = {}
+        self.runs: dict[int, Run] = {}  # the active ones, and failed ones for which signals are scheduled
         self.keys: dict[str, int] = {}  # the active run of each unique key
         self.is_closed = False
         self._storage = storage
@@ -66,6 +67,8 @@ class Conductor:
         self._runner = Runner(self._loop, self.lock, self._settle, codec)
         self._alarms = Alarms(self._loop, self.lock, self.clock, self.runs, self._ring)
         self._watch = Watch()
+        self._busy: set[Token] = set()  # ready or running
+        self._later: dict[int, Run] = {}  # by the id of a signal that is scheduled
         self._is_to_look = False
 
     # -- instances: to be called with the lock held
@@ -73,11 +76,12 @@ class Conductor:
     def admit(self, run: Run) -> None:
         """Take an instance in; what goes on in it goes on by itself from here."""
         self.runs[run.run] = run
-        if (key := run.unique_key) is not None:
+        if run.state.status in ACTIVE and (key := run.unique_key) is not None:
             self.keys[key] = run.run
         for token in run.tokens.values():
             self._place(run, token)
         for number in run.later:
+            self._later[number] = run
             self._alarms.add_signal(run, number)
         self._save(run)
 
@@ -85,7 +89,7 @@ class Conductor:
         """Take a new instance in that is to begin at `due`."""
         if due > self.clock.now():
             first = run.graph.initial
-            run.tokens[first] = Token(first, run.graph.nodes[first].config, "scheduled", due)
+            run.tokens[first] = Token(first, run.config_of(first), "scheduled", due)
             self.admit(run)
             return
         self.admit(run)
@@ -97,47 +101,58 @@ class Conductor:
         self.admit(run)
         completed = {entry.step: entry for entry in run.history}
         for step in sorted(run.state.active):
-            self._activate(run, step, run.graph.nodes[step].config, completed.get(step))
+            self._activate(run, step, run.config_of(step), completed.get(step))
         if run.state.error is not None:  # nothing is left that could run
             run.error = _told(run.state.error)
             run.finished_at = self.clock.now()
-            self.let_go(run)
+            self._end(run)
         self._save(run)
         self.report.advanced(run, run.state, time.perf_counter() - began)
 
     def let_go(self, run: Run) -> None:
-        """Forget an instance; a step that runs is interrupted, and comes to nothing."""
+        """Stop everything of an instance that has ended, or is replaced: what its running steps return is dropped."""
+        self._stop(run)
+        self._forget_signals(run)
+        self.runs.pop(run.run, None)
+
+    def _stop(self, run: Run) -> None:
         for token in run.tokens.values():
             self._runner.interrupt(token)
+            self._busy.discard(token)
         run.tokens.clear()
-        run.later.clear()
-        self.runs.pop(run.run, None)
         if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
             del self.keys[key]
 
+    def _forget_signals(self, run: Run) -> None:
+        for number in run.later:
+            self._later.pop(number, None)
+        run.later.clear()
+
     def deliver(self, run: Run, token: Token, signal: PendingSignal) -> None:
-        """End a wait by a signal."""
-        text = None if signal.payload is None else json.dumps(signal.payload)
-        self._end_wait(run, token, token.awaits[signal.event], text, "external")
+        """End a wait by a signal. It stays in the mailbox until the wait is completed: its route may raise."""
+        number = run.signals.put(replace(signal, step=token.step, id=None))
+        self._end_wait_by(run, token, number)
 
     def keep(self, run: Run, signal: PendingSignal) -> None:
         """Keep a signal for a wait that is still to come."""
-        run.signals.append(signal)
+        run.signals.put(signal)
         self._save(run)
 
     def schedule(self, run: Run, number: int, signal: PendingSignal) -> None:
         """Send a signal when it is due."""
         run.later[number] = signal
+        self._later[number] = run
         self._alarms.add_signal(run, number)
         self._save(run)
 
     def unschedule(self, number: int) -> bool:
         """Send it no more; returns whether it was still to be sent."""
-        for run in self.runs.values():
-            if run.later.pop(number, None) is not None:
-                self._save(run)
-                return True
-        return False
+        run = self._later.pop(number, None)
+        if run is None:
+            return False
+        del run.later[number]
+        self._save(run)
+        return True
 
     def cancel(self, run: Run, reason: str | None) -> None:
         """End an instance; a step that runs is interrupted, and comes to nothing."""
@@ -153,16 +168,14 @@ class Conductor:
 
     def is_quiet(self) -> bool:
         """Whether no step runs or is about to: all wait for time to pass or for a signal. And whether all is told."""
-        return self.lock.is_at_rest and not any(
-            token.place in ("ready", "running") for run in self.runs.values() for token in run.tokens.values()
-        )
+        return self.lock.is_at_rest and not self._busy
 
     def is_drained(self) -> bool:
         """Whether nothing goes on by itself any more, however long one waits."""
         return (
             self.is_quiet()
-            and not any(token.due for token in self._tokens())
-            and not any(run.later for run in self.runs.values())
+            and not self._alarms.has_tokens()
+            and not any(run.state.status in ACTIVE for run in self._later.values())
         )
 
     def advancing(self, by: timedelta) -> Generator[Look, None, None]:
@@ -198,7 +211,7 @@ class Conductor:
                 for token in run.tokens.values():
                     if token.place == "running":
                         token.place, token.attempt = "ready", token.attempt - 1
-                self._save(run)
+                self._storage.keep(run.saved())
             self._watch.look()
         self._loop.close()
         self.lock.tell()
@@ -213,17 +226,14 @@ class Conductor:
         with self.lock:
             self._look_soon()
 
-    def _tokens(self) -> Iterator[Token]:
-        return (token for run in self.runs.values() for token in run.tokens.values())
-
     # -- the core's commands
 
     def _apply(self, run: Run, event: Event) -> tuple[Command, ...]:
         run.state, commands = advance(run.state, event)
         for command in commands:
             match command:
-                case Execute(step, config):
-                    self._activate(run, step, config)
+                case Execute(step):
+                    self._activate(run, step, run.config_of(step))
                 case ScheduleResume(step, delay, timeout_event):
                     token = run.tokens[step]
                     token.due, token.timeout_event = self.clock.now() + delay, timeout_event
@@ -239,9 +249,16 @@ class Conductor:
                     assert_never(command)
         if run.state.status in ("completed", "failed", "cancelled"):
             run.finished_at = self.clock.now()
-            self.let_go(run)
+            self._end(run)
         self._save(run)
         return commands
+
+    def _end(self, run: Run) -> None:
+        """Let go of an instance that has ended. The signals of a failed one stay, for `retry` may continue it."""
+        if run.state.status == "failed" and run.later:
+            self._stop(run)
+        else:
+            self.let_go(run)
 
     def _activate(self, run: Run, step: str, config: dict[str, Any] | None, completed: Entry | None = None) -> None:
         token = run.tokens[step] = Token(step, config, completed=completed)
@@ -252,12 +269,16 @@ class Conductor:
         match token.place:
             case "ready" | "running":
                 token.place, token.due = "ready", None
+                self._busy.add(token)
                 self._loop.soon(self._start, run, token)
             case "scheduled" | "parked" if token.due is not None:
                 self._alarms.add_token(run, token)
 
     def _save(self, run: Run) -> None:
-        self._storage.keep(run.saved())
+        if run.run in self.runs:
+            self._storage.hold(run)
+        else:
+            self._storage.keep(run.saved())
         self._look_soon()
 
     def _look_soon(self) -> None:
@@ -305,7 +326,7 @@ class Conductor:
     def _complete(self, run: Run, token: Token, end: Written, took: timedelta, source: Source | None) -> None:
         before, began = run.state, time.perf_counter()
         run.metadata.update(end.metadata or {})
-        run.history.append(
+        run.record(
             Entry(
                 step=token.step,
                 event=end.event,
@@ -338,6 +359,7 @@ class Conductor:
     def _go_on(self, run: Run, token: Token, end: Written, source: Source | None = None) -> tuple[Command, ...] | None:
         """Apply a recorded result, or fail the instance (None) because the result's route failed."""
         del run.tokens[token.step]
+        self._busy.discard(token)
         if end.failing is None:
             return self._apply(run, Completed(token.step, end.event, end.targets, by_timer=source == "timeout"))
         run.error = {"step": token.step, **end.failing.entry(token.attempt), "attempts": token.errors[-KEPT_ERRORS:]}
@@ -346,17 +368,21 @@ class Conductor:
 
     def _park(self, run: Run, token: Token, parking: Parking, took: timedelta) -> None:
         token.awaits = dict(parking.awaits)
-        for signal in run.signals:
-            if signal.event in token.awaits and signal.step in (None, token.step):  # it came before the wait
-                run.signals.remove(signal)
-                text = None if signal.payload is None else json.dumps(signal.payload)
-                self._end_wait(run, token, token.awaits[signal.event], text, "external", took)
-                return
+        if (number := run.signals.first_for(token.step, token.awaits)) is not None:  # it came before the wait
+            self._end_wait_by(run, token, number, took)
+            return
         before, began = run.state, time.perf_counter()
         token.place, token.errors, token.parked_at = "parked", [], self.clock.now()
+        self._busy.discard(token)
         self._apply(run, Parked(token.step, parking.delay, parking.timeout_event))
         self.report.parked(run, token, took)
         self.report.advanced(run, before, time.perf_counter() - began)
+
+    def _end_wait_by(self, run: Run, token: Token, number: int, took: timedelta = timedelta(0)) -> None:
+        """End a wait by a signal in the mailbox, which is taken only if the wait completes."""
+        signal = run.signals[number]
+        text = None if signal.payload is None else json.dumps(signal.payload)
+        self._end_wait(run, token, token.awaits[signal.event], text, "external", took, number)
 
     def _end_wait(
         self,
@@ -366,12 +392,15 @@ class Conductor:
         text: str | None,
         source: Source,
         took: timedelta = timedelta(0),
+        signal: int | None = None,
     ) -> None:
         try:
             end = attempt.finish(run.graph, token.step, event, text, lambda: run.context(token))
         except BaseException as error:  # nothing is awaited here
             self._fail(run, token, failing(error, run.graph.nodes[token.step].retry), took)
             return
+        if signal is not None:
+            run.signals.take(signal)
         self._complete(run, token, end, took, source)
 
     def _fail(self, run: Run, token: Token, why: Failing, took: timedelta) -> None:
@@ -392,6 +421,7 @@ class Conductor:
 
     def _pause(self, run: Run, token: Token, delay: timedelta) -> None:
         token.place, token.due = "scheduled", self.clock.now() + delay
+        self._busy.discard(token)
         self._place(run, token)
         self._save(run)
 
@@ -403,13 +433,17 @@ class Conductor:
             self._send(*sent)
 
     def _send(self, run: Run, signal: PendingSignal) -> None:
-        run.later = {number: each for number, each in run.later.items() if each is not signal}
+        assert signal.id is not None  # noqa: S101 -- it is scheduled
+        del run.later[signal.id], self._later[signal.id]
         token = run.tokens.get(signal.step or "")
         if token is not None and token.place == "parked" and signal.event in token.awaits:
             self.deliver(run, token, signal)
         elif signal.step not in run.outputs:
             self.keep(run, replace(signal, id=None))
         else:  # its step has completed
+            self._save(run)
+        if run.state.status == "failed" and not run.later:
+            self.let_go(run)
             self._save(run)
 
     def _wake(self, run: Run, token: Token) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
-from itertools import count
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar, cast
 
 from pgflow.core import engine
@@ -20,6 +19,7 @@ from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import about, addressed, checked_key, later, payload_text, takers
 from pgflow.core.starting import Starting
 from pgflow.core.step import Target
+from pgflow.core.stored import check_against
 from pgflow.core.unique import build_id, build_id_with_suffix
 from pgflow.core.workflow import Workflow
 from pgflow.errors import (
@@ -63,18 +63,15 @@ class Ledger:
         self.allow_transactional = allow_transactional
         self._answers: dict[str | None, tuple[str, Any]] = {}  # by idempotency key
         self.codec = codec
-        storage.attach(self)
+        self.conductor = Conductor(storage, threads, codec)
         try:
-            stored = storage.find(Filters())
-            self._numbers = count(max((each.run for each in stored), default=0) + 1)
-            known = [each.id for one in stored for each in one.signals if each.id is not None]
-            self._later_numbers = count(max(known, default=0) + 1)
-            active = [each for each in reversed(stored) if each.is_active]
-            self._under_way = [(run, each) for each in active if (run := self.taken_up(each))]
+            storage.attach(self)
+            stored = [each for each in storage.find(Filters(oldest=True)) if _goes_on(each)]
+            self._under_way = [(run, each) for each in stored if (run := self.taken_up(each))]
         except BaseException:
+            self.conductor.close()
             storage.detach(self)
             raise
-        self.conductor = Conductor(storage, threads, codec)
 
     def go_on(self) -> None:
         """Take up what was under way, once everything is ready for it."""
@@ -89,38 +86,49 @@ class Ledger:
             if workflow in self.workflows:
                 return
             self.workflows.append(workflow)
-            for stored in reversed(self.storage.find(Filters(workflow=workflow.name))):
-                if stored.is_active and stored.run not in self.conductor.runs and (run := self.taken_up(stored)):
+            for stored in self.storage.find(Filters(workflow=workflow.name, oldest=True)):
+                if _goes_on(stored) and stored.run not in self.conductor.runs and (run := self.taken_up(stored)):
                     self._go_on(run, stored)
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Hold the lock under which live instances change."""
+        return self.conductor.lock
+
+    def now(self) -> datetime:
+        """Return the time of its clock."""
+        return self.conductor.clock.now()
+
+    def check(self, instance: Instance) -> None:
+        """Raise an error for an instance that these workflows could not have, as PostgreSQL does."""
+        workflow = next((each for each in self.workflows if each.name == instance.workflow), None)
+        if workflow is None:
+            raise self._no_workflow(f"this app has no workflow named {instance.workflow!r}")
+        check_against(instance, workflow.resolve_version(instance.version)[1].graph)
 
     @contextmanager
     def replacing(self, instance: Instance) -> Iterator[None]:
         """Let go of what is under way of a run while another instance is put into its place, then take that one up.
 
-        Raises `AlreadyRunning`, and `GraphChanged` when its history is none that its workflow could have had.
+        To be called with the lock held. Raises `AlreadyRunning`.
         """
-        with self.conductor.lock:
-            if self.conductor.is_closed:
-                yield
-                return
-            run = self.taken_up(instance) if instance.is_active else None
-            key = run.unique_key if run is not None else None
-            if key is not None and self.conductor.keys.get(key, instance.run) != instance.run:
-                hint = "Wait until it has ended, cancel it, or put this one when it has ended."
-                raise AlreadyRunning(
-                    f"{instance.workflow} {instance.id!r} is already running in another run", hint=hint
-                )
+        if self.conductor.is_closed:
             yield
-            if (before := self.conductor.runs.get(instance.run)) is not None:
-                self.conductor.let_go(before)
-            self._numbers = count(max(next(self._numbers), instance.run + 1))
-            if run is not None:
-                self._go_on(run, instance)
+            return
+        run = self.taken_up(instance) if _goes_on(instance) else None
+        key = run.unique_key if run is not None and instance.is_active else None
+        if key is not None and self.conductor.keys.get(key, instance.run) != instance.run:
+            hint = "Wait until it has ended, cancel it, or put this one when it has ended."
+            raise AlreadyRunning(f"{instance.workflow} {instance.id!r} is already running in another run", hint=hint)
+        yield
+        if (before := self.conductor.runs.get(instance.run)) is not None:
+            self.conductor.let_go(before)
+        if run is not None:
+            self._go_on(run, instance)
 
     def forget(self, business_id: str) -> None:
-        """Let go of what is under way of a business id."""
-        with self.conductor.lock:
-            for run in [run for run in self.conductor.runs.values() if run.id == business_id]:
+        """Let go of what is under way of a business id; to be called with the lock held."""
+        for number in self.storage.runs(business_id):
+            if (run := self.conductor.runs.get(number)) is not None:
                 self.conductor.let_go(run)
 
     def start_many(
@@ -145,7 +153,7 @@ class Ledger:
             for begin in asked.begins:
                 new_id = _new_id(begin.version, begin.value)
                 run = Run(
-                    run=next(self._numbers),
+                    run=self.storage.next_run(),
                     id=new_id,
                     workflow=begin.version,
                     state=engine.new(begin.version.graph),
@@ -187,15 +195,11 @@ class Ledger:
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
             name, key, nodes = takers([run.graph], event, step)
-            if all(node.key in run.outputs for node in nodes):
+            if all(node.key in run.outputs for node in reversed(nodes)):  # the last ones are the most likely to be open
                 self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
             payload = self._payload(run, name, text)
             signal = PendingSignal(name, key, payload, self.conductor.clock.now())
-            waiting = [
-                token
-                for token in run.tokens.values()
-                if token.place == "parked" and name in token.awaits and key in (None, token.step)
-            ]
+            waiting = [token for token in run.tokens_of(key) if token.place == "parked" and name in token.awaits]
             match waiting:
                 case []:
                     self.conductor.report.signalled(run, name, key, "kept")
@@ -230,7 +234,7 @@ class Ledger:
             if key in run.outputs:
                 self._passed(workflow, run, value, name, key)
             due = self.conductor.clock.now() + delay
-            number = next(self._later_numbers)
+            number = self.storage.next_signal()
             self.conductor.report.signalled(run, name, key, "scheduled")
             payload = self._payload(run, name, text)
             self.conductor.schedule(run, number, PendingSignal(name, key, payload, due, number))
@@ -260,7 +264,7 @@ class Ledger:
                     f"{workflow.name} {stored.id!r} is {stored.status}: only a failed instance can be retried",
                     hint=f"See where it stands: {workflow.name}.get({value!r})",
                 )
-            run = self.taken_up(stored)
+            run = self.taken_up(stored, is_retry=True)
             if run is None:
                 self._unknown(workflow)
             if run.unique_key in self.conductor.keys:
@@ -271,9 +275,12 @@ class Ledger:
 
     def runs(self, workflow: type[Workflow[Any]], value: str, **page: int | None) -> list[Instance]:
         """Return what is stored of the runs of a value, the newest first; `page` has `before` and `limit`."""
+        return self.storage.find(self._filters(workflow, value, **page))
+
+    def _filters(self, workflow: type[Workflow[Any]], value: str, **page: int | None) -> Filters:
         to = addressed(workflow, value)
         business_id = to if "::" in to else build_id(workflow.unique.key, to)
-        return self.storage.find(Filters.of_query({"id": business_id, "workflow": workflow, **page}))
+        return Filters.of_query({"id": business_id, "workflow": workflow, **page})
 
     def jobs(self, workflow: type[Workflow[Any]] | None, filters: JobFilters) -> list[Job]:
         """Return the live jobs that are asked for, the oldest first."""
@@ -284,23 +291,21 @@ class Ledger:
 
     def newest(self, workflow: type[Workflow[Any]], value: str) -> Instance:
         """Return what is stored of the newest run of a value. Raises `InstanceNotFound`."""
-        found = self.runs(workflow, value)
+        found = self.runs(workflow, value, limit=1)
         if not found:
-            raise InstanceNotFound(
-                f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()"
-            )
+            self._not_found(workflow, value)
         return found[0]
 
-    def taken_up(self, stored: Instance) -> Run | None:
-        """Make an instance anew of what is stored; None when no workflow here is its own."""
+    def taken_up(self, stored: Instance, *, is_retry: bool = False) -> Run | None:
+        """Return the run of a stored instance; None when no workflow here is its own."""
         for workflow in self.workflows:
             version = workflow.versions.get(stored.version) if workflow.name == stored.workflow else None
             if version is not None:
-                return Run.taken_up(stored, version)
+                return Run.taken_up(stored, version, is_retry=is_retry)
         return None  # somebody else's: left as it is
 
     def _go_on(self, run: Run, stored: Instance) -> None:
-        if isinstance(stored, Saved):
+        if isinstance(stored, Saved) or stored.status == "failed":
             self.conductor.admit(run)
         elif stored.status == "pending":
             due = [each.until for each in stored.waiting_for if each.until is not None]
@@ -321,7 +326,9 @@ class Ledger:
             raise NotBound("this Local is closed", hint="Make a new one; with the same storage it goes on from there.")
 
     def _active(self, workflow: type[Workflow[Any]], value: str, why: str, hint: str) -> Run:
-        stored = self.newest(workflow, value)
+        stored = self.storage.newest(self._filters(workflow, value))
+        if stored is None:
+            self._not_found(workflow, value)
         if stored.status not in ACTIVE:
             raise NotActive(f"{workflow.name} {stored.id!r} is {stored.status}: {why}", hint=hint)
         run = self.conductor.runs.get(stored.run)
@@ -353,11 +360,20 @@ class Ledger:
                 hint="Run it on PostgreSQL, or pass allow_transactional=True: then ctx.conn is None.",
             )
 
+    def _not_found(self, workflow: type[Workflow[Any]], value: str) -> NoReturn:
+        raise InstanceNotFound(f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()")
+
     def _unknown(self, workflow: type[Workflow[Any]]) -> NoReturn:
+        raise self._no_workflow(f"this app has no workflow {workflow.name} version {workflow.version}")
+
+    def _no_workflow(self, what: str) -> UnknownWorkflow:
         known = ", ".join(sorted(each.name for each in self.workflows)) or "none"
-        raise UnknownWorkflow(
-            f"this app has no workflow {workflow.name} version {workflow.version}", hint=f"It has: {known}."
-        )
+        return UnknownWorkflow(what, hint=f"It has: {known}.")
+
+
+def _goes_on(stored: Instance) -> bool:
+    """Whether a stored instance is active, or has failed with signals that are scheduled for it."""
+    return stored.is_active or (stored.status == "failed" and any(each.id is not None for each in stored.signals))
 
 
 def _new_id(workflow: type[Workflow[Any]], value: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from typing import Any
 
 from pgflow.core import engine
+from pgflow.core.append_map import AppendMap
 from pgflow.core.context import Context
-from pgflow.core.engine import ACTIVE, State, advance
+from pgflow.core.engine import State, Status, advance
 from pgflow.core.graph import Graph
 from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
 from pgflow.core.job import Job, JobState, job_meta, job_tags, waiting_for
@@ -19,6 +20,7 @@ from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.stored import state_of, unique_key
 from pgflow.core.unique import extract_value
 from pgflow.core.workflow import Workflow
+from pgflow.local.mailbox import Mailbox
 
 __all__ = ["Run", "Saved", "Token"]
 
@@ -46,12 +48,23 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What identifies an instance and says where it stands."""
+
+    run: int
+    id: str
+    workflow: str
+    version: int
+    status: Status
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Saved(Instance):
     """An instance as it is put into the storage: with what a reader does not see but a restart needs."""
 
     text: str = ""
     tokens: tuple[Token, ...] = ()
-    caller: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,9 +86,11 @@ class Run:
     finished_at: datetime | None = None
     history: list[Entry] = field(default_factory=list)
     tokens: dict[str, Token] = field(default_factory=dict)
-    signals: list[PendingSignal] = field(default_factory=list)  # that have come
+    outputs: AppendMap[str, Any] = field(default_factory=AppendMap)  # of each completed step
+    signals: Mailbox = field(default_factory=Mailbox)  # that have come
     later: dict[int, PendingSignal] = field(default_factory=dict)  # that are to be sent, by their ids
     caller: Mapping[str, Any] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stored, of steps to activate again
     advances: int = 0
 
     @property
@@ -84,14 +99,30 @@ class Run:
         return self.state.graph
 
     @property
-    def outputs(self) -> dict[str, Any]:
-        """The output of each completed step."""
-        return {entry.step: entry.output for entry in self.history}
+    def head(self) -> Head:
+        """What identifies it and says where it stands."""
+        return Head(self.run, self.id, self.graph.name, self.graph.version, self.state.status, self.tags)
 
     @property
     def unique_key(self) -> str | None:
         """At most one active instance has it; None: any number may be active."""
         return unique_key(self.graph, self.id)
+
+    def config_of(self, step: str) -> dict[str, Any] | None:
+        """Return the configuration to activate a step with: the stored one, else its own."""
+        stored = self.configs.get(step)
+        return self.graph.nodes[step].config if stored is None else dict(stored)
+
+    def tokens_of(self, step: str | None) -> tuple[Token, ...]:
+        """Return the token of a step, if it has one; for None those of all steps."""
+        if step is None:
+            return tuple(self.tokens.values())
+        return (self.tokens[step],) if step in self.tokens else ()
+
+    def record(self, entry: Entry) -> None:
+        """Append a completed step to the history."""
+        self.history.append(entry)
+        self.outputs = self.outputs.adding(entry.step, entry.output)
 
     def holds(self, token: Token) -> bool:
         """Whether a token still is the one of its step: if not, whatever it comes to is of no account."""
@@ -113,7 +144,7 @@ class Run:
         )
 
     def saved(self) -> Saved:
-        """Return it as it is stored."""
+        """Return it as it is now. Later changes replace the values in it and never write to them."""
         return Saved(
             run=self.run,
             id=self.id,
@@ -121,27 +152,30 @@ class Run:
             version=self.graph.version,
             status=self.state.status,
             input=decode(self.text),
-            steps=self.outputs,
+            steps=dict(self.outputs),
             history=tuple(self.history),
             waiting_for=tuple(self._waiting(token) for token in self.tokens.values()),
-            metadata=self.metadata,
+            metadata=self.metadata.copy(),
             tags=self.tags,
             error=self.error,
             created_at=self.created_at,
             finished_at=self.finished_at,
             text=self.text,
-            tokens=tuple(self.tokens.values()),
-            signals=(*self.signals, *self.later.values()) if self.state.status in ACTIVE else (),
-            caller=self.caller,
+            tokens=tuple(copy(token) for token in self.tokens.values()),
+            signals=(*self.signals, *self.later.values()),
+            telemetry=self.caller,
+            step_configs={token.step: token.config for token in self.tokens.values() if token.config is not None},
         )
 
     @classmethod
-    def taken_up(cls, stored: Instance, workflow: type[Workflow[Any]]) -> Run:
-        """Make it anew of what was stored; without tokens when somebody else than a `Local` has put it there.
+    def taken_up(cls, stored: Instance, workflow: type[Workflow[Any]], *, is_retry: bool = False) -> Run:
+        """Return the run of a stored instance; without tokens unless a `Local` stored it.
 
+        With `is_retry` a failed one continues; without, it only waits for the signals that are scheduled for it.
         Raises `GraphChanged` when its workflow has changed meanwhile.
         """
-        state = state_of(stored, workflow.graph)
+        failed = State(workflow.graph, "failed", AppendMap())
+        state = state_of(stored, workflow.graph) if stored.is_active or is_retry else failed
         tokens = stored.tokens if isinstance(stored, Saved) else ()
         for token in tokens:
             if token.place == "parked":
@@ -155,11 +189,15 @@ class Run:
             metadata=dict(stored.metadata),
             tags=stored.tags,
             created_at=stored.created_at,
+            error=None if is_retry or stored.error is None else dict(stored.error),
+            finished_at=None if is_retry else stored.finished_at,
             history=list(stored.history),
+            outputs=AppendMap({entry.step: entry.output for entry in stored.history}),
             tokens={token.step: token for token in tokens},
-            signals=[each for each in stored.signals if each.id is None],
+            signals=Mailbox(each for each in stored.signals if each.id is None),
             later={each.id: each for each in stored.signals if each.id is not None},
-            caller=stored.caller if isinstance(stored, Saved) else {},
+            caller=stored.telemetry,
+            configs=stored.step_configs,
         )
 
     def job(self, token: Token) -> Job:

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Protocol, Unpack
 
-from pgflow.core.filters import Filters, QueryOptions
-from pgflow.core.instance import Instance
+from pgflow.core.filters import Filters, Head, QueryOptions
+from pgflow.core.instance import UNSAVED, Instance
 from pgflow.core.stored import checked
 from pgflow.errors import Conflict, InstanceNotFound
 
-__all__ = ["Owner", "Storage", "read"]
+__all__ = ["Live", "Owner", "Storage", "read"]
 
 READ = tuple(each.name for each in fields(Instance))
 
 
+class Live(Protocol):
+    """An instance that an open `Local` runs; to be read with the owner's lock held."""
+
+    run: int
+    id: str
+
+    @property
+    def head(self) -> Head:
+        """What identifies it and says where it stands."""
+
+    def saved(self) -> Instance:
+        """Return it as it is now."""
+
+
 class Owner(Protocol):
-    """An open `Local`, which has in its hands what is under way."""
+    """An open `Local`, which runs the active instances."""
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Hold the lock under which live instances change."""
+
+    def now(self) -> datetime:
+        """Return the time of its clock."""
+
+    def check(self, instance: Instance) -> None:
+        """Raise an error for an instance that its workflows could not have."""
 
     def replacing(self, instance: Instance) -> AbstractContextManager[None]:
         """Let go of what is under way of a run while another instance is put into its place, then take that one up."""
@@ -42,8 +69,11 @@ class Storage:
     def __init__(self, name: str = "default") -> None:
         self.name = name
         self._lock = threading.RLock()
-        self._by_run: dict[int, Instance] = {}
+        self._by_run: dict[int, Instance | Live] = {}
+        self._order: list[int] = []  # all runs, in order
         self._runs: dict[str, list[int]] = {}  # by business id, in order
+        self._last_run = 0
+        self._last_signal = 0
         self._owner: Owner | None = None
 
     def __repr__(self) -> str:
@@ -52,25 +82,66 @@ class Storage:
     def __len__(self) -> int:
         return len(self._by_run)
 
-    def put(self, instance: Instance) -> None:
-        """Keep an instance, in the place of what was kept of its run.
+    def put(self, instance: Instance) -> int:
+        """Keep an instance, in the place of what was kept of its run; returns its run.
 
-        One that is active goes on: its active steps run anew, at once where an open `Local` has its workflow, else with
-        the next one. Raises `InvalidValue` and `InvalidPayload` for what cannot be stored, `Conflict` when the run
-        belongs to another instance, `AlreadyRunning` when another one with its business key is active.
+        One that is active goes on: its active steps run again, at once where an open `Local` has its workflow, else
+        with the next one. A run that is kept already keeps its mailbox; a new one gets the signals of the instance, the
+        scheduled ones under new ids. One of `Instance.new` gets a new run.
+
+        Raises `InvalidValue` and `InvalidPayload` for what cannot be stored, `UnknownWorkflow` and `InvalidValue` for a
+        workflow or version that the open `Local` does not have, `UnknownStep`, `UndeclaredEvent`, `RouteError` and
+        `GraphChanged` for a history that its workflow could not have had (without an open `Local`, the next one checks
+        it), `Conflict` when the run belongs to another instance, `AlreadyRunning` when another one with its business
+        key is active.
 
             storage.put(replace(storage.get("orderid::abc123"), tags=("gift",)))
         """
         given = deepcopy(checked(instance))
-        owner = self._owner
-        if owner is None:
-            self._keep_if_same(given)
-            return
-        with owner.replacing(given):
-            self._keep_if_same(given)
+        with self._consistent():
+            owner = self._owner
+            if owner is not None:
+                owner.check(given)
+            new = self._completed(given, datetime.now(UTC) if owner is None else owner.now())
+            with nullcontext() if owner is None else owner.replacing(new):
+                self._keep_if_same(new)
+            return new.run
+
+    def _completed(self, given: Instance, now: datetime) -> Instance:
+        """Return an instance with what a new one does not have yet, and with the mailbox that it will have."""
+        kept = self._by_run.get(given.run)
+        stored = kept if kept is None or isinstance(kept, Instance) else kept.saved()
+        if stored is None:
+            signals = tuple(replace(each, id=each.id and self.next_signal()) for each in given.signals)
+        else:
+            signals = stored.signals
+        if given.status in ("completed", "cancelled"):
+            signals = tuple(each for each in signals if each.id is None)
+        return replace(
+            given,
+            run=given.run or self.next_run(),
+            created_at=now if given.created_at == UNSAVED else given.created_at,
+            signals=signals,
+        )
+
+    def next_run(self) -> int:
+        """Return a run that no instance has had here."""
+        with self._lock:
+            self._last_run += 1
+            return self._last_run
+
+    def next_signal(self) -> int:
+        """Return an id that no scheduled signal has had here."""
+        with self._lock:
+            self._last_signal += 1
+            return self._last_signal
+
+    def hold(self, live: Live) -> None:
+        """Keep an instance that a `Local` runs: it is copied when somebody reads it, not with each of its changes."""
+        self._keep(live)
 
     def keep(self, instance: Instance) -> None:
-        """Keep what a `Local` has made of an instance."""
+        """Keep a copy of what a `Local` has made of an instance, in the place of the live one."""
         self._keep(deepcopy(instance))
 
     def get(self, id: str) -> Instance:  # noqa: A002 -- "id" is the word for it in all of the API
@@ -85,12 +156,12 @@ class Storage:
 
     def delete(self, id: str) -> None:  # noqa: A002 -- as in get
         """Forget all runs with a business id, also while their steps run; it is no error when there are none."""
-        owner = self._owner
-        if owner is not None:
-            owner.forget(id)
-        with self._lock:
+        with self._consistent():
+            if self._owner is not None:
+                self._owner.forget(id)
             for run in self._runs.pop(id, []):
                 del self._by_run[run]
+                del self._order[bisect_left(self._order, run)]
 
     def query(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """Return the instances that all given filters hold for, the newest first; without a filter all of them.
@@ -104,9 +175,9 @@ class Storage:
 
     # None of them blocks, so that the async twins only call the others.
 
-    async def aput(self, instance: Instance) -> None:
+    async def aput(self, instance: Instance) -> int:
         """`put`, async."""
-        self.put(instance)
+        return self.put(instance)
 
     async def aget(self, id: str) -> Instance:  # noqa: A002 -- as in get
         """`get`, async."""
@@ -121,15 +192,57 @@ class Storage:
         return self.query(**filters)
 
     def find(self, filters: Filters) -> list[Instance]:
-        """Return what is kept of the instances that all filters hold for."""
+        """Return copies of the instances that all filters hold for, in order, as many as are asked for."""
+        with self._consistent():
+            found = list(islice(self._matching(filters), filters.limit))
+        return [deepcopy(each) for each in found]  # what is kept never changes, so no lock is needed
+
+    def newest(self, filters: Filters) -> Head | None:
+        """Return the newest instance that all filters hold for, for its head: nothing is copied."""
+        with self._consistent():
+            for run in self._candidates(filters):
+                kept = self._by_run[run]
+                head = kept if isinstance(kept, Instance) else kept.head
+                if filters.holds_for_head(head):
+                    return head
+        return None
+
+    def runs(self, id: str) -> tuple[int, ...]:  # noqa: A002 -- as in get
+        """Return the runs of a business id, in order."""
         with self._lock:
-            runs = self._by_run if filters.id is None else self._runs.get(filters.id, [])
-            kept = [self._by_run[run] for run in runs]
-        return [deepcopy(each) for each in filters.page(kept)]  # nobody changes what is kept, so no lock is needed
+            return tuple(self._runs.get(id, ()))
+
+    def _candidates(self, filters: Filters) -> Iterator[int]:
+        """Return the runs that the filters for id and run leave, in the order that is asked for."""
+        runs = self._order if filters.id is None else self._runs.get(filters.id, [])
+        first = 0 if filters.after is None else bisect_right(runs, filters.after)
+        last = len(runs) if filters.before is None else bisect_left(runs, filters.before)
+        places = range(first, last) if filters.oldest else range(last - 1, first - 1, -1)
+        return (runs[place] for place in places)
+
+    def _matching(self, filters: Filters) -> Iterator[Instance]:
+        for run in self._candidates(filters):
+            kept = self._by_run[run]
+            if isinstance(kept, Instance):
+                if filters.holds_for(kept):
+                    yield kept
+            elif filters.holds_for_head(kept.head) and filters.holds_for(saved := kept.saved()):
+                yield saved
+
+    @contextmanager
+    def _consistent(self) -> Iterator[None]:
+        """Hold the owner's lock, under which it changes its live instances, and then the storage's own."""
+        while True:
+            owner = self._owner
+            with nullcontext() if owner is None else owner.holding(), self._lock:
+                if self._owner is owner:
+                    yield
+                    return
 
     def _keep_if_same(self, instance: Instance) -> None:
         with self._lock:
-            before = self._by_run.get(instance.run)
+            kept = self._by_run.get(instance.run)
+            before = kept if kept is None or isinstance(kept, Instance) else kept.head
             if before is not None and (before.id, before.workflow) != (instance.id, instance.workflow):
                 raise Conflict(
                     f"run {instance.run} belongs to {before.workflow} {before.id!r}, not to {instance.id!r}",
@@ -137,13 +250,13 @@ class Storage:
                 )
             self._keep(instance)
 
-    def _keep(self, instance: Instance) -> None:
+    def _keep(self, each: Instance | Live) -> None:
         with self._lock:
-            if instance.run not in self._by_run:
-                runs = self._runs.setdefault(instance.id, [])
-                runs.append(instance.run)
-                runs.sort()
-            self._by_run[instance.run] = instance
+            if each.run not in self._by_run:
+                _insert(self._runs.setdefault(each.id, []), each.run)
+                _insert(self._order, each.run)
+                self._last_run = max(self._last_run, each.run)
+            self._by_run[each.run] = each
 
     def attach(self, owner: Owner) -> None:
         """Give the storage to an open `Local`. Raises `Conflict` while it belongs to another."""
@@ -159,7 +272,17 @@ class Storage:
                 self._owner = None
 
 
+def _insert(runs: list[int], run: int) -> None:
+    """Insert a run in order; nearly always it is the newest."""
+    if runs and run < runs[-1]:
+        insort(runs, run)
+    else:
+        runs.append(run)
+
+
 def read(kept: Instance, *, is_whole: bool = True) -> Instance:
     """Return what a caller reads of a kept instance; its history and outputs only when it is asked for as a whole."""
     known = {name: getattr(kept, name) for name in READ}
+    if kept.status in ("completed", "cancelled"):
+        known["signals"] = ()  # no step will take them
     return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}, "signals": ()})

@@ -12,7 +12,8 @@ from typing import Any
 from psycopg.types.numeric import Int8
 
 from pgflow.core.filters import Filters
-from pgflow.core.instance import Entry, Instance, Started
+from pgflow.core.instance import UNSAVED, Entry, Instance, PendingSignal, Started
+from pgflow.core.names import TELEMETRY
 from pgflow.store import files, reading
 from pgflow.store.arrays import Texts
 from pgflow.store.statement import Row, Statement
@@ -159,10 +160,14 @@ def _params(filters: Filters, whole: bool) -> dict[str, Any]:
 
 def put(
     schema: str, each: Instance, *, unique_key: str | None, due: datetime | None, queue: str, notify: bool
-) -> Statement[None]:
-    """Put a checked instance in the place of what is stored of its run; an active one goes on, not before `due`."""
+) -> Statement[int]:
+    """Put a checked instance in the place of what is stored of its run; an active one goes on, not before `due`.
+
+    Returns the run; run 0 stands for a new one.
+    """
+    metadata = {**each.metadata, **({TELEMETRY: dict(each.telemetry)} if each.telemetry else {})}
     params = {
-        "run": each.run,
+        "run": each.run or None,
         "id": each.id,
         "workflow": each.workflow,
         "version": each.version,
@@ -170,16 +175,19 @@ def put(
         "unique_key": unique_key,
         "input": json.dumps(each.input),
         "tags": Builtin(each.tags),
-        "metadata": json.dumps(dict(each.metadata)),
+        "metadata": json.dumps(metadata),
         "error": None if each.error is None else json.dumps(dict(each.error)),
-        "created_at": each.created_at,
+        "created_at": None if each.created_at == UNSAVED else each.created_at,
         "finished_at": each.finished_at,
         "history": json.dumps([_record(entry) for entry in each.history]),
         "due": due,
         "queue": queue,
         "notify": notify,
+        "signals": json.dumps([_signal(signal) for signal in each.signals]),
+        "step_configs": json.dumps({step: dict(config) for step, config in each.step_configs.items()}),
     }
-    return Statement("instance/put", files.load("queries/instance/put.sql", schema), params, lambda rows: None)
+    query = files.load("queries/instance/put.sql", schema)
+    return Statement("instance/put", query, params, lambda rows: int(rows[0][0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +231,16 @@ def _record(entry: Entry) -> dict[str, Any]:
         "worker": entry.worker,
         "started_at": (entry.at - entry.duration).isoformat(),
         "at": entry.at.isoformat(),
+    }
+
+
+def _signal(signal: PendingSignal) -> dict[str, Any]:
+    return {
+        "event": signal.event,
+        "step": signal.step,
+        "payload": signal.payload,
+        "at": signal.at.isoformat(),
+        "scheduled": signal.id is not None,
     }
 
 

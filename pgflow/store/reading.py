@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -49,9 +49,10 @@ def instance(row: Row) -> Instance:
     faults = Faults()
     entries = _entries(faults, history)
     known = {**faults.read("metadata", lambda: _object(metadata), NOTHING)}
-    known.pop(TELEMETRY, None)  # for events, not for the instance's readers
+    told = known.pop(TELEMETRY, NOTHING)
     for entry in entries:
         known.update(entry.metadata)
+    live = decode(tokens or "[]")
     return Instance(
         run=run,
         id=business_id,
@@ -61,13 +62,15 @@ def instance(row: Row) -> Instance:
         input=faults.read("input", lambda: decode(text), None),
         steps={entry.step: entry.output for entry in entries},
         history=entries,
-        waiting_for=tuple(_waiting(faults, token) for token in decode(tokens or "[]")),
+        waiting_for=tuple(_waiting(faults, token) for token in live),
         metadata=known,
         tags=faults.read("tags", lambda: _texts(tags), NOBODY),
         error=None if error is None else faults.read("error", lambda: _object(error), {"reason": "it cannot be read"}),
         created_at=faults.moment("created_at", created),
         finished_at=None if finished is None else faults.moment("finished_at", finished),
         signals=tuple(_signal(faults, signal) for signal in decode(signals or "[]")),
+        telemetry=told if isinstance(told, dict) else NOTHING,
+        step_configs=_configs(faults, live),
         unreadable=str(faults) or None,
     )
 
@@ -131,6 +134,21 @@ def _signal(faults: Faults, signal: Mapping[str, Any]) -> PendingSignal:
         at=faults.moment(f"time of {event}", signal["at"]),
         id=signal["id"],
     )
+
+
+def _configs(faults: Faults, tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the configurations of the active steps, which a token without a step holds for all of them."""
+    configs: dict[str, Any] = {}
+    for token in tokens:
+        step, text = token["step"], token["config"]
+        if text is not None:
+            config = faults.read(f"configuration of step {step}" if step else "configurations", _reads(text), NOTHING)
+            configs.update({step: config} if step else config)
+    return configs
+
+
+def _reads(text: str) -> Callable[[], dict[str, Any]]:
+    return lambda: _object(text)
 
 
 def _waiting(faults: Faults, token: Mapping[str, Any]) -> WaitingFor:

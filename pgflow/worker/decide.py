@@ -206,8 +206,10 @@ def _fail(decision: Decision, verdict: Verdict, token: Token, failing: Failing) 
 def _rebuild(decision: Decision, token: Token, keep: Callable[[str, bool], bool]) -> None:
     state, run = decision.state, decision.run
     verdict = _verdict(token, "end")
+    stored = {} if token.config is None else json.loads(token.config)  # by `put`
     unrun = sorted(state.active - run.unapplied.keys())
-    _go_on(decision, token, verdict, [Execute(key, state.graph.nodes[key].config) for key in unrun], keep)
+    steps = [Execute(key, stored.get(key, state.graph.nodes[key].config)) for key in unrun]
+    _go_on(decision, token, verdict, steps, keep)
     for key in sorted(state.active & run.unapplied.keys()):  # their routes failed: call them again
         queue, node = run.graph.deciding_queue(key), state.graph.nodes[key]
         branch = Branch(run.run, key, None, queue, token.priority, node.retry.max_attempts, kind="advance")

@@ -1,20 +1,76 @@
--- Puts an instance in the place of what is stored of its run. One that is active goes on: an advance token without a step asks the next
--- worker to work out which steps those are, and they run anew. Whoever holds one of its steps loses the right to record anything.
--- Two ways to reach a new run's number: one by one, which cannot undo what others draw meanwhile, and for a far one in a leap.
+-- Stores an instance in the place of what is stored of its run, and returns the run: a new one where it is null. An active one goes on: an
+-- advance token without a step asks the next worker to work out which steps are active, and they run again, with the configurations in
+-- `step_configs` where it has them. Whoever holds one of its steps loses the right to record anything. A run that is stored keeps its mailbox,
+-- so that a signal which arrives between a read and a put is not lost; a new run gets `signals`.
+-- The earlier signature is dropped here: two would be ambiguous, and statements of an older pgflow fit this one.
+drop function if exists pgflow.put(
+    bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean
+);
+
 create or replace function pgflow.put(
     run bigint, id text, workflow text, version integer, status text, unique_key text, input jsonb, tags text[], metadata jsonb, error jsonb,
     created_at timestamptz, finished_at timestamptz, history jsonb, due timestamptz default null, queue text default 'default',
-    notify boolean default true
-) returns void
+    notify boolean default true, signals jsonb default '[]', step_configs jsonb default '{}'
+) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
     numbers regclass := pg_get_serial_sequence('pgflow.instances', 'run');
-    is_stored boolean;
+    graph jsonb := (select d.graph from pgflow.definitions d where d.workflow = put.workflow and d.version = put.version);
+    is_active boolean := coalesce(put.status in ('pending', 'running', 'waiting'), false);
+    priority smallint;
+    bad text;
+    is_new boolean;
 begin
-    if coalesce(pg_sequence_last_value(numbers), 0) < put.run - 10000 then
+    if graph is null then
+        raise exception using errcode = 'PF001', message = format('no workflow %L version %s is registered', put.workflow, put.version),
+            hint = 'Register it: app.register(), or pgflow worker --app.';
+    end if;
+    bad := case
+        when put.run < 1 then format('the run %s', put.run)
+        when put.status is null or not is_active and put.status not in ('completed', 'failed', 'cancelled') then format('the status %L', put.status)
+        when (put.finished_at is null) <> is_active then format('the status %L with finished_at %s', put.status, coalesce(put.finished_at::text, 'null'))
+        when put.error is not null and put.status not in ('failed', 'cancelled') then format('the status %L with an error', put.status)
+        when put.status = 'pending' and put.history <> '[]' then 'the status ''pending'' with a history'
+        when put.id is null or put.id !~ ('^' || (graph #>> '{unique,key}') || '::((?!::)[^\s\u0001-\u001f\u007f-\u009f]){1,200}'
+            || case graph #>> '{unique,scope}' when 'none' then '::[0-9a-f]{8}' else '' end || '$') then format('the business id %L', put.id)
+        when cardinality(put.tags) > 32 or exists (
+            select from unnest(put.tags) t where t is null or length(t) not between 1 and 64 or t ~ '[\u0001-\u001f\u007f-\u009f]') then 'the tags'
+        when jsonb_typeof(put.history) <> 'array' or exists (
+            select from jsonb_array_elements(put.history) e group by e.value ->> 'step' having count(*) > 1 or (e.value ->> 'step') is null) then 'the history'
+    end;
+    if bad is not null then
+        raise exception using errcode = 'PF008', message = bad || ' is refused',
+            hint = 'An instance has a status, times, tags and a history that fit each other, and a business id such as "orderid::abc123".';
+    end if;
+    bad := case
+        when put.input is null then 'an input of null'
+        when pgflow.json_fault(put.input) is not null then 'an input ' || pgflow.json_fault(put.input)
+        when jsonb_typeof(put.metadata) <> 'object' then 'metadata that is not an object'
+        when jsonb_typeof(put.error) <> 'object' then 'an error that is not an object'
+    end;
+    if bad is not null then
+        raise exception using errcode = 'PF006', message = bad || ' is refused', hint = 'Pass a reference to large data instead of the data, {} for none.';
+    end if;
+    bad := (
+        select n.step
+        from (
+            select e.value ->> 'step' from jsonb_array_elements(put.history) e
+            union all select k from jsonb_object_keys(put.step_configs) k
+            union all select g.value ->> 'step' from jsonb_array_elements(put.signals) g
+        ) n (step)
+        where n.step is not null and not graph -> 'steps' ? n.step limit 1);
+    if bad is not null then
+        raise exception using errcode = 'PF010', message = format('%s has no step %L', put.workflow, bad),
+            hint = 'It has: ' || (select string_agg(k, ', ' order by k) from jsonb_object_keys(graph -> 'steps') k) || '.';
+    end if;
+
+    -- Two ways to reach a new run's number: one by one, which cannot undo what others draw meanwhile, and for a far one in a leap.
+    if put.run is null then
+        put.run := nextval(numbers);
+    elsif coalesce(pg_sequence_last_value(numbers), 0) < put.run - 10000 then
         perform setval(numbers, put.run);
     end if;
     while coalesce(pg_sequence_last_value(numbers), 0) < put.run loop
@@ -26,24 +82,26 @@ begin
         overriding system value
         values (
             put.run, put.id, put.workflow, put.version, put.status, put.unique_key, put.input, put.tags, put.metadata, put.error,
-            put.created_at, put.finished_at)
+            coalesce(put.created_at, pgflow.now()), put.finished_at)
         on conflict (run) do update
         set version = excluded.version, status = excluded.status, unique_key = excluded.unique_key, input = excluded.input, tags = excluded.tags,
-            metadata = excluded.metadata || case when i.metadata -> 'pgflow:telemetry' is null then '{}'
-                else jsonb_build_object('pgflow:telemetry', i.metadata -> 'pgflow:telemetry') end,  -- which a reader does not get to see
+            -- An older pgflow does not read the metadata for telemetry, so it does not write it either.
+            metadata = case when excluded.metadata ? 'pgflow:telemetry' or not i.metadata ? 'pgflow:telemetry' then excluded.metadata
+                else excluded.metadata || jsonb_build_object('pgflow:telemetry', i.metadata -> 'pgflow:telemetry') end,
             error = excluded.error, created_at = excluded.created_at, finished_at = excluded.finished_at, revision = i.revision + 1
         where i.id = excluded.id and i.workflow = excluded.workflow
-        returning true into is_stored;
+        returning i.revision = 0 into is_new;
     exception when unique_violation then
         raise exception using errcode = 'PF002', message = format('%s %L is already running in another run', put.workflow, put.id),
             hint = 'Wait until it has ended, cancel it, or put this one when it has ended.';
     end;
-    if is_stored is null then
+    if is_new is null then
         raise exception using errcode = 'PF012', message = format('run %s belongs to another instance than %s %L', put.run, put.workflow, put.id),
             hint = 'Delete that one first, or give this one another run.';
     end if;
-    -- Tokens before results: who holds a token may be about to add a result. Once the tokens are gone, nobody can.
-    delete from pgflow.jobs j where j.run = put.run;
+    -- Tokens before results: whoever holds a token may be about to add a result. Once the tokens are gone, no result can be added.
+    with gone as (delete from pgflow.jobs j where j.run = put.run returning j.priority)
+    select min(g.priority) into priority from gone g;
     delete from pgflow.step_results r where r.run = put.run;
     insert into pgflow.step_results (run, step, event, targets, output, metadata, errors, attempt, worker, started_at, finished_at)
     select
@@ -53,22 +111,36 @@ begin
         (e.value ->> 'started_at')::timestamptz, (e.value ->> 'at')::timestamptz
     from jsonb_array_elements(put.history) with ordinality e (value, ord)
     order by e.ord;
-    if put.status in ('pending', 'running', 'waiting') then
-        insert into pgflow.jobs (run, kind, step, queue, state, run_at)
+    if is_active then
+        insert into pgflow.jobs (run, kind, step, queue, priority, state, run_at, config)
         values (
-            put.run, 'advance', '', put.queue, case when put.due > pgflow.now() then 'scheduled' else 'ready' end, coalesce(put.due, pgflow.now()));
-    else
+            put.run, 'advance', '', put.queue, coalesce(priority, (graph ->> 'priority')::smallint, 0::smallint),
+            case when put.due > pgflow.now() then 'scheduled' else 'ready' end, coalesce(put.due, pgflow.now()), nullif(put.step_configs, '{}'));
+    elsif put.status <> 'failed' then  -- a failed one may be taken up again, and its signals are still to be sent
         delete from pgflow.scheduled_signals s where s.run = put.run;
     end if;
-    perform pgflow.answer(null);
+    if is_new then
+        insert into pgflow.signals (run, step, name, payload, sent_at)
+        select put.run, g.value ->> 'step', g.value ->> 'event', nullif(g.value -> 'payload', 'null'), (g.value ->> 'at')::timestamptz
+        from jsonb_array_elements(put.signals) with ordinality g (value, ord)
+        where not (g.value -> 'scheduled')::boolean
+        order by g.ord;
+        insert into pgflow.scheduled_signals (run, step, name, payload, due_at)
+        select put.run, g.value ->> 'step', g.value ->> 'event', nullif(g.value -> 'payload', 'null'), (g.value ->> 'at')::timestamptz
+        from jsonb_array_elements(put.signals) with ordinality g (value, ord)
+        where (g.value -> 'scheduled')::boolean and (is_active or put.status = 'failed')
+        order by g.ord;
+    end if;
+    perform pgflow.answer(to_jsonb(put.run));
     if notify then
         perform pg_notify(pgflow.channel(), put.queue);
         perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of its steps looks whether it still may
     end if;
+    return put.run;
 end
 $$;
 
 -- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
 revoke all on function pgflow.put(
-    bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean
+    bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean, jsonb, jsonb
 ) from public;

@@ -39,7 +39,7 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select s.id, s.due_at from pgflow.schedule_resume_run(pgflow.find(workflow, value), step, delay, event, payload) s $$;
 
--- Calls a scheduled signal off. False: it was sent already, called off before, or its instance has ended.
+-- Calls a scheduled signal off. False: it was sent already, called off before, or its instance has ended, other than by a failure.
 create or replace function pgflow.unschedule(id bigint) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -48,7 +48,7 @@ declare
     was_still_to_be_sent boolean;
 begin
     with gone as (delete from pgflow.scheduled_signals s where s.id = unschedule.id returning s.run)
-    select exists (select from gone g join pgflow.instances i on i.run = g.run where i.status in ('pending', 'running', 'waiting'))
+    select exists (select from gone g join pgflow.instances i on i.run = g.run where i.status in ('pending', 'running', 'waiting', 'failed'))
     into was_still_to_be_sent;
     perform pgflow.answer(to_jsonb(was_still_to_be_sent));
     return was_still_to_be_sent;
@@ -56,7 +56,7 @@ end
 $$;
 
 -- Deals with the signals that are due, up to `most`, and returns for each one whom to wake (null: nobody). What cannot be taken any more
--- goes without a trace. Instances that somebody holds are passed over, for the next time.
+-- is dropped. One for a failed instance goes into its mailbox, where it is found after a retry. Instances that somebody holds are passed over, for the next time.
 create or replace function pgflow.send_due(most integer) returns setof text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -65,7 +65,7 @@ declare
     due record;
 begin
     for due in
-        select s.id, s.run, s.step, s.name, s.payload
+        select s.id, s.run, s.step, s.name, s.payload, i.status
         from pgflow.scheduled_signals s join pgflow.instances i on i.run = s.run
         where s.due_at <= pgflow.now()
         order by s.due_at, s.id
@@ -74,6 +74,13 @@ begin
     loop
         delete from pgflow.scheduled_signals s where s.id = due.id;
         continue when not found;  -- called off meanwhile, or sent by somebody who has let go of the instance since
+        if due.status = 'failed' then
+            insert into pgflow.signals (run, step, name, payload)
+            select due.run, due.step, due.name, due.payload
+            where not exists (select from pgflow.step_results r where r.run = due.run and r.step = due.step);
+            return next null::text;
+            continue;
+        end if;
         begin
             perform pgflow.resume_run(due.run, due.name, due.payload, due.step, notify => false);
             return next (

@@ -396,7 +396,7 @@ def test_a_run_of_another_instance_is_not_overwritten(app: Any, value: str) -> N
     with pytest.raises(Conflict, match=f"run {started.run} belongs to"):
         app.storage.put(instance("other", run=started.run))
     with pytest.raises(Conflict, match=f"run {started.run} belongs to"):
-        app.storage.put(instance("other", id=started.id, run=started.run, workflow="Payment"))
+        app.storage.put(instance("other", id="payment::other", run=started.run, workflow="Payment"))
     assert app.storage.get(started.id).status == "completed"
 
 

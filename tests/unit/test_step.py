@@ -193,7 +193,9 @@ def test_a_step_cannot_write_to_its_context() -> None:
             mapping["x"] = 1
     with pytest.raises(AttributeError):
         ctx.attempt = 3
-    assert ctx.having({"c": 3}).steps == {"c": 3}
+    assert ctx.with_output("c", 3).steps == {"a": 1, "c": 3}
+    assert ctx.with_output("a", 3).steps == {"a": 3}
+    assert ctx.steps == {"a": 1}
     assert ctx.steps == {"a": 1}
     assert repr(ctx.steps) == "{'a': 1}"
 

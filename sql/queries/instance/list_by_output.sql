@@ -7,7 +7,7 @@ select
     (
         select json_agg(json_build_object(
             'step', j.step, 'kind', j.kind, 'state', j.state, 'run_at', j.run_at, 'awaits', j.awaits::text, 'attempt', j.attempt,
-            'max_attempts', j.max_attempts, 'errors', j.errors::text) order by j.id)::text
+            'max_attempts', j.max_attempts, 'errors', j.errors::text, 'config', j.config::text) order by j.id)::text
         from pgflow.jobs j where j.run = i.run
     ) as tokens,
     case when %(whole)s::boolean then (
@@ -16,7 +16,7 @@ select
             'output', r.output::text, 'metadata', r.metadata::text, 'errors', r.errors::text, 'worker', r.worker) order by r.seq)::text
         from pgflow.step_results r where r.run = i.run
     ) end as history,
-    case when %(whole)s::boolean and i.finished_at is null then (
+    case when %(whole)s::boolean and i.status not in ('completed', 'cancelled') then (
         select json_agg(json_build_object('event', p.name, 'step', p.step, 'payload', p.payload::text, 'at', p.at, 'id', p.id) order by p.at, p.id)::text
         from (
             select s.name, s.step, s.payload, s.sent_at as at, null::bigint as id
