@@ -6,7 +6,7 @@ import builtins
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar, Unpack
+from typing import Any, ClassVar, TypeAlias, TypeVar, Unpack
 from weakref import WeakSet
 
 from psycopg.errors import InsufficientPrivilege
@@ -65,6 +65,8 @@ class Pgflow:
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
         app.get("OrderFlow", "abc123").status    # each call of a workflow is also one of the app, by class or name
     """
+
+    _worker_type: ClassVar[type[Worker]] = Worker
 
     def __init__(
         self,
@@ -147,7 +149,7 @@ class Pgflow:
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
         given = {"schema": self.schema, "pooler": self.pooler, "codec": self.codec, **options}
-        worker = Worker(self.dsn, self.workflows, queues=queues or {"default": 10}, **given)
+        worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **given)
         self._workers.add(worker)
         return worker
 

@@ -30,6 +30,10 @@ here, and nothing is claimed meanwhile (holding.py; sql/README.md says why that 
 *The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it
 (heart.py); where a step keeps even Python's global lock, a process does (pulse.py).
 
+*A run leaves nothing behind.* Connections, threads, locks of the event loop and what is held belong to one call of
+`run`, which makes them new each time; the worker object itself has only its settings and counters. So it can run again
+after a failed start, a drain or a cancellation, also in another event loop (supervisor.py).
+
 *Who will be too old makes way.* Along with each sweep goes a look at the ledger of migrations. When one is announced
 that breaks this code, the worker takes nothing more, finishes what it runs and ends; store/migrate.py waits for it.
 """

@@ -47,11 +47,18 @@ class Settler:
     `wake(queues)` tells other workers that there is work; the empty name, that steps may have lost their instance.
     """
 
-    def __init__(self, schema: str, holding: Holding, *, wake: Callable[[Iterable[str]], None]) -> None:
+    def __init__(
+        self,
+        schema: str,
+        holding: Holding,
+        *,
+        wake: Callable[[Iterable[str]], None],
+        stats: Stats | None = None,
+    ) -> None:
         self.schema = schema
         self.holding = holding
         self.worker = 0
-        self.stats = Stats()
+        self.stats = Stats() if stats is None else stats
         self.is_draining = False
         self.is_held_up = False
         self._outcomes: list[Outcome] = []

@@ -6,19 +6,22 @@ import asyncio
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from pgflow.core.codec import Codec
 from pgflow.core.legible import storable, trace, type_name, words
 from pgflow.core.workflow import Workflow
-from pgflow.errors import ConfigError, PgflowError, SchemaError
+from pgflow.errors import ConfigError, Conflict, PgflowError, SchemaError
 from pgflow.store import audit, doctor, failpoint, job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.ladder import migrations
@@ -61,6 +64,10 @@ class Worker:
     number of steps that did not end within `shutdown_timeout` and were given back, or else of sync ones that had been
     given up before, by a cancel or for their `max_runtime`, and still run in their threads.
 
+    A worker can run again after `run` has returned or raised, also in another event loop: each run registers a worker
+    of its own in the database. `stats` keep counting, `is_ready` is a new event for each run. One run at a time: a
+    second one meanwhile raises `Conflict`.
+
         worker = app.worker({"default": 10})
         await worker.run()          # until stop() is called, from a signal handler or another task
     """
@@ -89,31 +96,45 @@ class Worker:
         self.lease = lease
         self.shutdown_timeout = shutdown_timeout
         self.is_ready = asyncio.Event()
-        self._moved_at = time.monotonic()
+        self.stats = Stats()
         self.abandoned = 0
+        self._workflows = list(workflows)
+        self._moved_at = time.monotonic()
         self._listens = not pooler if listen is None else listen
         self._drains = drain
+        self._poll = poll
+        self._sweep = sweep
+        self._codec = codec
+        self._pulse = pulse
+        self._stopping = asyncio.Event()
+        self._running = threading.Lock()  # held by the run that is under way
+        self._has_run = False
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Make everything that belongs to one run: connections, threads, locks of its event loop, what it holds."""
         most = sum(self.queues.values()) + SPARE_THREADS
         self._threads = ThreadPoolExecutor(max_workers=most, thread_name_prefix="pgflow-step")
-        self._runner = Runner(self._threads, codec)
+        self._runner = Runner(self._threads, self._codec)
         lanes = {name: Lane(name, limit) for name, limit in self.queues.items()}
-        self.holding = Holding(lanes, start=self._start, drop=self._drop, codec=codec)
-        for workflow in workflows:
-            self.adopt(workflow)
-        self.settler = Settler(schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)))
+        self.holding = Holding(lanes, start=self._start, drop=self._drop, codec=self._codec)
+        for workflow in self._workflows:
+            self.holding.learn(workflow)
+        self.settler = Settler(
+            self.schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)), stats=self.stats
+        )
         self._claimer = Claimer(
-            dsn,
+            self.dsn,
             self.settler,
-            pooler=pooler,
-            poll=poll,
-            sweep=sweep,
+            pooler=self.pooler,
+            poll=self._poll,
+            sweep=self._sweep,
             register=self._register,
             may_claim=self._may_claim,
         )
         self._transactions = Transactions(
-            dsn, self._runner, self.settler, self._threads, capacity=sum(self.queues.values()), pooler=pooler
+            self.dsn, self._runner, self.settler, self._threads, capacity=sum(self.queues.values()), pooler=self.pooler
         )
-        self._pulse = pulse
         self._heart: Heart | None = None
         self._loop: asyncio.AbstractEventLoop  # known while it runs: to look it up for each step costs a system call
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -121,7 +142,6 @@ class Worker:
         self._overdue: set[asyncio.Task[None]] = set()
         self._faults: list[float] = []
         self._wakeup = asyncio.Event()
-        self._stopping = asyncio.Event()
 
     def ails(self) -> str | None:
         """Say what keeps this worker from going on, None when it is alive. From any thread; so is `lacks`.
@@ -138,6 +158,8 @@ class Worker:
 
         worker.lacks()    # "the database does not answer"
         """
+        if self._has_run and not self._running.locked():
+            return "it is not running"
         if self._stopping.is_set():
             return "it is stopping"
         if not self.is_ready.is_set():
@@ -148,24 +170,48 @@ class Worker:
             return "its lease may have ended"
         return self.ails()
 
-    @property
-    def stats(self) -> Stats:
-        """Counters of what this worker has done."""
-        return self.settler.stats
-
     def adopt(self, workflow: type[Workflow[Any]]) -> None:
         """Run the steps of another workflow, too, from now on."""
+        self._workflows.append(workflow)
         self.holding.learn(workflow)
 
     async def run(self) -> None:
         """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start.
 
-        When a migration is announced that breaks this code, it stops, too, and raises `SchemaTooNew` at the end.
+        When a migration is announced that breaks this code, it stops, too, and raises `SchemaTooNew` at the end. When
+        it is cancelled, it cancels its steps and gives them back. Afterwards it can be called again; while it runs, a
+        second call raises `Conflict`.
+
+            try:
+                await worker.run()
+            except SchemaMissing:
+                app.migrate()
+                await worker.run()
         """
-        claimer, self._loop = self._claimer, asyncio.get_running_loop()
-        claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
-        listener: asyncio.Task[None] | None = None
+        if not self._running.acquire(blocking=False):
+            raise Conflict(
+                "this worker is running already",
+                hint="Make another one with app.worker(), or call run() again when the first call has ended.",
+            )
         try:
+            if self._has_run:
+                self._assemble()
+            self._has_run = True
+            self._moved_at = time.monotonic()
+            self.abandoned = 0
+            await self._run_once()
+        finally:
+            self._moved_at = inf  # no loop has to move now
+            self.is_ready = asyncio.Event()
+            self._stopping.clear()
+            self._running.release()
+
+    async def _run_once(self) -> None:
+        claimer, self._loop = self._claimer, asyncio.get_running_loop()
+        listener: asyncio.Task[None] | None = None
+        is_drained = False
+        try:
+            claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
             await migrate.acheck(claimer.conn, self.schema)
             await self._arm(claimer.conn)
             await self._warn(claimer.conn)
@@ -192,16 +238,28 @@ class Worker:
                 if self._drains and await self._is_drained():
                     break
             await self._drain()
+            is_drained = True
             if claimer.overtaken_by is not None:
                 raise too_new(self.schema, len(migrations()), claimer.overtaken_by)
         finally:
+            await self._close(listener, is_drained=is_drained)
+
+    async def _close(self, listener: asyncio.Task[None] | None, *, is_drained: bool) -> None:
+        """Leave nothing of this run behind, also when closing is cancelled."""
+        try:
             if listener is not None:
                 listener.cancel()
-                await asyncio.gather(listener, return_exceptions=True)
             if self._heart is not None:
                 self._heart.stop()
-            await self._transactions.close()
-            await self._leave()
+            if not is_drained:
+                self.holding.abandon()
+            try:
+                if listener is not None:
+                    await asyncio.gather(listener, return_exceptions=True)
+                await self._transactions.close()
+            finally:
+                await self._leave(is_drained=is_drained)
+        finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _turn(self) -> None:
@@ -222,7 +280,8 @@ class Worker:
     def stop(self) -> None:
         """Stop claiming and let what runs come to its end, for as long as `shutdown_timeout`.
 
-        Call it in the event loop.
+        Call it in the event loop. Without a run under way, the next one ends as soon as it has started: so no stop is
+        lost that comes between `create_task(worker.run())` and the start of the task.
         """
         self._stopping.set()
         self._wakeup.set()
@@ -331,17 +390,23 @@ class Worker:
         self._claimer.is_lost = True
         self._wakeup.set()
 
-    async def _leave(self) -> None:
-        conn = self._claimer.conn
-        if conn is None:
-            return
+    async def _leave(self, *, is_drained: bool) -> None:
+        """End the lease. After an error or a cancellation give back what is held first: a rescue counts a crash."""
+        conn, me = self._claimer.conn, self.settler.worker
         try:
-            if not conn.closed and self.settler.worker:
-                await arun(conn, worker.leave(self.schema, self.settler.worker))
-        except (psycopg.Error, PgflowError) as error:
-            log.info("could not say goodbye: %s", error)  # the lease ends by itself
+            if me and not is_drained and (conn is None or not is_idle(conn)):
+                if conn is not None:
+                    await conn.close()
+                conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
+            if me and conn is not None and not conn.closed:
+                if not is_drained:
+                    await arun(conn, job.reconcile(self.schema, me, ()))
+                await arun(conn, worker.leave(self.schema, me))
+        except (psycopg.Error, PgflowError, OSError) as error:
+            log.info("worker %d cannot end its lease, which ends by itself: %s", me, error)
         finally:
-            await conn.close()
+            if conn is not None:
+                await conn.close()
 
     def _notified(self, queue: str | None) -> None:
         if queue == "":
@@ -361,9 +426,10 @@ class Worker:
         self._tasks[token.id] = self._loop.create_task(self._run(token))
 
     async def _run(self, token: Token) -> None:
+        holding, settler, tasks = self.holding, self.settler, self._tasks  # those of this run
         step = token.run.graph.nodes[token.step].step if token.step else None
         is_transactional = step is not None and step.transactional and token.kind == "execute"
-        me = self._tasks[token.id]
+        me = tasks[token.id]
         limit = None if step is None or token.kind != "execute" else step.max_runtime
         if limit is not None:
             timer = self._loop.call_later(limit.total_seconds(), self._end_overdue, token)
@@ -382,22 +448,22 @@ class Worker:
         finally:
             if limit is not None:
                 timer.cancel()
-            if self._tasks.get(token.id) is me:
-                del self._tasks[token.id]
+            if tasks.get(token.id) is me:
+                del tasks[token.id]
             self._wakeup.set()
         is_dropped = me in self._dropped  # also when the step caught the cancellation
         if isinstance(settled, tuple):
             decision, rows = settled
             if is_dropped:  # too late, it has been committed: then it is told
-                self.holding.lanes[token.queue].settling += 1
+                holding.lanes[token.queue].settling += 1
             else:
-                self.holding.lanes[token.queue].finished()
-            self.settler.adopt([decision], rows)
+                holding.lanes[token.queue].finished()
+            settler.adopt([decision], rows)
         elif is_dropped:
             return
         else:
-            self.settler.finished(settled)
-        self.holding.run_waiting()
+            settler.finished(settled)
+        holding.run_waiting()
 
     def _end_overdue(self, token: Token) -> None:
         """End a step whose time is over; not while it commits, which has limits of its own and an end to be known."""
@@ -416,6 +482,11 @@ class Worker:
             task.add_done_callback(self._dropped.discard)
             if token not in self._transactions.committing:
                 task.cancel()
+
+
+def is_idle(conn: AsyncConnection) -> bool:
+    """Whether a connection can take a statement: it is open, and no transaction was cut off in it."""
+    return not conn.closed and conn.info.transaction_status is TransactionStatus.IDLE
 
 
 def own_version() -> str:

@@ -176,6 +176,12 @@ MUTANTS = (
         "behind_it and cancel",
     ),
     Mutant(
+        "stale run", "a worker that runs again uses what its last run has closed", "pgflow/worker/supervisor.py",
+        "            if self._has_run:\n                self._assemble()\n",
+        "",
+        only("drain a worker that runs again"),
+    ),
+    Mutant(
         "uncounted crashes", "the loss of a worker does not count", RESCUE,
         "crashes = j.crashes + c.more,",
         "crashes = j.crashes,",

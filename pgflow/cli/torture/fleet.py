@@ -65,7 +65,12 @@ class Berth:
     @property
     def is_ready(self) -> bool:
         """Whether this process takes work."""
-        return self.pid is not None and "is ready" in self.said
+        return self.pid is not None and self.runs > 0
+
+    @property
+    def runs(self) -> int:
+        """How often this process has begun to take work: a worker may run again after a drain."""
+        return self.said.count("is ready: ")
 
     def until_ready(self, seconds: float) -> bool:
         """Wait until this worker takes work; returns False when it has not come to that within so many seconds."""
@@ -149,10 +154,10 @@ class Fleet:
         environment = {
             **os.environ,
             "PGFLOW_DSN": berth.dsn,
-            "PGFLOW_SCHEMA": "pgflow",
             flows.FOLDER: str(self._folder),
             VARIABLE: armed,
         }
+        environment.pop("PGFLOW_SCHEMA", None)  # with it the command would make another app, without `flows.Tortured`
         log: IO[bytes]
         with berth.log.open("ab") as log:
             berth.begins_at = log.tell()

@@ -40,6 +40,7 @@ from pgflow import (
     step,
 )
 from pgflow.cli.torture.ink import Ink
+from pgflow.cli.torture.rerun import Rerun
 
 __all__ = ["FOLDER", "WORKFLOWS", "Script", "app"]
 
@@ -429,4 +430,12 @@ class Visit(Workflow[Script], unique=Unique("visit", scope="none")):
 WORKFLOWS = (
     *(Chain, Diamond, Fan, Wide, Branch, Routed, Waiting, Timed, Booking, Littering, Broken, Holding, Poison, Visit),
 )
-app = Pgflow(workflows=WORKFLOWS)
+
+
+class Tortured(Pgflow):
+    """Its workers drain and run again at SIGHUP."""
+
+    _worker_type = Rerun
+
+
+app = Tortured(workflows=WORKFLOWS)

@@ -63,6 +63,20 @@ def end_twice(arena: Arena, aim: Aim) -> bool:
     return berth.send(signal.SIGTERM) is not None
 
 
+def drain_and_run_again(arena: Arena, aim: Aim) -> bool:
+    """Let a worker drain and run again on the same object, until the next run is ready."""
+    berth = arena.berth(aim)
+    if not berth.until_ready(START_SECONDS):
+        return False
+    before, pid = berth.runs, berth.send(signal.SIGHUP)
+    deadline = time.monotonic() + START_SECONDS
+    while pid is not None and berth.pid == pid and time.monotonic() < deadline:
+        if berth.runs > before:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def at_once(dice: random.Random, arena: Arena) -> dict[str, Any]:
     return {**at_a_worker(dice, arena), "seconds": round(dice.uniform(0.002, 0.03), 3)}
 
@@ -124,6 +138,7 @@ HARMS = (
         2,
     ),
     Harm("ask a worker to end", "worker", sent(signal.SIGTERM), aim=at_a_worker),
+    Harm("drain a worker that runs again", "worker", drain_and_run_again, aim=at_a_worker),
     Harm("ask a worker to end, twice", "worker", end_twice, aim=at_once),
     *(at_a_point("kill", point) for point in POINTS),
     *(at_a_point("stop", point) for point in POINTS if not point.startswith("heart")),
