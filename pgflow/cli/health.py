@@ -5,7 +5,6 @@ From a thread of its own, so that a step which keeps the event loop from running
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +14,11 @@ from typing import Any
 
 import click
 
+from pgflow.logs import Logger
+
 __all__ = ["ADDRESS", "Address", "answering"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 HERE = "127.0.0.1"
 

@@ -22,6 +22,7 @@ from pgflow.cli.options import app_option, database_options, json_option
 from pgflow.cli.output import document, plain
 from pgflow.config import parse_queues
 from pgflow.errors import PgflowError
+from pgflow.logs import Logger
 from pgflow.store import migrate
 from pgflow.store.connect import connect
 from pgflow.store.dsn import parse
@@ -31,7 +32,7 @@ from pgflow.worker.pulse import Pulse
 
 __all__ = ["command"]
 
-log = logging.getLogger("pgflow.worker")
+log = Logger("pgflow.worker")
 
 GIVE_BACK_SECONDS = 1.0  # for giving tokens back when a second signal has come
 KILLED = 130  # the exit code of a program that a signal ended

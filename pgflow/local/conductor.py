@@ -43,9 +43,9 @@ from pgflow.local.run import Run, Token
 from pgflow.local.runner import Came, Runner
 from pgflow.local.storage import Storage
 from pgflow.local.watch import Look, Watch
+from pgflow.logs import Logger
 from pgflow.store.dice import uniform
 from pgflow.telemetry.account import Source
-from pgflow.telemetry.guard import Logger
 
 __all__ = ["Conductor"]
 

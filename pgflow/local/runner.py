@@ -17,7 +17,7 @@ from pgflow.core.step import Parking
 from pgflow.local.lock import Lock
 from pgflow.local.loop import Loop
 from pgflow.local.run import Run, Token
-from pgflow.telemetry.guard import Logger
+from pgflow.logs import Logger
 
 __all__ = ["Came", "Runner"]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from pgflow.core.context import Context
 from pgflow.core.results import Ok
 from pgflow.core.step import Step
+from pgflow.logs import Logger
 
 __all__ = ["Debug"]
 
-log = logging.getLogger("pgflow.debug")
+log = Logger("pgflow.debug")
 
 
 class Debug(Step):

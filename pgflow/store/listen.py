@@ -12,11 +12,11 @@ import psycopg
 from psycopg import sql
 
 from pgflow.errors import PgflowError
+from pgflow.logs import Logger
 from pgflow.store import worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.dice import uniform
 from pgflow.store.statement import arun
-from pgflow.telemetry.guard import Logger
 
 __all__ = ["Listener"]
 

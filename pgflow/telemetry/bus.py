@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from pgflow.core.legible import storable, trace
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
-from pgflow.telemetry.guard import Logger, is_interrupt
+from pgflow.logs import Logger, is_interrupt
 from pgflow.telemetry.names import Name, dotted, events
 
 __all__ = ["Event", "Handler", "attach", "attached", "checked", "deliver", "detach", "routes"]

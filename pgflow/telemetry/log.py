@@ -8,9 +8,9 @@ from typing import Any
 
 from pgflow.core.legible import one_line
 from pgflow.errors import ConfigError
+from pgflow.logs import Logger
 from pgflow.telemetry import names
 from pgflow.telemetry.bus import Event, attach, checked, detach
-from pgflow.telemetry.guard import Logger
 from pgflow.telemetry.names import Name, events
 
 __all__ = ["LOG_HANDLER", "attach_log_handler", "detach_log_handler"]

@@ -14,13 +14,13 @@ import psycopg
 
 from pgflow.core.legible import one_line
 from pgflow.errors import InvalidPayload, PgflowError, SchemaError
+from pgflow.logs import Logger
 from pgflow.store import failpoint, job, migrate, migration, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect, is_idle
 from pgflow.store.dice import uniform
 from pgflow.store.ladder import migrations
 from pgflow.store.sqlstate import said
 from pgflow.store.statement import Statement, arun, arun_all
-from pgflow.telemetry.guard import Logger
 from pgflow.worker import report
 from pgflow.worker.decide import Decision
 from pgflow.worker.holding import Refusal

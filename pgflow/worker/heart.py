@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 
 from pgflow.errors import PgflowError
+from pgflow.logs import Logger
 from pgflow.store import failpoint, worker
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
-from pgflow.telemetry.guard import Logger
 from pgflow.worker.pulse import Orders, Pulse
 
 __all__ = ["Heart"]

@@ -12,8 +12,8 @@ from pgflow.core.codec import Codec
 from pgflow.core.legible import one_line, storable, type_name, words
 from pgflow.core.workflow import Workflow
 from pgflow.errors import Sealed
+from pgflow.logs import Logger
 from pgflow.store.job import Change, Claimed, Verdict
-from pgflow.telemetry.guard import Logger
 from pgflow.worker.lane import Lane
 from pgflow.worker.token import Run, Token, caller, known, token
 

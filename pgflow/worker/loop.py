@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from pgflow.core.legible import type_name
-from pgflow.telemetry.guard import Logger, is_interrupt
+from pgflow.logs import Logger, is_interrupt
 
 __all__ = ["run"]
 

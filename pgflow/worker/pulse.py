@@ -24,10 +24,10 @@ from typing import Any, NoReturn
 import psycopg
 
 from pgflow.errors import PgflowError
+from pgflow.logs import Logger
 from pgflow.store import worker
 from pgflow.store.connect import connect
 from pgflow.store.statement import run
-from pgflow.telemetry.guard import Logger
 
 __all__ = ["Orders", "Pulse"]
 

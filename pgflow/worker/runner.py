@@ -24,9 +24,9 @@ from pgflow.core.results import Async, Snooze
 from pgflow.core.retry import Retry
 from pgflow.core.step import Parking, Step
 from pgflow.core.unique import extract_value
+from pgflow.logs import Logger
 from pgflow.store import failpoint
 from pgflow.telemetry.bus import routes
-from pgflow.telemetry.guard import Logger
 from pgflow.worker import report
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
 from pgflow.worker.token import Signal, Token

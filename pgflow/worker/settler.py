@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pgflow.core.legible import one_line, storable, type_name, words
+from pgflow.logs import Logger, is_interrupt
 from pgflow.store import job
 from pgflow.store.job import Branch, Settled, Verdict
 from pgflow.store.statement import Statement
 from pgflow.telemetry.bus import routes
-from pgflow.telemetry.guard import Logger, is_interrupt
 from pgflow.worker import report
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.holding import Holding, Refusal

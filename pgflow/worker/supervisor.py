@@ -22,13 +22,13 @@ from pgflow.core.codec import Codec
 from pgflow.core.legible import storable, trace, type_name, words
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError, Conflict, PgflowError, SchemaError
+from pgflow.logs import Logger
 from pgflow.store import audit, doctor, failpoint, job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.ladder import migrations
 from pgflow.store.listen import Listener
 from pgflow.store.schema import too_new
 from pgflow.store.statement import arun
-from pgflow.telemetry.guard import Logger
 from pgflow.worker import report
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.heart import Heart

@@ -19,8 +19,8 @@ from pgflow.core.legible import LONGEST_TEXT, storable, trace, words
 from pgflow.core.results import Error
 from pgflow.core.route import choose
 from pgflow.errors import DefinitionError, InvalidPayload, RouteError, Sealed
+from pgflow.logs import Logger
 from pgflow.telemetry import bus
-from pgflow.telemetry.guard import Logger
 from tests.hostile import CONTROL_FLOW, HOSTILE, HostileRepr, HostileText, returned
 from tests.worker.patience import PATIENCE
 
@@ -296,7 +296,7 @@ def handled() -> Iterator[list[str]]:
 def test_a_handler_that_raises_anything_is_logged_and_stays(
     name: str, handled: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.telemetry.guard.signal.getsignal", lambda number: None)  # as in a worker
+    monkeypatch.setattr("pgflow.logs.signal.getsignal", lambda number: None)  # as in a worker
 
     def fails(event: telemetry.Event, config: object) -> None:
         handled.append("failed")
@@ -318,7 +318,7 @@ def test_ctrl_c_in_a_handler_reaches_the_program_whose_ctrl_c_it_is(
         raise KeyboardInterrupt
 
     telemetry.attach("interrupted", [telemetry.WORKFLOW_STOP], interrupted)
-    monkeypatch.setattr("pgflow.telemetry.guard.signal.getsignal", lambda number: signal.default_int_handler)
+    monkeypatch.setattr("pgflow.logs.signal.getsignal", lambda number: signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         bus.deliver(telemetry.WORKFLOW_STOP, {}, {})
 
@@ -328,7 +328,7 @@ def test_ctrl_c_in_a_handler_reaches_the_program_whose_ctrl_c_it_is(
 def test_logging_that_raises_breaks_nothing(
     part: str, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.telemetry.guard.signal.getsignal", lambda number: None)  # as in a worker
+    monkeypatch.setattr("pgflow.logs.signal.getsignal", lambda number: None)  # as in a worker
 
     def refuse(*args: object) -> NoReturn:
         raise raised("logging")

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "pgflow"
 DOOR = "pgflow"
 FACES = {"cli", "web", "testing", "contrib"}
 FLOORS: tuple[set[str], ...] = (
-    {"errors"},
+    {"errors", "logs"},
     {"core", "steps", "telemetry", "config"},
     {"store"},
     {"calls", "client", "pruning", "registration", "storage", "worker", "local"},

@@ -19,7 +19,7 @@ async def raising(raised: type[BaseException]) -> None:
 def test_a_task_that_raises_does_not_end_the_loop(
     raised: type[BaseException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pgflow.telemetry.guard.signal.getsignal", lambda number: None)  # as in a worker
+    monkeypatch.setattr("pgflow.logs.signal.getsignal", lambda number: None)  # as in a worker
     seen: list[type[BaseException]] = []
 
     async def main() -> None:
