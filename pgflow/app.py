@@ -25,6 +25,7 @@ from pgflow.calls import (
 from pgflow.client import Client
 from pgflow.config import resolve_dsn, resolve_pooler
 from pgflow.core import apps
+from pgflow.core.absent import ABSENT
 from pgflow.core.codec import Codec, checked_codec
 from pgflow.core.filters import ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
@@ -213,7 +214,7 @@ class Pgflow:
         self,
         workflow: Named[I],
         value: str,
-        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        input: Any = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
         **options: Any,
@@ -225,7 +226,7 @@ class Pgflow:
         self,
         workflow: Named[I],
         value: str,
-        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        input: Any = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
         **options: Any,
@@ -234,7 +235,7 @@ class Pgflow:
         return sole(self._class(workflow), await self.astart_many(workflow, [(value, input)], conn=conn, **options))
 
     def start_many(
-        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any] | tuple[str]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`."""
         call = starting(self.schema, self._class(workflow), items, options, self.codec)
@@ -242,7 +243,7 @@ class Pgflow:
         return self._client.call(call, conn)
 
     async def astart_many(
-        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any] | tuple[str]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """`start_many`, async."""
         call = starting(self.schema, self._class(workflow), items, options, self.codec)
@@ -254,7 +255,7 @@ class Pgflow:
         workflow: Named[I],
         value: str,
         event: str,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         step: str | Target | None = None,
         conn: Any = None,
@@ -270,7 +271,7 @@ class Pgflow:
         workflow: Named[I],
         value: str,
         event: str,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         step: str | Target | None = None,
         conn: Any = None,
@@ -288,7 +289,7 @@ class Pgflow:
         step: str | Target,
         delay: timedelta,
         event: str | None = None,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         conn: Any = None,
         idempotency_key: str | None = None,
@@ -305,7 +306,7 @@ class Pgflow:
         step: str | Target,
         delay: timedelta,
         event: str | None = None,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         conn: Any = None,
         idempotency_key: str | None = None,

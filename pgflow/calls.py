@@ -67,7 +67,7 @@ class Call(Generic[T]):
 def starting(
     schema: str,
     workflow: type[Workflow[Any]],
-    items: Iterable[tuple[str, Any]],
+    items: Iterable[tuple[str, Any] | tuple[str]],
     options: Mapping[str, Any],
     codec: Codec | None = None,
 ) -> Call[list[Started]]:

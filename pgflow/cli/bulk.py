@@ -14,13 +14,14 @@ from typing import IO, Any, TypeAlias
 import click
 
 from pgflow.cli.given import read_json
+from pgflow.core.absent import ABSENT
 from pgflow.core.payload import INPUT_LIMIT
 from pgflow.core.unique import validate_value
 from pgflow.errors import ConfigError, Invalid, InvalidInput
 
 __all__ = ["CHUNK", "Item", "chunks", "items", "lines_of", "progress"]
 
-Item: TypeAlias = tuple[str, str]  # a business value, and its input as JSON text
+Item: TypeAlias = tuple[str, str | None]  # a business value, and its input as JSON text, None when it was left out
 
 CHUNK = 1000  # instances to start in one statement
 LONGEST = 16 * INPUT_LIMIT  # bytes of a line
@@ -45,7 +46,7 @@ def lines_of(path: str) -> Iterator[IO[bytes]]:
                 yield copy
 
 
-def items(file: IO[bytes], name: str, write: Callable[[Any], str]) -> Iterator[Item]:
+def items(file: IO[bytes], name: str, write: Callable[[Any], str | None]) -> Iterator[Item]:
     """Yield the items in a file of JSON Lines, from its beginning; empty lines do not count.
 
     `write` makes the text to store out of an input, or refuses it. Raises `Invalid` with the number of the line.
@@ -73,7 +74,7 @@ def progress(total: int) -> Any:
     return click.progressbar(length=total, label="starting", file=sys.stderr)
 
 
-def _item(text: str, write: Callable[[Any], str]) -> Item:
+def _item(text: str, write: Callable[[Any], str | None]) -> Item:
     line = read_json(text, "it")
     if not isinstance(line, dict):
         raise InvalidInput("it is no object", hint='A line looks like {"value": "abc123", "input": {"count": 3}}.')
@@ -82,7 +83,7 @@ def _item(text: str, write: Callable[[Any], str]) -> Item:
         raise InvalidInput(f"{unknown[0]!r} is unknown here", hint='A line has a "value" and an "input".')
     if "value" not in line:
         raise InvalidInput('it has no "value"', hint='A line looks like {"value": "abc123", "input": {"count": 3}}.')
-    return validate_value(line["value"]), write(line.get("input", {}))
+    return validate_value(line["value"]), write(line.get("input", ABSENT))
 
 
 def _text(line: bytes, *, is_first: bool) -> str:

@@ -53,6 +53,7 @@ def signal_record(each: PendingSignal) -> dict[str, Any]:
         "event": each.event,
         "step": each.step,
         "payload": each.payload,
+        "has_payload": each.has_payload,
         "at": each.at,
         "id": None if each.id is None else str(each.id),
     }

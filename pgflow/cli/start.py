@@ -19,6 +19,7 @@ from pgflow.cli.given import JSON_FORMS, TEXT, json_value, read_duration, read_m
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, idempotency_option, reading_options
 from pgflow.cli.output import document, say
+from pgflow.core.absent import ABSENT
 from pgflow.core.instance import Started
 from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.unique import validate_value
@@ -39,7 +40,7 @@ class Launch:
     workflow: str
     dsn: str
     schema: str
-    write: Callable[[Any], str]
+    write: Callable[[Any], str | None]
     app: Pgflow | None
     version: int | None
     at: datetime | None
@@ -49,7 +50,9 @@ class Launch:
     priority: int | None
     key: str | None
 
-    def run(self, conn: Connection, values: Sequence[str], inputs: Sequence[str], part: int = 0) -> list[Started]:
+    def run(
+        self, conn: Connection, values: Sequence[str], inputs: Sequence[str | None], part: int = 0
+    ) -> list[Started]:
         """Start instances in one statement, which is one transaction; an app with a codec seals their inputs.
 
         `part` tells them from others that are started with the same idempotency key.
@@ -57,7 +60,7 @@ class Launch:
         if self.app is not None:
             kind, codec = self.app.workflow(self.workflow), self.app.codec
             pairs = zip(values, inputs, strict=True)
-            inputs = [sealed_input(codec, kind, value, text) for value, text in pairs]
+            inputs = [text and sealed_input(codec, kind, value, text) for value, text in pairs]
         statement = instance.start(
             self.schema,
             workflow=self.workflow,
@@ -93,7 +96,11 @@ class Launch:
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT, required=False)
 @click.option(
-    "-i", "--input", "given", metavar=JSON_FORMS, help="The instance's input, {} by default; - is standard input."
+    "-i",
+    "--input",
+    "given",
+    metavar=JSON_FORMS,
+    help="The instance's input; - is standard input. Without it, it is {}, or null where the workflow's type has None.",
 )
 @click.option(
     "--from", "source", metavar="FILE|-", help='Start one instance for each line: {"value": "…", "input": {…}}.'
@@ -171,18 +178,23 @@ def command(
         counts = {"workflow": workflow, "started": started, "already_running": running}
         click.echo(document(counts) if as_json else f"started {started:,}, already running {running:,}")
     elif value is not None:
-        one = _start_one(launch, validate_value(value), {} if given is None else json_value(given, "input"))
+        one = _start_one(launch, validate_value(value), ABSENT if given is None else json_value(given, "input"))
         told = {"workflow": workflow, "id": one.id, "run": str(one.run)}
         click.echo(document(told) if as_json else f"{one.id} run {one.run}")
 
 
-def _checks(app: Pgflow | None, name: str, version: int | None) -> tuple[Callable[[Any], str], int | None]:
+def _checks(app: Pgflow | None, name: str, version: int | None) -> tuple[Callable[[Any], str | None], int | None]:
     """Return what checks an input, and the version to start."""
     if app is None:
-        return lambda given: encode(given, what="input", limit=INPUT_LIMIT), version
+        return _plain_input, version
     require_workflow(name, sorted(each.name for each in app.workflows))
     version, workflow = app.workflow(name).resolve_version(version)
     return partial(workflow.write_input, reveal=app.codec is not None), version
+
+
+def _plain_input(given: Any) -> str | None:
+    """Return an input as JSON text; None, which leaves it to the workflow's definition, when it was left out."""
+    return None if given is ABSENT else encode(given, what="input", limit=INPUT_LIMIT)
 
 
 def _metadata(given: str | None) -> dict[str, Any]:

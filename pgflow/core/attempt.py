@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, assert_never
 
+from pgflow.core.absent import ABSENT
 from pgflow.core.context import Context
 from pgflow.core.graph import Graph
 from pgflow.core.legible import guarded, storable, trace, type_name, words
@@ -36,6 +37,7 @@ __all__ = [
     "finish",
     "overdue",
     "read",
+    "taken",
     "waits",
 ]
 
@@ -105,13 +107,16 @@ def read(
         return Failing(returned, "TypeError", retry=False)
     match result:
         case Ok(event, output, metadata):
-            what = f"{step}.output"
-            text = None if output is None else encode(output, what=what, limit=OUTPUT_LIMIT, reveal=reveal)
-            value = None if text is None else decode(text)
-            own = graph.nodes[step].step
-            if text is not None and own.output is not None:
-                # Refused here rather than in a step that reads it later.
-                own.check_output(output, value, what)
+            own, what = graph.nodes[step].step, f"{step}.output"
+            if output is ABSENT:
+                text = own.absent_text()
+                value = None
+            else:
+                text = own.encode_output(output, what, OUTPUT_LIMIT, reveal=reveal)
+                value = decode(text)
+                if own.output is not None:
+                    # Refused here rather than in a step that reads it later.
+                    own.check_output(output, value, what)
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:
@@ -143,6 +148,22 @@ def waits(graph: Graph, step: Step) -> Parking:
     return parking if parking.delay is None else replace(parking, delay=plain(parking.delay))
 
 
+def taken(graph: Graph, step: str, signal: str, payload: Any) -> str | None:
+    """Return the payload of a signal that ends a wait as the JSON text of the step's output, None for none.
+
+    A payload that came through SQL has not been checked before. Raises `InvalidPayload`, which names step and signal,
+    when it is not of the type that the step declares.
+    """
+    own = graph.nodes[step].step
+    if payload is ABSENT:
+        return own.absent_text()
+    try:
+        own.read_output(payload)
+        return encode(payload, what="payload", limit=OUTPUT_LIMIT)
+    except InvalidPayload as error:
+        raise InvalidPayload(f"step {step} cannot take the payload of the signal {signal!r}: {error}") from None
+
+
 def finish(
     graph: Graph,
     step: str,
@@ -166,14 +187,14 @@ def _written(
     context: Callable[[], Context[Any]],
     metadata: Mapping[str, Any] | None,
 ) -> Written:
-    targets, why = decide(graph, step, event, value, context)
+    targets, why = decide(graph, step, event, {} if text is None else value, context)
     return Written(event, text, value, None if metadata is None else dict(metadata), targets, why)
 
 
 def decide(
     graph: Graph, step: str, event: str, value: Any, context: Callable[[], Context[Any]]
 ) -> tuple[tuple[str, ...] | None, Failing | None]:
-    """Call the route of a completed step's event, if it has one; `value` is the step's output.
+    """Call the route of a completed step's event, if it has one; `value` is the step's output as a context shows it.
 
     Returns the targets it chose, None for the event's declared targets; and the error of a route that failed, whatever
     it raised. It is an error of the route: the step is not run again. Raises `UndeclaredEvent`.
@@ -182,7 +203,7 @@ def decide(
         return None, None
     try:
         ctx = context()
-        return graph.select(step, event, ctx.with_output(step, {} if value is None else value)), None
+        return graph.select(step, event, ctx.with_output(step, value)), None
     except BaseException as error:  # nothing is awaited here, so no exception is a cancellation of this task
         if isinstance(error, RouteError):
             reason, cause = str(error), error.__cause__

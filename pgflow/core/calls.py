@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, Unpack
 
+from pgflow.core.absent import ABSENT, Absent
 from pgflow.core.apps import Bound
 from pgflow.core.facade import StartOptions
 from pgflow.core.filters import ListOptions
@@ -39,12 +40,14 @@ class Calls(Bound, Generic[I]):
     def start(
         cls,
         value: str,
-        input: I | Mapping[str, Any] | None = None,  # noqa: A002 -- the word for it in all of the API
+        input: I | Mapping[str, Any] | Absent = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
         **options: Unpack[StartOptions],
     ) -> Started:
         """Start an instance for a business value; returns once it is stored, and a worker takes it from there.
+
+        An `input` that is left out is None where the workflow's input type includes None, else `{}`.
 
         Raises `AlreadyRunning` while an instance with this key is active, `InvalidInput`, `InvalidValue`,
         `InvalidPayload`.
@@ -57,7 +60,7 @@ class Calls(Bound, Generic[I]):
     async def astart(
         cls,
         value: str,
-        input: I | Mapping[str, Any] | None = None,  # noqa: A002 -- the word for it in all of the API
+        input: I | Mapping[str, Any] | Absent = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
         **options: Unpack[StartOptions],
@@ -68,12 +71,12 @@ class Calls(Bound, Generic[I]):
     @classmethod
     def start_many(
         cls,
-        items: Iterable[tuple[str, I | Mapping[str, Any] | None]],
+        items: Iterable[tuple[str, I | Mapping[str, Any]] | tuple[str]],
         *,
         conn: Any = None,
         **options: Unpack[StartOptions],
     ) -> builtins.list[Started]:
-        """Start an instance for each (value, input), all in one transaction.
+        """Start an instance for each (value, input), or (value,) without an input, all in one transaction.
 
         One whose key is active already is left alone and comes back with `created=False`. Raises `InvalidInput`,
         `InvalidValue`, `InvalidPayload`; then none is started.
@@ -85,7 +88,7 @@ class Calls(Bound, Generic[I]):
     @classmethod
     async def astart_many(
         cls,
-        items: Iterable[tuple[str, I | Mapping[str, Any] | None]],
+        items: Iterable[tuple[str, I | Mapping[str, Any]] | tuple[str]],
         *,
         conn: Any = None,
         **options: Unpack[StartOptions],
@@ -98,7 +101,7 @@ class Calls(Bound, Generic[I]):
         cls,
         value: str,
         event: str,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         step: str | Target | None = None,
         conn: Any = None,
@@ -106,8 +109,9 @@ class Calls(Bound, Generic[I]):
     ) -> str:
         """Send a signal; returns "delivered" when a step waited for it, "kept" when one will find it later.
 
-        `payload` becomes the output of the step that waits. `step` is needed only where several wait for the same
-        signal. Raises `UndeclaredEvent`, `AmbiguousSignal`, `InstanceNotFound`, `NotActive`, `InvalidPayload`.
+        `payload` becomes the output of the step that waits; left out, it is as an output that is left out (see `Ok`).
+        `step` is needed only where several wait for the same signal. Raises `UndeclaredEvent`, `AmbiguousSignal`,
+        `InstanceNotFound`, `NotActive`, `InvalidPayload`.
 
             OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
         """
@@ -119,7 +123,7 @@ class Calls(Bound, Generic[I]):
         cls,
         value: str,
         event: str,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         step: str | Target | None = None,
         conn: Any = None,
@@ -136,7 +140,7 @@ class Calls(Bound, Generic[I]):
         step: str | Target,
         delay: timedelta,
         event: str | None = None,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         conn: Any = None,
         idempotency_key: str | None = None,
@@ -161,7 +165,7 @@ class Calls(Bound, Generic[I]):
         step: str | Target,
         delay: timedelta,
         event: str | None = None,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         conn: Any = None,
         idempotency_key: str | None = None,

@@ -60,11 +60,11 @@ class Facade(Protocol):
     ) -> Started: ...
 
     def start_many(
-        self, workflow: type[Any], items: Iterable[tuple[str, Any]], *, conn: Any = ..., **options: Any
+        self, workflow: type[Any], items: Iterable[tuple[str, Any] | tuple[str]], *, conn: Any = ..., **options: Any
     ) -> builtins.list[Started]: ...
 
     async def astart_many(
-        self, workflow: type[Any], items: Iterable[tuple[str, Any]], *, conn: Any = ..., **options: Any
+        self, workflow: type[Any], items: Iterable[tuple[str, Any] | tuple[str]], *, conn: Any = ..., **options: Any
     ) -> builtins.list[Started]: ...
 
     def resume(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from types import UnionType
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from pgflow.core.context import Context
@@ -66,7 +67,7 @@ def step(
     transactional: bool = ...,
     max_runtime: timedelta | None = ...,
     name: str | None = ...,
-    output: None = ...,
+    output: UnionType | type[Any] | None = ...,
 ) -> Callable[[Callable[[C], R]], FunctionStep[C, R, Any]]: ...
 
 

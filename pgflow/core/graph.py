@@ -73,6 +73,7 @@ class Graph:
     metadata: Mapping[str, Any] | None = None
     orchestration_queue: str | None = None
     _by_signal: dict[str, tuple[Node, ...]] = field(default_factory=dict, init=False, repr=False)
+    has_optional_input: bool = False  # an input that is left out is None, not an empty object
 
     @classmethod
     def build(
@@ -90,6 +91,7 @@ class Graph:
         retry: Retry | None = None,
         queue: str = "default",
         orchestration_queue: str | None = None,
+        has_optional_input: bool = False,
     ) -> Graph:
         """Make a graph of steps and, by step key and event, of choices; `retry` and `queue` are defaults for steps.
 
@@ -120,7 +122,9 @@ class Graph:
                 retry=prevailing(step.retry, retry),
                 only=after[0] if len(after) == 1 and len(leads[after[0]]) == 1 else None,
             )
-        return cls(name, version, initial, nodes, unique, priority, tags, metadata, orchestration_queue)
+        return cls(
+            name, version, initial, nodes, unique, priority, tags, metadata, orchestration_queue, has_optional_input
+        )
 
     def node(self, step: str) -> Node:
         """Return the node of a step. Raises `UnknownStep`."""
@@ -212,6 +216,8 @@ class Graph:
             "unique": unique,
             "tags": list(self.tags),
             "metadata": dict(self.metadata or {}),
+            # Only where it differs from the default, so that graphs stored by earlier releases stay as they are.
+            **({"absent_input": None} if self.has_optional_input else {}),
             "steps": {key: _node_spec(node) for key, node in self.nodes.items()},
             "edges": [
                 {"from": edge.source, "event": edge.event, "targets": list(edge.targets), "dynamic": edge.dynamic}

@@ -9,7 +9,9 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from pgflow.core.payload import INPUT_LIMIT, decode, encode, refuse_lost_numbers
+from pgflow.core.absent import ABSENT, default_for
+from pgflow.core.aliases import unreadable_field
+from pgflow.core.payload import INPUT_LIMIT, decode, encode, refuse_lost
 from pgflow.core.roundtrip import difference, is_untyped, sort_sets
 from pgflow.core.secret import MASK, declared, shown
 from pgflow.core.step import first_problem
@@ -34,24 +36,30 @@ class Input:
     def of(cls, workflow: str, kind: Any) -> Input:
         """Return the input of a workflow. Raises `DefinitionError` for a type that pydantic cannot validate."""
         try:
-            return cls(workflow, kind, TypeAdapter(kind), declared(kind, "input"))
+            adapter = TypeAdapter(kind)
+            secrets = declared(kind, "input")
         except Exception as error:  # pydantic has several for this, and an undefined name is a NameError
             raise DefinitionError(
                 f"{workflow}: {kind!r} cannot be the input: write Workflow[Order] with a pydantic model ({error})"
             ) from error
+        if (field := unreadable_field(adapter)) is not None:
+            raise DefinitionError(f"{workflow}: the input cannot be read back: {field}")
+        return cls(workflow, kind, adapter, secrets)
 
     def write(self, value: Any, *, reveal: bool = False) -> str:
-        """Return a given input, validated, as JSON text; None is an empty one. With `reveal` it may hold secrets.
+        """Return a given input, validated, as JSON text. With `reveal` it may hold secrets.
 
-        Raises `InvalidInput` when it does not fit, `InvalidPayload` when it cannot be stored, `PlainSecret`.
+        `ABSENT` is None where the declared type names None, else an empty object. Raises `InvalidInput` when it does
+        not fit, `InvalidPayload` when it cannot be stored, `PlainSecret`.
         """
-        given = {} if value is None else value
+        given = default_for(self.kind) if value is ABSENT else value
         if self.kind is Any:
             return encode(given, what="input", limit=INPUT_LIMIT, reveal=reveal)
         try:
             valid = self.adapter.validate_python(given)
         except ValidationError as error:
-            raise self._refusal("the input", error) from None
+            what = "the input" if value is not ABSENT else f"the input was left out, and {given}"
+            raise self._refusal(what, error) from None
         if is_untyped(self.kind):
             return encode(valid, what="input", limit=INPUT_LIMIT, reveal=reveal)
         try:
@@ -69,8 +77,7 @@ class Input:
         text = encode(sort_sets(valid, dumped), what="input", limit=INPUT_LIMIT)
         if MASK in text and not self.secrets:
             shown(valid, dumped, "input", reveal=reveal)  # one that no type declares, and that no type would read
-        if "null" in text:
-            refuse_lost_numbers(valid, "input")
+        refuse_lost(valid, "input", text)
         if (lost := difference(valid, self.read(text), "input")) is not None:
             raise InvalidInput(f"{self.workflow}: {lost}", hint="Declare the type that it is to have.")
         return text

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
+from pgflow.core.absent import Absent
 from pgflow.core.context import Source, read_output
 from pgflow.core.engine import ACTIVE, Status
 from pgflow.core.graph import DONE, Graph
@@ -39,7 +40,7 @@ class Definition(Protocol[I_contra]):
 
     def resolve_version(self, version: int | None = None) -> tuple[int, Any]: ...
 
-    def write_input(self, value: I_contra | Mapping[str, Any] | None, *, reveal: bool = False) -> str: ...
+    def write_input(self, value: I_contra | Mapping[str, Any] | Absent, *, reveal: bool = False) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Entry:
     event: str
     at: datetime
     attempt: int = 1
-    output: Any = None
+    output: Any = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     duration: timedelta = timedelta(0)
     worker: int | None = None
@@ -133,7 +134,8 @@ class PendingSignal:
     """A signal that no step has taken yet.
 
     It came at the moment `at` and is kept for the step that will wait for it; one with an `id`, by which it can be
-    called off, is to be sent then. `step` is whom it is for, None for whoever waits for it.
+    called off, is to be sent then. `step` is whom it is for, None for whoever waits for it. Without a payload
+    `has_payload` is False and `payload` None; a payload that is None is one.
     """
 
     event: str
@@ -141,6 +143,7 @@ class PendingSignal:
     payload: Any
     at: datetime
     id: int | None = None
+    has_payload: bool = True
 
     @property
     def due(self) -> datetime | None:

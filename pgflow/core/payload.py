@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
-from typing import Any, NoReturn
+from datetime import datetime, time, timedelta
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -17,35 +19,44 @@ from pgflow.core.roundtrip import sort_sets
 from pgflow.core.secret import MASK, SECRETS, is_declared, refusal, shown
 from pgflow.errors import InvalidPayload, PgflowError
 
-__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "SEALED", "decode", "encode", "refuse_lost_numbers"]
+__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "SEALED", "decode", "encode", "refuse_lost"]
 
 INPUT_LIMIT = 65_536  # bytes of JSON text
 OUTPUT_LIMIT = 1_048_576
 DEPTH_LIMIT = 64  # containers inside one another
 SEALED = "pgflow:sealed"  # the one key of what a codec has sealed
 SEALED_BEGINS = f'{{"{SEALED}"'
+CLOCK = re.compile(r":\d\d:\d\d")  # in the JSON text of every time and datetime
 
 # Sorted keys make C's sort compare them, which fails when strings and others are mixed: the only way for two keys to
 # become one.
 _dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
-def encode(value: Any, *, what: str, limit: int, reveal: bool = False) -> str:
+class How(NamedTuple):
+    """How values become JSON: with their secrets in clear, and in the form that their models can be read back from."""
+
+    reveal: bool
+    round_trip: bool
+
+
+def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_trip: bool = False) -> str:
     """Return `value` as compact JSON text that PostgreSQL's jsonb accepts, of `limit` bytes at most.
 
     Takes what JSON has, and pydantic models, dataclasses, datetimes, dates, timedeltas, UUIDs, Decimals, enums, sets
     (sorted), tuples and UTF-8 bytes. What the text says is what PostgreSQL will: 1e22 becomes the integer that it is,
     and -0.0 loses its sign. Raises `InvalidPayload`, which says where in `what` the trouble is: NaN and
     infinities, NUL characters and lone surrogates, keys that become the same string, more than 64 levels, integers of
-    more than 4300 digits, and objects that are no data. Raises `PlainSecret` for a secret of pydantic's, unless it is
-    to be revealed because the text will be sealed.
+    more than 4300 digits, times whose offset cannot be written, and objects that are not data. Raises `PlainSecret`
+    for a secret of pydantic's, unless it is to be revealed because the text will be sealed. With `round_trip` models
+    are written so that they can be validated again: without computed fields, and `Json` fields as the text they hold.
 
         encode({"at": date(2030, 1, 1)}, what="input", limit=INPUT_LIMIT)    # '{"at":"2030-01-01"}'
         encode({"items": [{"name": "\\0"}]}, what="input", limit=INPUT_LIMIT)
         # InvalidPayload: input.items[0].name holds a NUL character, which PostgreSQL cannot store
     """
     try:
-        plain = _dumped(value) if isinstance(value, BaseModel) else value
+        plain = sort_sets(value, _in_full(value, round_trip)) if isinstance(value, BaseModel) else value
         text = _dumps(plain)
         # Cheap signs that a closer look is needed; a false alarm costs only the look.
         is_plain = not ("\\u0000" in text or _may_change(text) or _may_be_deep(text))
@@ -55,10 +66,10 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False) -> str:
     except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
         is_plain = False
         text, size = "", 0
-    if is_plain and plain is not value and "null" in text:
-        refuse_lost_numbers(value, what)
+    if is_plain and plain is not value:
+        refuse_lost(value, what, text)
     if not is_plain:
-        text = _dumps(_plain(value, what, 0, reveal))
+        text = _dumps(_plain(value, what, 0, How(reveal, round_trip)))
         size = len(text.encode())
     if size > limit:
         raise InvalidPayload(
@@ -88,23 +99,58 @@ def decode(text: str, around: int = 0, *, is_written: bool = False) -> Any:
     return value
 
 
-def refuse_lost_numbers(value: Any, where: str) -> None:
-    """Raise `InvalidPayload` for a NaN or an infinity in `value`, which pydantic may have written as null."""
+def refuse_lost(value: Any, where: str, text: str) -> None:
+    """Raise `InvalidPayload` for what pydantic may have written as something else in `text`, the JSON of `value`.
+
+    A NaN or an infinity becomes null, and a time may lose its zone. The text shows cheaply whether to look.
+    """
+    if "null" in text or CLOCK.search(text):
+        _refuse_lost(value, where)
+
+
+def _refuse_lost(value: Any, where: str) -> None:
     match value:
         case float() if not math.isfinite(value):
             raise _not_finite(value, where)
+        case datetime() | time():
+            _refuse_offset(value, where)
         case SecretStr() | SecretBytes() | Secret():
-            refuse_lost_numbers(value.get_secret_value(), where)
+            _refuse_lost(value.get_secret_value(), where)
         case BaseModel():
-            refuse_lost_numbers({**value.__dict__, **(value.__pydantic_extra__ or {})}, where)
+            _refuse_lost({**value.__dict__, **(value.__pydantic_extra__ or {})}, where)
         case Mapping():
             for key, item in value.items():
-                refuse_lost_numbers(item, _inside(where, str(key)))
+                _refuse_lost(key, f"a key of {where}")
+                _refuse_lost(item, _inside(where, str(key)))
         case list() | tuple():
             for index, item in enumerate(value):
-                refuse_lost_numbers(item, f"{where}[{index}]")
-        case _ if is_dataclass(value):
-            refuse_lost_numbers({field.name: getattr(value, field.name) for field in fields(value)}, where)
+                _refuse_lost(item, f"{where}[{index}]")
+        case AbstractSet():
+            for item in value:
+                _refuse_lost(item, f"{where}{{…}}")
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            _refuse_lost({field.name: getattr(value, field.name) for field in fields(value)}, where)
+
+
+def _refuse_offset(value: datetime | time, where: str) -> None:
+    """Refuse a time with a zone whose UTC offset cannot be written in JSON, which knows hours and minutes."""
+    if value.tzinfo is None:
+        return
+    offset = value.utcoffset()
+    if offset is None:
+        mend = (
+            "pass a datetime, a time with a fixed offset, or a time without a zone and the zone's name"
+            if isinstance(value, time)
+            else "pass a datetime with an offset, or one without a zone"
+        )
+        without = " without a date" if isinstance(value, time) else ""
+        raise InvalidPayload(
+            f"{where} is a {type(value).__name__} whose zone, {value.tzinfo!r}, has no UTC offset{without}: {mend}"
+        )
+    if offset % timedelta(minutes=1):
+        raise InvalidPayload(
+            f"{where} has the UTC offset {offset}, and an offset is stored in whole minutes: convert it to UTC"
+        )
 
 
 def _not_finite(value: float, where: str) -> InvalidPayload:
@@ -160,7 +206,7 @@ def _children(container: Any) -> Any:
     return container.values() if isinstance(container, dict) else container
 
 
-def _plain(value: Any, where: str, depth: int, reveal: bool) -> Any:
+def _plain(value: Any, where: str, depth: int, how: How) -> Any:
     """Return `value` made of JSON's own types, or raise `InvalidPayload` with the path to what has none."""
     value = event_name(value)
     if depth >= DEPTH_LIMIT and isinstance(value, Mapping | list | tuple | AbstractSet):
@@ -175,17 +221,17 @@ def _plain(value: Any, where: str, depth: int, reveal: bool) -> Any:
         case float():
             return _plain_float(value, where)
         case Mapping():
-            return dict(_plain_items(value, where, depth, reveal))
+            return dict(_plain_items(value, where, depth, how))
         case list() | tuple():
-            return [_plain(item, f"{where}[{index}]", depth + 1, reveal) for index, item in enumerate(value)]
+            return [_plain(item, f"{where}[{index}]", depth + 1, how) for index, item in enumerate(value)]
         case AbstractSet():
-            items = [_plain(item, f"{where}{{…}}", depth + 1, reveal) for item in value]
+            items = [_plain(item, f"{where}{{…}}", depth + 1, how) for item in value]
             return sort_sets(value, items)
         case _ if isinstance(value, SECRETS):
-            if not reveal:
+            if not how.reveal:
                 raise refusal(where)
-            return _plain(value.get_secret_value(), where, depth, reveal)
-    return _plain(_converted(value, where, reveal), where, depth, reveal)
+            return _plain(value.get_secret_value(), where, depth, how)
+    return _plain(_converted(value, where, how), where, depth, how)
 
 
 def _plain_text(value: str, where: str) -> str:
@@ -213,35 +259,38 @@ def _plain_float(value: float, where: str) -> float:
     return int(value) if "e+" in repr(float(value)) else float(value) or 0.0
 
 
-def _plain_items(value: Mapping[Any, Any], where: str, depth: int, reveal: bool) -> Iterator[tuple[str, Any]]:
+def _plain_items(value: Mapping[Any, Any], where: str, depth: int, how: How) -> Iterator[tuple[str, Any]]:
     seen: dict[str, Any] = {}
     for key, item in value.items():
-        name = _plain_key(key, where, reveal)
+        name = _plain_key(key, where, how)
         if name in seen:
             raise InvalidPayload(f"{where} has the keys {seen[name]!r} and {key!r}, which are one and the same in JSON")
         seen[name] = key
-        yield name, _plain(item, _inside(where, name), depth + 1, reveal)
+        yield name, _plain(item, _inside(where, name), depth + 1, how)
 
 
-def _plain_key(key: Any, where: str, reveal: bool) -> str:
+def _plain_key(key: Any, where: str, how: How) -> str:
     key = event_name(key)
     match key:
         case str():
             return _plain_text(key, f"a key of {where}")
         case None | bool() | int() | float():
-            _plain(key, f"a key of {where}", 0, reveal)
+            _plain(key, f"a key of {where}", 0, how)
             return _dumps(key)
-    converted = _converted(key, f"a key of {where}", reveal)
+    converted = _converted(key, f"a key of {where}", how)
     if not isinstance(converted, str):
         raise InvalidPayload(f"{where} has the key {key!r}, which cannot be a key in JSON: use a string")
     return _plain_text(converted, f"a key of {where}")
 
 
-def _converted(value: Any, where: str, reveal: bool) -> Any:
-    refuse_lost_numbers(value, where)
+def _converted(value: Any, where: str, how: How) -> Any:
+    _refuse_lost(value, where)
     try:
-        plain = _in_full(value) if isinstance(value, BaseModel) else to_jsonable_python(value)
-        return sort_sets(value, shown(value, plain, where, reveal=reveal))
+        if isinstance(value, BaseModel):
+            plain = _in_full(value, how.round_trip)
+        else:
+            plain = to_jsonable_python(value, round_trip=how.round_trip)
+        return sort_sets(value, shown(value, plain, where, reveal=how.reveal))
     except UnicodeDecodeError:
         raise InvalidPayload(f"{where} is bytes that are no UTF-8 text: encode them, with base64 for example") from None
     except PgflowError:
@@ -250,12 +299,8 @@ def _converted(value: Any, where: str, reveal: bool) -> Any:
         raise InvalidPayload(f"{where} cannot be stored as JSON: {_reason(value, error)}") from None
 
 
-def _dumped(model: BaseModel) -> Any:
-    return sort_sets(model, _in_full(model))
-
-
-def _in_full(model: BaseModel) -> Any:
-    return model.model_dump(mode="json", by_alias=True)
+def _in_full(model: BaseModel, round_trip: bool) -> Any:
+    return model.model_dump(mode="json", by_alias=True, round_trip=round_trip)
 
 
 def _reason(value: Any, error: Exception) -> str:

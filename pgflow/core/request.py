@@ -8,11 +8,12 @@ from hashlib import sha256
 from itertools import chain
 from typing import Any
 
+from pgflow.core.absent import ABSENT
 from pgflow.core.asked import refuse, text_of
 from pgflow.core.graph import Graph, Node
 from pgflow.core.instance import Started
 from pgflow.core.names import event_name
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.payload import INPUT_LIMIT, decode
 from pgflow.core.span import LONGEST, is_span
 from pgflow.core.step import Target, as_step
 from pgflow.core.workflow import Workflow
@@ -99,17 +100,17 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
 
 
 def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False) -> str | None:
-    """Return a signal's payload as JSON text, None for none. With `reveal` it may hold secrets: it will be sealed.
+    """Return a signal's payload as JSON text, None when it was left out. With `reveal` it may hold secrets.
 
     Raises `InvalidPayload` when it is not of the type that any of the steps which may take it declares, `PlainSecret`.
     """
-    if payload is None:
+    if payload is ABSENT:
         return None
-    text = encode(payload, what="payload", limit=INPUT_LIMIT, reveal=reveal)
-    stored, refusals = decode(text), []
+    refusals = []
     for node in nodes:
+        text = node.step.encode_output(payload, "payload", INPUT_LIMIT, reveal=reveal)
         try:
-            node.step.check_output(payload, stored, "payload")
+            node.step.check_output(payload, decode(text), "payload")
         except InvalidPayload as error:
             refusals.append(error)
         else:

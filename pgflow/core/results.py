@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from pgflow.core.absent import ABSENT
 from pgflow.core.names import event_name
 from pgflow.core.span import is_span
 from pgflow.errors import InvalidPayload, InvalidValue
@@ -19,15 +20,16 @@ class Ok:
     """The step is done: `event` says how it went, and so which way the workflow goes on.
 
     `event` is one of the step's declared events (a member of a string enum will do). `output` is any value that can
-    be stored as JSON; it *replaces* the step's entry in `ctx.steps`, where it is `{}` when left out. `metadata` is
-    merged into the instance's runtime metadata, the latest step winning. Raises `InvalidValue` when the event is no
+    be stored as JSON; it *replaces* the step's entry in `ctx.steps`. Left out, it is None where the step declares an
+    optional type as its `output`, else `{}`; None is a value, stored as null. `metadata` is merged into the instance's
+    runtime metadata, the latest step winning. Raises `InvalidValue` when the event is no
     string, `InvalidPayload` when the metadata is no mapping.
 
         return Ok("paid", {"receipt": "r-1"}, metadata={"amount": 42})
     """
 
     event: str
-    output: Any = None
+    output: Any = ABSENT
     metadata: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

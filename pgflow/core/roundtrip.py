@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 __all__ = ["aliased", "difference", "is_untyped", "members", "sort_sets"]
 
@@ -34,12 +36,46 @@ def difference(given: Any, back: Any, where: str) -> str | None:
         found = (difference(one, other, f"{where}[{index}]") for index, (one, other) in enumerate(pairs))
         return next((each for each in found if each is not None), None)
     if type(given) is type(back):
-        # What compares by identity alone cannot be told apart from what is equal.
-        is_same = "__eq__" not in _attributes(type(given)) or given == back or (given != given and back != back)
-        return None if is_same else f"{where} would come back as another {type(given).__name__}"  # which, nobody tells
-    if given == back and (isinstance(back, type(given)) or isinstance(given, type(back))):
+        # Equality by identity says nothing about the value.
+        is_same = "__eq__" not in _attributes(type(given)) or _are_same(given, back)
+        # The message does not quote the values, which may be secrets.
+        return None if is_same else f"{where} would come back as another {type(given).__name__}"
+    if _are_same(given, back) and (isinstance(back, type(given)) or isinstance(given, type(back))):
         return None
     return f"{where} is a {type(given).__name__}, and would come back as a {type(back).__name__}"
+
+
+def _are_same(given: Any, back: Any) -> bool:
+    """Whether two values that are not containers of others are one value.
+
+    Decided by `comparable`, because the types' own equality has exceptions: NaN is unequal to itself, a signalling NaN
+    cannot be compared at all, and a datetime in a repeated or missing hour equals none in another zone (PEP 495).
+    """
+    if isinstance(given, datetime | Decimal | AbstractSet) and isinstance(back, datetime | Decimal | AbstractSet):
+        return bool(comparable(given) == comparable(back))
+    return bool(given == back or (given != given and back != back))
+
+
+def comparable(value: Any) -> Any:
+    """Return a value whose equality and hash are those of the moments and numbers in `value`.
+
+    An aware datetime becomes the time since the year 1 in UTC, a NaN its digits; containers are gone through.
+    """
+    match value:
+        case datetime():
+            wall, offset = value.replace(tzinfo=None, fold=0), value.utcoffset()
+            return wall if offset is None else wall - datetime.min - offset  # noqa: DTZ901 -- no overflow at the ends
+        case Decimal() if value.is_nan():
+            return Decimal, value.as_tuple()
+        case tuple():
+            return type(value), tuple(map(comparable, value))
+        case AbstractSet():
+            return frozenset(map(comparable, value))
+        case BaseModel():
+            return type(value), tuple(map(comparable, _kept(value).values()))
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return type(value), tuple(map(comparable, members(value).values()))
+    return value
 
 
 def _are_plainly_equal(given: BaseModel, back: BaseModel) -> bool:
@@ -61,6 +97,8 @@ def sort_sets(value: Any, plain: Any) -> Any:
     """Return `plain`, the JSON of `value`, with the lists sorted that were sets."""
     if isinstance(plain, dict) and not any(isinstance(item, list | dict) for item in plain.values()):
         return plain
+    if isinstance(value, RootModel):
+        return sort_sets(value.root, plain)
     match plain:
         case list() if isinstance(value, AbstractSet):
             return sorted(plain, key=_order)
@@ -85,6 +123,8 @@ def _order(element: Any) -> tuple[int, Any]:
 
 
 def _differences(given: Mapping[Any, Any], back: Mapping[Any, Any], where: str) -> Iterator[str]:
+    if given.keys() != back.keys():  # the same moment in another zone may be another key
+        back = _rekeyed(back, given)
     for key, item in given.items():
         path = f"{where}.{key}" if isinstance(key, str) and key.isidentifier() else f"{where}[{key!r}]"
         if key not in back:
@@ -96,10 +136,16 @@ def _differences(given: Mapping[Any, Any], back: Mapping[Any, Any], where: str) 
             yield f"{where} would come back with {key!r}, too"
 
 
+def _rekeyed(back: Mapping[Any, Any], given: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return `back` with the keys of `given` in the place of those that are the same."""
+    known = {comparable(key): key for key in given}
+    return {known.get(comparable(key), key): item for key, item in back.items()}
+
+
 def _kept(model: BaseModel) -> dict[str, Any]:
-    known = type(model).model_fields
-    values = {**model.__dict__, **(model.__pydantic_extra__ or {})}
-    return {name: item for name, item in values.items() if name not in known or not known[name].exclude}
+    """The values that are stored: a cached property keeps its own in `__dict__`, too, and is computed again."""
+    known = {name: model.__dict__[name] for name, field in type(model).model_fields.items() if not field.exclude}
+    return {**known, **(model.__pydantic_extra__ or {})}
 
 
 def aliased(model: BaseModel) -> Iterator[tuple[str, Any]]:

@@ -27,6 +27,10 @@ def opened_instance(codec: Codec | None, instance: Instance) -> Instance:
     faults: list[str] = []
 
     def turn(kind: Kind, name: str, value: Any) -> Any:
+        if value is None and instance.unreadable is not None:  # it may be what could not be read
+            return value
+        if value == {} and kind == "output":  # the step may have had no output, and nothing is not sealed
+            return value
         try:
             return opened(codec, value, Place(instance.workflow, instance.id, kind, name))
         except (InvalidPayload, Sealed) as error:
@@ -55,12 +59,12 @@ def sealed_instance(codec: Codec | None, instance: Instance) -> Instance:
 def _turned(instance: Instance, turn: Turn) -> Instance:
     history = tuple(_entry(entry, turn) for entry in instance.history)
     signals = (
-        replace(each, payload=turn("payload", each.event, each.payload)) if each.payload is not None else each
+        replace(each, payload=turn("payload", each.event, each.payload)) if each.has_payload else each
         for each in instance.signals
     )
     return replace(
         instance,
-        input=None if instance.input is None else turn("input", "", instance.input),
+        input=turn("input", "", instance.input),
         steps={entry.step: entry.output for entry in history} if history else instance.steps,
         history=history,
         signals=tuple(signals),
@@ -68,4 +72,4 @@ def _turned(instance: Instance, turn: Turn) -> Instance:
 
 
 def _entry(entry: Entry, turn: Turn) -> Entry:
-    return entry if entry.output in (None, {}) else replace(entry, output=turn("output", entry.step, entry.output))
+    return replace(entry, output=turn("output", entry.step, entry.output))

@@ -80,6 +80,8 @@ def _check_attributes(who: str, step: Step) -> None:
     limit: Any = step.max_runtime
     if limit is not None and not (is_span(limit) and limit):
         raise DefinitionError(f"{who} has max_runtime = {limit!r}: write a timedelta of more than zero")
+    if (field := step.output_problem()) is not None:
+        raise DefinitionError(f"{who}: its output cannot be read back: {field}")
     if not is_key(step.key):
         raise DefinitionError(
             f"{who} has the key {step.key!r}: set step_key to up to 100 letters, digits and underscores, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pgflow.core.absent import ABSENT
 from pgflow.core.facade import StartOptions
 from pgflow.core.names import TELEMETRY, check_options, check_tags
 from pgflow.core.options import is_priority
@@ -48,7 +49,7 @@ class Starting:
     def of(
         cls,
         workflow: type[Workflow[Any]],
-        items: Iterable[tuple[str, Any]],
+        items: Iterable[tuple[str, Any] | tuple[str]],
         options: Mapping[str, Any],
         *,
         reveal: bool = False,
@@ -73,10 +74,12 @@ class Starting:
         asks = workflow.is_versioned and version is None
         tags = check_tags(given["tags"])
         begins = []
-        for value, entry in items:
+        for value, *rest in items:
             validate_value(value)
+            (entry,) = rest or (ABSENT,)
             if asks:
-                _, kind = workflow.choose_version(None, {**told, "value": value, "input": entry})
+                said = told if entry is ABSENT else {**told, "input": entry}
+                _, kind = workflow.choose_version(None, {**said, "value": value})
             begins.append(Begin(value, kind, kind.write_input(entry, reveal=reveal)))
         for each in {kind, *(begin.version for begin in begins)}:
             check_tags(tags, each.graph.tags)

@@ -13,9 +13,12 @@ from typing import Any, ClassVar, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from pgflow.core.absent import default_for
+from pgflow.core.aliases import unreadable_field
 from pgflow.core.context import Context
 from pgflow.core.legible import findings
 from pgflow.core.names import event_name, is_key, snake_case
+from pgflow.core.payload import encode
 from pgflow.core.problems import excuse, fault_of
 from pgflow.core.results import Result
 from pgflow.core.retry import Retry
@@ -185,6 +188,34 @@ class Step(BaseModel):
                 f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
                 f"which this is not: {first_problem(error)}"
             ) from None  # it quotes what is stored
+
+    @classmethod
+    def absent_text(cls) -> str | None:
+        """Return the JSON text to store for an output, or a payload, that was left out; None for nothing.
+
+        Where the declared type names None it is null, elsewhere nothing, which reads as `{}`.
+        """
+        return "null" if cls.output is not None and default_for(cls.output) is None else None
+
+    @classmethod
+    def encode_output(cls, output: Any, what: str, limit: int, *, reveal: bool = False) -> str:
+        """Return an output, or a payload, as the JSON text that `read_output` reads it from.
+
+        Raises `InvalidPayload` for what cannot be stored, `PlainSecret`.
+        """
+        is_typed = cls.output is not None and not is_untyped(cls.output)
+        return encode(output, what=what, limit=limit, reveal=reveal, round_trip=is_typed)
+
+    @classmethod
+    def output_problem(cls) -> str | None:
+        """Say why values of the declared output type could not be read back; None when they can."""
+        if cls.output is None:
+            return None
+        try:
+            adapter = _output_adapter(cls)
+        except Exception:  # a name that is defined later: pydantic reports it when an output is read
+            return None
+        return unreadable_field(adapter)
 
     @classmethod
     def check_output(cls, output: Any, stored: Any, what: str) -> None:

@@ -181,7 +181,7 @@ def _entry(entry: Entry) -> Entry:
     _check_items(f"{where}: errors", entry.errors, Mapping)
     return replace(
         entry,
-        output={} if entry.output is None else _json(f"{entry.step}.output", entry.output, OUTPUT_LIMIT),
+        output=_json(f"{entry.step}.output", entry.output, OUTPUT_LIMIT),
         metadata=_object(f"{entry.step}.metadata", entry.metadata),
         errors=tuple(_object(f"{entry.step}.errors", error, OUTPUT_LIMIT) for error in entry.errors),
         targets=None if entry.targets is None else tuple(entry.targets),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Generic, Never, TypeVar
 
 from pydantic import TypeAdapter
 
+from pgflow.core.absent import Absent, is_optional
 from pgflow.core.calls import Calls
 from pgflow.core.definition import Declared, Transitions, read
 from pgflow.core.facade import Facade
@@ -202,6 +203,7 @@ class Workflow(Calls[I], Generic[I]):
             retry=options.retry,
             queue=options.queue,
             orchestration_queue=options.orchestration_queue,
+            has_optional_input=is_optional(cls._input.kind),
         )
 
     @classmethod
@@ -265,8 +267,8 @@ class Workflow(Calls[I], Generic[I]):
         return super().bound()
 
     @classmethod
-    def write_input(cls, value: I | Mapping[str, Any] | None, *, reveal: bool = False) -> str:
-        """Return an input, a model or a dict, validated and as JSON text.
+    def write_input(cls, value: I | Mapping[str, Any] | Absent, *, reveal: bool = False) -> str:
+        """Return an input, a model or a dict, validated and as JSON text; for `ABSENT` what it is when it is left out.
 
         With `reveal` it may hold secrets: for a text that will be sealed. Raises `InvalidInput`, `InvalidPayload`,
         `PlainSecret`.

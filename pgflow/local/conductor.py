@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Generator
 from concurrent.futures import Future
@@ -11,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from pgflow.core import attempt
+from pgflow.core.absent import ABSENT
 from pgflow.core.attempt import KEPT_ERRORS, Failing, Written, failing
 from pgflow.core.codec import Codec
 from pgflow.core.engine import (
@@ -34,6 +34,7 @@ from pgflow.core.instance import Entry, PendingSignal
 from pgflow.core.legible import one_line
 from pgflow.core.results import Snooze
 from pgflow.core.step import Parking
+from pgflow.errors import InvalidPayload
 from pgflow.local.alarms import Alarms
 from pgflow.local.clock import Clock
 from pgflow.local.lock import Lock, Note
@@ -332,7 +333,7 @@ class Conductor:
                 event=end.event,
                 at=self.clock.now(),
                 attempt=token.attempt,
-                output={} if end.value is None else end.value,
+                output={} if end.text is None else end.value,
                 metadata=end.metadata or {},
                 duration=took,
                 errors=tuple(token.errors),
@@ -379,28 +380,31 @@ class Conductor:
         self.report.advanced(run, before, time.perf_counter() - began)
 
     def _end_wait_by(self, run: Run, token: Token, number: int, took: timedelta = timedelta(0)) -> None:
-        """End a wait by a signal in the mailbox, which is taken only if the wait completes."""
-        signal = run.signals[number]
-        text = None if signal.payload is None else json.dumps(signal.payload)
-        self._end_wait(run, token, token.awaits[signal.event], text, "external", took, number)
+        """End a wait by a signal in the mailbox."""
+        self._end_wait(run, token, token.awaits[run.signals[number].event], "external", took, number)
 
     def _end_wait(
         self,
         run: Run,
         token: Token,
         event: str,
-        text: str | None,
         source: Source,
         took: timedelta = timedelta(0),
-        signal: int | None = None,
+        number: int | None = None,
     ) -> None:
+        """End a wait. Its signal, if it has one, is taken if the wait completes or cannot take the payload."""
+        signal = None if number is None else run.signals[number]
         try:
+            payload = signal.payload if signal is not None and signal.has_payload else ABSENT
+            text = attempt.taken(run.graph, token.step, event if signal is None else signal.event, payload)
             end = attempt.finish(run.graph, token.step, event, text, lambda: run.context(token))
         except BaseException as error:  # nothing is awaited here
+            if number is not None and issubclass(type(error), InvalidPayload):
+                run.signals.take(number)
             self._fail(run, token, failing(error, run.graph.nodes[token.step].retry), took)
             return
-        if signal is not None:
-            run.signals.take(signal)
+        if number is not None:
+            run.signals.take(number)
         self._complete(run, token, end, took, source)
 
     def _fail(self, run: Run, token: Token, why: Failing, took: timedelta) -> None:
@@ -456,7 +460,7 @@ class Conductor:
             self._place(run, token)
             self._save(run)
         elif token.timeout_event is not None:
-            self._end_wait(run, token, token.timeout_event, None, "timeout")
+            self._end_wait(run, token, token.timeout_event, "timeout")
 
 
 def _told(error: Failure) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class Ledger:
                 self.conductor.let_go(run)
 
     def start_many(
-        self, workflow: type[Workflow[Any]], items: Iterable[tuple[str, Any]], options: Mapping[str, Any]
+        self, workflow: type[Workflow[Any]], items: Iterable[tuple[str, Any] | tuple[str]], options: Mapping[str, Any]
     ) -> list[Started]:
         """Start an instance for each (value, input), unless its key is active; all or, when one cannot be, none."""
         self._check(workflow)
@@ -198,7 +198,7 @@ class Ledger:
             if all(node.key in run.outputs for node in reversed(nodes)):  # the last ones are the most likely to be open
                 self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
             payload = self._payload(run, name, text)
-            signal = PendingSignal(name, key, payload, self.conductor.clock.now())
+            signal = PendingSignal(name, key, payload, self.conductor.clock.now(), has_payload=text is not None)
             waiting = [token for token in run.tokens_of(key) if token.place == "parked" and name in token.awaits]
             match waiting:
                 case []:
@@ -237,7 +237,8 @@ class Ledger:
             number = self.storage.next_signal()
             self.conductor.report.signalled(run, name, key, "scheduled")
             payload = self._payload(run, name, text)
-            self.conductor.schedule(run, number, PendingSignal(name, key, payload, due, number))
+            signal = PendingSignal(name, key, payload, due, number, has_payload=text is not None)
+            self.conductor.schedule(run, number, signal)
         return Scheduled(id=number, run=run.run, step=key, event=name, at=due, app=app)
 
     def unschedule(self, number: int) -> bool:

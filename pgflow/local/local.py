@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
 from pgflow.core import apps
+from pgflow.core.absent import ABSENT
 from pgflow.core.codec import Codec, checked_codec
 from pgflow.core.filters import Filters, ListOptions
 from pgflow.core.instance import Instance, Scheduled, Started
@@ -184,7 +185,7 @@ class Local:
         self,
         workflow: Named[I],
         value: str,
-        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        input: Any = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
         **options: Any,
@@ -196,7 +197,7 @@ class Local:
         self,
         workflow: Named[I],
         value: str,
-        input: Any = None,  # noqa: A002 -- the word for it in all of the API
+        input: Any = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
         **options: Any,
@@ -205,14 +206,14 @@ class Local:
         return self.start(workflow, value, input, conn=conn, **options)
 
     def start_many(
-        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any] | tuple[str]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`. `priority` is accepted and means nothing here."""
         _refuse(conn)
         return self._ledger.start_many(self._registry.known(workflow), items, options)
 
     async def astart_many(
-        self, workflow: Named[I], items: Iterable[tuple[str, Any]], *, conn: Any = None, **options: Any
+        self, workflow: Named[I], items: Iterable[tuple[str, Any] | tuple[str]], *, conn: Any = None, **options: Any
     ) -> builtins.list[Started]:
         """`start_many`, async."""
         return self.start_many(workflow, items, conn=conn, **options)
@@ -222,7 +223,7 @@ class Local:
         workflow: Named[I],
         value: str,
         event: str,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         step: str | Target | None = None,
         conn: Any = None,
@@ -239,7 +240,7 @@ class Local:
         workflow: Named[I],
         value: str,
         event: str,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         step: str | Target | None = None,
         conn: Any = None,
@@ -255,7 +256,7 @@ class Local:
         step: str | Target,
         delay: timedelta,
         event: str | None = None,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         conn: Any = None,
         idempotency_key: str | None = None,
@@ -275,7 +276,7 @@ class Local:
         step: str | Target,
         delay: timedelta,
         event: str | None = None,
-        payload: Any = None,
+        payload: Any = ABSENT,
         *,
         conn: Any = None,
         idempotency_key: str | None = None,

@@ -44,7 +44,7 @@ def start(
     *,
     workflow: str,
     values: Sequence[str],
-    inputs: Sequence[str],
+    inputs: Sequence[str | None],
     version: int | None,
     at: datetime | None,
     delay: timedelta | None,
@@ -53,7 +53,7 @@ def start(
     priority: int | None,
     notify: bool,
 ) -> Statement[Builtin[Started]]:
-    """Start an instance for each value, with JSON text as its input.
+    """Start an instance for each value, with JSON text as its input; None for one that was left out.
 
     One whose key is active comes back with created=False.
     """

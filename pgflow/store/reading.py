@@ -133,6 +133,7 @@ def _signal(faults: Faults, signal: Mapping[str, Any]) -> PendingSignal:
         payload=None if payload is None else faults.read(f"payload of {event}", lambda: decode(payload), None),
         at=faults.moment(f"time of {event}", signal["at"]),
         id=signal["id"],
+        has_payload=payload is not None,
     )
 
 

@@ -192,7 +192,10 @@ def _err(decision: Decision, outcome: Erred) -> None:
             )
         )
         return
-    _fail(decision, _verdict(token, "fail"), token, failing)
+    refused = outcome.signal
+    if refused:
+        decision.consumed.append(refused)
+    _fail(decision, _verdict(token, "fail", signal=refused.id if refused else None), token, failing)
 
 
 def _fail(decision: Decision, verdict: Verdict, token: Token, failing: Failing) -> None:

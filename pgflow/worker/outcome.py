@@ -55,6 +55,7 @@ class Waits:
 class Erred:
     """The attempt failed. `reason` is text for people; `retry` False ends the step at once.
 
+    `signal` is one whose payload the step refused: it goes with the failure, for the step would meet it again.
     `severed`: the connection was lost in whose transaction the step ran, so that it may not have been the step's fault.
     """
 
@@ -65,6 +66,7 @@ class Erred:
     seconds: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
     severed: bool = False
+    signal: Signal | None = None
 
 
 @dataclass(frozen=True, slots=True)

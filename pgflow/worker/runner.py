@@ -15,15 +15,16 @@ from datetime import timedelta
 from typing import Any, assert_never, cast
 
 from pgflow.core import attempt
+from pgflow.core.absent import ABSENT
 from pgflow.core.attempt import Failing, Written
 from pgflow.core.codec import Codec, Place, sealed
 from pgflow.core.context import Context
 from pgflow.core.legible import LONGEST_TEXT, one_line
-from pgflow.core.payload import OUTPUT_LIMIT, encode
 from pgflow.core.results import Async, Snooze
 from pgflow.core.retry import Retry
 from pgflow.core.step import Parking, Step
 from pgflow.core.unique import extract_value
+from pgflow.errors import InvalidPayload
 from pgflow.logs import Logger
 from pgflow.store import failpoint
 from pgflow.telemetry.bus import routes
@@ -135,9 +136,15 @@ class Runner:
     def _signalled(
         self, token: Token, awaits: Mapping[str, str], signal: Signal, seconds: float = 0.0
     ) -> Finished | Erred:
-        """End a wait with a signal."""
+        """End a wait with a signal; its payload may not fit."""
         try:
-            text = None if signal.payload is None else encode(signal.payload, what=signal.name, limit=OUTPUT_LIMIT)
+            payload = signal.payload if signal.has_payload else ABSENT
+            text = attempt.taken(token.run.graph, token.step, signal.name, payload)
+        except InvalidPayload as error:
+            return replace(self._failed(token, error, seconds), signal=signal)
+        except BaseException as error:  # code of the output's type; nothing is awaited here
+            return self._failed(token, error, seconds)
+        try:
             return self._finish(token, awaits[signal.name], text, seconds, signal=signal, awaits=awaits)
         except BaseException as error:  # code of the codec's; nothing is awaited here
             return self._failed(token, error, seconds)
@@ -156,7 +163,8 @@ class Runner:
             parking = replace(self.step(token).parking(), awaits=awaits)
             if parking.timeout_event is None:
                 return self._waits(token, parking)
-            return self._finish(token, parking.timeout_event, None, by_timer=True)
+            text = self.step(token).absent_text()
+            return self._finish(token, parking.timeout_event, text, by_timer=True)
         except BaseException as error:  # code of the step's parking(); nothing is awaited here
             return self._failed(token, error, 0.0)
 

@@ -27,12 +27,16 @@ LAST_CRASH = 5  # sql/queries/job/{claim,rescue}.sql and an index say both, too
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal that waits in the mailbox of an instance; `step` is None when any step may take it."""
+    """A signal that waits in the mailbox of an instance; `step` is None when any step may take it.
+
+    `payload` is None without one, and where it is None: `has_payload` tells them apart.
+    """
 
     id: int
     step: str | None
     name: str
     payload: Any
+    has_payload: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,9 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
     metadata: dict[str, Any] = decode(row.metadata) if row.metadata else {}
     told = metadata.pop(TELEMETRY, None)
     results = decode(row.results, around=2) if row.results else []
-    for step, event, targets, output, extra, is_applied in results:
+    for step, event, targets, output, has_output, extra, is_applied in results:
         chosen = tuple(targets) if targets is not None else None
-        outputs[step] = {} if output is None else output
+        outputs[step] = output if has_output else _absent_output(workflow.graph, step)
         metadata.update(extra or {})
         if is_applied and not workflow.graph.is_undecided(step, event, chosen):
             applied.append((step, event, chosen))
@@ -135,7 +139,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
     if codec is not None or SEALED in text or SEALED in (row.results or "") or SEALED in (row.signals or ""):
         place = partial(Place, workflow.name, row.business_id)
         text = opened_text(codec, text, place("input"))
-        stored = {step: output for step, _, _, output, *_ in results if output is not None}
+        stored = {step: output for step, _, _, output, has_output, *_ in results if has_output}
         outputs.update({step: opened(codec, output, place("output", step)) for step, output in stored.items()})
         signals = [_opened_signal(codec, each, place("payload", each.name)) for each in signals]
     state = replay(workflow.graph, applied)
@@ -160,7 +164,16 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
 
 
 def _opened_signal(codec: Codec | None, each: Signal, place: Place) -> Signal:
-    return each if each.payload is None else replace(each, payload=opened(codec, each.payload, place))
+    return replace(each, payload=opened(codec, each.payload, place)) if each.has_payload else each
+
+
+def _absent_output(graph: Graph, step: str) -> Any:
+    """The output of a step without a stored one: `{}`, or None where the declared type is optional.
+
+    Earlier releases stored nothing for an optional type.
+    """
+    node = graph.nodes.get(step)
+    return {} if node is None or node.step.absent_text() is None else None
 
 
 def token(row: Claimed, run: Run, now: float) -> Token:

@@ -107,7 +107,7 @@ begin
     select
         put.run, e.value ->> 'step', e.value ->> 'event',
         case when jsonb_typeof(e.value -> 'targets') = 'array' then array(select jsonb_array_elements_text(e.value -> 'targets')) end,
-        nullif(e.value -> 'output', 'null'), nullif(e.value -> 'metadata', 'null'), nullif(e.value -> 'errors', 'null'), (e.value ->> 'attempt')::integer, (e.value ->> 'worker')::bigint,
+        e.value -> 'output', nullif(e.value -> 'metadata', 'null'), nullif(e.value -> 'errors', 'null'), (e.value ->> 'attempt')::integer, (e.value ->> 'worker')::bigint,
         (e.value ->> 'started_at')::timestamptz, (e.value ->> 'at')::timestamptz
     from jsonb_array_elements(put.history) with ordinality e (value, ord)
     order by e.ord;

@@ -33,7 +33,7 @@ begin
     end if;
     if cardinality(inputs) is distinct from cardinality("values") then
         raise exception using errcode = 'PF008', message = 'as many inputs as values are needed',
-            hint = 'Give each value its input, {} when it has none.';
+            hint = 'Give each value its input, null when it has none.';
     end if;
     select v into bad from unnest("values") v
     where v is null or length(v) not between 1 and 200 or v ~ '[[:space:][:cntrl:]]' or strpos(v, '::') > 0 limit 1;
@@ -41,11 +41,11 @@ begin
         raise exception using errcode = 'PF008', message = format('%L cannot be a business value', bad),
             hint = 'A value has 1 to 200 characters, without white space, control characters or "::".';
     end if;
-    select case when i is null then 'is missing' else pgflow.json_fault(i) end into bad
+    select pgflow.json_fault(i) into bad
     from unnest(documents, inputs) as given (i, written)
-    where i is null or (octet_length(written) > 128 and pgflow.json_fault(i) is not null) limit 1;  -- a shorter one can be neither too large nor too deep
+    where octet_length(written) > 128 and pgflow.json_fault(i) is not null limit 1;  -- a shorter one can be neither too large nor too deep
     if found then
-        raise exception using errcode = 'PF006', message = 'an input ' || bad, hint = 'Pass a reference to large data instead of the data, {} for none.';
+        raise exception using errcode = 'PF006', message = 'an input ' || bad, hint = 'Pass a reference to large data instead of the data.';
     end if;
     bad := case when jsonb_typeof(metadata) <> 'object' then 'is no object' else pgflow.json_fault(metadata) end;
     if bad is not null then
@@ -62,7 +62,7 @@ begin
     for begun in
     with asked as materialized (
         select
-            a.ord, a.document,
+            a.ord, coalesce(a.document, definition.graph -> 'absent_input', '{}') as document,  -- null: it was left out
             concat_ws('::', definition.graph #>> '{unique,key}', a.value,
                 case when definition.graph #>> '{unique,scope}' = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
         from unnest("values", documents) with ordinality as a (value, document, ord)
@@ -129,7 +129,7 @@ $$;
 
 -- Starts one instance and returns its run; refuses (PF002) while another one with its key is active.
 create or replace function pgflow.start(
-    workflow text, value text, input jsonb default '{}', version integer default null, at timestamptz default null,
+    workflow text, value text, input jsonb default null, version integer default null, at timestamptz default null,
     delay interval default null, tags text[] default '{}', metadata jsonb default '{}', priority smallint default null,
     notify boolean default true
 ) returns bigint

@@ -49,17 +49,17 @@ def test_a1_a_step_completes_with_an_event_data_and_metadata(
     assert [(entry.step, entry.event, entry.output) for entry in done.history] == [("act", "done", output)]
 
 
-@pytest.mark.parametrize("payload", [None, {"amount": 3}])
-def test_a1_a_step_waits_and_a_resume_completes_it(stack: Stack, payload: Any) -> None:
+@pytest.mark.parametrize(("sent", "output"), [((), {}), ((None,), None), (({"amount": 3},), {"amount": 3})])
+def test_a1_a_step_waits_and_a_resume_completes_it(stack: Stack, sent: tuple[Any, ...], output: Any) -> None:
     """A1: `Async()` writes nothing and waits; a resume completes the step, and its payload is the output."""
     flow = chain(returning(Async()))
     stack.run(flow)
     flow.start("v")
     waiting = stack.until(flow, "v", "waiting")
     assert (waiting.steps, waiting.metadata, waiting.history) == ({}, {}, ())
-    flow.resume("v", "other", payload)
+    flow.resume("v", "other", *sent)
     done = stack.until(flow, "v")
-    assert (done.status, done.steps, done.history[0].event) == ("completed", {"act": payload or {}}, "other")
+    assert (done.status, done.steps, done.history[0].event) == ("completed", {"act": output}, "other")
 
 
 @pytest.mark.parametrize(

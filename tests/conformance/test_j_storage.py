@@ -24,7 +24,7 @@ AT = datetime(2030, 1, 1, 12, 0, 0, 5, tzinfo=UTC)
 
 
 @step
-def work(ctx: Context[Input]) -> Ok:
+def work(ctx: Context[Any]) -> Ok:
     return Ok("done", {"n": 1, "seen": ctx.initial}, metadata={"by": "work"})
 
 

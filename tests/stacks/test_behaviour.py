@@ -215,7 +215,7 @@ def test_a_signal_ends_the_wait_and_its_payload_is_the_output(stack: Stack, payl
     assert waiting.waiting_for == (WaitingFor("answer", "signal", ("answered",), attempt=1, max_attempts=5),)
     assert Asking.resume(stack.value, "answered", payload) == "delivered"
     done = stack.until(Asking)
-    assert done.steps["answer"] == ({} if payload is None else payload)
+    assert done.steps["answer"] == payload
     entry = done.history[1]
     assert (entry.step, entry.event, entry.attempt, entry.metadata) == ("answer", "received", 1, {})
 

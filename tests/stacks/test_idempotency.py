@@ -29,7 +29,7 @@ def test_a_start_is_done_once_also_when_the_instance_has_ended(stack: Stack) -> 
 
 def test_so_is_one_of_many_and_one_whose_business_key_any_number_may_have(stack: Stack) -> None:
     before = len(Anyone.list(limit=1000))
-    items = [(f"{stack.value}-{number}", None) for number in range(3)]
+    items = [(f"{stack.value}-{number}",) for number in range(3)]
     first = Anyone.start_many(items, idempotency_key=f"many {stack.value}")
     assert asyncio.run(Anyone.astart_many(items, idempotency_key=f"many {stack.value}")) == first
     assert len(Anyone.list(limit=1000)) == before + 3

@@ -226,7 +226,7 @@ def put_five(storage: Any) -> int:
         ),
         instance(
             "five-3", status="failed", input={"items": [{"sku": "a", "k": 1}, {"sku": "b"}], "n": 1},
-            history=(Entry("ship", "done", AT, output=None),), steps={"ship": {}},
+            history=(Entry("ship", "done", AT),), steps={"ship": {}},
         ),
         instance("five-4", input={"n": True}, tags=("blue", "red"), metadata={"tenant": "t1", "deep": {"a": [1, 2]}}),
         instance("five-5", id="payment::five-5", workflow="Payment", status="cancelled", input=[]),

@@ -182,7 +182,7 @@ def starting(scene: Scene) -> None:
     keyed = scene.value("keyed", "completed", whole)
     started = [app.start(Chain, keyed, idempotency_key=f"{keyed} key") for _ in range(2)]
     assert started[0] == started[1]
-    many = [(scene.value(f"many{number}", "completed", whole), None) for number in range(3)]
+    many = [(scene.value(f"many{number}", "completed", whole),) for number in range(3)]
     assert len({each.run for each in app.start_many(Chain, many)}) == 3
     asyncio.run(_started_later(scene.app, scene.value("async", "completed", whole)))
 

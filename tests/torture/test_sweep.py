@@ -86,8 +86,8 @@ CALLS = {
         "select count(*) from pgflow.instances where id like 'chain::' || %s || '::%%'",
     ),
     "start_many": Called(
-        lambda app, at, key: app.start_many(Chain, [(f"{at.run}", None)] * 3, delay=HOUR, idempotency_key=key),
-        lambda app, at, key: app.astart_many(Chain, [(f"{at.run}", None)] * 3, delay=HOUR, idempotency_key=key),
+        lambda app, at, key: app.start_many(Chain, [(f"{at.run}",)] * 3, delay=HOUR, idempotency_key=key),
+        lambda app, at, key: app.astart_many(Chain, [(f"{at.run}",)] * 3, delay=HOUR, idempotency_key=key),
         "select count(*) / 3.0 from pgflow.instances where id like 'chain::' || %s || '::%%'",
     ),
     "resume": Called(

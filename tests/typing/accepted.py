@@ -235,3 +235,22 @@ async def unit_test() -> None:
     assert_type(await charge(ctx), Ok | Async | Error)
     assert_type(ValidateOrder().execute(ctx), Ok)
     assert_type(charge.named("charge_again").key, str)
+
+
+@step(output=Receipt | None)
+def refund(ctx: Context[int | None]) -> Ok:
+    return Ok("done", None if ctx.initial is None else Receipt(number=str(ctx.initial)))
+
+
+class RefundFlow(Workflow[int | None], unique=Unique("refund")):
+    initial = refund
+    transitions = {refund: {"done": Done}}
+
+
+def start_optional() -> None:
+    RefundFlow.start("a1")
+    RefundFlow.start("a2", None)
+    RefundFlow.start("a3", 3)
+    RefundFlow.start_many([("a4",), ("a5", None), ("a6", 6)])
+    RefundFlow.resume("a1", "told")
+    RefundFlow.resume("a1", "told", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 import pytest
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pgflow import Context, Done, Ok, Retry, Started, Step, Unique, Wait, Workflow, route, step
 from pgflow.core import apps
+from pgflow.core.absent import ABSENT
 from pgflow.core.graph import Edge
 from pgflow.core.retry import resolve
 from pgflow.errors import (
@@ -214,8 +215,10 @@ def test_an_input_is_validated_stored_by_alias_and_read_back() -> None:
 
 
 def test_an_input_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="Flow: the input does not fit Order: itemCount: Field required"):
-        Flow.write_input(None)
+    with pytest.raises(InvalidInput, match=r"the input was left out, and {} does not fit Order: itemCount: Field"):
+        Flow.write_input(ABSENT)
+    with pytest.raises(InvalidInput, match="Flow: the input does not fit Order: Input should be a valid dictionary"):
+        Flow.write_input(cast("Any", None))
     wrong: Any = Context(None)
     with pytest.raises(InvalidInput, match="Flow: the input does not fit Order"):
         Flow.write_input(wrong)
@@ -228,7 +231,8 @@ def test_a_workflow_without_an_input_type_takes_any_json() -> None:
         initial = fast
         transitions = {fast: {"done": Done}}
 
-    assert Untyped.write_input(None) == "{}"
+    given: list[Any] = [ABSENT, None, {}]
+    assert [Untyped.write_input(each) for each in given] == ["{}", "null", "{}"]
     assert Untyped.read_input(Untyped.write_input({"a": [1]})) == {"a": [1]}
     with pytest.raises(InvalidPayload, match=r"input\.a cannot be stored"):
         Untyped.write_input({"a": object()})

@@ -131,10 +131,10 @@ def test_every_kind_of_step_and_wait_comes_to_its_end_although_a_worker_is_kille
     options = ("--pooler", "--dsn", through, "-q", "default=20")
     workers = [processes.start(*options, app="tests.torture.acts") for _ in range(2)]
     assert rows(conn, "select backend from pgflow.workers") == [(None,)] * 2, "it serves others, too"
-    client.start_many(Chain, [(f"c{number}", None) for number in range(100)])
-    client.start_many(Fan, [(f"f{number}", None) for number in range(40)])
-    client.start_many(Timed, [(f"t{number}", None) for number in range(20)])
-    asked = client.start_many(Asked, [(f"a{number}", None) for number in range(30)])
+    client.start_many(Chain, [(f"c{number}",) for number in range(100)])
+    client.start_many(Fan, [(f"f{number}",) for number in range(40)])
+    client.start_many(Timed, [(f"t{number}",) for number in range(20)])
+    asked = client.start_many(Asked, [(f"a{number}",) for number in range(30)])
     for each in asked[:10]:
         client.resume(Asked, each.id, "word", each.run)
     until(lambda: one(conn, "select count(*) from pgflow.step_results") > 150, "some work", pause=0.005)

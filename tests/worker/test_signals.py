@@ -137,8 +137,7 @@ def test_the_payload_becomes_the_output_of_the_wait(app: Pgflow, conn: Connectio
     until_status(Asking, "v", "waiting")
     assert Asking.resume("v", "answered", payload) == "delivered"
     done = until_status(Asking, "v")
-    expected = {} if payload is None else payload
-    assert (done.steps["answer"], done.steps["close"]) == (expected, {"answer": expected})
+    assert (done.steps["answer"], done.steps["close"]) == (payload, {"answer": payload})
 
 
 def test_a_signal_for_one_of_two_waits_has_to_be_addressed_and_ends_only_that_one(

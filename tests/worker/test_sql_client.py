@@ -9,8 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import BaseModel
 
-from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, WaitForEvent, Workflow, step
+from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Step, Unique, WaitForEvent, Workflow, step
 from pgflow.store.connect import Connection
 from pgflow.store.embedded import find_installations
 from tests.worker.conftest import Work
@@ -47,7 +48,93 @@ class Selling(Workflow[dict[str, Any]], unique=Unique("sale"), tags=["sales"]):
     transitions = {first: {"done": paid}, paid: {"received": last}, last: {"done": Done}}
 
 
-WORKFLOWS = (Selling,)
+class Limits(BaseModel):
+    most: int = 7
+
+
+class Ask(Step):
+    """Waits for an answer, which is its output."""
+
+    events = ("told",)
+
+    def execute(self, ctx: Context[Any]) -> Async:
+        return Async()
+
+
+class AskOptional(Ask):
+    output = Limits | None
+
+
+class AskPlain(Ask):
+    output = Limits
+
+
+SEEN: dict[str, Any] = {}
+
+
+@step(retry=Retry(max_attempts=3))
+def see(ctx: Context[Any]) -> Ok:
+    SEEN[ctx.value] = ctx.initial
+    return Ok("done")
+
+
+@step(retry=Retry(max_attempts=3))
+def read(ctx: Context[Any]) -> Ok:
+    (asked,) = (each for each in (Ask, AskOptional, AskPlain) if each().key in ctx.steps)
+    SEEN[ctx.value] = ctx.output(asked)
+    return Ok("done")
+
+
+class AnyInput(Workflow[Any], unique=Unique("any_input")):
+    initial = see
+    transitions = {see: {"done": Done}}
+
+
+class OptionalInput(Workflow[Limits | None], unique=Unique("optional_input")):
+    initial = see
+    transitions = {see: {"done": Done}}
+
+
+class PlainInput(Workflow[Limits], unique=Unique("plain_input")):
+    initial = see
+    transitions = {see: {"done": Done}}
+
+
+class Asking(Workflow[Any], unique=Unique("asking")):
+    initial = Ask
+    transitions = {Ask: {"told": read}, read: {"done": Done}}
+
+
+class AskingOptional(Workflow[Any], unique=Unique("asking_optional")):
+    initial = AskOptional
+    transitions = {AskOptional: {"told": read}, read: {"done": Done}}
+
+
+class AskingPlain(Workflow[Any], unique=Unique("asking_plain")):
+    initial = AskPlain
+    transitions = {AskPlain: {"told": read}, read: {"done": Done}}
+
+
+WORKFLOWS = (Selling, AnyInput, OptionalInput, PlainInput, Asking, AskingOptional, AskingPlain)
+
+REFUSED = object()
+# Declared type, the SQL value, what is stored of it, and what a step sees; NULL means that it is left out.
+SQL_VALUES: list[tuple[str, str, Any, Any]] = [
+    ("Any", "", {}, {}),
+    ("Any", "null", {}, {}),
+    ("Any", "'null'", None, None),
+    ("Any", "'{}'", {}, {}),
+    ("Optional", "", None, None),
+    ("Optional", "null", None, None),
+    ("Optional", "'null'", None, None),
+    ("Optional", "'{}'", {}, Limits()),
+    ("Plain", "", {}, Limits()),
+    ("Plain", "'null'", None, REFUSED),
+    ("Plain", "'{}'", {}, Limits()),
+    ("Plain", '\'{"most": "many"}\'', {"most": "many"}, REFUSED),
+]
+ASKING = {"Any": Asking, "Optional": AskingOptional, "Plain": AskingPlain}
+TAKING = {"Any": AnyInput, "Optional": OptionalInput, "Plain": PlainInput}
 
 
 @pytest.fixture
@@ -152,3 +239,64 @@ def test_a_second_start_of_an_active_key_is_refused(app: Pgflow, conn: Connectio
     with pytest.raises(Refused, match="only a failed instance can be retried"):
         sql("select pgflow.retry('Selling', 'a1')")
     assert json.loads(sql("select json_agg(status) from pgflow.instances")) == ["cancelled"]
+
+
+@pytest.mark.parametrize(("declared", "given", "stored", "seen"), SQL_VALUES)
+def test_an_input_that_is_left_out_is_told_from_null_and_an_empty_object(
+    app: Pgflow, conn: Connection, work: Work, sql: Sql, declared: str, given: str, stored: Any, seen: Any
+) -> None:
+    work()
+    workflow: type[Workflow[Any]] = TAKING[declared]
+    SEEN.clear()
+    sql(f"select pgflow.start('{workflow.name}', 'a1'{given and ', ' + given})")
+    sql(f"select count(*) from pgflow.start_many('{workflow.name}', '{{a2}}', array[{given or 'null'}])")  # noqa: S608 -- the table above
+    for value in ("a1", "a2"):
+        found = until_status(workflow, value)
+        assert (found.input, type(found.input)) == (stored, type(stored))
+        if seen is REFUSED:
+            assert (found.status, value in SEEN) == ("failed", False)
+            assert found.error is not None
+            assert (found.error["step"], found.error["type"], found.error["attempt"]) == ("see", "InvalidInput", 1)
+            assert "PlainInput: the stored input does not fit Limits" in found.error["reason"]
+        else:
+            assert (found.status, SEEN[value]) == ("completed", seen)
+
+
+@pytest.mark.parametrize("way", ["delivered", "kept", "scheduled"])
+@pytest.mark.parametrize(("declared", "given", "stored", "seen"), SQL_VALUES)
+def test_a_payload_is_checked_by_the_step_that_takes_it(
+    app: Pgflow, conn: Connection, work: Work, sql: Sql, declared: str, given: str, stored: Any, seen: Any, way: str
+) -> None:
+    workflow, step_key = ASKING[declared], ASKING[declared].graph.initial
+    SEEN.clear()
+    sql(f"select pgflow.start('{workflow.name}', 'a1')")
+    more = given and ", " + given
+    match way:
+        case "delivered":
+            work()
+            until_status(workflow, "a1", "waiting")
+            assert sql(f"select pgflow.resume('{workflow.name}', 'a1', 'told'{more})") == "delivered"
+        case "kept":
+            assert sql(f"select pgflow.resume('{workflow.name}', 'a1', 'told'{more})") == "kept"
+            work()
+        case "scheduled":
+            sql(f"select pgflow.schedule_resume('{workflow.name}', 'a1', '{step_key}', '1 millisecond', 'told'{more})")
+            work()
+    found = until_status(workflow, "a1")
+    if seen is not REFUSED:
+        assert (found.status, found.steps[step_key], SEEN["a1"]) == ("completed", stored, seen)
+        return
+    assert (found.status, found.steps, SEEN) == ("failed", {}, {})
+    assert found.error is not None
+    assert (found.error["step"], found.error["type"], found.error["attempt"]) == (step_key, "InvalidPayload", 1)
+    assert (
+        "step ask_plain cannot take the payload of the signal 'told': step 'ask_plain' declares the output Limits"
+        in (found.error["reason"])
+    )
+    assert leftovers(conn) == {}
+    # The refused payload is consumed: the step that runs again waits for another one.
+    workflow.retry("a1")
+    until_status(workflow, "a1", "waiting")
+    assert workflow.resume("a1", "told", {"most": 3}) == "delivered"
+    assert until_status(workflow, "a1").status == "completed"
+    assert SEEN["a1"] == Limits(most=3)

@@ -42,7 +42,7 @@ QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=5))
 
 
 @step
-def first(ctx: Context[Input]) -> Ok:
+def first(ctx: Context[Any]) -> Ok:
     return Ok("done", {"n": 1}, metadata={"bank": "b"})
 
 

@@ -44,11 +44,11 @@ select
     n.id, n.kind, n.run, n.step, n.config::text, n.queue, n.priority, n.attempt, n.max_attempts, n.crashes, n.solo, n.awaits::text, n.errors::text,
     i.id as business_id, i.workflow, i.version, i.status, i.revision, i.input::text, i.metadata::text,
     (
-        select json_agg(json_build_array(r.step, r.event, r.targets, r.output, r.metadata, r.applied) order by r.seq)::text
+        select json_agg(json_build_array(r.step, r.event, r.targets, r.output, r.output is not null, r.metadata, r.applied) order by r.seq)::text
         from pgflow.step_results r where r.run = i.run
     ) as results,
     (
-        select json_agg(json_build_array(s.id, s.step, s.name, s.payload) order by s.id)::text
+        select json_agg(json_build_array(s.id, s.step, s.name, s.payload, s.payload is not null) order by s.id)::text
         from pgflow.signals s where s.run = i.run and s.consumed_at is null
     ) as signals,
     case when not n.solo then (
