@@ -24,7 +24,9 @@ __all__ = [
 Scope: TypeAlias = Literal["workflow", "version", "global", "none"]
 SEPARATOR = "::"
 KEY = re.compile(r"[a-z][a-z0-9_]{0,62}")
-VALUE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
+# White space, as str.isspace() knows it, and control characters, one by one: sql/functions/start.sql refuses the same.
+REFUSED = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+VALUE = re.compile(rf"[^{REFUSED}\ud800-\udfff]{{1,200}}")
 SUFFIX = re.compile(r"[0-9a-f]{8}")
 VALUE_RULE = 'a value has 1 to 200 characters, without white space, control characters or "::"'
 

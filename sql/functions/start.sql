@@ -35,8 +35,10 @@ begin
         raise exception using errcode = 'PF008', message = 'as many inputs as values are needed',
             hint = 'Give each value its input, null when it has none.';
     end if;
+    -- The characters of REFUSED in pgflow/core/unique.py, one by one: a class such as [[:space:]] depends on the database's locale.
     select v into bad from unnest("values") v
-    where v is null or length(v) not between 1 and 200 or v ~ '[[:space:][:cntrl:]]' or strpos(v, '::') > 0 limit 1;
+    where v is null or length(v) not between 1 and 200 or strpos(v, '::') > 0
+        or v collate "C" ~ '[\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]' limit 1;
     if found then
         raise exception using errcode = 'PF008', message = format('%L cannot be a business value', bad),
             hint = 'A value has 1 to 200 characters, without white space, control characters or "::".';
