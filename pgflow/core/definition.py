@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from pgflow.core.callables import input_problem
 from pgflow.core.graph import DONE, Choice
 from pgflow.core.names import event_name, snake_case
 from pgflow.core.problems import Problems, fault_of
@@ -15,7 +16,7 @@ from pgflow.core.soundness import check_step
 from pgflow.core.step import Step, Target, as_step
 from pgflow.errors import DefinitionError
 
-__all__ = ["Declared", "Transitions", "describe", "read"]
+__all__ = ["Declared", "Transitions", "check_input", "describe", "read"]
 
 Transitions: TypeAlias = Mapping[Target, Mapping[str, Target | Sequence[Target] | Route]]
 Branches: TypeAlias = dict[Step, dict[str, tuple[tuple[Step, ...], Any]]]
@@ -59,6 +60,17 @@ def read(workflow: str, initial: Any, transitions: Any) -> Declared:
         for step, events in branches.items()
     }
     return Declared(first.key, steps, choices)
+
+
+def check_input(workflow: str, declared: Declared, kind: Any) -> Iterator[str]:
+    """Say which steps and routes are annotated for another input than the workflow's, which is of the type `kind`."""
+    for step in declared.steps:
+        function = getattr(type(step), "function", step.execute)
+        if (problem := input_problem(function, kind)) is not None:
+            yield f"{workflow}: {describe(step)} is for another workflow: {problem}"
+        for event, choice in declared.choices.get(step.key, {}).items():
+            if choice.chooser is not None and (problem := input_problem(choice.chooser, kind)) is not None:
+                yield f"{workflow}: {describe(step)}.{event}: the route is for another workflow: {problem}"
 
 
 def describe(step: Step) -> str:

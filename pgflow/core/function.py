@@ -8,6 +8,7 @@ from datetime import timedelta
 from types import UnionType
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
+from pgflow.core.callables import arity_problem, is_async, is_generator, unwrapped
 from pgflow.core.context import Context
 from pgflow.core.names import is_key
 from pgflow.core.problems import excuse
@@ -111,6 +112,7 @@ def step(
 
 
 def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
+    function = unwrapped(function)
     named = attributes["step_key"]
     key = getattr(function, "__name__", None) if named is None else named
     wrong = _wrong(function, key)
@@ -123,12 +125,18 @@ def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
 
 
 def _wrong(function: Any, key: Any) -> str | None:
+    if isinstance(function, classmethod):
+        return f"@step: {key} is a class method: a step is a function outside of a class, `def {key}(ctx)`"
     if not callable(function) or isinstance(function, type):
         return f"@step is for functions, and {function!r} is none"
     if not is_key(key):
         return f'@step: {key!r} cannot be the key of a step: give one, as in @step(name="charge")'
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+    if is_generator(function):
         return f"@step: {key} is a generator; a step returns one result"
+    if inspect.isfunction(function) and next(iter(inspect.signature(function).parameters), "") in ("self", "cls"):
+        return f"@step: {key} is a method: a step is a function outside of a class, `def {key}(ctx)`"
+    if (problem := arity_problem(function, "ctx")) is not None:
+        return f"@step: {key} cannot be called: {problem}; write `def {key}(ctx)`"
     return None
 
 
@@ -149,14 +157,13 @@ def _made(function: Callable[..., Any], attributes: dict[str, Any], key: Any) ->
     def execute(self: Step, ctx: Context[Any]) -> Any:
         return function(ctx)
 
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 -- asks what calling it gives
     namespace = {
         **attributes,
         "__module__": getattr(function, "__module__", __name__),
         "__qualname__": getattr(function, "__qualname__", key),
         "__doc__": function.__doc__,
         "function": staticmethod(function),
-        "execute": execute_async if is_async else execute,
+        "execute": execute_async if is_async(function) else execute,
     }
     metaclass: Any = type(FunctionStep)
     made: Step = metaclass(getattr(function, "__name__", key), (FunctionStep,), namespace)()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from pgflow.core.callables import arity_problem, is_async, is_generator, unwrapped
 from pgflow.core.context import Context
 from pgflow.core.legible import guarded, storable, type_name, words
 from pgflow.core.problems import excuse
@@ -44,6 +44,7 @@ def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
 
         Triage: {"routed": route(by_priority, FastTrack, StandardProcess)}
     """
+    chooser = unwrapped(chooser)
     made = Route(chooser, targets)
     try:
         _check(chooser)
@@ -56,18 +57,12 @@ def _check(given: Any) -> None:
     who = f"route({_title(given)}, …)"
     if isinstance(given, Step) or (isinstance(given, type) and issubclass(given, Step)):
         raise DefinitionError(f"{who}: the first argument is the function that chooses among the others")
-    if not callable(given) or _is_async(given):
-        raise DefinitionError(f"{who}: the first argument is a plain function of the context, not async")
-    try:
-        inspect.signature(given).bind(None)
-    except TypeError:
-        raise DefinitionError(f"{who}: the function takes one argument, the context") from None
-    except ValueError:
-        pass  # a builtin may hide its signature
-
-
-def _is_async(given: Any) -> bool:
-    return inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(getattr(given, "__call__", None))  # noqa: B004 -- asks what calling it gives
+    if not callable(given) or isinstance(given, type) or is_async(given) or is_generator(given):
+        raise DefinitionError(
+            f"{who}: the first argument is a plain function of the context: not async, not a generator, not a class"
+        )
+    if (problem := arity_problem(given, "ctx")) is not None:
+        raise DefinitionError(f"{who}: the function takes one argument, the context: {problem}")
 
 
 def choose(chooser: Chooser, declared: Mapping[str, Step], ctx: Context[Any], where: str) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from datetime import timedelta
 from typing import Any
 
+from pgflow.core.callables import arity_problem, is_generator
 from pgflow.core.names import is_event, is_key, is_queue
 from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.core.problems import Problems, fault_of
@@ -58,12 +58,10 @@ def _check_execute(who: str, step: Step) -> None:
     execute: Any = step.execute
     if type(step).execute is Step.execute or not callable(execute):
         raise DefinitionError(f"{who} has no execute method: add `def execute(self, ctx)`, which returns an Ok")
-    if inspect.isgeneratorfunction(execute) or inspect.isasyncgenfunction(execute):
+    if is_generator(execute):
         raise DefinitionError(f"{who}: execute is a generator: return one result, without yield")
-    try:
-        inspect.signature(execute).bind(None)
-    except TypeError:
-        raise DefinitionError(f"{who}: execute gets the context and no more: write `def execute(self, ctx)`") from None
+    if arity_problem(execute, "ctx") is not None:
+        raise DefinitionError(f"{who}: execute gets the context and no more: write `def execute(self, ctx)`")
 
 
 def _check_attributes(who: str, step: Step) -> None:

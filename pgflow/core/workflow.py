@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, Never, TypeVar
@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Final, Generic, Never, TypeVar
 from pydantic import TypeAdapter
 
 from pgflow.core.absent import Absent, is_optional
+from pgflow.core.callables import arity_problem, is_async, is_generator
 from pgflow.core.calls import Calls
-from pgflow.core.definition import Declared, Transitions, read
+from pgflow.core.definition import Declared, Transitions, check_input, read
 from pgflow.core.facade import Facade
 from pgflow.core.graph import Graph
 from pgflow.core.input import Input, declared_type
@@ -153,7 +154,11 @@ class Workflow(Calls[I], Generic[I]):
                     problems.add([f"{who}: current={current!r} needs versions to choose from: {mend}"])
                 first, transitions = getattr(cls, "initial", None), getattr(cls, "transitions", None)
                 declared = problems.check(None, read, who, first, transitions)
-            read_input = problems.check(None, Input.of, who, declared_type(cls, Workflow))
+            kind = declared_type(cls, Workflow)
+            read_input = problems.check(None, Input.of, who, kind)
+            if not has_versions and declared is not None:
+                problems.add(check_input(who, declared, kind))
+            problems.add(_hook_problems(who, cls))
             problems.refuse()
         except DefinitionError as error:
             cls._stay_unusable(who)
@@ -341,6 +346,15 @@ class Workflow(Calls[I], Generic[I]):
 def _called(cls: type[Any]) -> str:
     """Return a nested class as messages name it: with the class around it."""
     return ".".join(cls.__qualname__.split(".")[-2:])
+
+
+def _hook_problems(who: str, cls: type[Workflow[Any]]) -> Iterator[str]:
+    hook: Any = cls.version_for
+    mend = "write @classmethod and `def version_for(cls, versions, options)`"
+    if not callable(hook) or is_async(hook) or is_generator(hook):
+        yield f"{who}: version_for is a plain method that returns the number of a version: {mend}"
+    elif (problem := arity_problem(hook, "versions", "options")) is not None:
+        yield f"{who}: version_for cannot be called: {problem}: {mend}"
 
 
 def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any, problems: Problems) -> None:

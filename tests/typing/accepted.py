@@ -151,15 +151,20 @@ class OrderFlow(
     }
 
 
+@step
+def note(ctx: Context[dict[str, Any]]) -> Ok:
+    return Ok("done", {"to": ctx.initial.get("user_id")})
+
+
 class Untyped(Workflow[dict[str, Any]], unique=Unique("any")):
-    initial = email
-    transitions = {email: {"done": Done()}}
+    initial = note
+    transitions = {note: {"done": Done()}}
 
 
 class CreateUser(Workflow[Order | dict[str, Any]], unique=Unique("userid", scope="version"), current=2):
     class V1(Workflow[dict[str, Any]], version=1):
-        initial = email
-        transitions = {email: {"done": Done}}
+        initial = note
+        transitions = {note: {"done": Done}}
 
     class V2(Workflow[Order], version=2):
         initial = email
