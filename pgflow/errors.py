@@ -37,6 +37,7 @@
         ├── NotActive
         ├── NotRetryable
         ├── AmbiguousSignal
+        ├── AmbiguousId
         ├── GraphChanged
         ├── NotBound
         └── AlreadyAttached
@@ -51,6 +52,7 @@ __all__ = [
     "AlreadyAttached",
     "AlreadyDone",
     "AlreadyRunning",
+    "AmbiguousId",
     "AmbiguousSignal",
     "BadApp",
     "BadDsn",
@@ -362,8 +364,14 @@ class AmbiguousSignal(Conflict):
     code = "ambiguous-signal"
 
 
+class AmbiguousId(Conflict):
+    """Several workflows have instances with this business id, and none was named."""
+
+    code = "ambiguous-id"
+
+
 class GraphChanged(Conflict):
-    """The workflow's graph differs from the one stored under the same version."""
+    """The workflow's graph, unique key or scope differs from what is stored under the same version."""
 
     code = "graph-changed"
 

@@ -25,17 +25,35 @@ def registering(schema: str, registry: Registry) -> Statement[list[Definition]]:
 
 
 def check(registry: Registry, stored: Iterable[Definition]) -> None:
-    """Raise `GraphChanged`, with the edges that differ, when a graph is stored otherwise under the same version."""
+    """Raise `GraphChanged`, with what differs, when a graph, unique key or scope is stored otherwise under its version.
+
+    A stored definition without a unique key does not record it and is not compared by it.
+    """
     for known in stored:
         workflow = registry.named(known.workflow)
         graph = workflow.resolve_version(known.version)[1].graph
+        where = f"{known.workflow} version {known.version}"
+        spec = graph.spec()
         if known.hash != graph.digest():
-            where = f"{known.workflow} version {known.version}"
             raise GraphChanged(
-                f"{where} has another graph in the database: {_difference(known.graph, graph.spec())}",
+                f"{where} has another graph in the database: {_difference(known.graph, spec)}",
                 hint="Instances of it may be under way: give the changed workflow "
                 f"version={max(workflow.versions) + 1}.",
             )
+        unique = known.graph.get("unique")
+        if unique and unique != spec["unique"]:
+            change = "another name" if workflow.is_versioned else f"version={max(workflow.versions) + 1}"
+            raise GraphChanged(
+                f"{where} has another unique key or scope in the database: "
+                f"{_unique(unique)}, not {_unique(spec['unique'])}",
+                hint="Two instances with one value could be active at once. Restore what is stored, or give the "
+                f"changed workflow {change}.",
+            )
+
+
+def _unique(unique: Mapping[str, Any] | None) -> str:
+    """Return a unique key and scope as they are written in a class."""
+    return "none" if unique is None else f"Unique({unique['key']!r}, scope={unique['scope']!r})"
 
 
 def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pgflow.core.filters import Filters, QueryOptions
 from pgflow.core.instance import Instance
 from pgflow.core.registry import Registry
 from pgflow.core.sealing import sealed_instance
-from pgflow.core.stored import check_against, checked, unique_key
+from pgflow.core.stored import check_against, checked, sole_workflow, unique_key
 from pgflow.errors import InstanceNotFound
 from pgflow.store import instance
 from pgflow.store.statement import Statement
@@ -73,27 +73,65 @@ class Storage:
         await self._aregister()
         return await self._client.acall(call, conn)
 
-    def get(self, id: str, *, conn: Any = None) -> Instance:  # noqa: A002 -- "id" is the word for it in all of the API
-        """Return the newest run with a business id, whole. Raises `InstanceNotFound`.
+    def get(
+        self,
+        id: str,  # noqa: A002 -- "id" is the word for it in all of the API
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+        conn: Any = None,
+    ) -> Instance:
+        """Return the newest run with a business id, whole; of `workflow`, a class or a name, and `version` if given.
 
-        app.storage.get("orderid::abc123")
+        Raises `InstanceNotFound`, and `AmbiguousId` when several workflows have the id and `workflow` is not given.
+
+            app.storage.get("orderid::abc123")
+            app.storage.get("orderid::abc123", workflow=OrderFlow)    # another workflow has the key "orderid", too
         """
-        return self._sole(id, self._client.run(self._getting(id), conn))
+        filters = Filters.of_id(id, workflow, version)
+        if workflow is None:
+            sole_workflow(id, self._client.run(instance.workflows(self.name, id=id), conn))
+        return self._sole(filters, self._client.run(self._querying(filters), conn))
 
-    async def aget(self, id: str, *, conn: Any = None) -> Instance:  # noqa: A002 -- as in get
+    async def aget(
+        self,
+        id: str,  # noqa: A002 -- as in get
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+        conn: Any = None,
+    ) -> Instance:
         """`get`, async."""
-        return self._sole(id, await self._client.arun(self._getting(id), conn))
+        filters = Filters.of_id(id, workflow, version)
+        if workflow is None:
+            sole_workflow(id, await self._client.arun(instance.workflows(self.name, id=id), conn))
+        return self._sole(filters, await self._client.arun(self._querying(filters), conn))
 
-    def delete(self, id: str, *, conn: Any = None) -> None:  # noqa: A002 -- as in get
+    def delete(
+        self,
+        id: str,  # noqa: A002 -- as in get
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+        conn: Any = None,
+    ) -> None:
         """Delete all runs with a business id and what belongs to them, also while they run; no error if there are none.
 
-        A step that runs goes on to its end, and can record nothing.
+        With `workflow`, a class or a name, and `version` only the runs of these. Raises `AmbiguousId` when several
+        workflows have the id and `workflow` is not given. A step that runs goes on to its end, and can record nothing.
         """
-        self._client.call(self._deleting(id), conn)
+        self._client.call(self._deleting(Filters.of_id(id, workflow, version)), conn)
 
-    async def adelete(self, id: str, *, conn: Any = None) -> None:  # noqa: A002 -- as in get
+    async def adelete(
+        self,
+        id: str,  # noqa: A002 -- as in get
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+        conn: Any = None,
+    ) -> None:
         """`delete`, async."""
-        await self._client.acall(self._deleting(id), conn)
+        await self._client.acall(self._deleting(Filters.of_id(id, workflow, version)), conn)
 
     def query(self, *, conn: Any = None, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """Return the instances that all given filters hold for, whole, the newest first; without a filter all of them.
@@ -126,19 +164,20 @@ class Storage:
         # Woken without a queue's name, workers look whether their steps are wanted.
         return Call(f"put {each.id} {each.run}", statement, int, queues=frozenset({queue, ""}))
 
-    def _getting(self, id: str) -> Statement[list[Instance]]:  # noqa: A002 -- as in get
-        return self._querying(Filters.of_query({"id": id, "limit": 1}))
-
     def _querying(self, filters: Filters) -> Statement[list[Instance]]:
         return opening(instance.list(self.name, filters, whole=True), self._codec)
 
-    def _deleting(self, id: str) -> Call[int]:  # noqa: A002 -- as in get
+    def _deleting(self, filters: Filters) -> Call[int]:
+        named = filters.id or ""
+
         def statement(notify: bool) -> Statement[int]:
-            return instance.delete(self.name, id=id, notify=notify)
+            return instance.delete(
+                self.name, id=named, workflow=filters.workflow, version=filters.version, notify=notify
+            )
 
-        return Call(f"delete {id}", statement, int, queues=frozenset({""}))
+        return Call(f"delete {named}", statement, int, queues=frozenset({""}))
 
-    def _sole(self, id: str, found: list[Instance]) -> Instance:  # noqa: A002 -- as in get
+    def _sole(self, filters: Filters, found: list[Instance]) -> Instance:
         if not found:
-            raise InstanceNotFound(f"{self!r} has no instance {id!r}", hint="List them: pgflow list")
+            raise InstanceNotFound(f"{self!r} has no instance {filters.named}", hint="List them: pgflow list")
         return found[0]

@@ -13,10 +13,9 @@ from typing import IO, Any, TypeAlias
 
 import click
 
-from pgflow.cli.given import read_json
+from pgflow.cli.given import checked_value, read_json
 from pgflow.core.absent import ABSENT
 from pgflow.core.payload import INPUT_LIMIT
-from pgflow.core.unique import validate_value
 from pgflow.errors import ConfigError, Invalid, InvalidInput
 
 __all__ = ["CHUNK", "Item", "chunks", "items", "lines_of", "progress"]
@@ -83,7 +82,7 @@ def _item(text: str, write: Callable[[Any], str | None]) -> Item:
         raise InvalidInput(f"{unknown[0]!r} is unknown here", hint='A line has a "value" and an "input".')
     if "value" not in line:
         raise InvalidInput('it has no "value"', hint='A line looks like {"value": "abc123", "input": {"count": 3}}.')
-    return validate_value(line["value"]), write(line.get("input", ABSENT))
+    return checked_value(line["value"]), write(line.get("input", ABSENT))
 
 
 def _text(line: bytes, *, is_first: bool) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.unique import SEPARATOR, extract_value, validate_value
 from pgflow.errors import ConfigError, InvalidPayload, InvalidValue
 
-__all__ = ["JSON_FORMS", "TEXT", "json_value", "payload", "read_duration", "read_json", "read_moment"]
+__all__ = ["JSON_FORMS", "TEXT", "checked_value", "json_value", "payload", "read_duration", "read_json", "read_moment"]
 
 JSON_FORMS = "JSON|@FILE|-"
 LONGEST = 16 * INPUT_LIMIT  # of JSON as people lay it out; what is stored is compact
@@ -74,6 +75,17 @@ def read_json(text: str, what: str, *, hint: str | None = None) -> Any:
 def payload(given: str | None, what: str) -> str | None:
     """Return what `given` (see `json_value`) holds as the JSON text to store, None when nothing was given."""
     return None if given is None else encode(json_value(given, what), what=what, limit=INPUT_LIMIT)
+
+
+def checked_value(value: Any) -> str:
+    """Return a business value, or what may be a whole id: the database knows the workflow's key, and checks the rest.
+
+    Raises `InvalidValue`.
+    """
+    if isinstance(value, str) and SEPARATOR in value:
+        extract_value(value)
+        return value
+    return validate_value(value)
 
 
 def read_duration(text: str) -> timedelta:

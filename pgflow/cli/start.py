@@ -15,14 +15,14 @@ from pgflow.app import Pgflow
 from pgflow.calls import sealed_input
 from pgflow.cli.bulk import chunks, items, lines_of, progress
 from pgflow.cli.database import opened, require_workflow
-from pgflow.cli.given import JSON_FORMS, TEXT, json_value, read_duration, read_moment
+from pgflow.cli.given import JSON_FORMS, TEXT, checked_value, json_value, read_duration, read_moment
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, idempotency_option, reading_options
 from pgflow.cli.output import document, say
 from pgflow.core.absent import ABSENT
 from pgflow.core.instance import Started
 from pgflow.core.payload import INPUT_LIMIT, encode
-from pgflow.core.unique import validate_value
+from pgflow.core.unique import start_value
 from pgflow.errors import AlreadyRunning, InvalidPayload
 from pgflow.store import instance, request
 from pgflow.store.connect import Connection
@@ -59,6 +59,7 @@ class Launch:
         """
         if self.app is not None:
             kind, codec = self.app.workflow(self.workflow), self.app.codec
+            values = [start_value(kind.unique.key, value) for value in values]
             pairs = zip(values, inputs, strict=True)
             inputs = [text and sealed_input(codec, kind, value, text) for value, text in pairs]
         statement = instance.start(
@@ -178,7 +179,7 @@ def command(
         counts = {"workflow": workflow, "started": started, "already_running": running}
         click.echo(document(counts) if as_json else f"started {started:,}, already running {running:,}")
     elif value is not None:
-        one = _start_one(launch, validate_value(value), ABSENT if given is None else json_value(given, "input"))
+        one = _start_one(launch, checked_value(value), ABSENT if given is None else json_value(given, "input"))
         told = {"workflow": workflow, "id": one.id, "run": str(one.run)}
         click.echo(document(told) if as_json else f"{one.id} run {one.run}")
 

@@ -140,6 +140,19 @@ class Filters:
         return cls._read(plain, options.get("workflow"), statuses, options.get("workflow_version"), limit)
 
     @classmethod
+    def of_id(cls, id: Any, workflow: str | type[Any] | None, version: int | None) -> Self:  # noqa: A002 -- as in ListOptions
+        """Return the filters for the newest run of a business id. Raises `InvalidValue`."""
+        if id is None:
+            refuse("id", id, "a whole business id is needed")
+        return cls.of_query({"id": id, "workflow": workflow, "workflow_version": version, "limit": 1})
+
+    @property
+    def named(self) -> str:
+        """The business id, workflow and version that are asked for, as messages name them."""
+        of = "" if self.workflow is None else f" of {self.workflow}"
+        return f"{self.id!r}{of}" + ("" if self.version is None else f", version {self.version}")
+
+    @classmethod
     def _read(
         cls,
         options: Mapping[str, Any],

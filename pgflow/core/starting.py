@@ -13,7 +13,7 @@ from pgflow.core.names import TELEMETRY, check_options, check_tags
 from pgflow.core.options import is_priority
 from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.request import check_moment, checked_key
-from pgflow.core.unique import validate_value
+from pgflow.core.unique import start_value
 from pgflow.core.workflow import Workflow
 from pgflow.errors import InvalidPayload, InvalidValue
 
@@ -74,8 +74,8 @@ class Starting:
         asks = workflow.is_versioned and version is None
         tags = check_tags(given["tags"])
         begins = []
-        for value, *rest in items:
-            validate_value(value)
+        for given_value, *rest in items:
+            value = start_value(workflow.unique.key, given_value)
             (entry,) = rest or (ABSENT,)
             if asks:
                 said = told if entry is ABSENT else {**told, "input": entry}

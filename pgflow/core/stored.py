@@ -15,9 +15,9 @@ from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
 from pgflow.core.names import TELEMETRY, check_tags, is_event, is_key
 from pgflow.core.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.unique import check_id, extract_value
-from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue, UndeclaredEvent
+from pgflow.errors import AmbiguousId, DefinitionError, InvalidPayload, InvalidValue, UndeclaredEvent
 
-__all__ = ["check_against", "checked", "state_of", "unique_key"]
+__all__ = ["check_against", "checked", "overlaps", "sole_workflow", "state_of", "unique_key"]
 
 FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
@@ -143,6 +143,24 @@ def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is th
         case "global":
             return f"g {id}"
     return None
+
+
+def overlaps(a: str | None, b: str | None, *, is_same_workflow: bool) -> bool:
+    """Whether of two active instances with one business id and these unique keys only one may be.
+
+    The wider of two scopes counts: global over workflow over version. The same rule as `pgflow.excluding_run` in SQL.
+    """
+    if a is None or b is None:
+        return False
+    return a == b or "g" in (a[0], b[0]) or (is_same_workflow and "w" in (a[0], b[0]))
+
+
+def sole_workflow(id: str, workflows: Sequence[str]) -> None:  # noqa: A002 -- as in unique_key
+    """Raise `AmbiguousId` when several workflows have instances with a business id."""
+    if len(workflows) > 1:
+        raise AmbiguousId(
+            f"{id!r} has runs of several workflows", hint=f"Name one of them, workflow=…: {', '.join(workflows)}."
+        )
 
 
 def _check_times(instance: Instance) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "build_id_with_suffix",
     "check_id",
     "extract_value",
+    "start_value",
     "validate_value",
 ]
 
@@ -36,8 +37,12 @@ class Unique:
     """Which business key a workflow has, and among which instances only one may be active.
 
     `key` names it: lower-case letters, digits and underscores, starting with a letter. `scope` says among which
-    instances: those of the `workflow`, in one `version` of it, of all workflows (`global`), or `none`: any number may
-    be active, and each id gets a random suffix. Raises `DefinitionError`.
+    instances: those of the `workflow`, in one `version` of it, of all workflows that have the key (`global`), or
+    `none`: any number may be active, and each id gets a random suffix. Raises `DefinitionError`.
+
+    Where scopes differ the wider one counts: an active instance of a workflow with scope `global` excludes every other
+    instance with its id, whatever that one's scope, and is excluded by each. So does `workflow` among the versions of
+    one workflow. Instances of scope `none` have ids of their own and exclude none.
 
         Unique("orderid")                      # OrderFlow.start("abc123") has the id "orderid::abc123"
         Unique("email", scope="global")
@@ -76,6 +81,18 @@ def validate_value(value: object) -> str:
         return value
     shown = repr(value) if len(value) <= 200 else f"{value[:20]!r}… of {len(value)} characters"
     raise InvalidValue(f"the business value {shown} is refused: {VALUE_RULE}")
+
+
+def start_value(key: str, given: object) -> str:
+    """Return the business value to start, of a value or of a whole id of this key without a suffix.
+
+    Raises `InvalidValue` for anything else, such as an id of another key.
+
+        start_value("orderid", "orderid::abc123")    # "abc123", as for "abc123" itself
+    """
+    if isinstance(given, str) and given.startswith(prefix := f"{key}{SEPARATOR}"):
+        return validate_value(given[len(prefix) :])
+    return validate_value(given)
 
 
 def build_id(key: str, value: str) -> str:

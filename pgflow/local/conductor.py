@@ -34,6 +34,7 @@ from pgflow.core.instance import Entry, PendingSignal
 from pgflow.core.legible import one_line
 from pgflow.core.results import Snooze
 from pgflow.core.step import Parking
+from pgflow.core.stored import overlaps
 from pgflow.errors import InvalidPayload
 from pgflow.local.alarms import Alarms
 from pgflow.local.clock import Clock
@@ -61,7 +62,7 @@ class Conductor:
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
         self.runs: dict[int, Run] = {}  # the active ones, and failed ones for which signals are scheduled
-        self.keys: dict[str, int] = {}  # the active run of each unique key
+        self._by_id: dict[str, set[int]] = {}  # the active runs of each business id
         self.is_closed = False
         self._storage = storage
         self._loop = Loop(threads)
@@ -77,8 +78,8 @@ class Conductor:
     def admit(self, run: Run) -> None:
         """Take an instance in; what goes on in it goes on by itself from here."""
         self.runs[run.run] = run
-        if run.state.status in ACTIVE and (key := run.unique_key) is not None:
-            self.keys[key] = run.run
+        if run.state.status in ACTIVE:
+            self._by_id.setdefault(run.id, set()).add(run.run)
         for token in run.tokens.values():
             self._place(run, token)
         for number in run.later:
@@ -121,8 +122,22 @@ class Conductor:
             self._runner.interrupt(token)
             self._busy.discard(token)
         run.tokens.clear()
-        if (key := run.unique_key) is not None and self.keys.get(key) == run.run:
-            del self.keys[key]
+        if (active := self._by_id.get(run.id)) is not None:
+            active.discard(run.run)
+            if not active:
+                del self._by_id[run.id]
+
+    def excluding(self, run: Run) -> int | None:
+        """Return the newest other active run that excludes `run` by its business id and scope, None without one."""
+        others = (self.runs[number] for number in self._by_id.get(run.id, ()) if number != run.run)
+        return max(
+            (
+                each.run
+                for each in others
+                if overlaps(each.unique_key, run.unique_key, is_same_workflow=each.graph.name == run.graph.name)
+            ),
+            default=None,
+        )
 
     def _forget_signals(self, run: Run) -> None:
         for number in run.later:

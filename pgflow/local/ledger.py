@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar, cast
@@ -115,8 +115,7 @@ class Ledger:
             yield
             return
         run = self.taken_up(instance) if _goes_on(instance) else None
-        key = run.unique_key if run is not None and instance.is_active else None
-        if key is not None and self.conductor.keys.get(key, instance.run) != instance.run:
+        if run is not None and instance.is_active and self.conductor.excluding(run) is not None:
             hint = "Wait until it has ended, cancel it, or put this one when it has ended."
             raise AlreadyRunning(f"{instance.workflow} {instance.id!r} is already running in another run", hint=hint)
         yield
@@ -125,9 +124,9 @@ class Ledger:
         if run is not None:
             self._go_on(run, instance)
 
-    def forget(self, business_id: str) -> None:
-        """Let go of what is under way of a business id; to be called with the lock held."""
-        for number in self.storage.runs(business_id):
+    def forget(self, runs: Collection[int]) -> None:
+        """Let go of what is under way of these runs; to be called with the lock held."""
+        for number in runs:
             if (run := self.conductor.runs.get(number)) is not None:
                 self.conductor.let_go(run)
 
@@ -163,8 +162,7 @@ class Ledger:
                     created_at=now,
                     caller=asked.caller,
                 )
-                key = run.unique_key
-                active = None if key is None else self.conductor.keys.get(key)
+                active = self.conductor.excluding(run)
                 if active is None:
                     self.conductor.begin(run, due)
                 started.append(Started(run.id, run.run if active is None else active, created=active is None))
@@ -267,8 +265,8 @@ class Ledger:
                 )
             run = self.taken_up(stored, is_retry=True)
             if run is None:
-                self._unknown(workflow)
-            if run.unique_key in self.conductor.keys:
+                self._unknown(workflow, stored.version)
+            if self.conductor.excluding(run) is not None:
                 hint = "Wait until that run has ended, or cancel it."
                 raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
             self.conductor.report.retried(run)
@@ -334,7 +332,7 @@ class Ledger:
             raise NotActive(f"{workflow.name} {stored.id!r} is {stored.status}: {why}", hint=hint)
         run = self.conductor.runs.get(stored.run)
         if run is None:  # in a version that this app does not have
-            self._unknown(workflow)
+            self._unknown(workflow, stored.version)
         return run
 
     def _payload(self, run: Run, name: str, text: str | None) -> Any:
@@ -364,8 +362,16 @@ class Ledger:
     def _not_found(self, workflow: type[Workflow[Any]], value: str) -> NoReturn:
         raise InstanceNotFound(f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()")
 
-    def _unknown(self, workflow: type[Workflow[Any]]) -> NoReturn:
-        raise self._no_workflow(f"this app has no workflow {workflow.name} version {workflow.version}")
+    def _unknown(self, workflow: type[Workflow[Any]], version: int | None = None) -> NoReturn:
+        """Raise `UnknownWorkflow` for a workflow that the app does not have, or not in this version."""
+        own = [number for each in self.workflows if each.name == workflow.name for number in each.versions]
+        wanted = workflow.pinned if version is None else version
+        if own and wanted is not None and wanted not in own:
+            have = ", ".join(map(str, sorted(own)))
+            raise UnknownWorkflow(
+                f"this app has no version {wanted} of {workflow.name}", hint=f"It has version {have} of it."
+            )
+        raise self._no_workflow(f"this app has no workflow {workflow.name}")
 
     def _no_workflow(self, what: str) -> UnknownWorkflow:
         known = ", ".join(sorted(each.name for each in self.workflows)) or "none"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Protocol, Unpack
+from typing import Any, Protocol, Unpack
 
 from pgflow.core.filters import Filters, Head, QueryOptions
 from pgflow.core.instance import UNSAVED, Instance
-from pgflow.core.stored import checked
+from pgflow.core.stored import checked, sole_workflow
 from pgflow.errors import Conflict, InstanceNotFound
 
 __all__ = ["Live", "Owner", "Storage", "read"]
@@ -51,8 +51,8 @@ class Owner(Protocol):
     def replacing(self, instance: Instance) -> AbstractContextManager[None]:
         """Let go of what is under way of a run while another instance is put into its place, then take that one up."""
 
-    def forget(self, id: str) -> None:  # noqa: A002 -- as in Storage.get
-        """Let go of what is under way of a business id."""
+    def forget(self, runs: Collection[int]) -> None:
+        """Let go of what is under way of these runs."""
 
 
 class Storage:
@@ -144,24 +144,55 @@ class Storage:
         """Keep a copy of what a `Local` has made of an instance, in the place of the live one."""
         self._keep(deepcopy(instance))
 
-    def get(self, id: str) -> Instance:  # noqa: A002 -- "id" is the word for it in all of the API
-        """Return the newest run with a business id. Raises `InstanceNotFound`.
+    def get(
+        self,
+        id: str,  # noqa: A002 -- "id" is the word for it in all of the API
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> Instance:
+        """Return the newest run with a business id; of `workflow`, a class or a name, and `version` if given.
 
-        storage.get("orderid::abc123")
+        Raises `InstanceNotFound`, and `AmbiguousId` when several workflows have the id and `workflow` is not given.
+
+            storage.get("orderid::abc123")
         """
-        found = self.find(Filters.of_query({"id": id, "limit": 1}))
+        filters = Filters.of_id(id, workflow, version)
+        with self._lock:
+            if workflow is None:
+                sole_workflow(id, self._workflows(id))
+            found = self.find(filters)
         if not found:
-            raise InstanceNotFound(f"{self!r} has no instance {id!r}")
+            raise InstanceNotFound(f"{self!r} has no instance {filters.named}")
         return read(found[0])
 
-    def delete(self, id: str) -> None:  # noqa: A002 -- as in get
-        """Forget all runs with a business id, also while their steps run; it is no error when there are none."""
+    def delete(
+        self,
+        id: str,  # noqa: A002 -- as in get
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> None:
+        """Forget all runs with a business id, also while their steps run; it is no error when there are none.
+
+        With `workflow`, a class or a name, and `version` only the runs of these. Raises `AmbiguousId` when several
+        workflows have the id and `workflow` is not given.
+        """
+        filters = replace(Filters.of_id(id, workflow, version), limit=None)
         with self._consistent():
+            if workflow is None:
+                sole_workflow(id, self._workflows(id))
+            all_runs = self._runs.get(id, [])
+            runs = [run for run in all_runs if filters.holds_for_head(self._head(run))]
             if self._owner is not None:
-                self._owner.forget(id)
-            for run in self._runs.pop(id, []):
+                self._owner.forget(runs)
+            for run in runs:
                 del self._by_run[run]
                 del self._order[bisect_left(self._order, run)]
+            if left := [run for run in all_runs if run in self._by_run]:
+                self._runs[id] = left
+            else:
+                self._runs.pop(id, None)
 
     def query(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """Return the instances that all given filters hold for, the newest first; without a filter all of them.
@@ -179,13 +210,25 @@ class Storage:
         """`put`, async."""
         return self.put(instance)
 
-    async def aget(self, id: str) -> Instance:  # noqa: A002 -- as in get
+    async def aget(
+        self,
+        id: str,  # noqa: A002 -- as in get
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> Instance:
         """`get`, async."""
-        return self.get(id)
+        return self.get(id, workflow=workflow, version=version)
 
-    async def adelete(self, id: str) -> None:  # noqa: A002 -- as in get
+    async def adelete(
+        self,
+        id: str,  # noqa: A002 -- as in get
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> None:
         """`delete`, async."""
-        self.delete(id)
+        self.delete(id, workflow=workflow, version=version)
 
     async def aquery(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """`query`, async."""
@@ -201,8 +244,7 @@ class Storage:
         """Return the newest instance that all filters hold for, for its head: nothing is copied."""
         with self._consistent():
             for run in self._candidates(filters):
-                kept = self._by_run[run]
-                head = kept if isinstance(kept, Instance) else kept.head
+                head = self._head(run)
                 if filters.holds_for_head(head):
                     return head
         return None
@@ -238,6 +280,13 @@ class Storage:
                 if self._owner is owner:
                     yield
                     return
+
+    def _workflows(self, id: str) -> list[str]:  # noqa: A002 -- as in get
+        return sorted({self._head(run).workflow for run in self._runs.get(id, ())})
+
+    def _head(self, run: int) -> Head | Instance:
+        kept = self._by_run[run]
+        return kept if isinstance(kept, Instance) else kept.head
 
     def _keep_if_same(self, instance: Instance) -> None:
         with self._lock:

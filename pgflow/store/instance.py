@@ -33,6 +33,7 @@ __all__ = [
     "retry_version",
     "start",
     "status",
+    "workflows",
 ]
 
 Builtin = list  # this module's `list` is the verb
@@ -212,11 +213,24 @@ def prune(
     return Statement("instance/prune", query, params, lambda rows: Pruned(*rows[0]))
 
 
-def delete(schema: str, *, id: str, notify: bool) -> Statement[int]:  # noqa: A002 -- "id" is the word for it in all of the API
-    """Delete all runs of a business id; returns how many there were."""
-    params = {"id": id, "notify": notify}
+def delete(
+    schema: str,
+    *,
+    id: str,  # noqa: A002 -- "id" is the word for it in all of the API
+    workflow: str | None = None,
+    version: int | None = None,
+    notify: bool,
+) -> Statement[int]:
+    """Delete all runs of a business id, of one workflow and version if named; returns how many there were."""
+    params = {"id": id, "workflow": workflow, "version": version, "notify": notify}
     query = files.load("queries/instance/delete.sql", schema)
     return Statement("instance/delete", query, params, lambda rows: int(rows[0][0]))
+
+
+def workflows(schema: str, *, id: str) -> Statement[Builtin[str]]:  # noqa: A002 -- as in delete
+    """Read the names of the workflows that have runs of a business id."""
+    query = files.load("queries/instance/workflows.sql", schema)
+    return Statement("instance/workflows", query, {"id": id}, lambda rows: [name for (name,) in rows])
 
 
 def _record(entry: Entry) -> dict[str, Any]:
@@ -238,9 +252,9 @@ def _signal(signal: PendingSignal) -> dict[str, Any]:
     return {
         "event": signal.event,
         "step": signal.step,
-        "payload": signal.payload,
         "at": signal.at.isoformat(),
         "scheduled": signal.id is not None,
+        **({"payload": signal.payload} if signal.has_payload else {}),
     }
 
 

@@ -28,6 +28,7 @@ REFUSALS: Mapping[str, type[errors.PgflowError]] = {
     "PF012": errors.Conflict,
     "PF013": errors.AlreadyDone,
     "PF014": errors.KeyReused,
+    "PF015": errors.AmbiguousId,
 }
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
@@ -53,7 +54,7 @@ def is_quoting(error: psycopg.Error) -> bool:
 def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """Return the error to raise in place of `error`, or None when it should be raised as it is.
 
-    PF001 to PF014 become what they mean, with the database's message and hint; a missing schema, table or function
+    PF001 to PF015 become what they mean, with the database's message and hint; a missing schema, table or function
     becomes `SchemaMissing`, a value over the limit of its column `InvalidPayload`. None for everything else, above all
     for what a retry may mend.
 

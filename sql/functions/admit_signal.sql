@@ -45,9 +45,13 @@ begin
                 cross join jsonb_array_elements_text(s.value -> 'signals') n (name)
                 where d.workflow = instance.workflow and d.version = instance.version), 'none') || '.';
     end if;
+    -- A wait that a signal has ended counts as passed before a worker has applied it, so the answer does not depend on how soon that is.
     if not exists (
-        select from unnest(takers) t (step) where not exists (
-            select from pgflow.step_results r where r.run = admit_signal.run and r.step = t.step)
+        select from unnest(takers) t (step)
+        where not exists (select from pgflow.step_results r where r.run = admit_signal.run and r.step = t.step)
+            and not exists (
+                select from pgflow.jobs j join pgflow.signals s on s.run = j.run and s.step = j.step
+                where j.run = admit_signal.run and j.step = t.step and j.kind <> 'execute' and j.state <> 'parked' and s.consumed_at is null)
     ) then
         raise exception using errcode = 'PF005',
             message = format('%s %L has gone past the step that takes %L (%s)', instance.workflow, instance.id, admit_signal.event, array_to_string(takers, ', ')),

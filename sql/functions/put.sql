@@ -34,10 +34,10 @@ begin
         when (put.finished_at is null) <> is_active then format('the status %L with finished_at %s', put.status, coalesce(put.finished_at::text, 'null'))
         when put.error is not null and put.status not in ('failed', 'cancelled') then format('the status %L with an error', put.status)
         when put.status = 'pending' and put.history <> '[]' then 'the status ''pending'' with a history'
-        when put.id is null or put.id !~ ('^' || (graph #>> '{unique,key}') || '::((?!::)[^\s\u0001-\u001f\u007f-\u009f]){1,200}'
+        when put.id is null or put.id collate "C" !~ ('^' || (graph #>> '{unique,key}') || E'::((?!::)[^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]){1,200}'
             || case graph #>> '{unique,scope}' when 'none' then '::[0-9a-f]{8}' else '' end || '$') then format('the business id %L', put.id)
         when cardinality(put.tags) > 32 or exists (
-            select from unnest(put.tags) t where t is null or length(t) not between 1 and 64 or t ~ '[\u0001-\u001f\u007f-\u009f]') then 'the tags'
+            select from unnest(put.tags) t where t is null or length(t) not between 1 and 64 or t ~ E'[\\u0001-\\u001f\\u007f-\\u009f]') then 'the tags'
         when jsonb_typeof(put.history) <> 'array' or exists (
             select from jsonb_array_elements(put.history) e group by e.value ->> 'step' having count(*) > 1 or (e.value ->> 'step') is null) then 'the history'
     end;
@@ -67,6 +67,9 @@ begin
             hint = 'It has: ' || (select string_agg(k, ', ' order by k) from jsonb_object_keys(graph -> 'steps') k) || '.';
     end if;
 
+    if is_active and put.unique_key is not null then
+        perform pgflow.lock_business_ids(array[put.id]);
+    end if;
     -- Two ways to reach a new run's number: one by one, which cannot undo what others draw meanwhile, and for a far one in a leap.
     if put.run is null then
         put.run := nextval(numbers);
@@ -76,6 +79,10 @@ begin
     while coalesce(pg_sequence_last_value(numbers), 0) < put.run loop
         perform nextval(numbers);
     end loop;
+    if is_active and pgflow.excluding_run(put.id, put.workflow, put.unique_key, put.run) is not null then
+        raise exception using errcode = 'PF002', message = format('%s %L is already running in another run', put.workflow, put.id),
+            hint = 'Wait until it has ended, cancel it, or put this one when it has ended.';
+    end if;
     begin
         insert into pgflow.instances as i
             (run, id, workflow, version, status, unique_key, input, tags, metadata, error, created_at, finished_at)
@@ -121,12 +128,12 @@ begin
     end if;
     if is_new then
         insert into pgflow.signals (run, step, name, payload, sent_at)
-        select put.run, g.value ->> 'step', g.value ->> 'event', nullif(g.value -> 'payload', 'null'), (g.value ->> 'at')::timestamptz
+        select put.run, g.value ->> 'step', g.value ->> 'event', g.value -> 'payload', (g.value ->> 'at')::timestamptz
         from jsonb_array_elements(put.signals) with ordinality g (value, ord)
         where not (g.value -> 'scheduled')::boolean
         order by g.ord;
         insert into pgflow.scheduled_signals (run, step, name, payload, due_at)
-        select put.run, g.value ->> 'step', g.value ->> 'event', nullif(g.value -> 'payload', 'null'), (g.value ->> 'at')::timestamptz
+        select put.run, g.value ->> 'step', g.value ->> 'event', g.value -> 'payload', (g.value ->> 'at')::timestamptz
         from jsonb_array_elements(put.signals) with ordinality g (value, ord)
         where (g.value -> 'scheduled')::boolean and (is_active or put.status = 'failed')
         order by g.ord;

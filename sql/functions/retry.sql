@@ -8,14 +8,23 @@ as $$
 declare
     instance record;
     orchestration text;
+    active bigint;
 begin
-    select i.id, i.workflow, i.version, i.status into instance from pgflow.instances i where i.run = retry_run.run for no key update;
+    -- The lock on its business id comes before that on the instance, as in a start; neither column ever changes.
+    perform pgflow.lock_business_ids(array[i.id]) from pgflow.instances i where i.run = retry_run.run and i.unique_key is not null;
+    select i.id, i.workflow, i.version, i.status, i.unique_key into instance from pgflow.instances i where i.run = retry_run.run for no key update;
     if not found then
         raise exception using errcode = 'PF003', message = format('there is no instance with run %s', retry_run.run), hint = 'List them: pgflow list';
     end if;
     if instance.status <> 'failed' then
         raise exception using errcode = 'PF009', message = format('%s %L is %s: only a failed instance can be retried', instance.workflow, instance.id, instance.status),
             hint = 'See where it stands: pgflow show ' || instance.workflow || ' ' || instance.id;
+    end if;
+    active := pgflow.excluding_run(instance.id, instance.workflow, instance.unique_key, retry_run.run);
+    if active is not null then
+        raise exception using errcode = 'PF002', message = format('%s %L is already running, in run %s',
+            (select i.workflow from pgflow.instances i where i.run = active), instance.id, active),
+            hint = 'Wait until that run has ended, or cancel it.';
     end if;
     begin
         update pgflow.instances i

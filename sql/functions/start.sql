@@ -1,5 +1,7 @@
 -- Starts many instances of one workflow: each is one instance row and its first token, in the caller's transaction.
 -- A value whose key is active already is left alone: its row comes back with created = false and the active run.
+-- Runs are numbered in the order given; rows are inserted in the order of their keys, so that two batches with the same keys cannot deadlock.
+-- A whole business id of the workflow's key ("orderid::abc123") is accepted in place of its value.
 create or replace function pgflow.start_many(
     workflow text, "values" text[], inputs text[], version integer default null, at timestamptz default null, delay interval default null,
     tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true
@@ -21,13 +23,25 @@ declare
     ids text[] := '{}';
     news boolean[] := '{}';
 begin
-    select d.version, d.graph into definition
+    select
+        d.version, d.graph, d.unique_key, d.unique_scope,
+        coalesce(d.unique_scope = 'global', false) or exists (  -- instances of other scopes can exclude these: the unique index cannot decide then
+            select from pgflow.definitions o
+            where o.unique_key = d.unique_key and o.unique_scope not in (d.unique_scope, 'none') and d.unique_scope <> 'none'
+                and (o.unique_scope = 'global' or o.workflow = d.workflow)
+        ) as overlaps
+    into definition
     from pgflow.definitions d
     where d.workflow = start_many.workflow and (start_many.version is null or d.version = start_many.version)
     order by d.current_since desc nulls last, d.version desc limit 1;
     if not found then
-        raise exception using errcode = 'PF001',
-            message = format('no workflow named %L%s is registered here', start_many.workflow, ' in version ' || start_many.version),
+        select string_agg(d.version::text, ', ' order by d.version) into bad from pgflow.definitions d where d.workflow = start_many.workflow;
+        if bad is not null then
+            raise exception using errcode = 'PF001', message = format('%s has no version %s', start_many.workflow, start_many.version),
+                hint = format('Registered here: version %s. Start a worker with the app that defines version %s, or name one of these.',
+                    bad, start_many.version);
+        end if;
+        raise exception using errcode = 'PF001', message = format('no workflow named %L is registered here', start_many.workflow),
             hint = coalesce('Known: ' || (select string_agg(distinct d.workflow, ', ') from pgflow.definitions d) || '.',
                 'Start a worker with the app that defines it: pgflow worker --app module:app');
     end if;
@@ -35,13 +49,19 @@ begin
         raise exception using errcode = 'PF008', message = 'as many inputs as values are needed',
             hint = 'Give each value its input, null when it has none.';
     end if;
+    if strpos(array_to_string("values", ' '), '::') > 0 then  -- whole ids among them
+        "values" := array(
+            select case when starts_with(v, definition.unique_key || '::') then substr(v, length(definition.unique_key) + 3) else v end
+            from unnest("values") with ordinality as given (v, ord) order by ord);
+    end if;
     -- The characters of REFUSED in pgflow/core/unique.py, one by one: a class such as [[:space:]] depends on the database's locale.
     select v into bad from unnest("values") v
     where v is null or length(v) not between 1 and 200 or strpos(v, '::') > 0
-        or v collate "C" ~ '[\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]' limit 1;
+        or v collate "C" ~ E'[\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]' limit 1;
     if found then
         raise exception using errcode = 'PF008', message = format('%L cannot be a business value', bad),
-            hint = 'A value has 1 to 200 characters, without white space, control characters or "::".';
+            hint = format('A value has 1 to 200 characters, without white space, control characters or "::"; a whole id begins with %s.',
+                coalesce(definition.unique_key, 'key') || '::');
     end if;
     select pgflow.json_fault(i) into bad
     from unnest(documents, inputs) as given (i, written)
@@ -61,16 +81,22 @@ begin
     end if;
     first := definition.graph #> array['steps', definition.graph ->> 'initial'];
 
+    if definition.overlaps then
+        -- Locked before anything is read: the next statement sees every instance that another holder of the lock has started.
+        perform pgflow.lock_business_ids(array(select definition.unique_key || '::' || v from unnest("values") v));
+    end if;
+
     for begun in
     with asked as materialized (
         select
             a.ord, coalesce(a.document, definition.graph -> 'absent_input', '{}') as document,  -- null: it was left out
-            concat_ws('::', definition.graph #>> '{unique,key}', a.value,
-                case when definition.graph #>> '{unique,scope}' = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
+            nextval('pgflow.instances_run_seq') as run,
+            concat_ws('::', definition.unique_key, a.value,
+                case when definition.unique_scope = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
         from unnest("values", documents) with ordinality as a (value, document, ord)
     ),
     keyed as materialized (
-        select a.ord, a.document, a.id, case definition.graph #>> '{unique,scope}'
+        select a.ord, a.document, a.run, a.id, case definition.unique_scope
             when 'workflow' then 'w ' || workflow || ' ' || a.id
             when 'version' then 'v ' || workflow || ' ' || definition.version || ' ' || a.id
             when 'global' then 'g ' || a.id
@@ -78,30 +104,29 @@ begin
         from asked a
     ),
     born as (
-        insert into pgflow.instances (id, workflow, version, status, unique_key, input, tags, metadata)
+        insert into pgflow.instances (run, id, workflow, version, status, unique_key, input, tags, metadata)
+        overriding system value
         select
-            k.id, workflow, definition.version, case when due > pgflow.now() then 'pending' else 'running' end, k.unique_key, k.document,
+            k.run, k.id, workflow, definition.version, case when due > pgflow.now() then 'pending' else 'running' end, k.unique_key, k.document,
             own_tags || start_many.tags, coalesce(definition.graph -> 'metadata', '{}') || coalesce(start_many.metadata, '{}')
         from keyed k
+        where not definition.overlaps or pgflow.excluding_run(k.id, workflow, k.unique_key) is null
         order by k.unique_key, k.ord  -- one order everywhere: two batches of the same keys cannot deadlock
         on conflict (unique_key) where status in ('pending', 'running', 'waiting') do nothing
-        returning instances.run, instances.id
-    ),
-    won as materialized (
-        select distinct on (b.run) b.run, k.ord, k.id from born b join keyed k on k.id = b.id order by b.run, k.ord
+        returning instances.run
     ),
     tokens as (
         insert into pgflow.jobs (run, step, queue, priority, max_attempts, config, state, run_at)
         select
-            w.run, definition.graph ->> 'initial', first ->> 'queue',
+            k.run, definition.graph ->> 'initial', first ->> 'queue',
             coalesce(start_many.priority, (definition.graph ->> 'priority')::smallint, 0::smallint),
             (first ->> 'max_attempts')::smallint, nullif(first -> 'config', 'null'),
             case when due > pgflow.now() then 'scheduled' else 'ready' end, due
-        from won w
-        order by w.ord  -- first in, first out
+        from born b join keyed k on k.run = b.run
+        order by k.ord  -- first in, first out
     )
-    select k.ord, k.id, k.unique_key, w.run
-    from keyed k left join won w on w.ord = k.ord
+    select k.ord, k.id, k.unique_key, b.run
+    from keyed k left join born b on b.run = k.run
     order by k.ord
     loop
         ord := begun.ord;
@@ -109,7 +134,9 @@ begin
         id := begun.id;
         created := begun.run is not null;
         if not created then  -- asked anew: who was there first may have come from this batch, or after its statement began
-            run := (select max(i.run) from pgflow.instances i where i.id = begun.id and i.unique_key = begun.unique_key);
+            run := coalesce(
+                case when definition.overlaps then pgflow.excluding_run(begun.id, workflow, begun.unique_key) end,
+                (select max(i.run) from pgflow.instances i where i.id = begun.id and i.unique_key = begun.unique_key));
         end if;
         if is_asked_once then
             runs := runs || run;

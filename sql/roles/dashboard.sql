@@ -2,6 +2,6 @@
 grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.requests, pgflow.workers, pgflow.queues,
-    pgflow.definitions, pgflow.migrations, pgflow.job_details
+    pgflow.definitions, pgflow.business_ids, pgflow.migrations, pgflow.job_details
 to {role};
 grant execute on function pgflow.find(text, text), pgflow.find(text, text, integer) to {role};

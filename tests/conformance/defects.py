@@ -167,8 +167,9 @@ MUTANTS = (
     ),
     Mutant(
         "R15", "an instance is stored without its token", START,
-        "        from won w\n        order by w.ord  --",
-        "        from won w\n        where due > pgflow.now()\n        order by w.ord  --",
+        "        from born b join keyed k on k.run = b.run\n        order by k.ord  --",
+        "        from born b join keyed k on k.run = b.run\n        where due > pgflow.now()\n"
+        "        order by k.ord  --",
     ),
     Mutant(
         "R16", "signals are put in line by advisory locks", "sql/functions/admit_signal.sql",

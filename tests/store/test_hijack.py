@@ -41,7 +41,9 @@ CALLS = {
     "cancel": "select pgflow.cancel('Held', 'a', 'why')",
     "cancel_run": "select pgflow.cancel_run({run}, 'why')",
     "delete_id": "select pgflow.delete_id('held::a')",
+    "excluding_run": "select pgflow.excluding_run('held::a', 'Held', 'g held::a')",
     "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
+    "lock_business_ids": "select pgflow.lock_business_ids('{{held::a}}')",
     "once": "select pgflow.once('k', 'c')",
     "put": "select pgflow.put({run}, 'held::a', 'Held', 1, 'running', 'w Held held::a', '{{}}', '{{x}}', '{{}}', null,"
     """ pgflow.now(), null, '[{{"step": "only", "event": "ok", "attempt": 1, "started_at": "now", "at": "now"}}]')""",

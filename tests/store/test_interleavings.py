@@ -115,7 +115,19 @@ class Guided(Workflow[dict[str, Any]], unique=Unique("guided")):
     }
 
 
-WORKFLOWS = (Pair, Paid, Line, Guide, Guided)
+class Here(Workflow[dict[str, Any]], unique=Unique("place")):
+    initial = left
+    transitions = {left: {"ok": ship}, ship: {"ok": Done}}
+
+
+class Everywhere(Workflow[dict[str, Any]], unique=Unique("place", scope="global")):
+    """Shares its key with Here, and excludes it."""
+
+    initial = left
+    transitions = {left: {"ok": ship}, ship: {"ok": Done}}
+
+
+WORKFLOWS = (Pair, Paid, Line, Guide, Guided, Here, Everywhere)
 
 
 @pytest.fixture
@@ -393,8 +405,8 @@ def pruning() -> list[Move]:
     )
 
 
-def failed(a: Driver, value: str) -> None:
-    start(a, Line, value)
+def failed(a: Driver, value: str, workflow: type[Workflow[Any]] = Line) -> None:
+    start(a, workflow, value)
     a.conn.execute("update pgflow.instances set status = 'failed', finished_at = pgflow.now(), revision = revision + 1")
     a.conn.execute("delete from pgflow.jobs")
 
@@ -445,6 +457,38 @@ def retry_twice(a: Driver, b: Driver, value: str) -> Programs:
 def same_start(a: Driver, b: Driver, value: str) -> Programs:
     one = transaction(call("select pgflow.start('Line', %s)", value))
     return one, one
+
+
+def starts_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
+    return (
+        transaction(call("select pgflow.start('Everywhere', %s)", value)),
+        transaction(call("select pgflow.start('Here', %s)", value)),
+    )
+
+
+def batches_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
+    """Two starts in each transaction, so that each may hold what the other needs."""
+    start_many = 'select created from pgflow.start_many(%s, array[%s, %s], \'{"{}","{}"}\')'
+    return (
+        transaction(call(start_many, "Everywhere", value, value + "x")),
+        transaction(call(start_many, "Here", value + "x", value)),
+    )
+
+
+def retry_and_start_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value, Everywhere)
+    return (
+        transaction(call("select pgflow.retry('Everywhere', %s)", value)),
+        transaction(call("select pgflow.start('Here', %s)", value)),
+    )
+
+
+def put_and_start_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
+    failed(a, value, Here)
+    return (
+        transaction(call(PUT, f"place::{value}")),
+        transaction(call("select pgflow.start('Everywhere', %s)", value)),
+    )
 
 
 def claim_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
@@ -600,6 +644,7 @@ PAIRS = [
     prune_and_start, prune_and_retry, prune_twice, prune_and_settle, prune_and_delete,
     retry_and_cancel, retry_twice, same_start, claim_and_cancel, claim_and_stage,
     rescue_and_cancel, rescue_twice, rescue_and_beat, reconcile_and_cancel,
+    starts_of_two_scopes, batches_of_two_scopes, retry_and_start_of_two_scopes, put_and_start_of_two_scopes,
     send_due_and_park, send_due_and_cancel, send_due_twice, send_due_and_unschedule, send_due_and_timer,
     route_and_sibling, route_and_cancel, solo_route_and_cancel,
     asked_again_and_cancel, asked_again_and_rescue, asked_again_and_sibling, retry_twice_after_a_route,
@@ -671,7 +716,8 @@ def check(conn: Connection) -> list[str]:
             having count(*) <> case i.workflow when 'Pair' then 4 when 'Guided' then 5 else 2 end""",
         "a step ran again because of its route": """
             select r.run from pgflow.step_results r where r.step = 'guide' and r.output <> '{"runs": 1}'""",
-        "one key has two instances": "select id from pgflow.instances group by id having count(*) > 1",
+        "one key has two instances": """
+            select id from pgflow.instances where status <> 'failed' group by id having count(*) > 1""",
         "a signal was lost": """
             select s.run from pgflow.signals s join pgflow.instances i using (run)
             where i.status = 'completed' group by s.run having count(consumed_at) <> 1""",

@@ -20,7 +20,7 @@ CLIENT_API = {
     *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
 }
 HARMLESS = {"now", "channel", "backoff", "is_leased", "json_fault"}  # they read no table: everybody may call them
-NOBODYS = {"admit_signal", "put", "delete_id", "answer"}
+NOBODYS = {"admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run"}
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests"),
@@ -53,7 +53,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("definitions", "update graph"),
         ("definitions", "update current_since"),
     },
-    "dashboard": {(table, "select") for table in READ | {"job_details"}},
+    "dashboard": {(table, "select") for table in READ | {"job_details", "business_ids"}},
 }
 COLUMNS = """
 select c.relname, array_agg(a.attname::text order by a.attnum)
@@ -101,7 +101,7 @@ def touched(parts: Parts, part: str) -> set[tuple[str, str]]:
     """What a part may do to the tables, by trying everything."""
     with parts.connect("admin") as conn:
         tables: dict[str, list[str]] = dict(conn.execute(COLUMNS, [parts.schema]).fetchall())
-    assert set(tables) == READ | {"job_details"}, "a new table: say above and in sql/roles whose it is"
+    assert set(tables) == READ | {"job_details", "business_ids"}, "a new table: say above and in sql/roles whose it is"
     with parts.connect(part) as conn:
         return {
             (table, what)

@@ -132,6 +132,18 @@ MUTANTS = (
         only("kill a worker", rate=12),
     ),
     Mutant(
+        "unlocked id", "workflows of overlapping scopes start one id without locking it", "sql/functions/start.sql",
+        "perform pgflow.lock_business_ids(array(select definition.unique_key",
+        "perform cardinality(array(select definition.unique_key",
+        "starts_of_two_scopes",
+    ),
+    Mutant(
+        "blind start", "a start does not look for instances of wider scopes", "sql/functions/start.sql",
+        "        where not definition.overlaps or pgflow.excluding_run(k.id, workflow, k.unique_key) is null\n",
+        "",
+        "starts_of_two_scopes",
+    ),
+    Mutant(
         "early timer", "timers ring before their time", "sql/queries/job/stage.sql",
         "j.run_at <= pgflow.now()\n",
         "j.run_at <= pgflow.now() + interval '100 milliseconds'\n",

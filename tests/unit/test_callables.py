@@ -197,7 +197,7 @@ def test_a_function_that_can_be_called_with_the_context_is_a_step(name: str) -> 
     made = step(name="work")(function)
     flow_of(made)
     if function is not max:
-        result = attempt.call(made, Context(None))
+        result = attempt.call(made, Context(None), made.retry)
         assert (asyncio.run(result) if made.is_async else result) == Ok("done")
 
 

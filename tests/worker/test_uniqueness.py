@@ -10,7 +10,9 @@ from datetime import timedelta
 from threading import Barrier
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import IsolationLevel
 
 from pgflow import Context, Done, Instance, Ok, Pgflow, Started, Unique, Workflow, step
 from pgflow.errors import AlreadyRunning, InstanceNotFound, InvalidValue, UnknownWorkflow
@@ -143,15 +145,55 @@ def test_two_workflows_may_have_the_same_key_and_each_reads_its_own(app: Pgflow)
     assert (Single.get("v").status, Neighbour.get("v").status) == ("cancelled", "running")
 
 
-def test_a_global_key_is_shared_by_all_workflows_that_have_it_globally(app: Pgflow, conn: Connection) -> None:
+def test_a_global_key_is_exclusive_among_all_workflows_that_have_it(app: Pgflow, conn: Connection) -> None:
     active = Everywhere.start("v")
     with pytest.raises(AlreadyRunning, match=rf"in run {active.run}, of this workflow or another\n"):
         Elsewhere.start("v")
     with pytest.raises(Exception, match=rf"Everywhere 'shared::v' is already running, in run {active.run}\n"):
         conn.execute("select pgflow.start('Elsewhere', 'v')")
-    Nearby.start("v")  # the same id, but unique in its own workflow only
+    with pytest.raises(AlreadyRunning, match=rf"in run {active.run}\n"):
+        Nearby.start("v")  # unique in its own workflow only, but the key is the same
+    with pytest.raises(Exception, match=rf"Everywhere 'shared::v' is already running, in run {active.run}\n"):
+        conn.execute("select pgflow.start('Nearby', 'v')")
     Everywhere.cancel("v")
+    near = Nearby.start("v")
+    with pytest.raises(AlreadyRunning, match=rf"in run {near.run}, of this workflow or another\n"):
+        Elsewhere.start("v")
+    Nearby.cancel("v")
     assert Elsewhere.start("v").created
+
+
+@pytest.mark.parametrize("isolation", IsolationLevel)
+def test_of_many_starts_of_one_key_in_three_workflows_of_two_scopes_one_wins(
+    app: Pgflow, conn: Connection, isolation: IsolationLevel
+) -> None:
+    together = Barrier(24)
+    kinds = (Everywhere, Nearby, Elsewhere)
+
+    def start(number: int) -> str:
+        with psycopg.connect(app.dsn) as own:
+            own.isolation_level = isolation
+            own.execute("select count(*) from pgflow.instances")  # the snapshot of the stricter levels
+            together.wait(30)
+            try:
+                kinds[number % 3].start("v", {"number": number}, conn=own)
+                own.commit()
+            except (AlreadyRunning, psycopg.errors.SerializationFailure) as refusal:
+                return type(refusal).__name__
+        return "started"
+
+    with ThreadPoolExecutor(24) as pool:
+        outcomes = list(pool.map(start, range(24)))
+    assert outcomes.count("started") == 1
+    assert one(conn, "select count(*) from pgflow.instances where status = 'running'") == 1
+    is_strict = isolation > IsolationLevel.READ_COMMITTED
+    assert set(outcomes) == {"started", "SerializationFailure" if is_strict else "AlreadyRunning"}
+
+
+def test_the_usual_scope_locks_no_business_id(app: Pgflow, conn: Connection) -> None:
+    Single.start("v")
+    Anything.start("v")
+    assert one(conn, "select count(*) from pgflow.business_ids where id <> 'shared::v'") == 0
 
 
 def test_a_refusal_says_which_run_is_active(app: Pgflow, conn: Connection) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -264,6 +267,89 @@ def test_a_changed_version_is_refused_with_the_next_number(dsn: str, conn: Conne
         app.close()
     assert caught.value.hint is not None
     assert "version=3" in caught.value.hint
+
+
+NAMES = (f"Scoped{number}" for number in count(1))
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a workflow that no other test registers."""
+    return next(NAMES)
+
+
+def scoped(name: str, key: str, scope: Scope, version: int = 1) -> type[Workflow[dict[str, Any]]]:
+    class Scoped(Workflow[dict[str, Any]], unique=Unique(key, scope=scope), name=name, version=version):
+        initial = first
+        transitions = {first: {"done": Done}}
+
+    return Scoped
+
+
+@pytest.mark.parametrize(
+    ("key", "scope"), [("scoped", "version"), ("scoped", "global"), ("scoped", "none"), ("other", "workflow")]
+)
+def test_a_changed_unique_key_or_scope_under_one_version_is_refused(
+    dsn: str, conn: Connection, name: str, key: str, scope: Scope
+) -> None:
+    with opened(dsn, before := scoped(name, "scoped", "workflow")):
+        before.start("a")
+    app = Pgflow(dsn, workflows=[after := scoped(name, key, scope)])
+    refusal = re.escape(f"Unique('scoped', scope='workflow'), not Unique({key!r}, scope={scope!r})")
+    with pytest.raises(GraphChanged, match=f"{name} version 1 has another unique key or scope.*{refusal}") as caught:
+        after.start("a")
+    with pytest.raises(GraphChanged):
+        asyncio.run(app.aregister())
+    app.close()
+    assert "version=2" in (caught.value.hint or "")
+    stored = "select graph -> 'unique' from pgflow.definitions where workflow = %s"
+    assert conn.execute(stored, [name]).fetchall() == [({"key": "scoped", "scope": "workflow"},)]
+    assert conn.execute("select count(*) from pgflow.instances where workflow = %s", [name]).fetchall() == [(1,)]
+
+
+def test_a_change_of_scope_of_an_umbrella_asks_for_another_name(dsn: str, conn: Connection) -> None:
+    class Changed(Workflow[dict[str, Any]], unique=Unique("signup", scope="version"), name="Rescoped", current=1):
+        class V1(Workflow[dict[str, Any]], version=1):
+            initial = confirm
+            transitions = {confirm: {"received": first}, first: {"done": Done}}
+
+        versions = {1: V1}
+
+    with opened(dsn, signup("Rescoped", 1, 1)):
+        app = Pgflow(dsn, workflows=[Changed])
+        with pytest.raises(GraphChanged) as caught:
+            app.register()
+        app.close()
+    assert (caught.value.hint or "").endswith("give the changed workflow another name.")
+
+
+@pytest.mark.parametrize("stored", ["graph - 'unique'", "jsonb_set(graph, '{unique}', 'null')"])
+def test_a_stored_definition_without_its_unique_key_gets_it_and_is_no_false_alarm(
+    dsn: str, conn: Connection, name: str, stored: str
+) -> None:
+    with opened(dsn, scoped(name, "scoped", "global")):
+        pass
+    update = f"update pgflow.definitions set graph = {stored} where workflow = %s"  # noqa: S608 -- it stands above
+    conn.execute(update.encode(), [name])
+    with opened(dsn, again := scoped(name, "scoped", "workflow")):
+        assert again.start("b").created
+    unique = "select unique_key, unique_scope from pgflow.definitions where workflow = %s"
+    assert conn.execute(unique, [name]).fetchall() == [("scoped", "workflow")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("workflow", "version"), ("version", "workflow"), ("global", "workflow")]
+)
+def test_a_new_version_with_another_scope_respects_the_wider_of_the_two(
+    dsn: str, conn: Connection, name: str, before: Scope, after: Scope
+) -> None:
+    with opened(dsn, old := scoped(name, "scoped", before)):
+        active = old.start("a")
+    with opened(dsn, new := scoped(name, "scoped", after, 2)):
+        with pytest.raises(AlreadyRunning, match=f"in run {active.run}"):
+            new.start("a")
+        new.cancel("a")
+        assert new.start("a").created
 
 
 def test_a_plain_workflow_becomes_an_umbrella_and_its_instances_go_on(dsn: str, conn: Connection) -> None:

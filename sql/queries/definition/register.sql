@@ -23,9 +23,11 @@ stored as (
     from brought b left join named n on n.workflow = b.workflow and n.version = b.version
     order by b.workflow, b.version
     on conflict (workflow, version) do update
-    -- same hash: queues, retries, tags and configuration may change under a version, its edges may not
+    -- same hash: queues, retries, tags and configuration may change under a version; its edges, unique key and scope may not
     set graph = excluded.graph, current_since = coalesce(excluded.current_since, d.current_since)
-    where d.hash = excluded.hash and (d.graph is distinct from excluded.graph or excluded.current_since is not null)
+    where d.hash = excluded.hash
+        and coalesce(nullif(d.graph -> 'unique', 'null'), excluded.graph -> 'unique') = excluded.graph -> 'unique'  -- absent: not recorded yet
+        and (d.graph is distinct from excluded.graph or excluded.current_since is not null)
     returning d.workflow, d.version, d.hash, d.graph
 )
 select workflow, version, hash, graph::text from stored
