@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 from pgflow.core.span import is_span
@@ -11,7 +11,7 @@ from pgflow.store import instance
 from pgflow.store.instance import Pruned
 from pgflow.store.statement import Statement
 
-__all__ = ["ENDED", "Pages", "pruning"]
+__all__ = ["ENDED", "Pages", "pruning", "pruning_orphans"]
 
 ENDED = ("completed", "failed", "cancelled")
 
@@ -19,20 +19,18 @@ ENDED = ("completed", "failed", "cancelled")
 class Pages:
     """The statements that delete, one after the other; each has to be told what the one before it `took`."""
 
-    def __init__(self, schema: str, older_than: timedelta, statuses: Iterable[str]) -> None:
-        self._schema = schema
-        self._older_than = older_than
-        self._statuses = tuple(statuses)
+    def __init__(self, page: Callable[[int], Statement[Pruned]]) -> None:
+        self._page = page
         self._after: int | None = 0
 
     def __iter__(self) -> Iterator[Statement[Pruned]]:
         while self._after is not None:
-            yield instance.prune(self._schema, older_than=self._older_than, statuses=self._statuses, after=self._after)
+            yield self._page(self._after)
 
     def took(self, page: Pruned) -> int:
-        """Go on behind a page; returns how many instances it deleted."""
+        """Go on behind a page; returns how much it deleted."""
         self._after = page.last
-        return page.instances
+        return page.deleted
 
 
 def pruning(schema: str, older_than: timedelta, statuses: Iterable[str] = ENDED) -> Pages:
@@ -42,4 +40,9 @@ def pruning(schema: str, older_than: timedelta, statuses: Iterable[str] = ENDED)
     given = tuple(statuses)
     if unknown := set(given) - set(ENDED):
         raise InvalidValue(f"no instance ends with {min(unknown)!r}", hint=f"They end with {', '.join(ENDED)}.")
-    return Pages(schema, older_than, given)
+    return Pages(lambda after: instance.prune(schema, older_than=older_than, statuses=given, after=after))
+
+
+def pruning_orphans(schema: str) -> Pages:
+    """Delete the rows that were left when instances were deleted by hand, in SQL."""
+    return Pages(lambda after: instance.prune_orphans(schema, after=after))

@@ -13,12 +13,24 @@ from pgflow.core.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.unique import SEPARATOR, extract_value, validate_value
 from pgflow.errors import ConfigError, InvalidPayload, InvalidValue
 
-__all__ = ["JSON_FORMS", "TEXT", "checked_value", "json_value", "payload", "read_duration", "read_json", "read_moment"]
+__all__ = [
+    "DURATION",
+    "JSON_FORMS",
+    "TEXT",
+    "Duration",
+    "checked_value",
+    "json_value",
+    "payload",
+    "read_json",
+    "read_moment",
+    "written",
+]
 
 JSON_FORMS = "JSON|@FILE|-"
 LONGEST = 16 * INPUT_LIMIT  # of JSON as people lay it out; what is stored is compact
 PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)")
-DURATION = re.compile(rf"(?:{PART.pattern})+")
+PARTS = re.compile(rf"(?:{PART.pattern})+")
+NUMBER = re.compile(r"[0-9]{0,9}\.?[0-9]{1,9}(?:e-?[0-9]{1,2})?|[0-9]{1,9}\.")
 UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 LONGEST_DELAY = timedelta(days=3650)
 
@@ -88,17 +100,51 @@ def checked_value(value: Any) -> str:
     return validate_value(value)
 
 
-def read_duration(text: str) -> timedelta:
-    """Return the duration that a text like "10m" or "1h30m" means. Raises `ConfigError`."""
-    if not DURATION.fullmatch(text):
-        raise ConfigError(f"{text!r} is no duration", hint="Write a number and a unit: 90s, 10m, 1h30m, 2d.")
+def read_duration(text: str, *, bare: bool = False) -> timedelta:
+    """Return the duration of a text such as "500ms", "10m" or "1h30m"; with `bare`, a number alone is seconds.
+
+    Every option of the command that takes a duration is read here. Raises `ConfigError`.
+    """
+    if not PARTS.fullmatch(text) and not (bare and NUMBER.fullmatch(text)):
+        hint = f"Write a number and a unit ({', '.join(UNITS)}): 500ms, 90s, 10m, 1h30m, 2d"
+        raise ConfigError(f"{text!r} is not a duration", hint=hint + (", or seconds: 90." if bare else "."))
+    parts = PART.findall(text) or [(text, "s")]
     try:
-        duration = sum((timedelta(**{UNITS[unit]: float(number)}) for number, unit in PART.findall(text)), timedelta())
+        duration = sum((timedelta(**{UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
     except OverflowError:
         duration = timedelta.max
     if duration > LONGEST_DELAY:
         raise ConfigError(f"{text} is longer than {LONGEST_DELAY.days} days")
     return duration
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A duration such as 90s or 1h30m, from `least` to `most`; a number without a unit is seconds if `bare`."""
+
+    name = "duration"
+
+    def __init__(self, least: timedelta = timedelta(0), most: timedelta = LONGEST_DELAY, *, bare: bool = False) -> None:
+        self.least, self.most, self.bare = least, most, bare
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the duration. Raises `ConfigError` for what is not a duration or is out of range."""
+        duration = value if isinstance(value, timedelta) else read_duration(str(value), bare=self.bare)
+        if not self.least <= duration <= self.most:
+            option = param.opts[0] if param else "a duration"
+            raise ConfigError(f"{option} must be from {written(self.least)} to {written(self.most)}, got {value}")
+        return duration
+
+
+DURATION = Duration()
+
+
+def written(duration: timedelta) -> str:
+    """Return a duration as `read_duration` reads it, in its largest whole unit: "500ms", "30s", "1h"."""
+    for unit in ("w", "d", "h", "m", "s"):
+        count, rest = divmod(duration, timedelta(**{UNITS[unit]: 1}))
+        if count and not rest:
+            return f"{count}{unit}"
+    return f"{duration / timedelta(milliseconds=1):g}ms" if duration else "0s"
 
 
 def read_moment(text: str) -> datetime:

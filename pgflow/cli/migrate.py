@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pgflow.cli.given import Duration, written
 from pgflow.cli.options import direct_options, json_option
 from pgflow.cli.output import document, table
 from pgflow.store.connect import connect
@@ -40,11 +41,11 @@ NEEDED = 4  # the exit code of --status when there is something to do; the same 
 @click.option(
     "--wait",
     "patience",
-    type=click.FloatRange(min=0),
-    default=PATIENCE.total_seconds(),
-    metavar="SECONDS",
+    type=Duration(bare=True),
+    default=written(PATIENCE),
+    metavar="DURATION",
     help="How long to wait, for each migration, for locks and, before one that breaks older code, for older workers "
-    "to finish what they run and end.",
+    "to finish what they run and end: 90s, 10m; a bare number is seconds.",
 )
 @click.option(
     "--ledger",
@@ -60,7 +61,7 @@ def command(
     show_sql: bool,
     after: int,
     to: int | None,
-    patience: float,
+    patience: timedelta,
     show_ledger: bool,
     dsn: str,
     schema: str,
@@ -96,7 +97,7 @@ def command(
             click.echo(_status_document(now) if as_json else _status_text(now))
             now.require_migratable()
             return None if now.up_to_date else NEEDED
-        done = up(conn, schema, dry_run, to=to, patience=timedelta(seconds=patience), tell=_telling())
+        done = up(conn, schema, dry_run, to=to, patience=patience, tell=_telling())
         if as_json:
             click.echo(document({"schema": schema, "dry_run": dry_run, "applied": _entries(done)}))
         elif done:

@@ -1,11 +1,12 @@
 """`pgflow resume`: send a signal to an instance, now or later."""
 
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from pgflow.cli.database import opened
-from pgflow.cli.given import JSON_FORMS, TEXT, payload, read_duration
+from pgflow.cli.given import DURATION, JSON_FORMS, TEXT, payload
 from pgflow.cli.options import idempotency_option, reading_options
 from pgflow.cli.output import document, moment, say
 from pgflow.store import request, signal
@@ -19,7 +20,9 @@ __all__ = ["command"]
 @click.argument("event", type=TEXT)
 @click.option("-p", "--payload", "given", metavar=JSON_FORMS, help="What the signal carries; - is standard input.")
 @click.option("--step", type=TEXT, metavar="KEY", help="Which step it is for, when several may take it.")
-@click.option("--delay", metavar="DURATION", help="Send it so much later, to --step: 90s, 10m, 1h30m, 2d.")
+@click.option(
+    "--delay", type=DURATION, metavar="DURATION", help="Send it so much later, to --step: 90s, 10m, 1h30m, 2d."
+)
 @idempotency_option
 @reading_options
 def command(
@@ -28,7 +31,7 @@ def command(
     event: str,
     given: str | None,
     step: str | None,
-    delay: str | None,
+    delay: timedelta | None,
     idempotency_key: str | None,
     dsn: str,
     schema: str,
@@ -36,8 +39,10 @@ def command(
 ) -> None:
     """Send the signal EVENT to the newest run of VALUE.
 
-    Prints "delivered" when a step waited for it, "kept" when it is to wait for the step, and the number of one that is
-    sent later, by which `pgflow unschedule` calls it off. VALUE may be a whole business id, such as orderid::abc123.
+    Prints "delivered" when it ended a wait, and "kept" when it is kept for the next wait that takes it: signals of one
+    name end waits in the order in which they were sent, each one wait. Of one that is sent later it prints the number,
+    by which `pgflow unschedule` cancels it. With --idempotency-key a signal that is sent again ends no second wait.
+    VALUE may be a whole business id, such as orderid::abc123.
 
     \b
     Examples:
@@ -56,7 +61,7 @@ def command(
             version=None,
             value=value,
             step=step,
-            delay=read_duration(delay),
+            delay=delay,
             event=event,
             payload=text,
         )
@@ -78,4 +83,4 @@ def command(
         return
     click.echo(became)
     if became == "kept":
-        say(f"nothing waits for {event} yet: it is kept until a step does")
+        say(f"no step waits for {event} now: it is kept for the next wait that takes it")

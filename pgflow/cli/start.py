@@ -15,7 +15,7 @@ from pgflow.app import Pgflow
 from pgflow.calls import sealed_input
 from pgflow.cli.bulk import chunks, items, lines_of, progress
 from pgflow.cli.database import opened, require_workflow
-from pgflow.cli.given import JSON_FORMS, TEXT, checked_value, json_value, read_duration, read_moment
+from pgflow.cli.given import DURATION, JSON_FORMS, TEXT, checked_value, json_value, read_moment
 from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, idempotency_option, reading_options
 from pgflow.cli.output import document, say
@@ -109,7 +109,7 @@ class Launch:
 @click.option(
     "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the current one by default."
 )
-@click.option("--delay", metavar="DURATION", help="Start it so much later: 90s, 10m, 1h30m, 2d.")
+@click.option("--delay", type=DURATION, metavar="DURATION", help="Start it so much later: 90s, 10m, 1h30m, 2d.")
 @click.option("--at", metavar="TIME", help="Start it then: 2030-01-31T12:00:00Z.")
 @click.option("--tag", "tags", type=TEXT, multiple=True, help="Mark it with a tag. May be given several times.")
 @click.option("--metadata", metavar=JSON_FORMS, help="Metadata to begin with, a JSON object.")
@@ -127,7 +127,7 @@ def command(
     given: str | None,
     source: str | None,
     version: int | None,
-    delay: str | None,
+    delay: timedelta | None,
     at: str | None,
     tags: tuple[str, ...],
     metadata: str | None,
@@ -168,7 +168,7 @@ def command(
         app=found,
         version=version,
         at=read_moment(at) if at is not None else None,
-        delay=read_duration(delay) if delay is not None else None,
+        delay=delay,
         tags=tags,
         metadata=_metadata(metadata),
         priority=priority,

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from pgflow import telemetry
 from pgflow.cli.failure import report
+from pgflow.cli.given import Duration
 from pgflow.cli.health import ADDRESS, answering
 from pgflow.cli.init_process import fork_if_pid_1
 from pgflow.cli.locate import locate
@@ -54,30 +55,30 @@ SELDOM = 10_000  # objects that come and stay until Python looks for garbage amo
 )
 @click.option(
     "--poll",
-    type=click.FloatRange(0.01, 3600),
-    default=1.0,
-    metavar="SECONDS",
+    type=Duration(timedelta(milliseconds=10), timedelta(hours=1), bare=True),
+    default="1s",
+    metavar="DURATION",
     help="How often to look for work when nobody wakes it.",
 )
 @click.option(
     "--lease",
-    type=click.FloatRange(0.5, 3600),
-    default=30.0,
-    metavar="SECONDS",
+    type=Duration(timedelta(milliseconds=500), timedelta(hours=1), bare=True),
+    default="30s",
+    metavar="DURATION",
     help="How long a step stays this worker's without a heartbeat.",
 )
 @click.option(
     "--sweep",
-    type=click.FloatRange(0.1, 3600),
-    default=5.0,
-    metavar="SECONDS",
+    type=Duration(timedelta(milliseconds=100), timedelta(hours=1), bare=True),
+    default="5s",
+    metavar="DURATION",
     help="How often to look for steps of dead workers.",
 )
 @click.option(
     "--shutdown-timeout",
-    type=click.FloatRange(0, 86400),
-    default=25.0,
-    metavar="SECONDS",
+    type=Duration(timedelta(0), timedelta(days=1), bare=True),
+    default="25s",
+    metavar="DURATION",
     help="How long running steps may go on after SIGTERM before they are given back.",
 )
 @click.option(
@@ -105,10 +106,10 @@ SELDOM = 10_000  # objects that come and stay until Python looks for garbage amo
 def command(
     app: str | None,
     queues: tuple[str, ...],
-    poll: float,
-    lease: float,
-    sweep: float,
-    shutdown_timeout: float,
+    poll: timedelta,
+    lease: timedelta,
+    sweep: timedelta,
+    shutdown_timeout: timedelta,
     listen: bool | None,
     health: tuple[str, int] | None,
     drain: bool,
@@ -122,6 +123,8 @@ def command(
     SIGTERM or Ctrl-C lets the steps that run come to their end, for --shutdown-timeout, and gives the others back;
     a second signal stops at once. Any number of workers, on any number of machines, share the work. With --json, it
     prints in the end what it has done.
+
+    A DURATION is a number and a unit, or several: 500ms, 30s, 1m30s, 2h. Without a unit it is seconds.
 
     \b
     Examples:
@@ -142,10 +145,10 @@ def command(
     found.register()
     worker = found.worker(
         limits,
-        poll=timedelta(seconds=poll),
-        lease=timedelta(seconds=lease),
-        sweep=timedelta(seconds=sweep),
-        shutdown_timeout=timedelta(seconds=shutdown_timeout),
+        poll=poll,
+        lease=lease,
+        sweep=sweep,
+        shutdown_timeout=shutdown_timeout,
         listen=listen,
         drain=drain,
         pulse=pulse,

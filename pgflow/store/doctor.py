@@ -16,6 +16,7 @@ from pgflow.store.signs import (
     Dead,
     Index,
     Late,
+    Orphans,
     Prepared,
     Queue,
     Server,
@@ -36,6 +37,7 @@ __all__ = [
     "dead",
     "echo",
     "indexes",
+    "orphans",
     "overdue",
     "prepared",
     "queues",
@@ -96,6 +98,11 @@ def adrift(schema: str, limit: int) -> Statement[Adrift]:
 def unapplied(schema: str, limit: int) -> Statement[Unapplied]:
     """Look for results not applied, of the `limit` oldest instances of each active status; paused queues apart."""
     return _one("unapplied", schema, Unapplied, {"limit": limit})
+
+
+def orphans(schema: str, limit: int) -> Statement[list[Orphans]]:
+    """Look for orphaned rows among the `limit` oldest rows, the newest and a sample of each table."""
+    return _many("orphans", schema, Orphans, {"limit": limit})
 
 
 def overdue(schema: str) -> Statement[Late]:

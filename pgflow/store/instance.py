@@ -27,6 +27,7 @@ __all__ = [
     "list",
     "list_by_output",
     "prune",
+    "prune_orphans",
     "put",
     "recall_started",
     "retry",
@@ -193,9 +194,9 @@ def put(
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many instances of a page were deleted, and the page's last run; None when all behind it are too young."""
+    """How much of a page was deleted, and the page's last run; None when nothing is left to look at."""
 
-    instances: int
+    deleted: int
     last: int | None
 
 
@@ -211,6 +212,13 @@ def prune(
     }
     query = files.load("queries/instance/prune.sql", schema)
     return Statement("instance/prune", query, params, lambda rows: Pruned(*rows[0]))
+
+
+def prune_orphans(schema: str, *, after: int = 0, limit: int = 5000) -> Statement[Pruned]:
+    """Delete rows without an instance, among `limit` of each table after run `after`; pass `last` on for the next."""
+    params = {"after": Int8(after), "limit": limit}
+    query = files.load("queries/instance/prune_orphans.sql", schema)
+    return Statement("instance/prune_orphans", query, params, lambda rows: Pruned(*rows[0]))
 
 
 def delete(

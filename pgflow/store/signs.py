@@ -11,6 +11,7 @@ __all__ = [
     "Dead",
     "Index",
     "Late",
+    "Orphans",
     "Prepared",
     "Queue",
     "Server",
@@ -54,6 +55,15 @@ class Workers:
     tokens: int
     ended_for: float | None
     work: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Orphaned rows of a table, among those that were looked at: of how many runs, and the first run."""
+
+    table: str
+    runs: int
+    first: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,13 @@ begin
     delete from pgflow.signals s where s.run = any (runs);
     delete from pgflow.scheduled_signals s where s.run = any (runs);
     delete from pgflow.instances i where i.run = any (runs);
+    -- Against the lock order, so a row that is locked is skipped; prune removes it later.
+    delete from pgflow.business_ids b
+    where b.id in (
+        select s.id from pgflow.business_ids s
+        where s.id = delete_id.id and not exists (select from pgflow.instances i where i.id = delete_id.id)
+            and (select true from pgflow.business_ids seen where seen.ctid = s.ctid)
+        for update skip locked);
     perform pgflow.answer(to_jsonb(cardinality(runs)));
     if notify and cardinality(runs) > 0 then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether the steps it runs are still wanted

@@ -53,6 +53,9 @@ UNAPPLIED = """
 """
 TIMER = "insert into pgflow.jobs (run, step, state, run_at) values (1, 'a', 'scheduled', now() - interval '{}')"
 SIGNAL = "insert into pgflow.scheduled_signals (run, step, name, due_at) values (1, 'a', 's', now() - interval '{}')"
+ORPHANS = """
+    insert into pgflow.jobs (run, step) values (7, 'a'), (7, 'b'), (9, 'a')
+"""
 PAUSED = "insert into pgflow.queues (name, paused_at) values ('default', now())"
 GRAPH = """
     insert into pgflow.definitions (workflow, version, hash, graph)
@@ -130,7 +133,8 @@ def _states(said: dict[str, Any]) -> list[tuple[str, str]]:
 def test_of_a_healthy_database_nothing_but_ok_is_told(dsn: str, conn: psycopg.Connection[Any]) -> None:
     conn.execute(LIVE)
     conn.execute(READY.format("'default'", "1 second", 3).encode())
-    conn.execute(ACTIVE)
+    for _ in range(3):
+        conn.execute(ACTIVE)
     told = look(dsn)
     assert (told.exit_code, told.sick) == (0, set())
     assert list(told) == [check.name for check in CHECKS if check.name != "definitions"]
@@ -171,6 +175,12 @@ def test_every_check_runs_on_every_version(any_server: Server, new_database: Cal
         ([LIVE, READY.format("'default'", "3 hours", 1)], "queues", "note", "the oldest for 3 h"),
         ([LIVE, ACTIVE], "adrift", "note", "1 active instance without a token, the first is run 1"),
         ([ACTIVE], "adrift", "problem", "without a token"),
+        (
+            [LIVE, ORPHANS],
+            "orphans",
+            "problem",
+            "pgflow.jobs has rows of 2 runs that are not in pgflow.instances",
+        ),
         ([LIVE, ACTIVE, UNAPPLIED], "unapplied", "problem", "1 result not applied for 3 min, the first in run 1"),
         ([LIVE, TIMER.format("3 hours")], "overdue", "problem", "1 timer or retry is overdue, the oldest for 3 h"),
         ([TIMER.format("3 hours")], "overdue", "problem", "no worker is alive => pgflow worker"),
@@ -185,6 +195,35 @@ def test_sick_work_is_told(
     told = look(dsn)
     assert words in told.one(check, state)
     assert told.exit_code == (1 if state == "problem" else told.exit_code)
+
+
+@pytest.mark.parametrize("table", ["jobs", "step_results", "signals", "scheduled_signals"])
+def test_rows_left_by_a_raw_delete_are_reported_and_their_fix_removes_them(
+    table: str, dsn: str, conn: psycopg.Connection[Any]
+) -> None:
+    rows = {
+        "jobs": "(run, step) select run, 'a' from pgflow.instances",
+        "step_results": "(run, step, event, attempt, started_at) select run, 'a', 'ok', 1, now() from pgflow.instances",
+        "signals": "(run, name) select run, 's' from pgflow.instances",
+        "scheduled_signals": "(run, step, name, due_at) select run, 'a', 's', now() + '1 h' from pgflow.instances",
+    }
+    conn.execute(LIVE)
+    conn.execute(ACTIVE)
+    conn.execute("insert into pgflow.jobs (run, step) select run, 'a' from pgflow.instances")  # not adrift
+    conn.execute(ACTIVE)
+    conn.execute(f"insert into pgflow.{table} {rows[table]}".encode())
+    assert look(dsn)["orphans"][0]["state"] == "ok"
+    conn.execute("delete from pgflow.instances where run = 2")
+    told = look(dsn)
+    assert told.one("orphans", "problem").startswith(
+        f"pgflow.{table} has rows of 1 run that is not in pgflow.instances, the first is run 2 => pgflow prune --orph"
+    )
+    done = CliRunner().invoke(cli, ["prune", "--orphans", "--dsn", dsn])
+    assert (done.exit_code, done.stdout) == (0, "deleted 1\n")
+    assert look(dsn).sick == set()
+    query = f"select distinct run from pgflow.{table}"  # noqa: S608 -- the names stand above
+    left = conn.execute(query.encode()).fetchall()
+    assert left == [(1,)], "what has an instance stays"
 
 
 def test_what_is_late_by_less_than_a_minute_or_stands_in_a_paused_queue_is_no_sickness(

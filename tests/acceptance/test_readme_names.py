@@ -13,6 +13,7 @@ import pytest
 
 from pgflow import errors
 from pgflow.cli import COMMANDS, cli
+from pgflow.cli.given import Duration
 from pgflow.config import DEFAULT_LIMIT, MOST_LIMIT
 from pgflow.core.names import MOST_TAGS
 from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
@@ -90,9 +91,9 @@ def test_its_table_of_the_worker_is_complete_and_has_the_defaults() -> None:
     defaults: dict[str, Any] = {
         option: param.default for param in command.params for option in [*param.opts, *param.secondary_opts]
     }
-    seconds = [option for option in rows if isinstance(defaults[option], float)]
-    assert {option: rows[option] for option in seconds} == {option: f"{defaults[option]:g} s" for option in seconds}
-    assert len(seconds) == 4
+    timed = {option for param in command.params if isinstance(param.type, Duration) for option in param.opts}
+    assert {option: rows[option] for option in timed} == {option: defaults[option] for option in timed}
+    assert len(timed) == 4
     assert rows["--queue"] == f"`{defaults['--queue'][0]}`" == f"`default={DEFAULT_LIMIT}`"
     assert rows["--log-level"] == f"`{defaults['--log-level']}`"
 

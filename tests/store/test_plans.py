@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgflow.store import doctor, job, signal, worker
+from pgflow.store import doctor, instance, job, signal, worker
 from pgflow.store.connect import Connection, connect
 from pgflow.store.job import Change, Verdict
 from pgflow.store.migrate import up
@@ -61,6 +61,7 @@ LOOKS: dict[str, Statement[Any]] = {
     "unapplied": doctor.unapplied("pgflow", 1000),
     "overdue": doctor.overdue("pgflow"),
     "signals": doctor.signals("pgflow"),
+    "orphans": doctor.orphans("pgflow", 1000),
 }
 
 
@@ -76,6 +77,19 @@ def test_the_doctor_looks_at_few_rows_of_a_large_table(name: str, full: Connecti
     assert not any(is_large(node) for node in nodes), json.dumps(row[0], indent=1)[:4000]
     read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes]
     assert max(read) < ROWS / 8, json.dumps(row[0], indent=1)[:6000]  # ten queues, of each 1001 tokens
+
+
+def test_a_page_of_orphans_reads_a_page_of_each_table(full: Connection) -> None:
+    statement = instance.prune_orphans("pgflow", after=ROWS // 2, limit=500)
+    with full.transaction(force_rollback=True):
+        full.execute("delete from pgflow.instances where run between %s and %s", [ROWS // 2 + 100, ROWS // 2 + 200])
+        query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
+        row = full.execute(query, statement.params).fetchone()
+    assert row is not None
+    nodes = list(walk(row[0][0]["Plan"]))
+    assert not any(is_large(node) for node in nodes), json.dumps(row[0], indent=1)[:4000]
+    read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes]
+    assert max(read) < 5000, json.dumps(row[0], indent=1)[:6000]
 
 
 def verdicts(number: int) -> list[Verdict]:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
-from pgflow.errors import InvalidValue
+from pgflow.errors import AlreadyRunning, InvalidValue
 from pgflow.store import instance
 from pgflow.store.connect import Connection, connect
 from pgflow.store.statement import run
 from tests.store.driver import Driver
 
-TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers")
+TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "business_ids", "workers")
 
 
 @step(events=("paid",))
@@ -29,9 +29,21 @@ class Paid(Workflow[dict[str, Any]], unique=Unique("paid")):
     transitions = {await_payment: {"paid": Done}}
 
 
+class Shared(Workflow[dict[str, Any]], unique=Unique("shared")):
+    initial = await_payment
+    transitions = {await_payment: {"paid": Done}}
+
+
+class Exclusive(Workflow[dict[str, Any]], unique=Unique("shared", scope="global")):
+    """Its scope overlaps with that of Shared."""
+
+    initial = await_payment
+    transitions = {await_payment: {"paid": Done}}
+
+
 @pytest.fixture
 def app(migrated: str) -> Iterator[Pgflow]:
-    app = Pgflow(migrated, workflows=[Paid])
+    app = Pgflow(migrated, workflows=[Paid, Shared, Exclusive])
     app.register()
     yield app
     app.close()
@@ -110,7 +122,7 @@ def test_pages_lead_to_the_end_past_what_stays(app: Pgflow, database: Connection
             database,
             instance.prune("pgflow", older_than=timedelta(days=30), statuses=["completed"], after=after, limit=2),
         )
-        deleted.append(page.instances)
+        deleted.append(page.deleted)
         if page.last is None:
             break
         after = page.last
@@ -121,7 +133,7 @@ def test_pages_lead_to_the_end_past_what_stays(app: Pgflow, database: Connection
 def test_it_ends_with_the_first_that_began_too_late(app: Pgflow, database: Connection) -> None:
     completed(database, app, "a", "b", "c")
     page = run(database, instance.prune("pgflow", older_than=timedelta(days=1), statuses=["completed"], limit=2))
-    assert (page.instances, page.last) == (0, None)
+    assert (page.deleted, page.last) == (0, None)
 
 
 @pytest.mark.parametrize("age", [timedelta(days=-1), timedelta(days=50_000), 30])
@@ -133,3 +145,60 @@ def test_an_age_that_cannot_be_is_refused(app: Pgflow, age: Any) -> None:
 def test_a_status_that_no_instance_ends_with_is_refused(app: Pgflow) -> None:
     with pytest.raises(InvalidValue, match="no instance ends with 'running'"):
         app.prune(timedelta(days=1), ["completed", "running"])
+
+
+def business_ids(conn: Connection) -> list[str]:
+    return [row[0] for row in conn.execute("select id from pgflow.business_ids order by id").fetchall()]
+
+
+def test_an_id_that_was_locked_goes_with_its_last_instance(app: Pgflow, database: Connection) -> None:
+    for value in ("a", "b", "c"):
+        app.start(Shared, value, {})
+        app.cancel(Shared, value)
+    app.start(Exclusive, "a", {})
+    assert business_ids(database) == ["shared::a", "shared::b", "shared::c"]
+    assert app.prune(timedelta(0)) == 3
+    assert business_ids(database) == ["shared::a"], "an active instance has it"
+    app.storage.delete("shared::a")
+    assert business_ids(database) == []
+
+
+def test_an_id_that_another_start_holds_stays(app: Pgflow, database: Connection, migrated: str) -> None:
+    app.start(Shared, "a", {})
+    app.cancel(Shared, "a")
+    with connect(migrated, "client") as other, other.transaction():
+        app.start(Exclusive, "a", {}, conn=other)
+        assert app.prune(timedelta(0)) == 1
+        assert business_ids(database) == ["shared::a"]
+    with pytest.raises(AlreadyRunning):
+        app.start(Shared, "a", {})
+
+
+def test_a_page_of_orphans_after_another_leads_to_the_end(app: Pgflow, database: Connection) -> None:
+    completed(database, app, *(f"v{number}" for number in range(7)))
+    app.start(Paid, "active", {})
+    database.execute("delete from pgflow.instances where id in ('paid::v1', 'paid::v2', 'paid::v6')")
+    after, deleted = 0, 0
+    while True:
+        page = run(database, instance.prune_orphans("pgflow", after=after, limit=2))
+        deleted += page.deleted
+        if page.last is None:
+            break
+        assert page.last > after
+        after = page.last
+    assert deleted == 6
+    for table, count in (("step_results", 4), ("signals", 4), ("jobs", 1)):
+        query = f"select count(*) from pgflow.{table}"  # noqa: S608 -- the names stand one line above
+        assert database.execute(query.encode()).fetchall() == [(count,)]
+    assert run(database, instance.prune_orphans("pgflow")).deleted == 0
+
+
+def test_orphans_whose_jobs_a_worker_has_locked_wait_for_a_later_call(
+    app: Pgflow, database: Connection, migrated: str
+) -> None:
+    app.start(Paid, "v", {})
+    database.execute("delete from pgflow.instances")
+    with connect(migrated, "worker") as other, other.transaction():
+        other.execute("select from pgflow.jobs for update")
+        assert run(database, instance.prune_orphans("pgflow")).deleted == 0
+    assert run(database, instance.prune_orphans("pgflow")).deleted == 1

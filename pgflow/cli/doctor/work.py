@@ -79,6 +79,20 @@ def adrift(patient: Patient) -> Iterator[Said]:
         yield problem(what, START)
 
 
+def orphans(patient: Patient) -> Iterator[Said]:
+    """Rows that were left when instances were deleted in SQL."""
+    found = run(patient.conn, doctor.orphans(patient.schema, PAGE))
+    for each in found:
+        runs = "1 run that is" if each.runs == 1 else f"{each.runs} runs that are"
+        yield problem(
+            f"{patient.schema}.{each.table} has rows of {runs} not in {patient.schema}.instances, the first is run "
+            f"{each.first}",
+            "pgflow prune --orphans; delete instances with pgflow prune or app.storage.delete, not with SQL",
+        )
+    if not found:
+        yield ok("every row that was looked at belongs to an instance")
+
+
 def unapplied(patient: Patient) -> Iterator[Said]:
     """Results that nobody has folded in."""
     found = run(patient.conn, doctor.unapplied(patient.schema, PAGE))
@@ -114,6 +128,7 @@ CHECKS = (
     Check("workers", "only live workers run steps, fire timers and rescue what dead ones held", workers),
     Check("queues", "a queue that nobody serves stands still", queues),
     Check("adrift", "without a token an instance does not go on", adrift),
+    Check("orphans", "rows without an instance take space, and workers claim their jobs in vain", orphans),
     Check("unapplied", "a join waits until the results before it are applied", unapplied),
     Check("overdue", "a token that is due stands still until a worker makes it ready", overdue),
     Check("signals", "what waits for a signal goes on when it is sent", signals),

@@ -27,6 +27,18 @@ mail as (
 later as (
     delete from pgflow.scheduled_signals s where s.run = any (array(select o.run from old o))
 ),
+spare as materialized (  -- ids whose last instance is deleted; skips one that a start has locked, or has used since this statement began (its ctid has changed)
+    select b.id
+    from pgflow.business_ids b
+    where b.id = any (array(select i.id from pgflow.instances i where i.run = any (array(select o.run from old o))))
+        and not exists (select from pgflow.instances i where i.id = b.id and i.run <> all (array(select o.run from old o)))
+        and (select true from pgflow.business_ids seen where seen.ctid = b.ctid)
+    order by b.id
+    for update skip locked
+),
+unused as (
+    delete from pgflow.business_ids b where b.id = any (array(select s.id from spare s))
+),
 gone as (
     delete from pgflow.instances i where i.run = any (array(select o.run from old o)) returning 1
 )

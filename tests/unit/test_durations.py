@@ -1,0 +1,92 @@
+"""Every option that takes a duration reads it the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pgflow.cli import cli, migrate, prune, resume, start, worker
+from pgflow.cli.given import Duration, read_duration, written
+from pgflow.errors import ConfigError
+
+COMMANDS: dict[str, click.Command] = {
+    "worker": worker.command,
+    "migrate": migrate.command,
+    "prune": prune.command,
+    "start": start.command,
+    "resume": resume.command,
+}
+READ = {
+    "500ms": timedelta(milliseconds=500),
+    "30s": timedelta(seconds=30),
+    "1.5s": timedelta(seconds=1.5),
+    "10m": timedelta(minutes=10),
+    "1h30m": timedelta(hours=1, minutes=30),
+    "2d": timedelta(days=2),
+    "8w": timedelta(weeks=8),
+    "0s": timedelta(0),
+}
+
+
+def options() -> Iterator[tuple[str, str, Duration]]:
+    """Every option that takes a duration: of which command, its name and its type."""
+    for name, command in COMMANDS.items():
+        for param in command.params:
+            if isinstance(param.type, Duration):
+                yield name, param.opts[0], param.type
+
+
+def test_all_options_for_durations_are_known() -> None:
+    assert {(command, option) for command, option, _ in options()} == {
+        *(("worker", option) for option in ("--poll", "--lease", "--sweep", "--shutdown-timeout")),
+        ("migrate", "--wait"),
+        ("prune", "--older-than"),
+        ("start", "--delay"),
+        ("resume", "--delay"),
+    }
+
+
+@pytest.mark.parametrize(("text", "duration"), READ.items())
+def test_a_duration_is_a_number_and_a_unit_or_several(text: str, duration: timedelta) -> None:
+    for _, _, kind in options():
+        if kind.least <= duration <= kind.most:
+            assert kind.convert(text, None, None) == duration
+
+
+@pytest.mark.parametrize("text", ["", "s", "30x", "-3s", "3 s", "1h 30m", "nan", "inf", "1e9999", "٣s", "30s\n"])
+def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
+    for _, _, kind in options():
+        with pytest.raises(ConfigError, match="is not a duration") as caught:
+            kind.convert(text, None, None)
+        assert "500ms, 90s, 10m, 1h30m, 2d" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("0.5", 0.5), (".5", 0.5), ("5.", 5), ("2e1", 20)])
+def test_a_bare_number_is_seconds_where_it_always_was(text: str, seconds: float) -> None:
+    assert read_duration(text, bare=True) == timedelta(seconds=seconds)
+    with pytest.raises(ConfigError, match="is not a duration"):
+        read_duration(text)
+    assert {command for command, _, kind in options() if kind.bare} == {"worker", "migrate"}
+
+
+@pytest.mark.parametrize("given", ["499ms", "0.4", "1h1s", "3601"])
+def test_a_lease_out_of_range_is_refused_with_the_range(given: str) -> None:
+    done = CliRunner().invoke(cli, ["worker", "--app", "x:y", "--lease", given])
+    assert (done.exit_code, done.stderr) == (2, f"pgflow: --lease must be from 500ms to 1h, got {given}\n")
+
+
+@pytest.mark.parametrize("duration", [*READ.values(), timedelta(seconds=90), timedelta(milliseconds=1.5)])
+def test_what_is_written_reads_as_the_same_duration(duration: timedelta) -> None:
+    assert read_duration(written(duration)) == duration
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_shows_the_syntax(command: str) -> None:
+    text: Any = " ".join(CliRunner().invoke(cli, [command, "--help"]).stdout.split())
+    assert "DURATION" in text
+    assert any(example in text for example in ("1h30m", "30d", "1m30s", "90s"))
