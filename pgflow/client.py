@@ -13,11 +13,11 @@ import psycopg
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.calls import Call
-from pgflow.errors import DatabaseError, OutcomeUnknown, SchemaError, Unreachable
+from pgflow.errors import DatabaseError, OutcomeUnknown, SchemaError, StatementTimeout, Unreachable
 from pgflow.store import migrate, request, worker
 from pgflow.store.connect import aconnect, connect, outage, place
 from pgflow.store.encoding import encoding_errors
-from pgflow.store.fate import is_estranged, is_passing, is_unknown
+from pgflow.store.fate import is_canceled, is_estranged, is_passing, is_unknown
 from pgflow.store.pool import AConn, Conn, Pool
 from pgflow.store.statement import Statement, arun, run
 
@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 QUIET_SECONDS = 0.01  # between two notifications of one queue
 PATIENCE_SECONDS = 10.0  # with a database that has been there before
+START_FEWER = "Start fewer at a time, such as 1,000, or raise it in the DSN: ?options=-cstatement_timeout%3D120s."
+TAKE_LONGER = "Ask for less at a time, or raise it in the DSN: ?options=-cstatement_timeout%3D120s."
 FAULTS = (psycopg.Error, Unreachable)
 
 
@@ -124,7 +126,7 @@ class Client:
                         if queues := self._due(call.queues):
                             run(ours, worker.wake(self.schema, queues))
         except FAULTS as error:
-            self._give_up(error, met, key)
+            self._give_up(error, met, key, _verb(call))
         return result
 
     async def _acall(self, call: Call[T]) -> T:
@@ -140,7 +142,7 @@ class Client:
                             if queues := self._due(call.queues):
                                 await arun(ours, worker.wake(self.schema, queues))
         except FAULTS as error:
-            self._give_up(error, met, key)
+            self._give_up(error, met, key, _verb(call))
         return result
 
     @contextmanager
@@ -172,8 +174,10 @@ class Client:
             met.append(error)
             if is_unknown(error):
                 self.pool.doubt()  # what severed this connection has severed the others, too
-            # A database that never was there may not be what was meant: that is said at once.
-            return is_passing(error) and (self._was_there or not isinstance(error, Unreachable))
+            # A database that never answered may not be the one that was meant, and a statement that was canceled
+            # would be canceled again: both are reported at once.
+            is_worth = self._was_there or not isinstance(error, Unreachable)
+            return is_passing(error) and is_worth and not is_canceled(error)
 
         return {
             "retry": retry_if_exception(is_worth_another),
@@ -182,8 +186,10 @@ class Client:
             "reraise": True,
         }
 
-    def _give_up(self, error: BaseException, met: list[BaseException], key: str | None = None) -> NoReturn:
-        """Raise what it comes to that `error` was the last of all that was met."""
+    def _give_up(
+        self, error: BaseException, met: list[BaseException], key: str | None = None, about: str | None = None
+    ) -> NoReturn:
+        """Raise the error for a call, `about`, that failed with `error` at last, after all errors in `met`."""
         where = place(self.dsn)
         if key is not None and is_passing(error) and any(is_unknown(each) for each in met):
             raise OutcomeUnknown(
@@ -193,6 +199,10 @@ class Client:
             ) from error
         if isinstance(error, psycopg.OperationalError) and is_unknown(error):
             raise outage(error, where) from error
+        if isinstance(error, psycopg.Error) and is_canceled(error):
+            message = f"PostgreSQL ended {about or 'a query'}, nothing of it was written: {error.diag.message_primary}"
+            hint = START_FEWER if (about or "").startswith("start ") else TAKE_LONGER
+            raise StatementTimeout(message, hint=hint) from error
         raise error
 
     def _due(self, queues: Iterable[str]) -> set[str]:
@@ -233,3 +243,8 @@ class Client:
             self._woken.update(dict.fromkeys(queues, time.monotonic()))
         with suppress(psycopg.Error, Unreachable):  # a hint: polling finds the work
             self.run(worker.wake(self.schema, queues))
+
+
+def _verb(call: Call[Any]) -> str:
+    """Return what a call does, without the values: "start OrderFlow"."""
+    return " ".join(call.about.split(" ", 2)[:2])

@@ -8,6 +8,7 @@
     ├── DatabaseError                               3: the database does not answer as it should
     │   ├── Unreachable
     │   ├── PoolerInBetween
+    │   ├── StatementTimeout
     │   └── OutcomeUnknown
     ├── SchemaError                                 4: the schema is not one this code can work on
     │   ├── SchemaMissing
@@ -84,6 +85,7 @@ __all__ = [
     "SchemaOutdated",
     "SchemaTooNew",
     "Sealed",
+    "StatementTimeout",
     "UndeclaredEvent",
     "UnknownOption",
     "UnknownStep",
@@ -163,6 +165,12 @@ class PoolerInBetween(DatabaseError):
     """
 
     code = "pooler-in-between"
+
+
+class StatementTimeout(DatabaseError):
+    """PostgreSQL canceled the statement of a call, at its statement_timeout or by hand; nothing of it was written."""
+
+    code = "statement-timeout"
 
 
 class OutcomeUnknown(DatabaseError):

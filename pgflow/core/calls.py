@@ -78,8 +78,9 @@ class Calls(Bound, Generic[I]):
     ) -> builtins.list[Started]:
         """Start an instance for each (value, input), or (value,) without an input, all in one transaction.
 
-        One whose key is active already is left alone and comes back with `created=False`. Raises `InvalidInput`,
-        `InvalidValue`, `InvalidPayload`; then none is started.
+        Runs are numbered in the order given. One whose key is active already is left alone and comes back with
+        `created=False`. Raises `InvalidInput`, `InvalidValue`, `InvalidPayload`, and `StatementTimeout` for more than
+        the database starts within its statement_timeout; then none is started.
 
             OrderFlow.start_many((order.number, order) for order in orders)
         """
@@ -107,11 +108,14 @@ class Calls(Bound, Generic[I]):
         conn: Any = None,
         idempotency_key: str | None = None,
     ) -> str:
-        """Send a signal; returns "delivered" when a step waited for it, "kept" when one will find it later.
+        """Send a signal; returns "delivered" if it ended a wait, "kept" if it is kept for the next wait that takes it.
 
         `payload` becomes the output of the step that waits; left out, it is as an output that is left out (see `Ok`).
-        `step` is needed only where several wait for the same signal. Raises `UndeclaredEvent`, `AmbiguousSignal`,
-        `InstanceNotFound`, `NotActive`, `InvalidPayload`.
+        `step` is needed only where several wait for the same signal. Signals of one name are consumed in the order in
+        which they were sent, each by one wait; a wait that has its signal takes no second one, also before a worker has
+        gone on from it. With an `idempotency_key` a repeated signal ends no second wait. Raises `UndeclaredEvent`,
+        `AmbiguousSignal`, `InstanceNotFound`, `InvalidPayload`, and `NotActive` when the instance has ended or has gone
+        past each step that takes the signal.
 
             OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
         """

@@ -8,14 +8,15 @@ import psycopg
 
 from pgflow.errors import SchemaError, Unreachable
 
-__all__ = ["is_estranged", "is_passing", "is_unknown"]
+__all__ = ["is_canceled", "is_estranged", "is_passing", "is_unknown"]
 
+CANCELED = "57014"  # query canceled: at the statement's timeout, or by hand
 # Classes of SQLSTATE. The server's answer came, so that nothing was written, and the same call may succeed by and by.
 ROLLED_BACK = (
     "40",  # transaction rollback: serialization failure, deadlock
     "53",  # insufficient resources: connections, memory, disk
     "55",  # not in the prerequisite state: a lock that was not to be had
-    "57014",  # query canceled: the statement's timeout, or a hand
+    CANCELED,
     "25006",  # read-only transaction: this was the primary
 )
 # The server, or something in between, ended the session; the commit may have been through by then.
@@ -35,6 +36,11 @@ def is_passing(error: BaseException) -> bool:
     False for what is wrong with the statement itself, such as a constraint or a right that it lacks.
     """
     return is_unknown(error) or isinstance(error, Unreachable) or _code(error).startswith(ROLLED_BACK)
+
+
+def is_canceled(error: BaseException) -> bool:
+    """Whether the server canceled the statement. Sent again, it would most likely take as long again."""
+    return _code(error) == CANCELED
 
 
 def is_unknown(error: BaseException) -> bool:

@@ -721,6 +721,9 @@ def check(conn: Connection) -> list[str]:
         "a signal was lost": """
             select s.run from pgflow.signals s join pgflow.instances i using (run)
             where i.status = 'completed' group by s.run having count(consumed_at) <> 1""",
+        "a signal was accepted in vain": """
+            select s.run from pgflow.signals s join pgflow.instances i using (run)
+            where i.status = 'completed' and s.consumed_at is null""",
         "a signal is still to be sent": "select run, step from pgflow.scheduled_signals",
     }
     faults = [f"{what}: {rows}" for what, query in queries.items() if (rows := conn.execute(query).fetchall())]

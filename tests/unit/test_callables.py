@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, NewType, Protocol, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from pgflow import Context, Done, Ok, Step, Unique, Workflow, route, step
+from pgflow import Context, Done, Ok, Retry, Step, Unique, Workflow, route, step
 from pgflow.core import attempt
 from pgflow.errors import DefinitionError
 
@@ -197,7 +197,7 @@ def test_a_function_that_can_be_called_with_the_context_is_a_step(name: str) -> 
     made = step(name="work")(function)
     flow_of(made)
     if function is not max:
-        result = attempt.call(made, Context(None), made.retry)
+        result = attempt.call(made, Context(None), Retry())
         assert (asyncio.run(result) if made.is_async else result) == Ok("done")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -84,7 +86,88 @@ class Routed(Workflow[Input], unique=Unique("routed")):
     }
 
 
-WORKFLOWS = (Asking, Signing, Hurrying, Routed)
+LONG = 8
+waits = [WaitForEvent("called").named(f"call{number}") for number in range(LONG)]
+after_each: list[Any] = [*waits[1:], Done]
+
+
+class Calling(Workflow[Input], unique=Unique("calling")):
+    """Many waits for signals of one name, one after the other."""
+
+    initial = waits[0]
+    transitions = {wait: {"received": after} for wait, after in zip(waits, after_each, strict=True)}
+
+
+WORKFLOWS = (Asking, Signing, Hurrying, Routed, Calling)
+RESUME = "select pgflow.resume(%s, 'v', %s, to_jsonb(%s::integer))"
+
+
+def parked(work: Work, workflow: type[Workflow[Input]]) -> None:
+    """An instance whose wait has begun, and no worker to go on from there."""
+    worker = work()
+    workflow.start("v", {})
+    until_status(workflow, "v", "waiting")
+    worker.stop()
+
+
+def send(conn: Connection, workflow: type[Workflow[Input]], event: str, number: int, *, in_sql: bool) -> str:
+    if in_sql:
+        return str(one(conn, RESUME, workflow.name, event, number))
+    return workflow.resume("v", event, number)
+
+
+@pytest.mark.parametrize("in_sql", [True, False])
+def test_a_second_signal_before_the_first_is_applied_is_kept_for_a_later_wait(
+    app: Pgflow, conn: Connection, work: Work, in_sql: bool
+) -> None:
+    parked(work, Calling)
+    answers = [send(conn, Calling, "called", number, in_sql=in_sql) for number in range(LONG)]
+    assert answers == ["delivered"] + ["kept"] * (LONG - 1)
+    work()
+    assert until_status(Calling, "v").steps == {f"call{number}": number for number in range(LONG)}
+
+
+@pytest.mark.parametrize("in_sql", [True, False])
+def test_a_second_signal_that_no_later_step_takes_is_refused_before_the_first_is_applied(
+    app: Pgflow, conn: Connection, work: Work, in_sql: bool
+) -> None:
+    parked(work, Asking)
+    assert send(conn, Asking, "answered", 1, in_sql=in_sql) == "delivered"
+    with pytest.raises(Exception, match="has gone past the step that takes 'answered'"):
+        send(conn, Asking, "answered", 2, in_sql=in_sql)
+    work()
+    assert until_status(Asking, "v").steps["answer"] == 1
+    assert one(conn, "select count(*) from pgflow.signals") == 1
+
+
+def test_signals_that_are_sent_at_once_are_each_consumed_once_and_in_the_order_of_the_mailbox(
+    app: Pgflow, conn: Connection, work: Work
+) -> None:
+    work()
+    work()
+    Calling.start("v", {})
+    together = Barrier(LONG)
+
+    def resume(number: int) -> str:
+        together.wait(30)
+        return Calling.resume("v", "called", number)
+
+    with ThreadPoolExecutor(LONG) as pool:
+        assert set(pool.map(resume, range(LONG))) <= {"delivered", "kept"}
+    done = until_status(Calling, "v")
+    assert sorted(done.steps.values()) == list(range(LONG))
+    mailbox = [payload for (payload,) in rows(conn, "select payload from pgflow.signals order by id")]
+    assert [done.steps[f"call{number}"] for number in range(LONG)] == mailbox
+
+
+def test_a_signal_that_is_sent_again_with_its_key_ends_one_wait(app: Pgflow, conn: Connection, work: Work) -> None:
+    parked(work, Calling)
+    for _ in range(3):
+        assert Calling.resume("v", "called", 0, idempotency_key="click") == "delivered"
+    assert Calling.resume("v", "called", 1) == "kept"
+    work()
+    until(lambda: len(Calling.get("v").history) == 2, "two of the waits to end")
+    assert Calling.get("v").steps == {"call0": 0, "call1": 1}
 
 
 @pytest.mark.parametrize("is_early", [True, False])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
-from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, client, step
+from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput, StatementTimeout
+from pgflow.store import request
 from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.patience import until
@@ -254,3 +256,63 @@ def test_a_start_in_a_transaction_wakes_an_idle_worker_after_the_commit_and_not_
         until(lambda: inside.worker.stats.steps == 2, "the step", pause=0.002)
     assert time.monotonic() - begun < 0.5
     assert until_status(Single, "v").status == "completed"
+
+
+# -- a statement that takes too long
+
+
+@pytest.fixture
+def hurried(app: Pgflow, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pgflow, list[str]]]:
+    """An app whose statements may take 200 ms, and the names of those that were sent to start or read instances."""
+    sent: list[str] = []
+
+    def counted(function: Any) -> Any:
+        def call(conn: Any, *arguments: Any) -> Any:
+            sent.append(function.__name__)
+            return function(conn, *arguments)
+
+        return call
+
+    for module, name in ((request, "once"), (request, "aonce"), (client, "run"), (client, "arun")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    own = Pgflow(make_conninfo(dsn, options="-c statement_timeout=200"), workflows=WORKFLOWS)
+    own.register()
+    sent.clear()
+    yield own, sent
+    own.close()
+
+
+def test_a_start_over_the_statement_timeout_is_not_sent_again_and_says_what_to_do(
+    hurried: tuple[Pgflow, list[str]], conn: Connection, dsn: str
+) -> None:
+    app, sent = hurried
+    items: list[tuple[str, Input]] = [(f"v{number}", {}) for number in range(10)]
+
+    async def astart_many() -> None:
+        try:
+            await app.astart_many(Single, items)
+        finally:
+            await app.aclose()
+
+    with psycopg.connect(dsn) as other:
+        other.execute("lock table pgflow.instances in exclusive mode")
+        with pytest.raises(StatementTimeout, match="PostgreSQL ended start Single, nothing of it was written") as error:
+            app.start_many(Single, items)
+        assert "Start fewer at a time" in (error.value.hint or "")
+        assert isinstance(error.value.__cause__, psycopg.errors.QueryCanceled)
+        assert sent == ["once"]
+        with pytest.raises(StatementTimeout, match="start Single"):
+            asyncio.run(astart_many())
+        assert sent == ["once", "aonce"]
+    assert count(conn) == 0
+    assert len(app.start_many(Single, items)) == 10
+
+
+def test_a_list_over_the_statement_timeout_is_not_sent_again(hurried: tuple[Pgflow, list[str]], dsn: str) -> None:
+    app, sent = hurried
+    with psycopg.connect(dsn) as other:
+        other.execute("lock table pgflow.instances")
+        with pytest.raises(StatementTimeout, match="PostgreSQL ended a query") as error:
+            app.list()
+    assert "Ask for less" in (error.value.hint or "")
+    assert sent == ["run"]
