@@ -213,7 +213,7 @@ def test_a_route_that_returns_a_coroutine_is_told_to_be_no_coroutine_function() 
         async def __call__(self, ctx: Context[Any]) -> Step:
             return left
 
-    with pytest.raises(DefinitionError, match="is a plain function of the context, not async"):
+    with pytest.raises(DefinitionError, match="is a plain function of the context: not async"):
         route(Chooser(), left, right)  # type: ignore[arg-type]
 
 
