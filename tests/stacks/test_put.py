@@ -433,7 +433,9 @@ REFUSED: list[tuple[dict[str, Any], type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error"), REFUSED, ids=[str(change)[:60] for change, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("change", "error"), REFUSED, ids=[f"{number} {' '.join(change)}" for number, (change, _) in enumerate(REFUSED)]
+)
 def test_both_stacks_refuse_the_same_with_the_same_error(
     local: Local, postgres: Pgflow, value: str, change: dict[str, Any], error: type[Exception]
 ) -> None:
@@ -485,7 +487,11 @@ SQL_REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "code"), SQL_REFUSED, ids=[str(change)[:60] for change, _ in SQL_REFUSED])
+@pytest.mark.parametrize(
+    ("change", "code"),
+    SQL_REFUSED,
+    ids=[f"{number} {' '.join(change)}" for number, (change, _) in enumerate(SQL_REFUSED)],
+)
 def test_the_sql_function_checks_by_itself(postgres: Pgflow, value: str, change: dict[str, Any], code: str) -> None:
     given = {
         "run": next(RUNS) + 200_000, "id": f"asking::{value}", "workflow": "Asking", "version": 1,
