@@ -9,6 +9,7 @@
     │   ├── Unreachable
     │   ├── PoolerInBetween
     │   ├── StatementTimeout
+    │   ├── SequenceError
     │   └── OutcomeUnknown
     ├── SchemaError                                 4: the schema is not one this code can work on
     │   ├── SchemaMissing
@@ -85,6 +86,7 @@ __all__ = [
     "SchemaOutdated",
     "SchemaTooNew",
     "Sealed",
+    "SequenceError",
     "StatementTimeout",
     "UndeclaredEvent",
     "UnknownOption",
@@ -171,6 +173,16 @@ class StatementTimeout(DatabaseError):
     """PostgreSQL canceled the statement of a call, at its statement_timeout or by hand; nothing of it was written."""
 
     code = "statement-timeout"
+
+
+class SequenceError(DatabaseError):
+    """A sequence of pgflow's tables gives out no new value: it is behind its table, exhausted or missing.
+
+    A sequence falls behind where rows are copied without it: by logical replication, `COPY`, `pg_dump --data-only`. The
+    call changed nothing. The hint is the SQL that repairs the sequence; workers wait until it has been run.
+    """
+
+    code = "sequence-error"
 
 
 class OutcomeUnknown(DatabaseError):

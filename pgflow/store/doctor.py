@@ -5,7 +5,8 @@ Nothing is written, and nothing is counted beyond 1001. Ages and durations are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Rows
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from pgflow.store.signs import (
     Orphans,
     Prepared,
     Queue,
+    Sequence,
     Server,
     Sight,
     Slot,
@@ -41,6 +43,7 @@ __all__ = [
     "overdue",
     "prepared",
     "queues",
+    "sequences",
     "server",
     "settings",
     "sight",
@@ -150,6 +153,11 @@ def indexes(schema: str) -> Statement[list[Index]]:
     return _many("indexes", schema, Index)
 
 
+def sequences(schema: str) -> Statement[list[Sequence]]:
+    """Compare each identity column's sequence with the highest value in use."""
+    return _many("sequences", schema, Sequence)
+
+
 def clock(schema: str) -> Statement[float]:
     """Ask what time it is there, in seconds since 1970."""
     return _one("clock", schema, float)
@@ -165,5 +173,5 @@ def _many(
     return _statement(verb, schema, params or {}, lambda rows: [make(*row) for row in rows])
 
 
-def _statement(verb: str, schema: str, params: Mapping[str, Any], read: Callable[[Sequence[Row]], T]) -> Statement[T]:
+def _statement(verb: str, schema: str, params: Mapping[str, Any], read: Callable[[Rows[Row]], T]) -> Statement[T]:
     return Statement(f"doctor/{verb}", files.load(f"queries/doctor/{verb}.sql", schema), params, read)

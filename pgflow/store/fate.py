@@ -6,9 +6,17 @@ connection first, too).
 
 import psycopg
 
-from pgflow.errors import SchemaError, Unreachable
+from pgflow.errors import InvalidPayload, SchemaError, SequenceError, Unreachable
 
-__all__ = ["is_canceled", "is_estranged", "is_passing", "is_unknown"]
+__all__ = [
+    "is_canceled",
+    "is_contention",
+    "is_data_fault",
+    "is_estranged",
+    "is_passing",
+    "is_row_fault",
+    "is_unknown",
+]
 
 CANCELED = "57014"  # query canceled: at the statement's timeout, or by hand
 # Classes of SQLSTATE. The server's answer came, so that nothing was written, and the same call may succeed by and by.
@@ -26,8 +34,58 @@ SEVERED = (
     "58",  # system errors
     "25P03",  # idle_in_transaction_session_timeout; not 25P02, which is the caller's: it went on after an error
     "25P04",  # transaction_timeout
-    "XX",  # internal errors
+    "XX000",  # internal errors
 )
+# Raised about a value, whatever the state of the database: a data exception, a program limit exceeded.
+DATA = ("22", "54")
+SEQUENCE_EXHAUSTED = "2200H"  # of class 22, but no value of the statement's is at fault
+# A second result for a step of one run: the rows of that instance contradict each other.
+RESULT_KEY = "step_results_pkey"
+# Raised about single rows, by what the database has on its tables: constraints, triggers and the routines these call,
+# a damaged index page. Other rows of the same statement may be accepted.
+ROW = ("09", "21", "23", "27", "38", "39", "44", "P0", "XX001", "XX002", SEQUENCE_EXHAUSTED)
+CONTENTION = ("40", "55P03", "57014")  # deadlock, serialization failure, lock not available, statement timeout
+# In the context of an error that was raised in a trigger's function. It names the language in every translation.
+ROUTINE = "PL/"
+
+
+def is_data_fault(error: BaseException) -> bool:
+    """Whether `error` is about a value of one instance that can never be stored: that instance has to fail.
+
+    Workers ask this, and `is_row_fault`, about a settle. Everything else is the database's fault, not the step's: the
+    result is kept, and recorded when the database has been repaired.
+
+        is_data_fault(psycopg.errors.UntranslatableCharacter())    # True: an output that holds \\u0000
+        is_data_fault(psycopg.errors.CheckViolation())             # False: a constraint that somebody has added
+    """
+    if isinstance(error, InvalidPayload):
+        return True
+    if not isinstance(error, psycopg.Error) or _is_of_trigger(error):
+        return False
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        return error.diag.constraint_name == RESULT_KEY
+    code = _code(error)
+    if not code:
+        return isinstance(error, psycopg.DataError)  # psycopg could not send the value
+    return code.startswith(DATA) and code != SEQUENCE_EXHAUSTED
+
+
+def is_row_fault(error: BaseException) -> bool:
+    """Whether the database refuses single rows, through no fault of a step: the others of a batch may be accepted.
+
+    is_row_fault(SequenceError("…"))                          # True: only what inserts into that table fails
+    is_row_fault(psycopg.errors.InsufficientPrivilege())      # False: no statement succeeds
+    """
+    if isinstance(error, SequenceError):
+        return True
+    if not isinstance(error, psycopg.Error) or is_data_fault(error) or is_passing(error):
+        return False
+    return _is_of_trigger(error) or _code(error).startswith(ROW)
+
+
+def is_contention(error: BaseException) -> bool:
+    """Whether `error` comes of what other sessions do: a deadlock, a lock that was not available in time."""
+    return _code(error).startswith(CONTENTION)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -58,6 +116,10 @@ def is_estranged(error: BaseException) -> bool:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return False
     return isinstance(error, SchemaError) or (isinstance(error, psycopg.Error) and not is_passing(error))
+
+
+def _is_of_trigger(error: psycopg.Error) -> bool:
+    return ROUTINE in (error.diag.context or "")
 
 
 def _code(error: BaseException) -> str:

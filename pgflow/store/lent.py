@@ -23,6 +23,7 @@ from typing import Any, Generic, LiteralString, NoReturn, TypeVar
 import psycopg
 from psycopg import pq, sql
 
+from pgflow.errors import PgflowError
 from pgflow.store import step
 from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
 from pgflow.store.statement import Statement, arun, arun_all, run, run_all
@@ -146,6 +147,13 @@ class _Base(Generic[Line, Guest]):
         return fault
 
     @contextmanager
+    def _preparing(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise step.DeferredError(error) from error
+
+    @contextmanager
     def _settling(self) -> Iterator[None]:
         """A session in which the settle fails is not lent again."""
         try:
@@ -153,7 +161,7 @@ class _Base(Generic[Line, Guest]):
         except psycopg.errors.InvalidSqlStatementName as error:
             self._is_usable = False
             raise psycopg.ProgrammingError(DEALLOCATED) from error
-        except psycopg.Error:
+        except (psycopg.Error, PgflowError, step.DeferredError):
             self._is_usable = False
             raise
 
@@ -207,7 +215,7 @@ class Loan(_Base[psycopg.Connection[Any], StepConnection]):
         """Run the settle with the worker's own role and settings, in one round trip; returns what it reads.
 
         None where the transaction is another one than that which was begun for the step; what was written is then to
-        be rolled back. Raises as `run` does.
+        be rolled back. Raises as `run` does, and `step.DeferredError` where what stands before the settle fails.
         """
         with self._settling():
             return self._settle(schema, statement)
@@ -218,7 +226,8 @@ class Loan(_Base[psycopg.Connection[Any], StepConnection]):
         if not self._has_encoding:
             self.line.execute("reset client_encoding", prepare=False)
         if isinstance(self.line, PooledConnection):
-            cursor = self.line.execute(_joined(schema), prepare=False)
+            with self._preparing():
+                cursor = self.line.execute(_joined(schema), prepare=False)
             ending = step.ending(schema).read(cursor.fetchall())
             return run(self.line, statement) if self._check(ending) else None
         ending, *_, settled = run_all(self.line, [*step.preparing(schema), statement])
@@ -276,7 +285,8 @@ class AsyncLoan(_Base[psycopg.AsyncConnection[Any], AStepConnection]):
         if not self._has_encoding:
             await self.line.execute("reset client_encoding", prepare=False)
         if isinstance(self.line, AsyncPooledConnection):
-            cursor = await self.line.execute(_joined(schema), prepare=False)
+            with self._preparing():
+                cursor = await self.line.execute(_joined(schema), prepare=False)
             ending = step.ending(schema).read(await cursor.fetchall())
             return await arun(self.line, statement) if self._check(ending) else None
         ending, *_, settled = await arun_all(self.line, [*step.preparing(schema), statement])

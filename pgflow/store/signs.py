@@ -14,6 +14,7 @@ __all__ = [
     "Orphans",
     "Prepared",
     "Queue",
+    "Sequence",
     "Server",
     "Sight",
     "Slot",
@@ -166,3 +167,34 @@ class Index:
     name: str
     table: str
     building: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """An identity column: the `highest` value in use, and the `last` one that its sequence gave out.
+
+    `name` is None where the column has lost its sequence, `last` where this role may not read it. `maximum` is the last
+    value that the sequence can give out. `repair` is the SQL that sets the sequence to the highest value.
+    """
+
+    table: str
+    column: str
+    name: str | None
+    highest: int
+    last: int | None
+    maximum: int | None
+    repair: str
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps the sequence from giving out new values, None when it can."""
+        if self.name is None:
+            return f"{self.table}.{self.column} has no sequence, so that no row can be inserted"
+        if self.last is None:
+            return None
+        if self.last < self.highest:
+            sizes = f"max {self.column} {self.highest}, last value {self.last}"
+            return f"sequence {self.name} is behind {self.table}: {sizes}"
+        if self.maximum is not None and self.last >= self.maximum:
+            return f"sequence {self.name} is exhausted: its last value is its maximum, {self.maximum}"
+        return None

@@ -11,7 +11,7 @@ import psycopg
 
 from pgflow import errors
 
-__all__ = ["MIGRATE_HINT", "REFUSALS", "is_quoting", "said", "translate"]
+__all__ = ["IDENTITY", "MIGRATE_HINT", "REFUSALS", "is_quoting", "said", "translate"]
 
 REFUSALS: Mapping[str, type[errors.PgflowError]] = {
     "PF001": errors.UnknownWorkflow,
@@ -33,8 +33,25 @@ REFUSALS: Mapping[str, type[errors.PgflowError]] = {
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
 CHECK_VIOLATION = "23514"
+NOT_NULL_VIOLATION = "23502"
+UNIQUE_VIOLATION = "23505"
+SEQUENCE_EXHAUSTED = "2200H"
+# The identity columns of the migrations, by table. (`step_results.seq` has no unique index that could be violated.)
+IDENTITY: Mapping[str, str] = {
+    "instances": "run",
+    "jobs": "id",
+    "signals": "id",
+    "scheduled_signals": "id",
+    "workers": "id",
+}
 # The constraints that the migrations put on what may be stored: each is named like its column.
 LIMIT = re.compile(r"(?P<table>instances|step_results|jobs|signals|scheduled_signals)_(?P<column>[a-z]+)_limit")
+
+# A hint for people; nothing runs it.
+REPAIR = (
+    "As the owner of the table, run: select setval(pg_get_serial_sequence('{table}', '{column}'), "
+    "(select max({column}) from {table})). pgflow doctor finds every such sequence."
+)
 
 
 def said(error: psycopg.Error) -> str:
@@ -55,8 +72,8 @@ def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """Return the error to raise in place of `error`, or None when it should be raised as it is.
 
     PF001 to PF015 become what they mean, with the database's message and hint; a missing schema, table or function
-    becomes `SchemaMissing`, a value over the limit of its column `InvalidPayload`. None for everything else, above all
-    for what a retry may mend.
+    becomes `SchemaMissing`, a value over the limit of its column `InvalidPayload`, an identity column without a new
+    value `SequenceError`. None for everything else, above all for errors that a retry may resolve.
 
         translate(error)    # AlreadyRunning("OrderFlow 'orderid::abc' is already running", hint="Wait until …")
     """
@@ -68,7 +85,35 @@ def translate(error: psycopg.Error) -> errors.PgflowError | None:
         where = f"{limit['column']} of {limit['table']}"
         hint = "Keep large data elsewhere and pass a reference to it."
         return errors.InvalidPayload(f"a value is over the limit that the database has for {where}", hint=hint)
+    if (refusal := _sequence_error(error)) is not None:
+        return refusal
     if code in MISSING:
         said = f"pgflow is not installed in this database, or only in part: {message}"
         return errors.SchemaMissing(said, hint=MIGRATE_HINT)
+    return None
+
+
+def _sequence_error(error: psycopg.Error) -> errors.SequenceError | None:
+    """Return the error for an identity column that got no new value, or None where `error` is about something else."""
+    diag = error.diag
+    if error.sqlstate == SEQUENCE_EXHAUSTED:
+        return errors.SequenceError(
+            f"a sequence is exhausted: {said(error)}",
+            hint="Set it to the highest value in use; pgflow doctor prints the statement.",
+        )
+    column = IDENTITY.get(diag.table_name or "")
+    if column is None or diag.schema_name is None:
+        return None
+    table = f"{diag.schema_name}.{diag.table_name}"
+    if error.sqlstate == UNIQUE_VIOLATION and diag.constraint_name == f"{diag.table_name}_pkey":
+        return errors.SequenceError(
+            f"the sequence of {table}.{column} is behind its table: it gave out a value that is in use",
+            hint=REPAIR.format(table=table, column=column),
+        )
+    if error.sqlstate == NOT_NULL_VIOLATION and diag.column_name == column:
+        return errors.SequenceError(
+            f"{table}.{column} has no sequence",
+            hint=f"As the owner of the table, run: alter table {table} alter {column} add generated always as "
+            f"identity; then set it to the highest value in use, as pgflow doctor says.",
+        )
     return None

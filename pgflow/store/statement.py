@@ -33,7 +33,7 @@ class Statement(Generic[T_co]):
     result out of the rows, which are tuples whatever row factory the connection has, and none for a statement that
     returns nothing. Values are converted as `adapters` says, whatever the process and the session have set. `prepare`
     is psycopg's: None leaves it to count (with others in one round trip it is not prepared then), True prepares at the
-    first use.
+    first use. `translate` returns the error to raise in place of one that the database raises, None to raise that one.
 
         count = Statement("job/count", "select count(*) from pgflow.jobs", {}, lambda rows: int(rows[0][0]))
         run(conn, count)                                        # sync
@@ -46,10 +46,13 @@ class Statement(Generic[T_co]):
     params: Mapping[str, Any]
     read: Callable[[Sequence[Row]], T_co]
     prepare: bool | None = None
+    translate: Callable[[psycopg.Error], Exception | None] = translate
 
     def then(self, make: Callable[[T_co], T]) -> Statement[T]:
         """Return the same statement, with something else made of what it reads."""
-        return Statement(self.name, self.query, self.params, lambda rows: make(self.read(rows)), self.prepare)
+        return Statement(
+            self.name, self.query, self.params, lambda rows: make(self.read(rows)), self.prepare, self.translate
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ class Pending(Generic[T_co]):
 
     statement: Statement[T_co]
     cursor: psycopg.Cursor[Row]
+
+    def send(self) -> None:
+        """Send it; in a pipeline, an error may be the answer to an earlier statement."""
+        each = self.statement
+        self.cursor.execute(each.query, each.params, prepare=each.prepare, binary=True)
 
     def result(self) -> T_co:
         """Read the rows; in a pipeline, wait for them first. Raises as `run` does."""
@@ -69,7 +77,7 @@ class Pending(Generic[T_co]):
                     raise
                 rows = []
         except psycopg.Error as error:
-            _refuse(error)
+            _refuse(error, self.statement)
             raise
         return self.statement.read(rows)
 
@@ -81,6 +89,11 @@ class APending(Generic[T_co]):
     statement: Statement[T_co]
     cursor: psycopg.AsyncCursor[Row]
 
+    async def send(self) -> None:
+        """`Pending.send`, async."""
+        each = self.statement
+        await self.cursor.execute(each.query, each.params, prepare=each.prepare, binary=True)
+
     async def result(self) -> T_co:
         """Read the rows; in a pipeline, wait for them first. Raises as `arun` does."""
         try:
@@ -91,7 +104,7 @@ class APending(Generic[T_co]):
                     raise
                 rows = []
         except psycopg.Error as error:
-            _refuse(error)
+            _refuse(error, self.statement)
             raise
         return self.statement.read(rows)
 
@@ -124,17 +137,21 @@ def run_all(conn: psycopg.Connection[Any], statements: Iterable[Statement[Any]])
         with conn.bounded():
             return [start(conn, statement).result() for statement in statements]
     pending: list[Pending[Any]] = []
-    early: Exception | None = None
+    early: psycopg.Error | PgflowError | None = None
     try:
         with conn.pipeline():
             try:
-                pending += [start(conn, _decided(statement)) for statement in statements]
+                for statement in statements:
+                    pending.append(Pending(_decided(statement), Cursor(conn)))
+                    pending[-1].send()
             except (psycopg.Error, PgflowError) as error:
                 early = error  # an answer that came before all was sent; psycopg would log what follows from it
     except psycopg.Error as error:
         if early is None:
-            _refuse(error)
+            _refuse(error, _refused(pending))
             raise
+    if isinstance(early, psycopg.Error):
+        _refuse(early, _refused(pending))
     if early is not None:
         raise early
     # Read when all is over: to ask for a result inside would be a round trip more, with the transaction left open.
@@ -147,17 +164,21 @@ async def arun_all(conn: psycopg.AsyncConnection[Any], statements: Iterable[Stat
         async with conn.bounded():
             return [await (await astart(conn, statement)).result() for statement in statements]
     pending: list[APending[Any]] = []
-    early: Exception | None = None
+    early: psycopg.Error | PgflowError | None = None
     try:
         async with conn.pipeline():
             try:
-                pending += [await astart(conn, _decided(statement)) for statement in statements]
+                for statement in statements:
+                    pending.append(APending(_decided(statement), AsyncCursor(conn)))
+                    await pending[-1].send()
             except (psycopg.Error, PgflowError) as error:
                 early = error  # as above
     except psycopg.Error as error:
         if early is None:
-            _refuse(error)
+            _refuse(error, _refused(pending))
             raise
+    if isinstance(early, psycopg.Error):
+        _refuse(early, _refused(pending))
     if early is not None:
         raise early
     return [await sent.result() for sent in pending]
@@ -168,24 +189,24 @@ def start(conn: psycopg.Connection[Any], statement: Statement[T]) -> Pending[T]:
 
     Outside a pipeline this waits for the database; inside one it does not, and errors appear in `.result()`.
     """
-    cursor = Cursor(conn)
+    pending = Pending(statement, Cursor(conn))
     try:
-        cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=True)
+        pending.send()
     except psycopg.Error as error:
-        _refuse(error)
+        _refuse(error, statement)
         raise
-    return Pending(statement, cursor)
+    return pending
 
 
 async def astart(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) -> APending[T]:
     """`start` on an async connection."""
-    cursor = AsyncCursor(conn)
+    pending = APending(statement, AsyncCursor(conn))
     try:
-        await cursor.execute(statement.query, statement.params, prepare=statement.prepare, binary=True)
+        await pending.send()
     except psycopg.Error as error:
-        _refuse(error)
+        _refuse(error, statement)
         raise
-    return APending(statement, cursor)
+    return pending
 
 
 def _decided(statement: Statement[T]) -> Statement[T]:
@@ -201,7 +222,12 @@ def _was_silent(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:
     return cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.COMMAND_OK
 
 
-def _refuse(error: psycopg.Error) -> None:
-    refusal = translate(error)
+def _refused(pending: Sequence[Pending[Any] | APending[Any]]) -> Statement[Any]:
+    """Return the statement that failed in a pipeline: the first one without a result."""
+    return next((sent.statement for sent in pending if sent.cursor.pgresult is None), pending[-1].statement)
+
+
+def _refuse(error: psycopg.Error, statement: Statement[Any]) -> None:
+    refusal = statement.translate(error)
     if refusal is not None:
         raise refusal from (None if is_quoting(error) else error)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import psycopg
 
 from pgflow.store import files
 from pgflow.store.statement import Row, Statement
 
-__all__ = ["Ending", "ending", "enforce", "preparing", "reset", "reset_role", "reset_session", "restrict"]
+__all__ = [
+    "DeferredError",
+    "Ending",
+    "ending",
+    "enforce",
+    "preparing",
+    "reset",
+    "reset_role",
+    "reset_session",
+    "restrict",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +33,17 @@ class Ending:
 
     mark: str | None
     has_prepared: bool
+
+
+class DeferredError(Exception):
+    """What stands before a settle raised `error`, mostly a deferred constraint or trigger of the user's own.
+
+    The settle itself was not refused, so this is the step's fault, not that of pgflow's tables.
+    """
+
+    def __init__(self, error: psycopg.Error) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def preparing(schema: str) -> Sequence[Statement[Any]]:
@@ -35,8 +58,8 @@ def ending(schema: str) -> Statement[Ending]:
 
 
 def enforce(schema: str) -> Statement[None]:
-    """Check deferred constraints now. Raises what the commit would have raised."""
-    return _silent("step/enforce", schema)
+    """Check deferred constraints now. Raises what the commit would have raised, in a `DeferredError`."""
+    return replace(_silent("step/enforce", schema), translate=DeferredError)
 
 
 def reset_session(schema: str) -> Statement[None]:

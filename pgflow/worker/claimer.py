@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
 from typing import Any, TypeVar
@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import psycopg
 
 from pgflow.core.legible import one_line
-from pgflow.errors import InvalidPayload, PgflowError, SchemaError
+from pgflow.errors import PgflowError, SchemaError, SequenceError
 from pgflow.logs import Logger
-from pgflow.store import failpoint, job, migrate, migration, request, signal, worker
+from pgflow.store import doctor, failpoint, job, migrate, migration, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect, is_idle
 from pgflow.store.dice import uniform
+from pgflow.store.fate import is_contention, is_data_fault, is_row_fault
 from pgflow.store.ladder import migrations
 from pgflow.store.sqlstate import said
 from pgflow.store.statement import Statement, arun, arun_all
@@ -41,10 +42,10 @@ CONFLICT_SECONDS = 0.03  # until a token that met a second conflict is due: see 
 STALE_SECONDS = 2.0  # for which a claimed token may wait in memory for a slot
 LONGEST_PAUSE_SECONDS = 5.0
 UNMENDED = timedelta(minutes=1)  # until a token is looked at again whose instance cannot be changed
+REPORT_SECONDS = 60.0  # between two log lines about the same fault of the database
+CONTENTION_LIMIT = 3  # failures of a batch by locks or deadlocks, after which it is settled one by one
 FORGOTTEN = timedelta(days=1)  # after which idempotency keys go, and workers whose lease has ended
 
-# Of what was to be stored, something cannot be.
-Refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, InvalidPayload)
 # The schema is not what it was: it is looked at, and if it is one that this code cannot work on, that is the end.
 Estranged = (SchemaError, psycopg.ProgrammingError)
 # Of this connection only: the next one finds the server that took this one's place, or prepares its statements anew.
@@ -55,6 +56,10 @@ Stale = (
     psycopg.errors.FeatureNotSupported,  # "cached plan must not change result type"
 )
 Outage = (psycopg.Error, PgflowError, OSError)  # whatever else is wrong: wait, and try again
+Answered = (psycopg.Error, PgflowError)
+UPKEEP = frozenset(
+    {"evict", "rescue", "revive", "breaking", "forget", "forget_requests", "reconcile", "stage", "send_due", "look"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class Claimer:
         self.must_check = False
         self.found_nothing = False
         self.overtaken_by: migration.Applied | None = None  # a migration that breaks our code, or will
+        self.fault: str | None = None  # what in the database keeps results from being recorded
         self._dsn = dsn
         self._pooler = pooler
         self._settler = settler
@@ -111,10 +117,17 @@ class Claimer:
         self._had_suspect = False
         self._is_plan_doubted = False
         self._to_wake: set[str] = set()
+        self._refusals = 0  # of deferred outcomes, in a row
+        self._retry_deferred_at = 0.0
+        self._reported: dict[str, float] = {}  # when each fault was logged
 
     @property
     def has_work(self) -> bool:
         """Whether outcomes wait to be settled, or to be settled again."""
+        return self._has_outcomes or self._settler.has_deferred
+
+    @property
+    def _has_outcomes(self) -> bool:
         return self._settler.has_outcomes or bool(self._unknown)
 
     @property
@@ -130,9 +143,14 @@ class Claimer:
         """Seconds until something is due; 0 when something is to be done now."""
         if self._settler.is_held_up:
             return HELD_UP_SECONDS
-        if self.has_work or self.is_lost or self.must_check:
+        if self._has_outcomes or self.is_lost or self.must_check:
             return 0.0
         now = time.monotonic()
+        if self._settler.has_deferred:
+            return min(self._pause(now), max(0.0, self._retry_deferred_at - now))
+        return self._pause(now)
+
+    def _pause(self, now: float) -> float:
         if not (self._may_claim() and self._settler.holding.rooms(now)):
             return max(0.0, self._maintenance.next_at - now)
         if self.is_hungry:
@@ -154,6 +172,9 @@ class Claimer:
                 self.is_lost = False
             await self._exchange(self.conn)
             self._failures = 0
+            await self._settle_deferred(self.conn)
+            if not self._settler.has_deferred and not self._maintenance.is_split:
+                self.fault = None
         except Outage as error:
             if isinstance(error, Estranged) and self.conn is not None and not self.conn.closed:
                 await migrate.acheck(self.conn, self._settler.schema)
@@ -175,12 +196,14 @@ class Claimer:
     async def _exchange(self, conn: AsyncConnection) -> None:
         now = time.monotonic()
         turn = self._plan(now)
+        if self._maintenance.is_split and turn.has_upkeep:
+            turn = await self._split(conn, turn, now)
         self._has_upkeep = turn.has_upkeep
         if turn.statements:
             try:
                 answers = await self._send(conn, turn.statements)
-            except Refused as error:
-                if not turn.decisions:
+            except Answered as error:
+                if not turn.decisions or not self._may_be_of_one(error):
                     raise
                 self.is_hungry = True
                 await self._settle_singly(conn, error)
@@ -255,8 +278,8 @@ class Claimer:
         if "rescue" in answers:
             settler.stats.rescued += answers["rescue"].tokens
             report.rescued(settler.worker, answers["rescue"])
-            if revived := answers["revive"].tokens:
-                log.warning("active instances that had no token left, and are taken up again: %d", revived)
+        if "revive" in answers and (revived := answers["revive"].tokens):
+            log.warning("active instances that had no token left, and are taken up again: %d", revived)
         for token_id in answers.get("lost", ()):
             settler.holding.give_up(turn.asked[token_id])
         made_ready = [answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers]
@@ -300,26 +323,119 @@ class Claimer:
         failpoint.hit("claimer.sent")
         return answers
 
+    def _may_be_of_one(self, error: Exception) -> bool:
+        """Whether a batch may have been refused for one of its instances, so that the others can be settled."""
+        if is_data_fault(error):
+            return True
+        if self._has_upkeep:  # it may be the culprit: first without it
+            return False
+        return is_row_fault(error) or (is_contention(error) and self._failures >= CONTENTION_LIMIT)
+
     async def _settle_singly(self, conn: AsyncConnection, error: Exception) -> None:
-        """Something in a batch cannot be stored: find out what, and let only that step fail."""
+        """Settle the decisions of a refused batch one by one, so that one instance cannot hold up the others.
+
+        A step whose result can never be stored fails. A result that the database refuses through no fault of the step
+        is kept, and settled when the database accepts it.
+        """
         log.warning("a batch of %d cannot be settled (%s): settling one by one", len(self._unknown), _said(error))
-        settler = self._settler
         while self._unknown:
             decision = self._unknown[0]
             try:
-                rows = await self._ask(conn, settler.statement([decision]))
-            except Refused as reason:
-                text = f"what the step came to cannot be stored: {_said(reason)}"
-                kind = type(reason).__name__
-                failed = [Erred(outcome.token, text, kind, retry=False) for outcome in decision.outcomes]
-                decision = self._unknown[0] = settler.decide([*failed])
-                try:
-                    rows = await self._ask(conn, settler.statement([decision]))
-                except Refused as refusal:
-                    decision = self._unknown[0] = self._put_off(decision, refusal)
-                    rows = await self._ask(conn, settler.statement([decision]))
-            settler.adopt([decision], rows)
+                await self._settle_alone(conn, decision)
+            except Answered as reason:
+                if not (is_row_fault(reason) or is_contention(reason)):
+                    raise
+                await self._defer(conn, decision, reason)
             del self._unknown[0]
+
+    async def _settle_alone(self, conn: AsyncConnection, decision: Decision) -> None:
+        """Settle one decision; if its values cannot be stored, let that step fail. Raises all other errors."""
+        settler = self._settler
+        try:
+            rows = await self._ask(conn, settler.statement([decision]))
+        except Answered as reason:
+            if not is_data_fault(reason):
+                raise
+            text = f"what the step came to cannot be stored: {_said(reason)}"
+            kind = type(reason).__name__
+            decision = settler.decide([Erred(each.token, text, kind, retry=False) for each in decision.outcomes])
+            try:
+                rows = await self._ask(conn, settler.statement([decision]))
+            except Answered as refusal:
+                if not is_data_fault(refusal):
+                    raise
+                decision = self._put_off(decision, refusal)
+                rows = await self._ask(conn, settler.statement([decision]))
+        settler.adopt([decision], rows)
+
+    async def _defer(self, conn: AsyncConnection, decision: Decision, error: Exception) -> None:
+        """Keep a decision that the database refuses, and report that."""
+        self._settler.defer(decision)
+        self._refusals += 1
+        pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._refusals, 10)) * uniform(0.5, 1.0)
+        self._retry_deferred_at = time.monotonic() + pause
+        await self.report(error, "a result, which is kept until that is repaired", conn)
+
+    async def _settle_deferred(self, conn: AsyncConnection) -> None:
+        """Settle what was deferred, oldest first, until one is refused again: that one goes to the end.
+
+        So the others have their turn, and a database that refuses them all is asked once in a pause.
+        """
+        if time.monotonic() < self._retry_deferred_at:
+            return
+        while (decision := self._settler.take_deferred()) is not None:
+            try:
+                await self._settle_alone(conn, decision)
+            except Answered as error:
+                if not is_idle(conn):
+                    self._settler.defer(decision)
+                    raise
+                await self._defer(conn, decision, error)
+                return
+            self._refusals = 0
+            self.is_hungry = True
+
+    async def report(self, error: Exception, what: str, conn: AsyncConnection | None = None) -> None:
+        """Note that the database refuses `what` through a fault of its own; log it once in `REPORT_SECONDS`.
+
+        On `conn`, sequences are examined where one of them is at fault.
+        """
+        self.fault = f"{what}: {_said(error)}"
+        now = time.monotonic()
+        self._reported = {said: at for said, at in self._reported.items() if now - at < REPORT_SECONDS}
+        if self.fault in self._reported:
+            return
+        self._reported[self.fault] = now
+        advice = f". {error.hint}" if isinstance(error, PgflowError) and error.hint else ""
+        log.error("worker %d: the database refuses %s%s", self._settler.worker, self.fault, one_line(advice))
+        if isinstance(error, SequenceError) and conn is not None:
+            try:
+                found = await self._ask(conn, doctor.sequences(self._settler.schema))
+            except Answered as failure:
+                log.warning("worker %d: cannot examine sequences: %s", self._settler.worker, _said(failure))
+                return
+            for each in found:
+                if each.fault is not None:
+                    log.error("%s. Run: %s", each.fault, each.repair)
+
+    async def _split(self, conn: AsyncConnection, turn: Turn, now: float) -> Turn:
+        """Run each statement of upkeep by itself, so that a refused one holds up nothing else; return the rest."""
+        answers: dict[str, Any] = {}
+        is_split = False
+        for name in [name for name in turn.statements if name in UPKEEP]:
+            try:
+                answers[name] = await self._ask(conn, turn.statements[name])
+            except Answered as error:
+                if not is_idle(conn):
+                    raise
+                is_split = True
+                await self.report(error, f"upkeep ({name})", conn)
+        self._maintenance.is_split = is_split
+        if not answers:
+            self._maintenance.put_off(now)
+        self._take_over(replace(turn, statements={}, decisions=[], refused=[]), answers, now)
+        rest = {name: each for name, each in turn.statements.items() if name not in UPKEEP}
+        return replace(turn, statements=rest, has_upkeep=False)
 
     def _put_off(self, decision: Decision, error: Exception) -> Decision:
         """Not even its failure can be stored, as long as nobody mends what its instance holds: try again later."""
@@ -334,11 +450,15 @@ class Claimer:
             self._has_upkeep = False
             self._maintenance.put_off(time.monotonic())
             if self.conn is not None and is_idle(self.conn):
+                self._maintenance.is_split = True
                 log.warning("worker %d: %s; trying again without upkeep", self._settler.worker, str(error).strip())
                 return
         self._failures += 1
         pause = min(LONGEST_PAUSE_SECONDS, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
         log.warning("worker %d: %s; trying again in %.1f s", self._settler.worker, _said(error), pause)
+        is_usable = self.conn is not None and is_idle(self.conn)
+        if isinstance(error, Answered) and is_usable and not is_contention(error):
+            await self.report(error, "the statements of this worker", self.conn)
         if self.conn is not None and (not is_idle(self.conn) or isinstance(error, Stale)):
             await self.conn.close()
         await asyncio.sleep(pause)

@@ -30,6 +30,7 @@ class Maintenance:
         self._rests_until = 0.0
         self._failures = 0
         self.is_due_known = False
+        self.is_split = False  # each statement of upkeep goes out by itself, because one of them was refused
         self.seen_run = 0  # up to which active instances were looked through for ones without a token
 
     @property
@@ -86,10 +87,10 @@ class Maintenance:
             self._sweep_at = now + pause * uniform(1.0, 1.1)  # so that workers do not sweep in step
         if "revive" in answers:
             self.seen_run = answers["revive"].last or 0
-        if "forget" in answers:
+        if "forget_requests" in answers:
             self._forget_at = now + (0.0 if answers["forget_requests"] else FORGET_SECONDS)
-        if "stage" in answers:
-            self._plan(now, answers["stage"].next_due, answers["send_due"].next_due)
+        if "stage" in answers:  # without the other one, if it was refused: then it is tried again in LOOK_SECONDS
+            self._plan(now, *(answers[name].next_due for name in ("stage", "send_due") if name in answers))
         elif "look" in answers:
             self._plan(now, answers["look"].next_due)
 

@@ -62,6 +62,7 @@ class Settler:
         self.is_draining = False
         self.is_held_up = False
         self._outcomes: list[Outcome] = []
+        self._deferred: list[list[Outcome]] = []  # by instance
         self._spare: dict[str, int] = {}
         self._wake = wake
 
@@ -84,6 +85,32 @@ class Settler:
     def has_outcomes(self) -> bool:
         """Whether anything waits to be settled."""
         return bool(self._outcomes or self.holding.refused)
+
+    @property
+    def has_deferred(self) -> bool:
+        """Whether outcomes are kept that the database has refused through no fault of their steps."""
+        return bool(self._deferred)
+
+    def defer(self, decision: Decision) -> None:
+        """Keep the outcomes of a decision that the database refuses for now, behind those that are kept already.
+
+        Their tokens stay with this worker and occupy slots of their queues: it claims less, and finally nothing, while
+        it cannot record what steps return.
+        """
+        self._deferred.append(list(decision.outcomes))
+
+    def take_deferred(self) -> Decision | None:
+        """Take out the outcomes that have been kept the longest, decided on what is known of their instance now."""
+        while self._deferred:
+            kept = []
+            for outcome in self._deferred.pop(0):
+                if self.holding.holds(outcome.token):
+                    kept.append(outcome)
+                else:
+                    self.holding.lanes[outcome.token.queue].settled()
+            if kept:
+                return self._decide_or_fail(kept)
+        return None
 
     def take(self) -> list[Decision]:
         """Decide over the outcomes that wait, one decision an instance."""
@@ -173,6 +200,7 @@ class Settler:
     def abandon(self) -> None:
         """Forget all: the lease is gone."""
         self._outcomes.clear()
+        self._deferred.clear()
         self.holding.abandon()
 
     def _learn(self, decision: Decision, fates: Mapping[int, Settled]) -> bool:

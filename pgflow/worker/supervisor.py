@@ -133,7 +133,13 @@ class Worker:
             may_claim=self._may_claim,
         )
         self._transactions = Transactions(
-            self.dsn, self._runner, self.settler, self._threads, capacity=sum(self.queues.values()), pooler=self.pooler
+            self.dsn,
+            self._runner,
+            self.settler,
+            self._threads,
+            self._claimer.report,
+            capacity=sum(self.queues.values()),
+            pooler=self.pooler,
         )
         self._heart: Heart | None = None
         self._loop: asyncio.AbstractEventLoop  # known while it runs: to look it up for each step costs a system call
@@ -164,6 +170,8 @@ class Worker:
             return "it is stopping"
         if not self.is_ready.is_set():
             return "it is starting"
+        if self._claimer.fault is not None:
+            return f"the database refuses {self._claimer.fault}"
         if self._claimer.is_cut_off:
             return "the database does not answer"
         if not self._may_claim():
@@ -328,6 +336,11 @@ class Worker:
         self.abandoned = len(self._tasks) or len(self._runner.calls)
         if self._tasks:
             log.warning("worker %d gives back steps that did not end in time: %d", settler.worker, self.abandoned)
+            await self.give_back()
+        elif self.holding.tokens:  # the database refuses what their steps returned
+            log.warning(
+                "worker %d gives back steps that it cannot settle: %d", settler.worker, len(self.holding.tokens)
+            )
             await self.give_back()
         elif self.abandoned:
             log.warning("worker %d leaves steps behind that it gave up: %d", settler.worker, self.abandoned)

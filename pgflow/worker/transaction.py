@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -14,14 +15,15 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgflow.core.legible import storable
-from pgflow.errors import InvalidPayload
+from pgflow.errors import InvalidPayload, PgflowError
 from pgflow.store import failpoint, instance, job
 from pgflow.store.connect import aconnect, apooling, pooling
 from pgflow.store.dice import uniform
-from pgflow.store.fate import is_unknown
+from pgflow.store.fate import is_row_fault, is_unknown
 from pgflow.store.job import Settled
 from pgflow.store.lent import ABORTED, ENDED, LOST, AsyncLoan, Loan, cut
 from pgflow.store.statement import Statement, arun, run
+from pgflow.store.step import DeferredError
 from pgflow.worker.decide import Decision
 from pgflow.worker.outcome import Erred, Finished, Outcome, Snoozed, Waits
 from pgflow.worker.runner import Runner
@@ -38,6 +40,8 @@ REPLACED = (
     "the step changed its own job in its transaction, by put or by a write to pgflow's tables, and its instance is "
     "still active; a step may cancel or delete its own instance, and change others"
 )
+Exhausted = (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory)
+RETRY_REFUSED = timedelta(seconds=5)  # until a step runs again whose result the database refuses
 
 
 class Transaction(Protocol):
@@ -73,6 +77,7 @@ class Transactions:
         runner: Runner,
         settler: Settler,
         threads: ThreadPoolExecutor,
+        report: Callable[[Exception, str], Awaitable[None]],
         *,
         capacity: int,
         pooler: bool = False,
@@ -82,6 +87,7 @@ class Transactions:
         self._runner = runner
         self._settler = settler
         self._threads = threads
+        self._report = report  # of a fault of the database
         self.committing: set[Token] = set()  # whose commit is under way: not to be cancelled, or nobody knew its end
         self._capacity = capacity
         # Waited for here: a wait in the pool takes a thread, and times out. A dropped step may still have its place.
@@ -105,13 +111,10 @@ class Transactions:
                 failpoint.hit("transaction.settled")
             failpoint.hit("transaction.committed")
             return settled
-        except (
-            psycopg.Error,
-            PoolTimeout,
-        ) as error:  # a lost connection, a failed commit, a constraint of the user's own
-            severed = is_unknown(error) or isinstance(error, PoolTimeout)
-            text = storable(str(error).strip()) or type(error).__name__
-            return Erred(token, text, type(error).__name__, severed=severed)
+        except DeferredError as error:  # a constraint of the user's own
+            return _erred(token, error.error)
+        except (psycopg.Error, PoolTimeout) as error:  # a lost connection, a failed commit
+            return _erred(token, error)
         except InvalidPayload as error:
             text = f"what the step came to cannot be stored: {error}"
             return Erred(token, text, type(error).__name__, retry=False)
@@ -132,7 +135,14 @@ class Transactions:
             decision = self._settler.decide([outcome])
             for branch in decision.branches:
                 branch.keep = False  # nobody else would know of them if this process died after the commit
-            settled = await transaction.settle(self._settler.schema, self._settler.statement([decision]))
+            try:
+                settled = await transaction.settle(self._settler.schema, self._settler.statement([decision]))
+            except (psycopg.Error, PgflowError) as error:
+                if not (is_row_fault(error) or isinstance(error, Exhausted)):
+                    raise
+                # Not the step's fault. What it has written is rolled back, so it runs again.
+                await self._report(error, "the result of a transactional step, which runs again")
+                return Snoozed(token, RETRY_REFUSED)
             if settled is None:
                 return _misused(token, ENDED)
             fate = next(row.status for row in settled if row.what == "token" and row.id == token.id)
@@ -224,6 +234,12 @@ class Transactions:
             raise
         finally:
             seat.afterwards(give_back)
+
+
+def _erred(token: Token, error: psycopg.Error | PoolTimeout) -> Erred:
+    severed = is_unknown(error) or isinstance(error, PoolTimeout)
+    text = storable(str(error).strip()) or type(error).__name__
+    return Erred(token, text, type(error).__name__, severed=severed)
 
 
 def _misused(token: Token, fault: str) -> Erred:

@@ -23,6 +23,7 @@ declare
     priority smallint;
     bad text;
     is_new boolean;
+    violated text;
 begin
     if graph is null then
         raise exception using errcode = 'PF001', message = format('no workflow %L version %s is registered', put.workflow, put.version),
@@ -99,6 +100,10 @@ begin
         where i.id = excluded.id and i.workflow = excluded.workflow
         returning i.revision = 0 into is_new;
     exception when unique_violation then
+        get stacked diagnostics violated = constraint_name;
+        if violated <> 'instances_one_active' then  -- of a table that a trigger writes to
+            raise;
+        end if;
         raise exception using errcode = 'PF002', message = format('%s %L is already running in another run', put.workflow, put.id),
             hint = 'Wait until it has ended, cancel it, or put this one when it has ended.';
     end;

@@ -9,6 +9,7 @@ declare
     instance record;
     orchestration text;
     active bigint;
+    violated text;
 begin
     -- The lock on its business id comes before that on the instance, as in a start; neither column ever changes.
     perform pgflow.lock_business_ids(array[i.id]) from pgflow.instances i where i.run = retry_run.run and i.unique_key is not null;
@@ -31,6 +32,10 @@ begin
         set status = 'running', revision = i.revision + 1, error = null, finished_at = null
         where i.run = retry_run.run;
     exception when unique_violation then
+        get stacked diagnostics violated = constraint_name;
+        if violated <> 'instances_one_active' then  -- of a table that a trigger writes to
+            raise;
+        end if;
         raise exception using errcode = 'PF002', message = format('%s %L is already running again', instance.workflow, instance.id),
             hint = 'Wait until that run has ended, or cancel it.';
     end;

@@ -5,3 +5,4 @@ grant select on
     pgflow.definitions, pgflow.business_ids, pgflow.migrations, pgflow.job_details
 to {role};
 grant execute on function pgflow.find(text, text), pgflow.find(text, text, integer) to {role};
+grant select on all sequences in schema {schema} to {role};  -- `pgflow doctor` sees which are behind their tables

@@ -15,3 +15,4 @@ grant select, delete, update (made_at) on pgflow.requests to {role};  -- update:
 grant insert, update (lease_expires_at, backend, attached_at), delete on pgflow.workers to {role};
 grant insert, update (graph, current_since) on pgflow.definitions to {role};
 grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due to {role};
+grant select on all sequences in schema {schema} to {role};  -- to see which are behind their tables

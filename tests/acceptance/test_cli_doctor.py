@@ -442,6 +442,26 @@ def test_an_index_whose_build_failed_is_told(dsn: str, conn: psycopg.Connection[
     assert look(dsn).sick == set()
 
 
+def test_a_sequence_behind_its_table_is_reported_with_the_statement_that_repairs_it(
+    dsn: str, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute(ACTIVE)
+    conn.execute(
+        "insert into pgflow.jobs (id, run, step, state, run_at) overriding system value"
+        " values (123, 1, 'a', 'parked', null)"
+    )
+    conn.execute("select setval('pgflow.jobs_id_seq', 7)")
+    told = look(dsn)
+    assert told.exit_code == 1
+    said = told.one("sequences", "problem")
+    assert said == (
+        "sequence pgflow.jobs_id_seq is behind pgflow.jobs: max id 123, last value 7"
+        " => select setval('pgflow.jobs_id_seq', 123)"
+    )
+    conn.execute(said.partition(" => ")[2].encode())
+    assert ("sequences", "problem") not in look(dsn).sick
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
@@ -486,7 +506,10 @@ def test_a_role_without_rights_is_told_what_it_may_not_see(dsn: str, conn: psyco
         assert "may not read the ledger" in told.one("schema", "note")
         conn.execute("grant usage on schema pgflow to reader; grant select on all tables in schema pgflow to reader")
         told = look(make_conninfo(dsn, user="reader"))
-        assert told.sick == {("transactions", "note")}
+        assert told.sick == {("transactions", "note"), ("sequences", "note")}
+        said = told.one("sequences", "note")
+        assert said.startswith("this role may not read 6 sequences")
+        conn.execute(said.partition(" => ")[2].encode())
         assert told.one("transactions", "note").endswith('=> grant pg_read_all_stats to "reader"')
         conn.execute("grant pg_read_all_stats to reader")
         assert look(make_conninfo(dsn, user="reader")).sick == set()

@@ -1,8 +1,8 @@
 """Break the engine on purpose, one defect at a time, and see it found: `python -m tests.torture.mutants`.
 
 Each mutant is a change of one file in a copy of the tree. There either `pgflow torture` runs for half a minute, with
-the harm that the defect should not survive, or the interleavings of the pair of transactions that it spoils, or the
-test of the lock order. A mutant that nobody notices survives, and the exit code is 1. Names as arguments choose some of
+the harm that the defect should not survive, or the interleavings of the pair of transactions that it spoils, or a
+test in `TESTS`. A mutant that nobody notices survives, and the exit code is 1. Names as arguments choose some of
 them; all take about a quarter of an hour.
 """
 
@@ -28,7 +28,7 @@ DECIDE = "pgflow/worker/decide.py"
 LENT = "pgflow/store/lent.py"
 TESTS = (
     *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
-    *("tests/worker/test_misuse.py", "tests/worker/test_reset.py"),
+    *("tests/worker/test_misuse.py", "tests/worker/test_reset.py", "tests/worker/test_database_faults.py"),
 )
 LIMIT = 400  # seconds for one mutant
 
@@ -222,6 +222,12 @@ MUTANTS = (
         "and j.id <> all (%(held)b::bigint[])",
         "and j.id <> all (%(held)b::bigint[]) and false",
         only("reply lost", "fail at claimer.sent"),
+    ),
+    Mutant(
+        "blamed step", "a sequence that is behind its table fails the step", "pgflow/store/fate.py",
+        "if isinstance(error, InvalidPayload):",
+        "if isinstance(error, InvalidPayload | SequenceError):",
+        "a_sequence_behind_its_table_fails",
     ),
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 NAMES = [
     *("stop", "crash", "kill", "kill-backend", "failover", "standby-lags", "disk-full", "log-full", "no-connections"),
-    *("old-snapshot", "lock-jobs", "lock-instances", "refusals", "clock-ahead", "clock-behind"),
+    *("old-snapshot", "lock-jobs", "lock-instances", "sequences-behind", "refusals", "clock-ahead", "clock-behind"),
     *("cut", "cut-requests", "cut-replies", "worker-clock-ahead", "worker-clock-behind"),
 ]
 MIB = 1024 * 1024

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from psycopg import sql
 
-from pgflow.cli.doctor.finding import Check, Patient, Said, note, ok, problem, span
+from pgflow.cli.doctor.finding import Check, Patient, Said, capped, note, ok, problem, span
 from pgflow.store import doctor
 from pgflow.store.adapters import ADAPTERS
 from pgflow.store.statement import run
@@ -115,6 +115,20 @@ def indexes(patient: Patient) -> Iterator[Said]:
         yield ok("every index is valid")
 
 
+def sequences(patient: Patient) -> Iterator[Said]:
+    """Sequences that give out no new value: behind their tables, exhausted or missing."""
+    found = run(patient.conn, doctor.sequences(patient.schema))
+    for each in found:
+        if each.fault is not None:
+            yield problem(each.fault, each.repair)
+    if hidden := [each.name for each in found if each.name is not None and each.last is None]:
+        grant = sql.SQL("grant select on all sequences in schema {} to {}")
+        names = sql.Identifier(patient.schema), sql.Identifier(patient.conn.info.user)
+        yield note(f"this role may not read {capped(len(hidden), 'sequence')}", grant.format(*names).as_string(None))
+    elif not any(each.fault for each in found):
+        yield ok("every sequence is ahead of its table")
+
+
 KEEPS = "dead rows that must be kept make claims slower and slower"
 CHECKS = (
     Check("transactions", KEEPS, transactions),
@@ -122,5 +136,6 @@ CHECKS = (
     Check("slots", f"they keep files, too, and {KEEPS}", slots),
     Check("dead-rows", "claims pass over dead rows", dead),
     Check("wraparound", "a server that runs out of transaction ids takes no more writes", wraparound),
+    Check("sequences", "inserts fail, or wait, until a sequence gives out a new value", sequences),
     Check("indexes", "a build that failed leaves an index that costs writes and serves no query", indexes),
 )

@@ -24,7 +24,7 @@ from pgflow.cli.torture import flows
 from pgflow.cli.torture.flows import Script
 from pgflow.cli.torture.ink import Ink
 from pgflow.core.workflow import Workflow
-from pgflow.errors import OutcomeUnknown, PgflowError, Unreachable
+from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, Unreachable
 from pgflow.store.connect import connect
 from pgflow.store.fate import is_passing, is_unknown
 
@@ -177,7 +177,7 @@ class Caller:
             answer = {"r": "info", "why": error.code}
         except (PgflowError, psycopg.Error, OSError) as error:
             doubt = "info" if is_unknown(error) else "fail"
-            is_outage = is_passing(error) or isinstance(error, OSError | Unreachable)
+            is_outage = is_passing(error) or isinstance(error, OSError | SequenceError | Unreachable)
             code = getattr(error, "code", type(error).__name__)
             answer = {"r": doubt, "why": code, "outage": is_outage}
         self._ink.write(op=op, caller=self._number, t0=before, t1=time.monotonic_ns(), **about, **answer)

@@ -14,7 +14,7 @@ import psycopg
 
 from pgflow.cli.torture.host.clock import WorkerClock, move_clock
 from pgflow.cli.torture.host.cluster import Cluster, Outage
-from pgflow.cli.torture.host.hands import Exhaustion, ForgottenTransaction, TableLock
+from pgflow.cli.torture.host.hands import Exhaustion, ForgottenTransaction, SequencesBehind, TableLock
 from pgflow.cli.torture.host.network import Cut, Network
 from pgflow.cli.torture.host.until import until
 from pgflow.store import debug
@@ -131,6 +131,9 @@ def _hands(cluster: Cluster, schema: str) -> Iterator[Fault]:
     for table in ("jobs", "instances"):
         lock = TableLock(cluster.admin_dsn, table, schema)
         yield Fault(f"lock-{table}", f"somebody has locked the table {table}", lock.apply, lock.heal)
+    sequences = SequencesBehind(cluster.admin_dsn, schema)
+    about = "the sequences of all identity columns give out values that are in use"
+    yield Fault("sequences-behind", about, sequences.apply, partial(_insist, sequences.heal))
 
 
 def _lies(cluster: Cluster, schema: str) -> Iterator[Fault]:

@@ -13,12 +13,14 @@ from psycopg import sql
 
 from pgflow.errors import DatabaseError
 from pgflow.store.files import SCHEMA
+from pgflow.store.sqlstate import IDENTITY
 
-__all__ = ["Exhaustion", "ForgottenTransaction", "TableLock"]
+__all__ = ["Exhaustion", "ForgottenTransaction", "SequencesBehind", "TableLock"]
 
 RETAKE_SECONDS = 0.02
 TAKEN_SECONDS = 30.0
 APPLICATION = "pgflow torture"
+BEHIND = 20  # values that a sequence gives out again
 
 
 class Held:
@@ -113,6 +115,54 @@ class Exhaustion:
             for conn in taken:
                 with suppress(psycopg.Error):
                     conn.close()
+
+
+class SequencesBehind:
+    """The sequences of all identity columns are set back, as on a logical replica that has been promoted.
+
+    `heal` sets each to the highest value that was ever given out, so none is used for two rows.
+    """
+
+    def __init__(self, dsn: str, schema: str = SCHEMA) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._highest: dict[str, int] = {}
+
+    def apply(self) -> None:
+        """Set them back. Raises `psycopg.Error` when the server cannot be reached."""
+        with _connect(self._dsn) as conn, conn.transaction():
+            for table, column in IDENTITY.items():
+                last = self._last(conn, table, column)
+                self._highest[table] = max(last, self._highest.get(table, 0))
+                self._set(conn, table, column, max(1, last - BEHIND))
+
+    def heal(self) -> None:
+        """Set them to where they were, or to where they are where that is further."""
+        with _connect(self._dsn) as conn, conn.transaction():
+            for table, highest in self._highest.items():
+                column = IDENTITY[table]
+                self._set(conn, table, column, max(1, highest, self._last(conn, table, column)))
+        self._highest.clear()
+
+    def _last(self, conn: psycopg.Connection[Any], table: str, column: str) -> int:
+        """The highest value that is known of: the sequence may have been set back, and rows may have gone."""
+        last = sql.SQL(
+            "select greatest(max({column}), pg_sequence_last_value(pg_get_serial_sequence({name}, {text})::regclass), "
+            "0) from {table}"
+        ).format(**self._names(table, column))
+        return int(conn.execute(last).fetchall()[0][0])
+
+    def _set(self, conn: psycopg.Connection[Any], table: str, column: str, value: int) -> None:
+        put = sql.SQL("select setval(pg_get_serial_sequence({name}, {text}), {value})")
+        conn.execute(put.format(**self._names(table, column), value=sql.Literal(value)))
+
+    def _names(self, table: str, column: str) -> dict[str, sql.Composable]:
+        return {
+            "table": sql.Identifier(self._schema, table),
+            "name": sql.Literal(f"{self._schema}.{table}"),
+            "column": sql.Identifier(column),
+            "text": sql.Literal(column),
+        }
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:

@@ -28,6 +28,7 @@ KINDS: Mapping[str, tuple[str, tuple[float, float], float]] = {
     "old-snapshot": ("session", (5.0, 10.0), 1.0),
     "lock-jobs": ("locks", (1.0, 3.0), 1.0),
     "lock-instances": ("locks", (1.0, 3.0), 1.0),
+    "sequences-behind": ("locks", (2.0, 4.0), 1.0),
     "refusals": ("locks", (2.0, 4.0), 1.0),
     "clock-ahead": ("clock", (1.0, 3.0), 0.5),
     "clock-behind": ("clock", (1.0, 3.0), 0.5),

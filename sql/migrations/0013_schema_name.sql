@@ -1,0 +1,1 @@
+-- No table changes: the functions are created again, and their checksum covers the schema's name from here on.
