@@ -13,7 +13,7 @@ import psycopg
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.calls import Call
-from pgflow.errors import DatabaseError, OutcomeUnknown, SchemaError, StatementTimeout, Unreachable
+from pgflow.errors import OutcomeUnknown, PoolerInBetween, SchemaError, StatementTimeout, Unreachable
 from pgflow.store import migrate, request, worker
 from pgflow.store.connect import aconnect, connect, outage, place
 from pgflow.store.encoding import encoding_errors
@@ -37,7 +37,8 @@ class Client:
 
     On its own it tries again what may pass (a restart of the server, a deadlock), for `PATIENCE_SECONDS`. What changes
     something is sent with an idempotency key, so that it is carried out once also when an answer was lost. What fails
-    on a schema for which this code is too old, or too new, fails with the `SchemaError` that says so.
+    on a schema for which this code is too old, or too new, fails with the `SchemaError` that says so. The first call
+    examines the schema: functions of a renamed one would work on other tables, and row-level security hides rows.
     """
 
     def __init__(self, dsn: str, schema: str, *, pooler: bool = False) -> None:
@@ -46,6 +47,7 @@ class Client:
         self.pooler = pooler
         self.pool = Pool(dsn, pooler=pooler)
         self._was_there = False
+        self._is_examined = False
         self._lock = threading.Lock()
         self._woken: dict[str, float] = {}
         self._late: set[str] = set()
@@ -97,6 +99,9 @@ class Client:
             for attempt in Retrying(**self._policy(met)):
                 with attempt, self.pool.connection() as ours:
                     self._was_there = True
+                    if not self._is_examined:
+                        migrate.examine(ours, self.schema)
+                        self._is_examined = True
                     result = run(ours, statement)
         except FAULTS as error:
             self._give_up(error, met)
@@ -109,6 +114,9 @@ class Client:
                 with attempt:
                     async with self.pool.aconnection() as ours:
                         self._was_there = True
+                        if not self._is_examined:
+                            await migrate.aexamine(ours, self.schema)
+                            self._is_examined = True
                         result = await arun(ours, statement)
         except FAULTS as error:
             self._give_up(error, met)
@@ -121,6 +129,9 @@ class Client:
             for attempt in Retrying(**self._policy(met)):
                 with attempt, self.pool.connection() as ours:
                     self._was_there = True
+                    if not self._is_examined:
+                        migrate.examine(ours, self.schema)
+                        self._is_examined = True
                     result = request.once(ours, self.schema, key, call.about, statement, call.recall)
                     with suppress(psycopg.Error):  # it has been done, and polling finds the work
                         if queues := self._due(call.queues):
@@ -137,6 +148,9 @@ class Client:
                 with attempt:
                     async with self.pool.aconnection() as ours:
                         self._was_there = True
+                        if not self._is_examined:
+                            await migrate.aexamine(ours, self.schema)
+                            self._is_examined = True
                         result = await request.aonce(ours, self.schema, key, call.about, statement, call.recall)
                         with suppress(psycopg.Error):  # as above
                             if queues := self._due(call.queues):
@@ -152,7 +166,7 @@ class Client:
         except (SchemaError, psycopg.Error) as error:
             if is_estranged(error):
                 # The connection that met it may be in a transaction, and then takes no more questions.
-                with suppress(psycopg.Error, DatabaseError), connect(self.dsn) as conn:
+                with suppress(psycopg.Error, Unreachable, PoolerInBetween), connect(self.dsn) as conn:
                     migrate.check(conn, self.schema)
             raise
 
@@ -162,7 +176,7 @@ class Client:
             yield
         except (SchemaError, psycopg.Error) as error:
             if is_estranged(error):
-                with suppress(psycopg.Error, DatabaseError):
+                with suppress(psycopg.Error, Unreachable, PoolerInBetween):
                     async with await aconnect(self.dsn) as conn:
                         await migrate.acheck(conn, self.schema)
             raise

@@ -10,6 +10,7 @@
     │   ├── PoolerInBetween
     │   ├── StatementTimeout
     │   ├── SequenceError
+    │   ├── RowSecurityError
     │   └── OutcomeUnknown
     ├── SchemaError                                 4: the schema is not one this code can work on
     │   ├── SchemaMissing
@@ -80,6 +81,7 @@ __all__ = [
     "PlainSecret",
     "PoolerInBetween",
     "RouteError",
+    "RowSecurityError",
     "SchemaError",
     "SchemaForeign",
     "SchemaMissing",
@@ -183,6 +185,16 @@ class SequenceError(DatabaseError):
     """
 
     code = "sequence-error"
+
+
+class RowSecurityError(DatabaseError):
+    """Row-level security hides rows of pgflow's tables from the role that reads them, or refuses its writes.
+
+    It is switched on by `alter table … enable row level security`, often in an event trigger, and holds for a table's
+    owner after `force row level security`. Nothing was changed. The hint is the SQL that lets the role see all rows.
+    """
+
+    code = "row-security"
 
 
 class OutcomeUnknown(DatabaseError):

@@ -12,7 +12,7 @@ from pgflow.errors import SchemaError, UnknownWorkflow
 from pgflow.store import definition
 from pgflow.store.connect import Connection, connect
 from pgflow.store.fate import is_estranged
-from pgflow.store.migrate import check
+from pgflow.store.migrate import check, examine
 from pgflow.store.statement import run
 
 __all__ = ["opened", "require_workflow"]
@@ -25,12 +25,14 @@ def opened(
     """Give a connection. One is enough for a command: a pool, as a program has it, would cost another and threads.
 
     `pooler` is whether one stands in between, None: what the command's --pooler says.
-    A workflow that is not registered is answered with the name that was probably meant, a schema that is not there, or
+    A schema that was renamed, whose functions would work on other tables, is refused at once, as are hidden rows. A
+    workflow that is not registered is answered with the name that was probably meant, a schema that is not there, or
     not of this pgflow's, with what stands in its place.
     """
     if pooler is None:
         pooler = click.get_current_context().ensure_object(Session).pooler
     with connect(dsn, role, pooler=pooler) as conn:
+        examine(conn, schema)
         try:
             yield conn
         except (SchemaError, psycopg.Error) as error:

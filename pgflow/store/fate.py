@@ -111,10 +111,9 @@ def is_unknown(error: BaseException) -> bool:
 def is_estranged(error: BaseException) -> bool:
     """Whether the schema may be one that this code was not made for: then it is worth a look (`migrate.check`).
 
-    Nothing that our statements say should be wrong in itself, on a schema of ours. A lack of rights speaks for itself.
+    Nothing that our statements say should be wrong in itself, on a schema of ours. What row-level security refuses has
+    the SQLSTATE of any lack of rights.
     """
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return False
     return isinstance(error, SchemaError) or (isinstance(error, psycopg.Error) and not is_passing(error))
 
 

@@ -1,9 +1,10 @@
 """Give roles of the database the rights that a part needs, client, worker or dashboard, or print the SQL that does.
 
 Roles belong to the whole cluster, so pgflow makes none: they are named by who made them. A role first loses all that it
-has in the schema, then gets what its parts need, in one transaction; so the script may run any number of times, a role
-may have several parts, and what an older release gave and this one does not is gone. Who migrates owns the tables and
-the functions, and should be a role of its own that nobody logs in as and that is no superuser.
+has in the schema, then gets what its parts need, in one transaction. PUBLIC loses what a restore without grants or
+default privileges have given it. So the script may run any number of times, a role may have several parts, and what an
+older release gave and this one does not is gone. Who migrates owns the tables and the functions, and should be a role
+of its own that nobody logs in as and that is no superuser.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pgflow.errors import ConfigError, SchemaError, SchemaMissing
 from pgflow.store import files, role
 from pgflow.store.files import SCHEMA
 from pgflow.store.role import Roles
+from pgflow.store.schema import drifted
+from pgflow.store.script import restore
 from pgflow.store.sqlstate import MIGRATE_HINT
 from pgflow.store.statement import run
 
@@ -43,8 +46,9 @@ def apply(conn: psycopg.Connection[Any], parts: Mapping[str, Sequence[str]], sch
     """Run that script, in a transaction.
 
     Raises what `sql` raises, `SchemaMissing`, and `ConfigError` when we are not the owner, when a role does not exist,
-    or when it owns the schema itself; `SchemaError` when a role may put objects of its own into the schema, through
-    PUBLIC or another role: then whatever calls our functions could be made to call its.
+    or when it owns the schema itself; `SchemaError` when a role may put objects of its own into the schema through
+    another role, for then whatever calls our functions could be made to call its, and when rights of PUBLIC cannot be
+    taken away; `RowSecurityError` when row-level security would hide rows from a role.
 
         apply(connect(dsn, "migrate"), {"client": ["app_client"], "dashboard": ["app_ro"]})
     """
@@ -55,10 +59,14 @@ def apply(conn: psycopg.Connection[Any], parts: Mapping[str, Sequence[str]], sch
         _refuse(found, schema)
         for statement in statements:
             conn.execute(statement, prepare=False)
+        if left := run(conn, role.drift(schema)):
+            raise drifted(left)
+        if hidden := [each for each in run(conn, role.filtered(schema, names)) if not each.permitted]:
+            raise role.row_security_error(hidden)
         if creating := _look(conn, schema, names).creating:
             raise SchemaError(
-                f'{", ".join(creating)} may create objects in schema "{schema}", through PUBLIC or another role',
-                hint=f'Revoke that, for example: revoke create on schema "{schema}" from public',
+                f'{", ".join(creating)} may create objects in schema "{schema}", through another role',
+                hint=f'Revoke that: revoke create on schema "{schema}" from that role',
             )
 
 
@@ -66,6 +74,7 @@ def _statements(parts: Mapping[str, Sequence[str]], schema: str) -> Iterator[str
     names = _names(parts)
     for name in names:
         yield _file("revoke", schema, name)
+    yield restore(schema)
     for part in PARTS:
         for name in parts.get(part, ()):
             yield _file(part, schema, name)

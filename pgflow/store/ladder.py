@@ -9,14 +9,19 @@ from pathlib import PurePosixPath
 
 from pgflow.errors import SchemaError
 from pgflow.store import files
+from pgflow.store.files import SCHEMA
 
-__all__ = ["FUNCTIONS", "Functions", "Migration", "arrange", "functions", "migrations"]
+__all__ = ["FUNCTIONS", "Functions", "Migration", "arrange", "functions", "migrations", "relations"]
 
 FUNCTIONS = 0  # the version under which the ledger keeps the functions' checksum
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 HEADER = re.compile(r"^-- pgflow: (.+?)\s*$", re.MULTILINE)
 ALTERED = re.compile(r"^alter table (?:only )?pgflow\.(\w+)", re.MULTILINE)
 CREATED = re.compile(r"^create table (?:if not exists )?pgflow\.(\w+)", re.MULTILINE)
+RELATION = re.compile(r"^create (?:table|or replace view) (?:if not exists )?pgflow\.(\w+)", re.MULTILINE)
+HEAD = re.compile(r"^create or replace function pgflow\.(?P<name>\w+)\(.*?\bas \$", re.MULTILINE | re.DOTALL)
+CLOSED = re.compile(r"^revoke all on function pgflow\.(\w+)\(", re.MULTILINE)
+PINNED = "set search_path = pg_catalog, pg_temp"
 BREAKING = "breaking"
 NO_TRANSACTION = "no transaction"
 
@@ -48,10 +53,17 @@ class Functions:
     that is gone: that is a migration's work, as is putting a view out of the way of a change to its tables. A
     release that changes functions therefore always brings a migration, be it only a comment, whose version tells an old
     pgflow on a newer schema from a new one on an older.
+
+    The bodies name the schema, and PostgreSQL does not change them when it is renamed. So the checksum covers the
+    schema's name, too. `definers` are the names of the functions that run with the rights of their owner,
+    `pinned` of those that have a `search_path` of their own, `closed` of those that PUBLIC may not call.
     """
 
     paths: tuple[str, ...]
     checksum: str
+    definers: frozenset[str]
+    pinned: frozenset[str]
+    closed: frozenset[str]
 
 
 @cache
@@ -64,10 +76,25 @@ def migrations() -> tuple[Migration, ...]:
 
 
 @cache
-def functions() -> Functions:
-    """Return the functions, in the order of their file names."""
+def functions(schema: str = SCHEMA) -> Functions:
+    """Return the functions as they are in `schema`, in the order of their file names."""
     paths = tuple(files.list_files("functions"))
-    return Functions(paths, _sha256("".join(_unix(files.load(path)) for path in paths)))
+    text = "".join(files.load(path) for path in paths)
+    heads = list(HEAD.finditer(text))
+    return Functions(
+        paths,
+        _sha256("".join(_unix(files.load(path, schema)) for path in paths)),
+        definers=frozenset(head["name"] for head in heads if "security definer" in head[0]),
+        pinned=frozenset(head["name"] for head in heads if PINNED in head[0]),
+        closed=frozenset(CLOSED.findall(text)),
+    )
+
+
+@cache
+def relations() -> frozenset[str]:
+    """Return the names of all tables and views that the files of this version create."""
+    paths = ["queries/migration/create_table.sql", *files.list_files("migrations"), *files.list_files("functions")]
+    return frozenset(name for path in paths for name in RELATION.findall(files.load(path)))
 
 
 def arrange(texts: Sequence[tuple[str, str]]) -> tuple[Migration, ...]:

@@ -125,8 +125,11 @@ class _Base(Generic[Line, Guest]):
 
     @property
     def _beginning(self) -> sql.Composed:
-        """Begin, and mark the transaction. No query yet: the step may still choose its isolation level."""
-        mark = sql.SQL("set local pgflow_step.mark = {}").format(self._mark)
+        """Begin, and mark the transaction. No query yet: the step may still choose its isolation level.
+
+        Row-level security filters the step's own queries as usual; for the settle it is off, as `settings` says.
+        """
+        mark = sql.SQL("set local pgflow_step.mark = {}; set local row_security = on").format(self._mark)
         if isinstance(self.line, PooledConnection | AsyncPooledConnection):
             return sql.SQL("begin; ") + self.line.limits + sql.SQL("; ") + mark
         return sql.SQL("begin; ") + mark

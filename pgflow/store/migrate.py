@@ -23,19 +23,33 @@ from psycopg import sql as compose
 from psycopg.pq import TransactionStatus
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from pgflow.errors import SchemaError
-from pgflow.store import files, migration, worker
+from pgflow.errors import SchemaError, SchemaOutdated
+from pgflow.store import files, migration, role, worker
 from pgflow.store.connect import is_idle
 from pgflow.store.encoding import require_utf8
 from pgflow.store.files import SCHEMA
-from pgflow.store.ladder import Migration, functions, migrations
+from pgflow.store.ladder import FUNCTIONS, Migration, functions, migrations
 from pgflow.store.migration import ANNOUNCED, Applied
-from pgflow.store.schema import Status, judge, lost, planned
+from pgflow.store.schema import Status, command, drifted, judge, lost, moved, planned, renamed
 from pgflow.store.script import UNCHECKED, create_schema, functions_line, ledger, planned_line, sql
-from pgflow.store.statement import arun, run
+from pgflow.store.statement import arun, arun_all, run, run_all
 from pgflow.store.worker import Alive
 
-__all__ = ["PATIENCE", "Alive", "Applied", "Status", "acheck", "astatus", "check", "ledger", "sql", "status", "up"]
+__all__ = [
+    "PATIENCE",
+    "Alive",
+    "Applied",
+    "Status",
+    "acheck",
+    "aexamine",
+    "astatus",
+    "check",
+    "examine",
+    "ledger",
+    "sql",
+    "status",
+    "up",
+]
 
 PATIENCE = timedelta(seconds=60)
 # Nobody may have to stand behind us for more than 200 ms: for so many of them we wait for the tables, in the rest we do
@@ -75,36 +89,59 @@ CONTESTED = frozenset({"migrations", "pg_namespace", "pg_class", "pg_proc", "pg_
 def status(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> Status:
     """Return how far a schema is; reads only.
 
-    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when an applied migration was changed, or
-    when the ledger that tells of them was lost.
+    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaMissing` when it was renamed, `RowSecurityError`
+    when rows are hidden from us, `SchemaError` when an applied migration was changed, or when the ledger that tells of
+    them was lost.
     """
     standing = run(conn, migration.inspect(schema))
+    if standing.engine:
+        _require_all_rows(run(conn, role.filtered(schema, ())))
     lines = run(conn, migration.applied(schema)) if standing.ours else ()
-    return judge(schema, standing, lines, migrations(), functions())
+    drift = run(conn, role.drift(schema)) if standing.engine else ()
+    return judge(schema, standing, lines, migrations(), functions(schema), drift)
 
 
 async def astatus(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> Status:
     """`status`, async."""
     standing = await arun(conn, migration.inspect(schema))
+    if standing.engine:
+        _require_all_rows(await arun(conn, role.filtered(schema, ())))
     lines = await arun(conn, migration.applied(schema)) if standing.ours else ()
-    return judge(schema, standing, lines, migrations(), functions())
+    drift = await arun(conn, role.drift(schema)) if standing.engine else ()
+    return judge(schema, standing, lines, migrations(), functions(schema), drift)
 
 
 def check(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
     """Refuse a schema on which this code cannot work, with the command that mends it.
 
-    Raises `SchemaMissing`, `SchemaOutdated`, `SchemaTooNew`, `SchemaForeign` or `SchemaError`. A newer schema is fine
-    unless one of its migrations says that it breaks older code. A role that may call the functions but not read the
-    ledger passes: the functions will speak for themselves.
+    Raises `SchemaMissing`, `SchemaOutdated`, `SchemaTooNew`, `SchemaForeign` or `SchemaError`, and `RowSecurityError`
+    when rows are hidden from us. A newer schema is fine unless one of its migrations says that it breaks older code.
+    Of a role that may call the functions but not read the ledger, only the latter two are known.
     """
-    if not _is_closed_to_us(run(conn, migration.inspect(schema))):
+    if examine(conn, schema):
         status(conn, schema).require_usable()
 
 
 async def acheck(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> None:
     """`check`, async."""
-    if not _is_closed_to_us(await arun(conn, migration.inspect(schema))):
+    if await aexamine(conn, schema):
         (await astatus(conn, schema)).require_usable()
+
+
+def examine(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> bool:
+    """Refuse a schema of which calls would silently use other tables, or see no rows; in one round trip.
+
+    Raises `SchemaOutdated` or `SchemaMissing` where it was renamed, `RowSecurityError` when rows are hidden from us.
+    Returns whether we may read the ledger, or there is none.
+    """
+    standing, found = run_all(conn, [migration.inspect(schema), role.filtered(schema, ())])
+    return _examined(schema, standing, found)
+
+
+async def aexamine(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> bool:
+    """`examine`, async."""
+    standing, found = await arun_all(conn, [migration.inspect(schema), role.filtered(schema, ())])
+    return _examined(schema, standing, found)
 
 
 def up(
@@ -138,7 +175,7 @@ def up(
         before.require_reachable(to)
         before = before.toward(to)
         if dry_run:
-            return planned(before, functions())
+            return planned(before, functions(schema))
         done: list[Applied] = []
         if before.up_to_date:
             return done
@@ -237,13 +274,27 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
             said = error.diag.message_primary
             raise lost(schema, f"holds what {following.version:04} {following.name} was to make: {said}") from error
     if len(now.pending) <= 1 and now.stale:
-        renewed = run(conn, migration.renew(schema, functions_line()))
-        if renewed is not None:
-            conn.execute(f"set local {UNCHECKED}")
-            conn.execute(LEFT)
-            for path in functions().paths:
-                _execute(conn, files.load(path, schema))
-            yield renewed
+        line = functions_line(schema)
+        renewed = run(conn, migration.renew(schema, line))
+        conn.execute(f"set local {UNCHECKED}")
+        conn.execute(LEFT)
+        for path in functions().paths:
+            _execute(conn, files.load(path, schema))
+        yield renewed or line  # the line may be right where the functions are not, after a restore
+    if list(_restore(conn, schema)):
+        yield Applied(FUNCTIONS, "rights", functions(schema).checksum, breaking=False)
+
+
+def _restore(conn: psycopg.Connection[Any], schema: str) -> Iterator[role.Drift]:
+    """Restore the rights that the files give: default privileges, and a restore without grants, leave others."""
+    for each in run(conn, role.drift(schema)):
+        try:
+            _execute(conn, each.repair)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise drifted([each]) from error
+        yield each
+    if left := run(conn, role.drift(schema)):
+        raise drifted(left)
 
 
 def _apply_outside(
@@ -298,6 +349,7 @@ def _found(conn: psycopg.Connection[Any], schema: str) -> None:
     if not standing.present:
         conn.execute(create_schema(schema))
     run(conn, migration.create_table(schema))
+    _require_all_rows(run(conn, role.filtered(schema, ())))  # an event trigger may have switched it on
 
 
 def _execute(conn: psycopg.Connection[Any], text: str) -> None:
@@ -340,8 +392,19 @@ def _is_passing(error: BaseException) -> bool:
             return False
 
 
-def _is_closed_to_us(standing: migration.Standing) -> bool:
-    return standing.ours and not standing.readable
+def _require_all_rows(found: Sequence[role.Filtered]) -> None:
+    """Raise `RowSecurityError` where row-level security holds for us, unless policies let every row pass."""
+    if hidden := [each for each in found if each.strict or not each.permitted]:
+        raise role.row_security_error(hidden)
+
+
+def _examined(schema: str, standing: migration.Standing, found: Sequence[role.Filtered]) -> bool:
+    if standing.moved and not standing.engine:
+        raise moved(schema, standing.moved)
+    _require_all_rows(found)
+    if standing.made_for is not None and standing.made_for != schema:
+        raise SchemaOutdated(renamed(schema, standing.made_for), hint=command(schema))
+    return standing.readable or not standing.ours
 
 
 @contextmanager

@@ -37,7 +37,8 @@ class Standing:
     """What a schema looks like from outside.
 
     `ours` when it has our ledger, `readable` when we may read that, `engine` when the engine's tables are there,
-    `shared` when everybody may create objects in it.
+    `shared` when everybody may create objects in it. `made_for` is the schema that its functions name, which is another
+    one after `alter schema … rename`; `moved` are schemas of another name whose functions name this one.
     """
 
     present: bool
@@ -46,6 +47,8 @@ class Standing:
     readable: bool
     engine: bool
     shared: bool
+    made_for: str | None
+    moved: list[str]
 
 
 def inspect(schema: str) -> Statement[Standing]:

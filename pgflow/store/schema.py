@@ -9,8 +9,9 @@ from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import FUNCTIONS, Functions, Migration
 from pgflow.store.migration import Applied, Standing
+from pgflow.store.role import Drift
 
-__all__ = ["Status", "check_goal", "judge", "lost", "planned", "too_new"]
+__all__ = ["Status", "check_goal", "command", "drifted", "judge", "lost", "moved", "planned", "renamed", "too_new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,10 @@ class Status:
     `version` is its highest migration, 0 when it has none; `latest` the highest that this code brings; `applied` the
     ledger's migrations in order, `pending` those of this code that it lacks, `unknown` those that only a newer pgflow
     knows, be they only announced; `functions` is the ledger's line about the functions, and `stale` says that they are
-    not those of this code. `announced` is the line of the pending one that waits for older workers to end, if one does.
+    not those of this code. `made_for` is the schema that the functions name where that is another one, because the
+    schema was renamed or restored under another name: they would work on the tables of that one. `drift` are rights
+    that are not those that the files give. `announced` is the line of the pending one that waits for older workers to
+    end, if one does.
     """
 
     schema: str
@@ -31,6 +35,8 @@ class Status:
     functions: Applied | None = None
     stale: bool = True
     announced: Applied | None = None
+    made_for: str | None = None
+    drift: tuple[Drift, ...] = ()
 
     @property
     def version(self) -> int:
@@ -40,7 +46,21 @@ class Status:
     @property
     def up_to_date(self) -> bool:
         """Whether `migrate.up` would find nothing to do."""
+        return self.is_usable and not self.drift
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether this code can work on the schema, as far as tables and functions go."""
         return not self.pending and not self.stale
+
+    @property
+    def outdated(self) -> str:
+        """What keeps this code from working on a schema that is not usable."""
+        if self.made_for is not None:
+            return renamed(self.schema, self.made_for)
+        if self.pending:
+            return f'schema "{self.schema}" is at {self.version:04}, this pgflow needs {self.latest:04}'
+        return f'the functions in schema "{self.schema}" are not those of this pgflow'
 
     def toward(self, to: int | None) -> Status:
         """Return it as it looks to who wants migration `to` and no further: None is the newest.
@@ -49,7 +69,8 @@ class Status:
         """
         if to is None or to >= self.latest:
             return self
-        return replace(self, pending=tuple(each for each in self.pending if each.version <= to), stale=False)
+        pending = tuple(each for each in self.pending if each.version <= to)
+        return replace(self, pending=pending, stale=False, drift=())
 
     def require_reachable(self, to: int | None) -> None:
         """Raise `SchemaError` when migration `to` lies behind the schema, `ConfigError` when nobody knows it."""
@@ -66,19 +87,20 @@ class Status:
         for each in self.unknown:
             if each.breaking:
                 raise too_new(self.schema, self.latest, each)
+        if self.made_for is not None and self.unknown:
+            raise SchemaTooNew(
+                renamed(self.schema, self.made_for),
+                hint=f"{command(self.schema)}, with the pgflow that brought {self.unknown[-1]}: this one is older.",
+            )
 
     def require_usable(self) -> None:
         """Raise `SchemaMissing`, `SchemaOutdated` or `SchemaTooNew` unless this code can work on the schema."""
         self.require_migratable()
-        if self.up_to_date:
+        if self.is_usable:
             return
         if not self.version:
-            raise SchemaMissing(f'schema "{self.schema}" holds no pgflow yet', hint=_command(self.schema))
-        if self.pending:
-            said = f'schema "{self.schema}" is at {self.version:04}, this pgflow needs {self.latest:04}'
-        else:
-            said = f'the functions in schema "{self.schema}" are not those of this pgflow'
-        raise SchemaOutdated(said, hint=_command(self.schema))
+            raise SchemaMissing(f'schema "{self.schema}" holds no pgflow yet', hint=command(self.schema))
+        raise SchemaOutdated(self.outdated, hint=command(self.schema))
 
 
 def judge(
@@ -87,12 +109,15 @@ def judge(
     ledger: Sequence[Applied],
     migrations: Sequence[Migration],
     functions: Functions,
+    drift: Sequence[Drift] = (),
 ) -> Status:
     """Return how far a schema is, from what `migration.inspect` and `migration.applied` read.
 
-    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaError` when a migration was changed after it
-    had been applied, or when the ledger was lost, or a line of it.
+    Raises `SchemaForeign` when it holds somebody else's tables, `SchemaMissing` when it was renamed, `SchemaError` when
+    a migration was changed after it had been applied, or when the ledger was lost, or a line of it.
     """
+    if standing.moved and not standing.engine:
+        raise moved(schema, standing.moved)
     applied = {each.version: each for each in ledger if each.version != FUNCTIONS and not each.announced}
     if standing.engine and not applied:
         what = "is empty" if standing.ours else "is gone"
@@ -114,6 +139,7 @@ def judge(
             )
     latest = max((each.version for each in migrations), default=0)
     unknown = tuple(each for each in ledger if each.version > latest)
+    made_for = standing.made_for if standing.made_for != schema else None
     in_place = next((each for each in ledger if each.version == FUNCTIONS), None)
     return Status(
         schema=schema,
@@ -123,8 +149,10 @@ def judge(
         unknown=unknown,
         functions=in_place,
         # A newer pgflow's functions are newer: ours must not take their place.
-        stale=not unknown and (in_place is None or in_place.checksum != functions.checksum),
+        stale=made_for is not None or (not unknown and (in_place is None or in_place.checksum != functions.checksum)),
         announced=next((each for each in ledger if each.announced and each.version <= latest), None),
+        made_for=made_for,
+        drift=() if unknown else tuple(drift),
     )
 
 
@@ -156,13 +184,39 @@ def lost(schema: str, what: str) -> SchemaError:
     )
 
 
+def renamed(schema: str, made_for: str) -> str:
+    """Say of a schema that its functions were made for another one."""
+    return f'schema "{schema}" was renamed or restored under this name: its functions still name "{made_for}"'
+
+
+def moved(schema: str, found: Sequence[str]) -> SchemaMissing:
+    """Return the error that says under which names a schema is found that was renamed."""
+    names = " or ".join(f'"{each}"' for each in found)
+    return SchemaMissing(
+        f'schema "{schema}" holds no pgflow; it seems to have been renamed to {names}, whose functions name "{schema}"',
+        hint=f"{command(found[0])}, and give that name everywhere: --schema {found[0]} or PGFLOW_SCHEMA={found[0]}; "
+        f'or undo it: alter schema "{found[0]}" rename to "{schema}"',
+    )
+
+
+def drifted(found: Sequence[Drift]) -> SchemaError:
+    """Return the error that says which rights, at least one, could not be restored."""
+    return SchemaError(
+        "; ".join(map(str, found)),
+        hint=f"As a superuser, or as who granted it, run: {'; '.join(each.repair for each in found)}",
+    )
+
+
 def planned(status: Status, functions: Functions) -> list[Applied]:
     """Return what `migrate.up` would do to a schema of this status."""
     entries = [Applied(each.version, each.name, each.checksum, each.breaking) for each in status.pending]
     if status.stale:
         entries.append(Applied(FUNCTIONS, "functions", functions.checksum, breaking=False))
+    if status.drift:
+        entries.append(Applied(FUNCTIONS, "rights", functions.checksum, breaking=False))
     return entries
 
 
-def _command(schema: str) -> str:
+def command(schema: str) -> str:
+    """Say how to bring a schema up to this version."""
     return "Run: pgflow migrate" + ("" if schema == SCHEMA else f" --schema {schema}")

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql as compose
 
 from pgflow.errors import ConfigError
-from pgflow.store import encoding, files, migration, worker
+from pgflow.store import encoding, files, migration, role, worker
 from pgflow.store.adapters import ADAPTERS
 from pgflow.store.files import SCHEMA
 from pgflow.store.ladder import FUNCTIONS, Migration, functions, migrations
@@ -17,7 +17,7 @@ from pgflow.store.schema import check_goal
 from pgflow.store.settings import ENCODING
 from pgflow.store.statement import Statement
 
-__all__ = ["UNCHECKED", "create_schema", "functions_line", "ledger", "planned_line", "sql"]
+__all__ = ["UNCHECKED", "create_schema", "functions_line", "ledger", "planned_line", "restore", "sql"]
 
 # Functions may call one another: their bodies cannot be checked in any order of files.
 UNCHECKED = "check_function_bodies = off"
@@ -70,7 +70,8 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     if goal == latest:
         bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
         parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
-        parts.append(_text(migration.renew(schema, functions_line())))
+        parts.append(_text(migration.renew(schema, functions_line(schema))))
+        parts.append(restore(schema))
     parts.append(UNPIN)
     return "\n\n".join(parts) + "\n"
 
@@ -85,6 +86,20 @@ def ledger(schema: str = SCHEMA, to: int | None = None) -> str:
     return "\n\n".join([_text(migration.create_table(schema)), *lines]) + "\n"
 
 
+def restore(schema: str) -> str:
+    """Return the statement that restores the rights which the files give, in a schema that is there."""
+    found = _text(role.drift(schema)).rstrip(";")
+    return f"""do $pgflow$
+declare
+    drift record;
+begin
+    for drift in {found}
+    loop
+        execute drift.repair;
+    end loop;
+end $pgflow$;"""
+
+
 def create_schema(schema: str) -> compose.Composed:
     """The statement that creates a schema unless it is there."""
     return compose.SQL("create schema if not exists {}").format(compose.Identifier(schema))
@@ -95,9 +110,9 @@ def planned_line(each: Migration) -> Applied:
     return Applied(each.version, each.name, each.checksum, each.breaking)
 
 
-def functions_line() -> Applied:
+def functions_line(schema: str) -> Applied:
     """The line of the ledger for the functions that are to be put in place."""
-    return Applied(FUNCTIONS, "functions", functions().checksum, breaking=False)
+    return Applied(FUNCTIONS, "functions", functions(schema).checksum, breaking=False)
 
 
 def _text(statement: Statement[Any]) -> str:

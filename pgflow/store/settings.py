@@ -22,6 +22,7 @@ SETTINGS: Mapping[str, str] = {
     "default_transaction_isolation": ISOLATION,
     "timezone": "UTC",
     "gin_fuzzy_search_limit": "0",  # another value drops rows from lists by tag, input or output
+    "row_security": "off",  # a query that row-level security would filter fails; rows are never silently left out
     "jit": "off",  # compiling takes longer than any statement of ours
     # The server's side of a line that is cut: it gives up what the session has locked within half a minute, not after
     # two hours; on a Unix socket these mean nothing.
@@ -47,6 +48,7 @@ BY_ROLE: Mapping[str, Mapping[str, str]] = {
     # Planning a settle anew takes thrice as long as running it for one token.
     # And a plan is kept, so it may have been made while a table was empty and nothing cheaper than to read all of it.
     "worker": {**PINNED, **LASTING, "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"},
+    # A user's step has this connection to itself and may think between two statements.
     # A user's step has this connection to itself and may think between two statements.
     "step": {**LASTING, "statement_timeout": "0", "idle_in_transaction_session_timeout": "300000"},
     # A migration may build an index for an hour; how long it may wait for a lock, it says itself.

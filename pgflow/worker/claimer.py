@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from pgflow.core.legible import one_line
-from pgflow.errors import PgflowError, SchemaError, SequenceError
+from pgflow.errors import PgflowError, RowSecurityError, SchemaError, SequenceError
 from pgflow.logs import Logger
 from pgflow.store import doctor, failpoint, job, migrate, migration, request, signal, worker
 from pgflow.store.connect import AsyncConnection, aconnect, is_idle
@@ -177,7 +177,10 @@ class Claimer:
                 self.fault = None
         except Outage as error:
             if isinstance(error, Estranged) and self.conn is not None and not self.conn.closed:
-                await migrate.acheck(self.conn, self._settler.schema)
+                try:
+                    await migrate.acheck(self.conn, self._settler.schema)
+                except RowSecurityError as hidden:  # may be switched off again: wait for that
+                    error = hidden
             await self._hold_out(error)
         holding, had_suspect = self._settler.holding, self._had_suspect
         self._had_suspect = holding.has_suspect

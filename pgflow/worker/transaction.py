@@ -40,7 +40,8 @@ REPLACED = (
     "the step changed its own job in its transaction, by put or by a write to pgflow's tables, and its instance is "
     "still active; a step may cancel or delete its own instance, and change others"
 )
-Exhausted = (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory)
+# The settle runs with the worker's own role and settings, so none of these is the step's fault.
+Unavailable = (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory, psycopg.errors.InsufficientPrivilege)
 RETRY_REFUSED = timedelta(seconds=5)  # until a step runs again whose result the database refuses
 
 
@@ -138,7 +139,7 @@ class Transactions:
             try:
                 settled = await transaction.settle(self._settler.schema, self._settler.statement([decision]))
             except (psycopg.Error, PgflowError) as error:
-                if not (is_row_fault(error) or isinstance(error, Exhausted)):
+                if not (is_row_fault(error) or isinstance(error, Unavailable)):
                     raise
                 # Not the step's fault. What it has written is rolled back, so it runs again.
                 await self._report(error, "the result of a transactional step, which runs again")

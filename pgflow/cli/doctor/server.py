@@ -11,10 +11,11 @@ from pgflow.config import DEFAULT_LIMIT
 from pgflow.core.registry import Registry
 from pgflow.errors import GraphChanged, PgflowError
 from pgflow.registration import check as check_definitions
-from pgflow.store import definition, doctor, migration
+from pgflow.store import definition, doctor, migration, role
 from pgflow.store.connect import OLDEST, connect
 from pgflow.store.encoding import NEW_DATABASE_HINT, unsupported_encoding
 from pgflow.store.migrate import status
+from pgflow.store.schema import command
 from pgflow.store.settings import ENCODING
 from pgflow.store.statement import run
 
@@ -62,14 +63,32 @@ def schema(patient: Patient) -> Iterator[Said]:
     now = status(patient.conn, patient.schema)
     if not now.version or any(each.breaking for each in now.unknown):
         now.require_usable()
-    command = "pgflow migrate" + ("" if patient.schema == "pgflow" else f" --schema {patient.schema}")
-    if now.pending:
-        yield problem(f'schema "{patient.schema}" is at {now.version:04}, this pgflow needs {now.latest:04}', command)
-    elif now.stale:
-        yield problem(f'the functions in schema "{patient.schema}" are not those of this pgflow', command)
+    if not now.is_usable:
+        yield problem(now.outdated, command(patient.schema).removeprefix("Run: "))
     else:
         newer = ", newer than this pgflow" if now.unknown else ""
         yield ok(f'schema "{patient.schema}" is up to date, at {now.version:04}{newer}')
+
+
+def rights(patient: Patient) -> Iterator[Said]:
+    """Rights that are not those that `pgflow migrate` and `pgflow roles` give."""
+    found = run(patient.conn, role.drift(patient.schema))
+    for each in found:
+        yield problem(str(each), f"{command(patient.schema).removeprefix('Run: ')}; or as the owner: {each.repair}")
+    if not found:
+        yield ok("PUBLIC has no rights on tables, and functions run as they should")
+
+
+def row_security(patient: Patient) -> Iterator[Said]:
+    """Tables of which row-level security hides rows from roles that have rights on them."""
+    found = run(patient.conn, role.filtered(patient.schema))
+    for permitted in (False, True):
+        if hidden := [each for each in found if each.permitted == permitted]:
+            error = role.row_security_error(hidden)
+            tell = note if permitted else problem
+            yield tell(str(error), error.hint or "")
+    if not found:
+        yield ok("row-level security hides no rows")
 
 
 def settings(patient: Patient) -> Iterator[Said]:
@@ -207,6 +226,8 @@ CHECKS = (
     Check("server", "workers write, and pgflow is tested on a range of versions", version),
     Check("encoding", "inputs, outputs and signals may hold any text; what a database cannot store fails", encoding),
     Check("schema", "workers refuse a schema that is not theirs", schema, is_required=True),
+    Check("rights", "a role may do what it was not given, or not do what it was", rights),
+    Check("row-security", "what is hidden from a role is missing in lists, and not claimed by workers", row_security),
     Check("settings", "what is committed must survive a crash, and old rows must go", settings),
     Check("logs", "the parameters are inputs and outputs, and logs are read by others than the tables are", logs),
     Check("connections", "a worker that gets no connection does no work", connections),

@@ -1,4 +1,10 @@
--- Looks at a schema from outside, needing no right in it. => present, relations, ours, readable, engine (whether the engine's tables are there), shared (whether everybody may create in it)
+-- Looks at a schema from outside, needing no right in it. => present, relations, ours, readable, engine (whether the engine's tables are there), shared (whether everybody may create in it), made_for (the schema that its functions name, null: none), moved (schemas of another name whose functions name this one)
+with functions as materialized (
+    select o.nspname::text as schema, substring(p.prosrc from $$'"?([a-z_][a-z0-9_]*)"?[.]jobs'::regclass$$) as named
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace o on o.oid = p.pronamespace
+    where p.proname = 'channel' and p.pronargs = 0
+)
 select
     n.oid is not null,
     (select count(*) from pg_catalog.pg_class c
@@ -10,7 +16,10 @@ select
     coalesce(has_schema_privilege(n.oid, 'usage') and has_table_privilege(l.oid, 'select'), false),
     (select count(*) from pg_catalog.pg_class e
         where e.relnamespace = n.oid and e.relkind = 'r' and e.relname in ('instances', 'step_results', 'jobs', 'signals')) = 4,
-    coalesce(has_schema_privilege('public', n.oid, 'create'), false)
+    coalesce(has_schema_privilege('public', n.oid, 'create'), false),
+    -- PostgreSQL does not change the bodies of functions when a schema is renamed.
+    (select f.named from functions f where f.schema = asked.schema),
+    array(select f.schema from functions f where f.named = asked.schema and f.schema <> asked.schema order by f.schema)
 from (values (%(schema)s::text)) asked (schema)
 left join pg_catalog.pg_namespace n on n.nspname = asked.schema
 left join pg_catalog.pg_class l on l.relnamespace = n.oid and l.relname = 'migrations' and l.relkind = 'r'
