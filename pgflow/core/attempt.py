@@ -25,6 +25,7 @@ from pgflow.errors import (
     UndeclaredEvent,
     UnsupportedAction,
 )
+from pgflow.process import contained
 
 __all__ = [
     "KEPT_ERRORS",
@@ -84,10 +85,11 @@ def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
     """Run a sync step in its thread and return its result, or a `Failing` for what it raised.
 
     No exception of the step passes through a future, which cannot hold StopIteration and treats CancelledError as its
-    own; and the exception's `__str__`, which may be slow, runs in the step's thread.
+    own; and the exception's `__str__`, which may be slow, runs in the step's thread. A child that the step forks ends
+    here, before its exception becomes a `Failing`.
     """
     try:
-        return step.execute(ctx)
+        return contained(step.execute, ctx)
     except BaseException as error:
         return failing(error, policy)
 

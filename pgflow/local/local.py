@@ -113,7 +113,8 @@ class Local:
         apps.closed(self)
         for workflow in self.workflows:
             workflow.unbind(self)
-        self._conductor.close()
+        if self._conductor.lock.is_ours:  # a forked child has none of its threads
+            self._conductor.close()
         self.storage.detach(self._ledger)
 
     async def aclose(self) -> None:
@@ -431,4 +432,6 @@ class Local:
 
 def _refuse(conn: Any) -> None:
     if conn is not None:
-        raise ConfigError("there is no transaction to join without a database", hint="Leave conn= away.")
+        raise ConfigError(
+            "Local takes no conn: it has no database, and so no transaction to join", hint="Leave conn= away."
+        )

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeAlias
 
-__all__ = ["Lock", "Note"]
+from pgflow.errors import NotBound
+from pgflow.process import Process, current
+
+__all__ = ["Lock", "Note", "check_ours"]
 
 Note: TypeAlias = Callable[[], object]
 
@@ -26,6 +29,7 @@ class Lock:
     """
 
     def __init__(self, later: Callable[[Note], None], at_rest: Note) -> None:
+        self._process = current()
         self._lock = threading.RLock()
         self._depth = 0
         self._notes: deque[Note] = deque()
@@ -34,6 +38,7 @@ class Lock:
         self._at_rest = at_rest
 
     def __enter__(self) -> None:
+        check_ours(self._process)  # another thread may have held the lock when it forked, and no thread is here to work
         self._lock.acquire()
         self._depth += 1
 
@@ -45,6 +50,11 @@ class Lock:
         self._lock.release()
         if is_to_tell:
             self.tell()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was made in this process."""
+        return self._process is current()
 
     @property
     def is_at_rest(self) -> bool:
@@ -78,3 +88,12 @@ class Lock:
                 self._at_rest()
             else:
                 self._later(self.tell)
+
+
+def check_ours(owner: Process) -> None:
+    """Raise `NotBound` in a forked child of `owner`: nothing runs in its copy, and what it changed would be lost."""
+    if owner is not current():
+        raise NotBound(
+            f"this Local belongs to process {owner.pid}; this process, forked from it, has a copy that does not run",
+            hint="Make a Local in the child, or a Pgflow with a database, which all processes share.",
+        )

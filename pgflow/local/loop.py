@@ -8,13 +8,13 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, cast
 
 from pgflow.core import attempt
 from pgflow.core.context import Context
 from pgflow.core.retry import Retry
 from pgflow.core.step import Step
+from pgflow.process import acontained, current, leave_if_forked
 
 __all__ = ["Loop"]
 
@@ -49,10 +49,10 @@ class Loop:
     async def call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
         """Execute a step: async ones here, sync ones in a thread."""
         if step.is_async:
-            return await cast("Awaitable[Any]", step.execute(ctx))
+            return await acontained(cast("Awaitable[Any]", step.execute(ctx)))
         call: Callable[..., Any] = contextvars.copy_context().run
         result = await self._loop.run_in_executor(self._threads, call, attempt.call, step, ctx, policy)
-        return await result if inspect.isawaitable(result) else result
+        return await acontained(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:
         """Cancel what runs, wait until it and the sync steps that run have ended, and end the threads."""
@@ -65,12 +65,14 @@ class Loop:
         self._loop.stop()
 
     def _live(self) -> None:
-        loop = self._loop
+        loop, owner = self._loop, current()
         try:
             while not self._is_closed:
                 # asyncio raises these two out of the loop, also from a task or callback that a step has started.
-                with suppress(SystemExit, KeyboardInterrupt):
+                try:
                     loop.run_forever()
+                except (SystemExit, KeyboardInterrupt) as error:
+                    leave_if_forked(owner, error)
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +15,8 @@ from pgflow.core.filters import Filters, Head, QueryOptions
 from pgflow.core.instance import UNSAVED, Instance
 from pgflow.core.stored import checked, sole_workflow
 from pgflow.errors import Conflict, InstanceNotFound
+from pgflow.local.lock import check_ours
+from pgflow.process import Lock, current
 
 __all__ = ["Live", "Owner", "Storage", "read"]
 
@@ -68,13 +69,14 @@ class Storage:
 
     def __init__(self, name: str = "default") -> None:
         self.name = name
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._by_run: dict[int, Instance | Live] = {}
         self._order: list[int] = []  # all runs, in order
         self._runs: dict[str, list[int]] = {}  # by business id, in order
         self._last_run = 0
         self._last_signal = 0
         self._owner: Owner | None = None
+        self._process = current()  # that of its owner
 
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
@@ -251,6 +253,7 @@ class Storage:
 
     def runs(self, id: str) -> tuple[int, ...]:  # noqa: A002 -- as in get
         """Return the runs of a business id, in order."""
+        self._check_ours()
         with self._lock:
             return tuple(self._runs.get(id, ()))
 
@@ -275,6 +278,7 @@ class Storage:
     def _consistent(self) -> Iterator[None]:
         """Hold the owner's lock, under which it changes its live instances, and then the storage's own."""
         while True:
+            self._check_ours()
             owner = self._owner
             with nullcontext() if owner is None else owner.holding(), self._lock:
                 if self._owner is owner:
@@ -313,6 +317,11 @@ class Storage:
             if self._owner not in (None, owner):
                 raise Conflict(f"{self!r} belongs to another Local", hint="Close that one, or give each its own.")
             self._owner = owner
+            self._process = current()
+
+    def _check_ours(self) -> None:
+        if self._owner is not None:
+            check_ours(self._process)
 
     def detach(self, owner: Owner) -> None:
         """Let the storage belong to nobody, if it was `owner`'s."""

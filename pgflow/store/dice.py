@@ -2,9 +2,12 @@
 
 import random
 
+from pgflow.process import after_fork
+
 __all__ = ["uniform"]
 
 _dice = random.Random()  # noqa: S311 -- for timing, not for secrets
+after_fork(_dice.seed)  # or the children of one parent would all draw the same
 
 
 def uniform(low: float, high: float) -> float:

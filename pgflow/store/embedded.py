@@ -19,6 +19,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from pgflow import process
 from pgflow.errors import ConfigError, DatabaseError
 from pgflow.store import offspring
 from pgflow.store.installation import (
@@ -104,7 +105,7 @@ class EmbeddedPostgres:
         self._shelf = shelf
         self._account = unprivileged()
         self._bindir = self.installation.bindir
-        self._owner = os.getpid()
+        self._owner = process.current()
         self._scratch: Scratch | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
@@ -116,8 +117,8 @@ class EmbeddedPostgres:
 
     @property
     def running(self) -> bool:
-        """Whether the server's process lives."""
-        return self._keeper is not None and self._keeper.is_alive()
+        """Whether the server's process lives. A forked child reports what it inherited: the server is its parent's."""
+        return self._keeper is not None and (self._keeper.is_alive() or not self._is_ours)
 
     @property
     def pid(self) -> int:
@@ -172,8 +173,10 @@ class EmbeddedPostgres:
     def start(self) -> Self:
         """Start the server: with its data after `halt`, `crash` or `kill`, else with an empty database.
 
-        Does nothing when it runs. A first start that fails leaves nothing behind, a later one the data.
+        Does nothing when it runs. A first start that fails leaves nothing behind, a later one the data. Raises
+        `DatabaseError` in a forked child, when the server belongs to its parent.
         """
+        self._check_ours()
         if not self.running:
             is_new = self._scratch is None
             try:
@@ -213,7 +216,7 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop the server, ending its connections, and remove its folder with all data."""
-        if os.getpid() != self._owner:  # a forked child holds a copy of this object, not the server
+        if not self._is_ours:  # a forked child holds a copy of this object, not the server
             return
         self._end(signal.SIGINT)
         atexit.unregister(self.stop)
@@ -224,10 +227,12 @@ class EmbeddedPostgres:
 
     def halt(self) -> None:
         """Stop the server in order, ending its connections, and keep its data for `start()`."""
+        self._check_ours()
         self._end(signal.SIGINT)
 
     def crash(self) -> None:
         """Crash the server: connections break, nothing is written down. `start()` then recovers what was committed."""
+        self._check_ours()
         self._end(signal.SIGQUIT)
 
     def kill(self) -> None:
@@ -236,6 +241,7 @@ class EmbeddedPostgres:
         The others notice it and go, each when it comes to it; who does not within five seconds is killed, too. For
         Linux: elsewhere they are not waited for. `start()` then recovers what was committed.
         """
+        self._check_ours()
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -252,6 +258,17 @@ class EmbeddedPostgres:
         self.stop()
 
     @property
+    def _is_ours(self) -> bool:
+        return self._scratch is None or self._owner is process.current()
+
+    def _check_ours(self) -> None:
+        if not self._is_ours:
+            raise DatabaseError(
+                f"the embedded PostgreSQL belongs to process {self._owner.pid}, of which this is a forked child",
+                hint="Start and stop it in that process, or make an EmbeddedPostgres of this one.",
+            )
+
+    @property
     def _home(self) -> Path:
         if self._scratch is None:
             raise DatabaseError("the embedded PostgreSQL is not running", hint="Call start() first.")
@@ -259,7 +276,7 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         """Make the folder, with a data and a socket folder that belong to the server's account."""
-        self._owner = os.getpid()
+        self._owner = process.current()
         other = self._account.user is not None
         shelves = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - a shelf; the folder made there is private
         self._scratch = Scratch(shelves, reach=f"s/.s.PGSQL.{self.port}", limit=SOCKET_PATH_LIMIT, passable=other)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias
 from pgflow.core.legible import storable, trace
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.logs import Logger, is_interrupt
+from pgflow.process import Lock
 from pgflow.telemetry.names import Name, dotted, events
 
 __all__ = ["Event", "Handler", "attach", "attached", "checked", "deliver", "detach", "routes"]
@@ -45,7 +45,7 @@ class Attachment:
 # By event, in the order of attaching; an event that nobody wants is not in it. Written under the lock, an entry at a
 # time and never in place, so that whoever reads needs none.
 routes: dict[Name, tuple[Attachment, ...]] = {}
-lock = threading.Lock()
+lock = Lock()
 
 
 def attach(handler_id: str, events: Iterable[Name], handler: Handler, config: Any = None) -> None:

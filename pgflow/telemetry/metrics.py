@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 from pgflow.errors import ConfigError
+from pgflow.process import Lock
 from pgflow.telemetry import names
 from pgflow.telemetry.bus import Event, attach, detach
 from pgflow.telemetry.names import Name
@@ -121,7 +121,7 @@ class Collector:
         self._handler_id = handler_id
         self._values: dict[str, dict[Tags, Any]] = {}
         self._by_event: dict[Name, list[Metric]] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         for metric in metrics(scope):
             self._values[metric.name] = {}
             self._by_event.setdefault(metric.event, []).append(metric)

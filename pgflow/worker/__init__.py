@@ -34,6 +34,9 @@ here, and nothing is claimed meanwhile (holding.py; sql/README.md says why that 
 `run`, which makes them new each time; the worker object itself has only its settings and counters. So it can run again
 after a failed start, a drain or a cancellation, also in another event loop (supervisor.py).
 
+*A step's child is not a worker.* A step may fork. A child that returns from the step ends there (`pgflow.process`), and
+the heart and the process for heartbeats ignore children, so each identity and each lease has one process.
+
 *Who will be too old makes way.* Along with each sweep goes a look at the ledger of migrations. When one is announced
 that breaks this code, the worker takes nothing more, finishes what it runs and ends; store/migrate.py waits for it.
 """

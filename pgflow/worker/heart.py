@@ -44,7 +44,7 @@ class Heart:
         self._schema = schema
         self._lease = lease
         self._lost = lost
-        self._pulse = pulse
+        self._pulse = pulse if pulse is not None and pulse.is_ours else None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._confirmed = 0.0

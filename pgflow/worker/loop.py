@@ -8,6 +8,7 @@ from typing import Any
 
 from pgflow.core.legible import type_name
 from pgflow.logs import Logger, is_interrupt
+from pgflow.process import current, leave_if_forked
 
 __all__ = ["run"]
 
@@ -20,12 +21,14 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio records a SystemExit or KeyboardInterrupt as the result of the task that raised it, then raises it out of
     the loop as well. The first is enough: who awaits that task gets the exception. Ctrl+C works as with `asyncio.run`.
     """
+    owner = current()
     with asyncio.Runner() as runner:
         task = runner.get_loop().create_task(main)
         while True:
             try:
                 runner.run(_join(task))
             except (SystemExit, KeyboardInterrupt) as error:
+                leave_if_forked(owner, error)  # a task of a step may have forked
                 if task.done() and not task.cancelled():
                     return task.result()
                 if task.cancelling() or is_interrupt(error):

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import psycopg
 
+from pgflow import process
 from pgflow.errors import PgflowError
 from pgflow.logs import Logger
 from pgflow.store import worker
@@ -37,6 +38,7 @@ MOMENT = struct.Struct("d")
 GLANCES = 8  # looks in a lease
 STOPPED = frozenset("TtZX")  # states of a process in /proc: stopped, traced, ended
 LONGEST_ORDERS = 65_536
+END = b"end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Pulse:
         self._shared = mmap.mmap(-1, MOMENT.size)
         self._orders, self._line = os.pipe()
         self._parent = os.getpid()
+        self._owner = process.current()
         self._pid = 0
 
     @classmethod
@@ -87,6 +90,11 @@ class Pulse:
     def confirmed(self, moment: float) -> None:
         MOMENT.pack_into(self._shared, 0, moment)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it watches this process. In a forked child it does not: it would renew the lease of a dead worker."""
+        return self._owner is process.current()
+
     def begin(self, orders: Orders) -> None:
         """Beat for this worker from now on, instead of another."""
         with contextlib.suppress(OSError):  # it has been killed: the thread beats on
@@ -94,6 +102,10 @@ class Pulse:
 
     def end(self) -> None:
         """Beat no more; returns when the process has ended."""
+        if not self.is_ours:
+            return
+        with contextlib.suppress(OSError):  # it has been killed
+            os.write(self._line, END + b"\n")  # closing is not enough: a forked child may hold a copy of the pipe
         os.close(self._line)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
@@ -120,6 +132,8 @@ class Pulse:
                 if not told:
                     return
                 *lines, heard = (heard + told).split(b"\n")
+                if END in lines:
+                    return
                 if lines:
                     beater = Beater(Orders(**json.loads(lines[-1])))
                     pause = beater.orders.lease / GLANCES

@@ -26,6 +26,7 @@ from pgflow.core.step import Parking, Step
 from pgflow.core.unique import extract_value
 from pgflow.errors import InvalidPayload
 from pgflow.logs import Logger
+from pgflow.process import acontained
 from pgflow.store import failpoint
 from pgflow.telemetry.bus import routes
 from pgflow.worker import report
@@ -105,13 +106,13 @@ class Runner:
 
     async def _call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
         if step.is_async:
-            return await cast("Awaitable[Any]", step.execute(ctx))
+            return await acontained(cast("Awaitable[Any]", step.execute(ctx)))
         call: Callable[..., Any] = contextvars.copy_context().run
         running = self._threads.submit(call, attempt.call, step, ctx, policy)
         self.calls.add(running)
         running.add_done_callback(self.calls.discard)
         result = await asyncio.wrap_future(running)
-        return await result if inspect.isawaitable(result) else result
+        return await acontained(result) if inspect.isawaitable(result) else result
 
     def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:
         reveal = self._codec is not None

@@ -23,6 +23,7 @@ from pgflow.core.legible import storable, trace, type_name, words
 from pgflow.core.workflow import Workflow
 from pgflow.errors import ConfigError, Conflict, PgflowError, SchemaError
 from pgflow.logs import Logger
+from pgflow.process import Process, current, leave_if_forked
 from pgflow.store import audit, doctor, failpoint, job, migrate, worker
 from pgflow.store.connect import AsyncConnection, aconnect
 from pgflow.store.ladder import migrations
@@ -142,6 +143,7 @@ class Worker:
             pooler=self.pooler,
         )
         self._heart: Heart | None = None
+        self._process: Process
         self._loop: asyncio.AbstractEventLoop  # known while it runs: to look it up for each step costs a system call
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._dropped: set[asyncio.Task[None]] = set()
@@ -216,6 +218,7 @@ class Worker:
 
     async def _run_once(self) -> None:
         claimer, self._loop = self._claimer, asyncio.get_running_loop()
+        self._process = current()
         listener: asyncio.Task[None] | None = None
         is_drained = False
         try:
@@ -272,6 +275,7 @@ class Worker:
 
     async def _turn(self) -> None:
         """Take a turn. After one that went wrong in a way that nobody thought of, begin anew under another id."""
+        leave_if_forked(self._process)  # by a step, a handler or a route that forked and let the child return
         try:
             await self._claimer.turn()
         except SchemaError:

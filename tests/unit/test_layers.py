@@ -13,7 +13,7 @@ DOOR = "pgflow"
 FACES = {"cli", "web", "testing", "contrib"}
 FLOORS: tuple[set[str], ...] = (
     {"errors", "logs"},
-    {"core", "steps", "telemetry", "config"},
+    {"core", "steps", "telemetry", "config", "process"},
     {"store"},
     {"calls", "client", "pruning", "registration", "storage", "worker", "local"},
     {"app"},

@@ -1,0 +1,155 @@
+"""Give each process values of its own, so that a forked child neither uses nor disturbs what its parent holds.
+
+A fork copies memory and file descriptors but only the thread that forks. So a child inherits sockets that its parent
+still uses, locks that other threads held, and objects whose threads do not exist in it. What must not be shared is kept
+in an `Own`, which makes a new value in each process. `os.register_at_fork` reports a fork; the process id is compared
+as well, because programs that embed Python (uWSGI, for one) may fork without running those hooks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, NoReturn, ParamSpec, TypeVar
+
+__all__ = ["Lock", "Own", "Process", "acontained", "after_fork", "contained", "current", "leave_if_forked"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Process:
+    """This process. Compared by identity, because the kernel gives a process id again after its process has ended."""
+
+    pid: int
+
+
+class Own(Generic[T]):
+    """A value of which each process has its own, made by `make` at its first use there.
+
+    The values of the ancestors stay referenced and are never touched: to close or to collect them could end sessions
+    and wait for threads that are not this process's.
+
+        pool = Own(Connections)
+        pool.get()
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[Process, T] = {}
+
+    def get(self) -> T:
+        """Return this process's value. Threads that ask at the same time get the same one."""
+        process = current()
+        value = self._values.get(process)
+        return self._values.setdefault(process, self._make()) if value is None else value
+
+    def peek(self) -> T | None:
+        """Return this process's value, None when it has not been made yet."""
+        return self._values.get(current())
+
+
+class Lock:
+    """A mutex that is free in a forked child, even if another thread of the parent held it when it forked."""
+
+    def __init__(self) -> None:
+        self._locks = Own(threading.RLock)
+
+    def __enter__(self) -> None:
+        self._locks.get().acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._locks.get().release()
+
+
+def current() -> Process:
+    """Return the process that this code runs in."""
+    if _this.pid != os.getpid():
+        _enter_child()
+    return _this
+
+
+def after_fork(do: Callable[[], object]) -> None:
+    """Call `do` in each forked child, in the thread that forked, before it uses anything of pgflow's."""
+    _in_child.append(do)
+
+
+def contained(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call user code. A child that it forks and that returns from it ends here: only the parent goes on.
+
+    Otherwise the child would go on as a second copy of the caller, for example of a worker with the same identity.
+    """
+    here = os.getpid()
+    try:
+        result = call(*args, **kwargs)
+    except BaseException as error:
+        if os.getpid() != here:
+            _leave(error)
+        raise
+    if os.getpid() != here:
+        _leave(None)
+    return result
+
+
+async def acontained(call: Awaitable[T]) -> T:
+    """`contained`, for a coroutine."""
+    here = os.getpid()
+    try:
+        result = await call
+    except BaseException as error:
+        if os.getpid() != here:
+            _leave(error)
+        raise
+    if os.getpid() != here:
+        _leave(None)
+    return result
+
+
+def leave_if_forked(owner: Process, error: BaseException | None = None) -> None:
+    """End this process when it is a forked child of `owner`: what follows belongs to `owner` alone.
+
+    It ends as `error` would end it.
+    """
+    if owner.pid != os.getpid():
+        _leave(error)
+
+
+def _enter_child() -> None:
+    global _this
+    _this = Process(os.getpid())
+    for do in _in_child:
+        do()
+
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """End as `multiprocessing` ends a child: with the code of sys.exit(), without the parent's exit handlers."""
+    code = 0
+    try:
+        match error:
+            case None | SystemExit(code=None):
+                pass
+            case SystemExit(code=int(number)):
+                code = number
+            case SystemExit():
+                code = 1
+                print(error.code, file=sys.stderr)
+            case _:
+                code = 1
+                traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code & 0xFF)
+
+
+_this = Process(os.getpid())
+_in_child: list[Callable[[], object]] = []
+os.register_at_fork(after_in_child=_enter_child)
