@@ -239,6 +239,7 @@ class Pgflow:
     ) -> builtins.list[Started]:
         """Start many instances: see `Workflow.start_many`."""
         call = starting(self.schema, self._class(workflow), items, options, self.codec)
+        self._client.check(conn)
         self.register()
         return self._client.call(call, conn)
 
@@ -247,6 +248,7 @@ class Pgflow:
     ) -> builtins.list[Started]:
         """`start_many`, async."""
         call = starting(self.schema, self._class(workflow), items, options, self.codec)
+        self._client.acheck(conn)
         await self.aregister()
         return await self._client.acall(call, conn)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
@@ -13,8 +13,17 @@ import psycopg
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.calls import Call
-from pgflow.errors import OutcomeUnknown, PoolerInBetween, SchemaError, StatementTimeout, Unreachable
+from pgflow.errors import (
+    OutcomeUnknown,
+    PoolerInBetween,
+    SchemaError,
+    StatementTimeout,
+    TooManyConnections,
+    Unreachable,
+)
+from pgflow.process import Own
 from pgflow.store import migrate, request, worker
+from pgflow.store.callers import async_connection, sync_connection
 from pgflow.store.connect import aconnect, connect, outage, place
 from pgflow.store.encoding import encoding_errors
 from pgflow.store.fate import is_canceled, is_estranged, is_passing, is_unknown
@@ -29,6 +38,7 @@ QUIET_SECONDS = 0.01  # between two notifications of one queue
 PATIENCE_SECONDS = 10.0  # with a database that has been there before
 START_FEWER = "Start fewer at a time, such as 1,000, or raise it in the DSN: ?options=-cstatement_timeout%3D120s."
 TAKE_LONGER = "Ask for less at a time, or raise it in the DSN: ?options=-cstatement_timeout%3D120s."
+CROWDED_SECONDS = 2.0  # with one that allows no further connection
 FAULTS = (psycopg.Error, Unreachable)
 
 
@@ -48,21 +58,18 @@ class Client:
         self.pool = Pool(dsn, pooler=pooler)
         self._was_there = False
         self._is_examined = False
-        self._lock = threading.Lock()
-        self._woken: dict[str, float] = {}
-        self._late: set[str] = set()
-        self._waker: threading.Timer | None = None
+        self._waking = Own(_Waking)
 
     def run(self, statement: Statement[T], conn: Conn | None = None) -> T:
         """Run a statement that may be sent any number of times. Raises `Unreachable` when the database is gone."""
         with self._on_our_schema(), encoding_errors(conn):
-            return self._run(statement) if conn is None else run(conn, statement)
+            return self._run(statement) if conn is None else run(sync_connection(conn), statement)
 
     async def arun(self, statement: Statement[T], conn: AConn | None = None) -> T:
         """`run`, async."""
         async with self._aon_our_schema():
             with encoding_errors(conn):
-                return await (self._arun(statement) if conn is None else arun(conn, statement))
+                return await (self._arun(statement) if conn is None else arun(async_connection(conn), statement))
 
     def call(self, call: Call[T], conn: Conn | None = None) -> T:
         """Run a statement that changes something, and wake the workers: after our commit, or with the caller's.
@@ -70,6 +77,7 @@ class Client:
         Where it has an idempotency key it is carried out once, however often it is called. Raises `OutcomeUnknown` when
         it was sent and nobody knows what became of it, `Unreachable` when it was not.
         """
+        self.check(conn)
         with self._on_our_schema(), encoding_errors(conn):
             if conn is None:
                 result = self._call(call)
@@ -80,6 +88,7 @@ class Client:
 
     async def acall(self, call: Call[T], conn: AConn | None = None) -> T:
         """`call`, async."""
+        self.acheck(conn)
         async with self._aon_our_schema():
             with encoding_errors(conn):
                 if conn is None:
@@ -90,6 +99,16 @@ class Client:
                     )
         call.tell(result, conn is not None)
         return result
+
+    def check(self, conn: Conn | None) -> None:
+        """Raise `ConfigError` for what a sync call cannot take as `conn`."""
+        if conn is not None:
+            sync_connection(conn)
+
+    def acheck(self, conn: AConn | None) -> None:
+        """Raise `ConfigError` for what an async call cannot take as `conn`."""
+        if conn is not None:
+            async_connection(conn)
 
     # -- on connections of our own
 
@@ -134,7 +153,7 @@ class Client:
                         self._is_examined = True
                     result = request.once(ours, self.schema, key, call.about, statement, call.recall)
                     with suppress(psycopg.Error):  # it has been done, and polling finds the work
-                        if queues := self._due(call.queues):
+                        if queues := self._waking.get().due(call.queues, self._wake):
                             run(ours, worker.wake(self.schema, queues))
         except FAULTS as error:
             self._give_up(error, met, key, _verb(call))
@@ -153,7 +172,7 @@ class Client:
                             self._is_examined = True
                         result = await request.aonce(ours, self.schema, key, call.about, statement, call.recall)
                         with suppress(psycopg.Error):  # as above
-                            if queues := self._due(call.queues):
+                            if queues := self._waking.get().due(call.queues, self._wake):
                                 await arun(ours, worker.wake(self.schema, queues))
         except FAULTS as error:
             self._give_up(error, met, key, _verb(call))
@@ -182,12 +201,16 @@ class Client:
             raise
 
     def _policy(self, met: list[BaseException]) -> dict[str, Any]:
-        """Say to tenacity what to try again and when; `met` gets all that went wrong on the way."""
+        """Tell tenacity what to try again and when; `met` collects the errors of all attempts."""
+        began = time.monotonic()
 
         def is_worth_another(error: BaseException) -> bool:
             met.append(error)
             if is_unknown(error):
                 self.pool.doubt()  # what severed this connection has severed the others, too
+            # The places may be taken for long, and the hint helps at once.
+            if isinstance(error, TooManyConnections) and time.monotonic() - began > CROWDED_SECONDS:
+                return False
             # A database that never answered may not be the one that was meant, and a statement that was canceled
             # would be canceled again: both are reported at once.
             is_worth = self._was_there or not isinstance(error, Unreachable)
@@ -219,11 +242,32 @@ class Client:
             raise StatementTimeout(message, hint=hint) from error
         raise error
 
-    def _due(self, queues: Iterable[str]) -> set[str]:
-        """Return the queues to wake now. The first call wakes at once.
+    def close(self) -> None:
+        """Close the connections that threads used, after the last notification is out: it would open them again."""
+        self._waking.get().join()
+        self.pool.close()
 
-        Those that soon follow are woken together, later.
-        """
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, and those of threads."""
+        await asyncio.to_thread(self._waking.get().join)
+        await self.pool.aclose()
+
+    def _wake(self, queues: Iterable[str]) -> None:
+        with suppress(psycopg.Error, Unreachable):  # a hint: polling finds the work
+            self.run(worker.wake(self.schema, queues))
+
+
+class _Waking:
+    """When to notify workers of which queue: at once the first time, and together those that soon follow."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._woken: dict[str, float] = {}
+        self._late: set[str] = set()
+        self._timer: threading.Timer | None = None
+
+    def due(self, queues: Iterable[str], wake: Callable[[set[str]], None]) -> set[str]:
+        """Return the queues to wake now; `wake` is called with the others later, in a thread."""
         now = time.monotonic()
         due: set[str] = set()
         with self._lock:
@@ -233,30 +277,22 @@ class Client:
                     due.add(queue)
                     continue
                 if not self._late:
-                    self._waker = threading.Timer(QUIET_SECONDS, self._wake_late)
-                    self._waker.daemon = True
-                    self._waker.start()
+                    self._timer = threading.Timer(QUIET_SECONDS, self._wake_late, [wake])
+                    self._timer.daemon = True
+                    self._timer.start()
                 self._late.add(queue)
         return due
 
-    def close(self) -> None:
-        """Close the connections that threads used, after the last notification is out: it would open them anew."""
-        if self._waker is not None:
-            self._waker.join()
-        self.pool.close()
+    def join(self) -> None:
+        """Wait until the last notification has been sent."""
+        if self._timer is not None:
+            self._timer.join()
 
-    async def aclose(self) -> None:
-        """Close the connections of this event loop, and those of threads."""
-        if self._waker is not None:
-            await asyncio.to_thread(self._waker.join)
-        await self.pool.aclose()
-
-    def _wake_late(self) -> None:
+    def _wake_late(self, wake: Callable[[set[str]], None]) -> None:
         with self._lock:
             queues, self._late = self._late, set()
             self._woken.update(dict.fromkeys(queues, time.monotonic()))
-        with suppress(psycopg.Error, Unreachable):  # a hint: polling finds the work
-            self.run(worker.wake(self.schema, queues))
+        wake(queues)
 
 
 def _verb(call: Call[Any]) -> str:

@@ -7,6 +7,7 @@
     │   └── BadApp
     ├── DatabaseError                               3: the database does not answer as it should
     │   ├── Unreachable
+    │   │   └── TooManyConnections
     │   ├── PoolerInBetween
     │   ├── StatementTimeout
     │   ├── SequenceError
@@ -90,6 +91,7 @@ __all__ = [
     "Sealed",
     "SequenceError",
     "StatementTimeout",
+    "TooManyConnections",
     "UndeclaredEvent",
     "UnknownOption",
     "UnknownStep",
@@ -158,6 +160,12 @@ class Unreachable(DatabaseError):
     """No connection to the database can be made."""
 
     code = "unreachable"
+
+
+class TooManyConnections(Unreachable):
+    """The server, or this role or database on it, allows no further connection."""
+
+    code = "too-many-connections"
 
 
 class PoolerInBetween(DatabaseError):

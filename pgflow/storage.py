@@ -64,12 +64,14 @@ class Storage:
             app.storage.put(replace(app.storage.get("orderid::abc123"), tags=("gift",)))
         """
         call = self._putting(instance)
+        self._client.check(conn)
         self._register()
         return self._client.call(call, conn)
 
     async def aput(self, instance: Instance, *, conn: Any = None) -> int:
         """`put`, async."""
         call = self._putting(instance)
+        self._client.acheck(conn)
         await self._aregister()
         return await self._client.acall(call, conn)
 

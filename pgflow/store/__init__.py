@@ -21,6 +21,10 @@ in. No session state is needed for that, no search_path, so any pooler will do.
 transaction sets itself up and leaves nothing behind (`pooled.py`); one of which nobody has spoken is found out by the
 first question on a connection, and refused.
 
+*A connection belongs to the process that opened it.* A forked child opens its own (`lending.py`, over
+`pgflow.process`) and is cut off from the sockets that it inherits (`inherited.py`), so it can neither read answers that
+are not its own nor end a session of its parent.
+
 *JSON goes in and out as text.* The core's payload door encodes and decodes it, one value at a time, so that one bad
 row cannot stop a batch, and nothing but JSON is ever read back.
 

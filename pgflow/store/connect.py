@@ -7,9 +7,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from pgflow.errors import DatabaseError, PoolerInBetween, Unreachable
+from pgflow.errors import DatabaseError, PoolerInBetween, TooManyConnections, Unreachable
 from pgflow.store.adapters import ADAPTERS, AsyncCursor, Cursor, Row
 from pgflow.store.dsn import compose, defaults, parse, place
+from pgflow.store.inherited import remember
 from pgflow.store.pooled import AsyncPooledConnection, PooledConnection
 from pgflow.store.settings import CLIENT, ENCODING, READER, startup
 from pgflow.store.sqlstate import translate
@@ -18,13 +19,11 @@ __all__ = [
     "AsyncConnection",
     "Connection",
     "aconnect",
-    "apooling",
     "connect",
     "conninfo",
     "is_idle",
     "outage",
     "place",
-    "pooling",
     "translate",
 ]
 
@@ -46,6 +45,13 @@ WHO_FOR_A_MIGRATION: LiteralString = """
         then set_config('transaction_timeout', '0', false) end
 """
 QUESTIONS: Mapping[str, LiteralString] = {"worker": WHO_FOR_A_WORKER, "migrate": WHO_FOR_A_MIGRATION}
+# How PostgreSQL and poolers refuse one connection too many. libpq has no SQLSTATE for an error while connecting.
+CROWDED = ("too many", "remaining connection slots", "no more connections allowed", "max clients reached")
+CROWDED_HINT = (
+    "Close other connections, or allow more: max_connections of the server, CONNECTION LIMIT of the role and of the "
+    "database, max_client_conn of a pooler. pgflow needs one for sync or async calls of a process, three for a worker "
+    "(two with --no-listen) and one for each transactional step that runs."
+)
 UNPREPARED: Mapping[str, Any] = {"autocommit": True, "prepare_threshold": None}
 
 
@@ -102,7 +108,7 @@ def connect(dsn: str = "", role: str = "client", *, pooler: bool = False, autoco
     except BaseException:
         conn.close()
         raise
-    return conn
+    return remember(conn)
 
 
 async def aconnect(
@@ -127,7 +133,7 @@ async def aconnect(
     except BaseException:
         await conn.close()
         raise
-    return conn
+    return remember(conn)
 
 
 def is_idle(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
@@ -138,21 +144,6 @@ def is_idle(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> boo
     an answer that never comes, and refuses every further statement ("another command is already in progress").
     """
     return conn.info.transaction_status is TransactionStatus.IDLE  # a closed connection has the status UNKNOWN
-
-
-def pooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str, Any]:
-    """Return what a `psycopg_pool.ConnectionPool` has to be told to make such connections.
-
-    ConnectionPool(**pooling(dsn, "step"), max_size=10)
-    """
-    kind = {"connection_class": PooledConnection} if pooler else {}
-    return {"conninfo": conninfo(dsn, role, pooler=pooler), "kwargs": _kwargs(pooler=pooler), **kind}
-
-
-def apooling(dsn: str, role: str = "client", *, pooler: bool = False) -> dict[str, Any]:
-    """`pooling`, for an `AsyncConnectionPool`."""
-    kind = {"connection_class": AsyncPooledConnection} if pooler else {}
-    return {**pooling(dsn, role, pooler=pooler), **kind}
 
 
 def outage(error: psycopg.OperationalError, where: str, role: str = "client") -> DatabaseError:
@@ -166,6 +157,8 @@ def outage(error: psycopg.OperationalError, where: str, role: str = "client") ->
     reason = _reason(str(error))
     if "startup parameter" in reason:
         return _pooler(where, role, f" ({reason})")
+    if any(text in reason for text in CROWDED):
+        return TooManyConnections(f"cannot connect to PostgreSQL at {where}: {reason}", hint=CROWDED_HINT)
     return Unreachable(f"cannot reach PostgreSQL at {where}: {reason}", hint=_advice(reason))
 
 
@@ -227,8 +220,6 @@ def _advice(reason: str) -> str:
             return "Allow this host and user in the server's pg_hba.conf, or connect as another user."
         case _ if "read-only" in reason or "hot standby" in reason:
             return "Point --dsn or PGFLOW_DSN at the primary."
-        case _ if "too many" in reason or "remaining connection slots" in reason:
-            return "Close other connections, or raise the server's max_connections."
         case _ if "starting up" in reason or "shutting down" in reason or "recovery" in reason:
             return "Try again in a moment."
         case _:

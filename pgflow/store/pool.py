@@ -1,20 +1,19 @@
-"""Keep connections open for an application: one pool for its threads, one for each of its event loops."""
+"""Keep connections open for an application: one set for its threads, one for each of its event loops."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 from weakref import finalize
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgflow.errors import DatabaseError
-from pgflow.store.connect import connect, outage, place, pooling
-from pgflow.store.lending import Lending
+from pgflow.process import Own
+from pgflow.store.lending import Lending, ThreadLending
 
 __all__ = ["AConn", "Conn", "Pool"]
 
@@ -23,93 +22,99 @@ AConn: TypeAlias = psycopg.AsyncConnection[Any]
 
 WAIT_SECONDS = 5.0  # for a free connection
 MOST = 10
-OPTIONS: Mapping[str, Any] = {
-    "name": "pgflow",
-    "min_size": 1,
-    "max_size": MOST,
-    "timeout": WAIT_SECONDS,
-}
 
 
 class Pool:
-    """Connections in autocommit mode, opened at the first use; `pooler` as in `connect`.
+    """Connections in autocommit mode, opened at the first use; `role` and `pooler` as in `connect`.
 
-    with pool.connection() as conn: ...
-    async with pool.aconnection() as conn: ...
+    Where the server refuses a connection, a call fails as soon as no place of this process's own may become free; with
+    `persists` it goes on trying for as long as it may wait.
+
+    A forked child opens its own: see `pgflow.process`.
+
+        with pool.connection() as conn: ...
+        async with pool.aconnection() as conn: ...
     """
 
-    def __init__(self, dsn: str, *, pooler: bool = False) -> None:
-        self._dsn = dsn
-        self._pooler = pooler
-        self._lock = threading.Lock()
-        self._threads: ConnectionPool[Conn] | None = None
-        self._end: finalize[..., Pool] | None = None
-        self._loops: dict[asyncio.AbstractEventLoop, Lending] = {}
-        self._is_doubted = False
+    def __init__(
+        self, dsn: str, role: str = "client", *, most: int = MOST, persists: bool = False, pooler: bool = False
+    ) -> None:
+        for_threads = partial(ThreadLending, dsn, most, role, persists=persists, pooler=pooler)
+        for_a_loop = partial(Lending, dsn, most, role, persists=persists, pooler=pooler)
+        self._lenders = Own(lambda: _Lenders(for_threads, for_a_loop))
+        # A program need not call close(): but a connection that is still open when it ends is reported as leaked.
+        finalize(self, _finish, self._lenders)
+
+    @property
+    def threads(self) -> ThreadLending:
+        """What lends to threads, for those who borrow in one and give back in another."""
+        return self._lenders.get().threads
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
         """Lend a connection to this thread. Raises `Unreachable` when there is none within five seconds."""
-        pool = self._threads
-        if pool is None:
-            connect(
-                self._dsn, pooler=self._pooler
-            ).close()  # says at once and clearly what is wrong; a pool would go on trying
-            with self._lock:
-                if self._threads is None:
-                    recipe = pooling(self._dsn, pooler=self._pooler)
-                    self._threads = ConnectionPool(open=True, **recipe, **OPTIONS)
-                    # A program need not close us. Later than this, at its end, the pool's threads could not be joined.
-                    self._end = finalize(self, self._threads.close)
-                pool = self._threads
-        if self._is_doubted:
-            self._is_doubted = False
-            pool.check()
-        try:
-            conn = pool.getconn()
-        except PoolTimeout as error:
-            raise self._exhausted() from error
+        lending = self.threads
+        conn = lending.borrow(WAIT_SECONDS)
         try:
             yield conn
         finally:
-            pool.putconn(conn)
+            lending.give_back(conn)
 
     @asynccontextmanager
-    async def aconnection(self) -> AsyncIterator[AConn]:
-        """`connection`, for this event loop."""
-        loop = asyncio.get_running_loop()
-        lending = self._loops.get(loop)
-        if lending is None:
-            for ended in [each for each in self._loops if each.is_closed()]:
-                del self._loops[ended]
-            lending = self._loops[loop] = Lending(self._dsn, MOST, pooler=self._pooler)
-        async with AsyncExitStack() as stack:
-            try:
-                conn = await stack.enter_async_context(lending.connection(WAIT_SECONDS))
-            except TimeoutError as error:
-                raise self._exhausted() from error
+    async def aconnection(self, patience: float | None = None) -> AsyncIterator[AConn]:
+        """`connection`, for this event loop; `patience` is how many seconds to wait, if not five."""
+        lending = self._lenders.get().of_loop(asyncio.get_running_loop())
+        async with lending.connection(WAIT_SECONDS if patience is None else patience) as conn:
             yield conn
 
     def doubt(self) -> None:
-        """Lend no connection again without a look whether it still is one: a restart severs them all at once."""
-        self._is_doubted = True
-        for lending in list(self._loops.values()):
-            lending.doubt()
+        """Check each idle connection before it is lent again: a restart of the server severs them all at once."""
+        self._lenders.get().doubt()
 
     def close(self) -> None:
         """Close the connections of threads."""
-        with self._lock:
-            self._threads, end, self._end = None, self._end, None
-        if end is not None:
-            end()
+        if (lenders := self._lenders.peek()) is not None:
+            lenders.close_threads()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, and those of threads."""
-        lending = self._loops.pop(asyncio.get_running_loop(), None)
-        if lending is not None:
-            await lending.close()
+        if (lenders := self._lenders.peek()) is not None:
+            lending = lenders.loops.pop(asyncio.get_running_loop(), None)
+            if lending is not None:
+                await lending.close()
         self.close()
 
-    def _exhausted(self) -> DatabaseError:
-        error = psycopg.OperationalError(f"no connection became free within {WAIT_SECONDS:g} s")
-        return outage(error, place(self._dsn))
+
+class _Lenders:
+    """What one process lends from."""
+
+    def __init__(self, for_threads: Callable[[], ThreadLending], for_a_loop: Callable[[], Lending]) -> None:
+        self._for_threads = for_threads
+        self._for_a_loop = for_a_loop
+        self._lock = threading.Lock()
+        self.threads = for_threads()
+        self.loops: dict[asyncio.AbstractEventLoop, Lending] = {}
+
+    def of_loop(self, loop: asyncio.AbstractEventLoop) -> Lending:
+        lending = self.loops.get(loop)
+        if lending is None:
+            with self._lock:
+                for ended in [each for each in self.loops if each.is_closed()]:
+                    del self.loops[ended]
+                lending = self.loops[loop] = self._for_a_loop()
+        return lending
+
+    def doubt(self) -> None:
+        self.threads.doubt()
+        for lending in list(self.loops.values()):
+            lending.doubt()
+
+    def close_threads(self) -> None:
+        with self._lock:
+            closed, self.threads = self.threads, self._for_threads()
+        closed.close()
+
+
+def _finish(lenders: Own[_Lenders]) -> None:
+    if (mine := lenders.peek()) is not None:  # never those that a forked child has inherited
+        mine.threads.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import cached_property
 
 import psycopg
 from psycopg import pq, sql
@@ -25,15 +24,19 @@ __all__ = ["AsyncPooledConnection", "PooledConnection"]
 class PooledConnection(psycopg.Connection[TupleRow]):
     """A connection that `connect(…, pooler=True)` or a pool has made; the `pgflow:<role>` in it is what it is for."""
 
+    _limits: sql.Composed | None = None
+
     @property
     def is_idle(self) -> bool:
         """Whether it is outside a transaction."""
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
-    @cached_property
+    @property
     def limits(self) -> sql.Composed:
         """What a transaction is to say first."""
-        return _limits(self.pgconn)
+        if self._limits is None:  # no cached_property: Python 3.11's has a lock, which a forked child may find held
+            self._limits = _limits(self.pgconn)
+        return self._limits
 
     @contextmanager
     def bounded(self) -> Iterator[None]:
@@ -55,15 +58,19 @@ class PooledConnection(psycopg.Connection[TupleRow]):
 class AsyncPooledConnection(psycopg.AsyncConnection[TupleRow]):
     """`PooledConnection`, async."""
 
+    _limits: sql.Composed | None = None
+
     @property
     def is_idle(self) -> bool:
         """Whether it is outside a transaction."""
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
-    @cached_property
+    @property
     def limits(self) -> sql.Composed:
         """What a transaction is to say first."""
-        return _limits(self.pgconn)
+        if self._limits is None:  # no cached_property: Python 3.11's has a lock, which a forked child may find held
+            self._limits = _limits(self.pgconn)
+        return self._limits
 
     @asynccontextmanager
     async def bounded(self) -> AsyncIterator[None]:

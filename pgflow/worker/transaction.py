@@ -12,16 +12,17 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgflow.core.legible import storable
-from pgflow.errors import InvalidPayload, PgflowError
+from pgflow.errors import DatabaseError, InvalidPayload, PgflowError
 from pgflow.store import failpoint, instance, job
-from pgflow.store.connect import aconnect, apooling, pooling
+from pgflow.store.connect import aconnect
 from pgflow.store.dice import uniform
 from pgflow.store.fate import is_row_fault, is_unknown
 from pgflow.store.job import Settled
+from pgflow.store.lending import ThreadLending
 from pgflow.store.lent import ABORTED, ENDED, LOST, AsyncLoan, Loan, cut
+from pgflow.store.pool import Pool
 from pgflow.store.statement import Statement, arun, run
 from pgflow.store.step import DeferredError
 from pgflow.worker.decide import Decision
@@ -34,6 +35,7 @@ __all__ = ["Transactions"]
 
 T = TypeVar("T")
 
+WAIT_SECONDS = 30.0  # for a connection, also while the server refuses one
 TRIES = 20  # to settle while somebody holds the instance; the step's transaction stays open meanwhile
 ACTIVE = ("pending", "running", "waiting")
 REPLACED = (
@@ -90,11 +92,10 @@ class Transactions:
         self._threads = threads
         self._report = report  # of a fault of the database
         self.committing: set[Token] = set()  # whose commit is under way: not to be cancelled, or nobody knew its end
-        self._capacity = capacity
-        # Waited for here: a wait in the pool takes a thread, and times out. A dropped step may still have its place.
+        # Waited for here: a wait for a connection takes a thread, and times out. A dropped step may still have its
+        # place.
         self._places = asyncio.Semaphore(capacity)
-        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
-        self._async_pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+        self._pool = Pool(dsn, "step", most=capacity, persists=True, pooler=pooler)
 
     async def run(self, token: Token) -> tuple[Decision, list[Settled]] | Outcome:
         """Run a step; returns what was settled and committed with it, or else the outcome that is left to settle."""
@@ -114,7 +115,7 @@ class Transactions:
             return settled
         except DeferredError as error:  # a constraint of the user's own
             return _erred(token, error.error)
-        except (psycopg.Error, PoolTimeout) as error:  # a lost connection, a failed commit
+        except (psycopg.Error, DatabaseError) as error:  # no or a lost connection, a failed commit
             return _erred(token, error)
         except InvalidPayload as error:
             text = f"what the step came to cannot be stored: {error}"
@@ -124,10 +125,7 @@ class Transactions:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._async_pool is not None:
-            await self._async_pool.close()
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.close)
+        await self._pool.aclose()
 
     async def _settle(
         self, token: Token, outcome: Outcome, transaction: Transaction
@@ -171,36 +169,32 @@ class Transactions:
     async def _open(self, token: Token) -> AsyncIterator[Transaction]:
         step = token.run.graph.nodes[token.step].step
         if step.is_async:
-            if self._async_pool is None:
-                recipe = apooling(self._dsn, "step", pooler=self._pooler)
-                self._async_pool = AsyncConnectionPool(min_size=0, max_size=self._capacity, open=False, **recipe)
-                await self._async_pool.open()
-            line = await self._async_pool.getconn()
-            try:
+            async with self._pool.aconnection(WAIT_SECONDS) as line:
                 loan = AsyncLoan(line)
                 try:
-                    await loan.begin()
-                    transaction = _Async(loan, self._runner)
-                    yield transaction
-                except BaseException:
-                    await loan.rollback()
-                    raise
-                await (loan.commit() if transaction.is_committed else loan.rollback())
-            finally:
-                if not loan.is_clean:
-                    await loan.dispose()
-                await self._async_pool.putconn(line)
+                    try:
+                        await loan.begin()
+                        transaction = _Async(loan, self._runner)
+                        yield transaction
+                    except BaseException:
+                        await loan.rollback()
+                        raise
+                    await (loan.commit() if transaction.is_committed else loan.rollback())
+                finally:
+                    try:
+                        if not loan.is_clean:
+                            await loan.dispose()
+                    finally:
+                        if not loan.is_clean:
+                            line.pgconn.finish()  # also when dispose() was cancelled: it must not be lent again
             return
-        if self._pool is None:
-            recipe = pooling(self._dsn, "step", pooler=self._pooler)
-            self._pool = ConnectionPool(min_size=0, max_size=self._capacity, open=True, **recipe)
-        pool, loop = self._pool, asyncio.get_running_loop()
+        lending, loop = self._pool.threads, asyncio.get_running_loop()
         # Not the loop's own executor: it has few threads, and whoever holds a connection needs one to get rid of it.
-        connecting = loop.run_in_executor(self._threads, pool.getconn)
+        connecting = loop.run_in_executor(self._threads, lending.borrow, WAIT_SECONDS)
         try:
             sync_line = await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            connecting.add_done_callback(lambda done: _give_back(pool, done))
+            connecting.add_done_callback(lambda done: _give_back(lending, done))
             raise
         seat, sync_loan = _Seat(self._threads), Loan(sync_line)
 
@@ -217,7 +211,7 @@ class Transactions:
         def give_back() -> None:
             if not (sync_loan.is_clean or sync_line.closed):
                 sync_loan.dispose()
-            pool.putconn(sync_line)
+            lending.give_back(sync_line)
 
         try:
             try:
@@ -237,8 +231,8 @@ class Transactions:
             seat.afterwards(give_back)
 
 
-def _erred(token: Token, error: psycopg.Error | PoolTimeout) -> Erred:
-    severed = is_unknown(error) or isinstance(error, PoolTimeout)
+def _erred(token: Token, error: psycopg.Error | DatabaseError) -> Erred:
+    severed = is_unknown(error) or isinstance(error, DatabaseError)
     text = storable(str(error).strip()) or type(error).__name__
     return Erred(token, text, type(error).__name__, severed=severed)
 
@@ -248,12 +242,10 @@ def _misused(token: Token, fault: str) -> Erred:
     return Erred(token, fault, "OperationalError" if is_lost else "TransactionMisused", severed=is_lost)
 
 
-def _give_back(
-    pool: ConnectionPool[psycopg.Connection[Any]], connecting: asyncio.Future[psycopg.Connection[Any]]
-) -> None:
+def _give_back(lending: ThreadLending, connecting: asyncio.Future[psycopg.Connection[Any]]) -> None:
     """Put a connection back that came after nobody wanted it any more."""
     if not connecting.cancelled() and connecting.exception() is None:
-        pool.putconn(connecting.result())
+        lending.give_back(connecting.result())
 
 
 class _Seat(Executor):

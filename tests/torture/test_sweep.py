@@ -144,7 +144,7 @@ class Away:
 @pytest.fixture
 def away(free: SimpleQueue[Lane], monkeypatch: pytest.MonkeyPatch) -> Iterator[Away]:
     monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setitem(pool.OPTIONS, "timeout", 0.2)
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.2)
     lane = free.get()
     with connect(lane.dsn, "test") as conn:
         yield Away(lane, conn)

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 import psycopg
 import pytest
 from click.testing import CliRunner
-from psycopg_pool import ConnectionPool
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
 from pgflow.cli.torture.wire.proxy import upstream_of
 from pgflow.errors import PoolerInBetween
-from pgflow.store.connect import Connection, aconnect, connect, pooling
+from pgflow.store.connect import Connection, aconnect, connect
+from pgflow.store.pool import Pool
 from pgflow.store.statement import Statement, arun, arun_all, run, run_all
 from tests.acceptance.proxy import in_between
 from tests.conftest import Server
@@ -29,7 +29,7 @@ from tests.torture import acts
 from tests.torture.acts import ACTS, LEDGER, Asked, Chain, Fan, Scene, Timed, word
 from tests.worker.bouncer import PROGRAM, Bouncer
 from tests.worker.inside import Inside
-from tests.worker.patience import PATIENCE, until
+from tests.worker.patience import until
 from tests.worker.processes import Processes
 from tests.worker.sight import connections, leftovers, one, rows, until_all_ended, until_status
 from tests.worker.standin import StandIn
@@ -223,11 +223,10 @@ def test_clients_that_do_nothing_keep_no_session(dsn: str) -> None:
         for _ in range(30):
             conn = stack.enter_context(connect(pooler.through(dsn), pooler=True))
             assert run_all(conn, [show("lock_timeout")] * 3) == [["2s"]] * 3
-        pool = stack.enter_context(
-            ConnectionPool(**pooling(pooler.through(dsn), pooler=True), min_size=3, timeout=PATIENCE, open=True)
-        )
-        with pool.connection() as conn:
-            assert run(conn, show(*SHOWN)) == OURS
+        pool = Pool(pooler.through(dsn), pooler=True)
+        stack.callback(pool.close)
+        with pool.connection() as conn, pool.connection() as other:
+            assert run(conn, show(*SHOWN)) == run(other, show(*SHOWN)) == OURS
 
 
 # -- where nobody has said so
