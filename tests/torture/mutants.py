@@ -29,6 +29,7 @@ LENT = "pgflow/store/lent.py"
 TESTS = (
     *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
     *("tests/worker/test_misuse.py", "tests/worker/test_reset.py", "tests/worker/test_database_faults.py"),
+    "tests/worker/test_fork.py",
 )
 LIMIT = 400  # seconds for one mutant
 
@@ -228,6 +229,18 @@ MUTANTS = (
         "if isinstance(error, InvalidPayload):",
         "if isinstance(error, InvalidPayload | SequenceError):",
         "a_sequence_behind_its_table_fails",
+    ),
+    Mutant(
+        "no pid check", "a fork that runs no hooks of Python is not noticed", "pgflow/process.py",
+        "    if _this.pid != os.getpid():\n        _enter_child()\n    return _this\n",
+        "    return _this\n",
+        "not_told_of",
+    ),
+    Mutant(
+        "shared sessions", "a forked child is not cut off from its parent's sessions", "pgflow/store/inherited.py",
+        "    conns = list(_opened)\n",
+        "    conns: list[Any] = []\n",
+        "the_parents_sessions_survive",
     ),
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 What it is made of:
 
     command ─► trial ─┬─► load      callers, who start instances of every shape (flows) and note each answer (ink)
+                      │             forked: a client process whose forked children call, too
                       ├─► fleet     worker processes, each started again when it has ended
                       ├─► nemesis   what is done to them, by seeded dice: to processes, sessions, the wire, the host
                       │               wire/    a proxy that understands PostgreSQL and loses commits one by one

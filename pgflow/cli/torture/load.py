@@ -76,9 +76,14 @@ class Task:
 
 
 class Caller:
-    """One thread of calls, on an app of its own; `rate` is how many instances it starts a second, at random moments."""
+    """One thread of calls; `rate` is how many instances it starts a second, at random moments.
 
-    def __init__(self, number: int, dsn: str, folder: Path, seed: int, rate: float) -> None:
+    It calls through an app of its own, unless it is given one.
+    """
+
+    def __init__(
+        self, number: int, dsn: str, folder: Path, seed: int, rate: float, *, app: Pgflow | None = None
+    ) -> None:
         self.unanswered = 0
         self.started = 0
         self.is_done = False
@@ -88,7 +93,7 @@ class Caller:
         self._rate = rate
         self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- to be repeated, not to be secret
         self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, whatever the dice say later
-        self._app = Pgflow(dsn, workflows=flows.WORKFLOWS)
+        self._app = app or Pgflow(dsn, workflows=flows.WORKFLOWS)
         self._ink = Ink(folder / "calls.jsonl")
         self._tasks: list[Task] = []
         self._numbers = itertools.count()

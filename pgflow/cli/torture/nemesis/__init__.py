@@ -10,13 +10,16 @@ from pathlib import Path
 
 from pgflow.cli.torture.arena import Arena
 from pgflow.cli.torture.ink import Ink
-from pgflow.cli.torture.nemesis import host, misdeeds, processes, sessions, wire
+from pgflow.cli.torture.nemesis import clients, host, misdeeds, processes, sessions, wire
 from pgflow.cli.torture.nemesis.harm import Harm
 from pgflow.cli.torture.nemesis.schedule import Blow, line, read, thrown
 
 __all__ = ["HARMS", "Blow", "Harm", "Nemesis"]
 
-HARMS: Sequence[Harm] = (*processes.HARMS, *sessions.HARMS, *misdeeds.HARMS, *wire.HARMS, *host.HARMS)
+HARMS: Sequence[Harm] = (
+    *(*processes.HARMS, *sessions.HARMS, *misdeeds.HARMS, *clients.HARMS),
+    *(*wire.HARMS, *host.HARMS),
+)
 LANES = (1, 2)
 PERSISTENCE = 4  # rounds over what has not come about when the time is over
 
