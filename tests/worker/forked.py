@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -107,9 +108,40 @@ def tfork(ctx: Context[Plan]) -> Ok:
     with child(ctx) as is_child:
         if is_child:
             call(ctx.value)
+            ctx.conn.close()  # on its copy of the connection's object
             return leave(ctx.initial.leave)
     (number,) = ctx.conn.execute("select number from mark").fetchone()
     return Ok("done", {"code": CODES[ctx.run], "number": number})
+
+
+@step(retry=ONCE, transactional=True)
+async def atfork(ctx: Context[Plan]) -> Ok:
+    """`tfork`, async."""
+    await ctx.conn.execute("create temporary table mark on commit drop as select 1 as number")
+    with child(ctx) as is_child:
+        if is_child:
+            call(ctx.value)
+            await ctx.conn.close()
+            return leave(ctx.initial.leave)
+    (number,) = await (await ctx.conn.execute("select number from mark")).fetchone()
+    return Ok("done", {"code": CODES[ctx.run], "number": number})
+
+
+@step(retry=ONCE)
+async def fork_in_a_task(ctx: Context[Plan]) -> Ok:
+    """The step does not await the task, so only the event loop meets a SystemExit in it."""
+    is_over = asyncio.Event()
+
+    async def work() -> None:
+        with child(ctx) as is_child:
+            if is_child:
+                leave(ctx.initial.leave)
+        is_over.set()
+
+    task = asyncio.create_task(work())
+    await is_over.wait()
+    await task
+    return Ok("done", {"code": CODES[ctx.run]})
 
 
 @step(retry=ONCE)
@@ -146,6 +178,16 @@ class Transactional(Workflow[Plan], unique=Unique("transactional")):
     transitions = {tfork: {"done": Done}}
 
 
+class ATransactional(Workflow[Plan], unique=Unique("atransactional")):
+    initial = atfork
+    transitions = {atfork: {"done": Done}}
+
+
+class Task(Workflow[Plan], unique=Unique("task")):
+    initial = fork_in_a_task
+    transitions = {fork_in_a_task: {"done": Done}}
+
+
 class Pooled(Workflow[Plan], unique=Unique("pooled")):
     initial = pool
     transitions = {pool: {"done": Done}}
@@ -156,5 +198,5 @@ class Lasting(Workflow[dict[str, Any]], unique=Unique("lasting")):
     transitions = {leave_behind: {"done": Done}}
 
 
-WORKFLOWS = (Child, Sync, Async, Transactional, Pooled, Lasting)
+WORKFLOWS = (Child, Sync, Async, Transactional, ATransactional, Task, Pooled, Lasting)
 app = Pgflow(workflows=WORKFLOWS)

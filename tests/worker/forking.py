@@ -28,6 +28,7 @@ from pgflow.errors import PgflowError
 from pgflow.local import Local
 from pgflow.store.connect import connect
 from pgflow.store.embedded import EmbeddedPostgres
+from tests.worker.patience import until
 
 PATIENCE = 60.0  # seconds for a child to end
 CHILDREN = 2
@@ -140,6 +141,14 @@ def backend(app: Pgflow) -> int:
     return int(row[0])
 
 
+async def abackend(app: Pgflow) -> int:
+    """`backend`, of a call in this event loop."""
+    async with app._client.pool.aconnection() as conn:
+        row = await (await conn.execute("select pg_backend_pid()")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 # -- programs
 
 
@@ -158,7 +167,8 @@ def exits(dsn: str, how: str) -> Any:
     """A child ends in some way, without a call or after one; the parent's session stays."""
     app = Pgflow(dsn, workflows=[Single])
     app.list()
-    asyncio.run(app.alist())
+    of_loop = asyncio.run(abackend(app))
+    until(lambda: of_loop not in sessions(dsn), "the end of the event loop's session")
     before, seen = backend(app), sessions(dsn)
 
     def collect() -> None:

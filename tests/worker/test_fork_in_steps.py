@@ -14,7 +14,7 @@ from pgflow import Pgflow, Workflow
 from pgflow.local import Local
 from pgflow.store.connect import Connection
 from tests.worker.forked import WORKFLOWS as FORKING
-from tests.worker.forked import Async, Child, Lasting, Pooled, Sync, Transactional
+from tests.worker.forked import Async, ATransactional, Child, Lasting, Pooled, Sync, Task, Transactional
 from tests.worker.patience import until
 from tests.worker.processes import Process, Processes
 from tests.worker.sight import one, rows, until_all_ended
@@ -22,7 +22,7 @@ from tests.worker.sight import one, rows, until_all_ended
 WORKFLOWS = FORKING
 PATIENCE = 90.0
 CODES = {"return": 0, "exit": 7, "os._exit": 7, "error": 1}
-STEPS = (Sync, Async, Transactional)
+STEPS = (Sync, Async, Transactional, ATransactional)
 
 
 @pytest.fixture
@@ -55,6 +55,20 @@ def test_a_child_of_a_step_calls_and_its_end_leaves_the_worker_alone(
     assert before <= set(rows(conn, sessions))
     assert one(conn, "select count(*) from pgflow.workers") == 1
     assert {output["pid"] for output in outputs(Child).values()} == {worker.pid}
+
+
+def test_a_child_that_exits_in_a_task_of_a_step_ends(worker: Process, conn: Connection) -> None:
+    """The worker goes on after a SystemExit in such a task, but not in a child."""
+    Task.start("exit", {"leave": "exit"})
+    assert until_all_ended(conn, patience=PATIENCE) == {"completed": 1}
+    assert outputs(Task) == {"exit": {"code": CODES["exit"]}}
+
+
+def test_a_child_that_exits_in_a_task_of_a_step_of_a_local_ends() -> None:
+    with Local(workflows=[Task]) as local:
+        local.start(Task, "exit", {"leave": "exit"})
+        local.drain(timeout=PATIENCE)
+        assert outputs(Task) == {"exit": {"code": CODES["exit"]}}
 
 
 def test_a_pool_of_forked_processes_in_a_step_calls_side_by_side(worker: Process, conn: Connection) -> None:
