@@ -99,7 +99,9 @@ def check_against(instance: Instance, graph: Graph) -> None:
     """
     check_id(graph.unique, graph.name, instance.id)
     for entry in instance.history:
-        completion(graph, entry.step, entry.event, entry.targets)
+        # A result has no targets yet while its route has failed: only a completed instance cannot have one.
+        if instance.status == "completed" or not graph.is_undecided(entry.step, entry.event, entry.targets):
+            completion(graph, entry.step, entry.event, entry.targets)
     for signal in instance.signals:
         nodes = graph.nodes.values() if signal.step is None else (graph.node(signal.step),)
         if not any(signal.event in node.step.signals() for node in nodes):

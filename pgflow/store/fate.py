@@ -36,8 +36,9 @@ SEVERED = (
     "25P04",  # transaction_timeout
     "XX000",  # internal errors
 )
-# Raised about a value, whatever the state of the database: a data exception, a program limit exceeded.
-DATA = ("22", "54")
+# Raised about a value, whatever the state of the database: a data exception, a program limit exceeded, a value that a
+# CHECK or NOT NULL constraint refuses.
+DATA = ("22", "54", "23502", "23514")
 SEQUENCE_EXHAUSTED = "2200H"  # of class 22, but no value of the statement's is at fault
 # A second result for a step of one run: the rows of that instance contradict each other.
 RESULT_KEY = "step_results_pkey"
@@ -56,7 +57,7 @@ def is_data_fault(error: BaseException) -> bool:
     result is kept, and recorded when the database has been repaired.
 
         is_data_fault(psycopg.errors.UntranslatableCharacter())    # True: an output that holds \\u0000
-        is_data_fault(psycopg.errors.CheckViolation())             # False: a constraint that somebody has added
+        is_data_fault(psycopg.errors.ForeignKeyViolation())        # False: the row that it refers to may come
     """
     if isinstance(error, InvalidPayload):
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -15,6 +16,7 @@ from pgflow.store.migrate import up
 
 __all__ = ["Parts"]
 
+NUMBERS = count(1)
 PASSWORD = "only-for-tests"  # noqa: S105 -- opens nothing: the roles go with the tests
 
 
@@ -29,7 +31,8 @@ class Parts:
     @classmethod
     def cast(cls, dsn: str, ends: ExitStack, schema: str = "pgflow") -> Parts:
         """Make the roles, migrate as the owner, and give the parts out; `ends` drops the roles again."""
-        names = {part: f"pgflow {os.getpid()} {schema} {part}" for part in ("owner", *grants.PARTS)}
+        number = next(NUMBERS)  # roles belong to the server, which several of these may share
+        names = {part: f"pgflow {os.getpid()} {number} {schema} {part}" for part in ("owner", *grants.PARTS)}
         parts = cls(dsn, schema, names)
         with connect(dsn, "test") as conn:
             for part, name in names.items():

@@ -18,7 +18,7 @@ from pgflow.core.payload import INPUT_LIMIT, encode
 from pgflow.errors import InvalidPayload, InvalidValue, SchemaError
 from pgflow.store import files
 from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
+from pgflow.store.migrate import status, up
 from pgflow.store.sqlstate import translate
 
 BOMB = "[" + ",".join(["1e131000"] * 1000) + "]"  # nine kilobytes, of which PostgreSQL writes 131 million
@@ -159,8 +159,6 @@ def test_the_functions_say_no_before_a_constraint_does(
 @pytest.mark.parametrize(
     ("call", "code"),
     [
-        ("select pgflow.start('Plain', 'b', null)", "PF006"),
-        ("select pgflow.start_many('Plain', '{b}', array[null::text])", "PF006"),
         ("select pgflow.start('Plain', 'b', metadata => '[1]')", "PF006"),
         ("select pgflow.start('Plain', 'b', metadata => '1')", "PF006"),
         ("select pgflow.start('Plain', 'b', tags => array_fill('x'::text, array[33]))", "PF008"),
@@ -250,7 +248,8 @@ def test_a_row_that_does_not_keep_a_limit_is_told_and_nothing_of_it_is_lost(empt
         ):
             up(conn)
         conn.execute("update pgflow.instances set tags = '{}'")
-        assert [each.name for each in up(conn)] == ["limits_checked", "functions"]
+        assert next(each.name for each in up(conn)) == "limits_checked"
+        assert not status(conn).pending
         assert conn.execute("select count(*) from pgflow.instances").fetchone() == (1,)
 
 

@@ -266,11 +266,6 @@ FAULTS = {
         "drop trigger theirs on pgflow.jobs",
         'relation "public.gone" does not exist',
     ),
-    "a check that somebody has added": (
-        "alter table pgflow.jobs add constraint theirs check (step not in ('left', 'right')) not valid",
-        "alter table pgflow.jobs drop constraint theirs",
-        'violates check constraint "theirs"',
-    ),
     "a foreign key that somebody has added": (
         (
             "create table public.steps (name text primary key);"
