@@ -37,6 +37,24 @@ class Drifting(Workflow[Any], unique=Unique("drifting")):
     transitions = {only: {"done": Done}}
 
 
+COUNT = "select count(*), current_setting('row_security') from public.theirs"
+
+
+@step(transactional=True)
+def count(ctx: Context[Any]) -> Ok:
+    return Ok("done", {"found": ctx.conn.execute(COUNT).fetchone()})
+
+
+@step(transactional=True)
+async def acount(ctx: Context[Any]) -> Ok:
+    return Ok("done", {"found": await (await ctx.conn.execute(COUNT)).fetchone()})
+
+
+class Counting(Workflow[Any], unique=Unique("counting")):
+    initial = count
+    transitions = {count: {"done": acount}, acount: {"done": Done}}
+
+
 @pytest.fixture
 def parts(any_server: Server, new_database: Callable[..., str]) -> Iterator[Parts]:
     """A database of the test's own, with roles that have their parts."""
@@ -205,6 +223,42 @@ def test_a_policy_that_lets_every_row_pass_will_do(parts: Parts) -> None:
         grants.apply(conn, {"dashboard": [parts.names["dashboard"]]})
         conn.execute("create policy narrow on pgflow.jobs as restrictive using (id > 7)")
         assert "hides rows of pgflow.jobs" in pgflow(passing, "list").output
+
+
+@pytest.mark.parametrize("setting", ["off", "on"])
+def test_a_transactional_step_has_row_security_on_and_its_settle_has_the_workers_setting(
+    parts: Parts, setting: str
+) -> None:
+    worker = sql.Identifier(parts.names["worker"])
+    with parts.connect("admin") as conn:
+        conn.execute("create table public.theirs as select n from generate_series(1, 10) n")
+        conn.execute("alter table public.theirs enable row level security")
+        conn.execute(sql.SQL("create policy few on public.theirs to {} using (n < 4)").format(worker))
+        conn.execute(sql.SQL("grant select on public.theirs to {}").format(worker))
+        conn.execute(
+            "create table public.told (setting text);"
+            "create function public.tell() returns trigger language plpgsql security definer as $$ begin"
+            " insert into public.told values (current_setting('row_security')); return new; end $$;"
+            "create trigger tell before insert on pgflow.step_results for each row execute function public.tell()"
+        )
+        dsn = parts.dsn("worker")
+        if setting == "on":
+            dsn = psycopg.conninfo.make_conninfo(dsn, options="-c row_security=on")
+            enable(conn)
+            for table in ("instances", "jobs", "migrations"):
+                name = sql.Identifier("pgflow", table)
+                conn.execute(sql.SQL("create policy pass on {} to {} using (true)").format(name, worker))
+        admin = Pgflow(parts.admin, workflows=[Counting])
+        admin.register()
+        app = Pgflow(dsn, workflows=[Counting])
+        with Inside(app):
+            admin.start(Counting, "a", {})
+            until(lambda: admin.get(Counting, "a").status == "completed")
+        steps = admin.get(Counting, "a").steps
+        app.close()
+        admin.close()
+        assert steps == {name: {"found": [3, "on"]} for name in ("count", "acount")}
+        assert conn.execute("select setting from public.told").fetchall() == [(setting,)] * 2
 
 
 def test_a_worker_waits_while_rows_are_hidden_and_goes_on(parts: Parts) -> None:

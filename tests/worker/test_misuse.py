@@ -37,13 +37,23 @@ class Seen:
 
 @pytest.fixture(autouse=True)
 def ledger(conn: Connection) -> Iterator[None]:
-    """An empty table of the user's own, with a deferred constraint."""
+    """An empty table of the user's own, with deferred constraints, and one that is named like one of pgflow's."""
     conn.execute("""create table if not exists ledger (
         value text, attempt integer, once text unique deferrable initially deferred)""")
+    conn.execute("""
+        create table if not exists public.jobs (id int primary key deferrable initially deferred);
+        create or replace function public.check_later() returns trigger language plpgsql as $$ begin
+            if new.value = 'refused' then raise 'not this value'; end if;
+            if new.value = 'gone' then insert into public.gone values (1); end if;
+            return null;
+        end $$;
+        drop trigger if exists later on ledger;
+        create constraint trigger later after insert on ledger deferrable initially deferred
+            for each row execute function public.check_later()""")
     Seen.errors, Seen.kept, Seen.over, Seen.conn = [], [], threading.Event(), None
     yield
     Seen.kept.clear()
-    conn.execute("delete from ledger")
+    conn.execute("delete from ledger; drop table public.jobs; drop function public.check_later() cascade")
 
 
 def keep_using(conn: Any) -> None:
@@ -202,6 +212,21 @@ OTHERS: dict[str, tuple[Any, Any, str]] = {
         sql("insert into ledger (once) values (1), (1)"),
         asql("insert into ledger (once) values (1), (1)"),
         "unique constraint",
+    ),
+    "deferred id": (
+        sql("insert into public.jobs values (1), (1)"),
+        asql("insert into public.jobs values (1), (1)"),
+        "jobs_pkey",
+    ),
+    "deferred trigger": (
+        sql("insert into ledger (value) values ('refused')"),
+        asql("insert into ledger (value) values ('refused')"),
+        "not this value",
+    ),
+    "deferred trigger whose table is gone": (
+        sql("insert into ledger (value) values ('gone')"),
+        asql("insert into ledger (value) values ('gone')"),
+        'relation "public.gone" does not exist',
     ),
 }
 # What looks like one of these and does no harm.
