@@ -73,5 +73,7 @@ where r.proname = any (%(definers)s::text[]) and not r.prosecdef
 union all
 select r.name, 'it has lost its search_path', 'alter function ' || r.signature || ' set search_path = pg_catalog, pg_temp'
 from routine r
-where r.proname = any (%(pinned)s::text[]) and not 'search_path=pg_catalog, pg_temp' = any (coalesce(r.proconfig, '{}'))
+where r.proname = any (%(pinned)s::text[]) and not exists (
+        -- A function that is created under quote_all_identifiers has quotes in its setting.
+        select from unnest(r.proconfig) c where replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')
 order by 1, 2, 3
