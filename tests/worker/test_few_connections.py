@@ -16,7 +16,9 @@ from psycopg.conninfo import make_conninfo
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.errors import TooManyConnections, Unreachable
+from pgflow.store import lending
 from pgflow.store.connect import Connection, connect
+from pgflow.store.pool import Pool
 from tests.worker.inside import Inside
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import one, until_all_ended
@@ -172,3 +174,68 @@ def test_a_worker_runs_with_few_connections(conn: Connection, app: Pgflow, few: 
     app.start_many(Plain if limit == 3 else Booked, [(str(number), {}) for number in range(20)])
     with closing(few(limit)) as allowed, Inside(allowed, {"default": 4}):
         assert until_all_ended(conn) == {"completed": 20}
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[Unreachable]:
+    """The refusals that callers of a pool have met. Nothing of this process's own makes them wait."""
+    monkeypatch.setattr(lending, "GRACE_SECONDS", 0.0)
+    met: list[Unreachable] = []
+    pause = lending._Patience.pause
+
+    def noting(self: lending._Patience, error: Unreachable) -> float:
+        met.append(error)
+        return pause(self, error)
+
+    monkeypatch.setattr(lending._Patience, "pause", noting)
+    return met
+
+
+def test_a_step_waits_for_a_place_that_another_process_may_free(few: Few, refused: list[Unreachable]) -> None:
+    """A worker has nothing better to do; an app says at once what is wrong."""
+    dsn = few(1)
+    pool = Pool(dsn, "step", persists=True)
+    with ThreadPoolExecutor(1) as threads:
+        with connect(dsn, "other"):
+            waiting = threads.submit(pool.threads.borrow, PATIENCE)
+            until(lambda: len(refused) > 2, "some refusals")
+            assert not waiting.done()
+        conn = waiting.result()
+        pool.threads.give_back(conn)
+    pool.close()
+    assert {type(each) for each in refused} == {TooManyConnections}
+
+
+def test_an_async_step_waits_for_a_place_that_another_process_may_free(few: Few, refused: list[Unreachable]) -> None:
+    dsn = few(1)
+    pool = Pool(dsn, "step", persists=True)
+
+    async def borrow() -> None:
+        async with pool.aconnection(PATIENCE) as conn:
+            assert not conn.closed
+
+    async def wait() -> None:
+        with connect(dsn, "other"):
+            waiting = asyncio.create_task(borrow())
+            await asyncio.to_thread(until, lambda: len(refused) > 2, "some refusals")
+            assert not waiting.done()
+        await waiting
+        await pool.aclose()
+
+    asyncio.run(wait())
+
+
+def test_a_thread_that_waits_for_a_connection_ends_when_the_pool_is_closed(
+    few: Few, refused: list[Unreachable]
+) -> None:
+    dsn = few(1)
+    pool = Pool(dsn, "step", most=1, persists=True)
+    with ThreadPoolExecutor(2) as threads, connect(dsn, "other"):
+        first = threads.submit(pool.threads.borrow, 1000.0)
+        until(lambda: refused, "a refusal")
+        second = threads.submit(pool.threads.borrow, 1000.0)
+        until(second.running, "the second thread")
+        pool.close()
+        for waiting in (first, second):
+            with pytest.raises(Unreachable, match="were closed while a thread waited"):
+                waiting.result(PATIENCE)
