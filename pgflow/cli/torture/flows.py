@@ -195,10 +195,10 @@ async def alitter(ctx: Context[Script]) -> Ok:
     return Ok("done", output)
 
 
-# What an earlier step may have left in a session.
+# What an earlier step may have left in a session. `row_security` is set for each step, to what a session has by default.
 LEFT = """
     select 'setting', name, setting from pg_catalog.pg_settings
-        where source = 'session' and name not like 'transaction_%'
+        where source = 'session' and name not like 'transaction_%' and (name, setting) <> ('row_security', 'on')
     union all select 'custom', 'torture.own', v from pg_catalog.current_setting('torture.own', true) v where v <> ''
     union all select 'role', current_user, session_user where current_user <> session_user
     union all select 'prepared', name, statement from pg_catalog.pg_prepared_statements where from_sql
