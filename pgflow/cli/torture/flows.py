@@ -195,7 +195,7 @@ async def alitter(ctx: Context[Script]) -> Ok:
     return Ok("done", output)
 
 
-# What an earlier step may have left in a session. `row_security` is set for each step, to what a session has by default.
+# What an earlier step may have left in a session. `row_security` is set for each step, to the default of a session.
 LEFT = """
     select 'setting', name, setting from pg_catalog.pg_settings
         where source = 'session' and name not like 'transaction_%' and (name, setting) <> ('row_security', 'on')
