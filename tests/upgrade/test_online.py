@@ -30,6 +30,10 @@ def next_sql(releases: dict[str, Release], monkeypatch: pytest.MonkeyPatch) -> I
     forget()
 
 
+# Holds a row per workflow version, so that to rewrite it takes no longer than to lock it.
+SMALL = {"definitions", "definitions_pkey"}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("next_sql")
 def test_on_a_busy_database_each_migration_makes_nobody_wait_and_writes_no_table_anew(
@@ -51,7 +55,7 @@ def test_on_a_busy_database_each_migration_makes_nobody_wait_and_writes_no_table
             figures.append(f"{version}: {bustle.worst}, {bustle.turns} turns")
             assert bustle.errors == []
             assert bustle.worst[0] < LIMIT + NOISE, figures[-1]
-            assert moved == set(), figures[-1]
+            assert moved <= SMALL, figures[-1]
         assert migrate.status(migrator).up_to_date
         assert rows(conn, "select indexrelid::regclass from pg_index where not indisvalid") == []
         migrate.up(migrator)
