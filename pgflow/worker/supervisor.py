@@ -351,7 +351,11 @@ class Worker:
 
     async def _is_drained(self) -> bool:
         claimer = self._claimer
-        if self.holding.tokens or self.settler.has_outcomes or not claimer.found_nothing or claimer.conn is None:
+        if self.holding.tokens or self.settler.has_outcomes or claimer.conn is None:
+            return False
+        if not claimer.found_nothing:
+            # The last step may have been a transactional one, which settles without a claim: polling would only look.
+            claimer.is_hungry = True
             return False
         try:
             return await arun(claimer.conn, job.drained(self.schema, self.queues))
