@@ -160,7 +160,7 @@ class Storage:
             storage.get("orderid::abc123")
         """
         filters = Filters.of_id(id, workflow, version)
-        with self._lock:
+        with self._consistent():
             if workflow is None:
                 sole_workflow(id, self._workflows(id))
             found = self.find(filters)
