@@ -27,6 +27,7 @@ create or replace trigger refuse before insert or update or delete on pgflow.ste
 create or replace trigger refuse before insert or update or delete on pgflow.jobs for each statement execute function pgflow.refuse();
 create or replace trigger refuse before insert or update or delete on pgflow.signals for each statement execute function pgflow.refuse();
 create or replace trigger refuse before insert or update or delete on pgflow.scheduled_signals for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.business_ids for each statement execute function pgflow.refuse();
 create or replace trigger refuse before insert or update or delete on pgflow.workers for each statement execute function pgflow.refuse();
 create or replace trigger refuse before insert or update or delete on pgflow.requests for each statement execute function pgflow.refuse();
 create or replace trigger refuse before insert or update or delete on pgflow.definitions for each statement execute function pgflow.refuse();
