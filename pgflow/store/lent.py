@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ Line = TypeVar("Line", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[
 T = TypeVar("T")
 Guest = TypeVar("Guest", bound="StepConnection | AStepConnection")
 
+MOST_READS = 100  # a step may have left a stream open that never ends
 DISPOSAL_SECONDS = 1.0  # for a thread or task of the step's to notice that its session has ended
 GONE = pq.PGconn.connect_start(b"=")  # stands in for a session that is lent no longer: each call on it raises
 GONE.finish()
@@ -352,8 +354,12 @@ def _is_cut(pgconn: pq.abc.PGconn) -> bool:
 
     psycopg raises an error as soon as the socket is closed; libpq notices, and `broken` is true, at its next read.
     """
+    readable = select.poll()
+    readable.register(pgconn.socket, select.POLLIN)
     try:
-        for _ in range(2):  # the first one may read the server's last message
+        for _ in range(MOST_READS):  # the end of the stream comes after the server's last messages
+            if not readable.poll(0):
+                break
             pgconn.consume_input()
     except psycopg.OperationalError:
         return True

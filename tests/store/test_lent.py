@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -48,6 +49,9 @@ def test_a_session_whose_server_has_gone_in_a_query_is_lost_although_libpq_has_n
         other.execute("select pg_terminate_backend(%s)", [line.info.backend_pid])
         gone = "select from pg_stat_activity where pid = %s"
         until(lambda: not other.execute(gone, [line.info.backend_pid]).fetchall(), "its end")
+    hangup = select.poll()
+    hangup.register(loan.conn.fileno(), select.POLLRDHUP)
+    until(lambda: hangup.poll(1000), "the end of the stream")  # it comes after the server has forgotten the session
     assert not loan.conn.broken
     assert loan.conn.info.transaction_status is pq.TransactionStatus.ACTIVE
     assert loan.take_back() is LOST
