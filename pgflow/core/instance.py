@@ -134,7 +134,7 @@ class PendingSignal:
     """A signal that no step has taken yet.
 
     It came at the moment `at` and is kept for the step that will wait for it; one with an `id`, by which it can be
-    called off, is to be sent then. `step` is whom it is for, None for whoever waits for it. Without a payload
+    canceled, is scheduled for then. `step` is the step it is addressed to, None for any that waits. Without a payload
     `has_payload` is False and `payload` None; a payload that is None is one.
     """
 

@@ -139,7 +139,7 @@ class Storage:
             return self._last_signal
 
     def hold(self, live: Live) -> None:
-        """Keep an instance that a `Local` runs: it is copied when somebody reads it, not with each of its changes."""
+        """Keep an instance that a `Local` runs: it is copied when it is read, not with each change."""
         self._keep(live)
 
     def keep(self, instance: Instance) -> None:
@@ -175,7 +175,7 @@ class Storage:
         workflow: str | type[Any] | None = None,
         version: int | None = None,
     ) -> None:
-        """Forget all runs with a business id, also while their steps run; it is no error when there are none.
+        """Forget all runs with a business id, also while their steps run; having none is not an error.
 
         With `workflow`, a class or a name, and `version` only the runs of these. Raises `AmbiguousId` when several
         workflows have the id and `workflow` is not given.

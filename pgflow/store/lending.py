@@ -1,6 +1,6 @@
 """Lend connections to threads, or to the tasks of one event loop, and keep them open in between.
 
-Neither has threads or tasks of its own that connect in the background: whoever needs a connection makes it. So the
+Neither has threads or tasks of its own that connect in the background: callers make the connections they need. So the
 error of a connection that cannot be made reaches the caller at once, nothing outlives the work of an event loop, and
 nothing is missing in a forked child. (A pool that connects in the background has a task under way now and then when
 `asyncio.run` wants to end, and psycopg_pool's survive their cancellation: the program hangs.)

@@ -16,7 +16,6 @@ from math import inf
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from pgflow.core.codec import Codec
 from pgflow.core.legible import storable, trace, type_name, words
@@ -25,7 +24,7 @@ from pgflow.errors import ConfigError, Conflict, PgflowError, SchemaError
 from pgflow.logs import Logger
 from pgflow.process import Process, current, leave_if_forked
 from pgflow.store import audit, doctor, failpoint, job, migrate, worker
-from pgflow.store.connect import AsyncConnection, aconnect
+from pgflow.store.connect import AsyncConnection, aconnect, is_idle
 from pgflow.store.ladder import migrations
 from pgflow.store.listen import Listener
 from pgflow.store.schema import too_new
@@ -503,11 +502,6 @@ class Worker:
             task.add_done_callback(self._dropped.discard)
             if token not in self._transactions.committing:
                 task.cancel()
-
-
-def is_idle(conn: AsyncConnection) -> bool:
-    """Whether a connection can take a statement: it is open, and no transaction was cut off in it."""
-    return not conn.closed and conn.info.transaction_status is TransactionStatus.IDLE
 
 
 def own_version() -> str:
