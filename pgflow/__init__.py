@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgflow.app import Pgflow
-    from pgflow.core.codec import Codec
-    from pgflow.core.connector import Connector
-    from pgflow.core.context import Context
-    from pgflow.core.function import step
-    from pgflow.core.instance import Instance, Scheduled, Started
-    from pgflow.core.job import Job
-    from pgflow.core.results import Async, Error, Ok, Snooze
-    from pgflow.core.retry import Retry
-    from pgflow.core.route import route
-    from pgflow.core.step import Step
-    from pgflow.core.unique import Unique
-    from pgflow.core.workflow import Workflow
+    from pgflow.core.definition.connector import Connector
+    from pgflow.core.definition.context import Context
+    from pgflow.core.definition.function import step
+    from pgflow.core.definition.results import Async, Error, Ok, Snooze
+    from pgflow.core.definition.retry import Retry
+    from pgflow.core.definition.route import route
+    from pgflow.core.definition.step import Step
+    from pgflow.core.definition.unique import Unique
+    from pgflow.core.definition.workflow import Workflow
+    from pgflow.core.models.instance import Instance, Scheduled, Started
+    from pgflow.core.models.job import Job
+    from pgflow.core.values.codec import Codec
     from pgflow.errors import PgflowError
     from pgflow.steps import Debug, Done, Wait, WaitForEvent
 
@@ -51,29 +51,29 @@ __all__ = [
 # Where each name lives. It is imported when it is asked for: `pgflow --help` shall not wait for pydantic, nor the unit
 # test of a workflow for psycopg.
 HOMES = {
-    "Async": "pgflow.core.results",
-    "Codec": "pgflow.core.codec",
-    "Connector": "pgflow.core.connector",
-    "Context": "pgflow.core.context",
+    "Async": "pgflow.core.definition.results",
+    "Codec": "pgflow.core.values.codec",
+    "Connector": "pgflow.core.definition.connector",
+    "Context": "pgflow.core.definition.context",
     "Debug": "pgflow.steps",
     "Done": "pgflow.steps",
-    "Error": "pgflow.core.results",
-    "Instance": "pgflow.core.instance",
-    "Job": "pgflow.core.job",
-    "Ok": "pgflow.core.results",
+    "Error": "pgflow.core.definition.results",
+    "Instance": "pgflow.core.models.instance",
+    "Job": "pgflow.core.models.job",
+    "Ok": "pgflow.core.definition.results",
     "Pgflow": "pgflow.app",
     "PgflowError": "pgflow.errors",
-    "Retry": "pgflow.core.retry",
-    "Scheduled": "pgflow.core.instance",
-    "Snooze": "pgflow.core.results",
-    "Started": "pgflow.core.instance",
-    "Step": "pgflow.core.step",
-    "Unique": "pgflow.core.unique",
+    "Retry": "pgflow.core.definition.retry",
+    "Scheduled": "pgflow.core.models.instance",
+    "Snooze": "pgflow.core.definition.results",
+    "Started": "pgflow.core.models.instance",
+    "Step": "pgflow.core.definition.step",
+    "Unique": "pgflow.core.definition.unique",
     "Wait": "pgflow.steps",
     "WaitForEvent": "pgflow.steps",
-    "Workflow": "pgflow.core.workflow",
-    "route": "pgflow.core.route",
-    "step": "pgflow.core.function",
+    "Workflow": "pgflow.core.definition.workflow",
+    "route": "pgflow.core.definition.route",
+    "step": "pgflow.core.definition.function",
 }
 
 

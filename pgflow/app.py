@@ -24,23 +24,24 @@ from pgflow.calls import (
 )
 from pgflow.client import Client
 from pgflow.config import resolve_dsn, resolve_pooler
-from pgflow.core import apps
-from pgflow.core.absent import ABSENT
-from pgflow.core.codec import Codec, checked_codec
-from pgflow.core.filters import ListOptions
-from pgflow.core.instance import Instance, Scheduled, Started
-from pgflow.core.job import Job, JobFilters, JobOptions
-from pgflow.core.registry import Registry
-from pgflow.core.request import sole
-from pgflow.core.step import Target
-from pgflow.core.workflow import Workflow
+from pgflow.core import app_registry
+from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.step import Target
+from pgflow.core.definition.workflow import Workflow
+from pgflow.core.models.filters import ListOptions
+from pgflow.core.models.instance import Instance, Scheduled, Started
+from pgflow.core.models.job import Job, JobFilters, JobOptions
+from pgflow.core.signal_request import sole
+from pgflow.core.values.absent import ABSENT
+from pgflow.core.values.codec import Codec, checked_codec
+from pgflow.database.connect import connect
+from pgflow.database.statement import Statement
+from pgflow.migrations import migrate
 from pgflow.pruning import ENDED, pruning
 from pgflow.registration import check, registering
 from pgflow.storage import Storage
-from pgflow.store import job, migrate
-from pgflow.store.connect import connect
+from pgflow.store import job
 from pgflow.store.definition import Definition
-from pgflow.store.statement import Statement
 from pgflow.worker import Worker
 from pgflow.worker.loop import run
 
@@ -87,7 +88,7 @@ class Pgflow:
         self._workers: WeakSet[Worker] = WeakSet()
         for workflow in self.workflows:
             workflow.bind(self)
-        apps.opened(self)
+        app_registry.opened(self)
 
     def adopt(self, workflow: type[Workflow[Any]]) -> None:
         """Take another workflow in, as if it had been listed; this app's workers in this process learn of it, too.
@@ -179,7 +180,7 @@ class Pgflow:
         await self._client.aclose()
 
     def _let_go(self) -> None:
-        apps.closed(self)
+        app_registry.closed(self)
         for workflow in self.workflows:
             workflow.unbind(self)
 

@@ -8,20 +8,20 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from pgflow.core.asked import text_of
-from pgflow.core.codec import Codec, Place, sealed
-from pgflow.core.filters import Filters
-from pgflow.core.instance import Instance, Scheduled, Started, Unscheduler
-from pgflow.core.names import TELEMETRY
-from pgflow.core.request import about, addressed, checked_key, later, payload_text, takers
-from pgflow.core.sealing import opened_instance
-from pgflow.core.starting import Starting
-from pgflow.core.step import Target
-from pgflow.core.unique import SEPARATOR, build_id
-from pgflow.core.workflow import Workflow
+from pgflow.core.definition.step import Target
+from pgflow.core.definition.unique import build_id
+from pgflow.core.definition.workflow import Workflow
+from pgflow.core.models.filters import Filters
+from pgflow.core.models.instance import Instance, Scheduled, Started, Unscheduler
+from pgflow.core.models.instance_codec import opened_instance
+from pgflow.core.signal_request import about, addressed, checked_key, later, payload_text, takers
+from pgflow.core.start_request import Starting
+from pgflow.core.values.codec import Codec, Place, sealed
+from pgflow.core.values.names import SEPARATOR, TELEMETRY
+from pgflow.core.values.query_args import text_of
+from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
 from pgflow.store import instance, signal
-from pgflow.store.statement import Statement
 from pgflow.telemetry import emit
 from pgflow.telemetry.emit import Subject
 

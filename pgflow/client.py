@@ -13,6 +13,12 @@ import psycopg
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.calls import Call
+from pgflow.database.callers import async_connection, sync_connection
+from pgflow.database.connect import aconnect, connect, outage, place
+from pgflow.database.db_errors import is_canceled, is_estranged, is_passing, is_unknown
+from pgflow.database.encoding import encoding_errors
+from pgflow.database.pool import AConn, Conn, Pool
+from pgflow.database.statement import Statement, arun, run
 from pgflow.errors import (
     OutcomeUnknown,
     PoolerInBetween,
@@ -21,14 +27,9 @@ from pgflow.errors import (
     TooManyConnections,
     Unreachable,
 )
+from pgflow.migrations import migrate
 from pgflow.process import Own
-from pgflow.store import migrate, request, worker
-from pgflow.store.callers import async_connection, sync_connection
-from pgflow.store.connect import aconnect, connect, outage, place
-from pgflow.store.encoding import encoding_errors
-from pgflow.store.fate import is_canceled, is_estranged, is_passing, is_unknown
-from pgflow.store.pool import AConn, Conn, Pool
-from pgflow.store.statement import Statement, arun, run
+from pgflow.store import request, worker
 
 __all__ = ["Client"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pgflow.core.names import is_queue
+from pgflow.core.values.names import is_queue
 from pgflow.errors import BadQueue, ConfigError
 
 __all__ = ["DEFAULT_LIMIT", "DSN_VARIABLES", "parse_queue", "parse_queues", "resolve_dsn", "resolve_pooler"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
-from pgflow.core.span import is_span
+from pgflow.core.values.duration import is_span
+from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
 from pgflow.store import instance
 from pgflow.store.instance import Pruned
-from pgflow.store.statement import Statement
 
 __all__ = ["ENDED", "Pages", "pruning", "pruning_orphans"]
 

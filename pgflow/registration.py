@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pgflow.core.registry import Registry
+from pgflow.core.definition.registry import Registry
+from pgflow.database.statement import Statement
 from pgflow.errors import GraphChanged
 from pgflow.store import definition
 from pgflow.store.definition import Definition
-from pgflow.store.statement import Statement
 
 __all__ = ["check", "registering"]
 

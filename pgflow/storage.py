@@ -7,15 +7,15 @@ from typing import Any, Unpack
 
 from pgflow.calls import Call, opening
 from pgflow.client import Client
-from pgflow.core.codec import Codec
-from pgflow.core.filters import Filters, QueryOptions
-from pgflow.core.instance import Instance
-from pgflow.core.registry import Registry
-from pgflow.core.sealing import sealed_instance
-from pgflow.core.stored import check_against, checked, sole_workflow, unique_key
+from pgflow.core.definition.registry import Registry
+from pgflow.core.models.filters import Filters, QueryOptions
+from pgflow.core.models.instance import Instance
+from pgflow.core.models.instance_codec import sealed_instance
+from pgflow.core.models.instance_rules import check_against, checked, sole_workflow, unique_key
+from pgflow.core.values.codec import Codec
+from pgflow.database.statement import Statement
 from pgflow.errors import InstanceNotFound
 from pgflow.store import instance
-from pgflow.store.statement import Statement
 
 __all__ = ["Storage"]
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgflow.store.connect import connect
-from pgflow.store.embedded import EmbeddedPostgres, find_installations
-from pgflow.store.migrate import up
+from pgflow.database.connect import connect
+from pgflow.embedded import EmbeddedPostgres, find_installations
+from pgflow.migrations.migrate import up
 
 # How fast an example is says nothing on a machine that does other work, too.
 settings.register_profile("pgflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])

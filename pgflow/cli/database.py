@@ -8,12 +8,12 @@ import click
 import psycopg
 
 from pgflow.cli.failure import Session
+from pgflow.database.connect import Connection, connect
+from pgflow.database.db_errors import is_estranged
+from pgflow.database.statement import run
 from pgflow.errors import SchemaError, UnknownWorkflow
+from pgflow.migrations.migrate import check, examine
 from pgflow.store import definition
-from pgflow.store.connect import Connection, connect
-from pgflow.store.fate import is_estranged
-from pgflow.store.migrate import check, examine
-from pgflow.store.statement import run
 
 __all__ = ["opened", "require_workflow"]
 

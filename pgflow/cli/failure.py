@@ -103,7 +103,7 @@ def _known(error: Exception) -> "PgflowError | None":
         return None
     import psycopg
 
-    from pgflow.store.sqlstate import translate
+    from pgflow.database.sqlstate import translate
 
     if not isinstance(error, psycopg.Error):
         return None

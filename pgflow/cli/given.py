@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.unique import SEPARATOR, extract_value, validate_value
+from pgflow.core.definition.unique import extract_value, validate_value
+from pgflow.core.values.names import SEPARATOR
+from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
 from pgflow.errors import ConfigError, InvalidPayload, InvalidValue
 
 __all__ = [

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from pgflow.core.codec import Codec
+from pgflow.core.values.codec import Codec
 from pgflow.errors import ConfigError, InvalidPayload, Sealed
 
 __all__ = ["AesGcm"]

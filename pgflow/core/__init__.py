@@ -5,17 +5,11 @@ is a pure function of that graph and of what the steps came to; `advance(state, 
 commands that follow. Whoever runs an instance (a worker on PostgreSQL, a loop in memory) carries the commands out and
 reports what happened as the next event. Nothing here knows which of them it is.
 
-    step, function, results, context    what a user writes and what a step sees
-    workflow, options, definition       the class and its rules; shape has those of the graph, soundness those of a step
-    umbrella, registry                  several versions of a workflow; the workflows of an app
-    graph, route                        the class as data
-    engine, vocabulary                  events in, commands out
-    attempt, request                    what a step came to, what a caller asks for: read and checked alike everywhere
-    payload, input, roundtrip           the door to JSON
-    codec, sealing, secret              what is sealed before it is stored, and what is stored only so
-    legible                             what others have said, fit for a line of a log
-    retry, unique, names                small values with rules of their own
-    instance, facade                    what callers read, and the calls on a workflow class
+    definition/     what users write: steps, workflows, routes, retry policies, and the rules that check them
+    engine/         events in, state and commands out; what an attempt at a step returned or raised
+    models/         what callers read: instances, jobs, filters
+    values/         JSON payloads, codecs, secrets, names
+    picture/        a workflow as text, Mermaid, Graphviz or SVG
 
 Decisions, and why.
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, Unpack
 
-from pgflow.core.absent import ABSENT, Absent
-from pgflow.core.apps import Bound
+from pgflow.core.app_registry import Bound
+from pgflow.core.definition.step import Target
 from pgflow.core.facade import StartOptions
-from pgflow.core.filters import ListOptions
-from pgflow.core.instance import Instance, Scheduled, Started
-from pgflow.core.step import Target
+from pgflow.core.models.filters import ListOptions
+from pgflow.core.models.instance import Instance, Scheduled, Started
+from pgflow.core.values.absent import ABSENT, Absent
 
 __all__ = ["Calls"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypedDict, Unpack
 
-from pgflow.core.filters import ListOptions
-from pgflow.core.instance import Instance, Scheduled, Started
+from pgflow.core.models.filters import ListOptions
+from pgflow.core.models.instance import Instance, Scheduled, Started
 
 __all__ = ["Facade", "StartOptions"]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from pgflow.core.instance import PendingSignal
+from pgflow.core.models.instance import PendingSignal
 from pgflow.local.clock import Clock
 from pgflow.local.lock import Lock
 from pgflow.local.loop import Loop

@@ -12,19 +12,19 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
-from pgflow.core import apps
-from pgflow.core.absent import ABSENT
-from pgflow.core.codec import Codec, checked_codec
-from pgflow.core.filters import Filters, ListOptions
-from pgflow.core.instance import Instance, Scheduled, Started
-from pgflow.core.job import Job, JobFilters, JobOptions
-from pgflow.core.registry import Registry
-from pgflow.core.request import about, sole
-from pgflow.core.step import Target
-from pgflow.core.workflow import Workflow
+from pgflow.core import app_registry
+from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.step import Target
+from pgflow.core.definition.workflow import Workflow
+from pgflow.core.models.filters import Filters, ListOptions
+from pgflow.core.models.instance import Instance, Scheduled, Started
+from pgflow.core.models.job import Job, JobFilters, JobOptions
+from pgflow.core.signal_request import about, sole
+from pgflow.core.values.absent import ABSENT
+from pgflow.core.values.codec import Codec, checked_codec
 from pgflow.errors import ConfigError
 from pgflow.local import report
-from pgflow.local.ledger import Ledger
+from pgflow.local.requests import Ledger
 from pgflow.local.storage import Storage, read
 from pgflow.local.watch import Look
 
@@ -70,7 +70,7 @@ class Local:
             workflow.bind(self)
         report.ready(self.storage.name)
         self._ledger.go_on()
-        apps.opened(self)
+        app_registry.opened(self)
 
     @property
     def workflows(self) -> tuple[type[Workflow[Any]], ...]:
@@ -110,7 +110,7 @@ class Local:
 
         What is under way stays in the storage, for another `Local` to go on with. What has ended can still be read.
         """
-        apps.closed(self)
+        app_registry.closed(self)
         for workflow in self.workflows:
             workflow.unbind(self)
         if self._conductor.lock.is_ours:  # a forked child has none of its threads

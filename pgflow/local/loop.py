@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
-from pgflow.core import attempt
-from pgflow.core.context import Context
-from pgflow.core.retry import Retry
-from pgflow.core.step import Step
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.retry import Retry
+from pgflow.core.definition.step import Step
+from pgflow.core.engine import attempt
 from pgflow.process import acontained, current, leave_if_forked
 
 __all__ = ["Loop"]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 
-from pgflow.core.instance import PendingSignal
+from pgflow.core.models.instance import PendingSignal
 
 __all__ = ["Mailbox"]
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from pgflow.core.attempt import Failing, Written
-from pgflow.core.engine import Command, State
+from pgflow.core.engine.attempt import Failing, Written
+from pgflow.core.engine.state import Command, State
 from pgflow.local.clock import Clock
 from pgflow.local.lock import Lock
 from pgflow.local.run import Run, Token

@@ -9,17 +9,18 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
-from pgflow.core import engine
-from pgflow.core.append_map import AppendMap
-from pgflow.core.context import Context
-from pgflow.core.engine import State, Status, advance
-from pgflow.core.graph import Graph
-from pgflow.core.instance import Entry, Instance, PendingSignal, WaitingFor
-from pgflow.core.job import Job, JobState, job_meta, job_tags, waiting_for
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.stored import state_of, unique_key
-from pgflow.core.unique import extract_value
-from pgflow.core.workflow import Workflow
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.graph import Graph
+from pgflow.core.definition.unique import extract_value
+from pgflow.core.definition.workflow import Workflow
+from pgflow.core.engine import machine
+from pgflow.core.engine.machine import advance
+from pgflow.core.engine.state import State, Status
+from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
+from pgflow.core.models.instance_rules import state_of, unique_key
+from pgflow.core.models.job import Job, JobState, job_meta, job_tags, waiting_for
+from pgflow.core.values.append_map import AppendMap
+from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
 from pgflow.local.mailbox import Mailbox
 
 __all__ = ["Run", "Saved", "Token"]
@@ -179,7 +180,7 @@ class Run:
         tokens = stored.tokens if isinstance(stored, Saved) else ()
         for token in tokens:
             if token.place == "parked":
-                state, _ = advance(state, engine.Parked(token.step))
+                state, _ = advance(state, machine.Parked(token.step))
         return cls(
             run=stored.run,
             id=stored.id,

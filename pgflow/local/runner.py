@@ -8,12 +8,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from pgflow.core import attempt
-from pgflow.core.attempt import Failing, Written, failing
-from pgflow.core.codec import Codec, Place, through
-from pgflow.core.legible import one_line
-from pgflow.core.results import Async, Snooze
-from pgflow.core.step import Parking
+from pgflow.core.definition.results import Async, Snooze
+from pgflow.core.definition.step import Parking
+from pgflow.core.engine import attempt
+from pgflow.core.engine.attempt import Failing, Written, failing
+from pgflow.core.values.codec import Codec, Place, through
+from pgflow.core.values.sanitize import one_line
 from pgflow.local.lock import Lock
 from pgflow.local.loop import Loop
 from pgflow.local.run import Run, Token

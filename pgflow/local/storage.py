@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Protocol, Unpack
 
-from pgflow.core.filters import Filters, Head, QueryOptions
-from pgflow.core.instance import UNSAVED, Instance
-from pgflow.core.stored import checked, sole_workflow
+from pgflow.core.models.filters import Filters, Head, QueryOptions
+from pgflow.core.models.instance import UNSAVED, Instance
+from pgflow.core.models.instance_rules import checked, sole_workflow
 from pgflow.errors import Conflict, InstanceNotFound
 from pgflow.local.lock import check_ours
 from pgflow.process import Lock, current

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgflow.core.context import Context
-from pgflow.core.results import Ok
-from pgflow.core.step import Step
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.results import Ok
+from pgflow.core.definition.step import Step
 from pgflow.logs import Logger
 
 __all__ = ["Debug"]

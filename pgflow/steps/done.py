@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from pgflow.core.context import Context
-from pgflow.core.results import Ok
-from pgflow.core.step import Parking, Step
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.results import Ok
+from pgflow.core.definition.step import Parking, Step
 from pgflow.errors import DefinitionError
 
 __all__ = ["Done"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pgflow.core.span import is_span
+from pgflow.core.values.duration import is_span
 from pgflow.errors import DefinitionError
 
 __all__ = ["check_duration"]

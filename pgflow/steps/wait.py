@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pgflow.core.context import Context
-from pgflow.core.problems import excuse
-from pgflow.core.results import Async
-from pgflow.core.step import Parking, Step
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.results import Async
+from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.step import Parking, Step
 from pgflow.errors import DefinitionError
 from pgflow.steps.duration import check_duration
 

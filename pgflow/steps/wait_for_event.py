@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pgflow.core.context import Context
-from pgflow.core.names import event_name, is_event
-from pgflow.core.problems import excuse
-from pgflow.core.results import Async
-from pgflow.core.step import Parking, Step
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.results import Async
+from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.step import Parking, Step
+from pgflow.core.values.names import event_name, is_event
 from pgflow.errors import DefinitionError
 from pgflow.steps.duration import check_duration
 

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from psycopg.types.numeric import Int8
 
-from pgflow.store import files
-from pgflow.store.statement import Row, Statement
+from pgflow.database import files
+from pgflow.database.statement import Row, Statement
 
 __all__ = ["Change", "effects", "install", "installed", "read"]
 

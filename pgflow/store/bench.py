@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pgflow.store import files
-from pgflow.store.statement import Statement
+from pgflow.database import files
+from pgflow.database.statement import Statement
 
 __all__ = [
     "Spent",

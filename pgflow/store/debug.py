@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 
-from pgflow.store import files
-from pgflow.store.files import SCHEMA
-from pgflow.store.statement import Statement
+from pgflow.database import files
+from pgflow.database.files import SCHEMA
+from pgflow.database.statement import Statement
 
 __all__ = [
     "install_clock",

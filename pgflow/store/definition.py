@@ -9,8 +9,8 @@ from typing import Any
 
 from psycopg.types.numeric import Int4
 
-from pgflow.store import files
-from pgflow.store.statement import Row, Statement
+from pgflow.database import files
+from pgflow.database.statement import Row, Statement
 
 __all__ = ["Definition", "names", "read", "register"]
 

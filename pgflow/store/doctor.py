@@ -10,8 +10,9 @@ from collections.abc import Sequence as Rows
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from pgflow.store import files
-from pgflow.store.signs import (
+from pgflow.database import files
+from pgflow.database.statement import Row, Statement
+from pgflow.store.doctor_rows import (
     Adrift,
     Connections,
     Dead,
@@ -29,7 +30,6 @@ from pgflow.store.signs import (
     Workers,
     Wraparound,
 )
-from pgflow.store.statement import Row, Statement
 
 __all__ = [
     "adrift",

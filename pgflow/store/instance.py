@@ -11,12 +11,13 @@ from typing import Any
 
 from psycopg.types.numeric import Int8
 
-from pgflow.core.filters import Filters
-from pgflow.core.instance import UNSAVED, Entry, Instance, PendingSignal, Started
-from pgflow.core.names import TELEMETRY
-from pgflow.store import files, reading
-from pgflow.store.arrays import Texts
-from pgflow.store.statement import Row, Statement
+from pgflow.core.models.filters import Filters
+from pgflow.core.models.instance import UNSAVED, Entry, Instance, PendingSignal, Started
+from pgflow.core.values.names import TELEMETRY
+from pgflow.database import files
+from pgflow.database.arrays import Texts
+from pgflow.database.statement import Row, Statement
+from pgflow.store import instance_rows
 
 __all__ = [
     "Pruned",
@@ -117,7 +118,10 @@ def get(schema: str, *, workflow: str, value: str, version: int | None = None) -
     """Read the newest run of a value, in one version or any, with its history and what it waits for."""
     params = {"workflow": workflow, "value": value, "version": version}
     return Statement(
-        "instance/get", files.load("queries/instance/get.sql", schema), params, lambda rows: reading.instance(rows[0])
+        "instance/get",
+        files.load("queries/instance/get.sql", schema),
+        params,
+        lambda rows: instance_rows.instance(rows[0]),
     )
 
 
@@ -267,7 +271,7 @@ def _signal(signal: PendingSignal) -> dict[str, Any]:
 
 
 def _instances(rows: Sequence[Row]) -> Builtin[Instance]:
-    return [reading.instance(row) for row in rows]
+    return [instance_rows.instance(row) for row in rows]
 
 
 def status(schema: str, run: int) -> Statement[str | None]:

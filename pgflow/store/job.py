@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from psycopg.types.numeric import Int8
 
-from pgflow.core.engine import Status
-from pgflow.core.job import Job, JobFilters
-from pgflow.core.payload import decode
-from pgflow.store import files
-from pgflow.store.arrays import Array, Bigints, Booleans, Doubles, Integers, Smallints, Texts
-from pgflow.store.statement import Row, Statement
+from pgflow.core.engine.state import Status
+from pgflow.core.models.job import Job, JobFilters
+from pgflow.core.values.payload import decode
+from pgflow.database import files
+from pgflow.database.arrays import Array, Bigints, Booleans, Doubles, Integers, Smallints, Texts
+from pgflow.database.statement import Row, Statement
 
 __all__ = [
     "LOWEST",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pgflow.store import files
-from pgflow.store.statement import Row, Statement
+from pgflow.database import files
+from pgflow.database.statement import Row, Statement
 
 ANNOUNCED = "announced"  # in the place of a checksum
 

@@ -14,10 +14,10 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 
-from pgflow.core.payload import decode
+from pgflow.core.values.payload import decode
+from pgflow.database import files
+from pgflow.database.statement import Statement, arun, arun_all, run, run_all
 from pgflow.errors import AlreadyDone
-from pgflow.store import files
-from pgflow.store.statement import Statement, arun, arun_all, run, run_all
 
 __all__ = ["answered", "aonce", "begin", "forget", "new_key", "once"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pgflow.database import files
+from pgflow.database.migration_files import functions, relations
+from pgflow.database.statement import Statement
 from pgflow.errors import RowSecurityError
-from pgflow.store import files
-from pgflow.store.ladder import functions, relations
-from pgflow.store.statement import Statement
 
 __all__ = ["Drift", "Filtered", "Roles", "drift", "filtered", "inspect", "row_security_error"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgflow.store import files
-from pgflow.store.statement import Statement
+from pgflow.database import files
+from pgflow.database.statement import Statement
 
 __all__ = ["Sent", "recall_scheduled", "schedule", "send", "send_due", "send_version", "unschedule"]
 

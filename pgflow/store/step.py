@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from pgflow.store import files
-from pgflow.store.statement import Row, Statement
+from pgflow.database import files
+from pgflow.database.statement import Row, Statement
 
 __all__ = [
     "DeferredError",

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pgflow.store import files
-from pgflow.store.ladder import migrations
-from pgflow.store.statement import Row, Statement
+from pgflow.database import files
+from pgflow.database.migration_files import migrations
+from pgflow.database.statement import Row, Statement
 
 __all__ = [
     "SWEEP",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from pgflow.core.engine import Command, Complete, Execute, State
-from pgflow.core.graph import DONE
-from pgflow.core.payload import decode
+from pgflow.core.definition.graph import DONE
+from pgflow.core.engine.state import Command, Complete, Execute, State
+from pgflow.core.values.payload import decode
 from pgflow.errors import InvalidPayload
 from pgflow.telemetry import emit, names
 from pgflow.telemetry.bus import routes

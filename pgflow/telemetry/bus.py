@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from pgflow.core.legible import storable, trace
+from pgflow.core.values.sanitize import storable, trace
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.logs import Logger, is_interrupt
 from pgflow.process import Lock

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pgflow.core.legible import one_line
+from pgflow.core.values.sanitize import one_line
 from pgflow.errors import ConfigError
 from pgflow.logs import Logger
 from pgflow.telemetry import names

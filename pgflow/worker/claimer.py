@@ -12,23 +12,24 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from pgflow.core.legible import one_line
+from pgflow.core.values.sanitize import one_line
+from pgflow.database.connect import AsyncConnection, aconnect, is_idle
+from pgflow.database.db_errors import is_contention, is_data_fault, is_row_fault
+from pgflow.database.migration_files import migrations
+from pgflow.database.sqlstate import said
+from pgflow.database.statement import Statement, arun, arun_all
 from pgflow.errors import PgflowError, RowSecurityError, SchemaError, SequenceError
+from pgflow.jitter import uniform
 from pgflow.logs import Logger
-from pgflow.store import doctor, failpoint, job, migrate, migration, request, signal, worker
-from pgflow.store.connect import AsyncConnection, aconnect, is_idle
-from pgflow.store.dice import uniform
-from pgflow.store.fate import is_contention, is_data_fault, is_row_fault
-from pgflow.store.ladder import migrations
-from pgflow.store.sqlstate import said
-from pgflow.store.statement import Statement, arun, arun_all
+from pgflow.migrations import migrate
+from pgflow.store import doctor, failpoint, job, migration, request, signal, worker
 from pgflow.worker import report
+from pgflow.worker.claimed_job import Token
 from pgflow.worker.decide import Decision
-from pgflow.worker.holding import Refusal
-from pgflow.worker.maintenance import EARLY_SECONDS, Maintenance
+from pgflow.worker.local_queue import Refusal
 from pgflow.worker.outcome import Erred, Snoozed
 from pgflow.worker.settler import Settler
-from pgflow.worker.token import Token
+from pgflow.worker.upkeep import EARLY_SECONDS, Maintenance
 from pgflow.worker.watermark import Watermark
 
 __all__ = ["Claimer"]

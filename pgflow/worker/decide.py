@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from pgflow.core import engine
-from pgflow.core.attempt import KEPT_ERRORS, Failing
-from pgflow.core.engine import Command, Execute, State, advance
+from pgflow.core.engine import machine
+from pgflow.core.engine.attempt import KEPT_ERRORS, Failing
+from pgflow.core.engine.machine import advance
+from pgflow.core.engine.state import Command, Execute, State
 from pgflow.store.job import Branch, Change, Verdict
+from pgflow.worker.claimed_job import Run, Signal, Token
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Released, Snoozed, Waits
-from pgflow.worker.token import Run, Signal, Token
 
 __all__ = ["Decision", "decide"]
 
@@ -91,7 +92,7 @@ def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], b
     token = outcome.token
     commands: tuple[Command, ...] = ()
     if outcome.failing is None:
-        completed = engine.Completed(token.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
+        completed = machine.Completed(token.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
         decision.state, commands = advance(decision.state, completed)
         decision.commands[token.step] = commands
     verdict = _verdict(
@@ -155,7 +156,7 @@ def _wait(decision: Decision, outcome: Waits, keep: Callable[[str, bool], bool])
                 case Erred() as erred:
                     _err(decision, erred)
             return
-    decision.state, _ = advance(decision.state, engine.Parked(token.step, outcome.delay, outcome.timeout_event))
+    decision.state, _ = advance(decision.state, machine.Parked(token.step, outcome.delay, outcome.timeout_event))
     decision.verdicts.append(
         _verdict(
             token,
@@ -200,7 +201,7 @@ def _err(decision: Decision, outcome: Erred) -> None:
 
 def _fail(decision: Decision, verdict: Verdict, token: Token, failing: Failing) -> None:
     """Fail the instance."""
-    decision.state, _ = advance(decision.state, engine.Failed(token.step, failing.reason))
+    decision.state, _ = advance(decision.state, machine.Failed(token.step, failing.reason))
     decision.failure = {"step": token.step, **failing.entry(token.attempt), "attempts": token.errors[-KEPT_ERRORS:]}
     verdict.op, verdict.guarded = "fail", True
     decision.verdicts.append(verdict)

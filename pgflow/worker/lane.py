@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from pgflow.worker.token import Token
+from pgflow.worker.claimed_job import Token
 
 __all__ = ["AHEAD_LIMIT", "Lane"]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from pgflow.core.legible import type_name
+from pgflow.core.values.sanitize import type_name
 from pgflow.logs import Logger, is_interrupt
 from pgflow.process import current, leave_if_forked
 

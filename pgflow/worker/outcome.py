@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from pgflow.core.attempt import Failing
-from pgflow.worker.token import Signal, Token
+from pgflow.core.engine.attempt import Failing
+from pgflow.worker.claimed_job import Signal, Token
 
 __all__ = ["Erred", "Finished", "Outcome", "Rebuilt", "Released", "Snoozed", "Waits"]
 

@@ -10,10 +10,10 @@ from pgflow.store.job import Freed, Settled, Verdict
 from pgflow.telemetry import account, emit
 from pgflow.telemetry.account import Source
 from pgflow.telemetry.emit import Attempt, Subject
+from pgflow.worker.claimed_job import Run, Token
 from pgflow.worker.decide import Decision
-from pgflow.worker.holding import Refusal
+from pgflow.worker.local_queue import Refusal
 from pgflow.worker.outcome import Erred, Finished, Outcome, Snoozed
-from pgflow.worker.token import Run, Token
 
 __all__ = ["began", "ready", "refused", "rescued", "settled"]
 

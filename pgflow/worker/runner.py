@@ -14,24 +14,24 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, assert_never, cast
 
-from pgflow.core import attempt
-from pgflow.core.absent import ABSENT
-from pgflow.core.attempt import Failing, Written
-from pgflow.core.codec import Codec, Place, sealed
-from pgflow.core.context import Context
-from pgflow.core.legible import LONGEST_TEXT, one_line
-from pgflow.core.results import Async, Snooze
-from pgflow.core.retry import Retry
-from pgflow.core.step import Parking, Step
-from pgflow.core.unique import extract_value
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.results import Async, Snooze
+from pgflow.core.definition.retry import Retry
+from pgflow.core.definition.step import Parking, Step
+from pgflow.core.definition.unique import extract_value
+from pgflow.core.engine import attempt
+from pgflow.core.engine.attempt import Failing, Written
+from pgflow.core.values.absent import ABSENT
+from pgflow.core.values.codec import Codec, Place, sealed
+from pgflow.core.values.sanitize import LONGEST_TEXT, one_line
 from pgflow.errors import InvalidPayload
 from pgflow.logs import Logger
 from pgflow.process import acontained
 from pgflow.store import failpoint
 from pgflow.telemetry.bus import routes
 from pgflow.worker import report
+from pgflow.worker.claimed_job import Signal, Token
 from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
-from pgflow.worker.token import Signal, Token
 
 __all__ = ["Runner"]
 

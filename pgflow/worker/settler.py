@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pgflow.core.legible import one_line, storable, type_name, words
+from pgflow.core.values.sanitize import one_line, storable, type_name, words
+from pgflow.database.statement import Statement
 from pgflow.logs import Logger, is_interrupt
 from pgflow.store import job
 from pgflow.store.job import Branch, Settled, Verdict
-from pgflow.store.statement import Statement
 from pgflow.telemetry.bus import routes
 from pgflow.worker import report
+from pgflow.worker.claimed_job import Run, Token
 from pgflow.worker.decide import Decision, decide
-from pgflow.worker.holding import Holding, Refusal
+from pgflow.worker.local_queue import Holding, Refusal
 from pgflow.worker.outcome import Erred, Outcome, Released
-from pgflow.worker.token import Run, Token
 
 __all__ = ["Settler", "Stats"]
 

@@ -17,28 +17,29 @@ from typing import Any
 
 import psycopg
 
-from pgflow.core.codec import Codec
-from pgflow.core.legible import storable, trace, type_name, words
-from pgflow.core.workflow import Workflow
+from pgflow.core.definition.workflow import Workflow
+from pgflow.core.values.codec import Codec
+from pgflow.core.values.sanitize import storable, trace, type_name, words
+from pgflow.database.connect import AsyncConnection, aconnect, is_idle
+from pgflow.database.migration_files import migrations
+from pgflow.database.statement import arun
 from pgflow.errors import ConfigError, Conflict, PgflowError, SchemaError
 from pgflow.logs import Logger
+from pgflow.migrations import migrate
+from pgflow.migrations.schema import too_new
 from pgflow.process import Process, current, leave_if_forked
-from pgflow.store import audit, doctor, failpoint, job, migrate, worker
-from pgflow.store.connect import AsyncConnection, aconnect, is_idle
-from pgflow.store.ladder import migrations
-from pgflow.store.listen import Listener
-from pgflow.store.schema import too_new
-from pgflow.store.statement import arun
+from pgflow.store import audit, doctor, failpoint, job, worker
 from pgflow.worker import report
+from pgflow.worker.claimed_job import Token
 from pgflow.worker.claimer import Claimer
-from pgflow.worker.heart import Heart
-from pgflow.worker.holding import Holding
+from pgflow.worker.heartbeat import Heart
+from pgflow.worker.heartbeat_process import Pulse
 from pgflow.worker.lane import Lane
+from pgflow.worker.listener import Listener
+from pgflow.worker.local_queue import Holding
 from pgflow.worker.outcome import Erred
-from pgflow.worker.pulse import Pulse
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler, Stats
-from pgflow.worker.token import Token
 from pgflow.worker.transaction import Transactions
 
 __all__ = ["Worker"]

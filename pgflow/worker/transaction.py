@@ -13,23 +13,23 @@ from typing import Any, Protocol, TypeVar
 
 import psycopg
 
-from pgflow.core.legible import storable
+from pgflow.core.values.sanitize import storable
+from pgflow.database.checkout import ThreadLending
+from pgflow.database.connect import aconnect
+from pgflow.database.db_errors import is_row_fault, is_unknown
+from pgflow.database.pool import Pool
+from pgflow.database.statement import Statement, arun, run
 from pgflow.errors import DatabaseError, InvalidPayload, PgflowError
+from pgflow.jitter import uniform
 from pgflow.store import failpoint, instance, job
-from pgflow.store.connect import aconnect
-from pgflow.store.dice import uniform
-from pgflow.store.fate import is_row_fault, is_unknown
 from pgflow.store.job import Settled
-from pgflow.store.lending import ThreadLending
-from pgflow.store.lent import ABORTED, ENDED, LOST, AsyncLoan, Loan, cut
-from pgflow.store.pool import Pool
-from pgflow.store.statement import Statement, arun, run
 from pgflow.store.step import DeferredError
+from pgflow.worker.claimed_job import Token
 from pgflow.worker.decide import Decision
 from pgflow.worker.outcome import Erred, Finished, Outcome, Snoozed, Waits
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
-from pgflow.worker.token import Token
+from pgflow.worker.step_session import ABORTED, ENDED, LOST, AsyncLoan, Loan, cut
 
 __all__ = ["Transactions"]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import inf
 
 from pgflow.store.job import LOWEST, Claimed, Floor
-from pgflow.worker.token import ALONE_FROM, LAST_CRASH
+from pgflow.worker.claimed_job import ALONE_FROM, LAST_CRASH
 
 __all__ = ["Watermark"]
 

@@ -54,7 +54,7 @@ begin
             select case when starts_with(v, definition.unique_key || '::') then substr(v, length(definition.unique_key) + 3) else v end
             from unnest("values") with ordinality as given (v, ord) order by ord);
     end if;
-    -- The characters of REFUSED in pgflow/core/unique.py, one by one: a class such as [[:space:]] depends on the database's locale.
+    -- The characters of REFUSED in pgflow/core/definition/unique.py, one by one: a class such as [[:space:]] depends on the database's locale.
     select v into bad from unnest("values") v
     where v is null or length(v) not between 1 and 200 or strpos(v, '::') > 0
         or v collate "C" ~ E'[\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]' limit 1;

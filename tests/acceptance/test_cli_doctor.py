@@ -19,13 +19,15 @@ import pytest
 from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 
-from pgflow.cli import cli, doctor
-from pgflow.cli.doctor import CHECKS, finding, server, upkeep, work
-from pgflow.cli.doctor.finding import Check, Patient, Said, ok
-from pgflow.store.connect import connect
-from pgflow.store.embedded import EmbeddedPostgres
-from pgflow.store.ladder import migrations
-from pgflow.store.migrate import up
+from pgflow.cli import cli
+from pgflow.cli.operations import doctor
+from pgflow.cli.operations.doctor import CHECKS
+from pgflow.database.connect import connect
+from pgflow.database.migration_files import migrations
+from pgflow.doctor import finding, server, upkeep, work
+from pgflow.doctor.finding import Check, Patient, Said, ok
+from pgflow.embedded import EmbeddedPostgres
+from pgflow.migrations.migrate import up
 from tests.acceptance.proxy import in_between
 from tests.acceptance.shop import app as shop
 from tests.conftest import Server

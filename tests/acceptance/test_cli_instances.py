@@ -15,11 +15,11 @@ from typing import IO, Any
 import pytest
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from pgflow.core.instance import Instance
+from pgflow.core.models.instance import Instance
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
+from pgflow.migrations.migrate import up
 from pgflow.store import instance
-from pgflow.store.connect import connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
 from tests.conftest import Server
 
 CHECKOUT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgflow.store.connect import connect
-from pgflow.store.embedded import find_installations
-from pgflow.store.ladder import migrations
-from pgflow.store.migrate import check, status
+from pgflow.database.connect import connect
+from pgflow.database.migration_files import migrations
+from pgflow.embedded import find_installations
+from pgflow.migrations.migrate import check, status
 from tests.conftest import Server
 
 CHECKOUT = Path(__file__).parents[2]

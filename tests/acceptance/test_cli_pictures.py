@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pgflow.store.connect import connect
-from pgflow.store.migrate import up
+from pgflow.database.connect import connect
+from pgflow.migrations.migrate import up
 from tests.conftest import Server
 
 CHECKOUT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pgflow.cli import cli
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
+from pgflow.database.connect import Connection, connect
+from pgflow.migrations.migrate import up
 
 NAME = f"pgflow cli {os.getpid()}"
 

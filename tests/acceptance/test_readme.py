@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from pgflow.core.instance import Instance
+from pgflow.core.models.instance import Instance
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
+from pgflow.embedded import EmbeddedPostgres
 from pgflow.store import instance
-from pgflow.store.connect import connect
-from pgflow.store.embedded import EmbeddedPostgres
-from pgflow.store.statement import run
 from tests.acceptance.readme import PATIENCE, README, Block, Desk, blocks, masked
 from tests.conftest import GIVEN_DSN, Server
 

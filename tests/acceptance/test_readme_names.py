@@ -15,9 +15,9 @@ from pgflow import errors
 from pgflow.cli import COMMANDS, cli
 from pgflow.cli.given import Duration
 from pgflow.config import DEFAULT_LIMIT, MOST_LIMIT
-from pgflow.core.names import MOST_TAGS
-from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
-from pgflow.core.retry import MOST_ATTEMPTS
+from pgflow.core.definition.retry import MOST_ATTEMPTS
+from pgflow.core.values.names import MOST_TAGS
+from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
 from tests.acceptance.readme import README, ROOT, blocks, prose, tables
 from tests.bench import raw
 from tests.bench.compare import command as compare

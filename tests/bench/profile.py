@@ -29,9 +29,9 @@ from pgflow import Pgflow, Workflow
 from pgflow.cli.bench import flows, load, marks
 from pgflow.cli.bench.ground import QUEUE, server_settings
 from pgflow.cli.bench.machine import seconds_of
-from pgflow.store import migrate
-from pgflow.store.connect import connect
-from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.database.connect import connect
+from pgflow.embedded import EmbeddedPostgres
+from pgflow.migrations import migrate
 
 __all__ = ["Sampler", "command", "durations", "profile"]
 

@@ -22,10 +22,10 @@ from pgflow.cli.bench.meter import Cost
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
 from pgflow.cli.bench.result import Range
+from pgflow.database.connect import connect
+from pgflow.embedded.installation import choose
 from pgflow.errors import ConfigError, PgflowError
 from pgflow.store import bench
-from pgflow.store.connect import connect
-from pgflow.store.installation import choose
 from tests.bench.scale.stock import fill, tidy
 
 __all__ = ["command", "pgbench", "script", "workers"]

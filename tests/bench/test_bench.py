@@ -17,13 +17,13 @@ from click.testing import CliRunner, Result
 
 from pgflow.cli import cli
 from pgflow.cli.bench.scenarios import SCENARIOS
+from pgflow.cli.bench.scratch_schema import MARK, TrialSchema
 from pgflow.cli.failure import report
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import Conflict, SchemaForeign
+from pgflow.migrations.migrate import up
 from pgflow.store import bench
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
-from pgflow.store.trial import MARK, TrialSchema
 from tests.worker.patience import PATIENCE, until
 
 COUNT = 30

@@ -18,9 +18,9 @@ from pgflow.cli.bench.marks import MARK, Marks, Tally
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
 from pgflow.cli.bench.result import Line, Range, Run, latency, summarize
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
 from pgflow.store import bench
-from pgflow.store.connect import connect
-from pgflow.store.statement import run
 from tests.worker.patience import until
 
 COUNT_IN_A_PROCESS = "import marks, sys; [marks.count() for _ in range(int(sys.argv[1]))]"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pgflow.cli.bench import flows
-from pgflow.core.payload import encode
+from pgflow.core.values.payload import encode
 from tests.bench.profile import Sampler, durations, place, profile, table
 
 LOG = """\
@@ -32,7 +32,7 @@ def test_time_in_a_library_is_that_of_the_file_that_called_it() -> None:
 
     seen: list[str] = []
     encode({"a": Nosy(b="c")}, what="input", limit=100)
-    assert set(seen) == {"pgflow/core/payload.py"}
+    assert set(seen) == {"pgflow/core/values/payload.py"}
     assert place(None) == "else"
 
 

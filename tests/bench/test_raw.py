@@ -6,7 +6,7 @@ import pytest
 
 from pgflow.cli.bench.ground import Ground, Plan
 from pgflow.cli.bench.progress import Progress
-from pgflow.store.connect import connect
+from pgflow.database.connect import connect
 from tests.bench.raw import pgbench, script, workers
 
 LEFT = """

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pgflow.cli.bench.ground import Ground
 from pgflow.cli.bench.progress import Progress
-from pgflow.store.connect import connect
+from pgflow.database.connect import connect
 from tests.bench import scale
 from tests.bench.plot import Chart, Series
 from tests.bench.scale import claims, command, horizon, waiting

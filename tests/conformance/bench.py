@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from pgflow import Context, Done, Ok, Retry, Unique, Wait, WaitForEvent, Workflow, step
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.store import job
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 from tests.conformance.conftest import OnPostgres
 from tests.store.driver import Driver
 from tests.worker.patience import until

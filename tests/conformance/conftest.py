@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pgflow import Instance, Pgflow, Workflow
+from pgflow.database.connect import connect
 from pgflow.local import Local, Storage
-from pgflow.store.connect import connect
-from pgflow.store.migrate import up
+from pgflow.migrations.migrate import up
 from tests.conftest import VERSIONS, Server
 from tests.worker.inside import Inside
 from tests.worker.patience import until

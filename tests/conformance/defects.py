@@ -69,7 +69,7 @@ MUTANTS = (
         "    exclude using btree (run with =, step with =) where (not applied)\n",
     ),
     Mutant(
-        "R4", "a completed step completes again", "pgflow/core/engine.py",
+        "R4", "a completed step completes again", "pgflow/core/engine/machine.py",
         "    graph, step = state.graph, event.step\n    if step not in state.active:\n",
         "    graph, step = state.graph, event.step\n    if step not in state.active and step not in state.done:\n",
     ),
@@ -150,7 +150,7 @@ MUTANTS = (
         "where w.id = any (array[j.worker]))",
     ),
     Mutant(
-        "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/holding.py",
+        "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/local_queue.py",
         "            except BaseException as error:  # code of the codec's; nothing is awaited here\n"
         "                reason = f\"stored",
         "            except KeyError as error:\n                reason = f\"stored",
@@ -182,7 +182,7 @@ MUTANTS = (
         "delete from pgflow.jobs j using failing x where j.run = any (array[x.run]) and j.state <> 'running'\n",
     ),
     Mutant(
-        "R17", "an instance that has ended changes again", "pgflow/core/engine.py",
+        "R17", "an instance that has ended changes again", "pgflow/core/engine/machine.py",
         "    if state.status not in ACTIVE:\n",
         "    if not ACTIVE:\n",
     ),

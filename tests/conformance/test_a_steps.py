@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from pgflow import Async, Context, Debug, Done, Error, Ok, Retry, Snooze, Step, Wait, WaitForEvent
-from pgflow.core.retry import resolve
+from pgflow.core.definition.retry import resolve
 from pgflow.errors import DefinitionError, UndeclaredEvent
 from tests.conformance.conftest import Stack
 from tests.conformance.definitions import Input, chain, define, make

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Retry, Step, Unique, WaitForEvent, Workflow, route
-from pgflow.core.graph import Edge
-from pgflow.core.step import Parking
+from pgflow.core.definition.graph import Edge
+from pgflow.core.definition.step import Parking
 from pgflow.errors import DefinitionError
 from pgflow.local import Local
 from tests.conformance.conftest import Stack

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgflow import Done, Unique, WaitForEvent, Workflow
-from pgflow.core.unique import Scope
+from pgflow.core.definition.unique import Scope
 from pgflow.errors import AlreadyRunning, DefinitionError, InvalidValue
 from tests.conformance.conftest import Stack
 from tests.conformance.definitions import Flow, Input, chain, make

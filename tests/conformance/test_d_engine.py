@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 import pytest
 
 from pgflow import Async, Context, Done, Error, Ok, Retry, Step, Unique, Wait, WaitForEvent, route
-from pgflow.core.engine import (
+from pgflow.core.definition.graph import Choice, Graph
+from pgflow.core.definition.step import Parking
+from pgflow.core.engine.machine import advance, new, replay
+from pgflow.core.engine.state import (
     Begun,
     Cancelled,
     CancelTimer,
@@ -25,12 +28,7 @@ from pgflow.core.engine import (
     Parked,
     ScheduleResume,
     State,
-    advance,
-    new,
-    replay,
 )
-from pgflow.core.graph import Choice, Graph
-from pgflow.core.step import Parking
 from pgflow.errors import NotActive, UndeclaredEvent, UnknownStep
 from tests.conformance.conftest import Stack
 from tests.conformance.definitions import Flow, Input, chain, define, make

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Error, Instance, Ok, Retry, Snooze, Step, Wait, WaitForEvent, route, step
+from pgflow.database.connect import connect
 from pgflow.errors import AlreadyRunning, InstanceNotFound, InvalidValue, NotActive, NotFound
 from pgflow.local import Local, Storage
-from pgflow.store.connect import connect
 from tests.conformance.conftest import OnPostgres, Stack
 from tests.conformance.definitions import Flow, Input, chain, define, make
 from tests.worker.flows import Held

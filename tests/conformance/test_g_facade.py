@@ -14,8 +14,9 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Started, Unique, Wait, WaitForEvent, Workflow, step
-from pgflow.core import apps
-from pgflow.core.unique import build_id, build_id_with_suffix, extract_value, validate_value
+from pgflow.core import app_registry
+from pgflow.core.definition.unique import build_id, build_id_with_suffix, extract_value, validate_value
+from pgflow.database.connect import connect
 from pgflow.errors import (
     AlreadyRunning,
     DefinitionError,
@@ -30,7 +31,6 @@ from pgflow.errors import (
     UnknownOption,
 )
 from pgflow.local import Local, Storage
-from pgflow.store.connect import connect
 from tests.conformance.conftest import OnPostgres, Stack
 from tests.worker.patience import PATIENCE, until
 
@@ -336,7 +336,7 @@ def test_g12_an_option_that_does_not_exist_is_refused(stack: Stack, call: str) -
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no app had been made in this process yet."""
-    monkeypatch.setattr(apps, "apps", WeakSet())
+    monkeypatch.setattr(app_registry, "apps", WeakSet())
 
 
 def unlisted(**options: Any) -> type[Workflow[Input]]:

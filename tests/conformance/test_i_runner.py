@@ -16,11 +16,11 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Step, Unique, WaitForEvent, Workflow, route, step, telemetry
-from pgflow.core.retry import Backoff
+from pgflow.core.definition.retry import Backoff
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
 from pgflow.errors import InvalidPayload, NotActive
 from pgflow.store import job
-from pgflow.store.connect import connect
-from pgflow.store.statement import run
 from tests.acceptance.readme import Desk, blocks
 from tests.conformance.bench import CALLS, TWICE, Asking, Bench, Input, Line, Mixed, Three, act
 from tests.conformance.conftest import TABLES, OnPostgres

@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
 from pgflow.cli.failure import report
+from pgflow.database.connect import connect
+from pgflow.database.migration_files import migrations
 from pgflow.errors import ConfigError, PgflowError, SchemaError, SchemaForeign, SchemaOutdated, SchemaTooNew
-from pgflow.store import migrate
-from pgflow.store.connect import connect
-from pgflow.store.ladder import migrations
+from pgflow.migrations import migrate
 from tests.conftest import Server
 from tests.store.test_migrate import catalog, execute, migrate_up
 

@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Retry, Step, Unique, Wait, Workflow, step
-from pgflow.core.instance import Entry
+from pgflow.core.models.instance import Entry
 from pgflow.errors import Conflict, InstanceNotFound, InvalidInput, InvalidPayload, InvalidValue
 from tests.conformance.conftest import OnPostgres, Stack
 
@@ -416,7 +416,7 @@ def test_j13_storages_in_memory_stand_side_by_side() -> None:
 )
 def test_j15_containment_is_found_by_an_index(postgres: OnPostgres, filters: dict[str, Any], index: str) -> None:
     """J15: what asks for JSON in inputs, metadata, outputs, or for tags, is planned with an index."""
-    from pgflow.core.filters import Filters
+    from pgflow.core.models.filters import Filters
     from pgflow.store import instance as statements
 
     postgres.run(Plain)

@@ -11,10 +11,12 @@ import psycopg
 import pytest
 
 from pgflow import Workflow, telemetry
-from pgflow.core.engine import Begun, Cancelled, Completed, Failed, advance, new, replay
+from pgflow.core.engine.machine import advance, new, replay
+from pgflow.core.engine.state import Begun, Cancelled, Completed, Failed
+from pgflow.database import files
+from pgflow.database.statement import run
 from pgflow.errors import AlreadyRunning, InvalidPayload, NotActive, UndeclaredEvent
-from pgflow.store import files, job
-from pgflow.store.statement import run
+from pgflow.store import job
 from tests.conformance.bench import CALLS, Asking, Bench, Line, Mixed, Paused, Three
 from tests.conformance.conftest import OnPostgres
 from tests.store.driver import Driver

@@ -12,7 +12,7 @@ from sysconfig import get_path
 
 import pytest
 
-from pgflow.store import files
+from pgflow.database import files
 
 ROOT = Path(__file__).parents[2]
 LIST_FILES = """

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Step, Unique, Wait, Workflow, route, step
-from pgflow.core.absent import ABSENT
+from pgflow.core.values.absent import ABSENT
 from pgflow.errors import InvalidInput, InvalidPayload
 from pgflow.local import Local
 from tests.stacks.conftest import Stack

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgflow import Instance
-from pgflow.core.instance import WaitingFor
+from pgflow.core.models.instance import WaitingFor
 from pgflow.errors import (
     AlreadyRunning,
     AmbiguousSignal,

@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, model_serializer, model_validator
 
 from pgflow import Async, Context, Done, Error, Ok, Retry, Snooze, Step, Unique, Workflow, step, telemetry
-from pgflow.core.legible import LONGEST_TEXT
-from pgflow.core.step import Parking
+from pgflow.core.definition.step import Parking
+from pgflow.core.values.sanitize import LONGEST_TEXT
 from tests.hostile import CONTROL_FLOW, HOSTILE, HostileRepr, HostileText
 from tests.stacks.conftest import Stack
 

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Step, Unique, Workflow, step, telemetry
-from pgflow.core.instance import UNSAVED, Entry, PendingSignal, WaitingFor
+from pgflow.core.models.instance import UNSAVED, Entry, PendingSignal, WaitingFor
 from pgflow.errors import (
     AlreadyRunning,
     GraphChanged,

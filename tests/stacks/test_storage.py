@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Unique, Wait, Workflow, route, step
-from pgflow.core.instance import Entry, WaitingFor
+from pgflow.core.models.instance import Entry, WaitingFor
 from pgflow.errors import (
     AlreadyRunning,
     Conflict,

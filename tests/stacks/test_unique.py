@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
-from pgflow.core.unique import Scope
+from pgflow.core.definition.unique import Scope
 from pgflow.errors import AlreadyRunning, AmbiguousId, InstanceNotFound, InvalidValue, NotActive
 from tests.stacks.conftest import Stack
 

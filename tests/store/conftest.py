@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pgflow.store import files
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
+from pgflow.database import files
+from pgflow.database.connect import Connection, connect
+from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.store.parts import Parts
 from tests.store.workshop import forget

@@ -13,16 +13,16 @@ from typing import Any
 
 import psycopg
 
-from pgflow.core.workflow import Workflow
+from pgflow.core.definition.workflow import Workflow
+from pgflow.database.statement import run
 from pgflow.store import job, signal, worker
 from pgflow.store.job import Settled
-from pgflow.store.statement import run
+from pgflow.worker.claimed_job import Token
 from pgflow.worker.decide import Decision
-from pgflow.worker.holding import Holding
 from pgflow.worker.lane import Lane
+from pgflow.worker.local_queue import Holding
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
-from pgflow.worker.token import Token
 
 LEASE = timedelta(hours=1)
 

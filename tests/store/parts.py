@@ -10,9 +10,9 @@ from itertools import count
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from pgflow.store import grants
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
+from pgflow.database.connect import Connection, connect
+from pgflow.migrations import grants
+from pgflow.migrations.migrate import up
 
 __all__ = ["Parts"]
 

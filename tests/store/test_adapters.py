@@ -13,12 +13,13 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg.types.json import JsonbDumper
 
-from pgflow.store import adapters, audit, debug, files
-from pgflow.store.arrays import Texts
-from pgflow.store.connect import Connection, connect
-from pgflow.store.lent import Loan
-from pgflow.store.migrate import up
-from pgflow.store.statement import Statement, arun, run
+from pgflow.database import adapters, files
+from pgflow.database.arrays import Texts
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import Statement, arun, run
+from pgflow.migrations.migrate import up
+from pgflow.store import audit, debug
+from pgflow.worker.step_session import Loan
 from tests.conftest import Server
 
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sb]")

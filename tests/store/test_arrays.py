@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgflow.database.arrays import KINDS, Array, ArrayDumper, Bigints, Booleans, Doubles, Integers, Smallints, Texts
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
+from pgflow.migrations.migrate import up
 from pgflow.store import job
-from pgflow.store.arrays import KINDS, Array, ArrayDumper, Bigints, Booleans, Doubles, Integers, Smallints, Texts
-from pgflow.store.connect import connect
 from pgflow.store.job import Branch, Change, Verdict
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
 
 PREPARED = "select count(*) from pg_prepared_statements where statement like '-- Records what%'"
 ITEMS: dict[type[Array], st.SearchStrategy[Any]] = {

@@ -10,11 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pgflow.database import migration_files
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import SchemaError, SchemaOutdated, SchemaTooNew
-from pgflow.store import ladder, migrate, migration, worker
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import Alive
-from pgflow.store.statement import run
+from pgflow.migrations import migrate
+from pgflow.migrations.migrate import Alive
+from pgflow.store import migration, worker
 from tests.store.test_migrate import all_at_once, catalog, execute, migrate_up
 from tests.store.workshop import add_migration, forget
 from tests.worker.patience import until
@@ -87,7 +89,7 @@ def test_a_worker_that_is_dead_is_waited_for_as_long_as_its_lease(workshop: Path
 def announced(empty: str, workshop: Path) -> str:
     """Let somebody announce a migration and be killed; returns its file's name."""
     name = add_migration(workshop, RENAME)
-    line = migration.Applied(len(ladder.migrations()), "extra", migration.ANNOUNCED, breaking=True)
+    line = migration.Applied(len(migration_files.migrations()), "extra", migration.ANNOUNCED, breaking=True)
     with connect(empty) as conn:
         run(conn, migration.record("pgflow", line))
     return name
@@ -215,7 +217,7 @@ def test_the_script_refuses_as_long_as_a_worker_is_alive(
 ) -> None:
     if schema != "pgflow":
         migrate_up(empty, schema)
-    version = len(ladder.migrations())
+    version = len(migration_files.migrations())
     number = run(
         conn, worker.register(schema, node="h", pid=7, queues=[], version="0", nonce="", lease=timedelta(hours=1))
     )
@@ -229,7 +231,7 @@ def test_the_script_refuses_as_long_as_a_worker_is_alive(
 
 
 def test_who_is_alive_can_be_told_on_a_schema_of_any_age(empty: str) -> None:
-    for each in ladder.migrations():
+    for each in migration_files.migrations():
         migrate_up(empty, to=each.version)
         with connect(empty) as conn:
             assert run(conn, worker.alive("pgflow")) == []

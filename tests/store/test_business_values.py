@@ -13,10 +13,10 @@ import pytest
 from psycopg import sql
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
-from pgflow.core.unique import validate_value
+from pgflow.core.definition.unique import validate_value
+from pgflow.database.connect import Connection, connect
 from pgflow.errors import InvalidValue
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
+from pgflow.migrations.migrate import up
 from tests.conftest import Server
 
 NUMBERS = count(1)

@@ -11,10 +11,10 @@ from typing import TypeVar
 import pytest
 
 from pgflow import Pgflow
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import Statement, run
+from pgflow.migrations.migrate import up
 from pgflow.store import job
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import Statement, run
 from tests.conftest import Server
 from tests.store.driver import Driver
 from tests.store.test_interleavings import WORKFLOWS, Pair, start

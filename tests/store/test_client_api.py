@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import InvalidPayload
 from pgflow.store import signal
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 
 NAME = "pgflow_test_client"
 

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from pgflow import errors
+from pgflow.database.connect import aconnect, connect, conninfo, is_idle, outage
+from pgflow.database.dsn import parse, place
+from pgflow.database.sqlstate import REFUSALS, translate
+from pgflow.database.statement import Statement, arun, run, run_all
 from pgflow.store import migration
-from pgflow.store.connect import aconnect, connect, conninfo, is_idle, outage
-from pgflow.store.dsn import parse, place
-from pgflow.store.sqlstate import REFUSALS, translate
-from pgflow.store.statement import Statement, arun, run, run_all
 from tests.conftest import Server
 
 SECRET = "hunter2"  # noqa: S105 - opens nothing
@@ -303,7 +303,7 @@ def test_what_a_retry_may_mend_is_not_translated() -> None:
 
 
 def test_a_server_that_is_too_old_is_refused(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgflow.store.connect.OLDEST", 99)
+    monkeypatch.setattr("pgflow.database.connect.OLDEST", 99)
     open_and_refuse: list[Callable[[], object]] = [lambda: connect(migrated), lambda: asyncio.run(aconnect(migrated))]
     for attempt in open_and_refuse:
         with pytest.raises(errors.DatabaseError, match="is too old"):

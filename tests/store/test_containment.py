@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pgflow import Context, Done, Instance, Ok, Pgflow, Unique, Workflow, step
-from pgflow.core.containment import contains
-from pgflow.core.instance import Entry
-from pgflow.store.connect import Connection, connect
+from pgflow.core.models.instance import Entry
+from pgflow.core.values.containment import contains
+from pgflow.database.connect import Connection, connect
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pgflow import Pgflow
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
+from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
 from tests.conftest import Server
 from tests.store.driver import Driver
 from tests.store.test_interleavings import WORKFLOWS, Line, start

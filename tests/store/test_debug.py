@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
+from pgflow.migrations.migrate import status, up
 from pgflow.store import debug
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import status, up
-from pgflow.store.statement import run
 from tests.conftest import Server
 
 SCHEMAS = ["pgflow", "orders"]

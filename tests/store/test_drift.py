@@ -15,10 +15,11 @@ from psycopg import sql
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import RowSecurityError, SchemaError, SchemaMissing, SchemaOutdated
-from pgflow.store import grants, migrate, role
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
+from pgflow.migrations import grants, migrate
+from pgflow.store import role
 from tests.conftest import Server
 from tests.store.parts import Parts
 from tests.worker.inside import Inside

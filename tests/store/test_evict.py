@@ -8,10 +8,10 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import Statement, run
+from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import Statement, run
 from tests.conftest import Server
 from tests.worker.patience import until
 

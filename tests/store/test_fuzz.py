@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from pgflow import Context, Done, Instance, Ok, Step, Unique, WaitForEvent, Workflow, step
 from pgflow.calls import getting, resuming, scheduling, starting
 from pgflow.cli.given import json_value, payload
-from pgflow.core.instance import Entry
-from pgflow.core.payload import decode, encode
-from pgflow.core.registry import Registry
-from pgflow.core.stored import checked
+from pgflow.core.definition.registry import Registry
+from pgflow.core.models.instance import Entry
+from pgflow.core.models.instance_rules import checked
+from pgflow.core.values.payload import decode, encode
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import InvalidPayload, PgflowError
 from pgflow.registration import registering
 from pgflow.store import instance, job, worker
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 from tests.store.driver import Driver
 from tests.store.odd import ANYTHING, KEYS, ODD_TEXT, PLAIN
 

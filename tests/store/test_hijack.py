@@ -11,9 +11,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
-from pgflow.store import files, script
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
+from pgflow.database import files
+from pgflow.database.connect import Connection, connect
+from pgflow.migrations import script
+from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.store.parts import Parts
 from tests.store.traps import TRAPPED, lay, shadow_tables

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
+from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
-from pgflow.store.connect import Connection, connect
 from pgflow.store.job import Change, Claimed, Verdict
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
 from pgflow.worker.watermark import Watermark
 from tests.conftest import Server
 

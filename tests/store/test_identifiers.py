@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from pgflow import Async, Context, Done, Unique, Workflow, step
 from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, starting
 from pgflow.config import parse_queues
-from pgflow.core.job import JobFilters
-from pgflow.core.names import is_queue
-from pgflow.core.registry import Registry
+from pgflow.core.definition.registry import Registry
+from pgflow.core.models.job import JobFilters
+from pgflow.core.values.names import is_queue
+from pgflow.database import files
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import Statement, run
 from pgflow.errors import BadQueue, ConfigError, PgflowError
 from pgflow.registration import registering
-from pgflow.store import files, job
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import Statement, run
+from pgflow.store import job
 from tests.store.odd import NAMES
 
 CATALOG = """

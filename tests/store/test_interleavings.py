@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, route, step
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.store import instance, job, signal, worker
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 from tests.store.driver import LEASE, Driver
 from tests.store.explorer import Explorer, schedules
 from tests.store.explorer import Step as Move

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgflow.core.job import JobFilters, job_tags
+from pgflow.core.models.job import JobFilters, job_tags
+from pgflow.database.connect import Connection
+from pgflow.database.statement import run
 from pgflow.store import job
-from pgflow.store.connect import Connection
-from pgflow.store.statement import run
 
 NAMES = st.text("ABCabc12_-.", min_size=1, max_size=12)
 WITH_ONE_CONNECTION = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.store import job, worker
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 
 LEASE = timedelta(seconds=30)
 

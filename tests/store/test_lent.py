@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from psycopg import pq
 
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import Statement, run
+from pgflow.migrations.migrate import up
 from pgflow.store import worker
-from pgflow.store.connect import Connection, connect
-from pgflow.store.lent import LOST, Loan
-from pgflow.store.migrate import up
-from pgflow.store.statement import Statement, run
+from pgflow.worker.step_session import LOST, Loan
 from tests.conftest import Server
 from tests.worker.patience import until
 

@@ -13,13 +13,13 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
-from pgflow.core.names import MOST_TAGS
-from pgflow.core.payload import INPUT_LIMIT, encode
+from pgflow.core.values.names import MOST_TAGS
+from pgflow.core.values.payload import INPUT_LIMIT, encode
+from pgflow.database import files
+from pgflow.database.connect import Connection, connect
+from pgflow.database.sqlstate import translate
 from pgflow.errors import InvalidPayload, InvalidValue, SchemaError
-from pgflow.store import files
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import status, up
-from pgflow.store.sqlstate import translate
+from pgflow.migrations.migrate import status, up
 
 BOMB = "[" + ",".join(["1e131000"] * 1000) + "]"  # nine kilobytes, of which PostgreSQL writes 131 million
 WORSE = "[" + ",".join(["1e131000"] * 10_000) + "]"  # more than it can write

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pgflow.core.filters import Filters
+from pgflow.core.models.filters import Filters
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
+from pgflow.migrations.migrate import up
 from pgflow.store import instance
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
 from tests.conftest import Server
 
 ROWS = 100_000

@@ -7,10 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow.store import listen, worker
-from pgflow.store.connect import connect
-from pgflow.store.listen import Listener
-from pgflow.store.statement import run
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
+from pgflow.store import worker
+from pgflow.worker import listener
+from pgflow.worker.listener import Listener
 
 PATIENCE = 20
 
@@ -81,8 +82,8 @@ def test_a_connection_that_hears_nothing_is_given_up_with_a_word(
     async def deaf(dsn: str, role: str, **_: Any) -> psycopg.AsyncConnection[Any]:
         return await Deaf.connect(dsn, autocommit=True)
 
-    monkeypatch.setattr(listen, "aconnect", deaf)
-    listener = Listener(migrated, "pgflow", lambda queue: None)
-    asyncio.run(asyncio.wait_for(listener.run(), PATIENCE))
+    monkeypatch.setattr(listener, "aconnect", deaf)
+    waiting = Listener(migrated, "pgflow", lambda queue: None)
+    asyncio.run(asyncio.wait_for(waiting.run(), PATIENCE))
     assert "polling only" in caplog.text
-    assert not listener.listening.is_set()
+    assert not waiting.listening.is_set()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
 from tests.store.driver import Driver
 from tests.worker.patience import until
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import Statement, run
+from pgflow.migrations.migrate import up
 from pgflow.store import job, signal
-from pgflow.store.connect import Connection, connect
 from pgflow.store.job import Change
-from pgflow.store.migrate import up
-from pgflow.store.statement import Statement, run
 from tests.conftest import Server
 from tests.store.test_plans import FILL, LARGE, verdicts
 

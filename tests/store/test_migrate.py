@@ -12,11 +12,13 @@ import psycopg
 import pytest
 from psycopg import sql as compose
 
+from pgflow.database import migration_files
+from pgflow.database.connect import aconnect, connect
+from pgflow.database.migration_files import FUNCTIONS, arrange
+from pgflow.database.statement import Statement
 from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
-from pgflow.store import ladder, migrate, migration
-from pgflow.store.connect import aconnect, connect
-from pgflow.store.ladder import FUNCTIONS, arrange
-from pgflow.store.statement import Statement
+from pgflow.migrations import migrate
+from pgflow.store import migration
 from tests.conftest import Server
 from tests.store.workshop import add_migration, forget
 from tests.worker.patience import until
@@ -73,7 +75,7 @@ def all_at_once(dsn: str) -> list[list[str]]:
 
 def everything() -> list[str]:
     """What an empty database gets, each once; who migrate at once may share it, for each step is a transaction."""
-    return sorted([*(each.name for each in ladder.migrations()), "functions"])
+    return sorted([*(each.name for each in migration_files.migrations()), "functions"])
 
 
 def test_an_empty_database_gets_everything_once(any_server: Server, new_database: Callable[..., str]) -> None:
@@ -87,7 +89,7 @@ def test_an_empty_database_gets_everything_once(any_server: Server, new_database
         migrate.check(conn)
         assert conn.execute("select pgflow.now() is not null and pgflow.channel() <> ''").fetchone() == (True,)
     assert now.up_to_date
-    assert now.version == now.latest == len(ladder.migrations())
+    assert now.version == now.latest == len(migration_files.migrations())
 
 
 def test_of_many_who_migrate_at_once_each_step_is_done_by_one_and_found_done_by_the_others(empty: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from pgflow import Context, Done, Error, Ok, Pgflow, Retry, Step, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.calls import resuming, retrying, starting
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.store import job
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 from tests.store.driver import Driver
 
 Input = dict[str, Any]

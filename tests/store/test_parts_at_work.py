@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.cli import cli
+from pgflow.database.connect import connect
 from pgflow.errors import AlreadyRunning, UnknownWorkflow
-from pgflow.store.connect import connect
 from tests.store.parts import Parts
 from tests.worker.inside import Inside
 from tests.worker.patience import until

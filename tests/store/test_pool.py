@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgflow.database import pool as module
+from pgflow.database.connect import connect
+from pgflow.database.pool import MOST, Pool
 from pgflow.errors import Unreachable
-from pgflow.store import pool as module
-from pgflow.store.connect import connect
-from pgflow.store.pool import MOST, Pool
 from tests.worker.patience import until
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import AlreadyRunning, InvalidValue
 from pgflow.store import instance
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 from tests.store.driver import Driver
 
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "business_ids", "workers")

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import AlreadyDone, KeyReused
 from pgflow.store import request
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import run
 from tests.store.explorer import Explorer, Step, schedules
 
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from pgflow.database.connect import Connection, connect
 from pgflow.errors import ConfigError, SchemaError, SchemaMissing
-from pgflow.store import grants
-from pgflow.store.connect import Connection, connect
+from pgflow.migrations import grants
 from tests.conftest import Server
 from tests.store.parts import Parts
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from pgflow.database.connect import Connection, aconnect
+from pgflow.database.statement import Statement, arun, arun_all, astart, run, run_all, start
 from pgflow.errors import AlreadyRunning, SchemaMissing
-from pgflow.store.connect import Connection, aconnect
-from pgflow.store.statement import Statement, arun, arun_all, astart, run, run_all, start
 from tests.worker.patience import PATIENCE
 
 DOUBLE = Statement("test/double", "select %(n)s::int * 2", {"n": 21}, lambda rows: int(rows[0][0]))

@@ -7,7 +7,7 @@ from itertools import product
 import psycopg
 from psycopg import sql
 
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 
 __all__ = ["TRAPPED", "lay", "shadow_tables"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pgflow.store import files, ladder
+from pgflow.database import files, migration_files
 
 
 def forget() -> None:
     """Read everything anew."""
-    for cached in (files.load, ladder.migrations, ladder.functions):
+    for cached in (files.load, migration_files.migrations, migration_files.functions):
         cached.cache_clear()
 
 

@@ -25,7 +25,7 @@ SETTLE = "sql/queries/job/settle.sql"
 CLAIM = "sql/queries/job/claim.sql"
 RESCUE = "sql/queries/job/rescue.sql"
 DECIDE = "pgflow/worker/decide.py"
-LENT = "pgflow/store/lent.py"
+LENT = "pgflow/worker/step_session.py"
 TESTS = (
     *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
     *("tests/worker/test_misuse.py", "tests/worker/test_reset.py", "tests/worker/test_database_faults.py"),
@@ -225,7 +225,7 @@ MUTANTS = (
         only("reply lost", "fail at claimer.sent"),
     ),
     Mutant(
-        "blamed step", "a sequence that is behind its table fails the step", "pgflow/store/fate.py",
+        "blamed step", "a sequence that is behind its table fails the step", "pgflow/database/db_errors.py",
         "if isinstance(error, InvalidPayload):",
         "if isinstance(error, InvalidPayload | SequenceError):",
         "a_sequence_behind_its_table_fails",
@@ -237,7 +237,7 @@ MUTANTS = (
         "not_told_of",
     ),
     Mutant(
-        "shared sessions", "a forked child is not cut off from its parent's sessions", "pgflow/store/inherited.py",
+        "shared sessions", "a forked child is not cut off from its parent's sessions", "pgflow/database/inherited.py",
         "    conns = list(_opened)\n",
         "    conns: list[Any] = []\n",
         "the_parents_sessions_survive",

@@ -12,7 +12,7 @@ import sys
 
 import psycopg
 
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
 
 
 def answer(conn: Connection, line: str) -> str:

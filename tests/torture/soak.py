@@ -34,11 +34,12 @@ from pgflow.cli.bench.ground import orderly, server_settings
 from pgflow.cli.bench.marks import Tally
 from pgflow.cli.output import table
 from pgflow.cli.processes import Processes
-from pgflow.store import job, migrate
-from pgflow.store.connect import Connection, connect
-from pgflow.store.dsn import compose, parse
-from pgflow.store.embedded import EmbeddedPostgres
-from pgflow.store.statement import run
+from pgflow.database.connect import Connection, connect
+from pgflow.database.dsn import compose, parse
+from pgflow.database.statement import run
+from pgflow.embedded import EmbeddedPostgres
+from pgflow.migrations import migrate
+from pgflow.store import job
 from tests.torture.steady import TURN, WORKFLOWS
 
 __all__ = ["BUDGETS", "Figures", "Plan", "Sample", "broken", "command", "growth", "hold"]

@@ -31,10 +31,10 @@ from pgflow import Pgflow
 from pgflow.cli.torture.wire.faults import COMMIT_POINT, Happening
 from pgflow.cli.torture.wire.proxy import Proxy, upstream_of
 from pgflow.cli.torture.wire.rule import COMMITS, Kind, Rule
+from pgflow.database.connect import Connection, connect
+from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import Unreachable
-from pgflow.store.connect import Connection, connect
-from pgflow.store.embedded import EmbeddedPostgres
-from pgflow.store.migrate import up
+from pgflow.migrations.migrate import up
 from tests.torture.acts import ACTS, LEDGER, WORKFLOWS, Scene
 from tests.worker.inside import Inside
 from tests.worker.patience import until

@@ -20,11 +20,11 @@ from pgflow.cli.torture.checker.model import follow
 from pgflow.cli.torture.host import faults
 from pgflow.cli.torture.host.cluster import Cluster
 from pgflow.cli.torture.trial import Plan, hold
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
+from pgflow.migrations.migrate import up
 from pgflow.store import debug
 from pgflow.store.audit import Change
-from pgflow.store.connect import connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
 from tests.torture.writer import QUICK
 
 Spoil = Callable[[list[Change], list[dict[str, Any]], list[dict[str, Any]]], object]
@@ -474,7 +474,7 @@ def test_every_invariant_has_a_defect() -> None:
 
 def test_the_model_agrees_with_the_engine_on_random_ways() -> None:
     from pgflow.cli.torture.flows import WORKFLOWS
-    from pgflow.core.engine import replay
+    from pgflow.core.engine.machine import replay
 
     dice = random.Random(1)  # noqa: S311 -- to be repeated
     for workflow in WORKFLOWS:

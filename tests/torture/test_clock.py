@@ -13,8 +13,8 @@ import pytest
 
 from pgflow import Pgflow
 from pgflow.cli.torture.host.clock import WorkerClock
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
+from pgflow.database.connect import Connection, connect
+from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.torture.clockwork import Asked, Telling
 from tests.worker.patience import until

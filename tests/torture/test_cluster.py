@@ -95,7 +95,7 @@ def test_a_killed_server_is_not_started_again_before_the_last_of_its_processes_i
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One that is stopped cannot notice by itself that the first process is gone, and holds the shared memory.
-    monkeypatch.setattr("pgflow.store.offspring.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("pgflow.embedded.process_tree.GRACE_SECONDS", 0.2)
     with psycopg.connect(cluster.dsn) as held:
         pid = held.info.backend_pid
         stopped = os.pidfd_open(pid)

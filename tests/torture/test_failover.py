@@ -11,8 +11,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pgflow.cli.torture.host import replication
 from pgflow.cli.torture.host.cluster import Cluster
 from pgflow.cli.torture.host.probe import write
-from pgflow.store.connect import connect
-from pgflow.store.embedded import find_installations
+from pgflow.database.connect import connect
+from pgflow.embedded import find_installations
 from tests.torture.possible import is_impossible
 from tests.torture.writer import QUICK, Writer
 

@@ -14,8 +14,8 @@ from pgflow.cli.torture.host.disk import Disk
 from pgflow.cli.torture.host.faults import Fault
 from pgflow.cli.torture.host.network import Network
 from pgflow.cli.torture.host.replication import why_not as why_no_standby
-from pgflow.store.connect import connect
-from pgflow.store.migrate import up
+from pgflow.database.connect import connect
+from pgflow.migrations.migrate import up
 from tests.torture.possible import is_impossible
 from tests.torture.writer import QUICK, Writer
 from tests.worker.patience import until

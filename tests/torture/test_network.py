@@ -19,7 +19,7 @@ from pgflow.cli.torture.host import network as module
 from pgflow.cli.torture.host.cluster import Cluster
 from pgflow.cli.torture.host.network import Cut, Network
 from pgflow.cli.torture.host.programs import find, run
-from pgflow.store.settings import CLIENT, SETTINGS
+from pgflow.database.settings import CLIENT, SETTINGS
 from tests.torture.possible import is_impossible
 from tests.torture.writer import QUICK
 from tests.worker.patience import PATIENCE, until

@@ -15,8 +15,8 @@ import pytest
 from pgflow.cli.torture.wire.faults import Happening
 from pgflow.cli.torture.wire.proxy import Proxy, upstream_of
 from pgflow.cli.torture.wire.rule import Kind, Rule
+from pgflow.database.connect import connect, is_idle
 from pgflow.errors import InvalidValue
-from pgflow.store.connect import connect, is_idle
 from tests.worker.patience import PATIENCE, until
 
 Conn = psycopg.Connection[Any]

@@ -19,9 +19,9 @@ import pytest
 
 from pgflow import Pgflow, Started, client
 from pgflow.cli.torture.wire.rule import Kind, Rule
+from pgflow.database import pool
+from pgflow.database.connect import Connection, connect
 from pgflow.errors import OutcomeUnknown
-from pgflow.store import pool
-from pgflow.store.connect import Connection, connect
 from tests.conftest import Server
 from tests.torture.acts import ACTS, WORKFLOWS, Asked, Chain, word
 from tests.torture.sweep import KINDS, LANES, Lane, lanes, losses, sample, sweep

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pgflow.cli.torture.nemesis import HARMS
-from pgflow.store.installation import unprivileged
+from pgflow.embedded.installation import unprivileged
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 

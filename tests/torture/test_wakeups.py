@@ -8,7 +8,7 @@ from typing import Any
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli.torture.wire.proxy import Proxy
 from pgflow.cli.torture.wire.rule import Rule
-from pgflow.store.connect import connect
+from pgflow.database.connect import connect
 from tests.worker.inside import Inside
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import connections

@@ -25,10 +25,10 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
 from pgflow import Async, Context, Done, Ok, Step, Unique, Workflow
-from pgflow.core import attempt
-from pgflow.core.attempt import Written
-from pgflow.core.payload import decode
-from pgflow.core.request import payload_text, takers
+from pgflow.core.engine import attempt
+from pgflow.core.engine.attempt import Written
+from pgflow.core.signal_request import payload_text, takers
+from pgflow.core.values.payload import decode
 from pgflow.errors import DefinitionError
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgflow.core.append_map import AppendMap
+from pgflow.core.values.append_map import AppendMap
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9))))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Retry, Step, step
-from pgflow.core.attempt import call, failing, waits
-from pgflow.core.graph import Choice, Graph
-from pgflow.core.step import Parking
+from pgflow.core.definition.graph import Choice, Graph
+from pgflow.core.definition.step import Parking
+from pgflow.core.engine.attempt import call, failing, waits
 from pgflow.errors import InvalidValue, UndeclaredEvent
 
 

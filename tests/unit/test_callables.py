@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import Context, Done, Ok, Retry, Step, Unique, Workflow, route, step
-from pgflow.core import attempt
+from pgflow.core.engine import attempt
 from pgflow.errors import DefinitionError
 
 T = TypeVar("T")

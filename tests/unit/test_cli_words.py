@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pgflow.cli.given import payload, read_duration, read_moment
-from pgflow.cli.instance import compact, failure, shorten, took, wait
-from pgflow.core.instance import WaitingFor
+from pgflow.cli.instances.rendering import compact, failure, shorten, took, wait
+from pgflow.core.models.instance import WaitingFor
 from pgflow.errors import ConfigError, InvalidPayload
 
 MOMENT = datetime(2030, 1, 31, 12, tzinfo=UTC)

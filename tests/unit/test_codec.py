@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflow.contrib.encryption import AesGcm
-from pgflow.core.codec import Codec, Place, is_sealed, key_of, opened, opened_text, sealed
-from pgflow.core.payload import INPUT_LIMIT, SEALED, encode
+from pgflow.core.values.codec import Codec, Place, is_sealed, key_of, opened, opened_text, sealed
+from pgflow.core.values.payload import INPUT_LIMIT, SEALED, encode
 from pgflow.errors import ConfigError, InvalidPayload, Sealed
 
 OLD, NEW = os.urandom(32), os.urandom(32)

@@ -27,8 +27,13 @@ EXCEPTIONS = {
     ("cli/lazy.py", "import_module"): "the modules of the commands, from a table",
     ("__init__.py", "import_module"): "the homes of the public names, from a table",
     ("core/picture/docstring.py", "compile"): "the user's own file, to see whether it still compiles; it is not run",
-    **{(f"cli/{name}.py", "locate"): "pgflow.cli.locate" for name in ("docs", "graph", "start", "validate", "worker")},
-    ("cli/doctor/__init__.py", "locate"): "pgflow.cli.locate",
+    **{
+        (f"cli/{name}.py", "locate"): "pgflow.cli.locate"
+        for name in (
+            *("instances/start", "operations/doctor", "operations/worker"),
+            *("workflows/docs", "workflows/graph", "workflows/validate"),
+        )
+    },
     ("cli/torture/flows.py", "ctypes"): "steps that crash their process, and keep its lock, as native code may",
 }
 RUNNERS = {"execute", "executemany", "copy", "stream", "Statement", "SQL"}  # where the text of a statement goes

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Retry, Step, Unique, Wait, WaitForEvent, Workflow, route, step
-from pgflow.core.step import Parking
+from pgflow.core.definition.step import Parking
 from pgflow.errors import DefinitionError
 
 

@@ -10,8 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pgflow.cli import cli, migrate, prune, resume, start, worker
+from pgflow.cli import cli
 from pgflow.cli.given import Duration, read_duration, written
+from pgflow.cli.instances import prune, resume, start
+from pgflow.cli.operations import migrate, worker
 from pgflow.errors import ConfigError
 
 COMMANDS: dict[str, click.Command] = {

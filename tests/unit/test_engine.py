@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Step, Unique, Wait, WaitForEvent, Workflow, route, step
-from pgflow.core.engine import (
+from pgflow.core.definition.graph import Choice, Graph
+from pgflow.core.engine.machine import advance, new, replay
+from pgflow.core.engine.state import (
     Begun,
     Cancelled,
     CancelTimer,
@@ -21,11 +23,7 @@ from pgflow.core.engine import (
     Parked,
     ScheduleResume,
     State,
-    advance,
-    new,
-    replay,
 )
-from pgflow.core.graph import Choice, Graph
 from pgflow.errors import GraphChanged, RouteError, UndeclaredEvent, UnknownStep
 
 

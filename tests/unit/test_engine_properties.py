@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgflow import Context, Done, Ok, Step
-from pgflow.core.engine import (
+from pgflow.core.definition.graph import DONE, Choice, Graph
+from pgflow.core.engine.machine import advance, new, replay
+from pgflow.core.engine.state import (
     Begun,
     Cancelled,
     Command,
@@ -23,11 +25,7 @@ from pgflow.core.engine import (
     Failed,
     Parked,
     State,
-    advance,
-    new,
-    replay,
 )
-from pgflow.core.graph import DONE, Choice, Graph
 
 # Enough to find a broken rule each time; no deadline, because a busy machine is no broken rule.
 some = settings(max_examples=40, deadline=None)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pgflow.database import files
 from pgflow.errors import ConfigError
-from pgflow.store import files
 
 
 @pytest.fixture

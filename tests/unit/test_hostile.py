@@ -13,11 +13,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pgflow import Codec, Context, Done, Ok, Retry, Step, Unique, Workflow, route, step, telemetry
-from pgflow.core.attempt import Failing, call, decide, failing, read
-from pgflow.core.codec import Place, opened_text, sealed, through
-from pgflow.core.legible import LONGEST_TEXT, storable, trace, words
-from pgflow.core.results import Error
-from pgflow.core.route import choose
+from pgflow.core.definition.results import Error
+from pgflow.core.definition.route import choose
+from pgflow.core.engine.attempt import Failing, call, decide, failing, read
+from pgflow.core.values.codec import Place, opened_text, sealed, through
+from pgflow.core.values.sanitize import LONGEST_TEXT, storable, trace, words
 from pgflow.errors import DefinitionError, InvalidPayload, RouteError, Sealed
 from pgflow.logs import Logger
 from pgflow.telemetry import bus

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pgflow.store import files
-from pgflow.store.ladder import Migration, migrations
+from pgflow.database import files
+from pgflow.database.migration_files import Migration, migrations
 
 COMMENT = re.compile(r"--[^\n]*")
 

@@ -12,12 +12,15 @@ PACKAGE = ROOT / "pgflow"
 DOOR = "pgflow"
 FACES = {"cli", "web", "testing", "contrib"}
 FLOORS: tuple[set[str], ...] = (
-    {"errors", "logs"},
-    {"core", "steps", "telemetry", "config", "process"},
+    {"errors", "logs", "process", "jitter"},
+    {"core", "steps", "telemetry", "config"},
+    {"database", "embedded"},
     {"store"},
+    {"migrations"},
     {"calls", "client", "pruning", "registration", "storage", "worker", "local"},
     {"app"},
     {DOOR},
+    {"doctor"},
     FACES,
 )
 FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
@@ -36,7 +39,7 @@ def modules() -> list[Path]:
 
 
 def unit_of(path: Path) -> str:
-    """Return the unit that a file belongs to: "core" for pgflow/core/step.py, "pgflow" for pgflow/__init__.py."""
+    """Return the unit of a file: "core" for pgflow/core/values/names.py, "pgflow" for pgflow/__init__.py."""
     name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     return DOOR if name == "__init__" else PARTS.get(name, name)
 
@@ -140,7 +143,7 @@ def later():
 
 
 def test_the_walk_sees_a_face_that_looks_at_another() -> None:
-    assert complaints("web", ast.parse("def f():\n    from pgflow.cli.show import table")) == [
+    assert complaints("web", ast.parse("def f():\n    from pgflow.cli.instances.show import table")) == [
         "imports cli, another face"
     ]
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from pgflow import Retry
-from pgflow.core.attempt import failing
-from pgflow.core.legible import LONGEST_TEXT, one_line, problems, storable, trace, words
+from pgflow.core.engine.attempt import failing
+from pgflow.core.values.sanitize import LONGEST_TEXT, one_line, problems, storable, trace, words
 
 CANARY = "canary-4711"
 

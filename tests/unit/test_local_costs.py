@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Step, Unique, Workflow, step
-from pgflow.core import append_map
-from pgflow.core.append_map import AppendMap
-from pgflow.core.engine import Begun, Completed, advance, new
+from pgflow.core.engine.machine import advance, new
+from pgflow.core.engine.state import Begun, Completed
+from pgflow.core.values import append_map
+from pgflow.core.values.append_map import AppendMap
 from pgflow.local import Local
 
 SMALL, LARGE = 25, 100

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgflow import Done, Ok, Unique, Workflow, step
-from pgflow.core.instance import Instance
+from pgflow.core.models.instance import Instance
 from pgflow.errors import Conflict, InstanceNotFound, InvalidValue
 from pgflow.local import Storage
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Unique, Wait, WaitForEvent, Workflow, step, telemetry
-from pgflow.core.names import TELEMETRY
+from pgflow.core.values.names import TELEMETRY
 from pgflow.errors import ConfigError, InvalidPayload
 from pgflow.local import Local, Storage
 from pgflow.local.lock import Lock

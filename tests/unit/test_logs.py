@@ -16,7 +16,7 @@ from pgflow.logs import Audible, get_logger
 
 PACKAGE = Path(pgflow.__file__).parent
 NAMES = ("pgflow.worker", "pgflow.local", "pgflow.listen", "pgflow.telemetry", "pgflow.debug")
-IMPORT = "import pgflow, pgflow.local, pgflow.worker, pgflow.telemetry, pgflow.store.listen, pgflow.steps.debug"
+IMPORT = "import pgflow, pgflow.local, pgflow.worker, pgflow.telemetry, pgflow.worker.listener, pgflow.steps.debug"
 TO_STDOUT = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"}
 CONFIG: dict[str, Any] = {
     "version": 1,

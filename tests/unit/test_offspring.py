@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pgflow.store import offspring
+from pgflow.embedded import process_tree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who a process's children are")
 
@@ -49,16 +49,16 @@ def family() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
 
 
 def test_children_that_do_not_end_by_themselves_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offspring, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(process_tree, "GRACE_SECONDS", 0.1)
     with family() as (parent, children):
-        offspring.kill(parent.pid)
+        process_tree.kill(parent.pid)
         assert len(select.select(children, [], [], 0)[0]) == 2
         assert parent.wait(10) == -9
 
 
 def test_children_have_time_to_end_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offspring, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(process_tree, "GRACE_SECONDS", 0.3)
     with family() as (parent, _):
         began = time.monotonic()
-        offspring.kill(parent.pid)
+        process_tree.kill(parent.pid)
         assert time.monotonic() - began >= 0.3

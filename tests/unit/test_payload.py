@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pgflow.core.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
 from pgflow.errors import InvalidPayload
 
 

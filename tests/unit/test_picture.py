@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pgflow import Context, Done, Ok, Step, Unique, Wait, Workflow, route, step
 from pgflow.core import picture
-from pgflow.core.graph import DONE
+from pgflow.core.definition.graph import DONE
 from pgflow.core.picture.layout import arrange
 from pgflow.core.picture.outline import Outline, word
 from pgflow.errors import DefinitionError, Invalid

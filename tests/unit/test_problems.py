@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Retry, Step, Unique, Wait, WaitForEvent, Workflow, route, step
-from pgflow.core.problems import Problems, collecting, excuse, fault_of
-from pgflow.core.registry import Registry
+from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.rules.problems import Problems, collecting, excuse, fault_of
 from pgflow.errors import DefinitionError
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Unique, Workflow, step
-from pgflow.core.engine import replay
+from pgflow.core.engine.machine import replay
 from pgflow.store.job import Settled
 from pgflow.worker import report
+from pgflow.worker.claimed_job import Run, Token
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.outcome import Erred, Finished, Outcome, Released
-from pgflow.worker.token import Run, Token
 from tests.worker.told import Told, listening
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, field_validator
 
-from pgflow.core.input import Input
-from pgflow.core.roundtrip import difference
+from pgflow.core.definition.input import Input
+from pgflow.core.values.roundtrip import difference
 from pgflow.errors import InvalidInput
 
 CANARY = "canary-4711"

@@ -11,10 +11,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, RootModel, Secret, SecretBytes, SecretStr, field_serializer
 
 from pgflow import Context, Done, Ok, Pgflow, Step, Unique, Workflow, step
-from pgflow.core.input import Input
-from pgflow.core.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.problems import collecting
-from pgflow.core.secret import declared
+from pgflow.core.definition.input import Input
+from pgflow.core.definition.rules.problems import collecting
+from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.secret import declared
 from pgflow.errors import DefinitionError, InvalidInput, PgflowError, PlainSecret
 from pgflow.local import Local
 

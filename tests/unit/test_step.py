@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pgflow import Async, Context, Debug, Done, Error, Ok, Retry, Step, Wait, WaitForEvent, step
-from pgflow.core.step import Parking, as_step
+from pgflow.core.definition.step import Parking, as_step
 from pgflow.errors import DefinitionError, InvalidPayload, UnknownStep
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflow import Async, Error, Ok, Retry, Snooze, Unique
-from pgflow.core.names import is_key, snake_case
-from pgflow.core.unique import build_id, build_id_with_suffix, extract_value, validate_value
+from pgflow.core.definition.unique import build_id, build_id_with_suffix, extract_value, validate_value
+from pgflow.core.values.names import is_key, snake_case
 from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
 
 

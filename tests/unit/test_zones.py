@@ -17,10 +17,10 @@ import pytest
 from pydantic import AllowInfNan, BaseModel, ByteSize, SecretStr
 
 from pgflow import Context, Done, Ok, Step, Unique, Workflow
-from pgflow.core import attempt
-from pgflow.core.attempt import Written
-from pgflow.core.input import Input
-from pgflow.core.payload import decode, encode
+from pgflow.core.definition.input import Input
+from pgflow.core.engine import attempt
+from pgflow.core.engine.attempt import Written
+from pgflow.core.values.payload import decode, encode
 from pgflow.errors import InvalidPayload, PgflowError, PlainSecret
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
 from tests.worker.patience import until
 from tests.worker.sight import rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
 from tests.conftest import Server
 from tests.upgrade.releases import Release, Site, breaking, compatible, present
 from tests.worker.processes import Process, Processes

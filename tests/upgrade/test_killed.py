@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow.store import migrate
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
+from pgflow.migrations import migrate
 from tests.conftest import Server
 from tests.store.test_migrate import catalog
 from tests.upgrade.releases import Release, Site

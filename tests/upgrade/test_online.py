@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pgflow.store import files, migrate
-from pgflow.store.connect import connect
-from pgflow.store.ladder import migrations
+from pgflow.database import files
+from pgflow.database.connect import connect
+from pgflow.database.migration_files import migrations
+from pgflow.migrations import migrate
 from tests.conftest import Server
 from tests.store.test_migrate import catalog
 from tests.store.workshop import forget

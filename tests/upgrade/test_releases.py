@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.upgrade.conftest import Hire
 from tests.upgrade.releases import Release, Site, earlier, forerunner
 from tests.worker.patience import until

@@ -15,8 +15,8 @@ from typing import Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from pgflow.store.dsn import compose, parse
-from pgflow.store.installation import unprivileged
+from pgflow.database.dsn import compose, parse
+from pgflow.embedded.installation import unprivileged
 from tests.worker.patience import until
 
 __all__ = ["PROGRAM", "Bouncer"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pgflow import Pgflow
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
 from tests.conftest import Server
 from tests.worker.inside import Inside
 from tests.worker.processes import Processes

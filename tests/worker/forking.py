@@ -24,10 +24,10 @@ from typing import Any
 import psycopg
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step, telemetry
+from pgflow.database.connect import connect
+from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import PgflowError
 from pgflow.local import Local
-from pgflow.store.connect import connect
-from pgflow.store.embedded import EmbeddedPostgres
 from tests.worker.patience import until
 
 PATIENCE = 60.0  # seconds for a child to end

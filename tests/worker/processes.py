@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from pgflow.store.failpoint import VARIABLE
 from tests.worker.patience import PATIENCE, until
 

@@ -7,7 +7,7 @@ from typing import Any
 from psycopg import sql
 
 from pgflow import Instance, Workflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.patience import PATIENCE, until
 
 ENDED = ("completed", "failed", "cancelled")

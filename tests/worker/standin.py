@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from pgflow.cli.torture.wire.dialog import messages
-from pgflow.store.dsn import compose, parse
+from pgflow.database.dsn import compose, parse
 
 __all__ = ["StandIn"]
 

@@ -22,9 +22,9 @@ from psycopg.conninfo import make_conninfo
 from pgflow import Pgflow
 from pgflow.cli import cli
 from pgflow.contrib.encryption import AesGcm
+from pgflow.database.connect import connect
+from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import PgflowError
-from pgflow.store.connect import connect
-from pgflow.store.embedded import EmbeddedPostgres
 from tests.worker.inside import Inside
 from tests.worker.leaky import CANARY, KEY, WORKFLOWS, WRONG, Leaky, Typed, ask
 from tests.worker.patience import until
@@ -154,7 +154,7 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
 
 def test_each_line_of_a_workers_log_is_one_event_whatever_is_said() -> None:
     code = (
-        "import logging, sys; from pgflow.cli.worker import OneLine\n"
+        "import logging, sys; from pgflow.cli.operations.worker import OneLine\n"
         "handler = logging.StreamHandler(sys.stderr); handler.setFormatter(OneLine('%(levelname)s %(message)s'))\n"
         "log = logging.getLogger('x'); log.addHandler(handler)\n"
         "log.error('no\\n2030 INFO all is well\\x1b[2J %s', 'a\\rb\\u2028c')\n"
@@ -207,7 +207,7 @@ def test_a_password_on_the_command_line_is_warned_of_and_else_it_is_seen_nowhere
 ) -> None:
     dsn = make_conninfo(new_database(server), password=PASSWORD)
     with connect(dsn, "migrate") as conn:
-        from pgflow.store.migrate import up
+        from pgflow.migrations.migrate import up
 
         up(conn)
         worker = ["worker", "--app", "tests.worker.leaky:app", "--drain"]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent, Workflow, step
+from pgflow.database.connect import Connection
 from pgflow.errors import InstanceNotFound, NotActive
-from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import leftovers, one, rows, steps, until_status

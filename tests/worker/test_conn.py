@@ -13,9 +13,9 @@ import psycopg_pool
 import pytest
 
 from pgflow import Context, Done, Instance, Ok, Pgflow, Unique, Wait, Workflow, step
+from pgflow.database.connect import Connection
 from pgflow.errors import ConfigError, PgflowError
 from pgflow.local import Local
-from pgflow.store.connect import Connection
 from tests.worker.sight import one
 
 Input = dict[str, Any]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pgflow import Pgflow
-from pgflow.cli import init_process
+from pgflow.cli.operations import init_process
 from tests.worker.flows import Line
 from tests.worker.patience import PATIENCE, until
 from tests.worker.processes import CHECKOUT
@@ -24,7 +24,7 @@ AS_SUBREAPER = """
 import ctypes, sys
 PR_SET_CHILD_SUBREAPER = 36
 assert ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-from pgflow.cli.init_process import fork_under_init
+from pgflow.cli.operations.init_process import fork_under_init
 fork_under_init()
 """
 ORPHAN = "import subprocess; subprocess.run(['sh', '-c', 'sleep 0.01 & echo $!'])"

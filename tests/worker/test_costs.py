@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
 from tests.conftest import Server
 from tests.worker.inside import Inside
 from tests.worker.patience import until

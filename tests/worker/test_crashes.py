@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pgflow import Pgflow, Workflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.lethal import WORKFLOWS as WORKFLOWS
 from tests.worker.lethal import Innocent, Poison, PoisonAsync, Short

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.errors import AlreadyRunning, SequenceError
+from pgflow.migrations.migrate import up
 from pgflow.store import doctor
-from pgflow.store.connect import Connection, connect
-from pgflow.store.migrate import up
-from pgflow.store.statement import run
 from tests.conftest import Server
 from tests.worker.inside import Inside
 from tests.worker.patience import until

@@ -15,10 +15,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.database import checkout
+from pgflow.database.connect import Connection, connect
+from pgflow.database.pool import Pool
 from pgflow.errors import TooManyConnections, Unreachable
-from pgflow.store import lending
-from pgflow.store.connect import Connection, connect
-from pgflow.store.pool import Pool
 from tests.worker.inside import Inside
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import one, until_all_ended
@@ -179,15 +179,15 @@ def test_a_worker_runs_with_few_connections(conn: Connection, app: Pgflow, few: 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> list[Unreachable]:
     """The refusals that callers of a pool have met. Nothing of this process's own makes them wait."""
-    monkeypatch.setattr(lending, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(checkout, "GRACE_SECONDS", 0.0)
     met: list[Unreachable] = []
-    pause = lending._Patience.pause
+    pause = checkout._Patience.pause
 
-    def noting(self: lending._Patience, error: Unreachable) -> float:
+    def noting(self: checkout._Patience, error: Unreachable) -> float:
         met.append(error)
         return pause(self, error)
 
-    monkeypatch.setattr(lending._Patience, "pause", noting)
+    monkeypatch.setattr(checkout._Patience, "pause", noting)
     return met
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Step, Unique, Workflow, route, step
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.sight import leftovers, steps, until_all_ended, until_status
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pgflow import Pgflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.forking import CHILDREN, MANY, Single
 from tests.worker.processes import CHECKOUT
 from tests.worker.sight import rows

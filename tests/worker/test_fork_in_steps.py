@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pgflow import Pgflow, Workflow
+from pgflow.database.connect import Connection
 from pgflow.local import Local
-from pgflow.store.connect import Connection
 from tests.worker.forked import WORKFLOWS as FORKING
 from tests.worker.forked import Async, ATransactional, Child, Lasting, Pooled, Sync, Task, Transactional
 from tests.worker.patience import until

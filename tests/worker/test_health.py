@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from pgflow import Pgflow
 from pgflow.cli import cli
-from pgflow.store.connect import Connection, connect
-from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.database.connect import Connection, connect
+from pgflow.embedded import EmbeddedPostgres
 from pgflow.worker import supervisor
 from tests.worker.flows import WORKFLOWS, Held
 from tests.worker.patience import until

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgflow import Pgflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.hushed import WORKFLOWS as WORKFLOWS
 from tests.worker.hushed import Failing
 from tests.worker.processes import Processes

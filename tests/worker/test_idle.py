@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgflow.store.statement import Statement
+from pgflow.database.statement import Statement
 from pgflow.worker.claimer import Claimer
 from tests.worker.conftest import Work
 from tests.worker.flows import Line

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pgflow import Instance, Pgflow, Workflow
+from pgflow.database.connect import Connection
 from pgflow.store import audit
-from pgflow.store.connect import Connection
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
 from tests.worker.flows import Books, Clutched, Deadly, Held, HeldAsync, Hogged, Line, Paused
 from tests.worker.patience import until

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 

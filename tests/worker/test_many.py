@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from pgflow import Pgflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
 from tests.worker.flows import Fan, Line
 from tests.worker.patience import until

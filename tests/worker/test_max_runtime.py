@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pgflow import Pgflow, Workflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker import overdue
 from tests.worker.overdue import Booked, BookedAsync, Hung
 from tests.worker.patience import until

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Retry, Snooze, Unique, Workflow, step
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import connections, leftovers, one, rows, until_status

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pgflow import Pgflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.store.driver import Driver
 from tests.worker.conftest import Work
 from tests.worker.gate import Gate, Trio

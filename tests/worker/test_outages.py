@@ -12,9 +12,9 @@ import pytest
 from psycopg.pq import PipelineStatus
 
 from pgflow import Done, Pgflow, Unique, WaitForEvent, Workflow
-from pgflow.store.connect import Connection, aconnect, connect, is_idle
-from pgflow.store.embedded import EmbeddedPostgres
-from pgflow.store.migrate import up
+from pgflow.database.connect import Connection, aconnect, connect, is_idle
+from pgflow.embedded import EmbeddedPostgres
+from pgflow.migrations.migrate import up
 from tests.worker.conftest import Work
 from tests.worker.flows import Fan, Line, Paused
 from tests.worker.gate import Gate, Input, Trio, first, third

@@ -13,12 +13,12 @@ import psycopg
 import pytest
 
 from pgflow import Pgflow
+from pgflow.database.connect import Connection
+from pgflow.database.migration_files import migrations
+from pgflow.database.statement import Statement, run
 from pgflow.errors import SchemaOutdated, SchemaTooNew
 from pgflow.store import job, migration, worker
-from pgflow.store.connect import Connection
-from pgflow.store.ladder import migrations
 from pgflow.store.migration import ANNOUNCED, Applied
-from pgflow.store.statement import Statement, run
 from tests.worker.conftest import Work
 from tests.worker.flows import WORKFLOWS as FLOWS
 from tests.worker.flows import Held, HeldAsync

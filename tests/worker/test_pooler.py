@@ -19,10 +19,10 @@ from click.testing import CliRunner
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
 from pgflow.cli.torture.wire.proxy import upstream_of
+from pgflow.database.connect import Connection, aconnect, connect
+from pgflow.database.pool import Pool
+from pgflow.database.statement import Statement, arun, arun_all, run, run_all
 from pgflow.errors import PoolerInBetween
-from pgflow.store.connect import Connection, aconnect, connect
-from pgflow.store.pool import Pool
-from pgflow.store.statement import Statement, arun, arun_all, run, run_all
 from tests.acceptance.proxy import in_between
 from tests.conftest import Server
 from tests.torture import acts

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgflow import Done, Pgflow, Unique, WaitForEvent, Workflow
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.gate import Gate, Input, Trio, first, second
 from tests.worker.patience import until

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent, Workflow, step
-from pgflow.core.retry import Backoff
+from pgflow.core.definition.retry import Backoff
+from pgflow.database.connect import Connection
 from pgflow.errors import NotRetryable
-from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.patience import until
 from tests.worker.sight import leftovers, one, rows, steps, until_status

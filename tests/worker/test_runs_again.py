@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.database.connect import Connection
 from pgflow.errors import BadDsn, Conflict, SchemaMissing, Unreachable
-from pgflow.store.connect import Connection
 from pgflow.worker import Worker
 from tests.conftest import Server
 from tests.worker.inside import BRISK

@@ -18,10 +18,10 @@ from pydantic import BaseModel, SecretStr
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.cli import cli
 from pgflow.contrib.encryption import AesGcm
-from pgflow.core.payload import SEALED
+from pgflow.core.values.payload import SEALED
+from pgflow.database.connect import Connection
 from pgflow.errors import InvalidValue, Sealed
 from pgflow.local import Local
-from pgflow.store.connect import Connection
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 from tests.worker.sight import everything
@@ -394,7 +394,7 @@ def test_a_value_as_large_as_may_be_is_sealed_as_well(app: Pgflow, conn: Connect
 
 
 def test_only_a_sealed_value_raises_where_somebody_asks_for_it(app: Pgflow, others: ExitStack, dsn: str) -> None:
-    from pgflow.core.codec import Place, opened
+    from pgflow.core.values.codec import Place, opened
 
     Line.start("a", {"x": CANARY})
     found = other(others, dsn, None, Line).get(Line, "a")

@@ -23,10 +23,10 @@ from psycopg.types.json import JsonbDumper
 from pgflow import Context, Done, Instance, Ok, Pgflow, Retry, Unique, WaitForEvent, Workflow, step
 from pgflow.cli import cli
 from pgflow.cli.torture.wire.proxy import upstream_of
+from pgflow.database.connect import aconnect, connect
 from pgflow.errors import DatabaseError
-from pgflow.store import migrate
-from pgflow.store.connect import aconnect, connect
-from pgflow.store.script import sql as script
+from pgflow.migrations import migrate
+from pgflow.migrations.script import sql as script
 from tests.conftest import Server
 from tests.worker.inside import Inside
 from tests.worker.standin import StandIn

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, route, step
+from pgflow.database.connect import Connection
 from pgflow.errors import AmbiguousSignal, NotActive, UndeclaredEvent
-from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.patience import until
 from tests.worker.sight import leftovers, one, rows, steps, until_all_ended, until_status

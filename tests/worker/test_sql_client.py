@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Step, Unique, WaitForEvent, Workflow, step
-from pgflow.store.connect import Connection
-from pgflow.store.embedded import find_installations
+from pgflow.database.connect import Connection
+from pgflow.embedded import find_installations
 from tests.worker.conftest import Work
 from tests.worker.sight import leftovers, one, steps, until_all_ended, until_status
 

@@ -15,9 +15,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, client, step
+from pgflow.database.connect import Connection
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput, StatementTimeout
 from pgflow.store import request
-from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.patience import until
 from tests.worker.sight import connections, leftovers, one, rows, until_all_ended, until_status

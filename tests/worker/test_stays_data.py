@@ -18,7 +18,7 @@ from psycopg import sql
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 

@@ -12,15 +12,15 @@ import psycopg
 import pytest
 
 from pgflow import Pgflow
+from pgflow.database.connect import Connection
 from pgflow.errors import SchemaMissing
 from pgflow.store import job
-from pgflow.store.connect import Connection
-from pgflow.store.listen import Listener
-from pgflow.worker import heart, supervisor
+from pgflow.worker import heartbeat, supervisor
 from pgflow.worker import settler as settling
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.decide import Decision, decide
-from pgflow.worker.heart import Heart
+from pgflow.worker.heartbeat import Heart
+from pgflow.worker.listener import Listener
 from pgflow.worker.outcome import Finished
 from pgflow.worker.transaction import Transactions
 from tests.worker.conftest import Work
@@ -167,7 +167,7 @@ def test_a_heart_that_was_stopped_while_it_beat_tells_nobody_that_the_lease_has_
         assert answered.wait(PATIENCE)
         return False
 
-    monkeypatch.setattr(heart, "run", late)
+    monkeypatch.setattr(heartbeat, "run", late)
     beating = Heart(dsn, "pgflow", timedelta(seconds=2), lambda: lost.append(True))
     beating.start(1, "nonce", time.monotonic())
     thread = beating._thread
@@ -222,9 +222,9 @@ def test_a_heart_that_stops_for_an_unknown_reason_gives_the_worker_a_new_one(
     inside = work()
     before = inside.worker.settler.worker
     monkeypatch.setattr(Heart, "is_sure", Heart.is_sure)
-    heart = inside.worker._heart
-    assert heart is not None
-    monkeypatch.setattr(heart, "_confirm", failing(1, heart._confirm))
+    heartbeat = inside.worker._heart
+    assert heartbeat is not None
+    monkeypatch.setattr(heartbeat, "_confirm", failing(1, heartbeat._confirm))
     until(lambda: inside.worker.settler.worker > before, "its new id")
     Line.start("v", {})
     assert until_status(Line, "v").status == "completed"

@@ -26,9 +26,9 @@ from pgflow import (
     step,
     telemetry,
 )
-from pgflow.core.names import TELEMETRY
+from pgflow.core.values.names import TELEMETRY
+from pgflow.database.connect import Connection
 from pgflow.errors import InvalidPayload, NotActive
-from pgflow.store.connect import Connection
 from pgflow.telemetry import Collector, Event
 from tests.worker.conftest import Work
 from tests.worker.patience import PATIENCE, until

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from pgflow import Context, Done, Ok, Pgflow, Snooze, Unique, Wait, Workflow, step
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.flows import Paused
 from tests.worker.patience import until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step, Unique, Workflow, route, step
-from pgflow.store.connect import Connection
+from pgflow.database.connect import Connection
 from pgflow.worker import decide
 from tests.worker.conftest import Work
 from tests.worker.flows import Books

@@ -15,8 +15,8 @@ import pytest
 from psycopg import IsolationLevel
 
 from pgflow import Context, Done, Instance, Ok, Pgflow, Started, Unique, Workflow, step
+from pgflow.database.connect import Connection
 from pgflow.errors import AlreadyRunning, InstanceNotFound, InvalidValue, UnknownWorkflow
-from pgflow.store.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.sight import one, rows, until_all_ended, until_status
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from pgflow import Async, Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
-from pgflow.core.payload import DEPTH_LIMIT
-from pgflow.store.connect import Connection
+from pgflow.core.values.payload import DEPTH_LIMIT
+from pgflow.database.connect import Connection
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from pgflow import Pgflow
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import Statement
 from pgflow.store import job
-from pgflow.store.connect import Connection, connect
-from pgflow.store.statement import Statement
 from pgflow.worker import watermark
 from tests.worker.conftest import Work
 from tests.worker.gate import Gate, Trio

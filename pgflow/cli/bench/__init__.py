@@ -8,7 +8,7 @@ processes, nothing is switched off. The steps do nothing (flows.py), so what is 
 *The database has no part in the measuring.* Steps make marks in files (marks.py); times are the machine's monotonic
 clock, from the call in one process to the first line of a step in another.
 
-*Each run begins with empty tables,* in a schema that is made for it and dropped after it (store/trial.py), on a
+*Each run begins with empty tables,* in a schema that is made for it and dropped after it (scratch_schema.py), on a
 throwaway server with durable settings or on the one that is named. What was there before is not touched.
 
 *Several runs, in turn.* All scenarios run once, then all again: what the machine does beside spreads over them.

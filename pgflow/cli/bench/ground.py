@@ -20,14 +20,14 @@ from pgflow.cli.bench.machine import local_server
 from pgflow.cli.bench.marks import Tally
 from pgflow.cli.bench.meter import Meter
 from pgflow.cli.bench.progress import Progress
+from pgflow.cli.bench.scratch_schema import TrialSchema
 from pgflow.cli.processes import Processes
+from pgflow.database.connect import Connection, connect
+from pgflow.database.dsn import compose, parse
+from pgflow.database.statement import Statement, run
+from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import PgflowError
 from pgflow.store import bench, doctor
-from pgflow.store.connect import Connection, connect
-from pgflow.store.dsn import compose, parse
-from pgflow.store.embedded import EmbeddedPostgres
-from pgflow.store.statement import Statement, run
-from pgflow.store.trial import TrialSchema
 
 __all__ = ["QUEUE", "Field", "Ground", "Plan", "orderly", "round_trips", "server_settings"]
 

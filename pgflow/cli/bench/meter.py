@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pgflow.cli.bench import machine
+from pgflow.database.connect import Connection, connect
+from pgflow.database.dsn import compose, parse
+from pgflow.database.statement import Statement, run
 from pgflow.errors import PgflowError
 from pgflow.store import bench
 from pgflow.store.bench import Spent
-from pgflow.store.connect import Connection, connect
-from pgflow.store.dsn import compose, parse
-from pgflow.store.statement import Statement, run
 
 __all__ = ["Cost", "Meter"]
 

@@ -13,7 +13,7 @@ from pgflow.cli.demo.play import Report, play
 from pgflow.cli.options import debug_option, json_option
 from pgflow.cli.output import document, say, table
 from pgflow.cli.processes import Processes
-from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.embedded import EmbeddedPostgres
 
 __all__ = ["command"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from pgflow.cli.demo.flow import OrderFlow
 from pgflow.cli.output import say
 from pgflow.cli.processes import Processes
-from pgflow.core.instance import Entry, Instance
+from pgflow.core.models.instance import Entry, Instance
 from pgflow.errors import PgflowError
 
 __all__ = ["Report", "play"]

@@ -22,8 +22,9 @@ from pgflow.cli.torture.host.network import Network
 from pgflow.cli.torture.host.replication import why_not as why_no_standby
 from pgflow.cli.torture.wire.proxy import Proxy, upstream_of
 from pgflow.cli.torture.wire.rule import Fault as Ruling
-from pgflow.store import audit, migrate
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
+from pgflow.migrations import migrate
+from pgflow.store import audit
 
 __all__ = ["Arena", "opened"]
 

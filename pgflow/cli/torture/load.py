@@ -23,10 +23,10 @@ from pgflow.app import Pgflow
 from pgflow.cli.torture import flows
 from pgflow.cli.torture.flows import Script
 from pgflow.cli.torture.ink import Ink
-from pgflow.core.workflow import Workflow
+from pgflow.core.definition.workflow import Workflow
+from pgflow.database.connect import connect
+from pgflow.database.db_errors import is_passing, is_unknown
 from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, Unreachable
-from pgflow.store.connect import connect
-from pgflow.store.fate import is_passing, is_unknown
 
 __all__ = ["Caller", "Load"]
 

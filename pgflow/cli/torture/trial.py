@@ -18,10 +18,10 @@ from pgflow.cli.torture.gauge import Gauge
 from pgflow.cli.torture.ink import Ink, lines
 from pgflow.cli.torture.load import Load
 from pgflow.cli.torture.nemesis import HARMS, Harm, Nemesis
+from pgflow.database.statement import run
 from pgflow.errors import ConfigError
 from pgflow.store import audit
 from pgflow.store.audit import Change
-from pgflow.store.statement import run
 
 __all__ = ["Plan", "Recording", "Row", "Verdict", "hold", "judge", "read"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pgflow.core.graph import DONE
+from pgflow.core.definition.graph import DONE
 from pgflow.core.picture.outline import Outline, Source, word
 
 __all__ = ["dot", "mermaid"]

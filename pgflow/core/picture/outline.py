@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pgflow.core.graph import DONE, Graph
+from pgflow.core.definition.graph import DONE, Graph
 from pgflow.errors import DefinitionError
 
 __all__ = ["Arrow", "Outline", "Source", "word"]

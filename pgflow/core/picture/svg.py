@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from unicodedata import east_asian_width
 
-from pgflow.core.graph import DONE
+from pgflow.core.definition.graph import DONE
 from pgflow.core.picture.layout import Layout, Place, Size, arrange
 from pgflow.core.picture.outline import Arrow, Outline, Source, word
 

@@ -20,7 +20,7 @@ from pgflow.cli.bench import marks
 from pgflow.cli.bench.ground import server_settings
 from pgflow.cli.bench.machine import LocalServer, Neighbours
 from pgflow.cli.bench.marks import Tally
-from pgflow.store.embedded import EmbeddedPostgres
+from pgflow.embedded import EmbeddedPostgres
 from tests.bench.compare.roster import Peer
 
 __all__ = ["Arena", "Bout", "Failed", "Spent"]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from psycopg.errors import LockNotAvailable
 
 from pgflow.cli.bench.ground import Field
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
 from pgflow.store import job
-from pgflow.store.connect import connect
-from pgflow.store.statement import run
 from tests.bench.plot import Chart, Series
 from tests.bench.scale.hand import BATCH, SCHEMA, median_ms, opened
 from tests.bench.scale.stock import fill, tidy

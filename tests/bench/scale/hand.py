@@ -9,10 +9,10 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any
 
+from pgflow.database.connect import Connection, connect
+from pgflow.database.statement import run
 from pgflow.store import job, worker
-from pgflow.store.connect import Connection, connect
 from pgflow.store.job import Change, Claimed, Verdict
-from pgflow.store.statement import run
 from pgflow.worker.watermark import Watermark
 
 __all__ = ["BATCH", "Hand", "median_ms", "opened"]

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import psycopg
 
 from pgflow.cli.bench.ground import Field
-from pgflow.store.connect import Connection, connect
+from pgflow.database.connect import Connection, connect
 from tests.bench.plot import Chart, Series
 from tests.bench.scale.hand import BATCH, Hand, median_ms, opened
 from tests.bench.scale.stock import fill, tidy

@@ -9,9 +9,9 @@ from pgflow.cli.bench import machine
 from pgflow.cli.bench.flows import Load, Single
 from pgflow.cli.bench.ground import Field, Plan
 from pgflow.cli.bench.result import latency
+from pgflow.database.connect import connect
+from pgflow.database.statement import run
 from pgflow.store import bench
-from pgflow.store.connect import connect
-from pgflow.store.statement import run
 from tests.bench.plot import Chart, Series
 from tests.bench.scale.stock import fill, tidy
 

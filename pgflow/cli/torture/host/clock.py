@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psycopg
 
+from pgflow.database.files import SCHEMA
+from pgflow.database.statement import run
 from pgflow.store import debug
-from pgflow.store.files import SCHEMA
-from pgflow.store.statement import run
 
 __all__ = ["WorkerClock", "move_clock"]
 

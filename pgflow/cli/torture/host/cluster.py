@@ -21,8 +21,8 @@ from pgflow.cli.torture.host.disk import Disk
 from pgflow.cli.torture.host.network import Network
 from pgflow.cli.torture.host.probe import write
 from pgflow.cli.torture.host.until import until
+from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import DatabaseError, PgflowError
-from pgflow.store.embedded import EmbeddedPostgres
 
 __all__ = ["Cluster", "Failover", "Outage", "Standby"]
 

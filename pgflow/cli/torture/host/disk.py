@@ -10,8 +10,8 @@ from typing import Self
 
 from pgflow.cli.torture.host.programs import find, run
 from pgflow.cli.torture.host.slot import Slot
+from pgflow.embedded.installation import unprivileged
 from pgflow.errors import PgflowError
-from pgflow.store.installation import unprivileged
 
 __all__ = ["Disk"]
 

@@ -17,10 +17,10 @@ from pgflow.cli.torture.host.cluster import Cluster, Outage
 from pgflow.cli.torture.host.hands import Exhaustion, ForgottenTransaction, SequencesBehind, TableLock
 from pgflow.cli.torture.host.network import Cut, Network
 from pgflow.cli.torture.host.until import until
+from pgflow.database.connect import connect
+from pgflow.database.files import SCHEMA
+from pgflow.database.statement import run
 from pgflow.store import debug
-from pgflow.store.connect import connect
-from pgflow.store.files import SCHEMA
-from pgflow.store.statement import run
 
 __all__ = ["Fault", "clock_faults", "install", "network_faults", "server_faults"]
 

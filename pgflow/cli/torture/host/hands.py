@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from pgflow.database.files import SCHEMA
+from pgflow.database.sqlstate import IDENTITY
 from pgflow.errors import DatabaseError
-from pgflow.store.files import SCHEMA
-from pgflow.store.sqlstate import IDENTITY
 
 __all__ = ["Exhaustion", "ForgottenTransaction", "SequencesBehind", "TableLock"]
 

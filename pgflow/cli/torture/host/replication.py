@@ -17,9 +17,9 @@ from psycopg import sql
 
 from pgflow.cli.torture.host.probe import write
 from pgflow.cli.torture.host.until import until
+from pgflow.embedded import EmbeddedPostgres
+from pgflow.embedded.installation import BACKUP, choose
 from pgflow.errors import DatabaseError
-from pgflow.store.embedded import EmbeddedPostgres
-from pgflow.store.installation import BACKUP, choose
 
 __all__ = ["SETTINGS", "attach", "count_unreplicated", "hold_back", "is_attached", "let_go", "promote", "why_not"]
 

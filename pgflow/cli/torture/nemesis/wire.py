@@ -12,8 +12,8 @@ from pgflow.cli.torture.arena import Arena
 from pgflow.cli.torture.fleet import LEASE
 from pgflow.cli.torture.nemesis.harm import Aim, Harm
 from pgflow.cli.torture.wire.rule import Kind, Rule
+from pgflow.database.statement import run
 from pgflow.store import worker
-from pgflow.store.statement import run
 
 __all__ = ["HARMS"]
 

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from pgflow.cli.torture.wire.faults import Faults, Tell
 from pgflow.cli.torture.wire.rule import Fault, Rule
 from pgflow.cli.torture.wire.session import Session, Upstream
-from pgflow.store.dsn import compose, defaults, parse
+from pgflow.database.dsn import compose, defaults, parse
 
 __all__ = ["Door", "Proxy", "upstream_of"]
 

@@ -1,0 +1,1 @@
+"""Commands that start, change and show instances and their jobs, one module per command."""

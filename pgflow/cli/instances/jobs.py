@@ -1,0 +1,111 @@
+"""`pgflow jobs`: the live jobs, the oldest first."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import click
+
+from pgflow.cli.database import opened, require_workflow
+from pgflow.cli.given import JSON_FORMS, TEXT, json_value
+from pgflow.cli.options import reading_options
+from pgflow.cli.output import document, say, table
+from pgflow.core.models.job import Job, JobFilters, JobState
+from pgflow.database.statement import run
+from pgflow.errors import InvalidPayload
+from pgflow.store import definition, job
+
+__all__ = ["command"]
+
+LARGEST_BIGINT = 2**63 - 1
+HEADERS = ("JOB", "INSTANCE", "WORKFLOW", "STEP", "KIND", "STATE", "QUEUE", "ATTEMPT", "RUN AT", "WORKER", "TAGS")
+
+
+@click.command("jobs")
+@click.argument("workflow", type=TEXT, required=False)
+@click.option("--queue", type=TEXT, help="Only those in this queue.")
+@click.option("--state", type=click.Choice(get_args(JobState)), help="Only those in this state.")
+@click.option("--tag", "tags", type=TEXT, multiple=True, help="Only those with this tag. May be given several times.")
+@click.option("--meta", metavar=JSON_FORMS, help="Only those whose metadata contains this JSON object.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, help="How many.")
+@click.option(
+    "--after",
+    type=click.IntRange(0, LARGEST_BIGINT),
+    metavar="JOB",
+    help="The next page: those after this job, the last one of the page before.",
+)
+@reading_options
+def command(
+    workflow: str | None,
+    queue: str | None,
+    state: str | None,
+    tags: tuple[str, ...],
+    meta: str | None,
+    limit: int,
+    after: int | None,
+    dsn: str,
+    schema: str,
+    as_json: bool,
+) -> None:
+    """List live jobs, of one WORKFLOW or of all, the oldest first: what runs, waits, or is to run.
+
+    A job carries the tags and the metadata of its workflow, of its instance and of the steps that have completed;
+    --json shows them.
+
+    \b
+    Examples:
+      pgflow jobs OrderFlow --state parked
+      pgflow jobs --queue mail --tag gift
+      pgflow jobs --meta '{"tenant": "a"}' --json
+    """
+    asked = {"queue": queue, "state": state, "tags": tags, "meta": _object(meta), "after": after, "limit": limit}
+    filters = JobFilters.of(asked)
+    with opened(dsn, schema, workflow, role="read") as conn:
+        found = run(conn, job.list(schema, filters, workflow=workflow))
+        if not found and workflow is not None:
+            require_workflow(workflow, run(conn, definition.names(schema)))
+    if as_json:
+        click.echo(document({"jobs": [_record(each) for each in found]}))
+    elif found:
+        click.echo(table(HEADERS, [_row(each) for each in found]))
+        if len(found) == limit:
+            say(f"later ones: --after {found[-1].id}")
+    else:
+        say("no jobs")
+
+
+def _object(meta: str | None) -> Mapping[str, Any] | None:
+    if meta is None:
+        return None
+    value = json_value(meta, "--meta")
+    if not isinstance(value, dict):
+        raise InvalidPayload("--meta is no JSON object", hint='Write it as \'{"tenant": "a"}\'.')
+    return value
+
+
+def _row(each: Job) -> tuple[object, ...]:
+    step, attempt = each.step or None, f"{each.attempt} of {each.max_attempts}"
+    where = (each.id, each.instance_id, each.workflow, step, each.kind, each.state, each.queue)
+    return (*where, attempt, each.run_at, each.worker, " ".join(each.tags))
+
+
+def _record(each: Job) -> dict[str, Any]:
+    """Return what is told of a job in the document; numbers that identify are strings."""
+    return {
+        "id": str(each.id),
+        "run": str(each.run),
+        "instance_id": each.instance_id,
+        "workflow": each.workflow,
+        "version": each.version,
+        "step": each.step,
+        "kind": each.kind,
+        "state": each.state,
+        "queue": each.queue,
+        "priority": each.priority,
+        "attempt": each.attempt,
+        "max_attempts": each.max_attempts,
+        "run_at": each.run_at,
+        "worker": None if each.worker is None else str(each.worker),
+        "tags": each.tags,
+        "meta": each.meta,
+        "errors": each.errors,
+    }

@@ -1,0 +1,1 @@
+"""Commands about definitions: draw, document and validate workflows, one module per command."""

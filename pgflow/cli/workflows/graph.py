@@ -1,0 +1,80 @@
+"""`pgflow graph`: draw a workflow, from an app's code or from what the database knows of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from pgflow.cli.database import opened, require_workflow
+from pgflow.cli.given import TEXT
+from pgflow.cli.locate import locate
+from pgflow.cli.options import app_option, database_options
+from pgflow.cli.output import plain, say
+from pgflow.core import picture
+from pgflow.core.picture import Outline
+from pgflow.database.statement import run
+from pgflow.errors import ConfigError, UnknownWorkflow
+from pgflow.store import definition
+
+__all__ = ["command"]
+
+LARGEST_INTEGER = 2**31 - 1
+PICTURES: dict[str, Callable[[Outline], str]] = {
+    "ascii": picture.ascii,
+    "mermaid": picture.mermaid,
+    "dot": picture.dot,
+    "svg": picture.svg,
+}
+
+
+@click.command("graph")
+@click.argument("workflow", type=TEXT)
+@click.option("-f", "--format", "kind", type=click.Choice(list(PICTURES)), default="ascii", help="What to draw.")
+@click.option("-o", "--output", metavar="FILE", help="Write it there instead of to standard output.")
+@click.option(
+    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the current one by default."
+)
+@app_option
+@database_options
+def command(
+    workflow: str, kind: str, output: str | None, version: int | None, app: str | None, dsn: str, schema: str
+) -> None:
+    """Draw WORKFLOW: its steps from the first to Done, and between them the events that lead from one to the other.
+
+    With an app the picture is that of its code, and no database is needed. Without one it is that of the definition
+    which an app or a worker has left in the database.
+
+    \b
+    Examples:
+      pgflow graph OrderFlow --app myapp.flows:app
+      pgflow graph OrderFlow --format svg --output order-flow.svg
+      pgflow graph OrderFlow --format dot | dot -Tpng > order-flow.png
+    """
+    outline = _from_app(app, workflow, version) if app else _from_database(workflow, version, dsn, schema)
+    drawn = PICTURES[kind](outline)
+    if output is None or output == "-":
+        click.echo("\n".join(plain(line) for line in drawn.split("\n")))
+        return
+    try:
+        Path(output).write_text(drawn + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output: {output} cannot be written: {error.strerror}") from error
+    say(f"wrote {output}")
+
+
+def _from_app(app: str, name: str, version: int | None) -> Outline:
+    found = locate(app, "", "pgflow")
+    require_workflow(name, sorted(each.name for each in found.workflows))
+    _, workflow = found.workflow(name).resolve_version(version)
+    return Outline.of(workflow.graph)
+
+
+def _from_database(name: str, version: int | None, dsn: str, schema: str) -> Outline:
+    with opened(dsn, schema, name, role="read") as conn:
+        stored = run(conn, definition.read(schema, workflow=name, version=version))
+        if stored is None:
+            require_workflow(name, run(conn, definition.names(schema)))
+            raise UnknownWorkflow(
+                f"{name} is not registered here in version {version}", hint=f"Draw the current one: pgflow graph {name}"
+            )
+    return Outline.of(stored.graph)

@@ -1,0 +1,170 @@
+"""The `@step` decorator: make a step out of a function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from types import UnionType
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.results import Result
+from pgflow.core.definition.retry import Retry
+from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator, unwrapped
+from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.step import Step
+from pgflow.core.values.names import is_key
+from pgflow.errors import DefinitionError
+
+__all__ = ["FunctionStep", "step"]
+
+C = TypeVar("C", bound=Context[Any])
+R = TypeVar("R", bound=Result | Awaitable[Result])
+T = TypeVar("T")
+
+
+class FunctionStep(Step, Generic[C, R, T]):
+    """A step that was a function. Calling it calls the function, as a unit test will.
+
+    assert await charge(Context(order)) == Ok("paid", {"receipt": "r-1"})
+    """
+
+    function: ClassVar[Callable[..., Any]]
+
+    def __call__(self, ctx: C) -> R:
+        """Call the function."""
+        return cast("R", type(self).function(ctx))
+
+    @classmethod
+    def read_output(cls, output: Any) -> T:
+        """Return a stored output in the declared type. Raises `InvalidPayload`."""
+        return cast("T", super().read_output(output))
+
+
+@overload
+def step(function: Callable[[C], R], /) -> FunctionStep[C, R, Any]: ...
+
+
+@overload
+def step(
+    *,
+    events: Sequence[str] = ...,
+    retry: Retry | None = ...,
+    queue: str | None = ...,
+    transactional: bool = ...,
+    max_runtime: timedelta | None = ...,
+    name: str | None = ...,
+    output: type[T],
+) -> Callable[[Callable[[C], R]], FunctionStep[C, R, T]]: ...
+
+
+@overload
+def step(
+    *,
+    events: Sequence[str] = ...,
+    retry: Retry | None = ...,
+    queue: str | None = ...,
+    transactional: bool = ...,
+    max_runtime: timedelta | None = ...,
+    name: str | None = ...,
+    output: UnionType | type[Any] | None = ...,
+) -> Callable[[Callable[[C], R]], FunctionStep[C, R, Any]]: ...
+
+
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    events: Sequence[str] = ("done",),
+    retry: Retry | None = None,
+    queue: str | None = None,
+    transactional: bool = False,
+    max_runtime: timedelta | None = None,
+    name: str | None = None,
+    output: Any = None,
+) -> Any:
+    """Make a step out of a function of one argument, the context; async or not, with or without parentheses.
+
+    The arguments are a step's class attributes (see `Step`); `name` is its key, by default the function's name, and
+    `events` is `("done",)` when left out. What comes back is a configured step: put it into `transitions`, call it in a
+    test. Raises `DefinitionError`.
+
+        @step(events=("paid", "declined"), retry=Retry(max_attempts=8), output=Receipt)
+        async def charge(ctx: Context[Order]) -> Ok | Error:
+            return Ok("paid", Receipt(number="r-1"))
+    """
+    attributes = {
+        # A string is left as it is: the workflow's check names the mistake.
+        "events": events if isinstance(events, str) else tuple(events),
+        "retry": retry,
+        "queue": queue,
+        "transactional": transactional,
+        "max_runtime": max_runtime,
+        "step_key": name,
+        "output": output,
+    }
+
+    def decorate(function: Callable[..., Any]) -> Step:
+        return _make(function, attributes)
+
+    return decorate if function is None else decorate(function)
+
+
+def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
+    function = unwrapped(function)
+    named = attributes["step_key"]
+    key = getattr(function, "__name__", None) if named is None else named
+    wrong = _wrong(function, key)
+    if wrong is not None:
+        name = getattr(function, "__name__", None)
+        stand_in = _stand_in(name if is_key(name) else f"unusable_{id(function)}", attributes)
+        excuse(stand_in, DefinitionError(wrong))
+        return stand_in
+    return _made(function, attributes, key)
+
+
+def _wrong(function: Any, key: Any) -> str | None:
+    if isinstance(function, classmethod):
+        return f"@step: {key} is a class method: a step is a function outside of a class, `def {key}(ctx)`"
+    if not callable(function) or isinstance(function, type):
+        return f"@step is for functions, and {function!r} is none"
+    if not is_key(key):
+        return f'@step: {key!r} cannot be the key of a step: give one, as in @step(name="charge")'
+    if is_generator(function):
+        return f"@step: {key} is a generator; a step returns one result"
+    if inspect.isfunction(function) and next(iter(inspect.signature(function).parameters), "") in ("self", "cls"):
+        return f"@step: {key} is a method: a step is a function outside of a class, `def {key}(ctx)`"
+    if (problem := arity_problem(function, "ctx")) is not None:
+        return f"@step: {key} cannot be called: {problem}; write `def {key}(ctx)`"
+    return None
+
+
+def _stand_in(name: Any, attributes: dict[str, Any]) -> Step:
+    """Make a step that takes the place of one that cannot be, for as long as problems are collected."""
+
+    def unusable(ctx: Context[Any]) -> Any:
+        """Do nothing."""
+
+    unusable.__name__ = name
+    return _made(unusable, {**attributes, "step_key": None}, name)
+
+
+def _made(function: Callable[..., Any], attributes: dict[str, Any], key: Any) -> Step:
+    async def execute_async(self: Step, ctx: Context[Any]) -> Any:
+        return await function(ctx)
+
+    def execute(self: Step, ctx: Context[Any]) -> Any:
+        return function(ctx)
+
+    namespace = {
+        **attributes,
+        "__module__": getattr(function, "__module__", __name__),
+        "__qualname__": getattr(function, "__qualname__", key),
+        "__doc__": function.__doc__,
+        "function": staticmethod(function),
+        "execute": execute_async if is_async(function) else execute,
+    }
+    metaclass: Any = type(FunctionStep)
+    made: Step = metaclass(getattr(function, "__name__", key), (FunctionStep,), namespace)()
+    return made

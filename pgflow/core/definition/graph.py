@@ -1,0 +1,260 @@
+"""A workflow as plain data: steps by key, and for each event of each step where it leads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgflow.core.definition.context import Context
+from pgflow.core.definition.retry import DEFAULT, Retry, prevailing
+from pgflow.core.definition.route import Chooser, choose
+from pgflow.core.definition.step import Step, Target
+from pgflow.core.definition.unique import Unique
+from pgflow.errors import DefinitionError, UndeclaredEvent, UnknownStep
+
+__all__ = ["DONE", "Choice", "Edge", "Graph", "Node"]
+
+DONE = "done"  # the key of the step that ends every workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where an event leads: to all of `targets`, or to those among them that `chooser` chooses."""
+
+    targets: tuple[str, ...]
+    chooser: Chooser | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One transition, for pictures and comparisons: `dynamic` says that a route chooses among the targets."""
+
+    source: str
+    event: str
+    targets: tuple[str, ...]
+    dynamic: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A step in its place. `config`, `queue` and `retry` are those that count here, the workflow's being the default.
+
+    `only` is the step that follows, when no other can follow and nothing else leads to it: the stretch is linear.
+    """
+
+    key: str
+    step: Step
+    choices: Mapping[str, Choice]
+    predecessors: tuple[str, ...]
+    successors: tuple[str, ...]
+    config: dict[str, Any] | None = None
+    queue: str = "default"
+    retry: Retry = DEFAULT
+    only: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A workflow's graph in one version. Immutable; compare two by `digest()`.
+
+    `nodes` are in topological order: each step comes after all that lead to it.
+    """
+
+    name: str
+    version: int
+    initial: str
+    nodes: Mapping[str, Node]
+    unique: Unique | None = None
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] | None = None
+    orchestration_queue: str | None = None
+    _by_signal: dict[str, tuple[Node, ...]] = field(default_factory=dict, init=False, repr=False)
+    has_optional_input: bool = False  # an input that is left out is None, not an empty object
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        initial: str,
+        steps: Iterable[Step],
+        choices: Mapping[str, Mapping[str, Choice]],
+        *,
+        version: int = 1,
+        unique: Unique | None = None,
+        priority: int = 0,
+        tags: tuple[str, ...] = (),
+        metadata: Mapping[str, Any] | None = None,
+        retry: Retry | None = None,
+        queue: str = "default",
+        orchestration_queue: str | None = None,
+        has_optional_input: bool = False,
+    ) -> Graph:
+        """Make a graph of steps and, by step key and event, of choices; `retry` and `queue` are defaults for steps.
+
+        It trusts its arguments, but for a cycle (`DefinitionError`): a `Workflow` class checks everything else.
+
+            Graph.build("Tiny", "greet", [greet, Done()], {"greet": {"done": Choice(("done",))}})
+        """
+        by_key = {step.key: step for step in steps}
+        follows = {
+            key: tuple(dict.fromkeys(target for choice in choices.get(key, {}).values() for target in choice.targets))
+            for key in by_key
+        }
+        leads: dict[str, list[str]] = {key: [] for key in by_key}
+        for source, targets in follows.items():
+            for target in targets:
+                leads[target].append(source)
+        nodes = {}
+        for key in _topological(name, follows, leads):
+            step, after = by_key[key], follows[key]
+            nodes[key] = Node(
+                key=key,
+                step=step,
+                choices=dict(choices.get(key, {})),
+                predecessors=tuple(leads[key]),
+                successors=after,
+                config=step.config(),
+                queue=step.queue or queue,
+                retry=prevailing(step.retry, retry),
+                only=after[0] if len(after) == 1 and len(leads[after[0]]) == 1 else None,
+            )
+        return cls(
+            name, version, initial, nodes, unique, priority, tags, metadata, orchestration_queue, has_optional_input
+        )
+
+    def node(self, step: str) -> Node:
+        """Return the node of a step. Raises `UnknownStep`."""
+        try:
+            return self.nodes[step]
+        except KeyError:
+            hint = f"It has: {', '.join(self.nodes)}."
+            raise UnknownStep(f"{self.name} has no step {step!r}", hint=hint) from None
+
+    def takers(self, signal: str) -> tuple[Node, ...]:
+        """Return the steps that may take a signal, in topological order; they are looked up once for all signals."""
+        if not self._by_signal:
+            found: dict[str, list[Node]] = {}
+            for node in self.nodes.values():
+                for name in node.step.signals():
+                    found.setdefault(name, []).append(node)
+            self._by_signal.update({name: tuple(nodes) for name, nodes in found.items()})
+        return self._by_signal.get(signal, ())
+
+    def deciding_queue(self, step: str) -> str:
+        """Return the queue in which a signal, a timer or a result of a step is dealt with; the step runs in its own.
+
+        Raises `UnknownStep`.
+        """
+        return self.orchestration_queue or self.node(step).queue
+
+    def queues(self) -> frozenset[str]:
+        """Return the queues that some worker has to serve for this graph."""
+        return frozenset(
+            queue for key, node in self.nodes.items() if key != DONE for queue in (node.queue, self.deciding_queue(key))
+        )
+
+    def choice(self, step: str, event: str) -> Choice:
+        """Return where an event of a step leads. Raises `UndeclaredEvent`, `UnknownStep`."""
+        node = self.node(step)
+        choice = node.choices.get(event)
+        if choice is None:
+            declared = ", ".join(map(repr, node.choices)) or "none"
+            raise UndeclaredEvent(f"{self.name}: step {step!r} has no event {event!r}; it declares {declared}")
+        return choice
+
+    def targets(self, step: str, event: str) -> tuple[str, ...]:
+        """Return the declared targets of an event. Raises `UndeclaredEvent`, `UnknownStep`."""
+        return self.choice(step, event).targets
+
+    def is_dynamic(self, step: str, event: str) -> bool:
+        """Whether a route chooses among the targets. Raises `UndeclaredEvent`, `UnknownStep`."""
+        return self.choice(step, event).chooser is not None
+
+    def is_undecided(self, step: str, event: str, targets: tuple[str, ...] | None) -> bool:
+        """Whether a recorded result has no targets yet because its route failed when the step completed."""
+        node = self.nodes.get(step)
+        choice = None if node is None else node.choices.get(event)
+        return choice is not None and choice.chooser is not None and targets is None
+
+    def select(self, step: str, event: str, ctx: Context[Any]) -> tuple[str, ...]:
+        """Return the targets that are taken: a route's choice among the declared ones, or all of them.
+
+        Raises `RouteError` when a route raises or chooses what it does not declare, `UndeclaredEvent`, `UnknownStep`.
+        """
+        choice = self.choice(step, event)
+        if choice.chooser is None:
+            return choice.targets
+        declared = {target: self.nodes[target].step for target in choice.targets}
+        return choose(choice.chooser, declared, ctx, f"{self.name}: {step}.{event}")
+
+    def edges(self) -> tuple[Edge, ...]:
+        """Return every transition, in topological order."""
+        return tuple(
+            Edge(node.key, event, choice.targets, choice.chooser is not None)
+            for node in self.nodes.values()
+            for event, choice in node.choices.items()
+        )
+
+    def predecessors(self, step: str | Target) -> frozenset[str]:
+        """Return the keys of the steps that may lead to a step, over all events; empty for a step that is not here."""
+        node = self.nodes.get(step if isinstance(step, str) else step.key)
+        return frozenset(node.predecessors) if node else frozenset()
+
+    def spec(self) -> dict[str, Any]:
+        """Return the graph as JSON values: the form in which the database keeps it, and plain SQL starts from it."""
+        unique = {"key": self.unique.key, "scope": self.unique.scope} if self.unique else None
+        return {
+            "workflow": self.name,
+            "version": self.version,
+            "initial": self.initial,
+            "priority": self.priority,
+            "orchestration_queue": self.orchestration_queue,
+            "unique": unique,
+            "tags": list(self.tags),
+            "metadata": dict(self.metadata or {}),
+            # Only where it differs from the default, so that graphs stored by earlier releases stay as they are.
+            **({"absent_input": None} if self.has_optional_input else {}),
+            "steps": {key: _node_spec(node) for key, node in self.nodes.items()},
+            "edges": [
+                {"from": edge.source, "event": edge.event, "targets": list(edge.targets), "dynamic": edge.dynamic}
+                for edge in self.edges()
+            ],
+        }
+
+    def digest(self) -> str:
+        """Return a hash over what an instance under way depends on: the initial step, events and transitions.
+
+        Configuration, retry policies, queues, tags and the order of writing may change without changing it.
+        """
+        events = {key: sorted(node.step.emits()) for key, node in self.nodes.items()}
+        edges = sorted([edge.source, edge.event, sorted(edge.targets), edge.dynamic] for edge in self.edges())
+        text = json.dumps([self.initial, events, edges], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _node_spec(node: Node) -> dict[str, Any]:
+    return {
+        "name": type(node.step).__name__,
+        "events": list(node.step.emits()),
+        "signals": list(node.step.signals()),
+        "config": node.config,
+        "queue": node.queue,
+        "max_attempts": node.retry.max_attempts,
+    }
+
+
+def _topological(name: str, follows: Mapping[str, tuple[str, ...]], leads: Mapping[str, list[str]]) -> list[str]:
+    waits = {key: len(sources) for key, sources in leads.items()}
+    order = [key for key, count in waits.items() if not count]
+    for key in order:  # grows while it is read
+        for target in follows[key]:
+            waits[target] -= 1
+            if not waits[target]:
+                order.append(target)
+    if len(order) < len(follows):
+        raise DefinitionError(f"{name}: cycle among the steps {', '.join(key for key in follows if key not in order)}")
+    return order

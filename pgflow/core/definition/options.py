@@ -1,0 +1,183 @@
+"""The options of a workflow, given as keywords where its class is made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from pgflow.core.definition.retry import Retry
+from pgflow.core.definition.rules.problems import Problems, fault_of
+from pgflow.core.definition.unique import Unique
+from pgflow.core.values.names import check_tags, is_event, is_queue
+from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
+from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
+
+__all__ = ["Options", "check", "is_priority", "is_version"]
+
+UMBRELLA = ("versions", "current", "app")  # options too, but not of what has steps
+MOST_VERSION = 2**31 - 1
+PRIORITIES = range(-(2**15), 2**15)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A workflow's options, checked; `unique` is None for a version that takes it from its umbrella."""
+
+    name: str
+    unique: Unique | None
+    version: int
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    retry: Retry | None
+    queue: str
+    priority: int
+    orchestration_queue: str | None = None
+
+
+def check(
+    class_name: str,
+    *,
+    unique: Any,
+    version: Any,
+    tags: Any,
+    metadata: Any,
+    retry: Any,
+    queue: Any,
+    priority: Any,
+    orchestration_queue: Any,
+    name: Any,
+    unknown: Mapping[str, Any],
+    may_lack_key: bool = False,
+) -> Options:
+    """Return the options of a workflow. Raises `DefinitionError` for those that are wrong, or unknown.
+
+    `may_lack_key` says that an umbrella is still to give the business key.
+    """
+    who = class_name if name is None else name
+    problems = Problems()
+    if not is_event(who):  # one rule for names of workflows and of events
+        problems.add([f"{class_name} is named {who!r}: a name is a string of 1 to 100 characters, without white space"])
+        who = class_name
+    for option in unknown:
+        known = [*(each.name for each in fields(Options)), *UMBRELLA]
+        near = difflib.get_close_matches(option, known, 1)
+        mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+        problems.add([f"{who}: there is no option {option!r}; {mend}"])
+    rule = problems.check
+    options = Options(
+        name=who,
+        tags=rule((), _tags, who, tags),
+        metadata=rule({}, _metadata, who, metadata),
+        unique=None if may_lack_key and unique is None else rule(None, _unique, who, unique),
+        version=rule(1, _version, who, version),
+        retry=rule(None, _retry, who, retry),
+        queue=rule("default", _queue, who, "queue", queue),
+        priority=rule(0, _priority, who, priority),
+        orchestration_queue=(
+            None if orchestration_queue is None else rule(None, _queue, who, "orchestration_queue", orchestration_queue)
+        ),
+    )
+    problems.refuse()
+    return options
+
+
+def _tags(who: str, tags: Any) -> tuple[str, ...]:
+    is_list = isinstance(tags, Sequence) and not isinstance(tags, str)
+    if not is_list or not all(isinstance(tag, str) and tag and tag.isprintable() for tag in tags):
+        raise DefinitionError(f'{who}: tags is a list of strings, not {tags!r}: write tags=["orders"]')
+    try:
+        return check_tags(dict.fromkeys(tags))
+    except InvalidValue as error:
+        raise DefinitionError(f"{who}: {error}") from None
+
+
+def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
+    if metadata is None:
+        return MappingProxyType({})
+    if not isinstance(metadata, dict):
+        raise DefinitionError(f'{who}: metadata is a dict, not {metadata!r}: write metadata={{"team": "orders"}}')
+    _check_json(f"{who}: metadata", metadata)
+    try:
+        text = encode(metadata, what="metadata", limit=INPUT_LIMIT)
+    except InvalidPayload as error:
+        raise DefinitionError(f"{who}: {error}") from None
+    return MappingProxyType(decode(text))  # a copy: what becomes of the caller's dict is no matter
+
+
+def _check_json(where: str, value: Any, depth: int = 0) -> None:
+    """Refuse whatever would not come back from JSON as it was; `encode` would convert it."""
+    if depth > DEPTH_LIMIT:
+        raise DefinitionError(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
+    match value:
+        case None | bool() | str() | int() | float():
+            return
+        case list():
+            for index, item in enumerate(value):
+                _check_json(f"{where}[{index}]", item, depth + 1)
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise DefinitionError(f"{where} has the key {key!r}, which JSON cannot keep: use a string")
+                _check_json(f"{where}[{key!r}]", item, depth + 1)
+        case _:
+            raise DefinitionError(
+                f"{where} is {value!r}, which JSON cannot keep: use strings, numbers, booleans, None, lists and dicts"
+            )
+
+
+def _unique(who: str, unique: Any) -> Unique:
+    if unique is None:
+        raise DefinitionError(
+            f'{who} has no business key: add one, as in class {who}(Workflow[…], unique=Unique("orderid"))'
+        )
+    if not isinstance(unique, Unique):
+        raise DefinitionError(f'{who}: unique is {unique!r}: write unique=Unique("orderid")')
+    _refuse_fault(who, unique)
+    return unique
+
+
+def is_version(number: object) -> bool:
+    """Whether `number` can be the number of a version: a whole number from 1 to 2,147,483,647."""
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MOST_VERSION
+
+
+def _version(who: str, version: Any) -> int:
+    if not is_version(version):
+        raise DefinitionError(f"{who}: version is a positive whole number, not {version!r}: begin with version=1")
+    return int(version)
+
+
+def _retry(who: str, retry: Any) -> Retry | None:
+    if retry is not None and not isinstance(retry, Retry):
+        raise DefinitionError(f"{who}: retry is {retry!r}: write a policy, as in retry=Retry(max_attempts=8)")
+    _refuse_fault(who, retry)
+    return retry
+
+
+def _refuse_fault(who: str, given: object) -> None:
+    fault = fault_of(given)
+    if fault is not None:
+        raise DefinitionError(f"{who}: {fault}")
+
+
+def _queue(who: str, option: str, queue: Any) -> str:
+    if not is_queue(queue):
+        raise DefinitionError(f"{who}: {option} is {queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
+    return str(queue)
+
+
+def is_priority(number: object) -> bool:
+    """Whether `number` can be a priority: what a smallint holds."""
+    return isinstance(number, int) and not isinstance(number, bool) and number in PRIORITIES
+
+
+def _priority(who: str, priority: Any) -> int:
+    if not is_priority(priority):
+        raise DefinitionError(
+            f"{who}: priority is a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, the lowest going first, "
+            f"not {priority!r}"
+        )
+    return int(priority)

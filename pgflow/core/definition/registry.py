@@ -1,0 +1,82 @@
+"""The workflows of one app, by name: nothing is ever looked up anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pgflow.core.definition.rules.problems import is_excused
+from pgflow.core.definition.workflow import Workflow
+from pgflow.core.values.secret import MEND, refusal
+from pgflow.errors import DefinitionError, UnknownWorkflow
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Workflow classes with names of their own; `seals` says that their app has a codec, so that they may have secrets.
+
+    Raises `DefinitionError` for what is no workflow, for two of one name, for a version without its umbrella, and for
+    a secret that would be stored in plain.
+
+        Registry([OrderFlow, CreateUser]).named("CreateUser")
+    """
+
+    def __init__(self, workflows: Iterable[type[Workflow[Any]]] = (), *, seals: bool = False) -> None:
+        self._seals = seals
+        self.by_name: dict[str, type[Workflow[Any]]] = {}
+        for workflow in workflows:
+            self.add(workflow)
+
+    def add(self, workflow: type[Workflow[Any]]) -> None:
+        """Take another one in; for one that is in it already nothing changes. Raises `DefinitionError`."""
+        try:
+            self._check(workflow)
+        except DefinitionError as error:
+            if not is_excused(error):
+                raise
+            return
+        if workflow.is_sound:
+            self.by_name[workflow.name] = workflow
+
+    def _check(self, workflow: type[Workflow[Any]]) -> None:
+        if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+            hint = "Pass Workflow subclasses: workflows=[OrderFlow]."
+            raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
+        if not workflow.is_sound:
+            return
+        if getattr(workflow, "unique", None) is None:
+            hint = 'Name it in the versions of the class around it, or add unique=Unique("orderid").'
+            raise DefinitionError(f"{workflow.name} has no business key", hint=hint)
+        if self.by_name.get(workflow.name, workflow) is not workflow:
+            hint = "Give one of them another name, class …(Workflow, name=…), or make them versions of one workflow."
+            raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
+        if not self._seals and (places := workflow.declared_secrets()):
+            raise DefinitionError(f"{workflow.name}: {refusal(places[0])}", hint=MEND)
+
+    @property
+    def workflows(self) -> tuple[type[Workflow[Any]], ...]:
+        """The classes, in the order in which they came."""
+        return tuple(self.by_name.values())
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in order."""
+        return sorted(self.by_name)
+
+    @property
+    def versions(self) -> list[type[Workflow[Any]]]:
+        """Every class that has a graph: each version of each workflow."""
+        return [version for workflow in self.workflows for version in workflow.versions.values()]
+
+    def known(self, workflow: type[Workflow[Any]] | str) -> type[Workflow[Any]]:
+        """Return the class that is meant: itself, or the one of that name. Raises `UnknownWorkflow`."""
+        return self.named(workflow) if isinstance(workflow, str) else workflow
+
+    def named(self, name: str) -> type[Workflow[Any]]:
+        """Return the workflow of that name. Raises `UnknownWorkflow`."""
+        known = self.by_name.get(name)
+        if known is None:
+            hint = f"It has: {', '.join(self.names) or 'none'}."
+            raise UnknownWorkflow(f"this app has no workflow named {name!r}", hint=hint)
+        return known

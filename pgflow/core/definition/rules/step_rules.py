@@ -1,0 +1,122 @@
+"""Check one step by itself: its events, its `execute`, its attributes, its configuration, and what it waits for."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from pgflow.core.definition.retry import Retry
+from pgflow.core.definition.rules.callables import arity_problem, is_generator
+from pgflow.core.definition.rules.problems import Problems, fault_of
+from pgflow.core.definition.step import Parking, Step
+from pgflow.core.values.duration import is_span
+from pgflow.core.values.names import is_event, is_key, is_queue
+from pgflow.core.values.payload import INPUT_LIMIT, encode
+from pgflow.errors import DefinitionError, InvalidPayload
+
+__all__ = ["check_step"]
+
+
+def check_step(workflow: str, step: Step, title: str, problems: Problems) -> bool:
+    """Note what would keep the step from running; `title` is how messages call it.
+
+    Returns whether its events are sound, so that transitions can be compared with them.
+    """
+    who = f"{workflow}: {title}"
+    fault = fault_of(step, type(step))
+    if fault is not None:
+        problems.add([f"{who}: {fault}"])
+        return False
+    has_events = problems.check(False, _check_events, who, step)
+    problems.check(None, _check_execute, who, step)
+    problems.check(None, _check_attributes, who, step)
+    problems.check(None, _check_config, who, step)
+    if has_events:
+        problems.check(None, _check_parking, who, step)
+    return has_events
+
+
+def _check_events(who: str, step: Step) -> bool:
+    events: Any = type(step).events
+    if isinstance(events, str) or not isinstance(events, tuple | list):
+        raise DefinitionError(f'{who} has events = {events!r}: write a tuple of names, as in events = ("done",)')
+    emitted = step.emits()
+    if not emitted:
+        raise DefinitionError(f'{who} declares no events: add events = ("done",), or whatever it may come to')
+    for event in emitted:
+        if not is_event(event):
+            raise DefinitionError(
+                f"{who} declares the event {event!r}: the name of an event is a string of 1 to 100 characters, "
+                "without white space or control characters"
+            )
+    if len(set(emitted)) < len(emitted):
+        raise DefinitionError(f"{who} declares an event twice in {emitted!r}: name each once")
+    return True
+
+
+def _check_execute(who: str, step: Step) -> None:
+    execute: Any = step.execute
+    if type(step).execute is Step.execute or not callable(execute):
+        raise DefinitionError(f"{who} has no execute method: add `def execute(self, ctx)`, which returns an Ok")
+    if is_generator(execute):
+        raise DefinitionError(f"{who}: execute is a generator: return one result, without yield")
+    if arity_problem(execute, "ctx") is not None:
+        raise DefinitionError(f"{who}: execute gets the context and no more: write `def execute(self, ctx)`")
+
+
+def _check_attributes(who: str, step: Step) -> None:
+    retry: Any = step.retry
+    if retry is not None and not isinstance(retry, Retry):
+        raise DefinitionError(f"{who} has retry = {retry!r}: write a policy, as in retry = Retry(max_attempts=8)")
+    fault = fault_of(retry)
+    if fault is not None:
+        raise DefinitionError(f"{who}: {fault}")
+    if step.queue is not None and not is_queue(step.queue):
+        raise DefinitionError(f"{who} has queue = {step.queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
+    if not isinstance(step.transactional, bool):
+        raise DefinitionError(f"{who} has transactional = {step.transactional!r}: write True or False")
+    limit: Any = step.max_runtime
+    if limit is not None and not (is_span(limit) and limit):
+        raise DefinitionError(f"{who} has max_runtime = {limit!r}: write a timedelta of more than zero")
+    if (field := step.output_problem()) is not None:
+        raise DefinitionError(f"{who}: its output cannot be read back: {field}")
+    if not is_key(step.key):
+        raise DefinitionError(
+            f"{who} has the key {step.key!r}: set step_key to up to 100 letters, digits and underscores, "
+            "not starting with a digit"
+        )
+
+
+def _check_config(who: str, step: Step) -> None:
+    try:
+        config = step.config()
+        if config is None:
+            return
+        encode(config, what="the configuration", limit=INPUT_LIMIT)
+        again = step.with_config(config)
+    except (InvalidPayload, DefinitionError) as error:
+        raise DefinitionError(f"{who}: {error}") from None
+    if again != step:
+        raise DefinitionError(
+            f"{who}: its configuration comes back from JSON as {again!r}, not as {step!r}: "
+            "use field types that JSON keeps"
+        )
+
+
+def _check_parking(who: str, step: Step) -> None:
+    parking: Any = step.parking()
+    if not isinstance(parking, Parking):
+        raise DefinitionError(f"{who}: parking() returned {parking!r}: return a Parking")
+    for name, event in parking.awaits.items():
+        if not is_event(name):
+            raise DefinitionError(f"{who}: it cannot wait for a signal named {name!r}: use a name without white space")
+        if event not in step.emits():
+            raise DefinitionError(f"{who}: the signal {name!r} becomes {event!r}, which is none of its events")
+    if parking.timeout_event is not None and parking.timeout_event not in step.emits():
+        raise DefinitionError(f"{who}: its timeout becomes {parking.timeout_event!r}, which is none of its events")
+    if (parking.delay is None) != (parking.timeout_event is None) or not is_span(parking.delay or timedelta(0)):
+        raise DefinitionError(
+            f"{who}: a timeout needs both a delay of zero or more, 100 years at most, and an event: {parking!r}"
+        )
+    if not set(parking.awaits) <= set(step.signals()):
+        raise DefinitionError(f"{who}: it awaits {', '.join(parking.awaits)}, but signals() says {step.signals()!r}")

@@ -1,0 +1,6 @@
+"""The pure engine: events in, state and commands out.
+
+state       the types: an instance's state, the events that change it, the commands that follow
+machine     `advance(state, event)` and `replay`
+attempt     interpret what an attempt at a step returned or raised
+"""

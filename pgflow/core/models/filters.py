@@ -1,0 +1,240 @@
+"""Say which instances are meant: one vocabulary for `list` and `query`, in memory and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, get_args
+
+from pgflow.core.definition.step import Target, as_step
+from pgflow.core.engine.state import Status
+from pgflow.core.models.instance import Instance
+from pgflow.core.values.containment import contains
+from pgflow.core.values.names import check_options
+from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.query_args import is_integer, json_of, refuse, tags_of, text_of
+from pgflow.errors import InvalidValue
+
+__all__ = ["LONGEST_PAGE", "PAGE", "Filters", "Head", "ListOptions", "Order", "QueryOptions"]
+
+Order: TypeAlias = Literal["newest", "oldest"]
+
+PAGE = 50
+LONGEST_PAGE = 10_000
+LARGEST_RUN = 2**63 - 1
+LARGEST_VERSION = 2**31 - 1
+
+
+class ListOptions(TypedDict, total=False):
+    """Which instances to read; all that are given have to hold.
+
+    `status` is one or several, `id` a whole business id, `version` a number, `family` how the workflow's name begins.
+    `tags` are those that an instance must have, all of them. `metadata` and `input` are JSON that the instance's
+    contains, `steps` says the same of outputs by the step or its key, all as PostgreSQL's `@>`: objects contain objects
+    with fewer keys, arrays contain arrays of some of their elements. `order` is "newest" first or "oldest". `limit` is
+    the length of a page, 50 unless given; the run of its last instance is `before` (newest first) or `after` (oldest
+    first) for the next one.
+    """
+
+    status: str | Sequence[str] | None
+    id: str | None
+    version: int | None
+    family: str | None
+    tags: Sequence[str] | None
+    metadata: Mapping[str, Any] | None
+    input: Any
+    steps: Mapping[str | Target, Any] | None
+    order: Order
+    before: int | None
+    after: int | None
+    limit: int
+
+
+class QueryOptions(TypedDict, total=False):
+    """`ListOptions` as a storage's `query` has them: without a limit unless one is given.
+
+    `status_in` has to hold beside `status`; `workflow` is a class or a name.
+    """
+
+    id: str | None
+    status: Status | None
+    status_in: Iterable[Status] | None
+    workflow: str | type[Any] | None
+    workflow_version: int | None
+    workflow_family: str | None
+    tags: Iterable[str] | None
+    metadata: Mapping[str, Any] | None
+    input: Any
+    steps: Mapping[str | Target, Any] | None
+    order: Order
+    before: int | None
+    after: int | None
+    limit: int | None
+
+
+class Head(Protocol):
+    """What identifies an instance and says where it stands: an `Instance` has it, without its history too."""
+
+    @property
+    def run(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def workflow(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Checked filters: None, and nothing in `tags` and `steps`, holds for every instance.
+
+    `metadata`, `input` and the values of `steps` are JSON text. A `limit` of None asks for all.
+
+        Filters.of({"status": "failed", "tags": ["gift"]}, OrderFlow).holds_for(instance)
+    """
+
+    workflow: str | None = None
+    statuses: tuple[str, ...] | None = None
+    id: str | None = None
+    version: int | None = None
+    family: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: str | None = None
+    input: str | None = None
+    steps: tuple[tuple[str, str], ...] = ()
+    oldest: bool = False
+    before: int | None = None
+    after: int | None = None
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], workflow: str | type[Any] | None = None) -> Self:
+        """Return the filters that `list` was given; a class that is one version of a workflow asks for that version.
+
+        Raises `UnknownOption` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
+        cannot be.
+        """
+        check_options("filter", options, ListOptions)
+        limit = options.get("limit", PAGE)
+        if not is_integer(limit, 1, LONGEST_PAGE):
+            refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} instances", "Read on with before= or after=.")
+        return cls._read(options, workflow, _statuses(options.get("status")), options.get("version"), limit)
+
+    @classmethod
+    def of_query(cls, options: Mapping[str, Any]) -> Self:
+        """Return the filters that a storage's `query` was given. Raises as `of` does."""
+        check_options("filter", options, QueryOptions)
+        limit = options.get("limit")
+        if limit is not None and not is_integer(limit, 1, LARGEST_RUN):
+            refuse("limit", limit, "a number from 1 up is needed, or None for all")
+        statuses = _statuses(options.get("status_in"))
+        also = _statuses(options.get("status"))
+        if also is not None:
+            statuses = tuple(each for each in also if statuses is None or each in statuses)
+        plain = {**options, "family": options.get("workflow_family")}
+        return cls._read(plain, options.get("workflow"), statuses, options.get("workflow_version"), limit)
+
+    @classmethod
+    def of_id(cls, id: Any, workflow: str | type[Any] | None, version: int | None) -> Self:  # noqa: A002 -- as in ListOptions
+        """Return the filters for the newest run of a business id. Raises `InvalidValue`."""
+        if id is None:
+            refuse("id", id, "a whole business id is needed")
+        return cls.of_query({"id": id, "workflow": workflow, "workflow_version": version, "limit": 1})
+
+    @property
+    def named(self) -> str:
+        """The business id, workflow and version that are asked for, as messages name them."""
+        of = "" if self.workflow is None else f" of {self.workflow}"
+        return f"{self.id!r}{of}" + ("" if self.version is None else f", version {self.version}")
+
+    @classmethod
+    def _read(
+        cls,
+        options: Mapping[str, Any],
+        workflow: str | type[Any] | None,
+        statuses: tuple[str, ...] | None,
+        version: Any,
+        limit: int | None,
+    ) -> Self:
+        pinned = None if workflow is None or isinstance(workflow, str) else workflow.pinned
+        if version is not None and not is_integer(version, 1, LARGEST_VERSION):
+            refuse("version", version, "a version is a whole number from 1 up")
+        if pinned is not None and version not in (None, pinned):
+            refuse("version", version, f"this class is version {pinned}", "List the class around it.")
+        order = options.get("order", "newest")
+        if order not in get_args(Order):
+            refuse("order", order, 'it is "newest" or "oldest"')
+        for name in ("before", "after"):
+            if (run := options.get(name)) is not None and not is_integer(run, 0, LARGEST_RUN):
+                refuse(name, run, "the number of a run is needed")
+        return cls(
+            workflow=text_of("workflow", workflow if workflow is None or isinstance(workflow, str) else workflow.name),
+            statuses=statuses,
+            id=text_of("id", options.get("id")),
+            version=pinned if version is None else version,
+            family=text_of("family", options.get("family")),
+            tags=tags_of(options.get("tags")),
+            metadata=json_of("metadata", options.get("metadata")),
+            input=json_of("input", options.get("input")),
+            steps=_steps(options.get("steps")),
+            oldest=order == "oldest",
+            before=options.get("before"),
+            after=options.get("after"),
+            limit=limit,
+        )
+
+    def holds_for_head(self, head: Head) -> bool:
+        """Whether the filters hold that need no more of an instance than its head."""
+        return (
+            self.workflow in (None, head.workflow)
+            and (self.statuses is None or head.status in self.statuses)
+            and self.id in (None, head.id)
+            and self.version in (None, head.version)
+            and (self.family is None or head.workflow.startswith(self.family))
+            and set(self.tags).issubset(head.tags)
+            and (self.before is None or head.run < self.before)
+            and (self.after is None or head.run > self.after)
+        )
+
+    def holds_for(self, instance: Instance) -> bool:
+        """Whether all filters hold for an instance, which has its `steps`."""
+        return (
+            self.holds_for_head(instance)
+            and (self.metadata is None or contains(instance.metadata, decode(self.metadata)))
+            and (self.input is None or contains(instance.input, decode(self.input)))
+            and all(key in instance.steps and contains(instance.steps[key], decode(part)) for key, part in self.steps)
+        )
+
+    def page(self, found: Iterable[Instance]) -> list[Instance]:
+        """Return those of `found` for which all filters hold, in order, as many as are asked for."""
+        kept = sorted(filter(self.holds_for, found), key=lambda each: each.run, reverse=not self.oldest)
+        return kept[: self.limit]
+
+
+def _statuses(given: Any) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, str | Iterable):
+        refuse("status", given, "one or several of the statuses are needed")
+    asked = tuple(dict.fromkeys([given] if isinstance(given, str) else given))
+    for each in asked:
+        if each not in get_args(Status):
+            raise InvalidValue(f"the status {each!r} is unknown", hint=f"Known: {', '.join(get_args(Status))}.")
+    return asked
+
+
+def _steps(given: Any) -> tuple[tuple[str, str], ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        refuse("steps", given, "a dict of step and what its output contains is needed")
+    keys = [str(text_of("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
+    return tuple(
+        (key, encode(part, what=f"steps.{key}", limit=INPUT_LIMIT))
+        for key, part in zip(keys, given.values(), strict=True)
+    )

@@ -1,0 +1,259 @@
+"""Check and complete an instance that somebody wants to put into a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+from pgflow.core.definition.graph import Graph
+from pgflow.core.definition.unique import check_id, extract_value
+from pgflow.core.engine.machine import completion, new, replay
+from pgflow.core.engine.state import ACTIVE, State, Status
+from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
+from pgflow.core.values.codec import is_sealed
+from pgflow.core.values.names import TELEMETRY, check_tags, is_event, is_key
+from pgflow.core.values.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
+from pgflow.core.values.query_args import is_integer
+from pgflow.errors import AmbiguousId, DefinitionError, InvalidPayload, InvalidValue, UndeclaredEvent
+
+__all__ = ["check_against", "checked", "overlaps", "sole_workflow", "state_of", "unique_key"]
+
+FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
+
+LARGEST_RUN = 2**63 - 1
+LARGEST_INTEGER = 2**31 - 1  # of PostgreSQL's type integer
+
+
+def checked(instance: Instance) -> Instance:
+    """Return an instance as it will be read: its values as JSON, its outputs those of its history.
+
+    Checks all that can be checked without its workflow, which `check_against` has. Raises `InvalidValue` for an
+    instance that cannot exist, `InvalidPayload` with the path for a value that cannot be stored.
+    """
+    if not isinstance(instance, Instance):
+        raise InvalidValue(f"an Instance is needed, not {type(instance).__name__}")
+    if instance.unreadable is not None:
+        raise InvalidValue(
+            f"{instance.id!r} could not be read as a whole ({instance.unreadable})",
+            hint="Putting it would lose the rest: mend what is stored first.",
+        )
+    is_unsaved = instance.run == 0 and instance.status == "pending"
+    if not is_integer(instance.run, 0 if is_unsaved else 1, LARGEST_RUN):
+        raise InvalidValue(
+            f"run={instance.run!r} is refused: a run is a whole number from 1 up",
+            hint="Only a pending instance may have run 0: storing it gives it a new run.",
+        )
+    if not is_integer(instance.version, 1, LARGEST_INTEGER):
+        raise InvalidValue(
+            f"version={instance.version!r} is refused: a version is a whole number from 1 to {LARGEST_INTEGER:,}"
+        )
+    _text("id", instance.id)
+    extract_value(instance.id)
+    _text("workflow", instance.workflow)
+    if instance.status not in get_args(Status):
+        raise InvalidValue(f"the status {instance.status!r} is unknown", hint=f"Known: {', '.join(get_args(Status))}.")
+    _check_times(instance)
+    _check_items("history", instance.history, Entry)
+    _check_items("signals", instance.signals, PendingSignal)
+    _check_items("waiting_for", instance.waiting_for, WaitingFor)
+    _check_items("tags", instance.tags, object)
+    for wait in instance.waiting_for:
+        _check_moment(f"waiting_for {wait.step}: until", wait.until)
+    if not isinstance(instance.steps, Mapping):
+        raise InvalidValue(f"steps is {type(instance.steps).__name__}, and a mapping is needed")
+    known = {entry.step for entry in instance.history}
+    if len(known) < len(instance.history) or known != set(instance.steps):
+        raise InvalidValue(f"the history of {instance.id!r} does not have each of its steps once")
+    if instance.status == "pending" and known:
+        raise InvalidValue(f"{instance.id!r} is pending and has a history: one that has begun is running or waiting")
+    error = None if instance.error is None else _object("error", instance.error, OUTPUT_LIMIT)
+    if error is not None and instance.status not in ("failed", "cancelled"):
+        raise InvalidValue(f"{instance.id!r} is {instance.status} and has an error: only failed and cancelled ones do")
+    if not isinstance(instance.step_configs, Mapping):
+        raise InvalidValue(f"step_configs is {type(instance.step_configs).__name__}, and a mapping is needed")
+    history = tuple(_entry(entry) for entry in instance.history)
+    return replace(
+        instance,
+        input=_json("input", instance.input),
+        steps={entry.step: entry.output for entry in history},
+        history=history,
+        metadata=_object("metadata", instance.metadata, OUTPUT_LIMIT),  # what all of its steps recorded is in it
+        tags=check_tags([_text("tags", tag) for tag in instance.tags]),
+        error=error,
+        signals=tuple(_signal(signal) for signal in instance.signals),
+        telemetry=_object("telemetry", instance.telemetry),
+        step_configs={
+            _key("step_configs", step): _object(f"step_configs.{step}", config)
+            for step, config in instance.step_configs.items()
+        },
+    )
+
+
+def check_against(instance: Instance, graph: Graph) -> None:
+    """Raise an error unless its workflow could have a checked instance.
+
+    Raises `InvalidValue` for a business id or a configuration that is not one of this workflow, `UnknownStep`,
+    `UndeclaredEvent` and `RouteError` for a history or signals of steps and events that it does not have, and
+    `GraphChanged` when an active instance has a history that the workflow could not have had.
+    """
+    check_id(graph.unique, graph.name, instance.id)
+    for entry in instance.history:
+        # A result has no targets yet while its route has failed: only a completed instance cannot have one.
+        if instance.status == "completed" or not graph.is_undecided(entry.step, entry.event, entry.targets):
+            completion(graph, entry.step, entry.event, entry.targets)
+    for signal in instance.signals:
+        nodes = graph.nodes.values() if signal.step is None else (graph.node(signal.step),)
+        if not any(signal.event in node.step.signals() for node in nodes):
+            raise UndeclaredEvent(
+                f"{graph.name}{f' step {signal.step!r}' if signal.step else ''} takes no signal {signal.event!r}"
+            )
+    active: frozenset[str] = frozenset()
+    if instance.is_active:
+        active = frozenset((graph.initial,)) if instance.status == "pending" else state_of(instance, graph).active
+    for step, config in instance.step_configs.items():
+        if step not in active:
+            graph.node(step)
+            raise InvalidValue(
+                f"step_configs has the step {step!r}, which is not active",
+                hint=f"Active are: {', '.join(sorted(active)) or 'none'}.",
+            )
+        try:
+            graph.node(step).step.with_config(config)
+        except DefinitionError as error:
+            raise InvalidValue(f"step_configs.{step} is refused: {error}") from error
+
+
+def state_of(instance: Instance, graph: Graph) -> State:
+    """Return the state of an active instance, with its waits started again. A step whose route failed is still active.
+
+    Raises `GraphChanged`, `UndeclaredEvent` or `RouteError` when its history is none that this workflow could have had.
+    """
+    if instance.status == "pending":
+        return new(graph)
+    results = [(entry.step, entry.event, entry.targets) for entry in instance.history]
+    return replay(graph, [result for result in results if not graph.is_undecided(*result)])
+
+
+def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is the word for it in all of the API
+    """Return what at most one active instance may have; None: any number may be active."""
+    match graph.unique.scope if graph.unique else "none":
+        case "workflow":
+            return f"w {graph.name} {id}"
+        case "version":
+            return f"v {graph.name} {graph.version} {id}"
+        case "global":
+            return f"g {id}"
+    return None
+
+
+def overlaps(a: str | None, b: str | None, *, is_same_workflow: bool) -> bool:
+    """Whether of two active instances with one business id and these unique keys only one may be.
+
+    The wider of two scopes counts: global over workflow over version. The same rule as `pgflow.excluding_run` in SQL.
+    """
+    if a is None or b is None:
+        return False
+    return a == b or "g" in (a[0], b[0]) or (is_same_workflow and "w" in (a[0], b[0]))
+
+
+def sole_workflow(id: str, workflows: Sequence[str]) -> None:  # noqa: A002 -- as in unique_key
+    """Raise `AmbiguousId` when several workflows have instances with a business id."""
+    if len(workflows) > 1:
+        raise AmbiguousId(
+            f"{id!r} has runs of several workflows", hint=f"Name one of them, workflow=…: {', '.join(workflows)}."
+        )
+
+
+def _check_times(instance: Instance) -> None:
+    # finished_at may be before created_at: an instance that was stored with a time to come may have ended already.
+    _check_moment("created_at", instance.created_at)
+    _check_moment("finished_at", instance.finished_at)
+    if instance.created_at is None:
+        raise InvalidValue("created_at=None is refused: an aware datetime is needed")
+    if (instance.finished_at is None) != (instance.status in ACTIVE):
+        raise InvalidValue(f"{instance.id!r} is {instance.status}, and its finished_at is {instance.finished_at}")
+
+
+def _check_items(what: str, items: Any, kind: type[Any]) -> None:
+    if (
+        not isinstance(items, Sequence)
+        or isinstance(items, str | bytes)
+        or not all(isinstance(each, kind) for each in items)
+    ):
+        raise InvalidValue(f"{what} is refused: a tuple of {kind.__name__} values is needed")
+
+
+def _entry(entry: Entry) -> Entry:
+    where = f"history of {_key('step', entry.step)}"
+    _event(where, entry.event)
+    _check_moment(f"{where}: at", entry.at)
+    if not isinstance(entry.duration, timedelta) or entry.duration < timedelta(0):
+        raise InvalidValue(f"{where}: duration={entry.duration!r} is refused: a timedelta of zero or more is needed")
+    if entry.at is None or entry.at.astimezone(UTC) - FIRST_MOMENT < entry.duration:
+        raise InvalidValue(f"{where}: at={entry.at!r} and duration={entry.duration!r} are refused")
+    if not is_integer(entry.attempt, 0, LARGEST_INTEGER):
+        raise InvalidValue(f"{where}: attempt={entry.attempt!r} is refused: a whole number from 0 up is needed")
+    if entry.worker is not None and not is_integer(entry.worker, 0, LARGEST_RUN):
+        raise InvalidValue(f"{where}: worker={entry.worker!r} is refused: a whole number from 0 up, or None, is needed")
+    if entry.targets is not None:
+        _check_items(f"{where}: targets", entry.targets, str)
+    _check_items(f"{where}: errors", entry.errors, Mapping)
+    return replace(
+        entry,
+        output=_json(f"{entry.step}.output", entry.output, OUTPUT_LIMIT),
+        metadata=_object(f"{entry.step}.metadata", entry.metadata),
+        errors=tuple(_object(f"{entry.step}.errors", error, OUTPUT_LIMIT) for error in entry.errors),
+        targets=None if entry.targets is None else tuple(entry.targets),
+    )
+
+
+def _signal(signal: PendingSignal) -> PendingSignal:
+    where = f"signal {_event('signals', signal.event)}"
+    if signal.step is not None:
+        _key(where, signal.step)
+    _check_moment(f"{where}: at", signal.at)
+    if signal.at is None:
+        raise InvalidValue(f"{where}: at=None is refused: an aware datetime is needed")
+    if signal.id is not None and (signal.step is None or not is_integer(signal.id, 1, LARGEST_RUN)):
+        raise InvalidValue(f"{where}: id={signal.id!r} is refused: a scheduled signal has a number and a step")
+    return replace(signal, payload=None if signal.payload is None else _json(f"{where}: payload", signal.payload))
+
+
+def _key(what: str, step: Any) -> str:
+    if not is_key(step):
+        raise InvalidValue(f"{what}: {step!r} is not the key of a step")
+    return str(step)
+
+
+def _event(what: str, event: Any) -> str:
+    if not is_event(event):
+        raise InvalidValue(f"{what}: {event!r} is not the name of an event")
+    return str(event)
+
+
+def _check_moment(what: str, moment: Any) -> None:
+    if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+        raise InvalidValue(f"{what}={moment!r} is refused: an aware datetime is needed")
+
+
+def _text(what: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidValue(f"{what}={value!r} is refused: text is needed")
+    encode(value, what=what, limit=INPUT_LIMIT)
+    return value
+
+
+def _json(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
+    if is_sealed(value):  # by an app with a codec, and read without it: it stays as it is
+        return value
+    return decode(encode(value, what=what, limit=limit))
+
+
+def _object(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
+    if not isinstance(value, Mapping):
+        raise InvalidPayload(f"{what} is {type(value).__name__}, and a mapping is needed")
+    if TELEMETRY in value:
+        raise InvalidPayload(f"the key {TELEMETRY!r} of {what} is pgflow's own")
+    return _json(what, dict(value), limit)

@@ -1,0 +1,309 @@
+"""The door to JSON: whatever goes into the database passes `encode`, whatever comes out passes `decode`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
+from datetime import datetime, time, timedelta
+from typing import Any, NamedTuple, NoReturn
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from pgflow.core.values.names import event_name
+from pgflow.core.values.roundtrip import sort_sets
+from pgflow.core.values.secret import MASK, SECRETS, is_declared, refusal, shown
+from pgflow.errors import InvalidPayload, PgflowError
+
+__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "SEALED", "decode", "encode", "refuse_lost"]
+
+INPUT_LIMIT = 65_536  # bytes of JSON text
+OUTPUT_LIMIT = 1_048_576
+DEPTH_LIMIT = 64  # containers inside one another
+SEALED = "pgflow:sealed"  # the one key of what a codec has sealed
+SEALED_BEGINS = f'{{"{SEALED}"'
+CLOCK = re.compile(r":\d\d:\d\d")  # in the JSON text of every time and datetime
+
+# Sorted keys make C's sort compare them, which fails when strings and others are mixed: the only way for two keys to
+# become one.
+_dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
+class How(NamedTuple):
+    """How values become JSON: with their secrets in clear, and in the form that their models can be read back from."""
+
+    reveal: bool
+    round_trip: bool
+
+
+def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_trip: bool = False) -> str:
+    """Return `value` as compact JSON text that PostgreSQL's jsonb accepts, of `limit` bytes at most.
+
+    Takes what JSON has, and pydantic models, dataclasses, datetimes, dates, timedeltas, UUIDs, Decimals, enums, sets
+    (sorted), tuples and UTF-8 bytes. What the text says is what PostgreSQL will: 1e22 becomes the integer that it is,
+    and -0.0 loses its sign. Raises `InvalidPayload`, which says where in `what` the trouble is: NaN and
+    infinities, NUL characters and lone surrogates, keys that become the same string, more than 64 levels, integers of
+    more than 4300 digits, times whose offset cannot be written, and objects that are not data. Raises `PlainSecret`
+    for a secret of pydantic's, unless it is to be revealed because the text will be sealed. With `round_trip` models
+    are written so that they can be validated again: without computed fields, and `Json` fields as the text they hold.
+
+        encode({"at": date(2030, 1, 1)}, what="input", limit=INPUT_LIMIT)    # '{"at":"2030-01-01"}'
+        encode({"items": [{"name": "\\0"}]}, what="input", limit=INPUT_LIMIT)
+        # InvalidPayload: input.items[0].name holds a NUL character, which PostgreSQL cannot store
+    """
+    try:
+        plain = sort_sets(value, _in_full(value, round_trip)) if isinstance(value, BaseModel) else value
+        text = _dumps(plain)
+        # Cheap signs that a closer look is needed; a false alarm costs only the look.
+        is_plain = not ("\\u0000" in text or _may_change(text) or _may_be_deep(text))
+        if is_plain and isinstance(value, BaseModel):
+            is_plain = not (MASK in text or is_declared(type(value)))
+        size = len(text) if text.isascii() else len(text.encode())
+    except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
+        is_plain = False
+        text, size = "", 0
+    if is_plain and plain is not value:
+        refuse_lost(value, what, text)
+    if not is_plain:
+        text = _dumps(_plain(value, what, 0, How(reveal, round_trip)))
+        size = len(text.encode())
+    if size > limit:
+        raise InvalidPayload(
+            f"{what} is {size:,} bytes of JSON, more than the {limit:,} allowed: "
+            "keep large data elsewhere and pass a reference to it"
+        )
+    if text.startswith(SEALED_BEGINS):
+        raise InvalidPayload(f"the key {SEALED!r} of {what} is pgflow's own")
+    return text
+
+
+def decode(text: str, around: int = 0, *, is_written: bool = False) -> Any:
+    """Return the value of JSON text.
+
+    Raises `InvalidPayload` for what is no JSON, holds a number that no float can be, or is more than 64 levels deep,
+    beside the `around` levels that somebody else has put around what was stored. Text that somebody has written, and
+    not PostgreSQL, may also hold a key twice, which is refused.
+
+        decode('{"count":3}')    # {"count": 3}
+    """
+    try:
+        value = (_loads_written if is_written else _loads)(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload(f"stored JSON cannot be read: {error}") from error
+    if _may_be_deep(text) and _is_deep(value, DEPTH_LIMIT + around):
+        raise InvalidPayload(f"stored JSON is more than {DEPTH_LIMIT} levels deep")
+    return value
+
+
+def refuse_lost(value: Any, where: str, text: str) -> None:
+    """Raise `InvalidPayload` for what pydantic may have written as something else in `text`, the JSON of `value`.
+
+    A NaN or an infinity becomes null, and a time may lose its zone. The text shows cheaply whether to look.
+    """
+    if "null" in text or CLOCK.search(text):
+        _refuse_lost(value, where)
+
+
+def _refuse_lost(value: Any, where: str) -> None:
+    match value:
+        case float() if not math.isfinite(value):
+            raise _not_finite(value, where)
+        case datetime() | time():
+            _refuse_offset(value, where)
+        case SecretStr() | SecretBytes() | Secret():
+            _refuse_lost(value.get_secret_value(), where)
+        case BaseModel():
+            _refuse_lost({**value.__dict__, **(value.__pydantic_extra__ or {})}, where)
+        case Mapping():
+            for key, item in value.items():
+                _refuse_lost(key, f"a key of {where}")
+                _refuse_lost(item, _inside(where, str(key)))
+        case list() | tuple():
+            for index, item in enumerate(value):
+                _refuse_lost(item, f"{where}[{index}]")
+        case AbstractSet():
+            for item in value:
+                _refuse_lost(item, f"{where}{{…}}")
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            _refuse_lost({field.name: getattr(value, field.name) for field in fields(value)}, where)
+
+
+def _refuse_offset(value: datetime | time, where: str) -> None:
+    """Refuse a time with a zone whose UTC offset cannot be written in JSON, which knows hours and minutes."""
+    if value.tzinfo is None:
+        return
+    offset = value.utcoffset()
+    if offset is None:
+        mend = (
+            "pass a datetime, a time with a fixed offset, or a time without a zone and the zone's name"
+            if isinstance(value, time)
+            else "pass a datetime with an offset, or one without a zone"
+        )
+        without = " without a date" if isinstance(value, time) else ""
+        raise InvalidPayload(
+            f"{where} is a {type(value).__name__} whose zone, {value.tzinfo!r}, has no UTC offset{without}: {mend}"
+        )
+    if offset % timedelta(minutes=1):
+        raise InvalidPayload(
+            f"{where} has the UTC offset {offset}, and an offset is stored in whole minutes: convert it to UTC"
+        )
+
+
+def _not_finite(value: float, where: str) -> InvalidPayload:
+    return InvalidPayload(f"{where} is {value}, which JSON cannot hold: use None or a string")
+
+
+def _inside(where: str, key: str) -> str:
+    return f"{where}.{key}" if key.isidentifier() else f"{where}[{key!r}]"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is larger than any float")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known = dict(pairs)
+    if len(known) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return known
+
+
+_loads = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+_loads_written = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once).decode
+
+
+def _may_change(text: str) -> bool:
+    """Whether a number may be in it that PostgreSQL writes otherwise. One letter is looked for first: that is quick."""
+    return ("+" in text and "e+" in text) or ("-" in text and "-0.0" in text)
+
+
+def _may_be_deep(text: str) -> bool:
+    return text.count("[") + text.count("{") > DEPTH_LIMIT
+
+
+def _is_deep(value: Any, most: int) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(most):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container
+
+
+def _plain(value: Any, where: str, depth: int, how: How) -> Any:
+    """Return `value` made of JSON's own types, or raise `InvalidPayload` with the path to what has none."""
+    value = event_name(value)
+    if depth >= DEPTH_LIMIT and isinstance(value, Mapping | list | tuple | AbstractSet):
+        raise InvalidPayload(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _plain_text(value, where)
+        case int():
+            return _plain_integer(value, where)
+        case float():
+            return _plain_float(value, where)
+        case Mapping():
+            return dict(_plain_items(value, where, depth, how))
+        case list() | tuple():
+            return [_plain(item, f"{where}[{index}]", depth + 1, how) for index, item in enumerate(value)]
+        case AbstractSet():
+            items = [_plain(item, f"{where}{{…}}", depth + 1, how) for item in value]
+            return sort_sets(value, items)
+        case _ if isinstance(value, SECRETS):
+            if not how.reveal:
+                raise refusal(where)
+            return _plain(value.get_secret_value(), where, depth, how)
+    return _plain(_converted(value, where, how), where, depth, how)
+
+
+def _plain_text(value: str, where: str) -> str:
+    if "\0" in value:
+        raise InvalidPayload(f"{where} holds a NUL character, which PostgreSQL cannot store: remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidPayload(f"{where} holds a lone surrogate, which is no text: decode it otherwise") from None
+    return str(value)
+
+
+def _plain_integer(value: int, where: str) -> int:
+    try:
+        str(int(value))
+    except ValueError:
+        raise InvalidPayload(f"{where} is an integer of more than 4300 digits: pass it as a string") from None
+    return int(value)
+
+
+def _plain_float(value: float, where: str) -> float:
+    """Return an equal number that PostgreSQL keeps as it is: it knows neither exponents nor a negative zero."""
+    if not math.isfinite(value):
+        raise _not_finite(value, where)
+    return int(value) if "e+" in repr(float(value)) else float(value) or 0.0
+
+
+def _plain_items(value: Mapping[Any, Any], where: str, depth: int, how: How) -> Iterator[tuple[str, Any]]:
+    seen: dict[str, Any] = {}
+    for key, item in value.items():
+        name = _plain_key(key, where, how)
+        if name in seen:
+            raise InvalidPayload(f"{where} has the keys {seen[name]!r} and {key!r}, which are one and the same in JSON")
+        seen[name] = key
+        yield name, _plain(item, _inside(where, name), depth + 1, how)
+
+
+def _plain_key(key: Any, where: str, how: How) -> str:
+    key = event_name(key)
+    match key:
+        case str():
+            return _plain_text(key, f"a key of {where}")
+        case None | bool() | int() | float():
+            _plain(key, f"a key of {where}", 0, how)
+            return _dumps(key)
+    converted = _converted(key, f"a key of {where}", how)
+    if not isinstance(converted, str):
+        raise InvalidPayload(f"{where} has the key {key!r}, which cannot be a key in JSON: use a string")
+    return _plain_text(converted, f"a key of {where}")
+
+
+def _converted(value: Any, where: str, how: How) -> Any:
+    _refuse_lost(value, where)
+    try:
+        if isinstance(value, BaseModel):
+            plain = _in_full(value, how.round_trip)
+        else:
+            plain = to_jsonable_python(value, round_trip=how.round_trip)
+        return sort_sets(value, shown(value, plain, where, reveal=how.reveal))
+    except UnicodeDecodeError:
+        raise InvalidPayload(f"{where} is bytes that are no UTF-8 text: encode them, with base64 for example") from None
+    except PgflowError:
+        raise
+    except (PydanticSerializationError, RecursionError, ValueError) as error:
+        raise InvalidPayload(f"{where} cannot be stored as JSON: {_reason(value, error)}") from None
+
+
+def _in_full(model: BaseModel, round_trip: bool) -> Any:
+    return model.model_dump(mode="json", by_alias=True, round_trip=round_trip)
+
+
+def _reason(value: Any, error: Exception) -> str:
+    if "unknown type" in str(error):
+        return f"{type(value).__name__} is no data; pass a dict, a pydantic model or a string"
+    return str(error)
