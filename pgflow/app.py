@@ -41,7 +41,7 @@ from pgflow.pruning import ENDED, pruning
 from pgflow.registration import check, registering
 from pgflow.storage import Storage
 from pgflow.store import job
-from pgflow.store.definition import Definition
+from pgflow.store.definition import StoredDefinition
 from pgflow.worker import Worker
 from pgflow.worker.loop import run
 
@@ -82,7 +82,7 @@ class Pgflow:
     ) -> None:
         self.name = name or schema
         self.codec = checked_codec(codec)
-        self._registry = Registry(workflows, seals=codec is not None)
+        self._registry = Registry(workflows, has_codec=codec is not None)
         self._client = Client(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self._is_registered = False
         self._workers: WeakSet[Worker] = WeakSet()
@@ -142,7 +142,7 @@ class Pgflow:
         """Install or upgrade pgflow's schema in the database, like the command `pgflow migrate`.
 
         Before a migration that breaks older code it waits a minute for workers to end: so not in a worker's process.
-        Raises `SchemaForeign` when the schema holds somebody else's tables, `PoolerInBetween` where `dsn` leads to a
+        Raises `SchemaForeign` when the schema holds somebody else's tables, `PoolerDetected` where `dsn` leads to a
         pooler, for migrating needs PostgreSQL itself, `SchemaError` when it cannot be done now.
         """
         with connect(self.dsn, role="migrate") as conn:
@@ -205,7 +205,7 @@ class Pgflow:
                 stored = []
             self._registered(stored)
 
-    def _registered(self, stored: Iterable[Definition]) -> None:
+    def _registered(self, stored: Iterable[StoredDefinition]) -> None:
         check(self._registry, stored)
         self._is_registered = True
 

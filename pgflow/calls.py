@@ -13,17 +13,17 @@ from pgflow.core.definition.unique import build_id
 from pgflow.core.definition.workflow import Workflow
 from pgflow.core.models.filters import Filters
 from pgflow.core.models.instance import Instance, Scheduled, Started, Unscheduler
-from pgflow.core.models.instance_codec import opened_instance
-from pgflow.core.signal_request import about, addressed, checked_key, later, payload_text, takers
+from pgflow.core.models.instance_codec import decrypt_instance
+from pgflow.core.signal_request import about, addressed, checked_key, consumers, later, payload_text
 from pgflow.core.start_request import Starting
-from pgflow.core.values.codec import Codec, Place, sealed
+from pgflow.core.values.codec import Codec, Location, sealed
 from pgflow.core.values.names import SEPARATOR, TELEMETRY
-from pgflow.core.values.query_args import text_of
+from pgflow.core.values.query_args import check_text
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
 from pgflow.store import instance, signal
 from pgflow.telemetry import emit
-from pgflow.telemetry.emit import Subject
+from pgflow.telemetry.emit import InstanceRef
 
 __all__ = [
     "Call",
@@ -102,14 +102,14 @@ def starting(
     is_due = asked.at is None and asked.delay is None
     queues = frozenset({kind.graph.nodes[kind.graph.initial].queue}) if is_due else frozenset[str]()
     said = about("start", workflow, *(begin.value for begin in asked.begins))
-    return Call(said, statement, instance.recall_started, asked.key, queues)
+    return Call(said, statement, instance.decode_started, asked.key, queues)
 
 
 def sealed_input(codec: Codec | None, workflow: type[Workflow[Any]], value: str, text: str) -> str:
     """Return the input of an instance as it is to be stored: sealed, if there is a codec."""
     if codec is None:
         return text
-    return sealed(codec, text, Place(workflow.name, build_id(workflow.unique.key, value), "input"))
+    return sealed(codec, text, Location(workflow.name, build_id(workflow.unique.key, value), "input"))
 
 
 def _sealed_payload(
@@ -117,7 +117,7 @@ def _sealed_payload(
 ) -> str | None:
     if codec is None or text is None:
         return text
-    return sealed(codec, text, Place(workflow.name, _subject(workflow, value).instance_id, "payload", name))
+    return sealed(codec, text, Location(workflow.name, _subject(workflow, value).instance_id, "payload", name))
 
 
 def resuming(
@@ -132,7 +132,7 @@ def resuming(
 ) -> Call[str]:
     """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once for what no step of any version takes."""
     graphs = [version.graph for version in workflow.versions.values()]
-    name, key, nodes = takers(graphs, event, step)
+    name, key, nodes = consumers(graphs, event, step)
     text = payload_text(payload, nodes, reveal=codec is not None)
     text = _sealed_payload(codec, workflow, value, name, text)
     to, pinned = addressed(workflow, value), workflow.pinned
@@ -150,7 +150,12 @@ def resuming(
         subject = _subject(workflow, value)
         emit.workflow_signal(subject, signal=name, step=key, outcome=outcome, in_transaction=in_transaction)
 
-    queues = {graph.deciding_queue(node.key) for graph in graphs for node in nodes if graph.nodes.get(node.key) is node}
+    queues = {
+        graph.orchestration_queue_of(node.key)
+        for graph in graphs
+        for node in nodes
+        if graph.nodes.get(node.key) is node
+    }
     said = about("resume", workflow, value, name, key or "")
     return Call(said, statement, str, checked_key(idempotency_key), frozenset(queues), tell)
 
@@ -183,7 +188,7 @@ def scheduling(
         return Scheduled(id=number, run=run, step=key, event=name, at=due, app=app)
 
     def recall(answer: Any) -> Scheduled:
-        return scheduled(*signal.recall_scheduled(answer))
+        return scheduled(*signal.decode_scheduled(answer))
 
     def tell(_: Scheduled, in_transaction: bool) -> None:
         subject = _subject(workflow, value)
@@ -204,7 +209,7 @@ def cancelling(
 ) -> Call[None]:
     """Cancel the newest run of a value."""
     name, to, pinned = workflow.name, addressed(workflow, value), workflow.pinned
-    text_of("reason", reason)
+    check_text("reason", reason)
 
     def statement(notify: bool) -> Statement[None]:
         if pinned is None:
@@ -231,20 +236,22 @@ def retrying(schema: str, workflow: type[Workflow[Any]], value: str, idempotency
     def tell(_: None, in_transaction: bool) -> None:
         emit.workflow_retry(_subject(workflow, value), in_transaction=in_transaction)
 
-    queues = {graph.deciding_queue(graph.initial) for graph in (each.graph for each in workflow.versions.values())}
+    queues = {
+        graph.orchestration_queue_of(graph.initial) for graph in (each.graph for each in workflow.versions.values())
+    }
     key = checked_key(idempotency_key)
     return Call(about("retry", workflow, value), statement, lambda answer: None, key, frozenset(queues), tell)
 
 
-def _subject(workflow: type[Workflow[Any]], value: str) -> Subject:
-    return Subject(value if SEPARATOR in value else f"{workflow.unique.key}{SEPARATOR}{value}", workflow.name)
+def _subject(workflow: type[Workflow[Any]], value: str) -> InstanceRef:
+    return InstanceRef(value if SEPARATOR in value else f"{workflow.unique.key}{SEPARATOR}{value}", workflow.name)
 
 
 def getting(schema: str, workflow: type[Workflow[Any]], value: str, codec: Codec | None = None) -> Statement[Instance]:
     """Read the newest run of a value."""
     to = addressed(workflow, value)
     found = instance.get(schema, workflow=workflow.name, value=to, version=workflow.pinned)
-    return found.then(partial(opened_instance, codec))
+    return found.then(partial(decrypt_instance, codec))
 
 
 def listing(
@@ -256,7 +263,7 @@ def listing(
 
 def opening(found: Statement[list[Instance]], codec: Codec | None) -> Statement[list[Instance]]:
     """The same, with what is sealed opened."""
-    return found.then(lambda each: [opened_instance(codec, one) for one in each])
+    return found.then(lambda each: [decrypt_instance(codec, one) for one in each])
 
 
 def history(

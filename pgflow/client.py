@@ -14,21 +14,21 @@ from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_del
 
 from pgflow.calls import Call
 from pgflow.database.callers import async_connection, sync_connection
-from pgflow.database.connect import aconnect, connect, outage, place
-from pgflow.database.db_errors import is_canceled, is_estranged, is_passing, is_unknown
+from pgflow.database.connect import aconnect, connect, connection_error, place
+from pgflow.database.db_errors import is_canceled, is_outcome_unknown, is_transient, may_be_schema_mismatch
 from pgflow.database.encoding import encoding_errors
-from pgflow.database.pool import AConn, Conn, Pool
+from pgflow.database.pooling.pool import AConn, Conn, Pool
 from pgflow.database.statement import Statement, arun, run
 from pgflow.errors import (
     OutcomeUnknown,
-    PoolerInBetween,
+    PoolerDetected,
     SchemaError,
     StatementTimeout,
     TooManyConnections,
     Unreachable,
 )
 from pgflow.migrations import migrate
-from pgflow.process import Own
+from pgflow.process import PerProcess
 from pgflow.store import request, worker
 
 __all__ = ["Client"]
@@ -59,7 +59,7 @@ class Client:
         self.pool = Pool(dsn, pooler=pooler)
         self._was_there = False
         self._is_examined = False
-        self._waking = Own(_Waking)
+        self._waking = PerProcess(_Waking)
 
     def run(self, statement: Statement[T], conn: Conn | None = None) -> T:
         """Run a statement that may be sent any number of times. Raises `Unreachable` when the database is gone."""
@@ -83,7 +83,7 @@ class Client:
             if conn is None:
                 result = self._call(call)
             else:
-                result = request.once(conn, self.schema, call.key, call.about, call.statement(True), call.recall)
+                result = request.run_once(conn, self.schema, call.key, call.about, call.statement(True), call.recall)
         call.tell(result, conn is not None)
         return result
 
@@ -95,7 +95,7 @@ class Client:
                 if conn is None:
                     result = await self._acall(call)
                 else:
-                    result = await request.aonce(
+                    result = await request.arun_once(
                         conn, self.schema, call.key, call.about, call.statement(True), call.recall
                     )
         call.tell(result, conn is not None)
@@ -152,7 +152,7 @@ class Client:
                     if not self._is_examined:
                         migrate.examine(ours, self.schema)
                         self._is_examined = True
-                    result = request.once(ours, self.schema, key, call.about, statement, call.recall)
+                    result = request.run_once(ours, self.schema, key, call.about, statement, call.recall)
                     with suppress(psycopg.Error):  # it has been done, and polling finds the work
                         if queues := self._waking.get().due(call.queues, self._wake):
                             run(ours, worker.wake(self.schema, queues))
@@ -171,7 +171,7 @@ class Client:
                         if not self._is_examined:
                             await migrate.aexamine(ours, self.schema)
                             self._is_examined = True
-                        result = await request.aonce(ours, self.schema, key, call.about, statement, call.recall)
+                        result = await request.arun_once(ours, self.schema, key, call.about, statement, call.recall)
                         with suppress(psycopg.Error):  # as above
                             if queues := self._waking.get().due(call.queues, self._wake):
                                 await arun(ours, worker.wake(self.schema, queues))
@@ -184,9 +184,9 @@ class Client:
         try:
             yield
         except (SchemaError, psycopg.Error) as error:
-            if is_estranged(error):
+            if may_be_schema_mismatch(error):
                 # The connection that met it may be in a transaction, and then takes no more questions.
-                with suppress(psycopg.Error, Unreachable, PoolerInBetween), connect(self.dsn) as conn:
+                with suppress(psycopg.Error, Unreachable, PoolerDetected), connect(self.dsn) as conn:
                     migrate.check(conn, self.schema)
             raise
 
@@ -195,8 +195,8 @@ class Client:
         try:
             yield
         except (SchemaError, psycopg.Error) as error:
-            if is_estranged(error):
-                with suppress(psycopg.Error, Unreachable, PoolerInBetween):
+            if may_be_schema_mismatch(error):
+                with suppress(psycopg.Error, Unreachable, PoolerDetected):
                     async with await aconnect(self.dsn) as conn:
                         await migrate.acheck(conn, self.schema)
             raise
@@ -207,15 +207,15 @@ class Client:
 
         def is_worth_another(error: BaseException) -> bool:
             met.append(error)
-            if is_unknown(error):
-                self.pool.doubt()  # what severed this connection has severed the others, too
+            if is_outcome_unknown(error):
+                self.pool.check_before_reuse()  # what severed this connection has severed the others, too
             # The places may be taken for long, and the hint helps at once.
             if isinstance(error, TooManyConnections) and time.monotonic() - began > CROWDED_SECONDS:
                 return False
             # A database that never answered may not be the one that was meant, and a statement that was canceled
             # would be canceled again: both are reported at once.
             is_worth = self._was_there or not isinstance(error, Unreachable)
-            return is_passing(error) and is_worth and not is_canceled(error)
+            return is_transient(error) and is_worth and not is_canceled(error)
 
         return {
             "retry": retry_if_exception(is_worth_another),
@@ -229,14 +229,14 @@ class Client:
     ) -> NoReturn:
         """Raise the error for a call, `about`, that failed with `error` at last, after all errors in `met`."""
         where = place(self.dsn)
-        if key is not None and is_passing(error) and any(is_unknown(each) for each in met):
+        if key is not None and is_transient(error) and any(is_outcome_unknown(each) for each in met):
             raise OutcomeUnknown(
                 f"the connection to PostgreSQL at {where} was lost before the answer came",
                 hint=f"Call again with idempotency_key={key!r}: what has been done is not done twice.",
                 idempotency_key=key,
             ) from error
-        if isinstance(error, psycopg.OperationalError) and is_unknown(error):
-            raise outage(error, where) from error
+        if isinstance(error, psycopg.OperationalError) and is_outcome_unknown(error):
+            raise connection_error(error, where) from error
         if isinstance(error, psycopg.Error) and is_canceled(error):
             message = f"PostgreSQL ended {about or 'a query'}, nothing of it was written: {error.diag.message_primary}"
             hint = START_FEWER if (about or "").startswith("start ") else TAKE_LONGER

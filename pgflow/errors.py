@@ -8,7 +8,7 @@
     ├── DatabaseError                               3: the database does not answer as it should
     │   ├── Unreachable
     │   │   └── TooManyConnections
-    │   ├── PoolerInBetween
+    │   ├── PoolerDetected
     │   ├── StatementTimeout
     │   ├── SequenceError
     │   ├── RowSecurityError
@@ -28,8 +28,8 @@
     │   ├── InvalidInput
     │   ├── InvalidPayload
     │   ├── InvalidValue
-    │   ├── PlainSecret
-    │   ├── Sealed
+    │   ├── UnencryptedSecret
+    │   ├── DecryptionUnavailable
     │   ├── UndeclaredEvent
     │   ├── UnknownOption (a TypeError)
     │   ├── UnsupportedAction
@@ -64,6 +64,7 @@ __all__ = [
     "ConfigError",
     "Conflict",
     "DatabaseError",
+    "DecryptionUnavailable",
     "DefinitionError",
     "GraphChanged",
     "InstanceNotFound",
@@ -79,8 +80,7 @@ __all__ = [
     "NotRetryable",
     "OutcomeUnknown",
     "PgflowError",
-    "PlainSecret",
-    "PoolerInBetween",
+    "PoolerDetected",
     "RouteError",
     "RowSecurityError",
     "SchemaError",
@@ -88,11 +88,11 @@ __all__ = [
     "SchemaMissing",
     "SchemaOutdated",
     "SchemaTooNew",
-    "Sealed",
     "SequenceError",
     "StatementTimeout",
     "TooManyConnections",
     "UndeclaredEvent",
+    "UnencryptedSecret",
     "UnknownOption",
     "UnknownStep",
     "UnknownWorkflow",
@@ -168,7 +168,7 @@ class TooManyConnections(Unreachable):
     code = "too-many-connections"
 
 
-class PoolerInBetween(DatabaseError):
+class PoolerDetected(DatabaseError):
     """A connection pooler, such as PgBouncer, stands before PostgreSQL, and nobody has said so.
 
     It hands sessions from one client to another, so that nothing may be left in them. Say so, and nothing is:
@@ -325,13 +325,13 @@ class InvalidValue(Invalid):
     code = "invalid-value"
 
 
-class PlainSecret(Invalid):
+class UnencryptedSecret(Invalid):
     """A secret, such as pydantic's `SecretStr`, would be stored in plain: there is no codec, or it goes beside it."""
 
     code = "plain-secret"
 
 
-class Sealed(Invalid):
+class DecryptionUnavailable(Invalid):
     """A stored value is sealed, and there is no codec here, or not the key, that opens it."""
 
     code = "sealed"

@@ -7,10 +7,10 @@ import signal
 import threading
 from typing import Any
 
-__all__ = ["Audible", "Logger", "get_logger", "is_interrupt"]
+__all__ = ["AlwaysEnabledLogger", "Logger", "get_logger", "is_interrupt"]
 
 
-class Audible(logging.Logger):
+class AlwaysEnabledLogger(logging.Logger):
     """A logger that is never disabled as a whole.
 
     `logging.config.dictConfig` and `fileConfig` disable every logger that exists already and that they do not name,
@@ -35,10 +35,12 @@ def get_logger(name: str) -> logging.Logger:
     log = get_logger("pgflow.worker")
     """
     logger = logging.getLogger(name)
-    if not isinstance(logger, Audible):
+    if not isinstance(logger, AlwaysEnabledLogger):
         # Its class, not the class of loggers to come: that is the application's to choose.
         kind = type(logger)
-        logger.__class__ = Audible if kind is logging.Logger else type(kind.__name__, (Audible, kind), {})
+        logger.__class__ = (
+            AlwaysEnabledLogger if kind is logging.Logger else type(kind.__name__, (AlwaysEnabledLogger, kind), {})
+        )
     return logger
 
 

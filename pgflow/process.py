@@ -2,8 +2,8 @@
 
 A fork copies memory and file descriptors but only the thread that forks. So a child inherits sockets that its parent
 still uses, locks that other threads held, and objects whose threads do not exist in it. What must not be shared is kept
-in an `Own`, which makes a new value in each process. `os.register_at_fork` reports a fork; the process id is compared
-as well, because programs that embed Python (uWSGI, for one) may fork without running those hooks.
+in a `PerProcess`, which makes a new value in each process. `os.register_at_fork` reports a fork; the process id is
+compared as well, because programs that embed Python (uWSGI, for one) may fork without running those hooks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, NoReturn, ParamSpec, TypeVar
 
-__all__ = ["Lock", "Own", "Process", "acontained", "after_fork", "contained", "current", "leave_if_forked"]
+__all__ = [
+    "Lock",
+    "PerProcess",
+    "Process",
+    "acall_in_parent",
+    "after_fork",
+    "call_in_parent",
+    "current",
+    "exit_if_forked",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,13 +39,13 @@ class Process:
     pid: int
 
 
-class Own(Generic[T]):
+class PerProcess(Generic[T]):
     """A value of which each process has its own, made by `make` at its first use there.
 
     The values of the ancestors stay referenced and are never touched: to close or to collect them could end sessions
     and wait for threads that are not this process's.
 
-        pool = Own(Connections)
+        pool = PerProcess(Connections)
         pool.get()
     """
 
@@ -59,7 +68,7 @@ class Lock:
     """A mutex that is free in a forked child, even if another thread of the parent held it when it forked."""
 
     def __init__(self) -> None:
-        self._locks = Own(threading.RLock)
+        self._locks = PerProcess(threading.RLock)
 
     def __enter__(self) -> None:
         self._locks.get().acquire()
@@ -82,7 +91,7 @@ def after_fork(do: Callable[[], object]) -> None:
     _in_child.append(do)
 
 
-def contained(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def call_in_parent(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call user code. A child that it forks and that returns from it ends here: only the parent goes on.
 
     Otherwise the child would go on as a second copy of the caller, for example of a worker with the same identity.
@@ -99,8 +108,8 @@ def contained(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result
 
 
-async def acontained(call: Awaitable[T]) -> T:
-    """`contained`, for a coroutine."""
+async def acall_in_parent(call: Awaitable[T]) -> T:
+    """`call_in_parent`, for a coroutine."""
     here = os.getpid()
     try:
         result = await call
@@ -113,7 +122,7 @@ async def acontained(call: Awaitable[T]) -> T:
     return result
 
 
-def leave_if_forked(owner: Process, error: BaseException | None = None) -> None:
+def exit_if_forked(owner: Process, error: BaseException | None = None) -> None:
     """End this process when it is a forked child of `owner`: what follows belongs to `owner` alone.
 
     It ends as `error` would end it.

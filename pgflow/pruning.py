@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
-from pgflow.core.values.duration import is_span
+from pgflow.core.values.duration import is_duration
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
 from pgflow.store import instance
-from pgflow.store.instance import Pruned
+from pgflow.store.instance import PruneResult
 
 __all__ = ["ENDED", "Pages", "pruning", "pruning_orphans"]
 
@@ -19,15 +19,15 @@ ENDED = ("completed", "failed", "cancelled")
 class Pages:
     """The statements that delete, one after the other; each has to be told what the one before it `took`."""
 
-    def __init__(self, page: Callable[[int], Statement[Pruned]]) -> None:
+    def __init__(self, page: Callable[[int], Statement[PruneResult]]) -> None:
         self._page = page
         self._after: int | None = 0
 
-    def __iter__(self) -> Iterator[Statement[Pruned]]:
+    def __iter__(self) -> Iterator[Statement[PruneResult]]:
         while self._after is not None:
             yield self._page(self._after)
 
-    def took(self, page: Pruned) -> int:
+    def took(self, page: PruneResult) -> int:
         """Go on behind a page; returns how much it deleted."""
         self._after = page.last
         return page.deleted
@@ -35,7 +35,7 @@ class Pages:
 
 def pruning(schema: str, older_than: timedelta, statuses: Iterable[str] = ENDED) -> Pages:
     """Delete what ended longer ago than `older_than`. Raises `InvalidValue`."""
-    if not is_span(older_than):
+    if not is_duration(older_than):
         raise InvalidValue(f"an age of {older_than!r} is refused", hint="Give a positive one: timedelta(days=30).")
     given = tuple(statuses)
     if unknown := set(given) - set(ENDED):

@@ -9,22 +9,24 @@ from pgflow.core.definition.registry import Registry
 from pgflow.database.statement import Statement
 from pgflow.errors import GraphChanged
 from pgflow.store import definition
-from pgflow.store.definition import Definition
+from pgflow.store.definition import StoredDefinition
 
 __all__ = ["check", "registering"]
 
 
-def registering(schema: str, registry: Registry) -> Statement[list[Definition]]:
+def registering(schema: str, registry: Registry) -> Statement[list[StoredDefinition]]:
     """Store the graph of each version of each workflow, unless it is stored; returns all of them as stored."""
     definitions = [
-        Definition(graph.name, graph.version, graph.digest(), graph.spec(), graph.version == workflow.current_version)
+        StoredDefinition(
+            graph.name, graph.version, graph.digest(), graph.spec(), graph.version == workflow.current_version
+        )
         for workflow in registry.workflows
         for graph in (version.graph for version in workflow.versions.values())
     ]
     return definition.register(schema, definitions)
 
 
-def check(registry: Registry, stored: Iterable[Definition]) -> None:
+def check(registry: Registry, stored: Iterable[StoredDefinition]) -> None:
     """Raise `GraphChanged`, with what differs, when a graph, unique key or scope is stored otherwise under its version.
 
     A stored definition without a unique key does not record it and is not compared by it.

@@ -10,8 +10,8 @@ from pgflow.client import Client
 from pgflow.core.definition.registry import Registry
 from pgflow.core.models.filters import Filters, QueryOptions
 from pgflow.core.models.instance import Instance
-from pgflow.core.models.instance_codec import sealed_instance
-from pgflow.core.models.instance_rules import check_against, checked, sole_workflow, unique_key
+from pgflow.core.models.instance_codec import encrypt_instance
+from pgflow.core.models.instance_rules import check_against, check_single_workflow, checked, unique_key
 from pgflow.core.values.codec import Codec
 from pgflow.database.statement import Statement
 from pgflow.errors import InstanceNotFound
@@ -92,7 +92,7 @@ class Storage:
         """
         filters = Filters.of_id(id, workflow, version)
         if workflow is None:
-            sole_workflow(id, self._client.run(instance.workflows(self.name, id=id), conn))
+            check_single_workflow(id, self._client.run(instance.workflows(self.name, id=id), conn))
         return self._sole(filters, self._client.run(self._querying(filters), conn))
 
     async def aget(
@@ -106,7 +106,7 @@ class Storage:
         """`get`, async."""
         filters = Filters.of_id(id, workflow, version)
         if workflow is None:
-            sole_workflow(id, await self._client.arun(instance.workflows(self.name, id=id), conn))
+            check_single_workflow(id, await self._client.arun(instance.workflows(self.name, id=id), conn))
         return self._sole(filters, await self._client.arun(self._querying(filters), conn))
 
     def delete(
@@ -158,7 +158,7 @@ class Storage:
         if each.status == "pending":
             due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
         key = unique_key(graph, each.id)
-        stored = sealed_instance(self._codec, each)
+        stored = encrypt_instance(self._codec, each)
 
         def statement(notify: bool) -> Statement[int]:
             return instance.put(self.name, stored, unique_key=key, due=due, queue=queue, notify=notify)

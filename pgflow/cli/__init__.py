@@ -20,36 +20,42 @@ import sys
 
 import click
 
-from pgflow.cli.failure import Reporting
-from pgflow.cli.lazy import Lazy
+from pgflow.cli.error_reporting import ErrorReportingGroup
+from pgflow.cli.lazy_group import LazyCommand
 from pgflow.cli.options import debug_option
 
 __all__ = ["cli", "main"]
 
 COMMANDS = {
-    "worker": Lazy("pgflow.cli.operations.worker:command", "Run the steps of workflows until told to stop."),
-    "migrate": Lazy("pgflow.cli.operations.migrate:command", "Install or upgrade pgflow's schema in the database."),
-    "roles": Lazy(
+    "worker": LazyCommand("pgflow.cli.operations.worker:command", "Run the steps of workflows until told to stop."),
+    "migrate": LazyCommand(
+        "pgflow.cli.operations.migrate:command", "Install or upgrade pgflow's schema in the database."
+    ),
+    "roles": LazyCommand(
         "pgflow.cli.operations.roles:command", "Give the database's roles what a client, worker or dashboard needs."
     ),
-    "start": Lazy("pgflow.cli.instances.start:command", "Start an instance of a workflow."),
-    "resume": Lazy("pgflow.cli.instances.resume:command", "Send a signal to an instance that waits for one."),
-    "unschedule": Lazy("pgflow.cli.instances.unschedule:command", "Call off a signal that is to be sent later."),
-    "cancel": Lazy("pgflow.cli.instances.cancel:command", "Stop an instance for good."),
-    "retry": Lazy("pgflow.cli.instances.retry:command", "Take a failed instance up again where it stopped."),
-    "list": Lazy("pgflow.cli.instances.list_:command", "List instances, newest first."),
-    "show": Lazy("pgflow.cli.instances.show:command", "Show one instance: its history and what it waits for."),
-    "jobs": Lazy("pgflow.cli.instances.jobs:command", "List live jobs: what runs, waits or is to run."),
-    "graph": Lazy(
+    "start": LazyCommand("pgflow.cli.instances.start:command", "Start an instance of a workflow."),
+    "resume": LazyCommand("pgflow.cli.instances.resume:command", "Send a signal to an instance that waits for one."),
+    "unschedule": LazyCommand("pgflow.cli.instances.unschedule:command", "Call off a signal that is to be sent later."),
+    "cancel": LazyCommand("pgflow.cli.instances.cancel:command", "Stop an instance for good."),
+    "retry": LazyCommand("pgflow.cli.instances.retry:command", "Take a failed instance up again where it stopped."),
+    "list": LazyCommand("pgflow.cli.instances.list_:command", "List instances, newest first."),
+    "show": LazyCommand("pgflow.cli.instances.show:command", "Show one instance: its history and what it waits for."),
+    "jobs": LazyCommand("pgflow.cli.instances.jobs:command", "List live jobs: what runs, waits or is to run."),
+    "graph": LazyCommand(
         "pgflow.cli.workflows.graph:command", "Draw a workflow: as text, for Mermaid or Graphviz, or as an SVG."
     ),
-    "docs": Lazy("pgflow.cli.workflows.docs:command", "Write each workflow's picture into its docstring."),
-    "validate": Lazy("pgflow.cli.workflows.validate:command", "Check an app's workflows, as a build does."),
-    "prune": Lazy("pgflow.cli.instances.prune:command", "Delete instances that ended long ago."),
-    "doctor": Lazy("pgflow.cli.operations.doctor:command", "Look at a database and its workers, and say what to mend."),
-    "bench": Lazy("pgflow.cli.bench:command", "Measure how fast it is here, and what a step costs the database."),
-    "demo": Lazy("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
-    "torture": Lazy("pgflow.cli.torture.command:command", "Do everything to it that may happen, and check."),
+    "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write each workflow's picture into its docstring."),
+    "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Check an app's workflows, as a build does."),
+    "prune": LazyCommand("pgflow.cli.instances.prune:command", "Delete instances that ended long ago."),
+    "doctor": LazyCommand(
+        "pgflow.cli.operations.doctor:command", "Look at a database and its workers, and say what to mend."
+    ),
+    "bench": LazyCommand(
+        "pgflow.cli.bench:command", "Measure how fast it is here, and what a step costs the database."
+    ),
+    "demo": LazyCommand("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
+    "torture": LazyCommand("pgflow.cli.torture.command:command", "Do everything to it that may happen, and check."),
 }
 
 
@@ -77,7 +83,7 @@ def _wants_no_color() -> bool:
 
 
 @click.group(
-    cls=Reporting,
+    cls=ErrorReportingGroup,
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="Help on one of them: pgflow COMMAND --help",

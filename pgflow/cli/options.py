@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from pgflow.cli.failure import Session
+from pgflow.cli.error_reporting import GlobalOptions
 
 __all__ = [
     "app_option",
@@ -52,7 +52,7 @@ def configured_app(folder: Path | None = None) -> str | None:
 
 
 def _remember_debug(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    session = ctx.ensure_object(Session)
+    session = ctx.ensure_object(GlobalOptions)
     session.debug = session.debug or wanted
 
 
@@ -79,7 +79,7 @@ dsn_option: Decorator[Any] = click.option(
 
 
 def _remember_pooler(ctx: click.Context, param: click.Parameter, said: bool) -> None:
-    ctx.ensure_object(Session).pooler = said
+    ctx.ensure_object(GlobalOptions).pooler = said
 
 
 # Kept beside the command, too: who opens its connection looks at it.

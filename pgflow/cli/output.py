@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["DOCUMENT_VERSION", "document", "moment", "plain", "say", "table"]
+__all__ = ["DOCUMENT_VERSION", "document", "moment", "print_notice", "printable", "table"]
 
 DOCUMENT_VERSION = 1  # raised when a field changes its meaning or goes; new fields may come at any time
 
@@ -32,12 +32,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Return text that cannot steer a terminal: what is stored may come from anybody."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def say(text: str) -> None:
+def print_notice(text: str) -> None:
     """Tell the person at the terminal something that no program wants to read: on stderr."""
     click.echo(text, err=True)
 
@@ -54,7 +54,7 @@ def _cell(value: object) -> str:
         case datetime():
             return moment(value)
         case _:
-            return plain(str(value))
+            return printable(str(value))
 
 
 def _jsonable(value: object) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pgflow.cli.output import say
+from pgflow.cli.output import print_notice
 from pgflow.errors import PgflowError
 
 __all__ = ["Processes"]
@@ -99,7 +99,7 @@ class Processes:
                 process.wait()
         if error is not None:
             for path in self._all_logs():
-                say(f"{path.name}:\n{path.read_text(errors='replace')[-LOG_TAIL:]}")
+                print_notice(f"{path.name}:\n{path.read_text(errors='replace')[-LOG_TAIL:]}")
 
     def _path(self, number: int, kind: str) -> Path:
         return self._logs / f"worker-{number}.{kind}"

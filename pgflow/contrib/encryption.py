@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pgflow.core.values.codec import Codec
-from pgflow.errors import ConfigError, InvalidPayload, Sealed
+from pgflow.errors import ConfigError, DecryptionUnavailable, InvalidPayload
 
 __all__ = ["AesGcm"]
 
@@ -59,13 +59,15 @@ class AesGcm(Codec):
         return f"{self.current}.{base64.b64encode(nonce + hidden).decode()}"
 
     def open(self, sealed: str, place: str) -> str:
-        """Return the text. Raises `InvalidPayload`, and `Sealed` for a key that is not here."""
+        """Return the text. Raises `InvalidPayload`, and `DecryptionUnavailable` for a key that is not here."""
         key_id, _, body = sealed.partition(".")
         if not KEY_ID.fullmatch(key_id):
             raise InvalidPayload("it is not what AesGcm seals")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise Sealed(f"it is sealed with the key {key_id!r}", hint=f"There are here: {', '.join(self._ciphers)}.")
+            raise DecryptionUnavailable(
+                f"it is sealed with the key {key_id!r}", hint=f"There are here: {', '.join(self._ciphers)}."
+            )
         try:
             raw = base64.b64decode(body, validate=True)
             return cipher.decrypt(raw[:NONCE_SIZE], raw[NONCE_SIZE:], _bound(key_id, place)).decode()

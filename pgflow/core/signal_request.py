@@ -13,15 +13,15 @@ from pgflow.core.definition.step import Target, as_step
 from pgflow.core.definition.workflow import Workflow
 from pgflow.core.models.instance import Started
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.duration import LONGEST, is_span
+from pgflow.core.values.duration import MAX_DURATION, is_duration
 from pgflow.core.values.names import event_name
 from pgflow.core.values.payload import INPUT_LIMIT, decode
-from pgflow.core.values.query_args import refuse, text_of
+from pgflow.core.values.query_args import check_text, refuse
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue, UndeclaredEvent
 
-__all__ = ["about", "addressed", "check_moment", "checked_key", "later", "payload_text", "sole", "takers"]
+__all__ = ["about", "addressed", "check_moment", "checked_key", "consumers", "later", "payload_text", "sole"]
 
-LONGEST_KEY = 200  # characters
+MAX_KEY_LENGTH = 200  # characters
 LONGEST_ABOUT = 300
 
 
@@ -30,7 +30,7 @@ def addressed(workflow: type[Workflow[Any]], value: str) -> str:
 
     Raises `InvalidValue` for what is no text, and for a bare value where any number may have it.
     """
-    if text_of("value", value) is None:
+    if check_text("value", value) is None:
         refuse("value", value, "a string is needed")
     if workflow.unique.scope == "none" and "::" not in value:
         raise InvalidValue(
@@ -52,7 +52,7 @@ def check_moment(at: datetime | None, delay: timedelta | None) -> None:
     if at is not None and at.tzinfo is None:
         hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
-    if delay is not None and not (isinstance(delay, timedelta) and abs(delay) <= LONGEST):
+    if delay is not None and not (isinstance(delay, timedelta) and abs(delay) <= MAX_DURATION):
         raise InvalidValue(f"an instance cannot start after {delay!r}", hint="Give a timedelta, of 100 years at most.")
 
 
@@ -67,18 +67,20 @@ def about(call: str, workflow: type[Workflow[Any]], *names: str) -> str:
 
 def checked_key(key: Any) -> str | None:
     """Return an idempotency key, None for none. Raises `InvalidValue` for what is no string of 1 to 200 characters."""
-    if key is not None and not (isinstance(key, str) and 1 <= len(key) <= LONGEST_KEY and key.isprintable()):
-        hint = f"Give a string of 1 to {LONGEST_KEY} characters, without control characters."
+    if key is not None and not (isinstance(key, str) and 1 <= len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        hint = f"Give a string of 1 to {MAX_KEY_LENGTH} characters, without control characters."
         raise InvalidValue(f"{key!r} cannot be an idempotency key", hint=hint)
     return key
 
 
-def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tuple[str, str | None, tuple[Node, ...]]:
+def consumers(
+    graphs: Sequence[Graph], event: Any, step: str | Target | None
+) -> tuple[str, str | None, tuple[Node, ...]]:
     """Return a signal's name, the key of the step it is addressed to, and the steps of any version that may take it.
 
     `graphs` are those of a workflow's versions. Raises `UndeclaredEvent` when no step takes it, `UnknownStep`.
 
-        name, key, nodes = takers([OrderFlow.graph], "payment_confirmed", None)
+        name, key, nodes = consumers([OrderFlow.graph], "payment_confirmed", None)
     """
     name, key = event_name(event), None
     if step is not None:
@@ -86,7 +88,7 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
         graphs = [graph for graph in graphs if key in graph.nodes] or graphs[-1:]
         graphs[0].node(key)
     if key is None:
-        nodes = tuple(chain.from_iterable(graph.takers(name) for graph in graphs))
+        nodes = tuple(chain.from_iterable(graph.consumers(name) for graph in graphs))
     else:
         found = [graph.nodes[key] for graph in graphs if key in graph.nodes]
         nodes = tuple(node for node in found if name in node.step.signals())
@@ -102,7 +104,7 @@ def takers(graphs: Sequence[Graph], event: Any, step: str | Target | None) -> tu
 def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False) -> str | None:
     """Return a signal's payload as JSON text, None when it was left out. With `reveal` it may hold secrets.
 
-    Raises `InvalidPayload` when it is not of the type that any of the steps which may take it declares, `PlainSecret`.
+    Raises `InvalidPayload` when no step that may take it declares its type, `UnencryptedSecret`.
     """
     if payload is ABSENT:
         return None
@@ -121,12 +123,12 @@ def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False) -
 def later(
     graphs: Sequence[Graph], event: Any, step: str | Target, delay: timedelta
 ) -> tuple[str, str, tuple[Node, ...]]:
-    """Return what `takers` does for a signal that a step is to be sent later.
+    """Return what `consumers` does for a signal that a step is to be sent later.
 
     Without an event it is the only one that the step takes, or "timeout". Raises `InvalidValue` for a delay that is
     none, too.
     """
-    if not is_span(delay):
+    if not is_duration(delay):
         hint = "Give a positive one, of 100 years at most: timedelta(minutes=10)."
         raise InvalidValue(f"a delay of {delay!r} is refused", hint=hint)
     key = step if isinstance(step, str) else as_step(step).key
@@ -134,7 +136,7 @@ def later(
         known = [graph.nodes[key].step.signals() for graph in graphs if key in graph.nodes]
         taken = dict.fromkeys(name for signals in known for name in signals)
         event = next(iter(taken)) if len(taken) == 1 else "timeout"
-    name, _, nodes = takers(graphs, event, key)
+    name, _, nodes = consumers(graphs, event, key)
     return name, key, nodes
 
 

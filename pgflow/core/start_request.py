@@ -56,8 +56,8 @@ class Starting:
     ) -> Starting:
         """Return what is to be started; `options` are those of `StartOptions`. With `reveal` inputs may hold secrets.
 
-        Raises `UnknownOption`, `ConfigError`, `InvalidValue`, `InvalidInput`, `InvalidPayload`, `PlainSecret` for what
-        cannot be.
+        Raises `UnknownOption`, `ConfigError`, `InvalidValue`, `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`
+        for what cannot be.
         """
         check_options("option", options, StartOptions)
         at, delay, version = options.get("at"), options.get("delay"), options.get("version")

@@ -31,7 +31,7 @@ __all__ = ["KINDS", "Array", "Bigints", "Booleans", "Doubles", "Integers", "Smal
 
 NULL = b"\xff\xff\xff\xff"
 HEAD = Struct(">iiIii")
-NOTHING = Struct(">iiI")
+EMPTY_ARRAY = Struct(">iiI")
 LENGTH = Struct(">i")
 
 Writer = Callable[[Iterable[Any], str], Iterable[bytes]]
@@ -118,7 +118,7 @@ class ArrayDumper(Dumper):
     def _dumped(self, obj: Array) -> bytes:
         kind, length = self._kind, len(obj)
         if not length:
-            return NOTHING.pack(0, 0, kind.item)
+            return EMPTY_ARRAY.pack(0, 0, kind.item)
         nulls = obj.count(None)
         head = HEAD.pack(1, nulls > 0, kind.item, length, 1)
         if nulls == length:

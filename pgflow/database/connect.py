@@ -9,20 +9,20 @@ from psycopg.rows import TupleRow
 
 from pgflow.database.adapters import ADAPTERS, AsyncCursor, Cursor, Row
 from pgflow.database.dsn import compose, defaults, parse, place
-from pgflow.database.inherited import remember
+from pgflow.database.fork_safety import remember
 from pgflow.database.pgbouncer import AsyncPooledConnection, PooledConnection
 from pgflow.database.settings import CLIENT, ENCODING, READER, startup
 from pgflow.database.sqlstate import translate
-from pgflow.errors import DatabaseError, PoolerInBetween, TooManyConnections, Unreachable
+from pgflow.errors import DatabaseError, PoolerDetected, TooManyConnections, Unreachable
 
 __all__ = [
     "AsyncConnection",
     "Connection",
     "aconnect",
     "connect",
+    "connection_error",
     "conninfo",
     "is_idle",
-    "outage",
     "place",
     "translate",
 ]
@@ -84,7 +84,7 @@ def connect(dsn: str = "", role: str = "client", *, pooler: bool = False, autoco
     stands in between; then nothing is left in the session (see `pooled`).
 
     Raises `BadDsn` when `dsn` makes no sense, `Unreachable` when no session comes about (no server, no such database or
-    user, wrong password, a standby), `PoolerInBetween` for a pooler of which nobody has spoken, `DatabaseError` when
+    user, wrong password, a standby), `PoolerDetected` for a pooler of which nobody has spoken, `DatabaseError` when
     the server is older than PostgreSQL 14.
 
         with connect("postgresql://ann@db.example/shop") as conn:
@@ -97,7 +97,7 @@ def connect(dsn: str = "", role: str = "client", *, pooler: bool = False, autoco
         else:
             conn = psycopg.connect(info, **_kwargs())
     except psycopg.OperationalError as error:
-        raise outage(error, place(dsn), role) from error
+        raise connection_error(error, place(dsn), role) from error
     try:
         _refuse_old(conn.info, place(dsn))
         if not pooler:
@@ -122,7 +122,7 @@ async def aconnect(
         else:
             conn = await psycopg.AsyncConnection.connect(info, **_kwargs())
     except psycopg.OperationalError as error:
-        raise outage(error, place(dsn), role) from error
+        raise connection_error(error, place(dsn), role) from error
     try:
         _refuse_old(conn.info, place(dsn))
         if not pooler:
@@ -146,13 +146,13 @@ def is_idle(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> boo
     return conn.info.transaction_status is TransactionStatus.IDLE  # a closed connection has the status UNKNOWN
 
 
-def outage(error: psycopg.OperationalError, where: str, role: str = "client") -> DatabaseError:
+def connection_error(error: psycopg.OperationalError, where: str, role: str = "client") -> DatabaseError:
     """Return the `Unreachable` that says in one sentence what `error`, met at `where` (see `place`), means.
 
     The hint is the next step, as far as the server's words are understood: they may be in any language. It is a
-    `PoolerInBetween` where a pooler refuses our settings.
+    `PoolerDetected` where a pooler refuses our settings.
 
-        raise outage(error, place(dsn)) from error
+        raise connection_error(error, place(dsn)) from error
     """
     reason = _reason(str(error))
     if "startup parameter" in reason:
@@ -180,12 +180,12 @@ def _refuse_pooler(answer: Row | None, info: psycopg.ConnectionInfo, where: str,
         raise _pooler(where, role)
 
 
-def _pooler(where: str, role: str, reason: str = "") -> PoolerInBetween:
+def _pooler(where: str, role: str, reason: str = "") -> PoolerDetected:
     if role == "migrate":
         hint = "This needs PostgreSQL itself: name it in --dsn or PGFLOW_DSN."
     else:
         hint = "Say so with --pooler, PGFLOW_POOLER=1 or Pgflow(…, pooler=True), or go to PostgreSQL itself."
-    return PoolerInBetween(f"a connection pooler stands before PostgreSQL at {where}{reason}", hint=hint)
+    return PoolerDetected(f"a connection pooler stands before PostgreSQL at {where}{reason}", hint=hint)
 
 
 def _refuse_old(info: psycopg.ConnectionInfo, where: str) -> None:

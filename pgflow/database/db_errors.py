@@ -11,11 +11,11 @@ from pgflow.errors import InvalidPayload, SchemaError, SequenceError, Unreachabl
 __all__ = [
     "is_canceled",
     "is_contention",
-    "is_data_fault",
-    "is_estranged",
-    "is_passing",
-    "is_row_fault",
-    "is_unknown",
+    "is_data_error",
+    "is_outcome_unknown",
+    "is_row_error",
+    "is_transient",
+    "may_be_schema_mismatch",
 ]
 
 CANCELED = "57014"  # query canceled: at the statement's timeout, or by hand
@@ -50,14 +50,14 @@ CONTENTION = ("40", "55P03", "57014")  # deadlock, serialization failure, lock n
 ROUTINE = "PL/"
 
 
-def is_data_fault(error: BaseException) -> bool:
+def is_data_error(error: BaseException) -> bool:
     """Whether `error` is about a value of one instance that can never be stored: that instance has to fail.
 
-    Workers ask this, and `is_row_fault`, about a settle. Everything else is the database's fault, not the step's: the
+    Workers ask this, and `is_row_error`, about a settle. Everything else is the database's fault, not the step's: the
     result is kept, and recorded when the database has been repaired.
 
-        is_data_fault(psycopg.errors.UntranslatableCharacter())    # True: an output that holds \\u0000
-        is_data_fault(psycopg.errors.ForeignKeyViolation())        # False: the row that it refers to may come
+        is_data_error(psycopg.errors.UntranslatableCharacter())    # True: an output that holds \\u0000
+        is_data_error(psycopg.errors.ForeignKeyViolation())        # False: the row that it refers to may come
     """
     if isinstance(error, InvalidPayload):
         return True
@@ -71,15 +71,15 @@ def is_data_fault(error: BaseException) -> bool:
     return code.startswith(DATA) and code != SEQUENCE_EXHAUSTED
 
 
-def is_row_fault(error: BaseException) -> bool:
+def is_row_error(error: BaseException) -> bool:
     """Whether the database refuses single rows, through no fault of a step: the others of a batch may be accepted.
 
-    is_row_fault(SequenceError("…"))                          # True: only what inserts into that table fails
-    is_row_fault(psycopg.errors.InsufficientPrivilege())      # False: no statement succeeds
+    is_row_error(SequenceError("…"))                          # True: only what inserts into that table fails
+    is_row_error(psycopg.errors.InsufficientPrivilege())      # False: no statement succeeds
     """
     if isinstance(error, SequenceError):
         return True
-    if not isinstance(error, psycopg.Error) or is_data_fault(error) or is_passing(error):
+    if not isinstance(error, psycopg.Error) or is_data_error(error) or is_transient(error):
         return False
     return _is_of_trigger(error) or _code(error).startswith(ROW)
 
@@ -89,12 +89,12 @@ def is_contention(error: BaseException) -> bool:
     return _code(error).startswith(CONTENTION)
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether what failed may succeed when it is sent again: after a lost connection, a restart, a deadlock.
 
     False for what is wrong with the statement itself, such as a constraint or a right that it lacks.
     """
-    return is_unknown(error) or isinstance(error, Unreachable) or _code(error).startswith(ROLLED_BACK)
+    return is_outcome_unknown(error) or isinstance(error, Unreachable) or _code(error).startswith(ROLLED_BACK)
 
 
 def is_canceled(error: BaseException) -> bool:
@@ -102,20 +102,20 @@ def is_canceled(error: BaseException) -> bool:
     return _code(error) == CANCELED
 
 
-def is_unknown(error: BaseException) -> bool:
+def is_outcome_unknown(error: BaseException) -> bool:
     """Whether the transaction that met `error` may have been committed: it was sent, and the answer did not come."""
     if not isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
         return False
     return not _code(error) or _code(error).startswith(SEVERED)
 
 
-def is_estranged(error: BaseException) -> bool:
+def may_be_schema_mismatch(error: BaseException) -> bool:
     """Whether the schema may be one that this code was not made for: then it is worth a look (`migrate.check`).
 
     Nothing that our statements say should be wrong in itself, on a schema of ours. What row-level security refuses has
     the SQLSTATE of any lack of rights.
     """
-    return isinstance(error, SchemaError) or (isinstance(error, psycopg.Error) and not is_passing(error))
+    return isinstance(error, SchemaError) or (isinstance(error, psycopg.Error) and not is_transient(error))
 
 
 def _is_of_trigger(error: psycopg.Error) -> bool:

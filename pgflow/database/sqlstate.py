@@ -11,9 +11,9 @@ import psycopg
 
 from pgflow import errors
 
-__all__ = ["IDENTITY", "MIGRATE_HINT", "REFUSALS", "is_quoting", "said", "translate"]
+__all__ = ["ERRORS_BY_SQLSTATE", "IDENTITY", "MIGRATE_HINT", "quotes_values", "said", "translate"]
 
-REFUSALS: Mapping[str, type[errors.PgflowError]] = {
+ERRORS_BY_SQLSTATE: Mapping[str, type[errors.PgflowError]] = {
     "PF001": errors.UnknownWorkflow,
     "PF002": errors.AlreadyRunning,
     "PF003": errors.InstanceNotFound,
@@ -63,7 +63,7 @@ def said(error: psycopg.Error) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def is_quoting(error: psycopg.Error) -> bool:
+def quotes_values(error: psycopg.Error) -> bool:
     """Whether an error quotes the row that was refused, which is nobody's to see in a traceback."""
     return error.sqlstate == CHECK_VIOLATION
 
@@ -79,8 +79,8 @@ def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """
     code = error.sqlstate or ""
     message = error.diag.message_primary or str(error)
-    if code in REFUSALS:
-        return REFUSALS[code](message, hint=error.diag.message_hint)
+    if code in ERRORS_BY_SQLSTATE:
+        return ERRORS_BY_SQLSTATE[code](message, hint=error.diag.message_hint)
     if code == CHECK_VIOLATION and (limit := LIMIT.fullmatch(error.diag.constraint_name or "")):
         where = f"{limit['column']} of {limit['table']}"
         hint = "Keep large data elsewhere and pass a reference to it."

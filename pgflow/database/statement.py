@@ -15,7 +15,7 @@ from psycopg import pq
 
 from pgflow.database.adapters import AsyncCursor, Cursor, Row
 from pgflow.database.pgbouncer import AsyncPooledConnection, PooledConnection
-from pgflow.database.sqlstate import is_quoting, translate
+from pgflow.database.sqlstate import quotes_values, translate
 from pgflow.errors import PgflowError
 
 __all__ = ["APending", "Pending", "Row", "Statement", "arun", "arun_all", "astart", "run", "run_all", "start"]
@@ -230,4 +230,4 @@ def _refused(pending: Sequence[Pending[Any] | APending[Any]]) -> Statement[Any]:
 def _refuse(error: psycopg.Error, statement: Statement[Any]) -> None:
     refusal = statement.translate(error)
     if refusal is not None:
-        raise refusal from (None if is_quoting(error) else error)
+        raise refusal from (None if quotes_values(error) else error)

@@ -10,7 +10,7 @@ from pgflow.app import Pgflow
 from pgflow.database.connect import Connection
 from pgflow.errors import SchemaMissing
 
-__all__ = ["NOTE", "OK", "PROBLEM", "Check", "Finding", "Patient", "Said", "capped", "note", "ok", "problem", "span"]
+__all__ = ["NOTE", "OK", "PROBLEM", "Check", "Finding", "Result", "Target", "capped", "note", "ok", "problem", "span"]
 
 OK = "ok"
 NOTE = "note"
@@ -25,7 +25,7 @@ set local jit = off;
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Target:
     """What is looked at: an open connection, where it leads, the schema, and the app if one is named.
 
     `pooler` is whether it has been said that one stands in between.
@@ -39,7 +39,7 @@ class Patient:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Result:
     """One thing that a check says: `state` is ok, note or problem; `mend` the next command or setting."""
 
     state: str
@@ -72,11 +72,11 @@ class Check:
 
     name: str
     why: str
-    look: Callable[[Patient], Iterator[Said]]
+    look: Callable[[Target], Iterator[Result]]
     is_in_transaction: bool = True
     is_required: bool = False
 
-    def run(self, patient: Patient) -> list[Finding]:
+    def run(self, patient: Target) -> list[Finding]:
         """Look, and write nothing. What the role may not see, or what takes too long, is said and is no error.
 
         Raises `SchemaMissing` and other kinds of `SchemaError` for a schema that cannot be examined.
@@ -95,7 +95,7 @@ class Check:
             said = [note("the schema lacks what is to be looked at", "pgflow migrate")]
         return [Finding(self.name, each.state, each.what, self.why, each.mend) for each in said]
 
-    def _look(self, patient: Patient) -> Iterator[Said]:
+    def _look(self, patient: Target) -> Iterator[Result]:
         if not self.is_in_transaction:
             yield from self.look(patient)
             return
@@ -104,19 +104,19 @@ class Check:
             yield from self.look(patient)
 
 
-def ok(what: str) -> Said:
+def ok(what: str) -> Result:
     """Say that it is well."""
-    return Said(OK, what)
+    return Result(OK, what)
 
 
-def note(what: str, mend: str | None = None) -> Said:
+def note(what: str, mend: str | None = None) -> Result:
     """Say what is worth knowing; the exit code stays 0."""
-    return Said(NOTE, what, mend)
+    return Result(NOTE, what, mend)
 
 
-def problem(what: str, mend: str) -> Said:
+def problem(what: str, mend: str) -> Result:
     """Say what must be mended."""
-    return Said(PROBLEM, what, mend)
+    return Result(PROBLEM, what, mend)
 
 
 def span(seconds: float | None) -> str:

@@ -12,7 +12,7 @@ from pgflow.database.connect import OLDEST, connect
 from pgflow.database.encoding import NEW_DATABASE_HINT, unsupported_encoding
 from pgflow.database.settings import ENCODING
 from pgflow.database.statement import run
-from pgflow.doctor.finding import Check, Patient, Said, note, ok, problem
+from pgflow.doctor.finding import Check, Result, Target, note, ok, problem
 from pgflow.errors import GraphChanged, PgflowError
 from pgflow.migrations.migrate import status
 from pgflow.migrations.schema import command
@@ -32,7 +32,7 @@ TIMED = ("log_min_duration_statement", "log_min_duration_sample")  # log a state
 SOUND = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "track_counts": "on"}
 
 
-def version(patient: Patient) -> Iterator[Said]:
+def version(patient: Target) -> Iterator[Result]:
     """The server's version, and whether it can be written to."""
     found = run(patient.conn, doctor.server(patient.schema))
     major, said = found.number // 10_000, found.version.split()[0]  # without the packager's name
@@ -46,7 +46,7 @@ def version(patient: Patient) -> Iterator[Said]:
         yield ok(f"PostgreSQL {said}; pgflow runs on {OLDEST} to {NEWEST_TESTED}")
 
 
-def encoding(patient: Patient) -> Iterator[Said]:
+def encoding(patient: Target) -> Iterator[Result]:
     """Whether the database can store any text."""
     reason = unsupported_encoding(run(patient.conn, doctor.server(patient.schema)).encoding)
     if reason:
@@ -55,7 +55,7 @@ def encoding(patient: Patient) -> Iterator[Said]:
         yield ok(f"the database is encoded in {ENCODING}")
 
 
-def schema(patient: Patient) -> Iterator[Said]:
+def schema(patient: Target) -> Iterator[Result]:
     """How far the schema is; raises as a worker would when there is none that could be looked at."""
     if (standing := run(patient.conn, migration.inspect(patient.schema))).ours and not standing.readable:
         yield note("this role may not read the ledger of migrations", f"grant select on {patient.schema}.migrations")
@@ -70,7 +70,7 @@ def schema(patient: Patient) -> Iterator[Said]:
         yield ok(f'schema "{patient.schema}" is up to date, at {now.version:04}{newer}')
 
 
-def rights(patient: Patient) -> Iterator[Said]:
+def rights(patient: Target) -> Iterator[Result]:
     """Rights that are not those that `pgflow migrate` and `pgflow roles` give."""
     found = run(patient.conn, role.drift(patient.schema))
     for each in found:
@@ -79,7 +79,7 @@ def rights(patient: Patient) -> Iterator[Said]:
         yield ok("PUBLIC has no rights on tables, and functions run as they should")
 
 
-def row_security(patient: Patient) -> Iterator[Said]:
+def row_security(patient: Target) -> Iterator[Result]:
     """Tables of which row-level security hides rows from roles that have rights on them."""
     found = run(patient.conn, role.filtered(patient.schema))
     for permitted in (False, True):
@@ -91,7 +91,7 @@ def row_security(patient: Patient) -> Iterator[Said]:
         yield ok("row-level security hides no rows")
 
 
-def settings(patient: Patient) -> Iterator[Said]:
+def settings(patient: Target) -> Iterator[Result]:
     """Settings that break promises."""
     found = run(patient.conn, doctor.settings(patient.schema))
     is_sound = True
@@ -113,7 +113,7 @@ def settings(patient: Patient) -> Iterator[Said]:
         yield ok(", ".join(f"{name} {found[name]}" for name in [*SOUND, "synchronous_commit"]))
 
 
-def logs(patient: Patient) -> Iterator[Said]:
+def logs(patient: Target) -> Iterator[Result]:
     """Whether the server logs parameters of statements: these are inputs, outputs and payloads."""
     found = run(patient.conn, doctor.settings(patient.schema))
     is_logging = found["log_statement"] in ("mod", "all") or any(found[name] != "-1" for name in TIMED)
@@ -129,7 +129,7 @@ def logs(patient: Patient) -> Iterator[Said]:
         yield ok("the server logs no parameters of statements")
 
 
-def connections(patient: Patient) -> Iterator[Said]:
+def connections(patient: Target) -> Iterator[Result]:
     """Whether the workers that live, and one more, have the connections that they may need."""
     found = run(patient.conn, doctor.connections(patient.schema))
     free = found.usable - found.used
@@ -148,7 +148,7 @@ def connections(patient: Patient) -> Iterator[Said]:
         yield ok(what)
 
 
-def pooler(patient: Patient) -> Iterator[Said]:
+def pooler(patient: Target) -> Iterator[Result]:
     """Whether a pooler stands in between, whether pgflow knows of it, and whether notifications come through."""
     if run(patient.conn, doctor.server(patient.schema)).standby:
         yield note("not looked at: a standby takes no notifications")
@@ -180,7 +180,7 @@ def pooler(patient: Patient) -> Iterator[Said]:
         yield note("notifications do not arrive: workers find work by polling", "start workers with --no-listen")
 
 
-def clock(patient: Patient) -> Iterator[Said]:
+def clock(patient: Target) -> Iterator[Result]:
     """How far this machine's clock is from the database's."""
     before = time.time()
     there = run(patient.conn, doctor.clock(patient.schema))
@@ -193,11 +193,11 @@ def clock(patient: Patient) -> Iterator[Said]:
         yield ok("this machine's clock agrees with the database's")
 
 
-def definitions(patient: Patient) -> Iterator[Said]:
+def definitions(patient: Target) -> Iterator[Result]:
     """Whether the workflows of the app are stored with the graphs that they have now."""
     if patient.app is None:
         return
-    registry = Registry(patient.app.workflows, seals=True)  # the app has looked whether it may have secrets
+    registry = Registry(patient.app.workflows, has_codec=True)  # the app has looked whether it may have secrets
     unknown = changed = 0
     for workflow in patient.app.versions:
         graph = workflow.graph

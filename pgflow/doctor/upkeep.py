@@ -7,7 +7,7 @@ from psycopg import sql
 
 from pgflow.database.adapters import ADAPTERS
 from pgflow.database.statement import run
-from pgflow.doctor.finding import Check, Patient, Said, capped, note, ok, problem, span
+from pgflow.doctor.finding import Check, Result, Target, capped, note, ok, problem, span
 from pgflow.store import doctor
 
 __all__ = ["CHECKS"]
@@ -21,7 +21,7 @@ LATE_FREEZE = 1.5  # times the age at which the server freezes by itself
 LAST_FREEZE = 1_000_000_000  # transactions: about half of what there are
 
 
-def transactions(patient: Patient) -> Iterator[Said]:
+def transactions(patient: Target) -> Iterator[Result]:
     """Old transactions."""
     found = run(patient.conn, doctor.transactions(patient.schema, LONG))
     for each in found:
@@ -40,7 +40,7 @@ def transactions(patient: Patient) -> Iterator[Said]:
         yield ok(f"no transaction is older than {span(LONG.total_seconds())}")
 
 
-def prepared(patient: Patient) -> Iterator[Said]:
+def prepared(patient: Target) -> Iterator[Result]:
     """Prepared transactions that nobody ends."""
     found = run(patient.conn, doctor.prepared(patient.schema, LONG))
     for each in found:
@@ -51,7 +51,7 @@ def prepared(patient: Patient) -> Iterator[Said]:
         yield ok("no prepared transaction is left open")
 
 
-def slots(patient: Patient) -> Iterator[Said]:
+def slots(patient: Target) -> Iterator[Result]:
     """Replication slots that keep old rows."""
     is_well = True
     for each in run(patient.conn, doctor.slots(patient.schema)):
@@ -67,7 +67,7 @@ def slots(patient: Patient) -> Iterator[Said]:
         yield ok("no replication slot keeps old rows for long")
 
 
-def dead(patient: Patient) -> Iterator[Said]:
+def dead(patient: Target) -> Iterator[Result]:
     """Dead rows in the table of tokens."""
     found = run(patient.conn, doctor.dead(patient.schema))
     table = f"{patient.schema}.jobs"
@@ -80,7 +80,7 @@ def dead(patient: Patient) -> Iterator[Said]:
         yield ok(what)
 
 
-def wraparound(patient: Patient) -> Iterator[Said]:
+def wraparound(patient: Target) -> Iterator[Result]:
     """Old rows that were not frozen for too long."""
     found = run(patient.conn, doctor.wraparound(patient.schema))
     is_well = True
@@ -100,7 +100,7 @@ def wraparound(patient: Patient) -> Iterator[Said]:
         yield ok(f"the oldest row that is not frozen is {found.transactions:,} transactions old")
 
 
-def indexes(patient: Patient) -> Iterator[Said]:
+def indexes(patient: Target) -> Iterator[Result]:
     """Indexes that were never finished."""
     found = run(patient.conn, doctor.indexes(patient.schema))
     for each in found:
@@ -115,7 +115,7 @@ def indexes(patient: Patient) -> Iterator[Said]:
         yield ok("every index is valid")
 
 
-def sequences(patient: Patient) -> Iterator[Said]:
+def sequences(patient: Target) -> Iterator[Result]:
     """Sequences that give out no new value: behind their tables, exhausted or missing."""
     found = run(patient.conn, doctor.sequences(patient.schema))
     for each in found:

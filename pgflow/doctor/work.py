@@ -7,7 +7,7 @@ from psycopg import sql
 
 from pgflow.database.adapters import ADAPTERS
 from pgflow.database.statement import run
-from pgflow.doctor.finding import Check, Patient, Said, capped, note, ok, problem, span
+from pgflow.doctor.finding import Check, Result, Target, capped, note, ok, problem, span
 from pgflow.store import doctor
 from pgflow.store.doctor_rows import Late
 
@@ -19,7 +19,7 @@ OLDEST_READY = 300.0  # seconds that a token may wait in a queue that is served
 PAGE = 1000  # active instances of each status to look at
 
 
-def workers(patient: Patient) -> Iterator[Said]:
+def workers(patient: Target) -> Iterator[Result]:
     """Live workers, and those whose lease has ended while they held tokens."""
     found = run(patient.conn, doctor.workers(patient.schema))
     alive = f"{capped(found.live, 'worker')} {'is' if found.live == 1 else 'are'} alive"
@@ -41,7 +41,7 @@ def workers(patient: Patient) -> Iterator[Said]:
         yield note("no worker is alive; nothing is ready for one", START)
 
 
-def queues(patient: Patient) -> Iterator[Said]:
+def queues(patient: Target) -> Iterator[Result]:
     """Queues whose work does not go on, or only slowly."""
     is_well = True
     found = run(patient.conn, doctor.queues(patient.schema))
@@ -65,7 +65,7 @@ def queues(patient: Patient) -> Iterator[Said]:
         yield ok("no work waits for long" if found else "no work waits")
 
 
-def adrift(patient: Patient) -> Iterator[Said]:
+def adrift(patient: Target) -> Iterator[Result]:
     """Active instances that have lost their tokens."""
     found = run(patient.conn, doctor.adrift(patient.schema, PAGE))
     looked = "" if found.whole else f" (of the {PAGE} oldest in each active status)"
@@ -79,7 +79,7 @@ def adrift(patient: Patient) -> Iterator[Said]:
         yield problem(what, START)
 
 
-def orphans(patient: Patient) -> Iterator[Said]:
+def orphans(patient: Target) -> Iterator[Result]:
     """Rows that were left when instances were deleted in SQL."""
     found = run(patient.conn, doctor.orphans(patient.schema, PAGE))
     for each in found:
@@ -93,7 +93,7 @@ def orphans(patient: Patient) -> Iterator[Said]:
         yield ok("every row that was looked at belongs to an instance")
 
 
-def unapplied(patient: Patient) -> Iterator[Said]:
+def unapplied(patient: Target) -> Iterator[Result]:
     """Results that nobody has folded in."""
     found = run(patient.conn, doctor.unapplied(patient.schema, PAGE))
     if found.results:
@@ -103,18 +103,18 @@ def unapplied(patient: Patient) -> Iterator[Said]:
         yield ok("no result waits to be applied")
 
 
-def overdue(patient: Patient) -> Iterator[Said]:
+def overdue(patient: Target) -> Iterator[Result]:
     """Timers, retries and delayed starts that are late."""
     yield _late(patient, run(patient.conn, doctor.overdue(patient.schema)), "timer or retry", "timers and retries")
 
 
-def signals(patient: Patient) -> Iterator[Said]:
+def signals(patient: Target) -> Iterator[Result]:
     """Scheduled signals that are late."""
     found = run(patient.conn, doctor.signals(patient.schema))
     yield _late(patient, found, "scheduled signal", "scheduled signals")
 
 
-def _late(patient: Patient, found: Late, one: str, many: str) -> Said:
+def _late(patient: Target, found: Late, one: str, many: str) -> Result:
     if not found.count:
         return ok(f"no {one} is overdue")
     count = "1000+" if found.count > 1000 else str(found.count)

@@ -133,20 +133,20 @@ def borrow(installation: Installation, folder: Path) -> Installation:
     relative to its program, and the wheel's programs their libraries beside the package, so the shape is kept.
     """
     home = installation.bindir.parent
-    shelf = home.parent.parent
+    data_root = home.parent.parent
     programs = [each for each in (*PROGRAMS, BACKUP) if (installation.bindir / each).exists()]
     for program in programs:
-        _link(str(installation.bindir / program), str(folder / (installation.bindir / program).relative_to(shelf)))
-    libraries = (home.parent / ".dylibs", shelf / f"{home.parent.name}.libs")
+        _link(str(installation.bindir / program), str(folder / (installation.bindir / program).relative_to(data_root)))
+    libraries = (home.parent / ".dylibs", data_root / f"{home.parent.name}.libs")
     for source in (home / "lib", home / "share", *libraries):
         if source.is_dir():
             unneeded = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig")
             shutil.copytree(
-                source, folder / source.relative_to(shelf), symlinks=True, ignore=unneeded, copy_function=_link
+                source, folder / source.relative_to(data_root), symlinks=True, ignore=unneeded, copy_function=_link
             )
     for parent, _, _ in os.walk(folder):
         Path(parent).chmod(0o755)
-    return Installation(installation.version, folder / installation.bindir.relative_to(shelf), installation.origin)
+    return Installation(installation.version, folder / installation.bindir.relative_to(data_root), installation.origin)
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:

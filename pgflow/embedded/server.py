@@ -30,7 +30,7 @@ from pgflow.embedded.installation import (
     major_version,
     unprivileged,
 )
-from pgflow.embedded.tempdir import Scratch
+from pgflow.embedded.tempdir import TempDir
 from pgflow.errors import ConfigError, DatabaseError
 
 __all__ = ["EmbeddedPostgres", "Installation", "find_installations"]
@@ -79,7 +79,8 @@ class EmbeddedPostgres:
     """A real PostgreSQL server in a temporary folder: for a demo, a test, a first look; not for data worth keeping.
 
     `version` is a major version (default: the preferred of `find_installations()`); `settings` are lines of
-    postgresql.conf and win over ours; `durable=False` turns fsync off, for tests; `shelf` is a folder of another file
+    postgresql.conf and win over ours; `durable=False` turns fsync off, for tests; `data_root` is a directory of
+    another file
     system for the data to lie in, one that the server's account may enter. It listens on a Unix socket that only
     this user (and root) may use, and on no TCP port. Everything is gone when it stops: at the end of the `with`,
     at `stop()`, when the interpreter ends, and on Linux even when this process is killed with SIGKILL (the folder is
@@ -98,15 +99,15 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         *,
         durable: bool = True,
-        shelf: Path | None = None,
+        data_root: Path | None = None,
     ) -> None:
         self.installation = choose(version)
         self._settings = {**DEFAULTS, **({} if durable else NOT_DURABLE), **(settings or {})}
-        self._shelf = shelf
+        self._shelf = data_root
         self._account = unprivileged()
         self._bindir = self.installation.bindir
         self._owner = process.current()
-        self._scratch: Scratch | None = None
+        self._scratch: TempDir | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
 
@@ -278,8 +279,8 @@ class EmbeddedPostgres:
         """Make the folder, with a data and a socket folder that belong to the server's account."""
         self._owner = process.current()
         other = self._account.user is not None
-        shelves = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - a shelf; the folder made there is private
-        self._scratch = Scratch(shelves, reach=f"s/.s.PGSQL.{self.port}", limit=SOCKET_PATH_LIMIT, passable=other)
+        shelves = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - a data_root; the folder made there is private
+        self._scratch = TempDir(shelves, reach=f"s/.s.PGSQL.{self.port}", limit=SOCKET_PATH_LIMIT, passable=other)
         atexit.register(self.stop)
         self._make_own(self.data)
         self._make_own(self._home / "s")

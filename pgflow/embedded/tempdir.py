@@ -13,21 +13,21 @@ PREFIX = "pgflow-"
 LOCK = "lock"
 
 
-class Scratch:
+class TempDir:
     """A new folder in the first of `shelves` that suits, with a lock file that is held while anybody needs it.
 
     `reach` is the longest name that must fit below it within `limit` bytes; `passable` says that another account than
     ours must be able to get there. Hand `lock` on to child processes (`pass_fds`): the folder then counts as in use
-    until the last of them has ended. A folder whose lock nobody holds is removed by the next Scratch on its shelf.
+    until the last of them has ended. A folder whose lock nobody holds is removed by the next TempDir on its data_root.
     """
 
     def __init__(self, shelves: Sequence[Path], *, reach: str, limit: int, passable: bool) -> None:
         example = f"{PREFIX}{'x' * 8}"
         fitting = [each for each in shelves if len(os.fsencode(each / example / reach)) <= limit]
         suiting = [each for each in fitting if each.is_dir() and (not passable or _is_passable(each))]
-        shelf = suiting[0] if suiting else shelves[-1]
-        _sweep(shelf)
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=shelf))
+        data_root = suiting[0] if suiting else shelves[-1]
+        _sweep(data_root)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=data_root))
         self.path.chmod(0o711 if passable else 0o700)
         # Locked before it gets its name, so that no sweep can come in between.
         self._lock: IO[str] = (self.path / "new").open("w")
@@ -50,8 +50,8 @@ def _is_passable(folder: Path) -> bool:
     return all(each.stat().st_mode & stat.S_IXOTH for each in (folder, *folder.parents))
 
 
-def _sweep(shelf: Path) -> None:
-    for folder in shelf.glob(f"{PREFIX}*"):
+def _sweep(data_root: Path) -> None:
+    for folder in data_root.glob(f"{PREFIX}*"):
         try:
             if folder.lstat().st_uid == os.geteuid():
                 with (folder / LOCK).open("r+") as lock:

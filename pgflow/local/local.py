@@ -60,7 +60,7 @@ class Local:
         codec: Codec | None = None,
     ) -> None:
         self.codec = checked_codec(codec)
-        self._registry = Registry(workflows, seals=codec is not None)
+        self._registry = Registry(workflows, has_codec=codec is not None)
         self.storage = Storage() if storage is None else storage
         self._ledger = Ledger(
             self.workflows, self.storage, threads, allow_transactional=allow_transactional, codec=self.codec

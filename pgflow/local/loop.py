@@ -14,7 +14,7 @@ from pgflow.core.definition.context import Context
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Step
 from pgflow.core.engine import attempt
-from pgflow.process import acontained, current, leave_if_forked
+from pgflow.process import acall_in_parent, current, exit_if_forked
 
 __all__ = ["Loop"]
 
@@ -49,10 +49,10 @@ class Loop:
     async def call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
         """Execute a step: async ones here, sync ones in a thread."""
         if step.is_async:
-            return await acontained(cast("Awaitable[Any]", step.execute(ctx)))
+            return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
         call: Callable[..., Any] = contextvars.copy_context().run
         result = await self._loop.run_in_executor(self._threads, call, attempt.call, step, ctx, policy)
-        return await acontained(result) if inspect.isawaitable(result) else result
+        return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:
         """Cancel what runs, wait until it and the sync steps that run have ended, and end the threads."""
@@ -72,7 +72,7 @@ class Loop:
                 try:
                     loop.run_forever()
                 except (SystemExit, KeyboardInterrupt) as error:
-                    leave_if_forked(owner, error)
+                    exit_if_forked(owner, error)
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()

@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from pgflow.core.engine.attempt import Failing, Written
+from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.engine.state import Command, State
 from pgflow.local.clock import Clock
 from pgflow.local.lock import Lock
 from pgflow.local.run import Run, Token
-from pgflow.telemetry import account, emit
-from pgflow.telemetry.account import Source
-from pgflow.telemetry.bus import routes
-from pgflow.telemetry.emit import Attempt, Subject
+from pgflow.telemetry import emit, instance_events
+from pgflow.telemetry.bus import handlers_by_event
+from pgflow.telemetry.emit import AttemptRef, InstanceRef
+from pgflow.telemetry.instance_events import Source
 
 __all__ = ["Report", "ready"]
 
@@ -36,40 +36,40 @@ class Report:
 
     def signalled(self, run: Run, signal: str, step: str | None, outcome: str) -> None:
         """A signal was sent."""
-        if routes:
+        if handlers_by_event:
             self._note(
                 emit.workflow_signal, _subject(run), signal=signal, step=step, outcome=outcome, in_transaction=False
             )
 
     def cancelled(self, run: Run, reason: str | None) -> None:
         """An instance was cancelled."""
-        if routes:
+        if handlers_by_event:
             self._note(emit.workflow_cancel, _subject(run), reason=reason, in_transaction=False)
 
     def retried(self, run: Run) -> None:
         """A failed instance was taken up again."""
-        if routes:
+        if handlers_by_event:
             self._note(emit.workflow_retry, _subject(run), in_transaction=False)
 
     # -- what steps do
 
     def began(self, run: Run, token: Token) -> None:
         """An attempt begins."""
-        if routes:
-            self._note(account.began, _attempt(run, token), run.state, run.text)
+        if handlers_by_event:
+            self._note(instance_events.began, _attempt(run, token), run.state, run.text)
 
     def completed(
         self,
         run: Run,
         token: Token,
-        end: Written,
+        end: EncodedResult,
         took: timedelta,
         source: Source | None,
     ) -> None:
         """A result is recorded."""
-        if routes:
+        if handlers_by_event:
             self._note(
-                account.completed,
+                instance_events.completed,
                 _attempt(run, token),
                 event=end.event,
                 duration=_duration(token, took),
@@ -81,25 +81,25 @@ class Report:
 
     def moved(self, run: Run, token: Token, event: str, commands: tuple[Command, ...]) -> None:
         """A result is applied, and these commands have followed from it."""
-        if routes:
-            self._note(account.moved, _attempt(run, token), event, commands)
+        if handlers_by_event:
+            self._note(instance_events.moved, _attempt(run, token), event, commands)
 
     def parked(self, run: Run, token: Token, took: timedelta) -> None:
         """A step waits."""
-        if routes:
+        if handlers_by_event:
             status = run.state.status
             self._note(emit.step_async, _attempt(run, token), duration=took.total_seconds(), instance_status=status)
 
     def snoozed(self, run: Run, token: Token, delay: timedelta) -> None:
         """A step is to run again later."""
-        if routes:
+        if handlers_by_event:
             self._note(emit.step_snooze, _attempt(run, token), delay=delay.total_seconds())
 
-    def failed(self, run: Run, token: Token, why: Failing, took: timedelta, *, will_retry: bool) -> None:
+    def failed(self, run: Run, token: Token, why: AttemptError, took: timedelta, *, will_retry: bool) -> None:
         """An attempt failed."""
-        if routes:
+        if handlers_by_event:
             self._note(
-                account.failed,
+                instance_events.failed,
                 _attempt(run, token),
                 duration=_duration(token, took),
                 kind=why.type,
@@ -112,11 +112,11 @@ class Report:
     def advanced(self, run: Run, before: State, took: float) -> None:
         """A decision about an instance is made, and with it perhaps its end."""
         run.advances += 1
-        if routes:
+        if handlers_by_event:
             about, state = _subject(run), run.state
-            self._note(account.advanced, about, before, state, duration=took, iteration=run.advances)
+            self._note(instance_events.advanced, about, before, state, duration=took, iteration=run.advances)
             age = self._since(run.created_at)
-            self._note(account.ended, about, state, run.error, duration=age, advance_count=run.advances)
+            self._note(instance_events.ended, about, state, run.error, duration=age, advance_count=run.advances)
 
     def _note(self, tell: Any, *args: Any, **more: Any) -> None:
         self._lock.note(partial(tell, *args, **more))
@@ -127,12 +127,12 @@ class Report:
         return seconds if seconds >= 0 else None
 
 
-def _subject(run: Run) -> Subject:
-    return Subject(run.id, run.graph.name, run.graph.version, run.run, run.caller, runner="local")
+def _subject(run: Run) -> InstanceRef:
+    return InstanceRef(run.id, run.graph.name, run.graph.version, run.run, run.caller, runner="local")
 
 
-def _attempt(run: Run, token: Token) -> Attempt:
-    return Attempt(_subject(run), token.step, type(run.graph.nodes[token.step].step).__name__, token.attempt)
+def _attempt(run: Run, token: Token) -> AttemptRef:
+    return AttemptRef(_subject(run), token.step, type(run.graph.nodes[token.step].step).__name__, token.attempt)
 
 
 def _duration(token: Token, took: timedelta) -> float | None:

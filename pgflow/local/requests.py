@@ -17,11 +17,11 @@ from pgflow.core.models.filters import Filters
 from pgflow.core.models.instance import Instance, PendingSignal, Scheduled, Started, Unscheduler
 from pgflow.core.models.instance_rules import check_against
 from pgflow.core.models.job import Job, JobFilters
-from pgflow.core.signal_request import about, addressed, checked_key, later, payload_text, takers
+from pgflow.core.signal_request import about, addressed, checked_key, consumers, later, payload_text
 from pgflow.core.start_request import Starting
-from pgflow.core.values.codec import Codec, Place, through
+from pgflow.core.values.codec import Codec, Location, through
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.values.query_args import text_of
+from pgflow.core.values.query_args import check_text
 from pgflow.errors import (
     AlreadyRunning,
     AmbiguousSignal,
@@ -156,7 +156,7 @@ class Ledger:
                     id=new_id,
                     workflow=begin.version,
                     state=machine.new(begin.version.graph),
-                    text=through(self.codec, begin.text, Place(begin.version.name, new_id, "input")),
+                    text=through(self.codec, begin.text, Location(begin.version.name, new_id, "input")),
                     metadata=decode(metadata[begin.version]),
                     tags=(*begin.version.graph.tags, *asked.tags),
                     created_at=now,
@@ -188,11 +188,11 @@ class Ledger:
     ) -> str:
         """Send a signal to the newest run of a value."""
         self._check(workflow)
-        _, _, nodes = takers([version.graph for version in workflow.versions.values()], event, step)
+        _, _, nodes = consumers([version.graph for version in workflow.versions.values()], event, step)
         text = payload_text(payload, nodes, reveal=self.codec is not None)
         with self.opened():
             run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
-            name, key, nodes = takers([run.graph], event, step)
+            name, key, nodes = consumers([run.graph], event, step)
             if all(node.key in run.outputs for node in reversed(nodes)):  # the last ones are the most likely to be open
                 self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
             payload = self._payload(run, name, text)
@@ -247,7 +247,7 @@ class Ledger:
     def cancel(self, workflow: type[Workflow[Any]], value: str, reason: str | None) -> None:
         """Cancel the newest run of a value."""
         self._check(workflow)
-        text_of("reason", reason)
+        check_text("reason", reason)
         with self.opened():
             run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
             self.conductor.report.cancelled(run, reason)
@@ -338,7 +338,7 @@ class Ledger:
     def _payload(self, run: Run, name: str, text: str | None) -> Any:
         if text is None:
             return None
-        return decode(through(self.codec, text, Place(run.graph.name, run.id, "payload", name)))
+        return decode(through(self.codec, text, Location(run.graph.name, run.id, "payload", name)))
 
     def _passed(self, workflow: type[Workflow[Any]], run: Run, value: str, name: str, steps: str) -> NoReturn:
         raise NotActive(

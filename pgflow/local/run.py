@@ -17,7 +17,7 @@ from pgflow.core.engine import machine
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import State, Status
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
-from pgflow.core.models.instance_rules import state_of, unique_key
+from pgflow.core.models.instance_rules import restore_state, unique_key
 from pgflow.core.models.job import Job, JobState, job_meta, job_tags, waiting_for
 from pgflow.core.values.append_map import AppendMap
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
@@ -176,7 +176,7 @@ class Run:
         Raises `GraphChanged` when its workflow has changed meanwhile.
         """
         failed = State(workflow.graph, "failed", AppendMap())
-        state = state_of(stored, workflow.graph) if stored.is_active or is_retry else failed
+        state = restore_state(stored, workflow.graph) if stored.is_active or is_retry else failed
         tokens = stored.tokens if isinstance(stored, Saved) else ()
         for token in tokens:
             if token.place == "parked":
@@ -214,7 +214,7 @@ class Run:
             step=token.step,
             kind="resume" if waits else "advance" if token.completed else "execute",
             state=token.place,
-            queue=graph.deciding_queue(token.step) if waits else node.queue,
+            queue=graph.orchestration_queue_of(token.step) if waits else node.queue,
             priority=graph.priority,
             attempt=token.attempt,
             max_attempts=node.retry.max_attempts,

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 from pgflow.core.definition.results import Async, Snooze
 from pgflow.core.definition.step import Parking
 from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import Failing, Written, failing
-from pgflow.core.values.codec import Codec, Place, through
-from pgflow.core.values.sanitize import one_line
+from pgflow.core.engine.attempt import AttemptError, EncodedResult, failing
+from pgflow.core.values.codec import Codec, Location, through
+from pgflow.core.values.sanitize import sanitize_line
 from pgflow.local.lock import Lock
 from pgflow.local.loop import Loop
 from pgflow.local.run import Run, Token
@@ -23,7 +23,7 @@ __all__ = ["Came", "Runner"]
 
 log = Logger("pgflow.local")
 
-Came: TypeAlias = Written | Failing | Snooze | Parking
+Came: TypeAlias = EncodedResult | AttemptError | Snooze | Parking
 
 
 class Runner:
@@ -59,12 +59,12 @@ class Runner:
                 result = await self._loop.call(step, self._context(run, token), node.retry)
             reveal = self._codec is not None
             what = attempt.read(run.graph, token.step, result, lambda: self._context(run, token), reveal=reveal)
-            if isinstance(what, Written) and what.text is not None:
-                through(self._codec, what.text, Place(run.graph.name, run.id, "output", token.step))
+            if isinstance(what, EncodedResult) and what.text is not None:
+                through(self._codec, what.text, Location(run.graph.name, run.id, "output", token.step))
             came = attempt.waits(run.graph, step) if isinstance(what, Async) else what
         except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
             came = attempt.overdue(run.graph, token.step) if limit.expired() else failing(error, node.retry)
-            log.debug("step %s of %s failed: %s", token.step, run.id, one_line(came.reason))
+            log.debug("step %s of %s failed: %s", token.step, run.id, sanitize_line(came.reason))
         with self._lock:
             self._tasks.pop(token, None)
             if run.holds(token):  # no longer, if the task was cancelled by `interrupt`

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 from pgflow.core.definition.results import Snooze
 from pgflow.core.definition.step import Parking
 from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import KEPT_ERRORS, Failing, Written, failing
+from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError, EncodedResult, failing
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import (
     ACTIVE,
@@ -34,7 +34,7 @@ from pgflow.core.models.instance import Entry, PendingSignal
 from pgflow.core.models.instance_rules import overlaps
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Codec
-from pgflow.core.values.sanitize import one_line
+from pgflow.core.values.sanitize import sanitize_line
 from pgflow.errors import InvalidPayload
 from pgflow.jitter import uniform
 from pgflow.local.alarms import Alarms
@@ -47,7 +47,7 @@ from pgflow.local.runner import Came, Runner
 from pgflow.local.storage import Storage
 from pgflow.local.watch import Look, Watch
 from pgflow.logs import Logger
-from pgflow.telemetry.account import Source
+from pgflow.telemetry.instance_events import Source
 
 __all__ = ["Conductor"]
 
@@ -260,7 +260,7 @@ class Conductor:
                     pass  # the state says so
                 case Fail(error):
                     run.error = run.error or _told(error)
-                    log.debug("%s failed at %s: %s", run.id, error.step, one_line(error.reason))
+                    log.debug("%s failed at %s: %s", run.id, error.step, sanitize_line(error.reason))
                 case _:
                     assert_never(command)
         if run.state.status in ("completed", "failed", "cancelled"):
@@ -325,7 +325,7 @@ class Conductor:
         if self.is_closed:
             return
         match came:
-            case Written():
+            case EncodedResult():
                 self._complete(run, token, came, took, None)
             case Parking():
                 self._park(run, token, came, took)
@@ -334,12 +334,12 @@ class Conductor:
                 token.attempt -= 1  # it does not count
                 self._pause(run, token, delay)
                 self.report.advanced(run, run.state, 0.0)
-            case Failing():
+            case AttemptError():
                 self._fail(run, token, came, took)
             case _:
                 assert_never(came)
 
-    def _complete(self, run: Run, token: Token, end: Written, took: timedelta, source: Source | None) -> None:
+    def _complete(self, run: Run, token: Token, end: EncodedResult, took: timedelta, source: Source | None) -> None:
         before, began = run.state, time.perf_counter()
         run.metadata.update(end.metadata or {})
         run.record(
@@ -367,12 +367,14 @@ class Conductor:
         token.attempt = entry.attempt
         targets, why = attempt.decide(run.graph, token.step, entry.event, entry.output, lambda: run.context(token))
         run.history[run.history.index(entry)] = replace(entry, targets=targets)
-        commands = self._go_on(run, token, Written(entry.event, targets=targets, failing=why))
+        commands = self._go_on(run, token, EncodedResult(entry.event, targets=targets, failing=why))
         if commands is not None:
             self.report.moved(run, token, entry.event, commands)
         self.report.advanced(run, before, time.perf_counter() - began)
 
-    def _go_on(self, run: Run, token: Token, end: Written, source: Source | None = None) -> tuple[Command, ...] | None:
+    def _go_on(
+        self, run: Run, token: Token, end: EncodedResult, source: Source | None = None
+    ) -> tuple[Command, ...] | None:
         """Apply a recorded result, or fail the instance (None) because the result's route failed."""
         del run.tokens[token.step]
         self._busy.discard(token)
@@ -422,7 +424,7 @@ class Conductor:
             run.signals.take(number)
         self._complete(run, token, end, took, source)
 
-    def _fail(self, run: Run, token: Token, why: Failing, took: timedelta) -> None:
+    def _fail(self, run: Run, token: Token, why: AttemptError, took: timedelta) -> None:
         before, began = run.state, time.perf_counter()
         policy = run.graph.nodes[token.step].retry
         error = why.entry(token.attempt)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Unpack
 
 from pgflow.core.models.filters import Filters, Head, QueryOptions
 from pgflow.core.models.instance import UNSAVED, Instance
-from pgflow.core.models.instance_rules import checked, sole_workflow
+from pgflow.core.models.instance_rules import check_single_workflow, checked
 from pgflow.errors import Conflict, InstanceNotFound
 from pgflow.local.lock import check_ours
 from pgflow.process import Lock, current
@@ -162,7 +162,7 @@ class Storage:
         filters = Filters.of_id(id, workflow, version)
         with self._consistent():
             if workflow is None:
-                sole_workflow(id, self._workflows(id))
+                check_single_workflow(id, self._workflows(id))
             found = self.find(filters)
         if not found:
             raise InstanceNotFound(f"{self!r} has no instance {filters.named}")
@@ -183,9 +183,9 @@ class Storage:
         filters = replace(Filters.of_id(id, workflow, version), limit=None)
         with self._consistent():
             if workflow is None:
-                sole_workflow(id, self._workflows(id))
+                check_single_workflow(id, self._workflows(id))
             all_runs = self._runs.get(id, [])
-            runs = [run for run in all_runs if filters.holds_for_head(self._head(run))]
+            runs = [run for run in all_runs if filters.matches_head(self._head(run))]
             if self._owner is not None:
                 self._owner.forget(runs)
             for run in runs:
@@ -247,7 +247,7 @@ class Storage:
         with self._consistent():
             for run in self._candidates(filters):
                 head = self._head(run)
-                if filters.holds_for_head(head):
+                if filters.matches_head(head):
                     return head
         return None
 
@@ -269,9 +269,9 @@ class Storage:
         for run in self._candidates(filters):
             kept = self._by_run[run]
             if isinstance(kept, Instance):
-                if filters.holds_for(kept):
+                if filters.matches(kept):
                     yield kept
-            elif filters.holds_for_head(kept.head) and filters.holds_for(saved := kept.saved()):
+            elif filters.matches_head(kept.head) and filters.matches(saved := kept.saved()):
                 yield saved
 
     @contextmanager

@@ -20,7 +20,7 @@ from pgflow.database.files import SCHEMA
 from pgflow.database.sqlstate import MIGRATE_HINT
 from pgflow.database.statement import run
 from pgflow.errors import ConfigError, SchemaError, SchemaMissing
-from pgflow.migrations.schema import drifted
+from pgflow.migrations.schema import privileges_error
 from pgflow.migrations.script import restore
 from pgflow.store import role
 from pgflow.store.role import Roles
@@ -61,7 +61,7 @@ def apply(conn: psycopg.Connection[Any], parts: Mapping[str, Sequence[str]], sch
         for statement in statements:
             conn.execute(statement, prepare=False)
         if left := run(conn, role.drift(schema)):
-            raise drifted(left)
+            raise privileges_error(left)
         if hidden := [each for each in run(conn, role.filtered(schema, names)) if not each.permitted]:
             raise role.row_security_error(hidden)
         if creating := _look(conn, schema, names).creating:

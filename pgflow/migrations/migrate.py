@@ -30,7 +30,7 @@ from pgflow.database.files import SCHEMA
 from pgflow.database.migration_files import FUNCTIONS, Migration, functions, migrations
 from pgflow.database.statement import arun, arun_all, run, run_all
 from pgflow.errors import SchemaError, SchemaOutdated
-from pgflow.migrations.schema import Status, command, drifted, judge, lost, moved, planned, renamed
+from pgflow.migrations.schema import Status, command, derive_status, lost, moved, planned, privileges_error, renamed
 from pgflow.migrations.script import UNCHECKED, create_schema, functions_line, ledger, planned_line, sql
 from pgflow.store import migration, role, worker
 from pgflow.store.migration import ANNOUNCED, Applied
@@ -99,7 +99,7 @@ def status(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> Status:
         _require_all_rows(run(conn, role.filtered(schema, ())))
     lines = run(conn, migration.applied(schema)) if standing.ours else ()
     drift = run(conn, role.drift(schema)) if standing.engine else ()
-    return judge(schema, standing, lines, migrations(), functions(schema), drift)
+    return derive_status(schema, standing, lines, migrations(), functions(schema), drift)
 
 
 async def astatus(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> Status:
@@ -109,7 +109,7 @@ async def astatus(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> S
         _require_all_rows(await arun(conn, role.filtered(schema, ())))
     lines = await arun(conn, migration.applied(schema)) if standing.ours else ()
     drift = await arun(conn, role.drift(schema)) if standing.engine else ()
-    return judge(schema, standing, lines, migrations(), functions(schema), drift)
+    return derive_status(schema, standing, lines, migrations(), functions(schema), drift)
 
 
 def check(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> None:
@@ -286,16 +286,16 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
         yield Applied(FUNCTIONS, "rights", functions(schema).checksum, breaking=False)
 
 
-def _restore(conn: psycopg.Connection[Any], schema: str) -> Iterator[role.Drift]:
+def _restore(conn: psycopg.Connection[Any], schema: str) -> Iterator[role.PrivilegeDrift]:
     """Restore the rights that the files give: default privileges, and a restore without grants, leave others."""
     for each in run(conn, role.drift(schema)):
         try:
             _execute(conn, each.repair)
         except psycopg.errors.InsufficientPrivilege as error:
-            raise drifted([each]) from error
+            raise privileges_error([each]) from error
         yield each
     if left := run(conn, role.drift(schema)):
-        raise drifted(left)
+        raise privileges_error(left)
 
 
 def _apply_outside(
@@ -393,13 +393,13 @@ def _is_passing(error: BaseException) -> bool:
             return False
 
 
-def _require_all_rows(found: Sequence[role.Filtered]) -> None:
+def _require_all_rows(found: Sequence[role.RowSecurity]) -> None:
     """Raise `RowSecurityError` where row-level security holds for us, unless policies let every row pass."""
     if hidden := [each for each in found if each.strict or not each.permitted]:
         raise role.row_security_error(hidden)
 
 
-def _examined(schema: str, standing: migration.Standing, found: Sequence[role.Filtered]) -> bool:
+def _examined(schema: str, standing: migration.SchemaInfo, found: Sequence[role.RowSecurity]) -> bool:
     if standing.moved and not standing.engine:
         raise moved(schema, standing.moved)
     _require_all_rows(found)

@@ -8,10 +8,21 @@ from dataclasses import dataclass, replace
 from pgflow.database.files import SCHEMA
 from pgflow.database.migration_files import FUNCTIONS, Functions, Migration
 from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
-from pgflow.store.migration import Applied, Standing
-from pgflow.store.role import Drift
+from pgflow.store.migration import Applied, SchemaInfo
+from pgflow.store.role import PrivilegeDrift
 
-__all__ = ["Status", "check_goal", "command", "drifted", "judge", "lost", "moved", "planned", "renamed", "too_new"]
+__all__ = [
+    "Status",
+    "check_goal",
+    "command",
+    "derive_status",
+    "lost",
+    "moved",
+    "planned",
+    "privileges_error",
+    "renamed",
+    "too_new",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,7 @@ class Status:
     stale: bool = True
     announced: Applied | None = None
     made_for: str | None = None
-    drift: tuple[Drift, ...] = ()
+    drift: tuple[PrivilegeDrift, ...] = ()
 
     @property
     def version(self) -> int:
@@ -103,13 +114,13 @@ class Status:
         raise SchemaOutdated(self.outdated, hint=command(self.schema))
 
 
-def judge(
+def derive_status(
     schema: str,
-    standing: Standing,
+    standing: SchemaInfo,
     ledger: Sequence[Applied],
     migrations: Sequence[Migration],
     functions: Functions,
-    drift: Sequence[Drift] = (),
+    drift: Sequence[PrivilegeDrift] = (),
 ) -> Status:
     """Return how far a schema is, from what `migration.inspect` and `migration.applied` read.
 
@@ -199,7 +210,7 @@ def moved(schema: str, found: Sequence[str]) -> SchemaMissing:
     )
 
 
-def drifted(found: Sequence[Drift]) -> SchemaError:
+def privileges_error(found: Sequence[PrivilegeDrift]) -> SchemaError:
     """Return the error that says which rights, at least one, could not be restored."""
     return SchemaError(
         "; ".join(map(str, found)),

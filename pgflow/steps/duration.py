@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pgflow.core.values.duration import is_span
+from pgflow.core.values.duration import is_duration
 from pgflow.errors import DefinitionError
 
 __all__ = ["check_duration"]
@@ -21,7 +21,7 @@ def check_duration(step: str, duration: Any) -> timedelta:
         span = _adapter.validate_python(duration) if isinstance(duration, str) else duration
     except ValidationError:
         span = None
-    if not is_span(span) or not span:
+    if not is_duration(span) or not span:
         raise DefinitionError(
             f"{step} cannot wait for {duration!r}: give a timedelta of more than nothing, and of 100 years at most, "
             "as in timedelta(minutes=5)"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pgflow.core.definition.context import Context
 from pgflow.core.definition.results import Async
-from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.core.definition.step import Parking, Step
 from pgflow.errors import DefinitionError
 from pgflow.steps.duration import check_duration
@@ -49,7 +49,7 @@ class Wait(Step):
             duration, wrong = timedelta(1), error
         BaseModel.__init__(self, duration=duration)
         if wrong is not None:
-            excuse(self, wrong)
+            collect_or_raise(self, wrong)
 
     def execute(self, ctx: Context[Any]) -> Async:
         """Begin to wait."""

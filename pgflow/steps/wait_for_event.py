@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pgflow.core.definition.context import Context
 from pgflow.core.definition.results import Async
-from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.core.definition.step import Parking, Step
 from pgflow.core.values.names import event_name, is_event
 from pgflow.errors import DefinitionError
@@ -49,7 +49,7 @@ class WaitForEvent(Step):
                 timeout, wrong = timedelta(1), wrong or error
         BaseModel.__init__(self, event=None if wrong else event, timeout=timeout)
         if wrong is not None:
-            excuse(self, wrong)
+            collect_or_raise(self, wrong)
 
     def emits(self) -> tuple[str, ...]:
         """Return "received", and "timeout" when it has one."""

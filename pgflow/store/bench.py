@@ -10,7 +10,7 @@ from pgflow.database import files
 from pgflow.database.statement import Statement
 
 __all__ = [
-    "Spent",
+    "Counters",
     "analyze",
     "backend",
     "completed",
@@ -25,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Counters:
     """What the database has done so far: counters that only grow.
 
     `wal` is bytes, `in_place` those of the rows updated whose indexes needed no new entry (HOT).
@@ -39,9 +39,9 @@ class Spent:
     deleted: int
 
 
-def cost(schema: str) -> Statement[Spent]:
+def cost(schema: str) -> Statement[Counters]:
     """Read what has been done so far. A session reports what it did when it ends, or after some seconds."""
-    return _statement("cost", schema, {}, lambda rows: Spent(*rows[0]))
+    return _statement("cost", schema, {}, lambda rows: Counters(*rows[0]))
 
 
 def settings(schema: str) -> Statement[dict[str, str]]:

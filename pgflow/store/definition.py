@@ -12,11 +12,11 @@ from psycopg.types.numeric import Int4
 from pgflow.database import files
 from pgflow.database.statement import Row, Statement
 
-__all__ = ["Definition", "names", "read", "register"]
+__all__ = ["StoredDefinition", "names", "read", "register"]
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
+class StoredDefinition:
     """A workflow's graph in one version: `hash` over its edges, `graph` as `Graph.spec()` gives it.
 
     `is_current` says, of one that is brought, that a start takes it when it names no version.
@@ -29,7 +29,7 @@ class Definition:
     is_current: bool = False
 
 
-def register(schema: str, definitions: Sequence[Definition]) -> Statement[list[Definition]]:
+def register(schema: str, definitions: Sequence[StoredDefinition]) -> Statement[list[StoredDefinition]]:
     """Store definitions that are not stored yet, and which of them are current.
 
     An app that does not know the version that is current now is an older one, and makes none current that is lower.
@@ -55,7 +55,7 @@ def names(schema: str) -> Statement[list[str]]:
     )
 
 
-def read(schema: str, *, workflow: str, version: int | None) -> Statement[Definition | None]:
+def read(schema: str, *, workflow: str, version: int | None) -> Statement[StoredDefinition | None]:
     """Read one definition, the current version unless one is named; None when it is not stored."""
     return Statement(
         "definition/read",
@@ -65,5 +65,5 @@ def read(schema: str, *, workflow: str, version: int | None) -> Statement[Defini
     )
 
 
-def _definitions(rows: Sequence[Row]) -> list[Definition]:
-    return [Definition(workflow, version, digest, json.loads(graph)) for workflow, version, digest, graph in rows]
+def _definitions(rows: Sequence[Row]) -> list[StoredDefinition]:
+    return [StoredDefinition(workflow, version, digest, json.loads(graph)) for workflow, version, digest, graph in rows]

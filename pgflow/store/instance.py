@@ -20,9 +20,10 @@ from pgflow.database.statement import Row, Statement
 from pgflow.store import instance_rows
 
 __all__ = [
-    "Pruned",
+    "PruneResult",
     "cancel",
     "cancel_version",
+    "decode_started",
     "delete",
     "get",
     "list",
@@ -30,7 +31,6 @@ __all__ = [
     "prune",
     "prune_orphans",
     "put",
-    "recall_started",
     "retry",
     "retry_version",
     "start",
@@ -80,7 +80,7 @@ def _started(rows: Sequence[Row]) -> Builtin[Started]:
     return [Started(id=business_id, run=run, created=created) for _, run, business_id, created in rows]
 
 
-def recall_started(answer: Any) -> Builtin[Started]:
+def decode_started(answer: Any) -> Builtin[Started]:
     """Return what a start came to that has an idempotency key, from what the database has noted of it."""
     rows = zip(answer["ids"], answer["runs"], answer["created"], strict=True)
     return [Started(id=business_id, run=run, created=created) for business_id, run, created in rows]
@@ -197,7 +197,7 @@ def put(
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PruneResult:
     """How much of a page was deleted, and the page's last run; None when nothing is left to look at."""
 
     deleted: int
@@ -206,7 +206,7 @@ class Pruned:
 
 def prune(
     schema: str, *, older_than: timedelta, statuses: Sequence[str], after: int = 0, limit: int = 1000
-) -> Statement[Pruned]:
+) -> Statement[PruneResult]:
     """Delete those of `limit` instances after run `after` that ended longer ago; pass `last` on for the next page."""
     params = {
         "age": older_than.total_seconds(),
@@ -215,14 +215,14 @@ def prune(
         "limit": limit,
     }
     query = files.load("queries/instance/prune.sql", schema)
-    return Statement("instance/prune", query, params, lambda rows: Pruned(*rows[0]))
+    return Statement("instance/prune", query, params, lambda rows: PruneResult(*rows[0]))
 
 
-def prune_orphans(schema: str, *, after: int = 0, limit: int = 5000) -> Statement[Pruned]:
+def prune_orphans(schema: str, *, after: int = 0, limit: int = 5000) -> Statement[PruneResult]:
     """Delete rows without an instance, among `limit` of each table after run `after`; pass `last` on for the next."""
     params = {"after": Int8(after), "limit": limit}
     query = files.load("queries/instance/prune_orphans.sql", schema)
-    return Statement("instance/prune_orphans", query, params, lambda rows: Pruned(*rows[0]))
+    return Statement("instance/prune_orphans", query, params, lambda rows: PruneResult(*rows[0]))
 
 
 def delete(

@@ -19,16 +19,16 @@ from pgflow.database.arrays import Array, Bigints, Booleans, Doubles, Integers, 
 from pgflow.database.statement import Row, Statement
 
 __all__ = [
-    "LOWEST",
+    "QUEUE_START",
     "Branch",
     "Change",
-    "Claimed",
-    "Floor",
-    "Freed",
-    "Revived",
-    "Seen",
-    "Settled",
-    "Staged",
+    "ClaimedRow",
+    "PeekResult",
+    "QueuePosition",
+    "RepairResult",
+    "RescueResult",
+    "SettleResult",
+    "StageResult",
     "Verdict",
     "claim",
     "drained",
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-class Claimed(NamedTuple):
+class ClaimedRow(NamedTuple):
     """A token that this worker now holds.
 
     What is known of its instance comes with the first token of a run, else None. `waited` is how many seconds ago it
@@ -82,7 +82,7 @@ class Claimed(NamedTuple):
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Floor:
+class QueuePosition:
     """A place in a queue's order: a claim that is given it takes what comes after. By default it is before all."""
 
     priority: int = -32768
@@ -154,7 +154,7 @@ class Branch:
     kind: str = "execute"
 
 
-class Settled(NamedTuple):
+class SettleResult(NamedTuple):
     """What became of a verdict (`what` = "token"), or a token that a fan-out added ("branch")."""
 
     what: str
@@ -166,7 +166,7 @@ class Settled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StageResult:
     """How many tokens became ready in which queues, and in how many seconds the next one is due (None: none is)."""
 
     queues: Sequence[str]
@@ -175,7 +175,7 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PeekResult:
     """Whether a token is ready, and in how many seconds something is due (0: it is by now, None: nothing is)."""
 
     ready: bool
@@ -183,7 +183,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Freed:
+class RescueResult:
     """How many tokens were given back to which queues; `next_expiry` is in how many seconds a lease could end next."""
 
     queues: Sequence[str]
@@ -192,7 +192,7 @@ class Freed:
 
 
 @dataclass(frozen=True, slots=True)
-class Revived:
+class RepairResult:
     """How many instances got a token again, in which queues; `last` is the page's last run (None: the last page)."""
 
     queues: Sequence[str]
@@ -200,8 +200,8 @@ class Revived:
     last: int | None
 
 
-LOWEST = Floor()
-NO_FLOORS: Mapping[str, Floor] = {}
+QUEUE_START = QueuePosition()
+NO_WATERMARKS: Mapping[str, QueuePosition] = {}
 
 # What the columns of a settle hold, where it is not text.
 KINDS: Mapping[str, type[Array]] = {
@@ -220,13 +220,13 @@ def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Arr
 
 
 def claim(
-    schema: str, worker: int, rooms: Mapping[str, int], floors: Mapping[str, Floor] = NO_FLOORS
-) -> Statement[Builtin[Claimed]]:
+    schema: str, worker: int, rooms: Mapping[str, int], floors: Mapping[str, QueuePosition] = NO_WATERMARKS
+) -> Statement[Builtin[ClaimedRow]]:
     """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone.
 
     Of a queue that has a floor only those that come after it.
     """
-    after = [floors.get(queue, LOWEST) for queue in rooms]
+    after = [floors.get(queue, QUEUE_START) for queue in rooms]
     params = {
         "worker": worker,
         "queues": Texts(rooms),
@@ -238,8 +238,8 @@ def claim(
     return Statement("job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, prepare=True)
 
 
-def _claimed(rows: Sequence[Row]) -> Builtin[Claimed]:
-    return [*map(Claimed._make, rows)]
+def _claimed(rows: Sequence[Row]) -> Builtin[ClaimedRow]:
+    return [*map(ClaimedRow._make, rows)]
 
 
 def settle(
@@ -248,7 +248,7 @@ def settle(
     verdicts: Sequence[Verdict],
     changes: Sequence[Change] = (),
     branches: Sequence[Branch] = (),
-) -> Statement[Builtin[Settled]]:
+) -> Statement[Builtin[SettleResult]]:
     """Record a batch of outcomes in one statement; see the file for what each status means."""
     params = {
         "worker": worker,
@@ -259,8 +259,8 @@ def settle(
     return Statement("job/settle", files.load("queries/job/settle.sql", schema), params, _settled, prepare=True)
 
 
-def _settled(rows: Sequence[Row]) -> Builtin[Settled]:
-    return [*map(Settled._make, rows)]
+def _settled(rows: Sequence[Row]) -> Builtin[SettleResult]:
+    return [*map(SettleResult._make, rows)]
 
 
 def plan_anew(schema: str) -> Statement[None]:
@@ -272,41 +272,46 @@ def plan_anew(schema: str) -> Statement[None]:
     return Statement("job/plan_anew", files.load("queries/job/plan_anew.sql", schema), {}, lambda rows: None)
 
 
-def look(schema: str, queues: Iterable[str]) -> Statement[Seen]:
+def look(schema: str, queues: Iterable[str]) -> Statement[PeekResult]:
     """See whether there is anything to do for a worker that serves these queues."""
     query = files.load("queries/job/look.sql", schema)
-    return Statement("job/look", query, {"queues": Texts(queues)}, lambda rows: Seen(*rows[0]), prepare=True)
+    return Statement("job/look", query, {"queues": Texts(queues)}, lambda rows: PeekResult(*rows[0]), prepare=True)
 
 
-def stage(schema: str, limit: int = 1000) -> Statement[Staged]:
+def stage(schema: str, limit: int = 1000) -> Statement[StageResult]:
     """Make due tokens ready, the longest due first, up to `limit` of them."""
     return Statement(
         "job/stage",
         files.load("queries/job/stage.sql", schema),
         {"limit": limit},
-        lambda rows: Staged(*rows[0]),
+        lambda rows: StageResult(*rows[0]),
         prepare=True,
     )
 
 
-def rescue(schema: str, limit: int = 1000) -> Statement[Freed]:
+def rescue(schema: str, limit: int = 1000) -> Statement[RescueResult]:
     """Free the tokens of workers whose lease has ended, up to `limit` of them."""
     return Statement(
-        "job/rescue", files.load("queries/job/rescue.sql", schema), {"limit": limit}, lambda rows: Freed(*rows[0])
+        "job/rescue",
+        files.load("queries/job/rescue.sql", schema),
+        {"limit": limit},
+        lambda rows: RescueResult(*rows[0]),
     )
 
 
-def revive(schema: str, after: int = 0, limit: int = 1000) -> Statement[Revived]:
+def revive(schema: str, after: int = 0, limit: int = 1000) -> Statement[RepairResult]:
     """Give a token to each active instance that has none left, among `limit` active ones after run `after`."""
     params = {"after": Int8(after), "limit": limit}
-    return Statement("job/revive", files.load("queries/job/revive.sql", schema), params, lambda rows: Revived(*rows[0]))
+    return Statement(
+        "job/revive", files.load("queries/job/revive.sql", schema), params, lambda rows: RepairResult(*rows[0])
+    )
 
 
-def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Freed]:
+def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[RescueResult]:
     """Give back the tokens that `worker` holds in the database but not in memory (`held`)."""
     params = {"worker": worker, "held": Bigints(held)}
     return Statement(
-        "job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: Freed(*rows[0])
+        "job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: RescueResult(*rows[0])
     )
 
 

@@ -33,7 +33,7 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SchemaInfo:
     """What a schema looks like from outside.
 
     `ours` when it has our ledger, `readable` when we may read that, `engine` when the engine's tables are there,
@@ -51,13 +51,13 @@ class Standing:
     moved: list[str]
 
 
-def inspect(schema: str) -> Statement[Standing]:
+def inspect(schema: str) -> Statement[SchemaInfo]:
     """Look at a schema from outside, needing no right in it."""
     return Statement(
         "migration/inspect",
         files.load("queries/migration/inspect.sql", schema),
         {"schema": schema},
-        lambda rows: Standing(*rows[0]),
+        lambda rows: SchemaInfo(*rows[0]),
     )
 
 

@@ -19,7 +19,7 @@ from pgflow.database import files
 from pgflow.database.statement import Statement, arun, arun_all, run, run_all
 from pgflow.errors import AlreadyDone
 
-__all__ = ["answered", "aonce", "begin", "forget", "new_key", "once"]
+__all__ = ["answered", "arun_once", "begin", "forget", "new_key", "run_once"]
 
 T = TypeVar("T")
 Recall = Callable[[Any], T]
@@ -51,7 +51,7 @@ def forget(schema: str, age: timedelta, limit: int = 5000) -> Statement[bool]:
     return Statement("request/forget", query, params, lambda rows: rows[0][0] >= limit)
 
 
-def once(
+def run_once(
     conn: psycopg.Connection[Any], schema: str, key: str | None, call: str, statement: Statement[T], recall: Recall[T]
 ) -> T:
     """Run a statement unless it was run with this key before; `recall` makes its result out of the stored answer.
@@ -77,7 +77,7 @@ def once(
     return cast("T", result)
 
 
-async def aonce(
+async def arun_once(
     conn: psycopg.AsyncConnection[Any],
     schema: str,
     key: str | None,

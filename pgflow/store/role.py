@@ -10,7 +10,7 @@ from pgflow.database.migration_files import functions, relations
 from pgflow.database.statement import Statement
 from pgflow.errors import RowSecurityError
 
-__all__ = ["Drift", "Filtered", "Roles", "drift", "filtered", "inspect", "row_security_error"]
+__all__ = ["PrivilegeDrift", "Roles", "RowSecurity", "drift", "filtered", "inspect", "row_security_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Roles:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class PrivilegeDrift:
     """An object of a schema whose rights are not those that the files give; `repair` is the SQL that restores them."""
 
     name: str
@@ -40,7 +40,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class Filtered:
+class RowSecurity:
     """A table on which row-level security holds for a role.
 
     `forced` says that it holds for the table's owner, too, `permitted` that policies let every row pass, `strict` that
@@ -54,7 +54,7 @@ class Filtered:
     strict: bool
 
 
-def drift(schema: str) -> Statement[list[Drift]]:
+def drift(schema: str) -> Statement[list[PrivilegeDrift]]:
     """Find rights that are not those that the files give; empty where the schema has no tables of ours."""
     given = functions()
     params = {
@@ -65,10 +65,10 @@ def drift(schema: str) -> Statement[list[Drift]]:
         "closed": sorted(given.closed),
     }
     query = files.load("queries/role/drift.sql", schema)
-    return Statement("role/drift", query, params, lambda rows: [Drift(*row) for row in rows])
+    return Statement("role/drift", query, params, lambda rows: [PrivilegeDrift(*row) for row in rows])
 
 
-def filtered(schema: str, roles: Sequence[str] | None = None) -> Statement[list[Filtered]]:
+def filtered(schema: str, roles: Sequence[str] | None = None) -> Statement[list[RowSecurity]]:
     """Find the tables on which row-level security holds for their owner or for one of these roles.
 
     `roles` is None for all roles that have rights on a table, empty for the session's own.
@@ -77,11 +77,11 @@ def filtered(schema: str, roles: Sequence[str] | None = None) -> Statement[list[
         "role/filtered",
         files.load("queries/role/filtered.sql", schema),
         {"schema": schema, "relations": sorted(relations()), "roles": None if roles is None else list(roles)},
-        lambda rows: [Filtered(*row) for row in rows],
+        lambda rows: [RowSecurity(*row) for row in rows],
     )
 
 
-def row_security_error(found: Sequence[Filtered]) -> RowSecurityError:
+def row_security_error(found: Sequence[RowSecurity]) -> RowSecurityError:
     """Return the error that says which tables of `found`, at least one, hide rows from which roles."""
     tables = list(dict.fromkeys(each.table for each in found))
     roles = list(dict.fromkeys(each.role for each in found))

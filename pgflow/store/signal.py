@@ -10,11 +10,11 @@ from typing import Any
 from pgflow.database import files
 from pgflow.database.statement import Statement
 
-__all__ = ["Sent", "recall_scheduled", "schedule", "send", "send_due", "send_version", "unschedule"]
+__all__ = ["SendDueResult", "decode_scheduled", "schedule", "send", "send_due", "send_version", "unschedule"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SendDueResult:
     """How many signals went out, the queues in which they ended waits, and in how many seconds the next one is due."""
 
     queues: Sequence[str]
@@ -81,7 +81,7 @@ def schedule(
     return Statement("signal/schedule", query, params, lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
 
 
-def recall_scheduled(answer: Any) -> tuple[int, int, datetime]:
+def decode_scheduled(answer: Any) -> tuple[int, int, datetime]:
     """Return what `schedule` does, from what the database has noted of an earlier call."""
     return answer["run"], answer["id"], datetime.fromisoformat(answer["due_at"])
 
@@ -92,7 +92,7 @@ def unschedule(schema: str, id: int) -> Statement[bool]:  # noqa: A002 -- "id" i
     return Statement("signal/unschedule", query, {"id": id}, lambda rows: bool(rows[0][0]))
 
 
-def send_due(schema: str, limit: int = 200) -> Statement[Sent]:
+def send_due(schema: str, limit: int = 200) -> Statement[SendDueResult]:
     """Send the scheduled signals whose time has come, up to `limit` of them."""
     query = files.load("queries/signal/send_due.sql", schema)
-    return Statement("signal/send_due", query, {"limit": limit}, lambda rows: Sent(*rows[0]), prepare=True)
+    return Statement("signal/send_due", query, {"limit": limit}, lambda rows: SendDueResult(*rows[0]), prepare=True)

@@ -13,7 +13,7 @@ from pgflow.database.statement import Row, Statement
 
 __all__ = [
     "DeferredError",
-    "Ending",
+    "SessionState",
     "ending",
     "enforce",
     "preparing",
@@ -25,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class SessionState:
     """What a step's session was like when the step returned.
 
     `mark` is the mark of the transaction that is open; `has_prepared`, whether SQL PREPARE left statements behind.
@@ -47,14 +47,14 @@ class DeferredError(Exception):
 
 
 def preparing(schema: str) -> Sequence[Statement[Any]]:
-    """Return all statements that prepare a settle, in their order; the first one returns an `Ending`."""
+    """Return all statements that prepare a settle, in their order; the first one returns an `SessionState`."""
     return ending(schema), enforce(schema), reset_session(schema), reset_role(schema), reset(schema), restrict(schema)
 
 
-def ending(schema: str) -> Statement[Ending]:
+def ending(schema: str) -> Statement[SessionState]:
     """Read what the step's session is like."""
     query = files.load("queries/step/ending.sql", schema)
-    return Statement("step/ending", query, {}, lambda rows: Ending(*rows[0]), prepare=True)
+    return Statement("step/ending", query, {}, lambda rows: SessionState(*rows[0]), prepare=True)
 
 
 def enforce(schema: str) -> Statement[None]:

@@ -2,7 +2,7 @@
 
 Floor 1. The engine knows nothing of logs, metrics or traces: it emits, and adapters listen.
 
-    worker, local ─► account.py ─► emit.py ─► bus.py ─► your handler · log.py · metrics.py
+    worker, local ─► instance_events.py ─► emit.py ─► bus.py ─► your handler · log.py · metrics.py
     client ──────────────────────────┘
 
 Its decisions:
@@ -41,7 +41,7 @@ The shape (names as tuples, measurements apart from metadata, handlers by id) is
 """
 
 from pgflow.telemetry.bus import Event, Handler, attach, attached, detach
-from pgflow.telemetry.emit import Subject
+from pgflow.telemetry.emit import InstanceRef
 from pgflow.telemetry.log import LOG_HANDLER, attach_log_handler, detach_log_handler
 from pgflow.telemetry.metrics import Collector, Distribution, Metric, metrics
 from pgflow.telemetry.names import (
@@ -91,9 +91,9 @@ __all__ = [
     "Distribution",
     "Event",
     "Handler",
+    "InstanceRef",
     "Metric",
     "Name",
-    "Subject",
     "attach",
     "attach_log_handler",
     "attached",

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from pgflow.core.values.sanitize import storable, trace
+from pgflow.core.values.sanitize import sanitize_text, trace
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.logs import Logger, is_interrupt
 from pgflow.process import Lock
 from pgflow.telemetry.names import Name, dotted, events
 
-__all__ = ["Event", "Handler", "attach", "attached", "checked", "deliver", "detach", "routes"]
+__all__ = ["Event", "Handler", "attach", "attached", "checked", "deliver", "detach", "handlers_by_event"]
 
 log = Logger("pgflow.telemetry")
 
@@ -39,12 +39,12 @@ class Attachment:
     id: str
     handler: Handler
     config: Any
-    complained_at: float | None = None
+    last_logged_at: float | None = None
 
 
 # By event, in the order of attaching; an event that nobody wants is not in it. Written under the lock, an entry at a
 # time and never in place, so that whoever reads needs none.
-routes: dict[Name, tuple[Attachment, ...]] = {}
+handlers_by_event: dict[Name, tuple[Attachment, ...]] = {}
 lock = Lock()
 
 
@@ -62,12 +62,12 @@ def attach(handler_id: str, events: Iterable[Name], handler: Handler, config: An
         hint = "Hand the event over to your loop in it, for example with loop.call_soon_threadsafe."
         raise ConfigError(f"the handler {handler_id!r} is no plain function", hint=hint)
     with lock:
-        if any(each.id == handler_id for attachments in routes.values() for each in attachments):
+        if any(each.id == handler_id for attachments in handlers_by_event.values() for each in attachments):
             hint = "Detach it first, or use another id."
             raise AlreadyAttached(f"a handler {handler_id!r} is attached already", hint=hint)
         new = Attachment(handler_id, handler, config)
         for name in wanted:
-            routes[name] = (*routes.get(name, ()), new)
+            handlers_by_event[name] = (*handlers_by_event.get(name, ()), new)
 
 
 def detach(handler_id: str) -> None:
@@ -76,21 +76,25 @@ def detach(handler_id: str) -> None:
     Raises `NotAttached`.
     """
     with lock:
-        held = [name for name, attachments in routes.items() if any(each.id == handler_id for each in attachments)]
+        held = [
+            name
+            for name, attachments in handlers_by_event.items()
+            if any(each.id == handler_id for each in attachments)
+        ]
         if not held:
             raise NotAttached(f"no handler {handler_id!r} is attached")
         for name in held:
-            left = tuple(each for each in routes[name] if each.id != handler_id)
+            left = tuple(each for each in handlers_by_event[name] if each.id != handler_id)
             if left:
-                routes[name] = left
+                handlers_by_event[name] = left
             else:
-                del routes[name]
+                del handlers_by_event[name]
 
 
 def attached(name: Name | None = None) -> tuple[str, ...]:
     """Return the ids of the handlers of an event, or of all handlers."""
     with lock:
-        found = [routes.get(name, ())] if name is not None else list(routes.values())
+        found = [handlers_by_event.get(name, ())] if name is not None else list(handlers_by_event.values())
     return tuple(dict.fromkeys(each.id for attachments in found for each in attachments))
 
 
@@ -109,7 +113,7 @@ def checked(names: Iterable[Name]) -> tuple[Name, ...]:
 
 def deliver(name: Name, measurements: dict[str, Any], metadata: dict[str, Any]) -> None:
     """Give an event to whoever wants it. What a handler raises goes no further."""
-    attachments = routes.get(name)
+    attachments = handlers_by_event.get(name)
     if not attachments:
         return
     event = Event(name, MappingProxyType(measurements), MappingProxyType(metadata))
@@ -120,7 +124,7 @@ def deliver(name: Name, measurements: dict[str, Any], metadata: dict[str, Any]) 
             if is_interrupt(error):
                 raise
             now = time.monotonic()
-            if each.complained_at is None or now - each.complained_at >= QUIET_SECONDS:
-                each.complained_at = now
-                text = storable(trace(error), tail=True)  # `logging` cannot format every exception
+            if each.last_logged_at is None or now - each.last_logged_at >= QUIET_SECONDS:
+                each.last_logged_at = now
+                text = sanitize_text(trace(error), tail=True)  # `logging` cannot format every exception
                 log.error("the handler %r failed at %s; it stays attached\n%s", each.id, dotted(name), text)

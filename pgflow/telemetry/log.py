@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pgflow.core.values.sanitize import one_line
+from pgflow.core.values.sanitize import sanitize_line
 from pgflow.errors import ConfigError
 from pgflow.logs import Logger
 from pgflow.telemetry import names
@@ -18,7 +18,7 @@ __all__ = ["LOG_HANDLER", "attach_log_handler", "detach_log_handler"]
 log = Logger("pgflow.telemetry")
 
 LOG_HANDLER = "pgflow-default-log-handler"
-LONGEST_REASON = 500
+MAX_REASON_LENGTH = 500
 
 LEVELS: Mapping[Name, int] = {
     **dict.fromkeys(events(), logging.INFO),
@@ -140,4 +140,4 @@ def _ms(seconds: float | None) -> str:
 
 def _reason(reason: str) -> str:
     """One line of it: a step's words may have many."""
-    return one_line(reason, LONGEST_REASON)
+    return sanitize_line(reason, MAX_REASON_LENGTH)

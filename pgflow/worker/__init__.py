@@ -2,7 +2,7 @@
 
 Floor 3. The data goes one way, and each module is one station of it:
 
-    claim ─► holding.take_in ─► lane ─► runner ─► outcome ─► decide ─► settler.statement ─► settle ─► settler.adopt
+    claim ─► held_jobs.take_in ─► lane ─► runner ─► outcome ─► decide ─► settler.statement ─► settle ─► settler.adopt
              (token.py: what                      (a value)   (pure)                               (tokens that go on
               is known)                                                                             stay with us)
 
@@ -25,7 +25,7 @@ was slow, the next ones begin at the queue's floor, and a look below it is made 
 attempt, at this step (the fence). A worker whose lease has ended takes a new identity and forgets what it held.
 
 *What may kill its worker runs alone.* A token with which two workers were lost waits until nothing else is held
-here, and nothing is claimed meanwhile (holding.py; sql/README.md says why that finds the cause).
+here, and nothing is claimed meanwhile (held_jobs.py; sql/README.md says why that finds the cause).
 
 *The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it
 (heart.py); where a step keeps even Python's global lock, a process does (pulse.py).

@@ -13,17 +13,27 @@ from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.workflow import Workflow
 from pgflow.core.engine.machine import advance, replay
 from pgflow.core.engine.state import Parked, State, Status
-from pgflow.core.values.codec import Codec, Place, opened, opened_text
+from pgflow.core.values.codec import Codec, Location, decrypt_text, opened
 from pgflow.core.values.names import TELEMETRY
-from pgflow.core.values.payload import SEALED, decode
+from pgflow.core.values.payload import ENCRYPTED_MARKER, decode
 from pgflow.errors import InvalidPayload
-from pgflow.store.job import Claimed
+from pgflow.store.job import ClaimedRow
 
-__all__ = ["ALONE_FROM", "LAST_CRASH", "Run", "Signal", "StoredResult", "Token", "caller", "known", "token"]
+__all__ = [
+    "POISONED_FROM",
+    "QUARANTINE_FROM",
+    "CachedInstance",
+    "ClaimedJob",
+    "Signal",
+    "StoredResult",
+    "caller",
+    "known",
+    "token",
+]
 
 
-ALONE_FROM = 2  # lost workers from which on a step runs alone, and those that end it:
-LAST_CRASH = 5  # sql/queries/job/{claim,rescue}.sql and an index say both, too
+QUARANTINE_FROM = 2  # lost workers from which on a step runs alone, and those that end it:
+POISONED_FROM = 5  # sql/queries/job/{claim,rescue}.sql and an index say both, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ class StoredResult:
 
 
 @dataclass(slots=True)
-class Run:
+class CachedInstance:
     """An instance as this worker knows it, true as of `revision`: decisions made on it hold only as long.
 
     `status` is the one in the database; `state` the engine's, a pure function of graph and results. `caller` is what
@@ -81,11 +91,11 @@ class Run:
 
 
 @dataclass(slots=True, eq=False)
-class Token:
+class ClaimedJob:
     """The right to move one branch of one instance, leased to this worker."""
 
     id: int
-    run: Run
+    run: CachedInstance
     kind: str
     step: str
     config: str | None
@@ -101,20 +111,20 @@ class Token:
     crashes: int = 0  # workers that were lost while they held it
 
     @property
-    def is_suspect(self) -> bool:
+    def is_quarantined(self) -> bool:
         """Whether it may be what its workers died of, so that it has to run alone."""
-        return ALONE_FROM <= self.crashes < LAST_CRASH
+        return QUARANTINE_FROM <= self.crashes < POISONED_FROM
 
     @property
-    def is_condemned(self) -> bool:
+    def is_poisoned(self) -> bool:
         """Whether it has run alone again and again, and each time its worker was lost: it does not run any more."""
-        return self.crashes >= LAST_CRASH
+        return self.crashes >= POISONED_FROM
 
 
-def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = None) -> Run:
+def known(row: ClaimedRow, workflow: type[Workflow[Any]], codec: Codec | None = None) -> CachedInstance:
     """Make what is known of an instance out of the first token claimed of it.
 
-    Raises when a stored payload cannot be read, and `Sealed` when it cannot be opened here.
+    Raises when a stored payload cannot be read, and `DecryptionUnavailable` when it cannot be opened here.
     """
     # The first row of a run has them all.
     assert row.business_id is not None  # noqa: S101 -- for the type checker
@@ -132,21 +142,26 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = output if has_output else _absent_output(workflow.graph, step)
         metadata.update(extra or {})
-        if is_applied and not workflow.graph.is_undecided(step, event, chosen):
+        if is_applied and not workflow.graph.is_route_pending(step, event, chosen):
             applied.append((step, event, chosen))
         else:
             unapplied[step] = StoredResult(event, chosen)
     text, signals = row.input, [Signal(*signal) for signal in (decode(row.signals, around=2) if row.signals else ())]
-    if codec is not None or SEALED in text or SEALED in (row.results or "") or SEALED in (row.signals or ""):
-        place = partial(Place, workflow.name, row.business_id)
-        text = opened_text(codec, text, place("input"))
+    if (
+        codec is not None
+        or ENCRYPTED_MARKER in text
+        or ENCRYPTED_MARKER in (row.results or "")
+        or ENCRYPTED_MARKER in (row.signals or "")
+    ):
+        place = partial(Location, workflow.name, row.business_id)
+        text = decrypt_text(codec, text, place("input"))
         stored = {step: output for step, _, _, output, has_output, *_ in results if has_output}
         outputs.update({step: opened(codec, output, place("output", step)) for step, output in stored.items()})
         signals = [_opened_signal(codec, each, place("payload", each.name)) for each in signals]
     state = replay(workflow.graph, applied)
     for step in row.parked or ():
         state, _ = advance(state, Parked(step))
-    return Run(
+    return CachedInstance(
         run=row.run,
         id=row.business_id,
         workflow=workflow,
@@ -164,7 +179,7 @@ def known(row: Claimed, workflow: type[Workflow[Any]], codec: Codec | None = Non
     )
 
 
-def _opened_signal(codec: Codec | None, each: Signal, place: Place) -> Signal:
+def _opened_signal(codec: Codec | None, each: Signal, place: Location) -> Signal:
     return replace(each, payload=opened(codec, each.payload, place)) if each.has_payload else each
 
 
@@ -177,9 +192,9 @@ def _absent_output(graph: Graph, step: str) -> Any:
     return {} if node is None or node.step.absent_text() is None else None
 
 
-def token(row: Claimed, run: Run, now: float) -> Token:
+def token(row: ClaimedRow, run: CachedInstance, now: float) -> ClaimedJob:
     """Make the token of a claimed row. Raises when a stored payload cannot be read."""
-    return Token(
+    return ClaimedJob(
         id=row.id,
         run=run,
         kind=row.kind,

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from pgflow.core.values.sanitize import one_line
+from pgflow.core.values.sanitize import sanitize_line
 from pgflow.database.connect import AsyncConnection, aconnect, is_idle
-from pgflow.database.db_errors import is_contention, is_data_fault, is_row_fault
+from pgflow.database.db_errors import is_contention, is_data_error, is_row_error
 from pgflow.database.migration_files import migrations
 from pgflow.database.sqlstate import said
 from pgflow.database.statement import Statement, arun, arun_all
@@ -24,10 +24,10 @@ from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.store import doctor, failpoint, job, migration, request, signal, worker
 from pgflow.worker import report
-from pgflow.worker.claimed_job import Token
+from pgflow.worker.claimed_job import ClaimedJob
 from pgflow.worker.decide import Decision
-from pgflow.worker.local_queue import Refusal
-from pgflow.worker.outcome import Erred, Snoozed
+from pgflow.worker.held_jobs import RejectedJob
+from pgflow.worker.outcome import AttemptFailed, Snoozed
 from pgflow.worker.settler import Settler
 from pgflow.worker.upkeep import EARLY_SECONDS, Maintenance
 from pgflow.worker.watermark import Watermark
@@ -70,10 +70,10 @@ class Turn:
     statements: Mapping[str, Statement[Any]]
     has_upkeep: bool
     decisions: list[Decision]
-    refused: list[Refusal]
+    refused: list[RejectedJob]
     rooms: Mapping[str, int]
-    floors: Mapping[str, job.Floor]
-    asked: Mapping[int, Token]
+    floors: Mapping[str, job.QueuePosition]
+    asked: Mapping[int, ClaimedJob]
 
 
 class Claimer:
@@ -152,7 +152,7 @@ class Claimer:
         return self._pause(now)
 
     def _pause(self, now: float) -> float:
-        if not (self._may_claim() and self._settler.holding.rooms(now)):
+        if not (self._may_claim() and self._settler.held_jobs.rooms(now)):
             return max(0.0, self._maintenance.next_at - now)
         if self.is_hungry:
             return 0.0
@@ -183,10 +183,10 @@ class Claimer:
                 except RowSecurityError as hidden:  # may be switched off again: wait for that
                     error = hidden
             await self._hold_out(error)
-        holding, had_suspect = self._settler.holding, self._had_suspect
-        self._had_suspect = holding.has_suspect
+        held_jobs, had_suspect = self._settler.held_jobs, self._had_suspect
+        self._had_suspect = held_jobs.has_quarantined
         self.is_hungry |= had_suspect and not self._had_suspect  # it kept the worker from claiming
-        holding.run_waiting()
+        held_jobs.run_waiting()
 
     def _attach(self, conn: AsyncConnection) -> Statement[bool]:
         return worker.attach(self._settler.schema, self._settler.worker, self.nonce, conn.info.backend_pid)
@@ -217,17 +217,17 @@ class Claimer:
             failpoint.hit("claimer.adopted")
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             settler = self._settler
-            await self._ask(conn, job.reconcile(settler.schema, settler.worker, settler.holding.tokens))
+            await self._ask(conn, job.reconcile(settler.schema, settler.worker, settler.held_jobs.tokens))
             self._is_in_doubt = False
         await self._wake_others(conn, now)
 
     def _plan(self, now: float) -> Turn:
         """Put together what to send: what was decided, what upkeep is due, and a claim if there is room."""
         settler = self._settler
-        schema, me, tokens = settler.schema, settler.worker, settler.holding.tokens
+        schema, me, tokens = settler.schema, settler.worker, settler.held_jobs.tokens
         statements: dict[str, Statement[Any]] = {}
         if self._maintenance.is_sweep_due(now):
-            settler.release(settler.holding.stale(now - STALE_SECONDS))
+            settler.release(settler.held_jobs.stale(now - STALE_SECONDS))
             statements["evict"] = worker.evict(schema)
             statements["rescue"] = job.rescue(schema)
             statements["revive"] = job.revive(schema, self._maintenance.seen_run)
@@ -239,7 +239,7 @@ class Claimer:
                 statements["reconcile"] = job.reconcile(schema, me, tokens)
             self.must_check |= bool(tokens)  # a cancel is heard of at once, but only by those who listen
         decisions = self._unknown = self._unknown or settler.take()
-        refused = settler.holding.take_refused()
+        refused = settler.held_jobs.take_rejected()
         if decisions or refused:
             statements["settle"] = settler.statement(decisions, refused)
         if self._maintenance.is_stage_due(now, decisions):
@@ -248,7 +248,7 @@ class Claimer:
         early = EARLY_SECONDS if statements else 0.0  # goes along, so that an idle worker wakes once
         is_polling = now >= self._next_poll - early
         is_due = now >= self._dry_at or self._maintenance.is_due_known or (is_polling and self._maintenance.rests(now))
-        rooms = settler.holding.rooms(now) if self._may_claim() and not self._is_in_doubt else {}
+        rooms = settler.held_jobs.rooms(now) if self._may_claim() and not self._is_in_doubt else {}
         floors = self._watermark.floors(now)
         if rooms and (self.is_hungry or decisions or is_due):
             if self._is_plan_doubted and not self._pooler:
@@ -260,7 +260,7 @@ class Claimer:
             now + early, is_wanted=is_polling and "claim" not in statements
         ):
             statements["look"] = job.look(schema, rooms)
-        asked: dict[int, Token] = {}
+        asked: dict[int, ClaimedJob] = {}
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
             statements["lost"] = job.lost(schema, me, {token.id: token.attempt for token in asked.values()})
@@ -272,7 +272,7 @@ class Claimer:
         settler = self._settler
         if "settle" in answers:
             settler.adopt(turn.decisions, answers["settle"])
-            settler.adopt_refused(turn.refused, answers["settle"])
+            settler.adopt_rejected(turn.refused, answers["settle"])
         self._maintenance.learn(now, answers)
         if any(row.status == "conflict" for row in answers.get("settle", ())):
             self._maintenance.expect(now + CONFLICT_SECONDS)
@@ -285,10 +285,10 @@ class Claimer:
         if "revive" in answers and (revived := answers["revive"].tokens):
             log.warning("active instances that had no token left, and are taken up again: %d", revived)
         for token_id in answers.get("lost", ()):
-            settler.holding.give_up(turn.asked[token_id])
+            settler.held_jobs.give_up(turn.asked[token_id])
         made_ready = [answers[name] for name in ("stage", "send_due", "rescue", "revive") if name in answers]
         for each in made_ready:
-            self.wake(set(each.queues) - settler.holding.lanes.keys())  # what is not served here
+            self.wake(set(each.queues) - settler.held_jobs.buffers.keys())  # what is not served here
         if "claim" in answers:
             self._claimed(answers["claim"], turn, now)
         elif any(each.queues for each in made_ready):
@@ -297,10 +297,10 @@ class Claimer:
             self._next_poll = now + self._poll * uniform(0.9, 1.1)
         self.is_hungry |= "look" in answers and answers["look"].ready
 
-    def _claimed(self, rows: list[job.Claimed], turn: Turn, now: float) -> None:
+    def _claimed(self, rows: list[job.ClaimedRow], turn: Turn, now: float) -> None:
         rooms = turn.rooms
         self._settler.stats.claimed += len(rows)
-        self._settler.holding.take_in(rows)
+        self._settler.held_jobs.take_in(rows)
         taken = dict.fromkeys(rooms, 0)
         for row in rows:
             taken[row.queue] += 1
@@ -329,11 +329,11 @@ class Claimer:
 
     def _may_be_of_one(self, error: Exception) -> bool:
         """Whether a batch may have been refused for one of its instances, so that the others can be settled."""
-        if is_data_fault(error):
+        if is_data_error(error):
             return True
         if self._has_upkeep:  # it may be the culprit: first without it
             return False
-        return is_row_fault(error) or (is_contention(error) and self._failures >= CONTENTION_LIMIT)
+        return is_row_error(error) or (is_contention(error) and self._failures >= CONTENTION_LIMIT)
 
     async def _settle_singly(self, conn: AsyncConnection, error: Exception) -> None:
         """Settle the decisions of a refused batch one by one, so that one instance cannot hold up the others.
@@ -347,7 +347,7 @@ class Claimer:
             try:
                 await self._settle_alone(conn, decision)
             except Answered as reason:
-                if not (is_row_fault(reason) or is_contention(reason)):
+                if not (is_row_error(reason) or is_contention(reason)):
                     raise
                 await self._defer(conn, decision, reason)
             del self._unknown[0]
@@ -358,15 +358,15 @@ class Claimer:
         try:
             rows = await self._ask(conn, settler.statement([decision]))
         except Answered as reason:
-            if not is_data_fault(reason):
+            if not is_data_error(reason):
                 raise
             text = f"what the step came to cannot be stored: {_said(reason)}"
             kind = type(reason).__name__
-            decision = settler.decide([Erred(each.token, text, kind, retry=False) for each in decision.outcomes])
+            decision = settler.decide([AttemptFailed(each.job, text, kind, retry=False) for each in decision.outcomes])
             try:
                 rows = await self._ask(conn, settler.statement([decision]))
             except Answered as refusal:
-                if not is_data_fault(refusal):
+                if not is_data_error(refusal):
                     raise
                 decision = self._put_off(decision, refusal)
                 rows = await self._ask(conn, settler.statement([decision]))
@@ -411,7 +411,7 @@ class Claimer:
             return
         self._reported[self.fault] = now
         advice = f". {error.hint}" if isinstance(error, PgflowError) and error.hint else ""
-        log.error("worker %d: the database refuses %s%s", self._settler.worker, self.fault, one_line(advice))
+        log.error("worker %d: the database refuses %s%s", self._settler.worker, self.fault, sanitize_line(advice))
         if isinstance(error, SequenceError) and conn is not None:
             try:
                 found = await self._ask(conn, doctor.sequences(self._settler.schema))
@@ -444,7 +444,7 @@ class Claimer:
     def _put_off(self, decision: Decision, error: Exception) -> Decision:
         """Not even its failure can be stored, as long as nobody mends what its instance holds: try again later."""
         log.error("%s cannot be changed: %s; its steps wait for somebody to mend it", decision.run.id, _said(error))
-        return self._settler.decide([Snoozed(outcome.token, UNMENDED) for outcome in decision.outcomes])
+        return self._settler.decide([Snoozed(outcome.job, UNMENDED) for outcome in decision.outcomes])
 
     async def _hold_out(self, error: Exception) -> None:
         """The database does not answer, or refuses for now: keep what is to be settled and try again soon."""
@@ -477,7 +477,7 @@ class Claimer:
         if not self._to_wake:
             return
         queues, self._to_wake = self._to_wake, set()
-        rooms = self._settler.holding.rooms(now) if self._may_claim() else {}
+        rooms = self._settler.held_jobs.rooms(now) if self._may_claim() else {}
         if any(queue in rooms for queue in queues):
             self.is_hungry = True
         if wanted := {queue for queue in queues if queue not in rooms}:
@@ -486,4 +486,4 @@ class Claimer:
 
 def _said(error: Exception) -> str:
     """What an error says, in one line; of the database's without the values that it was given."""
-    return one_line(said(error) if isinstance(error, psycopg.Error) else str(error))
+    return sanitize_line(said(error) if isinstance(error, psycopg.Error) else str(error))

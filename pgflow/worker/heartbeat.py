@@ -15,14 +15,14 @@ from pgflow.database.statement import run
 from pgflow.errors import PgflowError
 from pgflow.logs import Logger
 from pgflow.store import failpoint, worker
-from pgflow.worker.heartbeat_process import Orders, Pulse
+from pgflow.worker.heartbeat_process import HeartbeatProcess, HeartbeatTarget
 
-__all__ = ["Heart"]
+__all__ = ["Heartbeat"]
 
 log = Logger("pgflow.worker")
 
 
-class Heart:
+class Heartbeat:
     """Beats four times in a lease. `lost` is called once, from the heart's thread, when the lease has ended.
 
     A lease has ended when the database says so, or when no beat was confirmed for its whole length: then nobody can
@@ -35,7 +35,7 @@ class Heart:
         schema: str,
         lease: timedelta,
         lost: Callable[[], object],
-        pulse: Pulse | None = None,
+        pulse: HeartbeatProcess | None = None,
         *,
         pooler: bool = False,
     ) -> None:
@@ -55,7 +55,7 @@ class Heart:
         self._confirm(asked_at)
         if self._pulse is not None:
             lease = self._lease.total_seconds()
-            self._pulse.begin(Orders(self._dsn, self._pooler, self._schema, worker_id, nonce, lease))
+            self._pulse.begin(HeartbeatTarget(self._dsn, self._pooler, self._schema, worker_id, nonce, lease))
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._beat, args=(worker_id, nonce, self._stop), name="pgflow-heart", daemon=True
@@ -69,7 +69,7 @@ class Heart:
             self._thread.join(timeout=10)
         self._thread = None
 
-    def is_sure(self) -> bool:
+    def lease_is_safe(self) -> bool:
         """Whether the lease surely still runs: a beat was confirmed within three quarters of it."""
         return self._silence() < 0.75 * self._lease.total_seconds()
 

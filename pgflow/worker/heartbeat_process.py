@@ -30,7 +30,7 @@ from pgflow.errors import PgflowError
 from pgflow.logs import Logger
 from pgflow.store import worker
 
-__all__ = ["Orders", "Pulse"]
+__all__ = ["HeartbeatProcess", "HeartbeatTarget"]
 
 log = Logger("pgflow.worker")
 
@@ -42,7 +42,7 @@ END = b"end"
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class HeartbeatTarget:
     """For whom to beat: a worker as it is registered, and how long its lease is, in seconds."""
 
     dsn: str
@@ -53,10 +53,10 @@ class Orders:
     lease: float
 
 
-class Pulse:
+class HeartbeatProcess:
     """The process. `confirmed` is when the last heartbeat was sent that was confirmed, whoever sent it.
 
-    pulse = Pulse.fork()    # None where there is no /proc to see by whether a process is stopped
+    pulse = HeartbeatProcess.fork()    # None where there is no /proc to see by whether a process is stopped
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Pulse:
         self._pid = 0
 
     @classmethod
-    def fork(cls) -> Pulse | None:
+    def fork(cls) -> HeartbeatProcess | None:
         """Fork it. Call it early: while there are no other threads, and nothing is loaded that is of no use to it."""
         if not Path("/proc/self/stat").exists():
             return None
@@ -95,7 +95,7 @@ class Pulse:
         """Whether it watches this process. In a forked child it does not: it would renew the lease of a dead worker."""
         return self._owner is process.current()
 
-    def begin(self, orders: Orders) -> None:
+    def begin(self, orders: HeartbeatTarget) -> None:
         """Beat for this worker from now on, instead of another."""
         with contextlib.suppress(OSError):  # it has been killed: the thread beats on
             os.write(self._line, json.dumps(asdict(orders)).encode() + b"\n")
@@ -124,7 +124,7 @@ class Pulse:
             os._exit(0)
 
     def _watch(self) -> None:
-        beater: Beater | None = None
+        beater: HeartbeatSender | None = None
         pause, heard = 1.0, b""
         while os.getppid() == self._parent:
             if select.select([self._orders], [], [], pause)[0]:
@@ -135,7 +135,7 @@ class Pulse:
                 if END in lines:
                     return
                 if lines:
-                    beater = Beater(Orders(**json.loads(lines[-1])))
+                    beater = HeartbeatSender(HeartbeatTarget(**json.loads(lines[-1])))
                     pause = beater.orders.lease / GLANCES
             elif beater is not None and time.monotonic() - self.confirmed > beater.orders.lease / 2:
                 asked_at = time.monotonic()
@@ -143,10 +143,10 @@ class Pulse:
                     self.confirmed = asked_at
 
 
-class Beater:
+class HeartbeatSender:
     """Sends heartbeats on a connection that is made with the first one."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: HeartbeatTarget) -> None:
         self.orders = orders
         self._conn: psycopg.Connection[Any] | None = None
         self._statement = worker.beat(orders.schema, orders.worker, orders.nonce, timedelta(seconds=orders.lease))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pgflow.core.values.sanitize import type_name
 from pgflow.logs import Logger, is_interrupt
-from pgflow.process import current, leave_if_forked
+from pgflow.process import current, exit_if_forked
 
 __all__ = ["run"]
 
@@ -28,7 +28,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
             try:
                 runner.run(_join(task))
             except (SystemExit, KeyboardInterrupt) as error:
-                leave_if_forked(owner, error)  # a task of a step may have forked
+                exit_if_forked(owner, error)  # a task of a step may have forked
                 if task.done() and not task.cancelled():
                     return task.result()
                 if task.cancelling() or is_interrupt(error):

@@ -1,4 +1,4 @@
-"""What running a token came to, as values that nothing has acted on yet."""
+"""What running a job came to, as values that nothing has acted on yet."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from pgflow.core.engine.attempt import Failing
-from pgflow.worker.claimed_job import Signal, Token
+from pgflow.core.engine.attempt import AttemptError
+from pgflow.worker.claimed_job import ClaimedJob, Signal
 
-__all__ = ["Erred", "Finished", "Outcome", "Rebuilt", "Released", "Snoozed", "Waits"]
+__all__ = ["AttemptFailed", "Finished", "Outcome", "Parked", "Reactivated", "Released", "Snoozed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Finished:
     is a signal which ended the wait that takes `awaits`.
     """
 
-    token: Token
+    job: ClaimedJob
     event: str
     output: str | None = None
     value: Any = None
@@ -33,39 +33,39 @@ class Finished:
     signal: Signal | None = None
     awaits: Mapping[str, str] | None = None
     by_timer: bool = False
-    failing: Failing | None = None
+    failing: AttemptError | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class Parked:
     """The step returned `Async()`: it waits for one of the signals in `awaits`, or until `delay` is over.
 
     `end(signal)` gives the outcome where such a signal is there already.
     """
 
-    token: Token
+    job: ClaimedJob
     awaits: Mapping[str, str]
     delay: timedelta | None
     timeout_event: str | None
-    end: Callable[[Signal], Finished | Erred]
+    end: Callable[[Signal], Finished | AttemptFailed]
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Erred:
+class AttemptFailed:
     """The attempt failed. `reason` is text for people; `retry` False ends the step at once.
 
     `signal` is one whose payload the step refused: it goes with the failure, for the step would meet it again.
-    `severed`: the connection was lost in whose transaction the step ran, so that it may not have been the step's fault.
+    `connection_lost`: the step's transaction lost its connection, which may not be the step's fault.
     """
 
-    token: Token
+    job: ClaimedJob
     reason: str
     type: str
     retry: bool = True
     seconds: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
-    severed: bool = False
+    connection_lost: bool = False
     signal: Signal | None = None
 
 
@@ -73,22 +73,22 @@ class Erred:
 class Snoozed:
     """The step asked to be run again after `delay`; the attempt does not count."""
 
-    token: Token
+    job: ClaimedJob
     delay: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The step did not run, or not to its end: somebody else may take the token; the attempt does not count."""
+    """The step did not run, or not to its end: somebody else may take the job; the attempt does not count."""
 
-    token: Token
+    job: ClaimedJob
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """The instance is taken up again: every active step without a result gets a token."""
+class Reactivated:
+    """The instance is taken up again: every active step without a result gets a job."""
 
-    token: Token
+    job: ClaimedJob
 
 
-Outcome: TypeAlias = Finished | Waits | Erred | Snoozed | Released | Rebuilt
+Outcome: TypeAlias = Finished | Parked | AttemptFailed | Snoozed | Released | Reactivated

@@ -1,4 +1,4 @@
-"""Run the step that a token stands for and say, as a value, what it came to."""
+"""Run the step that a job stands for and say, as a value, what it came to."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Parking, Step
 from pgflow.core.definition.unique import extract_value
 from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import Failing, Written
+from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.codec import Codec, Place, sealed
-from pgflow.core.values.sanitize import LONGEST_TEXT, one_line
+from pgflow.core.values.codec import Codec, Location, sealed
+from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, sanitize_line
 from pgflow.errors import InvalidPayload
 from pgflow.logs import Logger
-from pgflow.process import acontained
+from pgflow.process import acall_in_parent
 from pgflow.store import failpoint
-from pgflow.telemetry.bus import routes
+from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import report
-from pgflow.worker.claimed_job import Signal, Token
-from pgflow.worker.outcome import Erred, Finished, Outcome, Rebuilt, Snoozed, Waits
+from pgflow.worker.claimed_job import ClaimedJob, Signal
+from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Reactivated, Snoozed
 
 __all__ = ["Runner"]
 
@@ -52,44 +52,44 @@ class Runner:
         other.calls = self.calls
         return other
 
-    async def run(self, token: Token, conn: Any = None) -> Outcome:
-        """Run one token to its outcome: whatever the step raises becomes an `Erred`.
+    async def run(self, job: ClaimedJob, conn: Any = None) -> Outcome:
+        """Run one job to its outcome: whatever the step raises becomes an `AttemptFailed`.
 
         It raises only `CancelledError`, and only while the task is being cancelled: one that the step raises itself is
         an error like any other.
         """
-        if token.is_condemned and token.step:
-            return Erred(
-                token, f"the worker was lost while the step ran, {token.crashes} times", "WorkerLost", retry=False
+        if job.is_poisoned and job.step:
+            return AttemptFailed(
+                job, f"the worker was lost while the step ran, {job.crashes} times", "WorkerLost", retry=False
             )
-        match token.kind:
+        match job.kind:
             case "resume":
-                return self._resume(token)
+                return self._resume(job)
             case "advance":
-                return self._advance(token)
-        if routes:
-            report.began(token)
+                return self._advance(job)
+        if handlers_by_event:
+            report.began(job)
         began = time.perf_counter()
         try:
-            step = self.step(token)
-            ctx = self.context(token, conn)
+            step = self.step(job)
+            ctx = self.context(job, conn)
             failpoint.hit("step.begins")
-            result = await self._call(step, ctx, token.run.graph.nodes[token.step].retry)
+            result = await self._call(step, ctx, job.run.graph.nodes[job.step].retry)
             failpoint.hit("step.ended")
-            return self._read(token, step, result, time.perf_counter() - began)
+            return self._read(job, step, result, time.perf_counter() - began)
         except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the worker
             if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():
                 raise
-            return self._failed(token, error, time.perf_counter() - began)
+            return self._failed(job, error, time.perf_counter() - began)
 
-    def step(self, token: Token) -> Step:
+    def step(self, job: ClaimedJob) -> Step:
         """The step to run, with the configuration that was stored when it was activated."""
-        step = token.run.graph.nodes[token.step].step
-        return step if token.config is None else step.with_config(json.loads(token.config))
+        step = job.run.graph.nodes[job.step].step
+        return step if job.config is None else step.with_config(json.loads(job.config))
 
-    def context(self, token: Token, conn: Any = None) -> Context[Any]:
+    def context(self, job: ClaimedJob, conn: Any = None) -> Context[Any]:
         """What the step sees: the validated input, and the outputs of the steps before it."""
-        run = token.run
+        run = job.run
         return Context(
             initial=run.workflow.read_input(run.input),  # anew: a step may write to a model of its own
             steps=run.outputs.copy(),  # a sibling may complete meanwhile
@@ -98,119 +98,119 @@ class Runner:
             run=run.run,
             workflow=run.graph.name,
             version=run.version,
-            step=token.step,
-            attempt=token.attempt,
+            step=job.step,
+            attempt=job.attempt,
             metadata=run.metadata.copy(),
             conn=conn,
         )
 
     async def _call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
         if step.is_async:
-            return await acontained(cast("Awaitable[Any]", step.execute(ctx)))
+            return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
         call: Callable[..., Any] = contextvars.copy_context().run
         running = self._threads.submit(call, attempt.call, step, ctx, policy)
         self.calls.add(running)
         running.add_done_callback(self.calls.discard)
         result = await asyncio.wrap_future(running)
-        return await acontained(result) if inspect.isawaitable(result) else result
+        return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
-    def _read(self, token: Token, step: Step, result: Any, seconds: float) -> Outcome:
+    def _read(self, job: ClaimedJob, step: Step, result: Any, seconds: float) -> Outcome:
         reveal = self._codec is not None
-        read = attempt.read(token.run.graph, token.step, result, lambda: self.context(token), reveal=reveal)
+        read = attempt.read(job.run.graph, job.step, result, lambda: self.context(job), reveal=reveal)
         match read:
-            case Written():
-                return self._finished(token, read, seconds)
-            case Failing():
-                return self._erred(token, read, seconds)
+            case EncodedResult():
+                return self._finished(job, read, seconds)
+            case AttemptError():
+                return self._erred(job, read, seconds)
             case Async():
-                return self._waits(token, attempt.waits(token.run.graph, step), seconds)
+                return self._waits(job, attempt.waits(job.run.graph, step), seconds)
             case Snooze(delay):
-                return Snoozed(token, delay)
+                return Snoozed(job, delay)
         assert_never(read)
 
-    def _waits(self, token: Token, parking: Parking, seconds: float = 0.0) -> Waits:
-        def end(signal: Signal) -> Finished | Erred:
-            return self._signalled(token, parking.awaits, signal, seconds)
+    def _waits(self, job: ClaimedJob, parking: Parking, seconds: float = 0.0) -> Parked:
+        def end(signal: Signal) -> Finished | AttemptFailed:
+            return self._signalled(job, parking.awaits, signal, seconds)
 
-        return Waits(token, parking.awaits, parking.delay, parking.timeout_event, end, seconds)
+        return Parked(job, parking.awaits, parking.delay, parking.timeout_event, end, seconds)
 
     def _signalled(
-        self, token: Token, awaits: Mapping[str, str], signal: Signal, seconds: float = 0.0
-    ) -> Finished | Erred:
+        self, job: ClaimedJob, awaits: Mapping[str, str], signal: Signal, seconds: float = 0.0
+    ) -> Finished | AttemptFailed:
         """End a wait with a signal; its payload may not fit."""
         try:
             payload = signal.payload if signal.has_payload else ABSENT
-            text = attempt.taken(token.run.graph, token.step, signal.name, payload)
+            text = attempt.taken(job.run.graph, job.step, signal.name, payload)
         except InvalidPayload as error:
-            return replace(self._failed(token, error, seconds), signal=signal)
+            return replace(self._failed(job, error, seconds), signal=signal)
         except BaseException as error:  # code of the output's type; nothing is awaited here
-            return self._failed(token, error, seconds)
+            return self._failed(job, error, seconds)
         try:
-            return self._finish(token, awaits[signal.name], text, seconds, signal=signal, awaits=awaits)
+            return self._finish(job, awaits[signal.name], text, seconds, signal=signal, awaits=awaits)
         except BaseException as error:  # code of the codec's; nothing is awaited here
-            return self._failed(token, error, seconds)
+            return self._failed(job, error, seconds)
 
-    def _finish(self, token: Token, event: str, text: str | None, seconds: float = 0.0, **more: Any) -> Finished:
-        end = attempt.finish(token.run.graph, token.step, event, text, lambda: self.context(token))
-        return self._finished(token, end, seconds, **more)
+    def _finish(self, job: ClaimedJob, event: str, text: str | None, seconds: float = 0.0, **more: Any) -> Finished:
+        end = attempt.finish(job.run.graph, job.step, event, text, lambda: self.context(job))
+        return self._finished(job, end, seconds, **more)
 
-    def _resume(self, token: Token) -> Outcome:
+    def _resume(self, job: ClaimedJob) -> Outcome:
         """A wait has ended: by the signal that is addressed to it, or else because its time is over."""
         try:
-            awaits = token.awaits or {}
-            for signal in token.run.signals:
-                if signal.name in awaits and signal.step in (None, token.step):
-                    return self._signalled(token, awaits, signal)
-            parking = replace(self.step(token).parking(), awaits=awaits)
+            awaits = job.awaits or {}
+            for signal in job.run.signals:
+                if signal.name in awaits and signal.step in (None, job.step):
+                    return self._signalled(job, awaits, signal)
+            parking = replace(self.step(job).parking(), awaits=awaits)
             if parking.timeout_event is None:
-                return self._waits(token, parking)
-            text = self.step(token).absent_text()
-            return self._finish(token, parking.timeout_event, text, by_timer=True)
+                return self._waits(job, parking)
+            text = self.step(job).absent_text()
+            return self._finish(job, parking.timeout_event, text, by_timer=True)
         except BaseException as error:  # code of the step's parking(); nothing is awaited here
-            return self._failed(token, error, 0.0)
+            return self._failed(job, error, 0.0)
 
-    def _advance(self, token: Token) -> Outcome:
-        """A result or a wait that could not be applied at once, or a token that an older worker has given up."""
-        run = token.run
-        if not token.step:
-            return Rebuilt(token)
-        stored = run.unapplied.get(token.step)
+    def _advance(self, job: ClaimedJob) -> Outcome:
+        """A result or a wait that could not be applied at once, or a job that an older worker has given up."""
+        run = job.run
+        if not job.step:
+            return Reactivated(job)
+        stored = run.unapplied.get(job.step)
         if stored is not None:
-            value, targets, why = run.outputs.get(token.step), stored.targets, None
-            if run.graph.is_undecided(token.step, stored.event, targets):
-                targets, why = attempt.decide(run.graph, token.step, stored.event, value, lambda: self.context(token))
-            return Finished(token, stored.event, "", value, None, targets, stored=True, failing=why)
-        if token.awaits is not None:
+            value, targets, why = run.outputs.get(job.step), stored.targets, None
+            if run.graph.is_route_pending(job.step, stored.event, targets):
+                targets, why = attempt.decide(run.graph, job.step, stored.event, value, lambda: self.context(job))
+            return Finished(job, stored.event, "", value, None, targets, stored=True, failing=why)
+        if job.awaits is not None:
             try:
-                parking = replace(attempt.waits(run.graph, self.step(token)), awaits=token.awaits)
+                parking = replace(attempt.waits(run.graph, self.step(job)), awaits=job.awaits)
             except BaseException as error:  # code of the step's parking(); nothing is awaited here
-                return self._failed(token, error, 0.0)
-            return self._waits(token, parking)
-        return Erred(
-            token, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False
+                return self._failed(job, error, 0.0)
+            return self._waits(job, parking)
+        return AttemptFailed(
+            job, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False
         )
 
-    def overdue(self, token: Token) -> Erred:
-        """Say what comes of a token whose step still ran when its time was over."""
-        failed = attempt.overdue(token.run.graph, token.step)
-        seconds = token.run.graph.nodes[token.step].step.max_runtime or timedelta(0)
-        return Erred(token, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
+    def overdue(self, job: ClaimedJob) -> AttemptFailed:
+        """Say what comes of a job whose step still ran when its time was over."""
+        failed = attempt.overdue(job.run.graph, job.step)
+        seconds = job.run.graph.nodes[job.step].step.max_runtime or timedelta(0)
+        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
 
-    def _failed(self, token: Token, error: BaseException, seconds: float) -> Erred:
-        return self._erred(token, attempt.failing(error, token.run.graph.nodes[token.step].retry), seconds)
+    def _failed(self, job: ClaimedJob, error: BaseException, seconds: float) -> AttemptFailed:
+        return self._erred(job, attempt.failing(error, job.run.graph.nodes[job.step].retry), seconds)
 
-    def _erred(self, token: Token, failed: Failing, seconds: float) -> Erred:
+    def _erred(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed:
         if log.isEnabledFor(logging.DEBUG):
             told = failed.details.get("trace", failed.reason)
-            log.debug("step %s of %s failed: %s", token.step, token.run.id, one_line(told, LONGEST_TEXT))
-        return Erred(token, failed.reason, failed.type, failed.retry, seconds, failed.details)
+            log.debug("step %s of %s failed: %s", job.step, job.run.id, sanitize_line(told, MAX_TEXT_LENGTH))
+        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details)
 
-    def _finished(self, token: Token, end: Written, seconds: float, **more: Any) -> Finished:
+    def _finished(self, job: ClaimedJob, end: EncodedResult, seconds: float, **more: Any) -> Finished:
         text = end.text
         if text is not None and self._codec is not None:
-            text = sealed(self._codec, text, Place(token.run.graph.name, token.run.id, "output", token.step))
+            text = sealed(self._codec, text, Location(job.run.graph.name, job.run.id, "output", job.step))
         return Finished(
-            token, end.event, text, end.value, end.metadata, end.targets, seconds, failing=end.failing, **more
+            job, end.event, text, end.value, end.metadata, end.targets, seconds, failing=end.failing, **more
         )
 
 

@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pgflow.core.values.sanitize import one_line, storable, type_name, words
+from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_text, type_name
 from pgflow.database.statement import Statement
 from pgflow.logs import Logger, is_interrupt
 from pgflow.store import job
-from pgflow.store.job import Branch, Settled, Verdict
-from pgflow.telemetry.bus import routes
+from pgflow.store.job import Branch, SettleResult, Verdict
+from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import report
-from pgflow.worker.claimed_job import Run, Token
+from pgflow.worker.claimed_job import CachedInstance, ClaimedJob
 from pgflow.worker.decide import Decision, decide
-from pgflow.worker.local_queue import Holding, Refusal
-from pgflow.worker.outcome import Erred, Outcome, Released
+from pgflow.worker.held_jobs import HeldJobs, RejectedJob
+from pgflow.worker.outcome import AttemptFailed, Outcome, Released
 
 __all__ = ["Settler", "Stats"]
 
@@ -50,13 +50,13 @@ class Settler:
     def __init__(
         self,
         schema: str,
-        holding: Holding,
+        held_jobs: HeldJobs,
         *,
         wake: Callable[[Iterable[str]], None],
         stats: Stats | None = None,
     ) -> None:
         self.schema = schema
-        self.holding = holding
+        self.held_jobs = held_jobs
         self.worker = 0
         self.stats = Stats() if stats is None else stats
         self.is_draining = False
@@ -68,23 +68,23 @@ class Settler:
 
     def finished(self, outcome: Outcome) -> None:
         """Take the outcome of a token that ran."""
-        lane = self.holding.lanes[outcome.token.queue]
+        lane = self.held_jobs.buffers[outcome.job.queue]
         lane.finished()
-        if self.holding.holds(outcome.token):
+        if self.held_jobs.holds(outcome.job):
             self._outcomes.append(outcome)
         else:
             lane.settled()
 
-    def release(self, tokens: Iterable[Token]) -> None:
+    def release(self, tokens: Iterable[ClaimedJob]) -> None:
         """Give back tokens that have not begun to run."""
         for held in tokens:
-            self.holding.lanes[held.queue].settling += 1
+            self.held_jobs.buffers[held.queue].settling += 1
             self._outcomes.append(Released(held))
 
     @property
     def has_outcomes(self) -> bool:
         """Whether anything waits to be settled."""
-        return bool(self._outcomes or self.holding.refused)
+        return bool(self._outcomes or self.held_jobs.refused)
 
     @property
     def has_deferred(self) -> bool:
@@ -104,10 +104,10 @@ class Settler:
         while self._deferred:
             kept = []
             for outcome in self._deferred.pop(0):
-                if self.holding.holds(outcome.token):
+                if self.held_jobs.holds(outcome.job):
                     kept.append(outcome)
                 else:
-                    self.holding.lanes[outcome.token.queue].settled()
+                    self.held_jobs.buffers[outcome.job.queue].settled()
             if kept:
                 return self._decide_or_fail(kept)
         return None
@@ -115,13 +115,13 @@ class Settler:
     def take(self) -> list[Decision]:
         """Decide over the outcomes that wait, one decision an instance."""
         batch, self._outcomes = self._outcomes[:BATCH_LIMIT], self._outcomes[BATCH_LIMIT:]
-        self._spare = {name: lane.free() for name, lane in self.holding.lanes.items()}
+        self._spare = {name: lane.free() for name, lane in self.held_jobs.buffers.items()}
         by_run: dict[int, list[Outcome]] = {}
         for outcome in batch:
-            if self.holding.holds(outcome.token):
-                by_run.setdefault(outcome.token.run.run, []).append(outcome)
+            if self.held_jobs.holds(outcome.job):
+                by_run.setdefault(outcome.job.run.run, []).append(outcome)
             else:
-                self.holding.lanes[outcome.token.queue].settled()
+                self.held_jobs.buffers[outcome.job.queue].settled()
         return [self._decide_or_fail(outcomes) for outcomes in by_run.values()]
 
     def _decide_or_fail(self, outcomes: list[Outcome]) -> Decision:
@@ -131,29 +131,31 @@ class Settler:
         except BaseException as error:  # nothing is awaited here, so it is not a cancellation
             if is_interrupt(error):
                 raise
-            log.exception("nothing can be decided on %s", outcomes[0].token.run.id)
-            text = storable(f"what the step came to makes no sense here: {words(error)}")
-            return self.decide([Erred(each.token, text, type_name(error), retry=False) for each in outcomes])
+            log.exception("nothing can be decided on %s", outcomes[0].job.run.id)
+            text = sanitize_text(f"what the step came to makes no sense here: {error_message(error)}")
+            return self.decide([AttemptFailed(each.job, text, type_name(error), retry=False) for each in outcomes])
 
     def decide(self, outcomes: list[Outcome]) -> Decision:
         """Decide over outcomes of one instance."""
-        if not routes:
-            return decide(outcomes[0].token.run, outcomes, self._keep)
+        if not handlers_by_event:
+            return decide(outcomes[0].job.run, outcomes, self._keep)
         began = time.perf_counter()
-        decision = decide(outcomes[0].token.run, outcomes, self._keep)
+        decision = decide(outcomes[0].job.run, outcomes, self._keep)
         decision.seconds = time.perf_counter() - began
         return decision
 
     def _keep(self, queue: str, needs_place: bool) -> bool:
         """Whether a token that goes on may stay here: one that comes into the queue needs a free slot."""
-        if queue not in self.holding.lanes or self.is_draining or self.holding.has_suspect:
+        if queue not in self.held_jobs.buffers or self.is_draining or self.held_jobs.has_quarantined:
             return False
         if not needs_place:
             return True
         self._spare[queue] = self._spare.get(queue, 0) - 1
         return self._spare[queue] >= 0
 
-    def statement(self, decisions: list[Decision], refused: Iterable[Refusal] = ()) -> Statement[list[Settled]]:
+    def statement(
+        self, decisions: list[Decision], refused: Iterable[RejectedJob] = ()
+    ) -> Statement[list[SettleResult]]:
         """The settle statement for decisions, and for tokens that were claimed and refused."""
         verdicts = [verdict for decision in decisions for verdict in decision.verdicts]
         verdicts += [each.verdict for each in refused]
@@ -162,7 +164,7 @@ class Settler:
         branches = [branch for decision in decisions for branch in decision.branches]
         return job.settle(self.schema, self.worker, verdicts, changes, branches)
 
-    def adopt(self, decisions: list[Decision], settled: list[Settled]) -> None:
+    def adopt(self, decisions: list[Decision], settled: list[SettleResult]) -> None:
         """Take over what became of decisions: tokens move on here, or are forgotten."""
         fates = {row.id: row for row in settled if row.what == "token"}
         born = [row for row in settled if row.what == "branch"]
@@ -173,7 +175,7 @@ class Settler:
             for outcome, verdict in zip(decision.outcomes, decision.verdicts, strict=True):
                 self._follow(decision.run, outcome, verdict, fates[verdict.id], elsewhere)
             self._end(decision, elsewhere)
-            if routes:
+            if handlers_by_event:
                 report.settled(decision, fates, is_written=is_written)
         branches = {
             (branch.run, branch.step): (branch, decision.run) for decision in decisions for branch in decision.branches
@@ -188,10 +190,10 @@ class Settler:
     def drop(self, decision: Decision) -> None:
         """Forget the tokens of a decision that cannot be written."""
         for outcome in decision.outcomes:
-            self.holding.lanes[outcome.token.queue].settled()
-            self.holding.give_up(outcome.token)
+            self.held_jobs.buffers[outcome.job.queue].settled()
+            self.held_jobs.give_up(outcome.job)
 
-    def adopt_refused(self, refused: Iterable[Refusal], settled: list[Settled]) -> None:
+    def adopt_rejected(self, refused: Iterable[RejectedJob], settled: list[SettleResult]) -> None:
         """Tell which instances failed because a token of theirs cannot be read, each once."""
         done = {row.id for row in settled if row.what == "token" and row.status == "done"}
         for refusal in {each.verdict.run: each for each in refused if each.verdict.id in done}.values():
@@ -201,9 +203,9 @@ class Settler:
         """Forget all: the lease is gone."""
         self._outcomes.clear()
         self._deferred.clear()
-        self.holding.abandon()
+        self.held_jobs.abandon()
 
-    def _learn(self, decision: Decision, fates: Mapping[int, Settled]) -> bool:
+    def _learn(self, decision: Decision, fates: Mapping[int, SettleResult]) -> bool:
         """Know of the instance what has been written; a guarded decision is written in whole or not at all.
 
         Returns whether it has been.
@@ -223,17 +225,19 @@ class Settler:
             run.status = decision.change.status or run.status
         return True
 
-    def _follow(self, run: Run, outcome: Outcome, verdict: Verdict, fate: Settled, elsewhere: set[str]) -> None:
+    def _follow(
+        self, run: CachedInstance, outcome: Outcome, verdict: Verdict, fate: SettleResult, elsewhere: set[str]
+    ) -> None:
         """Let a token go on here, or forget it."""
-        held, lane = outcome.token, self.holding.lanes[outcome.token.queue]
-        if not self.holding.holds(held):
+        held, lane = outcome.job, self.held_jobs.buffers[outcome.job.queue]
+        if not self.held_jobs.holds(held):
             lane.settled()
             return
         if fate.status == "busy":
             self._outcomes.append(outcome)
             return
         lane.settled()
-        self.holding.forget(held)
+        self.held_jobs.forget(held)
         match fate.status:
             case "conflict":
                 self.stats.conflicts += 1
@@ -245,14 +249,14 @@ class Settler:
                 self.stats.steps += verdict.event is not None
                 self.stats.retries += verdict.op == "retry"
                 if verdict.op == "move" and fate.kept:
-                    self.holding.hold(_moved(held, verdict))
+                    self.held_jobs.hold(_moved(held, verdict))
                 elif verdict.op in ("move", "release"):
                     elsewhere.add(verdict.next_queue or held.queue)
 
-    def _branch(self, row: Settled, branch: Branch, run: Run, elsewhere: set[str]) -> None:
+    def _branch(self, row: SettleResult, branch: Branch, run: CachedInstance, elsewhere: set[str]) -> None:
         if row.kept:
-            self.holding.hold(
-                Token(
+            self.held_jobs.hold(
+                ClaimedJob(
                     row.id,
                     run,
                     "execute",
@@ -271,18 +275,18 @@ class Settler:
     def _end(self, decision: Decision, elsewhere: set[str]) -> None:
         run, failure = decision.run, decision.failure
         if failure is not None and run.status == "failed":
-            reason = one_line(failure["reason"])
+            reason = sanitize_line(failure["reason"])
             log.warning("%s %s failed at step %s: %s", run.graph.name, run.id, failure["step"], reason)
-            self.holding.give_up_run(run)
-            if not all(outcome.token.solo for outcome in decision.outcomes):
+            self.held_jobs.give_up_instance(run)
+            if not all(outcome.job.solo for outcome in decision.outcomes):
                 elsewhere.add("")  # whoever runs a sibling: it is not wanted any more
 
 
-def _moved(held: Token, verdict: Verdict) -> Token:
+def _moved(held: ClaimedJob, verdict: Verdict) -> ClaimedJob:
     """The token at its next step."""
     assert verdict.next_step is not None  # noqa: S101 -- a move names it
     assert verdict.next_queue is not None  # noqa: S101 -- likewise
-    return Token(
+    return ClaimedJob(
         held.id,
         held.run,
         "execute",

@@ -29,7 +29,7 @@ from pgflow.database.statement import Statement, arun, arun_all, run, run_all
 from pgflow.errors import PgflowError
 from pgflow.store import step
 
-__all__ = ["ABORTED", "ENDED", "LOST", "AStepConnection", "AsyncLoan", "Loan", "StepConnection", "cut"]
+__all__ = ["ABORTED", "ENDED", "LOST", "AStepConnection", "AsyncStepSession", "StepConnection", "StepSession", "cut"]
 
 Line = TypeVar("Line", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
 T = TypeVar("T")
@@ -170,7 +170,7 @@ class _Base(Generic[Line, Guest]):
             self._is_usable = False
             raise
 
-    def _check(self, ending: step.Ending) -> bool:
+    def _check(self, ending: step.SessionState) -> bool:
         """Whether the transaction is the one that was begun for the step."""
         self._has_prepared = ending.has_prepared
         self._is_ready = self._is_usable = ending.mark == self._mark
@@ -181,10 +181,10 @@ class _Base(Generic[Line, Guest]):
         return self.line.info.encoding == self._encoding
 
 
-class Loan(_Base[psycopg.Connection[Any], StepConnection]):
+class StepSession(_Base[psycopg.Connection[Any], StepConnection]):
     """A session that is lent to a sync step.
 
-    loan = Loan(line)
+    loan = StepSession(line)
     loan.begin()
     …                                   # the step, with loan.conn
     fault = loan.take_back()
@@ -264,15 +264,15 @@ class Loan(_Base[psycopg.Connection[Any], StepConnection]):
         self.conn.pgconn = GONE
 
 
-class AsyncLoan(_Base[psycopg.AsyncConnection[Any], AStepConnection]):
-    """`Loan`, for an async step."""
+class AsyncStepSession(_Base[psycopg.AsyncConnection[Any], AStepConnection]):
+    """`StepSession`, for an async step."""
 
     def __init__(self, line: psycopg.AsyncConnection[Any]) -> None:
         kind = APooledStepConnection if isinstance(line, AsyncPooledConnection) else AStepConnection
         super().__init__(line, kind(line.pgconn))
 
     def take_back(self) -> str | None:
-        """`Loan.take_back`; it does not wait."""
+        """`StepSession.take_back`; it does not wait."""
         return self._take_back(is_free=not self.conn.lock.locked())
 
     async def begin(self) -> None:
@@ -280,7 +280,7 @@ class AsyncLoan(_Base[psycopg.AsyncConnection[Any], AStepConnection]):
         await self.line.execute(self._beginning, prepare=False)
 
     async def settle(self, schema: str, statement: Statement[T]) -> T | None:
-        """`Loan.settle`, async."""
+        """`StepSession.settle`, async."""
         with self._settling():
             return await self._settle(schema, statement)
 
@@ -298,7 +298,7 @@ class AsyncLoan(_Base[psycopg.AsyncConnection[Any], AStepConnection]):
         return settled if self._check(ending) else None
 
     async def commit(self) -> None:
-        """`Loan.commit`, async."""
+        """`StepSession.commit`, async."""
         try:
             await self.line.execute(self._ending("commit", has_prepared=self._has_prepared), prepare=False)
         except psycopg.Error:
@@ -307,7 +307,7 @@ class AsyncLoan(_Base[psycopg.AsyncConnection[Any], AStepConnection]):
         self.is_clean = True
 
     async def rollback(self) -> None:
-        """`Loan.rollback`, async."""
+        """`StepSession.rollback`, async."""
         self.take_back()
         if self._is_usable:
             with suppress(psycopg.Error):  # as above

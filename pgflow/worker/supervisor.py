@@ -19,7 +19,7 @@ import psycopg
 
 from pgflow.core.definition.workflow import Workflow
 from pgflow.core.values.codec import Codec
-from pgflow.core.values.sanitize import storable, trace, type_name, words
+from pgflow.core.values.sanitize import error_message, sanitize_text, trace, type_name
 from pgflow.database.connect import AsyncConnection, aconnect, is_idle
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import arun
@@ -27,31 +27,33 @@ from pgflow.errors import ConfigError, Conflict, PgflowError, SchemaError
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.migrations.schema import too_new
-from pgflow.process import Process, current, leave_if_forked
+from pgflow.process import Process, current, exit_if_forked
 from pgflow.store import audit, doctor, failpoint, job, worker
 from pgflow.worker import report
-from pgflow.worker.claimed_job import Token
+from pgflow.worker.claimed_job import ClaimedJob
 from pgflow.worker.claimer import Claimer
-from pgflow.worker.heartbeat import Heart
-from pgflow.worker.heartbeat_process import Pulse
-from pgflow.worker.lane import Lane
+from pgflow.worker.heartbeat import Heartbeat
+from pgflow.worker.heartbeat_process import HeartbeatProcess
+from pgflow.worker.held_jobs import HeldJobs
 from pgflow.worker.listener import Listener
-from pgflow.worker.local_queue import Holding
-from pgflow.worker.outcome import Erred
+from pgflow.worker.outcome import AttemptFailed
+from pgflow.worker.queue_buffer import QueueBuffer
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler, Stats
-from pgflow.worker.transaction import Transactions
+from pgflow.worker.transactional import TransactionalRunner
 
 __all__ = ["Worker"]
 
 log = Logger("pgflow.worker")
 
-MOST_FAULTS = 10  # turns that go wrong within so many seconds; one more ends the worker
+MAX_FAILED_TURNS = 10  # turns that go wrong within so many seconds; one more ends the worker
 FAULTS_SECONDS = 60.0
 SPARE_THREADS = 100  # for sync steps that were given up and still run
 LOOK_SECONDS = 0.1  # when the worker stops: how often to look whether steps have ended that it has given up
 LONGEST_REST_SECONDS = 5.0  # also when nothing is to be done
-STILL_SECONDS = 60.0  # in which a loop that is alive has moved: a turn ends sooner, even where the database is away
+LOOP_STALL_TIMEOUT = (
+    60.0  # in which a loop that is alive has moved: a turn ends sooner, even where the database is away
+)
 
 
 class Worker:
@@ -61,7 +63,8 @@ class Worker:
     wakes it, `sweep` how often it looks for tokens of dead workers. `pooler` says that a pooler stands in between: then
     it only polls, unless `listen` says otherwise, because one in session mode delivers notifications. `drain=True` ends
     `run` as soon as nothing is left that will go on by itself: for scripts and tests. `codec` is the app's. `pulse`
-    keeps the lease also while a step holds Python's global lock: see `Pulse.fork`. After `run`, `abandoned` is the
+    keeps the lease also while a step holds Python's global lock: see `HeartbeatProcess.fork`. After `run`,
+    `abandoned` is the
     number of steps that did not end within `shutdown_timeout` and were given back, or else of sync ones that had been
     given up before, by a cancel or for their `max_runtime`, and still run in their threads.
 
@@ -88,7 +91,7 @@ class Worker:
         listen: bool | None = None,
         drain: bool = False,
         codec: Codec | None = None,
-        pulse: Pulse | None = None,
+        pulse: HeartbeatProcess | None = None,
     ) -> None:
         self.dsn = dsn
         self.pooler = pooler
@@ -117,12 +120,12 @@ class Worker:
         most = sum(self.queues.values()) + SPARE_THREADS
         self._threads = ThreadPoolExecutor(max_workers=most, thread_name_prefix="pgflow-step")
         self._runner = Runner(self._threads, self._codec)
-        lanes = {name: Lane(name, limit) for name, limit in self.queues.items()}
-        self.holding = Holding(lanes, start=self._start, drop=self._drop, codec=self._codec)
+        buffers = {name: QueueBuffer(name, limit) for name, limit in self.queues.items()}
+        self.held_jobs = HeldJobs(buffers, start=self._start, drop=self._drop, codec=self._codec)
         for workflow in self._workflows:
-            self.holding.learn(workflow)
+            self.held_jobs.learn(workflow)
         self.settler = Settler(
-            self.schema, self.holding, wake=lambda queues: self._claimer.wake(set(queues)), stats=self.stats
+            self.schema, self.held_jobs, wake=lambda queues: self._claimer.wake(set(queues)), stats=self.stats
         )
         self._claimer = Claimer(
             self.dsn,
@@ -133,7 +136,7 @@ class Worker:
             register=self._register,
             may_claim=self._may_claim,
         )
-        self._transactions = Transactions(
+        self._transactions = TransactionalRunner(
             self.dsn,
             self._runner,
             self.settler,
@@ -142,7 +145,7 @@ class Worker:
             capacity=sum(self.queues.values()),
             pooler=self.pooler,
         )
-        self._heart: Heart | None = None
+        self._heart: Heartbeat | None = None
         self._process: Process
         self._loop: asyncio.AbstractEventLoop  # known while it runs: to look it up for each step costs a system call
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -151,20 +154,20 @@ class Worker:
         self._faults: list[float] = []
         self._wakeup = asyncio.Event()
 
-    def ails(self) -> str | None:
-        """Say what keeps this worker from going on, None when it is alive. From any thread; so is `lacks`.
+    def liveness_error(self) -> str | None:
+        """Say what keeps this worker from going on, None when it is alive. From any thread; so is `readiness_error`.
 
         An outage of the database is none: it waits, and goes on by itself.
         """
         still = time.monotonic() - self._moved_at
-        if still > STILL_SECONDS:
+        if still > LOOP_STALL_TIMEOUT:
             return f"the event loop has stood still for {still:.0f} s: does a step keep it from running?"
         return None
 
-    def lacks(self) -> str | None:
+    def readiness_error(self) -> str | None:
         """Say why this worker takes no steps now, None when it may: it is alive, has a lease and reaches the database.
 
-        worker.lacks()    # "the database does not answer"
+        worker.readiness_error()    # "the database does not answer"
         """
         if self._has_run and not self._running.locked():
             return "it is not running"
@@ -178,12 +181,12 @@ class Worker:
             return "the database does not answer"
         if not self._may_claim():
             return "its lease may have ended"
-        return self.ails()
+        return self.liveness_error()
 
     def adopt(self, workflow: type[Workflow[Any]]) -> None:
         """Run the steps of another workflow, too, from now on."""
         self._workflows.append(workflow)
-        self.holding.learn(workflow)
+        self.held_jobs.learn(workflow)
 
     async def run(self) -> None:
         """Work until `stop` is called, then finish what runs. Raises when the database cannot be used at the start.
@@ -226,7 +229,7 @@ class Worker:
             await migrate.acheck(claimer.conn, self.schema)
             await self._arm(claimer.conn)
             await self._warn(claimer.conn)
-            self._heart = Heart(
+            self._heart = Heartbeat(
                 self.dsn,
                 self.schema,
                 self.lease,
@@ -263,7 +266,7 @@ class Worker:
             if self._heart is not None:
                 self._heart.stop()
             if not is_drained:
-                self.holding.abandon()
+                self.held_jobs.abandon()
             try:
                 if listener is not None:
                     await asyncio.gather(listener, return_exceptions=True)
@@ -275,7 +278,7 @@ class Worker:
 
     async def _turn(self) -> None:
         """Take a turn. After one that went wrong in a way that nobody thought of, begin anew under another id."""
-        leave_if_forked(self._process)  # by a step, a handler or a route that forked and let the child return
+        exit_if_forked(self._process)  # by a step, a handler or a route that forked and let the child return
         try:
             await self._claimer.turn()
         except SchemaError:
@@ -284,7 +287,7 @@ class Worker:
             log.exception("worker %d: a turn went wrong; it gives everything back", self.settler.worker)
             now = time.monotonic()
             self._faults = [*(each for each in self._faults if now - each < FAULTS_SECONDS), now]
-            if len(self._faults) > MOST_FAULTS:
+            if len(self._faults) > MAX_FAILED_TURNS:
                 raise
             await self.give_back()
             self._claimer.is_lost = True
@@ -300,7 +303,7 @@ class Worker:
 
     async def give_back(self) -> None:
         """Cancel what runs and give its tokens back at once; the attempts do not count."""
-        self.holding.abandon()
+        self.held_jobs.abandon()
         await asyncio.sleep(0)
         conn = self._claimer.conn
         if conn is not None and not conn.closed:
@@ -328,7 +331,7 @@ class Worker:
         """Give back what has not begun, let what runs end, settle it all; the heart beats on meanwhile."""
         settler, claimer = self.settler, self._claimer
         settler.is_draining = True
-        settler.release(self.holding.unbegun())
+        settler.release(self.held_jobs.not_started())
         deadline = time.monotonic() + self.shutdown_timeout.total_seconds()
         log.info("worker %d stops; steps that still run: %d", settler.worker, len(self._tasks))
         while (self._tasks or self._runner.calls or claimer.has_work) and time.monotonic() < deadline:
@@ -341,9 +344,9 @@ class Worker:
         if self._tasks:
             log.warning("worker %d gives back steps that did not end in time: %d", settler.worker, self.abandoned)
             await self.give_back()
-        elif self.holding.tokens:  # the database refuses what their steps returned
+        elif self.held_jobs.tokens:  # the database refuses what their steps returned
             log.warning(
-                "worker %d gives back steps that it cannot settle: %d", settler.worker, len(self.holding.tokens)
+                "worker %d gives back steps that it cannot settle: %d", settler.worker, len(self.held_jobs.tokens)
             )
             await self.give_back()
         elif self.abandoned:
@@ -351,7 +354,7 @@ class Worker:
 
     async def _is_drained(self) -> bool:
         claimer = self._claimer
-        if self.holding.tokens or self.settler.has_outcomes or claimer.conn is None:
+        if self.held_jobs.tokens or self.settler.has_outcomes or claimer.conn is None:
             return False
         if not claimer.found_nothing:
             # The last step may have been a transactional one, which settles without a claim: polling would only look.
@@ -405,7 +408,7 @@ class Worker:
         failpoint.arm(wanted)
 
     def _may_claim(self) -> bool:
-        return not self._stopping.is_set() and self._heart is not None and self._heart.is_sure()
+        return not self._stopping.is_set() and self._heart is not None and self._heart.lease_is_safe()
 
     def _lease_ended(self) -> None:
         self._claimer.is_lost = True
@@ -443,11 +446,11 @@ class Worker:
 
     # -- tokens as tasks
 
-    def _start(self, token: Token) -> None:
+    def _start(self, token: ClaimedJob) -> None:
         self._tasks[token.id] = self._loop.create_task(self._run(token))
 
-    async def _run(self, token: Token) -> None:
-        holding, settler, tasks = self.holding, self.settler, self._tasks  # those of this run
+    async def _run(self, token: ClaimedJob) -> None:
+        held_jobs, settler, tasks = self.held_jobs, self.settler, self._tasks  # those of this run
         step = token.run.graph.nodes[token.step].step if token.step else None
         is_transactional = step is not None and step.transactional and token.kind == "execute"
         me = tasks[token.id]
@@ -460,12 +463,14 @@ class Worker:
             if me in self._overdue:
                 settled = self._runner.overdue(token)
             else:
-                settled = Erred(token, "the step was cancelled from within", "CancelledError")
+                settled = AttemptFailed(token, "the step was cancelled from within", "CancelledError")
         except BaseException as error:  # the runner turns the step's into outcomes; no other may cost the slot
             log.error(
-                "step %s of %s could not be run:\n%s", token.step, token.run.id, storable(trace(error), tail=True)
+                "step %s of %s could not be run:\n%s", token.step, token.run.id, sanitize_text(trace(error), tail=True)
             )
-            settled = Erred(token, storable(f"the step could not be run: {words(error)}"), type_name(error))
+            settled = AttemptFailed(
+                token, sanitize_text(f"the step could not be run: {error_message(error)}"), type_name(error)
+            )
         finally:
             if limit is not None:
                 timer.cancel()
@@ -476,17 +481,17 @@ class Worker:
         if isinstance(settled, tuple):
             decision, rows = settled
             if is_dropped:  # too late, it has been committed: then it is told
-                holding.lanes[token.queue].settling += 1
+                held_jobs.buffers[token.queue].settling += 1
             else:
-                holding.lanes[token.queue].finished()
+                held_jobs.buffers[token.queue].finished()
             settler.adopt([decision], rows)
         elif is_dropped:
             return
         else:
             settler.finished(settled)
-        holding.run_waiting()
+        held_jobs.run_waiting()
 
-    def _end_overdue(self, token: Token) -> None:
+    def _end_overdue(self, token: ClaimedJob) -> None:
         """End a step whose time is over; not while it commits, which has limits of its own and an end to be known."""
         task = self._tasks.get(token.id)
         if task is not None and token not in self._transactions.committing:
@@ -494,11 +499,11 @@ class Worker:
             task.add_done_callback(self._overdue.discard)
             task.cancel()
 
-    def _drop(self, token: Token) -> None:
+    def _drop(self, token: ClaimedJob) -> None:
         task = self._tasks.pop(token.id, None)
         if task is not None:
             # Counted here: a task that has not begun to run will never do it.
-            self.holding.lanes[token.queue].running -= 1
+            self.held_jobs.buffers[token.queue].running -= 1
             self._dropped.add(task)
             task.add_done_callback(self._dropped.discard)
             if token not in self._transactions.committing:

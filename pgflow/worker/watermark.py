@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from pgflow.store.job import LOWEST, Claimed, Floor
-from pgflow.worker.claimed_job import ALONE_FROM, LAST_CRASH
+from pgflow.store.job import QUEUE_START, ClaimedRow, QueuePosition
+from pgflow.worker.claimed_job import POISONED_FROM, QUARANTINE_FROM
 
 __all__ = ["Watermark"]
 
@@ -32,7 +32,7 @@ SHARE_DRY = 4  # the same, while there is room and nothing more after the floor
 class Mark:
     """How far one queue has been claimed, and what the last look below was like."""
 
-    floor: Floor
+    floor: QueuePosition
     looked_at: float
     took: float
     is_dry: bool = False
@@ -59,11 +59,13 @@ class Watermark:
         marks = [self._marks[queue] for queue in queues if queue in self._marks]
         return min((mark.look_at for mark in marks if mark.is_dry), default=inf)
 
-    def floors(self, now: float) -> dict[str, Floor]:
+    def floors(self, now: float) -> dict[str, QueuePosition]:
         """Return where a claim at `now` is to begin, for the queues that are not to be looked through."""
         return {queue: mark.floor for queue, mark in self._marks.items() if now < mark.look_at}
 
-    def learn(self, now: float, rooms: Mapping[str, int], floors: Mapping[str, Floor], rows: Sequence[Claimed]) -> bool:
+    def learn(
+        self, now: float, rooms: Mapping[str, int], floors: Mapping[str, QueuePosition], rows: Sequence[ClaimedRow]
+    ) -> bool:
         """Take in what a claim with these rooms and floors, which ended at `now`, has returned.
 
         Returns whether a queue has got a floor by it that had none.
@@ -81,14 +83,16 @@ class Watermark:
         return len(self._marks) > had
 
     def _looked(self, queue: str, now: float, took: float | None) -> None:
-        mark = self._marks.setdefault(queue, Mark(LOWEST, now, 0.0))
+        mark = self._marks.setdefault(queue, Mark(QUEUE_START, now, 0.0))
         mark.looked_at, mark.took = now, mark.took if took is None else took
 
-    def _raise(self, queue: str, had_floor: bool, room: int, rows: Sequence[Claimed]) -> None:
+    def _raise(self, queue: str, had_floor: bool, room: int, rows: Sequence[ClaimedRow]) -> None:
         mark = self._marks[queue]
-        taken = [row for row in rows if not ALONE_FROM <= row.crashes < LAST_CRASH]  # those have an order of their own
+        taken = [
+            row for row in rows if not QUARANTINE_FROM <= row.crashes < POISONED_FROM
+        ]  # those have an order of their own
         is_short = len(taken) < room
         mark.is_dry = had_floor and is_short
         if taken:
-            last = Floor(taken[-1].priority, taken[-1].moment, taken[-1].id)
+            last = QueuePosition(taken[-1].priority, taken[-1].moment, taken[-1].id)
             mark.floor = max(mark.floor, last) if is_short else last  # short: nothing lies between the two

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from pgflow import Pgflow
-from tests.acceptance.absent import AnyFlow, OptionalFlow
+from tests.acceptance.optional_input import AnyFlow, OptionalFlow
 from tests.acceptance.test_cli_instances import Shop, new_shop
 from tests.conftest import Server
 
-APP = "tests.acceptance.absent:app"
+APP = "tests.acceptance.optional_input:app"
 NUMBERS = count(1)
 
 

@@ -25,10 +25,10 @@ from pgflow.cli.operations.doctor import CHECKS
 from pgflow.database.connect import connect
 from pgflow.database.migration_files import migrations
 from pgflow.doctor import finding, server, upkeep, work
-from pgflow.doctor.finding import Check, Patient, Said, ok
+from pgflow.doctor.finding import Check, Result, Target, ok
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.migrations.migrate import up
-from tests.acceptance.proxy import in_between
+from tests.acceptance.fake_pooler import run_fake_pooler
 from tests.acceptance.shop import app as shop
 from tests.conftest import Server
 from tests.worker.patience import until
@@ -326,7 +326,7 @@ def test_a_server_newer_than_the_tested_ones_is_told(dsn: str, monkeypatch: pyte
 def test_a_pooler_of_which_nobody_has_spoken_is_told(
     kinds: dict[str, bool], postgres: EmbeddedPostgres, dsn: str
 ) -> None:
-    with in_between(socket_of(postgres), **kinds) as port:
+    with run_fake_pooler(socket_of(postgres), **kinds) as port:
         said = look(through(dsn, port)).one("pooler", "problem")
     assert said.startswith("a pooler stands in between, and nothing says so")
     assert "=> PGFLOW_POOLER=1, --pooler or Pgflow(…, pooler=True)" in said
@@ -335,11 +335,11 @@ def test_a_pooler_of_which_nobody_has_spoken_is_told(
 def test_of_a_pooler_that_is_known_it_is_told_whether_notifications_arrive(
     postgres: EmbeddedPostgres, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with in_between(socket_of(postgres), takes_options=False) as port:
+    with run_fake_pooler(socket_of(postgres), takes_options=False) as port:
         said = look(through(dsn, port), "--pooler").one("pooler", "ok")
         assert "and pgflow knows; notifications do not arrive: workers find work by polling" in said
     monkeypatch.setenv("PGFLOW_POOLER", "1")
-    with in_between(socket_of(postgres), delivers=True) as port:
+    with run_fake_pooler(socket_of(postgres), delivers=True) as port:
         assert "notifications arrive, so that workers may --listen" in look(through(dsn, port)).one("pooler", "ok")
 
 
@@ -520,7 +520,7 @@ def test_a_role_without_rights_is_told_what_it_may_not_see(dsn: str, conn: psyco
 
 
 def test_a_check_cannot_write(dsn: str, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(patient: Patient) -> Iterator[Said]:
+    def write(patient: Target) -> Iterator[Result]:
         patient.conn.execute(LIVE)
         yield ok("written")
 

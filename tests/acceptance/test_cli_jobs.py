@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from pgflow import Pgflow
 from pgflow.cli import cli
-from pgflow.cli.failure import report
+from pgflow.cli.error_reporting import report
 from pgflow.errors import PgflowError
 from tests.acceptance.shop import OrderFlow
 from tests.conftest import Server

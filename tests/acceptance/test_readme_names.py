@@ -13,10 +13,10 @@ import pytest
 
 from pgflow import errors
 from pgflow.cli import COMMANDS, cli
-from pgflow.cli.given import Duration
+from pgflow.cli.parameters import Duration
 from pgflow.config import DEFAULT_LIMIT, MOST_LIMIT
-from pgflow.core.definition.retry import MOST_ATTEMPTS
-from pgflow.core.values.names import MOST_TAGS
+from pgflow.core.definition.retry import MAX_ATTEMPTS
+from pgflow.core.values.names import MAX_TAGS
 from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
 from tests.acceptance.readme import README, ROOT, blocks, prose, tables
 from tests.bench import raw
@@ -121,8 +121,7 @@ def test_its_table_of_errors_is_that_of_the_code() -> None:
 
 def test_its_limits_are_those_of_the_code() -> None:
     assert [row[1].split()[0].rstrip(",") for row in tables()["what"]] == [
-        f"{limit:,}"
-        for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MOST_TAGS, MOST_ATTEMPTS, MOST_LIMIT)
+        f"{limit:,}" for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MAX_TAGS, MAX_ATTEMPTS, MOST_LIMIT)
     ]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgflow.cli.bench.ground import Ground
+from pgflow.cli.bench.ground import BenchEnvironment
 
 
 @pytest.fixture(scope="module")
-def ground(dsn: str) -> Iterator[Ground]:
+def ground(dsn: str) -> Iterator[BenchEnvironment]:
     """A ground in an empty database, in the schema that pgflow's own SQL names."""
-    with Ground(dsn, "pgflow") as ground:
+    with BenchEnvironment(dsn, "pgflow") as ground:
         yield ground

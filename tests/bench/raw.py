@@ -17,7 +17,7 @@ from statistics import median
 import click
 
 from pgflow.cli.bench import flows, load
-from pgflow.cli.bench.ground import Field, Ground, Plan, orderly
+from pgflow.cli.bench.ground import BenchEnvironment, BenchRun, Plan, orderly
 from pgflow.cli.bench.meter import Cost
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
@@ -86,7 +86,7 @@ def script(batch: int, steps: int = flows.CHAIN) -> str:
     return "".join([CLAIM.format(batch=batch), *moves, END.format(this=steps)])
 
 
-def pgbench(field: Field, clients: int, batch: int, count: int) -> Raw:
+def pgbench(field: BenchRun, clients: int, batch: int, count: int) -> Raw:
     """Let pgbench bring about `count` instances to their end. Raises `ConfigError` when there is no pgbench."""
     program = choose().bindir / "pgbench"
     if not program.is_file():
@@ -111,7 +111,7 @@ def pgbench(field: Field, clients: int, batch: int, count: int) -> Raw:
     return Raw(float(found[1]) * batch * flows.CHAIN, cost)
 
 
-def workers(field: Field, plan: Plan, count: int) -> Raw:
+def workers(field: BenchRun, plan: Plan, count: int) -> Raw:
     """Let workers do the same."""
     run = load.drain(flows.Chain, field, plan, count, marks=flows.CHAIN, steps=flows.CHAIN)
     assert run.cost is not None
@@ -132,7 +132,7 @@ def command(
     entrants = [Entrant("pgbench", number_of, batch) for batch in batches for number_of in clients]
     ours = Entrant("pgflow", processes, concurrency)
     found: dict[Entrant, list[Raw]] = {entrant: [] for entrant in [*entrants, ours]}
-    with orderly(), Ground("", "pgflow") as ground:
+    with orderly(), BenchEnvironment("", "pgflow") as ground:
         for entrant in [*found] * repeat:
             with ground.field(Progress()) as field:
                 if entrant is ours:

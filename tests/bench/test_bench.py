@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 from pgflow.cli import cli
 from pgflow.cli.bench.scenarios import SCENARIOS
-from pgflow.cli.bench.scratch_schema import MARK, TrialSchema
-from pgflow.cli.failure import report
+from pgflow.cli.bench.scratch_schema import MARK, ScratchSchema
+from pgflow.cli.error_reporting import report
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.errors import Conflict, SchemaForeign
@@ -150,7 +150,7 @@ def test_what_a_benchmark_that_was_killed_has_left_is_taken_over(dsn: str) -> No
     with connect(dsn, "migrate") as conn:
         conn.execute(f"create schema pgflow_bench; comment on schema pgflow_bench is '{MARK}'".encode())
         conn.execute("create table pgflow_bench.left_behind ()")
-    with TrialSchema(dsn, "pgflow_bench") as trial:
+    with ScratchSchema(dsn, "pgflow_bench") as trial:
         trial.renew()
         assert one(dsn, "select count(*) from pg_tables where tablename = 'left_behind'") == 0
         assert one(dsn, "select count(*) from pgflow_bench.jobs") == 0
@@ -166,7 +166,7 @@ def test_two_benchmarks_do_not_share_a_schema(dsn: str) -> None:
 
 
 def test_a_schema_that_somebody_made_meanwhile_is_not_dropped(dsn: str) -> None:
-    with pytest.raises(SchemaForeign), TrialSchema(dsn, "pgflow_bench"), connect(dsn, "test") as conn:
+    with pytest.raises(SchemaForeign), ScratchSchema(dsn, "pgflow_bench"), connect(dsn, "test") as conn:
         conn.execute("create schema pgflow_bench")
     assert one(dsn, SCHEMAS) == 1
     with connect(dsn, "test") as conn:

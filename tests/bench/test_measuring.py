@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pgflow.cli.bench import machine, marks
-from pgflow.cli.bench.ground import Ground
+from pgflow.cli.bench.ground import BenchEnvironment
 from pgflow.cli.bench.marks import MARK, Marks, Tally
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
@@ -79,7 +79,7 @@ def test_a_mark_that_is_kept_says_what_and_when_and_half_of_one_is_left_out(tmp_
     assert tally.read().marks == 2
 
 
-def test_the_meter_counts_what_was_done_and_not_itself(ground: Ground) -> None:
+def test_the_meter_counts_what_was_done_and_not_itself(ground: BenchEnvironment) -> None:
     with ground.field(Progress()) as field:
         field.meter.begin()
         with connect(ground.dsn, "test") as conn:
@@ -99,7 +99,7 @@ def test_the_meter_counts_what_was_done_and_not_itself(ground: Ground) -> None:
     assert (cost.round_trips, cost.worker_ms) == (None, None)
 
 
-def test_what_nothing_was_done_for_costs_nothing(ground: Ground) -> None:
+def test_what_nothing_was_done_for_costs_nothing(ground: BenchEnvironment) -> None:
     def few_commits() -> bool:
         field.meter.begin()
         cost = field.meter.end(1, 0)
@@ -136,7 +136,7 @@ def test_what_a_process_uses_is_seen() -> None:
 
 
 def test_what_others_use_of_the_machine_is_told_from_what_is_ours() -> None:
-    neighbours = machine.Neighbours()
+    neighbours = machine.OtherLoad()
     burn = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgflow.cli.bench.ground import Ground, Plan
+from pgflow.cli.bench.ground import BenchEnvironment, Plan
 from pgflow.cli.bench.progress import Progress
 from pgflow.database.connect import connect
 from tests.bench.raw import pgbench, script, workers
@@ -17,7 +17,7 @@ ROWS = ("inserted", "updated", "deleted")
 
 
 @pytest.mark.slow
-def test_pgbench_and_workers_write_the_same_rows(ground: Ground) -> None:
+def test_pgbench_and_workers_write_the_same_rows(ground: BenchEnvironment) -> None:
     costs, left = [], []
     for who in ("pgbench", "pgflow"):
         with ground.field(Progress()) as field:

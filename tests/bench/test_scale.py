@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from pgflow.cli.bench.ground import Ground
+from pgflow.cli.bench.ground import BenchEnvironment
 from pgflow.cli.bench.progress import Progress
 from pgflow.database.connect import connect
 from tests.bench import scale
@@ -31,7 +31,9 @@ TINY: dict[str, tuple[command.Measure, tuple[int, ...]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
-def test_each_cost_is_measured_at_each_size(name: str, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_cost_is_measured_at_each_size(
+    name: str, ground: BenchEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(claims, "READY", 10_000)
     monkeypatch.setattr(waiting, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(waiting, "STARTS", 5)
@@ -57,7 +59,7 @@ def test_the_list_of_tests_is_complete() -> None:
 
 @pytest.mark.parametrize("bulky", [10, 1_000_000])
 def test_the_stock_is_what_the_engine_itself_would_have_written(
-    bulky: int, ground: Ground, monkeypatch: pytest.MonkeyPatch
+    bulky: int, ground: BenchEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.bench.scale.stock.BULKY", bulky)
     with ground.field(Progress()) as field, connect(field.app.dsn, "migrate") as conn:
@@ -85,10 +87,10 @@ def test_the_stock_is_what_the_engine_itself_would_have_written(
         assert left == (0,)
 
 
-def test_it_prints_tables_and_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ground: Ground) -> None:
+def test_it_prints_tables_and_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ground: BenchEnvironment) -> None:
     chart = Chart("claim", "tokens", "ms", [Series("of 100", [(10, 1.0), (100, 2.0)])])
     monkeypatch.setattr(command, "TESTS", {"ready": command.Scale("x", lambda *given: [chart], (10, 100), (10,))})
-    monkeypatch.setattr(command, "Ground", lambda dsn, schema: Ground(ground.dsn, "drawn"))
+    monkeypatch.setattr(command, "BenchEnvironment", lambda dsn, schema: BenchEnvironment(ground.dsn, "drawn"))
     drawn = tmp_path / "growth.svg"
     done = CliRunner().invoke(command.command, ["ready", "--quick", "--svg", str(drawn)])
 

@@ -150,7 +150,7 @@ MUTANTS = (
         "where w.id = any (array[j.worker]))",
     ),
     Mutant(
-        "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/local_queue.py",
+        "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/held_jobs.py",
         "            except BaseException as error:  # code of the codec's; nothing is awaited here\n"
         "                reason = f\"stored",
         "            except KeyError as error:\n                reason = f\"stored",

@@ -22,9 +22,9 @@ from pgflow.database.statement import run
 from pgflow.errors import InvalidPayload, NotActive
 from pgflow.store import job
 from tests.acceptance.readme import Desk, blocks
-from tests.conformance.bench import CALLS, TWICE, Asking, Bench, Input, Line, Mixed, Three, act
 from tests.conformance.conftest import TABLES, OnPostgres
-from tests.conformance.killed import Errands, Spread
+from tests.conformance.killed_worker import Errands, Spread
+from tests.conformance.manual_workers import CALLS, TWICE, Asking, Input, Line, ManualWorkers, Mixed, Three, act
 from tests.conftest import VERSIONS, Server
 from tests.store.driver import Driver
 from tests.worker.patience import PATIENCE, until
@@ -36,10 +36,10 @@ BRIEFLY = timedelta(milliseconds=300)
 
 
 @pytest.fixture
-def bench(postgres: OnPostgres) -> Iterator[Bench]:
+def bench(postgres: OnPostgres) -> Iterator[ManualWorkers]:
     """A bench on each PostgreSQL in turn."""
     with ExitStack() as ends:
-        yield Bench(postgres, ends)
+        yield ManualWorkers(postgres, ends)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ class Guided(Workflow[Input], unique=Unique("guided"), retry=TWICE):
 # -- tokens and results
 
 
-def test_i1_a_start_is_one_commit_with_its_first_token(bench: Bench) -> None:
+def test_i1_a_start_is_one_commit_with_its_first_token(bench: ManualWorkers) -> None:
     """I1: a start stores the instance and its first token in one transaction, the caller's if there is one."""
     count = "select (select count(*) from pgflow.instances), (select count(*) from pgflow.jobs)"
     conn = bench.connect()
@@ -286,7 +286,7 @@ def test_i4_an_async_flow_waits_is_resumed_and_completes(postgres: OnPostgres) -
     assert (done.status, done.steps["answer"]) == ("completed", {"amount": 3})
 
 
-def test_i5_a_wait_is_a_parked_token_and_no_result(bench: Bench) -> None:
+def test_i5_a_wait_is_a_parked_token_and_no_result(bench: ManualWorkers) -> None:
     """I5: a step that waits is a parked token with what it awaits and its timer; among the results stands nothing."""
     Asking.start("v")
     bench.finish()
@@ -296,7 +296,7 @@ def test_i5_a_wait_is_a_parked_token_and_no_result(bench: Bench) -> None:
     assert (bench.results(applied=False), bench.one("select status from pgflow.instances")) == ([], "waiting")
 
 
-def test_i6_results_are_stored_marked_and_ordered(bench: Bench) -> None:
+def test_i6_results_are_stored_marked_and_ordered(bench: ManualWorkers) -> None:
     """I6: a result is a row of step_results, ordered by seq: `applied` says whether it is part of the instance yet."""
     a, b, c = bench.forked("v")
     for worker in (c, a):
@@ -313,7 +313,7 @@ def test_i6_results_are_stored_marked_and_ordered(bench: Bench) -> None:
     bench.check(Three, "v", *THREE)
 
 
-def test_i7_the_same_result_sent_twice_is_stored_once(bench: Bench) -> None:
+def test_i7_the_same_result_sent_twice_is_stored_once(bench: ManualWorkers) -> None:
     """I7: a settle that is sent again, because its answer was lost, changes nothing any more."""
     worker = bench.worker()
     Line.start("v")
@@ -371,7 +371,7 @@ def kill_often(postgres: OnPostgres, folder: Path, kills: int) -> None:
 
         def start(*options: str) -> Process:
             return processes.start(
-                "--lease", "1", "-q", "default=4", *options, app="tests.conformance.killed", ready=False
+                "--lease", "1", "-q", "default=4", *options, app="tests.conformance.killed_worker", ready=False
             )
 
         try:
@@ -493,7 +493,7 @@ def test_i12_the_last_failed_attempt_fails_the_instance_within_a_second(postgres
     assert [entry.step for entry in Doomed.get("v").history] == ["start_"]
 
 
-def test_i13_a_failure_takes_only_its_own_tokens_along(bench: Bench) -> None:
+def test_i13_a_failure_takes_only_its_own_tokens_along(bench: ManualWorkers) -> None:
     """I13: when an instance fails, tokens of other instances stay as they are, of its own workflow and of others."""
     Mixed.start("m")
     Asking.start("a")
@@ -608,7 +608,7 @@ def test_i19_a_branch_goes_on_while_its_sibling_waits(postgres: OnPostgres) -> N
     assert postgres.until(Mixed, "v").status == "completed"
 
 
-def test_i21_of_two_signals_for_one_wait_the_first_counts(bench: Bench) -> None:
+def test_i21_of_two_signals_for_one_wait_the_first_counts(bench: ManualWorkers) -> None:
     """I21: two signals for one wait complete it once, with the first one's payload; the second one is refused."""
     Asking.start("v")
     bench.finish()
@@ -626,7 +626,7 @@ def test_i21_of_two_signals_for_one_wait_the_first_counts(bench: Bench) -> None:
     assert bench.rows("select payload from pgflow.signals where consumed_at is null") == []
 
 
-def test_i24_two_advances_of_one_instance_never_overlap(bench: Bench) -> None:
+def test_i24_two_advances_of_one_instance_never_overlap(bench: ManualWorkers) -> None:
     """I24: whoever writes a join holds its instance's row; another advance that meets it writes nothing of its own."""
     a, b, c = bench.forked("v")
     probe = "select run from pgflow.instances for no key update nowait"
@@ -700,7 +700,7 @@ def test_i28_an_instance_without_a_token_is_taken_up_again(postgres: OnPostgres)
     assert app.get(Asking, "v").steps["answer"] == "yes"
 
 
-def test_i28_what_was_recorded_and_not_yet_applied_counts_when_an_instance_is_taken_up(bench: Bench) -> None:
+def test_i28_what_was_recorded_and_not_yet_applied_counts_when_an_instance_is_taken_up(bench: ManualWorkers) -> None:
     """I28: results that wait to be applied when the tokens are lost are taken over; no step of theirs runs again."""
     _, b, _ = bench.forked("v")
     b.run_steps()
@@ -715,7 +715,7 @@ def test_i28_what_was_recorded_and_not_yet_applied_counts_when_an_instance_is_ta
     bench.check(Three, "v", *THREE)
 
 
-def test_i28_a_start_whose_token_was_lost_is_found_among_many(bench: Bench) -> None:
+def test_i28_a_start_whose_token_was_lost_is_found_among_many(bench: ManualWorkers) -> None:
     """I28: workers look through all active instances, a page at a time."""
     Line.start_many([(f"v{number}", {}) for number in range(25)])
     Line.start("lost")

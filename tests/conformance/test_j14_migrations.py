@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
-from pgflow.cli.failure import report
+from pgflow.cli.error_reporting import report
 from pgflow.database.connect import connect
 from pgflow.database.migration_files import migrations
 from pgflow.errors import ConfigError, PgflowError, SchemaError, SchemaForeign, SchemaOutdated, SchemaTooNew

@@ -17,8 +17,8 @@ from pgflow.database import files
 from pgflow.database.statement import run
 from pgflow.errors import AlreadyRunning, InvalidPayload, NotActive, UndeclaredEvent
 from pgflow.store import job
-from tests.conformance.bench import CALLS, Asking, Bench, Line, Mixed, Paused, Three
 from tests.conformance.conftest import OnPostgres
+from tests.conformance.manual_workers import CALLS, Asking, Line, ManualWorkers, Mixed, Paused, Three
 from tests.store.driver import Driver
 
 THREE = ("first", "west", "east", "north", "join")
@@ -26,16 +26,16 @@ LINE = ("first", "second", "third")
 
 
 @pytest.fixture
-def bench(postgres: OnPostgres) -> Iterator[Bench]:
+def bench(postgres: OnPostgres) -> Iterator[ManualWorkers]:
     """A bench on each PostgreSQL in turn."""
     with ExitStack() as ends:
-        yield Bench(postgres, ends)
+        yield ManualWorkers(postgres, ends)
 
 
 # -- R1, R2: wake-ups
 
 
-def test_r1_a_step_that_ends_while_a_sibling_is_being_settled_is_not_lost(bench: Bench) -> None:
+def test_r1_a_step_that_ends_while_a_sibling_is_being_settled_is_not_lost(bench: ManualWorkers) -> None:
     """R1: a step that ends while a sibling's end is being written is recorded at once and applied afterwards."""
     a, b, c = bench.forked("v")
     for worker in (a, b, c):
@@ -59,7 +59,7 @@ def test_r1_a_step_that_ends_while_a_sibling_is_being_settled_is_not_lost(bench:
     bench.check(Three, "v", *THREE)
 
 
-def test_r1_a_sibling_that_dies_in_the_middle_takes_nobodys_wake_up_along(bench: Bench) -> None:
+def test_r1_a_sibling_that_dies_in_the_middle_takes_nobodys_wake_up_along(bench: ManualWorkers) -> None:
     """R1: when the transaction that a sibling's end had to give way to is rolled back, both ends are applied."""
     a, b, c = bench.forked("v")
     for worker in (b, c):
@@ -76,7 +76,7 @@ def test_r1_a_sibling_that_dies_in_the_middle_takes_nobodys_wake_up_along(bench:
     bench.check(Three, "v", *THREE)
 
 
-def test_r2_a_lock_that_somebody_holds_delays_a_write_and_never_drops_it(bench: Bench) -> None:
+def test_r2_a_lock_that_somebody_holds_delays_a_write_and_never_drops_it(bench: ManualWorkers) -> None:
     """R2: what meets a row that somebody has locked is told so and sent again; it never passes for written."""
     worker = bench.worker()
     Line.start("v")
@@ -92,7 +92,7 @@ def test_r2_a_lock_that_somebody_holds_delays_a_write_and_never_drops_it(bench: 
     bench.check(Line, "v", *LINE)
 
 
-def test_r2_a_token_that_is_skipped_while_it_is_locked_is_claimed_later(bench: Bench) -> None:
+def test_r2_a_token_that_is_skipped_while_it_is_locked_is_claimed_later(bench: ManualWorkers) -> None:
     """R2: whoever claims, or makes due tokens ready, passes over locked rows and finds them the next time."""
     worker = bench.worker()
     Line.start("v", delay=timedelta(hours=1))
@@ -111,7 +111,7 @@ def test_r2_a_token_that_is_skipped_while_it_is_locked_is_claimed_later(bench: B
 # -- R3, R4: once
 
 
-def test_r3_a_slow_branch_is_not_enqueued_again_when_others_end(bench: Bench) -> None:
+def test_r3_a_slow_branch_is_not_enqueued_again_when_others_end(bench: ManualWorkers) -> None:
     """R3: only steps that have just become active get a token: a slow branch keeps its one while its siblings end."""
     slow, b, c = bench.forked("v")
     kept = bench.rows("select id, attempt from pgflow.jobs where step = 'west'")
@@ -125,7 +125,7 @@ def test_r3_a_slow_branch_is_not_enqueued_again_when_others_end(bench: Bench) ->
     bench.check(Three, "v", *THREE)
 
 
-def test_r4_a_late_result_leaves_no_trace(bench: Bench) -> None:
+def test_r4_a_late_result_leaves_no_trace(bench: ManualWorkers) -> None:
     """R4: a worker that lost its token can write nothing, be it before or after another one has done the step."""
     late, other = bench.worker(), bench.worker()
     Line.start("v")
@@ -146,7 +146,7 @@ def test_r4_a_late_result_leaves_no_trace(bench: Bench) -> None:
     bench.check(Line, "v", *LINE)
 
 
-def test_r4_the_database_keeps_one_result_of_a_step(bench: Bench) -> None:
+def test_r4_the_database_keeps_one_result_of_a_step(bench: ManualWorkers) -> None:
     """R4: a second result of a step cannot be stored in a run, however long ago the first one was applied."""
     Line.start("v")
     bench.finish()
@@ -167,7 +167,7 @@ def test_r4_a_step_completes_once() -> None:
 # -- R5, R6, R7: failures, and what they leave behind
 
 
-def test_r5_the_last_failed_attempt_fails_the_instance_in_its_own_transaction(bench: Bench) -> None:
+def test_r5_the_last_failed_attempt_fails_the_instance_in_its_own_transaction(bench: ManualWorkers) -> None:
     """R5: whoever records the last attempt's failure ends the instance in the same statement, its siblings with it."""
     a, b, c = bench.forked("v", fails="west")
     a.run_steps()
@@ -191,7 +191,7 @@ def test_r5_the_last_failed_attempt_fails_the_instance_in_its_own_transaction(be
     assert bench.results() == ["first"]
 
 
-def test_r5_a_step_whose_workers_all_die_fails_its_instance(bench: Bench) -> None:
+def test_r5_a_step_whose_workers_all_die_fails_its_instance(bench: ManualWorkers) -> None:
     """R5: the loss of a worker counts, too: after the fifth one the instance fails, and nothing runs."""
     Line.start("v")
     for _ in range(5):
@@ -205,7 +205,7 @@ def test_r5_a_step_whose_workers_all_die_fails_its_instance(bench: Bench) -> Non
     assert (failed.error["step"], len(failed.error["attempts"]), CALLS) == ("first", 5, [])
 
 
-def test_r6_a_key_that_failed_starts_anew(bench: Bench) -> None:
+def test_r6_a_key_that_failed_starts_anew(bench: ManualWorkers) -> None:
     """R6: a run knows nothing of an earlier failed one of its key: it begins at the beginning and runs to its end."""
     old = Line.start("v", {"fails": "second"})
     bench.finish()
@@ -218,7 +218,7 @@ def test_r6_a_key_that_failed_starts_anew(bench: Bench) -> None:
     assert [(each.run, each.status) for each in Line.runs("v")] == [(fresh.run, "completed"), (old.run, "failed")]
 
 
-def test_r7_timers_of_an_old_run_are_gone(bench: Bench) -> None:
+def test_r7_timers_of_an_old_run_are_gone(bench: ManualWorkers) -> None:
     """R7: when a run ends, its timers end with it, and so cannot touch the next run of its key."""
     old = Asking.start("v")
     bench.finish()
@@ -233,7 +233,7 @@ def test_r7_timers_of_an_old_run_are_gone(bench: Bench) -> None:
     assert Asking.get("v").status == "waiting"
 
 
-def test_r7_signals_of_an_old_run_are_its_own(bench: Bench) -> None:
+def test_r7_signals_of_an_old_run_are_its_own(bench: ManualWorkers) -> None:
     """R7: a signal belongs to the run that it was sent to, and is never taken by the next run of its key."""
     Asking.start("v")
     assert Asking.resume("v", "answered", "old") == "kept"
@@ -250,7 +250,7 @@ def test_r7_signals_of_an_old_run_are_its_own(bench: Bench) -> None:
 # -- R8, R9: signals
 
 
-def test_r8_a_signal_for_a_step_that_runs_is_kept_and_nothing_runs_twice(bench: Bench) -> None:
+def test_r8_a_signal_for_a_step_that_runs_is_kept_and_nothing_runs_twice(bench: ManualWorkers) -> None:
     """R8: a signal that comes while its step runs, or another one does, is kept; it completes nothing by itself."""
     worker = bench.worker()
     Asking.start("v")
@@ -269,7 +269,7 @@ def test_r8_a_signal_for_a_step_that_runs_is_kept_and_nothing_runs_twice(bench: 
     assert bench.rows("select name from pgflow.signals where consumed_at is null") == [("ok",)]
 
 
-def test_r9_a_signal_before_the_wait_is_kept_for_it(bench: Bench) -> None:
+def test_r9_a_signal_before_the_wait_is_kept_for_it(bench: ManualWorkers) -> None:
     """R9: a signal sent before its wait begins ends that wait."""
     Asking.start("v")
     assert Asking.resume("v", "answered", "early") == "kept"
@@ -278,7 +278,7 @@ def test_r9_a_signal_before_the_wait_is_kept_for_it(bench: Bench) -> None:
     bench.check(Asking, "v", "first", "answer", "close")
 
 
-def test_r9_a_signal_in_the_very_moment_of_parking_is_found(bench: Bench) -> None:
+def test_r9_a_signal_in_the_very_moment_of_parking_is_found(bench: ManualWorkers) -> None:
     """R9: a signal that comes between a step's decision to wait and the writing of it ends that wait, too."""
     worker = bench.worker()
     Asking.start("v")
@@ -299,7 +299,7 @@ def test_r9_a_signal_in_the_very_moment_of_parking_is_found(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("is_undone", [False, True], ids=["committed", "rolled back"])
-def test_r10_of_two_starts_at_once_one_wins(bench: Bench, is_undone: bool) -> None:
+def test_r10_of_two_starts_at_once_one_wins(bench: ManualWorkers, is_undone: bool) -> None:
     """R10: a start that meets another one of its key under way waits for it, and is refused if that one commits."""
     conn = bench.connect()
     conn.execute("begin")
@@ -314,7 +314,7 @@ def test_r10_of_two_starts_at_once_one_wins(bench: Bench, is_undone: bool) -> No
     assert bench.one("select count(*) from pgflow.instances") == bench.one("select count(*) from pgflow.jobs") == 1
 
 
-def test_r11_what_ends_after_a_cancel_is_not_recorded(bench: Bench) -> None:
+def test_r11_what_ends_after_a_cancel_is_not_recorded(bench: ManualWorkers) -> None:
     """R11: cancel takes every token away, also that of a step which runs: what it comes to afterwards is dropped."""
     worker = bench.worker()
     Line.start("v")
@@ -331,7 +331,7 @@ def test_r11_what_ends_after_a_cancel_is_not_recorded(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("is_last", [False, True], ids=["in the middle", "at the end"])
-def test_r11_a_cancel_waits_for_an_end_that_is_being_written(bench: Bench, is_last: bool) -> None:
+def test_r11_a_cancel_waits_for_an_end_that_is_being_written(bench: ManualWorkers, is_last: bool) -> None:
     """R11: a cancel that meets a step's end under way waits for it, and is refused if the instance ended with it."""
     worker = bench.worker()
     Line.start("v")
@@ -358,7 +358,7 @@ def test_r11_a_cancel_waits_for_an_end_that_is_being_written(bench: Bench, is_la
 
 
 @pytest.mark.parametrize("kind", ["execute", "resume", "advance"])
-def test_r12_a_dead_workers_token_of_any_kind_is_taken_over(bench: Bench, kind: str) -> None:
+def test_r12_a_dead_workers_token_of_any_kind_is_taken_over(bench: ManualWorkers, kind: str) -> None:
     """R12: whatever a worker held when it died, another one takes over once its lease has ended."""
     dead = bench.worker()
     workflow: type[Workflow[Any]] = Line
@@ -374,13 +374,13 @@ def test_r12_a_dead_workers_token_of_any_kind_is_taken_over(bench: Bench, kind: 
         workflow, steps = Three, THREE
         conflict(bench)
     assert dead.claim() == 1
-    assert [token.kind for token in dead.holding.tokens.values()] == [kind]
+    assert [token.kind for token in dead.held_jobs.tokens.values()] == [kind]
     bench.die(dead)
     bench.finish()
     bench.check(workflow, "v", *steps)
 
 
-def conflict(bench: Bench) -> None:
+def conflict(bench: ManualWorkers) -> None:
     """Leave an instance of Three whose last branch is recorded and waits to be folded in."""
     a, b, c = bench.forked("v")
     for worker in (a, b):
@@ -392,7 +392,7 @@ def conflict(bench: Bench) -> None:
     assert bench.results(applied=False) == ["north"]
 
 
-def test_r13_what_cannot_be_read_fails_its_own_instance_and_hides_nobody_elses(bench: Bench) -> None:
+def test_r13_what_cannot_be_read_fails_its_own_instance_and_hides_nobody_elses(bench: ManualWorkers) -> None:
     """R13: stored data that makes no sense fails the instance that has it, with the reason; all can still be read."""
     worker = bench.worker()
     for value in ("bad", "good"):
@@ -413,7 +413,7 @@ def test_r13_what_cannot_be_read_fails_its_own_instance_and_hides_nobody_elses(b
     assert [each.id for each in Line.list()] == ["line::good", "line::bad"]
 
 
-def test_r13_what_could_not_be_read_is_refused_before_it_is_stored(bench: Bench) -> None:
+def test_r13_what_could_not_be_read_is_refused_before_it_is_stored(bench: ManualWorkers) -> None:
     """R13: an input that JSON cannot hold is refused at the start."""
     with pytest.raises(InvalidPayload, match=r"input\.what"):
         Line.start("v", {"what": object()})
@@ -441,7 +441,7 @@ def test_r14_a_result_that_the_database_refuses_fails_its_step_and_says_so(postg
     assert (error["step"], "no_bad" in error["reason"], ended["bad"].history) == ("first", True, ())
 
 
-def test_r15_an_instance_and_its_first_token_are_one_commit(bench: Bench) -> None:
+def test_r15_an_instance_and_its_first_token_are_one_commit(bench: ManualWorkers) -> None:
     """R15: a start stores the instance and its first token together, or neither."""
     count = "select (select count(*) from pgflow.instances), (select count(*) from pgflow.jobs)"
     conn = bench.connect()
@@ -453,7 +453,7 @@ def test_r15_an_instance_and_its_first_token_are_one_commit(bench: Bench) -> Non
         assert bench.rows(count) == [expected]
 
 
-def test_r15_a_result_and_the_tokens_that_follow_are_one_commit(bench: Bench) -> None:
+def test_r15_a_result_and_the_tokens_that_follow_are_one_commit(bench: ManualWorkers) -> None:
     """R15: a result, the change of its instance and every token that follows from it are stored together, or not."""
     worker = bench.worker(room=1)  # two of the three branches are for others
     Three.start("v")
@@ -480,7 +480,7 @@ ADVISORY = """select count(*) from pg_locks where locktype = 'advisory'
     and database = (select oid from pg_database where datname = current_database())"""
 
 
-def test_r16_no_statement_takes_an_advisory_lock(bench: Bench) -> None:
+def test_r16_no_statement_takes_an_advisory_lock(bench: ManualWorkers) -> None:
     """R16: rows are locked by themselves, never through a number in a space that the application shares."""
     conn = bench.connect()
     worker = Driver(conn, (Three, Asking))
@@ -514,7 +514,7 @@ def test_r16_workers_at_work_hold_no_advisory_lock(postgres: OnPostgres) -> None
     assert {path for path in speaking if not path.startswith(("queries/migration/", "queries/bench/"))} == set()
 
 
-def test_r17_a_failed_instance_stays_failed(bench: Bench) -> None:
+def test_r17_a_failed_instance_stays_failed(bench: ManualWorkers) -> None:
     """R17: what a sibling comes to after the failure changes nothing, and is not recorded."""
     a, b, c = bench.forked("v", fails="west")
     for worker in (b, c):
@@ -547,7 +547,7 @@ def test_r17_an_end_is_final() -> None:
             assert advance(ended, event) == (ended, ())
 
 
-def test_r18_results_of_one_moment_keep_their_order(bench: Bench) -> None:
+def test_r18_results_of_one_moment_keep_their_order(bench: ManualWorkers) -> None:
     """R18: a sequence orders results: those of one statement, with one time, are listed as they were recorded."""
     worker = bench.worker()
     Three.start("v")
@@ -562,7 +562,7 @@ def test_r18_results_of_one_moment_keep_their_order(bench: Bench) -> None:
     assert history == bench.results() == list(THREE)
 
 
-def test_r18_a_finished_instance_can_be_deleted(bench: Bench) -> None:
+def test_r18_a_finished_instance_can_be_deleted(bench: ManualWorkers) -> None:
     """R18: the rows of a finished instance can be deleted, and nothing but that instance is gone."""
     for value in ("old", "young"):
         Line.start(value)
@@ -599,7 +599,7 @@ def test_r19_all_events_are_told_on_postgresql(postgres: OnPostgres) -> None:
 
 
 @pytest.mark.parametrize("workflow", [Mixed, Paused])
-def test_r20_a_branch_goes_on_while_its_sibling_waits(bench: Bench, workflow: type[Workflow[Any]]) -> None:
+def test_r20_a_branch_goes_on_while_its_sibling_waits(bench: ManualWorkers, workflow: type[Workflow[Any]]) -> None:
     """R20: waiting is a step's affair: what becomes active in the batch in which a sibling begins to wait, runs."""
     worker = bench.worker()
     workflow.start("v")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, model_serializer, model_validator
 
 from pgflow import Async, Context, Done, Error, Ok, Retry, Snooze, Step, Unique, Workflow, step, telemetry
 from pgflow.core.definition.step import Parking
-from pgflow.core.values.sanitize import LONGEST_TEXT
+from pgflow.core.values.sanitize import MAX_TEXT_LENGTH
 from tests.hostile import CONTROL_FLOW, HOSTILE, HostileRepr, HostileText
 from tests.stacks.conftest import Stack
 
@@ -219,8 +219,8 @@ def all_fail(stack: Stack, workflow: type[Workflow[Any]], hows: Iterator[str] | 
         failed = stack.until(workflow, value=value)
         assert failed.status == "failed", how
         assert failed.error is not None
-        assert 0 < len(failed.error["reason"]) <= LONGEST_TEXT, how
-        assert len(failed.error.get("trace", "")) <= LONGEST_TEXT, how
+        assert 0 < len(failed.error["reason"]) <= MAX_TEXT_LENGTH, how
+        assert len(failed.error.get("trace", "")) <= MAX_TEXT_LENGTH, how
     Sound.start(stack.value)
     assert stack.until(Sound).status == "completed"
 

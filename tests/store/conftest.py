@@ -11,8 +11,8 @@ from pgflow.database import files
 from pgflow.database.connect import Connection, connect
 from pgflow.migrations.migrate import up
 from tests.conftest import Server
-from tests.store.parts import Parts
-from tests.store.workshop import forget
+from tests.store.granted_roles import GrantedRoles
+from tests.store.sql_copy import forget
 
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "definitions")
 
@@ -40,7 +40,7 @@ def empty(server: Server, new_database: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def sql_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of sql/ that the code takes for the real one: for migrations that do not exist."""
     copy = tmp_path / "sql"
     shutil.copytree(files.CHECKOUT, copy)
@@ -52,21 +52,21 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def parts_on(new_database: Callable[..., str]) -> Iterator[Callable[[Server], Parts]]:
+def parts_on(new_database: Callable[..., str]) -> Iterator[Callable[[Server], GrantedRoles]]:
     """Give `parts_on(server)`: a database on it with pgflow and roles for its parts, made once."""
-    known: dict[int, Parts] = {}
+    known: dict[int, GrantedRoles] = {}
     with ExitStack() as ends:
 
-        def cast(server: Server) -> Parts:
+        def cast(server: Server) -> GrantedRoles:
             if server.version not in known:
-                known[server.version] = Parts.cast(new_database(server), ends)
+                known[server.version] = GrantedRoles.cast(new_database(server), ends)
             return known[server.version]
 
         yield cast
 
 
 @pytest.fixture
-def parts(any_server: Server, parts_on: Callable[[Server], Parts]) -> Iterator[Parts]:
+def parts(any_server: Server, parts_on: Callable[[Server], GrantedRoles]) -> Iterator[GrantedRoles]:
     """Roles with their parts, on each PostgreSQL in turn; what a test leaves in the tables is deleted."""
     parts = parts_on(any_server)
     yield parts

@@ -16,11 +16,11 @@ import psycopg
 from pgflow.core.definition.workflow import Workflow
 from pgflow.database.statement import run
 from pgflow.store import job, signal, worker
-from pgflow.store.job import Settled
-from pgflow.worker.claimed_job import Token
+from pgflow.store.job import SettleResult
+from pgflow.worker.claimed_job import ClaimedJob
 from pgflow.worker.decide import Decision
-from pgflow.worker.lane import Lane
-from pgflow.worker.local_queue import Holding
+from pgflow.worker.held_jobs import HeldJobs
+from pgflow.worker.queue_buffer import QueueBuffer
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
 
@@ -39,32 +39,32 @@ class Driver:
         queues: Sequence[str] = ("default",),
     ) -> None:
         self.conn = conn
-        self.lanes = {queue: Lane(queue, room) for queue in queues}
-        self.ready: list[Token] = []
-        self.holding = Holding(self.lanes, start=self.ready.append, drop=self._drop)
+        self.buffers = {queue: QueueBuffer(queue, room) for queue in queues}
+        self.ready: list[ClaimedJob] = []
+        self.held_jobs = HeldJobs(self.buffers, start=self.ready.append, drop=self._drop)
         for workflow in workflows:
-            self.holding.learn(workflow)
-        self.settler = Settler("pgflow", self.holding, wake=lambda queues: None)
+            self.held_jobs.learn(workflow)
+        self.settler = Settler("pgflow", self.held_jobs, wake=lambda queues: None)
         self.settler.worker = run(
             conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", nonce="", lease=LEASE)
         )
         self.runner = Runner(ThreadPoolExecutor(1))
         self.decisions: list[Decision] = []
-        self.settled: list[Settled] = []
+        self.settled: list[SettleResult] = []
 
-    def _drop(self, token: Token) -> None:
+    def _drop(self, token: ClaimedJob) -> None:
         if token in self.ready:
             self.ready.remove(token)
 
     def claim(self, limit: int = 100, conn: psycopg.Connection[Any] | None = None) -> int:
         """Claim tokens and hold them."""
-        rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, dict.fromkeys(self.lanes, limit)))
-        self.holding.take_in(rows)
+        rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, dict.fromkeys(self.buffers, limit)))
+        self.held_jobs.take_in(rows)
         return len(rows)
 
     def run_steps(self, *steps: str) -> None:
         """Run the held tokens (only those at `steps`, if any are named) to their outcomes."""
-        self.holding.run_waiting()
+        self.held_jobs.run_waiting()
         chosen = [token for token in self.ready if not steps or token.step in steps]
         for token in chosen:
             self.ready.remove(token)
@@ -77,7 +77,7 @@ class Driver:
     def send(self, conn: psycopg.Connection[Any] | None = None) -> None:
         """Send the settle statement for what was decided."""
         if self.decisions or self.settler.has_outcomes:
-            statement = self.settler.statement(self.decisions, self.holding.take_refused())
+            statement = self.settler.statement(self.decisions, self.held_jobs.take_rejected())
             self.settled = run(conn or self.conn, statement)
 
     def adopt(self) -> None:
@@ -103,4 +103,4 @@ class Driver:
         run(self.conn, signal.send_due("pgflow"))
         self.claim()
         self.run_steps()
-        return len(self.holding.tokens)
+        return len(self.held_jobs.tokens)

@@ -19,7 +19,7 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, arun, run
 from pgflow.migrations.migrate import up
 from pgflow.store import audit, debug
-from pgflow.worker.step_session import Loan
+from pgflow.worker.step_session import StepSession
 from tests.conftest import Server
 
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sb]")
@@ -118,7 +118,7 @@ def test_the_adapters_of_the_process_do_not_matter(migrated: str) -> None:
 @pytest.mark.parametrize("pooler", [False, True])
 def test_a_step_has_the_adapters_of_its_process(migrated: str, pooler: bool) -> None:
     with connect(migrated, "step", pooler=pooler) as line:
-        loan = Loan(line)
+        loan = StepSession(line)
         loan.begin()
         assert loan.conn.execute("select 1::int8").fetchone() == (("strange", b"1"),)
         assert run(loan.conn, ALL) == READ

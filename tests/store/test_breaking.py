@@ -17,8 +17,8 @@ from pgflow.errors import SchemaError, SchemaOutdated, SchemaTooNew
 from pgflow.migrations import migrate
 from pgflow.migrations.migrate import Alive
 from pgflow.store import migration, worker
+from tests.store.sql_copy import add_migration, forget
 from tests.store.test_migrate import all_at_once, catalog, execute, migrate_up
-from tests.store.workshop import add_migration, forget
 from tests.worker.patience import until
 
 RENAME = "-- pgflow: breaking\nalter table pgflow.jobs rename column crashes to losses;"
@@ -46,10 +46,10 @@ def columns(conn: Connection) -> set[str]:
 
 
 def test_it_waits_for_older_workers_says_for_whom_and_goes_on_when_they_have_ended(
-    workshop: Path, empty: str, conn: Connection
+    sql_copy: Path, empty: str, conn: Connection
 ) -> None:
     first, second = enter(conn), enter(conn)
-    add_migration(workshop, RENAME)
+    add_migration(sql_copy, RENAME)
     told: list[Sequence[Alive]] = []
     with ThreadPoolExecutor(1) as pool:
         migrating = pool.submit(migrate_up, empty, tell=told.append)
@@ -67,11 +67,11 @@ def test_it_waits_for_older_workers_says_for_whom_and_goes_on_when_they_have_end
 
 
 def test_a_worker_that_does_not_end_is_named_and_everything_is_as_before(
-    workshop: Path, empty: str, conn: Connection
+    sql_copy: Path, empty: str, conn: Connection
 ) -> None:
     number = enter(conn)
     before = catalog(empty)
-    add_migration(workshop, RENAME)
+    add_migration(sql_copy, RENAME)
     with pytest.raises(SchemaError, match=rf"have not ended: worker {number} \(host, pid 7, pgflow 0.1\)") as refusal:
         migrate_up(empty, patience=SOON)
     assert "workers may start" in str(refusal.value.hint)
@@ -80,15 +80,15 @@ def test_a_worker_that_does_not_end_is_named_and_everything_is_as_before(
     assert run(conn, migration.breaking("pgflow", 0)) is None
 
 
-def test_a_worker_that_is_dead_is_waited_for_as_long_as_its_lease(workshop: Path, empty: str, conn: Connection) -> None:
+def test_a_worker_that_is_dead_is_waited_for_as_long_as_its_lease(sql_copy: Path, empty: str, conn: Connection) -> None:
     enter(conn, timedelta(seconds=0.5))
-    add_migration(workshop, RENAME)
+    add_migration(sql_copy, RENAME)
     assert migrate_up(empty) == ["extra"]
 
 
-def announced(empty: str, workshop: Path) -> str:
+def announced(empty: str, sql_copy: Path) -> str:
     """Let somebody announce a migration and be killed; returns its file's name."""
-    name = add_migration(workshop, RENAME)
+    name = add_migration(sql_copy, RENAME)
     line = migration.Applied(len(migration_files.migrations()), "extra", migration.ANNOUNCED, breaking=True)
     with connect(empty) as conn:
         run(conn, migration.record("pgflow", line))
@@ -96,16 +96,16 @@ def announced(empty: str, workshop: Path) -> str:
 
 
 def test_while_it_is_announced_no_older_worker_starts_and_no_newer_one_either(
-    workshop: Path, empty: str, conn: Connection
+    sql_copy: Path, empty: str, conn: Connection
 ) -> None:
     assert enter(conn)
-    name = announced(empty, workshop)
+    name = announced(empty, sql_copy)
     with pytest.raises(SchemaOutdated, match="this pgflow needs"):
         migrate.check(conn)
     now = migrate.status(conn)
     assert now.announced is not None
     assert now.version == now.latest - 1 == now.announced.version - 1
-    (workshop / "migrations" / name).unlink()
+    (sql_copy / "migrations" / name).unlink()
     forget()  # and so it is the older release again
     assert enter(conn) == 0
     said = f'migration {name.removesuffix(".sql")} of schema "pgflow" is announced'
@@ -115,26 +115,26 @@ def test_while_it_is_announced_no_older_worker_starts_and_no_newer_one_either(
     assert migrate.status(conn).version == now.version
 
 
-def test_who_comes_after_one_that_was_killed_goes_on(workshop: Path, empty: str, conn: Connection) -> None:
-    announced(empty, workshop)
+def test_who_comes_after_one_that_was_killed_goes_on(sql_copy: Path, empty: str, conn: Connection) -> None:
+    announced(empty, sql_copy)
     assert migrate_up(empty) == ["extra"]
     assert columns(conn) == {"losses"}
 
 
 def test_who_comes_after_one_that_was_killed_takes_it_back_if_need_be(
-    workshop: Path, empty: str, conn: Connection
+    sql_copy: Path, empty: str, conn: Connection
 ) -> None:
     enter(conn)
-    announced(empty, workshop)
+    announced(empty, sql_copy)
     with pytest.raises(SchemaError):
         migrate_up(empty, patience=SOON)
     assert migrate.status(conn).announced is None
 
 
 def test_what_a_worker_that_is_no_more_has_locked_is_not_waited_for_and_what_others_have_is(
-    workshop: Path, empty: str, conn: Connection
+    sql_copy: Path, empty: str, conn: Connection
 ) -> None:
-    add_migration(workshop, RENAME)
+    add_migration(sql_copy, RENAME)
     lock = "lock table pgflow.jobs in row exclusive mode"
     zombie, elsewhere, caller = (connect(empty, role) for role in ("step", "step", "client"))
     with zombie, elsewhere, caller:
@@ -150,15 +150,15 @@ def test_what_a_worker_that_is_no_more_has_locked_is_not_waited_for_and_what_oth
         elsewhere.execute("commit")
 
 
-def test_many_at_once_announce_it_and_apply_it_once(workshop: Path, empty: str, conn: Connection) -> None:
+def test_many_at_once_announce_it_and_apply_it_once(sql_copy: Path, empty: str, conn: Connection) -> None:
     enter(conn, timedelta(seconds=1))
-    add_migration(workshop, RENAME)
+    add_migration(sql_copy, RENAME)
     assert [name for names in all_at_once(empty) for name in names] == ["extra"]
 
 
-def test_one_that_fails_is_taken_back(workshop: Path, empty: str, conn: Connection) -> None:
+def test_one_that_fails_is_taken_back(sql_copy: Path, empty: str, conn: Connection) -> None:
     before = catalog(empty)
-    add_migration(workshop, f"{RENAME} select 1 / 0;")
+    add_migration(sql_copy, f"{RENAME} select 1 / 0;")
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate_up(empty)
     assert catalog(empty) == before
@@ -167,7 +167,7 @@ def test_one_that_fails_is_taken_back(workshop: Path, empty: str, conn: Connecti
 
 
 def test_a_worker_that_looked_before_the_announcement_and_comes_after_it_is_refused(
-    workshop: Path, empty: str, conn: Connection
+    sql_copy: Path, empty: str, conn: Connection
 ) -> None:
     line = migration.Applied(9999, "future", "", breaking=True)
     with connect(empty, "migrate") as other, ThreadPoolExecutor(1) as pool:
@@ -181,8 +181,8 @@ def test_a_worker_that_looked_before_the_announcement_and_comes_after_it_is_refu
         assert coming.result(30) == 0
 
 
-def test_a_worker_that_is_just_about_to_come_is_waited_for_too(workshop: Path, empty: str, conn: Connection) -> None:
-    add_migration(workshop, RENAME)
+def test_a_worker_that_is_just_about_to_come_is_waited_for_too(sql_copy: Path, empty: str, conn: Connection) -> None:
+    add_migration(sql_copy, RENAME)
     with connect(empty) as coming, coming.transaction():
         number = run(
             coming,
@@ -196,24 +196,24 @@ def test_a_worker_that_is_just_about_to_come_is_waited_for_too(workshop: Path, e
     assert columns(conn) == {"crashes"}
 
 
-def test_the_announcement_wakes_the_workers(workshop: Path, empty: str, conn: Connection) -> None:
+def test_the_announcement_wakes_the_workers(sql_copy: Path, empty: str, conn: Connection) -> None:
     with connect(empty, "listen") as ear:
         channel = run(ear, worker.channel("pgflow"))
         ear.execute(f"listen {channel}".encode())
-        add_migration(workshop, RENAME)
+        add_migration(sql_copy, RENAME)
         migrate_up(empty)
         (note,) = ear.notifies(timeout=10, stop_after=1)
     assert note.payload == worker.SWEEP
 
 
-def test_a_fresh_install_needs_nobodys_leave(workshop: Path, empty: str) -> None:
-    add_migration(workshop, RENAME)
+def test_a_fresh_install_needs_nobodys_leave(sql_copy: Path, empty: str) -> None:
+    add_migration(sql_copy, RENAME)
     assert migrate_up(empty)[-2:] == ["extra", "functions"]
 
 
 @pytest.mark.parametrize("schema", ["pgflow", "user"])
 def test_the_script_refuses_as_long_as_a_worker_is_alive(
-    workshop: Path, empty: str, conn: Connection, schema: str
+    sql_copy: Path, empty: str, conn: Connection, schema: str
 ) -> None:
     if schema != "pgflow":
         migrate_up(empty, schema)
@@ -221,7 +221,7 @@ def test_the_script_refuses_as_long_as_a_worker_is_alive(
     number = run(
         conn, worker.register(schema, node="h", pid=7, queues=[], version="0", nonce="", lease=timedelta(hours=1))
     )
-    add_migration(workshop, RENAME)
+    add_migration(sql_copy, RENAME)
     script = migrate.sql(schema, after=version)
     with pytest.raises(psycopg.errors.RaiseException, match="workers are alive whose code the next migration would"):
         execute(empty, script)

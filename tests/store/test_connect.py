@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from pgflow import errors
-from pgflow.database.connect import aconnect, connect, conninfo, is_idle, outage
+from pgflow.database.connect import aconnect, connect, connection_error, conninfo, is_idle
 from pgflow.database.dsn import parse, place
-from pgflow.database.sqlstate import REFUSALS, translate
+from pgflow.database.sqlstate import ERRORS_BY_SQLSTATE, translate
 from pgflow.database.statement import Statement, arun, run, run_all
 from pgflow.store import migration
 from tests.conftest import Server
@@ -274,17 +274,17 @@ def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: s
     ],
 )
 def test_the_advice_fits_what_the_server_said(said: str, advice: str) -> None:
-    error = outage(psycopg.OperationalError(said), "x:5432/shop")
+    error = connection_error(psycopg.OperationalError(said), "x:5432/shop")
     assert advice in (error.hint or "")
     assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("code", sorted(REFUSALS))
+@pytest.mark.parametrize("code", sorted(ERRORS_BY_SQLSTATE))
 def test_each_refusal_of_the_sql_api_becomes_its_error(migrated: str, code: str) -> None:
     with connect(migrated) as conn, pytest.raises(psycopg.Error) as raised:
         conn.execute(f"do $$ begin raise exception using errcode = '{code}', message = 'what', hint = 'mend'; end $$")
     error = translate(raised.value)
-    assert type(error) is REFUSALS[code]
+    assert type(error) is ERRORS_BY_SQLSTATE[code]
     assert (str(error), error.hint) == ("what", "mend")
 
 

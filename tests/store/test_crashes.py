@@ -94,18 +94,18 @@ def test_a_worker_takes_one_suspect_and_then_nothing_until_that_has_run_alone(co
     driver = three(conn, 0, 2, 2)
     driver.settler.is_draining = True  # what it makes ready it leaves
     assert driver.claim() == 2
-    assert driver.holding.rooms(0.0) == {}
-    driver.holding.run_waiting()
+    assert driver.held_jobs.rooms(0.0) == {}
+    driver.held_jobs.run_waiting()
     assert [token.crashes for token in driver.ready] == [0], "it waits until nothing else is held"
     driver.run_steps()
     assert driver.ready == []
     driver.settle()
-    driver.holding.run_waiting()
+    driver.held_jobs.run_waiting()
     assert [token.crashes for token in driver.ready] == [2]
     driver.run_steps()
-    assert driver.holding.rooms(0.0) == {}
+    assert driver.held_jobs.rooms(0.0) == {}
     driver.settle()
-    assert driver.holding.rooms(0.0) != {}
+    assert driver.held_jobs.rooms(0.0) != {}
     assert crashes(conn) == [0, 0, 2]
 
 
@@ -121,8 +121,8 @@ def test_a_suspect_that_has_not_begun_is_given_back_when_the_worker_stops(conn: 
     driver = three(conn, 0, 2)
     driver.claim()
     driver.settler.is_draining = True
-    driver.settler.release(driver.holding.unbegun())
+    driver.settler.release(driver.held_jobs.not_started())
     driver.settle()
-    assert driver.holding.tokens == {}
+    assert driver.held_jobs.tokens == {}
     assert crashes(conn) == [0, 2]
     assert conn.execute("select distinct state, attempt from pgflow.jobs").fetchall() == [("ready", 0)]

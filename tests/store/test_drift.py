@@ -21,7 +21,7 @@ from pgflow.errors import RowSecurityError, SchemaError, SchemaMissing, SchemaOu
 from pgflow.migrations import grants, migrate
 from pgflow.store import role
 from tests.conftest import Server
-from tests.store.parts import Parts
+from tests.store.granted_roles import GrantedRoles
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
@@ -57,10 +57,10 @@ class Counting(Workflow[Any], unique=Unique("counting")):
 
 
 @pytest.fixture
-def parts(any_server: Server, new_database: Callable[..., str]) -> Iterator[Parts]:
+def parts(any_server: Server, new_database: Callable[..., str]) -> Iterator[GrantedRoles]:
     """A database of the test's own, with roles that have their parts."""
     with ExitStack() as ends:
-        yield Parts.cast(new_database(any_server), ends)
+        yield GrantedRoles.cast(new_database(any_server), ends)
 
 
 def pgflow(dsn: str, *arguments: str) -> Result:
@@ -96,7 +96,7 @@ EXPOSURES = {
 
 @pytest.mark.parametrize("exposure", EXPOSURES)
 def test_migrate_roles_and_doctor_find_rights_that_are_not_as_given_and_restore_them(
-    parts: Parts, exposure: str
+    parts: GrantedRoles, exposure: str
 ) -> None:
     harm, said = EXPOSURES[exposure]
     owner, dashboard = parts.dsn("owner"), parts.names["dashboard"]
@@ -132,7 +132,7 @@ def test_a_restore_without_grants_and_default_privileges_leave_public_nothing(
         assert run(conn, role.drift("pgflow")) == []
 
 
-def test_a_function_of_another_owner_gets_the_owner_of_the_tables(parts: Parts) -> None:
+def test_a_function_of_another_owner_gets_the_owner_of_the_tables(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         conn.execute("alter function pgflow.find(text, text) owner to current_user")
         (found,) = run(conn, role.drift("pgflow"))
@@ -143,7 +143,7 @@ def test_a_function_of_another_owner_gets_the_owner_of_the_tables(parts: Parts) 
         assert run(conn, role.drift("pgflow")) == []
 
 
-def test_a_users_own_objects_in_the_schema_are_left_alone(parts: Parts) -> None:
+def test_a_users_own_objects_in_the_schema_are_left_alone(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         conn.execute("create view pgflow.theirs as select 1 as one; grant select on pgflow.theirs to public")
         conn.execute("create function pgflow.their_own() returns int language sql return 1")
@@ -159,7 +159,7 @@ def enable(conn: Connection, force: str = "enable") -> None:
         conn.execute(f"alter table pgflow.{table} {force} row level security".encode())
 
 
-def test_row_level_security_is_named_by_every_command_with_the_repair(parts: Parts) -> None:
+def test_row_level_security_is_named_by_every_command_with_the_repair(parts: GrantedRoles) -> None:
     worker, dashboard = parts.names["worker"], parts.names["dashboard"]
     disable = "alter table pgflow.instances disable row level security"
     with parts.connect("admin") as conn:
@@ -188,7 +188,7 @@ def test_row_level_security_is_named_by_every_command_with_the_repair(parts: Par
             assert (done.exit_code, disable in done.output) == (3, True), done.output
 
 
-def test_calls_raise_instead_of_finding_nothing(parts: Parts) -> None:
+def test_calls_raise_instead_of_finding_nothing(parts: GrantedRoles) -> None:
     reader = Pgflow(parts.dsn("dashboard"), workflows=[Drifting])
     assert reader.list() == []
     with parts.connect("admin") as conn:
@@ -211,7 +211,7 @@ def test_calls_raise_instead_of_finding_nothing(parts: Parts) -> None:
         client.close()
 
 
-def test_a_policy_that_lets_every_row_pass_will_do(parts: Parts) -> None:
+def test_a_policy_that_lets_every_row_pass_will_do(parts: GrantedRoles) -> None:
     dashboard = sql.Identifier(parts.names["dashboard"])
     with parts.connect("admin") as conn:
         enable(conn)
@@ -228,7 +228,7 @@ def test_a_policy_that_lets_every_row_pass_will_do(parts: Parts) -> None:
 
 @pytest.mark.parametrize("setting", ["off", "on"])
 def test_a_transactional_step_has_row_security_on_and_its_settle_has_the_workers_setting(
-    parts: Parts, setting: str
+    parts: GrantedRoles, setting: str
 ) -> None:
     worker = sql.Identifier(parts.names["worker"])
     with parts.connect("admin") as conn:
@@ -262,7 +262,7 @@ def test_a_transactional_step_has_row_security_on_and_its_settle_has_the_workers
         assert conn.execute("select setting from public.told").fetchall() == [(setting,)] * 2
 
 
-def test_a_worker_waits_while_rows_are_hidden_and_goes_on(parts: Parts) -> None:
+def test_a_worker_waits_while_rows_are_hidden_and_goes_on(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         admin = Pgflow(parts.admin, workflows=[Drifting])
         admin.register()
@@ -270,7 +270,7 @@ def test_a_worker_waits_while_rows_are_hidden_and_goes_on(parts: Parts) -> None:
         with Inside(app) as inside:
             enable(conn)
             admin.start(Drifting, "a", {})
-            until(lambda: "row-level security hides rows" in (inside.worker.lacks() or ""), "it is reported")
+            until(lambda: "row-level security hides rows" in (inside.worker.readiness_error() or ""), "it is reported")
             for table in ("instances", "jobs", "migrations"):
                 conn.execute(f"alter table pgflow.{table} disable row level security".encode())
             until(lambda: admin.get(Drifting, "a").status == "completed", "it goes on")

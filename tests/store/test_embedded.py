@@ -175,13 +175,13 @@ def test_a_server_that_cannot_make_a_copy_says_what_to_install(server: EmbeddedP
 
 
 def test_the_data_may_lie_on_a_shelf_of_its_own_and_what_else_is_there_stays() -> None:
-    with tempfile.TemporaryDirectory() as shelf:
-        Path(shelf).chmod(0o755)
-        Path(shelf, "data").mkdir()
-        with EmbeddedPostgres(durable=False, shelf=Path(shelf)) as server:
+    with tempfile.TemporaryDirectory() as data_root:
+        Path(data_root).chmod(0o755)
+        Path(data_root, "data").mkdir()
+        with EmbeddedPostgres(durable=False, data_root=Path(data_root)) as server:
             assert str(ask(server.dsn, "show data_directory")) == str(server.data)
-            assert server.data.parent == Path(shelf)
-        assert os.listdir(shelf) == ["data"]
+            assert server.data.parent == Path(data_root)
+        assert os.listdir(data_root) == ["data"]
 
 
 def test_starting_twice_starts_once(server: EmbeddedPostgres) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pgflow import Context, Done, Instance, Ok, Step, Unique, WaitForEvent, Workflow, step
 from pgflow.calls import getting, resuming, scheduling, starting
-from pgflow.cli.given import json_value, payload
+from pgflow.cli.parameters import payload, read_json_argument
 from pgflow.core.definition.registry import Registry
 from pgflow.core.models.instance import Entry
 from pgflow.core.models.instance_rules import checked
@@ -31,7 +31,7 @@ from pgflow.errors import InvalidPayload, PgflowError
 from pgflow.registration import registering
 from pgflow.store import instance, job, worker
 from tests.store.driver import Driver
-from tests.store.odd import ANYTHING, KEYS, ODD_TEXT, PLAIN
+from tests.store.edge_cases import ANYTHING, EDGE_TEXT, KEYS, PLAIN
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any
     found = run(conn, getting("pgflow", Echo, "a"))
     if found.status == "failed":
         assert found.error is not None
-        assert found.error["type"] in ("InvalidPayload", "PlainSecret")
+        assert found.error["type"] in ("InvalidPayload", "UnencryptedSecret")
         assert found.error["attempt"] == 1
         assert "say.output" in found.error["reason"] or "say.metadata" in found.error["reason"]
         assert not conn.execute("select from pgflow.jobs").fetchall()
@@ -220,7 +220,7 @@ ODD_JSON = [
 TEXTS = (
     PLAIN.filter(is_json).map(json.dumps)
     | st.sampled_from(ODD_JSON)
-    | ODD_TEXT
+    | EDGE_TEXT
     | st.text('[]{}",:0123456789eE+-.\\untrfals ', max_size=12)
 )
 
@@ -327,7 +327,7 @@ def test_json_on_the_command_line_is_taken_whole_or_refused_in_words(text: str) 
     if refused:
         assert refused.startswith(("payload", "a key of payload"))
         return
-    value = json_value(text, "input")
+    value = read_json_argument(text, "input")
     assert is_json(value)
     assert stored is not None
     assert json.loads(text) == value == decode(stored)
@@ -337,4 +337,4 @@ def test_json_on_the_command_line_is_taken_whole_or_refused_in_words(text: str) 
 def test_a_key_that_stands_twice_is_refused_where_people_write() -> None:
     for text in ('{"a": 1, "a": 2}', '[{"b": {"c": 1, "c": 1}}]'):
         with pytest.raises(InvalidPayload, match="stands twice in an object"):
-            json_value(text, "input")
+            read_json_argument(text, "input")

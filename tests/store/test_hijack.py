@@ -16,8 +16,8 @@ from pgflow.database.connect import Connection, connect
 from pgflow.migrations import script
 from pgflow.migrations.migrate import up
 from tests.conftest import Server
-from tests.store.parts import Parts
-from tests.store.traps import TRAPPED, lay, shadow_tables
+from tests.store.granted_roles import GrantedRoles
+from tests.store.shadows import TRAPPED, lay, shadow_tables
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
@@ -78,7 +78,7 @@ where (d.refclassid = 'pg_proc'::regclass
 
 
 @contextmanager
-def attacked(parts: Parts) -> Iterator[Connection]:
+def attacked(parts: GrantedRoles) -> Iterator[Connection]:
     """Give a connection of one who may call everything, and has laid traps on public and among temporary objects."""
     app = Pgflow(parts.admin, workflows=[Held])
     app.register()
@@ -112,7 +112,7 @@ def step_on(conn: Connection, call: str) -> str | None:
     return None
 
 
-def test_every_function_with_its_owners_rights_pins_its_path_and_is_not_for_everybody(parts: Parts) -> None:
+def test_every_function_with_its_owners_rights_pins_its_path_and_is_not_for_everybody(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         found = conn.execute(DEFINERS).fetchall()
     assert {name for name, *_ in found} == set(CALLS), "a new one: say above how to call it"
@@ -123,7 +123,7 @@ def test_every_function_with_its_owners_rights_pins_its_path_and_is_not_for_ever
         assert not is_public, signature
 
 
-def test_none_of_them_steps_on_what_a_caller_has_planted(parts: Parts) -> None:
+def test_none_of_them_steps_on_what_a_caller_has_planted(parts: GrantedRoles) -> None:
     with attacked(parts) as conn:
         said = {name: step_on(conn, call) for name, call in CALLS.items()}
         assert {name: what for name, what in said.items() if what is not None} == {}
@@ -132,7 +132,7 @@ def test_none_of_them_steps_on_what_a_caller_has_planted(parts: Parts) -> None:
             assert conn.execute(count).fetchall() == [(0,)]
 
 
-def test_each_of_them_would_if_its_path_were_not_pinned(parts: Parts) -> None:
+def test_each_of_them_would_if_its_path_were_not_pinned(parts: GrantedRoles) -> None:
     with attacked(parts) as conn:
         conn.execute("reset role")
         for _, signature, *_ in conn.execute(DEFINERS).fetchall():

@@ -11,7 +11,7 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
-from pgflow.store.job import Change, Claimed, Verdict
+from pgflow.store.job import Change, ClaimedRow, Verdict
 from pgflow.worker.watermark import Watermark
 from tests.conftest import Server
 
@@ -43,7 +43,7 @@ class Hand:
             conn, worker.register("pgflow", node="n", pid=0, queues=["default"], version="0", nonce="", lease=lease)
         )
 
-    def claim(self, *, took: float = 0.0) -> tuple[list[Claimed], int]:
+    def claim(self, *, took: float = 0.0) -> tuple[list[ClaimedRow], int]:
         """Claim a batch, which takes as long as is said; returns it, and how many blocks were visited."""
         rooms, floors = {"default": BATCH}, self.mark.floors(self.now)
         with self.conn.transaction():
@@ -56,7 +56,7 @@ class Hand:
         self.mark.learn(self.now, rooms, floors, [row._replace(took=took) for row in rows])
         return rows, after[0] - before[0]
 
-    def settle(self, rows: list[Claimed]) -> None:
+    def settle(self, rows: list[ClaimedRow]) -> None:
         """End the instances of these tokens."""
         verdicts = [
             Verdict(row.id, row.run, row.attempt, row.step, row.kind, "end", guarded=True, event="ok") for row in rows

@@ -22,7 +22,7 @@ from pgflow.database.statement import Statement, run
 from pgflow.errors import BadQueue, ConfigError, PgflowError
 from pgflow.registration import registering
 from pgflow.store import job
-from tests.store.odd import NAMES
+from tests.store.edge_cases import NAMES
 
 CATALOG = """
 select

@@ -13,7 +13,7 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
 from pgflow.migrations.migrate import up
 from pgflow.store import worker
-from pgflow.worker.step_session import LOST, Loan
+from pgflow.worker.step_session import LOST, StepSession
 from tests.conftest import Server
 from tests.worker.patience import until
 
@@ -39,7 +39,7 @@ def line(dsn: str) -> Iterator[Connection]:
 def test_a_session_whose_server_has_gone_in_a_query_is_lost_although_libpq_has_not_noticed(
     line: Connection, dsn: str
 ) -> None:
-    loan = Loan(line)
+    loan = StepSession(line)
     loan.begin()
     with connect(dsn, "test") as other:
         # As psycopg leaves it when it raises "connection socket closed": the query is sent, and nothing is read.
@@ -60,7 +60,7 @@ def test_a_session_whose_server_has_gone_in_a_query_is_lost_although_libpq_has_n
 
 
 def test_a_query_that_still_runs_is_not_a_lost_session(line: Connection) -> None:
-    loan = Loan(line)
+    loan = StepSession(line)
     loan.begin()
     loan.conn.pgconn.send_query(b"select pg_sleep(60)")
     fault = loan.take_back()
@@ -73,7 +73,7 @@ def test_a_query_that_still_runs_is_not_a_lost_session(line: Connection) -> None
 
 
 def test_a_settle_is_sent_under_the_name_by_which_evict_finds_the_session(line: Connection) -> None:
-    loan = Loan(line)
+    loan = StepSession(line)
     loan.begin()
     loan.conn.execute("set application_name = 'mine'")
     assert loan.take_back() is None
@@ -86,7 +86,7 @@ def test_a_settle_is_sent_under_the_name_by_which_evict_finds_the_session(line: 
 
 
 def test_neither_object_can_be_used_in_place_of_the_other(line: Connection) -> None:
-    loan = Loan(line)
+    loan = StepSession(line)
     loan.begin()
     with pytest.raises(psycopg.ProgrammingError, match=r"commit\(\) is not for a transactional step"):
         loan.conn.commit()

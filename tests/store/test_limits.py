@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
-from pgflow.core.values.names import MOST_TAGS
+from pgflow.core.values.names import MAX_TAGS
 from pgflow.core.values.payload import INPUT_LIMIT, encode
 from pgflow.database import files
 from pgflow.database.connect import Connection, connect
@@ -198,7 +198,7 @@ def test_a_start_without_metadata_or_tags_is_none_with_nothing(app: Pgflow, conn
         ([7], "1 to 64 characters"),
         ("gift", "a list of strings is needed"),
         (7, "a list of strings is needed"),
-        (["x"] * MOST_TAGS, "32 tags are refused beside the 1 of the workflow: an instance has 32 at most"),
+        (["x"] * MAX_TAGS, "32 tags are refused beside the 1 of the workflow: an instance has 32 at most"),
         (["x"] * 33, "33 tags are refused"),
     ],
 )
@@ -256,7 +256,7 @@ def test_a_row_that_does_not_keep_a_limit_is_told_and_nothing_of_it_is_lost(empt
 def test_python_and_sql_have_one_limit() -> None:
     text = "".join(Path(str(files.root())).joinpath(path).read_text() for path in files.list_files("functions"))
     assert f"is over the limit of {INPUT_LIMIT}" in text
-    assert f"> {MOST_TAGS}" in text
+    assert f"> {MAX_TAGS}" in text
     limits = files.load("migrations/0011_limits.sql")
     assert limits.count(f"<= {48 * INPUT_LIMIT})") == 5
     assert limits.count(f"<= {48 * 1_048_576})") == 2

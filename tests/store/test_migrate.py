@@ -20,7 +20,7 @@ from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing
 from pgflow.migrations import migrate
 from pgflow.store import migration
 from tests.conftest import Server
-from tests.store.workshop import add_migration, forget
+from tests.store.sql_copy import add_migration, forget
 from tests.worker.patience import until
 
 AT_ONCE = 8
@@ -265,9 +265,9 @@ def test_a_connection_without_autocommit_serves_and_stays_so(empty: str) -> None
         migrate.check(conn)
 
 
-def test_a_schema_that_lacks_a_migration_is_outdated_until_it_is_applied(workshop: Path, empty: str) -> None:
+def test_a_schema_that_lacks_a_migration_is_outdated_until_it_is_applied(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
-    add_migration(workshop, "alter table pgflow.queues add column note text;")
+    add_migration(sql_copy, "alter table pgflow.queues add column note text;")
     with connect(empty) as conn:
         with pytest.raises(SchemaOutdated, match=r"is at \d+, this pgflow needs \d+"):
             migrate.check(conn)
@@ -275,9 +275,9 @@ def test_a_schema_that_lacks_a_migration_is_outdated_until_it_is_applied(worksho
         migrate.check(conn)
 
 
-def test_a_changed_function_is_put_in_place_without_a_migration(workshop: Path, empty: str) -> None:
+def test_a_changed_function_is_put_in_place_without_a_migration(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
-    (workshop / "functions" / "extra.sql").write_text(
+    (sql_copy / "functions" / "extra.sql").write_text(
         "create or replace function pgflow.extra() returns int language sql as $$ select pgflow.later() $$;\n"
         "create or replace function pgflow.later() returns int language sql as $$ select 42 $$;\n"
     )
@@ -289,10 +289,10 @@ def test_a_changed_function_is_put_in_place_without_a_migration(workshop: Path, 
         assert conn.execute("select pgflow.extra()").fetchone() == (42,)
 
 
-def test_a_migration_that_fails_leaves_no_trace(workshop: Path, empty: str) -> None:
+def test_a_migration_that_fails_leaves_no_trace(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     before = catalog(empty)
-    add_migration(workshop, "create table pgflow.half (id int); select 1 / 0;")
+    add_migration(sql_copy, "create table pgflow.half (id int); select 1 / 0;")
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate_up(empty)
     assert catalog(empty) == before
@@ -300,13 +300,13 @@ def test_a_migration_that_fails_leaves_no_trace(workshop: Path, empty: str) -> N
         assert len(migrate.status(conn).pending) == 1
 
 
-def test_what_cannot_run_in_a_transaction_runs_outside_and_once(workshop: Path, empty: str) -> None:
+def test_what_cannot_run_in_a_transaction_runs_outside_and_once(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     add_migration(
-        workshop,
+        sql_copy,
         "-- pgflow: no transaction\ncreate index concurrently if not exists extra on pgflow.queues (paused_at);",
     )
-    add_migration(workshop, "alter index pgflow.extra rename to extra_renamed;")
+    add_migration(sql_copy, "alter index pgflow.extra rename to extra_renamed;")
     done = all_at_once(empty)
     assert sorted(name for names in done for name in names) == ["extra", "extra"]
     with connect(empty) as conn:
@@ -316,9 +316,9 @@ def test_what_cannot_run_in_a_transaction_runs_outside_and_once(workshop: Path, 
         ).fetchone() == (True,)
 
 
-def test_a_busy_table_is_asked_for_again_and_never_queued_for_long(workshop: Path, empty: str) -> None:
+def test_a_busy_table_is_asked_for_again_and_never_queued_for_long(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
-    add_migration(workshop, "alter table pgflow.jobs add column note text;")
+    add_migration(sql_copy, "alter table pgflow.jobs add column note text;")
     with connect(empty) as busy, busy.transaction():
         busy.execute("lock table pgflow.jobs in access share mode")
         with pytest.raises(SchemaError, match="could not be migrated within 0 s: a lock was not to be had"):
@@ -332,10 +332,10 @@ def waits(conn: psycopg.Connection[Any], relation: str) -> bool:
     return bool((conn.execute(query, [relation]).fetchone() or [False])[0])
 
 
-def test_each_migration_is_waited_for_with_new_patience(workshop: Path, empty: str) -> None:
+def test_each_migration_is_waited_for_with_new_patience(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
-    add_migration(workshop, "select pg_sleep(0.7);")
-    add_migration(workshop, "alter table pgflow.jobs add column note text;")
+    add_migration(sql_copy, "select pg_sleep(0.7);")
+    add_migration(sql_copy, "alter table pgflow.jobs add column note text;")
     with connect(empty) as busy, ThreadPoolExecutor(1) as pool:
         with busy.transaction():
             busy.execute("lock table pgflow.jobs in access share mode")
@@ -345,10 +345,10 @@ def test_each_migration_is_waited_for_with_new_patience(workshop: Path, empty: s
         assert migrating.result(30) == ["extra", "extra"]
 
 
-def test_outside_a_transaction_nobody_is_held_up_by_a_lock_that_is_waited_for(workshop: Path, empty: str) -> None:
+def test_outside_a_transaction_nobody_is_held_up_by_a_lock_that_is_waited_for(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     alter = "alter table pgflow.jobs add column if not exists note text;\n"
-    add_migration(workshop, f"-- pgflow: no transaction\n-- Not concurrently.\n{alter}")
+    add_migration(sql_copy, f"-- pgflow: no transaction\n-- Not concurrently.\n{alter}")
     with connect(empty) as reader, connect(empty) as worker, ThreadPoolExecutor(1) as pool:
         with reader.transaction():
             reader.execute("lock table pgflow.jobs in access share mode")
@@ -359,10 +359,10 @@ def test_outside_a_transaction_nobody_is_held_up_by_a_lock_that_is_waited_for(wo
         assert migrating.result(30) == ["extra"]
 
 
-def test_of_several_tables_all_are_locked_within_the_limit_or_none(workshop: Path, empty: str) -> None:
+def test_of_several_tables_all_are_locked_within_the_limit_or_none(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     tables = ("jobs", "signals", "instances", "step_results", "queues")
-    add_migration(workshop, "".join(f"alter table pgflow.{table} add column note text;\n" for table in tables))
+    add_migration(sql_copy, "".join(f"alter table pgflow.{table} add column note text;\n" for table in tables))
     is_over = Event()
 
     def use_the_first() -> None:
@@ -393,10 +393,10 @@ def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> Non
 
 
 def test_what_runs_outside_a_transaction_waits_for_others_too(
-    workshop: Path, empty: str, monkeypatch: pytest.MonkeyPatch
+    sql_copy: Path, empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate_up(empty)
-    add_migration(workshop, "-- pgflow: no transaction\nalter table pgflow.queues add column note text;")
+    add_migration(sql_copy, "-- pgflow: no transaction\nalter table pgflow.queues add column note text;")
     with connect(empty) as other, other.transaction():
         other.execute(migration.lock("pgflow").query, {"schema": "pgflow"})
         # As if the other one had come just after the transaction that finds out what is next.

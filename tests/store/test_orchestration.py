@@ -191,7 +191,7 @@ def test_a_token_that_comes_into_another_queue_stays_only_where_a_slot_is_free(
     driver = to_the_answer(conn, value)
     Split.resume(value, "answered")
     driver.claim()
-    driver.lanes["default"].running = driver.lanes["default"].limit - free
+    driver.buffers["default"].running = driver.buffers["default"].limit - free
     driver.run_steps()
     driver.settle()
     assert tokens(conn) == [("close", "execute", state, "default")]

@@ -18,7 +18,7 @@ from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Retry, Unique, Wa
 from pgflow.cli import cli
 from pgflow.database.connect import connect
 from pgflow.errors import AlreadyRunning, UnknownWorkflow
-from tests.store.parts import Parts
+from tests.store.granted_roles import GrantedRoles
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
@@ -71,7 +71,7 @@ class Journey(Workflow[Trip], unique=Unique("journey")):
 
 
 @pytest.fixture
-def as_part(parts: Parts) -> Iterator[Callable[[str], Pgflow]]:
+def as_part(parts: GrantedRoles) -> Iterator[Callable[[str], Pgflow]]:
     """Give `as_part(part)`: an app of who has that part."""
     MENDED.clear()
     made: list[Pgflow] = []
@@ -97,7 +97,9 @@ def seen(app: Pgflow, value: str, *statuses: str) -> Instance:
     return found
 
 
-def test_an_app_makes_all_its_calls_in_its_own_transaction(parts: Parts, as_part: Callable[[str], Pgflow]) -> None:
+def test_an_app_makes_all_its_calls_in_its_own_transaction(
+    parts: GrantedRoles, as_part: Callable[[str], Pgflow]
+) -> None:
     client, onlooker = as_part("client"), as_part("dashboard")
     with parts.connect("client") as conn, pytest.raises(UnknownWorkflow), conn.transaction():
         client.start(Journey, "early", Trip(), conn=conn)
@@ -134,7 +136,7 @@ def test_an_app_makes_all_its_calls_in_its_own_transaction(parts: Parts, as_part
     assert onlooker.get(Journey, "d").status == "cancelled"
 
 
-def test_a_worker_brings_everything_to_its_end(parts: Parts, as_part: Callable[[str], Pgflow]) -> None:
+def test_a_worker_brings_everything_to_its_end(parts: GrantedRoles, as_part: Callable[[str], Pgflow]) -> None:
     client, worker, onlooker = as_part("client"), as_part("worker"), as_part("dashboard")
     worker.register()
     for value in ("whole", "lost", "bare"):
@@ -169,7 +171,7 @@ def test_a_worker_brings_everything_to_its_end(parts: Parts, as_part: Callable[[
 
 
 def test_who_looks_on_lists_shows_and_sees_jobs_and_can_do_no_more(
-    parts: Parts, as_part: Callable[[str], Pgflow]
+    parts: GrantedRoles, as_part: Callable[[str], Pgflow]
 ) -> None:
     as_part("worker").register()
     as_part("client").start(Journey, "a", Trip())

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow.database import pool as module
 from pgflow.database.connect import connect
-from pgflow.database.pool import MOST, Pool
+from pgflow.database.pooling import pool as module
+from pgflow.database.pooling.pool import MAX_SIZE, Pool
 from pgflow.errors import Unreachable
 from tests.worker.patience import until
 
@@ -89,7 +89,7 @@ def test_who_gets_no_connection_in_time_is_told_so(pool: Pool, monkeypatch: pyte
                 taken.release()
                 await held.wait()
 
-        holders = [asyncio.create_task(hold()) for _ in range(MOST)]
+        holders = [asyncio.create_task(hold()) for _ in range(MAX_SIZE)]
         for _ in holders:
             await taken.acquire()
         with pytest.raises(Unreachable, match="no connection became free"):

@@ -13,7 +13,7 @@ from pgflow.database.connect import Connection, connect
 from pgflow.errors import ConfigError, SchemaError, SchemaMissing
 from pgflow.migrations import grants
 from tests.conftest import Server
-from tests.store.parts import Parts
+from tests.store.granted_roles import GrantedRoles
 
 CLIENT_API = {
     *("start", "start_many", "resume", "resume_run", "schedule_resume", "schedule_resume_run", "unschedule"),
@@ -97,7 +97,7 @@ def attempts(name: sql.Identifier, columns: list[str]) -> Iterator[tuple[str, sq
     yield "truncate", sql.SQL("truncate {}").format(name)
 
 
-def touched(parts: Parts, part: str) -> set[tuple[str, str]]:
+def touched(parts: GrantedRoles, part: str) -> set[tuple[str, str]]:
     """What a part may do to the tables, by trying everything."""
     with parts.connect("admin") as conn:
         tables: dict[str, list[str]] = dict(conn.execute(COLUMNS, [parts.schema]).fetchall())
@@ -111,7 +111,7 @@ def touched(parts: Parts, part: str) -> set[tuple[str, str]]:
         }
 
 
-def called(parts: Parts, part: str) -> set[str]:
+def called(parts: GrantedRoles, part: str) -> set[str]:
     """Which functions a part may call, by calling each with nulls."""
     with parts.connect("admin") as conn:
         functions = conn.execute(FUNCTIONS, [parts.schema]).fetchall()
@@ -128,17 +128,17 @@ def called(parts: Parts, part: str) -> set[str]:
 
 
 @pytest.mark.parametrize("part", grants.PARTS)
-def test_a_part_may_touch_what_it_has_to_and_nothing_else(parts: Parts, part: str) -> None:
+def test_a_part_may_touch_what_it_has_to_and_nothing_else(parts: GrantedRoles, part: str) -> None:
     assert touched(parts, part) == MAY_TOUCH[part]
 
 
 @pytest.mark.parametrize("part", grants.PARTS)
-def test_a_part_may_call_what_it_has_to_and_nothing_else(parts: Parts, part: str) -> None:
+def test_a_part_may_call_what_it_has_to_and_nothing_else(parts: GrantedRoles, part: str) -> None:
     assert called(parts, part) == MAY_CALL[part]
 
 
 @pytest.mark.parametrize("part", grants.PARTS)
-def test_a_part_makes_nothing_in_the_schema_and_draws_no_numbers(parts: Parts, part: str) -> None:
+def test_a_part_makes_nothing_in_the_schema_and_draws_no_numbers(parts: GrantedRoles, part: str) -> None:
     with parts.connect("admin") as conn:
         sequences = [name for (name,) in conn.execute(SEQUENCES, [parts.schema]).fetchall()]
     assert sequences
@@ -150,7 +150,7 @@ def test_a_part_makes_nothing_in_the_schema_and_draws_no_numbers(parts: Parts, p
             assert not may(conn, sql.SQL("select nextval({})").format(sql.Literal(f"{parts.schema}.{name}")))
 
 
-def test_the_owner_may_do_all_of_it_and_is_no_superuser(parts: Parts) -> None:
+def test_the_owner_may_do_all_of_it_and_is_no_superuser(parts: GrantedRoles) -> None:
     assert {("instances", "update input"), ("jobs", "truncate"), ("queues", "insert")} <= touched(parts, "owner")
     assert called(parts, "owner") == CLIENT_API | HARMLESS | NOBODYS | {"send_due"}
     with parts.connect("owner") as conn:
@@ -159,7 +159,7 @@ def test_the_owner_may_do_all_of_it_and_is_no_superuser(parts: Parts) -> None:
 
 def test_any_schema_will_do_and_a_role_may_have_two_parts(server: Server, new_database: Callable[..., str]) -> None:
     with ExitStack() as ends:
-        parts = Parts.cast(new_database(server), ends, "user")
+        parts = GrantedRoles.cast(new_database(server), ends, "user")
         client, worker = parts.names["client"], parts.names["worker"]
         with parts.connect("owner") as conn:
             grants.apply(conn, {"client": [client], "worker": [client, worker]}, "user")
@@ -168,7 +168,7 @@ def test_any_schema_will_do_and_a_role_may_have_two_parts(server: Server, new_da
         assert called(parts, "worker") == MAY_CALL["worker"]
 
 
-def test_again_takes_back_what_a_hand_has_given(parts: Parts) -> None:
+def test_again_takes_back_what_a_hand_has_given(parts: GrantedRoles) -> None:
     name = sql.Identifier(parts.names["client"])
     with parts.connect("owner") as conn:
         conn.execute(sql.SQL("grant all on all tables in schema pgflow to {}").format(name))
@@ -182,7 +182,7 @@ def test_again_takes_back_what_a_hand_has_given(parts: Parts) -> None:
             assert called(parts, "client") == MAY_CALL["client"]
 
 
-def test_the_script_that_is_printed_does_the_same(parts: Parts) -> None:
+def test_the_script_that_is_printed_does_the_same(parts: GrantedRoles) -> None:
     name = parts.names["dashboard"]
     with parts.connect("owner") as conn, conn.transaction():
         conn.execute(sql.SQL("grant delete on pgflow.jobs to {}").format(sql.Identifier(name)))
@@ -190,7 +190,7 @@ def test_the_script_that_is_printed_does_the_same(parts: Parts) -> None:
     assert touched(parts, "dashboard") == MAY_TOUCH["dashboard"]
 
 
-def test_a_name_can_be_anything_and_does_nothing(parts: Parts) -> None:
+def test_a_name_can_be_anything_and_does_nothing(parts: GrantedRoles) -> None:
     name = "x\"; drop schema pgflow cascade; --{role}'%s"
     with parts.connect("admin") as conn, conn.transaction(force_rollback=True):
         conn.execute(sql.SQL("create role {}").format(sql.Identifier(name)))
@@ -205,7 +205,7 @@ def test_what_names_no_role_or_no_part_is_refused(given: dict[str, list[str]]) -
         grants.sql(given)
 
 
-def test_it_says_what_stands_against_it(parts: Parts, empty: str) -> None:
+def test_it_says_what_stands_against_it(parts: GrantedRoles, empty: str) -> None:
     def apply(part: str, *names: str) -> None:
         with parts.connect(part) as conn:
             grants.apply(conn, {"client": names})
@@ -220,7 +220,7 @@ def test_it_says_what_stands_against_it(parts: Parts, empty: str) -> None:
         grants.apply(conn, {"client": ["a"]})
 
 
-def test_a_schema_into_which_a_role_may_put_things_through_another_one_is_refused(parts: Parts) -> None:
+def test_a_schema_into_which_a_role_may_put_things_through_another_one_is_refused(parts: GrantedRoles) -> None:
     client, dashboard = (sql.Identifier(parts.names[part]) for part in ("client", "dashboard"))
     with parts.connect("admin") as conn, conn.transaction(force_rollback=True):
         conn.execute(sql.SQL("grant create on schema pgflow to {}").format(dashboard))

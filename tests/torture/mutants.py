@@ -96,7 +96,7 @@ MUTANTS = (
         "does_not_reach_the_next",
     ),
     Mutant(
-        "no session check", "how a step leaves its session is not looked at", "pgflow/worker/transaction.py",
+        "no session check", "how a step leaves its session is not looked at", "pgflow/worker/transactional.py",
         "if fault is not None and not (",
         "if False and not (",
         "costs_one_attempt",
@@ -237,7 +237,7 @@ MUTANTS = (
         "not_told_of",
     ),
     Mutant(
-        "shared sessions", "a forked child is not cut off from its parent's sessions", "pgflow/database/inherited.py",
+        "shared sessions", "a forked child is not cut off from its parent's sessions", "pgflow/database/fork_safety.py",
         "    conns = list(_opened)\n",
         "    conns: list[Any] = []\n",
         "the_parents_sessions_survive",

@@ -19,8 +19,8 @@ import pytest
 
 from pgflow import Pgflow, Started, client
 from pgflow.cli.torture.wire.rule import Kind, Rule
-from pgflow.database import pool
 from pgflow.database.connect import Connection, connect
+from pgflow.database.pooling import pool
 from pgflow.errors import OutcomeUnknown
 from tests.conftest import Server
 from tests.torture.acts import ACTS, WORKFLOWS, Asked, Chain, word

@@ -26,8 +26,8 @@ from typing_extensions import TypedDict
 
 from pgflow import Async, Context, Done, Ok, Step, Unique, Workflow
 from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import Written
-from pgflow.core.signal_request import payload_text, takers
+from pgflow.core.engine.attempt import EncodedResult
+from pgflow.core.signal_request import consumers, payload_text
 from pgflow.core.values.payload import decode
 from pgflow.errors import DefinitionError
 
@@ -239,14 +239,14 @@ def as_input(kind: Any, value: Any) -> tuple[str, Any]:
 def as_output(kind: Any, value: Any) -> tuple[str, Any]:
     made = output_flow(kind)
     written = attempt.read(made.graph, "waiting", Ok("done", value), lambda: Context(None))
-    assert isinstance(written, Written)
+    assert isinstance(written, EncodedResult)
     assert written.text is not None
     return written.text, made.graph.nodes["waiting"].step.read_output(decode(written.text))
 
 
 def as_payload(kind: Any, value: Any) -> tuple[str, Any]:
     made = output_flow(kind)
-    text = payload_text(value, takers([made.graph], "done", None)[2])
+    text = payload_text(value, consumers([made.graph], "done", None)[2])
     assert text is not None
     return text, made.graph.nodes["waiting"].step.read_output(decode(text))
 

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from pgflow.cli import COMMANDS, cli
-from pgflow.cli.failure import Reporting, report
-from pgflow.cli.lazy import Lazy
+from pgflow.cli.error_reporting import ErrorReportingGroup, report
+from pgflow.cli.lazy_group import LazyCommand
 from pgflow.cli.options import app_option, configured_app, database_options, debug_option, reading_options
-from pgflow.cli.output import document, plain, table
+from pgflow.cli.output import document, printable, table
 from pgflow.errors import AlreadyRunning, ConfigError, SchemaMissing
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -57,9 +57,11 @@ def color(ctx: click.Context) -> None:
     click.echo(str(ctx.color))
 
 
-GROUP = Reporting(
+GROUP = ErrorReportingGroup(
     "pgflow",
-    lazy={name: Lazy(f"{__name__}:{name}", f"The command {name}.") for name in ("fail", "show", "count", "nowhere")},
+    lazy={
+        name: LazyCommand(f"{__name__}:{name}", f"The command {name}.") for name in ("fail", "show", "count", "nowhere")
+    },
 )
 
 
@@ -142,7 +144,7 @@ def test_a_project_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str
 
 
 def test_no_color_reaches_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "color", Lazy(f"{__name__}:color", "Say whether colours are wanted."))
+    monkeypatch.setitem(COMMANDS, "color", LazyCommand(f"{__name__}:color", "Say whether colours are wanted."))
     said = [
         CliRunner().invoke(cli, [*arguments, "color"], env={"NO_COLOR": environment, "TERM": "xterm"}).stdout
         for environment, arguments in ((None, ["--no-color"]), ("1", []), (None, []))
@@ -156,7 +158,7 @@ def test_a_table_is_aligned_and_cannot_steer_the_terminal() -> None:
         "a\\x1b[2J  2026-01-02 03:04:05Z",
         "-         1",
     ]
-    assert plain("übung\n") == "übung\\n"
+    assert printable("übung\n") == "übung\\n"
 
 
 def test_a_document_has_a_version_and_plain_values() -> None:

@@ -11,21 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflow.contrib.encryption import AesGcm
-from pgflow.core.values.codec import Codec, Place, is_sealed, key_of, opened, opened_text, sealed
-from pgflow.core.values.payload import INPUT_LIMIT, SEALED, encode
-from pgflow.errors import ConfigError, InvalidPayload, Sealed
+from pgflow.core.values.codec import Codec, Location, decrypt_text, encryption_key_id, is_encrypted, opened, sealed
+from pgflow.core.values.payload import ENCRYPTED_MARKER, INPUT_LIMIT, encode
+from pgflow.errors import ConfigError, DecryptionUnavailable, InvalidPayload
 
 OLD, NEW = os.urandom(32), os.urandom(32)
 CODEC = AesGcm({"k1": OLD}, current="k1")
-HERE = Place("OrderFlow", "orderid::a", "input")
+HERE = Location("OrderFlow", "orderid::a", "input")
 PLACES = [
     HERE,
-    Place("OrderFlow", "orderid::b", "input"),
-    Place("OtherFlow", "orderid::a", "input"),
-    Place("OrderFlow", "orderid::a", "output", "input"),
-    Place("OrderFlow", "orderid::a", "output", "charge"),
-    Place("OrderFlow", "orderid::a", "payload", "charge"),
-    Place('OrderFlow", "orderid::a', "", "input"),
+    Location("OrderFlow", "orderid::b", "input"),
+    Location("OtherFlow", "orderid::a", "input"),
+    Location("OrderFlow", "orderid::a", "output", "input"),
+    Location("OrderFlow", "orderid::a", "output", "charge"),
+    Location("OrderFlow", "orderid::a", "payload", "charge"),
+    Location('OrderFlow", "orderid::a', "", "input"),
 ]
 
 
@@ -54,8 +54,8 @@ def test_it_opens_in_no_other_place() -> None:
 
 
 def test_all_runs_of_a_business_value_are_one_place() -> None:
-    assert str(Place("Visit", "visit::ann::0a1b2c3d", "input")) == str(Place("Visit", "visit::ann", "input"))
-    assert str(Place("Visit", "visit::0a1b2c3d", "input")) != str(Place("Visit", "visit", "input"))
+    assert str(Location("Visit", "visit::ann::0a1b2c3d", "input")) == str(Location("Visit", "visit::ann", "input"))
+    assert str(Location("Visit", "visit::0a1b2c3d", "input")) != str(Location("Visit", "visit", "input"))
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_another_key_of_that_name_does_not_open_it_and_one_that_is_not_here_is_t
     value = json.loads(sealed(CODEC, "1", HERE))
     with pytest.raises(InvalidPayload, match="with another key of that name"):
         opened(AesGcm({"k1": NEW}, current="k1"), value, HERE)
-    with pytest.raises(Sealed, match="cannot be opened here: it is sealed with the key 'k1'") as caught:
+    with pytest.raises(DecryptionUnavailable, match="cannot be opened here: it is sealed with the key 'k1'") as caught:
         opened(AesGcm({"k2": NEW}, current="k2"), value, HERE)
     assert caught.value.hint == "There are here: k2."
-    with pytest.raises(Sealed, match="there is no codec here"):
+    with pytest.raises(DecryptionUnavailable, match="there is no codec here"):
         opened(None, value, HERE)
-    renamed = {SEALED: value[SEALED].replace("k1.", "k2.", 1)}
+    renamed = {ENCRYPTED_MARKER: value[ENCRYPTED_MARKER].replace("k1.", "k2.", 1)}
     with pytest.raises(InvalidPayload):  # the same key under another name
         opened(AesGcm({"k1": OLD, "k2": OLD}, current="k2"), renamed, HERE)
 
@@ -86,7 +86,7 @@ def test_keys_rotate() -> None:
     old = json.loads(sealed(CODEC, "1", HERE))
     both = AesGcm({"k1": OLD, "k2": NEW}, current="k2")
     new = json.loads(sealed(both, "2", HERE))
-    assert (key_of(old), key_of(new)) == ("k1", "k2")
+    assert (encryption_key_id(old), encryption_key_id(new)) == ("k1", "k2")
     assert (opened(both, old, HERE), opened(both, new, HERE)) == (1, 2)
 
 
@@ -112,22 +112,22 @@ def test_keys_that_cannot_be_are_refused_and_none_is_told(keys: dict[str, bytes]
 
 def test_what_is_not_sealed_is_read_unless_the_codec_is_strict() -> None:
     strict = AesGcm({"k1": OLD}, current="k1", strict=True)
-    plains: list[Any] = [1, {}, [], {"a": 1}, {SEALED: 1}, {SEALED: "x", "a": 1}, None]
+    plains: list[Any] = [1, {}, [], {"a": 1}, {ENCRYPTED_MARKER: 1}, {ENCRYPTED_MARKER: "x", "a": 1}, None]
     for plain in plains:
-        assert not is_sealed(plain)
+        assert not is_encrypted(plain)
         assert opened(CODEC, plain, HERE) == plain
-        assert opened_text(CODEC, json.dumps(plain), HERE) == json.dumps(plain)
-        for refused in (lambda plain=plain: opened(strict, plain, HERE), lambda: opened_text(strict, "1", HERE)):
+        assert decrypt_text(CODEC, json.dumps(plain), HERE) == json.dumps(plain)
+        for refused in (lambda plain=plain: opened(strict, plain, HERE), lambda: decrypt_text(strict, "1", HERE)):
             with pytest.raises(InvalidPayload, match="the input is not sealed, and the codec is strict"):
                 refused()
-    text = f'{{"told": "{SEALED}"}}'  # a word of it is no seal
-    assert opened_text(None, text, HERE) == text
-    assert opened_text(strict, sealed(strict, '"x"', HERE), HERE) == '"x"'
+    text = f'{{"told": "{ENCRYPTED_MARKER}"}}'  # a word of it is no seal
+    assert decrypt_text(None, text, HERE) == text
+    assert decrypt_text(strict, sealed(strict, '"x"', HERE), HERE) == '"x"'
 
 
 def test_nobody_can_pass_off_a_value_of_his_own_as_sealed() -> None:
     with pytest.raises(InvalidPayload, match="the key 'pgflow:sealed' of input is pgflow's own"):
-        encode({SEALED: "k1.x"}, what="input", limit=INPUT_LIMIT)
+        encode({ENCRYPTED_MARKER: "k1.x"}, what="input", limit=INPUT_LIMIT)
 
 
 class Failing(Codec):
@@ -140,7 +140,7 @@ class Failing(Codec):
 
 def test_a_codec_that_fails_is_no_verdict_on_what_is_sealed() -> None:
     value = json.loads(sealed(Failing(), "[1]", HERE))
-    assert value == {SEALED: "]1["}
-    assert key_of(value) == ""
-    with pytest.raises(Sealed, match=r"the sealed input cannot be opened now: ConnectionError$"):
+    assert value == {ENCRYPTED_MARKER: "]1["}
+    assert encryption_key_id(value) == ""
+    with pytest.raises(DecryptionUnavailable, match=r"the sealed input cannot be opened now: ConnectionError$"):
         opened(Failing(), value, HERE)

@@ -20,15 +20,15 @@ MAKERS = {
     *("pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "joblib", "yaml"),
     *("code", "codeop", "runpy", "ctypes", "imp", "pkgutil", "pydoc", "xmlrpc"),
 }
-CALLS = {"eval", "exec", "compile", "__import__", "import_module", "import_string", "locate", "load_module"}
+CALLS = {"eval", "exec", "compile", "__import__", "import_module", "import_string", "load_app", "load_module"}
 # Who may, and what it is given there.
 EXCEPTIONS = {
-    ("cli/locate.py", "import_module"): "the app that the command line, or the user's own configuration, names",
-    ("cli/lazy.py", "import_module"): "the modules of the commands, from a table",
+    ("cli/app_loader.py", "import_module"): "the app that the command line, or the user's own configuration, names",
+    ("cli/lazy_group.py", "import_module"): "the modules of the commands, from a table",
     ("__init__.py", "import_module"): "the homes of the public names, from a table",
     ("core/picture/docstring.py", "compile"): "the user's own file, to see whether it still compiles; it is not run",
     **{
-        (f"cli/{name}.py", "locate"): "pgflow.cli.locate"
+        (f"cli/{name}.py", "load_app"): "pgflow.cli.app_loader"
         for name in (
             *("instances/start", "operations/doctor", "operations/worker"),
             *("workflows/docs", "workflows/graph", "workflows/validate"),

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from pgflow.cli import cli
-from pgflow.cli.given import Duration, read_duration, written
 from pgflow.cli.instances import prune, resume, start
 from pgflow.cli.operations import migrate, worker
+from pgflow.cli.parameters import Duration, format_duration, parse_duration
 from pgflow.errors import ConfigError
 
 COMMANDS: dict[str, click.Command] = {
@@ -70,9 +70,9 @@ def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("0.5", 0.5), (".5", 0.5), ("5.", 5), ("2e1", 20)])
 def test_a_bare_number_is_seconds_where_it_always_was(text: str, seconds: float) -> None:
-    assert read_duration(text, bare=True) == timedelta(seconds=seconds)
+    assert parse_duration(text, bare=True) == timedelta(seconds=seconds)
     with pytest.raises(ConfigError, match="is not a duration"):
-        read_duration(text)
+        parse_duration(text)
     assert {command for command, _, kind in options() if kind.bare} == {"worker", "migrate"}
 
 
@@ -84,7 +84,7 @@ def test_a_lease_out_of_range_is_refused_with_the_range(given: str) -> None:
 
 @pytest.mark.parametrize("duration", [*READ.values(), timedelta(seconds=90), timedelta(milliseconds=1.5)])
 def test_what_is_written_reads_as_the_same_duration(duration: timedelta) -> None:
-    assert read_duration(written(duration)) == duration
+    assert parse_duration(format_duration(duration)) == duration
 
 
 @pytest.mark.parametrize("command", COMMANDS)

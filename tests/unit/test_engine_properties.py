@@ -215,7 +215,7 @@ def test_a_result_without_a_choice_leaves_its_step_active_until_the_route_has_ch
             undecided.discard(step)
             state, _ = advance(state, case.completed(step))
         recorded = [(key, *result) for key, result in results.items()]
-        decided = [result for result in recorded if not case.graph.is_undecided(*result)]
+        decided = [result for result in recorded if not case.graph.is_route_pending(*result)]
         assert {result[0] for result in recorded} - {result[0] for result in decided} == undecided
         assert replay(case.graph, decided) == state
     assert state == plain

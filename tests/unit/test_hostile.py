@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from pgflow import Codec, Context, Done, Ok, Retry, Step, Unique, Workflow, route, step, telemetry
 from pgflow.core.definition.results import Error
 from pgflow.core.definition.route import choose
-from pgflow.core.engine.attempt import Failing, call, decide, failing, read
-from pgflow.core.values.codec import Place, opened_text, sealed, through
-from pgflow.core.values.sanitize import LONGEST_TEXT, storable, trace, words
-from pgflow.errors import DefinitionError, InvalidPayload, RouteError, Sealed
+from pgflow.core.engine.attempt import AttemptError, call, decide, failing, read
+from pgflow.core.values.codec import Location, decrypt_text, sealed, through
+from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_text, trace
+from pgflow.errors import DecryptionUnavailable, DefinitionError, InvalidPayload, RouteError
 from pgflow.logs import Logger
 from pgflow.telemetry import bus
 from tests.hostile import CONTROL_FLOW, HOSTILE, HostileRepr, HostileText, returned
@@ -44,9 +44,9 @@ def test_any_exception_is_described_within_bounds(name: str) -> None:
     entry = failed.entry(1)
     assert failed.reason
     assert failed.type
-    assert 0 < len(failed.reason) <= LONGEST_TEXT
+    assert 0 < len(failed.reason) <= MAX_TEXT_LENGTH
     assert len(failed.type) <= 200
-    assert len(entry["trace"]) <= LONGEST_TEXT
+    assert len(entry["trace"]) <= MAX_TEXT_LENGTH
     stored = json.dumps(entry, ensure_ascii=False)
     assert type(failed.reason) is type(failed.type) is type(entry["trace"]) is str
     assert "\\u0000" not in json.dumps(entry)
@@ -134,7 +134,7 @@ def test_what_a_sync_step_raises_comes_back_as_a_value() -> None:
             raise HOSTILE[name]()
 
         failed = returned(lambda step=fails: call(step, Context(None), Retry()), name)  # type: ignore[misc]
-        assert type(failed) is Failing, name
+        assert type(failed) is AttemptError, name
 
 
 def test_an_error_whose_reason_cannot_be_read_is_an_error() -> None:
@@ -151,7 +151,7 @@ def test_an_error_whose_reason_cannot_be_read_is_an_error() -> None:
     for reason in (HostileRepr(), HostileText("x")):
         result: Any = Error(reason)  # type: ignore[arg-type]
         found = returned(lambda result=result: read(Flow.graph, "only", result, lambda: Context(None)), "read")  # type: ignore[misc]
-        assert isinstance(found, Failing)
+        assert isinstance(found, AttemptError)
         assert found.type == "Error"
 
 
@@ -192,7 +192,7 @@ def test_a_route_that_raises_anything_is_a_route_error(name: str) -> None:
 
     said = returned(lambda: refusal(chooser), name)
     assert said.startswith("Flow: a.done: the route chooser raised ")
-    assert len(said) < 2 * LONGEST_TEXT
+    assert len(said) < 2 * MAX_TEXT_LENGTH
 
 
 def test_a_route_that_returns_what_cannot_be_read_is_a_route_error() -> None:
@@ -254,15 +254,15 @@ class BrokenCodec(Codec):
         return self.instead  # type: ignore[no-any-return]
 
 
-PLACE = Place("Flow", "v::1", "output", "a")
+PLACE = Location("Flow", "v::1", "output", "a")
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "a KeyboardInterrupt"])
 def test_what_a_codec_raises_leaves_the_value_to_another_worker(name: str) -> None:
     def refused() -> str:
         try:
-            return opened_text(BrokenCodec(HOSTILE[name]()), '{"pgflow:sealed": "x"}', PLACE)
-        except Sealed as error:
+            return decrypt_text(BrokenCodec(HOSTILE[name]()), '{"pgflow:sealed": "x"}', PLACE)
+        except DecryptionUnavailable as error:
             return str(error)
 
     assert returned(refused, name).startswith("the sealed output of a cannot be opened now")
@@ -270,7 +270,7 @@ def test_what_a_codec_raises_leaves_the_value_to_another_worker(name: str) -> No
 
 def test_ctrl_c_while_a_codec_works_reaches_the_program() -> None:
     with pytest.raises(KeyboardInterrupt):
-        opened_text(BrokenCodec(KeyboardInterrupt()), '{"pgflow:sealed": "x"}', PLACE)
+        decrypt_text(BrokenCodec(KeyboardInterrupt()), '{"pgflow:sealed": "x"}', PLACE)
 
 
 def test_a_codec_that_seals_to_something_else_than_text_is_refused() -> None:
@@ -365,5 +365,5 @@ def test_a_record_names_its_caller(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_words_and_storable_take_hostile_text() -> None:
-    assert words(caught("str returns hostile text")) == "x"
-    assert storable(words(caught("a message that no text holds"))) == "a\ufffdb?c\\x1b[2J"
+    assert error_message(caught("str returns hostile text")) == "x"
+    assert sanitize_text(error_message(caught("a message that no text holds"))) == "a\ufffdb?c\\x1b[2J"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import pgflow
-from pgflow.logs import Audible, get_logger
+from pgflow.logs import AlwaysEnabledLogger, get_logger
 
 PACKAGE = Path(pgflow.__file__).parent
 NAMES = ("pgflow.worker", "pgflow.local", "pgflow.listen", "pgflow.telemetry", "pgflow.debug")
@@ -122,7 +122,7 @@ def test_it_is_the_logger_that_everybody_gets() -> None:
     log = get_logger("pgflow.worker")
     assert log is logging.getLogger("pgflow.worker")
     assert get_logger("pgflow.worker") is log
-    assert isinstance(log, Audible)
+    assert isinstance(log, AlwaysEnabledLogger)
     assert type(logging.getLogger("pgflow.test_of_logs")) is logging.Logger
     log.disabled = True
     assert log.isEnabledFor(logging.ERROR)

@@ -8,7 +8,7 @@ import pytest
 
 from pgflow import Context, Done, Ok, Retry, Step, Unique, Wait, WaitForEvent, Workflow, route, step
 from pgflow.core.definition.registry import Registry
-from pgflow.core.definition.rules.problems import Problems, collecting, excuse, fault_of
+from pgflow.core.definition.rules.problems import Problems, collect_or_raise, collecting, defect_of
 from pgflow.errors import DefinitionError
 
 
@@ -81,7 +81,7 @@ def test_where_somebody_collects_what_is_wrong_stays_and_is_noted() -> None:
         registry = Registry([broken, sound, 7])  # type: ignore[list-item]  # is to be noted
         again = define(do, {do: {"done": Done}}, "Sound")
         registry.add(again)
-    assert not broken.is_sound
+    assert not broken.is_valid
     assert registry.workflows == (sound,)
     assert [message.split(":")[0] for message in collected.problems] == [
         "Broken",
@@ -112,7 +112,7 @@ def test_a_part_that_no_workflow_uses_is_noted_too(make: Any, said: str) -> None
         part = make()
     assert len(collected.problems) == 1
     assert collected.problems[0].startswith(said)
-    assert fault_of(part) is None  # nobody collects any more
+    assert defect_of(part) is None  # nobody collects any more
 
 
 def test_what_a_workflow_uses_is_told_with_its_name_alone() -> None:
@@ -139,4 +139,4 @@ def test_a_class_that_is_no_step_does_not_hide_what_else_is_wrong() -> None:
 
 def test_who_collects_nothing_excuses_nothing() -> None:
     with pytest.raises(DefinitionError, match="wrong"):
-        excuse(object(), DefinitionError("wrong"))
+        collect_or_raise(object(), DefinitionError("wrong"))

@@ -9,11 +9,11 @@ import pytest
 
 from pgflow import Context, Done, Ok, Unique, Workflow, step
 from pgflow.core.engine.machine import replay
-from pgflow.store.job import Settled
+from pgflow.store.job import SettleResult
 from pgflow.worker import report
-from pgflow.worker.claimed_job import Run, Token
+from pgflow.worker.claimed_job import CachedInstance, ClaimedJob
 from pgflow.worker.decide import Decision, decide
-from pgflow.worker.outcome import Erred, Finished, Outcome, Released
+from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Released
 from tests.worker.told import Told, listening
 
 
@@ -41,12 +41,12 @@ def told() -> Iterator[Told]:
 
 def decided(*outcomes: Outcome) -> Decision:
     """Decide over what tokens of one instance came to."""
-    return decide(outcomes[0].token.run, outcomes, lambda queue, is_branch: True)
+    return decide(outcomes[0].job.run, outcomes, lambda queue, is_branch: True)
 
 
-def tokens(*steps: str) -> list[Token]:
+def tokens(*steps: str) -> list[ClaimedJob]:
     """Tokens of an instance whose first step has completed."""
-    run = Run(
+    run = CachedInstance(
         run=7,
         id="fan::1",
         workflow=Fan,
@@ -63,14 +63,15 @@ def tokens(*steps: str) -> list[Token]:
         age=1.0,
     )
     return [
-        Token(number, run, "execute", key, None, "default", 0, 1, 5, solo=False) for number, key in enumerate(steps)
+        ClaimedJob(number, run, "execute", key, None, "default", 0, 1, 5, solo=False)
+        for number, key in enumerate(steps)
     ]
 
 
 def settle(decision: Decision, *statuses: str, is_written: bool) -> None:
     """Let the database answer so for each token, and tell."""
     pairs = zip(decision.verdicts, statuses, strict=True)
-    fates = {verdict.id: Settled("token", verdict.id, 7, verdict.step, status, False) for verdict, status in pairs}
+    fates = {verdict.id: SettleResult("token", verdict.id, 7, verdict.step, status, False) for verdict, status in pairs}
     report.settled(decision, fates, is_written=is_written)
 
 
@@ -81,7 +82,7 @@ def names(told: Told) -> list[str]:
 
 def test_a_result_that_is_kept_for_later_is_told_without_what_was_to_follow(told: Told) -> None:
     one, two = tokens("left", "right")
-    decision = decided(Finished(one, "done"), Erred(two, "no", "ValueError"))
+    decision = decided(Finished(one, "done"), AttemptFailed(two, "no", "ValueError"))
     settle(decision, "conflict", "done", is_written=False)
     assert names(told) == ["step stop", "step exception", "step retry"]
     told.events.clear()
@@ -92,9 +93,9 @@ def test_a_result_that_is_kept_for_later_is_told_without_what_was_to_follow(told
 
 def test_what_is_to_be_sent_again_and_what_is_no_longer_ours_is_not_told(told: Told) -> None:
     one, two = tokens("left", "right")
-    settle(decided(Erred(one, "no", "ValueError", retry=False)), "busy", is_written=False)
+    settle(decided(AttemptFailed(one, "no", "ValueError", retry=False)), "busy", is_written=False)
     one.run.status = "failed"  # by somebody else
-    settle(decided(Erred(two, "no", "ValueError", retry=False)), "fenced", is_written=False)
+    settle(decided(AttemptFailed(two, "no", "ValueError", retry=False)), "fenced", is_written=False)
     settle(decided(Finished(two, "done")), "fenced", is_written=False)
     assert names(told) == []
 

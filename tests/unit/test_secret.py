@@ -15,7 +15,7 @@ from pgflow.core.definition.input import Input
 from pgflow.core.definition.rules.problems import collecting
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.values.secret import declared
-from pgflow.errors import DefinitionError, InvalidInput, PgflowError, PlainSecret
+from pgflow.errors import DefinitionError, InvalidInput, PgflowError, UnencryptedSecret
 from pgflow.local import Local
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("value", "clear"), VALUES, ids=range(len(VALUES)))
 def test_a_value_that_holds_one_is_refused_unless_it_will_be_sealed(value: Any, clear: Any) -> None:
-    with pytest.raises(PlainSecret, match=r"^output\S* is a secret, and would be stored in plain") as caught:
+    with pytest.raises(UnencryptedSecret, match=r"^output\S* is a secret, and would be stored in plain") as caught:
         encode(value, what="output", limit=INPUT_LIMIT)
     assert "codec" in (caught.value.hint or "")
     assert decode(encode(value, what="output", limit=INPUT_LIMIT, reveal=True)) == clear
@@ -144,15 +144,15 @@ def test_a_typed_input_comes_back_with_its_secrets() -> None:
     text = own.write(given, reveal=True)
     assert own.read(text) == given
     assert "***" not in text
-    with pytest.raises(PlainSecret, match=r"^input\.password is a secret"):
+    with pytest.raises(UnencryptedSecret, match=r"^input\.password is a secret"):
         own.write(given)
-    with pytest.raises(PlainSecret, match=r"^input\.password is a secret"):
+    with pytest.raises(UnencryptedSecret, match=r"^input\.password is a secret"):
         own.write({"user": "ada", "passWord": CANARY})
 
 
 def test_a_secret_that_its_field_does_not_declare_is_refused_with_and_without_a_codec() -> None:
     own = Input.of("W", Box[Any])
-    with pytest.raises(PlainSecret, match=r"input\.inside"):
+    with pytest.raises(UnencryptedSecret, match=r"input\.inside"):
         own.write(Box[Any](inside=SecretStr(CANARY)))
     with pytest.raises(InvalidInput, match=r"input\.inside is a SecretStr, and would come back as a str"):
         own.write(Box[Any](inside=SecretStr(CANARY)), reveal=True)
@@ -181,7 +181,7 @@ def test_a_serializer_of_the_models_own_shows_no_secret_without_a_codec() -> Non
         lambda: Input.of("W", Own).write(own),
     ]
     for write in writes:
-        with pytest.raises(PlainSecret, match=r"\.key is a secret"):
+        with pytest.raises(UnencryptedSecret, match=r"\.key is a secret"):
             write()
     assert decode(encode(own, what="x", limit=99, reveal=True)) == {"key": CANARY}
     assert Input.of("W", Odd).write(Odd(key=SecretStr("a")), reveal=True) == '{"key":"a"}'
@@ -195,10 +195,10 @@ def test_neither_metadata_nor_telemetry_nor_a_filter_takes_one() -> None:
             lambda: Plain.start("a", telemetry=held),
         ]
         for start in starts:
-            with pytest.raises(PlainSecret) as caught:
+            with pytest.raises(UnencryptedSecret) as caught:
                 start()
             assert CANARY not in f"{caught.value} {caught.value.hint}"
-        with pytest.raises(PlainSecret):
+        with pytest.raises(UnencryptedSecret):
             Plain.list(metadata={"k": SecretStr(CANARY)})
 
 

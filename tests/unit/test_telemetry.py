@@ -11,11 +11,11 @@ import pytest
 
 from pgflow import telemetry
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
-from pgflow.telemetry import Collector, Event, Name, Subject, bus, emit, metrics
-from pgflow.telemetry.emit import Attempt
+from pgflow.telemetry import Collector, Event, InstanceRef, Name, bus, emit, metrics
+from pgflow.telemetry.emit import AttemptRef
 
-SUBJECT = Subject("orderid::1", "OrderFlow", 3, 7, {"tenant": "a", "instance_id": "mine", "workflow_version": 0})
-STEP = Attempt(SUBJECT, "charge", "Charge", 1)
+SUBJECT = InstanceRef("orderid::1", "OrderFlow", 3, 7, {"tenant": "a", "instance_id": "mine", "workflow_version": 0})
+STEP = AttemptRef(SUBJECT, "charge", "Charge", 1)
 FAILURE: dict[str, Any] = {"kind": "ValueError", "reason": "no\n good", "stacktrace": "Traceback"}
 COUNTS: dict[str, Any] = {"step_count": 2, "advance_count": 4}
 
@@ -201,7 +201,7 @@ def test_nothing_is_left_of_handlers_that_are_gone() -> None:
     telemetry.detach("a")
     assert (telemetry.attached(), telemetry.attached(telemetry.STEP_START)) == (("b",), ())
     telemetry.detach("b")
-    assert bus.routes == {}
+    assert bus.handlers_by_event == {}
 
 
 def test_an_id_is_taken_once_and_detached_once() -> None:
@@ -321,11 +321,11 @@ def test_a_line_carries_its_fields(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_the_caller_gave_along_does_not_pass_for_a_field_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     telemetry.attach_log_handler()
-    subject = Subject("orderid::1", "OrderFlow", 3, 7, {"step": "mine", "event": "mine", "resume_event": "mine"})
+    subject = InstanceRef("orderid::1", "OrderFlow", 3, 7, {"step": "mine", "event": "mine", "resume_event": "mine"})
     emit.workflow_exception(subject, duration=None, failed_step="charge", **FAILURE, **COUNTS)
     emit.workflow_exception(subject, duration=None, failed_step=None, **FAILURE, **COUNTS)
     emit.workflow_stop(subject, duration=None, completed_steps=[], advance_count=0)
-    emit.step_start(Attempt(subject, "charge", "Charge", 1), active_steps_count=1)
+    emit.step_start(AttemptRef(subject, "charge", "Charge", 1), active_steps_count=1)
     fields = [{field: vars(record).get(field) for field in ("step", "event")} for record in caplog.records]
     assert [each["step"] for each in fields] == ["charge", None, None, "charge"]
     assert {each["event"] for each in fields} == {None}

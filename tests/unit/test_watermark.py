@@ -8,7 +8,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgflow.store.job import LOWEST, Claimed, Floor
+from pgflow.store.job import QUEUE_START, ClaimedRow, QueuePosition
 from pgflow.worker.watermark import SHARE, SHARE_DRY, SLOW_SECONDS, TOKEN_SECONDS, Watermark
 
 SLOW = 0.05
@@ -16,19 +16,19 @@ QUICK = 0.001
 ROOMS = {"q": 2}
 
 
-def claimed(place: Floor, took: float, *, queue: str = "q", crashes: int = 0) -> Claimed:
+def claimed(place: QueuePosition, took: float, *, queue: str = "q", crashes: int = 0) -> ClaimedRow:
     """What a claim returns of the token at a place."""
-    row = dict.fromkeys(Claimed._fields)
+    row = dict.fromkeys(ClaimedRow._fields)
     known = {"id": place.id, "priority": place.priority, "moment": place.moment}
-    return Claimed(**{**row, **known, "queue": queue, "took": took, "crashes": crashes})  # type: ignore[arg-type]
+    return ClaimedRow(**{**row, **known, "queue": queue, "took": took, "crashes": crashes})  # type: ignore[arg-type]
 
 
-def slow(mark: Watermark, *places: Floor, now: float = 0.0, took: float = SLOW) -> None:
+def slow(mark: Watermark, *places: QueuePosition, now: float = 0.0, took: float = SLOW) -> None:
     """Let it learn of a claim without floors."""
     mark.learn(now, ROOMS, {}, [claimed(place, took) for place in places])
 
 
-A, B, C = Floor(0, 10.0, 1), Floor(0, 10.0, 2), Floor(5, 3.0, 3)
+A, B, C = QueuePosition(0, 10.0, 1), QueuePosition(0, 10.0, 2), QueuePosition(5, 3.0, 3)
 
 
 def test_a_quick_claim_leaves_no_floor() -> None:
@@ -40,7 +40,7 @@ def test_a_quick_claim_leaves_no_floor() -> None:
 
 def test_a_large_claim_may_take_longer() -> None:
     mark = Watermark()
-    rows = [claimed(Floor(0, 1.0, number), SLOW_SECONDS + 99 * TOKEN_SECONDS) for number in range(100)]
+    rows = [claimed(QueuePosition(0, 1.0, number), SLOW_SECONDS + 99 * TOKEN_SECONDS) for number in range(100)]
     assert not mark.learn(0.0, {"q": 100}, {}, rows)
     assert mark.learn(0.0, {"q": 100}, {}, rows[:50])
 
@@ -49,8 +49,8 @@ def test_after_a_slow_claim_the_next_begins_where_it_ended() -> None:
     mark = Watermark()
     slow(mark, A, B)
     assert mark.floors(0.0) == {"q": B}
-    mark.learn(0.0, ROOMS, mark.floors(0.0), [claimed(C, QUICK), claimed(Floor(5, 4.0, 9), QUICK)])
-    assert mark.floors(0.0) == {"q": Floor(5, 4.0, 9)}
+    mark.learn(0.0, ROOMS, mark.floors(0.0), [claimed(C, QUICK), claimed(QueuePosition(5, 4.0, 9), QUICK)])
+    assert mark.floors(0.0) == {"q": QueuePosition(5, 4.0, 9)}
 
 
 def test_the_plan_is_doubted_when_a_floor_comes_into_use() -> None:
@@ -110,7 +110,7 @@ def test_each_queue_has_its_own_floor() -> None:
     mark = Watermark()
     rooms = {"q": 1, "p": 1, "none": 1}
     mark.learn(0.0, rooms, {}, [claimed(A, SLOW), claimed(C, SLOW, queue="p")])
-    assert mark.floors(0.0) == {"q": A, "p": C, "none": LOWEST}
+    assert mark.floors(0.0) == {"q": A, "p": C, "none": QUEUE_START}
 
 
 @dataclass
@@ -118,10 +118,10 @@ class Queue:
     """One queue with a pinned horizon: a claim steps over what is dead after its floor, at a cost."""
 
     cost: float
-    ready: dict[Floor, float] = field(default_factory=dict)  # since when
-    dead: list[Floor] = field(default_factory=list)
+    ready: dict[QueuePosition, float] = field(default_factory=dict)  # since when
+    dead: list[QueuePosition] = field(default_factory=list)
 
-    def claim(self, floor: Floor, room: int) -> list[Claimed]:
+    def claim(self, floor: QueuePosition, room: int) -> list[ClaimedRow]:
         taken = sorted(place for place in self.ready if place > floor)[:room]
         took = self.cost * sum(place > floor for place in self.dead) + 0.0001
         for place in taken:
@@ -146,11 +146,11 @@ def test_each_token_is_claimed_and_none_is_passed_over_for_longer_than_a_share(
             priority, moment, count = arrivals[turn]
             for _ in range(count):
                 number += 1
-                queue.ready[Floor(priority, moment, number)] = now
+                queue.ready[QueuePosition(priority, moment, number)] = now
         floors = mark.floors(now)
         if passed_over := [place for place in queue.ready if floors and place <= floors["q"]]:
             assert now < looked_at + SHARE * took, passed_over
-        rows = queue.claim(floors.get("q", LOWEST), room)
+        rows = queue.claim(floors.get("q", QUEUE_START), room)
         now += rows[0].took if rows else 0.0001
         if not floors:
             looked_at, took = now, rows[0].took if rows else took

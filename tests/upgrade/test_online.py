@@ -11,9 +11,9 @@ from pgflow.database.connect import connect
 from pgflow.database.migration_files import migrations
 from pgflow.migrations import migrate
 from tests.conftest import Server
+from tests.store.sql_copy import forget
 from tests.store.test_migrate import catalog
-from tests.store.workshop import forget
-from tests.upgrade.bustle import SEED, Bustle, filenodes
+from tests.upgrade.background_load import SEED, BackgroundLoad, filenodes
 from tests.upgrade.releases import Release
 from tests.worker.sight import rows
 
@@ -49,7 +49,7 @@ def test_on_a_busy_database_each_migration_makes_nobody_wait_and_writes_no_table
             if version is None:  # all the functions anew
                 conn.execute("update pgflow.migrations set checksum = '' where version = 0")
             before = filenodes(conn)
-            with Bustle(dsn, migrator.info.backend_pid) as bustle:
+            with BackgroundLoad(dsn, migrator.info.backend_pid) as bustle:
                 assert migrate.up(migrator, to=version)
             kept = {name: node for name, node in filenodes(conn).items() if name in before}
             moved = {name for name, node in kept.items() if before[name] != node}

@@ -132,14 +132,14 @@ def test_a_sequence_behind_its_table_fails_no_instance_and_holds_up_no_other_one
     occupy(conn, "jobs")
     with Inside(app, {"default": 50}, sweep=timedelta(seconds=0.2)) as inside:
         until(lambda: len(Line.list(status="completed")) == 20, "what needs no new job completes")
-        until(lambda: "is behind" in (inside.worker.lacks() or ""), "the worker is not ready")
+        until(lambda: "is behind" in (inside.worker.readiness_error() or ""), "the worker is not ready")
         tried = conn.execute("select last_value from pgflow.jobs_id_seq").fetchall()
         until(lambda: conn.execute("select last_value from pgflow.jobs_id_seq").fetchall() > tried, "another attempt")
         assert {each.status for each in Forked.list()} == {"running"}
         assert behind(conn) == ["pgflow.jobs"]
         repair(conn)
         until(lambda: len(Forked.list(status="completed")) == 4, "all go on when it is repaired")
-        until(lambda: inside.worker.lacks() is None, "the worker is ready again")
+        until(lambda: inside.worker.readiness_error() is None, "the worker is ready again")
     for number in range(4):
         assert [entry.attempt for entry in Forked.get(f"f{number}").history] == [1, 1, 1, 1]
     told = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
@@ -151,7 +151,7 @@ def test_a_sequence_behind_its_table_fails_no_instance_and_holds_up_no_other_one
 def test_a_transactional_step_whose_result_meets_it_runs_again_and_takes_effect_once(
     app: Pgflow, conn: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.worker.transaction.RETRY_REFUSED", timedelta(seconds=0.1))
+    monkeypatch.setattr("pgflow.worker.transactional.RETRY_REFUSED", timedelta(seconds=0.1))
     Booked.start("b", {})
     occupy(conn, "jobs")
     with Inside(app):
@@ -285,7 +285,7 @@ def test_what_others_have_put_on_the_tables_fails_no_instance(
     Forked.start("f", {})
     conn.execute(harm.encode())
     with Inside(app) as inside:
-        until(lambda: said in (inside.worker.lacks() or ""), "it is reported")
+        until(lambda: said in (inside.worker.readiness_error() or ""), "it is reported")
         assert Forked.get("f").status == "running"
         conn.execute(undo.encode())
         until(lambda: Forked.get("f").status == "completed", "it goes on")
@@ -330,7 +330,7 @@ def test_a_right_that_is_taken_away_is_waited_for(server: Server, new_database: 
             until(lambda: app.get(Line, "first").status == "completed")
             admin.execute("revoke insert on pgflow.step_results from pgflow_faulty_worker")
             app.start(Line, "second", {})
-            until(lambda: "permission denied for table step_results" in (inside.worker.lacks() or ""))
+            until(lambda: "permission denied for table step_results" in (inside.worker.readiness_error() or ""))
             assert app.get(Line, "second").status == "running"
             admin.execute("grant insert on pgflow.step_results to pgflow_faulty_worker")
             until(lambda: app.get(Line, "second").status == "completed")

@@ -15,9 +15,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
-from pgflow.database import checkout
 from pgflow.database.connect import Connection, connect
-from pgflow.database.pool import Pool
+from pgflow.database.pooling import sync_pool
+from pgflow.database.pooling.pool import Pool
 from pgflow.errors import TooManyConnections, Unreachable
 from tests.worker.inside import Inside
 from tests.worker.patience import PATIENCE, until
@@ -179,44 +179,44 @@ def test_a_worker_runs_with_few_connections(conn: Connection, app: Pgflow, few: 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> list[Unreachable]:
     """The refusals that callers of a pool have met. Nothing of this process's own makes them wait."""
-    monkeypatch.setattr(checkout, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(sync_pool, "GRACE_SECONDS", 0.0)
     met: list[Unreachable] = []
-    pause = checkout._Patience.pause
+    pause = sync_pool._Patience.pause
 
-    def noting(self: checkout._Patience, error: Unreachable) -> float:
+    def noting(self: sync_pool._Patience, error: Unreachable) -> float:
         met.append(error)
         return pause(self, error)
 
-    monkeypatch.setattr(checkout._Patience, "pause", noting)
+    monkeypatch.setattr(sync_pool._Patience, "pause", noting)
     return met
 
 
 def test_a_step_waits_for_a_place_that_another_process_may_free(few: Few, refused: list[Unreachable]) -> None:
     """A worker has nothing better to do; an app says at once what is wrong."""
     dsn = few(1)
-    pool = Pool(dsn, "step", persists=True)
+    pool = Pool(dsn, "step", keep_retrying=True)
     with ThreadPoolExecutor(1) as threads:
         with connect(dsn, "other"):
-            waiting = threads.submit(pool.threads.borrow, PATIENCE)
+            waiting = threads.submit(pool.threads.acquire, PATIENCE)
             until(lambda: len(refused) > 2, "some refusals")
             assert not waiting.done()
         conn = waiting.result()
-        pool.threads.give_back(conn)
+        pool.threads.release(conn)
     pool.close()
     assert {type(each) for each in refused} == {TooManyConnections}
 
 
 def test_an_async_step_waits_for_a_place_that_another_process_may_free(few: Few, refused: list[Unreachable]) -> None:
     dsn = few(1)
-    pool = Pool(dsn, "step", persists=True)
+    pool = Pool(dsn, "step", keep_retrying=True)
 
-    async def borrow() -> None:
+    async def acquire() -> None:
         async with pool.aconnection(PATIENCE) as conn:
             assert not conn.closed
 
     async def wait() -> None:
         with connect(dsn, "other"):
-            waiting = asyncio.create_task(borrow())
+            waiting = asyncio.create_task(acquire())
             await asyncio.to_thread(until, lambda: len(refused) > 2, "some refusals")
             assert not waiting.done()
         await waiting
@@ -229,11 +229,11 @@ def test_a_thread_that_waits_for_a_connection_ends_when_the_pool_is_closed(
     few: Few, refused: list[Unreachable]
 ) -> None:
     dsn = few(1)
-    pool = Pool(dsn, "step", most=1, persists=True)
+    pool = Pool(dsn, "step", max_size=1, keep_retrying=True)
     with ThreadPoolExecutor(2) as threads, connect(dsn, "other"):
-        first = threads.submit(pool.threads.borrow, 1000.0)
+        first = threads.submit(pool.threads.acquire, 1000.0)
         until(lambda: refused, "a refusal")
-        second = threads.submit(pool.threads.borrow, 1000.0)
+        second = threads.submit(pool.threads.acquire, 1000.0)
         until(second.running, "the second thread")
         pool.close()
         for waiting in (first, second):

@@ -71,10 +71,10 @@ def test_a_worker_whose_database_is_away_is_alive_and_not_ready(tmp_path: Path) 
 
 def test_a_loop_that_stands_still_is_not_alive(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Pgflow(dsn, workflows=WORKFLOWS).worker({"default": 1})
-    assert worker.ails() is None
-    assert worker.lacks() == "it is starting"
-    monkeypatch.setattr(supervisor, "STILL_SECONDS", -1.0)
-    assert "stood still" in (worker.ails() or "")
+    assert worker.liveness_error() is None
+    assert worker.readiness_error() == "it is starting"
+    monkeypatch.setattr(supervisor, "LOOP_STALL_TIMEOUT", -1.0)
+    assert "stood still" in (worker.liveness_error() or "")
 
 
 @pytest.mark.parametrize("address", ["here", "1.2.3.4:", "65536", "-1", ":x"])

@@ -20,10 +20,10 @@ from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
 from pgflow.cli.torture.wire.proxy import upstream_of
 from pgflow.database.connect import Connection, aconnect, connect
-from pgflow.database.pool import Pool
+from pgflow.database.pooling.pool import Pool
 from pgflow.database.statement import Statement, arun, arun_all, run, run_all
-from pgflow.errors import PoolerInBetween
-from tests.acceptance.proxy import in_between
+from pgflow.errors import PoolerDetected
+from tests.acceptance.fake_pooler import run_fake_pooler
 from tests.conftest import Server
 from tests.torture import acts
 from tests.torture.acts import ACTS, LEDGER, Asked, Chain, Fan, Scene, Timed, word
@@ -245,10 +245,10 @@ def test_a_pooler_of_which_nobody_has_spoken_is_refused_with_the_mend(
             lambda: asyncio.run(app.worker().run()),
         ]
         for attempt in refused:
-            with pytest.raises(PoolerInBetween, match="a connection pooler stands before PostgreSQL at 127") as error:
+            with pytest.raises(PoolerDetected, match="a connection pooler stands before PostgreSQL at 127") as error:
                 attempt()
             assert "--pooler, PGFLOW_POOLER=1 or Pgflow(…, pooler=True)" in (error.value.hint or "")
-        with pytest.raises(PoolerInBetween) as error:
+        with pytest.raises(PoolerDetected) as error:
             app.migrate()
         assert "This needs PostgreSQL itself" in (error.value.hint or "")
         app.close()
@@ -311,7 +311,7 @@ def test_in_transaction_mode_only_who_insists_listens_and_is_told_that_nothing_c
 
 
 def test_in_session_mode_notifications_are_heard(dsn: str, conn: Connection) -> None:
-    with in_between(str(upstream_of(dsn)), delivers=True) as port:
+    with run_fake_pooler(str(upstream_of(dsn)), delivers=True) as port:
         session = psycopg.conninfo.make_conninfo(
             dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable"
         )

@@ -172,8 +172,8 @@ def test_a_worker_runs_again_after(worker: Worker, conn: Connection, end: End, i
     assert leftovers(conn) == {}
     assert worker.abandoned == 0
     assert worker.stats.steps >= 6, "counters go on over all runs"
-    assert worker.lacks() == "it is not running"
-    assert worker.ails() is None
+    assert worker.readiness_error() == "it is not running"
+    assert worker.liveness_error() is None
 
 
 def test_a_worker_runs_once_the_schema_is_there(server: Server, new_database: Callable[..., str]) -> None:
@@ -215,7 +215,7 @@ def test_each_run_has_a_readiness_of_its_own(worker: Worker) -> None:
         ready = worker.is_ready
         assert not ready.is_set()
         await asyncio.wait_for(ready.wait(), PATIENCE)
-        assert worker.lacks() is None
+        assert worker.readiness_error() is None
         worker.stop()
         await running
         assert worker.is_ready is not ready
@@ -284,7 +284,7 @@ def test_a_step_that_a_run_left_behind_does_not_touch_the_next_one(app: Pgflow, 
 
     asyncio.run(run())
     assert worker.abandoned == 0
-    slots = {(lane.running, lane.settling, len(lane)) for lane in worker.holding.lanes.values()}
+    slots = {(lane.running, lane.settling, len(lane)) for lane in worker.held_jobs.buffers.values()}
     assert slots == {(0, 0, 0)}
     assert leftovers(conn) == {}
 

@@ -18,9 +18,9 @@ from pydantic import BaseModel, SecretStr
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.cli import cli
 from pgflow.contrib.encryption import AesGcm
-from pgflow.core.values.payload import SEALED
+from pgflow.core.values.payload import ENCRYPTED_MARKER
 from pgflow.database.connect import Connection
-from pgflow.errors import InvalidValue, Sealed
+from pgflow.errors import DecryptionUnavailable, InvalidValue
 from pgflow.local import Local
 from tests.worker.inside import Inside
 from tests.worker.patience import until
@@ -211,7 +211,7 @@ def test_keys_rotate_while_jobs_are_under_way(app: Pgflow, dsn: str, conn: Conne
     stored = conn.execute(
         "select step, output ->> %s from pgflow.step_results r join pgflow.instances i using (run)"
         " where i.id = 'line::a' and output is not null order by seq",
-        [SEALED],
+        [ENCRYPTED_MARKER],
     ).fetchall()
     assert [(name, text.partition(".")[0]) for name, text in stored] == [
         ("echo", "k1"),
@@ -224,7 +224,7 @@ def test_keys_rotate_while_jobs_are_under_way(app: Pgflow, dsn: str, conn: Conne
         "the sealed output of echo cannot be opened here: it is sealed with the key 'k2'; "
         "the sealed input cannot be opened here: it is sealed with the key 'k2'"
     )
-    assert set(found.input) == {SEALED}
+    assert set(found.input) == {ENCRYPTED_MARKER}
     with pytest.raises(InvalidValue, match="could not be read as a whole"):
         app.storage.put(replace(app.storage.get("line::b"), tags=("x",)))
 
@@ -340,7 +340,7 @@ def test_an_app_without_the_codec_can_put_what_it_cannot_read(
         until(lambda: Line.get("a").active_steps == {"gate"}, "it waits")
     poor = other(others, dsn, None, Line)
     found = poor.storage.get("line::a")
-    assert (set(found.input), found.unreadable) == ({SEALED}, None)
+    assert (set(found.input), found.unreadable) == ({ENCRYPTED_MARKER}, None)
     poor.storage.put(replace(found, tags=("moved",)))
     app.resume(Line, "a", "go", CANARY)
     with Inside(app):
@@ -362,9 +362,9 @@ def test_the_commands_say_that_it_is_sealed(app: Pgflow, dsn: str, conn: Connect
     assert "input     (sealed with key k1)" in said["show Line a"].output
     assert "echo" in said["show Line a"].output
     document = json.loads(said["show Line a --json"].stdout)["instance"]
-    assert document["input"][SEALED].startswith("k1.")
-    assert document["history"][0]["output"][SEALED].startswith("k1.")
-    assert document["signals"][0]["payload"][SEALED].startswith("k1.")
+    assert document["input"][ENCRYPTED_MARKER].startswith("k1.")
+    assert document["history"][0]["output"][ENCRYPTED_MARKER].startswith("k1.")
+    assert document["signals"][0]["payload"][ENCRYPTED_MARKER].startswith("k1.")
     assert json.loads(said["list --json"].stdout)["instances"][0]["unreadable"] is None
 
 
@@ -394,9 +394,9 @@ def test_a_value_as_large_as_may_be_is_sealed_as_well(app: Pgflow, conn: Connect
 
 
 def test_only_a_sealed_value_raises_where_somebody_asks_for_it(app: Pgflow, others: ExitStack, dsn: str) -> None:
-    from pgflow.core.values.codec import Place, opened
+    from pgflow.core.values.codec import Location, opened
 
     Line.start("a", {"x": CANARY})
     found = other(others, dsn, None, Line).get(Line, "a")
-    with pytest.raises(Sealed, match="the input is sealed, and there is no codec here"):
-        opened(None, found.input, Place("Line", found.id, "input"))
+    with pytest.raises(DecryptionUnavailable, match="the input is sealed, and there is no codec here"):
+        opened(None, found.input, Location("Line", found.id, "input"))

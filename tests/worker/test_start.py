@@ -273,7 +273,7 @@ def hurried(app: Pgflow, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
         return call
 
-    for module, name in ((request, "once"), (request, "aonce"), (client, "run"), (client, "arun")):
+    for module, name in ((request, "once"), (request, "arun_once"), (client, "run"), (client, "arun")):
         monkeypatch.setattr(module, name, counted(getattr(module, name)))
     own = Pgflow(make_conninfo(dsn, options="-c statement_timeout=200"), workflows=WORKFLOWS)
     own.register()
@@ -303,7 +303,7 @@ def test_a_start_over_the_statement_timeout_is_not_sent_again_and_says_what_to_d
         assert sent == ["once"]
         with pytest.raises(StatementTimeout, match="start Single"):
             asyncio.run(astart_many())
-        assert sent == ["once", "aonce"]
+        assert sent == ["once", "arun_once"]
     assert count(conn) == 0
     assert len(app.start_many(Single, items)) == 10
 

@@ -19,10 +19,10 @@ from pgflow.worker import heartbeat, supervisor
 from pgflow.worker import settler as settling
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.decide import Decision, decide
-from pgflow.worker.heartbeat import Heart
+from pgflow.worker.heartbeat import Heartbeat
 from pgflow.worker.listener import Listener
 from pgflow.worker.outcome import Finished
-from pgflow.worker.transaction import Transactions
+from pgflow.worker.transactional import TransactionalRunner
 from tests.worker.conftest import Work
 from tests.worker.flows import WORKFLOWS as FLOWS
 from tests.worker.flows import Books, Line
@@ -72,13 +72,13 @@ def test_a_worker_whose_turns_all_go_wrong_ends_with_what_is_wrong_and_gives_eve
     app: Pgflow, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Claimer, "_take_over", failing(1000, Claimer._take_over))
-    monkeypatch.setattr(supervisor, "MOST_FAULTS", 3)
+    monkeypatch.setattr(supervisor, "MAX_FAILED_TURNS", 3)
     Trio.start("v", {})
     inside = Inside(app)
     with inside:
         until(lambda: not inside._thread.is_alive(), "its end")
         error, inside._error = inside._error, None
-        inside.worker.holding.abandon()
+        inside.worker.held_jobs.abandon()
     assert isinstance(error, KeyError)
     monkeypatch.undo()
     with Inside(app):
@@ -168,7 +168,7 @@ def test_a_heart_that_was_stopped_while_it_beat_tells_nobody_that_the_lease_has_
         return False
 
     monkeypatch.setattr(heartbeat, "run", late)
-    beating = Heart(dsn, "pgflow", timedelta(seconds=2), lambda: lost.append(True))
+    beating = Heartbeat(dsn, "pgflow", timedelta(seconds=2), lambda: lost.append(True))
     beating.start(1, "nonce", time.monotonic())
     thread = beating._thread
     assert asked.wait(PATIENCE)
@@ -221,7 +221,7 @@ def test_a_heart_that_stops_for_an_unknown_reason_gives_the_worker_a_new_one(
 ) -> None:
     inside = work()
     before = inside.worker.settler.worker
-    monkeypatch.setattr(Heart, "is_sure", Heart.is_sure)
+    monkeypatch.setattr(Heartbeat, "lease_is_safe", Heartbeat.lease_is_safe)
     heartbeat = inside.worker._heart
     assert heartbeat is not None
     monkeypatch.setattr(heartbeat, "_confirm", failing(1, heartbeat._confirm))
@@ -234,7 +234,7 @@ def test_a_transaction_that_cannot_even_be_opened_is_a_failed_attempt(
     app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conn.execute("create table if not exists ledger (value text, attempt integer)")
-    monkeypatch.setattr(Transactions, "_open", failing(1, Transactions._open))
+    monkeypatch.setattr(TransactionalRunner, "_open", failing(1, TransactionalRunner._open))
     Books.start("v", {})
     work()
     done = until_status(Books, "v")

@@ -17,7 +17,7 @@ from pgflow.database.connect import Connection
 from pgflow.database.statement import run
 from pgflow.errors import AlreadyRunning, GraphChanged, InvalidInput, InvalidValue, UndeclaredEvent
 from pgflow.store import definition
-from pgflow.worker import local_queue
+from pgflow.worker import held_jobs
 from tests.worker.conftest import Work
 from tests.worker.inside import Inside
 from tests.worker.sight import one, rows, steps, until_status
@@ -214,7 +214,7 @@ def test_an_instance_keeps_its_version_when_another_becomes_current(dsn: str, co
 
 
 def test_workers_of_two_deployments_share_the_work(dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_queue, "PASS_ON_SECONDS", 0.05)
+    monkeypatch.setattr(held_jobs, "PASS_ON_SECONDS", 0.05)
     before, after = signup("Rolling", 1, 1), signup("Rolling", 2, 1, 2)
     with ExitStack() as stack:
         old, new = stack.enter_context(opened(dsn, before)), stack.enter_context(opened(dsn, after))

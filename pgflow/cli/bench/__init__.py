@@ -21,12 +21,12 @@ ended (meter.py): so a worker's start and stop are in it, and a few thousand ste
 import click
 
 from pgflow.cli.bench import machine, report
-from pgflow.cli.bench.ground import Ground, Plan, orderly
+from pgflow.cli.bench.ground import BenchEnvironment, Plan, orderly
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.result import Run, Summary, summarize
 from pgflow.cli.bench.scenarios import SCENARIOS
 from pgflow.cli.options import debug_option, json_option
-from pgflow.cli.output import document, say
+from pgflow.cli.output import document, print_notice
 
 __all__ = ["command"]
 
@@ -81,9 +81,9 @@ def command(
     plan = Plan(workers, concurrency, batch, count, seconds)
     here = machine.describe()
     progress = Progress()
-    with orderly(), Ground(dsn, schema) as ground:
+    with orderly(), BenchEnvironment(dsn, schema) as ground:
         if not as_json:
-            say(report.about(ground, plan, here, repeat) + "\n")
+            print_notice(report.about(ground, plan, here, repeat) + "\n")
         summaries = _measure(ground, plan, progress, names or tuple(SCENARIOS), repeat)
     if as_json:
         told = {
@@ -106,10 +106,12 @@ def command(
     else:
         click.echo("\n\n".join(part for part in (report.figures(summaries), report.costs(summaries)) if part))
         if max(each.others.high for each in summaries) > NOISY:
-            say(f"\n{report.noise(summaries)}")
+            print_notice(f"\n{report.noise(summaries)}")
 
 
-def _measure(ground: Ground, plan: Plan, progress: Progress, names: tuple[str, ...], repeat: int) -> list[Summary]:
+def _measure(
+    ground: BenchEnvironment, plan: Plan, progress: Progress, names: tuple[str, ...], repeat: int
+) -> list[Summary]:
     """Run all scenarios in turn, as often as wanted."""
     runs: dict[str, list[Run]] = {name: [] for name in dict.fromkeys(names)}
     try:

@@ -20,7 +20,7 @@ from pgflow.cli.bench.machine import local_server
 from pgflow.cli.bench.marks import Tally
 from pgflow.cli.bench.meter import Meter
 from pgflow.cli.bench.progress import Progress
-from pgflow.cli.bench.scratch_schema import TrialSchema
+from pgflow.cli.bench.scratch_schema import ScratchSchema
 from pgflow.cli.processes import Processes
 from pgflow.database.connect import Connection, connect
 from pgflow.database.dsn import compose, parse
@@ -29,7 +29,7 @@ from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import PgflowError
 from pgflow.store import bench, doctor
 
-__all__ = ["QUEUE", "Field", "Ground", "Plan", "orderly", "round_trips", "server_settings"]
+__all__ = ["QUEUE", "BenchEnvironment", "BenchRun", "Plan", "orderly", "round_trips", "server_settings"]
 
 T = TypeVar("T")
 
@@ -55,10 +55,10 @@ class Plan:
     seconds: float | None = None
 
 
-class Ground:
+class BenchEnvironment:
     """A database to measure on, for the length of a `with`: the one at `dsn`, or when that is empty a throwaway one.
 
-    All sessions of what is measured have the application name `name`. Raises as `TrialSchema` does.
+    All sessions of what is measured have the application name `name`. Raises as `ScratchSchema` does.
     """
 
     def __init__(self, dsn: str, schema: str) -> None:
@@ -73,7 +73,7 @@ class Ground:
             if self.is_ours:
                 self._given = stack.enter_context(EmbeddedPostgres(settings=server_settings())).dsn
             self.dsn = compose({**parse(self._given), "application_name": self.name})
-            self._trial = stack.enter_context(TrialSchema(self.dsn, self.schema))
+            self._trial = stack.enter_context(ScratchSchema(self.dsn, self.schema))
             with connect(self._given) as conn:
                 self.settings = run(conn, bench.settings(self.schema))
                 self.trip_seconds, self.clock_ahead = _clock(conn, self.schema)
@@ -82,7 +82,7 @@ class Ground:
         return self
 
     @contextmanager
-    def field(self, progress: Progress) -> Iterator[Field]:
+    def field(self, progress: Progress) -> Iterator[BenchRun]:
         """Give empty tables, and nothing that was before."""
         self.renew()
         with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as name:
@@ -90,7 +90,7 @@ class Ground:
             app = Pgflow(self.dsn, flows.WORKFLOWS, schema=self.schema)
             meter = Meter(self._given, self.schema, self.name)
             try:
-                yield Field(self, app, folder, Tally(folder), meter, progress)
+                yield BenchRun(self, app, folder, Tally(folder), meter, progress)
             finally:
                 meter.close()
                 app.close()
@@ -106,10 +106,10 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class BenchRun:
     """What one run has: an app on empty tables, a folder for marks, and a meter."""
 
-    ground: Ground
+    ground: BenchEnvironment
     app: Pgflow
     folder: Path
     tally: Tally

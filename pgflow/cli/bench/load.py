@@ -8,7 +8,7 @@ from typing import Any
 
 from pgflow.app import Pgflow
 from pgflow.cli.bench.flows import Load
-from pgflow.cli.bench.ground import QUEUE, Field, Plan, round_trips
+from pgflow.cli.bench.ground import QUEUE, BenchRun, Plan, round_trips
 from pgflow.cli.bench.result import Line, Run, latency
 from pgflow.core.definition.workflow import Workflow
 from pgflow.errors import PgflowError
@@ -19,7 +19,7 @@ __all__ = ["NANOSECONDS", "drain", "fill", "start_many", "start_one"]
 NANOSECONDS = 1e9
 
 
-def start_one(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int) -> Run:
+def start_one(workflow: type[Workflow[Any]], field: BenchRun, plan: Plan, count: int) -> Run:
     """Start instances one by one, each in a commit of its own."""
     field.app.start(workflow, "first", Load())  # opens the connection and stores the definitions
     field.app.close()
@@ -36,7 +36,7 @@ def start_one(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: in
     return Run([Line("started one by one", "instances/s", {"value": rate}), latency("a start", took)], cost)
 
 
-def start_many(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int) -> Run:
+def start_many(workflow: type[Workflow[Any]], field: BenchRun, plan: Plan, count: int) -> Run:
     """Start instances in calls of `plan.batch`."""
     field.app.start(workflow, "first", Load())
     field.app.close()
@@ -50,7 +50,7 @@ def start_many(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: i
     return Run([Line(name, "instances/s", {"value": count * NANOSECONDS / took})], cost)
 
 
-def drain(workflow: type[Workflow[Any]], field: Field, plan: Plan, count: int, *, marks: int, steps: int) -> Run:
+def drain(workflow: type[Workflow[Any]], field: BenchRun, plan: Plan, count: int, *, marks: int, steps: int) -> Run:
     """Let workers bring `count` instances to their end: from their first step to the last commit.
 
     Each instance makes so many `marks`, and has so many `steps`.

@@ -13,7 +13,7 @@ from psycopg import ConnectionInfo
 
 __all__ = [
     "LocalServer",
-    "Neighbours",
+    "OtherLoad",
     "children",
     "children_seconds",
     "describe",
@@ -98,7 +98,7 @@ class LocalServer:
         return total
 
 
-class Neighbours:
+class OtherLoad:
     """Tells how much of this machine others use, from the moment when it is made.
 
     Ours are this process, its children that have ended by then, and the server, if there is one here.

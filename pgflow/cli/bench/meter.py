@@ -12,7 +12,7 @@ from pgflow.database.dsn import compose, parse
 from pgflow.database.statement import Statement, run
 from pgflow.errors import PgflowError
 from pgflow.store import bench
-from pgflow.store.bench import Spent
+from pgflow.store.bench import Counters
 
 __all__ = ["Cost", "Meter"]
 
@@ -52,7 +52,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    spent: Spent
+    spent: Counters
     server_seconds: float | None
     worker_seconds: float
 
@@ -96,7 +96,7 @@ class Meter:
         assert self._before is not None  # noqa: S101 -- begin comes first
         before, own = self._before, self._own
         after = self._read()
-        spent = {name: getattr(after.spent, name) - getattr(before.spent, name) for name in Spent.__slots__}
+        spent = {name: getattr(after.spent, name) - getattr(before.spent, name) for name in Counters.__slots__}
         server = _difference(before.server_seconds, after.server_seconds)
         workers = after.worker_seconds - before.worker_seconds
         share = max(1, steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pgflow.cli.bench.ground import Ground, Plan
+from pgflow.cli.bench.ground import BenchEnvironment, Plan
 from pgflow.cli.bench.result import Range, Summary
 from pgflow.cli.output import table
 
@@ -30,7 +30,7 @@ is the share of the updates that needed no index entry (HOT), DEAD the row versi
 are counted by the workers, without heartbeats. WORKER MS (of CPU) includes their start. A wait is a step, too."""
 
 
-def about(ground: Ground, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
+def about(ground: BenchEnvironment, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
     """Return the lines at the head: machine, versions, server, settings."""
     settings = ", ".join(f"{name} {value}" for name, value in ground.settings.items() if name != "server_version")
     versions = ("pgflow-engine", "python", "psycopg", "pydantic")

@@ -8,8 +8,8 @@ from functools import partial
 
 from pgflow.cli.bench import load, wait
 from pgflow.cli.bench.flows import BRANCHES, CHAIN, Chain, Fan, Single, Timed
-from pgflow.cli.bench.ground import Field, Ground, Plan
-from pgflow.cli.bench.machine import Neighbours
+from pgflow.cli.bench.ground import BenchEnvironment, BenchRun, Plan
+from pgflow.cli.bench.machine import OtherLoad
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.result import Run
 
@@ -28,21 +28,21 @@ class Scenario:
     """
 
     says: str
-    measure: Callable[[Field, Plan, int], Run]
+    measure: Callable[[BenchRun, Plan, int], Run]
     count: int
     marks: int = 1
     rate: float | None = None
     is_timed: bool = False
 
-    def run(self, ground: Ground, plan: Plan, progress: Progress, label: str) -> Run:
+    def run(self, ground: BenchEnvironment, plan: Plan, progress: Progress, label: str) -> Run:
         """Measure once, on empty tables."""
         count = self._fitting(ground, plan, progress, label)
         progress.begin(label, count * self.marks)
         with ground.field(progress) as field:
-            neighbours = Neighbours(ground.server)
+            neighbours = OtherLoad(ground.server)
             return replace(self.measure(field, plan, count), others=neighbours.share())
 
-    def _fitting(self, ground: Ground, plan: Plan, progress: Progress, label: str) -> int:
+    def _fitting(self, ground: BenchEnvironment, plan: Plan, progress: Progress, label: str) -> int:
         """How many instances the plan asks for, or take as long as it says."""
         if plan.seconds is None:
             return self.count if plan.count is None or self.is_timed else plan.count

@@ -14,18 +14,18 @@ from pgflow.errors import Conflict, SchemaForeign
 from pgflow.migrations import migrate
 from pgflow.store import bench
 
-__all__ = ["MARK", "TrialSchema"]
+__all__ = ["MARK", "ScratchSchema"]
 
 MARK = "made by a pgflow benchmark, and dropped by the next"  # the comment by which it is known
 
 
-class TrialSchema:
+class ScratchSchema:
     """A schema that exists for the length of a `with`; `renew` gives it new, empty tables.
 
     A schema of that name is taken over only when it carries our mark: one that a benchmark left behind which was
     killed. Raises `SchemaForeign` for any other, `Conflict` while another benchmark uses it.
 
-        with TrialSchema(dsn, "pgflow_bench") as trial:
+        with ScratchSchema(dsn, "pgflow_bench") as trial:
             trial.renew()
     """
 

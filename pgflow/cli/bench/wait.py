@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from pgflow.cli.bench import machine
 from pgflow.cli.bench.flows import Alarmed, Chain, Load, Signalled, Single, Sleeping
-from pgflow.cli.bench.ground import Field, Plan, round_trips
+from pgflow.cli.bench.ground import BenchRun, Plan, round_trips
 from pgflow.cli.bench.load import NANOSECONDS, fill
 from pgflow.cli.bench.marks import Mark
 from pgflow.cli.bench.result import Line, Run, latency
@@ -28,7 +28,7 @@ SETTLE_SECONDS = 1.0
 SOON_SECONDS = 60.0
 
 
-def start(field: Field, plan: Plan, count: int) -> Run:
+def start(field: BenchRun, plan: Plan, count: int) -> Run:
     """From the call that starts an instance to the first line of its step."""
     with field.workers(plan) as processes:
         _warm_up(field, processes)
@@ -39,7 +39,7 @@ def start(field: Field, plan: Plan, count: int) -> Run:
     return Run([latency("start → first step", took)])
 
 
-def chain(field: Field, plan: Plan, count: int) -> Run:
+def chain(field: BenchRun, plan: Plan, count: int) -> Run:
     """One workflow of five steps at a time: between its steps, and until its caller sees that it has completed."""
     seen = []
     with field.workers(plan) as processes:
@@ -67,7 +67,7 @@ def chain(field: Field, plan: Plan, count: int) -> Run:
     )
 
 
-def signal(field: Field, plan: Plan, count: int) -> Run:
+def signal(field: BenchRun, plan: Plan, count: int) -> Run:
     """From the call that sends a signal to the first line of the step after the wait."""
     fill(field.app, Signalled, count, plan.batch)
     with field.workers(plan) as processes:
@@ -80,7 +80,7 @@ def signal(field: Field, plan: Plan, count: int) -> Run:
     return Run([latency("signal → step after the wait", took)])
 
 
-def timer(field: Field, plan: Plan, count: int) -> Run:
+def timer(field: BenchRun, plan: Plan, count: int) -> Run:
     """From the moment at which a timer is due to the first line of the step after it, while thousands of timers wait.
 
     When it is due the database says, whose clock is compared with ours before.
@@ -103,7 +103,7 @@ def timer(field: Field, plan: Plan, count: int) -> Run:
     )
 
 
-def idle(field: Field, plan: Plan, count: int) -> Run:
+def idle(field: BenchRun, plan: Plan, count: int) -> Run:
     """What a worker does while there is nothing to do, for `count` seconds; and how long it takes to come up."""
     field.app.register()
     field.app.close()
@@ -130,7 +130,7 @@ def idle(field: Field, plan: Plan, count: int) -> Run:
     )
 
 
-def _warm_up(field: Field, processes: Processes) -> None:
+def _warm_up(field: BenchRun, processes: Processes) -> None:
     """Run some instances, so that all is loaded, prepared and connected; then let things come to rest."""
     before = field.tally.read().marks
     for number in range(WARM):
@@ -139,7 +139,7 @@ def _warm_up(field: Field, processes: Processes) -> None:
     time.sleep(SETTLE_SECONDS)
 
 
-def _marks(field: Field) -> list[Mark]:
+def _marks(field: BenchRun) -> list[Mark]:
     """What was kept after the warm-up."""
     return [mark for mark in field.tally.marks() if mark.about != 1]
 
@@ -152,7 +152,7 @@ def _paced(count: int, rate: int) -> Iterator[int]:
         yield number
 
 
-def _alarms(field: Field, count: int) -> dict[int, float]:
+def _alarms(field: BenchRun, count: int) -> dict[int, float]:
     """Ask when each timer is due, before the first of them is."""
     deadline = time.monotonic() + SOON_SECONDS
     found: dict[int, float] = {}

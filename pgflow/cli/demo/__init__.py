@@ -11,7 +11,7 @@ from pgflow.app import Pgflow
 from pgflow.cli.demo.flow import OrderFlow
 from pgflow.cli.demo.play import Report, play
 from pgflow.cli.options import debug_option, json_option
-from pgflow.cli.output import document, say, table
+from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.processes import Processes
 from pgflow.embedded import EmbeddedPostgres
 
@@ -34,12 +34,12 @@ def command(as_json: bool) -> int:
     held. Nothing is left behind.
     """
     began = time.monotonic()
-    say("Starting a throwaway PostgreSQL ...")
+    print_notice("Starting a throwaway PostgreSQL ...")
     with EmbeddedPostgres() as server, tempfile.TemporaryDirectory(prefix="pgflow-demo-") as logs:
         app = Pgflow(server.dsn, workflows=[OrderFlow])
         try:
             app.migrate()
-            say(f"  PostgreSQL {server.version} is up, with pgflow's schema in it.")
+            print_notice(f"  PostgreSQL {server.version} is up, with pgflow's schema in it.")
             flow = "pgflow.cli.demo.flow:app"
             with Processes(server.dsn, Path(logs), app=flow, count=WORKERS, options=OPTIONS) as processes:
                 report = play(processes)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from pgflow.cli.demo.flow import OrderFlow
-from pgflow.cli.output import say
+from pgflow.cli.output import print_notice
 from pgflow.cli.processes import Processes
 from pgflow.core.models.instance import Entry, Instance
 from pgflow.errors import PgflowError
@@ -74,14 +74,14 @@ def play(processes: Processes) -> Report:
     processes.wait_until_ready()
     began = time.monotonic()
     OrderFlow.start_many((order["value"], order["input"]) for order in orders)
-    say(f"  {len(orders)} orders are started, in one statement ({1000 * (time.monotonic() - began):.0f} ms).")
+    print_notice(f"  {len(orders)} orders are started, in one statement ({1000 * (time.monotonic() - began):.0f} ms).")
     for value in early:
         OrderFlow.resume(value, "courier_arrived", {"name": "Ada"})
-    say(f"  {len(early)} couriers have come before anybody waits for them: their signals are kept.")
+    print_notice(f"  {len(early)} couriers have come before anybody waits for them: their signals are kept.")
 
     _wait(processes, lambda: _count("running") <= 0.6 * len(orders), "many orders at their timer")
     pid = processes.kill_one()
-    say(f"  About half of the orders have come to their timer. Worker process {pid} is killed with SIGKILL.")
+    print_notice(f"  About half of the orders have come to their timer. Worker process {pid} is killed with SIGKILL.")
     for value in late:
         OrderFlow.resume(value, "courier_arrived", {"name": "Grace"})
     _wait(processes, lambda: not _count("pending", "running", "waiting"), "the end of all orders")

@@ -13,7 +13,7 @@ from typing import IO, Any, TypeAlias
 
 import click
 
-from pgflow.cli.given import checked_value, read_json
+from pgflow.cli.parameters import parse_business_value, parse_json
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.payload import INPUT_LIMIT
 from pgflow.errors import ConfigError, Invalid, InvalidInput
@@ -74,7 +74,7 @@ def progress(total: int) -> Any:
 
 
 def _item(text: str, write: Callable[[Any], str | None]) -> Item:
-    line = read_json(text, "it")
+    line = parse_json(text, "it")
     if not isinstance(line, dict):
         raise InvalidInput("it is no object", hint='A line looks like {"value": "abc123", "input": {"count": 3}}.')
     unknown = sorted(line.keys() - {"value", "input"})
@@ -82,7 +82,7 @@ def _item(text: str, write: Callable[[Any], str | None]) -> Item:
         raise InvalidInput(f"{unknown[0]!r} is unknown here", hint='A line has a "value" and an "input".')
     if "value" not in line:
         raise InvalidInput('it has no "value"', hint='A line looks like {"value": "abc123", "input": {"count": 3}}.')
-    return checked_value(line["value"]), write(line.get("input", ABSENT))
+    return parse_business_value(line["value"]), write(line.get("input", ABSENT))
 
 
 def _text(line: bytes, *, is_first: bool) -> str:

@@ -2,10 +2,10 @@
 
 import click
 
-from pgflow.cli.database import opened
-from pgflow.cli.given import TEXT
+from pgflow.cli.connection import open_connection
 from pgflow.cli.options import idempotency_option, reading_options
 from pgflow.cli.output import document
+from pgflow.cli.parameters import TEXT
 from pgflow.store import instance, request
 
 __all__ = ["command"]
@@ -35,9 +35,9 @@ def command(
     Example:
       pgflow cancel OrderFlow abc123 --reason "ordered twice"
     """
-    with opened(dsn, schema, workflow) as conn:
+    with open_connection(dsn, schema, workflow) as conn:
         statement = instance.cancel(schema, workflow=workflow, value=value, reason=reason, notify=True)
-        request.once(conn, schema, idempotency_key, f"cancel {workflow} {value}", statement, lambda answer: None)
+        request.run_once(conn, schema, idempotency_key, f"cancel {workflow} {value}", statement, lambda answer: None)
     click.echo(
         document({"workflow": workflow, "value": value, "status": "cancelled"})
         if as_json

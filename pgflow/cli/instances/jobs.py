@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 import click
 
-from pgflow.cli.database import opened, require_workflow
-from pgflow.cli.given import JSON_FORMS, TEXT, json_value
+from pgflow.cli.connection import open_connection, require_workflow
 from pgflow.cli.options import reading_options
-from pgflow.cli.output import document, say, table
+from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.models.job import Job, JobFilters, JobState
 from pgflow.database.statement import run
 from pgflow.errors import InvalidPayload
@@ -59,7 +59,7 @@ def command(
     """
     asked = {"queue": queue, "state": state, "tags": tags, "meta": _object(meta), "after": after, "limit": limit}
     filters = JobFilters.of(asked)
-    with opened(dsn, schema, workflow, role="read") as conn:
+    with open_connection(dsn, schema, workflow, role="read") as conn:
         found = run(conn, job.list(schema, filters, workflow=workflow))
         if not found and workflow is not None:
             require_workflow(workflow, run(conn, definition.names(schema)))
@@ -68,15 +68,15 @@ def command(
     elif found:
         click.echo(table(HEADERS, [_row(each) for each in found]))
         if len(found) == limit:
-            say(f"later ones: --after {found[-1].id}")
+            print_notice(f"later ones: --after {found[-1].id}")
     else:
-        say("no jobs")
+        print_notice("no jobs")
 
 
 def _object(meta: str | None) -> Mapping[str, Any] | None:
     if meta is None:
         return None
-    value = json_value(meta, "--meta")
+    value = read_json_argument(meta, "--meta")
     if not isinstance(value, dict):
         raise InvalidPayload("--meta is no JSON object", hint='Write it as \'{"tenant": "a"}\'.')
     return value

@@ -5,13 +5,13 @@ from typing import Any, get_args
 
 import click
 
-from pgflow.cli.database import opened, require_workflow
-from pgflow.cli.given import JSON_FORMS, TEXT, json_value
+from pgflow.cli.connection import open_connection, require_workflow
 from pgflow.cli.instances.rendering import failure, record, shorten, took, wait
 from pgflow.cli.options import reading_options
-from pgflow.cli.output import document, say, table
+from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.engine.state import Status
-from pgflow.core.models.filters import LONGEST_PAGE, Filters, Order
+from pgflow.core.models.filters import MAX_PAGE_SIZE, Filters, Order
 from pgflow.core.models.instance import Instance
 from pgflow.database.statement import run
 from pgflow.store import definition, instance
@@ -33,7 +33,7 @@ WIDEST = 72  # characters of the last column
     multiple=True,
     help="Only these. May be given several times.",
 )
-@click.option("-n", "--limit", type=click.IntRange(1, LONGEST_PAGE), default=50, help="How many.")
+@click.option("-n", "--limit", type=click.IntRange(1, MAX_PAGE_SIZE), default=50, help="How many.")
 @click.option(
     "--before",
     type=click.IntRange(0, LARGEST_BIGINT),
@@ -98,13 +98,13 @@ def command(
         raise click.UsageError("--quiet and --json exclude one another.")
     options = {
         "status": statuses or None, "id": business_id, "version": version, "family": family, "tags": tags,
-        "metadata": None if metadata is None else json_value(metadata, "--metadata"),
-        "input": None if contained is None else json_value(contained, "--input"),
+        "metadata": None if metadata is None else read_json_argument(metadata, "--metadata"),
+        "input": None if contained is None else read_json_argument(contained, "--input"),
         "steps": dict(_output(each) for each in outputs),
         "order": order, "before": before, "after": after, "limit": limit,
     }  # fmt: skip
     filters = Filters.of(options, workflow)
-    with opened(dsn, schema, workflow, role="read") as conn:
+    with open_connection(dsn, schema, workflow, role="read") as conn:
         found = run(conn, instance.list(schema, filters))
         if not found and workflow is not None:
             require_workflow(workflow, run(conn, definition.names(schema)))
@@ -116,9 +116,11 @@ def command(
     elif found:
         click.echo(_table(found))
         if len(found) == limit:
-            say(f"newer ones: --after {found[-1].run}" if filters.oldest else f"older ones: --before {found[-1].run}")
+            print_notice(
+                f"newer ones: --after {found[-1].run}" if filters.oldest else f"older ones: --before {found[-1].run}"
+            )
     else:
-        say("no instances")
+        print_notice("no instances")
 
 
 def _output(given: str) -> tuple[str, Any]:
@@ -126,7 +128,7 @@ def _output(given: str) -> tuple[str, Any]:
     step, equals, text = given.partition("=")
     if not (step and equals):
         raise click.UsageError(f"--output {given!r} is not STEP=JSON.")
-    return step, json_value(text, f"--output {step}")
+    return step, read_json_argument(text, f"--output {step}")
 
 
 def _table(found: list[Instance]) -> str:

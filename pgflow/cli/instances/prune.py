@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import click
 
-from pgflow.cli.database import opened
-from pgflow.cli.given import DURATION
+from pgflow.cli.connection import open_connection
 from pgflow.cli.options import reading_options
 from pgflow.cli.output import document
+from pgflow.cli.parameters import DURATION
 from pgflow.database.statement import run
 from pgflow.pruning import ENDED, pruning, pruning_orphans
 
@@ -43,6 +43,6 @@ def command(
     if orphans == (age is not None):
         raise click.UsageError("Give either --older-than or --orphans.")
     pages = pruning_orphans(schema) if age is None else pruning(schema, age, statuses)
-    with opened(dsn, schema, role="migrate") as conn:
+    with open_connection(dsn, schema, role="migrate") as conn:
         deleted = sum(pages.took(run(conn, page)) for page in pages)
     click.echo(document({"deleted": deleted}) if as_json else f"deleted {deleted:,}")

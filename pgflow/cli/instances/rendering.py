@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, assert_never
 
-from pgflow.cli.output import moment, plain
+from pgflow.cli.output import moment, printable
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
-from pgflow.core.values.codec import key_of
+from pgflow.core.values.codec import encryption_key_id
 
 __all__ = ["compact", "entry_record", "failure", "pending", "record", "shorten", "signal_record", "took", "wait"]
 
@@ -61,7 +61,7 @@ def signal_record(each: PendingSignal) -> dict[str, Any]:
 
 def pending(each: PendingSignal) -> str:
     """Return in words that a signal is kept, or will be sent."""
-    event, step = plain(each.event), None if each.step is None else plain(each.step)
+    event, step = printable(each.event), None if each.step is None else printable(each.step)
     if each.id is None:
         return f"the signal {event} is kept until {step or 'a step'} waits for it"
     return f"the signal {event} is sent to {step} at {moment(each.at)}; to call it off: pgflow unschedule {each.id}"
@@ -88,7 +88,7 @@ def wait(each: WaitingFor) -> str:
     match each.kind:
         case "signal":
             until = f", at the latest until {moment(each.until)}" if each.until else ""
-            return plain(f"{step} waits for a signal: {' or '.join(each.events) or 'any'}{until}")
+            return printable(f"{step} waits for a signal: {' or '.join(each.events) or 'any'}{until}")
         case "timer":
             return f"{step}: timer until {moment(each.until)}"
         case "retry":
@@ -101,7 +101,7 @@ def wait(each: WaitingFor) -> str:
             said = f"{step} runs" + (f" {_attempt(each, each.attempt)}" if each.attempt > 1 else "")
         case _:
             assert_never(each.kind)
-    return plain(f"{said}: {each.error}" if each.error else said)
+    return printable(f"{said}: {each.error}" if each.error else said)
 
 
 def failure(error: Mapping[str, Any] | None) -> str | None:
@@ -139,7 +139,7 @@ def took(duration: timedelta) -> str:
 
 def compact(value: Any, limit: int) -> str:
     """Return a value as JSON in one line of at most `limit` characters; of a sealed one, with which key."""
-    key = key_of(value)
+    key = encryption_key_id(value)
     if key is not None:
         return f"(sealed with key {key})" if key else "(sealed)"
     return shorten(json.dumps(value, ensure_ascii=False), limit)

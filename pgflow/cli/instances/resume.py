@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from pgflow.cli.database import opened
-from pgflow.cli.given import DURATION, JSON_FORMS, TEXT, payload
+from pgflow.cli.connection import open_connection
 from pgflow.cli.options import idempotency_option, reading_options
-from pgflow.cli.output import document, moment, say
+from pgflow.cli.output import document, moment, print_notice
+from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, payload
 from pgflow.store import request, signal
 
 __all__ = ["command"]
@@ -66,21 +66,21 @@ def command(
             payload=text,
         )
         about = f"schedule_resume {workflow} {value} {step} {event}"
-        with opened(dsn, schema, workflow) as conn:
-            _, number, due = request.once(conn, schema, idempotency_key, about, later, signal.recall_scheduled)
+        with open_connection(dsn, schema, workflow) as conn:
+            _, number, due = request.run_once(conn, schema, idempotency_key, about, later, signal.decode_scheduled)
         if as_json:
             click.echo(document({**told, "signal": "scheduled", "id": number, "at": due}))
         else:
             click.echo(number)
-            say(f"{event} is sent to {step} at {moment(due)}; to call it off: pgflow unschedule {number}")
+            print_notice(f"{event} is sent to {step} at {moment(due)}; to call it off: pgflow unschedule {number}")
         return
-    with opened(dsn, schema, workflow) as conn:
+    with open_connection(dsn, schema, workflow) as conn:
         now = signal.send(schema, workflow=workflow, value=value, event=event, payload=text, step=step, notify=True)
         about = f"resume {workflow} {value} {event} {step or ''}"
-        became = request.once(conn, schema, idempotency_key, about, now, str)
+        became = request.run_once(conn, schema, idempotency_key, about, now, str)
     if as_json:
         click.echo(document({**told, "signal": became}))
         return
     click.echo(became)
     if became == "kept":
-        say(f"no step waits for {event} now: it is kept for the next wait that takes it")
+        print_notice(f"no step waits for {event} now: it is kept for the next wait that takes it")

@@ -2,10 +2,10 @@
 
 import click
 
-from pgflow.cli.database import opened
-from pgflow.cli.given import TEXT
+from pgflow.cli.connection import open_connection
 from pgflow.cli.options import idempotency_option, reading_options
 from pgflow.cli.output import document
+from pgflow.cli.parameters import TEXT
 from pgflow.store import instance, request
 
 __all__ = ["command"]
@@ -26,9 +26,9 @@ def command(workflow: str, value: str, idempotency_key: str | None, dsn: str, sc
     Example:
       pgflow retry OrderFlow abc123
     """
-    with opened(dsn, schema, workflow) as conn:
+    with open_connection(dsn, schema, workflow) as conn:
         statement = instance.retry(schema, workflow=workflow, value=value, notify=True)
-        request.once(conn, schema, idempotency_key, f"retry {workflow} {value}", statement, lambda answer: None)
+        request.run_once(conn, schema, idempotency_key, f"retry {workflow} {value}", statement, lambda answer: None)
     click.echo(
         document({"workflow": workflow, "value": value, "status": "running"})
         if as_json

@@ -4,11 +4,11 @@ import shlex
 
 import click
 
-from pgflow.cli.database import opened
-from pgflow.cli.given import TEXT
+from pgflow.cli.connection import open_connection
 from pgflow.cli.instances.rendering import compact, entry_record, failure, pending, record, signal_record, took, wait
 from pgflow.cli.options import reading_options
-from pgflow.cli.output import document, moment, plain, table
+from pgflow.cli.output import document, moment, printable, table
+from pgflow.cli.parameters import TEXT
 from pgflow.core.models.instance import Instance
 from pgflow.database.statement import run
 from pgflow.store import instance
@@ -35,7 +35,7 @@ def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> 
       pgflow show OrderFlow abc123
       pgflow show OrderFlow abc123 --json
     """
-    with opened(dsn, schema, workflow, role="read") as conn:
+    with open_connection(dsn, schema, workflow, role="read") as conn:
         found = run(conn, instance.get(schema, workflow=workflow, value=value))
     if as_json:
         whole = {
@@ -50,7 +50,7 @@ def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> 
 
 
 def _paragraphs(found: Instance, value: str) -> list[str]:
-    paragraphs = ["\n".join(plain(line) for line in _header(found))]
+    paragraphs = ["\n".join(printable(line) for line in _header(found))]
     if found.history:
         rows = [
             (
@@ -71,9 +71,11 @@ def _paragraphs(found: Instance, value: str) -> list[str]:
             paragraphs.append("\n".join(pending(each) for each in found.signals))
     elif found.status == "failed":
         again = shlex.join(["pgflow", "retry", found.workflow, value])
-        paragraphs.append(f"{plain(failure(found.error) or 'it failed')}\ntake it up again with: {plain(again)}")
+        paragraphs.append(
+            f"{printable(failure(found.error) or 'it failed')}\ntake it up again with: {printable(again)}"
+        )
     elif found.status == "cancelled":
-        paragraphs.append(f"cancelled: {plain(failure(found.error) or 'no reason was given')}")
+        paragraphs.append(f"cancelled: {printable(failure(found.error) or 'no reason was given')}")
     return paragraphs
 
 

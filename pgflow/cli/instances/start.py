@@ -13,12 +13,12 @@ import click
 
 from pgflow.app import Pgflow
 from pgflow.calls import sealed_input
-from pgflow.cli.database import opened, require_workflow
-from pgflow.cli.given import DURATION, JSON_FORMS, TEXT, checked_value, json_value, read_moment
+from pgflow.cli.app_loader import load_app
+from pgflow.cli.connection import open_connection, require_workflow
 from pgflow.cli.instances.bulk import chunks, items, lines_of, progress
-from pgflow.cli.locate import locate
 from pgflow.cli.options import app_option, idempotency_option, reading_options
-from pgflow.cli.output import document, say
+from pgflow.cli.output import document, print_notice
+from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, parse_business_value, parse_timestamp, read_json_argument
 from pgflow.core.definition.unique import start_value
 from pgflow.core.models.instance import Started
 from pgflow.core.values.absent import ABSENT
@@ -77,12 +77,12 @@ class Launch:
         )
         key = self.key and (f"{self.key}/{part}" if part else self.key)
         about = f"start {self.workflow} {values[0]}" + (f" and {len(values) - 1} more" if part else "")
-        return request.once(conn, self.schema, key, about, statement, instance.recall_started)
+        return request.run_once(conn, self.schema, key, about, statement, instance.decode_started)
 
-    def opened(self) -> AbstractContextManager[Connection]:
+    def open_connection(self) -> AbstractContextManager[Connection]:
         """Open the command's connection."""
         pooler = self.app.pooler if self.app is not None else None
-        return opened(self.dsn, self.schema, self.workflow, pooler=pooler)
+        return open_connection(self.dsn, self.schema, self.workflow, pooler=pooler)
 
     def register(self) -> None:
         """Store the app's definitions, so that the database knows the workflow. Raises `GraphChanged`."""
@@ -158,7 +158,7 @@ def command(
         raise click.UsageError("--input goes with a VALUE; with --from, each line has its own.")
     if delay is not None and at is not None:
         raise click.UsageError("--delay and --at exclude one another.")
-    found = locate(app, dsn, schema) if app else None
+    found = load_app(app, dsn, schema) if app else None
     write, version = _checks(found, workflow, version)
     launch = Launch(
         workflow=workflow,
@@ -167,7 +167,7 @@ def command(
         write=write,
         app=found,
         version=version,
-        at=read_moment(at) if at is not None else None,
+        at=parse_timestamp(at) if at is not None else None,
         delay=delay,
         tags=tags,
         metadata=_metadata(metadata),
@@ -179,7 +179,9 @@ def command(
         counts = {"workflow": workflow, "started": started, "already_running": running}
         click.echo(document(counts) if as_json else f"started {started:,}, already running {running:,}")
     elif value is not None:
-        one = _start_one(launch, checked_value(value), ABSENT if given is None else json_value(given, "input"))
+        one = _start_one(
+            launch, parse_business_value(value), ABSENT if given is None else read_json_argument(given, "input")
+        )
         told = {"workflow": workflow, "id": one.id, "run": str(one.run)}
         click.echo(document(told) if as_json else f"{one.id} run {one.run}")
 
@@ -201,7 +203,7 @@ def _plain_input(given: Any) -> str | None:
 def _metadata(given: str | None) -> dict[str, Any]:
     if given is None:
         return {}
-    metadata = json_value(given, "metadata")
+    metadata = read_json_argument(given, "metadata")
     if not isinstance(metadata, dict):
         raise InvalidPayload("metadata is no JSON object", hint='It looks like {"source": "import"}.')
     checked: dict[str, Any] = json.loads(encode(metadata, what="metadata", limit=INPUT_LIMIT))
@@ -210,7 +212,7 @@ def _metadata(given: str | None) -> dict[str, Any]:
 
 def _start_one(launch: Launch, value: str, given: Any) -> Started:
     text = launch.write(given)
-    with launch.opened() as conn:
+    with launch.open_connection() as conn:
         launch.register()
         (one,) = launch.run(conn, [value], [text])
     if not one.created:
@@ -227,7 +229,7 @@ def _start_many(launch: Launch, source: str) -> tuple[int, int]:
     started = running = 0
     with lines_of(source) as lines:
         total = sum(1 for _ in items(lines, name, launch.write))
-        with launch.opened() as conn:
+        with launch.open_connection() as conn:
             launch.register()
             try:
                 with progress(total) as bar:
@@ -239,6 +241,6 @@ def _start_many(launch: Launch, source: str) -> tuple[int, int]:
                             bar.update(len(chunk))
             except BaseException:
                 if started:
-                    say(f"started {started:,} of {total:,} before this; those stay")
+                    print_notice(f"started {started:,} of {total:,} before this; those stay")
                 raise
     return started, running

@@ -2,7 +2,7 @@
 
 import click
 
-from pgflow.cli.database import opened
+from pgflow.cli.connection import open_connection
 from pgflow.cli.options import reading_options
 from pgflow.cli.output import document
 from pgflow.database.statement import run
@@ -26,7 +26,7 @@ def command(number: int, dsn: str, schema: str, as_json: bool) -> None:
     Examples:
       pgflow unschedule 12
     """
-    with opened(dsn, schema) as conn:
+    with open_connection(dsn, schema) as conn:
         if not run(conn, signal.unschedule(schema, number)):
             raise NotFound(f"no signal {number} is still to be sent", hint="See what is: pgflow show WORKFLOW VALUE")
     if as_json:

@@ -2,13 +2,13 @@
 
 import click
 
-from pgflow.cli.failure import Session
-from pgflow.cli.locate import locate
+from pgflow.cli.app_loader import load_app
+from pgflow.cli.error_reporting import GlobalOptions
 from pgflow.cli.options import app_option, reading_options
-from pgflow.cli.output import document, plain, table
+from pgflow.cli.output import document, printable, table
 from pgflow.database.connect import connect
 from pgflow.doctor import server, upkeep, work
-from pgflow.doctor.finding import NOTE, OK, PROBLEM, Check, Finding, Patient
+from pgflow.doctor.finding import NOTE, OK, PROBLEM, Check, Finding, Target
 
 __all__ = ["CHECKS", "command"]
 
@@ -32,14 +32,14 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
       pgflow doctor --app myapp.flows:app
       pgflow doctor --json --dsn postgresql://reader@db.example/shop
     """
-    found = locate(app, dsn, schema) if app else None
+    found = load_app(app, dsn, schema) if app else None
     if found is not None:
         dsn, schema = found.dsn, found.schema
     # As through a pooler, in any case: then it gets in, and what a connection is to have is set in each transaction.
     with connect(dsn, "read", pooler=True) as conn:
         conn.read_only = True
-        spoken_of = click.get_current_context().ensure_object(Session).pooler if found is None else found.pooler
-        patient = Patient(conn, dsn, schema, found, pooler=spoken_of)
+        spoken_of = click.get_current_context().ensure_object(GlobalOptions).pooler if found is None else found.pooler
+        patient = Target(conn, dsn, schema, found, pooler=spoken_of)
         findings = [finding for check in CHECKS for finding in check.run(patient)]
     problems = sum(each.state == PROBLEM for each in findings)
     notes = sum(each.state == NOTE for each in findings)
@@ -62,7 +62,7 @@ def _told(findings: list[Finding]) -> list[str]:
         lines = [f"{each.state}: {each.check}: {each.what}", f"    why:  {each.why}"]
         if each.mend:
             lines.append(f"    mend: {each.mend}")
-        paragraphs.append("\n".join(plain(line) for line in lines))
+        paragraphs.append("\n".join(printable(line) for line in lines))
     return paragraphs
 
 

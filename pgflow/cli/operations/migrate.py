@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from pgflow.cli.given import Duration, written
 from pgflow.cli.options import direct_options, json_option
 from pgflow.cli.output import document, table
+from pgflow.cli.parameters import Duration, format_duration
 from pgflow.database.connect import connect
 from pgflow.database.migration_files import FUNCTIONS
 from pgflow.migrations.migrate import PATIENCE, Alive, Applied, Status, ledger, sql, status, up
@@ -42,7 +42,7 @@ NEEDED = 4  # the exit code of --status when there is something to do; the same 
     "--wait",
     "patience",
     type=Duration(bare=True),
-    default=written(PATIENCE),
+    default=format_duration(PATIENCE),
     metavar="DURATION",
     help="How long to wait, for each migration, for locks and, before one that breaks older code, for older workers "
     "to finish what they run and end: 90s, 10m; a bare number is seconds.",

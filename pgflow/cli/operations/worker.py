@@ -14,13 +14,13 @@ import click
 from click.core import ParameterSource
 
 from pgflow import telemetry
-from pgflow.cli.failure import report
-from pgflow.cli.given import Duration
-from pgflow.cli.locate import locate
+from pgflow.cli.app_loader import load_app
+from pgflow.cli.error_reporting import report
 from pgflow.cli.operations.health import ADDRESS, answering
 from pgflow.cli.operations.init_process import fork_if_pid_1
 from pgflow.cli.options import app_option, database_options, json_option
-from pgflow.cli.output import document, plain
+from pgflow.cli.output import document, printable
+from pgflow.cli.parameters import Duration
 from pgflow.config import parse_queues
 from pgflow.database.connect import connect
 from pgflow.database.dsn import parse
@@ -28,7 +28,7 @@ from pgflow.errors import PgflowError
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.worker import Worker
-from pgflow.worker.heartbeat_process import Pulse
+from pgflow.worker.heartbeat_process import HeartbeatProcess
 from pgflow.worker.loop import run
 
 __all__ = ["command"]
@@ -133,12 +133,12 @@ def command(
     """  # fmt: skip
     limits = parse_queues(queues)
     fork_if_pid_1()
-    pulse = Pulse.fork()  # before the app is loaded
+    pulse = HeartbeatProcess.fork()  # before the app is loaded
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
     usual = gc.get_threshold()
-    found = locate(app, dsn, schema)
+    found = load_app(app, dsn, schema)
     _warn_of_password(dsn)
     with connect(found.dsn, pooler=found.pooler) as conn:
         migrate.check(conn, found.schema)
@@ -158,7 +158,7 @@ def command(
     is_telling = _attach_log(log_level)
     code = ABANDONED
     try:
-        with answering(health, {"/livez": worker.ails, "/readyz": worker.lacks}):
+        with answering(health, {"/livez": worker.liveness_error, "/readyz": worker.readiness_error}):
             run(_run(worker))
     except PgflowError as error:
         if not worker.abandoned:
@@ -183,7 +183,7 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, with what cannot be printed written out."""
-        return plain(super().format(record))
+        return printable(super().format(record))
 
 
 def _collect_seldom(usual: tuple[int, int, int]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pgflow.app import Pgflow
 from pgflow.cli.torture import flows
-from pgflow.cli.torture.fleet import Berth, Fleet
+from pgflow.cli.torture.fleet import Fleet, WorkerSlot
 from pgflow.cli.torture.flows import Script
 from pgflow.cli.torture.host import faults
 from pgflow.cli.torture.host.clock import WorkerClock
@@ -50,7 +50,7 @@ class Arena:
     faults: Mapping[str, faults.Fault]
     rules: dict[str, Ruling] = field(default_factory=dict)
 
-    def berth(self, aim: Mapping[str, Any]) -> Berth:
+    def berth(self, aim: Mapping[str, Any]) -> WorkerSlot:
         """The worker that something is aimed at."""
         return next(each for each in self.fleet.berths if each.name == aim["worker"])
 
@@ -96,7 +96,7 @@ def opened(folder: Path, workers: int, callers: int) -> Iterator[Arena]:
             name: proxy.door(name).through(cluster.dsn)
             for name in (*_names("worker", workers), *_names("caller", callers))
         }
-        berths = [Berth(name, ways[name], folder / f"{name}.log") for name in _names("worker", workers)]
+        berths = [WorkerSlot(name, ways[name], folder / f"{name}.log") for name in _names("worker", workers)]
         clock = WorkerClock(folder / "clock")
         berths[-1].command = clock.command
         if network is not None:  # one of them lives at the far end of a cable, and comes through no proxy

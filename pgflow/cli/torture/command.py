@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pgflow.cli.options import debug_option, json_option
-from pgflow.cli.output import document, say, table
+from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.torture.trial import Plan, Row, Verdict, hold, judge, read
 
 __all__ = ["command"]
@@ -70,8 +70,10 @@ def command(
     if check is None:
         chosen = random.SystemRandom().randrange(SEEDS) if seed is None else seed
         place.mkdir(parents=True, exist_ok=True)
-        say(f"seed {chosen}; everything is written to {place}")
-        verdict = judge(hold(Plan(place, 60 * minutes, chosen, workers, rate=rate, only=only, replay=replay), say))
+        print_notice(f"seed {chosen}; everything is written to {place}")
+        verdict = judge(
+            hold(Plan(place, 60 * minutes, chosen, workers, rate=rate, only=only, replay=replay), print_notice)
+        )
     else:
         verdict = judge(read(check))
     if as_json:

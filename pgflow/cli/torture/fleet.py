@@ -17,7 +17,7 @@ from typing import IO, Self
 from pgflow.cli.torture import flows
 from pgflow.store.failpoint import VARIABLE
 
-__all__ = ["Berth", "Fleet"]
+__all__ = ["Fleet", "WorkerSlot"]
 
 PGFLOW = (sys.executable, "-c", "from pgflow.cli import main; main()")
 RESTART_SECONDS = 0.2
@@ -28,7 +28,7 @@ OPTIONS = ("--lease", str(LEASE), "--sweep", str(SWEEP), "--poll", str(POLL), "-
 
 
 @dataclass
-class Berth:
+class WorkerSlot:
     """A place for one worker: how it is started, and the process that has it now."""
 
     name: str
@@ -94,7 +94,7 @@ class Berth:
 class Fleet:
     """Keeps a worker in each berth, as a `with`. It ends them all, also those that stand still."""
 
-    def __init__(self, folder: Path, berths: Sequence[Berth], *, concurrency: int = 8) -> None:
+    def __init__(self, folder: Path, berths: Sequence[WorkerSlot], *, concurrency: int = 8) -> None:
         self.berths = berths
         self._folder = folder
         self._options = (*OPTIONS, "--queue", f"default={concurrency}")
@@ -133,7 +133,7 @@ class Fleet:
         """How many processes have been started."""
         return sum(berth.starts for berth in self.berths)
 
-    def restart(self, berth: Berth, failpoints: str = "") -> None:
+    def restart(self, berth: WorkerSlot, failpoints: str = "") -> None:
         """End a berth's worker in order; the next one has these failpoints."""
         with self._lock:
             berth.failpoints = failpoints
@@ -146,7 +146,7 @@ class Fleet:
                     if berth.is_wanted and berth.pid is None:
                         self._start(berth)
 
-    def _start(self, berth: Berth) -> None:
+    def _start(self, berth: WorkerSlot) -> None:
         if berth.process is not None:
             berth.exits.append(berth.process.returncode)
             time.sleep(RESTART_SECONDS)

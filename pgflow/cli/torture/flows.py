@@ -39,7 +39,7 @@ from pgflow import (
     route,
     step,
 )
-from pgflow.cli.torture.ink import Ink
+from pgflow.cli.torture.ink import Journal
 from pgflow.cli.torture.rerun import Rerun
 
 __all__ = ["FOLDER", "WORKFLOWS", "Script", "app"]
@@ -68,8 +68,8 @@ def folder() -> Path:
 
 
 @cache
-def ink() -> Ink:
-    return Ink(folder() / "bodies.jsonl")
+def ink() -> Journal:
+    return Journal(folder() / "bodies.jsonl")
 
 
 @contextmanager

@@ -10,22 +10,22 @@ import psycopg
 
 from pgflow.cli.bench import machine
 from pgflow.cli.torture.arena import Arena
-from pgflow.cli.torture.ink import Ink
+from pgflow.cli.torture.ink import Journal
 from pgflow.errors import PgflowError
 
-__all__ = ["Gauge"]
+__all__ = ["MetricsSampler"]
 
 CONNECTIONS = """
     select count(*) from pg_stat_activity where datname = current_database() and application_name like 'pgflow:%'
 """
 
 
-class Gauge:
+class MetricsSampler:
     """Writes a line a second, in a thread of its own."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self._ink = Ink(arena.folder / "gauges.jsonl")
+        self._ink = Journal(arena.folder / "gauges.jsonl")
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._live, name="gauge", daemon=True)
         self._thread.start()

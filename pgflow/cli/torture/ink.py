@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Ink", "lines"]
+__all__ = ["Journal", "lines"]
 
 
-class Ink:
+class Journal:
     """A file to which lines are only ever added, each in one write."""
 
     def __init__(self, path: Path) -> None:

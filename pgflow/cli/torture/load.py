@@ -22,10 +22,10 @@ import psycopg
 from pgflow.app import Pgflow
 from pgflow.cli.torture import flows
 from pgflow.cli.torture.flows import Script
-from pgflow.cli.torture.ink import Ink
+from pgflow.cli.torture.ink import Journal
 from pgflow.core.definition.workflow import Workflow
 from pgflow.database.connect import connect
-from pgflow.database.db_errors import is_passing, is_unknown
+from pgflow.database.db_errors import is_outcome_unknown, is_transient
 from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, Unreachable
 
 __all__ = ["Caller", "Load"]
@@ -94,7 +94,7 @@ class Caller:
         self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- to be repeated, not to be secret
         self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, whatever the dice say later
         self._app = app or Pgflow(dsn, workflows=flows.WORKFLOWS)
-        self._ink = Ink(folder / "calls.jsonl")
+        self._ink = Journal(folder / "calls.jsonl")
         self._tasks: list[Task] = []
         self._numbers = itertools.count()
         self._is_closing = threading.Event()
@@ -181,8 +181,8 @@ class Caller:
         except OutcomeUnknown as error:
             answer = {"r": "info", "why": error.code}
         except (PgflowError, psycopg.Error, OSError) as error:
-            doubt = "info" if is_unknown(error) else "fail"
-            is_outage = is_passing(error) or isinstance(error, OSError | SequenceError | Unreachable)
+            doubt = "info" if is_outcome_unknown(error) else "fail"
+            is_outage = is_transient(error) or isinstance(error, OSError | SequenceError | Unreachable)
             code = getattr(error, "code", type(error).__name__)
             answer = {"r": doubt, "why": code, "outage": is_outage}
         self._ink.write(op=op, caller=self._number, t0=before, t1=time.monotonic_ns(), **about, **answer)

@@ -14,8 +14,8 @@ from pgflow.cli.torture import flows
 from pgflow.cli.torture.arena import Arena, opened
 from pgflow.cli.torture.checker import History, Violation, check, counters
 from pgflow.cli.torture.fleet import LEASE, POLL, SWEEP
-from pgflow.cli.torture.gauge import Gauge
-from pgflow.cli.torture.ink import Ink, lines
+from pgflow.cli.torture.gauge import MetricsSampler
+from pgflow.cli.torture.ink import Journal, lines
 from pgflow.cli.torture.load import Load
 from pgflow.cli.torture.nemesis import HARMS, Harm, Nemesis
 from pgflow.database.statement import run
@@ -97,7 +97,7 @@ def hold(plan: Plan, tell: Tell) -> Recording:
     began, skew = time.monotonic(), time.time() - time.monotonic()
     with opened(plan.folder, plan.workers, plan.callers) as arena:
         possible, impossible = _sorted(plan, arena)
-        gauge = Gauge(arena)
+        gauge = MetricsSampler(arena)
         load = Load(arena.callers, plan.folder, plan.seed, plan.rate)
         nemesis = Nemesis(arena, possible, plan.seed, plan.seconds, plan.replay, tell)
         load.start()
@@ -180,7 +180,7 @@ def _drained(arena: Arena, load: Load) -> float | None:
 
 def _keep(arena: Arena) -> None:
     """Write down what only the database and its servers have noted."""
-    changes, effects = Ink(arena.folder / CHANGES), Ink(arena.folder / EFFECTS)
+    changes, effects = Journal(arena.folder / CHANGES), Journal(arena.folder / EFFECTS)
     with arena.admin() as conn:
         after = 0
         while page := run(conn, audit.read("pgflow", after)):

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from pgflow.cli.locate import locate
+from pgflow.cli.app_loader import load_app
 from pgflow.cli.options import app_option, debug_option
-from pgflow.cli.output import plain, say
+from pgflow.cli.output import print_notice, printable
 from pgflow.core import picture
 from pgflow.core.definition.workflow import Workflow
 from pgflow.errors import Invalid
@@ -47,26 +47,26 @@ def command(app: str | None, root: Path, check: bool) -> int:
       pgflow docs --app myapp.flows:app
       pgflow docs --app myapp.flows:app --check
     """
-    found = locate(app, "", "pgflow")
+    found = load_app(app, "", "pgflow")
     files: dict[Path, list[type[Workflow[Any]]]] = {}
     for workflow in found.versions:
         path, reason = _source(workflow, root.resolve())
         if path is not None:
             files.setdefault(path, []).append(workflow)
         else:
-            say(f"skipped {workflow.__qualname__}: {reason}")
+            print_notice(f"skipped {workflow.__qualname__}: {reason}")
     changed = 0
     code = 0
     for path, workflows in files.items():
         try:
             done = _update(path, workflows, is_dry=check)
         except (Invalid, OSError) as error:
-            say(f"pgflow: {plain(str(path))} is left alone: {plain(str(error))}")
+            print_notice(f"pgflow: {printable(str(path))} is left alone: {printable(str(error))}")
             code = Invalid.exit_code
             continue
         changed += len(done)
         if done:
-            click.echo(f"{plain(os.path.relpath(path))}: {', '.join(done)}")
+            click.echo(f"{printable(os.path.relpath(path))}: {', '.join(done)}")
     click.echo(f"{'Would update' if check else 'Updated'} {changed} workflow(s).")
     return code or (1 if check and changed else 0)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from pgflow.cli.database import opened, require_workflow
-from pgflow.cli.given import TEXT
-from pgflow.cli.locate import locate
+from pgflow.cli.app_loader import load_app
+from pgflow.cli.connection import open_connection, require_workflow
 from pgflow.cli.options import app_option, database_options
-from pgflow.cli.output import plain, say
+from pgflow.cli.output import print_notice, printable
+from pgflow.cli.parameters import TEXT
 from pgflow.core import picture
 from pgflow.core.picture import Outline
 from pgflow.database.statement import run
@@ -53,24 +53,24 @@ def command(
     outline = _from_app(app, workflow, version) if app else _from_database(workflow, version, dsn, schema)
     drawn = PICTURES[kind](outline)
     if output is None or output == "-":
-        click.echo("\n".join(plain(line) for line in drawn.split("\n")))
+        click.echo("\n".join(printable(line) for line in drawn.split("\n")))
         return
     try:
         Path(output).write_text(drawn + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--output: {output} cannot be written: {error.strerror}") from error
-    say(f"wrote {output}")
+    print_notice(f"wrote {output}")
 
 
 def _from_app(app: str, name: str, version: int | None) -> Outline:
-    found = locate(app, "", "pgflow")
+    found = load_app(app, "", "pgflow")
     require_workflow(name, sorted(each.name for each in found.workflows))
     _, workflow = found.workflow(name).resolve_version(version)
     return Outline.of(workflow.graph)
 
 
 def _from_database(name: str, version: int | None, dsn: str, schema: str) -> Outline:
-    with opened(dsn, schema, name, role="read") as conn:
+    with open_connection(dsn, schema, name, role="read") as conn:
         stored = run(conn, definition.read(schema, workflow=name, version=version))
         if stored is None:
             require_workflow(name, run(conn, definition.names(schema)))

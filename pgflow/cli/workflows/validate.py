@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from pgflow.app import Pgflow
-from pgflow.cli.database import opened
-from pgflow.cli.failure import one_line
-from pgflow.cli.locate import locate
+from pgflow.cli.app_loader import load_app
+from pgflow.cli.connection import open_connection
+from pgflow.cli.error_reporting import error_line
 from pgflow.cli.options import app_option, reading_options
-from pgflow.cli.output import document, plain, say, table
+from pgflow.cli.output import document, print_notice, printable, table
 from pgflow.core.definition.graph import DONE, Graph
 from pgflow.core.definition.rules.problems import collecting
 from pgflow.core.engine.state import ACTIVE
@@ -103,7 +103,7 @@ def _import(app: str | None, dsn: str, schema: str) -> tuple[Pgflow | None, list
         # pydantic's word for what is told as a problem anyway, and better
         warnings.filterwarnings("ignore", 'Field name ".*" in ".*" shadows an attribute in parent')
         try:
-            found, broken_off = locate(app, dsn, schema), None
+            found, broken_off = load_app(app, dsn, schema), None
         except PgflowError as error:
             found, broken_off = None, error
     wrong: list[PgflowError] = [DefinitionError(problem) for problem in collected.problems]
@@ -122,7 +122,7 @@ def _refuse(found: Pgflow | None, wrong: list[PgflowError], *, as_json: bool) ->
         click.echo(document({"valid": False, "workflows": sound, "problems": told}))
     else:
         for error in wrong:
-            say(plain(one_line(error)))
+            print_notice(printable(error_line(error)))
     return DefinitionError.exit_code
 
 
@@ -133,7 +133,7 @@ def _endless_waits(graph: Graph) -> Iterator[str]:
 
 
 def _compare(found: Pgflow, findings: list[Finding]) -> None:
-    with opened(found.dsn, found.schema, role="read", pooler=found.pooler) as conn:
+    with open_connection(found.dsn, found.schema, role="read", pooler=found.pooler) as conn:
         for each in findings:
             graph = each.graph
             stored = run(conn, definition.read(found.schema, workflow=graph.name, version=graph.version))
@@ -161,11 +161,11 @@ def _tell(findings: list[Finding]) -> None:
         (each.graph.name, each.graph.version, len(each.steps), each.edges, ", ".join(each.queues)) for each in findings
     ]
     if not rows:
-        say("this app has no workflows")
+        print_notice("this app has no workflows")
         return
     click.echo(table(HEADERS, rows))
     for each in findings:
         for remark in each.remarks:
-            say(f"{plain(each.graph.name)}: {plain(remark)}")
+            print_notice(f"{printable(each.graph.name)}: {printable(remark)}")
         for problem in each.problems:
-            say(f"pgflow: {plain(problem)}")
+            print_notice(f"pgflow: {printable(problem)}")

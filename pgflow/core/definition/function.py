@@ -12,7 +12,7 @@ from pgflow.core.definition.context import Context
 from pgflow.core.definition.results import Result
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator, unwrapped
-from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.core.definition.step import Step
 from pgflow.core.values.names import is_key
 from pgflow.errors import DefinitionError
@@ -119,7 +119,7 @@ def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
     if wrong is not None:
         name = getattr(function, "__name__", None)
         stand_in = _stand_in(name if is_key(name) else f"unusable_{id(function)}", attributes)
-        excuse(stand_in, DefinitionError(wrong))
+        collect_or_raise(stand_in, DefinitionError(wrong))
         return stand_in
     return _made(function, attributes, key)
 

@@ -134,7 +134,7 @@ class Graph:
             hint = f"It has: {', '.join(self.nodes)}."
             raise UnknownStep(f"{self.name} has no step {step!r}", hint=hint) from None
 
-    def takers(self, signal: str) -> tuple[Node, ...]:
+    def consumers(self, signal: str) -> tuple[Node, ...]:
         """Return the steps that may take a signal, in topological order; they are looked up once for all signals."""
         if not self._by_signal:
             found: dict[str, list[Node]] = {}
@@ -144,7 +144,7 @@ class Graph:
             self._by_signal.update({name: tuple(nodes) for name, nodes in found.items()})
         return self._by_signal.get(signal, ())
 
-    def deciding_queue(self, step: str) -> str:
+    def orchestration_queue_of(self, step: str) -> str:
         """Return the queue in which a signal, a timer or a result of a step is dealt with; the step runs in its own.
 
         Raises `UnknownStep`.
@@ -154,7 +154,10 @@ class Graph:
     def queues(self) -> frozenset[str]:
         """Return the queues that some worker has to serve for this graph."""
         return frozenset(
-            queue for key, node in self.nodes.items() if key != DONE for queue in (node.queue, self.deciding_queue(key))
+            queue
+            for key, node in self.nodes.items()
+            if key != DONE
+            for queue in (node.queue, self.orchestration_queue_of(key))
         )
 
     def choice(self, step: str, event: str) -> Choice:
@@ -174,7 +177,7 @@ class Graph:
         """Whether a route chooses among the targets. Raises `UndeclaredEvent`, `UnknownStep`."""
         return self.choice(step, event).chooser is not None
 
-    def is_undecided(self, step: str, event: str, targets: tuple[str, ...] | None) -> bool:
+    def is_route_pending(self, step: str, event: str, targets: tuple[str, ...] | None) -> bool:
         """Whether a recorded result has no targets yet because its route failed when the step completed."""
         node = self.nodes.get(step)
         choice = None if node is None else node.choices.get(event)

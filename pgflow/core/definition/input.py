@@ -15,7 +15,7 @@ from pgflow.core.values.aliases import unreadable_field
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode, refuse_lost
 from pgflow.core.values.roundtrip import difference, is_untyped, sort_sets
 from pgflow.core.values.secret import MASK, declared, shown
-from pgflow.errors import DefinitionError, InvalidInput, PlainSecret
+from pgflow.errors import DefinitionError, InvalidInput, UnencryptedSecret
 
 __all__ = ["Input", "declared_type"]
 
@@ -50,7 +50,7 @@ class Input:
         """Return a given input, validated, as JSON text. With `reveal` it may hold secrets.
 
         `ABSENT` is None where the declared type names None, else an empty object. Raises `InvalidInput` when it does
-        not fit, `InvalidPayload` when it cannot be stored, `PlainSecret`.
+        not fit, `InvalidPayload` when it cannot be stored, `UnencryptedSecret`.
         """
         given = default_for(self.kind) if value is ABSENT else value
         if self.kind is Any:
@@ -67,7 +67,7 @@ class Input:
             dumped = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
             if self.secrets:
                 dumped = shown(valid, dumped, "input", reveal=reveal)
-        except PlainSecret:
+        except UnencryptedSecret:
             raise
         except (PydanticSerializationError, ValueError) as error:
             if isinstance(valid, BaseModel):

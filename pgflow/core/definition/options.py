@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pgflow.core.definition.retry import Retry
-from pgflow.core.definition.rules.problems import Problems, fault_of
+from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.unique import Unique
 from pgflow.core.values.names import check_tags, is_event, is_queue
 from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
@@ -18,7 +18,7 @@ from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
 __all__ = ["Options", "check", "is_priority", "is_version"]
 
 UMBRELLA = ("versions", "current", "app")  # options too, but not of what has steps
-MOST_VERSION = 2**31 - 1
+MAX_VERSION = 2**31 - 1
 PRIORITIES = range(-(2**15), 2**15)
 
 
@@ -141,7 +141,7 @@ def _unique(who: str, unique: Any) -> Unique:
 
 def is_version(number: object) -> bool:
     """Whether `number` can be the number of a version: a whole number from 1 to 2,147,483,647."""
-    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MOST_VERSION
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_VERSION
 
 
 def _version(who: str, version: Any) -> int:
@@ -158,7 +158,7 @@ def _retry(who: str, retry: Any) -> Retry | None:
 
 
 def _refuse_fault(who: str, given: object) -> None:
-    fault = fault_of(given)
+    fault = defect_of(given)
     if fault is not None:
         raise DefinitionError(f"{who}: {fault}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pgflow.core.definition.rules.problems import is_excused
+from pgflow.core.definition.rules.problems import try_collect
 from pgflow.core.definition.workflow import Workflow
 from pgflow.core.values.secret import MEND, refusal
 from pgflow.errors import DefinitionError, UnknownWorkflow
@@ -14,7 +14,7 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """Workflow classes with names of their own; `seals` says that their app has a codec, so that they may have secrets.
+    """Workflow classes by unique name; `has_codec`: their app has a codec, so they may have secrets.
 
     Raises `DefinitionError` for what is no workflow, for two of one name, for a version without its umbrella, and for
     a secret that would be stored in plain.
@@ -22,8 +22,8 @@ class Registry:
         Registry([OrderFlow, CreateUser]).named("CreateUser")
     """
 
-    def __init__(self, workflows: Iterable[type[Workflow[Any]]] = (), *, seals: bool = False) -> None:
-        self._seals = seals
+    def __init__(self, workflows: Iterable[type[Workflow[Any]]] = (), *, has_codec: bool = False) -> None:
+        self._seals = has_codec
         self.by_name: dict[str, type[Workflow[Any]]] = {}
         for workflow in workflows:
             self.add(workflow)
@@ -33,17 +33,17 @@ class Registry:
         try:
             self._check(workflow)
         except DefinitionError as error:
-            if not is_excused(error):
+            if not try_collect(error):
                 raise
             return
-        if workflow.is_sound:
+        if workflow.is_valid:
             self.by_name[workflow.name] = workflow
 
     def _check(self, workflow: type[Workflow[Any]]) -> None:
         if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
             hint = "Pass Workflow subclasses: workflows=[OrderFlow]."
             raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
-        if not workflow.is_sound:
+        if not workflow.is_valid:
             return
         if getattr(workflow, "unique", None) is None:
             hint = 'Name it in the versions of the class around it, or add unique=Unique("orderid").'

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.duration import is_span
+from pgflow.core.values.duration import is_duration
 from pgflow.core.values.names import event_name
 from pgflow.errors import InvalidPayload, InvalidValue
 
@@ -74,7 +74,7 @@ class Snooze:
     delay: timedelta
 
     def __post_init__(self) -> None:
-        if not is_span(self.delay):
+        if not is_duration(self.delay):
             raise InvalidValue(
                 f"the delay of a Snooze is a timedelta of zero or more, and of 100 years at most, not {self.delay!r}"
             )

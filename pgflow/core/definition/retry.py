@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Protocol, TypeAlias, get_args
 
-from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.errors import DefinitionError
 
 __all__ = ["DEFAULT", "Backoff", "Retry", "prevailing", "resolve"]
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
-MOST_ATTEMPTS = 32_767  # what a smallint holds
-LONGEST_PAUSE = timedelta(days=3650)
+MAX_ATTEMPTS = 32_767  # what a smallint holds
+MAX_PAUSE = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,16 @@ class Retry:
         try:
             self._check()
         except DefinitionError as error:
-            excuse(self, error)
+            collect_or_raise(self, error)
 
     def _check(self) -> None:
         if not _is_count(self.max_attempts):
-            raise _refusal("max_attempts", self.max_attempts, f"a whole number from 1 to {MOST_ATTEMPTS}")
+            raise _refusal("max_attempts", self.max_attempts, f"a whole number from 1 to {MAX_ATTEMPTS}")
         if self.backoff not in get_args(Backoff):
             raise _refusal("backoff", self.backoff, "one of " + ", ".join(map(repr, get_args(Backoff))))
         for name, pause in (("base", self.base), ("max_backoff", self.max_backoff)):
-            if not isinstance(pause, timedelta) or not timedelta(0) <= pause <= LONGEST_PAUSE:
-                raise _refusal(name, pause, f"a timedelta from 0 to {LONGEST_PAUSE.days} days")
+            if not isinstance(pause, timedelta) or not timedelta(0) <= pause <= MAX_PAUSE:
+                raise _refusal(name, pause, f"a timedelta from 0 to {MAX_PAUSE.days} days")
         if isinstance(self.jitter, bool) or not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
             raise _refusal("jitter", self.jitter, "a share from 0 to 1")
         if not isinstance(self.never_on, tuple) or not all(_is_exception(kind) for kind in self.never_on):
@@ -104,7 +104,7 @@ def prevailing(step: Retry | None, workflow: Retry | None) -> Retry:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ATTEMPTS
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ATTEMPTS
 
 
 def _is_exception(value: object) -> bool:

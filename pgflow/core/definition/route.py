@@ -9,16 +9,16 @@ from typing import Any, TypeAlias, TypeVar
 
 from pgflow.core.definition.context import Context
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator, unwrapped
-from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.core.definition.step import Step, Target
-from pgflow.core.values.sanitize import guarded, storable, type_name, words
+from pgflow.core.values.sanitize import error_message, guarded, sanitize_text, type_name
 from pgflow.errors import DefinitionError, RouteError
 
 __all__ = ["Chooser", "Route", "choose", "route"]
 
 Chosen: TypeAlias = Step | type[Step] | Sequence[Step | type[Step]]
 Chooser: TypeAlias = Callable[[Context[Any]], Chosen]
-LONGEST_REPR = 200  # characters of what a route returned by mistake, in a message
+MAX_REPR_LENGTH = 200  # characters of what a route returned by mistake, in a message
 I = TypeVar("I")  # noqa: E741 -- the workflow's input
 
 
@@ -50,7 +50,7 @@ def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
     try:
         _check(chooser)
     except DefinitionError as error:
-        excuse(made, error)
+        collect_or_raise(made, error)
     return made
 
 
@@ -111,13 +111,13 @@ def _key(each: Any, declared: Mapping[str, Step], who: str) -> str:
 
 
 def _summary(error: BaseException) -> str:
-    message = storable(words(error))
+    message = sanitize_text(error_message(error))
     return f"{type_name(error)}: {message}" if message else type_name(error)
 
 
 def _shown(value: Any) -> str:
     text = guarded(lambda: str.__str__(repr(value)), f"an object of {type_name(value)}")
-    return text if len(text) <= LONGEST_REPR else f"{text[:LONGEST_REPR]}…"
+    return text if len(text) <= MAX_REPR_LENGTH else f"{text[:MAX_REPR_LENGTH]}…"
 
 
 def _title(value: Any) -> str:

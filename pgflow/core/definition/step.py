@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 from pgflow.core.definition.context import Context
 from pgflow.core.definition.results import Result
 from pgflow.core.definition.retry import Retry
-from pgflow.core.definition.rules.problems import excuse, fault_of
+from pgflow.core.definition.rules.problems import collect_or_raise, defect_of
 from pgflow.core.values.absent import default_for
 from pgflow.core.values.aliases import unreadable_field
 from pgflow.core.values.names import event_name, is_key, snake_case
@@ -101,7 +101,7 @@ class Step(BaseModel):
                     f"step {cls.__name__}: {name!r} is an attribute that every step has, so it cannot be a field: "
                     f"write `{name} = …` without annotation to set it, or give the field another name"
                 )
-                excuse(cls, error)
+                collect_or_raise(cls, error)
         cls.is_async = inspect.iscoroutinefunction(cls.execute)
 
     def execute(self, ctx: Context[Any]) -> Result | Awaitable[Result]:
@@ -115,15 +115,15 @@ class Step(BaseModel):
         """
         copy = self.model_copy()
         copy._named = key
-        fault = fault_of(self)
+        fault = defect_of(self)
         if fault is not None:
-            excuse(copy, DefinitionError(fault))
+            collect_or_raise(copy, DefinitionError(fault))
         if not is_key(key):
             error = DefinitionError(
                 f"step {type(self).__name__} cannot be named {key!r}: use up to 100 letters, digits and underscores, "
                 "not starting with a digit"
             )
-            excuse(copy, error)
+            collect_or_raise(copy, error)
         return copy
 
     def emits(self) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ class Step(BaseModel):
     def encode_output(cls, output: Any, what: str, limit: int, *, reveal: bool = False) -> str:
         """Return an output, or a payload, as the JSON text that `read_output` reads it from.
 
-        Raises `InvalidPayload` for what cannot be stored, `PlainSecret`.
+        Raises `InvalidPayload` for what cannot be stored, `UnencryptedSecret`.
         """
         is_typed = cls.output is not None and not is_untyped(cls.output)
         return encode(output, what=what, limit=limit, reveal=reveal, round_trip=is_typed)
@@ -259,7 +259,7 @@ def as_step(target: object) -> Step:
     if isinstance(target, Step):
         return target
     if isinstance(target, type) and issubclass(target, Step):
-        if fault_of(target) is not None:
+        if defect_of(target) is not None:
             return target.model_construct()
         missing = [name for name, field in target.model_fields.items() if field.is_required()]
         if missing:

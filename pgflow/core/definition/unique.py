@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from pgflow.core.definition.rules.problems import excuse
+from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.core.values.names import SEPARATOR, SUFFIX, bare_id
 from pgflow.errors import DefinitionError, InvalidValue
 
@@ -52,7 +52,7 @@ class Unique:
         try:
             self._check()
         except DefinitionError as error:
-            excuse(self, error)
+            collect_or_raise(self, error)
 
     def _check(self) -> None:
         if not isinstance(self.key, str):

@@ -45,7 +45,7 @@ def read_umbrella(cls: type[Any], kind: type[Any], options: Options, given: Any,
         for number, version in sorted(filter(lambda each: is_version(each[0]), given.items())):
             problems.check(None, _check_version, cls, kind, options, number, version)
     problems.refuse()
-    if not all(version.is_sound for version in given.values()):
+    if not all(version.is_valid for version in given.values()):
         return None
     return Umbrella(MappingProxyType(dict(sorted(given.items()))), current)
 
@@ -72,7 +72,7 @@ def _check_version(cls: type[Any], kind: type[Any], options: Options, number: in
     who = f"{options.name}: version {number}"
     if not _is_a(version, kind):
         raise DefinitionError(f"{who} is {version!r}, which is no workflow: write class V{number}(Workflow[…], …)")
-    if not version.is_sound:
+    if not version.is_valid:
         return
     called = version.__qualname__.rpartition("<locals>.")[2]
     if version.is_versioned:

@@ -16,7 +16,7 @@ from pgflow.core.definition.options import Options, check, is_version
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.build import Declared, Transitions, check_input, read
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator
-from pgflow.core.definition.rules.problems import Problems, is_excused
+from pgflow.core.definition.rules.problems import Problems, try_collect
 from pgflow.core.definition.step import Target
 from pgflow.core.definition.unique import Unique
 from pgflow.core.definition.versions import Umbrella, is_nested, read_umbrella
@@ -28,7 +28,7 @@ from pgflow.errors import DefinitionError, InvalidValue
 __all__ = ["Workflow"]
 
 I = TypeVar("I")  # noqa: E741 -- the input
-UNSAID: Final[Any] = object()  # so that an explicit version=1 beside versions is noticed
+UNSET: Final[Any] = object()  # so that an explicit version=1 beside versions is noticed
 
 
 class Workflow(Calls[I], Generic[I]):
@@ -92,7 +92,7 @@ class Workflow(Calls[I], Generic[I]):
     priority: ClassVar[int]
     graph: ClassVar[Graph]
     is_versioned: ClassVar[bool] = False
-    is_sound: ClassVar[bool] = True
+    is_valid: ClassVar[bool] = True
     input_type: ClassVar[Any]
     input_adapter: ClassVar[TypeAdapter[Any]]
     _input: ClassVar[Input]
@@ -103,7 +103,7 @@ class Workflow(Calls[I], Generic[I]):
         cls,
         *,
         unique: Unique | None = None,
-        version: int = UNSAID,
+        version: int = UNSET,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         retry: Retry | None = None,
@@ -119,8 +119,8 @@ class Workflow(Calls[I], Generic[I]):
         super().__init_subclass__()
         in_body = cls.__dict__.get("versions")
         has_versions = versions is not None or in_body is not None
-        is_part = not has_versions and version is not UNSAID and is_nested(cls)
-        cls.pinned, cls.umbrella, cls.is_versioned, cls.is_sound = None, None, has_versions, True
+        is_part = not has_versions and version is not UNSET and is_nested(cls)
+        cls.pinned, cls.umbrella, cls.is_versioned, cls.is_valid = None, None, has_versions, True
         called = _called(cls) if is_part else cls.__name__
         problems = Problems()
         if app is not None and not hasattr(app, "adopt"):
@@ -130,7 +130,7 @@ class Workflow(Calls[I], Generic[I]):
             check,
             called,
             unique=unique,
-            version=1 if version is UNSAID else version,
+            version=1 if version is UNSET else version,
             tags=tags,
             metadata=metadata,
             retry=retry,
@@ -162,7 +162,7 @@ class Workflow(Calls[I], Generic[I]):
             problems.refuse()
         except DefinitionError as error:
             cls._stay_unusable(who)
-            if not is_excused(error):
+            if not try_collect(error):
                 raise
             return
         assert options is not None  # noqa: S101 -- for the type checker: else there were problems
@@ -182,7 +182,7 @@ class Workflow(Calls[I], Generic[I]):
     @classmethod
     def _stay_unusable(cls, name: str) -> None:
         """Be a class that is wrong: nobody sees it but who collects what is wrong with a module."""
-        cls.is_sound, cls.name, cls.versions = False, name, MappingProxyType({})
+        cls.is_valid, cls.name, cls.versions = False, name, MappingProxyType({})
 
     @classmethod
     def _settle(cls, options: Options) -> None:
@@ -276,7 +276,7 @@ class Workflow(Calls[I], Generic[I]):
         """Return an input, a model or a dict, validated and as JSON text; for `ABSENT` what it is when it is left out.
 
         With `reveal` it may hold secrets: for a text that will be sealed. Raises `InvalidInput`, `InvalidPayload`,
-        `PlainSecret`.
+        `UnencryptedSecret`.
         """
         return cls._input.write(value, reveal=reveal)
 
@@ -359,7 +359,7 @@ def _hook_problems(who: str, cls: type[Workflow[Any]]) -> Iterator[str]:
 
 def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any, problems: Problems) -> None:
     who = options.name
-    if version is not UNSAID:
+    if version is not UNSET:
         problems.add([f"{who}: cannot use both version and versions: the keys of versions are the numbers"])
     if versions is not None and in_body is not None:
         problems.add([f"{who} has versions twice: keep those in the class body, or the option"])

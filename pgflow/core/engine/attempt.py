@@ -12,26 +12,26 @@ from pgflow.core.definition.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Parking, Step
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.duration import is_span, plain
+from pgflow.core.values.duration import is_duration, plain
 from pgflow.core.values.names import TELEMETRY
 from pgflow.core.values.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
-from pgflow.core.values.sanitize import guarded, storable, trace, type_name, words
+from pgflow.core.values.sanitize import error_message, guarded, sanitize_text, trace, type_name
 from pgflow.errors import (
     InvalidInput,
     InvalidPayload,
     InvalidValue,
-    PlainSecret,
     RouteError,
     UndeclaredEvent,
+    UnencryptedSecret,
     UnsupportedAction,
 )
-from pgflow.process import contained
+from pgflow.process import call_in_parent
 
 __all__ = [
     "KEPT_ERRORS",
     "Attempt",
-    "Failing",
-    "Written",
+    "AttemptError",
+    "EncodedResult",
     "call",
     "decide",
     "failing",
@@ -45,11 +45,11 @@ __all__ = [
 KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
 SILENT = {"CancelledError": "the step was cancelled from within"}  # reasons of exceptions without a message
 # Another attempt would come to the same.
-HOPELESS = (InvalidInput, InvalidPayload, PlainSecret, RouteError, UndeclaredEvent, UnsupportedAction)
+NON_RETRYABLE = (InvalidInput, InvalidPayload, UnencryptedSecret, RouteError, UndeclaredEvent, UnsupportedAction)
 
 
 @dataclass(frozen=True, slots=True)
-class Failing:
+class AttemptError:
     """The attempt failed. `reason` is text for people; `retry` False ends the step at once."""
 
     reason: str
@@ -63,7 +63,7 @@ class Failing:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class EncodedResult:
     """The step completed: its output as the JSON `text` to store and as the `value` that later steps see.
 
     `targets` is what a route chose, None for the event's declared targets. `failing` is the error of a route that
@@ -75,21 +75,21 @@ class Written:
     value: Any = None
     metadata: dict[str, Any] | None = None
     targets: tuple[str, ...] | None = None
-    failing: Failing | None = None
+    failing: AttemptError | None = None
 
 
-Attempt: TypeAlias = Written | Failing | Async | Snooze
+Attempt: TypeAlias = EncodedResult | AttemptError | Async | Snooze
 
 
 def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
-    """Run a sync step in its thread and return its result, or a `Failing` for what it raised.
+    """Run a sync step in its thread and return its result, or a `AttemptError` for what it raised.
 
     No exception of the step passes through a future, which cannot hold StopIteration and treats CancelledError as its
     own; and the exception's `__str__`, which may be slow, runs in the step's thread. A child that the step forks ends
-    here, before its exception becomes a `Failing`.
+    here, before its exception becomes a `AttemptError`.
     """
     try:
-        return contained(step.execute, ctx)
+        return call_in_parent(step.execute, ctx)
     except BaseException as error:
         return failing(error, policy)
 
@@ -99,14 +99,14 @@ def read(
 ) -> Attempt:
     """Return what a step came to that has returned `result`; `context()` gives what a route is to see.
 
-    With `reveal` the output may hold secrets, because its text will be sealed. Raises `InvalidPayload`, `PlainSecret`
-    or `UndeclaredEvent` for a result that cannot be.
+    With `reveal` the output may hold secrets, because it is encrypted later. Raises `InvalidPayload`,
+    `UnencryptedSecret` or `UndeclaredEvent` for a result that cannot be.
     """
-    if type(result) is Failing:  # by `call`
+    if type(result) is AttemptError:  # by `call`
         return result
     if not isinstance(result, Result):
         returned = f"step {step} returned {type_name(result)}; a step returns Ok, Async, Error or Snooze"
-        return Failing(returned, "TypeError", retry=False)
+        return AttemptError(returned, "TypeError", retry=False)
     match result:
         case Ok(event, output, metadata):
             own, what = graph.nodes[step].step, f"{step}.output"
@@ -125,7 +125,9 @@ def read(
                     raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is pgflow's own")
             return _written(graph, step, event, text, value, context, metadata)
         case Error(reason, retry):
-            return Failing(storable(guarded(lambda: str.__str__(str(reason)), "")) or "Error", "Error", bool(retry))
+            return AttemptError(
+                sanitize_text(guarded(lambda: str.__str__(str(reason)), "")) or "Error", "Error", bool(retry)
+            )
         case Snooze(delay):
             return Snooze(plain(delay))
         case Async():
@@ -139,7 +141,7 @@ def waits(graph: Graph, step: Step) -> Parking:
     Raises `UndeclaredEvent` for an event that leads nowhere, `InvalidValue` for a delay that cannot be.
     """
     parking = step.parking()
-    if parking.delay is not None and not is_span(parking.delay):
+    if parking.delay is not None and not is_duration(parking.delay):
         raise InvalidValue(
             f"step {step.key} cannot wait for {parking.delay!r}: a delay is a timedelta of zero or more, and of 100 "
             "years at most"
@@ -172,7 +174,7 @@ def finish(
     event: str,
     text: str | None,
     context: Callable[[], Context[Any]],
-) -> Written:
+) -> EncodedResult:
     """Return the end of a wait: its output is what a replay would read, and a route has chosen or failed.
 
     Raises `UndeclaredEvent`.
@@ -188,14 +190,14 @@ def _written(
     value: Any,
     context: Callable[[], Context[Any]],
     metadata: Mapping[str, Any] | None,
-) -> Written:
+) -> EncodedResult:
     targets, why = decide(graph, step, event, {} if text is None else value, context)
-    return Written(event, text, value, None if metadata is None else dict(metadata), targets, why)
+    return EncodedResult(event, text, value, None if metadata is None else dict(metadata), targets, why)
 
 
 def decide(
     graph: Graph, step: str, event: str, value: Any, context: Callable[[], Context[Any]]
-) -> tuple[tuple[str, ...] | None, Failing | None]:
+) -> tuple[tuple[str, ...] | None, AttemptError | None]:
     """Call the route of a completed step's event, if it has one; `value` is the step's output as a context shows it.
 
     Returns the targets it chose, None for the event's declared targets; and the error of a route that failed, whatever
@@ -210,24 +212,24 @@ def decide(
         if isinstance(error, RouteError):
             reason, cause = str(error), error.__cause__
         else:
-            reason, cause = f"{graph.name}: {step}.{event}: the route cannot be called: {words(error)}", error
-        details = {} if cause is None else {"trace": storable(trace(cause), tail=True)}
-        return None, Failing(storable(reason), "RouteError", retry=False, details=details)
+            reason, cause = f"{graph.name}: {step}.{event}: the route cannot be called: {error_message(error)}", error
+        details = {} if cause is None else {"trace": sanitize_text(trace(cause), tail=True)}
+        return None, AttemptError(sanitize_text(reason), "RouteError", retry=False, details=details)
 
 
-def overdue(graph: Graph, step: str) -> Failing:
+def overdue(graph: Graph, step: str) -> AttemptError:
     """Return what becomes of an attempt that still ran when its step's `max_runtime` was over."""
     node = graph.nodes[step]
     return failing(TimeoutError(f"it still ran after {node.step.max_runtime}, its max_runtime"), node.retry)
 
 
-def failing(error: BaseException, policy: Retry) -> Failing:
+def failing(error: BaseException, policy: Retry) -> AttemptError:
     """Return what an exception makes of an attempt: whether another one may help, and what is kept of it.
 
     It raises nothing, whatever the exception's own code does, and its result is bounded in size.
     """
-    kind, reason = type_name(error), storable(words(error))
-    is_hopeless = issubclass(type(error), HOPELESS)  # isinstance() would ask the exception for its __class__
+    kind, reason = type_name(error), sanitize_text(error_message(error))
+    is_hopeless = issubclass(type(error), NON_RETRYABLE)  # isinstance() would ask the exception for its __class__
     retry = not is_hopeless and not guarded(lambda: policy.ends(error), False)
-    details = {} if is_hopeless else {"trace": storable(trace(error), tail=True)}
-    return Failing(reason or SILENT.get(kind, kind), kind, retry, details)
+    details = {} if is_hopeless else {"trace": sanitize_text(trace(error), tail=True)}
+    return AttemptError(reason or SILENT.get(kind, kind), kind, retry, details)

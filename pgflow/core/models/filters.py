@@ -12,17 +12,17 @@ from pgflow.core.models.instance import Instance
 from pgflow.core.values.containment import contains
 from pgflow.core.values.names import check_options
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.values.query_args import is_integer, json_of, refuse, tags_of, text_of
+from pgflow.core.values.query_args import check_tag_filter, check_text, encode_filter, is_integer, refuse
 from pgflow.errors import InvalidValue
 
-__all__ = ["LONGEST_PAGE", "PAGE", "Filters", "Head", "ListOptions", "Order", "QueryOptions"]
+__all__ = ["DEFAULT_PAGE_SIZE", "MAX_PAGE_SIZE", "Filters", "Head", "ListOptions", "Order", "QueryOptions"]
 
 Order: TypeAlias = Literal["newest", "oldest"]
 
-PAGE = 50
-LONGEST_PAGE = 10_000
-LARGEST_RUN = 2**63 - 1
-LARGEST_VERSION = 2**31 - 1
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 10_000
+MAX_RUN_ID = 2**63 - 1
+MAX_VERSION = 2**31 - 1
 
 
 class ListOptions(TypedDict, total=False):
@@ -95,7 +95,7 @@ class Filters:
 
     `metadata`, `input` and the values of `steps` are JSON text. A `limit` of None asks for all.
 
-        Filters.of({"status": "failed", "tags": ["gift"]}, OrderFlow).holds_for(instance)
+        Filters.of({"status": "failed", "tags": ["gift"]}, OrderFlow).matches(instance)
     """
 
     workflow: str | None = None
@@ -120,9 +120,9 @@ class Filters:
         cannot be.
         """
         check_options("filter", options, ListOptions)
-        limit = options.get("limit", PAGE)
-        if not is_integer(limit, 1, LONGEST_PAGE):
-            refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} instances", "Read on with before= or after=.")
+        limit = options.get("limit", DEFAULT_PAGE_SIZE)
+        if not is_integer(limit, 1, MAX_PAGE_SIZE):
+            refuse("limit", limit, f"a page has 1 to {MAX_PAGE_SIZE:,} instances", "Read on with before= or after=.")
         return cls._read(options, workflow, _statuses(options.get("status")), options.get("version"), limit)
 
     @classmethod
@@ -130,7 +130,7 @@ class Filters:
         """Return the filters that a storage's `query` was given. Raises as `of` does."""
         check_options("filter", options, QueryOptions)
         limit = options.get("limit")
-        if limit is not None and not is_integer(limit, 1, LARGEST_RUN):
+        if limit is not None and not is_integer(limit, 1, MAX_RUN_ID):
             refuse("limit", limit, "a number from 1 up is needed, or None for all")
         statuses = _statuses(options.get("status_in"))
         also = _statuses(options.get("status"))
@@ -162,7 +162,7 @@ class Filters:
         limit: int | None,
     ) -> Self:
         pinned = None if workflow is None or isinstance(workflow, str) else workflow.pinned
-        if version is not None and not is_integer(version, 1, LARGEST_VERSION):
+        if version is not None and not is_integer(version, 1, MAX_VERSION):
             refuse("version", version, "a version is a whole number from 1 up")
         if pinned is not None and version not in (None, pinned):
             refuse("version", version, f"this class is version {pinned}", "List the class around it.")
@@ -170,17 +170,19 @@ class Filters:
         if order not in get_args(Order):
             refuse("order", order, 'it is "newest" or "oldest"')
         for name in ("before", "after"):
-            if (run := options.get(name)) is not None and not is_integer(run, 0, LARGEST_RUN):
+            if (run := options.get(name)) is not None and not is_integer(run, 0, MAX_RUN_ID):
                 refuse(name, run, "the number of a run is needed")
         return cls(
-            workflow=text_of("workflow", workflow if workflow is None or isinstance(workflow, str) else workflow.name),
+            workflow=check_text(
+                "workflow", workflow if workflow is None or isinstance(workflow, str) else workflow.name
+            ),
             statuses=statuses,
-            id=text_of("id", options.get("id")),
+            id=check_text("id", options.get("id")),
             version=pinned if version is None else version,
-            family=text_of("family", options.get("family")),
-            tags=tags_of(options.get("tags")),
-            metadata=json_of("metadata", options.get("metadata")),
-            input=json_of("input", options.get("input")),
+            family=check_text("family", options.get("family")),
+            tags=check_tag_filter(options.get("tags")),
+            metadata=encode_filter("metadata", options.get("metadata")),
+            input=encode_filter("input", options.get("input")),
             steps=_steps(options.get("steps")),
             oldest=order == "oldest",
             before=options.get("before"),
@@ -188,7 +190,7 @@ class Filters:
             limit=limit,
         )
 
-    def holds_for_head(self, head: Head) -> bool:
+    def matches_head(self, head: Head) -> bool:
         """Whether the filters hold that need no more of an instance than its head."""
         return (
             self.workflow in (None, head.workflow)
@@ -201,10 +203,10 @@ class Filters:
             and (self.after is None or head.run > self.after)
         )
 
-    def holds_for(self, instance: Instance) -> bool:
+    def matches(self, instance: Instance) -> bool:
         """Whether all filters hold for an instance, which has its `steps`."""
         return (
-            self.holds_for_head(instance)
+            self.matches_head(instance)
             and (self.metadata is None or contains(instance.metadata, decode(self.metadata)))
             and (self.input is None or contains(instance.input, decode(self.input)))
             and all(key in instance.steps and contains(instance.steps[key], decode(part)) for key, part in self.steps)
@@ -212,7 +214,7 @@ class Filters:
 
     def page(self, found: Iterable[Instance]) -> list[Instance]:
         """Return those of `found` for which all filters hold, in order, as many as are asked for."""
-        kept = sorted(filter(self.holds_for, found), key=lambda each: each.run, reverse=not self.oldest)
+        kept = sorted(filter(self.matches, found), key=lambda each: each.run, reverse=not self.oldest)
         return kept[: self.limit]
 
 
@@ -233,7 +235,7 @@ def _steps(given: Any) -> tuple[tuple[str, str], ...]:
         return ()
     if not isinstance(given, Mapping):
         refuse("steps", given, "a dict of step and what its output contains is needed")
-    keys = [str(text_of("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
+    keys = [str(check_text("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
     return tuple(
         (key, encode(part, what=f"steps.{key}", limit=INPUT_LIMIT))
         for key, part in zip(keys, given.values(), strict=True)

@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from pgflow.core.models.instance import Entry, Instance
-from pgflow.core.values.codec import Codec, Kind, Place, is_sealed, opened, sealed
+from pgflow.core.values.codec import Codec, Kind, Location, is_encrypted, opened, sealed
 from pgflow.core.values.payload import decode, encode
-from pgflow.errors import InvalidPayload, Sealed
+from pgflow.errors import DecryptionUnavailable, InvalidPayload
 
-__all__ = ["opened_instance", "sealed_instance"]
+__all__ = ["decrypt_instance", "encrypt_instance"]
 
 Turn = Callable[[Kind, str, Any], Any]
 LARGEST = 2**31  # bytes of text: what is put has been checked
 
 
-def opened_instance(codec: Codec | None, instance: Instance) -> Instance:
+def decrypt_instance(codec: Codec | None, instance: Instance) -> Instance:
     """Return an instance with its input, outputs and payloads opened; without a codec as it is.
 
     What cannot be opened stays sealed, and `unreadable` says why.
@@ -32,8 +32,8 @@ def opened_instance(codec: Codec | None, instance: Instance) -> Instance:
         if value == {} and kind == "output":  # the step may have had no output, and nothing is not sealed
             return value
         try:
-            return opened(codec, value, Place(instance.workflow, instance.id, kind, name))
-        except (InvalidPayload, Sealed) as error:
+            return opened(codec, value, Location(instance.workflow, instance.id, kind, name))
+        except (InvalidPayload, DecryptionUnavailable) as error:
             faults.append(str(error))
             return value
 
@@ -42,16 +42,16 @@ def opened_instance(codec: Codec | None, instance: Instance) -> Instance:
     return replace(turned, unreadable=said or None)
 
 
-def sealed_instance(codec: Codec | None, instance: Instance) -> Instance:
+def encrypt_instance(codec: Codec | None, instance: Instance) -> Instance:
     """Return a checked instance with its input and outputs sealed; without a codec as it is."""
     if codec is None:
         return instance
 
     def turn(kind: Kind, name: str, value: Any) -> Any:
-        if is_sealed(value):
+        if is_encrypted(value):
             return value
         text = encode(value, what=kind, limit=LARGEST)
-        return decode(sealed(codec, text, Place(instance.workflow, instance.id, kind, name)))
+        return decode(sealed(codec, text, Location(instance.workflow, instance.id, kind, name)))
 
     return _turned(instance, turn)
 

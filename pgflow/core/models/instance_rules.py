@@ -12,17 +12,17 @@ from pgflow.core.definition.unique import check_id, extract_value
 from pgflow.core.engine.machine import completion, new, replay
 from pgflow.core.engine.state import ACTIVE, State, Status
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
-from pgflow.core.values.codec import is_sealed
+from pgflow.core.values.codec import is_encrypted
 from pgflow.core.values.names import TELEMETRY, check_tags, is_event, is_key
 from pgflow.core.values.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.values.query_args import is_integer
 from pgflow.errors import AmbiguousId, DefinitionError, InvalidPayload, InvalidValue, UndeclaredEvent
 
-__all__ = ["check_against", "checked", "overlaps", "sole_workflow", "state_of", "unique_key"]
+__all__ = ["check_against", "check_single_workflow", "checked", "overlaps", "restore_state", "unique_key"]
 
 FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
-LARGEST_RUN = 2**63 - 1
+MAX_RUN_ID = 2**63 - 1
 LARGEST_INTEGER = 2**31 - 1  # of PostgreSQL's type integer
 
 
@@ -40,7 +40,7 @@ def checked(instance: Instance) -> Instance:
             hint="Putting it would lose the rest: mend what is stored first.",
         )
     is_unsaved = instance.run == 0 and instance.status == "pending"
-    if not is_integer(instance.run, 0 if is_unsaved else 1, LARGEST_RUN):
+    if not is_integer(instance.run, 0 if is_unsaved else 1, MAX_RUN_ID):
         raise InvalidValue(
             f"run={instance.run!r} is refused: a run is a whole number from 1 up",
             hint="Only a pending instance may have run 0: storing it gives it a new run.",
@@ -101,7 +101,7 @@ def check_against(instance: Instance, graph: Graph) -> None:
     check_id(graph.unique, graph.name, instance.id)
     for entry in instance.history:
         # A result has no targets yet while its route has failed: only a completed instance cannot have one.
-        if instance.status == "completed" or not graph.is_undecided(entry.step, entry.event, entry.targets):
+        if instance.status == "completed" or not graph.is_route_pending(entry.step, entry.event, entry.targets):
             completion(graph, entry.step, entry.event, entry.targets)
     for signal in instance.signals:
         nodes = graph.nodes.values() if signal.step is None else (graph.node(signal.step),)
@@ -111,7 +111,7 @@ def check_against(instance: Instance, graph: Graph) -> None:
             )
     active: frozenset[str] = frozenset()
     if instance.is_active:
-        active = frozenset((graph.initial,)) if instance.status == "pending" else state_of(instance, graph).active
+        active = frozenset((graph.initial,)) if instance.status == "pending" else restore_state(instance, graph).active
     for step, config in instance.step_configs.items():
         if step not in active:
             graph.node(step)
@@ -125,7 +125,7 @@ def check_against(instance: Instance, graph: Graph) -> None:
             raise InvalidValue(f"step_configs.{step} is refused: {error}") from error
 
 
-def state_of(instance: Instance, graph: Graph) -> State:
+def restore_state(instance: Instance, graph: Graph) -> State:
     """Return the state of an active instance, with its waits started again. A step whose route failed is still active.
 
     Raises `GraphChanged`, `UndeclaredEvent` or `RouteError` when its history is none that this workflow could have had.
@@ -133,7 +133,7 @@ def state_of(instance: Instance, graph: Graph) -> State:
     if instance.status == "pending":
         return new(graph)
     results = [(entry.step, entry.event, entry.targets) for entry in instance.history]
-    return replay(graph, [result for result in results if not graph.is_undecided(*result)])
+    return replay(graph, [result for result in results if not graph.is_route_pending(*result)])
 
 
 def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is the word for it in all of the API
@@ -158,7 +158,7 @@ def overlaps(a: str | None, b: str | None, *, is_same_workflow: bool) -> bool:
     return a == b or "g" in (a[0], b[0]) or (is_same_workflow and "w" in (a[0], b[0]))
 
 
-def sole_workflow(id: str, workflows: Sequence[str]) -> None:  # noqa: A002 -- as in unique_key
+def check_single_workflow(id: str, workflows: Sequence[str]) -> None:  # noqa: A002 -- as in unique_key
     """Raise `AmbiguousId` when several workflows have instances with a business id."""
     if len(workflows) > 1:
         raise AmbiguousId(
@@ -195,7 +195,7 @@ def _entry(entry: Entry) -> Entry:
         raise InvalidValue(f"{where}: at={entry.at!r} and duration={entry.duration!r} are refused")
     if not is_integer(entry.attempt, 0, LARGEST_INTEGER):
         raise InvalidValue(f"{where}: attempt={entry.attempt!r} is refused: a whole number from 0 up is needed")
-    if entry.worker is not None and not is_integer(entry.worker, 0, LARGEST_RUN):
+    if entry.worker is not None and not is_integer(entry.worker, 0, MAX_RUN_ID):
         raise InvalidValue(f"{where}: worker={entry.worker!r} is refused: a whole number from 0 up, or None, is needed")
     if entry.targets is not None:
         _check_items(f"{where}: targets", entry.targets, str)
@@ -216,7 +216,7 @@ def _signal(signal: PendingSignal) -> PendingSignal:
     _check_moment(f"{where}: at", signal.at)
     if signal.at is None:
         raise InvalidValue(f"{where}: at=None is refused: an aware datetime is needed")
-    if signal.id is not None and (signal.step is None or not is_integer(signal.id, 1, LARGEST_RUN)):
+    if signal.id is not None and (signal.step is None or not is_integer(signal.id, 1, MAX_RUN_ID)):
         raise InvalidValue(f"{where}: id={signal.id!r} is refused: a scheduled signal has a number and a step")
     return replace(signal, payload=None if signal.payload is None else _json(f"{where}: payload", signal.payload))
 
@@ -246,7 +246,7 @@ def _text(what: str, value: Any) -> str:
 
 
 def _json(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
-    if is_sealed(value):  # by an app with a codec, and read without it: it stays as it is
+    if is_encrypted(value):  # by an app with a codec, and read without it: it stays as it is
         return value
     return decode(encode(value, what=what, limit=limit))
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
-from pgflow.core.models.filters import LONGEST_PAGE, PAGE
+from pgflow.core.models.filters import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from pgflow.core.models.instance import Kind, WaitingFor
 from pgflow.core.values.containment import contains
 from pgflow.core.values.names import TELEMETRY, check_options, snake_case
 from pgflow.core.values.payload import decode
-from pgflow.core.values.query_args import is_integer, json_of, refuse, tags_of, text_of
+from pgflow.core.values.query_args import check_tag_filter, check_text, encode_filter, is_integer, refuse
 from pgflow.errors import InvalidValue
 
 __all__ = ["Job", "JobFilters", "JobOptions", "JobState", "job_meta", "job_tags", "waiting_for"]
@@ -20,7 +20,7 @@ __all__ = ["Job", "JobFilters", "JobOptions", "JobState", "job_meta", "job_tags"
 JobKind: TypeAlias = Literal["execute", "resume", "advance"]
 JobState: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
 
-LARGEST_ID = 2**63 - 1
+MAX_JOB_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +92,27 @@ class JobFilters:
         cannot be.
         """
         check_options("filter", options, JobOptions)
-        state, after, limit = options.get("state"), options.get("after"), options.get("limit", PAGE)
+        state, after, limit = options.get("state"), options.get("after"), options.get("limit", DEFAULT_PAGE_SIZE)
         if state is not None and state not in get_args(JobState):
             raise InvalidValue(f"the state {state!r} is unknown", hint=f"Known: {', '.join(get_args(JobState))}.")
-        if after is not None and not is_integer(after, 0, LARGEST_ID):
+        if after is not None and not is_integer(after, 0, MAX_JOB_ID):
             refuse("after", after, "the id of a job is needed")
-        if not is_integer(limit, 1, LONGEST_PAGE):
-            refuse("limit", limit, f"a page has 1 to {LONGEST_PAGE:,} jobs", "Read on with after=.")
+        if not is_integer(limit, 1, MAX_PAGE_SIZE):
+            refuse("limit", limit, f"a page has 1 to {MAX_PAGE_SIZE:,} jobs", "Read on with after=.")
         return cls(
-            queue=text_of("queue", options.get("queue")),
+            queue=check_text("queue", options.get("queue")),
             state=state,
-            tags=tags_of(options.get("tags")),
-            meta=json_of("metadata", options.get("meta")),
+            tags=check_tag_filter(options.get("tags")),
+            meta=encode_filter("metadata", options.get("meta")),
             after=after,
             limit=limit,
         )
 
     def page(self, found: Iterable[Job]) -> list[Job]:
         """Return those of `found` for which all filters hold, the oldest first, as many as are asked for."""
-        return sorted(filter(self.holds_for, found), key=lambda job: job.id)[: self.limit]
+        return sorted(filter(self.matches, found), key=lambda job: job.id)[: self.limit]
 
-    def holds_for(self, job: Job) -> bool:
+    def matches(self, job: Job) -> bool:
         """Whether all filters hold for a job."""
         return (
             self.queue in (None, job.queue)

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from pgflow.core.values.names import bare_id
-from pgflow.core.values.payload import SEALED, decode
+from pgflow.core.values.payload import ENCRYPTED_MARKER, decode
 from pgflow.core.values.sanitize import type_name
-from pgflow.errors import ConfigError, InvalidPayload, Sealed
+from pgflow.errors import ConfigError, DecryptionUnavailable, InvalidPayload
 
 __all__ = [
     "Codec",
     "Kind",
-    "Place",
+    "Location",
     "checked_codec",
-    "is_sealed",
-    "key_of",
+    "decrypt_text",
+    "encryption_key_id",
+    "is_encrypted",
     "opened",
-    "opened_text",
     "sealed",
     "through",
 ]
@@ -58,7 +58,7 @@ class Codec(ABC):
         """Return the text of what `seal` returned for this place.
 
         Raises `InvalidPayload` when it was changed, or sealed for another place: the instance fails. Whatever else it
-        raises, `Sealed` for a key that is not here yet for example, leaves the work to another worker or to later.
+        raises, for example `DecryptionUnavailable` for a missing key, leaves the work to another worker.
         """
 
 
@@ -70,7 +70,7 @@ def checked_codec(given: Any) -> Codec | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a value belongs: the instance, and what it is in it, the input or what a step or a signal named so has."""
 
     workflow: str
@@ -88,74 +88,76 @@ class Place:
         return f"{self.kind} of {self.name}" if self.name else self.kind
 
 
-def sealed(codec: Codec, text: str, place: Place) -> str:
+def sealed(codec: Codec, text: str, place: Location) -> str:
     """Return JSON text sealed, as the JSON text of an object that says so."""
-    return json.dumps({SEALED: _sealed_text(codec, text, place)})
+    return json.dumps({ENCRYPTED_MARKER: _sealed_text(codec, text, place)})
 
 
-def is_sealed(value: Any) -> bool:
+def is_encrypted(value: Any) -> bool:
     """Whether a JSON value is one that a codec has sealed."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(SEALED), str)
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(ENCRYPTED_MARKER), str)
 
 
-def key_of(value: Any) -> str | None:
+def encryption_key_id(value: Any) -> str | None:
     """Return the id of the key that a value is sealed with, "" if it names none; None for one that is not sealed."""
-    if not is_sealed(value):
+    if not is_encrypted(value):
         return None
-    key, dot, _ = str(value[SEALED]).partition(".")
+    key, dot, _ = str(value[ENCRYPTED_MARKER]).partition(".")
     return key if dot and len(key) <= 64 else ""
 
 
-def opened(codec: Codec | None, value: Any, place: Place) -> Any:
+def opened(codec: Codec | None, value: Any, place: Location) -> Any:
     """Return a stored JSON value as it was before it was sealed; one that is not sealed, as it is.
 
-    Raises `Sealed` when it cannot be opened here or now, `InvalidPayload` when it never can, or when a strict codec
-    finds it not sealed.
+    Raises `DecryptionUnavailable` when it cannot be decrypted here or now, `InvalidPayload` when it never can, or
+    when a strict codec finds it not sealed.
     """
-    if is_sealed(value):
-        return decode(_open(codec, value[SEALED], place))
+    if is_encrypted(value):
+        return decode(_open(codec, value[ENCRYPTED_MARKER], place))
     _refuse_plain(codec, place)
     return value
 
 
-def opened_text(codec: Codec | None, text: str, place: Place) -> str:
+def decrypt_text(codec: Codec | None, text: str, place: Location) -> str:
     """`opened`, for a value as JSON text."""
-    if SEALED in text:  # a cheap sign, which may be a false alarm
+    if ENCRYPTED_MARKER in text:  # a cheap sign, which may be a false alarm
         value = decode(text)
-        if is_sealed(value):
-            return _open(codec, value[SEALED], place)
+        if is_encrypted(value):
+            return _open(codec, value[ENCRYPTED_MARKER], place)
     _refuse_plain(codec, place)
     return text
 
 
-def through(codec: Codec | None, text: str, place: Place) -> str:
+def through(codec: Codec | None, text: str, place: Location) -> str:
     """Return JSON text sealed and opened again: for a stack that stores nothing, but is to fail where another would."""
     return text if codec is None else codec.open(_sealed_text(codec, text, place), str(place))
 
 
-def _sealed_text(codec: Codec, text: str, place: Place) -> str:
+def _sealed_text(codec: Codec, text: str, place: Location) -> str:
     found: object = codec.seal(text, str(place))
     if not isinstance(found, str):
         raise InvalidPayload(f"{type_name(codec)}.seal() returned {type_name(found)} for the {place.title}, not a str")
     return found
 
 
-def _refuse_plain(codec: Codec | None, place: Place) -> None:
+def _refuse_plain(codec: Codec | None, place: Location) -> None:
     if codec is not None and codec.strict:
         raise InvalidPayload(f"the {place.title} is not sealed, and the codec is strict")
 
 
-def _open(codec: Codec | None, found: str, place: Place) -> str:
+def _open(codec: Codec | None, found: str, place: Location) -> str:
     if codec is None:
         hint = "Give the app the codec that sealed it: Pgflow(…, codec=…)."
-        raise Sealed(f"the {place.title} is sealed, and there is no codec here", hint=hint)
+        raise DecryptionUnavailable(f"the {place.title} is sealed, and there is no codec here", hint=hint)
     try:
         return codec.open(found, str(place))
     except InvalidPayload as error:
         raise InvalidPayload(f"the sealed {place.title} cannot be opened: {error}") from None
-    except Sealed as error:
-        raise Sealed(f"the sealed {place.title} cannot be opened here: {error}", hint=error.hint) from None
+    except DecryptionUnavailable as error:
+        raise DecryptionUnavailable(
+            f"the sealed {place.title} cannot be opened here: {error}", hint=error.hint
+        ) from None
     except KeyboardInterrupt:  # Ctrl+C in a program that reads an instance; a worker handles SIGINT itself
         raise
     except BaseException as error:  # it may work in a moment; nothing is awaited here, so it is not a cancellation
-        raise Sealed(f"the sealed {place.title} cannot be opened now: {type_name(error)}") from error
+        raise DecryptionUnavailable(f"the sealed {place.title} cannot be opened now: {type_name(error)}") from error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-__all__ = ["LONGEST", "is_span", "plain"]
+__all__ = ["MAX_DURATION", "is_duration", "plain"]
 
-LONGEST = timedelta(days=36_525)  # a hundred years
+MAX_DURATION = timedelta(days=36_525)  # a hundred years
 
 
-def is_span(value: object) -> bool:
+def is_duration(value: object) -> bool:
     """Whether `value` is a timedelta of zero or more, and of a hundred years at most."""
-    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST
+    return isinstance(value, timedelta) and timedelta(0) <= value <= MAX_DURATION
 
 
 def plain(span: timedelta) -> timedelta:

@@ -11,7 +11,7 @@ from typing import Any
 from pgflow.errors import InvalidValue, UnknownOption
 
 __all__ = [
-    "MOST_TAGS",
+    "MAX_TAGS",
     "SEPARATOR",
     "SUFFIX",
     "TELEMETRY",
@@ -30,8 +30,8 @@ WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 EVENT = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
 QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 TAG = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,64}")
-MOST_TAGS = 32  # of an instance, its workflow's included; sql/functions/start.sql and a constraint say it, too
-LONGEST_KEY = 100
+MAX_TAGS = 32  # of an instance, its workflow's included; sql/functions/start.sql and a constraint say it, too
+MAX_KEY_LENGTH = 100
 SEPARATOR = "::"  # between the key and the value of a business id
 SUFFIX = re.compile(r"[0-9a-f]{8}")  # of a business id in the scope "none"
 TELEMETRY = "pgflow:telemetry"  # in an instance's metadata: what its starter gave along for telemetry
@@ -44,7 +44,7 @@ def snake_case(name: str) -> str:
 
 def is_key(name: object) -> bool:
     """Whether `name` can be the key of a step: up to 100 letters, digits and underscores, not starting with a digit."""
-    return isinstance(name, str) and name.isidentifier() and len(name) <= LONGEST_KEY
+    return isinstance(name, str) and name.isidentifier() and len(name) <= MAX_KEY_LENGTH
 
 
 def is_event(name: object) -> bool:
@@ -74,9 +74,9 @@ def check_tags(given: Any, own: Sequence[str] = ()) -> tuple[str, ...]:
     tags = tuple(given)
     if not all(map(is_tag, tags)):
         raise InvalidValue("one of the tags is refused: a tag has 1 to 64 characters, without control characters")
-    if len(own) + len(tags) > MOST_TAGS:
+    if len(own) + len(tags) > MAX_TAGS:
         beside = f" beside the {len(own)} of the workflow" if own else ""
-        raise InvalidValue(f"{len(tags)} tags are refused{beside}: an instance has {MOST_TAGS} at most")
+        raise InvalidValue(f"{len(tags)} tags are refused{beside}: an instance has {MAX_TAGS} at most")
     return tags
 
 

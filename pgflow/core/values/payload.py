@@ -19,13 +19,13 @@ from pgflow.core.values.roundtrip import sort_sets
 from pgflow.core.values.secret import MASK, SECRETS, is_declared, refusal, shown
 from pgflow.errors import InvalidPayload, PgflowError
 
-__all__ = ["DEPTH_LIMIT", "INPUT_LIMIT", "OUTPUT_LIMIT", "SEALED", "decode", "encode", "refuse_lost"]
+__all__ = ["DEPTH_LIMIT", "ENCRYPTED_MARKER", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode", "refuse_lost"]
 
 INPUT_LIMIT = 65_536  # bytes of JSON text
 OUTPUT_LIMIT = 1_048_576
 DEPTH_LIMIT = 64  # containers inside one another
-SEALED = "pgflow:sealed"  # the one key of what a codec has sealed
-SEALED_BEGINS = f'{{"{SEALED}"'
+ENCRYPTED_MARKER = "pgflow:sealed"  # the one key of what a codec has sealed
+SEALED_BEGINS = f'{{"{ENCRYPTED_MARKER}"'
 CLOCK = re.compile(r":\d\d:\d\d")  # in the JSON text of every time and datetime
 
 # Sorted keys make C's sort compare them, which fails when strings and others are mixed: the only way for two keys to
@@ -47,7 +47,8 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_tri
     (sorted), tuples and UTF-8 bytes. What the text says is what PostgreSQL will: 1e22 becomes the integer that it is,
     and -0.0 loses its sign. Raises `InvalidPayload`, which says where in `what` the trouble is: NaN and
     infinities, NUL characters and lone surrogates, keys that become the same string, more than 64 levels, integers of
-    more than 4300 digits, times whose offset cannot be written, and objects that are not data. Raises `PlainSecret`
+    more than 4300 digits, times whose offset cannot be written, and objects that are not data. Raises
+    `UnencryptedSecret`
     for a secret of pydantic's, unless it is to be revealed because the text will be sealed. With `round_trip` models
     are written so that they can be validated again: without computed fields, and `Json` fields as the text they hold.
 
@@ -77,7 +78,7 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_tri
             "keep large data elsewhere and pass a reference to it"
         )
     if text.startswith(SEALED_BEGINS):
-        raise InvalidPayload(f"the key {SEALED!r} of {what} is pgflow's own")
+        raise InvalidPayload(f"the key {ENCRYPTED_MARKER!r} of {what} is pgflow's own")
     return text
 
 

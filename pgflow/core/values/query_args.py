@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from pgflow.core.values.payload import INPUT_LIMIT, encode
 from pgflow.errors import InvalidPayload, InvalidValue
 
-__all__ = ["is_integer", "json_of", "refuse", "tags_of", "text_of"]
+__all__ = ["check_tag_filter", "check_text", "encode_filter", "is_integer", "refuse"]
 
 
 def refuse(name: str, value: Any, rule: str, hint: str | None = None) -> NoReturn:
@@ -19,7 +19,7 @@ def is_integer(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def text_of(name: str, value: Any) -> str | None:
+def check_text(name: str, value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
@@ -31,7 +31,7 @@ def text_of(name: str, value: Any) -> str | None:
     return value
 
 
-def tags_of(given: Any) -> tuple[str, ...]:
+def check_tag_filter(given: Any) -> tuple[str, ...]:
     if given is None:
         return ()
     if isinstance(given, str) or not isinstance(given, Iterable):
@@ -40,11 +40,11 @@ def tags_of(given: Any) -> tuple[str, ...]:
     for each in tags:
         if not isinstance(each, str):
             refuse("tags", given, "each tag is a string")
-        text_of("tags", each)
+        check_text("tags", each)
     return tags
 
 
-def json_of(name: str, given: Any) -> str | None:
+def encode_filter(name: str, given: Any) -> str | None:
     if given is None:
         return None
     if name == "metadata" and not isinstance(given, Mapping):

@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-__all__ = ["LONGEST_TEXT", "guarded", "one_line", "storable", "trace", "type_name", "words"]
+__all__ = ["MAX_TEXT_LENGTH", "error_message", "guarded", "sanitize_line", "sanitize_text", "trace", "type_name"]
 
 T = TypeVar("T")
 
-LONGEST_TEXT = 8_000  # characters of an error's words, and of its traceback, that are kept
-LONGEST_NAME = 200  # characters of the name of an exception's type
+MAX_TEXT_LENGTH = 8_000  # characters of an error's error_message, and of its traceback, that are kept
+MAX_NAME_LENGTH = 200  # characters of the name of an exception's type
 FRAMES = 20  # of a traceback, the innermost
 CHAIN = 10  # exceptions that led to one another
 WIDTH = 15  # members of an exception group
 DEPTH = 5  # levels of exception groups
-MOST_SHOWN = 50  # exceptions in one text
+MAX_EXCEPTIONS = 50  # exceptions in one text
 NOTES = 20  # of one exception
 CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
@@ -34,29 +34,29 @@ CUT_TAG = re.compile(r"Input tag '.*")
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(1, 32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def storable(text: str, limit: int = LONGEST_TEXT, *, tail: bool = False) -> str:
+def sanitize_text(text: str, limit: int = MAX_TEXT_LENGTH, *, tail: bool = False) -> str:
     """Return text that jsonb accepts and that steers no terminal, of `limit` characters at most; the last if `tail`.
 
     NUL becomes U+FFFD and a lone surrogate a question mark; other control characters are written out, but for line
     feeds and tabs.
 
-        storable("\\x1b[2Jgone\\r\\n")    # "\\\\x1b[2Jgone\\\\x0d\\n"
+        sanitize_text("\\x1b[2Jgone\\r\\n")    # "\\\\x1b[2Jgone\\\\x0d\\n"
     """
     part = text[-limit:] if tail else text[:limit]  # first, as it may be long
     plain = part.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8").translate(CONTROL)
     return plain[-limit:] if tail else plain[:limit]
 
 
-def one_line(text: str, limit: int = 500) -> str:
+def sanitize_line(text: str, limit: int = 500) -> str:
     """Return text in one line that can forge no other: white space made one blank, what cannot be printed written out.
 
-    one_line("no\\n2030-01-01 INFO all is well")    # "no 2030-01-01 INFO all is well"
+    sanitize_line("no\\n2030-01-01 INFO all is well")    # "no 2030-01-01 INFO all is well"
     """
-    line = " ".join(text[:LONGEST_TEXT].split())[:limit]
+    line = " ".join(text[:MAX_TEXT_LENGTH].split())[:limit]
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
-def words(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """Return an exception's message, empty if it cannot be read; of pydantic's errors without the input they quote.
 
     A `__str__` of the user's makes the message, and may raise anything.
@@ -68,7 +68,7 @@ def words(error: BaseException) -> str:
 
 def type_name(value: object) -> str:
     """Return the name of a value's class. It does not call a `__name__` that a metaclass defines."""
-    return storable(str.__str__(type.__dict__["__name__"].__get__(type(value))), LONGEST_NAME)
+    return sanitize_text(str.__str__(type.__dict__["__name__"].__get__(type(value))), MAX_NAME_LENGTH)
 
 
 def guarded(read: Callable[[], T], instead: T) -> T:
@@ -130,7 +130,7 @@ def _chain(error: BaseException, shown: list[BaseException], depth: int) -> list
     inner: BaseException | None = error
     joint = lead = ""
     while inner is not None and all(inner is not other for other in shown):
-        if len(links) == CHAIN or len(shown) == MOST_SHOWN:
+        if len(links) == CHAIN or len(shown) == MAX_EXCEPTIONS:
             lead = LEFT_OUT
             break
         shown.append(inner)
@@ -156,13 +156,13 @@ def _formatted(error: BaseException, shown: list[BaseException], depth: int) -> 
         frame = frame.tb_next
     if innermost:
         lines += ["Traceback (most recent call last):\n", *_frames(innermost[0])]
-    message = _beginning(words(error))
+    message = _beginning(error_message(error))
     lines.append(f"{_full_name(error)}: {message}\n" if message else f"{_full_name(error)}\n")
     lines += [f"{note}\n" for note in _notes(error)]
     if issubclass(type(error), BaseExceptionGroup):
         members = BaseExceptionGroup.exceptions.__get__(error)
         for number, member in enumerate(members, 1):
-            if number > WIDTH or depth == DEPTH or len(shown) == MOST_SHOWN:
+            if number > WIDTH or depth == DEPTH or len(shown) == MAX_EXCEPTIONS:
                 lines.append(f"  | and {len(members) - number + 1} more exceptions\n")
                 break
             lines.append(f"  +-- {number} of {len(members)}\n")
@@ -173,10 +173,10 @@ def _formatted(error: BaseException, shown: list[BaseException], depth: int) -> 
 
 def _beginning(message: str) -> str:
     """Return the beginning of a message. It strips the input from a cut line, which `_without_inputs` cannot match."""
-    if len(message) <= LONGEST_TEXT:
-        return storable(message)
-    whole, newline, cut = message[:LONGEST_TEXT].rpartition("\n")
-    return storable(whole + newline + _without_input(CUT_TAG.sub("Input tag", cut)))
+    if len(message) <= MAX_TEXT_LENGTH:
+        return sanitize_text(message)
+    whole, newline, cut = message[:MAX_TEXT_LENGTH].rpartition("\n")
+    return sanitize_text(whole + newline + _without_input(CUT_TAG.sub("Input tag", cut)))
 
 
 def _read(attribute: str, error: BaseException) -> Any:
@@ -187,7 +187,7 @@ def _full_name(error: BaseException) -> str:
     """The name of the class, qualified by its module unless it is a builtin."""
     module = guarded(lambda: str.__str__(type.__dict__["__module__"].__get__(type(error))), "")
     name = type_name(error)
-    return name if module in ("", "builtins", "__main__") else f"{storable(module, LONGEST_NAME)}.{name}"
+    return name if module in ("", "builtins", "__main__") else f"{sanitize_text(module, MAX_NAME_LENGTH)}.{name}"
 
 
 def _frames(first: TracebackType) -> list[str]:
@@ -200,6 +200,6 @@ def _notes(error: BaseException) -> list[str]:
         notes: Any = getattr(error, "__notes__", None)
         if not issubclass(type(notes), list | tuple):
             return []
-        return [storable(str.__str__(note)) for note in islice(notes, NOTES) if issubclass(type(note), str)]
+        return [sanitize_text(str.__str__(note)) for note in islice(notes, NOTES) if issubclass(type(note), str)]
 
     return guarded(read, [])

@@ -14,7 +14,7 @@ from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr
 from pydantic_core import to_jsonable_python
 
 from pgflow.core.values.roundtrip import aliased, members
-from pgflow.errors import PlainSecret
+from pgflow.errors import UnencryptedSecret
 
 __all__ = ["MASK", "MEND", "SECRETS", "declared", "found", "is_declared", "refusal", "shown"]
 
@@ -40,16 +40,16 @@ def is_declared(kind: Hashable) -> bool:
     return bool(declared(kind, ""))
 
 
-def refusal(where: str) -> PlainSecret:
+def refusal(where: str) -> UnencryptedSecret:
     """Return the error that says why a secret is not stored, and how it could be."""
-    return PlainSecret(f"{where} is a secret, and would be stored in plain", hint=MEND)
+    return UnencryptedSecret(f"{where} is a secret, and would be stored in plain", hint=MEND)
 
 
 def shown(value: Any, plain: Any, where: str, *, reveal: bool) -> Any:
     """Return `plain`, what pydantic has made of `value`, with its secrets in clear if `reveal`.
 
-    Raises `PlainSecret`, with the place of the first: unless `reveal`, or where a model has a way of its own to write
-    it, so that it cannot be found again.
+    Raises `UnencryptedSecret`, with the place of the first: unless `reveal`, or where a model has a way of its own
+    to write it, so that it cannot be found again.
     """
     places = list(found(value, where))
     if places and not reveal:
@@ -58,7 +58,7 @@ def shown(value: Any, plain: Any, where: str, *, reveal: bool) -> Any:
     clear = _shown(value, plain, seen) if places else plain
     if len(seen) < len(places):
         said = f"a secret in {where} is written in a way of its model's own, and could not be read again"
-        raise PlainSecret(said, hint="Leave it to pydantic: take its serializer away.")
+        raise UnencryptedSecret(said, hint="Leave it to pydantic: take its serializer away.")
     return clear
 
 

@@ -18,12 +18,12 @@ from psycopg import sql
 
 from pgflow.cli.bench import marks
 from pgflow.cli.bench.ground import server_settings
-from pgflow.cli.bench.machine import LocalServer, Neighbours
+from pgflow.cli.bench.machine import LocalServer, OtherLoad
 from pgflow.cli.bench.marks import Tally
 from pgflow.embedded import EmbeddedPostgres
 from tests.bench.compare.roster import Peer
 
-__all__ = ["Arena", "Bout", "Failed", "Spent"]
+__all__ = ["Arena", "Bout", "Counters", "Failed"]
 
 CHECKOUT = Path(__file__).parents[3]
 PROGRAMS = [*["-m", "tests.bench.compare.peers"]]
@@ -39,7 +39,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Counters:
     """What a run has cost by a point: bytes of WAL and CPU seconds of the whole server, commits of the database."""
 
     wal: int
@@ -63,9 +63,9 @@ class Arena:
         self._conn.close()
         self._server.stop()
 
-    def neighbours(self) -> Neighbours:
+    def neighbours(self) -> OtherLoad:
         """Look from now on how much of the machine is used by others."""
-        return Neighbours(LocalServer(self._server.pid))
+        return OtherLoad(LocalServer(self._server.pid))
 
     def wait_for_quiet(self, patience: float) -> None:
         """Wait until others use little of the machine, but no longer than so many seconds."""
@@ -96,7 +96,7 @@ class Arena:
                 bout.close()
                 self._server.drop_database(name)
 
-    def spent(self, database: str) -> Spent:
+    def spent(self, database: str) -> Counters:
         """Read what has been spent, when all sessions of the database have ended and so have reported."""
         deadline = time.monotonic() + STOP_SECONDS
         while self._ask("select count(*) from pg_stat_activity where datname = %s", database):
@@ -105,7 +105,7 @@ class Arena:
             time.sleep(0.02)
         wal = self._ask("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
         commits = self._ask("select xact_commit from pg_stat_database where datname = %s", database)
-        return Spent(int(wal), int(commits), LocalServer(self._server.pid).seconds())
+        return Counters(int(wal), int(commits), LocalServer(self._server.pid).seconds())
 
     def analyze(self, dsn: str) -> None:
         """Let the planner know what was put there, as autovacuum will: tables that are empty still are left alone."""

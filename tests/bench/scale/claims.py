@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from psycopg.errors import LockNotAvailable
 
-from pgflow.cli.bench.ground import Field
+from pgflow.cli.bench.ground import BenchRun
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.store import job
@@ -24,7 +24,7 @@ READY = 100_000
 DEEP = 60  # tokens in each queue, at the least
 
 
-def ready(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def ready(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """A claim of a hundred, and of one, out of ever more ready tokens."""
     hundred, one = [], []
     with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
@@ -41,7 +41,7 @@ def ready(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> lis
     return [Chart("Claim, with ever more ready tokens", "ready tokens", "ms, median", lines)]
 
 
-def scheduled(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def scheduled(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """A claim, and the look for what is due, with ever more tokens scheduled for later."""
     claims, looks = [], []
     with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
@@ -59,7 +59,7 @@ def scheduled(field: Field, sizes: Sequence[int], say: Callable[[str], None]) ->
     return [Chart("Claim, with ever more tokens scheduled for later", "scheduled tokens", "ms, median", lines)]
 
 
-def queues(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def queues(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """A claim by a worker of one queue, and of a worker that serves them all, with ever more queues."""
     one, every = [], []
     for size in sizes:
@@ -78,7 +78,7 @@ def queues(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> li
 
 
 def claimers(
-    field: Field, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int
+    field: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int
 ) -> list[Chart]:
     """How many tokens ever more claimers get in all, a hundred at a time."""
     rates, waits = [], []

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from pgflow.cli.bench import machine
-from pgflow.cli.bench.ground import Field, Ground, orderly
-from pgflow.cli.bench.machine import Neighbours
+from pgflow.cli.bench.ground import BenchEnvironment, BenchRun, orderly
+from pgflow.cli.bench.machine import OtherLoad
 from pgflow.cli.bench.progress import Progress
 from pgflow.cli.bench.report import number
 from tests.bench.plot import Chart, lines
@@ -24,7 +24,7 @@ from tests.bench.scale import claims, horizon, waiting
 __all__ = ["TESTS", "command"]
 
 FREE_BYTES = 30 * 2**30  # for the largest of them, with WAL
-Measure = Callable[[Field, Sequence[int], Callable[[str], None]], list[Chart]]
+Measure = Callable[[BenchRun, Sequence[int], Callable[[str], None]], list[Chart]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Scale:
     quick: tuple[int, ...]
     quickly: Measure | None = None
 
-    def run(self, field: Field, say: Callable[[str], None], *, is_quick: bool, most: int | None) -> list[Chart]:
+    def run(self, field: BenchRun, say: Callable[[str], None], *, is_quick: bool, most: int | None) -> list[Chart]:
         """Measure; no size is more than `most`."""
         measure = self.quickly or self.measure if is_quick else self.measure
         sizes = self.quick if is_quick else self.sizes
@@ -96,9 +96,9 @@ def command(names: tuple[str, ...], quick: bool, most: int | None, svg: Path | N
             f"{FREE_BYTES / 2**30:.0f} GiB of disk are needed, {free / 2**30:.0f} are free: --quick or --most"
         )
     charts: list[Chart] = []
-    with orderly(), Ground("", "pgflow") as ground:
+    with orderly(), BenchEnvironment("", "pgflow") as ground:
         for name in names or TESTS:
-            began, neighbours = time.monotonic(), Neighbours(ground.server)
+            began, neighbours = time.monotonic(), OtherLoad(ground.server)
             with ground.field(Progress()) as field:
                 found = TESTS[name].run(field, partial(_say, name), is_quick=quick, most=most)
             _say(name, f"took {time.monotonic() - began:.0f} s, others used {neighbours.share():.0%} of the machine")

@@ -12,7 +12,7 @@ from typing import Any
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.store import job, worker
-from pgflow.store.job import Change, Claimed, Verdict
+from pgflow.store.job import Change, ClaimedRow, Verdict
 from pgflow.worker.watermark import Watermark
 
 __all__ = ["BATCH", "Hand", "median_ms", "opened"]
@@ -34,7 +34,7 @@ class Hand:
             ),
         )
 
-    def claim(self, rooms: Mapping[str, int] | None = None) -> list[Claimed]:
+    def claim(self, rooms: Mapping[str, int] | None = None) -> list[ClaimedRow]:
         """Claim a hundred tokens, or as many as each queue has room for, from the floor where a worker would."""
         wanted = rooms or {"default": BATCH}
         floors = self._watermark.floors(time.monotonic())
@@ -43,7 +43,7 @@ class Hand:
             run(self.conn, job.plan_anew(SCHEMA))
         return rows
 
-    def settle(self, rows: Sequence[Claimed]) -> None:
+    def settle(self, rows: Sequence[ClaimedRow]) -> None:
         """Record that each was the last step of its instance, in one statement as a worker's."""
         verdicts = [
             Verdict(

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import psycopg
 
-from pgflow.cli.bench.ground import Field
+from pgflow.cli.bench.ground import BenchRun
 from pgflow.database.connect import Connection, connect
 from tests.bench.plot import Chart, Series
 from tests.bench.scale.hand import BATCH, Hand, median_ms, opened
@@ -22,7 +22,7 @@ UNIT = "ms, median"
 Before = Callable[[Connection, ExitStack], None]
 
 
-def horizon(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def horizon(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """Drain so many tokens, a hundred at a time, without a long transaction beside it and with one."""
     (size,) = sizes
 
@@ -37,7 +37,7 @@ def horizon(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> l
     return _charts("while an old transaction keeps dead rows", free, pinned)
 
 
-def planned(field: Field, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def planned(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """Drain tokens where all tables were looked at by the planner, the results' while there were none.
 
     A worker's statements are planned once, at their first use, and anew when somebody analyzes again.
@@ -59,7 +59,7 @@ def _charts(when: str, *drains: Sequence[Series]) -> list[Chart]:
 
 
 def _drain(
-    field: Field, size: int, say: Callable[[str], None], name: str, before: Before | None = None
+    field: BenchRun, size: int, say: Callable[[str], None], name: str, before: Before | None = None
 ) -> list[Series]:
     field.ground.renew()
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pgflow.cli.bench import machine
 from pgflow.cli.bench.flows import Load, Single
-from pgflow.cli.bench.ground import Field, Plan
+from pgflow.cli.bench.ground import BenchRun, Plan
 from pgflow.cli.bench.result import latency
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
@@ -22,7 +22,7 @@ STARTS = 60
 PAUSE = 0.05
 
 
-def waiting(field: Field, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float) -> list[Chart]:
+def waiting(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float) -> list[Chart]:
     """Run one worker that has nothing to do, then start something twenty times a second."""
     memory, cpu, server, late = [], [], [], []
     there = 0

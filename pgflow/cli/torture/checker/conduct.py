@@ -12,7 +12,7 @@ from pgflow.store.audit import Change
 __all__ = ["innocents_pay_nothing", "logs_are_clean", "sessions_are_clean", "workers_stay_small"]
 
 MOST_CRASHES = 5
-ALONE_FROM = 2  # lost workers from which on a step is a suspect
+QUARANTINE_FROM = 2  # lost workers from which on a step is a suspect
 CONNECTIONS_EACH = 3 + 20  # work, heart, ears, and transactional steps
 LARGEST_RSS = 160 * 1024 * 1024
 ASKED_FOR = "failpoint "  # what the harness itself has brought about
@@ -57,7 +57,7 @@ def _is_in_doubt(history: History, change: Change) -> bool:
     beats = [each for each in history.leases.get(was["worker"], ()) if each.seq < change.seq]
     if beats and seconds_of(beats[-1].row["lease_expires_at"]) > change.moment:
         return True
-    return bool(was["crashes"] >= ALONE_FROM) and _had_company(history, change)
+    return bool(was["crashes"] >= QUARANTINE_FROM) and _had_company(history, change)
 
 
 def _was_lost_alone(history: History, story: Story) -> bool:
@@ -76,7 +76,8 @@ def _was_lost_alone(history: History, story: Story) -> bool:
         and each.was["step"] == story.error["step"]
     ]
     return len(charges) == MOST_CRASHES and not any(
-        each.was is not None and each.was["crashes"] >= ALONE_FROM and _had_company(history, each) for each in charges
+        each.was is not None and each.was["crashes"] >= QUARANTINE_FROM and _had_company(history, each)
+        for each in charges
     )
 
 

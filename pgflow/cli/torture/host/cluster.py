@@ -340,7 +340,7 @@ class Cluster:
             settings["port"] = str(_free_port(self.network.server_address))
         if self._disk_size is not None:
             self._disks.append(Disk(self._disk_size))
-        return EmbeddedPostgres(self._version, settings, shelf=self._disks[-1].path if self._disks else None)
+        return EmbeddedPostgres(self._version, settings, data_root=self._disks[-1].path if self._disks else None)
 
     def _dsn(self, user: str) -> str:
         return self._compose(user, [node.host for node in self._nodes])

@@ -22,7 +22,7 @@ ROUNDS = 100  # that it takes at most to shrink below somebody who writes
 
 
 class Disk:
-    """A file system in memory of `size` bytes at most, for a server's data (`EmbeddedPostgres(shelf=disk.path)`).
+    """A file system in memory of `size` bytes at most, for a server's data (`EmbeddedPostgres(data_root=disk.path)`).
 
     It takes as much memory as lies in it. `fill()` takes away what is free, and so no memory either: the file system
     shrinks to what it holds. From then on whatever needs another page fails with ENOSPC, until `free()`; what is

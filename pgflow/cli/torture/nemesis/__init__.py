@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from pgflow.cli.torture.arena import Arena
-from pgflow.cli.torture.ink import Ink
+from pgflow.cli.torture.ink import Journal
 from pgflow.cli.torture.nemesis import clients, host, misdeeds, processes, sessions, wire
 from pgflow.cli.torture.nemesis.harm import Harm
 from pgflow.cli.torture.nemesis.schedule import Blow, line, read, thrown
@@ -48,7 +48,7 @@ class Nemesis:
         wanted = {blow.harm for blow in self._replayed} if self._replayed is not None else None
         self.harms = [each for each in harms if wanted is None or each.name in wanted]
         self._by_name = {each.name: each for each in harms}
-        self._ink = Ink(arena.folder / "blows.jsonl")
+        self._ink = Journal(arena.folder / "blows.jsonl")
         self._schedule = (arena.folder / "schedule.jsonl").open("w", buffering=1)
         self._came: set[str] = set()
         self._lock = threading.Lock()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pgflow.cli.torture.arena import Arena
-from pgflow.cli.torture.fleet import LEASE, Berth
+from pgflow.cli.torture.fleet import LEASE, WorkerSlot
 from pgflow.cli.torture.nemesis.harm import Aim, Harm, at_a_worker
 from pgflow.store.failpoint import POINTS
 
@@ -88,7 +88,7 @@ def at_a_point(deed: str, point: str) -> Harm:
         often = {"worker": 1, "heart": 2, "transaction": 1}.get(point.partition(".")[0], 6)
         return {**at_a_worker(dice, arena), "nth": dice.randint(1, often)}
 
-    def has_come(berth: Berth, before: int) -> bool:
+    def has_come(berth: WorkerSlot, before: int) -> bool:
         match deed:
             case "stop":
                 return berth.is_stopped()

@@ -10,7 +10,7 @@ from pgflow.core.definition.graph import DONE, Choice
 from pgflow.core.definition.route import Route
 from pgflow.core.definition.rules.callables import input_problem
 from pgflow.core.definition.rules.graph_rules import check_shape
-from pgflow.core.definition.rules.problems import Problems, fault_of
+from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.rules.step_rules import check_step
 from pgflow.core.definition.step import Step, Target, as_step
 from pgflow.core.values.names import event_name, snake_case
@@ -128,7 +128,7 @@ def _read_source(workflow: str, source: Any, events: Any, branches: Branches, pr
 
 def _leads(target: Any, where: str) -> tuple[tuple[Step, ...], Any]:
     if isinstance(target, Route):
-        fault = fault_of(target)
+        fault = defect_of(target)
         if fault is not None:
             raise DefinitionError(f"{where}: {fault}")
         declared: Sequence[Any] = target.targets

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pgflow.errors import DefinitionError
 
-__all__ = ["Collected", "Problems", "collecting", "excuse", "fault_of", "is_excused"]
+__all__ = ["Collected", "Problems", "collect_or_raise", "collecting", "defect_of", "try_collect"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -89,7 +89,7 @@ def collecting() -> Iterator[Collected]:
         OPEN.reset(token)
 
 
-def is_excused(error: DefinitionError) -> bool:
+def try_collect(error: DefinitionError) -> bool:
     """Whether a class that is wrong may stay, unusable: its problems are noted then."""
     collected = OPEN.get()
     if collected is not None:
@@ -97,7 +97,7 @@ def is_excused(error: DefinitionError) -> bool:
     return collected is not None
 
 
-def excuse(subject: object, error: DefinitionError) -> None:
+def collect_or_raise(subject: object, error: DefinitionError) -> None:
     """Let `subject`, which a workflow may be made of, stay though it is wrong; raise `error` when nobody collects."""
     collected = OPEN.get()
     if collected is None:
@@ -105,7 +105,7 @@ def excuse(subject: object, error: DefinitionError) -> None:
     collected.faults[id(subject)] = Fault(subject, str(error))
 
 
-def fault_of(*subjects: object) -> str | None:
+def defect_of(*subjects: object) -> str | None:
     """Return why one of these is unusable, None when all are sound. Whoever asks tells it, with its own name before."""
     collected = OPEN.get()
     for subject in subjects if collected is not None else ():

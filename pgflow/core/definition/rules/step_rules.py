@@ -7,9 +7,9 @@ from typing import Any
 
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.callables import arity_problem, is_generator
-from pgflow.core.definition.rules.problems import Problems, fault_of
+from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.step import Parking, Step
-from pgflow.core.values.duration import is_span
+from pgflow.core.values.duration import is_duration
 from pgflow.core.values.names import is_event, is_key, is_queue
 from pgflow.core.values.payload import INPUT_LIMIT, encode
 from pgflow.errors import DefinitionError, InvalidPayload
@@ -23,7 +23,7 @@ def check_step(workflow: str, step: Step, title: str, problems: Problems) -> boo
     Returns whether its events are sound, so that transitions can be compared with them.
     """
     who = f"{workflow}: {title}"
-    fault = fault_of(step, type(step))
+    fault = defect_of(step, type(step))
     if fault is not None:
         problems.add([f"{who}: {fault}"])
         return False
@@ -68,7 +68,7 @@ def _check_attributes(who: str, step: Step) -> None:
     retry: Any = step.retry
     if retry is not None and not isinstance(retry, Retry):
         raise DefinitionError(f"{who} has retry = {retry!r}: write a policy, as in retry = Retry(max_attempts=8)")
-    fault = fault_of(retry)
+    fault = defect_of(retry)
     if fault is not None:
         raise DefinitionError(f"{who}: {fault}")
     if step.queue is not None and not is_queue(step.queue):
@@ -76,7 +76,7 @@ def _check_attributes(who: str, step: Step) -> None:
     if not isinstance(step.transactional, bool):
         raise DefinitionError(f"{who} has transactional = {step.transactional!r}: write True or False")
     limit: Any = step.max_runtime
-    if limit is not None and not (is_span(limit) and limit):
+    if limit is not None and not (is_duration(limit) and limit):
         raise DefinitionError(f"{who} has max_runtime = {limit!r}: write a timedelta of more than zero")
     if (field := step.output_problem()) is not None:
         raise DefinitionError(f"{who}: its output cannot be read back: {field}")
@@ -114,7 +114,7 @@ def _check_parking(who: str, step: Step) -> None:
             raise DefinitionError(f"{who}: the signal {name!r} becomes {event!r}, which is none of its events")
     if parking.timeout_event is not None and parking.timeout_event not in step.emits():
         raise DefinitionError(f"{who}: its timeout becomes {parking.timeout_event!r}, which is none of its events")
-    if (parking.delay is None) != (parking.timeout_event is None) or not is_span(parking.delay or timedelta(0)):
+    if (parking.delay is None) != (parking.timeout_event is None) or not is_duration(parking.delay or timedelta(0)):
         raise DefinitionError(
             f"{who}: a timeout needs both a delay of zero or more, 100 years at most, and an event: {parking!r}"
         )

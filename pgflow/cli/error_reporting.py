@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgflow.cli.lazy import LazyGroup
+from pgflow.cli.lazy_group import LazyGroup
 
 if TYPE_CHECKING:
     from pgflow.errors import PgflowError
 
-__all__ = ["INTERRUPTED", "Reporting", "Session", "one_line", "report"]
+__all__ = ["INTERRUPTED", "ErrorReportingGroup", "GlobalOptions", "error_line", "report"]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 SERVER_GONE = ("08", "53", "57P")  # classes of SQLSTATE: connection, resources, shut down
@@ -22,7 +22,7 @@ NOT_OUR_MISTAKE = frozenset({"42501", "42939"})  # no privilege, a reserved name
 
 
 @dataclass(slots=True)
-class Session:
+class GlobalOptions:
     """What one call of the command line knows beside its commands' options.
 
     Whether it was asked for tracebacks, and whether a pooler stands before the database.
@@ -32,7 +32,7 @@ class Session:
     pooler: bool = False
 
 
-class Reporting(LazyGroup):
+class ErrorReportingGroup(LazyGroup):
     """A group that turns every exception into one line and an exit code; its commands just raise.
 
     What a command returns is the exit code: None for 0.
@@ -47,7 +47,7 @@ class Reporting(LazyGroup):
         **extra: Any,
     ) -> Any:
         """Run the command line and exit; with `standalone_mode=False` return, and let exceptions through."""
-        session = extra.setdefault("obj", Session())
+        session = extra.setdefault("obj", GlobalOptions())
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except Exception as error:
@@ -75,7 +75,7 @@ def report(error: Exception, *, debug: bool = False) -> int:
         traceback.print_exception(error)
     known = _known(error)
     if known is not None:
-        click.echo(one_line(known), err=True)
+        click.echo(error_line(known), err=True)
         return known.exit_code
     said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
     advice = "." if debug else ". Run again with --debug for the traceback."
@@ -83,10 +83,10 @@ def report(error: Exception, *, debug: bool = False) -> int:
     return 1
 
 
-def one_line(error: "PgflowError") -> str:
+def error_line(error: "PgflowError") -> str:
     """Return the line about an error: what, why, and the next step.
 
-    one_line(SchemaMissing('schema "pgflow" holds no pgflow yet', hint="Run: pgflow migrate"))
+    error_line(SchemaMissing('schema "pgflow" holds no pgflow yet', hint="Run: pgflow migrate"))
     """
     said = " ".join(str(error).split())
     if not error.hint:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-__all__ = ["ANYTHING", "NAMES", "ODD_TEXT", "PLAIN"]
+__all__ = ["ANYTHING", "EDGE_TEXT", "NAMES", "PLAIN"]
 
 QUOTES = ["'", '"', "''", '"; drop table pgflow.jobs; --', "$$", "\\", "%s", "%(x)s", "%", "{}", "{0}", "a::b", "::"]
 LENGTHS = [letter * times for letter in ("x", "ü", "😀") for times in (31, 32, 63, 64, 65, 100, 101, 200, 201)]
@@ -73,8 +73,8 @@ ATTRIBUTES = [
     " ",
 ]
 ODD = [*QUOTES, *LENGTHS, *LOOKS, *BAD, *WORDS, *ATTRIBUTES]
-ODD_TEXT = st.sampled_from(ODD) | st.text(st.characters(), max_size=12)
-NAMES = ODD_TEXT | st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,12}", fullmatch=True)
+EDGE_TEXT = st.sampled_from(ODD) | st.text(st.characters(), max_size=12)
+NAMES = EDGE_TEXT | st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,12}", fullmatch=True)
 
 
 def _large(digits: int) -> int:
@@ -88,7 +88,7 @@ NUMBERS = (
     | st.floats()
     | st.sampled_from([1e22, 1e23, 1e308, 5e-324, -0.0, 1e16, 123456789012345680000.0, 0.1])
 )
-KEYS = ODD_TEXT | st.integers(-9, 9) | st.floats() | st.booleans() | st.none() | st.just((1, 2)) | st.dates()
+KEYS = EDGE_TEXT | st.integers(-9, 9) | st.floats() | st.booleans() | st.none() | st.just((1, 2)) | st.dates()
 OTHERS = (
     st.binary(max_size=9)
     | st.sampled_from(
@@ -96,7 +96,7 @@ OTHERS = (
     )
     | st.sampled_from([date(2030, 1, 2), datetime(2030, 1, 2, tzinfo=UTC), timedelta(minutes=5), object(), print, int])
 )
-SCALARS = st.none() | st.booleans() | NUMBERS | ODD_TEXT
+SCALARS = st.none() | st.booleans() | NUMBERS | EDGE_TEXT
 
 
 def _nested(depth: int, core: Any, *, as_dict: bool) -> Any:

@@ -26,12 +26,12 @@ from pgflow import process
 from pgflow.database.connect import AsyncConnection, Connection, aconnect, connect, is_idle, place
 from pgflow.errors import Unreachable
 
-__all__ = ["Lending", "ThreadLending"]
+__all__ = ["AsyncConnectionPool", "ConnectionPool"]
 
 IDLE_SECONDS = 600.0  # after which an idle connection is closed, except the one used last
 LIFETIME_SECONDS = 3600.0  # after which a connection is replaced: its server process has grown, or the server moved
 GRACE_SECONDS = 3.0  # after one of our sessions was closed: the server frees its place when its process has ended
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two attempts after a refusal
+FIRST_PAUSE, MAX_PAUSE = 0.01, 0.2  # seconds between two attempts after a refusal
 
 C = TypeVar("C", Connection, AsyncConnection)
 
@@ -87,7 +87,7 @@ class Idle(Generic[C]):
             while len(self._conns) > 1 and now - self._conns[0][0] > IDLE_SECONDS:
                 self._conns.pop(0)[1].pgconn.finish()
 
-    def doubt(self) -> None:
+    def check_before_reuse(self) -> None:
         """Have those that are idle now checked before they are lent again."""
         self._doubted_at = time.monotonic()
 
@@ -137,19 +137,19 @@ class _Lenders:
                 self._awaiting.remove(lender)
 
 
-_lenders = process.Own(_Lenders)
+_lenders = process.PerProcess(_Lenders)
 
 
 class _Patience:
     """When to try again after a refusal, for one caller: until its deadline, and as long as a place may become free.
 
-    With `persists` until its deadline, also when only other processes could free a place, or the server is down.
+    With `keep_retrying` until its deadline, also when only other processes could free a place, or the server is down.
     """
 
-    def __init__(self, lenders: _Lenders, deadline: float, *, persists: bool) -> None:
+    def __init__(self, lenders: _Lenders, deadline: float, *, keep_retrying: bool) -> None:
         self._lenders = lenders
         self._deadline = deadline
-        self._persists = persists
+        self._persists = keep_retrying
         self._hopeless_at = 0.0
         self._pause = FIRST_PAUSE
 
@@ -160,20 +160,20 @@ class _Patience:
             self._hopeless_at = now + GRACE_SECONDS
         if now >= (self._deadline if self._persists else min(self._deadline, self._hopeless_at)):
             raise error
-        self._pause, pause = min(2 * self._pause, LONGEST_PAUSE), self._pause
+        self._pause, pause = min(2 * self._pause, MAX_PAUSE), self._pause
         return pause
 
 
-class ThreadLending:
-    """Up to `most` connections in autocommit mode for threads, made when they are needed and kept for later."""
+class ConnectionPool:
+    """Up to `max_size` connections in autocommit mode for threads, made when they are needed and kept for later."""
 
     def __init__(
-        self, dsn: str, most: int, role: str = "client", *, persists: bool = False, pooler: bool = False
+        self, dsn: str, max_size: int, role: str = "client", *, keep_retrying: bool = False, pooler: bool = False
     ) -> None:
         self._dsn = dsn
-        self._most = most
+        self._most = max_size
         self._role = role
-        self._persists = persists
+        self._persists = keep_retrying
         self._pooler = pooler
         self._idle: Idle[Connection] = Idle()
         self._changed = threading.Condition()
@@ -181,11 +181,11 @@ class ThreadLending:
         self._is_closed = False
         self._sweeper: threading.Timer | None = None
 
-    def borrow(self, patience: float) -> Connection:
-        """Lend a connection until `give_back`.
+    def acquire(self, patience: float) -> Connection:
+        """Lend a connection until `release`.
 
         Raises `Unreachable` when all are in use for `patience` seconds, or when none can be made and none of those in
-        use is returned by then; with `persists`, when none can be made in that time.
+        use is returned by then; with `keep_retrying`, when none can be made in that time.
         """
         deadline = time.monotonic() + patience
         with self._changed:
@@ -206,8 +206,8 @@ class ThreadLending:
         self._idle.count(1)
         return conn
 
-    def give_back(self, conn: Connection) -> None:
-        """Take back a connection that `borrow` lent."""
+    def release(self, conn: Connection) -> None:
+        """Take back a connection that `acquire` lent."""
         if self._is_closed:
             conn.close()
         else:
@@ -221,9 +221,9 @@ class ThreadLending:
                 self._sweeper.daemon = True
                 self._sweeper.start()
 
-    def doubt(self) -> None:
+    def check_before_reuse(self) -> None:
         """Check the connections that are idle now before they are lent again."""
-        self._idle.doubt()
+        self._idle.check_before_reuse()
 
     def close(self) -> None:
         """Close those that are idle now, and the others when they are given back. Threads that wait get an error."""
@@ -242,7 +242,7 @@ class ThreadLending:
         try:
             return self._connect()
         except Unreachable as error:
-            patience = _Patience(self._idle.lenders, deadline, persists=self._persists)
+            patience = _Patience(self._idle.lenders, deadline, keep_retrying=self._persists)
             pause = patience.pause(error)
         with self._idle.lenders.waiting(self._idle):
             while True:
@@ -278,37 +278,37 @@ class ThreadLending:
             self._sweeper = None
 
 
-class Lending:
-    """Up to `most` connections in autocommit mode for the tasks of one event loop, made when they are needed.
+class AsyncConnectionPool:
+    """Up to `max_size` connections in autocommit mode for the tasks of one event loop, made when they are needed.
 
     They are closed by `close`, or when `asyncio.run` ends the loop.
     """
 
     def __init__(
-        self, dsn: str, most: int, role: str = "client", *, persists: bool = False, pooler: bool = False
+        self, dsn: str, max_size: int, role: str = "client", *, keep_retrying: bool = False, pooler: bool = False
     ) -> None:
         self._dsn = dsn
-        self._most = most
+        self._most = max_size
         self._role = role
-        self._persists = persists
+        self._persists = keep_retrying
         self._pooler = pooler
-        self._room = asyncio.Semaphore(most)
+        self._room = asyncio.Semaphore(max_size)
         self._idle: Idle[AsyncConnection] = Idle()
         self._is_closed = False
         self._keeper: AsyncGenerator[None] | None = None
 
     @asynccontextmanager
     async def connection(self, patience: float) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection. Raises `Unreachable` as `ThreadLending.borrow` does."""
-        conn = await self.borrow(patience)
+        """Lend a connection. Raises `Unreachable` as `ConnectionPool.acquire` does."""
+        conn = await self.acquire(patience)
         try:
             yield conn
         finally:
-            self.give_back(conn)
+            self.release(conn)
 
-    def doubt(self) -> None:
+    def check_before_reuse(self) -> None:
         """Check the connections that are idle now before they are lent again."""
-        self._idle.doubt()
+        self._idle.check_before_reuse()
 
     async def close(self) -> None:
         """Close those that are idle now, and the others when they come back."""
@@ -323,8 +323,8 @@ class Lending:
             self._is_closed = True
             self._idle.close()
 
-    async def borrow(self, patience: float) -> AsyncConnection:
-        """Lend a connection until `give_back`; raises as `connection` does."""
+    async def acquire(self, patience: float) -> AsyncConnection:
+        """Lend a connection until `release`; raises as `connection` does."""
         if self._keeper is None:
             self._keeper = self._keep()
             await anext(self._keeper)
@@ -342,8 +342,8 @@ class Lending:
         self._idle.count(1)
         return conn
 
-    def give_back(self, conn: AsyncConnection) -> None:
-        """Take back a connection that `borrow` lent."""
+    def release(self, conn: AsyncConnection) -> None:
+        """Take back a connection that `acquire` lent."""
         if self._is_closed:
             conn.pgconn.finish()
         else:
@@ -357,7 +357,7 @@ class Lending:
         try:
             return await self._connect()
         except Unreachable as error:
-            patience = _Patience(self._idle.lenders, deadline, persists=self._persists)
+            patience = _Patience(self._idle.lenders, deadline, keep_retrying=self._persists)
             pause = patience.pause(error)
         with self._idle.lenders.waiting(self._idle):
             while True:
@@ -385,9 +385,9 @@ class Lending:
         return await aconnect(self._dsn, self._role, pooler=self._pooler)
 
 
-def _exhausted(dsn: str, most: int, seconds: float) -> Unreachable:
+def _exhausted(dsn: str, max_size: int, seconds: float) -> Unreachable:
     return Unreachable(
-        f"no connection became free within {seconds:g} s: all {most} to PostgreSQL at {place(dsn)} are in use",
+        f"no connection became free within {seconds:g} s: all {max_size} to PostgreSQL at {place(dsn)} are in use",
         hint="Make fewer calls at the same time, or shorter ones.",
     )
 

@@ -14,14 +14,14 @@ from pgflow.database.connect import Connection, connect
 from pgflow.migrations import grants
 from pgflow.migrations.migrate import up
 
-__all__ = ["Parts"]
+__all__ = ["GrantedRoles"]
 
 NUMBERS = count(1)
 PASSWORD = "only-for-tests"  # noqa: S105 -- opens nothing: the roles go with the tests
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class GrantedRoles:
     """Roles by the part that they have: client, worker, dashboard, and the owner, who is no superuser either."""
 
     admin: str  # the dsn of who may do everything
@@ -29,7 +29,7 @@ class Parts:
     names: dict[str, str]
 
     @classmethod
-    def cast(cls, dsn: str, ends: ExitStack, schema: str = "pgflow") -> Parts:
+    def cast(cls, dsn: str, ends: ExitStack, schema: str = "pgflow") -> GrantedRoles:
         """Make the roles, migrate as the owner, and give the parts out; `ends` drops the roles again."""
         number = next(NUMBERS)  # roles belong to the server, which several of these may share
         names = {part: f"pgflow {os.getpid()} {number} {schema} {part}" for part in ("owner", *grants.PARTS)}

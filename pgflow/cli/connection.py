@@ -7,19 +7,19 @@ from contextlib import contextmanager
 import click
 import psycopg
 
-from pgflow.cli.failure import Session
+from pgflow.cli.error_reporting import GlobalOptions
 from pgflow.database.connect import Connection, connect
-from pgflow.database.db_errors import is_estranged
+from pgflow.database.db_errors import may_be_schema_mismatch
 from pgflow.database.statement import run
 from pgflow.errors import SchemaError, UnknownWorkflow
 from pgflow.migrations.migrate import check, examine
 from pgflow.store import definition
 
-__all__ = ["opened", "require_workflow"]
+__all__ = ["open_connection", "require_workflow"]
 
 
 @contextmanager
-def opened(
+def open_connection(
     dsn: str, schema: str, workflow: str | None = None, role: str = "client", *, pooler: bool | None = None
 ) -> Iterator[Connection]:
     """Give a connection. One is enough for a command: a pool, as a program has it, would cost another and threads.
@@ -30,13 +30,13 @@ def opened(
     not of this pgflow's, with what stands in its place.
     """
     if pooler is None:
-        pooler = click.get_current_context().ensure_object(Session).pooler
+        pooler = click.get_current_context().ensure_object(GlobalOptions).pooler
     with connect(dsn, role, pooler=pooler) as conn:
         examine(conn, schema)
         try:
             yield conn
         except (SchemaError, psycopg.Error) as error:
-            if is_estranged(error):
+            if may_be_schema_mismatch(error):
                 check(conn, schema)
             raise
         except UnknownWorkflow as error:

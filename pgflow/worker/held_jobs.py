@@ -1,4 +1,4 @@
-"""Hold what a worker has claimed: its tokens, what is known of their instances, and the lanes they run in."""
+"""Hold what a worker has claimed: its tokens, what is known of their instances, and the buffers they run in."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from pgflow.core.definition.workflow import Workflow
 from pgflow.core.values.codec import Codec
-from pgflow.core.values.sanitize import one_line, storable, type_name, words
-from pgflow.errors import Sealed
+from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_text, type_name
+from pgflow.errors import DecryptionUnavailable
 from pgflow.logs import Logger
-from pgflow.store.job import Change, Claimed, Verdict
-from pgflow.worker.claimed_job import Run, Token, caller, known, token
-from pgflow.worker.lane import Lane
+from pgflow.store.job import Change, ClaimedRow, Verdict
+from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, caller, known, token
+from pgflow.worker.queue_buffer import QueueBuffer
 
-__all__ = ["Holding", "Refusal"]
+__all__ = ["HeldJobs", "RejectedJob"]
 
 log = Logger("pgflow.worker")
 
@@ -25,7 +25,7 @@ PASS_ON_SECONDS = 10.0  # how long a token waits for a worker that knows its wor
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedJob:
     """A token that cannot run here: its verdict, and with `failure` what its instance fails with.
 
     `head` is the row that came with what is known of the instance, `caller` what its starter gave along for telemetry.
@@ -33,7 +33,7 @@ class Refusal:
 
     verdict: Verdict
     failure: dict[str, Any] | None = None
-    head: Claimed | None = None
+    head: ClaimedRow | None = None
     caller: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -48,7 +48,7 @@ class UnknownHere(Exception):
     """No app of this worker defines the token's workflow, version or step."""
 
 
-class Holding:
+class HeldJobs:
     """The tokens in a worker's memory.
 
     `start(token)` begins to run a token, `drop(token)` stops running one that is not ours any more; `codec` opens what
@@ -57,25 +57,25 @@ class Holding:
 
     def __init__(
         self,
-        lanes: Mapping[str, Lane],
+        buffers: Mapping[str, QueueBuffer],
         *,
-        start: Callable[[Token], None],
-        drop: Callable[[Token], None],
+        start: Callable[[ClaimedJob], None],
+        drop: Callable[[ClaimedJob], None],
         codec: Codec | None = None,
     ) -> None:
-        self.lanes = lanes
-        self.tokens: dict[int, Token] = {}
-        self.refused: list[Refusal] = []
+        self.buffers = buffers
+        self.tokens: dict[int, ClaimedJob] = {}
+        self.refused: list[RejectedJob] = []
         self._workflows: dict[tuple[str, int], type[Workflow[Any]]] = {}
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, CachedInstance] = {}
         self._start = start
         self._drop = drop
         self._codec = codec
-        self._suspects: list[Token] = []  # to run alone, when all else has ended
-        self._on_trial: Token | None = None
+        self._suspects: list[ClaimedJob] = []  # to run alone, when all else has ended
+        self._on_trial: ClaimedJob | None = None
 
     @property
-    def has_suspect(self) -> bool:
+    def has_quarantined(self) -> bool:
         """Whether a token is held that has to run alone: it waits for the others to end, or runs."""
         return bool(self._suspects) or self._on_trial is not None
 
@@ -83,7 +83,7 @@ class Holding:
         """Know a workflow, in all its versions, by its name."""
         self._workflows.update({(workflow.name, number): version for number, version in workflow.versions.items()})
 
-    def holds(self, held: Token) -> bool:
+    def holds(self, held: ClaimedJob) -> bool:
         """Whether this very token is held still: not moved on, not given up."""
         return self.tokens.get(held.id) is held
 
@@ -92,11 +92,11 @@ class Holding:
 
         Empty when every lane is full, and while a token is held that has to run alone.
         """
-        if self.has_suspect:
+        if self.has_quarantined:
             return {}
-        return {name: room for name, lane in self.lanes.items() if (room := lane.room(now)) > 0}
+        return {name: room for name, lane in self.buffers.items() if (room := lane.room(now)) > 0}
 
-    def take_in(self, rows: list[Claimed]) -> None:
+    def take_in(self, rows: list[ClaimedRow]) -> None:
         """Hold what was claimed.
 
         A row that nobody here can run is passed on, one that cannot be read fails its instance, and one whose instance
@@ -109,7 +109,7 @@ class Holding:
             run = learned.get(row.run)
             if run is None:
                 log.warning("job %d belongs to run %d, which does not exist: the job is deleted", row.id, row.run)
-                self.refused.append(Refusal(_refused(row, "end")))
+                self.refused.append(RejectedJob(_refused(row, "end")))
                 continue
             try:
                 if isinstance(run, BaseException):
@@ -117,12 +117,15 @@ class Holding:
                 if row.step and row.step not in run.graph.nodes:
                     raise UnknownHere(f"version {run.version} of {run.graph.name} has no step {row.step!r} here")
                 self.hold(token(row, run, now))
-            except (UnknownHere, Sealed) as error:  # a rolling deployment: who knows it, or has the key, is on its way
-                log.warning("%s: token %d is left to another worker", one_line(words(error)), row.id)
-                self.refused.append(Refusal(_refused(row, "snooze", delay=PASS_ON_SECONDS)))
+            except (
+                UnknownHere,
+                DecryptionUnavailable,
+            ) as error:  # a rolling deployment: who knows it, or has the key, is on its way
+                log.warning("%s: token %d is left to another worker", sanitize_line(error_message(error)), row.id)
+                self.refused.append(RejectedJob(_refused(row, "snooze", delay=PASS_ON_SECONDS)))
             except BaseException as error:  # code of the codec's; nothing is awaited here
-                reason = f"stored data cannot be read: {storable(words(error))}"
-                log.error("token %d of run %d: %s", row.id, row.run, one_line(reason))
+                reason = f"stored data cannot be read: {sanitize_text(error_message(error))}"
+                log.error("token %d of run %d: %s", row.id, row.run, sanitize_line(reason))
                 failure = {
                     "step": row.step,
                     "reason": reason,
@@ -130,12 +133,12 @@ class Holding:
                 }
                 head = heads[row.run]
                 verdict = _refused(row, "fail", guarded=True)
-                self.refused.append(Refusal(verdict, failure, head, caller(head.metadata)))
+                self.refused.append(RejectedJob(verdict, failure, head, caller(head.metadata)))
         for run in learned.values():
-            if isinstance(run, Run) and not run.tokens:
+            if isinstance(run, CachedInstance) and not run.tokens:
                 self._runs.pop(run.run, None)
 
-    def _learn(self, row: Claimed) -> Run | BaseException:
+    def _learn(self, row: ClaimedRow) -> CachedInstance | BaseException:
         workflow = self._workflows.get((row.workflow or "", row.version or 0))
         if workflow is None:
             return UnknownHere(f"no app here defines {row.workflow} in version {row.version}")
@@ -147,7 +150,7 @@ class Holding:
         if older is None:
             self._runs[row.run] = run
             return run
-        # Tokens that run now keep their Run: what is known of the instance is renewed in place.
+        # Tokens that run now keep their CachedInstance: what is known of the instance is renewed in place.
         older.status, older.revision, older.state = run.status, run.revision, run.state
         older.metadata, older.outputs, older.unapplied, older.signals = (
             run.metadata,
@@ -157,35 +160,35 @@ class Holding:
         )
         return older
 
-    def take_refused(self) -> list[Refusal]:
+    def take_rejected(self) -> list[RejectedJob]:
         """Take out what was claimed and refused, to settle it."""
         refused, self.refused = self.refused, []
         return refused
 
-    def hold(self, new: Token) -> None:
+    def hold(self, new: ClaimedJob) -> None:
         """Keep a token and run it as soon as its lane has a free slot."""
         new.run.tokens += 1
         self._runs[new.run.run] = new.run
         self.tokens[new.id] = new
         new.since = time.monotonic()
-        if new.is_suspect:
+        if new.is_quarantined:
             self._suspects.append(new)
         else:
-            self.lanes[new.queue].push(new)
+            self.buffers[new.queue].push(new)
 
     def run_waiting(self) -> None:
-        """Start as many tokens as the lanes have free slots; one that has to run alone once nothing else is held."""
+        """Start as many tokens as the buffers have free slots; one that has to run alone once nothing else is held."""
         if self._suspects and len(self.tokens) == len(self._suspects) and not self.refused:
             self._on_trial = self._suspects.pop(0)
-            self.lanes[self._on_trial.queue].push(self._on_trial)
-        for lane in self.lanes.values():
+            self.buffers[self._on_trial.queue].push(self._on_trial)
+        for lane in self.buffers.values():
             while (next_one := lane.pop()) is not None:
                 if self.holds(next_one):
                     self._start(next_one)
                 else:
                     lane.running -= 1
 
-    def forget(self, held: Token) -> None:
+    def forget(self, held: ClaimedJob) -> None:
         """Hold a token no more."""
         if self.holds(held):
             del self.tokens[held.id]
@@ -197,35 +200,35 @@ class Holding:
         if held.run.tokens <= 0:
             self._runs.pop(held.run.run, None)
 
-    def give_up(self, held: Token) -> None:
+    def give_up(self, held: ClaimedJob) -> None:
         """Hold a token no more and stop running it: it is not ours."""
         if self.holds(held):
             self.forget(held)
             self._drop(held)
 
-    def give_up_run(self, run: Run) -> None:
+    def give_up_instance(self, run: CachedInstance) -> None:
         """Give up every token of an instance that has ended."""
         for held in [held for held in self.tokens.values() if held.run is run]:
             self.give_up(held)
 
     def abandon(self) -> None:
         """Give up everything: the lease is gone, somebody else has the tokens."""
-        for lane in self.lanes.values():
+        for lane in self.buffers.values():
             lane.drain()
             lane.settling = 0
         self.refused.clear()
         for held in list(self.tokens.values()):
             self.give_up(held)
 
-    def stale(self, older_than: float) -> Iterable[Token]:
+    def stale(self, older_than: float) -> Iterable[ClaimedJob]:
         """Take out the tokens that have waited in vain since before `older_than` (monotonic seconds) for a slot."""
-        return [held for lane in self.lanes.values() for held in lane.drain(older_than) if self.holds(held)]
+        return [held for lane in self.buffers.values() for held in lane.drain(older_than) if self.holds(held)]
 
-    def unbegun(self) -> Iterable[Token]:
+    def not_started(self) -> Iterable[ClaimedJob]:
         """Take out every token that has not begun to run."""
         suspects, self._suspects = self._suspects, []
         return [*self.stale(older_than=float("inf")), *suspects]
 
 
-def _refused(row: Claimed, op: str, **more: Any) -> Verdict:
+def _refused(row: ClaimedRow, op: str, **more: Any) -> Verdict:
     return Verdict(id=row.id, run=row.run, attempt=row.attempt, step=row.step, kind=row.kind, op=op, **more)

@@ -19,12 +19,12 @@ __all__ = [
     "JSON_FORMS",
     "TEXT",
     "Duration",
-    "checked_value",
-    "json_value",
+    "format_duration",
+    "parse_business_value",
+    "parse_json",
+    "parse_timestamp",
     "payload",
-    "read_json",
-    "read_moment",
-    "written",
+    "read_json_argument",
 ]
 
 JSON_FORMS = "JSON|@FILE|-"
@@ -57,23 +57,23 @@ class Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 TEXT = Text()
 
 
-def json_value(given: str, what: str) -> Any:
+def read_json_argument(given: str, what: str) -> Any:
     """Return the value of `given`, which is JSON, `@` and the name of a file that holds it, or `-` for standard input.
 
     Raises `InvalidPayload`, which begins with `what`, and `ConfigError` when the file cannot be read.
     """
     if given in ("-", "@-"):
-        return read_json(_text(sys.stdin.buffer.read(LONGEST + 1), what), what)
+        return parse_json(_text(sys.stdin.buffer.read(LONGEST + 1), what), what)
     if given.startswith("@"):
         try:
             with Path(given[1:]).open("rb") as file:
-                return read_json(_text(file.read(LONGEST + 1), what), what)
+                return parse_json(_text(file.read(LONGEST + 1), what), what)
         except OSError as error:
             raise ConfigError(f"{what}: {given[1:]} cannot be read: {error.strerror}") from error
-    return read_json(given, what, hint="Quote it for the shell: '{\"count\": 3}'.")
+    return parse_json(given, what, hint="Quote it for the shell: '{\"count\": 3}'.")
 
 
-def read_json(text: str, what: str, *, hint: str | None = None) -> Any:
+def parse_json(text: str, what: str, *, hint: str | None = None) -> Any:
     """Return the value of JSON text. Raises `InvalidPayload`, which begins with `what`; `hint` mends broken syntax."""
     try:
         return decode(text, is_written=True)
@@ -86,11 +86,11 @@ def read_json(text: str, what: str, *, hint: str | None = None) -> Any:
 
 
 def payload(given: str | None, what: str) -> str | None:
-    """Return what `given` (see `json_value`) holds as the JSON text to store, None when nothing was given."""
-    return None if given is None else encode(json_value(given, what), what=what, limit=INPUT_LIMIT)
+    """Return what `given` (see `read_json_argument`) holds as the JSON text to store, None when nothing was given."""
+    return None if given is None else encode(read_json_argument(given, what), what=what, limit=INPUT_LIMIT)
 
 
-def checked_value(value: Any) -> str:
+def parse_business_value(value: Any) -> str:
     """Return a business value, or what may be a whole id: the database knows the workflow's key, and checks the rest.
 
     Raises `InvalidValue`.
@@ -101,7 +101,7 @@ def checked_value(value: Any) -> str:
     return validate_value(value)
 
 
-def read_duration(text: str, *, bare: bool = False) -> timedelta:
+def parse_duration(text: str, *, bare: bool = False) -> timedelta:
     """Return the duration of a text such as "500ms", "10m" or "1h30m"; with `bare`, a number alone is seconds.
 
     Every option of the command that takes a duration is read here. Raises `ConfigError`.
@@ -129,18 +129,20 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # as above
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Return the duration. Raises `ConfigError` for what is not a duration or is out of range."""
-        duration = value if isinstance(value, timedelta) else read_duration(str(value), bare=self.bare)
+        duration = value if isinstance(value, timedelta) else parse_duration(str(value), bare=self.bare)
         if not self.least <= duration <= self.most:
             option = param.opts[0] if param else "a duration"
-            raise ConfigError(f"{option} must be from {written(self.least)} to {written(self.most)}, got {value}")
+            raise ConfigError(
+                f"{option} must be from {format_duration(self.least)} to {format_duration(self.most)}, got {value}"
+            )
         return duration
 
 
 DURATION = Duration()
 
 
-def written(duration: timedelta) -> str:
-    """Return a duration as `read_duration` reads it, in its largest whole unit: "500ms", "30s", "1h"."""
+def format_duration(duration: timedelta) -> str:
+    """Return a duration as `parse_duration` reads it, in its largest whole unit: "500ms", "30s", "1h"."""
     for unit in ("w", "d", "h", "m", "s"):
         count, rest = divmod(duration, timedelta(**{UNITS[unit]: 1}))
         if count and not rest:
@@ -148,7 +150,7 @@ def written(duration: timedelta) -> str:
     return f"{duration / timedelta(milliseconds=1):g}ms" if duration else "0s"
 
 
-def read_moment(text: str) -> datetime:
+def parse_timestamp(text: str) -> datetime:
     """Return the moment that an ISO 8601 text with a time zone means. Raises `ConfigError`."""
     try:
         moment = datetime.fromisoformat(text)

@@ -10,27 +10,27 @@ from pgflow.core.engine.state import Command, Complete, Execute, State
 from pgflow.core.values.payload import decode
 from pgflow.errors import InvalidPayload
 from pgflow.telemetry import emit, names
-from pgflow.telemetry.bus import routes
-from pgflow.telemetry.emit import Attempt, Subject
+from pgflow.telemetry.bus import handlers_by_event
+from pgflow.telemetry.emit import AttemptRef, InstanceRef
 from pgflow.telemetry.names import Name
 
 __all__ = [
-    "OF_BEGINNING",
-    "OF_OUTCOMES",
+    "RESULT_EVENTS",
+    "START_EVENTS",
     "Source",
     "advanced",
     "began",
     "completed",
     "ended",
     "failed",
-    "is_wanted",
+    "has_handler",
     "moved",
 ]
 
 Source = Literal["external", "timeout"]
 
-OF_BEGINNING = frozenset({names.WORKFLOW_START, names.STEP_START})
-OF_OUTCOMES = frozenset(
+START_EVENTS = frozenset({names.WORKFLOW_START, names.STEP_START})
+RESULT_EVENTS = frozenset(
     {
         names.WORKFLOW_TRANSITION,
         names.STEP_STOP,
@@ -43,15 +43,15 @@ OF_OUTCOMES = frozenset(
 )
 
 
-def is_wanted(group: frozenset[Name]) -> bool:
+def has_handler(group: frozenset[Name]) -> bool:
     """Whether anybody wants one of these events: to be asked before what they need is put together."""
-    return not routes.keys().isdisjoint(group)
+    return not handlers_by_event.keys().isdisjoint(group)
 
 
-def began(attempt: Attempt, state: State, text: str) -> None:
+def began(attempt: AttemptRef, state: State, text: str) -> None:
     """An attempt begins; with the first one of the first step its instance, whose input is the JSON `text`."""
     if attempt.step == state.graph.initial and attempt.number == 1:
-        keys = _keys(text) if names.WORKFLOW_START in routes else ()
+        keys = _keys(text) if names.WORKFLOW_START in handlers_by_event else ()
         emit.workflow_start(attempt.subject, initial_step=attempt.step, context_keys=keys)
     emit.step_start(attempt, active_steps_count=len(state.active))
 
@@ -66,7 +66,7 @@ def _keys(text: str) -> Sequence[str]:
 
 
 def completed(
-    attempt: Attempt,
+    attempt: AttemptRef,
     *,
     event: str,
     duration: float | None,
@@ -83,7 +83,7 @@ def completed(
     )
 
 
-def moved(attempt: Attempt, event: str, commands: Iterable[Command]) -> None:
+def moved(attempt: AttemptRef, event: str, commands: Iterable[Command]) -> None:
     """A result is applied, and these commands have followed from it."""
     targets = [command.step for command in commands if isinstance(command, Execute)]
     targets += [DONE for command in commands if isinstance(command, Complete)]
@@ -91,7 +91,7 @@ def moved(attempt: Attempt, event: str, commands: Iterable[Command]) -> None:
 
 
 def failed(
-    attempt: Attempt,
+    attempt: AttemptRef,
     *,
     duration: float | None,
     kind: str,
@@ -108,9 +108,9 @@ def failed(
         emit.step_retry(attempt, max_attempts=max_attempts, kind=kind, reason=reason)
 
 
-def advanced(subject: Subject, before: State, after: State, *, duration: float | None, iteration: int) -> None:
+def advanced(subject: InstanceRef, before: State, after: State, *, duration: float | None, iteration: int) -> None:
     """A decision about an instance is kept."""
-    if names.ENGINE_ADVANCE in routes:
+    if names.ENGINE_ADVANCE in handlers_by_event:
         emit.engine_advance(
             subject,
             duration=duration,
@@ -123,7 +123,7 @@ def advanced(subject: Subject, before: State, after: State, *, duration: float |
 
 
 def ended(
-    subject: Subject, state: State, failure: Mapping[str, Any] | None, *, duration: float | None, advance_count: int
+    subject: InstanceRef, state: State, failure: Mapping[str, Any] | None, *, duration: float | None, advance_count: int
 ) -> None:
     """An instance has ended in `state`, failed as `failure` says; nothing is told of one that has not."""
     steps = [step for step in state.done if step != DONE]

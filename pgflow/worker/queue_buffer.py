@@ -5,15 +5,15 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from pgflow.worker.claimed_job import Token
+from pgflow.worker.claimed_job import ClaimedJob
 
-__all__ = ["AHEAD_LIMIT", "Lane"]
+__all__ = ["AHEAD_LIMIT", "QueueBuffer"]
 
 AHEAD_LIMIT = 500  # tokens that a lane may hold beyond those that can run at once
 AHEAD_SECONDS = 0.1  # how much work it holds in advance: what it completed in the last such span
 
 
-class Lane:
+class QueueBuffer:
     """One queue on this worker: at most `limit` steps run at once, a few more tokens wait in memory.
 
     The more a lane completes, the more it takes in advance, so that quick steps come by the hundred in one round
@@ -25,7 +25,7 @@ class Lane:
         self.limit = limit
         self.running = 0
         self.settling = 0
-        self._waiting: list[tuple[int, int, Token]] = []
+        self._waiting: list[tuple[int, int, ClaimedJob]] = []
         self._order = itertools.count()
         self._completed = 0
         self._ahead = 0
@@ -34,11 +34,11 @@ class Lane:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def push(self, token: Token) -> None:
+    def push(self, token: ClaimedJob) -> None:
         """Add a token to those that wait for a free slot."""
         heapq.heappush(self._waiting, (token.priority, next(self._order), token))
 
-    def pop(self) -> Token | None:
+    def pop(self) -> ClaimedJob | None:
         """Take the most urgent token if a slot is free, and count it as running."""
         if not self._waiting or self.running >= self.limit:
             return None
@@ -74,7 +74,7 @@ class Lane:
         """How many slots are free beyond the tokens that wait for one."""
         return max(0, self.limit - self.running - len(self._waiting))
 
-    def drain(self, older_than: float | None = None) -> list[Token]:
+    def drain(self, older_than: float | None = None) -> list[ClaimedJob]:
         """Take out the tokens that wait (only those that came before `older_than`), to give them back."""
         out = [token for _, _, token in self._waiting if older_than is None or token.since < older_than]
         if out:

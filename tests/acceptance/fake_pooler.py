@@ -5,13 +5,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["REFUSAL", "in_between"]
+__all__ = ["REFUSAL", "run_fake_pooler"]
 
 REFUSAL = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
 
 
 @contextmanager
-def in_between(path: str, *, delivers: bool = False, takes_options: bool = True) -> Iterator[int]:
+def run_fake_pooler(path: str, *, delivers: bool = False, takes_options: bool = True) -> Iterator[int]:
     """Give the port of a proxy to the server's Unix socket at `path`."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         threading.Thread(target=_serve, args=(door, path, delivers, takes_options), daemon=True).start()

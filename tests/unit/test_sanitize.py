@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from pgflow import Retry
 from pgflow.core.engine.attempt import failing
-from pgflow.core.values.sanitize import LONGEST_TEXT, one_line, problems, storable, trace, words
+from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, problems, sanitize_line, sanitize_text, trace
 
 CANARY = "canary-4711"
 
@@ -36,23 +36,23 @@ def invalid() -> ValidationError:
         ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
         ("a\r\nb\x7f\x9b", "a\\x0d\nb\\x7f\\x9b"),
         ("a\0b\ud800", "a\ufffdb?"),
-        ("x" * (LONGEST_TEXT + 1), "x" * LONGEST_TEXT),
+        ("x" * (MAX_TEXT_LENGTH + 1), "x" * MAX_TEXT_LENGTH),
     ],
 )
 def test_text_that_is_stored_steers_no_terminal(given: str, stored: str) -> None:
-    assert storable(given) == stored
+    assert sanitize_text(given) == stored
 
 
 def test_of_a_traceback_the_end_is_kept() -> None:
-    assert storable("a" * 10_000 + "end", tail=True).endswith("aend")
-    assert len(storable("\x1b" * 10_000, tail=True)) == LONGEST_TEXT
+    assert sanitize_text("a" * 10_000 + "end", tail=True).endswith("aend")
+    assert len(sanitize_text("\x1b" * 10_000, tail=True)) == MAX_TEXT_LENGTH
 
 
 @pytest.mark.parametrize(
     "forged", ["no\n2030-01-01 INFO all is well", "no\r\x1b[2K2030", "no\u2028x", "no\u202ex", "no\x85x", "no\0x"]
 )
 def test_a_line_stays_one(forged: str) -> None:
-    line = one_line(forged)
+    line = sanitize_line(forged)
     assert line.splitlines() == [line]
     assert line.isprintable()
     assert line.startswith("no")
@@ -64,17 +64,17 @@ def test_fifty_megabytes_of_words_do_no_harm() -> None:
     failed = failing(error, Retry())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(failed.reason) == LONGEST_TEXT
-    assert len(failed.details["trace"]) == LONGEST_TEXT
+    assert len(failed.reason) == MAX_TEXT_LENGTH
+    assert len(failed.details["trace"]) == MAX_TEXT_LENGTH
     assert peak < 500_000_000
 
 
 def test_what_pydantic_finds_is_told_without_the_input() -> None:
     error = invalid()
     assert CANARY in str(error)  # so it would be
-    assert words(error) == problems(error)
-    assert "user: Input should be a valid integer" in words(error)
-    assert "password: " in words(error)
+    assert error_message(error) == problems(error)
+    assert "user: Input should be a valid integer" in error_message(error)
+    assert "password: " in error_message(error)
     for chained in (_from(error), _after(error), ExceptionGroup("several", [ValueError("x"), _from(error)])):
         told = trace(chained)
         assert CANARY not in told
@@ -114,8 +114,8 @@ def test_a_tag_that_no_union_knows_is_not_told() -> None:
     with pytest.raises(ValidationError) as caught:
         Holder.model_validate({"pet": {"kind": CANARY}})
     assert CANARY in str(caught.value)
-    assert CANARY not in words(caught.value) + trace(caught.value)
-    assert "'a', 'b'" in words(caught.value)
+    assert CANARY not in error_message(caught.value) + trace(caught.value)
+    assert "'a', 'b'" in error_message(caught.value)
 
 
 def test_the_name_of_an_exception_is_text_like_any_other() -> None:

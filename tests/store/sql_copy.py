@@ -1,4 +1,4 @@
-"""Make migrations that do not exist, in a copy of sql/ that the code takes for the real one: the fixture `workshop`."""
+"""Make migrations that do not exist, in a copy of sql/ that the code takes for the real one: the fixture `sql_copy`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def forget() -> None:
         cached.cache_clear()
 
 
-def add_migration(workshop: Path, text: str) -> str:
+def add_migration(sql_copy: Path, text: str) -> str:
     """Add the next migration, and return its file's name."""
-    number = len(list((workshop / "migrations").iterdir())) + 1
+    number = len(list((sql_copy / "migrations").iterdir())) + 1
     name = f"{number:04}_extra.sql"
-    (workshop / "migrations" / name).write_text(text)
+    (sql_copy / "migrations" / name).write_text(text)
     forget()
     return name

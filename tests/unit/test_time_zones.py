@@ -19,9 +19,9 @@ from pydantic import AllowInfNan, BaseModel, ByteSize, SecretStr
 from pgflow import Context, Done, Ok, Step, Unique, Workflow
 from pgflow.core.definition.input import Input
 from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import Written
+from pgflow.core.engine.attempt import EncodedResult
 from pgflow.core.values.payload import decode, encode
-from pgflow.errors import InvalidPayload, PgflowError, PlainSecret
+from pgflow.errors import InvalidPayload, PgflowError, UnencryptedSecret
 
 BERLIN = ZoneInfo("Europe/Berlin")
 REPEATED = datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN)  # +02:00 with fold 0, +01:00 with fold 1
@@ -86,20 +86,20 @@ def as_output(kind: Any, value: Any) -> Any:
         transitions = {Given: {"done": Done}}
 
     written = attempt.read(Flow.graph, "given", Ok("done", value), lambda: Context(None))
-    assert isinstance(written, Written)
+    assert isinstance(written, EncodedResult)
     assert written.text is not None
     return Given.read_output(decode(written.text))
 
 
 PLACES = pytest.mark.parametrize("place", [as_input, as_output])
-Place = Callable[[Any, Any], Any]
+Location = Callable[[Any, Any], Any]
 
 
 @PLACES
 @pytest.mark.parametrize("kind", ["datetime", "model", "set", "key", "tuple", "union"])
 @pytest.mark.parametrize("given", [REPEATED, REPEATED.replace(fold=1), MISSING, MISSING.replace(fold=1)], ids=str)
 def test_a_datetime_in_a_repeated_or_missing_hour_is_stored_as_its_moment(
-    place: Place, kind: str, given: datetime
+    place: Location, kind: str, given: datetime
 ) -> None:
     typed: dict[str, tuple[Any, Any, Callable[[Any], datetime]]] = {
         "datetime": (datetime, given, lambda back: back),
@@ -128,7 +128,7 @@ def test_a_datetime_in_a_repeated_or_missing_hour_is_stored_as_its_moment(
     ],
     ids=str,
 )
-def test_datetimes_without_a_zone_and_with_any_offset_are_kept(place: Place, given: datetime, text: str) -> None:
+def test_datetimes_without_a_zone_and_with_any_offset_are_kept(place: Location, given: datetime, text: str) -> None:
     back = place(datetime, given)
     assert back.replace(tzinfo=None, fold=0) == given.replace(tzinfo=None, fold=0)
     assert back.utcoffset() == given.utcoffset()
@@ -137,7 +137,7 @@ def test_datetimes_without_a_zone_and_with_any_offset_are_kept(place: Place, giv
 
 @PLACES
 @pytest.mark.parametrize("zone", [None, UTC, ZoneInfo("UTC"), timezone(timedelta(hours=-2, minutes=-30)), Dateutil()])
-def test_a_time_keeps_an_offset_that_needs_no_date(place: Place, zone: tzinfo | None) -> None:
+def test_a_time_keeps_an_offset_that_needs_no_date(place: Location, zone: tzinfo | None) -> None:
     given = time(2, 30, tzinfo=zone)
     back = place(time, given)
     assert (back.replace(tzinfo=None), back.utcoffset()) == (time(2, 30), given.utcoffset())
@@ -216,14 +216,14 @@ def test_an_offset_with_seconds_cannot_be_written_and_is_refused(given: Any) -> 
     ],
     ids=repr,
 )
-def test_a_value_of_a_declared_type_comes_back_equal_and_of_its_type(place: Place, kind: Any, value: Any) -> None:
+def test_a_value_of_a_declared_type_comes_back_equal_and_of_its_type(place: Location, kind: Any, value: Any) -> None:
     back = place(kind, value)
     assert (back, type(back)) == (value, type(value))
 
 
 @PLACES
 @pytest.mark.parametrize("number", ["NaN", "sNaN", "-NaN", "NaN123"])
-def test_a_decimal_that_is_not_a_number_comes_back_where_its_type_allows_it(place: Place, number: str) -> None:
+def test_a_decimal_that_is_not_a_number_comes_back_where_its_type_allows_it(place: Location, number: str) -> None:
     back = place(NUMBER, Decimal(number))
     assert back.as_tuple() == Decimal(number).as_tuple()
     assert place(list[NUMBER], [Decimal(number)])[0].as_tuple() == Decimal(number).as_tuple()
@@ -233,20 +233,20 @@ def test_a_decimal_that_is_not_a_number_comes_back_where_its_type_allows_it(plac
 
 @PLACES
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_float_that_json_does_not_have_is_refused(place: Place, value: float) -> None:
+def test_a_float_that_json_does_not_have_is_refused(place: Location, value: float) -> None:
     for kind, given in ((float, value), (list[float], [value]), (float | None, value)):
         with pytest.raises(InvalidPayload, match="which JSON cannot hold"):
             place(kind, given)
 
 
 @PLACES
-def test_a_negative_zero_loses_its_sign_as_it_does_in_postgresql(place: Place) -> None:
+def test_a_negative_zero_loses_its_sign_as_it_does_in_postgresql(place: Location) -> None:
     assert math.copysign(1, place(float, -0.0)) == 1
 
 
 @PLACES
-def test_bytes_that_are_not_text_and_secrets_are_refused(place: Place) -> None:
+def test_bytes_that_are_not_text_and_secrets_are_refused(place: Location) -> None:
     with pytest.raises(PgflowError, match=r"UTF-8|utf-8"):
         place(bytes, b"\xff")
-    with pytest.raises(PlainSecret):
+    with pytest.raises(UnencryptedSecret):
         place(SecretStr, SecretStr("hidden"))

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pgflow.cli.given import payload, read_duration, read_moment
 from pgflow.cli.instances.rendering import compact, failure, shorten, took, wait
+from pgflow.cli.parameters import parse_duration, parse_timestamp, payload
 from pgflow.core.models.instance import WaitingFor
 from pgflow.errors import ConfigError, InvalidPayload
 
@@ -25,20 +25,20 @@ MOMENT = datetime(2030, 1, 31, 12, tzinfo=UTC)
     ],
 )
 def test_a_duration_is_numbers_with_units(text: str, duration: timedelta) -> None:
-    assert read_duration(text) == duration
+    assert parse_duration(text) == duration
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "10 m", "-1s", "1h-30m", "1e3s", "٣s", "3651d", "999999999w"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
-        read_duration(text)
+        parse_duration(text)
 
 
 def test_a_moment_has_a_time_zone() -> None:
-    assert read_moment("2030-01-31T12:00:00Z") == read_moment("2030-01-31T14:00+02:00") == MOMENT
+    assert parse_timestamp("2030-01-31T12:00:00Z") == parse_timestamp("2030-01-31T14:00+02:00") == MOMENT
     for text in ("2030-01-31T12:00:00", "2030-01-31", "noon", "2030-02-30T12:00:00Z"):
         with pytest.raises(ConfigError):
-            read_moment(text)
+            parse_timestamp(text)
 
 
 def test_no_payload_is_not_the_same_as_null() -> None:

@@ -13,25 +13,25 @@ from typing import Any, Protocol, TypeVar
 
 import psycopg
 
-from pgflow.core.values.sanitize import storable
-from pgflow.database.checkout import ThreadLending
+from pgflow.core.values.sanitize import sanitize_text
 from pgflow.database.connect import aconnect
-from pgflow.database.db_errors import is_row_fault, is_unknown
-from pgflow.database.pool import Pool
+from pgflow.database.db_errors import is_outcome_unknown, is_row_error
+from pgflow.database.pooling.pool import Pool
+from pgflow.database.pooling.sync_pool import ConnectionPool
 from pgflow.database.statement import Statement, arun, run
 from pgflow.errors import DatabaseError, InvalidPayload, PgflowError
 from pgflow.jitter import uniform
 from pgflow.store import failpoint, instance, job
-from pgflow.store.job import Settled
+from pgflow.store.job import SettleResult
 from pgflow.store.step import DeferredError
-from pgflow.worker.claimed_job import Token
+from pgflow.worker.claimed_job import ClaimedJob
 from pgflow.worker.decide import Decision
-from pgflow.worker.outcome import Erred, Finished, Outcome, Snoozed, Waits
+from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Snoozed
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
-from pgflow.worker.step_session import ABORTED, ENDED, LOST, AsyncLoan, Loan, cut
+from pgflow.worker.step_session import ABORTED, ENDED, LOST, AsyncStepSession, StepSession, cut
 
-__all__ = ["Transactions"]
+__all__ = ["TransactionalRunner"]
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Transaction(Protocol):
         """Commit it when the scope ends."""
 
 
-class Transactions:
+class TransactionalRunner:
     """Gives each transactional step a session in a transaction, and settles the step in that transaction.
 
     What the fence refuses is rolled back, the step's own writes with it. Only an outcome that ends the step or lets
@@ -91,23 +91,25 @@ class Transactions:
         self._settler = settler
         self._threads = threads
         self._report = report  # of a fault of the database
-        self.committing: set[Token] = set()  # whose commit is under way: not to be cancelled, or nobody knew its end
+        self.committing: set[ClaimedJob] = (
+            set()
+        )  # whose commit is under way: not to be cancelled, or nobody knew its end
         # Waited for here: a wait for a connection takes a thread, and times out. A dropped step may still have its
         # place.
         self._places = asyncio.Semaphore(capacity)
-        self._pool = Pool(dsn, "step", most=capacity, persists=True, pooler=pooler)
+        self._pool = Pool(dsn, "step", max_size=capacity, keep_retrying=True, pooler=pooler)
 
-    async def run(self, token: Token) -> tuple[Decision, list[Settled]] | Outcome:
+    async def run(self, token: ClaimedJob) -> tuple[Decision, list[SettleResult]] | Outcome:
         """Run a step; returns what was settled and committed with it, or else the outcome that is left to settle."""
         try:
             async with self._places, self._open(token) as transaction:
                 outcome = await transaction.runner.run(token, transaction.conn)
                 fault = transaction.take_back()
-                if isinstance(outcome, Erred):
-                    return replace(outcome, severed=fault is LOST)
+                if isinstance(outcome, AttemptFailed):
+                    return replace(outcome, connection_lost=fault is LOST)
                 if fault is not None and not (isinstance(outcome, Snoozed) and fault in (ABORTED, LOST)):
                     return _misused(token, fault)
-                if not isinstance(outcome, Finished | Waits):
+                if not isinstance(outcome, Finished | Parked):
                     return outcome
                 settled = await self._settle(token, outcome, transaction)
                 failpoint.hit("transaction.settled")
@@ -119,7 +121,7 @@ class Transactions:
             return _erred(token, error)
         except InvalidPayload as error:
             text = f"what the step came to cannot be stored: {error}"
-            return Erred(token, text, type(error).__name__, retry=False)
+            return AttemptFailed(token, text, type(error).__name__, retry=False)
         finally:
             self.committing.discard(token)
 
@@ -128,8 +130,8 @@ class Transactions:
         await self._pool.aclose()
 
     async def _settle(
-        self, token: Token, outcome: Outcome, transaction: Transaction
-    ) -> tuple[Decision, list[Settled]] | Outcome:
+        self, token: ClaimedJob, outcome: Outcome, transaction: Transaction
+    ) -> tuple[Decision, list[SettleResult]] | Outcome:
         for _ in range(TRIES):
             decision = self._settler.decide([outcome])
             for branch in decision.branches:
@@ -137,7 +139,7 @@ class Transactions:
             try:
                 settled = await transaction.settle(self._settler.schema, self._settler.statement([decision]))
             except (psycopg.Error, PgflowError) as error:
-                if not (is_row_fault(error) or isinstance(error, Unavailable)):
+                if not (is_row_error(error) or isinstance(error, Unavailable)):
                     raise
                 # Not the step's fault. What it has written is rolled back, so it runs again.
                 await self._report(error, "the result of a transactional step, which runs again")
@@ -157,20 +159,20 @@ class Transactions:
             if fate == "fenced":
                 return decision, settled
             await asyncio.sleep(uniform(0.005, 0.05))
-        return Erred(token, "the instance stayed locked by another transaction", "Busy")
+        return AttemptFailed(token, "the instance stayed locked by another transaction", "Busy")
 
-    async def _is_still_ours(self, token: Token) -> bool:
+    async def _is_still_ours(self, token: ClaimedJob) -> bool:
         """Whether the job is this worker's outside of the step's transaction, which is what its fence is to ask."""
         settler = self._settler
         async with await aconnect(self._dsn, role="step", pooler=self._pooler) as conn:
             return not await arun(conn, job.lost(settler.schema, settler.worker, {token.id: token.attempt}))
 
     @asynccontextmanager
-    async def _open(self, token: Token) -> AsyncIterator[Transaction]:
+    async def _open(self, token: ClaimedJob) -> AsyncIterator[Transaction]:
         step = token.run.graph.nodes[token.step].step
         if step.is_async:
             async with self._pool.aconnection(WAIT_SECONDS) as line:
-                loan = AsyncLoan(line)
+                loan = AsyncStepSession(line)
                 try:
                     try:
                         await loan.begin()
@@ -190,13 +192,13 @@ class Transactions:
             return
         lending, loop = self._pool.threads, asyncio.get_running_loop()
         # Not the loop's own executor: it has few threads, and whoever holds a connection needs one to get rid of it.
-        connecting = loop.run_in_executor(self._threads, lending.borrow, WAIT_SECONDS)
+        connecting = loop.run_in_executor(self._threads, lending.acquire, WAIT_SECONDS)
         try:
             sync_line = await asyncio.shield(connecting)
         except asyncio.CancelledError:
             connecting.add_done_callback(lambda done: _give_back(lending, done))
             raise
-        seat, sync_loan = _Seat(self._threads), Loan(sync_line)
+        seat, sync_loan = _Seat(self._threads), StepSession(sync_line)
 
         def end(*, is_committed: bool) -> None:
             try:
@@ -211,7 +213,7 @@ class Transactions:
         def give_back() -> None:
             if not (sync_loan.is_clean or sync_line.closed):
                 sync_loan.dispose()
-            lending.give_back(sync_line)
+            lending.release(sync_line)
 
         try:
             try:
@@ -225,27 +227,27 @@ class Transactions:
                 raise
             await loop.run_in_executor(seat, partial(end, is_committed=sync_transaction.is_committed))
         except asyncio.CancelledError:
-            cut(sync_line)  # the step may still run in its thread: it must not go on holding what it has locked
+            cut(sync_line)  # the step may still run in its thread: it must not keep its locks
             raise
         finally:
             seat.afterwards(give_back)
 
 
-def _erred(token: Token, error: psycopg.Error | DatabaseError) -> Erred:
-    severed = is_unknown(error) or isinstance(error, DatabaseError)
-    text = storable(str(error).strip()) or type(error).__name__
-    return Erred(token, text, type(error).__name__, severed=severed)
+def _erred(token: ClaimedJob, error: psycopg.Error | DatabaseError) -> AttemptFailed:
+    connection_lost = is_outcome_unknown(error) or isinstance(error, DatabaseError)
+    text = sanitize_text(str(error).strip()) or type(error).__name__
+    return AttemptFailed(token, text, type(error).__name__, connection_lost=connection_lost)
 
 
-def _misused(token: Token, fault: str) -> Erred:
+def _misused(token: ClaimedJob, fault: str) -> AttemptFailed:
     is_lost = fault is LOST
-    return Erred(token, fault, "OperationalError" if is_lost else "TransactionMisused", severed=is_lost)
+    return AttemptFailed(token, fault, "OperationalError" if is_lost else "TransactionMisused", connection_lost=is_lost)
 
 
-def _give_back(lending: ThreadLending, connecting: asyncio.Future[psycopg.Connection[Any]]) -> None:
+def _give_back(lending: ConnectionPool, connecting: asyncio.Future[psycopg.Connection[Any]]) -> None:
     """Put a connection back that came after nobody wanted it any more."""
     if not connecting.cancelled() and connecting.exception() is None:
-        lending.give_back(connecting.result())
+        lending.release(connecting.result())
 
 
 class _Seat(Executor):
@@ -268,7 +270,7 @@ class _Seat(Executor):
 
 
 class _Async:
-    def __init__(self, loan: AsyncLoan, runner: Runner) -> None:
+    def __init__(self, loan: AsyncStepSession, runner: Runner) -> None:
         self.conn = loan.conn
         self.runner = runner
         self.is_committed = False
@@ -288,7 +290,7 @@ class _Async:
 
 
 class _Sync:
-    def __init__(self, loan: Loan, seat: _Seat, runner: Runner) -> None:
+    def __init__(self, loan: StepSession, seat: _Seat, runner: Runner) -> None:
         self.conn = loan.conn
         self.runner = runner
         self.is_committed = False

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import click
 
-__all__ = ["Lazy", "LazyGroup"]
+__all__ = ["LazyCommand", "LazyGroup"]
 
 
-class Lazy(NamedTuple):
+class LazyCommand(NamedTuple):
     """Where a command is, as "module:attribute", and the line about it that the group's help shows."""
 
     target: str
@@ -20,7 +20,7 @@ class Lazy(NamedTuple):
 class LazyGroup(click.Group):
     """A group whose commands are imported one by one, when they are invoked or asked for their help."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
 

@@ -12,8 +12,8 @@ from weakref import finalize
 
 import psycopg
 
-from pgflow.database.checkout import Lending, ThreadLending
-from pgflow.process import Own
+from pgflow.database.pooling.sync_pool import AsyncConnectionPool, ConnectionPool
+from pgflow.process import PerProcess
 
 __all__ = ["AConn", "Conn", "Pool"]
 
@@ -21,14 +21,14 @@ Conn: TypeAlias = psycopg.Connection[Any]
 AConn: TypeAlias = psycopg.AsyncConnection[Any]
 
 WAIT_SECONDS = 5.0  # for a free connection
-MOST = 10
+MAX_SIZE = 10
 
 
 class Pool:
     """Connections in autocommit mode, opened at the first use; `role` and `pooler` as in `connect`.
 
     Where the server refuses a connection, a call fails as soon as no place of this process's own may become free; with
-    `persists` it goes on trying for as long as it may wait.
+    `keep_retrying` it goes on trying for as long as it may wait.
 
     A forked child opens its own: see `pgflow.process`.
 
@@ -37,28 +37,34 @@ class Pool:
     """
 
     def __init__(
-        self, dsn: str, role: str = "client", *, most: int = MOST, persists: bool = False, pooler: bool = False
+        self,
+        dsn: str,
+        role: str = "client",
+        *,
+        max_size: int = MAX_SIZE,
+        keep_retrying: bool = False,
+        pooler: bool = False,
     ) -> None:
-        for_threads = partial(ThreadLending, dsn, most, role, persists=persists, pooler=pooler)
-        for_a_loop = partial(Lending, dsn, most, role, persists=persists, pooler=pooler)
-        self._lenders = Own(lambda: _Lenders(for_threads, for_a_loop))
+        for_threads = partial(ConnectionPool, dsn, max_size, role, keep_retrying=keep_retrying, pooler=pooler)
+        for_a_loop = partial(AsyncConnectionPool, dsn, max_size, role, keep_retrying=keep_retrying, pooler=pooler)
+        self._lenders = PerProcess(lambda: _Lenders(for_threads, for_a_loop))
         # A program need not call close(): but a connection that is still open when it ends is reported as leaked.
         finalize(self, _finish, self._lenders)
 
     @property
-    def threads(self) -> ThreadLending:
-        """What lends to threads, for those who borrow in one and give back in another."""
+    def threads(self) -> ConnectionPool:
+        """What lends to threads, for those who acquire in one and give back in another."""
         return self._lenders.get().threads
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
         """Lend a connection to this thread. Raises `Unreachable` when there is none within five seconds."""
         lending = self.threads
-        conn = lending.borrow(WAIT_SECONDS)
+        conn = lending.acquire(WAIT_SECONDS)
         try:
             yield conn
         finally:
-            lending.give_back(conn)
+            lending.release(conn)
 
     @asynccontextmanager
     async def aconnection(self, patience: float | None = None) -> AsyncIterator[AConn]:
@@ -67,9 +73,9 @@ class Pool:
         async with lending.connection(WAIT_SECONDS if patience is None else patience) as conn:
             yield conn
 
-    def doubt(self) -> None:
+    def check_before_reuse(self) -> None:
         """Check each idle connection before it is lent again: a restart of the server severs them all at once."""
-        self._lenders.get().doubt()
+        self._lenders.get().check_before_reuse()
 
     def close(self) -> None:
         """Close the connections of threads."""
@@ -88,14 +94,16 @@ class Pool:
 class _Lenders:
     """What one process lends from."""
 
-    def __init__(self, for_threads: Callable[[], ThreadLending], for_a_loop: Callable[[], Lending]) -> None:
+    def __init__(
+        self, for_threads: Callable[[], ConnectionPool], for_a_loop: Callable[[], AsyncConnectionPool]
+    ) -> None:
         self._for_threads = for_threads
         self._for_a_loop = for_a_loop
         self._lock = threading.Lock()
         self.threads = for_threads()
-        self.loops: dict[asyncio.AbstractEventLoop, Lending] = {}
+        self.loops: dict[asyncio.AbstractEventLoop, AsyncConnectionPool] = {}
 
-    def of_loop(self, loop: asyncio.AbstractEventLoop) -> Lending:
+    def of_loop(self, loop: asyncio.AbstractEventLoop) -> AsyncConnectionPool:
         lending = self.loops.get(loop)
         if lending is None:
             with self._lock:
@@ -104,10 +112,10 @@ class _Lenders:
                 lending = self.loops[loop] = self._for_a_loop()
         return lending
 
-    def doubt(self) -> None:
-        self.threads.doubt()
+    def check_before_reuse(self) -> None:
+        self.threads.check_before_reuse()
         for lending in list(self.loops.values()):
-            lending.doubt()
+            lending.check_before_reuse()
 
     def close_threads(self) -> None:
         with self._lock:
@@ -115,6 +123,6 @@ class _Lenders:
         closed.close()
 
 
-def _finish(lenders: Own[_Lenders]) -> None:
+def _finish(lenders: PerProcess[_Lenders]) -> None:
     if (mine := lenders.peek()) is not None:  # never those that a forked child has inherited
         mine.threads.close()

@@ -52,7 +52,7 @@ analyze;
 """
 
 
-class Bustle:
+class BackgroundLoad:
     """While the `with` lasts, some write, one reads everything in a transaction that it leaves open, one locks rows.
 
     `migrator` is the server process that is watched, `worst` the longest wait behind it so far, and of what;

@@ -11,10 +11,10 @@ from click.core import ParameterSource
 from pgflow.app import Pgflow
 from pgflow.errors import BadApp, PgflowError
 
-__all__ = ["locate"]
+__all__ = ["load_app"]
 
 
-def locate(app: str | None, dsn: str, schema: str) -> Pgflow:
+def load_app(app: str | None, dsn: str, schema: str) -> Pgflow:
     """Import and return the app. The name comes from the command line or the user's own configuration, never from data.
 
     `dsn` and `schema` are the command's options. On the command line they replace the app's own, and the schema also by

@@ -16,7 +16,7 @@ from tests.conformance.conftest import OnPostgres
 from tests.store.driver import Driver
 from tests.worker.patience import until
 
-__all__ = ["CALLS", "WORKFLOWS", "Asking", "Bench", "Input", "Line", "Mixed", "Paused", "Three"]
+__all__ = ["CALLS", "WORKFLOWS", "Asking", "Input", "Line", "ManualWorkers", "Mixed", "Paused", "Three"]
 
 Input = dict[str, Any]
 TWICE = Retry(max_attempts=2, base=timedelta(0), jitter=0)
@@ -132,7 +132,7 @@ class Paused(Workflow[Input], unique=Unique("paused"), retry=TWICE):
 WORKFLOWS = (Line, Three, Asking, Mixed, Paused)
 
 
-class Bench:
+class ManualWorkers:
     """A database with these workflows, and workers that do nothing by themselves."""
 
     def __init__(self, stack: OnPostgres, ends: ExitStack) -> None:
@@ -158,7 +158,7 @@ class Bench:
         self.step(workers[0])
         for worker in workers:
             assert worker.claim(1) == 1
-        steps = [token.step for worker in workers for token in worker.holding.tokens.values()]
+        steps = [token.step for worker in workers for token in worker.held_jobs.tokens.values()]
         assert steps == ["west", "east", "north"]
         return workers
 
