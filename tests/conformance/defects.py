@@ -75,7 +75,7 @@ MUTANTS = (
     ),
     Mutant(
         "R5", "a step whose attempts are used up is tried again for ever", DECIDE,
-        "if outcome.retry and token.attempt < token.max_attempts:",
+        "if outcome.retry and job.attempt < job.max_attempts:",
         "if outcome.retry:",
     ),
     Mutant(
@@ -193,12 +193,12 @@ MUTANTS = (
     ),
     Mutant(
         "R19", "workers tell nothing of what they have written", "pgflow/worker/settler.py",
-        "            if routes:\n                report.settled",
-        "            if not routes:\n                report.settled",
+        "            if handlers_by_event:\n                report.settled",
+        "            if not handlers_by_event:\n                report.settled",
     ),
     Mutant(
         "R19", "the attempts of a failure are not stored", DECIDE,
-        '"attempts": token.errors[-KEPT_ERRORS:]}',
+        '"attempts": job.errors[-KEPT_ERRORS:]}',
         '"attempts": []}',
     ),
     Mutant(
