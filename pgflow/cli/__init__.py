@@ -55,7 +55,6 @@ COMMANDS = {
         "pgflow.cli.bench:command", "Measure how fast it is here, and what a step costs the database."
     ),
     "demo": LazyCommand("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
-    "torture": LazyCommand("pgflow.cli.torture.command:command", "Do everything to it that may happen, and check."),
 }
 
 

@@ -22,8 +22,8 @@ from pgflow.errors import PgflowError, RowSecurityError, SchemaError, SequenceEr
 from pgflow.jitter import uniform
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
-from pgflow.store import doctor, failpoint, job, migration, request, signal, worker
-from pgflow.worker import report
+from pgflow.store import doctor, job, migration, request, signal, worker
+from pgflow.worker import points, report
 from pgflow.worker.claimed_job import ClaimedJob
 from pgflow.worker.decide import Decision
 from pgflow.worker.held_jobs import RejectedJob
@@ -214,7 +214,7 @@ class Claimer:
                 return
             self._unknown = []
             self._take_over(turn, answers, now)
-            failpoint.hit("claimer.adopted")
+            points.reached("claimer.adopted")
         if self._is_in_doubt:  # what was committed without our knowing is ours in the database only
             settler = self._settler
             await self._ask(conn, job.reconcile(settler.schema, settler.worker, settler.held_jobs.tokens))
@@ -317,14 +317,14 @@ class Claimer:
         return await arun(conn, statement)
 
     async def _send(self, conn: AsyncConnection, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
-        failpoint.hit("claimer.sending")
+        points.reached("claimer.sending")
         if len(statements) == 1:
             ((name, statement),) = statements.items()
             answers = {name: await self._ask(conn, statement)}
         else:
             self._settler.stats.round_trips += 1
             answers = dict(zip(statements, await arun_all(conn, statements.values()), strict=True))
-        failpoint.hit("claimer.sent")
+        points.reached("claimer.sent")
         return answers
 
     def _may_be_of_one(self, error: Exception) -> bool:

@@ -14,7 +14,8 @@ from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.errors import PgflowError
 from pgflow.logs import Logger
-from pgflow.store import failpoint, worker
+from pgflow.store import worker
+from pgflow.worker import points
 from pgflow.worker.heartbeat_process import HeartbeatProcess, HeartbeatTarget
 
 __all__ = ["Heartbeat"]
@@ -103,9 +104,9 @@ class Heartbeat:
                 try:
                     if conn is None:
                         conn = connect(self._dsn, role="heart", pooler=self._pooler)
-                    failpoint.hit("heart.beating")
+                    points.reached("heart.beating")
                     is_alive = run(conn, statement)
-                    failpoint.hit("heart.beaten")
+                    points.reached("heart.beaten")
                     if stop.is_set():  # meanwhile; its worker is gone
                         return
                     if not is_alive:

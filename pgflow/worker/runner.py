@@ -27,9 +27,8 @@ from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, sanitize_line
 from pgflow.errors import InvalidPayload
 from pgflow.logs import Logger
 from pgflow.process import acall_in_parent
-from pgflow.store import failpoint
 from pgflow.telemetry.bus import handlers_by_event
-from pgflow.worker import report
+from pgflow.worker import points, report
 from pgflow.worker.claimed_job import ClaimedJob, Signal
 from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Reactivated, Snoozed
 
@@ -73,9 +72,9 @@ class Runner:
         try:
             step = self.step(job)
             ctx = self.context(job, conn)
-            failpoint.hit("step.begins")
+            points.reached("step.begins")
             result = await self._call(step, ctx, job.run.graph.nodes[job.step].retry)
-            failpoint.hit("step.ended")
+            points.reached("step.ended")
             return self._read(job, step, result, time.perf_counter() - began)
         except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the worker
             if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():

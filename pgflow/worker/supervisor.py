@@ -23,13 +23,13 @@ from pgflow.core.values.sanitize import error_message, sanitize_text, trace, typ
 from pgflow.database.connect import AsyncConnection, aconnect, is_idle
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import arun
-from pgflow.errors import ConfigError, Conflict, PgflowError, SchemaError
+from pgflow.errors import Conflict, PgflowError, SchemaError
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.migrations.schema import too_new
 from pgflow.process import Process, current, exit_if_forked
-from pgflow.store import audit, doctor, failpoint, job, worker
-from pgflow.worker import report
+from pgflow.store import doctor, job, worker
+from pgflow.worker import points, report
 from pgflow.worker.claimed_job import ClaimedJob
 from pgflow.worker.claimer import Claimer
 from pgflow.worker.heartbeat import Heartbeat
@@ -227,7 +227,6 @@ class Worker:
         try:
             claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
             await migrate.acheck(claimer.conn, self.schema)
-            await self._arm(claimer.conn)
             await self._warn(claimer.conn)
             self._heart = Heartbeat(
                 self.dsn,
@@ -383,7 +382,7 @@ class Worker:
             await migrate.acheck(conn, self.schema)  # says why, unless that is over by now
         self.settler.worker = number
         self._claimer.nonce = nonce
-        failpoint.hit("worker.registered")
+        points.reached("worker.registered")
         if self._heart is not None:
             self._heart.start(self.settler.worker, nonce, asked_at)
         queues = ", ".join(f"{name}={limit}" for name, limit in self.queues.items())
@@ -396,16 +395,6 @@ class Worker:
         loose = [name for name in ("fsync", "full_page_writes", "synchronous_commit") if found[name] == "off"]
         if loose:
             log.warning("%s: off. What this server has committed may be gone after a crash", ", ".join(loose))
-
-    async def _arm(self, conn: AsyncConnection) -> None:
-        """Arm the failpoints that the environment names, if this is a test install."""
-        wanted = os.environ.get(failpoint.VARIABLE)
-        if not wanted:
-            return
-        if not await arun(conn, audit.installed(self.schema)):
-            hint = f"Unset {failpoint.VARIABLE}, or run against a schema that `pgflow torture` has made."
-            raise ConfigError("failpoints are for test installs only, and this schema is none", hint=hint)
-        failpoint.arm(wanted)
 
     def _may_claim(self) -> bool:
         return not self._stopping.is_set() and self._heart is not None and self._heart.lease_is_safe()

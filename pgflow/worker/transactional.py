@@ -21,9 +21,10 @@ from pgflow.database.pooling.sync_pool import ConnectionPool
 from pgflow.database.statement import Statement, arun, run
 from pgflow.errors import DatabaseError, InvalidPayload, PgflowError
 from pgflow.jitter import uniform
-from pgflow.store import failpoint, instance, job
+from pgflow.store import instance, job
 from pgflow.store.job import SettleResult
 from pgflow.store.step import DeferredError
+from pgflow.worker import points
 from pgflow.worker.claimed_job import ClaimedJob
 from pgflow.worker.decide import Decision
 from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Snoozed
@@ -112,8 +113,8 @@ class TransactionalRunner:
                 if not isinstance(outcome, Finished | Parked):
                     return outcome
                 settled = await self._settle(token, outcome, transaction)
-                failpoint.hit("transaction.settled")
-            failpoint.hit("transaction.committed")
+                points.reached("transaction.settled")
+            points.reached("transaction.committed")
             return settled
         except DeferredError as error:  # a constraint of the user's own
             return _erred(token, error.error)

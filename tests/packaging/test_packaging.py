@@ -1,6 +1,7 @@
 """A wheel, an sdist and an editable install each bring the SQL files, the types and the command."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,10 +14,11 @@ from sysconfig import get_path
 import pytest
 
 from pgflow.database import files
+from tests.torture.workers.failpoints import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 LIST_FILES = """
-from pgflow.store import files
+from pgflow.database import files
 print(*files.list_files(), sep="\\n")
 assert all(files.load(path).startswith("--") for path in files.list_files())
 """
@@ -77,14 +79,14 @@ def only(folder: Path, pattern: str) -> Path:
 
 def test_an_installed_wheel_finds_its_sql_files(elsewhere: Elsewhere, dist: Path) -> None:
     elsewhere.install(str(only(dist, "*.whl")))
-    where = elsewhere.run("python", "-c", "from pgflow.store import files; print(files.root())")
+    where = elsewhere.run("python", "-c", "from pgflow.database import files; print(files.root())")
     assert Path(where.strip()).is_relative_to(elsewhere.home)
     assert elsewhere.run("python", "-c", LIST_FILES).split() == files.list_files() != []
 
 
 def test_an_editable_install_finds_the_sql_files_of_the_checkout(elsewhere: Elsewhere) -> None:
     elsewhere.install("--editable", str(ROOT))
-    where = elsewhere.run("python", "-c", "from pgflow.store import files; print(files.root())")
+    where = elsewhere.run("python", "-c", "from pgflow.database import files; print(files.root())")
     assert Path(where.strip()) == ROOT / "sql"
     assert elsewhere.run("python", "-c", LIST_FILES).split() == files.list_files() != []
 
@@ -107,6 +109,14 @@ def test_the_wheel_holds_the_package_alone(dist: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"pgflow", "pgflow_engine-0.1.0.dist-info"}
     assert "pgflow/py.typed" in names
     assert "pgflow_engine-0.1.0.dist-info/licenses/LICENSE" in names
+
+
+def test_the_wheel_has_no_fault_injection(dist: Path) -> None:
+    with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
+        names = wheel.namelist()
+        naming = [name for name in names if VARIABLE.encode() in wheel.read(name)]
+    assert [name for name in names if re.search(r"failpoint|torture|sql/(debug|queries/(audit|debug))", name)] == []
+    assert naming == []
 
 
 def test_the_sdist_holds_what_a_packager_needs(dist: Path) -> None:

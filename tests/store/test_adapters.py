@@ -18,9 +18,9 @@ from pgflow.database.arrays import Texts
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, arun, run
 from pgflow.migrations.migrate import up
-from pgflow.store import audit, debug
 from pgflow.worker.step_session import StepSession
 from tests.conftest import Server
+from tests.torture.install import audit, debug
 
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sb]")
 # Types whose binary format is the same in every session, and which `adapters` reads to one Python type.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pgflow.cli.torture.wire.proxy import Proxy, upstream_of
 from tests.conftest import Server
+from tests.torture.wire.proxy import Proxy, upstream_of
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 """Break the engine on purpose, one defect at a time, and see it found: `python -m tests.torture.mutants`.
 
-Each mutant is a change of one file in a copy of the tree. There either `pgflow torture` runs for half a minute, with
-the harm that the defect should not survive, or the interleavings of the pair of transactions that it spoils, or a
-test in `TESTS`. A mutant that nobody notices survives, and the exit code is 1. Names as arguments choose some of
-them; all take about a quarter of an hour.
+Each mutant changes one file in a copy of the tree. There either `python -m tests.torture` runs for half a minute, with
+the faults that expose the defect, or the interleaving test of the two transactions that it breaks, or a test in
+`TESTS`. A mutant that no run detects survives, and the exit code is 1. Arguments select mutants by name; all of them
+take about a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIMIT = 400  # seconds for one mutant
 class Mutant:
     """With `after` in the place of `before` in the file at `path`, `defect` is so; `by` is what has to notice.
 
-    `by` is the options of `pgflow torture`, or what a test is named in one of `TESTS`.
+    `by` is the options of `python -m tests.torture`, or what a test is named in one of `TESTS`.
     """
 
     name: str
@@ -258,7 +258,7 @@ def find(mutant: Mutant) -> str | None:
             failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
             return failed[0] if failed else None
         options = [*mutant.by, "--seed", "1", "--json", "--folder", f"{folder}/run"]
-        torture = [sys.executable, "-c", "from pgflow.cli import main; main()", "torture", *options]
+        torture = [sys.executable, "-m", "tests.torture", *options]
         done = _run(torture, tree, environment)
         assert done.returncode in (0, 1, 2), done.stdout + done.stderr
         verdict = json.loads(done.stdout)

@@ -28,14 +28,14 @@ import psycopg
 import pytest
 
 from pgflow import Pgflow
-from pgflow.cli.torture.wire.faults import COMMIT_POINT, Happening
-from pgflow.cli.torture.wire.proxy import Proxy, upstream_of
-from pgflow.cli.torture.wire.rule import COMMITS, Kind, Rule
 from pgflow.database.connect import Connection, connect
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import Unreachable
 from pgflow.migrations.migrate import up
 from tests.torture.acts import ACTS, LEDGER, WORKFLOWS, Scene
+from tests.torture.wire.active_rules import COMMIT_POINT, Happening
+from tests.torture.wire.proxy import Proxy, upstream_of
+from tests.torture.wire.rule import COMMITS, Kind, Rule
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 from tests.worker.sight import leftovers, rows

@@ -18,13 +18,13 @@ import psycopg
 import pytest
 
 from pgflow import Pgflow, Started, client
-from pgflow.cli.torture.wire.rule import Kind, Rule
 from pgflow.database.connect import Connection, connect
 from pgflow.database.pooling import pool
 from pgflow.errors import OutcomeUnknown
 from tests.conftest import Server
 from tests.torture.acts import ACTS, WORKFLOWS, Asked, Chain, word
 from tests.torture.sweep import KINDS, LANES, Lane, lanes, losses, sample, sweep
+from tests.torture.wire.rule import Kind, Rule
 from tests.worker.sight import one
 
 SAMPLE = 8  # of the losses of each act

@@ -1,4 +1,4 @@
-"""The short form of `pgflow torture`, as a user runs it: every fault of this machine once, and nothing lost or doubled.
+"""The short form of `python -m tests.torture`: every fault of this machine once, and nothing lost or doubled.
 
 A run ends when each fault has come about. Workers have to be killed and stopped at each point that has a name, one
 after the other, or none would be left to take over; that alone takes about two and a half minutes. So no shorter run
@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from pgflow.cli.torture.nemesis import HARMS
 from pgflow.embedded.installation import unprivileged
+from tests.torture.faults import HARMS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
+ROOT = Path(__file__).parents[2]
 SEED = "1"
-RUN = "from pgflow.cli import main; main()"
 # Ours may be a Python that nobody else can read. With this the kernel lets its heir read it all the same: a right of
 # root's, but not one to make a network or a disk with.
 READ_ONLY = "-all,+dac_read_search"
@@ -38,8 +38,8 @@ def anybodys() -> Iterator[Path]:
 
 
 def torture(*options: str, prefix: tuple[str, ...] = (), seconds: float = 100.0) -> subprocess.CompletedProcess[str]:
-    line = [*prefix, sys.executable, "-c", RUN, "torture", *options]
-    return subprocess.run(line, capture_output=True, check=False, cwd="/", text=True, timeout=seconds)
+    line = [*prefix, sys.executable, "-m", "tests.torture", *options]
+    return subprocess.run(line, capture_output=True, check=False, cwd=ROOT, text=True, timeout=seconds)
 
 
 def as_a_normal_user() -> tuple[str, ...]:

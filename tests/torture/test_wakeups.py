@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
-from pgflow.cli.torture.wire.proxy import Proxy
-from pgflow.cli.torture.wire.rule import Rule
 from pgflow.database.connect import connect
+from tests.torture.wire.proxy import Proxy
+from tests.torture.wire.rule import Rule
 from tests.worker.inside import Inside
 from tests.worker.patience import PATIENCE, until
 from tests.worker.sight import connections

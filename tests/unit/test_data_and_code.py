@@ -34,7 +34,6 @@ EXCEPTIONS = {
             *("workflows/docs", "workflows/graph", "workflows/validate"),
         )
     },
-    ("cli/torture/flows.py", "ctypes"): "steps that crash their process, and keep its lock, as native code may",
 }
 RUNNERS = {"execute", "executemany", "copy", "stream", "Statement", "SQL"}  # where the text of a statement goes
 SPLICES = (ast.JoinedStr, ast.BinOp)

@@ -57,7 +57,7 @@ def test_every_file_of_the_tree_is_listed_in_order_and_can_be_loaded(tree: Path)
 
 
 def test_the_real_tree_holds_what_its_readme_says() -> None:
-    folders = {"debug", "functions", "migrations", "queries", "roles"}
+    folders = {"functions", "migrations", "queries", "roles"}
     assert {path.split("/")[0] for path in files.list_files()} == folders
 
 

@@ -92,7 +92,9 @@ def test_each_query_has_its_function_and_each_function_its_query() -> None:
 
 
 def test_each_sql_file_says_first_what_it_does() -> None:
-    silent = [path for path in below("sql", "*.sql") if not re.match(r"-- \w", path.read_text())]
+    silent = [
+        path for path in [*below("sql", "*.sql"), *below("tests", "*.sql")] if not re.match(r"-- \w", path.read_text())
+    ]
     assert named(silent) == []
 
 

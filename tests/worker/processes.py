@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pgflow.database.connect import Connection
-from pgflow.store.failpoint import VARIABLE
+from tests.torture import worker as torture
+from tests.torture.workers.failpoints import VARIABLE
 from tests.worker.patience import PATIENCE, until
 
 CHECKOUT = Path(__file__).parents[2]
@@ -81,7 +82,13 @@ class Processes:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
         with path.open("wb") as log:
             popen = subprocess.Popen(
-                [sys.executable, "-c", RUN, "worker", "--app", f"{app}:app", *brisk, *options],
+                [
+                    *(torture.COMMAND if failpoints else (sys.executable, "-c", RUN, "worker")),
+                    "--app",
+                    f"{app}:app",
+                    *brisk,
+                    *options,
+                ],
                 cwd=self._tree,
                 env={
                     **kept,

@@ -14,8 +14,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from pgflow.cli.torture.wire.dialog import messages
 from pgflow.database.dsn import compose, parse
+from tests.torture.wire.dialog import messages
 
 __all__ = ["StandIn"]
 

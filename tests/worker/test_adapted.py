@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pgflow.cli.torture.wire.proxy import upstream_of
 from tests.conftest import Server
+from tests.torture.wire.proxy import upstream_of
 from tests.worker.adapted import CHANGES
 from tests.worker.patience import PATIENCE
 from tests.worker.standin import StandIn

@@ -13,7 +13,6 @@ import pytest
 
 from pgflow import Instance, Pgflow, Workflow
 from pgflow.database.connect import Connection
-from pgflow.store import audit
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
 from tests.worker.flows import Books, Clutched, Deadly, Held, HeldAsync, Hogged, Line, Paused
 from tests.worker.patience import until
@@ -238,7 +237,6 @@ def test_a_paused_worker_alone_takes_its_step_up_again(
 def test_a_worker_that_is_stopped_before_the_commit_of_a_transactional_step_keeps_nobody_from_it(
     conn: Connection, processes: Processes, errand: Callable[[Kind], Errand]
 ) -> None:
-    audit.install(conn, "pgflow")  # which makes it a test install
     stopped = processes.start(failpoints="transaction.settled=stop@1")
     task = errand(Books)
     task.until_runs()

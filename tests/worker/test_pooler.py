@@ -18,7 +18,6 @@ from click.testing import CliRunner
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
-from pgflow.cli.torture.wire.proxy import upstream_of
 from pgflow.database.connect import Connection, aconnect, connect
 from pgflow.database.pooling.pool import Pool
 from pgflow.database.statement import Statement, arun, arun_all, run, run_all
@@ -27,6 +26,7 @@ from tests.acceptance.fake_pooler import run_fake_pooler
 from tests.conftest import Server
 from tests.torture import acts
 from tests.torture.acts import ACTS, LEDGER, Asked, Chain, Fan, Scene, Timed, word
+from tests.torture.wire.proxy import upstream_of
 from tests.worker.bouncer import PROGRAM, Bouncer
 from tests.worker.inside import Inside
 from tests.worker.patience import until

@@ -11,8 +11,8 @@ from psycopg.adapt import Loader
 from psycopg.rows import dict_row
 
 from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
-from pgflow.cli.torture.wire.proxy import upstream_of
 from pgflow.database.connect import Connection
+from tests.torture.wire.proxy import upstream_of
 from tests.worker.conftest import Work
 from tests.worker.inside import Inside
 from tests.worker.sight import rows, until_status

@@ -22,12 +22,12 @@ from psycopg.types.json import JsonbDumper
 
 from pgflow import Context, Done, Instance, Ok, Pgflow, Retry, Unique, WaitForEvent, Workflow, step
 from pgflow.cli import cli
-from pgflow.cli.torture.wire.proxy import upstream_of
 from pgflow.database.connect import aconnect, connect
 from pgflow.errors import DatabaseError
 from pgflow.migrations import migrate
 from pgflow.migrations.script import sql as script
 from tests.conftest import Server
+from tests.torture.wire.proxy import upstream_of
 from tests.worker.inside import Inside
 from tests.worker.standin import StandIn
 

@@ -1,0 +1,5 @@
+"""Run the harness: `python -m tests.torture`."""
+
+from tests.torture.command import main
+
+main()

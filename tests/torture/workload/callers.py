@@ -1,0 +1,318 @@
+"""The callers: threads that start instances, signal, cancel, retry and read them as users do, and note each answer.
+
+An answer is "ok", "fail" (surely not done) or "info" (nobody knows). What is not answered for sure is asked again with
+its key, until it is; what users do in a transaction of their own has no key, and stays "info".
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pgflow.app import Pgflow
+from pgflow.core.definition.workflow import Workflow
+from pgflow.database.connect import connect
+from pgflow.database.db_errors import is_outcome_unknown, is_transient
+from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, Unreachable
+from tests.torture.trial.journal import Journal
+from tests.torture.workload import flows
+from tests.torture.workload.flows import Script
+
+__all__ = ["Caller", "Load"]
+
+AGAIN_SECONDS = 0.3
+SLOW = 0.1  # of the instances
+RUSH_SECONDS = 0.4  # for which callers take the same business value when they rush
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A kind of instance, how often it is started among the others, and what callers do to it afterwards."""
+
+    workflow: type[Workflow[Any]]
+    weight: float
+    follow: str = ""
+
+
+SHAPES = (
+    Shape(flows.Chain, 5),
+    Shape(flows.Chain, 1, "cancel"),
+    Shape(flows.Chain, 1, "rush"),
+    Shape(flows.Chain, 1, "own transaction"),
+    Shape(flows.Diamond, 3),
+    Shape(flows.Fan, 1),
+    Shape(flows.Fan, 0.5, "cancel"),
+    Shape(flows.Wide, 0.2),
+    Shape(flows.Branch, 2),
+    Shape(flows.Routed, 2),
+    Shape(flows.Waiting, 2, "signal"),
+    Shape(flows.Waiting, 0.5, "cancel"),
+    Shape(flows.Timed, 2, "signal"),
+    Shape(flows.Booking, 2),
+    Shape(flows.Broken, 1, "mend"),
+    Shape(flows.Visit, 1, "many"),
+)
+
+WEIGHTS = [each.weight for each in SHAPES]
+
+
+@dataclass(order=True)
+class Task:
+    """Something to do at a moment of the monotonic clock."""
+
+    at: float
+    number: int
+    do: Callable[[], object] = field(compare=False)
+
+
+class Caller:
+    """One thread of calls; `rate` is how many instances it starts a second, at random moments.
+
+    It calls through an app of its own, unless it is given one.
+    """
+
+    def __init__(
+        self, number: int, dsn: str, folder: Path, seed: int, rate: float, *, app: Pgflow | None = None
+    ) -> None:
+        self.unanswered = 0
+        self.started = 0
+        self.is_done = False
+        self._number = number
+        self._dsn = dsn
+        self._folder = folder
+        self._rate = rate
+        self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- to be repeated, not to be secret
+        self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, whatever the dice print_notice later
+        self._app = app or Pgflow(dsn, workflows=flows.WORKFLOWS)
+        self._ink = Journal(folder / "calls.jsonl")
+        self._tasks: list[Task] = []
+        self._numbers = itertools.count()
+        self._is_closing = threading.Event()
+        self._wanted = threading.Event()
+        self._thread = threading.Thread(target=self._live, name=f"caller-{number}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to call."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Start nothing more; what is under way goes on until each call has its answer."""
+        self._is_closing.set()
+
+    def join(self, seconds: float) -> bool:
+        """Wait until nothing is left to do; returns whether that came about.
+
+        Raises when the thread has died of something else: then nobody asked what was to be asked.
+        """
+        self._thread.join(seconds)
+        if not self.is_done and not self._thread.is_alive():
+            raise RuntimeError(f"{self._thread.name} has died: see its traceback above")
+        return self.is_done
+
+    # -- the thread
+
+    def _live(self) -> None:
+        self._at(0.0, self._begin_another)
+        while self._tasks:
+            task = heapq.heappop(self._tasks)
+            early = task.at - time.monotonic()
+            if early > 0:
+                time.sleep(min(0.05, early))
+                heapq.heappush(self._tasks, task)
+                continue
+            task.do()
+        self._app.close()
+        self._ink.close()
+        self.is_done = True
+
+    def _at(self, delay: float, do: Callable[[], object]) -> None:
+        heapq.heappush(self._tasks, Task(time.monotonic() + delay, next(self._numbers), do))
+
+    def _begin_another(self) -> None:
+        if self._is_closing.is_set():
+            return
+        self._at(self._dice.expovariate(self._rate), self._begin_another)
+        (shape,) = [self._first.pop()] if self._first else self._dice.choices(SHAPES, WEIGHTS)
+        number = next(self._numbers)
+        value = f"c{self._number}-{number}"
+        if shape.follow == "rush":
+            value = f"rush-{int(time.monotonic() / RUSH_SECONDS)}"
+        script = self._script(shape)
+        match shape.follow:
+            case "own transaction":
+                self._start_in_own_transaction(shape.workflow, value, script)
+            case "many":
+                self._start_many(shape.workflow, f"v{number % 3}", script)
+            case _:
+                self._start(shape, value, script)
+
+    def _script(self, shape: Shape) -> Script:
+        dice = self._dice
+        # Some are slow enough to be cancelled in time, and to be running elsewhere when their first worker awakes.
+        slow = dice.uniform(0.4, 0.8) if shape.follow == "cancel" else dice.uniform(0.5, 2.0)
+        is_slow = shape.follow == "cancel" or dice.random() < SLOW
+        return Script(
+            pause=round(slow if is_slow else dice.choice((0.0, dice.uniform(0.0, 0.15))), 3),
+            errors=dice.choices((0, 1, 2), (0.9, 0.07, 0.03))[0],
+            way=dice.choice(("yes", "no")),
+        )
+
+    # -- calls
+
+    def _ask(
+        self, op: str, about: dict[str, Any], call: Callable[[], Any], then: Callable[[Any], object] | None = None
+    ) -> None:
+        """Make a call and note its answer; ask again where there was none, in a while."""
+        before = time.monotonic_ns()
+        answer: dict[str, Any]
+        try:
+            result = call()
+            answer = {"r": "ok", "answer": _plain(result)}
+        except OutcomeUnknown as error:
+            answer = {"r": "info", "why": error.code}
+        except (PgflowError, psycopg.Error, OSError) as error:
+            doubt = "info" if is_outcome_unknown(error) else "fail"
+            is_outage = is_transient(error) or isinstance(error, OSError | SequenceError | Unreachable)
+            code = getattr(error, "code", type(error).__name__)
+            answer = {"r": doubt, "why": code, "outage": is_outage}
+        self._ink.write(op=op, caller=self._number, t0=before, t1=time.monotonic_ns(), **about, **answer)
+        if answer["r"] == "ok":
+            if then is not None:
+                then(result)
+        elif about.get("key") and (answer["r"] == "info" or answer["outage"]):
+            self.unanswered += 1
+
+            def again() -> None:
+                self.unanswered -= 1
+                self._ask(op, about, call, then)
+
+            self._at(AGAIN_SECONDS, again)
+
+    def _start(self, shape: Shape, value: str, script: Script) -> None:
+        key, workflow = secrets.token_hex(8), shape.workflow
+        about = {"workflow": workflow.name, "value": value, "key": key, "follow": shape.follow}
+        self.started += 1
+
+        def follow(started: Any) -> None:
+            dice = self._dice
+            match shape.follow:
+                case "signal" if workflow is flows.Waiting:
+                    self._at(dice.uniform(0.0, 2.0), lambda: self._signal(workflow, value, "approved"))
+                    self._at(dice.uniform(0.0, 2.0), lambda: self._signal(workflow, value, "word"))
+                case "signal":
+                    self._at(dice.uniform(0.2, 1.5), lambda: self._signal(workflow, value, "arrived"))
+                case "cancel":
+                    self._at(dice.uniform(0.0, 1.5), lambda: self._cancel(workflow, value))
+                case "mend":
+                    self._at(0.5, lambda: self._mend(workflow, value))
+            if dice.random() < 0.3:
+                for _ in range(3):
+                    self._at(dice.uniform(0.0, 2.0), lambda: self._read(workflow, value))
+
+        self._ask("start", about, lambda: self._app.start(workflow, value, script, idempotency_key=key), follow)
+
+    def _start_many(self, workflow: type[Workflow[Any]], value: str, script: Script) -> None:
+        key = secrets.token_hex(8)
+        about = {"workflow": workflow.name, "value": value, "key": key, "count": 3}
+        items = [(value, script)] * 3
+        self.started += 3
+        self._ask("start_many", about, lambda: self._app.start_many(workflow, items, idempotency_key=key))
+
+    def _start_in_own_transaction(self, workflow: type[Workflow[Any]], value: str, script: Script) -> None:
+        """As a user does who has a row of their own to write along with it; one time in four they change their mind."""
+        is_kept = self._dice.random() < 0.75
+        about = {"workflow": workflow.name, "value": value, "kept": is_kept}
+        self.started += is_kept
+
+        def call() -> Any:
+            with connect(self._dsn) as conn, conn.transaction(force_rollback=not is_kept):
+                conn.execute(flows.ENTER, [0, value, workflow.name])
+                return self._app.start(workflow, value, script, conn=conn)
+
+        self._ask("start_in_own", about, call)
+
+    def _signal(self, workflow: type[Workflow[Any]], value: str, event: str) -> None:
+        key, nonce = secrets.token_hex(8), secrets.token_hex(8)
+        about = {"workflow": workflow.name, "value": value, "key": key, "event": event, "nonce": nonce}
+        payload = {"nonce": nonce}
+        self._ask("signal", about, lambda: self._app.resume(workflow, value, event, payload, idempotency_key=key))
+
+    def _cancel(self, workflow: type[Workflow[Any]], value: str) -> None:
+        key = secrets.token_hex(8)
+        about = {"workflow": workflow.name, "value": value, "key": key}
+        self._ask(
+            "cancel",
+            about,
+            lambda: self._app.cancel(workflow, value, idempotency_key=key),
+            lambda _: self._at(0.1, lambda: self._read(workflow, value)),
+        )
+
+    def _mend(self, workflow: type[Workflow[Any]], value: str) -> None:
+        """Take an instance up again once it has failed, with what was wrong put right."""
+
+        def look(instance: Any) -> None:
+            if instance.status == "failed":
+                (self._folder / "mended" / value).touch()
+                key = secrets.token_hex(8)
+                about = {"workflow": workflow.name, "value": value, "key": key}
+                self._ask("retry", about, lambda: self._app.retry(workflow, value, idempotency_key=key))
+            elif instance.is_active:
+                self._at(0.5, lambda: self._mend(workflow, value))
+
+        self._read(workflow, value, look, "mend")
+
+    def _read(
+        self,
+        workflow: type[Workflow[Any]],
+        value: str,
+        then: Callable[[Any], object] | None = None,
+        key: str | None = None,
+    ) -> None:
+        about = {"workflow": workflow.name, "value": value, "key": key}
+        self._ask("read", about, lambda: self._app.get(workflow, value), then)
+
+
+class Load:
+    """Several callers, as a `with`."""
+
+    def __init__(self, dsns: Sequence[str], folder: Path, seed: int, rate: float) -> None:
+        self.callers = [Caller(number, dsn, folder, seed, rate / len(dsns)) for number, dsn in enumerate(dsns, start=1)]
+
+    @property
+    def started(self) -> int:
+        """How many instances were asked for."""
+        return sum(each.started for each in self.callers)
+
+    def start(self) -> None:
+        """Begin to call."""
+        for each in self.callers:
+            each.start()
+
+    def finish(self, seconds: float) -> bool:
+        """Start nothing more, and wait until each call has its answer; returns whether that came about."""
+        for each in self.callers:
+            each.close()
+        deadline = time.monotonic() + seconds
+        return sum(each.join(max(0.1, deadline - time.monotonic())) for each in self.callers) == len(self.callers)
+
+
+def _plain(result: Any) -> Any:
+    """What is noted of a call's result."""
+    match result:
+        case list():
+            return [_plain(each) for each in result]
+        case str() | bool() | None:
+            return result
+    if hasattr(result, "created"):
+        return {"run": result.run, "id": result.id, "created": result.created}
+    return {"run": result.run, "status": result.status, "steps": [entry.step for entry in result.history]}

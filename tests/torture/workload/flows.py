@@ -1,0 +1,441 @@
+"""The workflows that are tortured: each way to run, to wait, to branch and to join. Their steps note what they do.
+
+A step notes that it begins, with what the steps before it have left, and that it has ended; what it leaves is a number
+used once. So a checker sees which run of a step was recorded, and what each run was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from psycopg.rows import dict_row
+from pydantic import BaseModel
+
+from pgflow import (
+    Async,
+    Context,
+    Done,
+    Error,
+    Ok,
+    Pgflow,
+    Retry,
+    Snooze,
+    Step,
+    Unique,
+    Wait,
+    WaitForEvent,
+    Workflow,
+    route,
+    step,
+)
+from tests.torture.trial.journal import Journal
+from tests.torture.workers.restartable import Rerun
+
+__all__ = ["FOLDER", "WORKFLOWS", "Script", "app"]
+
+FOLDER = "PGFLOW_TORTURE_FOLDER"  # where steps write, and look whether they are mended
+QUICKLY = Retry(max_attempts=8, base=timedelta(milliseconds=50), max_backoff=timedelta(milliseconds=500))
+WIDE = 50
+
+
+class Script(BaseModel):
+    """How an instance is to go.
+
+    `pause` is what each step takes, in seconds, and `hold` what the one takes that holds up its worker; the first
+    `errors` attempts of a step in trouble fail; `way` is where branches and routes go.
+    """
+
+    pause: float = 0.0
+    hold: float = 0.0
+    errors: int = 0
+    way: str = "yes"
+
+
+@cache
+def folder() -> Path:
+    return Path(os.environ[FOLDER])
+
+
+@cache
+def ink() -> Journal:
+    return Journal(folder() / "bodies.jsonl")
+
+
+@contextmanager
+def noted(ctx: Context[Script]) -> Iterator[dict[str, Any]]:
+    """Note that a step runs; gives its output."""
+    nonce = secrets.token_hex(8)
+    given = {key: output.get("nonce") for key, output in ctx.steps.items() if isinstance(output, dict)}
+    about = {"run": ctx.run, "step": ctx.step, "attempt": ctx.attempt, "nonce": nonce, "pid": os.getpid()}
+    ink().write(e="begin", t=time.monotonic_ns(), given=given, **about)
+    try:
+        yield {"nonce": nonce}
+    except BaseException as error:
+        ink().write(e="broken", t=time.monotonic_ns(), why=type(error).__name__, **about)
+        raise
+    ink().write(e="end", t=time.monotonic_ns(), **about)
+
+
+def is_first_time(ctx: Context[Script]) -> bool:
+    """Whether this step of this run asks for the first time."""
+    mark = folder() / "marks" / f"{ctx.run}.{ctx.step}"
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
+# -- steps
+
+
+@step(retry=QUICKLY)
+async def fetch(ctx: Context[Script]) -> Ok:
+    """Async, on the loop."""
+    with noted(ctx) as output:
+        await asyncio.sleep(ctx.initial.pause)
+    return Ok("done", output, metadata={ctx.step: 1})
+
+
+@step(retry=QUICKLY)
+def grind(ctx: Context[Script]) -> Ok:
+    """Sync, in a thread."""
+    with noted(ctx) as output:
+        time.sleep(ctx.initial.pause)
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY)
+async def stumble(ctx: Context[Script]) -> Ok:
+    """Fails as often as it is told."""
+    with noted(ctx) as output:
+        await asyncio.sleep(ctx.initial.pause)
+        if ctx.attempt <= ctx.initial.errors:
+            raise ConnectionError("the service does not answer")
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY)
+def doze(ctx: Context[Script]) -> Ok | Snooze:
+    """Asks to be called again, once."""
+    with noted(ctx) as output:
+        if is_first_time(ctx):
+            return Snooze(timedelta(milliseconds=200))
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY)
+def refuse(ctx: Context[Script]) -> Ok | Error:
+    """Fails for good, until somebody has mended it."""
+    with noted(ctx) as output:
+        if not (folder() / "mended" / ctx.value).exists():
+            return Error("not before it is mended", retry=False)
+    return Ok("done", output)
+
+
+@step(events=("yes", "no"), retry=QUICKLY)
+async def decide(ctx: Context[Script]) -> Ok:
+    """Goes the way that it is told."""
+    with noted(ctx) as output:
+        await asyncio.sleep(ctx.initial.pause)
+    return Ok("yes" if ctx.initial.way == "yes" else "no", output)
+
+
+@step(retry=QUICKLY, transactional=True)
+def book(ctx: Context[Script]) -> Ok:
+    """Writes something of its own, in the transaction in which it is recorded."""
+    with noted(ctx) as output:
+        note_session(ctx, ctx.conn.execute(LEFT).fetchall())
+        enter(ctx, output["nonce"])
+        time.sleep(ctx.initial.pause)
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY, transactional=True)
+async def abook(ctx: Context[Script]) -> Ok:
+    """The same, async."""
+    with noted(ctx) as output:
+        note_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
+        await ctx.conn.execute(ENTER, [ctx.run, ctx.step, output["nonce"]])
+        await asyncio.sleep(ctx.initial.pause)
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY, transactional=True)
+def litter(ctx: Context[Script]) -> Ok:
+    """Leaves in its session all that a session can hold, and fails afterwards as often as it is told."""
+    with noted(ctx) as output:
+        note_session(ctx, ctx.conn.execute(LEFT).fetchall())
+        ctx.conn.execute(LITTER)
+        ctx.conn.row_factory = dict_row
+        if ctx.attempt <= ctx.initial.errors:
+            raise ConnectionError("the service does not answer")
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY, transactional=True)
+async def alitter(ctx: Context[Script]) -> Ok:
+    """The same, async."""
+    with noted(ctx) as output:
+        note_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
+        await ctx.conn.execute(LITTER)
+        ctx.conn.row_factory = dict_row
+        if ctx.attempt <= ctx.initial.errors:
+            raise ConnectionError("the service does not answer")
+    return Ok("done", output)
+
+
+# What an earlier step may have left in a session. `row_security` is set for each step, to the default of a session.
+LEFT = """
+    select 'setting', name, setting from pg_catalog.pg_settings
+        where source = 'session' and name not like 'transaction_%' and (name, setting) <> ('row_security', 'on')
+    union all select 'custom', 'torture.own', v from pg_catalog.current_setting('torture.own', true) v where v <> ''
+    union all select 'role', current_user, session_user where current_user <> session_user
+    union all select 'prepared', name, statement from pg_catalog.pg_prepared_statements where from_sql
+    union all select 'listening', channel, null from pg_catalog.pg_listening_channels() channel
+    union all select 'locked', objid::text, mode from pg_catalog.pg_locks
+        where locktype = 'advisory' and pid = pg_catalog.pg_backend_pid()
+    union all select 'cursor', name, statement from pg_catalog.pg_cursors where name = 'torture'
+    union all select 'temporary', relname, null from pg_catalog.pg_class
+        where relnamespace = pg_catalog.pg_my_temp_schema() and relkind = 'r'
+"""
+LITTER = """
+    set search_path = nowhere; set torture.own = 'this'; set default_transaction_read_only = on;
+    set statement_timeout = '5s'; set application_name = 'torture'; set enable_indexscan = off;
+    prepare torture as select 1; listen torture; select pg_advisory_lock_shared(7);
+    create temporary table torture (x integer);
+    declare torture cursor with hold for select generate_series(1, 10)
+"""
+
+
+def note_session(ctx: Context[Script], left: list[tuple[str, str, str]]) -> None:
+    """Note what an earlier step has left in the session."""
+    if left:
+        ink().write(e="session", t=time.monotonic_ns(), run=ctx.run, step=ctx.step, left=[list(each) for each in left])
+
+
+ENTER = "insert into pgflow.effects (run, step, nonce) values (%s, %s, %s)"
+
+
+def enter(ctx: Context[Script], nonce: str) -> None:
+    ctx.conn.execute(ENTER, [ctx.run, ctx.step, nonce])
+
+
+@step(events=("approved", "rejected"), retry=QUICKLY)
+def approval(ctx: Context[Script]) -> Async:
+    """Waits for a signal."""
+    with noted(ctx):
+        return Async()
+
+
+@step(retry=QUICKLY)
+def clutch(ctx: Context[Script]) -> Ok:
+    """Native code that keeps the lock of all threads."""
+    with noted(ctx) as output:
+        ctypes.PyDLL(None).usleep(int(1e6 * ctx.initial.hold))
+    return Ok("done", output)
+
+
+@step(retry=QUICKLY)
+async def hog(ctx: Context[Script]) -> Ok:
+    """Keeps the event loop from running."""
+    with noted(ctx) as output:
+        time.sleep(ctx.initial.hold)  # noqa: ASYNC251 -- the mistake that is to be survived
+    return Ok("done", output)
+
+
+@step(retry=Retry(max_attempts=1))
+def strike(ctx: Context[Script]) -> Ok:
+    """Kills its worker, each time."""
+    with noted(ctx):
+        match ctx.initial.way:
+            case "exit":
+                os._exit(1)
+            case "segfault":
+                ctypes.string_at(0)
+            case _:
+                os.kill(os.getpid(), signal.SIGKILL)
+    return Ok("done")
+
+
+left, right, last = fetch.named("left"), grind.named("right"), fetch.named("last")
+branches = [(fetch if number % 2 else grind).named(f"branch_{number:02}") for number in range(1, 11)]
+threads = [fetch.named(f"thread_{number:02}") for number in range(1, WIDE + 1)]
+pause = Wait(timedelta(milliseconds=300)).named("pause")
+courier = WaitForEvent("arrived", timeout=timedelta(milliseconds=600)).named("courier")
+word = WaitForEvent("word").named("word")
+
+
+def either(ctx: Context[Script]) -> list[Step]:
+    return [left, right] if ctx.initial.way == "yes" else [right]
+
+
+def holder(ctx: Context[Script]) -> Step:
+    return clutch if ctx.initial.way == "yes" else hog
+
+
+# -- workflows
+
+
+class Chain(Workflow[Script], unique=Unique("chain")):
+    """Five steps in a row, of every kind."""
+
+    initial = fetch
+    transitions = {
+        fetch: {"done": grind},
+        grind: {"done": stumble},
+        stumble: {"done": doze},
+        doze: {"done": last},
+        last: {"done": Done},
+    }
+
+
+class Diamond(Workflow[Script], unique=Unique("diamond")):
+    """Two branches that join."""
+
+    initial = fetch
+    transitions = {fetch: {"done": [left, right]}, left: {"done": last}, right: {"done": last}, last: {"done": Done}}
+
+
+class Fan(Workflow[Script], unique=Unique("fan")):
+    """Ten branches that join."""
+
+    initial = fetch
+    transitions = {fetch: {"done": branches}, **{each: {"done": last} for each in branches}, last: {"done": Done}}
+
+
+class Wide(Workflow[Script], unique=Unique("wide")):
+    """Fifty branches that join."""
+
+    initial = grind
+    transitions = {grind: {"done": threads}, **{each: {"done": last} for each in threads}, last: {"done": Done}}
+
+
+class Branch(Workflow[Script], unique=Unique("branch")):
+    """One of two ways, one of which makes good what was done before; they meet again."""
+
+    initial = decide
+    transitions = {
+        decide: {"yes": left, "no": [right, stumble]},
+        left: {"done": last},
+        right: {"done": last},
+        stumble: {"done": last},
+        last: {"done": Done},
+    }
+
+
+class Routed(Workflow[Script], unique=Unique("routed")):
+    """A choice at run time, and a join after it."""
+
+    initial = fetch
+    transitions = {
+        fetch: {"done": route(either, left, right)},
+        left: {"done": last},
+        right: {"done": last},
+        last: {"done": Done},
+    }
+
+
+class Waiting(Workflow[Script], unique=Unique("waiting")):
+    """A wait of a step's own, and one for a word, side by side."""
+
+    initial = fetch
+    transitions = {
+        fetch: {"done": [approval, word]},
+        approval: {"approved": last, "rejected": last},
+        word: {"received": last},
+        last: {"done": Done},
+    }
+
+
+class Timed(Workflow[Script], unique=Unique("timed")):
+    """A timer, and a wait that ends by a signal or by its time, whichever comes first."""
+
+    initial = fetch
+    transitions = {
+        fetch: {"done": pause},
+        pause: {"timeout": courier},
+        courier: {"received": last, "timeout": last},
+        last: {"done": Done},
+    }
+
+
+class Booking(Workflow[Script], unique=Unique("booking")):
+    """Steps whose own writes commit with their result, alone and beside one another."""
+
+    initial = book
+    transitions = {
+        book: {"done": [abook, grind]},
+        abook: {"done": last},
+        grind: {"done": last},
+        last: {"done": Done},
+    }
+
+
+class Littering(Workflow[Script], unique=Unique("littering")):
+    """Steps that leave their sessions changed, before others that need them clean."""
+
+    initial = litter
+    transitions = {
+        litter: {"done": [alitter, book]},
+        alitter: {"done": abook},
+        book: {"done": last},
+        abook: {"done": last},
+        last: {"done": Done},
+    }
+
+
+class Broken(Workflow[Script], unique=Unique("broken")):
+    """Fails beside a sibling, and is taken up again when it is mended."""
+
+    initial = fetch
+    transitions = {fetch: {"done": [left, refuse]}, left: {"done": last}, refuse: {"done": last}, last: {"done": Done}}
+
+
+class Holding(Workflow[Script], unique=Unique("holding")):
+    """Steps that hold up their whole worker for longer than its lease."""
+
+    initial = fetch
+    transitions = {
+        fetch: {"done": route(holder, clutch, hog)},
+        clutch: {"done": Done},
+        hog: {"done": Done},
+    }
+
+
+class Poison(Workflow[Script], unique=Unique("poison")):
+    """Kills each worker that runs it."""
+
+    initial = strike
+    transitions = {strike: {"done": Done}}
+
+
+class Visit(Workflow[Script], unique=Unique("visit", scope="none")):
+    """Any number of them may have a business value: only an idempotency key tells a second call from a new one."""
+
+    initial = grind
+    transitions = {grind: {"done": fetch}, fetch: {"done": Done}}
+
+
+WORKFLOWS = (
+    *(Chain, Diamond, Fan, Wide, Branch, Routed, Waiting, Timed, Booking, Littering, Broken, Holding, Poison, Visit),
+)
+
+
+class Tortured(Pgflow):
+    """Its workers drain and run again at SIGHUP."""
+
+    _worker_type = Rerun
+
+
+app = Tortured(workflows=WORKFLOWS)
