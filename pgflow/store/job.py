@@ -33,12 +33,12 @@ __all__ = [
     "claim",
     "drained",
     "list",
-    "look",
-    "lost",
-    "plan_anew",
+    "peek",
     "reconcile",
+    "repair_orphaned",
+    "replan",
     "rescue",
-    "revive",
+    "revoked",
     "settle",
     "stage",
 ]
@@ -263,19 +263,19 @@ def _settled(rows: Sequence[Row]) -> Builtin[SettleResult]:
     return [*map(SettleResult._make, rows)]
 
 
-def plan_anew(schema: str) -> Statement[None]:
+def replan(schema: str) -> Statement[None]:
     """Forget the session's plans, so that each is made for the tables as they are by now: at once, not when analyzed.
 
     A plan outlives what it was made on. The statements leave it but the choice between indexes (sql/README.md), and
     while a table is empty they all look alike.
     """
-    return Statement("job/plan_anew", files.load("queries/job/plan_anew.sql", schema), {}, lambda rows: None)
+    return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None)
 
 
-def look(schema: str, queues: Iterable[str]) -> Statement[PeekResult]:
+def peek(schema: str, queues: Iterable[str]) -> Statement[PeekResult]:
     """See whether there is anything to do for a worker that serves these queues."""
-    query = files.load("queries/job/look.sql", schema)
-    return Statement("job/look", query, {"queues": Texts(queues)}, lambda rows: PeekResult(*rows[0]), prepare=True)
+    query = files.load("queries/job/peek.sql", schema)
+    return Statement("job/peek", query, {"queues": Texts(queues)}, lambda rows: PeekResult(*rows[0]), prepare=True)
 
 
 def stage(schema: str, limit: int = 1000) -> Statement[StageResult]:
@@ -299,11 +299,14 @@ def rescue(schema: str, limit: int = 1000) -> Statement[RescueResult]:
     )
 
 
-def revive(schema: str, after: int = 0, limit: int = 1000) -> Statement[RepairResult]:
+def repair_orphaned(schema: str, after: int = 0, limit: int = 1000) -> Statement[RepairResult]:
     """Give a token to each active instance that has none left, among `limit` active ones after run `after`."""
     params = {"after": Int8(after), "limit": limit}
     return Statement(
-        "job/revive", files.load("queries/job/revive.sql", schema), params, lambda rows: RepairResult(*rows[0])
+        "job/repair_orphaned",
+        files.load("queries/job/repair_orphaned.sql", schema),
+        params,
+        lambda rows: RepairResult(*rows[0]),
     )
 
 
@@ -315,7 +318,7 @@ def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Rescue
     )
 
 
-def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin[int]]:
+def revoked(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin[int]]:
     """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
     params = {
         "worker": worker,
@@ -323,7 +326,7 @@ def lost(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin
         "attempts": Integers(held.values()),
     }
     return Statement(
-        "job/lost", files.load("queries/job/lost.sql", schema), params, lambda rows: [row[0] for row in rows]
+        "job/revoked", files.load("queries/job/revoked.sql", schema), params, lambda rows: [row[0] for row in rows]
     )
 
 

@@ -230,7 +230,7 @@ class Claimer:
             settler.release(settler.held_jobs.stale(now - STALE_SECONDS))
             statements["evict"] = worker.evict(schema)
             statements["rescue"] = job.rescue(schema)
-            statements["revive"] = job.revive(schema, self._maintenance.seen_run)
+            statements["revive"] = job.repair_orphaned(schema, self._maintenance.seen_run)
             statements["breaking"] = migration.breaking(schema, len(migrations()))
             if self._maintenance.is_forget_due(now):
                 statements["forget"] = worker.forget(schema, FORGOTTEN)
@@ -252,19 +252,19 @@ class Claimer:
         floors = self._watermark.floors(now)
         if rooms and (self.is_hungry or decisions or is_due):
             if self._is_plan_doubted and not self._pooler:
-                statements = {"plan_anew": job.plan_anew(schema), **statements}
+                statements = {"replan": job.replan(schema), **statements}
             self._is_plan_doubted = False
             statements["claim"] = job.claim(schema, me, rooms, floors)
             self.is_hungry = False  # whoever wakes us from here on does so for the next claim
         if "stage" not in statements and self._maintenance.is_look_due(
             now + early, is_wanted=is_polling and "claim" not in statements
         ):
-            statements["look"] = job.look(schema, rooms)
+            statements["look"] = job.peek(schema, rooms)
         asked: dict[int, ClaimedJob] = {}
         if self.must_check:
             self.must_check, asked = False, dict(tokens)
-            statements["lost"] = job.lost(schema, me, {token.id: token.attempt for token in asked.values()})
-        has_upkeep = not statements.keys() <= {"plan_anew", "settle", "claim", "lost"}
+            statements["lost"] = job.revoked(schema, me, {token.id: token.attempt for token in asked.values()})
+        has_upkeep = not statements.keys() <= {"replan", "settle", "claim", "lost"}
         return Turn(statements, has_upkeep, decisions, refused, rooms, floors, asked)
 
     def _take_over(self, turn: Turn, answers: Mapping[str, Any], now: float) -> None:

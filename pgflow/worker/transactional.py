@@ -166,7 +166,7 @@ class TransactionalRunner:
         """Whether the job is this worker's outside of the step's transaction, which is what its fence is to ask."""
         settler = self._settler
         async with await aconnect(self._dsn, role="step", pooler=self._pooler) as conn:
-            return not await arun(conn, job.lost(settler.schema, settler.worker, {token.id: token.attempt}))
+            return not await arun(conn, job.revoked(settler.schema, settler.worker, {token.id: token.attempt}))
 
     @asynccontextmanager
     async def _open(self, token: ClaimedJob) -> AsyncIterator[Transaction]:

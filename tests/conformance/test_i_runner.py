@@ -709,8 +709,8 @@ def test_i28_what_was_recorded_and_not_yet_applied_counts_when_an_instance_is_ta
         b.settle()
     assert bench.results(applied=False) == ["east"]
     tamper(bench.stack, "delete from pgflow.jobs")
-    assert run(bench.conn, job.revive("pgflow")).tokens == 1
-    assert run(bench.conn, job.revive("pgflow")).tokens == 0
+    assert run(bench.conn, job.repair_orphaned("pgflow")).tokens == 1
+    assert run(bench.conn, job.repair_orphaned("pgflow")).tokens == 0
     bench.finish()
     bench.check(Three, "v", *THREE)
 
@@ -721,7 +721,7 @@ def test_i28_a_start_whose_token_was_lost_is_found_among_many(bench: ManualWorke
     Line.start("lost")
     tamper(bench.stack, "delete from pgflow.jobs where run = (select max(run) from pgflow.instances)")
     found, after = [], 0
-    while (page := run(bench.conn, job.revive("pgflow", after, limit=10))).last is not None:
+    while (page := run(bench.conn, job.repair_orphaned("pgflow", after, limit=10))).last is not None:
         found.append(page.tokens)
         after = page.last
     assert [*found, page.tokens] == [0, 0, 1]

@@ -47,7 +47,7 @@ def test_signals_that_are_due_are_sent_one_batch_after_the_other(database: Conne
 
 def test_who_looks_sees_what_is_ready_in_its_queues_and_what_is_due(database: Connection) -> None:
     def seen(*queues: str) -> tuple[bool, Any]:
-        found = run(database, job.look("pgflow", queues))
+        found = run(database, job.peek("pgflow", queues))
         return found.ready, found.next_due
 
     assert seen("default") == (True, None)

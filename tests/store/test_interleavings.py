@@ -295,14 +295,14 @@ def adrift(a: Driver, b: Driver, value: str) -> None:
 
 def revive_twice(a: Driver, b: Driver, value: str) -> Programs:
     adrift(a, b, value)
-    revival = transaction(lambda conn: run(conn, job.revive("pgflow")))
+    revival = transaction(lambda conn: run(conn, job.repair_orphaned("pgflow")))
     return revival, revival
 
 
 def revive_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
     adrift(a, b, value)
     return (
-        transaction(lambda conn: run(conn, job.revive("pgflow"))),
+        transaction(lambda conn: run(conn, job.repair_orphaned("pgflow"))),
         transaction(call("select pgflow.cancel('Pair', %s)", value)),
     )
 
@@ -310,7 +310,7 @@ def revive_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
 def revive_and_settle(a: Driver, b: Driver, value: str) -> Programs:
     forked(a, b, value)
     a.run_steps()
-    return settling(a), transaction(lambda conn: run(conn, job.revive("pgflow")))
+    return settling(a), transaction(lambda conn: run(conn, job.repair_orphaned("pgflow")))
 
 
 def scheduled(a: Driver, value: str, *, waits: bool = True) -> None:

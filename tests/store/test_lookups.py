@@ -24,12 +24,12 @@ STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
     "claim": (job.claim("pgflow", 1, {"q3": CLAIMED // 2, "q4": CLAIMED // 2}), 8 * CLAIMED),
     "settle one": (job.settle("pgflow", 1, verdicts(1)), 20),
     "settle some": (job.settle("pgflow", 1, verdicts(16), [Change(100 * n, 0) for n in range(2, 17, 2)]), 16 * 10),
-    "look": (job.look("pgflow", ["default", "other"]), 20),
+    "look": (job.peek("pgflow", ["default", "other"]), 20),
     "stage": (job.stage("pgflow", 100), 300),
     "send due": (signal.send_due("pgflow"), 100),
-    "revive": (job.revive("pgflow", 0, 100), 600),
+    "revive": (job.repair_orphaned("pgflow", 0, 100), 600),
     "reconcile": (job.reconcile("pgflow", 1, range(100)), 400),
-    "lost": (job.lost("pgflow", 1, dict.fromkeys(range(100), 1)), 200),
+    "lost": (job.revoked("pgflow", 1, dict.fromkeys(range(100), 1)), 200),
     "rescue": (job.rescue("pgflow", 100), 200 + CLAIMED),
 }
 READ = """
@@ -123,7 +123,7 @@ def is_cross(node: dict[str, Any]) -> bool:
 
 def test_a_plan_that_is_made_anew_takes_the_right_index(early: Connection) -> None:
     claim = job.claim("pgflow", 1, {"q3": CLAIMED})
-    run(early, job.plan_anew("pgflow"))
+    run(early, job.replan("pgflow"))
     assert len(run(early, claim)) == CLAIMED  # it is planned by this
     with early.transaction():
         before = [fetched(early, f"instances_{name}") for name in ("pkey", "by_id", "by_workflow")]

@@ -108,9 +108,9 @@ STATEMENTS: dict[str, Statement[Any]] = {
     "settle many": job.settle("pgflow", 1, verdicts(300), [Change(100 * n, 0) for n in range(2, 301, 2)]),
     "stage": job.stage("pgflow", 1000),
     "rescue": job.rescue("pgflow", 1000),
-    "revive": job.revive("pgflow", 1000),
+    "revive": job.repair_orphaned("pgflow", 1000),
     "reconcile": job.reconcile("pgflow", 1, range(100)),
-    "lost": job.lost("pgflow", 1, dict.fromkeys(range(100), 1)),
+    "lost": job.revoked("pgflow", 1, dict.fromkeys(range(100), 1)),
     "beat": worker.beat("pgflow", 1, "", timedelta(seconds=30)),
 }
 
@@ -151,7 +151,7 @@ def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
 
 
 def test_a_look_for_instances_without_a_token_reads_a_page_of_them(full: Connection) -> None:
-    statement = job.revive("pgflow", 0, 1000)
+    statement = job.repair_orphaned("pgflow", 0, 1000)
     with full.transaction(force_rollback=True):
         query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
         row = full.execute(query, statement.params).fetchone()

@@ -56,13 +56,13 @@ def test_the_first_slow_claim_has_the_plans_made_anew(
     app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    plan_anew = job.plan_anew
+    replan = job.replan
 
     def note(schema: str) -> Statement[None]:
         asked.append(schema)
-        return plan_anew(schema)
+        return replan(schema)
 
-    monkeypatch.setattr(job, "plan_anew", note)
+    monkeypatch.setattr(job, "replan", note)
     work({"default": 2})
     Trio.start_many([(f"v{number}", {}) for number in range(20)])
     assert until_all_ended(conn) == {"completed": 20}

@@ -40,7 +40,7 @@ class Hand:
         floors = self._watermark.floors(time.monotonic())
         rows = run(self.conn, job.claim(SCHEMA, self.id, wanted, floors))
         if self._watermark.learn(time.monotonic(), wanted, floors, rows):
-            run(self.conn, job.plan_anew(SCHEMA))
+            run(self.conn, job.replan(SCHEMA))
         return rows
 
     def settle(self, rows: Sequence[ClaimedRow]) -> None:
