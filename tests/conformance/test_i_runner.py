@@ -21,7 +21,7 @@ from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.errors import InvalidPayload, NotActive
 from pgflow.store import job
-from tests.acceptance.readme import Desk, blocks
+from tests.acceptance.pages import README, Workspace
 from tests.conformance.conftest import TABLES, OnPostgres
 from tests.conformance.killed_worker import Errands, Spread
 from tests.conformance.manual_workers import CALLS, TWICE, Asking, Input, Line, ManualWorkers, Mixed, Three, act
@@ -652,13 +652,12 @@ def test_i24_two_advances_of_one_instance_never_overlap(bench: ManualWorkers) ->
 
 def test_i26_the_quick_start_works_as_printed(server: Server, new_database: Callable[..., str], tmp_path: Path) -> None:
     """I26: README's first workflow runs as printed and prints what README shows; tests/acceptance runs the rest."""
-    desk = Desk(tmp_path, new_database(server))
-    desk.prepare()
-    (tmp_path / "flow.py").write_text("".join(block.text for block in blocks() if block.label == "flow.py"))
-    commands = [block.command for block in blocks()]
-    command = blocks()[commands.index("python flow.py")]
-    shown = blocks()[commands.index("python flow.py") + 1]
-    done = desk.sh(command.text)
+    workspace = Workspace(tmp_path, new_database(server))
+    workspace.prepare(README.files)
+    commands = [block.command for block in README.blocks]
+    command = README.blocks[commands.index("python flow.py")]
+    shown = README.blocks[commands.index("python flow.py") + 1]
+    done = workspace.sh(command.text)
     said = [line for line in done.stderr.splitlines() if "after a crash" not in line]  # said of a server for tests
     assert (done.returncode, said, done.stdout) == (0, [], shown.text)
 
