@@ -69,7 +69,7 @@ def checked_key(key: Any) -> str | None:
     """Return an idempotency key, None for none. Raises `InvalidValue` for what is no string of 1 to 200 characters."""
     if key is not None and not (isinstance(key, str) and 1 <= len(key) <= MAX_KEY_LENGTH and key.isprintable()):
         hint = f"Give a string of 1 to {MAX_KEY_LENGTH} characters, without control characters."
-        raise InvalidValue(f"{key!r} cannot be an idempotency key", hint=hint)
+        raise InvalidValue(f"{key!r} is not a valid idempotency key", hint=hint)
     return key
 
 

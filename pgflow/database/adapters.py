@@ -1,19 +1,19 @@
-"""Convert values between Python and PostgreSQL with a map of pgflow's own, independent of process and session.
+"""Convert values between Python and PostgreSQL with pgflow's own adapters, independent of process and session.
 
-A process may change psycopg's global map (`psycopg.adapters.register_dumper(list, JsonbDumper)`, `set_json_loads`), a
-caller may change that of a connection, and a session may have any `DateStyle`, `TimeZone`, `extra_float_digits` or
-`client_encoding`. None of that may change what pgflow's statements write or read, so
+A process may change psycopg's global adapters (`psycopg.adapters.register_dumper(list, JsonbDumper)`,
+`set_json_loads`), a caller may change those of a connection, and a session may have any `DateStyle`, `TimeZone`,
+`extra_float_digits` or `client_encoding`. None of that may change what pgflow's statements write or read, so
 
-- `ADAPTERS` is built from psycopg's defaults instead of copied from `psycopg.adapters`, which may be changed already;
-- `Cursor` and `AsyncCursor` use it on any connection, and leave the connection's own map alone. psycopg asks its
-  context, here the cursor, for the map of each statement (`psycopg.abc.AdaptContext`);
-- results come in binary format, which no setting changes: a text one depends on `DateStyle`, for which psycopg has no
-  loader unless it is ISO. Times are UTC;
+- `ADAPTERS` is built from psycopg's defaults, not copied from `psycopg.adapters`, which may have been changed;
+- `Cursor` and `AsyncCursor` use it on any connection and do not touch the connection's own adapters: psycopg takes the
+  adapters of a statement from its context, here the cursor (`psycopg.abc.AdaptContext`);
+- results use the binary format, which no setting changes: text format depends on `DateStyle`, and psycopg can only load
+  ISO. Times are UTC;
 - JSON is read and sent as text: `set_json_loads` and `set_json_dumps` change attributes of psycopg's classes;
-- text follows the `client_encoding` of the connection.
+- text uses the `client_encoding` of the connection.
 
-Connections of our own have the map, too. A transactional step gets an object of its own on such a session (see `lent`):
-there a user's statements run, with psycopg's global map.
+pgflow's own connections have these adapters, too. A transactional step gets a separate connection object on the same
+session (see `pgflow.worker.step_session`), where the user's statements run with psycopg's global adapters.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ TEXTS = ("text", "varchar", "bpchar", "name", '"char"')
 
 
 class UtcLoader(Loader):
-    """Reads a `timestamptz`. Raises `psycopg.DataError` for one that Python cannot hold, such as infinity."""
+    """Loads a `timestamptz`. Raises `psycopg.DataError` for one that Python cannot represent, such as infinity."""
 
     format = Format.BINARY
 
     def load(self, data: Buffer) -> datetime:
-        """Return the time in UTC, whatever the session's `TimeZone` is."""
+        """Return the time in UTC, for any `TimeZone` of the session."""
         (microseconds,) = MICROSECONDS.unpack(data)
         try:
             return EPOCH + timedelta(microseconds=microseconds)
         except OverflowError as error:
-            raise psycopg.DataError("a timestamp is outside of the years 1 to 9999") from error
+            raise psycopg.DataError("a timestamp is outside the years 1 to 9999") from error
 
 
 class SqlAsciiTextLoader(Loader):
-    """Reads text where `client_encoding` is SQL_ASCII: the server sends it as it is stored, which is UTF-8."""
+    """Loads text when `client_encoding` is SQL_ASCII: the server sends it as stored, in UTF-8."""
 
     format = Format.BINARY
 
@@ -86,7 +86,7 @@ def _build_for_sql_ascii() -> AdaptersMap:
 
 
 ADAPTERS = _build()
-SQL_ASCII_ADAPTERS = _build_for_sql_ascii()  # psycopg gives bytes for text that has no encoding
+SQL_ASCII_ADAPTERS = _build_for_sql_ascii()  # psycopg loads text without an encoding as bytes
 
 
 def _adapters_for(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> AdaptersMap:
@@ -95,9 +95,9 @@ def _adapters_for(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[
 
 
 class Cursor(psycopg.Cursor[Row]):
-    """A cursor for pgflow's statements on any connection; the cursor class of the connection is not used.
+    """A cursor for pgflow's statements on any connection, in place of the connection's cursor class.
 
-    That one may bind parameters on the client, and have a row factory that makes something else of rows than tuples.
+    That class may bind parameters on the client, and its row factory may not produce tuples.
 
         Cursor(conn).execute("select now()", binary=True).fetchone()
     """
@@ -109,7 +109,7 @@ class Cursor(psycopg.Cursor[Row]):
 
     @property
     def adapters(self) -> AdaptersMap:
-        """The map that this cursor's statements use."""
+        """The adapters of this cursor's statements."""
         return _adapters_for(self.connection)
 
 
@@ -123,5 +123,5 @@ class AsyncCursor(psycopg.AsyncCursor[Row]):
 
     @property
     def adapters(self) -> AdaptersMap:
-        """The map that this cursor's statements use."""
+        """The adapters of this cursor's statements."""
         return _adapters_for(self.connection)

@@ -1,14 +1,14 @@
-"""Lists as arrays in PostgreSQL's binary format, each made in one go.
+"""Dump typed lists as PostgreSQL arrays in binary format, in one pass.
 
-psycopg asks each item of a list how to write it, which was a sixth of what a worker did for a step. Here the list says
-what it holds: one loop writes its items, and a list of nothing but nulls, as most columns of a batch are, costs next to
-nothing. The array is of that type whatever is in it, so that a statement stays one prepared statement.
+psycopg looks up a dumper for each item of a list, which took a sixth of a worker's time per step. Here the list's class
+is the type of its items: one loop packs them, and a list of nulls only, as are most columns of a batch, costs almost
+nothing. The type of the array does not depend on its items, so a statement stays one prepared statement.
 
-The format is that of PostgreSQL's `array_send`: how many dimensions, whether there are nulls, the type of the items;
-the length of the dimension and its lower bound; then each item after its length in bytes, -1 for a null.
+The format is that of PostgreSQL's `array_send`: number of dimensions, whether there are nulls, type of the items;
+length and lower bound of the dimension; then each item preceded by its length in bytes, -1 for a null.
 
-Text is written in the `client_encoding` of the connection. The dumper is registered in pgflow's own map only (see
-`adapters`): with psycopg's global one these are lists like any other.
+Text uses the `client_encoding` of the connection. The dumper is registered in pgflow's own adapters only (see
+`adapters`): for psycopg's global ones these classes are plain lists.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Writer = Callable[[Iterable[Any], str], Iterable[bytes]]
 
 
 def _fixed(code: str) -> Writer:
-    """Return a writer of numbers, each in the same number of bytes."""
+    """Return a writer of fixed-size numbers."""
     item = Struct(">i" + code)
     pack, size = item.pack, item.size - LENGTH.size
     return lambda items, encoding: map(pack, repeat(size), items)
@@ -50,7 +50,7 @@ def _texts(items: Iterable[str], encoding: str) -> Iterable[bytes]:
 
 
 class Array(list[Any]):
-    """A list that is written as an array of its type, nulls (None) included."""
+    """A list that is dumped as an array of its class's type; None is null."""
 
 
 class Smallints(Array):
@@ -78,7 +78,7 @@ class Texts(Array):
 
 
 class Kind(NamedTuple):
-    """What PostgreSQL calls an item and an array of them, and how items are written."""
+    """The oids of an item type and its array type, and the function that writes items."""
 
     item: int
     array: int
@@ -96,7 +96,7 @@ KINDS: Mapping[type[Array], Kind] = {
 
 
 class ArrayDumper(Dumper):
-    """Writes an `Array`."""
+    """Dumps an `Array`."""
 
     format = Format.BINARY
 
@@ -104,10 +104,10 @@ class ArrayDumper(Dumper):
         super().__init__(cls, context)
         self._kind = KINDS[cls]
         self._encoding = _encoding(context) if cls is Texts else ""
-        self.oid = self._kind.array  # of the object only: by the class's psycopg would choose this one for others' COPY
+        self.oid = self._kind.array  # not a class attribute: psycopg would use this dumper for other code's COPY
 
     def dump(self, obj: Array) -> bytes:
-        """Return the whole array. Raises `psycopg.DataError` for what its type cannot hold."""
+        """Return the whole array. Raises `psycopg.DataError` for an item that its type cannot represent."""
         try:
             return self._dumped(obj)
         except UnicodeEncodeError as error:
@@ -130,8 +130,8 @@ class ArrayDumper(Dumper):
 
 
 def _encoding(context: AdaptContext | None) -> str:
-    """Return Python's name of the connection's encoding. Raises `psycopg.NotSupportedError` where it has none."""
+    """Return Python's name of the connection's encoding. Raises `psycopg.NotSupportedError` if Python lacks it."""
     if context is None or context.connection is None:
         return "utf-8"
     encoding = context.connection.info.encoding
-    return "utf-8" if encoding == "ascii" else encoding  # SQL_ASCII: the server converts nothing, and stores UTF-8
+    return "utf-8" if encoding == "ascii" else encoding  # SQL_ASCII: the server stores the bytes unconverted

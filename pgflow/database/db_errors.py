@@ -1,7 +1,6 @@
-"""Say of an error what it means for who met it: may it pass, was anything written all the same, is the schema ours?
+"""Classify database errors: transient or permanent, outcome unknown, possible schema mismatch, fault of one row.
 
-By SQLSTATE, and by none: where a connection is lost, psycopg knows no code (Oban and River learned to look at the
-connection first, too).
+By SQLSTATE, or its absence: psycopg has none for a lost connection. (Oban and River check the connection first, too.)
 """
 
 import psycopg
@@ -18,50 +17,50 @@ __all__ = [
     "may_be_schema_mismatch",
 ]
 
-CANCELED = "57014"  # query canceled: at the statement's timeout, or by hand
-# Classes of SQLSTATE. The server's answer came, so that nothing was written, and the same call may succeed by and by.
+CANCELED = "57014"  # query canceled: statement_timeout, or pg_cancel_backend
+# Classes of SQLSTATE. The server reported the error, so nothing was written, and the same call may succeed later.
 ROLLED_BACK = (
     "40",  # transaction rollback: serialization failure, deadlock
     "53",  # insufficient resources: connections, memory, disk
-    "55",  # not in the prerequisite state: a lock that was not to be had
+    "55",  # object not in prerequisite state: lock not available
     CANCELED,
-    "25006",  # read-only transaction: this was the primary
+    "25006",  # read-only transaction: the primary became a standby
 )
-# The server, or something in between, ended the session; the commit may have been through by then.
-SEVERED = (
+# The server, or the network, ended the session; the commit may have succeeded before.
+CONNECTION_LOST = (
     "08",  # connection exceptions
-    "57P",  # operator intervention: a shutdown, or a session that was ended
+    "57P",  # operator intervention: a shutdown, a terminated session
     "58",  # system errors
-    "25P03",  # idle_in_transaction_session_timeout; not 25P02, which is the caller's: it went on after an error
+    "25P03",  # idle_in_transaction_session_timeout; not 25P02, the error of a caller that continues after an error
     "25P04",  # transaction_timeout
     "XX000",  # internal errors
 )
-# Raised about a value, whatever the state of the database: a data exception, a program limit exceeded, a value that a
-# CHECK or NOT NULL constraint refuses.
+# Caused by a value, in any state of the database: a data exception, a program limit exceeded, a violated CHECK or NOT
+# NULL constraint.
 DATA = ("22", "54", "23502", "23514")
-SEQUENCE_EXHAUSTED = "2200H"  # of class 22, but no value of the statement's is at fault
-# A second result for a step of one run: the rows of that instance contradict each other.
+SEQUENCE_EXHAUSTED = "2200H"  # of class 22, but not caused by a value of the statement
+# A second result for a step of one run: the rows of that instance are inconsistent.
 RESULT_KEY = "step_results_pkey"
-# Raised about single rows, by what the database has on its tables: constraints, triggers and the routines these call,
-# a damaged index page. Other rows of the same statement may be accepted.
+# Raised for single rows, by objects on the tables: constraints, triggers and the routines they call, a damaged index
+# page. Other rows of the same statement may be accepted.
 ROW = ("09", "21", "23", "27", "38", "39", "44", "P0", "XX001", "XX002", SEQUENCE_EXHAUSTED)
 CONTENTION = ("40", "55P03", "57014")  # deadlock, serialization failure, lock not available, statement timeout
-# In the context of an error that was raised in a trigger's function. It names the language in every translation.
+# Part of the context of an error raised in a trigger function: the language, which no translation changes.
 ROUTINE = "PL/"
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Whether `error` is about a value of one instance that can never be stored: that instance has to fail.
+    """Return whether a value of one instance can never be stored, so that the instance must fail.
 
-    Workers ask this, and `is_row_error`, about a settle. Everything else is the database's fault, not the step's: the
-    result is kept, and recorded when the database has been repaired.
+    Workers classify the errors of a settle with this and `is_row_error`. For any other error the database is at fault
+    and not the step: the worker keeps the result and records it once the database is repaired.
 
-        is_data_error(psycopg.errors.UntranslatableCharacter())    # True: an output that holds \\u0000
-        is_data_error(psycopg.errors.ForeignKeyViolation())        # False: the row that it refers to may come
+        is_data_error(psycopg.errors.UntranslatableCharacter())    # True: an output with \\u0000
+        is_data_error(psycopg.errors.ForeignKeyViolation())        # False: the referenced row may still be inserted
     """
     if isinstance(error, InvalidPayload):
         return True
-    if not isinstance(error, psycopg.Error) or _is_of_trigger(error):
+    if not isinstance(error, psycopg.Error) or _is_from_trigger(error):
         return False
     if isinstance(error, psycopg.errors.UniqueViolation):
         return error.diag.constraint_name == RESULT_KEY
@@ -72,53 +71,53 @@ def is_data_error(error: BaseException) -> bool:
 
 
 def is_row_error(error: BaseException) -> bool:
-    """Whether the database refuses single rows, through no fault of a step: the others of a batch may be accepted.
+    """Return whether the database rejects single rows, through no fault of a step; others of a batch may be accepted.
 
-    is_row_error(SequenceError("…"))                          # True: only what inserts into that table fails
-    is_row_error(psycopg.errors.InsufficientPrivilege())      # False: no statement succeeds
+    is_row_error(SequenceError("…"))                          # True: only inserts into that table fail
+    is_row_error(psycopg.errors.InsufficientPrivilege())      # False: every statement fails
     """
     if isinstance(error, SequenceError):
         return True
     if not isinstance(error, psycopg.Error) or is_data_error(error) or is_transient(error):
         return False
-    return _is_of_trigger(error) or _code(error).startswith(ROW)
+    return _is_from_trigger(error) or _code(error).startswith(ROW)
 
 
 def is_contention(error: BaseException) -> bool:
-    """Whether `error` comes of what other sessions do: a deadlock, a lock that was not available in time."""
+    """Return whether other sessions caused the error: a deadlock, a lock timeout."""
     return _code(error).startswith(CONTENTION)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether what failed may succeed when it is sent again: after a lost connection, a restart, a deadlock.
+    """Return whether a retry may succeed: after a lost connection, a restart, a deadlock.
 
-    False for what is wrong with the statement itself, such as a constraint or a right that it lacks.
+    False if the statement itself is at fault, such as a violated constraint or a missing privilege.
     """
     return is_outcome_unknown(error) or isinstance(error, Unreachable) or _code(error).startswith(ROLLED_BACK)
 
 
 def is_canceled(error: BaseException) -> bool:
-    """Whether the server canceled the statement. Sent again, it would most likely take as long again."""
+    """Return whether the server canceled the statement; a retry would most likely take as long again."""
     return _code(error) == CANCELED
 
 
 def is_outcome_unknown(error: BaseException) -> bool:
-    """Whether the transaction that met `error` may have been committed: it was sent, and the answer did not come."""
+    """Return whether the transaction may have been committed: it was sent, and no answer arrived."""
     if not isinstance(error, psycopg.OperationalError | psycopg.InternalError | psycopg.InterfaceError):
         return False
-    return not _code(error) or _code(error).startswith(SEVERED)
+    return not _code(error) or _code(error).startswith(CONNECTION_LOST)
 
 
 def may_be_schema_mismatch(error: BaseException) -> bool:
-    """Whether the schema may be one that this code was not made for: then it is worth a look (`migrate.check`).
+    """Return whether the schema may not match this code, so that the caller should run `migrate.check`.
 
-    Nothing that our statements say should be wrong in itself, on a schema of ours. What row-level security refuses has
-    the SQLSTATE of any lack of rights.
+    Our statements are valid on a matching schema. An error of row-level security has the SQLSTATE of any missing
+    privilege.
     """
     return isinstance(error, SchemaError) or (isinstance(error, psycopg.Error) and not is_transient(error))
 
 
-def _is_of_trigger(error: psycopg.Error) -> bool:
+def _is_from_trigger(error: psycopg.Error) -> bool:
     return ROUTINE in (error.diag.context or "")
 
 

@@ -1,4 +1,4 @@
-"""Read a connection string: what people write, what libpq takes, and what may be said aloud about it."""
+"""Parse connection strings, and describe where they lead without disclosing credentials."""
 
 import re
 from collections.abc import Mapping
@@ -20,36 +20,36 @@ QUOTE_HINT = 'Percent-encode special characters in the user and the password: "@
 
 
 def parse(dsn: str) -> dict[str, str]:
-    """Return the connection parameters in `dsn`; an empty one has none, and leaves all to libpq's PG* variables.
+    """Return the connection parameters in `dsn`; an empty one has none, so libpq's PG* variables apply.
 
-    Takes `postgresql://`, `postgres://`, `postgresql+psycopg://` and `key=value`. Raises `BadDsn`, which never quotes
+    Accepts `postgresql://`, `postgres://`, `postgresql+psycopg://` and `key=value`. Raises `BadDsn`, which never quotes
     the connection string: any part of a malformed one may be the password.
 
         parse("postgres://ann@db.example/shop")    # {"user": "ann", "dbname": "shop", "host": "db.example"}
     """
     text = dsn.strip()
-    if "\0" in text:  # libpq would read up to there
-        raise BadDsn("the connection string holds a NUL character", hint=FORMS_HINT)
+    if "\0" in text:  # libpq would stop reading there
+        raise BadDsn("the connection string contains a NUL character", hint=FORMS_HINT)
     is_uri = SCHEME.match(text) is not None
     if not is_uri and "://" in text.partition("=")[0]:
-        raise BadDsn("the connection string is not one of PostgreSQL", hint=FORMS_HINT)
+        raise BadDsn("the connection string is not a PostgreSQL one", hint=FORMS_HINT)
     try:
         parts = conninfo_to_dict(SCHEME.sub("postgresql://", text))
     except (psycopg.ProgrammingError, UnicodeError) as error:
-        raise BadDsn(f"the connection string cannot be read ({_safe_reason(error)})", hint=FORMS_HINT) from None
+        raise BadDsn(f"the connection string cannot be parsed ({_safe_reason(error)})", hint=FORMS_HINT) from None
     params = {key: str(value) for key, value in parts.items() if value is not None}
     if not PORTS.match(params.get("port", "")):
         raise BadDsn("the port in the connection string is not a number", hint=QUOTE_HINT)
     if not SECONDS.match(params.get("connect_timeout", "0")):
         raise BadDsn("connect_timeout in the connection string is not a number of seconds", hint=FORMS_HINT)
-    # A bare "@" or "/" in a password moves the borders, and the rest of the password into the host or the database.
+    # After an unencoded "@" or "/" in a password, the rest of the password is parsed as the host or the database.
     if is_uri and ("@" in params.get("host", "").lstrip("@") or "@" in params.get("dbname", "")):
-        raise BadDsn('the connection string holds a stray "@"', hint=QUOTE_HINT)
+        raise BadDsn('the connection string contains an unencoded "@"', hint=QUOTE_HINT)
     return params
 
 
 def defaults() -> dict[str, str]:
-    """Return what libpq uses where a connection string is silent: PG* variables and its own defaults."""
+    """Return libpq's values for parameters that a connection string lacks: PG* variables and built-in defaults."""
     return {
         option.keyword.decode(): option.val.decode(errors="replace")
         for option in pq.Conninfo.get_defaults()
@@ -58,9 +58,9 @@ def defaults() -> dict[str, str]:
 
 
 def place(dsn: str) -> str:
-    """Return where `dsn` leads, for people to read: host:port/database, never the user or the password.
+    """Return where `dsn` leads, for messages: host:port/database, never the user or the password.
 
-    What the connection string leaves open is libpq's to say. Raises `BadDsn`.
+    libpq's defaults complete the connection string. Raises `BadDsn`.
 
         place("postgresql://ann:secret@db.example/shop")    # "db.example:5432/shop"
         place("")                                           # "local socket:5432/postgres"
@@ -82,7 +82,7 @@ def compose(params: Mapping[str, str]) -> str:
 
 
 def _safe_reason(error: Exception) -> str:
-    """Return libpq's reason without what it quotes, unless that is the name of an option."""
+    """Return libpq's reason without the text that it quotes, unless that is the name of an option."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else "malformed"
     if re.fullmatch(r'invalid (URI query parameter|connection option): "[a-z_]{1,40}"', reason) or re.fullmatch(
         r'invalid connection option "[a-z_]{1,40}"', reason

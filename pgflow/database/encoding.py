@@ -1,4 +1,4 @@
-"""Require a database that can store any text, and explain which text a caller's connection cannot carry."""
+"""Require a database that can store any text, and explain which character a caller's connection cannot encode."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, TypeAlias
 import psycopg
 
 from pgflow.database.settings import ENCODING
-from pgflow.database.sqlstate import said
+from pgflow.database.sqlstate import primary_message
 from pgflow.errors import DatabaseError
 
 __all__ = ["NEW_DATABASE_HINT", "encoding_errors", "missing_character", "require_utf8", "unsupported_encoding"]
 
 AnyConnection: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
-NEW_DATABASE_HINT = "Move to a database that is encoded in UTF8: createdb --template=template0 --encoding=UTF8 NAME"
+NEW_DATABASE_HINT = "Use a database encoded in UTF8: createdb --template=template0 --encoding=UTF8 NAME"
 CLIENT_HINT = 'Use a connection with client_encoding UTF8: psycopg.connect(…, client_encoding="utf8")'
 
 
 def unsupported_encoding(encoding: str) -> str | None:
-    """Return why a database with this `server_encoding` is not supported, None if it is.
+    """Return why a database with this `server_encoding` is not supported, None if it is supported.
 
     unsupported_encoding("LATIN1")    # "the database is encoded in LATIN1, which cannot hold every character"
     """
@@ -43,10 +43,10 @@ def require_utf8(conn: AnyConnection) -> None:
 
 @contextmanager
 def encoding_errors(conn: AnyConnection | None) -> Iterator[None]:
-    """Raise `DatabaseError` for text that the `client_encoding` of a caller's connection lacks.
+    """Raise `DatabaseError` for text that the `client_encoding` of a caller's connection cannot represent.
 
-    Text to send is checked here, before anything is sent; for text to read the server reports the error. On a
-    connection whose encoding is UTF8, and without one (None), every error is raised as it is.
+    The client encodes parameters, so such text is detected before anything is sent; for results the server reports the
+    error. With UTF8, and without a connection (None), errors are raised unchanged.
 
         with encoding_errors(conn):
             run(conn, statement)
@@ -62,13 +62,13 @@ def encoding_errors(conn: AnyConnection | None) -> Iterator[None]:
 
 
 def missing_character(error: UnicodeEncodeError) -> str:
-    """Return which character the encoding lacks: "it has no '€' (U+20AC)"."""
+    """Return which character the encoding cannot represent: "it has no '€' (U+20AC)"."""
     character = error.object[error.start]
     return f"it has no {character!r} (U+{ord(character):04X})"
 
 
 def _parameter(conn: AnyConnection, name: bytes) -> str:
-    """Return a parameter that the server reports by itself. `conn.info` cannot: it fails for an unknown encoding."""
+    """Return a parameter that the server reports. `conn.info` fails for an encoding that Python lacks."""
     return (conn.pgconn.parameter_status(name) or ENCODING.encode()).decode()
 
 
@@ -78,9 +78,9 @@ def _reason(error: Exception) -> str | None:
         case UnicodeEncodeError():
             return missing_character(cause)
         case psycopg.errors.UntranslatableCharacter() | psycopg.errors.CharacterNotInRepertoire():
-            return said(cause)
+            return primary_message(cause)
         case UnicodeError():
-            return "a value that the server sent cannot be decoded"
+            return "a value from the server cannot be decoded"
         case psycopg.NotSupportedError() if cause.sqlstate is None:
             return "Python has no codec for it"
         case _:

@@ -1,4 +1,4 @@
-"""Find the SQL files, in a checkout or an installed package, and give their text with the schema's name put in."""
+"""Find the SQL files, in a checkout or an installed package, and load them for a schema."""
 
 import re
 from collections.abc import Iterator
@@ -12,11 +12,10 @@ from pgflow.errors import ConfigError
 SCHEMA = "pgflow"
 CHECKOUT = Path(__file__).parents[2] / "sql"
 
-# A qualifier: the bare name, a dot, the start of a name. That it stands in a literal makes no difference, because
-# 'pgflow.jobs'::regclass must follow the schema too; 'pgflow:jobs', 'pgflow worker' and "… in pgflow." are no
-# qualifiers. Nor is the pgflow of a.pgflow.b or my_pgflow.b.
+# A qualifier: the bare name, a dot, the start of a name; in a literal, too, because 'pgflow.jobs'::regclass must follow
+# the schema. Not 'pgflow:jobs', 'pgflow worker' or "… in pgflow.", nor the pgflow in a.pgflow.b or my_pgflow.b.
 QUALIFIER = re.compile(r'(?<![\w$."])pgflow\.(?=[a-z_"])')
-# Nothing that could end an identifier, or the literal around it; and none of PostgreSQL's own.
+# No character that could end an identifier or the literal around it, and none of PostgreSQL's own schemas.
 SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
@@ -29,27 +28,27 @@ def root() -> Traversable:
 
 @cache
 def load(path: str, schema: str = SCHEMA) -> str:
-    """Return the text of a file below `sql/`, with every qualifier `pgflow.` replaced by that of `schema`.
+    """Return the text of a file below `sql/`, with every qualifier `pgflow.` replaced by `schema`.
 
-    This is the one place where another schema's name enters the SQL. The text is read once in a process's life.
-    Raises `ConfigError` when `schema` is no plain lower-case name, `FileNotFoundError` when there is no such file.
+    This is the only place where another schema's name enters the SQL. Each file is read once per process. Raises
+    `ConfigError` unless `schema` is a plain lower-case name, `FileNotFoundError` if the file does not exist.
 
         load("queries/job/claim.sql", schema="orders")    # ... from "orders".jobs ...
     """
     if not SCHEMA_NAME.fullmatch(schema):
         raise ConfigError(
-            f"{schema!r} cannot name a schema",
-            hint="Use up to 63 lower-case letters, digits and underscores, not beginning with a digit or with pg_.",
+            f"{schema!r} is not a valid schema name",
+            hint="Use up to 63 lower-case letters, digits and underscores, not starting with a digit or with pg_.",
         )
     text = root().joinpath(*path.split("/")).read_text(encoding="utf-8")
-    # Quoted, because a plain name may still be a word of SQL's own, such as "user".
+    # Quoted, because a plain name may be an SQL keyword, such as "user".
     return text if schema == SCHEMA else QUALIFIER.sub(f'"{schema}".', text)
 
 
 def list_files(folder: str = "") -> list[str]:
-    """Return the paths of all .sql files below a folder of `sql/`, in order, as `load` takes them.
+    """Return the paths of all .sql files below a folder of `sql/`, sorted, as arguments of `load`.
 
-    Empty when there is no such folder.
+    Empty if the folder does not exist.
 
         list_files("migrations")    # ["migrations/0001_engine.sql", ...]
     """

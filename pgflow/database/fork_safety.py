@@ -1,9 +1,9 @@
-"""Cut a forked child off from the sessions of its parent.
+"""Detach a forked child from the sessions of its parent.
 
-A child inherits the sockets of its parent's connections. A byte that it sends there, the Terminate message of a closing
-connection included, ends or corrupts a session that the parent still uses; and a socket that it only holds open keeps
-the server from noticing that the parent was killed. So in each child these descriptors are replaced by a socket whose
-other end is closed: whatever still uses such a connection gets an `OperationalError`, and the server sees nothing.
+A child inherits the sockets of its parent's connections. Any byte that it sends there, the Terminate message of a
+closing connection included, ends or corrupts a session that the parent still uses. Even an unused inherited socket
+keeps the server from noticing that the parent was killed. So each child replaces these descriptors by a socket whose
+other end is closed: using such a connection raises an `OperationalError`, and the server sees nothing.
 """
 
 import os
@@ -16,21 +16,21 @@ import psycopg
 
 from pgflow import process
 
-__all__ = ["remember"]
+__all__ = ["detach_in_children"]
 
 C = TypeVar("C", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
 
 _opened: WeakSet[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]] = WeakSet()
-_inherited: list[object] = []  # never collected: a thread of the parent may have been inside libpq when it forked
+_inherited: list[object] = []  # never collected: a thread of the parent may have been in libpq during the fork
 
 
-def remember(conn: C) -> C:
-    """Let a forked child of this process be cut off from `conn`."""
+def detach_in_children(conn: C) -> C:
+    """Detach forked children of this process from `conn`, and return it."""
     _opened.add(conn)
     return conn
 
 
-def _cut_off() -> None:
+def _detach() -> None:
     conns = list(_opened)
     _opened.clear()
     _inherited.extend(conns)
@@ -40,8 +40,8 @@ def _cut_off() -> None:
     theirs.close()
     with ours:
         for conn in conns:
-            with suppress(psycopg.Error, OSError):  # it was closed already
+            with suppress(psycopg.Error, OSError):  # it was already closed
                 os.dup2(ours.fileno(), conn.pgconn.socket, inheritable=False)
 
 
-process.after_fork(_cut_off)
+process.after_fork(_detach)

@@ -1,4 +1,4 @@
-"""Read the migrations and the functions that this version of pgflow brings, in the order in which they apply."""
+"""Read the migrations and SQL functions that this version of pgflow ships, in the order in which they apply."""
 
 import hashlib
 import re
@@ -11,9 +11,9 @@ from pgflow.database import files
 from pgflow.database.files import SCHEMA
 from pgflow.errors import SchemaError
 
-__all__ = ["FUNCTIONS", "Functions", "Migration", "arrange", "functions", "migrations", "relations"]
+__all__ = ["FUNCTIONS", "Functions", "Migration", "functions", "in_order", "migrations", "relations"]
 
-FUNCTIONS = 0  # the version under which the ledger keeps the functions' checksum
+FUNCTIONS = 0  # the version under which the table `migrations` records the checksum of the functions
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 HEADER = re.compile(r"^-- pgflow: (.+?)\s*$", re.MULTILINE)
 ALTERED = re.compile(r"^alter table (?:only )?pgflow\.(\w+)", re.MULTILINE)
@@ -30,10 +30,10 @@ NO_TRANSACTION = "no transaction"
 class Migration:
     """A file `sql/migrations/NNNN_noun.sql`, written for the schema `pgflow`.
 
-    A line `-- pgflow: breaking` in it says that an older pgflow must not run on the result; `-- pgflow: no transaction`
-    that its statements, each of which ends with its line, are run one by one outside transactions, such as
-    `create index concurrently`, and that they may run twice. Never both: what breaks older code happens as a whole or
-    not at all, so that older workers may come back when it does not. `alters` are the tables that it finds and alters.
+    A header `-- pgflow: breaking` declares that an older pgflow cannot run on the result. `-- pgflow: no transaction`
+    declares that its statements, such as `create index concurrently`, run one by one outside a transaction and may run
+    twice; each must end at the end of a line. A migration cannot have both: a breaking one is applied as a whole or not
+    at all, so that older workers can resume if it fails. `alters` are the existing tables that it alters.
     """
 
     version: int
@@ -49,14 +49,14 @@ class Migration:
 class Functions:
     """The files of `sql/functions/`, functions and views, all of them `create or replace`, and one checksum over them.
 
-    Replacing cannot change a function's arguments or result, nor a view's columns but by adding to them, nor drop one
-    that is gone: that is a migration's work, as is putting a view out of the way of a change to its tables. A
-    release that changes functions therefore always brings a migration, be it only a comment, whose version tells an old
-    pgflow on a newer schema from a new one on an older.
+    `create or replace` cannot change a function's arguments or result, nor a view's columns except by adding some, and
+    does not drop a removed one. A migration must do that, and drop a view that blocks a change to its tables. A release
+    that changes functions must ship a migration, even an empty one: its version distinguishes an old pgflow on a newer
+    schema from a new pgflow on an older one.
 
-    The bodies name the schema, and PostgreSQL does not change them when it is renamed. So the checksum covers the
-    schema's name, too. `definers` are the names of the functions that run with the rights of their owner,
-    `pinned` of those that have a `search_path` of their own, `closed` of those that PUBLIC may not call.
+    Function bodies name the schema, and renaming the schema does not change them, so the checksum covers the schema's
+    name. `definers` are the names of the `security definer` functions, `pinned` of those with their own `search_path`,
+    `closed` of those that PUBLIC may not call.
     """
 
     paths: tuple[str, ...]
@@ -70,14 +70,14 @@ class Functions:
 def migrations() -> tuple[Migration, ...]:
     """Return the migrations in order.
 
-    Raises `SchemaError` when one is missing or badly named: a broken installation.
+    Raises `SchemaError` if one is missing or misnamed: the installation is broken.
     """
-    return arrange([(path, files.load(path)) for path in files.list_files("migrations")])
+    return in_order([(path, files.load(path)) for path in files.list_files("migrations")])
 
 
 @cache
 def functions(schema: str = SCHEMA) -> Functions:
-    """Return the functions as they are in `schema`, in the order of their file names."""
+    """Return the functions for `schema`, in the order of their file names."""
     paths = tuple(files.list_files("functions"))
     text = "".join(files.load(path) for path in paths)
     heads = list(HEAD.finditer(text))
@@ -97,29 +97,30 @@ def relations() -> frozenset[str]:
     return frozenset(name for path in paths for name in RELATION.findall(files.load(path)))
 
 
-def arrange(texts: Sequence[tuple[str, str]]) -> tuple[Migration, ...]:
-    """Return the migrations in these (path, text) pairs, numbered from 1 without a gap.
+def in_order(texts: Sequence[tuple[str, str]]) -> tuple[Migration, ...]:
+    """Return the migrations of these (path, text) pairs in order. Raises `SchemaError` unless they number 1, 2, 3, …
 
-    arrange([("migrations/0001_engine.sql", "create table …")])
+    in_order([("migrations/0001_engine.sql", "create table …")])
     """
     found = sorted((_migration(path, text) for path, text in texts), key=lambda each: (each.version, each.path))
     for expected, each in enumerate(found, start=1):
         if each.version != expected:
-            raise SchemaError(f"migration {expected:04} is missing or there twice: {each.path} stands in its place")
+            raise SchemaError(f"migration {expected:04} is missing or duplicated: found {each.path} instead")
     return tuple(found)
 
 
 def _migration(path: str, text: str) -> Migration:
     match = FILE_NAME.fullmatch(PurePosixPath(path).name)
     if match is None:
-        raise SchemaError(f"{path} is not named like a migration", hint="Name it NNNN_noun.sql.")
+        raise SchemaError(f"{path} is not a valid name of a migration", hint="Name it NNNN_noun.sql.")
     headers = HEADER.findall(text)
     unknown = set(headers) - {BREAKING, NO_TRANSACTION}
     if unknown:
-        said = f"{path} has an unknown header: {min(unknown)}"
-        raise SchemaError(said, hint=f"Known: {BREAKING}, {NO_TRANSACTION}.")
+        raise SchemaError(
+            f"{path} has an unknown header: {min(unknown)}", hint=f"Use one of: {BREAKING}, {NO_TRANSACTION}."
+        )
     if {BREAKING, NO_TRANSACTION} <= set(headers):
-        raise SchemaError(f"{path} is breaking and without a transaction", hint="Make two migrations of it.")
+        raise SchemaError(f"{path} is breaking and without a transaction", hint="Split it into two migrations.")
     return Migration(
         version=int(match[1]),
         name=match[2],
@@ -132,7 +133,7 @@ def _migration(path: str, text: str) -> Migration:
 
 
 def _unix(text: str) -> str:
-    """The text with Unix line ends, as a checkout on Windows may have others."""
+    """Return the text with Unix line ends; a checkout on Windows may have others."""
     return text.replace("\r\n", "\n")
 
 

@@ -1,7 +1,7 @@
-"""Turn what PostgreSQL refuses, by its SQLSTATE, into the error of `pgflow.errors` that says so.
+"""Map the SQLSTATE of a PostgreSQL error to the exception in `pgflow.errors`.
 
-This is the only place that knows the codes which the functions in sql/functions raise. (Domain errors as SQLSTATEs of
-one's own class: the idea is from absurd.)
+This is the only module that knows the codes that sql/functions raises. (Domain errors as SQLSTATEs of their own class:
+an idea of absurd.)
 """
 
 import re
@@ -11,7 +11,7 @@ import psycopg
 
 from pgflow import errors
 
-__all__ = ["ERRORS_BY_SQLSTATE", "IDENTITY", "MIGRATE_HINT", "quotes_values", "said", "translate"]
+__all__ = ["ERRORS_BY_SQLSTATE", "IDENTITY", "MIGRATE_HINT", "primary_message", "quotes_values", "translate"]
 
 ERRORS_BY_SQLSTATE: Mapping[str, type[errors.PgflowError]] = {
     "PF001": errors.UnknownWorkflow,
@@ -44,36 +44,36 @@ IDENTITY: Mapping[str, str] = {
     "scheduled_signals": "id",
     "workers": "id",
 }
-# The constraints that the migrations put on what may be stored: each is named like its column.
+# The size constraints of the migrations, each named after its column.
 LIMIT = re.compile(r"(?P<table>instances|step_results|jobs|signals|scheduled_signals)_(?P<column>[a-z]+)_limit")
 
-# A hint for people; nothing runs it.
+# A hint for people; pgflow never runs it.
 REPAIR = (
     "As the owner of the table, run: select setval(pg_get_serial_sequence('{table}', '{column}'), "
     "(select max({column}) from {table})). pgflow doctor finds every such sequence."
 )
 
 
-def said(error: psycopg.Error) -> str:
-    """Return what the database says in one line, without details, which quote the values that it was given.
+def primary_message(error: psycopg.Error) -> str:
+    """Return the database's message in one line, without its details, which quote values.
 
-    said(error)    # 'new row for relation "orders" violates check constraint "orders_total_check"'
+    primary_message(error)    # 'new row for relation "orders" violates check constraint "orders_total_check"'
     """
     text = error.diag.message_primary or str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def quotes_values(error: psycopg.Error) -> bool:
-    """Whether an error quotes the row that was refused, which is nobody's to see in a traceback."""
+    """Return whether the error quotes the rejected row, which must not appear in a traceback."""
     return error.sqlstate == CHECK_VIOLATION
 
 
 def translate(error: psycopg.Error) -> errors.PgflowError | None:
-    """Return the error to raise in place of `error`, or None when it should be raised as it is.
+    """Return the exception to raise instead of `error`, None to raise it unchanged.
 
-    PF001 to PF015 become what they mean, with the database's message and hint; a missing schema, table or function
-    becomes `SchemaMissing`, a value over the limit of its column `InvalidPayload`, an identity column without a new
-    value `SequenceError`. None for everything else, above all for errors that a retry may resolve.
+    PF001 to PF015 map to their exceptions, with the database's message and hint; a missing schema, table or function
+    to `SchemaMissing`, a value over the limit of its column to `InvalidPayload`, an identity column without a new value
+    to `SequenceError`. None for all other errors, in particular those that a retry may resolve.
 
         translate(error)    # AlreadyRunning("OrderFlow 'orderid::abc' is already running", hint="Wait until …")
     """
@@ -85,20 +85,21 @@ def translate(error: psycopg.Error) -> errors.PgflowError | None:
         where = f"{limit['column']} of {limit['table']}"
         hint = "Keep large data elsewhere and pass a reference to it."
         return errors.InvalidPayload(f"a value is over the limit that the database has for {where}", hint=hint)
-    if (refusal := _sequence_error(error)) is not None:
-        return refusal
+    if (sequence_error := _sequence_error(error)) is not None:
+        return sequence_error
     if code in MISSING:
-        said = f"pgflow is not installed in this database, or only in part: {message}"
-        return errors.SchemaMissing(said, hint=MIGRATE_HINT)
+        return errors.SchemaMissing(
+            f"pgflow is not installed in this database, or only in part: {message}", hint=MIGRATE_HINT
+        )
     return None
 
 
 def _sequence_error(error: psycopg.Error) -> errors.SequenceError | None:
-    """Return the error for an identity column that got no new value, or None where `error` is about something else."""
+    """Return the exception for an identity column without a new value, None for any other error."""
     diag = error.diag
     if error.sqlstate == SEQUENCE_EXHAUSTED:
         return errors.SequenceError(
-            f"a sequence is exhausted: {said(error)}",
+            f"a sequence is exhausted: {primary_message(error)}",
             hint="Set it to the highest value in use; pgflow doctor prints the statement.",
         )
     column = IDENTITY.get(diag.table_name or "")
@@ -107,13 +108,13 @@ def _sequence_error(error: psycopg.Error) -> errors.SequenceError | None:
     table = f"{diag.schema_name}.{diag.table_name}"
     if error.sqlstate == UNIQUE_VIOLATION and diag.constraint_name == f"{diag.table_name}_pkey":
         return errors.SequenceError(
-            f"the sequence of {table}.{column} is behind its table: it gave out a value that is in use",
+            f"the sequence of {table}.{column} is behind its table: it returned a value that is in use",
             hint=REPAIR.format(table=table, column=column),
         )
     if error.sqlstate == NOT_NULL_VIOLATION and diag.column_name == column:
         return errors.SequenceError(
             f"{table}.{column} has no sequence",
             hint=f"As the owner of the table, run: alter table {table} alter {column} add generated always as "
-            f"identity; then set it to the highest value in use, as pgflow doctor says.",
+            f"identity; then set it to the highest value in use, with the statement that pgflow doctor prints.",
         )
     return None

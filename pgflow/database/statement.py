@@ -1,7 +1,7 @@
-"""Say what to send to PostgreSQL as a value: a query, its parameters and how to read the rows.
+"""Statements as values, and the functions that run them: a query, its parameters and how to decode its rows.
 
-A `Statement` is all that a sync and an async client have in common, and all that they need to have in common: `run` and
-`arun` are the only code that differs between them. (psycopg shares its own protocol code so, as generators.)
+Sync and async clients share `Statement`; only `run`, `arun` and their variants differ. (psycopg shares its protocol
+code between both in the same way, as generators.)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from psycopg import pq
 from pgflow.database.adapters import AsyncCursor, Cursor, Row
 from pgflow.database.pgbouncer import AsyncPooledConnection, PooledConnection
 from pgflow.database.sqlstate import quotes_values, translate
+from pgflow.database.transaction_status import is_idle
 from pgflow.errors import PgflowError
 
 __all__ = ["APending", "Pending", "Row", "Statement", "arun", "arun_all", "astart", "run", "run_all", "start"]
@@ -28,12 +29,12 @@ T_co = TypeVar("T_co", covariant=True)
 class Statement(Generic[T_co]):
     """One SQL statement, ready to run on any connection.
 
-    `name` is the path of its file without the ending, such as "job/claim"; `query` the text that
-    `files.load("queries/job/claim.sql", schema)` returns, with `%(name)s` or `%(name)b` placeholders; `read` makes the
-    result out of the rows, which are tuples whatever row factory the connection has, and none for a statement that
-    returns nothing. Values are converted as `adapters` says, whatever the process and the session have set. `prepare`
-    is psycopg's: None leaves it to count (with others in one round trip it is not prepared then), True prepares at the
-    first use. `translate` returns the error to raise in place of one that the database raises, None to raise that one.
+    `name` is the path of its file without the extension, such as "job/claim"; `query` is the text of
+    `files.load("queries/job/claim.sql", schema)`, with `%(name)s` or `%(name)b` placeholders; `read` builds the result
+    from the rows, which are tuples for any row factory of the connection, and empty for a statement without rows.
+    Values are converted by `adapters`, independent of process and session. `prepare` is psycopg's: None prepares after
+    psycopg's threshold (never in `run_all`), True on first use. `translate` returns the exception to raise instead of a
+    database error, None to raise that error unchanged.
 
         count = Statement("job/count", "select count(*) from pgflow.jobs", {}, lambda rows: int(rows[0][0]))
         run(conn, count)                                        # sync
@@ -49,7 +50,7 @@ class Statement(Generic[T_co]):
     translate: Callable[[psycopg.Error], Exception | None] = translate
 
     def then(self, make: Callable[[T_co], T]) -> Statement[T]:
-        """Return the same statement, with something else made of what it reads."""
+        """Return the same statement with `make` applied to its result."""
         return Statement(
             self.name, self.query, self.params, lambda rows: make(self.read(rows)), self.prepare, self.translate
         )
@@ -57,27 +58,27 @@ class Statement(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Pending(Generic[T_co]):
-    """A statement that was sent, its rows still to be read."""
+    """A statement that was sent and whose rows were not read yet."""
 
     statement: Statement[T_co]
     cursor: psycopg.Cursor[Row]
 
     def send(self) -> None:
-        """Send it; in a pipeline, an error may be the answer to an earlier statement."""
+        """Send it; in a pipeline, this may raise the error of an earlier statement."""
         each = self.statement
         self.cursor.execute(each.query, each.params, prepare=each.prepare, binary=True)
 
     def result(self) -> T_co:
-        """Read the rows; in a pipeline, wait for them first. Raises as `run` does."""
+        """Read the rows; in a pipeline, wait for them first. Raises like `run`."""
         try:
             try:
                 rows = self.cursor.fetchall()
             except psycopg.ProgrammingError:
-                if not _was_silent(self.cursor):
+                if not _returned_no_rows(self.cursor):
                     raise
                 rows = []
         except psycopg.Error as error:
-            _refuse(error, self.statement)
+            _raise_translated(error, self.statement)
             raise
         return self.statement.read(rows)
 
@@ -95,43 +96,43 @@ class APending(Generic[T_co]):
         await self.cursor.execute(each.query, each.params, prepare=each.prepare, binary=True)
 
     async def result(self) -> T_co:
-        """Read the rows; in a pipeline, wait for them first. Raises as `arun` does."""
+        """Read the rows; in a pipeline, wait for them first. Raises like `arun`."""
         try:
             try:
                 rows = await self.cursor.fetchall()
             except psycopg.ProgrammingError:
-                if not _was_silent(self.cursor):
+                if not _returned_no_rows(self.cursor):
                     raise
                 rows = []
         except psycopg.Error as error:
-            _refuse(error, self.statement)
+            _raise_translated(error, self.statement)
             raise
         return self.statement.read(rows)
 
 
 def run(conn: psycopg.Connection[Any], statement: Statement[T]) -> T:
-    """Run a statement and return what it reads.
+    """Run a statement and return its result.
 
-    What the database refuses is raised as the error of `pgflow.errors` that says so (see `sqlstate.translate`); any
-    other `psycopg.Error` (a lost connection, a deadlock, a timeout) comes through as it is, for the caller to retry.
+    Raises the exception of `pgflow.errors` for an error of the SQL functions (see `sqlstate.translate`), and any other
+    `psycopg.Error` (a lost connection, a deadlock, a timeout) unchanged, for the caller to retry.
     """
-    if isinstance(conn, PooledConnection) and conn.is_idle:
+    if isinstance(conn, PooledConnection) and is_idle(conn):
         return cast("T", run_all(conn, [statement])[0])
     return start(conn, statement).result()
 
 
 async def arun(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) -> T:
     """`run` on an async connection."""
-    if isinstance(conn, AsyncPooledConnection) and conn.is_idle:
+    if isinstance(conn, AsyncPooledConnection) and is_idle(conn):
         return cast("T", (await arun_all(conn, [statement]))[0])
     return await (await astart(conn, statement)).result()
 
 
 def run_all(conn: psycopg.Connection[Any], statements: Iterable[Statement[Any]]) -> list[Any]:
-    """Run statements in one round trip and, outside a transaction, in one of their own; returns what each reads.
+    """Run statements in one round trip and one transaction (that of `conn` if there is one); returns their results.
 
-    All of it happens or, where one is refused, nothing. Through a pooler each has a round trip of its own (`pooled`
-    says why), and so have the transaction's two ends. Raises as `run` does.
+    If one fails, none takes effect. Through a pooler each statement takes a round trip (see `pgbouncer`), and so do
+    BEGIN and COMMIT. Raises like `run`.
     """
     if isinstance(conn, PooledConnection):
         with conn.bounded():
@@ -142,19 +143,19 @@ def run_all(conn: psycopg.Connection[Any], statements: Iterable[Statement[Any]])
         with conn.pipeline():
             try:
                 for statement in statements:
-                    pending.append(Pending(_decided(statement), Cursor(conn)))
+                    pending.append(Pending(_with_prepare_set(statement), Cursor(conn)))
                     pending[-1].send()
             except (psycopg.Error, PgflowError) as error:
-                early = error  # an answer that came before all was sent; psycopg would log what follows from it
+                early = error  # raised before all was sent; psycopg would log the errors that follow from it
     except psycopg.Error as error:
         if early is None:
-            _refuse(error, _refused(pending))
+            _raise_translated(error, _failed_statement(pending))
             raise
     if isinstance(early, psycopg.Error):
-        _refuse(early, _refused(pending))
+        _raise_translated(early, _failed_statement(pending))
     if early is not None:
         raise early
-    # Read when all is over: to ask for a result inside would be a round trip more, with the transaction left open.
+    # Read after the pipeline: reading a result inside takes one more round trip, with the transaction open.
     return [sent.result() for sent in pending]
 
 
@@ -169,31 +170,31 @@ async def arun_all(conn: psycopg.AsyncConnection[Any], statements: Iterable[Stat
         async with conn.pipeline():
             try:
                 for statement in statements:
-                    pending.append(APending(_decided(statement), AsyncCursor(conn)))
+                    pending.append(APending(_with_prepare_set(statement), AsyncCursor(conn)))
                     await pending[-1].send()
             except (psycopg.Error, PgflowError) as error:
                 early = error  # as above
     except psycopg.Error as error:
         if early is None:
-            _refuse(error, _refused(pending))
+            _raise_translated(error, _failed_statement(pending))
             raise
     if isinstance(early, psycopg.Error):
-        _refuse(early, _refused(pending))
+        _raise_translated(early, _failed_statement(pending))
     if early is not None:
         raise early
     return [await sent.result() for sent in pending]
 
 
 def start(conn: psycopg.Connection[Any], statement: Statement[T]) -> Pending[T]:
-    """Send a statement; `.result()` of what comes back reads its rows.
+    """Send a statement; `.result()` of the returned object reads its rows.
 
-    Outside a pipeline this waits for the database; inside one it does not, and errors appear in `.result()`.
+    Outside a pipeline this waits for the database. Inside one it does not, and `.result()` raises the errors.
     """
     pending = Pending(statement, Cursor(conn))
     try:
         pending.send()
     except psycopg.Error as error:
-        _refuse(error, statement)
+        _raise_translated(error, statement)
         raise
     return pending
 
@@ -204,30 +205,30 @@ async def astart(conn: psycopg.AsyncConnection[Any], statement: Statement[T]) ->
     try:
         await pending.send()
     except psycopg.Error as error:
-        _refuse(error, statement)
+        _raise_translated(error, statement)
         raise
     return pending
 
 
-def _decided(statement: Statement[T]) -> Statement[T]:
-    """Leave it not to psycopg's count whether a statement is prepared.
+def _with_prepare_set(statement: Statement[T]) -> Statement[T]:
+    """Return the statement with `prepare` set, so that psycopg's threshold does not apply.
 
-    Where the one that is to be prepared by that stands behind one that fails, psycopg goes on as if it had been.
+    If psycopg prepares a statement in a pipeline behind one that fails, it wrongly records it as prepared.
     """
     return statement if statement.prepare is not None else replace(statement, prepare=False)
 
 
-def _was_silent(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:
-    """Whether the statement succeeded and returned no rows by its nature, as an update without `returning`."""
+def _returned_no_rows(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:
+    """Return whether the statement succeeded and is one without rows, such as an update without `returning`."""
     return cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.COMMAND_OK
 
 
-def _refused(pending: Sequence[Pending[Any] | APending[Any]]) -> Statement[Any]:
-    """Return the statement that failed in a pipeline: the first one without a result."""
+def _failed_statement(pending: Sequence[Pending[Any] | APending[Any]]) -> Statement[Any]:
+    """Return the statement that failed in a pipeline: the first without a result."""
     return next((sent.statement for sent in pending if sent.cursor.pgresult is None), pending[-1].statement)
 
 
-def _refuse(error: psycopg.Error, statement: Statement[Any]) -> None:
-    refusal = statement.translate(error)
-    if refusal is not None:
-        raise refusal from (None if quotes_values(error) else error)
+def _raise_translated(error: psycopg.Error, statement: Statement[Any]) -> None:
+    translated = statement.translate(error)
+    if translated is not None:
+        raise translated from (None if quotes_values(error) else error)

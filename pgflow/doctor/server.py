@@ -8,7 +8,7 @@ from psycopg import sql
 
 from pgflow.config import DEFAULT_LIMIT
 from pgflow.core.definition.registry import Registry
-from pgflow.database.connect import OLDEST, connect
+from pgflow.database.connect import MIN_SERVER_VERSION, connect
 from pgflow.database.encoding import NEW_DATABASE_HINT, unsupported_encoding
 from pgflow.database.settings import ENCODING
 from pgflow.database.statement import run
@@ -43,7 +43,7 @@ def version(patient: Target) -> Iterator[Result]:
     elif major > NEWEST_TESTED:
         yield note(f"PostgreSQL {said} is newer than {NEWEST_TESTED}, the newest that pgflow is tested on")
     else:
-        yield ok(f"PostgreSQL {said}; pgflow runs on {OLDEST} to {NEWEST_TESTED}")
+        yield ok(f"PostgreSQL {said}; pgflow runs on {MIN_SERVER_VERSION} to {NEWEST_TESTED}")
 
 
 def encoding(patient: Target) -> Iterator[Result]:
@@ -72,7 +72,7 @@ def schema(patient: Target) -> Iterator[Result]:
 
 def rights(patient: Target) -> Iterator[Result]:
     """Rights that are not those that `pgflow migrate` and `pgflow roles` give."""
-    found = run(patient.conn, role.drift(patient.schema))
+    found = run(patient.conn, role.find_drift(patient.schema))
     for each in found:
         yield problem(str(each), f"{command(patient.schema).removeprefix('Run: ')}; or as the owner: {each.repair}")
     if not found:
@@ -81,7 +81,7 @@ def rights(patient: Target) -> Iterator[Result]:
 
 def row_security(patient: Target) -> Iterator[Result]:
     """Tables of which row-level security hides rows from roles that have rights on them."""
-    found = run(patient.conn, role.filtered(patient.schema))
+    found = run(patient.conn, role.find_row_security(patient.schema))
     for permitted in (False, True):
         if hidden := [each for each in found if each.permitted == permitted]:
             error = role.row_security_error(hidden)

@@ -176,8 +176,8 @@ class Ledger:
             if key in self._answers:
                 what, answer = self._answers[key]
                 if what != said:
-                    hint = "Take a key of its own for each call."
-                    raise KeyReused(f"the idempotency key {key!r} was used for something else: {what}", hint=hint)
+                    hint = "Use a different key for each call."
+                    raise KeyReused(f"the idempotency key {key!r} was used for another call: {what}", hint=hint)
                 return cast("T", answer)
             answer = call()
             self._answers[key] = (said, answer)
@@ -191,7 +191,7 @@ class Ledger:
         _, _, nodes = consumers([version.graph for version in workflow.versions.values()], event, step)
         text = payload_text(payload, nodes, reveal=self.codec is not None)
         with self.opened():
-            run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
+            run = self._active(workflow, value, "it takes no more signals", "Start a new instance to run it once more.")
             name, key, nodes = consumers([run.graph], event, step)
             if all(node.key in run.outputs for node in reversed(nodes)):  # the last ones are the most likely to be open
                 self._passed(workflow, run, value, name, ", ".join(sorted(node.key for node in nodes)))
@@ -227,7 +227,7 @@ class Ledger:
         _, _, nodes = later([version.graph for version in workflow.versions.values()], event, step, delay)
         text = payload_text(payload, nodes, reveal=self.codec is not None)
         with self.opened():
-            run = self._active(workflow, value, "it takes no more signals", "Start it again if it is to run once more.")
+            run = self._active(workflow, value, "it takes no more signals", "Start a new instance to run it once more.")
             name, key, _ = later([run.graph], event, step, delay)
             if key in run.outputs:
                 self._passed(workflow, run, value, name, key)
@@ -249,7 +249,7 @@ class Ledger:
         self._check(workflow)
         check_text("reason", reason)
         with self.opened():
-            run = self._active(workflow, value, "it cannot be cancelled", "Nothing is left to stop.")
+            run = self._active(workflow, value, "it cannot be cancelled", "Only an active instance can be cancelled.")
             self.conductor.report.cancelled(run, reason)
             self.conductor.cancel(run, reason)
 
@@ -261,7 +261,7 @@ class Ledger:
             if stored.status != "failed":
                 raise NotRetryable(
                     f"{workflow.name} {stored.id!r} is {stored.status}: only a failed instance can be retried",
-                    hint=f"See where it stands: {workflow.name}.get({value!r})",
+                    hint=f"See its state: {workflow.name}.get({value!r})",
                 )
             run = self.taken_up(stored, is_retry=True)
             if run is None:

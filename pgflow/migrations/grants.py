@@ -60,9 +60,9 @@ def apply(conn: psycopg.Connection[Any], parts: Mapping[str, Sequence[str]], sch
         _refuse(found, schema)
         for statement in statements:
             conn.execute(statement, prepare=False)
-        if left := run(conn, role.drift(schema)):
+        if left := run(conn, role.find_drift(schema)):
             raise privileges_error(left)
-        if hidden := [each for each in run(conn, role.filtered(schema, names)) if not each.permitted]:
+        if hidden := [each for each in run(conn, role.find_row_security(schema, names)) if not each.permitted]:
             raise role.row_security_error(hidden)
         if creating := _look(conn, schema, names).creating:
             raise SchemaError(

@@ -24,11 +24,11 @@ from psycopg.pq import TransactionStatus
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from pgflow.database import files
-from pgflow.database.connect import is_idle
 from pgflow.database.encoding import require_utf8
 from pgflow.database.files import SCHEMA
 from pgflow.database.migration_files import FUNCTIONS, Migration, functions, migrations
 from pgflow.database.statement import arun, arun_all, run, run_all
+from pgflow.database.transaction_status import is_idle
 from pgflow.errors import SchemaError, SchemaOutdated
 from pgflow.migrations.schema import Status, command, derive_status, lost, moved, planned, privileges_error, renamed
 from pgflow.migrations.script import UNCHECKED, create_schema, functions_line, ledger, planned_line, sql
@@ -96,9 +96,9 @@ def status(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> Status:
     """
     standing = run(conn, migration.inspect(schema))
     if standing.engine:
-        _require_all_rows(run(conn, role.filtered(schema, ())))
+        _require_all_rows(run(conn, role.find_row_security(schema, ())))
     lines = run(conn, migration.applied(schema)) if standing.ours else ()
-    drift = run(conn, role.drift(schema)) if standing.engine else ()
+    drift = run(conn, role.find_drift(schema)) if standing.engine else ()
     return derive_status(schema, standing, lines, migrations(), functions(schema), drift)
 
 
@@ -106,9 +106,9 @@ async def astatus(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> S
     """`status`, async."""
     standing = await arun(conn, migration.inspect(schema))
     if standing.engine:
-        _require_all_rows(await arun(conn, role.filtered(schema, ())))
+        _require_all_rows(await arun(conn, role.find_row_security(schema, ())))
     lines = await arun(conn, migration.applied(schema)) if standing.ours else ()
-    drift = await arun(conn, role.drift(schema)) if standing.engine else ()
+    drift = await arun(conn, role.find_drift(schema)) if standing.engine else ()
     return derive_status(schema, standing, lines, migrations(), functions(schema), drift)
 
 
@@ -135,13 +135,13 @@ def examine(conn: psycopg.Connection[Any], schema: str = SCHEMA) -> bool:
     Raises `SchemaOutdated` or `SchemaMissing` where it was renamed, `RowSecurityError` when rows are hidden from us.
     Returns whether we may read the ledger, or there is none.
     """
-    standing, found = run_all(conn, [migration.inspect(schema), role.filtered(schema, ())])
+    standing, found = run_all(conn, [migration.inspect(schema), role.find_row_security(schema, ())])
     return _examined(schema, standing, found)
 
 
 async def aexamine(conn: psycopg.AsyncConnection[Any], schema: str = SCHEMA) -> bool:
     """`examine`, async."""
-    standing, found = await arun_all(conn, [migration.inspect(schema), role.filtered(schema, ())])
+    standing, found = await arun_all(conn, [migration.inspect(schema), role.find_row_security(schema, ())])
     return _examined(schema, standing, found)
 
 
@@ -209,7 +209,7 @@ def _advance(
     """
     with conn.transaction():
         conn.execute(LIMITS)
-        if not run(conn, migration.lock(schema)):
+        if not run(conn, migration.lock_transaction(schema)):
             raise Busy
         now = status(conn, schema)  # somebody else may have been faster
         now.require_migratable()
@@ -256,7 +256,7 @@ def _require_nobody(conn: psycopg.Connection[Any], schema: str, tell: Callable[[
 def _withdraw(conn: psycopg.Connection[Any], schema: str) -> None:
     """Take back what is announced, so that older workers may come back; unless somebody else is about to apply it."""
     with suppress(psycopg.Error, SchemaError), conn.transaction():
-        if run(conn, migration.lock(schema)) and (line := status(conn, schema).announced):
+        if run(conn, migration.lock_transaction(schema)) and (line := status(conn, schema).announced):
             run(conn, migration.withdraw(schema, line.version))
 
 
@@ -276,7 +276,7 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
             raise lost(schema, f"holds what {following.version:04} {following.name} was to make: {said}") from error
     if len(now.pending) <= 1 and now.stale:
         line = functions_line(schema)
-        renewed = run(conn, migration.renew(schema, line))
+        renewed = run(conn, migration.upsert(schema, line))
         conn.execute(f"set local {UNCHECKED}")
         conn.execute(LEFT)
         for path in functions().paths:
@@ -288,13 +288,13 @@ def _apply(conn: psycopg.Connection[Any], now: Status, following: Migration | No
 
 def _restore(conn: psycopg.Connection[Any], schema: str) -> Iterator[role.PrivilegeDrift]:
     """Restore the rights that the files give: default privileges, and a restore without grants, leave others."""
-    for each in run(conn, role.drift(schema)):
+    for each in run(conn, role.find_drift(schema)):
         try:
             _execute(conn, each.repair)
         except psycopg.errors.InsufficientPrivilege as error:
             raise privileges_error([each]) from error
         yield each
-    if left := run(conn, role.drift(schema)):
+    if left := run(conn, role.find_drift(schema)):
         raise privileges_error(left)
 
 
@@ -302,7 +302,7 @@ def _apply_outside(
     conn: psycopg.Connection[Any], schema: str, following: Migration, patiently: Retrying
 ) -> list[Applied]:
     """Run statements that refuse transactions, entering them only afterwards: until then a second run repeats them."""
-    if not run(conn, migration.hold(schema)):
+    if not run(conn, migration.lock_session(schema)):
         raise Busy
     try:
         now = status(conn, schema)
@@ -323,7 +323,7 @@ def _apply_outside(
         if is_idle(conn):
             conn.execute("reset statement_timeout")
             conn.execute("reset lock_timeout")
-            run(conn, migration.release(schema))
+            run(conn, migration.unlock_session(schema))
 
 
 def _lock(conn: psycopg.Connection[Any], schema: str, tables: Sequence[str]) -> None:
@@ -350,7 +350,7 @@ def _found(conn: psycopg.Connection[Any], schema: str) -> None:
     if not standing.present:
         conn.execute(create_schema(schema))
     run(conn, migration.create_table(schema))
-    _require_all_rows(run(conn, role.filtered(schema, ())))  # an event trigger may have switched it on
+    _require_all_rows(run(conn, role.find_row_security(schema, ())))  # an event trigger may have switched it on
 
 
 def _execute(conn: psycopg.Connection[Any], text: str) -> None:

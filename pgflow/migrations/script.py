@@ -71,7 +71,7 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     if goal == latest:
         bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
         parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
-        parts.append(_text(migration.renew(schema, functions_line(schema))))
+        parts.append(_text(migration.upsert(schema, functions_line(schema))))
         parts.append(restore(schema))
     parts.append(UNPIN)
     return "\n\n".join(parts) + "\n"
@@ -83,13 +83,13 @@ def ledger(schema: str = SCHEMA, to: int | None = None) -> str:
     It touches nothing else; lines that are there are written over. Raises `ConfigError` for a `to` that does not exist.
     """
     check_goal(to, len(migrations()))
-    lines = [_text(migration.renew(schema, planned_line(each))) for each in migrations()[:to]]
+    lines = [_text(migration.upsert(schema, planned_line(each))) for each in migrations()[:to]]
     return "\n\n".join([_text(migration.create_table(schema)), *lines]) + "\n"
 
 
 def restore(schema: str) -> str:
     """Return the statement that restores the rights which the files give, in a schema that is there."""
-    found = _text(role.drift(schema)).rstrip(";")
+    found = _text(role.find_drift(schema)).rstrip(";")
     return f"""do $pgflow$
 declare
     drift record;

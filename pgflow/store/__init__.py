@@ -1,33 +1,32 @@
-"""Floor 2, the store: everything that speaks SQL, and nothing that decides.
+"""Statements on pgflow's tables: one module per noun, one function per query file. Nothing here makes decisions.
 
-PostgreSQL is not where pgflow keeps its data, it is where pgflow *happens*: what is claimed, due, unique, cancelled or
-lost is decided by one statement in one transaction, on the database's own clock. Python code here carries values in
-and rows out. From that follows the shape of this floor:
+PostgreSQL is not only where pgflow keeps its data: which jobs are claimed, due, unique, cancelled or orphaned is
+decided by one statement in one transaction, on the database's clock. Python carries values in and rows out.
 
-*SQL is written as SQL.* Each statement is a file of its own, `sql/queries/<noun>/<verb>.sql`, and has one function,
-`pgflow.store.<noun>.<verb>`; so the path is the name, psql can run it, an editor can colour it, `explain` can be asked
-about it, and a test holds the two lists equal. Nothing is glued together from strings. Its first line says what it
-does and which columns it returns; further comments speak of the planner and of locks, which the syntax does not show.
+definition              the graphs of registered workflows
+instance, instance_rows instances, and how their rows are decoded
+job                     claim, settle, rescue and the other statements on jobs
+signal                  signals, now or scheduled
+request                 idempotency keys
+worker                  registration, leases and notifications of workers
+step                    the session of a transactional step before its settle
+migration, role         recorded migrations; roles and privileges
+doctor, doctor_rows     what `pgflow doctor` reads
+bench, debug, audit, failpoint   benchmarks and fault injection
 
-*A statement is a value.* A function returns the query, its parameters and how to read its rows; `run` and `arun` send
-it over a sync or an async connection. All thought is shared, and the two clients differ by a word per method.
+*SQL is written as SQL.* Each statement is a file, `sql/queries/<noun>/<verb>.sql`, with one function,
+`pgflow.store.<noun>.<verb>`, so that psql can run it, an editor highlights it and `explain` can be tested; a test holds
+the two lists equal. No SQL is assembled from strings. The first line of a file states what it does and which columns it
+returns; further comments are about the planner and locks.
+
+*A statement is a value.* A function returns the query, its parameters and how to decode its rows; `run` and `arun` of
+`pgflow.database.statement` send it over a sync or an async connection, and share everything else.
 
 *Many rows are one statement.* Parameters are arrays, results are sets; a batch costs one round trip and one commit.
 
-*One schema, one place.* Every name in the files is qualified with `pgflow.`; `files.load` puts another schema's name
-in. No session state is needed for that, no search_path, so any pooler will do.
+*The schema's name is set in one place.* Every name in the files is qualified with `pgflow.`, and `files.load` replaces
+it. So statements need no search_path or other session state, and work through any pooler.
 
-*A pooler is named, not guessed.* A connection of our own is set up by its first packet. Through a pooler every
-transaction sets itself up and leaves nothing behind (`pooled.py`); one of which nobody has spoken is found out by the
-first question on a connection, and refused.
-
-*A connection belongs to the process that opened it.* A forked child opens its own (`lending.py`, over
-`pgflow.process`) and is cut off from the sockets that it inherits (`inherited.py`), so it can neither read answers that
-are not its own nor end a session of its parent.
-
-*JSON goes in and out as text.* The core's payload door encodes and decodes it, one value at a time, so that one bad
-row cannot stop a batch, and nothing but JSON is ever read back.
-
-Beside the statements stand what they need to be reached: connections and their errors, the listener, the migrations
-with their ledger, and `embedded`, a throwaway PostgreSQL for whoever has none yet.
+*JSON is sent and read as text.* `pgflow.core.values.payload` encodes and decodes one value at a time, so that one bad
+row cannot fail a batch.
 """

@@ -1,4 +1,4 @@
-"""Store the graphs that apps bring, so that plain SQL can start a workflow and a changed graph is noticed."""
+"""Store the graphs of registered workflows, so that SQL can start a workflow and a changed graph is detected."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["StoredDefinition", "names", "read", "register"]
 
 @dataclass(frozen=True, slots=True)
 class StoredDefinition:
-    """A workflow's graph in one version: `hash` over its edges, `graph` as `Graph.spec()` gives it.
+    """A workflow's graph in one version: `hash` over its edges, `graph` as returned by `Graph.spec()`.
 
-    `is_current` says, of one that is brought, that a start takes it when it names no version.
+    `is_current` requests, on registration, that a start without a version uses this one.
     """
 
     workflow: str
@@ -30,10 +30,10 @@ class StoredDefinition:
 
 
 def register(schema: str, definitions: Sequence[StoredDefinition]) -> Statement[list[StoredDefinition]]:
-    """Store definitions that are not stored yet, and which of them are current.
+    """Store new definitions and which of them are current.
 
-    An app that does not know the version that is current now is an older one, and makes none current that is lower.
-    Returns them all as stored, so that a different hash can be refused.
+    An app that does not know the current version is an older one and cannot make a lower version current.
+    Returns all of them as stored, so that the caller can reject a different hash.
     """
     params = {
         "workflows": [definition.workflow for definition in definitions],
@@ -46,7 +46,7 @@ def register(schema: str, definitions: Sequence[StoredDefinition]) -> Statement[
 
 
 def names(schema: str) -> Statement[list[str]]:
-    """Read the names of all workflows that are stored, in order."""
+    """List the names of all registered workflows, in order."""
     return Statement(
         "definition/names",
         files.load("queries/definition/names.sql", schema),
@@ -56,7 +56,7 @@ def names(schema: str) -> Statement[list[str]]:
 
 
 def read(schema: str, *, workflow: str, version: int | None) -> Statement[StoredDefinition | None]:
-    """Read one definition, the current version unless one is named; None when it is not stored."""
+    """Read one definition, the current version unless one is given; None if it is not registered."""
     return Statement(
         "definition/read",
         files.load("queries/definition/read.sql", schema),

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Builtin = list  # this module's `list` is the verb
-WILD = re.compile(r"[\\%_]")  # what means more than itself after `like`
+LIKE_SPECIAL = re.compile(r"[\\%_]")  # characters that a pattern of `like` must escape
 
 
 def start(
@@ -56,9 +56,9 @@ def start(
     priority: int | None,
     notify: bool,
 ) -> Statement[Builtin[Started]]:
-    """Start an instance for each value, with JSON text as its input; None for one that was left out.
+    """Start an instance for each value; `inputs` are JSON texts, None for no input.
 
-    One whose key is active comes back with created=False.
+    A value whose key is active returns created=False.
     """
     params = {
         "workflow": workflow,
@@ -81,7 +81,7 @@ def _started(rows: Sequence[Row]) -> Builtin[Started]:
 
 
 def decode_started(answer: Any) -> Builtin[Started]:
-    """Return what a start came to that has an idempotency key, from what the database has noted of it."""
+    """Return the result of an earlier start with the same idempotency key, from its recorded answer."""
     rows = zip(answer["ids"], answer["runs"], answer["created"], strict=True)
     return [Started(id=business_id, run=run, created=created) for business_id, run, created in rows]
 
@@ -102,20 +102,20 @@ def cancel_version(
 
 
 def retry(schema: str, *, workflow: str, value: str, notify: bool) -> Statement[None]:
-    """Take the newest run of a value up again after it failed."""
+    """Retry the newest run of a value, which has failed."""
     params = {"workflow": workflow, "value": value, "notify": notify}
     return Statement("instance/retry", files.load("queries/instance/retry.sql", schema), params, lambda rows: None)
 
 
 def retry_version(schema: str, *, workflow: str, version: int, value: str, notify: bool) -> Statement[None]:
-    """Take the newest run of a value in one version up again after it failed."""
+    """Retry the newest run of a value in one version, which has failed."""
     params = {"workflow": workflow, "version": version, "value": value, "notify": notify}
     query = files.load("queries/instance/retry_version.sql", schema)
     return Statement("instance/retry_version", query, params, lambda rows: None)
 
 
 def get(schema: str, *, workflow: str, value: str, version: int | None = None) -> Statement[Instance]:
-    """Read the newest run of a value, in one version or any, with its history and what it waits for."""
+    """Read the newest run of a value, in one version or any, with its history and waits."""
     params = {"workflow": workflow, "value": value, "version": version}
     return Statement(
         "instance/get",
@@ -128,7 +128,7 @@ def get(schema: str, *, workflow: str, value: str, version: int | None = None) -
 def list(  # noqa: A001 -- path is name: instance/list.sql
     schema: str, filters: Filters, *, whole: bool = False
 ) -> Statement[Builtin[Instance]]:
-    """Read the instances for which all filters hold, in order; with their histories only when asked for as a whole."""
+    """List the instances that match all filters, in order; `whole` adds their histories and signals."""
     if filters.steps:
         return list_by_output(schema, filters, whole=whole)
     query = files.load("queries/instance/list.sql", schema)
@@ -136,7 +136,7 @@ def list(  # noqa: A001 -- path is name: instance/list.sql
 
 
 def list_by_output(schema: str, filters: Filters, *, whole: bool) -> Statement[Builtin[Instance]]:
-    """`list`, where the filters ask for outputs."""
+    """`list` with filters on outputs."""
     (step, output), *others = filters.steps
     more = {"step": step, "output": output, "steps": json.dumps({key: json.loads(part) for key, part in others})}
     query = files.load("queries/instance/list_by_output.sql", schema)
@@ -149,7 +149,7 @@ def _params(filters: Filters, whole: bool) -> dict[str, Any]:
     return {
         "whole": whole,
         "workflow": filters.workflow,
-        "family": None if filters.family is None else WILD.sub(r"\\\g<0>", filters.family) + "%",
+        "family": None if filters.family is None else LIKE_SPECIAL.sub(r"\\\g<0>", filters.family) + "%",
         "version": filters.version,
         "id": filters.id,
         "status": None if several or filters.statuses is None else filters.statuses[0],
@@ -167,9 +167,9 @@ def _params(filters: Filters, whole: bool) -> dict[str, Any]:
 def put(
     schema: str, each: Instance, *, unique_key: str | None, due: datetime | None, queue: str, notify: bool
 ) -> Statement[int]:
-    """Put a checked instance in the place of what is stored of its run; an active one goes on, not before `due`.
+    """Replace the stored instance of a run with a validated one; an active instance continues, not before `due`.
 
-    Returns the run; run 0 stands for a new one.
+    Returns the run; run 0 creates a new one.
     """
     metadata = {**each.metadata, **({TELEMETRY: dict(each.telemetry)} if each.telemetry else {})}
     params = {
@@ -198,7 +198,7 @@ def put(
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """How much of a page was deleted, and the page's last run; None when nothing is left to look at."""
+    """How many rows of a page were deleted, and the page's last run; None after the last page."""
 
     deleted: int
     last: int | None
@@ -207,7 +207,7 @@ class PruneResult:
 def prune(
     schema: str, *, older_than: timedelta, statuses: Sequence[str], after: int = 0, limit: int = 1000
 ) -> Statement[PruneResult]:
-    """Delete those of `limit` instances after run `after` that ended longer ago; pass `last` on for the next page."""
+    """Delete old ended instances among the `limit` ones after run `after`; pass `last` on for the next page."""
     params = {
         "age": older_than.total_seconds(),
         "statuses": Builtin(statuses),
@@ -219,7 +219,7 @@ def prune(
 
 
 def prune_orphans(schema: str, *, after: int = 0, limit: int = 5000) -> Statement[PruneResult]:
-    """Delete rows without an instance, among `limit` of each table after run `after`; pass `last` on for the next."""
+    """Delete orphaned rows among the `limit` ones of each table after run `after`; pass `last` on for the next page."""
     params = {"after": Int8(after), "limit": limit}
     query = files.load("queries/instance/prune_orphans.sql", schema)
     return Statement("instance/prune_orphans", query, params, lambda rows: PruneResult(*rows[0]))
@@ -233,14 +233,14 @@ def delete(
     version: int | None = None,
     notify: bool,
 ) -> Statement[int]:
-    """Delete all runs of a business id, of one workflow and version if named; returns how many there were."""
+    """Delete all runs of a business id, of one workflow and version if given; returns how many."""
     params = {"id": id, "workflow": workflow, "version": version, "notify": notify}
     query = files.load("queries/instance/delete.sql", schema)
     return Statement("instance/delete", query, params, lambda rows: int(rows[0][0]))
 
 
 def workflows(schema: str, *, id: str) -> Statement[Builtin[str]]:  # noqa: A002 -- as in delete
-    """Read the names of the workflows that have runs of a business id."""
+    """List the workflows that have runs of a business id."""
     query = files.load("queries/instance/workflows.sql", schema)
     return Statement("instance/workflows", query, {"id": id}, lambda rows: [name for (name,) in rows])
 
@@ -275,6 +275,6 @@ def _instances(rows: Sequence[Row]) -> Builtin[Instance]:
 
 
 def status(schema: str, run: int) -> Statement[str | None]:
-    """Read the status of a run; None when there is no such run."""
+    """Read the status of a run; None if it does not exist."""
     query = files.load("queries/instance/status.sql", schema)
     return Statement("instance/status", query, {"run": run}, lambda rows: str(rows[0][0]) if rows else None)

@@ -1,9 +1,10 @@
-"""Make instances out of rows, whatever somebody has written into them: what cannot be read is named and left out."""
+"""Decode instances from rows. A value that cannot be decoded is reported in `unreadable` and left out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
@@ -16,154 +17,153 @@ from pgflow.errors import InvalidPayload
 __all__ = ["instance"]
 
 T = TypeVar("T")
-NOTHING: dict[str, Any] = {}
-NOBODY: tuple[Any, ...] = ()
-# Where a stored time is none that Python knows. Before and after all others, as it is in the database.
-ENDS = {"infinity": datetime.max.replace(tzinfo=UTC), "-infinity": datetime.min.replace(tzinfo=UTC)}
+NO_OBJECT: dict[str, Any] = {}
+NO_ITEMS: tuple[Any, ...] = ()
+# Stand in for times that Python cannot represent; they sort as in the database.
+TIME_LIMITS = {"infinity": datetime.max.replace(tzinfo=UTC), "-infinity": datetime.min.replace(tzinfo=UTC)}
 
 
-class Faults(list[str]):
-    """What could not be read of one instance, and why."""
+class DecodeErrors(list[str]):
+    """The values of one instance that could not be decoded, each with the reason."""
 
-    def read(self, what: str, read: Callable[[], T], otherwise: T) -> T:
-        """Return what `read` reads, or note why it cannot and return `otherwise`."""
+    def decode(self, what: str, decoder: Callable[[], T], default: T) -> T:
+        """Return the result of `decoder`, or record its error and return `default`."""
         try:
-            return read()
+            return decoder()
         except (ValueError, TypeError, OverflowError) as error:  # an InvalidPayload is a ValueError
             self.append(f"{what}: {error}")
-            return otherwise
+            return default
 
-    def moment(self, what: str, text: str) -> datetime:
-        """Return a time; where it is none, the nearest end of all times."""
-        end = ENDS["-infinity" if text.endswith(" BC") else "infinity"]
-        return self.read(what, lambda: _moment(text), ENDS.get(text, end))
+    def timestamp(self, what: str, text: str) -> datetime:
+        """Return a time; for one that Python cannot represent, the nearest one that it can."""
+        limit = TIME_LIMITS["-infinity" if text.endswith(" BC") else "infinity"]
+        return self.decode(what, lambda: _timestamp(text), TIME_LIMITS.get(text, limit))
 
     def __str__(self) -> str:
         return "; ".join(self)
 
 
 def instance(row: Row) -> Instance:
-    """Make an instance of a row of sql/queries/instance/list.sql or get.sql."""
+    """Decode an instance from a row of sql/queries/instance/list.sql or get.sql."""
     run, business_id, workflow, version, status, text, metadata, tags, error, created, finished, *parts = row
-    tokens, history, signals = parts
-    faults = Faults()
-    entries = _entries(faults, history)
-    known = {**faults.read("metadata", lambda: _object(metadata), NOTHING)}
-    told = known.pop(TELEMETRY, NOTHING)
+    jobs_json, history, signals = parts
+    errors = DecodeErrors()
+    entries = _entries(errors, history)
+    merged = {**errors.decode("metadata", lambda: _object(metadata), NO_OBJECT)}
+    telemetry = merged.pop(TELEMETRY, NO_OBJECT)
     for entry in entries:
-        known.update(entry.metadata)
-    live = decode(tokens or "[]")
+        merged.update(entry.metadata)
+    jobs = decode(jobs_json or "[]")
     return Instance(
         run=run,
         id=business_id,
         workflow=workflow,
         version=version,
         status=status,
-        input=faults.read("input", lambda: decode(text), None),
+        input=errors.decode("input", lambda: decode(text), None),
         steps={entry.step: entry.output for entry in entries},
         history=entries,
-        waiting_for=tuple(_waiting(faults, token) for token in live),
-        metadata=known,
-        tags=faults.read("tags", lambda: _texts(tags), NOBODY),
-        error=None if error is None else faults.read("error", lambda: _object(error), {"reason": "it cannot be read"}),
-        created_at=faults.moment("created_at", created),
-        finished_at=None if finished is None else faults.moment("finished_at", finished),
-        signals=tuple(_signal(faults, signal) for signal in decode(signals or "[]")),
-        telemetry=told if isinstance(told, dict) else NOTHING,
-        step_configs=_configs(faults, live),
-        unreadable=str(faults) or None,
+        waiting_for=tuple(_waiting(errors, job) for job in jobs),
+        metadata=merged,
+        tags=errors.decode("tags", lambda: _texts(tags), NO_ITEMS),
+        error=None if error is None else errors.decode("error", lambda: _object(error), {"reason": "it is unreadable"}),
+        created_at=errors.timestamp("created_at", created),
+        finished_at=None if finished is None else errors.timestamp("finished_at", finished),
+        signals=tuple(_signal(errors, signal) for signal in decode(signals or "[]")),
+        telemetry=telemetry if isinstance(telemetry, dict) else NO_OBJECT,
+        step_configs=_configs(errors, jobs),
+        unreadable=str(errors) or None,
     )
 
 
-def _moment(text: str) -> datetime:
+def _timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _object(text: str) -> dict[str, Any]:
     value = decode(text)
     if not isinstance(value, dict):
-        raise InvalidPayload("it is no JSON object")
+        raise InvalidPayload("it is not a JSON object")
     return value
 
 
 def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
     value = [] if text is None else decode(text, around=1)
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise InvalidPayload("it is no list of JSON objects")
+        raise InvalidPayload("it is not a list of JSON objects")
     return tuple(value)
 
 
 def _texts(given: Any) -> tuple[str, ...]:
     for each in given:
         if not isinstance(each, str):
-            raise InvalidPayload("None is no string" if each is None else f"a {type(each).__name__} is no string")
+            raise InvalidPayload(f"a string is needed, got {'null' if each is None else type(each).__name__}")
     return tuple(given)
 
 
-def _entries(faults: Faults, history: str | None) -> tuple[Entry, ...]:
-    return tuple(_entry(faults, entry) for entry in decode(history or "[]"))
+def _entries(errors: DecodeErrors, history: str | None) -> tuple[Entry, ...]:
+    return tuple(_entry(errors, entry) for entry in decode(history or "[]"))
 
 
-def _entry(faults: Faults, entry: Mapping[str, Any]) -> Entry:
+def _entry(errors: DecodeErrors, entry: Mapping[str, Any]) -> Entry:
     step = entry["step"]
     output, metadata, targets = entry["output"], entry["metadata"], entry["targets"]
-    begun = faults.moment(f"start of step {step}", entry["started_at"])
-    at = faults.moment(f"end of step {step}", entry["at"])
+    started = errors.timestamp(f"start of step {step}", entry["started_at"])
+    at = errors.timestamp(f"end of step {step}", entry["at"])
     return Entry(
         step=step,
         event=entry["event"],
         at=at,
         attempt=entry["attempt"],
-        output={} if output is None else faults.read(f"output of step {step}", lambda: decode(output), None),
+        output={} if output is None else errors.decode(f"output of step {step}", lambda: decode(output), None),
         metadata={}
         if metadata is None
-        else faults.read(f"metadata of step {step}", lambda: _object(metadata), NOTHING),
-        duration=at - begun,
+        else errors.decode(f"metadata of step {step}", lambda: _object(metadata), NO_OBJECT),
+        duration=at - started,
         worker=entry["worker"],
-        errors=faults.read(f"errors of step {step}", lambda: _objects(entry["errors"]), NOBODY),
-        targets=None if targets is None else faults.read(f"targets of step {step}", lambda: _texts(targets), NOBODY),
+        errors=errors.decode(f"errors of step {step}", lambda: _objects(entry["errors"]), NO_ITEMS),
+        targets=None
+        if targets is None
+        else errors.decode(f"targets of step {step}", lambda: _texts(targets), NO_ITEMS),
     )
 
 
-def _signal(faults: Faults, signal: Mapping[str, Any]) -> PendingSignal:
+def _signal(errors: DecodeErrors, signal: Mapping[str, Any]) -> PendingSignal:
     event, payload = signal["event"], signal["payload"]
     return PendingSignal(
         event=event,
         step=signal["step"],
-        payload=None if payload is None else faults.read(f"payload of {event}", lambda: decode(payload), None),
-        at=faults.moment(f"time of {event}", signal["at"]),
+        payload=None if payload is None else errors.decode(f"payload of {event}", lambda: decode(payload), None),
+        at=errors.timestamp(f"time of {event}", signal["at"]),
         id=signal["id"],
         has_payload=payload is not None,
     )
 
 
-def _configs(faults: Faults, tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the configurations of the active steps, which a token without a step holds for all of them."""
+def _configs(errors: DecodeErrors, jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the configurations of the active steps; a job without a step holds those of all steps."""
     configs: dict[str, Any] = {}
-    for token in tokens:
-        step, text = token["step"], token["config"]
+    for job in jobs:
+        step, text = job["step"], job["config"]
         if text is not None:
-            config = faults.read(f"configuration of step {step}" if step else "configurations", _reads(text), NOTHING)
+            what = f"configuration of step {step}" if step else "configurations"
+            config = errors.decode(what, partial(_object, text), NO_OBJECT)
             configs.update({step: config} if step else config)
     return configs
 
 
-def _reads(text: str) -> Callable[[], dict[str, Any]]:
-    return lambda: _object(text)
-
-
-def _waiting(faults: Faults, token: Mapping[str, Any]) -> WaitingFor:
-    step = token["step"]
-    awaits = token["awaits"]
-    events = () if awaits is None else tuple(faults.read(f"token of step {step}", lambda: _object(awaits), NOTHING))
-    errors = faults.read(f"errors of the token of step {step}", lambda: _objects(token["errors"]), NOBODY)
-    until = None if token["run_at"] is None else faults.moment(f"time of step {step}", token["run_at"])
+def _waiting(errors: DecodeErrors, job: Mapping[str, Any]) -> WaitingFor:
+    step = job["step"]
+    awaits = job["awaits"]
+    events = () if awaits is None else tuple(errors.decode(f"job of step {step}", lambda: _object(awaits), NO_OBJECT))
+    attempts = errors.decode(f"errors of the job of step {step}", lambda: _objects(job["errors"]), NO_ITEMS)
+    until = None if job["run_at"] is None else errors.timestamp(f"time of step {step}", job["run_at"])
     return waiting_for(
         step,
-        token["state"],
+        job["state"],
         events=events,
         until=until,
-        attempt=token["attempt"],
-        max_attempts=token["max_attempts"],
-        errors=errors,
+        attempt=job["attempt"],
+        max_attempts=job["max_attempts"],
+        errors=attempts,
     )

@@ -1,4 +1,4 @@
-"""Look at a schema from outside, keep its ledger of migrations, and take the lock under which one migrates."""
+"""Inspect a schema through the catalog, record its migrations, and take the migration lock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from datetime import datetime
 from pgflow.database import files
 from pgflow.database.statement import Row, Statement
 
-ANNOUNCED = "announced"  # in the place of a checksum
+ANNOUNCED = "announced"  # in place of a checksum
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A line of the ledger. `applied_at` is None for one that is only planned; version 0 stands for the functions.
+    """A row of the table `migrations`. `applied_at` is None for a planned one; version 0 records the functions.
 
-    One that breaks older code stands there before it is applied, too: then it is announced, and no checksum is known.
+    A breaking migration is recorded before it is applied, as an announcement, with `ANNOUNCED` as its checksum.
     """
 
     version: int
@@ -25,7 +25,7 @@ class Applied:
 
     @property
     def announced(self) -> bool:
-        """Whether it is not applied yet: it waits until the workers whose code it breaks have ended."""
+        """Whether it is only announced: it is applied once the workers whose code it breaks have ended."""
         return self.checksum == ANNOUNCED
 
     def __str__(self) -> str:
@@ -34,11 +34,11 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class SchemaInfo:
-    """What a schema looks like from outside.
+    """What the catalog shows of a schema.
 
-    `ours` when it has our ledger, `readable` when we may read that, `engine` when the engine's tables are there,
-    `shared` when everybody may create objects in it. `made_for` is the schema that its functions name, which is another
-    one after `alter schema … rename`; `moved` are schemas of another name whose functions name this one.
+    `ours`: it has our table `migrations`; `readable`: we may read that table; `engine`: it has the engine's tables;
+    `shared`: PUBLIC may create objects in it. `made_for` is the schema that its functions name, another one after
+    `alter schema … rename`; `moved` are other schemas whose functions name this one.
     """
 
     present: bool
@@ -52,7 +52,7 @@ class SchemaInfo:
 
 
 def inspect(schema: str) -> Statement[SchemaInfo]:
-    """Look at a schema from outside, needing no right in it."""
+    """Inspect a schema through the catalog, which needs no privileges in it."""
     return Statement(
         "migration/inspect",
         files.load("queries/migration/inspect.sql", schema),
@@ -62,14 +62,14 @@ def inspect(schema: str) -> Statement[SchemaInfo]:
 
 
 def create_table(schema: str) -> Statement[None]:
-    """Create the ledger unless it is there."""
+    """Create the table `migrations` if it does not exist."""
     return Statement(
         "migration/create_table", files.load("queries/migration/create_table.sql", schema), {}, lambda rows: None
     )
 
 
 def applied(schema: str) -> Statement[tuple[Applied, ...]]:
-    """Read the ledger, in order of version."""
+    """List the recorded migrations, in order of version."""
     return Statement(
         "migration/applied",
         files.load("queries/migration/applied.sql", schema),
@@ -79,45 +79,44 @@ def applied(schema: str) -> Statement[tuple[Applied, ...]]:
 
 
 def record(schema: str, entry: Applied) -> Statement[Applied]:
-    """Enter a migration; a unique violation says that somebody else did."""
+    """Record a migration; a unique violation means that another session has recorded it."""
     return _entry("record", schema, entry)
 
 
-def renew(schema: str, entry: Applied) -> Statement[Applied | None]:
-    """Enter a line over what was there before: which functions are in place, or what a lost ledger said.
-
-    None when it says so already: somebody else was faster.
-    """
-    line = _entry("renew", schema, entry)
-    return Statement(line.name, line.query, line.params, lambda rows: Applied(*rows[0]) if rows else None)
+def upsert(schema: str, entry: Applied) -> Statement[Applied | None]:
+    """Record the installed functions, or a migration whose row was lost; None if an identical row exists."""
+    statement = _entry("upsert", schema, entry)
+    return Statement(
+        statement.name, statement.query, statement.params, lambda rows: Applied(*rows[0]) if rows else None
+    )
 
 
 def breaking(schema: str, after: int) -> Statement[Applied | None]:
-    """Read the first line of a migration beyond `after` that breaks older code, be it only announced."""
+    """Read the first breaking migration after a version, applied or announced."""
     query = files.load("queries/migration/breaking.sql", schema)
     return Statement("migration/breaking", query, {"after": after}, lambda rows: Applied(*rows[0]) if rows else None)
 
 
 def withdraw(schema: str, version: int) -> Statement[None]:
-    """Take an announcement back."""
+    """Delete the announcement of a migration."""
     query = files.load("queries/migration/withdraw.sql", schema)
     params = {"version": version, "announced": ANNOUNCED}
     return Statement("migration/withdraw", query, params, lambda rows: None)
 
 
-def lock(schema: str) -> Statement[bool]:
-    """Try to take the lock until the transaction ends."""
-    return _lock("lock", schema)
+def lock_transaction(schema: str) -> Statement[bool]:
+    """Try to take the migration lock until the transaction ends."""
+    return _lock("lock_transaction", schema)
 
 
-def hold(schema: str) -> Statement[bool]:
-    """Try to take the lock until `release`."""
-    return _lock("hold", schema)
+def lock_session(schema: str) -> Statement[bool]:
+    """Try to take the migration lock until `unlock_session`."""
+    return _lock("lock_session", schema)
 
 
-def release(schema: str) -> Statement[bool]:
-    """Give back the lock of `hold`."""
-    return _lock("release", schema)
+def unlock_session(schema: str) -> Statement[bool]:
+    """Release the lock of `lock_session`."""
+    return _lock("unlock_session", schema)
 
 
 def _entry(verb: str, schema: str, entry: Applied) -> Statement[Applied]:

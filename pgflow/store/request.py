@@ -1,7 +1,7 @@
-"""Send a call so that it is carried out once, however often it is sent: each has an idempotency key.
+"""Run a call at most once per idempotency key, however often it is sent.
 
-The key goes into a table in the transaction of the call, and what the call came to is noted beside it. Whoever sends
-the call again is told that. (Stripe's idempotency keys; absurd's, kept in the database as here.)
+The key is inserted into `requests` in the transaction of the call, and the call's answer is recorded beside it. A
+repeated call returns the recorded answer. (As in Stripe's API; kept in the database as in absurd.)
 """
 
 from __future__ import annotations
@@ -17,63 +17,71 @@ import psycopg
 from pgflow.core.values.payload import decode
 from pgflow.database import files
 from pgflow.database.statement import Statement, arun, arun_all, run, run_all
+from pgflow.database.transaction_status import is_idle
 from pgflow.errors import AlreadyDone
 
-__all__ = ["answered", "arun_once", "begin", "forget", "new_key", "run_once"]
+__all__ = ["arun_once", "begin", "forget", "new_key", "read_answers", "run_once"]
 
 T = TypeVar("T")
-Recall = Callable[[Any], T]
+DecodeAnswer = Callable[[Any], T]
 
 
 def new_key() -> str:
-    """Return a key that nobody else has: in order of time, so that the index grows at one end."""
+    """Return a unique key that starts with the time, so that the index grows at one end."""
     return f"{time.time_ns():x}-{secrets.token_hex(10)}"
 
 
 def begin(schema: str, key: str, call: str) -> Statement[None]:
-    """Let what follows in the transaction happen only if nobody was there before. Raises `AlreadyDone` there."""
+    """Claim a key for the transaction. Raises `AlreadyDone` if it was used, which cancels the statements behind it."""
     params = {"key": key, "call": call}
     query = files.load("queries/request/begin.sql", schema)
     return Statement("request/begin", query, params, lambda rows: None, prepare=True)
 
 
-def answered(schema: str, key: str, call: str) -> Statement[list[Any] | None]:
-    """Return what the calls with a key came to, None when there were none. Raises `KeyReused` for another call's."""
+def read_answers(schema: str, key: str, call: str) -> Statement[list[Any] | None]:
+    """Read the answers of the calls under a key, None for a new key. Raises `KeyReused` for a key of another call."""
     params = {"key": key, "call": call}
-    query = files.load("queries/request/answered.sql", schema)
-    return Statement("request/answered", query, params, lambda rows: None if rows[0][0] is None else decode(rows[0][0]))
+    query = files.load("queries/request/read_answers.sql", schema)
+    return Statement(
+        "request/read_answers", query, params, lambda rows: None if rows[0][0] is None else decode(rows[0][0])
+    )
 
 
 def forget(schema: str, age: timedelta, limit: int = 5000) -> Statement[bool]:
-    """Delete keys that are older than `age`, up to `limit` of them; returns whether there may be more."""
+    """Delete at most `limit` keys older than `age`; returns whether there may be more."""
     params = {"age": age.total_seconds(), "limit": limit}
     query = files.load("queries/request/forget.sql", schema)
     return Statement("request/forget", query, params, lambda rows: rows[0][0] >= limit)
 
 
 def run_once(
-    conn: psycopg.Connection[Any], schema: str, key: str | None, call: str, statement: Statement[T], recall: Recall[T]
+    conn: psycopg.Connection[Any],
+    schema: str,
+    key: str | None,
+    call: str,
+    statement: Statement[T],
+    decode_answer: DecodeAnswer[T],
 ) -> T:
-    """Run a statement unless it was run with this key before; `recall` makes its result out of the stored answer.
+    """Run a statement unless it has run with this key before; then return its answer through `decode_answer`.
 
-    Without a key it is run in any case. `call` says what is called, so that a key which was used for something else is
-    refused. Where `conn` is in a transaction it happens in that, else in one of its own, in one round trip.
+    Without a key (None) it always runs. `call` describes the call: a key that was used for another call raises
+    `KeyReused`. Runs in the transaction of `conn` if there is one, else in one of its own, in one round trip.
 
-        once(conn, "pgflow", "order-4711", "cancel OrderFlow 4711", instance.cancel(…), lambda answer: None)
+        run_once(conn, "pgflow", "order-4711", "cancel OrderFlow 4711", instance.cancel(…), lambda answer: None)
     """
     if key is None:
         return run(conn, statement)
-    asked = answered(schema, key, call)
+    read = read_answers(schema, key, call)
     if _is_in_transaction(conn):
-        before = run(conn, asked)
-        if before is not None:
-            return recall(before[0])
+        earlier = run(conn, read)
+        if earlier is not None:
+            return decode_answer(earlier[0])
         run(conn, begin(schema, key, call))
         return run(conn, statement)
     try:
         _, result = run_all(conn, [begin(schema, key, call), statement])
     except AlreadyDone:
-        return _recalled(run(conn, asked), recall)
+        return _first_answer(run(conn, read), decode_answer)
     return cast("T", result)
 
 
@@ -83,33 +91,33 @@ async def arun_once(
     key: str | None,
     call: str,
     statement: Statement[T],
-    recall: Recall[T],
+    decode_answer: DecodeAnswer[T],
 ) -> T:
-    """`once`, async."""
+    """`run_once`, async."""
     if key is None:
         return await arun(conn, statement)
-    asked = answered(schema, key, call)
+    read = read_answers(schema, key, call)
     if _is_in_transaction(conn):
-        before = await arun(conn, asked)
-        if before is not None:
-            return recall(before[0])
+        earlier = await arun(conn, read)
+        if earlier is not None:
+            return decode_answer(earlier[0])
         await arun(conn, begin(schema, key, call))
         return await arun(conn, statement)
     try:
         _, result = await arun_all(conn, [begin(schema, key, call), statement])
     except AlreadyDone:
-        return _recalled(await arun(conn, asked), recall)
+        return _first_answer(await arun(conn, read), decode_answer)
     return cast("T", result)
 
 
 def _is_in_transaction(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    return not conn.autocommit or conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+    return not conn.autocommit or not is_idle(conn)
 
 
-def _recalled(before: list[Any] | None, recall: Recall[T]) -> T:
-    if not before:
+def _first_answer(answers: list[Any] | None, decode_answer: DecodeAnswer[T]) -> T:
+    if not answers:
         raise AlreadyDone(
-            "what has this idempotency key has been done, and nobody noted what came of it",
-            hint="Take a key of its own for each call.",
+            "a call with this idempotency key has succeeded, but its answer was not recorded",
+            hint="Use a different key for each call.",
         )
-    return recall(before[0])
+    return decode_answer(answers[0])

@@ -1,4 +1,4 @@
-"""Look at roles and rights in a schema: before rights are given, and whether they are still as they were given."""
+"""Inspect roles and privileges in a schema: before privileges are granted, and for drift afterwards."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from pgflow.database.migration_files import functions, relations
 from pgflow.database.statement import Statement
 from pgflow.errors import RowSecurityError
 
-__all__ = ["PrivilegeDrift", "Roles", "RowSecurity", "drift", "filtered", "inspect", "row_security_error"]
+__all__ = [
+    "PrivilegeDrift",
+    "Roles",
+    "RowSecurity",
+    "find_drift",
+    "find_row_security",
+    "inspect",
+    "row_security_error",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What stands against granting: names of roles.
+    """Whether privileges can be granted to roles; the lists hold names of roles.
 
-    `owned` says whether we may act as the schema's owner; `missing` do not exist; those `above` may act as the owner
-    themselves; those `creating` may put objects of their own into the schema.
+    `owned` is whether we may act as the schema's owner; `missing` roles do not exist; roles in `above` may act as the
+    owner themselves; roles in `creating` may create objects in the schema.
     """
 
     owned: bool
@@ -29,7 +37,7 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class PrivilegeDrift:
-    """An object of a schema whose rights are not those that the files give; `repair` is the SQL that restores them."""
+    """An object whose privileges differ from those that the SQL files grant; `repair` is the SQL that restores them."""
 
     name: str
     fault: str
@@ -41,10 +49,10 @@ class PrivilegeDrift:
 
 @dataclass(frozen=True, slots=True)
 class RowSecurity:
-    """A table on which row-level security holds for a role.
+    """A table to which row-level security applies for a role.
 
-    `forced` says that it holds for the table's owner, too, `permitted` that policies let every row pass, `strict` that
-    this session refuses a query that a policy might filter.
+    `forced`: it applies to the table's owner, too. `permitted`: policies let every row pass. `strict`: this session
+    raises an error for a query that a policy would filter.
     """
 
     table: str
@@ -54,50 +62,50 @@ class RowSecurity:
     strict: bool
 
 
-def drift(schema: str) -> Statement[list[PrivilegeDrift]]:
-    """Find rights that are not those that the files give; empty where the schema has no tables of ours."""
-    given = functions()
+def find_drift(schema: str) -> Statement[list[PrivilegeDrift]]:
+    """Find privileges that differ from those that the SQL files grant; empty for a schema without our tables."""
+    shipped = functions()
     params = {
         "schema": schema,
         "relations": sorted(relations()),
-        "definers": sorted(given.definers),
-        "pinned": sorted(given.pinned),
-        "closed": sorted(given.closed),
+        "definers": sorted(shipped.definers),
+        "pinned": sorted(shipped.pinned),
+        "closed": sorted(shipped.closed),
     }
-    query = files.load("queries/role/drift.sql", schema)
-    return Statement("role/drift", query, params, lambda rows: [PrivilegeDrift(*row) for row in rows])
+    query = files.load("queries/role/find_drift.sql", schema)
+    return Statement("role/find_drift", query, params, lambda rows: [PrivilegeDrift(*row) for row in rows])
 
 
-def filtered(schema: str, roles: Sequence[str] | None = None) -> Statement[list[RowSecurity]]:
-    """Find the tables on which row-level security holds for their owner or for one of these roles.
+def find_row_security(schema: str, roles: Sequence[str] | None = None) -> Statement[list[RowSecurity]]:
+    """Find the tables to which row-level security applies for their owner or for one of these roles.
 
-    `roles` is None for all roles that have rights on a table, empty for the session's own.
+    `roles` is None for all roles that have privileges on a table, empty for the session's own.
     """
     return Statement(
-        "role/filtered",
-        files.load("queries/role/filtered.sql", schema),
+        "role/find_row_security",
+        files.load("queries/role/find_row_security.sql", schema),
         {"schema": schema, "relations": sorted(relations()), "roles": None if roles is None else list(roles)},
         lambda rows: [RowSecurity(*row) for row in rows],
     )
 
 
 def row_security_error(found: Sequence[RowSecurity]) -> RowSecurityError:
-    """Return the error that says which tables of `found`, at least one, hide rows from which roles."""
+    """Return the error that names the tables in `found`, at least one, and the roles they hide rows from."""
     tables = list(dict.fromkeys(each.table for each in found))
     roles = list(dict.fromkeys(each.role for each in found))
     first = f"alter table {tables[0]} disable row level security"
     if all(each.permitted for each in found):
-        hint = f"Policies let every row pass: say options=-c row_security=on in --dsn or PGFLOW_DSN, or run: {first}"
+        hint = f"Policies let every row pass: set options=-c row_security=on in --dsn or PGFLOW_DSN, or run: {first}"
     else:
         hint = (
-            f"As the owner of the tables, run for each: {first}; or let the role pass: alter role "
-            f'"{roles[0]}" bypassrls. If an event trigger switches it on, exempt pgflow\'s schema there.'
+            f"As the owner of the tables, run for each: {first}; or exempt the role: alter role "
+            f'"{roles[0]}" bypassrls. If an event trigger enables it, exempt pgflow\'s schema there.'
         )
     return RowSecurityError(f"row-level security hides rows of {', '.join(tables)} from {', '.join(roles)}", hint=hint)
 
 
 def inspect(schema: str, roles: Sequence[str]) -> Statement[Roles | None]:
-    """Look at these roles; None where the schema has no tables of ours."""
+    """Inspect these roles; None for a schema without our tables."""
     return Statement(
         "role/inspect",
         files.load("queries/role/inspect.sql", schema),

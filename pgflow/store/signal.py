@@ -15,7 +15,7 @@ __all__ = ["SendDueResult", "decode_scheduled", "schedule", "send", "send_due", 
 
 @dataclass(frozen=True, slots=True)
 class SendDueResult:
-    """How many signals went out, the queues in which they ended waits, and in how many seconds the next one is due."""
+    """The queues in which waits ended, how many signals were sent, and in how many seconds the next one is due."""
 
     queues: Sequence[str]
     signals: int
@@ -25,7 +25,7 @@ class SendDueResult:
 def send(
     schema: str, *, workflow: str, value: str, event: str, payload: str | None, step: str | None, notify: bool
 ) -> Statement[str]:
-    """Send a signal, with JSON text as its payload; returns "delivered" to a wait, or "kept" for one still to come."""
+    """Send a signal; `payload` is JSON text. Returns "delivered" if it ended a wait, "kept" if the mailbox holds it."""
     params = {"workflow": workflow, "value": value, "event": event, "payload": payload, "step": step, "notify": notify}
     query = files.load("queries/signal/send.sql", schema)
     return Statement("signal/send", query, params, lambda rows: str(rows[0][0]), prepare=True)
@@ -42,7 +42,7 @@ def send_version(
     step: str | None,
     notify: bool,
 ) -> Statement[str]:
-    """Send a signal to the newest run of a value in one version; returns what `send` does."""
+    """Send a signal to the newest run of a value in one version; returns the same as `send`."""
     params = {
         "workflow": workflow,
         "version": version,
@@ -67,7 +67,7 @@ def schedule(
     event: str | None,
     payload: str | None,
 ) -> Statement[tuple[int, int, datetime]]:
-    """Send a signal to a step later, with JSON text as its payload; returns the run, its own number and when."""
+    """Schedule a signal to a step; `payload` is JSON text. Returns the run, the signal's id and when it is due."""
     params: dict[str, Any] = {
         "workflow": workflow,
         "version": version,
@@ -82,17 +82,17 @@ def schedule(
 
 
 def decode_scheduled(answer: Any) -> tuple[int, int, datetime]:
-    """Return what `schedule` does, from what the database has noted of an earlier call."""
+    """Return the result of an earlier `schedule` with the same idempotency key, from its recorded answer."""
     return answer["run"], answer["id"], datetime.fromisoformat(answer["due_at"])
 
 
 def unschedule(schema: str, id: int) -> Statement[bool]:  # noqa: A002 -- "id" is the word for it in all of the API
-    """Call a scheduled signal off; returns whether it was still to be sent."""
+    """Cancel a scheduled signal; returns whether it was pending."""
     query = files.load("queries/signal/unschedule.sql", schema)
     return Statement("signal/unschedule", query, {"id": id}, lambda rows: bool(rows[0][0]))
 
 
 def send_due(schema: str, limit: int = 200) -> Statement[SendDueResult]:
-    """Send the scheduled signals whose time has come, up to `limit` of them."""
+    """Send at most `limit` scheduled signals that are due."""
     query = files.load("queries/signal/send_due.sql", schema)
     return Statement("signal/send_due", query, {"limit": limit}, lambda rows: SendDueResult(*rows[0]), prepare=True)

@@ -14,21 +14,21 @@ from pgflow.database.statement import Row, Statement
 __all__ = [
     "DeferredError",
     "SessionState",
-    "ending",
-    "enforce",
+    "apply_settings",
+    "check_constraints",
     "preparing",
+    "read_session_state",
     "reset",
     "reset_role",
     "reset_session",
-    "restrict",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """What a step's session was like when the step returned.
+    """The state of a step's session after the step returned.
 
-    `mark` is the mark of the transaction that is open; `has_prepared`, whether SQL PREPARE left statements behind.
+    `mark` identifies the open transaction; `has_prepared` is whether SQL PREPARE left statements behind.
     """
 
     mark: str | None
@@ -36,9 +36,9 @@ class SessionState:
 
 
 class DeferredError(Exception):
-    """What stands before a settle raised `error`, mostly a deferred constraint or trigger of the user's own.
+    """A statement before the settle raised `error`, mostly from a deferred constraint or trigger of the user.
 
-    The settle itself was not refused, so this is the step's fault, not that of pgflow's tables.
+    The settle itself was not rejected, so the step is at fault and not pgflow's tables.
     """
 
     def __init__(self, error: psycopg.Error) -> None:
@@ -47,44 +47,52 @@ class DeferredError(Exception):
 
 
 def preparing(schema: str) -> Sequence[Statement[Any]]:
-    """Return all statements that prepare a settle, in their order; the first one returns an `SessionState`."""
-    return ending(schema), enforce(schema), reset_session(schema), reset_role(schema), reset(schema), restrict(schema)
+    """Return all statements that prepare a settle, in order; the first one returns a `SessionState`."""
+    return (
+        read_session_state(schema),
+        check_constraints(schema),
+        reset_session(schema),
+        reset_role(schema),
+        reset(schema),
+        apply_settings(schema),
+    )
 
 
-def ending(schema: str) -> Statement[SessionState]:
-    """Read what the step's session is like."""
-    query = files.load("queries/step/ending.sql", schema)
-    return Statement("step/ending", query, {}, lambda rows: SessionState(*rows[0]), prepare=True)
+def read_session_state(schema: str) -> Statement[SessionState]:
+    """Read the state of the step's session."""
+    query = files.load("queries/step/read_session_state.sql", schema)
+    return Statement("step/read_session_state", query, {}, lambda rows: SessionState(*rows[0]), prepare=True)
 
 
-def enforce(schema: str) -> Statement[None]:
-    """Check deferred constraints now. Raises what the commit would have raised, in a `DeferredError`."""
-    return replace(_silent("step/enforce", schema), translate=DeferredError)
+def check_constraints(schema: str) -> Statement[None]:
+    """Check deferred constraints now. Raises the error that the commit would raise, as a `DeferredError`."""
+    return replace(_unprepared("step/check_constraints", schema), translate=DeferredError)
 
 
 def reset_session(schema: str) -> Statement[None]:
-    """Return to the user that the worker connected as."""
-    return _silent("step/reset_session", schema)
+    """Restore the user that the worker connected as."""
+    return _unprepared("step/reset_session", schema)
 
 
 def reset_role(schema: str) -> Statement[None]:
-    """Return to the role that the worker connected with."""
-    return _silent("step/reset_role", schema)
+    """Restore the role that the worker connected with."""
+    return _unprepared("step/reset_role", schema)
 
 
 def reset(schema: str) -> Statement[None]:
-    """Return to the settings that the worker connected with."""
-    return _silent("step/reset", schema)
+    """Restore the settings that the worker connected with."""
+    return _unprepared("step/reset", schema)
 
 
-def restrict(schema: str) -> Statement[None]:
-    """Set a worker's own path, limits and planner settings for the rest of the transaction."""
-    return Statement("step/restrict", files.load("queries/step/restrict.sql", schema), {}, _nothing, prepare=True)
+def apply_settings(schema: str) -> Statement[None]:
+    """Apply a worker's search_path, timeouts and planner settings for the rest of the transaction."""
+    query = files.load("queries/step/apply_settings.sql", schema)
+    return Statement("step/apply_settings", query, {}, _no_result, prepare=True)
 
 
-def _silent(name: str, schema: str) -> Statement[None]:
-    return Statement(name, files.load(f"queries/{name}.sql", schema), {}, _nothing, prepare=False)
+def _unprepared(name: str, schema: str) -> Statement[None]:
+    return Statement(name, files.load(f"queries/{name}.sql", schema), {}, _no_result, prepare=False)
 
 
-def _nothing(rows: Sequence[Row]) -> None:
-    """Read nothing."""
+def _no_result(rows: Sequence[Row]) -> None:
+    """Ignore the rows."""

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import psycopg
 
 from pgflow.core.values.sanitize import sanitize_line
-from pgflow.database.connect import AsyncConnection, aconnect, is_idle
+from pgflow.database.connect import AsyncConnection, aconnect
 from pgflow.database.db_errors import is_contention, is_data_error, is_row_error
 from pgflow.database.migration_files import migrations
-from pgflow.database.sqlstate import said
+from pgflow.database.sqlstate import primary_message
 from pgflow.database.statement import Statement, arun, arun_all
+from pgflow.database.transaction_status import is_idle
 from pgflow.errors import PgflowError, RowSecurityError, SchemaError, SequenceError
 from pgflow.jitter import uniform
 from pgflow.logs import Logger
@@ -486,4 +487,4 @@ class Claimer:
 
 def _said(error: Exception) -> str:
     """What an error says, in one line; of the database's without the values that it was given."""
-    return sanitize_line(said(error) if isinstance(error, psycopg.Error) else str(error))
+    return sanitize_line(primary_message(error) if isinstance(error, psycopg.Error) else str(error))

@@ -233,7 +233,7 @@ class StepSession(_Base[psycopg.Connection[Any], StepConnection]):
         if isinstance(self.line, PooledConnection):
             with self._preparing():
                 cursor = self.line.execute(_joined(schema), prepare=False)
-            ending = step.ending(schema).read(cursor.fetchall())
+            ending = step.read_session_state(schema).read(cursor.fetchall())
             return run(self.line, statement) if self._check(ending) else None
         ending, *_, settled = run_all(self.line, [*step.preparing(schema), statement])
         return settled if self._check(ending) else None
@@ -292,7 +292,7 @@ class AsyncStepSession(_Base[psycopg.AsyncConnection[Any], AStepConnection]):
         if isinstance(self.line, AsyncPooledConnection):
             with self._preparing():
                 cursor = await self.line.execute(_joined(schema), prepare=False)
-            ending = step.ending(schema).read(await cursor.fetchall())
+            ending = step.read_session_state(schema).read(await cursor.fetchall())
             return await arun(self.line, statement) if self._check(ending) else None
         ending, *_, settled = await arun_all(self.line, [*step.preparing(schema), statement])
         return settled if self._check(ending) else None

@@ -20,9 +20,10 @@ import psycopg
 from pgflow.core.definition.workflow import Workflow
 from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import error_message, sanitize_text, trace, type_name
-from pgflow.database.connect import AsyncConnection, aconnect, is_idle
+from pgflow.database.connect import AsyncConnection, aconnect
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import arun
+from pgflow.database.transaction_status import is_idle
 from pgflow.errors import Conflict, PgflowError, SchemaError
 from pgflow.logs import Logger
 from pgflow.migrations import migrate

@@ -1,4 +1,4 @@
--- Locks an instance for a signal and returns the steps that may take it; refuses what none of them ever will.
+-- Locks an instance for a signal and returns the steps that accept it. Raises an error when none can: PF003, PF004, PF005, PF006 or PF010.
 create or replace function pgflow.admit_signal(run bigint, event text, payload jsonb, step text) returns text[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -6,7 +6,7 @@ as $$
 #variable_conflict use_column
 declare
     instance record;
-    takers text[];
+    accepting text[];
     fault text := pgflow.json_fault(payload);
 begin
     if fault is not null then
@@ -19,7 +19,7 @@ begin
     end if;
     if instance.status not in ('pending', 'running', 'waiting') then
         raise exception using errcode = 'PF005', message = format('%s %L is %s: it takes no more signals', instance.workflow, instance.id, instance.status),
-            hint = 'Start it again if it is to run once more.';
+            hint = 'Start a new instance to run it once more.';
     end if;
 
     if admit_signal.step is not null and not exists (
@@ -32,11 +32,11 @@ begin
                 from pgflow.definitions d cross join jsonb_object_keys(d.graph -> 'steps') s (key)
                 where d.workflow = instance.workflow and d.version = instance.version), 'none') || '.';
     end if;
-    select array_agg(s.key order by s.key) into takers
+    select array_agg(s.key order by s.key) into accepting
     from pgflow.definitions d cross join jsonb_each(d.graph -> 'steps') s
     where d.workflow = instance.workflow and d.version = instance.version
         and s.value -> 'signals' ? admit_signal.event and (admit_signal.step is null or s.key = admit_signal.step);
-    if takers is null then
+    if accepting is null then
         raise exception using errcode = 'PF004',
             message = format('%s%s takes no signal %L', instance.workflow, ' step ' || quote_literal(admit_signal.step), admit_signal.event),
             hint = 'It takes: ' || coalesce((
@@ -45,21 +45,21 @@ begin
                 cross join jsonb_array_elements_text(s.value -> 'signals') n (name)
                 where d.workflow = instance.workflow and d.version = instance.version), 'none') || '.';
     end if;
-    -- A wait that a signal has ended counts as passed before a worker has applied it, so the answer does not depend on how soon that is.
+    -- A wait that a signal has ended counts as passed even before a worker has applied it: the result must not depend on timing.
     if not exists (
-        select from unnest(takers) t (step)
+        select from unnest(accepting) t (step)
         where not exists (select from pgflow.step_results r where r.run = admit_signal.run and r.step = t.step)
             and not exists (
                 select from pgflow.jobs j join pgflow.signals s on s.run = j.run and s.step = j.step
                 where j.run = admit_signal.run and j.step = t.step and j.kind <> 'execute' and j.state <> 'parked' and s.consumed_at is null)
     ) then
         raise exception using errcode = 'PF005',
-            message = format('%s %L has gone past the step that takes %L (%s)', instance.workflow, instance.id, admit_signal.event, array_to_string(takers, ', ')),
+            message = format('%s %L has gone past the step that takes %L (%s)', instance.workflow, instance.id, admit_signal.event, array_to_string(accepting, ', ')),
             hint = 'See what it waits for: pgflow show ' || instance.workflow || ' ' || instance.id;
     end if;
-    return takers;
+    return accepting;
 end
 $$;
 
--- Nobody has it: it is a part of others.
+-- Not granted to PUBLIC or to any role: called by other functions only.
 revoke all on function pgflow.admit_signal(bigint, text, jsonb, text) from public;

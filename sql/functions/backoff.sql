@@ -1,4 +1,4 @@
--- How long to wait before the next attempt. `dice` in [0, 1) takes off up to the `jitter` share, so the result never passes `cap`.
+-- Returns the delay before the next attempt. `dice`, a random number in [0, 1), shortens it by at most the share `jitter`, so it never exceeds `cap`.
 create or replace function pgflow.backoff(
     kind text, base double precision, cap double precision, jitter double precision, attempt integer, dice double precision
 ) returns interval

@@ -1,5 +1,5 @@
--- Locks business ids, in their order, until the transaction ends. What is read in a later statement includes every instance that
--- another holder of the lock has started. Under repeatable read a concurrent holder causes a serialization failure instead.
+-- Locks business ids, in sorted order, until the transaction ends. A later statement of the transaction sees every instance that an earlier
+-- holder of the lock started. Under repeatable read a concurrent holder causes a serialization failure instead.
 create or replace function pgflow.lock_business_ids(ids text[]) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -8,8 +8,8 @@ as $$
     on conflict (id) do update set id = excluded.id
 $$;
 
--- Returns the newest active run that excludes an instance with this id and unique key (see instances.unique_key), null when there is none.
--- Of two scopes the wider one counts: global over workflow over version. An instance without a unique key excludes none.
+-- Returns the newest active run that conflicts with an instance of this id and unique key (see instances.unique_key), null without one.
+-- Between two scopes the wider one applies: global, workflow, version. An instance without a unique key conflicts with none.
 create or replace function pgflow.excluding_run(id text, workflow text, unique_key text, run bigint default null) returns bigint
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -25,6 +25,6 @@ as $$
         and i.unique_key is not null and excluding_run.unique_key is not null
 $$;
 
--- Not granted to any role: parts of other functions.
+-- Not granted to PUBLIC or to any role: called by other functions only.
 revoke all on function pgflow.lock_business_ids(text[]) from public;
 revoke all on function pgflow.excluding_run(text, text, text, bigint) from public;

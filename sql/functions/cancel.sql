@@ -1,4 +1,4 @@
--- Ends an active instance: its tokens and timers go, a step that runs now loses the right to record anything, later signals are refused.
+-- Cancels an active instance: deletes its jobs and scheduled signals. The result of a step in flight is fenced off, later signals are rejected.
 create or replace function pgflow.cancel_run(run bigint, reason text default null, notify boolean default true) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -12,8 +12,8 @@ begin
         raise exception using errcode = 'PF003', message = format('there is no instance with run %s', cancel_run.run), hint = 'List them: pgflow list';
     end if;
     if instance.status not in ('pending', 'running', 'waiting') then
-        raise exception using errcode = 'PF005', message = format('%s %L is %s already and cannot be cancelled', instance.workflow, instance.id, instance.status),
-            hint = 'Nothing is left to stop.';
+        raise exception using errcode = 'PF005', message = format('%s %L is %s: it cannot be cancelled', instance.workflow, instance.id, instance.status),
+            hint = 'Only an active instance can be cancelled.';
     end if;
     update pgflow.instances i
     set status = 'cancelled', revision = i.revision + 1, finished_at = pgflow.now(),
@@ -23,7 +23,7 @@ begin
     delete from pgflow.scheduled_signals s where s.run = cancel_run.run;
     perform pgflow.answer(null);
     if notify then
-        perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of its steps looks whether it still may
+        perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked
     end if;
 end
 $$;
@@ -33,6 +33,6 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select pgflow.cancel_run(pgflow.find(workflow, value), reason, notify) $$;
 
--- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+-- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.cancel_run(bigint, text, boolean) from public;
 revoke all on function pgflow.cancel(text, text, text, boolean) from public;

@@ -1,4 +1,4 @@
--- The channel on which workers of this schema are woken. Content-free hints: every role of a database may forge or miss one.
+-- Returns the channel of this schema's wake-up notifications. They are hints: any role of the database may send one, and one may be lost.
 create or replace function pgflow.channel() returns text
 language sql stable
 set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
--- Deletes all runs of a business id, of one workflow and version if named, with everything that belongs to them; returns their number.
--- Instances that are running are deleted, too: a worker that holds one of their steps can record nothing more.
--- Workflows may share a key: an id that has runs of several is refused (PF015) unless the workflow is named.
+-- Deletes all runs of a business id, of one workflow and version if given, with their jobs, results and signals; returns how many runs.
+-- Active instances are deleted, too: the results of their steps in flight are fenced off.
+-- Workflows may share a key: raises PF015 for an id with runs of several workflows unless one is given.
 create or replace function pgflow.delete_id(
     id text, notify boolean default true, workflow text default null, version integer default null
 ) returns bigint
@@ -19,19 +19,19 @@ begin
                 hint = format('Name one of them: %s.', array_to_string(workflows, ', '));
         end if;
     end if;
-    -- The workflow that was found, not any: one that starts its first run with this id meanwhile is not meant.
+    -- Restricted to the workflow found above: another one may start its first run with this id concurrently.
     runs := array(
         select i.run from pgflow.instances i
         where i.id = delete_id.id and i.workflow = coalesce(delete_id.workflow, workflows[1])
             and (delete_id.version is null or i.version = delete_id.version)
         order by i.run for update);
-    -- Jobs before results: a worker that holds a job may be about to add a result. Once the jobs are gone, none can.
+    -- Jobs before results: a worker with a claimed job may be about to add a result, and cannot once the job is deleted.
     delete from pgflow.jobs j where j.run = any (runs);
     delete from pgflow.step_results r where r.run = any (runs);
     delete from pgflow.signals s where s.run = any (runs);
     delete from pgflow.scheduled_signals s where s.run = any (runs);
     delete from pgflow.instances i where i.run = any (runs);
-    -- Against the lock order, so a row that is locked is skipped; prune removes it later.
+    -- Against the lock order, so locked rows are skipped; prune deletes them later.
     delete from pgflow.business_ids b
     where b.id in (
         select s.id from pgflow.business_ids s
@@ -40,11 +40,11 @@ begin
         for update skip locked);
     perform pgflow.answer(to_jsonb(cardinality(runs)));
     if notify and cardinality(runs) > 0 then
-        perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether the steps it runs are still wanted
+        perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked
     end if;
     return cardinality(runs);
 end
 $$;
 
--- Granted to no role by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+-- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.delete_id(text, boolean, text, integer) from public;

@@ -1,4 +1,4 @@
--- The newest run of a business value ("abc123", or a whole id with its suffix: "orderid::abc123::1f09ab42"), in one version or (null) in any.
+-- Returns the newest run of a business value ("abc123") or of a whole business id ("orderid::abc123::1f09ab42"), of one version or (null) of any.
 create or replace function pgflow.find(workflow text, value text, version integer) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -31,6 +31,6 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$ select pgflow.find(workflow, value, null) $$;
 
--- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+-- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.find(text, text, integer) from public;
 revoke all on function pgflow.find(text, text) from public;

@@ -1,5 +1,5 @@
--- What a token is about, for people and tools: one row per live token, with the tags and the metadata that it has from its workflow,
--- its instance and the steps that have completed. Not columns of `jobs`: each step would copy them. New columns go to the end.
+-- Shows each live job with the tags and metadata of its workflow, its instance and the completed steps, for people and tools.
+-- They are not columns of `jobs` because each step would copy them. `create or replace view` can add columns at the end only.
 create or replace view pgflow.job_details as
 select
     j.id, j.run, i.id as instance_id, i.workflow, i.version, j.step, j.kind, j.state, j.queue, j.priority, j.attempt, j.max_attempts, j.run_at, j.worker,
@@ -10,7 +10,7 @@ select
         ) with ordinality as t (tag, ord)
         group by t.tag order by min(t.ord)
     ) as tags,
-    -- What comes later wins; `step` is pgflow's own also where the token has none, and what the starter gave along for telemetry is for events only.
+    -- Later values win. `step` is reserved for pgflow even where a job has none, and the caller's telemetry context is for events only.
     ((i.metadata || coalesce((
         select jsonb_object_agg(m.key, m.value order by r.seq)
         from pgflow.step_results r cross join jsonb_each(case when jsonb_typeof(r.metadata) = 'object' then r.metadata end) m

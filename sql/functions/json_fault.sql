@@ -1,5 +1,5 @@
--- Why a JSON value is not taken as an input, a payload or metadata; null when it is. Its size is that of the text that a program writes, never more:
--- without the blanks that PostgreSQL puts in and the runs of zeros that it makes of exponents. What a codec has sealed may be twice as long.
+-- Returns why a JSON value is not accepted as an input, a payload or metadata, null when it is. The size is at most that of the text a program
+-- writes: without the blanks that PostgreSQL inserts and the zeros into which it expands exponents. An encrypted value may be twice as long.
 create or replace function pgflow.json_fault(value jsonb) returns text
 language plpgsql immutable parallel safe
 as $$
@@ -28,7 +28,7 @@ begin
     if size > 65536 then
         return format('of %s bytes is over the limit of 65536', size);
     end if;
-    if octet_length(replace(replace(written, '[', ''), '{', '')) < octet_length(written) - 64  -- a cheap sign, which `translate` is not
+    if octet_length(replace(replace(written, '[', ''), '{', '')) < octet_length(written) - 64  -- cheaper than `translate`, and rules most values out
         and jsonb_path_exists(value, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') then
         return 'is more than 64 levels deep';
     end if;

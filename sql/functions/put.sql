@@ -1,8 +1,8 @@
--- Stores an instance in the place of what is stored of its run, and returns the run: a new one where it is null. An active one goes on: an
--- advance token without a step asks the next worker to work out which steps are active, and they run again, with the configurations in
--- `step_configs` where it has them. Whoever holds one of its steps loses the right to record anything. A run that is stored keeps its mailbox,
--- so that a signal which arrives between a read and a put is not lost; a new run gets `signals`.
--- The earlier signature is dropped here: two would be ambiguous, and statements of an older pgflow fit this one.
+-- Replaces the stored instance of a run and returns the run; null creates a new one. An active instance continues: an advance job without a
+-- step makes the next worker compute which steps are active, and these run again, with their configuration from `step_configs` if it is there.
+-- Results of its steps in flight are fenced off. An existing run keeps its mailbox, so that a signal which arrives between a read and a put is
+-- not lost; a new run gets `signals`.
+-- Drops the earlier signature: two overloads would be ambiguous, and statements of an older pgflow match this one.
 drop function if exists pgflow.put(
     bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean
 );
@@ -17,7 +17,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    numbers regclass := pg_get_serial_sequence('pgflow.instances', 'run');
+    run_sequence regclass := pg_get_serial_sequence('pgflow.instances', 'run');
     graph jsonb := (select d.graph from pgflow.definitions d where d.workflow = put.workflow and d.version = put.version);
     is_active boolean := coalesce(put.status in ('pending', 'running', 'waiting'), false);
     priority smallint;
@@ -43,17 +43,17 @@ begin
             select from jsonb_array_elements(put.history) e group by e.value ->> 'step' having count(*) > 1 or (e.value ->> 'step') is null) then 'the history'
     end;
     if bad is not null then
-        raise exception using errcode = 'PF008', message = bad || ' is refused',
-            hint = 'An instance has a status, times, tags and a history that fit each other, and a business id such as "orderid::abc123".';
+        raise exception using errcode = 'PF008', message = 'invalid instance: ' || bad,
+            hint = 'Status, times, tags and history must be consistent, and the business id must look like "orderid::abc123".';
     end if;
     bad := case
-        when put.input is null then 'an input of null'
+        when put.input is null then 'the input is null'
         when pgflow.json_fault(put.input) is not null then 'an input ' || pgflow.json_fault(put.input)
-        when jsonb_typeof(put.metadata) <> 'object' then 'metadata that is not an object'
-        when jsonb_typeof(put.error) <> 'object' then 'an error that is not an object'
+        when jsonb_typeof(put.metadata) <> 'object' then 'the metadata is not an object'
+        when jsonb_typeof(put.error) <> 'object' then 'the error is not an object'
     end;
     if bad is not null then
-        raise exception using errcode = 'PF006', message = bad || ' is refused', hint = 'Pass a reference to large data instead of the data, {} for none.';
+        raise exception using errcode = 'PF006', message = bad, hint = 'Pass {} for none, and a reference to large data instead of the data.';
     end if;
     bad := (
         select n.step
@@ -71,14 +71,14 @@ begin
     if is_active and put.unique_key is not null then
         perform pgflow.lock_business_ids(array[put.id]);
     end if;
-    -- Two ways to reach a new run's number: one by one, which cannot undo what others draw meanwhile, and for a far one in a leap.
+    -- Advances the sequence to a new run's number: by nextval, which cannot undo concurrent draws, and by setval first where the number is far ahead.
     if put.run is null then
-        put.run := nextval(numbers);
-    elsif coalesce(pg_sequence_last_value(numbers), 0) < put.run - 10000 then
-        perform setval(numbers, put.run);
+        put.run := nextval(run_sequence);
+    elsif coalesce(pg_sequence_last_value(run_sequence), 0) < put.run - 10000 then
+        perform setval(run_sequence, put.run);
     end if;
-    while coalesce(pg_sequence_last_value(numbers), 0) < put.run loop
-        perform nextval(numbers);
+    while coalesce(pg_sequence_last_value(run_sequence), 0) < put.run loop
+        perform nextval(run_sequence);
     end loop;
     if is_active and pgflow.excluding_run(put.id, put.workflow, put.unique_key, put.run) is not null then
         raise exception using errcode = 'PF002', message = format('%s %L is already running in another run', put.workflow, put.id),
@@ -101,17 +101,17 @@ begin
         returning i.revision = 0 into is_new;
     exception when unique_violation then
         get stacked diagnostics violated = constraint_name;
-        if violated <> 'instances_one_active' then  -- of a table that a trigger writes to
+        if violated <> 'instances_one_active' then  -- of a table that a user's trigger writes to
             raise;
         end if;
         raise exception using errcode = 'PF002', message = format('%s %L is already running in another run', put.workflow, put.id),
             hint = 'Wait until it has ended, cancel it, or put this one when it has ended.';
     end;
     if is_new is null then
-        raise exception using errcode = 'PF012', message = format('run %s belongs to another instance than %s %L', put.run, put.workflow, put.id),
-            hint = 'Delete that one first, or give this one another run.';
+        raise exception using errcode = 'PF012', message = format('run %s belongs to an instance other than %s %L', put.run, put.workflow, put.id),
+            hint = 'Delete that instance first, or give this one another run.';
     end if;
-    -- Tokens before results: whoever holds a token may be about to add a result. Once the tokens are gone, no result can be added.
+    -- Jobs before results: a worker with a claimed job may be about to add a result, and cannot once the job is deleted.
     with gone as (delete from pgflow.jobs j where j.run = put.run returning j.priority)
     select min(g.priority) into priority from gone g;
     delete from pgflow.step_results r where r.run = put.run;
@@ -128,7 +128,7 @@ begin
         values (
             put.run, 'advance', '', put.queue, coalesce(priority, (graph ->> 'priority')::smallint, 0::smallint),
             case when put.due > pgflow.now() then 'scheduled' else 'ready' end, coalesce(put.due, pgflow.now()), nullif(put.step_configs, '{}'));
-    elsif put.status <> 'failed' then  -- a failed one may be taken up again, and its signals are still to be sent
+    elsif put.status <> 'failed' then  -- a failed one may be retried, and needs its scheduled signals then
         delete from pgflow.scheduled_signals s where s.run = put.run;
     end if;
     if is_new then
@@ -146,13 +146,13 @@ begin
     perform pgflow.answer(to_jsonb(put.run));
     if notify then
         perform pg_notify(pgflow.channel(), put.queue);
-        perform pg_notify(pgflow.channel(), '');  -- no queue: whoever runs one of its steps looks whether it still may
+        perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked
     end if;
     return put.run;
 end
 $$;
 
--- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+-- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.put(
     bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean, jsonb, jsonb
 ) from public;

@@ -1,5 +1,5 @@
--- Sends a signal to an instance and says what became of it: 'delivered' to a wait, or 'kept' for one that is still to come.
--- The instance row is locked first, and its revision moves: a step that is about to park decides again and finds the signal.
+-- Sends a signal to an instance: returns 'delivered' if it ended a wait, 'kept' if the mailbox holds it for a later wait.
+-- Locks the instance row first and increments its revision, so that a step about to park decides again and finds the signal.
 create or replace function pgflow.resume_run(
     run bigint, event text, payload jsonb default null, step text default null, notify boolean default true
 ) returns text
@@ -9,11 +9,11 @@ as $$
 #variable_conflict use_column
 declare
     instance record;
-    takers text[];
+    accepting text[];
     waiting record;
     waits bigint;
 begin
-    takers := pgflow.admit_signal(resume_run.run, resume_run.event, resume_run.payload, resume_run.step);
+    accepting := pgflow.admit_signal(resume_run.run, resume_run.event, resume_run.payload, resume_run.step);
 
     select count(*) over () as waits, j.id, j.step, j.queue into waiting
     from pgflow.jobs j
@@ -22,15 +22,15 @@ begin
     if waiting.waits > 1 then
         select i.workflow, i.id into instance from pgflow.instances i where i.run = resume_run.run;
         raise exception using errcode = 'PF007', message = format('several steps of %s %L wait for %L', instance.workflow, instance.id, resume_run.event),
-            hint = 'Address one of them: ' || array_to_string(takers, ', ') || '.';
+            hint = 'Address one of them: ' || array_to_string(accepting, ', ') || '.';
     end if;
 
-    -- Addressed to the wait that it ends: no other step can take it.
+    -- Addressed to the wait that it ends, so that no other step consumes it.
     insert into pgflow.signals (run, step, name, payload)
     values (resume_run.run, coalesce(resume_run.step, waiting.step), resume_run.event, resume_run.payload);
     if waiting.id is not null then
         update pgflow.jobs j set state = 'ready', run_at = pgflow.now() where j.id = waiting.id and j.state = 'parked';
-        if not found then  -- its time came meanwhile; whoever applies that finds the signal
+        if not found then  -- its timeout came first: the worker that applies it finds the signal
             waiting.id := null;
         end if;
     end if;
@@ -48,7 +48,7 @@ begin
 end
 $$;
 
--- The same by business value: pgflow.resume('OrderFlow', 'abc123', 'payment_confirmed', '{"amount": 3}').
+-- Sends a signal by business value: pgflow.resume('OrderFlow', 'abc123', 'payment_confirmed', '{"amount": 3}').
 create or replace function pgflow.resume(
     workflow text, value text, event text, payload jsonb default null, step text default null, notify boolean default true
 ) returns text
@@ -56,6 +56,6 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select pgflow.resume_run(pgflow.find(workflow, value), event, payload, step, notify) $$;
 
--- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+-- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.resume_run(bigint, text, jsonb, text, boolean) from public;
 revoke all on function pgflow.resume(text, text, text, jsonb, text, boolean) from public;

@@ -1,5 +1,5 @@
--- Takes a failed instance up again where it stopped: completed steps stay as recorded, every other active step runs anew.
--- One advance token without a step asks the next worker to work out from the results which steps those are.
+-- Retries a failed instance from where it stopped: completed steps keep their results, every other active step runs again.
+-- One advance job without a step makes the next worker compute from the results which steps those are.
 create or replace function pgflow.retry_run(run bigint, notify boolean default true) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -11,7 +11,7 @@ declare
     active bigint;
     violated text;
 begin
-    -- The lock on its business id comes before that on the instance, as in a start; neither column ever changes.
+    -- Lock order: the business id before the instance, as in a start. Both columns are immutable.
     perform pgflow.lock_business_ids(array[i.id]) from pgflow.instances i where i.run = retry_run.run and i.unique_key is not null;
     select i.id, i.workflow, i.version, i.status, i.unique_key into instance from pgflow.instances i where i.run = retry_run.run for no key update;
     if not found then
@@ -19,7 +19,7 @@ begin
     end if;
     if instance.status <> 'failed' then
         raise exception using errcode = 'PF009', message = format('%s %L is %s: only a failed instance can be retried', instance.workflow, instance.id, instance.status),
-            hint = 'See where it stands: pgflow show ' || instance.workflow || ' ' || instance.id;
+            hint = 'See its state: pgflow show ' || instance.workflow || ' ' || instance.id;
     end if;
     active := pgflow.excluding_run(instance.id, instance.workflow, instance.unique_key, retry_run.run);
     if active is not null then
@@ -33,7 +33,7 @@ begin
         where i.run = retry_run.run;
     exception when unique_violation then
         get stacked diagnostics violated = constraint_name;
-        if violated <> 'instances_one_active' then  -- of a table that a trigger writes to
+        if violated <> 'instances_one_active' then  -- of a table that a user's trigger writes to
             raise;
         end if;
         raise exception using errcode = 'PF002', message = format('%s %L is already running again', instance.workflow, instance.id),
@@ -55,6 +55,6 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select pgflow.retry_run(pgflow.find(workflow, value), notify) $$;
 
--- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+-- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.retry_run(bigint, boolean) from public;
 revoke all on function pgflow.retry(text, text, boolean) from public;

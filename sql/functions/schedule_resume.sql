@@ -1,5 +1,5 @@
--- Sends a signal to one step later, once `delay` is over; returns the number by which `pgflow.unschedule` calls it off, and when it is due.
--- Without an event it is the only one that the step takes, or "timeout" if that is one of several.
+-- Schedules a signal to one step after `delay`; returns its id, for `pgflow.unschedule`, and when it is due.
+-- The default event is the only one that the step accepts, or "timeout" if it accepts several.
 create or replace function pgflow.schedule_resume_run(
     run bigint, step text, delay interval, event text default null, payload jsonb default null, out id bigint, out due_at timestamptz
 ) returns record
@@ -8,17 +8,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    taken text[];
+    accepted text[];
 begin
     if schedule_resume_run.delay is null or schedule_resume_run.delay < interval '0' then
-        raise exception using errcode = 'PF008', message = format('a delay of %s is refused', coalesce(schedule_resume_run.delay::text, 'null')),
-            hint = 'Give a positive one, such as 10 minutes.';
+        raise exception using errcode = 'PF008', message = format('delay must be zero or more, got %s', coalesce(schedule_resume_run.delay::text, 'null')),
+            hint = 'Pass an interval such as 10 minutes.';
     end if;
     if event is null then
-        select array(select jsonb_array_elements_text(d.graph #> array['steps', schedule_resume_run.step, 'signals'])) into taken
+        select array(select jsonb_array_elements_text(d.graph #> array['steps', schedule_resume_run.step, 'signals'])) into accepted
         from pgflow.instances i join pgflow.definitions d on d.workflow = i.workflow and d.version = i.version
         where i.run = schedule_resume_run.run;
-        event := case when cardinality(taken) = 1 then taken[1] else 'timeout' end;
+        event := case when cardinality(accepted) = 1 then accepted[1] else 'timeout' end;
     end if;
     perform pgflow.admit_signal(schedule_resume_run.run, event, schedule_resume_run.payload, schedule_resume_run.step);
     insert into pgflow.scheduled_signals as s (run, step, name, payload, due_at)
@@ -31,7 +31,7 @@ begin
 end
 $$;
 
--- The same by business value: pgflow.schedule_resume('OrderFlow', 'abc123', 'approval', '10 minutes', 'rejected').
+-- Schedules a signal by business value: pgflow.schedule_resume('OrderFlow', 'abc123', 'approval', '10 minutes', 'rejected').
 create or replace function pgflow.schedule_resume(
     workflow text, value text, step text, delay interval, event text default null, payload jsonb default null, out id bigint, out due_at timestamptz
 ) returns record
@@ -39,24 +39,24 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$ select s.id, s.due_at from pgflow.schedule_resume_run(pgflow.find(workflow, value), step, delay, event, payload) s $$;
 
--- Calls a scheduled signal off. False: it was sent already, called off before, or its instance has ended, other than by a failure.
+-- Cancels a scheduled signal; returns whether it was pending: false if it was sent or cancelled before, or its instance completed or was cancelled.
 create or replace function pgflow.unschedule(id bigint) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    was_still_to_be_sent boolean;
+    was_pending boolean;
 begin
     with gone as (delete from pgflow.scheduled_signals s where s.id = unschedule.id returning s.run)
     select exists (select from gone g join pgflow.instances i on i.run = g.run where i.status in ('pending', 'running', 'waiting', 'failed'))
-    into was_still_to_be_sent;
-    perform pgflow.answer(to_jsonb(was_still_to_be_sent));
-    return was_still_to_be_sent;
+    into was_pending;
+    perform pgflow.answer(to_jsonb(was_pending));
+    return was_pending;
 end
 $$;
 
--- Deals with the signals that are due, up to `most`, and returns for each one whom to wake (null: nobody). What cannot be taken any more
--- is dropped. One for a failed instance goes into its mailbox, where it is found after a retry. Instances that somebody holds are passed over, for the next time.
+-- Sends the signals that are due, at most `most`, and returns for each the queue to wake (null: none). Drops a signal that no step accepts.
+-- One for a failed instance goes into its mailbox, for a retry. Instances locked by another session are left to the next call.
 create or replace function pgflow.send_due(most integer) returns setof text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -73,7 +73,7 @@ begin
         for no key update of i skip locked
     loop
         delete from pgflow.scheduled_signals s where s.id = due.id;
-        continue when not found;  -- called off meanwhile, or sent by somebody who has let go of the instance since
+        continue when not found;  -- cancelled concurrently, or sent by a session that has released its lock since
         if due.status = 'failed' then
             insert into pgflow.signals (run, step, name, payload)
             select due.run, due.step, due.name, due.payload
@@ -87,13 +87,13 @@ begin
                 select j.queue from pgflow.jobs j where j.run = due.run and j.step = due.step and j.kind = 'resume' and j.state = 'ready'
             );
         exception when sqlstate 'PF003' or sqlstate 'PF004' or sqlstate 'PF005' or sqlstate 'PF010' then
-            return next null::text;  -- the instance has ended, or gone past the step
+            return next null::text;  -- the instance has ended or is past the step
         end;
     end loop;
 end
 $$;
 
--- Nobody has it by default: it needs no rights on tables, only EXECUTE, and USAGE on the schema.
+-- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.schedule_resume_run(bigint, text, interval, text, jsonb) from public;
 revoke all on function pgflow.schedule_resume(text, text, text, interval, text, jsonb) from public;
 revoke all on function pgflow.unschedule(bigint) from public;

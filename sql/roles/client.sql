@@ -1,5 +1,5 @@
--- An application: it starts instances, signals, cancels and retries them through the functions, and has no right on any table. Of the
--- ledger it may read how far the schema is, so that it can say so when it is too old for it.
+-- Grants an application what it needs: EXECUTE on the client functions, which start, signal, cancel and retry instances, and no rights on
+-- tables. It may read `migrations`, so that it can report a schema that is too new for it.
 grant usage on schema {schema} to {role};
 grant execute on function
     pgflow.start, pgflow.start_many, pgflow.resume, pgflow.resume_run, pgflow.schedule_resume, pgflow.schedule_resume_run, pgflow.unschedule,

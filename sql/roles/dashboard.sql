@@ -1,8 +1,8 @@
--- Someone who looks on: it reads every table and the view, inputs and outputs included, and changes nothing. `find` is what `pgflow show` finds a run by.
+-- Grants a read-only role what it needs: SELECT on every table and the view, inputs and outputs included, and `find`, which `pgflow show` calls.
 grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.requests, pgflow.workers, pgflow.queues,
     pgflow.definitions, pgflow.business_ids, pgflow.migrations, pgflow.job_details
 to {role};
 grant execute on function pgflow.find(text, text), pgflow.find(text, text, integer) to {role};
-grant select on all sequences in schema {schema} to {role};  -- `pgflow doctor` sees which are behind their tables
+grant select on all sequences in schema {schema} to {role};  -- `pgflow doctor` compares them with their tables

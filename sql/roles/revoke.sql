@@ -1,4 +1,4 @@
--- Takes back all that a role has in the schema: what an earlier release gave it, or a hand.
+-- Revokes every right of a role in the schema, whether an earlier release granted it or a person did.
 revoke all on all tables in schema {schema} from {role};
 revoke all on all sequences in schema {schema} from {role};
 revoke all on all routines in schema {schema} from {role};

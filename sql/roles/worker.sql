@@ -1,4 +1,4 @@
--- A worker: what its statements read and write, by column where they change rows. It can neither start nor cancel instances, nor change what was recorded.
+-- Grants a worker what its statements read and write, updates by column. It can neither start nor cancel instances, nor change recorded results.
 grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.workers, pgflow.queues,
@@ -11,8 +11,8 @@ grant
     update (kind, state, step, config, queue, priority, max_attempts, solo, worker, attempt, run_at, awaits, parked_at, errors, crashes)
 on pgflow.jobs to {role};
 grant update (consumed_at) on pgflow.signals to {role};
-grant select, delete, update (made_at) on pgflow.requests to {role};  -- update: to lock what it deletes
+grant select, delete, update (made_at) on pgflow.requests to {role};  -- update: to lock the rows that it deletes
 grant insert, update (lease_expires_at, backend, attached_at), delete on pgflow.workers to {role};
 grant insert, update (graph, current_since) on pgflow.definitions to {role};
 grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due to {role};
-grant select on all sequences in schema {schema} to {role};  -- to see which are behind their tables
+grant select on all sequences in schema {schema} to {role};  -- to compare them with their tables

@@ -288,7 +288,7 @@ def test_the_apps_model_checks_the_input(closed: Shop, value: str) -> None:
         (("--app", "tests.acceptance.nowhere:app"), 2, "there is no module 'tests.acceptance.nowhere' here"),
         (("--app", "tests.acceptance.shop:nothing"), 2, "'nothing' in module tests.acceptance.shop is not there"),
         (("--app", "tests.acceptance.shop"), 2, "--app 'tests.acceptance.shop' is not of the form module:name"),
-        (("--schema", "Other"), 2, "'Other' cannot name a schema"),
+        (("--schema", "Other"), 2, "'Other' is not a valid schema name"),
         (("--schema", "other"), 4, 'schema "other" holds no pgflow yet. Run: pgflow migrate --schema other'),
     ],
 )
@@ -565,7 +565,7 @@ def test_a_cancelled_order_is_over(busy: Shop, value: str) -> None:
     shown = busy.ok("show", "OrderFlow", value)
     assert f"orderid::{value}, run {busy.get(value).run}: cancelled" in shown
     assert shown.endswith("\ncancelled: ordered\\x1b[2J twice\n")
-    assert "is cancelled already and cannot be cancelled" in busy.refused(7, "cancel", "OrderFlow", value)
+    assert "is cancelled: it cannot be cancelled" in busy.refused(7, "cancel", "OrderFlow", value)
     assert "only a failed instance can be retried" in busy.refused(7, "retry", "OrderFlow", value)
     assert "it takes no more signals" in busy.refused(7, "resume", "OrderFlow", value, "declined")
     assert "has no instance 'nobody'" in busy.refused(5, "cancel", "OrderFlow", "nobody")

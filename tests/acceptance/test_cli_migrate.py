@@ -127,7 +127,7 @@ def test_another_schema_is_chosen_by_flag_or_environment(empty: str) -> None:
     assert pgflow("migrate", "--schema", "orders", "--dsn", empty).returncode == 0
     assert pgflow("migrate", "--status", "--dsn", empty, PGFLOW_SCHEMA="orders").returncode == 0
     line = refused(pgflow("migrate", "--schema", "Orders", "--dsn", empty), 2)
-    assert "'Orders' cannot name a schema" in line
+    assert "'Orders' is not a valid schema name" in line
 
 
 @pytest.mark.parametrize(

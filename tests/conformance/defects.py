@@ -167,8 +167,8 @@ MUTANTS = (
     ),
     Mutant(
         "R15", "an instance is stored without its token", START,
-        "        from born b join keyed k on k.run = b.run\n        order by k.ord  --",
-        "        from born b join keyed k on k.run = b.run\n        where due > pgflow.now()\n"
+        "        from inserted b join keyed k on k.run = b.run\n        order by k.ord  --",
+        "        from inserted b join keyed k on k.run = b.run\n        where due > pgflow.now()\n"
         "        order by k.ord  --",
     ),
     Mutant(

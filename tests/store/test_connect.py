@@ -9,10 +9,11 @@ import psycopg
 import pytest
 
 from pgflow import errors
-from pgflow.database.connect import aconnect, connect, connection_error, conninfo, is_idle
+from pgflow.database.connect import aconnect, connect, connection_error, conninfo
 from pgflow.database.dsn import parse, place
 from pgflow.database.sqlstate import ERRORS_BY_SQLSTATE, translate
 from pgflow.database.statement import Statement, arun, run, run_all
+from pgflow.database.transaction_status import is_idle
 from pgflow.store import migration
 from tests.conftest import Server
 
@@ -260,7 +261,7 @@ def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: s
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
-        ("connection is bad: local user with ID 54321 does not exist", "Name the database user"),
+        ("connection is bad: local user with ID 54321 does not exist", "Set the database user"),
         (
             'connection to server at "x", port 5432 failed: FATAL:  password authentication failed for user "ann"',
             "Check",
@@ -268,7 +269,7 @@ def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: s
         ('connection failed: FATAL:  no pg_hba.conf entry for host "x"', "pg_hba.conf"),
         ("connection failed: FATAL:  sorry, too many clients already", "max_connections"),
         ("connection failed: FATAL:  the database system is starting up", "moment"),
-        ('connection is bad: invalid sslmode value: "on"', "Mend"),
+        ('connection is bad: invalid sslmode value: "on"', "Fix"),
         ("connection timeout expired", "Start PostgreSQL"),
         ("", "Start PostgreSQL"),
     ],
@@ -303,7 +304,7 @@ def test_what_a_retry_may_mend_is_not_translated() -> None:
 
 
 def test_a_server_that_is_too_old_is_refused(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgflow.database.connect.OLDEST", 99)
+    monkeypatch.setattr("pgflow.database.connect.MIN_SERVER_VERSION", 99)
     open_and_refuse: list[Callable[[], object]] = [lambda: connect(migrated), lambda: asyncio.run(aconnect(migrated))]
     for attempt in open_and_refuse:
         with pytest.raises(errors.DatabaseError, match="is too old"):

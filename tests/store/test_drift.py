@@ -88,7 +88,7 @@ EXPOSURES = {
     "the view": ("grant select on pgflow.job_details to public", "pgflow.job_details: PUBLIC may select"),
     "a column": ("grant update (state) on pgflow.jobs to public", "pgflow.jobs: PUBLIC may update of state"),
     "sequences": ("grant usage on all sequences in schema pgflow to public", "pgflow.jobs_id_seq: PUBLIC may usage"),
-    "the schema": ("grant create on schema pgflow to public", "pgflow: everybody may create objects in it"),
+    "the schema": ("grant create on schema pgflow to public", "pgflow: PUBLIC may create objects in it"),
     "a search_path": ("alter function pgflow.channel() reset all", "pgflow.channel: it has lost its search_path"),
     "a definer": ("alter function pgflow.find(text, text) security invoker", 'it is not "security definer"'),
 }
@@ -103,14 +103,14 @@ def test_migrate_roles_and_doctor_find_rights_that_are_not_as_given_and_restore_
     with parts.connect("admin") as conn:
         for arguments in (("migrate",), ("roles", "--apply", "--dashboard", dashboard)):
             conn.execute(harm.encode())
-            assert any(said in str(each) for each in run(conn, role.drift("pgflow")))
+            assert any(said in str(each) for each in run(conn, role.find_drift("pgflow")))
             shown = pgflow(owner, "doctor", "--json")
             assert (shown.exit_code, said in shown.output.replace('\\"', '"')) == (1, True), shown.output
             assert pgflow(owner, "migrate", "--status").exit_code == 4
             assert "would apply rights" in pgflow(owner, "migrate", "--dry-run").output
             done = pgflow(owner, *arguments)
             assert done.exit_code == 0, done.output
-            assert run(conn, role.drift("pgflow")) == []
+            assert run(conn, role.find_drift("pgflow")) == []
             assert migrate.status(conn).up_to_date
         assert may_call(conn, dashboard) == {"find", "now", "channel", "backoff", "is_leased", "json_fault"}
 
@@ -122,32 +122,32 @@ def test_a_restore_without_grants_and_default_privileges_leave_public_nothing(
         conn.execute("alter default privileges grant select, delete on tables to public")
         conn.execute("alter default privileges grant usage on sequences to public")
         migrate.up(conn)
-        assert run(conn, role.drift("pgflow")) == []
+        assert run(conn, role.find_drift("pgflow")) == []
         assert conn.execute(
             "select count(*) from pg_class c where c.relnamespace = 'pgflow'::regnamespace"
             " and has_table_privilege('public', c.oid, 'select') and c.relkind in ('r', 'v')"
         ).fetchone() == (0,)
         conn.execute("drop schema pgflow cascade")
         conn.execute(migrate.sql().encode(), prepare=False)
-        assert run(conn, role.drift("pgflow")) == []
+        assert run(conn, role.find_drift("pgflow")) == []
 
 
 def test_a_function_of_another_owner_gets_the_owner_of_the_tables(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         conn.execute("alter function pgflow.find(text, text) owner to current_user")
-        (found,) = run(conn, role.drift("pgflow"))
+        (found,) = run(conn, role.find_drift("pgflow"))
         assert "it runs with the rights of" in found.fault
         shown = pgflow(parts.dsn("owner"), "migrate")
         assert (shown.exit_code, "alter function" in shown.output) == (4, True), shown.output
         migrate.up(conn)
-        assert run(conn, role.drift("pgflow")) == []
+        assert run(conn, role.find_drift("pgflow")) == []
 
 
 def test_a_users_own_objects_in_the_schema_are_left_alone(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         conn.execute("create view pgflow.theirs as select 1 as one; grant select on pgflow.theirs to public")
         conn.execute("create function pgflow.their_own() returns int language sql return 1")
-        assert run(conn, role.drift("pgflow")) == []
+        assert run(conn, role.find_drift("pgflow")) == []
 
 
 # -- row-level security

@@ -147,7 +147,7 @@ def test_a_schema_is_a_plain_name_or_refused(name: str) -> None:
     if is_plain and not name.startswith("pg_"):
         assert name == "pgflow" or f'"{name}".jobs' in files.load("queries/job/claim.sql", name)
         return
-    with pytest.raises(ConfigError, match="cannot name a schema") as caught:
+    with pytest.raises(ConfigError, match="is not a valid schema name") as caught:
         files.load("queries/job/claim.sql", name)
     assert caught.value.hint
 

@@ -14,7 +14,7 @@ from psycopg import sql as compose
 
 from pgflow.database import migration_files
 from pgflow.database.connect import aconnect, connect
-from pgflow.database.migration_files import FUNCTIONS, arrange
+from pgflow.database.migration_files import FUNCTIONS, in_order
 from pgflow.database.statement import Statement
 from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
 from pgflow.migrations import migrate
@@ -100,7 +100,9 @@ def test_of_many_who_migrate_at_once_each_step_is_done_by_one_and_found_done_by_
 def test_where_there_are_no_advisory_locks_the_ledger_keeps_them_apart(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migration, "lock", lambda schema: Statement("migration/lock", "select true", {}, bool))
+    monkeypatch.setattr(
+        migration, "lock_transaction", lambda schema: Statement("migration/lock_transaction", "select true", {}, bool)
+    )
     done = all_at_once(empty)
     assert sorted(name for names in done for name in names) == everything()
 
@@ -156,7 +158,7 @@ def test_a_migration_that_was_changed_after_it_had_been_applied_is_refused(empty
 
 
 def test_line_ends_are_no_change() -> None:
-    unix, windows = (arrange([("migrations/0001_a.sql", text)]) for text in ("select 1;\n", "select 1;\r\n"))
+    unix, windows = (in_order([("migrations/0001_a.sql", text)]) for text in ("select 1;\n", "select 1;\r\n"))
     assert unix == windows
 
 
@@ -387,7 +389,7 @@ def test_of_several_tables_all_are_locked_within_the_limit_or_none(sql_copy: Pat
 
 def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> None:
     with connect(empty) as other, other.transaction():
-        other.execute(migration.lock("pgflow").query, {"schema": "pgflow"})
+        other.execute(migration.lock_transaction("pgflow").query, {"schema": "pgflow"})
         with pytest.raises(SchemaError, match="somebody else is migrating it"):
             migrate_up(empty, patience=timedelta(milliseconds=100))
 
@@ -398,9 +400,13 @@ def test_what_runs_outside_a_transaction_waits_for_others_too(
     migrate_up(empty)
     add_migration(sql_copy, "-- pgflow: no transaction\nalter table pgflow.queues add column note text;")
     with connect(empty) as other, other.transaction():
-        other.execute(migration.lock("pgflow").query, {"schema": "pgflow"})
+        other.execute(migration.lock_transaction("pgflow").query, {"schema": "pgflow"})
         # As if the other one had come just after the transaction that finds out what is next.
-        monkeypatch.setattr(migration, "lock", lambda schema: Statement("migration/lock", "select true", {}, bool))
+        monkeypatch.setattr(
+            migration,
+            "lock_transaction",
+            lambda schema: Statement("migration/lock_transaction", "select true", {}, bool),
+        )
         with pytest.raises(SchemaError, match="somebody else is migrating it"):
             migrate_up(empty, patience=timedelta(milliseconds=100))
     assert migrate_up(empty) == ["extra"]
@@ -411,18 +417,18 @@ def test_what_runs_outside_a_transaction_waits_for_others_too(
 )
 def test_migrations_are_numbered_from_1_without_a_gap(paths: list[str]) -> None:
     with pytest.raises(SchemaError):
-        arrange([(f"migrations/{path}", "") for path in paths])
+        in_order([(f"migrations/{path}", "") for path in paths])
 
 
 def test_a_migration_declares_its_own_exceptions() -> None:
     headers = ("-- What it does.\n-- pgflow: breaking\n", "-- What it does.\n-- pgflow: no transaction\n")
-    (breaking,), (bare,) = (arrange([("migrations/0001_a.sql", text)]) for text in headers)
+    (breaking,), (bare,) = (in_order([("migrations/0001_a.sql", text)]) for text in headers)
     assert (breaking.breaking, breaking.transactional) == (True, True)
     assert (bare.breaking, bare.transactional) == (False, False)
     with pytest.raises(SchemaError, match="is breaking and without a transaction"):
-        arrange([("migrations/0001_a.sql", "".join(headers))])
+        in_order([("migrations/0001_a.sql", "".join(headers))])
     with pytest.raises(SchemaError, match="unknown header: braking"):
-        arrange([("migrations/0001_a.sql", "-- pgflow: braking\n")])
+        in_order([("migrations/0001_a.sql", "-- pgflow: braking\n")])
 
 
 def test_the_schema_is_found_whatever_rows_look_like(empty: str) -> None:

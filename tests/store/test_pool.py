@@ -78,7 +78,7 @@ def test_a_connection_that_broke_or_is_in_a_transaction_is_lent_to_nobody(pool: 
 
 
 def test_who_gets_no_connection_in_time_is_told_so(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "ACQUIRE_TIMEOUT", 0.05)
 
     async def use() -> None:
         held = asyncio.Event()

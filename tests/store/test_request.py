@@ -95,14 +95,14 @@ def test_a_key_is_of_one_call(database: Connection) -> None:
     run(database, request.begin("pgflow", "k", "start Visit v"))
     with pytest.raises(AlreadyDone):
         run(database, request.begin("pgflow", "k", "start Visit v"))
-    assert run(database, request.answered("pgflow", "k", "start Visit v")) == []
+    assert run(database, request.read_answers("pgflow", "k", "start Visit v")) == []
     with pytest.raises(KeyReused, match="start Visit v"):
-        run(database, request.answered("pgflow", "k", "cancel Visit v"))
+        run(database, request.read_answers("pgflow", "k", "cancel Visit v"))
 
 
 @pytest.mark.parametrize("key", [None, "", "x" * 201])
 def test_what_can_be_no_key_is_refused(database: Connection, key: str | None) -> None:
-    with pytest.raises(psycopg.Error, match="cannot be an idempotency key") as refusal:
+    with pytest.raises(psycopg.Error, match="is not a valid idempotency key") as refusal:
         database.execute("select pgflow.once(%s)", [key])
     assert refusal.value.sqlstate == "PF008"
 

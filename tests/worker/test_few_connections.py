@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.database.connect import Connection, connect
-from pgflow.database.pooling import sync_pool
+from pgflow.database.pooling import idle
 from pgflow.database.pooling.pool import Pool
 from pgflow.errors import TooManyConnections, Unreachable
 from tests.worker.inside import Inside
@@ -179,15 +179,15 @@ def test_a_worker_runs_with_few_connections(conn: Connection, app: Pgflow, few: 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> list[Unreachable]:
     """The refusals that callers of a pool have met. Nothing of this process's own makes them wait."""
-    monkeypatch.setattr(sync_pool, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(idle, "GRACE_SECONDS", 0.0)
     met: list[Unreachable] = []
-    pause = sync_pool._Patience.pause
+    pause = idle.ConnectRetry.next_pause
 
-    def noting(self: sync_pool._Patience, error: Unreachable) -> float:
+    def noting(self: idle.ConnectRetry, error: Unreachable) -> float:
         met.append(error)
         return pause(self, error)
 
-    monkeypatch.setattr(sync_pool._Patience, "pause", noting)
+    monkeypatch.setattr(idle.ConnectRetry, "next_pause", noting)
     return met
 
 

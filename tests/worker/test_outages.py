@@ -12,7 +12,8 @@ import pytest
 from psycopg.pq import PipelineStatus
 
 from pgflow import Done, Pgflow, Unique, WaitForEvent, Workflow
-from pgflow.database.connect import Connection, aconnect, connect, is_idle
+from pgflow.database.connect import Connection, aconnect, connect
+from pgflow.database.transaction_status import is_idle
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.migrations.migrate import up
 from tests.worker.conftest import Work

@@ -245,7 +245,7 @@ def test_a_pooler_of_which_nobody_has_spoken_is_refused_with_the_mend(
             lambda: asyncio.run(app.worker().run()),
         ]
         for attempt in refused:
-            with pytest.raises(PoolerDetected, match="a connection pooler stands before PostgreSQL at 127") as error:
+            with pytest.raises(PoolerDetected, match="a connection pooler is in front of PostgreSQL at 127") as error:
                 attempt()
             assert "--pooler, PGFLOW_POOLER=1 or Pgflow(…, pooler=True)" in (error.value.hint or "")
         with pytest.raises(PoolerDetected) as error:
@@ -256,7 +256,7 @@ def test_a_pooler_of_which_nobody_has_spoken_is_refused_with_the_mend(
         for command in (["list"], ["cancel", "Chain", "v"], ["migrate"], ["roles", "--apply", "--client", "c"]):
             done = CliRunner().invoke(cli, [*command, "--dsn", pooler.through(dsn)])
             assert (done.exit_code, done.stdout) == (3, "")
-            assert done.stderr.startswith("pgflow: a connection pooler stands before PostgreSQL")
+            assert done.stderr.startswith("pgflow: a connection pooler is in front of PostgreSQL")
             assert len(done.stderr.splitlines()) == 1
     assert rows(conn, "select from pgflow.instances") == []
 

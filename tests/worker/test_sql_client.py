@@ -214,7 +214,7 @@ def test_psql_starts_many_in_its_own_transaction(app: Pgflow, conn: Connection, 
     ("statement", "said"),
     [
         ("select pgflow.start('Nothing', 'a1')", "no workflow named 'Nothing' is registered here"),
-        ("select pgflow.start('Selling', 'a b')", "cannot be a business value"),
+        ("select pgflow.start('Selling', 'a b')", "is not a valid business value"),
         ("select pgflow.start('Selling', 'a1', version => 9)", "Selling has no version 9"),
         ("select pgflow.resume('Selling', 'a1', 'paid')", "has no instance 'a1'"),
         ("select pgflow.cancel('Selling', 'a1')", "has no instance 'a1'"),

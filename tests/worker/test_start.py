@@ -273,7 +273,7 @@ def hurried(app: Pgflow, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
         return call
 
-    for module, name in ((request, "once"), (request, "arun_once"), (client, "run"), (client, "arun")):
+    for module, name in ((request, "run_once"), (request, "arun_once"), (client, "run"), (client, "arun")):
         monkeypatch.setattr(module, name, counted(getattr(module, name)))
     own = Pgflow(make_conninfo(dsn, options="-c statement_timeout=200"), workflows=WORKFLOWS)
     own.register()
@@ -300,10 +300,10 @@ def test_a_start_over_the_statement_timeout_is_not_sent_again_and_says_what_to_d
             app.start_many(Single, items)
         assert "Start fewer at a time" in (error.value.hint or "")
         assert isinstance(error.value.__cause__, psycopg.errors.QueryCanceled)
-        assert sent == ["once"]
+        assert sent == ["run_once"]
         with pytest.raises(StatementTimeout, match="start Single"):
             asyncio.run(astart_many())
-        assert sent == ["once", "arun_once"]
+        assert sent == ["run_once", "arun_once"]
     assert count(conn) == 0
     assert len(app.start_many(Single, items)) == 10
 

@@ -1,4 +1,4 @@
-"""Keep connections open for an application: one set for its threads, one for each of its event loops."""
+"""Keep an application's connections open: one pool for its threads, one for each of its event loops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from weakref import finalize
 
 import psycopg
 
-from pgflow.database.pooling.sync_pool import AsyncConnectionPool, ConnectionPool
+from pgflow.database.pooling.async_pool import AsyncConnectionPool
+from pgflow.database.pooling.sync_pool import ConnectionPool
 from pgflow.process import PerProcess
 
 __all__ = ["AConn", "Conn", "Pool"]
@@ -20,17 +21,17 @@ __all__ = ["AConn", "Conn", "Pool"]
 Conn: TypeAlias = psycopg.Connection[Any]
 AConn: TypeAlias = psycopg.AsyncConnection[Any]
 
-WAIT_SECONDS = 5.0  # for a free connection
+ACQUIRE_TIMEOUT = 5.0  # seconds
 MAX_SIZE = 10
 
 
 class Pool:
-    """Connections in autocommit mode, opened at the first use; `role` and `pooler` as in `connect`.
+    """Connections in autocommit mode, opened on first use; `role` and `pooler` as in `connect`.
 
-    Where the server refuses a connection, a call fails as soon as no place of this process's own may become free; with
-    `keep_retrying` it goes on trying for as long as it may wait.
+    When the server refuses a connection, a call retries as long as this process may free a connection slot; with
+    `keep_retrying` it retries until its timeout.
 
-    A forked child opens its own: see `pgflow.process`.
+    A forked child opens its own connections: see `pgflow.process`.
 
         with pool.connection() as conn: ...
         async with pool.aconnection() as conn: ...
@@ -45,84 +46,85 @@ class Pool:
         keep_retrying: bool = False,
         pooler: bool = False,
     ) -> None:
-        for_threads = partial(ConnectionPool, dsn, max_size, role, keep_retrying=keep_retrying, pooler=pooler)
-        for_a_loop = partial(AsyncConnectionPool, dsn, max_size, role, keep_retrying=keep_retrying, pooler=pooler)
-        self._lenders = PerProcess(lambda: _Lenders(for_threads, for_a_loop))
-        # A program need not call close(): but a connection that is still open when it ends is reported as leaked.
-        finalize(self, _finish, self._lenders)
+        options: dict[str, Any] = {"keep_retrying": keep_retrying, "pooler": pooler}
+        new_sync_pool = partial(ConnectionPool, dsn, max_size, role, **options)
+        new_async_pool = partial(AsyncConnectionPool, dsn, max_size, role, **options)
+        self._pools = PerProcess(lambda: _ProcessPools(new_sync_pool, new_async_pool))
+        # A program need not call close(), but psycopg warns of a connection that is still open at exit.
+        finalize(self, _finish, self._pools)
 
     @property
     def threads(self) -> ConnectionPool:
-        """What lends to threads, for those who acquire in one and give back in another."""
-        return self._lenders.get().threads
+        """The pool for threads, for callers that acquire in one thread and release in another."""
+        return self._pools.get().threads
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
         """Lend a connection to this thread. Raises `Unreachable` when there is none within five seconds."""
-        lending = self.threads
-        conn = lending.acquire(WAIT_SECONDS)
+        pool = self.threads
+        conn = pool.acquire(ACQUIRE_TIMEOUT)
         try:
             yield conn
         finally:
-            lending.release(conn)
+            pool.release(conn)
 
     @asynccontextmanager
-    async def aconnection(self, patience: float | None = None) -> AsyncIterator[AConn]:
-        """`connection`, for this event loop; `patience` is how many seconds to wait, if not five."""
-        lending = self._lenders.get().of_loop(asyncio.get_running_loop())
-        async with lending.connection(WAIT_SECONDS if patience is None else patience) as conn:
+    async def aconnection(self, seconds: float | None = None) -> AsyncIterator[AConn]:
+        """`connection`, for this event loop; `seconds` is how long to wait, five by default."""
+        pool = self._pools.get().of_loop(asyncio.get_running_loop())
+        async with pool.connection(ACQUIRE_TIMEOUT if seconds is None else seconds) as conn:
             yield conn
 
     def check_before_reuse(self) -> None:
-        """Check each idle connection before it is lent again: a restart of the server severs them all at once."""
-        self._lenders.get().check_before_reuse()
+        """Check each idle connection before it is lent again: a server restart breaks all of them at once."""
+        self._pools.get().check_before_reuse()
 
     def close(self) -> None:
         """Close the connections of threads."""
-        if (lenders := self._lenders.peek()) is not None:
-            lenders.close_threads()
+        if (pools := self._pools.peek()) is not None:
+            pools.close_threads()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, and those of threads."""
-        if (lenders := self._lenders.peek()) is not None:
-            lending = lenders.loops.pop(asyncio.get_running_loop(), None)
-            if lending is not None:
-                await lending.close()
+        if (pools := self._pools.peek()) is not None:
+            pool = pools.loops.pop(asyncio.get_running_loop(), None)
+            if pool is not None:
+                await pool.close()
         self.close()
 
 
-class _Lenders:
-    """What one process lends from."""
+class _ProcessPools:
+    """The pools of one process."""
 
     def __init__(
-        self, for_threads: Callable[[], ConnectionPool], for_a_loop: Callable[[], AsyncConnectionPool]
+        self, new_sync_pool: Callable[[], ConnectionPool], new_async_pool: Callable[[], AsyncConnectionPool]
     ) -> None:
-        self._for_threads = for_threads
-        self._for_a_loop = for_a_loop
+        self._new_sync_pool = new_sync_pool
+        self._new_async_pool = new_async_pool
         self._lock = threading.Lock()
-        self.threads = for_threads()
+        self.threads = new_sync_pool()
         self.loops: dict[asyncio.AbstractEventLoop, AsyncConnectionPool] = {}
 
     def of_loop(self, loop: asyncio.AbstractEventLoop) -> AsyncConnectionPool:
-        lending = self.loops.get(loop)
-        if lending is None:
+        pool = self.loops.get(loop)
+        if pool is None:
             with self._lock:
                 for ended in [each for each in self.loops if each.is_closed()]:
                     del self.loops[ended]
-                lending = self.loops[loop] = self._for_a_loop()
-        return lending
+                pool = self.loops[loop] = self._new_async_pool()
+        return pool
 
     def check_before_reuse(self) -> None:
         self.threads.check_before_reuse()
-        for lending in list(self.loops.values()):
-            lending.check_before_reuse()
+        for pool in list(self.loops.values()):
+            pool.check_before_reuse()
 
     def close_threads(self) -> None:
         with self._lock:
-            closed, self.threads = self.threads, self._for_threads()
+            closed, self.threads = self.threads, self._new_sync_pool()
         closed.close()
 
 
-def _finish(lenders: PerProcess[_Lenders]) -> None:
-    if (mine := lenders.peek()) is not None:  # never those that a forked child has inherited
-        mine.threads.close()
+def _finish(pools: PerProcess[_ProcessPools]) -> None:
+    if (own := pools.peek()) is not None:  # never the pools that a forked child has inherited
+        own.threads.close()

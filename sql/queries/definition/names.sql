@@ -1,2 +1,2 @@
--- The names of all workflows that apps have brought. => workflow
+-- Lists the names of all registered workflows. => workflow
 select distinct d.workflow from pgflow.definitions d order by d.workflow

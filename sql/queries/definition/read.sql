@@ -1,4 +1,4 @@
--- One workflow's graph, in its current version unless one is named. => workflow, version, hash, graph
+-- Reads one workflow's graph, of its current version unless one is given. => workflow, version, hash, graph
 select d.workflow, d.version, d.hash, d.graph::text
 from pgflow.definitions d
 where d.workflow = %(workflow)s::text

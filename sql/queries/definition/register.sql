@@ -1,27 +1,27 @@
--- Stores the graphs that an app brings; a version that is stored already stays as it is. => workflow, version, hash, graph (as stored)
-with brought as materialized (
+-- Registers an app's graphs. A stored version with another hash is left unchanged, for the caller to compare. => workflow, version, hash, graph (as stored)
+with given as materialized (
     select * from unnest(%(workflows)b::text[], %(versions)b::integer[], %(hashes)b::text[], %(graphs)b::text[], %(currents)b::integer[])
-        as b (workflow, version, hash, graph, is_current)
+        as g (workflow, version, hash, graph, is_current)
 ),
-standing as materialized (
+current_versions as materialized (
     select distinct on (d.workflow) d.workflow, d.version
     from pgflow.definitions d
     where d.current_since is not null and d.workflow = any (%(workflows)b::text[])
     order by d.workflow, d.current_since desc, d.version desc
 ),
-named as materialized (
-    -- An app may set back what it knows. One that has never heard of the standing version is an older one, and only a higher version moves it.
-    select b.workflow, b.version
-    from brought b left join standing s on s.workflow = b.workflow
-    where b.is_current = 1 and b.version is distinct from s.version and (
-        s.version is null or b.version > s.version
-        or exists (select from brought k where k.workflow = s.workflow and k.version = s.version))
+promoted as materialized (
+    -- An app may make a lower version current only if it knows the current one. Otherwise it is an older app.
+    select g.workflow, g.version
+    from given g left join current_versions c on c.workflow = g.workflow
+    where g.is_current = 1 and g.version is distinct from c.version and (
+        c.version is null or g.version > c.version
+        or exists (select from given k where k.workflow = c.workflow and k.version = c.version))
 ),
 stored as (
     insert into pgflow.definitions as d (workflow, version, hash, graph, current_since)
-    select b.workflow, b.version, b.hash, b.graph::jsonb, case when n.version is not null then pgflow.now() end
-    from brought b left join named n on n.workflow = b.workflow and n.version = b.version
-    order by b.workflow, b.version
+    select g.workflow, g.version, g.hash, g.graph::jsonb, case when p.version is not null then pgflow.now() end
+    from given g left join promoted p on p.workflow = g.workflow and p.version = g.version
+    order by g.workflow, g.version
     on conflict (workflow, version) do update
     -- same hash: queues, retries, tags and configuration may change under a version; its edges, unique key and scope may not
     set graph = excluded.graph, current_since = coalesce(excluded.current_since, d.current_since)
@@ -33,5 +33,5 @@ stored as (
 select workflow, version, hash, graph::text from stored
 union all
 select d.workflow, d.version, d.hash, d.graph::text
-from pgflow.definitions d join brought b on b.workflow = d.workflow and b.version = d.version
+from pgflow.definitions d join given g on g.workflow = d.workflow and g.version = d.version
 where not exists (select from stored s where s.workflow = d.workflow and s.version = d.version)

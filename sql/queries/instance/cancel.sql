@@ -1,2 +1,2 @@
--- Cancels the newest run of a business value. => nothing to read
+-- Cancels the newest run of a business value. => no result
 select pgflow.cancel(%(workflow)s::text, %(value)s::text, %(reason)s::text, notify => %(notify)s::boolean)

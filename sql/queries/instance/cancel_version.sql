@@ -1,2 +1,2 @@
--- Cancels the newest run of a business value in one version. => nothing to read
+-- Cancels the newest run of a business value in one version. => no result
 select pgflow.cancel_run(pgflow.find(%(workflow)s::text, %(value)s::text, %(version)s::integer), %(reason)s::text, notify => %(notify)s::boolean)

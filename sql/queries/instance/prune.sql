@@ -1,5 +1,5 @@
--- Deletes the instances of a page that ended longer ago than so many seconds, with all that belongs to them. => instances, last (run of the page, null: all behind it are too young)
--- In the order of runs, which is that of their beginnings: no index is needed, and a page ends with the first that began too late to have ended in time.
+-- Deletes the instances of a page that ended more than `age` seconds ago, with their results and signals. => instances, last (run of the page, null: all later ones are too young)
+-- Pages follow the run, which is the order of creation, so no other index is needed. The last page is the one whose newest instance was created after the cutoff.
 with page as materialized (
     select i.run, i.created_at
     from pgflow.instances i
@@ -10,7 +10,7 @@ with page as materialized (
 cutoff as materialized (
     select pgflow.now() - make_interval(secs => %(age)s::double precision) as at
 ),
-old as materialized (  -- nobody else has anything to do with one that has ended, but who takes it up again, puts or deletes it
+old as materialized (  -- only a retry, a put or a delete could also lock an instance that has ended
     select i.run
     from pgflow.instances i
     where i.run = any (array(select p.run from page p))
@@ -21,13 +21,13 @@ old as materialized (  -- nobody else has anything to do with one that has ended
 results as (
     delete from pgflow.step_results r where r.run = any (array(select o.run from old o))
 ),
-mail as (
+signals as (
     delete from pgflow.signals s where s.run = any (array(select o.run from old o))
 ),
-later as (
+scheduled as (
     delete from pgflow.scheduled_signals s where s.run = any (array(select o.run from old o))
 ),
-spare as materialized (  -- ids whose last instance is deleted; skips one that a start has locked, or has used since this statement began (its ctid has changed)
+spare as materialized (  -- ids without any other instance; skips one that a start has locked, or has used since our snapshot (its ctid has changed)
     select b.id
     from pgflow.business_ids b
     where b.id = any (array(select i.id from pgflow.instances i where i.run = any (array(select o.run from old o))))

@@ -1,4 +1,4 @@
--- Puts an instance in the place of what is stored of its run; one that is active goes on. => run
+-- Replaces the stored instance of a run; an active one continues. => run
 select pgflow.put(
     %(run)s::bigint, %(id)s::text, %(workflow)s::text, %(version)s::integer, %(status)s::text, %(unique_key)s::text, %(input)s::jsonb,
     %(tags)b::text[], %(metadata)s::jsonb, %(error)s::jsonb, %(created_at)s::timestamptz, %(finished_at)s::timestamptz, %(history)s::jsonb,

@@ -1,4 +1,4 @@
--- Starts instances of one workflow; one whose key is active already is left alone. => ord, run, id, created
+-- Starts instances of one workflow; skips a value whose key is already active. => ord, run, id, created
 select s.ord, s.run, s.id, s.created
 from pgflow.start_many(
     %(workflow)s::text, %(values)b::text[], %(inputs)b::text[], version => %(version)s::integer, at => %(at)s::timestamptz,

@@ -1,2 +1,2 @@
--- The status of a run. => status, or no row
+-- Reads the status of a run. => status, or no row
 select i.status from pgflow.instances i where i.run = %(run)s

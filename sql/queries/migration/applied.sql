@@ -1,2 +1,2 @@
--- Reads the ledger. => version, name, checksum, breaking, applied_at
+-- Lists the recorded migrations. => version, name, checksum, breaking, applied_at
 select m.version, m.name, m.checksum, m.breaking, m.applied_at from pgflow.migrations m order by m.version

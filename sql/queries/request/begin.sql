@@ -1,2 +1,2 @@
--- Begins what is to be done once: what follows in the transaction happens only if nobody was there before with the same key (else PF013). => nothing to read
+-- Claims an idempotency key for this transaction. Raises PF013 if it was already used, which cancels the statements behind it. => no result
 select pgflow.begin_request(%(key)s::text, %(call)s::text)

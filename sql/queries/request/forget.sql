@@ -1,4 +1,4 @@
--- Deletes keys that are older than anybody will ask for, up to so many. => how many
+-- Deletes idempotency keys older than an age, up to a limit. => how many
 with old as materialized (
     select r.key from pgflow.requests r
     where r.made_at < pgflow.now() - make_interval(secs => %(age)s::double precision)

@@ -1,4 +1,4 @@
--- What stands against granting rights in a schema to these roles. => owned (whether we may act as its owner), missing, above (may act as its owner, and so has every right), creating (may put objects into it)
+-- Checks whether rights in a schema can be granted to these roles. => owned (we may act as its owner), missing, above (may act as its owner, and so has every right), creating (may create objects in it)
 select
     pg_has_role(t.relowner, 'usage') and pg_has_role(n.nspowner, 'usage'),
     array(

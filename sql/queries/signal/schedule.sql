@@ -1,4 +1,4 @@
--- Sends a signal to one step of the newest run of a business value later. => run, id, due_at
+-- Schedules a signal to one step of the newest run of a business value. => run, id, due_at
 select f.run, s.id, s.due_at
 from (select pgflow.find(%(workflow)s::text, %(value)s::text, %(version)s::integer) as run offset 0) f
 cross join lateral pgflow.schedule_resume_run(

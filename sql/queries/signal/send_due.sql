@@ -1,4 +1,4 @@
--- Sends the scheduled signals that are due. => queues (in which a wait has ended), signals, next_due (seconds from now, null: none)
+-- Sends the scheduled signals that are due. => queues (with a wait that ended), signals, next_due (seconds from now, null: none)
 with sent as materialized (
     select d.queue from pgflow.send_due(%(limit)s) d (queue)
 )

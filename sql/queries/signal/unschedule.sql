@@ -1,2 +1,2 @@
--- Calls a scheduled signal off. => whether it was still to be sent
+-- Cancels a scheduled signal. => whether it was pending
 select pgflow.unschedule(%(id)s::bigint)

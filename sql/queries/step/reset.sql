@@ -1,2 +1,2 @@
--- Returns to the settings that the worker connected with, for the settle: also the name by which worker/evict.sql finds the session. => nothing to read
+-- Restores the settings that the worker connected with, for the settle, including the application_name by which worker/evict.sql finds the session. => no result
 reset all

@@ -1,2 +1,2 @@
--- Returns to the role that the worker connected with, for the settle. => nothing to read
+-- Restores the role that the worker connected with, for the settle. => no result
 reset role

@@ -1,2 +1,2 @@
--- Returns to the user that the worker connected as, for the settle; a role that is set goes with it. => nothing to read
+-- Restores the user that the worker connected as, for the settle; this also resets the role. => no result
 reset session authorization

@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow.database.connect import connect, is_idle
+from pgflow.database.connect import connect
+from pgflow.database.transaction_status import is_idle
 from pgflow.errors import InvalidValue
 from tests.torture.wire.active_rules import Happening
 from tests.torture.wire.proxy import Proxy, upstream_of

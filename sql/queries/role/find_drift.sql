@@ -1,5 +1,5 @@
--- Finds rights that differ from those that the files of pgflow give: what everybody may do (PUBLIC), and functions that run with other rights, or look up names elsewhere. A restore without owners and grants leaves such, and so do default privileges. => object, fault, repair (SQL)
--- What a hand has put into the schema beside pgflow's own is left alone.
+-- Finds objects whose privileges differ from those that pgflow's files grant: rights of PUBLIC, functions with another owner or search_path. => object, fault, repair (SQL)
+-- A restore without owners and grants causes such drift, and so do default privileges. Objects that users created in the schema are ignored.
 with home as (
     select n.oid, n.nspname, n.nspacl, t.relowner as owner
     from pg_catalog.pg_namespace n
@@ -39,7 +39,7 @@ public_right as (
     where a.grantee = 0
 )
 select
-    quote_ident(h.nspname) as object, 'everybody may create objects in it' as fault,
+    quote_ident(h.nspname) as object, 'PUBLIC may create objects in it' as fault,
     'revoke create on schema ' || quote_ident(h.nspname) || ' from public' as repair
 from home h
 where exists (select from aclexplode(h.nspacl) a where a.grantee = 0 and a.privilege_type = 'CREATE')
@@ -74,6 +74,6 @@ union all
 select r.name, 'it has lost its search_path', 'alter function ' || r.signature || ' set search_path = pg_catalog, pg_temp'
 from routine r
 where r.proname = any (%(pinned)s::text[]) and not exists (
-        -- A function that is created under quote_all_identifiers has quotes in its setting.
+        -- A function created under quote_all_identifiers has quotes in its setting.
         select from unnest(r.proconfig) c where replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')
 order by 1, 2, 3

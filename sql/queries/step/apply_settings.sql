@@ -1,5 +1,5 @@
--- Sets a worker's own path, limits and planner settings for the rest of a step's transaction. => nothing to read
--- Planning a settle takes three times as long as running it for one job, so it keeps its plan; no sequential scan: sql/README.md.
+-- Applies a worker's search_path, timeouts and planner settings for the rest of a step's transaction. => no result
+-- A generic plan, because planning a settle takes three times as long as executing it for one job. Sequential scans: see sql/README.md.
 select
     pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
     pg_catalog.set_config('statement_timeout', '30000', true),

@@ -1,5 +1,5 @@
--- Finds the tables on which row-level security holds for a role. => table, role, forced (whether for the owner, too), permitted (whether policies let every row pass), strict (whether this session refuses what a policy might filter)
--- `roles` null: the tables' owner and every role that has rights on them; empty: the owner and the current user.
+-- Finds the tables to which row-level security applies for a role. => table, role, forced (applies to the owner, too), permitted (policies let every row pass), strict (this session raises an error for a query that a policy would filter)
+-- `roles` null: the tables' owner and every role with privileges on them; empty: the owner and the current user.
 with line as (
     select
         c.oid, c.relforcerowsecurity as forced, quote_ident(n.nspname) || '.' || quote_ident(c.relname) as name,
@@ -8,7 +8,7 @@ with line as (
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relrowsecurity and c.relname = any (%(relations)s::text[])
     join pg_catalog.pg_roles r on not r.rolsuper and not r.rolbypassrls
     where n.nspname = %(schema)s::text
-        -- The functions of the client API run as the owner, whoever calls them.
+        -- The functions of the client API run as the owner for every caller.
         and (c.relforcerowsecurity and r.oid = c.relowner
             or (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'usage'))
                 and (%(roles)s::text[] is null or r.rolname = any (%(roles)s::text[]) or %(roles)s::text[] = '{}' and r.rolname = current_user)
