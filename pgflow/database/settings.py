@@ -47,7 +47,7 @@ BY_ROLE: Mapping[str, Mapping[str, str]] = {
     "heart": {**PINNED, **NO_IDLE_TIMEOUT},
     "listen": NO_IDLE_TIMEOUT,
     # A generic plan: planning a settle takes three times as long as executing it for one job. The plan is kept, and may
-    # have been made while a table was empty and a sequential scan the cheapest, hence no sequential scans.
+    # have been made while a table was empty and a sequential scan the cheapest, so those are off.
     "worker": {**PINNED, **NO_IDLE_TIMEOUT, "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"},
     # A user's step owns this connection and may pause between two statements.
     "step": {**NO_IDLE_TIMEOUT, "statement_timeout": "0", "idle_in_transaction_session_timeout": "300000"},

@@ -1,4 +1,4 @@
-"""Tell whether a connection can run a statement outside any transaction."""
+"""Check whether a connection can run a statement outside any transaction."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ from pgflow.database.statement import run
 from pgflow.doctor.finding import Check, Result, Target, note, ok, problem
 from pgflow.errors import GraphChanged, PgflowError
 from pgflow.migrations.migrate import status
-from pgflow.migrations.schema import command
+from pgflow.migrations.schema import migrate_command
 from pgflow.registration import check as check_definitions
 from pgflow.store import definition, doctor, migration, role
 
@@ -64,7 +64,7 @@ def schema(patient: Target) -> Iterator[Result]:
     if not now.version or any(each.breaking for each in now.unknown):
         now.require_usable()
     if not now.is_usable:
-        yield problem(now.outdated, command(patient.schema).removeprefix("Run: "))
+        yield problem(now.outdated, migrate_command(patient.schema).removeprefix("Run: "))
     else:
         newer = ", newer than this pgflow" if now.unknown else ""
         yield ok(f'schema "{patient.schema}" is up to date, at {now.version:04}{newer}')
@@ -74,7 +74,9 @@ def rights(patient: Target) -> Iterator[Result]:
     """Rights that are not those that `pgflow migrate` and `pgflow roles` give."""
     found = run(patient.conn, role.find_drift(patient.schema))
     for each in found:
-        yield problem(str(each), f"{command(patient.schema).removeprefix('Run: ')}; or as the owner: {each.repair}")
+        yield problem(
+            str(each), f"{migrate_command(patient.schema).removeprefix('Run: ')}; or as the owner: {each.repair}"
+        )
     if not found:
         yield ok("PUBLIC has no rights on tables, and functions run as they should")
 

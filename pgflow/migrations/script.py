@@ -1,4 +1,4 @@
-"""Write migrations down as SQL scripts, for psql and for other migration tools."""
+"""Write migrations as SQL scripts, for psql and other migration tools."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pgflow.migrations.schema import check_goal
 from pgflow.store import migration, role, worker
 from pgflow.store.migration import Applied
 
-__all__ = ["UNCHECKED", "create_schema", "functions_line", "ledger", "planned_line", "restore", "sql"]
+__all__ = ["UNCHECKED", "create_schema", "functions_row", "ledger", "planned_row", "restore_privileges", "sql"]
 
-# Functions may call one another: their bodies cannot be checked in any order of files.
+# Functions call one another, so no order of the files allows to check their bodies.
 UNCHECKED = "check_function_bodies = off"
-# A script runs with whatever path its tool has. Views are built here, and nothing that somebody put into "public" may
-# get into them; afterwards the tool finds its own tables again. Both hold for one transaction.
+# A script runs with the search_path of its tool. PIN keeps objects in "public" out of the views that it creates; UNPIN
+# restores the path, so that the tool finds its own tables. Both last for one transaction.
 PIN = """do $$ begin
     perform set_config('pgflow.path_before', current_setting('search_path'), true);
     perform set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -40,12 +40,12 @@ PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
 def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
-    """Return everything as one script, to hand to psql or to another migration tool.
+    """Return all migrations as one script, for psql or another migration tool.
 
-    `after` leaves out the migrations up to that version, `to` those after that one, and the functions with them. The
-    script brings no transaction of its own. It stops in a database that is not encoded in UTF8 and, before a migration
-    that breaks older code, if a worker is alive.
-    Once it has run, `status` says so. Raises `ConfigError` for a `to` that does not exist, or not after `after`.
+    `after` omits the migrations up to that version, `to` those after that version, and the functions with them. The
+    script does not begin a transaction. It fails in a database that is not encoded in UTF8 and, before a breaking
+    migration, if a worker is alive. It records the migrations, so that `status` finds them. Raises `ConfigError` if
+    migration `to` does not exist or is before `after`.
 
         print(sql("orders"))    # psql --single-transaction -v ON_ERROR_STOP=1 -f …
     """
@@ -53,42 +53,42 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
     check_goal(to, latest)
     goal = to or latest
     if to is not None and to < after:
-        raise ConfigError(f"nothing lies between {after:04} and {to:04}", hint="Migrations go forward only.")
-    parts = [
+        raise ConfigError(f"migration {to:04} (to) is before {after:04} (after)", hint="Migrations go forward only.")
+    sections = [
         f'-- Brings schema "{schema}" of pgflow from {after:04} to {goal:04}. Run it in one transaction.',
         ENCODED,
         PIN,
     ]
     if not after:
-        parts += [create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
+        sections += [create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
     for each in migrations()[after:goal]:
         if each.breaking and each.version > 1:
-            parts += [_text(worker.bar(schema)), _text(worker.require_none(schema))]
-        record = _text(migration.record(schema, planned_line(each)))
+            sections += [_text(worker.bar(schema)), _text(worker.require_none(schema))]
+        record = _text(migration.record(schema, planned_row(each)))
         body = _terminated(files.load(each.path, schema))
-        # In the script's one transaction nothing can be done concurrently; who needs that lets `migrate.up` do it.
-        parts += [record, body if each.transactional else body.replace(" concurrently", "")]
+        # "concurrently" is not possible in the script's single transaction; `migrate.up` uses it.
+        sections += [record, body if each.transactional else body.replace(" concurrently", "")]
     if goal == latest:
         bodies = [_terminated(files.load(path, schema)) for path in functions().paths]
-        parts += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
-        parts.append(_text(migration.upsert(schema, functions_line(schema))))
-        parts.append(restore(schema))
-    parts.append(UNPIN)
-    return "\n\n".join(parts) + "\n"
+        sections += [f"set {UNCHECKED};", *bodies, "reset check_function_bodies;"]
+        sections.append(_text(migration.upsert(schema, functions_row(schema))))
+        sections.append(restore_privileges(schema))
+    sections.append(UNPIN)
+    return "\n\n".join(sections) + "\n"
 
 
 def ledger(schema: str = SCHEMA, to: int | None = None) -> str:
-    """Return a script that writes a lost ledger anew, as if the migrations up to `to` had just been applied.
+    """Return a script that writes lost rows of the table `migrations` again, as if those up to `to` were just applied.
 
-    It touches nothing else; lines that are there are written over. Raises `ConfigError` for a `to` that does not exist.
+    It changes nothing else, and overwrites existing rows. Raises `ConfigError` if migration `to` does not exist.
     """
     check_goal(to, len(migrations()))
-    lines = [_text(migration.upsert(schema, planned_line(each))) for each in migrations()[:to]]
-    return "\n\n".join([_text(migration.create_table(schema)), *lines]) + "\n"
+    rows = [_text(migration.upsert(schema, planned_row(each))) for each in migrations()[:to]]
+    return "\n\n".join([_text(migration.create_table(schema)), *rows]) + "\n"
 
 
-def restore(schema: str) -> str:
-    """Return the statement that restores the rights which the files give, in a schema that is there."""
+def restore_privileges(schema: str) -> str:
+    """Return the statement that restores the privileges of the SQL files in an existing schema."""
     found = _text(role.find_drift(schema)).rstrip(";")
     return f"""do $pgflow$
 declare
@@ -102,22 +102,22 @@ end $pgflow$;"""
 
 
 def create_schema(schema: str) -> compose.Composed:
-    """The statement that creates a schema unless it is there."""
+    """Return the statement that creates a schema if it does not exist."""
     return compose.SQL("create schema if not exists {}").format(compose.Identifier(schema))
 
 
-def planned_line(each: Migration) -> Applied:
-    """The line of the ledger for a migration that is to be applied."""
+def planned_row(each: Migration) -> Applied:
+    """Return the row that records a migration."""
     return Applied(each.version, each.name, each.checksum, each.breaking)
 
 
-def functions_line(schema: str) -> Applied:
-    """The line of the ledger for the functions that are to be put in place."""
+def functions_row(schema: str) -> Applied:
+    """Return the row that records the functions."""
     return Applied(FUNCTIONS, "functions", functions(schema).checksum, breaking=False)
 
 
 def _text(statement: Statement[Any]) -> str:
-    """A statement as text for psql, its parameters as literals. Not for data: ours are checksums and names of files."""
+    """Return a statement as text for psql, with literals for parameters: checksums and file names, never user data."""
     literal = {key: compose.Literal(value).as_string(ADAPTERS) for key, value in statement.params.items()}
     return _terminated(PLACEHOLDER.sub(lambda match: literal[match[1]], statement.query).replace("%%", "%"))
 

@@ -19,7 +19,7 @@ __all__ = ["instance"]
 T = TypeVar("T")
 NO_OBJECT: dict[str, Any] = {}
 NO_ITEMS: tuple[Any, ...] = ()
-# Stand in for times that Python cannot represent; they sort as in the database.
+# Replace times that Python cannot represent, and sort as in the database.
 TIME_LIMITS = {"infinity": datetime.max.replace(tzinfo=UTC), "-infinity": datetime.min.replace(tzinfo=UTC)}
 
 

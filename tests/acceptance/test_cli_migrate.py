@@ -171,7 +171,7 @@ def test_somebody_elses_schema_is_exit_code_4(empty: str) -> None:
     with connect(empty) as conn:
         conn.execute("create schema pgflow; create table pgflow.orders (id int)")
     line = refused(pgflow("migrate", "--dsn", empty), 4)
-    assert "not pgflow's. Give pgflow a schema of its own: --schema NAME" in line
+    assert "not pgflow's. Use a separate schema for pgflow: --schema NAME" in line
 
 
 def test_a_role_without_the_right_is_told_so(server: Server, empty: str) -> None:

@@ -65,7 +65,7 @@ def test_it_prints_what_it_would_run_and_needs_no_database_for_it(conn: Connecti
     [
         (["--client", NAME], "One of --sql and --apply"),
         (["--sql", "--apply", "--client", NAME], "One of --sql and --apply"),
-        (["--sql"], "no role is named"),
+        (["--sql"], "no role was given"),
         (["--apply", "--worker", "nobody of that name"], "no such role: nobody of that name"),
     ],
 )

@@ -15,18 +15,18 @@ from pgflow.cli.error_reporting import report
 from pgflow.database.connect import connect
 from pgflow.database.migration_files import migrations
 from pgflow.errors import ConfigError, PgflowError, SchemaError, SchemaForeign, SchemaOutdated, SchemaTooNew
-from pgflow.migrations import migrate
+from pgflow.migrations import migrate, script
 from tests.conftest import Server
 from tests.store.test_migrate import catalog, execute, migrate_up
 
 NEWEST = len(migrations())
 LOSSES = {
-    "gone": ("drop table pgflow.migrations", "ledger pgflow.migrations is gone"),
+    "gone": ("drop table pgflow.migrations", "ledger pgflow.migrations is missing"),
     "emptied": ("delete from pgflow.migrations", "ledger pgflow.migrations is empty"),
-    "without its first line": ("delete from pgflow.migrations where version = 1", "lacks the line 0001 engine"),
+    "without its first line": ("delete from pgflow.migrations where version = 1", "lacks the row 0001 engine"),
     "without its last lines": (
         "delete from pgflow.migrations where version > 1",
-        "holds what 0002 versions was to make",
+        "already contains objects of 0002 versions",
     ),
 }
 
@@ -159,7 +159,7 @@ def test_j14_the_name_of_a_schema_is_checked(dsn: str) -> None:
         with pytest.raises(ConfigError, match="is not a valid schema name"):
             migrate_up(dsn, name, to=1)
         with pytest.raises(ConfigError, match="is not a valid schema name"):
-            migrate.ledger(name)
+            script.ledger(name)
 
 
 def test_j14_an_older_pgflow_refuses_what_a_newer_one_broke(dsn: str) -> None:

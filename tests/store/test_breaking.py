@@ -14,9 +14,9 @@ from pgflow.database import migration_files
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.errors import SchemaError, SchemaOutdated, SchemaTooNew
-from pgflow.migrations import migrate
-from pgflow.migrations.migrate import Alive
+from pgflow.migrations import migrate, script
 from pgflow.store import migration, worker
+from pgflow.store.worker import Alive
 from tests.store.sql_copy import add_migration, forget
 from tests.store.test_migrate import all_at_once, catalog, execute, migrate_up
 from tests.worker.patience import until
@@ -52,7 +52,7 @@ def test_it_waits_for_older_workers_says_for_whom_and_goes_on_when_they_have_end
     add_migration(sql_copy, RENAME)
     told: list[Sequence[Alive]] = []
     with ThreadPoolExecutor(1) as pool:
-        migrating = pool.submit(migrate_up, empty, tell=told.append)
+        migrating = pool.submit(migrate_up, empty, on_wait=told.append)
         until(lambda: told, "the first look")
         run(conn, worker.leave("pgflow", first))
         until(lambda: len(told[-1]) == 1, "the next look")
@@ -73,7 +73,7 @@ def test_a_worker_that_does_not_end_is_named_and_everything_is_as_before(
     before = catalog(empty)
     add_migration(sql_copy, RENAME)
     with pytest.raises(SchemaError, match=rf"have not ended: worker {number} \(host, pid 7, pgflow 0.1\)") as refusal:
-        migrate_up(empty, patience=SOON)
+        migrate_up(empty, timeout=SOON)
     assert "workers may start" in str(refusal.value.hint)
     assert catalog(empty) == before
     assert migrate.status(conn).announced is None
@@ -127,7 +127,7 @@ def test_who_comes_after_one_that_was_killed_takes_it_back_if_need_be(
     enter(conn)
     announced(empty, sql_copy)
     with pytest.raises(SchemaError):
-        migrate_up(empty, patience=SOON)
+        migrate_up(empty, timeout=SOON)
     assert migrate.status(conn).announced is None
 
 
@@ -141,8 +141,8 @@ def test_what_a_worker_that_is_no_more_has_locked_is_not_waited_for_and_what_oth
         for each, what in ((zombie, lock), (elsewhere, "select 1"), (caller, lock)):
             each.execute("begin")
             each.execute(what.encode())
-        with pytest.raises(SchemaError, match="a lock was not to be had"):
-            migrate_up(empty, patience=SOON)
+        with pytest.raises(SchemaError, match="a lock was not available"):
+            migrate_up(empty, timeout=SOON)
         with pytest.raises(psycopg.OperationalError):
             zombie.execute("select 1")
         caller.execute("rollback")
@@ -189,10 +189,10 @@ def test_a_worker_that_is_just_about_to_come_is_waited_for_too(sql_copy: Path, e
             worker.register("pgflow", node="h", pid=7, queues=[], version="0", nonce="", lease=timedelta(hours=1)),
         )
         assert number
-        with pytest.raises(SchemaError, match="a lock was not to be had"):
-            migrate_up(empty, patience=SOON)
+        with pytest.raises(SchemaError, match="a lock was not available"):
+            migrate_up(empty, timeout=SOON)
     with pytest.raises(SchemaError, match=f"have not ended: worker {number} "):
-        migrate_up(empty, patience=SOON)
+        migrate_up(empty, timeout=SOON)
     assert columns(conn) == {"crashes"}
 
 
@@ -222,11 +222,11 @@ def test_the_script_refuses_as_long_as_a_worker_is_alive(
         conn, worker.register(schema, node="h", pid=7, queues=[], version="0", nonce="", lease=timedelta(hours=1))
     )
     add_migration(sql_copy, RENAME)
-    script = migrate.sql(schema, after=version)
+    text = script.sql(schema, after=version)
     with pytest.raises(psycopg.errors.RaiseException, match="workers are alive whose code the next migration would"):
-        execute(empty, script)
+        execute(empty, text)
     run(conn, worker.leave(schema, number))
-    execute(empty, script)
+    execute(empty, text)
     assert migrate.status(conn, schema).up_to_date
 
 

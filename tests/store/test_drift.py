@@ -18,7 +18,7 @@ from pgflow.cli import cli
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.errors import RowSecurityError, SchemaError, SchemaMissing, SchemaOutdated
-from pgflow.migrations import grants, migrate
+from pgflow.migrations import grants, migrate, script
 from pgflow.store import role
 from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
@@ -128,7 +128,7 @@ def test_a_restore_without_grants_and_default_privileges_leave_public_nothing(
             " and has_table_privilege('public', c.oid, 'select') and c.relkind in ('r', 'v')"
         ).fetchone() == (0,)
         conn.execute("drop schema pgflow cascade")
-        conn.execute(migrate.sql().encode(), prepare=False)
+        conn.execute(script.sql().encode(), prepare=False)
         assert run(conn, role.find_drift("pgflow")) == []
 
 

@@ -244,7 +244,7 @@ def test_a_row_that_does_not_keep_a_limit_is_told_and_nothing_of_it_is_lost(empt
         )
         conn.execute("update pgflow.instances set tags = array_fill('x'::text, array[40])")
         with pytest.raises(
-            SchemaError, match=r"some rows of pgflow.instances do not keep the limit instances_tags_limit"
+            SchemaError, match=r"some rows of pgflow.instances violate the new constraint instances_tags_limit"
         ):
             up(conn)
         conn.execute("update pgflow.instances set tags = '{}'")

@@ -17,7 +17,7 @@ from pgflow.database.connect import aconnect, connect
 from pgflow.database.migration_files import FUNCTIONS, in_order
 from pgflow.database.statement import Statement
 from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing, SchemaOutdated, SchemaTooNew
-from pgflow.migrations import migrate
+from pgflow.migrations import migrate, script
 from pgflow.store import migration
 from tests.conftest import Server
 from tests.store.sql_copy import add_migration, forget
@@ -126,7 +126,7 @@ def test_another_tools_table_of_migrations_is_not_taken_for_ours(empty: str) -> 
 
 def test_a_schema_in_which_everybody_may_create_is_refused(empty: str) -> None:
     execute(empty, "create schema pgflow; grant create on schema pgflow to public")
-    with pytest.raises(SchemaError, match='everybody may create objects in schema "pgflow"') as refusal:
+    with pytest.raises(SchemaError, match='PUBLIC may create objects in schema "pgflow"') as refusal:
         migrate_up(empty)
     assert "revoke create on schema" in (refusal.value.hint or "")
     execute(empty, "revoke create on schema pgflow from public")
@@ -184,7 +184,7 @@ def test_a_newer_schema_that_breaks_older_code_is_refused(empty: str) -> None:
         for refuse in (migrate.check, migrate.up):
             with pytest.raises(SchemaTooNew, match='migration 9999_future of schema "pgflow" is too new') as refusal:
                 refuse(conn)
-            assert refusal.value.hint == "Deploy the pgflow that brings 9999_future here."
+            assert refusal.value.hint == "Deploy the pgflow that ships 9999_future."
 
 
 def test_a_database_without_pgflow_is_refused_with_the_command(empty: str) -> None:
@@ -227,7 +227,7 @@ def test_the_script_makes_what_migrating_makes(server: Server, new_database: Cal
     migrated, scripted = new_database(server), new_database(server)
     migrate_up(migrated, schema)
     with connect(scripted) as conn:
-        conn.execute(migrate.sql(schema))
+        conn.execute(script.sql(schema))
         assert migrate.status(conn, schema).up_to_date
         assert migrate.up(conn, schema) == []
     assert catalog(scripted, schema) == catalog(migrated, schema)
@@ -235,9 +235,9 @@ def test_the_script_makes_what_migrating_makes(server: Server, new_database: Cal
 
 
 def test_a_script_that_is_run_twice_stops_at_the_ledger(empty: str) -> None:
-    execute(empty, migrate.sql())
+    execute(empty, script.sql())
     with connect(empty) as conn, pytest.raises(psycopg.errors.UniqueViolation):
-        conn.execute(migrate.sql())
+        conn.execute(script.sql())
 
 
 def test_two_schemas_in_one_database_know_nothing_of_each_other(empty: str) -> None:
@@ -323,8 +323,8 @@ def test_a_busy_table_is_asked_for_again_and_never_queued_for_long(sql_copy: Pat
     add_migration(sql_copy, "alter table pgflow.jobs add column note text;")
     with connect(empty) as busy, busy.transaction():
         busy.execute("lock table pgflow.jobs in access share mode")
-        with pytest.raises(SchemaError, match="could not be migrated within 0 s: a lock was not to be had"):
-            migrate_up(empty, patience=timedelta(milliseconds=300))
+        with pytest.raises(SchemaError, match="could not be migrated within 0 s: a lock was not available"):
+            migrate_up(empty, timeout=timedelta(milliseconds=300))
     assert migrate_up(empty) == ["extra"]
 
 
@@ -341,7 +341,7 @@ def test_each_migration_is_waited_for_with_new_patience(sql_copy: Path, empty: s
     with connect(empty) as busy, ThreadPoolExecutor(1) as pool:
         with busy.transaction():
             busy.execute("lock table pgflow.jobs in access share mode")
-            migrating = pool.submit(migrate_up, empty, patience=timedelta(seconds=0.6))
+            migrating = pool.submit(migrate_up, empty, timeout=timedelta(seconds=0.6))
             until(lambda: waits(busy, "pgflow.jobs"), "the second one's wait")
             until(lambda: not waits(busy, "pgflow.jobs"), "the end of its wait")
         assert migrating.result(30) == ["extra", "extra"]
@@ -390,8 +390,8 @@ def test_of_several_tables_all_are_locked_within_the_limit_or_none(sql_copy: Pat
 def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> None:
     with connect(empty) as other, other.transaction():
         other.execute(migration.lock_transaction("pgflow").query, {"schema": "pgflow"})
-        with pytest.raises(SchemaError, match="somebody else is migrating it"):
-            migrate_up(empty, patience=timedelta(milliseconds=100))
+        with pytest.raises(SchemaError, match="another session is migrating it"):
+            migrate_up(empty, timeout=timedelta(milliseconds=100))
 
 
 def test_what_runs_outside_a_transaction_waits_for_others_too(
@@ -407,8 +407,8 @@ def test_what_runs_outside_a_transaction_waits_for_others_too(
             "lock_transaction",
             lambda schema: Statement("migration/lock_transaction", "select true", {}, bool),
         )
-        with pytest.raises(SchemaError, match="somebody else is migrating it"):
-            migrate_up(empty, patience=timedelta(milliseconds=100))
+        with pytest.raises(SchemaError, match="another session is migrating it"):
+            migrate_up(empty, timeout=timedelta(milliseconds=100))
     assert migrate_up(empty) == ["extra"]
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 STEPS = ("begin", "left", "right", "join", "book")
 OUTDATED = "schema-outdated: "
 TOO_NEW = "schema-too-new: migration "
-DEPLOY = "Deploy the pgflow that brings "
+DEPLOY = "Deploy the pgflow that ships "
 TROUBLE = ("trying again", "ERROR", "Traceback", "cannot")
 FORERUNNER = forerunner()
 SHALLOW = "the history is not at hand (a shallow clone?): the releases that are made up stand for it"
@@ -156,7 +156,7 @@ def test_an_old_application_is_told_what_to_deploy_after_a_breaking_migration(
     names = ("start", "get", "list", "transaction", "cancel")
     assert site.calls(new, "a", *names) == dict.fromkeys(names, "ok")
     latest, last = len(old.migrations), new.migrations[-1]
-    knows = f"which knows the schema up to {latest:04} {DEPLOY}{last} here."
+    knows = f"which knows the schema up to {latest:04} {DEPLOY}{last}."
     said = f'{TOO_NEW}{last} of schema "pgflow" is too new for this pgflow, {knows}'
     assert site.calls(old, "b", *names) == {"start": "ok", **dict.fromkeys(names[1:], said)}
     listed = site.pgflow(old, "list", "Load")

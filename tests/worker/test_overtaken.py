@@ -78,7 +78,7 @@ def test_what_runs_ends_and_what_has_not_begun_is_given_back(app: Pgflow, conn: 
         error = ended(inside)
     assert isinstance(error, SchemaTooNew)
     assert SAID in str(error)
-    assert error.hint == f"Deploy the pgflow that brings {NEXT:04}_rename here."
+    assert error.hint == f"Deploy the pgflow that ships {NEXT:04}_rename."
     assert Gate.calls == ["a.first"]
     waiting = (
         "select i.id, j.step, j.state, j.attempt from pgflow.jobs j join pgflow.instances i using (run) order by 1"

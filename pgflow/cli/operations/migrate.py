@@ -11,7 +11,11 @@ from pgflow.cli.output import document, table
 from pgflow.cli.parameters import Duration, format_duration
 from pgflow.database.connect import connect
 from pgflow.database.migration_files import FUNCTIONS
-from pgflow.migrations.migrate import PATIENCE, Alive, Applied, Status, ledger, sql, status, up
+from pgflow.migrations.migrate import DEFAULT_TIMEOUT, status, up
+from pgflow.migrations.schema import Status
+from pgflow.migrations.script import ledger, sql
+from pgflow.store.migration import Applied
+from pgflow.store.worker import Alive
 
 __all__ = ["command"]
 
@@ -42,7 +46,7 @@ NEEDED = 4  # the exit code of --status when there is something to do; the same 
     "--wait",
     "patience",
     type=Duration(bare=True),
-    default=format_duration(PATIENCE),
+    default=format_duration(DEFAULT_TIMEOUT),
     metavar="DURATION",
     help="How long to wait, for each migration, for locks and, before one that breaks older code, for older workers "
     "to finish what they run and end: 90s, 10m; a bare number is seconds.",
@@ -97,7 +101,7 @@ def command(
             click.echo(_status_document(now) if as_json else _status_text(now))
             now.require_migratable()
             return None if now.up_to_date else NEEDED
-        done = up(conn, schema, dry_run, to=to, patience=patience, tell=_telling())
+        done = up(conn, schema, dry_run, to=to, timeout=patience, on_wait=_telling())
         if as_json:
             click.echo(document({"schema": schema, "dry_run": dry_run, "applied": _entries(done)}))
         elif done:
