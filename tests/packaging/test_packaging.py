@@ -111,6 +111,14 @@ def test_the_wheel_holds_the_package_alone(dist: Path) -> None:
     assert "pgflow_engine-0.1.0.dist-info/licenses/LICENSE" in names
 
 
+def test_the_wheel_holds_the_guides(dist: Path) -> None:
+    with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
+        names = set(wheel.namelist())
+    guides = {f"pgflow/docs/{path.name}" for path in (ROOT / "pgflow/docs").glob("*.md")}
+    assert guides
+    assert guides <= names
+
+
 def test_the_wheel_has_no_fault_injection(dist: Path) -> None:
     with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
         names = wheel.namelist()
