@@ -4,18 +4,21 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
 
-from pgflow import errors, telemetry
+from pgflow import Context, Retry, Workflow, errors, step, telemetry
 from pgflow.cli import COMMANDS, cli
 from pgflow.cli.parameters import Duration
 from pgflow.config import DEFAULT_LIMIT, MOST_LIMIT
 from pgflow.core.definition.retry import MAX_ATTEMPTS
+from pgflow.core.definition.unique import Scope
 from pgflow.core.values.names import MAX_TAGS
 from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
 from tests.acceptance.pages import PAGES, README, ROOT, Page, page
@@ -150,6 +153,19 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert [row[1].split()[0].rstrip(",") for row in page("pgflow/docs/values.md").table("what")] == [
         f"{limit:,}" for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MAX_TAGS, MAX_ATTEMPTS, MOST_LIMIT)
     ]
+
+
+def test_the_options_of_steps_and_workflows_are_those_of_the_code() -> None:
+    workflows = page("pgflow/docs/workflows.md")
+
+    def first_cells(heading: str) -> list[str]:
+        return [name for row in workflows.table(heading) for name in re.findall(r"`(\w+)[`(]", row[0])]
+
+    assert first_cells("option of `Retry`") == [field.name for field in fields(Retry)]
+    assert set(first_cells("option of a step")) == {*signature(step).parameters, "step_key"} - {"function"}
+    assert set(first_cells("option of a workflow")) == {*signature(Workflow.__init_subclass__).parameters} - {"unknown"}
+    assert first_cells("scope") == list(get_args(Scope))
+    assert set(first_cells("`ctx.…`")) == {*(field.name for field in fields(Context)), "output"}
 
 
 def test_the_table_of_events_is_that_of_the_code() -> None:
