@@ -1,18 +1,26 @@
-"""The command `pgflow`: run workers, install the schema, and look after workflows from a shell.
+"""The command `pgflow`: run workers, migrate the schema, and manage workflows from a shell.
 
-Floor 5, a face: it reads options, calls what a program could call as well, and prints. Its decisions:
+A face: it parses options, calls the same functions as a Python program, and prints. Map:
 
-*Starting costs nothing.* The commands' modules are imported when they are used (`lazy.py`); this is the one place where
-imports stand inside functions. `pgflow --help` needs click alone.
+    workflows/, instances/, operations/   the commands, by subject, one module each
+    options.py, parameters.py             shared options; parsing of JSON, durations and timestamps
+    app_loader.py, connection.py          the app and the database connection of a command
+    output.py, error_reporting.py         tables and JSON documents; errors and exit codes
+    lazy_group.py                         imports a command's module when it is used
 
-*Commands raise, the group reports.* Every error becomes one line on stderr (what, why, what to do next) and an exit
-code that scripts can rely on; `--debug` adds the traceback (`failure.py`). Exit codes: 0 done, 1 failed, 2 wrong usage
-or configuration, 3 the database cannot be reached, 4 its schema is missing, outdated or somebody else's, 5 not found, 6
-invalid, 7 in conflict, 130 interrupted.
+Decisions:
 
-*What a program wants to read goes to stdout, what a person wants to know to stderr.* `--json` prints one document.
+*Start-up is cheap.* A command's module is imported when the command is used (`lazy_group.py`); only in this package may
+imports stand inside functions. `pgflow --help` imports click alone.
 
-*A flag wins over the environment, that over pyproject.toml, that over the default.* (`options.py`)
+*Commands raise, the group reports.* Each error becomes one line on stderr (what is wrong, what is allowed, the fix) and
+an exit code that scripts can rely on; `--debug` adds the traceback (`error_reporting.py`). Exit codes: 0 success, 1
+failure, 2 wrong usage or configuration, 3 database unreachable or failing, 4 schema missing, outdated or not
+pgflow's, 5 not found, 6 invalid, 7 conflict, 130 interrupted.
+
+*Results go to stdout, notices to stderr.* `--json` prints one document.
+
+*A flag wins over the environment, which wins over pyproject.toml, which wins over the default* (`options.py`).
 """
 
 import os
@@ -27,39 +35,31 @@ from pgflow.cli.options import debug_option
 __all__ = ["cli", "main"]
 
 COMMANDS = {
-    "worker": LazyCommand("pgflow.cli.operations.worker:command", "Run the steps of workflows until told to stop."),
-    "migrate": LazyCommand(
-        "pgflow.cli.operations.migrate:command", "Install or upgrade pgflow's schema in the database."
-    ),
+    "worker": LazyCommand("pgflow.cli.operations.worker:command", "Run a worker: claim jobs and run their steps."),
+    "migrate": LazyCommand("pgflow.cli.operations.migrate:command", "Install or upgrade pgflow's schema."),
     "roles": LazyCommand(
-        "pgflow.cli.operations.roles:command", "Give the database's roles what a client, worker or dashboard needs."
+        "pgflow.cli.operations.roles:command", "Grant roles the privileges of clients, workers and dashboards."
     ),
     "start": LazyCommand("pgflow.cli.instances.start:command", "Start an instance of a workflow."),
-    "resume": LazyCommand("pgflow.cli.instances.resume:command", "Send a signal to an instance that waits for one."),
-    "unschedule": LazyCommand("pgflow.cli.instances.unschedule:command", "Call off a signal that is to be sent later."),
-    "cancel": LazyCommand("pgflow.cli.instances.cancel:command", "Stop an instance for good."),
-    "retry": LazyCommand("pgflow.cli.instances.retry:command", "Take a failed instance up again where it stopped."),
+    "resume": LazyCommand("pgflow.cli.instances.resume:command", "Send a signal to an instance."),
+    "unschedule": LazyCommand("pgflow.cli.instances.unschedule:command", "Cancel a scheduled signal."),
+    "cancel": LazyCommand("pgflow.cli.instances.cancel:command", "Cancel an instance."),
+    "retry": LazyCommand("pgflow.cli.instances.retry:command", "Retry a failed instance from the failed step."),
     "list": LazyCommand("pgflow.cli.instances.list_:command", "List instances, newest first."),
-    "show": LazyCommand("pgflow.cli.instances.show:command", "Show one instance: its history and what it waits for."),
-    "jobs": LazyCommand("pgflow.cli.instances.jobs:command", "List live jobs: what runs, waits or is to run."),
-    "graph": LazyCommand(
-        "pgflow.cli.workflows.graph:command", "Draw a workflow: as text, for Mermaid or Graphviz, or as an SVG."
-    ),
-    "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write each workflow's picture into its docstring."),
-    "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Check an app's workflows, as a build does."),
-    "prune": LazyCommand("pgflow.cli.instances.prune:command", "Delete instances that ended long ago."),
-    "doctor": LazyCommand(
-        "pgflow.cli.operations.doctor:command", "Look at a database and its workers, and say what to mend."
-    ),
-    "bench": LazyCommand(
-        "pgflow.cli.bench:command", "Measure how fast it is here, and what a step costs the database."
-    ),
-    "demo": LazyCommand("pgflow.cli.demo:command", "See it work, with a throwaway PostgreSQL."),
+    "show": LazyCommand("pgflow.cli.instances.show:command", "Show an instance, its history and what it waits for."),
+    "jobs": LazyCommand("pgflow.cli.instances.jobs:command", "List live jobs: ready, running, scheduled or parked."),
+    "graph": LazyCommand("pgflow.cli.workflows.graph:command", "Draw a workflow as text, Mermaid, Graphviz or SVG."),
+    "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write workflow diagrams into docstrings."),
+    "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app."),
+    "prune": LazyCommand("pgflow.cli.instances.prune:command", "Delete old finished instances."),
+    "doctor": LazyCommand("pgflow.cli.operations.doctor:command", "Check a database and its workers for problems."),
+    "bench": LazyCommand("pgflow.cli.bench:command", "Measure throughput, latency and the database cost of a step."),
+    "demo": LazyCommand("pgflow.cli.demo:command", "Run a demo on a throwaway PostgreSQL server."),
 }
 
 
-def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    if not wanted or ctx.resilient_parsing:
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
         return
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -69,15 +69,15 @@ def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
     from psycopg.pq import version_pretty
 
     try:
-        ours = version("pgflow-engine")
+        installed = version("pgflow-engine")
     except PackageNotFoundError:
-        ours = "(not installed)"
+        installed = "(not installed)"
     libpq = version_pretty(libpq_version())
-    click.echo(f"pgflow {ours}, Python {platform.python_version()}, psycopg {psycopg_version}, libpq {libpq}")
+    click.echo(f"pgflow {installed}, Python {platform.python_version()}, psycopg {psycopg_version}, libpq {libpq}")
     ctx.exit()
 
 
-def _wants_no_color() -> bool:
+def _is_color_disabled() -> bool:
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
@@ -85,9 +85,11 @@ def _wants_no_color() -> bool:
     cls=ErrorReportingGroup,
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
-    epilog="Help on one of them: pgflow COMMAND --help",
+    epilog="Run pgflow COMMAND --help for help on a command.",
 )
-@click.option("--no-color", is_flag=True, default=_wants_no_color, show_default=False, help="Print without colours.")
+@click.option(
+    "--no-color", is_flag=True, default=_is_color_disabled, show_default=False, help="Disable colored output."
+)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show versions and exit."
 )
@@ -97,7 +99,7 @@ def cli(ctx: click.Context, no_color: bool) -> None:
     """Durable workflows and background jobs on nothing but PostgreSQL.
 
     \b
-    First steps:
+    Getting started:
       export PGFLOW_DSN=postgresql://user@host/database
       pgflow migrate
       pgflow worker --app myapp.flows:app
@@ -107,5 +109,5 @@ def cli(ctx: click.Context, no_color: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line: the entry point of the command `pgflow`."""
+    """Run the command line: the entry point of `pgflow` and `python -m pgflow`."""
     cli(sys.argv[1:], prog_name="pgflow")

@@ -1,4 +1,4 @@
-"""Open the connection of one command, and say more about what is refused than the database itself can."""
+"""Open a command's connection, and add diagnosis to errors that the database alone cannot explain."""
 
 import difflib
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ __all__ = ["open_connection", "require_workflow"]
 def open_connection(
     dsn: str, schema: str, workflow: str | None = None, role: str = "client", *, pooler: bool | None = None
 ) -> Iterator[Connection]:
-    """Give a connection. One is enough for a command: a pool, as a program has it, would cost another and threads.
+    """Open one connection; a pool, as programs use it, would start threads and a second connection.
 
-    `pooler` is whether one stands in between, None: what the command's --pooler says.
-    A schema that was renamed, whose functions would work on other tables, is refused at once, as are hidden rows. A
-    workflow that is not registered is answered with the name that was probably meant, a schema that is not there, or
-    not of this pgflow's, with what stands in its place.
+    `pooler`: whether the DSN leads to a pooler; None takes --pooler.
+    A renamed schema, whose functions would use the tables of another one, is refused at once, as is a schema whose rows
+    row-level security hides. An unknown workflow is reported with similar names, and a statement that fails because the
+    schema is missing, outdated or not pgflow's is reported as such.
     """
     if pooler is None:
         pooler = click.get_current_context().ensure_object(GlobalOptions).pooler
@@ -46,7 +46,7 @@ def open_connection(
 
 
 def require_workflow(workflow: str, known: list[str]) -> None:
-    """Raise `UnknownWorkflow` unless the name is one of the known, with the one that was probably meant."""
+    """Raise `UnknownWorkflow` unless the name is among the known ones; the hint suggests similar names."""
     if workflow in known:
         return
     near = difflib.get_close_matches(workflow, known, n=2) or [
@@ -55,7 +55,7 @@ def require_workflow(workflow: str, known: list[str]) -> None:
     if near:
         hint = f"Did you mean {' or '.join(near)}?"
     elif known:
-        hint = f"Known: {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
+        hint = f"Registered workflows: {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
     else:
         hint = "Start a worker with the app that defines it: pgflow worker --app module:name"
     raise UnknownWorkflow(f"no workflow named {workflow!r} is registered here", hint=hint)

@@ -1,4 +1,4 @@
-"""Say in one line on stderr what went wrong, and end with the exit code that scripts can rely on."""
+"""Report errors as one line on stderr and an exit code that scripts can rely on."""
 
 import sys
 import traceback
@@ -15,27 +15,24 @@ if TYPE_CHECKING:
 
 __all__ = ["INTERRUPTED", "ErrorReportingGroup", "GlobalOptions", "error_line", "report"]
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-SERVER_GONE = ("08", "53", "57P")  # classes of SQLSTATE: connection, resources, shut down
-OUR_MISTAKE = "42"  # syntax and access rule violations
-NOT_OUR_MISTAKE = frozenset({"42501", "42939"})  # no privilege, a reserved name
+INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
+UNAVAILABLE_CLASSES = ("08", "53", "57P")  # SQLSTATE: connection exception, insufficient resources, server shutdown
+BUG_CLASS = "42"  # SQLSTATE: syntax error or access rule violation, which is a bug in pgflow ...
+NOT_BUGS = frozenset({"42501", "42939"})  # ... except insufficient_privilege and reserved_name
 
 
 @dataclass(slots=True)
 class GlobalOptions:
-    """What one call of the command line knows beside its commands' options.
-
-    Whether it was asked for tracebacks, and whether a pooler stands before the database.
-    """
+    """Options of the whole invocation: whether to show tracebacks, and whether the DSN leads to a pooler."""
 
     debug: bool = False
     pooler: bool = False
 
 
 class ErrorReportingGroup(LazyGroup):
-    """A group that turns every exception into one line and an exit code; its commands just raise.
+    """A group that turns each exception of its commands into one line and an exit code.
 
-    What a command returns is the exit code: None for 0.
+    A command's return value is its exit code; None means 0.
     """
 
     def main(
@@ -46,15 +43,15 @@ class ErrorReportingGroup(LazyGroup):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command line and exit; with `standalone_mode=False` return, and let exceptions through."""
-        session = extra.setdefault("obj", GlobalOptions())
+        """Run the command line and exit; with `standalone_mode=False` return, and let exceptions propagate."""
+        options = extra.setdefault("obj", GlobalOptions())
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except Exception as error:
-            # The last line of defence: nobody is to see a traceback unasked.
+            # Catches everything: without --debug the user never sees a traceback.
             if not standalone_mode:
                 raise
-            code = report(error, debug=session.debug)
+            code = report(error, debug=options.debug)
         if standalone_mode:
             sys.exit(code or 0)
         return code
@@ -73,28 +70,29 @@ def report(error: Exception, *, debug: bool = False) -> int:
             return 1
     if debug:
         traceback.print_exception(error)
-    known = _known(error)
+    known = _as_pgflow_error(error)
     if known is not None:
         click.echo(error_line(known), err=True)
         return known.exit_code
-    said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+    description = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
     advice = "." if debug else ". Run again with --debug for the traceback."
-    click.echo(f"pgflow: internal error: {said}{advice}", err=True)
+    click.echo(f"pgflow: internal error: {description}{advice}", err=True)
     return 1
 
 
 def error_line(error: "PgflowError") -> str:
-    """Return the line about an error: what, why, and the next step.
+    """Return an error's message and hint in one line.
 
-    error_line(SchemaMissing('schema "pgflow" holds no pgflow yet', hint="Run: pgflow migrate"))
+    error_line(SchemaMissing('schema "pgflow" does not exist', hint="Run: pgflow migrate"))
     """
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if not error.hint:
-        return f"pgflow: {said}"
-    return f"pgflow: {said.rstrip('.')}. {' '.join(error.hint.split())}"
+        return f"pgflow: {message}"
+    return f"pgflow: {message.rstrip('.')}. {' '.join(error.hint.split())}"
 
 
-def _known(error: Exception) -> "PgflowError | None":
+def _as_pgflow_error(error: Exception) -> "PgflowError | None":
+    """Return the `PgflowError` that an exception is, or that a psycopg error translates to; None for a bug."""
     from pgflow.errors import DatabaseError, PgflowError, Unreachable
 
     if isinstance(error, PgflowError):
@@ -108,10 +106,10 @@ def _known(error: Exception) -> "PgflowError | None":
     if not isinstance(error, psycopg.Error):
         return None
     code = error.sqlstate or ""
-    said = error.diag.message_primary or str(error).strip() or type(error).__name__
-    if isinstance(error, psycopg.OperationalError) and (not code or code.startswith(SERVER_GONE)):
-        return Unreachable(f"the connection to PostgreSQL was lost: {said}", hint="Try again when it is back.")
-    refused = translate(error)
-    if refused is None and code and (code in NOT_OUR_MISTAKE or not code.startswith(OUR_MISTAKE)):
-        return DatabaseError(f"PostgreSQL refused: {said}", hint=error.diag.message_hint)
-    return refused
+    message = error.diag.message_primary or str(error).strip() or type(error).__name__
+    if isinstance(error, psycopg.OperationalError) and (not code or code.startswith(UNAVAILABLE_CLASSES)):
+        return Unreachable(f"lost the connection to PostgreSQL: {message}", hint="Try again when it is available.")
+    translated = translate(error)
+    if translated is None and code and (code in NOT_BUGS or not code.startswith(BUG_CLASS)):
+        return DatabaseError(f"PostgreSQL error: {message}", hint=error.diag.message_hint)
+    return translated

@@ -1,4 +1,4 @@
-"""Load a command's module when the command is used, so that `pgflow --help` costs no more than click itself."""
+"""Import a command's module only when the command is used, so that `pgflow --help` costs no more than click."""
 
 import difflib
 import importlib
@@ -11,25 +11,25 @@ __all__ = ["LazyCommand", "LazyGroup"]
 
 
 class LazyCommand(NamedTuple):
-    """Where a command is, as "module:attribute", and the line about it that the group's help shows."""
+    """A command's location as "module:attribute", and its line in the group's help."""
 
     target: str
     short_help: str
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported one by one, when they are invoked or asked for their help."""
+    """A group that imports a command when it is invoked or its help is shown."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table: what one needs first comes first."""
+        """Return the names in the order of the table, which lists the most used first."""
         return list(self.lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Import a command and return it; None if the table does not list it."""
         if cmd_name not in self.lazy:
             return None
         module, _, attribute = self.lazy[cmd_name].target.partition(":")
@@ -38,14 +38,14 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table."""
+        """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, each.short_help) for name, each in self.lazy.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or name the ones that look alike."""
+        """Return the command; suggest similar names for an unknown one."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

@@ -1,6 +1,6 @@
-"""The options that several commands share, each written once and composed by decorators.
+"""Options shared by several commands, each defined once, and decorators that combine them.
 
-A flag wins over the environment, that over pyproject.toml, that over the default.
+A flag wins over the environment, which wins over pyproject.toml, which wins over the default.
 """
 
 import tomllib
@@ -23,7 +23,7 @@ __all__ = [
     "idempotency_option",
     "json_option",
     "pooler_option",
-    "reading_options",
+    "result_options",
     "schema_option",
 ]
 
@@ -32,9 +32,9 @@ Decorator = Callable[[Command], Command]
 
 
 def configured_app(folder: Path | None = None) -> str | None:
-    """Return `app` of the table [tool.pgflow] in a folder's pyproject.toml (None: the current folder), if it has one.
+    """Return `app` of the table [tool.pgflow] in a directory's pyproject.toml (by default the current one), or None.
 
-    Raises `ConfigError` when the file cannot be read.
+    Raises `ConfigError` when the file is unreadable or invalid.
     """
     path = (folder or Path.cwd()) / "pyproject.toml"
     if not path.is_file():
@@ -43,46 +43,46 @@ def configured_app(folder: Path | None = None) -> str | None:
 
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("pgflow", {})
-    except (OSError, ValueError) as error:  # ValueError: TOML's and Unicode's mistakes
-        raise ConfigError(f"pyproject.toml cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: invalid TOML or UTF-8
+        raise ConfigError(f"cannot read pyproject.toml: {error}") from error
     app = settings.get("app")
     if app is not None and not isinstance(app, str):
-        raise ConfigError("app in [tool.pgflow] of pyproject.toml is not a string", hint='Write app = "module:name".')
+        raise ConfigError("pyproject.toml: app in [tool.pgflow] must be a string", hint='Write app = "module:name".')
     return app
 
 
-def _remember_debug(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    session = ctx.ensure_object(GlobalOptions)
-    session.debug = session.debug or wanted
+def _store_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    options = ctx.ensure_object(GlobalOptions)
+    options.debug = options.debug or value
 
 
-# Kept beside the command, not given to it: the group looks at it when something goes wrong.
+# Stored in the context, not passed to the command: the group reads it when the command raises.
 debug_option: Decorator[Any] = click.option(
     "--debug",
     is_flag=True,
     envvar="PGFLOW_DEBUG",
     expose_value=False,
     is_eager=True,
-    callback=_remember_debug,
+    callback=_store_debug,
     help="Show the traceback of an error.",
 )
 
-# No default is shown: it would show a password. Empty means libpq's own PGHOST, PGSERVICE, …
+# The default is hidden because it may contain a password. Empty means libpq's PGHOST, PGSERVICE, …
 dsn_option: Decorator[Any] = click.option(
     "--dsn",
     envvar=["PGFLOW_DSN", "DATABASE_URL"],
     default="",
     show_default=False,
     show_envvar=True,
-    help='The database, such as "postgresql://user@host/name"; otherwise what the PG* variables say.',
+    help='Database to connect to, such as "postgresql://user@host/name"; by default from the PG* variables.',
 )
 
 
-def _remember_pooler(ctx: click.Context, param: click.Parameter, said: bool) -> None:
-    ctx.ensure_object(GlobalOptions).pooler = said
+def _store_pooler(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(GlobalOptions).pooler = value
 
 
-# Kept beside the command, too: who opens its connection looks at it.
+# Stored in the context, too: read when the connection is opened.
 pooler_option: Decorator[Any] = click.option(
     "--pooler",
     is_flag=True,
@@ -90,16 +90,16 @@ pooler_option: Decorator[Any] = click.option(
     show_default=False,
     show_envvar=True,
     expose_value=False,
-    callback=_remember_pooler,
-    help="The database is behind a connection pooler in transaction mode, such as PgBouncer.",
+    callback=_store_pooler,
+    help="The DSN leads to a connection pooler in transaction mode, such as PgBouncer.",
 )
 
 schema_option: Decorator[Any] = click.option(
-    "--schema", envvar="PGFLOW_SCHEMA", default="pgflow", show_envvar=True, help="The schema that pgflow lives in."
+    "--schema", envvar="PGFLOW_SCHEMA", default="pgflow", show_envvar=True, help="Schema of pgflow's tables."
 )
 
 json_option: Decorator[Any] = click.option(
-    "--json", "as_json", is_flag=True, show_default=False, help="Print one JSON document."
+    "--json", "as_json", is_flag=True, show_default=False, help="Print the result as one JSON document."
 )
 
 app_option: Decorator[Any] = click.option(
@@ -110,14 +110,14 @@ app_option: Decorator[Any] = click.option(
     show_default="app of [tool.pgflow] in pyproject.toml",
     show_envvar=True,
     metavar="MODULE:NAME",
-    help="Where the Pgflow app is.",
+    help="Pgflow app to import.",
 )
 
 
 idempotency_option: Decorator[Any] = click.option(
     "--idempotency-key",
     metavar="KEY",
-    help="Do it once, however often this is called with the same key; a later call tells what the first one did.",
+    help="Makes the call safe to repeat: a later call with the same key returns the first one's result.",
 )
 
 
@@ -127,17 +127,17 @@ def database_options(command: Command) -> Command:
 
 
 def direct_options(command: Command) -> Command:
-    """Add --dsn, --schema and --debug, for a command that goes to PostgreSQL itself."""
+    """Add --dsn, --schema and --debug, for a command that cannot work through a pooler."""
     return cast(Command, _compose(dsn_option, schema_option, debug_option)(command))
 
 
-def reading_options(command: Command) -> Command:
-    """Add --dsn, --pooler, --schema, --json and --debug: the command gets `dsn`, `schema` and `as_json`."""
+def result_options(command: Command) -> Command:
+    """Add --json to `database_options`: the command gets `dsn`, `schema` and `as_json`."""
     return cast(Command, _compose(dsn_option, pooler_option, schema_option, json_option, debug_option)(command))
 
 
 def _compose(*decorators: Decorator[Any]) -> Decorator[Any]:
-    """One decorator out of several; the help lists their options in this order."""
+    """Combine decorators into one; the help lists their options in this order."""
 
     def decorate(command: Any) -> Any:
         return reduce(lambda done, decorator: decorator(done), reversed(decorators), command)

@@ -1,4 +1,4 @@
-"""Print what a command found: aligned columns for people, one stable JSON document for programs."""
+"""Print a command's results: aligned columns for people, one JSON document for programs."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-__all__ = ["DOCUMENT_VERSION", "document", "moment", "print_notice", "printable", "table"]
+__all__ = ["DOCUMENT_VERSION", "document", "format_time", "print_notice", "printable", "table"]
 
-DOCUMENT_VERSION = 1  # raised when a field changes its meaning or goes; new fields may come at any time
+DOCUMENT_VERSION = 1  # incremented when a field is removed or changes its meaning, not when one is added
 
 
 def document(content: Mapping[str, Any]) -> str:
@@ -33,17 +33,17 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text that cannot steer a terminal: what is stored may come from anybody."""
+    """Return text with control characters escaped: stored text is untrusted and must not control the terminal."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def print_notice(text: str) -> None:
-    """Tell the person at the terminal something that no program wants to read: on stderr."""
+    """Print a message for the user on stderr, so that stdout holds results only."""
     click.echo(text, err=True)
 
 
-def moment(at: datetime | None) -> str:
-    """Return a time as people read it, in UTC to the second."""
+def format_time(at: datetime | None) -> str:
+    """Return a time in UTC to the second, a dash for None."""
     return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
@@ -52,7 +52,7 @@ def _cell(value: object) -> str:
         case None:
             return "-"
         case datetime():
-            return moment(value)
+            return format_time(value)
         case _:
             return printable(str(value))
 

@@ -1,4 +1,4 @@
-"""Read what a command was given: JSON (in place, from a file, from a pipe), durations, moments, plain text."""
+"""Parse command-line parameters: JSON (literal, from a file or stdin), durations, timestamps and plain text."""
 
 import re
 import sys
@@ -21,6 +21,7 @@ __all__ = [
     "Duration",
     "format_duration",
     "parse_business_value",
+    "parse_duration",
     "parse_json",
     "parse_timestamp",
     "payload",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 JSON_FORMS = "JSON|@FILE|-"
-LONGEST = 16 * INPUT_LIMIT  # of JSON as people lay it out; what is stored is compact
+JSON_LIMIT = 16 * INPUT_LIMIT  # bytes: JSON on the command line may be indented, what is stored is compact
 PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)")
 PARTS = re.compile(rf"(?:{PART.pattern})+")
 NUMBER = re.compile(r"[0-9]{0,9}\.?[0-9]{1,9}(?:e-?[0-9]{1,2})?|[0-9]{1,9}\.")
@@ -37,61 +38,63 @@ LONGEST_DELAY = timedelta(days=3650)
 
 
 class Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
-    """Text that PostgreSQL can store: bytes of the command line that were no UTF-8 are refused with one line."""
+    """Text that PostgreSQL can store: valid UTF-8 without NUL."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text. Raises `InvalidValue`."""
         text = str(value)
-        what = param.human_readable_name if param else "an argument"
+        name = param.human_readable_name if param else "an argument"
         if "\0" in text:
-            raise InvalidValue(f"{what} holds a NUL character")
+            raise InvalidValue(f"{name} contains a NUL character")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InvalidValue(f"{what} is no UTF-8 text") from None
+            raise InvalidValue(f"{name} is not valid UTF-8") from None
         return text
 
 
 TEXT = Text()
 
 
-def read_json_argument(given: str, what: str) -> Any:
-    """Return the value of `given`, which is JSON, `@` and the name of a file that holds it, or `-` for standard input.
+def read_json_argument(text: str, name: str) -> Any:
+    """Return the value of an argument that is JSON, `@` followed by the path of a JSON file, or `-` for stdin.
 
-    Raises `InvalidPayload`, which begins with `what`, and `ConfigError` when the file cannot be read.
+    Raises `InvalidPayload`, whose message begins with `name`, and `ConfigError` when the file cannot be read.
     """
-    if given in ("-", "@-"):
-        return parse_json(_text(sys.stdin.buffer.read(LONGEST + 1), what), what)
-    if given.startswith("@"):
+    if text in ("-", "@-"):
+        return parse_json(_decode(sys.stdin.buffer.read(JSON_LIMIT + 1), name), name)
+    if text.startswith("@"):
         try:
-            with Path(given[1:]).open("rb") as file:
-                return parse_json(_text(file.read(LONGEST + 1), what), what)
+            with Path(text[1:]).open("rb") as file:
+                return parse_json(_decode(file.read(JSON_LIMIT + 1), name), name)
         except OSError as error:
-            raise ConfigError(f"{what}: {given[1:]} cannot be read: {error.strerror}") from error
-    return parse_json(given, what, hint="Quote it for the shell: '{\"count\": 3}'.")
+            raise ConfigError(f"{name}: cannot read {text[1:]}: {error.strerror}") from error
+    return parse_json(text, name, hint="Quote it for the shell: '{\"count\": 3}'.")
 
 
-def parse_json(text: str, what: str, *, hint: str | None = None) -> Any:
-    """Return the value of JSON text. Raises `InvalidPayload`, which begins with `what`; `hint` mends broken syntax."""
+def parse_json(text: str, name: str, *, hint: str | None = None) -> Any:
+    """Return the value of JSON text.
+
+    Raises `InvalidPayload`, whose message begins with `name`; `hint` is given for a syntax error.
+    """
     try:
         return decode(text, is_written=True)
     except InvalidPayload as error:
         cause = error.__cause__
-        is_deep = cause is None or isinstance(cause, RecursionError)
-        reason = "is nested too deeply" if is_deep else f"is no JSON: {cause}"
-        mend = hint if isinstance(cause, JSONDecodeError) else None
-        raise InvalidPayload(f"{what} {reason}", hint=mend) from error
+        is_too_deep = cause is None or isinstance(cause, RecursionError)
+        reason = "is nested too deeply" if is_too_deep else f"is not valid JSON: {cause}"
+        raise InvalidPayload(f"{name} {reason}", hint=hint if isinstance(cause, JSONDecodeError) else None) from error
 
 
-def payload(given: str | None, what: str) -> str | None:
-    """Return what `given` (see `read_json_argument`) holds as the JSON text to store, None when nothing was given."""
-    return None if given is None else encode(read_json_argument(given, what), what=what, limit=INPUT_LIMIT)
+def payload(argument: str | None, name: str) -> str | None:
+    """Return the JSON text to store for an argument (see `read_json_argument`), None for an option not given."""
+    return None if argument is None else encode(read_json_argument(argument, name), what=name, limit=INPUT_LIMIT)
 
 
 def parse_business_value(value: Any) -> str:
-    """Return a business value, or what may be a whole id: the database knows the workflow's key, and checks the rest.
+    """Return a business value, or a whole business id, whose key only the database can check.
 
     Raises `InvalidValue`.
     """
@@ -102,25 +105,28 @@ def parse_business_value(value: Any) -> str:
 
 
 def parse_duration(text: str, *, bare: bool = False) -> timedelta:
-    """Return the duration of a text such as "500ms", "10m" or "1h30m"; with `bare`, a number alone is seconds.
+    """Return the duration of a text such as "500ms", "10m" or "1h30m"; with `bare`, a plain number is seconds.
 
-    Every option of the command that takes a duration is read here. Raises `ConfigError`.
+    Raises `ConfigError`.
     """
     if not PARTS.fullmatch(text) and not (bare and NUMBER.fullmatch(text)):
-        hint = f"Write a number and a unit ({', '.join(UNITS)}): 500ms, 90s, 10m, 1h30m, 2d"
-        raise ConfigError(f"{text!r} is not a duration", hint=hint + (", or seconds: 90." if bare else "."))
+        raise ConfigError(
+            f"{text!r} is not a valid duration: use a number with a unit, such as 30s, 5m, 1h30m or 2d"
+            + (", or a number of seconds" if bare else ""),
+            hint=f"Units: {', '.join(UNITS)}.",
+        )
     parts = PART.findall(text) or [(text, "s")]
     try:
         duration = sum((timedelta(**{UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
     except OverflowError:
         duration = timedelta.max
     if duration > LONGEST_DELAY:
-        raise ConfigError(f"{text} is longer than {LONGEST_DELAY.days} days")
+        raise ConfigError(f"duration must be at most {LONGEST_DELAY.days} days, got {text}")
     return duration
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A duration such as 90s or 1h30m, from `least` to `most`; a number without a unit is seconds if `bare`."""
+    """A duration such as 90s or 1h30m between `least` and `most`; a plain number is seconds if `bare`."""
 
     name = "duration"
 
@@ -128,13 +134,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # as above
         self.least, self.most, self.bare = least, most, bare
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the duration. Raises `ConfigError` for what is not a duration or is out of range."""
+        """Return the duration. Raises `ConfigError` if it is malformed or out of range."""
         duration = value if isinstance(value, timedelta) else parse_duration(str(value), bare=self.bare)
         if not self.least <= duration <= self.most:
-            option = param.opts[0] if param else "a duration"
-            raise ConfigError(
-                f"{option} must be from {format_duration(self.least)} to {format_duration(self.most)}, got {value}"
-            )
+            option = param.opts[0] if param else "duration"
+            limits = f"{format_duration(self.least)} and {format_duration(self.most)}"
+            raise ConfigError(f"{option} must be between {limits}, got {value}")
         return duration
 
 
@@ -142,7 +147,7 @@ DURATION = Duration()
 
 
 def format_duration(duration: timedelta) -> str:
-    """Return a duration as `parse_duration` reads it, in its largest whole unit: "500ms", "30s", "1h"."""
+    """Return a duration as `parse_duration` accepts it, in its largest whole unit: "500ms", "30s", "1h"."""
     for unit in ("w", "d", "h", "m", "s"):
         count, rest = divmod(duration, timedelta(**{UNITS[unit]: 1}))
         if count and not rest:
@@ -151,22 +156,25 @@ def format_duration(duration: timedelta) -> str:
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Return the moment that an ISO 8601 text with a time zone means. Raises `ConfigError`."""
+    """Return the time of an ISO 8601 text with a time zone. Raises `ConfigError`."""
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no moment: {error}", hint="Write it as 2030-01-31T12:00:00Z.") from error
-    if moment.tzinfo is None:
-        raise ConfigError(f"{text!r} has no time zone", hint=f"In UTC it is {moment.isoformat()}Z.")
-    return moment
+        raise ConfigError(
+            f"{text!r} is not a valid timestamp: {error}",
+            hint="Use ISO 8601 with a time zone, such as 2030-01-31T12:00:00Z.",
+        ) from error
+    if time.tzinfo is None:
+        raise ConfigError(f"timestamp {text!r} has no time zone", hint=f"For UTC, write {time.isoformat()}Z.")
+    return time
 
 
-def _text(read: bytes, what: str) -> str:
-    if len(read) > LONGEST:
+def _decode(content: bytes, name: str) -> str:
+    if len(content) > JSON_LIMIT:
         raise InvalidPayload(
-            f"{what} is longer than {LONGEST:,} bytes", hint="Keep large data elsewhere and pass a reference to it."
+            f"{name} is longer than {JSON_LIMIT:,} bytes", hint="Store large data elsewhere and pass a reference to it."
         )
     try:
-        return read.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidPayload(f"{what} is no UTF-8 text (byte {error.start})") from error
+        raise InvalidPayload(f"{name} is not valid UTF-8 (byte {error.start})") from error

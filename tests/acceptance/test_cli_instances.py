@@ -212,7 +212,7 @@ def test_a_start_takes_tags_metadata_priority_and_a_time(closed: Shop, value: st
     closed.ok("start", "OrderFlow", value + "at", "--at", "2099-01-31T12:00:00+02:00")
     assert closed.get(value + "at").waiting_for[0].until == datetime.fromisoformat("2099-01-31T10:00:00Z")
     shown = closed.ok("show", "OrderFlow", value + "at")
-    assert shown.endswith("\n\nvalidate_order starts at 2099-01-31 10:00:00Z\n")
+    assert shown.endswith("\n\nvalidate_order: scheduled for 2099-01-31 10:00:00Z\n")
 
 
 def test_what_is_already_running_is_refused_with_exit_code_7(closed: Shop, value: str) -> None:
@@ -222,24 +222,24 @@ def test_what_is_already_running_is_refused_with_exit_code_7(closed: Shop, value
         run = closed.get(value).run
         assert line == (
             f"pgflow: OrderFlow 'orderid::{value}' is already running, in run {run}. "
-            f"Look at it with: pgflow show OrderFlow {value}"
+            f"Show it with: pgflow show OrderFlow {value}"
         )
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("{", "input is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        ("", "input is no JSON: Expecting value"),
-        ('{"item_count": NaN}', "input is no JSON: NaN is no JSON"),
-        ('{"item_count": -Infinity}', "input is no JSON: -Infinity is no JSON"),
+        ("{", "input is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("", "input is not valid JSON: Expecting value"),
+        ('{"item_count": NaN}', "input is not valid JSON: NaN is "),
+        ('{"item_count": -Infinity}', "input is not valid JSON: -Infinity is "),
         ('{"name": "a\\u0000b"}', "input.name holds a NUL character"),
         ('{"\\u0000": 1}', "a key of input holds a NUL character"),
         ('{"name": ["\\ud800"]}', "input.name[0] holds a lone surrogate"),
         (f'{{"name": "{"x" * 65_536}"}}', "input is 65,547 bytes of JSON, more than the 65,536 allowed"),
         (f"{'[' * 65}{']' * 65}", "input is nested too deeply"),
         ("[" * 20_000, "input is "),
-        ("1" * 5000, "input is no JSON: Exceeds the limit (4300 digits)"),
+        ("1" * 5000, "input is not valid JSON: Exceeds the limit (4300 digits)"),
     ],
     ids=lambda text: repr(text[:20]),
 )
@@ -255,9 +255,9 @@ def test_an_input_that_cannot_be_stored_is_one_line_and_exit_code_6(
 
 def test_bytes_that_are_no_text_are_refused(closed: Shop, tmp_path: Path, value: str) -> None:
     line = closed.refused(6, "start", "OrderFlow", value, "--input", "-", stdin=b'{"a": "\xff"}')
-    assert line == "pgflow: input is no UTF-8 text (byte 7)"
+    assert line == "pgflow: input is not valid UTF-8 (byte 7)"
     line = closed.refused(6, "start", "OrderFlow", os.fsdecode(b"\xff"), "--input", "{}")
-    assert "is no UTF-8 text" in line
+    assert line == "pgflow: VALUE is not valid UTF-8"
     file = tmp_path / "large.json"
     file.write_text(" " * 1_048_577)
     assert "input is longer than 1,048,576 bytes" in closed.refused(
@@ -275,19 +275,23 @@ def test_the_apps_model_checks_the_input(closed: Shop, value: str) -> None:
 @pytest.mark.parametrize(
     ("options", "exit_code", "said"),
     [
-        (("--input", "@nowhere.json"), 2, "input: nowhere.json cannot be read: No such file or directory"),
-        (("--metadata", "[1]"), 6, "metadata is no JSON object"),
-        (("--metadata", "{"), 6, "metadata is no JSON"),
-        (("--delay", "10"), 2, "'10' is not a duration. Write a number and a unit (ms, s, m, h, d, w): 500ms"),
-        (("--delay", "-1h"), 2, "'-1h' is not a duration"),
-        (("--delay", "999999999w"), 2, "999999999w is longer than 3650 days"),
-        (("--at", "tomorrow"), 2, "'tomorrow' is no moment"),
-        (("--at", "2099-01-31T12:00:00"), 2, "'2099-01-31T12:00:00' has no time zone"),
+        (("--input", "@nowhere.json"), 2, "input: cannot read nowhere.json: No such file or directory"),
+        (("--metadata", "[1]"), 6, "metadata must be a JSON object"),
+        (("--metadata", "{"), 6, "metadata is not valid JSON"),
+        (
+            ("--delay", "10"),
+            2,
+            "'10' is not a valid duration: use a number with a unit, such as 30s, 5m, 1h30m or 2d. Units: ms,",
+        ),
+        (("--delay", "-1h"), 2, "'-1h' is not a valid duration"),
+        (("--delay", "999999999w"), 2, "duration must be at most 3650 days, got 999999999w"),
+        (("--at", "tomorrow"), 2, "'tomorrow' is not a valid timestamp"),
+        (("--at", "2099-01-31T12:00:00"), 2, "timestamp '2099-01-31T12:00:00' has no time zone"),
         (("--version", "7"), 5, "OrderFlow has no version 7"),
         (("--version", "7", "--app", APP), 6, "OrderFlow is not a versioned workflow"),
-        (("--app", "tests.acceptance.nowhere:app"), 2, "there is no module 'tests.acceptance.nowhere' here"),
-        (("--app", "tests.acceptance.shop:nothing"), 2, "'nothing' in module tests.acceptance.shop is not there"),
-        (("--app", "tests.acceptance.shop"), 2, "--app 'tests.acceptance.shop' is not of the form module:name"),
+        (("--app", "tests.acceptance.nowhere:app"), 2, "no module named 'tests.acceptance.nowhere' in "),
+        (("--app", "tests.acceptance.shop:nothing"), 2, "'nothing' in module tests.acceptance.shop does not exist"),
+        (("--app", "tests.acceptance.shop"), 2, "--app must have the form module:name, got 'tests.acceptance.shop'"),
         (("--schema", "Other"), 2, "'Other' is not a valid schema name"),
         (("--schema", "other"), 4, 'schema "other" holds no pgflow yet. Run: pgflow migrate --schema other'),
     ],
@@ -339,7 +343,7 @@ def test_a_workflow_that_nobody_knows_is_exit_code_5_with_the_name_that_was_mean
     assert closed.refused(5, "retry", "OrderFlw", "a") == meant
     assert closed.refused(5, "show", "OrderFlw", "a") == meant
     assert closed.refused(5, "list", "OrderFlw") == meant
-    assert closed.refused(5, "show", "Nothing", "a").endswith("Known: EverythingFlow, OrderFlow.")
+    assert closed.refused(5, "show", "Nothing", "a").endswith("Registered workflows: EverythingFlow, OrderFlow.")
 
 
 @pytest.mark.parametrize(
@@ -348,7 +352,7 @@ def test_a_workflow_that_nobody_knows_is_exit_code_5_with_the_name_that_was_mean
         (
             "1 / 0",
             2,
-            "importing flows failed: ZeroDivisionError: division by zero. The traceback is shown with --debug.",
+            "importing flows failed: ZeroDivisionError: division by zero. Run again with --debug for the traceback.",
         ),
         ("import nowhere", 2, "importing flows failed: ModuleNotFoundError: No module named 'nowhere'."),
         ("def", 2, "importing flows failed: SyntaxError: invalid syntax (flows.py, line 1)."),
@@ -358,7 +362,7 @@ def test_a_workflow_that_nobody_knows_is_exit_code_5_with_the_name_that_was_mean
             6,
             "importing flows failed: DefinitionError: Bad",
         ),
-        ("app = 1", 2, "'app' in module flows is of type int, no Pgflow app. It has: no Pgflow app."),
+        ("app = 1", 2, "'app' in module flows is of type int, not a Pgflow app. Apps in this module: none."),
     ],
 )
 def test_an_app_that_cannot_be_loaded_is_one_line(
@@ -402,17 +406,17 @@ def test_a_file_that_is_empty_starts_nothing(closed: Shop) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "it is no JSON"),
-        ("[1]", "it is no object"),
-        ('{"input": {}}', 'it has no "value"'),
+        ("{", "the line is not valid JSON"),
+        ("[1]", "the line must be a JSON object"),
+        ('{"input": {}}', 'missing key "value"'),
         ('{"value": "a b"}', "the business value 'a b' is refused"),
         ('{"value": 7}', "the business value 7 is refused"),
-        ('{"value": "a", "inputs": {}}', "'inputs' is unknown here"),
-        ('{"value": "a", "input": NaN}', "it is no JSON: NaN is no JSON"),
+        ('{"value": "a", "inputs": {}}', "unknown key 'inputs'"),
+        ('{"value": "a", "input": NaN}', "the line is not valid JSON: NaN is "),
         ('{"value": "a", "input": "\\u0000"}', "input holds a NUL character"),
         (f'{{"value": "a", "input": "{"x" * 70_000}"}}', "input is 70,002 bytes"),
-        (f'{{"value": "a", "input": "{"x" * 1_100_000}"}}', "it is longer than 1,048,576 bytes"),
-        (b'{"value": "a", "input": "\xff"}', "it is no UTF-8 text (byte 25)"),
+        (f'{{"value": "a", "input": "{"x" * 1_100_000}"}}', "the line is longer than 1,048,576 bytes"),
+        (b'{"value": "a", "input": "\xff"}', "the line is not valid UTF-8 (byte 25)"),
     ],
     ids=lambda text: repr(text[:30]),
 )
@@ -435,7 +439,7 @@ def test_each_line_is_checked_by_the_apps_model_first(closed: Shop, tmp_path: Pa
     assert f"line 2 of {file}: OrderFlow: the input does not fit Order: item_count: Field required" in line
     assert closed.count("instances") == before
     line = closed.refused(2, "start", "OrderFlow", "--from", str(tmp_path))
-    assert line == f"pgflow: --from {tmp_path} cannot be read: Is a directory"
+    assert line == f"pgflow: --from: cannot read {tmp_path}: Is a directory"
 
 
 def test_what_was_started_before_the_database_refused_is_told(closed: Shop, value: str) -> None:
@@ -452,8 +456,8 @@ def test_what_was_started_before_the_database_refused_is_told(closed: Shop, valu
     done = closed.pgflow("start", "OrderFlow", "--from", "-", stdin=lines)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.splitlines() == [
-        "started 1,000 of 2,000 before this; those stay",
-        "pgflow: PostgreSQL refused: no more",
+        "started 1,000 of 2,000 before the error; those are not undone",
+        "pgflow: PostgreSQL error: no more",
     ]
     assert closed.count("instances") == before + 1000
 
@@ -485,7 +489,7 @@ def test_a_signal_before_the_wait_is_kept_and_taken_by_it(busy: Shop, tmp_path: 
     busy.ok("start", "OrderFlow", value, "--input", json.dumps({"item_count": 1, "hold": str(hold)}))
     early = busy.pgflow("resume", "OrderFlow", value, "payment_confirmed", "--payload", "-", stdin='{"early": true}')
     assert (early.returncode, early.stdout) == (0, "kept\n")
-    assert early.stderr == "no step waits for payment_confirmed now: it is kept for the next wait that takes it\n"
+    assert early.stderr == "no step is waiting for payment_confirmed: the signal is kept until one does\n"
     hold.unlink()
     assert busy.until_status(value, "completed").steps["charge"] == {"early": True}
 
@@ -519,7 +523,11 @@ def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing(closed: Sho
     assert line.startswith("pgflow: OrderFlow has no step 'nowhere'. It has: ")
     line = closed.refused(6, "resume", "OrderFlow", value, "declined", "--step", "done")
     assert "step 'done' takes no signal 'declined'" in line
-    for payload, said in (("{", "is no JSON"), ("NaN", "NaN is no JSON"), ('"\\u0000"', "holds a NUL character")):
+    for payload, said in (
+        ("{", "is not valid JSON"),
+        ("NaN", "is not valid JSON: NaN is "),
+        ('"\\u0000"', "holds a NUL character"),
+    ):
         line = closed.refused(6, "resume", "OrderFlow", value, "declined", "--payload", payload)
         assert line.startswith("pgflow: payload ")
         assert said in line
@@ -533,13 +541,16 @@ def test_a_signal_is_sent_later_or_called_off(busy: Shop, value: str) -> None:
     busy.until_status(value, "waiting")
     later = busy.pgflow("resume", "OrderFlow", value, "declined", "--step", "charge", "--delay", "1h")
     number = later.stdout.strip()
-    assert later.stderr.endswith(f"to call it off: pgflow unschedule {number}\n")
-    assert f"to call it off: pgflow unschedule {number}" in busy.ok("show", "OrderFlow", value)
+    assert later.stderr.endswith(f"cancel it: pgflow unschedule {number}\n")
+    assert f"cancel it: pgflow unschedule {number}" in busy.ok("show", "OrderFlow", value)
     (told,) = json.loads(busy.ok("show", "OrderFlow", value, "--json"))["instance"]["signals"]
     assert (told["event"], told["step"], told["id"]) == ("declined", "charge", number)
     assert busy.ok("unschedule", number) == "unscheduled\n"
     line = busy.refused(5, "unschedule", number)
-    assert line == f"pgflow: no signal {number} is still to be sent. See what is: pgflow show WORKFLOW VALUE"
+    assert line == (
+        f"pgflow: scheduled signal {number} was already sent or does not exist. "
+        "List an instance's scheduled signals: pgflow show WORKFLOW VALUE"
+    )
     arguments = ("resume", "OrderFlow", value, "declined", "--step", "charge", "--delay", "100ms", "--json")
     told = json.loads(busy.ok(*arguments, "--payload", '{"why": "late"}'))
     assert (told["signal"], int(told["id"]) > int(number), "at" in told) == ("scheduled", True, True)
@@ -548,9 +559,9 @@ def test_a_signal_is_sent_later_or_called_off(busy: Shop, value: str) -> None:
 
 def test_a_signal_for_later_needs_a_step_and_a_duration(closed: Shop, value: str) -> None:
     closed.ok("start", "OrderFlow", value, "--input", ORDER)
-    assert "--delay needs --step" in closed.pgflow("resume", "OrderFlow", value, "declined", "--delay", "1h").stderr
+    assert "--delay requires --step" in closed.pgflow("resume", "OrderFlow", value, "declined", "--delay", "1h").stderr
     arguments = ("resume", "OrderFlow", value, "declined", "--step")
-    assert "'soon' is not a duration" in closed.refused(2, *arguments, "charge", "--delay", "soon")
+    assert "'soon' is not a valid duration" in closed.refused(2, *arguments, "charge", "--delay", "soon")
     assert "has no step 'nowhere'" in closed.refused(5, *arguments, "nowhere", "--delay", "1h")
     assert closed.count("scheduled_signals") == 0
 
@@ -579,12 +590,12 @@ def test_a_failed_order_says_why_and_goes_on_after_a_retry(busy: Shop, tmp_path:
     busy.until_status(value, "waiting")
     busy.ok("resume", "OrderFlow", value, "payment_confirmed")
     busy.until_status(value, "failed")
-    why = "ship failed in attempt 2: ConnectionError: the carrier does not answer"
+    why = "ship failed on attempt 2: ConnectionError: the carrier does not answer"
     shown = busy.ok("show", "OrderFlow", value)
-    assert shown.endswith(f"\n{why}\ntake it up again with: pgflow retry OrderFlow {value}\n")
+    assert shown.endswith(f"\n{why}\nretry with: pgflow retry OrderFlow {value}\n")
     assert why in busy.ok("list", "OrderFlow", "--status", "failed")
     broken.unlink()
-    assert busy.ok("retry", "OrderFlow", value) == f"running again OrderFlow {value}\n"
+    assert busy.ok("retry", "OrderFlow", value) == f"retrying OrderFlow {value}\n"
     done = busy.until_status(value, "completed")
     assert [each.step for each in done.history] == ["validate_order", "charge", "ship"]
     assert "is completed: only a failed instance can be retried" in busy.refused(7, "retry", "OrderFlow", value)
@@ -601,14 +612,14 @@ def test_show_says_in_words_what_each_step_waits_for(busy: Shop, value: str) -> 
         shown = busy.ok("show", "EverythingFlow", value)
         at = {each.step: each.until.strftime("%Y-%m-%d %H:%M:%SZ") for each in found.waiting_for if each.until}
         assert set(shown.split("\n\n")[-1].splitlines()) == {
-            "approve waits for a signal: approved",
-            f"call_back is tried again at {at['call_back']} (attempt 2 of 5): ConnectionError: nobody answers",
+            "approve: waiting for signal approved",
+            f"call_back: retry at {at['call_back']} (attempt 2 of 5): ConnectionError: nobody answers",
             f"cool_off: timer until {at['cool_off']}",
-            "email runs",
+            "email: running",
         }
         assert shown.splitlines()[0] == f"EverythingFlow version 1, orderid::{value}, run {found.run}: running"
         listed = busy.ok("list", "EverythingFlow", "--status", "running")
-        assert "approve waits for a signal: approved; call_back is tried again at " in listed
+        assert "approve: waiting for signal approved; call_back: retry at " in listed
     finally:
         busy.ok("cancel", "EverythingFlow", value)
 
@@ -655,11 +666,11 @@ def test_the_list_has_columns_filters_and_pages(closed: Shop, value: str) -> Non
     newest = int(mine[0]["run"])
     page = closed.pgflow("list", "--limit", "2", "--before", str(newest + 1))
     header, first, second = page.stdout.splitlines()
-    assert header.split() == ["RUN", "ID", "WORKFLOW", "VERSION", "STATUS", "STARTED", "DURATION", "WHERE"]
+    assert header.split() == ["RUN", "ID", "WORKFLOW", "VERSION", "STATUS", "STARTED", "DURATION", "DETAILS"]
     assert first.split()[:5] == [str(newest), f"orderid::{value}-2", "OrderFlow", "1", "pending"]
-    assert "validate_order starts at " in first
+    assert "validate_order: scheduled for " in first
     assert second.split()[4] == "cancelled"
-    assert page.stderr == f"older ones: --before {mine[1]['run']}\n"
+    assert page.stderr == f"next page: --before {mine[1]['run']}\n"
 
     quiet = closed.ok(
         "list", "--status", "pending", "--status", "cancelled", "-n", "3", "--before", str(newest + 1), "-q"
@@ -726,7 +737,7 @@ def test_the_list_finds_what_its_filters_say(closed: Shop, value: str) -> None:
     assert listed(*after, "--family", "Order", "--version", "1") == [found[2], found[1], found[0]]
     assert listed(*after, "--family", "Order%") == listed(*after, "--version", "7") == []
     page = closed.pgflow("list", "OrderFlow", *after, "--order", "oldest", "--limit", "2")
-    assert page.stderr == f"newer ones: --after {run_of[1]}\n"
-    assert "is not STEP=JSON" in closed.pgflow("list", "--output", "ship").stderr
-    assert "--input is no JSON" in closed.refused(6, "list", "--input", "{")
+    assert page.stderr == f"next page: --after {run_of[1]}\n"
+    assert "must have the form STEP=JSON" in closed.pgflow("list", "--output", "ship").stderr
+    assert "--input is not valid JSON" in closed.refused(6, "list", "--input", "{")
     assert "a dict is needed" in closed.refused(6, "list", "--metadata", "[1]")

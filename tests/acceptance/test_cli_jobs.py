@@ -64,7 +64,7 @@ def test_it_filters(app: Pgflow) -> None:
 def test_it_shows_page_after_page(app: Pgflow) -> None:
     first = pgflow(app, "-n", "2")
     last = app.jobs(limit=2)[-1].id
-    assert first.stderr == f"later ones: --after {last}\n"
+    assert first.stderr == f"next page: --after {last}\n"
     assert listed(app, "--after", str(last)) == ["c"]
     assert pgflow(app, "--after", "1000").stderr == "no jobs\n"
 
@@ -88,8 +88,8 @@ def test_the_document_tells_all(app: Pgflow) -> None:
     ("arguments", "exit_code", "said"),
     [
         (["OrderFlw"], 5, "Did you mean OrderFlow?"),
-        (["--meta", "[1]"], 6, "--meta is no JSON object"),
-        (["--meta", "{"], 6, "--meta is no JSON"),
+        (["--meta", "[1]"], 6, "--meta must be a JSON object"),
+        (["--meta", "{"], 6, "--meta is not valid JSON"),
     ],
 )
 def test_what_cannot_be_is_one_line(app: Pgflow, arguments: list[str], exit_code: int, said: str) -> None:

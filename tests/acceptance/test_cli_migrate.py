@@ -85,7 +85,7 @@ def test_the_status_tells_scripts_by_its_exit_code_what_is_to_do(empty: str) -> 
     before = pgflow("migrate", "--status", "--dsn", empty)
     assert before.returncode == 4
     assert ["0001", "engine", "pending"] in [line.split() for line in before.stdout.splitlines()]
-    assert before.stdout.endswith('schema "pgflow" needs: pgflow migrate\n')
+    assert before.stdout.endswith('schema "pgflow" is not up to date. Run: pgflow migrate\n')
     pgflow("migrate", "--dsn", empty)
     after = pgflow("migrate", "--status", "--json", "--dsn", empty)
     assert after.returncode == 0
@@ -179,7 +179,7 @@ def test_a_role_without_the_right_is_told_so(server: Server, empty: str) -> None
         conn.execute("create role reader login")
     try:
         line = refused(pgflow("migrate", "--dsn", make_conninfo(empty, user="reader")), 3)
-        assert "PostgreSQL refused: permission denied for database" in line
+        assert "PostgreSQL error: permission denied for database" in line
     finally:
         with connect(empty) as conn:
             conn.execute("drop role reader")
@@ -220,7 +220,7 @@ print(sorted({{"psycopg", "pydantic", "tenacity", "asyncio"}} & set(sys.modules)
         [sys.executable, "-c", program, "-h"], capture_output=True, check=False, env=environment(), text=True
     )
     assert (done.returncode, done.stderr) == (0, "[]\n")
-    assert "Install or upgrade pgflow's schema in the database." in done.stdout
+    assert "Install or upgrade pgflow's schema." in done.stdout
 
 
 def test_the_version_names_what_a_bug_report_needs() -> None:

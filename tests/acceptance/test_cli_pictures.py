@@ -146,7 +146,7 @@ def test_a_picture_goes_into_a_file(project: Project) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "wrote order.svg\n")
     assert (project.folder / "order.svg").read_text(encoding="utf-8") == project.ok("graph", "OrderFlow", "-f", "svg")
     line = project.refused(2, "graph", "OrderFlow", "--output", "nowhere/order.svg")
-    assert line == "pgflow: --output: nowhere/order.svg cannot be written: No such file or directory"
+    assert line == "pgflow: --output: cannot write nowhere/order.svg: No such file or directory"
 
 
 def test_the_database_alone_gives_the_same_pictures(project: Project, database: str) -> None:
@@ -163,7 +163,7 @@ def test_a_workflow_that_is_not_there_is_exit_code_5(project: Project, database:
     project.register(database)
     assert project.refused(5, "graph", "OrderFlaw", PGFLOW_APP="", PGFLOW_DSN=database) == line
     line = project.refused(5, "graph", "OrderFlow", "--version", "7", PGFLOW_APP="", PGFLOW_DSN=database)
-    assert line == "pgflow: OrderFlow is not registered here in version 7. Draw the current one: pgflow graph OrderFlow"
+    assert line == "pgflow: OrderFlow has no registered version 7. Draw the current version: pgflow graph OrderFlow"
     assert "version 1" in project.refused(6, "graph", "OrderFlow", "--version", "7")
 
 
@@ -218,9 +218,12 @@ def test_line_ends_byte_order_mark_and_mode_stay(project: Project) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (f"# coding: latin-1\n{STEPS}{FLOW}{SHORT}{APP}", "its encoding, iso-8859-1, has no '─': save it as UTF-8"),
-        (f"{STEPS}{FLOW}{SHORT}{APP}x = 1\r\n", "it has line ends of several kinds"),
-        (f"{STEPS}{FLOW}{SHORT}{APP}x = 1\r", "it has line ends of several kinds"),
+        (
+            f"# coding: latin-1\n{STEPS}{FLOW}{SHORT}{APP}",
+            "encoding iso-8859-1 cannot represent '─': save the file as UTF-8",
+        ),
+        (f"{STEPS}{FLOW}{SHORT}{APP}x = 1\r\n", "mixed line endings"),
+        (f"{STEPS}{FLOW}{SHORT}{APP}x = 1\r", "mixed line endings"),
         (
             f"{STEPS}{SHORT}{FLOW}if 0:\n    class OrderFlow: x = 1\n{APP}",
             "class OrderFlow is defined more than once in this file",
@@ -232,7 +235,7 @@ def test_a_file_that_cannot_be_changed_safely_is_left_alone(tmp_path: Path, sour
     project.flows.write_bytes(source.encode())
     done = project.pgflow("docs")
     assert (done.returncode, done.stdout) == (6, "Updated 0 workflow(s).\n")
-    assert done.stderr == f"pgflow: {project.flows} is left alone: {reason}\n"
+    assert done.stderr == f"pgflow: {project.flows} not updated: {reason}\n"
     assert project.flows.read_bytes() == source.encode()
 
 
@@ -253,7 +256,7 @@ def test_a_class_made_in_a_function_is_skipped(tmp_path: Path) -> None:
     )
     done = project.pgflow("docs")
     assert (done.returncode, done.stdout) == (0, "flows.py: OrderFlow\nUpdated 1 workflow(s).\n")
-    assert done.stderr == "skipped make.<locals>.ShortFlow: it is made in a function\n"
+    assert done.stderr == "skipped make.<locals>.ShortFlow: defined in a function\n"
 
 
 def test_sound_workflows_are_listed(project: Project) -> None:
@@ -291,7 +294,7 @@ def test_a_wrong_definition_is_exit_code_6(tmp_path: Path) -> None:
 def test_a_graph_that_changed_under_its_version_is_exit_code_7(project: Project, database: str) -> None:
     done = project.pgflow("validate", PGFLOW_DSN=database)
     assert done.returncode == 0
-    assert "ShortFlow: the database does not know it yet\n" in done.stderr
+    assert "ShortFlow: not registered in the database yet\n" in done.stderr
     project.register(database)
     assert project.pgflow("validate", PGFLOW_DSN=database).stderr == "OrderFlow: payment waits without a timeout\n"
     started = project.ok("start", "OrderFlow", "abc", PGFLOW_DSN=database)
@@ -304,8 +307,8 @@ def test_a_graph_that_changed_under_its_version_is_exit_code_7(project: Project,
     done = project.pgflow("validate", PGFLOW_DSN=database)
     assert done.returncode == 7
     assert done.stderr.splitlines()[1:] == [
-        "pgflow: OrderFlow version 1 has another graph in the database: give the changed workflow version=2",
-        f"pgflow: orderid::abc run {run} stands at validate, which version 1 no longer has",
+        "pgflow: OrderFlow version 1 differs from its graph in the database: give the changed workflow version=2",
+        f"pgflow: orderid::abc run {run} is at validate, which version 1 no longer has",
     ]
     said = json.loads(project.pgflow("validate", "--json", PGFLOW_DSN=database).stdout)
     assert said["valid"] is False
@@ -319,4 +322,4 @@ def test_each_has_help_with_an_example(project: Project, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["docs", "validate"])
 def test_without_an_app_it_is_exit_code_2(project: Project, command: str) -> None:
-    assert "no app is named" in project.refused(2, command, PGFLOW_APP="")
+    assert "no app given" in project.refused(2, command, PGFLOW_APP="")

@@ -63,8 +63,8 @@ def test_it_prints_what_it_would_run_and_needs_no_database_for_it(conn: Connecti
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--client", NAME], "One of --sql and --apply"),
-        (["--sql", "--apply", "--client", NAME], "One of --sql and --apply"),
+        (["--client", NAME], "Pass either --sql or --apply"),
+        (["--sql", "--apply", "--client", NAME], "Pass either --sql or --apply"),
         (["--sql"], "no role was given"),
         (["--apply", "--worker", "nobody of that name"], "no such role: nobody of that name"),
     ],

@@ -132,7 +132,7 @@ def test_what_breaks_off_the_import_comes_last(tmp_path: Path) -> None:
     [
         (f"{HEAD}{SOUND}\nraise RuntimeError('no disk')\n", 2, "importing flows failed: RuntimeError: no disk"),
         ("import nothing_of_that_name\n", 2, "importing flows failed: ModuleNotFoundError"),
-        (f"{HEAD}{SOUND}\nother = 1\n", 2, "'app' in module flows is not there"),
+        (f"{HEAD}{SOUND}\nother = 1\n", 2, "'app' in module flows does not exist"),
         (f"{HEAD}{SOUND}\napp = Pgflow(workflows=[Sound, 7])\n", 6, "7 is not a workflow class"),
     ],
 )

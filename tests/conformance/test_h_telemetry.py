@@ -560,7 +560,7 @@ def test_h20_pictures_go_into_docstrings_and_a_second_run_changes_nothing(tmp_pa
 
     done = run_docs(tmp_path)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (6, "Updated 11 workflow(s).")
-    assert "latin.py is left alone: its encoding, iso-8859-1, has no '─'" in done.stderr
+    assert "latin.py not updated: encoding iso-8859-1 cannot represent '─'" in done.stderr
     once = found()
     assert [name for name in sources if once[name] == sources[name]] == ["Latin"]
     for name, source in once.items():

@@ -1,6 +1,8 @@
-"""The command line without a database: commands loaded late, errors in one line, options from their places."""
+"""The command line without a database: lazy commands, one-line errors, and the precedence of options."""
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from click.testing import CliRunner
 from pgflow.cli import COMMANDS, cli
 from pgflow.cli.error_reporting import ErrorReportingGroup, report
 from pgflow.cli.lazy_group import LazyCommand
-from pgflow.cli.options import app_option, configured_app, database_options, debug_option, reading_options
+from pgflow.cli.options import app_option, configured_app, database_options, debug_option, result_options
 from pgflow.cli.output import document, printable, table
 from pgflow.errors import AlreadyRunning, ConfigError, SchemaMissing
 
@@ -23,20 +25,20 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 @debug_option
 @click.argument("error")
 def fail(error: str) -> None:
-    """Fail as asked."""
-    known = {
+    """Raise an error."""
+    errors = {
         "known": SchemaMissing("it is\nmissing", hint="Run: pgflow migrate"),
-        "hintless": AlreadyRunning("it runs"),
-        "unknown": RuntimeError("what a\nmess"),
+        "without a hint": AlreadyRunning("it runs"),
+        "unexpected": RuntimeError("two\nlines"),
         "interrupt": KeyboardInterrupt(),
         "lost": psycopg.OperationalError("it closed"),
         "timeout": psycopg.errors.QueryCanceled("canceling statement"),
     }
-    raise known[error]
+    raise errors[error]
 
 
 @click.command()
-@reading_options
+@result_options
 @app_option
 def show(dsn: str, schema: str, as_json: bool, app: str | None) -> None:
     """Show the options."""
@@ -53,7 +55,7 @@ def count(dsn: str, schema: str) -> int:
 @click.command()
 @click.pass_context
 def color(ctx: click.Context) -> None:
-    """Say whether colours are wanted."""
+    """Print whether colors are enabled."""
     click.echo(str(ctx.color))
 
 
@@ -76,9 +78,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("error", "code", "line"),
     [
         ("known", 4, "pgflow: it is missing. Run: pgflow migrate"),
-        ("hintless", 7, "pgflow: it runs"),
-        ("unknown", 1, "pgflow: internal error: RuntimeError: what a mess. Run again with --debug for the traceback."),
-        ("lost", 3, "pgflow: the connection to PostgreSQL was lost: it closed. Try again when it is back."),
+        ("without a hint", 7, "pgflow: it runs"),
+        ("unexpected", 1, "pgflow: internal error: RuntimeError: two lines. Run again with --debug for the traceback."),
+        ("lost", 3, "pgflow: lost the connection to PostgreSQL: it closed. Try again when it is available."),
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_and_an_exit_code(error: str, code: int, line: str) -> None:
@@ -86,7 +88,7 @@ def test_an_error_is_one_line_and_an_exit_code(error: str, code: int, line: str)
     assert (done.exit_code, done.stderr, done.stdout) == (code, line + "\n", "")
 
 
-def test_an_interrupt_ends_with_130() -> None:
+def test_an_interrupt_exits_with_130() -> None:
     assert CliRunner().invoke(GROUP, ["fail", "interrupt"]).exit_code == 130
 
 
@@ -96,12 +98,12 @@ def test_debug_shows_the_traceback_and_the_line() -> None:
     assert done.stderr.endswith("pgflow: it is missing. Run: pgflow migrate\n")
 
 
-def test_a_statement_that_was_cut_off_is_no_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_statement_timeout_is_not_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(psycopg.errors.QueryCanceled("canceling statement due to statement timeout")) == 3
-    assert capsys.readouterr().err == "pgflow: PostgreSQL refused: canceling statement due to statement timeout\n"
+    assert capsys.readouterr().err == "pgflow: PostgreSQL error: canceling statement due to statement timeout\n"
 
 
-def test_what_a_command_returns_is_the_exit_code() -> None:
+def test_the_return_value_of_a_command_is_the_exit_code() -> None:
     assert CliRunner().invoke(GROUP, ["count", "--dsn", "", "--schema", "ab"]).exit_code == 2
 
 
@@ -113,9 +115,9 @@ def test_help_imports_no_command() -> None:
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     def shown(*arguments: str) -> list[object]:
-        said = json.loads(CliRunner().invoke(GROUP, ["show", *arguments]).stdout)
-        assert isinstance(said, list)
-        return said
+        options = json.loads(CliRunner().invoke(GROUP, ["show", *arguments]).stdout)
+        assert isinstance(options, list)
+        return options
 
     assert shown() == ["", "pgflow", False, None]
     monkeypatch.setenv("DATABASE_URL", "second")
@@ -137,22 +139,37 @@ def test_the_app_comes_from_the_flag_the_environment_or_the_project(
 
 
 @pytest.mark.parametrize("text", ["[tool", "[tool.pgflow]\napp = 1\n", "\xff"])
-def test_a_project_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_project_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"pyproject\.toml"):
         configured_app(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "begins"), [(["--help"], 0, "Usage: pgflow "), (["--nothing"], 2, "")]
+)
+def test_python_m_pgflow_is_the_command(arguments: list[str], exit_code: int, begins: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pgflow", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        text=True,
+    )
+    assert done.returncode == exit_code
+    assert done.stdout.startswith(begins)
+
+
 def test_no_color_reaches_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "color", LazyCommand(f"{__name__}:color", "Say whether colours are wanted."))
-    said = [
+    monkeypatch.setitem(COMMANDS, "color", LazyCommand(f"{__name__}:color", "Print whether colors are enabled."))
+    outputs = [
         CliRunner().invoke(cli, [*arguments, "color"], env={"NO_COLOR": environment, "TERM": "xterm"}).stdout
         for environment, arguments in ((None, ["--no-color"]), ("1", []), (None, []))
     ]
-    assert said == ["False\n", "False\n", "None\n"]
+    assert outputs == ["False\n", "False\n", "None\n"]
 
 
-def test_a_table_is_aligned_and_cannot_steer_the_terminal() -> None:
+def test_a_table_is_aligned_and_escapes_control_characters() -> None:
     assert table(["ID", "AT"], [["a\x1b[2J", MOMENT], [None, 1]]).splitlines() == [
         "ID        AT",
         "a\\x1b[2J  2026-01-02 03:04:05Z",
@@ -161,6 +178,6 @@ def test_a_table_is_aligned_and_cannot_steer_the_terminal() -> None:
     assert printable("übung\n") == "übung\\n"
 
 
-def test_a_document_has_a_version_and_plain_values() -> None:
-    said = json.loads(document({"at": MOMENT, "took": timedelta(minutes=1), "path": Path("a")}))
-    assert said == {"schema_version": 1, "at": "2026-01-02T03:04:05Z", "took": 60.0, "path": "a"}
+def test_a_document_has_a_version_and_json_values() -> None:
+    parsed = json.loads(document({"at": MOMENT, "took": timedelta(minutes=1), "path": Path("a")}))
+    assert parsed == {"schema_version": 1, "at": "2026-01-02T03:04:05Z", "took": 60.0, "path": "a"}

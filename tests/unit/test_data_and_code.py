@@ -20,7 +20,7 @@ MAKERS = {
     *("pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "joblib", "yaml"),
     *("code", "codeop", "runpy", "ctypes", "imp", "pkgutil", "pydoc", "xmlrpc"),
 }
-CALLS = {"eval", "exec", "compile", "__import__", "import_module", "import_string", "load_app", "load_module"}
+CALLS = {"eval", "exec", "compile", "__import__", "import_module", "import_string", "load_app", "load_module", "locate"}
 # Who may, and what it is given there.
 EXCEPTIONS = {
     ("cli/app_loader.py", "import_module"): "the app that the command line, or the user's own configuration, names",

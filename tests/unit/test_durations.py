@@ -63,15 +63,16 @@ def test_a_duration_is_a_number_and_a_unit_or_several(text: str, duration: timed
 @pytest.mark.parametrize("text", ["", "s", "30x", "-3s", "3 s", "1h 30m", "nan", "inf", "1e9999", "٣s", "30s\n"])
 def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     for _, _, kind in options():
-        with pytest.raises(ConfigError, match="is not a duration") as caught:
+        with pytest.raises(ConfigError, match="is not a valid duration") as caught:
             kind.convert(text, None, None)
-        assert "500ms, 90s, 10m, 1h30m, 2d" in (caught.value.hint or "")
+        assert "use a number with a unit, such as 30s, 5m, 1h30m or 2d" in str(caught.value)
+        assert caught.value.hint == "Units: ms, s, m, h, d, w."
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("0.5", 0.5), (".5", 0.5), ("5.", 5), ("2e1", 20)])
 def test_a_bare_number_is_seconds_where_it_always_was(text: str, seconds: float) -> None:
     assert parse_duration(text, bare=True) == timedelta(seconds=seconds)
-    with pytest.raises(ConfigError, match="is not a duration"):
+    with pytest.raises(ConfigError, match="is not a valid duration"):
         parse_duration(text)
     assert {command for command, _, kind in options() if kind.bare} == {"worker", "migrate"}
 
@@ -79,7 +80,7 @@ def test_a_bare_number_is_seconds_where_it_always_was(text: str, seconds: float)
 @pytest.mark.parametrize("given", ["499ms", "0.4", "1h1s", "3601"])
 def test_a_lease_out_of_range_is_refused_with_the_range(given: str) -> None:
     done = CliRunner().invoke(cli, ["worker", "--app", "x:y", "--lease", given])
-    assert (done.exit_code, done.stderr) == (2, f"pgflow: --lease must be from 500ms to 1h, got {given}\n")
+    assert (done.exit_code, done.stderr) == (2, f"pgflow: --lease must be between 500ms and 1h, got {given}\n")
 
 
 @pytest.mark.parametrize("duration", [*READ.values(), timedelta(seconds=90), timedelta(milliseconds=1.5)])

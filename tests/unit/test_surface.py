@@ -100,5 +100,5 @@ def test_a_pooler_is_there_when_it_is_said(given: bool | None, said: str | None,
 
 
 def test_what_says_neither_yes_nor_no_is_refused() -> None:
-    with pytest.raises(errors.ConfigError, match="PGFLOW_POOLER='maybe' says neither yes nor no"):
+    with pytest.raises(errors.ConfigError, match="PGFLOW_POOLER must be 1 or 0, got 'maybe'"):
         config.resolve_pooler(None, {"PGFLOW_POOLER": "maybe"})

@@ -111,7 +111,7 @@ def test_a_breaking_release_is_rolled_out_under_load(
     assert migrated.returncode == 0, migrated.stderr
     assert migrated.stdout.splitlines() == [f"applied {new.migrations[-1].replace('_', ' ', 1)}", "applied functions"]
     first = migrated.stderr.splitlines()[0]
-    assert first.startswith("waiting for workers of an older pgflow to end: worker ")
+    assert first.startswith("waiting for older workers to shut down: worker ")
     assert [each for each in staff if f"pid {each.pid}" not in first] == []
     for each in (*staff, hire(old, ready=False)):
         refused(each, f"migration {new.migrations[-1]} of schema", DEPLOY + new.migrations[-1])

@@ -212,7 +212,7 @@ def test_a_password_on_the_command_line_is_warned_of_and_else_it_is_seen_nowhere
         up(conn)
         worker = ["worker", "--app", "tests.worker.leaky:app", "--drain"]
         warned = run(*worker, "--dsn", dsn)
-        assert "everybody on this machine can see the password in --dsn" in warned
+        assert "the password in --dsn is visible to all users of this machine" in warned
         silent = run(*worker, PGFLOW_DSN=dsn)
         assert "is ready" in silent
         assert "password" not in silent

@@ -42,7 +42,7 @@ def test_a_worker_that_works_is_alive_and_ready_and_one_that_stops_is_not_ready(
     ask = Probe(process)
     until(lambda: ask("/readyz") == (200, "ok"))
     assert ask("/livez") == (200, "ok")
-    assert ask("/") == (404, "ask for /livez or /readyz")
+    assert ask("/") == (404, "not found, try /livez or /readyz")
 
     hold, log = tmp_path / "hold", tmp_path / "log"
     hold.touch()
@@ -88,4 +88,4 @@ def test_an_address_that_somebody_has_is_refused(app: Pgflow, processes: Process
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = processes.start("--health", str(taken.getsockname()[1]), ready=False)
         assert process.wait() == 1
-    assert "nobody can listen on 127.0.0.1:" in process.log
+    assert "cannot listen on 127.0.0.1:" in process.log

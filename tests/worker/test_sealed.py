@@ -359,7 +359,7 @@ def test_the_commands_say_that_it_is_sealed(app: Pgflow, dsn: str, conn: Connect
     }
     assert {done.exit_code for done in said.values()} == {0}
     assert all(CANARY not in done.output for done in said.values())
-    assert "input     (sealed with key k1)" in said["show Line a"].output
+    assert "input     (encrypted with key k1)" in said["show Line a"].output
     assert "echo" in said["show Line a"].output
     document = json.loads(said["show Line a --json"].stdout)["instance"]
     assert document["input"][ENCRYPTED_MARKER].startswith("k1.")

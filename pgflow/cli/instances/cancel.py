@@ -1,9 +1,9 @@
-"""`pgflow cancel`: stop an instance for good."""
+"""`pgflow cancel`: cancel an instance."""
 
 import click
 
 from pgflow.cli.connection import open_connection
-from pgflow.cli.options import idempotency_option, reading_options
+from pgflow.cli.options import idempotency_option, result_options
 from pgflow.cli.output import document
 from pgflow.cli.parameters import TEXT
 from pgflow.store import instance, request
@@ -14,9 +14,9 @@ __all__ = ["command"]
 @click.command("cancel")
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT)
-@click.option("--reason", type=TEXT, metavar="TEXT", help="Why; `pgflow show` tells it.")
+@click.option("--reason", type=TEXT, metavar="TEXT", help="Reason, shown by `pgflow show`.")
 @idempotency_option
-@reading_options
+@result_options
 def command(
     workflow: str,
     value: str,
@@ -26,10 +26,10 @@ def command(
     schema: str,
     as_json: bool,
 ) -> None:
-    """Stop the newest run of VALUE for good.
+    """Cancel the newest run of VALUE.
 
-    No further step begins, timers and kept signals go, async steps that run are interrupted. What steps have done stays
-    done. VALUE may be a whole business id, such as orderid::abc123.
+    No further step starts, timers and kept signals are deleted, and running async steps are interrupted. Completed
+    steps are not undone. VALUE may be a whole business id, such as orderid::abc123.
 
     \b
     Example:

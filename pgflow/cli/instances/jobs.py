@@ -1,4 +1,4 @@
-"""`pgflow jobs`: the live jobs, the oldest first."""
+"""`pgflow jobs`: list live jobs, oldest first."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -6,7 +6,7 @@ from typing import Any, get_args
 import click
 
 from pgflow.cli.connection import open_connection, require_workflow
-from pgflow.cli.options import reading_options
+from pgflow.cli.options import result_options
 from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.models.job import Job, JobFilters, JobState
@@ -22,18 +22,18 @@ HEADERS = ("JOB", "INSTANCE", "WORKFLOW", "STEP", "KIND", "STATE", "QUEUE", "ATT
 
 @click.command("jobs")
 @click.argument("workflow", type=TEXT, required=False)
-@click.option("--queue", type=TEXT, help="Only those in this queue.")
-@click.option("--state", type=click.Choice(get_args(JobState)), help="Only those in this state.")
-@click.option("--tag", "tags", type=TEXT, multiple=True, help="Only those with this tag. May be given several times.")
-@click.option("--meta", metavar=JSON_FORMS, help="Only those whose metadata contains this JSON object.")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, help="How many.")
+@click.option("--queue", type=TEXT, help="Only jobs in this queue.")
+@click.option("--state", type=click.Choice(get_args(JobState)), help="Only jobs in this state.")
+@click.option("--tag", "tags", type=TEXT, multiple=True, help="Only jobs with this tag. Repeatable: all must match.")
+@click.option("--meta", metavar=JSON_FORMS, help="Only jobs whose metadata contains this JSON object.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, help="Maximum number of jobs.")
 @click.option(
     "--after",
     type=click.IntRange(0, LARGEST_BIGINT),
     metavar="JOB",
-    help="The next page: those after this job, the last one of the page before.",
+    help="Only jobs after this one. For the next page, pass the last job of this page.",
 )
-@reading_options
+@result_options
 def command(
     workflow: str | None,
     queue: str | None,
@@ -46,10 +46,10 @@ def command(
     schema: str,
     as_json: bool,
 ) -> None:
-    """List live jobs, of one WORKFLOW or of all, the oldest first: what runs, waits, or is to run.
+    """List live jobs of WORKFLOW, or of all workflows, oldest first.
 
-    A job carries the tags and the metadata of its workflow, of its instance and of the steps that have completed;
-    --json shows them.
+    A job is live while it is ready, running, scheduled or parked (waiting for a signal or a timer). It carries the tags
+    and metadata of its workflow, its instance and the completed steps; --json shows them.
 
     \b
     Examples:
@@ -57,8 +57,8 @@ def command(
       pgflow jobs --queue mail --tag gift
       pgflow jobs --meta '{"tenant": "a"}' --json
     """
-    asked = {"queue": queue, "state": state, "tags": tags, "meta": _object(meta), "after": after, "limit": limit}
-    filters = JobFilters.of(asked)
+    options = {"queue": queue, "state": state, "tags": tags, "meta": _object(meta), "after": after, "limit": limit}
+    filters = JobFilters.of(options)
     with open_connection(dsn, schema, workflow, role="read") as conn:
         found = run(conn, job.list(schema, filters, workflow=workflow))
         if not found and workflow is not None:
@@ -68,7 +68,7 @@ def command(
     elif found:
         click.echo(table(HEADERS, [_row(each) for each in found]))
         if len(found) == limit:
-            print_notice(f"later ones: --after {found[-1].id}")
+            print_notice(f"next page: --after {found[-1].id}")
     else:
         print_notice("no jobs")
 
@@ -78,18 +78,18 @@ def _object(meta: str | None) -> Mapping[str, Any] | None:
         return None
     value = read_json_argument(meta, "--meta")
     if not isinstance(value, dict):
-        raise InvalidPayload("--meta is no JSON object", hint='Write it as \'{"tenant": "a"}\'.')
+        raise InvalidPayload("--meta must be a JSON object", hint='Example: {"tenant": "a"}.')
     return value
 
 
 def _row(each: Job) -> tuple[object, ...]:
     step, attempt = each.step or None, f"{each.attempt} of {each.max_attempts}"
-    where = (each.id, each.instance_id, each.workflow, step, each.kind, each.state, each.queue)
-    return (*where, attempt, each.run_at, each.worker, " ".join(each.tags))
+    columns = (each.id, each.instance_id, each.workflow, step, each.kind, each.state, each.queue)
+    return (*columns, attempt, each.run_at, each.worker, " ".join(each.tags))
 
 
 def _record(each: Job) -> dict[str, Any]:
-    """Return what is told of a job in the document; numbers that identify are strings."""
+    """Return a job as an object of a JSON document; numbers that identify are strings."""
     return {
         "id": str(each.id),
         "run": str(each.run),

@@ -1,4 +1,4 @@
-"""`pgflow list`: the instances, newest first."""
+"""`pgflow list`: list instances, newest first."""
 
 from datetime import UTC, datetime
 from typing import Any, get_args
@@ -6,8 +6,14 @@ from typing import Any, get_args
 import click
 
 from pgflow.cli.connection import open_connection, require_workflow
-from pgflow.cli.instances.rendering import failure, record, shorten, took, wait
-from pgflow.cli.options import reading_options
+from pgflow.cli.instances.rendering import (
+    describe_failure,
+    describe_wait,
+    format_elapsed,
+    instance_record,
+    truncate,
+)
+from pgflow.cli.options import result_options
 from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.engine.state import Status
@@ -19,8 +25,8 @@ from pgflow.store import definition, instance
 __all__ = ["command"]
 
 LARGEST_BIGINT = 2**63 - 1
-HEADERS = ("RUN", "ID", "WORKFLOW", "VERSION", "STATUS", "STARTED", "DURATION", "WHERE")
-WIDEST = 72  # characters of the last column
+HEADERS = ("RUN", "ID", "WORKFLOW", "VERSION", "STATUS", "STARTED", "DURATION", "DETAILS")
+DETAILS_WIDTH = 72  # characters
 
 
 @click.command("list")
@@ -31,38 +37,42 @@ WIDEST = 72  # characters of the last column
     "statuses",
     type=click.Choice(get_args(Status)),
     multiple=True,
-    help="Only these. May be given several times.",
+    help="Only instances with this status. Repeatable.",
 )
-@click.option("-n", "--limit", type=click.IntRange(1, MAX_PAGE_SIZE), default=50, help="How many.")
+@click.option("-n", "--limit", type=click.IntRange(1, MAX_PAGE_SIZE), default=50, help="Maximum number of instances.")
 @click.option(
     "--before",
     type=click.IntRange(0, LARGEST_BIGINT),
     metavar="RUN",
-    help="The next page: those before this run, the last one of the page before.",
+    help="Only runs before this one. For the next page, pass the last run of this page.",
 )
 @click.option(
     "--after",
     type=click.IntRange(0, LARGEST_BIGINT),
     metavar="RUN",
-    help="Those after this run: the next page with --order oldest.",
+    help="Only runs after this one: the next page with --order oldest.",
 )
-@click.option("--order", type=click.Choice(get_args(Order)), default="newest", help="Which ones come first.")
-@click.option("--id", "business_id", type=TEXT, help="The runs of this whole business id.")
-@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="Only of this version.")
-@click.option("--family", type=TEXT, metavar="PREFIX", help="Only of workflows whose names begin so.")
-@click.option("--tag", "tags", type=TEXT, multiple=True, help="Only with this tag. May be given several times.")
-@click.option("--metadata", type=TEXT, metavar=JSON_FORMS, help="Only where the metadata contains this JSON.")
-@click.option("--input", "contained", type=TEXT, metavar=JSON_FORMS, help="Only where the input contains this JSON.")
+@click.option("--order", type=click.Choice(get_args(Order)), default="newest", help="Sort order.")
+@click.option("--id", "business_id", type=TEXT, help="Only runs of this business id, such as orderid::abc123.")
+@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="Only instances of this workflow version.")
+@click.option("--family", type=TEXT, metavar="PREFIX", help="Only workflows whose name starts with this prefix.")
+@click.option(
+    "--tag", "tags", type=TEXT, multiple=True, help="Only instances with this tag. Repeatable: all must match."
+)
+@click.option("--metadata", type=TEXT, metavar=JSON_FORMS, help="Only instances whose metadata contains this JSON.")
+@click.option(
+    "--input", "contained", type=TEXT, metavar=JSON_FORMS, help="Only instances whose input contains this JSON."
+)
 @click.option(
     "--output",
     "outputs",
     type=TEXT,
     metavar="STEP=JSON",
     multiple=True,
-    help="Only where this step is completed and its output contains this JSON. May be given several times.",
+    help="Only instances where this step is completed and its output contains this JSON. Repeatable.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print business ids only.")
-@reading_options
+@click.option("-q", "--quiet", is_flag=True, help="Print only business ids.")
+@result_options
 def command(
     workflow: str | None,
     statuses: tuple[str, ...],
@@ -82,10 +92,10 @@ def command(
     schema: str,
     as_json: bool,
 ) -> None:
-    """List instances, of one WORKFLOW or of all, newest first.
+    """List instances of WORKFLOW, or of all workflows, newest first.
 
-    All the given options have to hold. JSON is contained as PostgreSQL's @> means it: objects in objects that have more
-    keys, arrays in arrays that have more elements.
+    Instances must match all options. "Contains" is PostgreSQL's @> operator: an object may have further keys, and an
+    array further elements.
 
     \b
     Examples:
@@ -95,7 +105,7 @@ def command(
       pgflow list OrderFlow --status failed --quiet | xargs -n 1 pgflow retry OrderFlow
     """
     if quiet and as_json:
-        raise click.UsageError("--quiet and --json exclude one another.")
+        raise click.UsageError("--quiet and --json are mutually exclusive.")
     options = {
         "status": statuses or None, "id": business_id, "version": version, "family": family, "tags": tags,
         "metadata": None if metadata is None else read_json_argument(metadata, "--metadata"),
@@ -109,30 +119,28 @@ def command(
         if not found and workflow is not None:
             require_workflow(workflow, run(conn, definition.names(schema)))
     if as_json:
-        click.echo(document({"instances": [record(each) for each in found]}))
+        click.echo(document({"instances": [instance_record(each) for each in found]}))
     elif quiet:
         for each in found:
             click.echo(each.id)
     elif found:
         click.echo(_table(found))
         if len(found) == limit:
-            print_notice(
-                f"newer ones: --after {found[-1].run}" if filters.oldest else f"older ones: --before {found[-1].run}"
-            )
+            print_notice(f"next page: --{'after' if filters.oldest else 'before'} {found[-1].run}")
     else:
         print_notice("no instances")
 
 
-def _output(given: str) -> tuple[str, Any]:
-    """Read `STEP=JSON`."""
-    step, equals, text = given.partition("=")
+def _output(argument: str) -> tuple[str, Any]:
+    """Parse `STEP=JSON`."""
+    step, equals, text = argument.partition("=")
     if not (step and equals):
-        raise click.UsageError(f"--output {given!r} is not STEP=JSON.")
+        raise click.UsageError(f"--output must have the form STEP=JSON, got {argument!r}.")
     return step, read_json_argument(text, f"--output {step}")
 
 
 def _table(found: list[Instance]) -> str:
-    # For the eye only: no decision rests on this machine's clock.
+    # This machine's clock is good enough for display; decisions use the database's.
     now = datetime.now(UTC)
     return table(
         HEADERS,
@@ -144,16 +152,19 @@ def _table(found: list[Instance]) -> str:
                 each.version,
                 each.status,
                 each.created_at,
-                took((each.finished_at or now) - each.created_at),
-                shorten(_where(each) or "-", WIDEST),
+                format_elapsed((each.finished_at or now) - each.created_at),
+                truncate(_details(each) or "-", DETAILS_WIDTH),
             )
             for each in found
         ],
     )
 
 
-def _where(each: Instance) -> str | None:
-    where = "; ".join(wait(one) for one in each.waiting_for) if each.is_active else failure(each.error)
+def _details(each: Instance) -> str | None:
+    if each.is_active:
+        details: str | None = "; ".join(describe_wait(wait) for wait in each.waiting_for)
+    else:
+        details = describe_failure(each.error)
     if each.unreadable is None:
-        return where
-    return f"unreadable: {each.unreadable}" + (f"; {where}" if where else "")
+        return details
+    return f"unreadable: {each.unreadable}" + (f"; {details}" if details else "")

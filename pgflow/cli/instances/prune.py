@@ -1,11 +1,11 @@
-"""`pgflow prune`: delete instances that ended long ago."""
+"""`pgflow prune`: delete old finished instances."""
 
 from datetime import timedelta
 
 import click
 
 from pgflow.cli.connection import open_connection
-from pgflow.cli.options import reading_options
+from pgflow.cli.options import result_options
 from pgflow.cli.output import document
 from pgflow.cli.parameters import DURATION
 from pgflow.database.statement import run
@@ -15,24 +15,31 @@ __all__ = ["command"]
 
 
 @click.command("prune")
-@click.option("--older-than", "age", type=DURATION, metavar="DURATION", help="How long ago they ended: 12h, 30d, 8w.")
 @click.option(
-    "--status", "statuses", type=click.Choice(ENDED), multiple=True, default=ENDED, help="Only what ended so."
+    "--older-than", "age", type=DURATION, metavar="DURATION", help="Minimum time since the end: 12h, 30d, 8w."
+)
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice(ENDED),
+    multiple=True,
+    default=ENDED,
+    help="Delete only instances with this status. Repeatable.",
 )
 @click.option(
     "--orphans",
     is_flag=True,
     show_default=False,
-    help="Delete instead the results, jobs and signals that were left when instances were deleted in SQL.",
+    help="Instead, delete results, jobs and signals whose instance was deleted with SQL.",
 )
-@reading_options
+@result_options
 def command(
     age: timedelta | None, statuses: tuple[str, ...], orphans: bool, dsn: str, schema: str, as_json: bool
 ) -> None:
-    """Delete instances that ended long ago, with their histories.
+    """Delete finished instances and their history.
 
-    Instances that are active stay, however old they are. It goes a thousand at a time and stands in nobody's way: let a
-    timer of your system call it. The role has to be the owner of the schema.
+    Active instances are never deleted, however old. Deletes in batches of a thousand and does not block workers: run it
+    from cron or a systemd timer. Requires the role that owns the schema.
 
     \b
     Examples:
@@ -41,7 +48,7 @@ def command(
       pgflow prune --orphans
     """
     if orphans == (age is not None):
-        raise click.UsageError("Give either --older-than or --orphans.")
+        raise click.UsageError("Pass either --older-than or --orphans.")
     pages = pruning_orphans(schema) if age is None else pruning(schema, age, statuses)
     with open_connection(dsn, schema, role="migrate") as conn:
         deleted = sum(pages.took(run(conn, page)) for page in pages)

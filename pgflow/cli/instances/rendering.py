@@ -1,19 +1,29 @@
-"""Show an instance: in words that a person understands, or as an object of a JSON document."""
+"""Render instances: as text for people, and as objects for JSON documents."""
 
 import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, assert_never
 
-from pgflow.cli.output import moment, printable
+from pgflow.cli.output import format_time, printable
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
 from pgflow.core.values.codec import encryption_key_id
 
-__all__ = ["compact", "entry_record", "failure", "pending", "record", "shorten", "signal_record", "took", "wait"]
+__all__ = [
+    "compact_json",
+    "describe_failure",
+    "describe_signal",
+    "describe_wait",
+    "entry_record",
+    "format_elapsed",
+    "instance_record",
+    "signal_record",
+    "truncate",
+]
 
 
-def record(instance: Instance) -> dict[str, Any]:
-    """Return what list and show tell of an instance in their documents; numbers that identify are strings."""
+def instance_record(instance: Instance) -> dict[str, Any]:
+    """Return an instance as an object of a JSON document; numbers that identify are strings."""
     return {
         "run": str(instance.run),
         "id": instance.id,
@@ -33,7 +43,7 @@ def record(instance: Instance) -> dict[str, Any]:
 
 
 def entry_record(entry: Entry) -> dict[str, Any]:
-    """Return what show tells of a completed step in its document."""
+    """Return a completed step of the history as an object of a JSON document."""
     return {
         "step": entry.step,
         "event": entry.event,
@@ -48,7 +58,7 @@ def entry_record(entry: Entry) -> dict[str, Any]:
 
 
 def signal_record(each: PendingSignal) -> dict[str, Any]:
-    """Return what show tells of a signal that no step has taken in its document."""
+    """Return a kept or scheduled signal as an object of a JSON document."""
     return {
         "event": each.event,
         "step": each.step,
@@ -59,12 +69,12 @@ def signal_record(each: PendingSignal) -> dict[str, Any]:
     }
 
 
-def pending(each: PendingSignal) -> str:
-    """Return in words that a signal is kept, or will be sent."""
+def describe_signal(each: PendingSignal) -> str:
+    """Describe a signal that is kept in the mailbox or scheduled."""
     event, step = printable(each.event), None if each.step is None else printable(each.step)
     if each.id is None:
-        return f"the signal {event} is kept until {step or 'a step'} waits for it"
-    return f"the signal {event} is sent to {step} at {moment(each.at)}; to call it off: pgflow unschedule {each.id}"
+        return f"signal {event}: kept until {step or 'a step'} waits for it"
+    return f"signal {event}: scheduled for {step} at {format_time(each.at)}; cancel it: pgflow unschedule {each.id}"
 
 
 def _wait_record(each: WaitingFor) -> dict[str, Any]:
@@ -79,51 +89,51 @@ def _wait_record(each: WaitingFor) -> dict[str, Any]:
     }
 
 
-def wait(each: WaitingFor) -> str:
-    """Say what one active step waits for.
+def describe_wait(each: WaitingFor) -> str:
+    """Describe the state of an active step.
 
-    wait(WaitingFor("charge", "signal", ("paid",)))    # charge waits for a signal: paid
+    describe_wait(WaitingFor("charge", "signal", ("paid",)))    # charge: waiting for signal paid
     """
-    step = each.step or "the instance"
+    step = each.step or "instance"
     match each.kind:
         case "signal":
-            until = f", at the latest until {moment(each.until)}" if each.until else ""
-            return printable(f"{step} waits for a signal: {' or '.join(each.events) or 'any'}{until}")
+            timeout = f", timeout at {format_time(each.until)}" if each.until else ""
+            return printable(f"{step}: waiting for signal {' or '.join(each.events) or '(any)'}{timeout}")
         case "timer":
-            return f"{step}: timer until {moment(each.until)}"
+            return printable(f"{step}: timer until {format_time(each.until)}")
         case "retry":
-            said = f"{step} is tried again at {moment(each.until)} {_attempt(each, each.attempt + 1)}"
+            state = f"{step}: retry at {format_time(each.until)} {_attempt(each, each.attempt + 1)}"
         case "queue" if each.until:
-            said = f"{step} starts at {moment(each.until)}"
+            state = f"{step}: scheduled for {format_time(each.until)}"
         case "queue":
-            said = f"{step} waits for a worker" + (f" {_attempt(each, each.attempt + 1)}" if each.error else "")
+            state = f"{step}: waiting for a worker" + (f" {_attempt(each, each.attempt + 1)}" if each.error else "")
         case "running":
-            said = f"{step} runs" + (f" {_attempt(each, each.attempt)}" if each.attempt > 1 else "")
+            state = f"{step}: running" + (f" {_attempt(each, each.attempt)}" if each.attempt > 1 else "")
         case _:
             assert_never(each.kind)
-    return printable(f"{said}: {each.error}" if each.error else said)
+    return printable(f"{state}: {each.error}" if each.error else state)
 
 
-def failure(error: Mapping[str, Any] | None) -> str | None:
-    """Say why an instance ended before its time, None when it did not or nobody gave a reason.
+def describe_failure(error: Mapping[str, Any] | None) -> str | None:
+    """Describe why an instance failed or was cancelled; None if it did not, or without a reason.
 
-    failure({"step": "ship", "reason": "refused", "type": "ConnectionError", "attempt": 5})
-    # ship failed in attempt 5: ConnectionError: refused
+    describe_failure({"step": "ship", "reason": "refused", "type": "ConnectionError", "attempt": 5})
+    # ship failed on attempt 5: ConnectionError: refused
     """
     if error is None:
         return None
-    reason = str(error.get("reason", "no reason was given"))
+    reason = str(error.get("reason", "no reason given"))
     if "step" not in error:
         return reason
     kind = error.get("type", "Error")
-    attempt = f" in attempt {error['attempt']}" if "attempt" in error else ""
+    attempt = f" on attempt {error['attempt']}" if "attempt" in error else ""
     return f"{error['step']} failed{attempt}: {reason if kind == 'Error' else f'{kind}: {reason}'}"
 
 
-def took(duration: timedelta) -> str:
+def format_elapsed(duration: timedelta) -> str:
     """Return a duration in its two largest units.
 
-    took(timedelta(seconds=125))    # "2m 5s"
+    format_elapsed(timedelta(seconds=125))    # "2m 5s"
     """
     seconds = max(duration.total_seconds(), 0.0)
     if seconds < 0.9995:
@@ -137,15 +147,15 @@ def took(duration: timedelta) -> str:
     return f"{hours}h {minutes}m" if hours < 24 else f"{hours // 24}d {hours % 24}h"
 
 
-def compact(value: Any, limit: int) -> str:
-    """Return a value as JSON in one line of at most `limit` characters; of a sealed one, with which key."""
+def compact_json(value: Any, limit: int) -> str:
+    """Return a value as one line of JSON of at most `limit` characters, or the key id of an encrypted value."""
     key = encryption_key_id(value)
     if key is not None:
-        return f"(sealed with key {key})" if key else "(sealed)"
-    return shorten(json.dumps(value, ensure_ascii=False), limit)
+        return f"(encrypted with key {key})" if key else "(encrypted)"
+    return truncate(json.dumps(value, ensure_ascii=False), limit)
 
 
-def shorten(text: str, limit: int) -> str:
+def truncate(text: str, limit: int) -> str:
     """Return text in one line of at most `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from pgflow.cli.connection import open_connection
-from pgflow.cli.options import idempotency_option, reading_options
-from pgflow.cli.output import document, moment, print_notice
+from pgflow.cli.options import idempotency_option, result_options
+from pgflow.cli.output import document, format_time, print_notice
 from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, payload
 from pgflow.store import request, signal
 
@@ -18,18 +18,18 @@ __all__ = ["command"]
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT)
 @click.argument("event", type=TEXT)
-@click.option("-p", "--payload", "given", metavar=JSON_FORMS, help="What the signal carries; - is standard input.")
-@click.option("--step", type=TEXT, metavar="KEY", help="Which step it is for, when several may take it.")
+@click.option("-p", "--payload", "argument", metavar=JSON_FORMS, help="Payload of the signal; - reads stdin.")
+@click.option("--step", type=TEXT, metavar="KEY", help="Step to signal, when several steps wait for this event.")
 @click.option(
-    "--delay", type=DURATION, metavar="DURATION", help="Send it so much later, to --step: 90s, 10m, 1h30m, 2d."
+    "--delay", type=DURATION, metavar="DURATION", help="Send the signal to --step after this time: 90s, 1h30m, 2d."
 )
 @idempotency_option
-@reading_options
+@result_options
 def command(
     workflow: str,
     value: str,
     event: str,
-    given: str | None,
+    argument: str | None,
     step: str | None,
     delay: timedelta | None,
     idempotency_key: str | None,
@@ -39,9 +39,9 @@ def command(
 ) -> None:
     """Send the signal EVENT to the newest run of VALUE.
 
-    Prints "delivered" when it ended a wait, and "kept" when it is kept for the next wait that takes it: signals of one
-    name end waits in the order in which they were sent, each one wait. Of one that is sent later it prints the number,
-    by which `pgflow unschedule` cancels it. With --idempotency-key a signal that is sent again ends no second wait.
+    Prints "delivered" if a step was waiting for the signal, "kept" if it is stored until a step waits for it. Signals
+    of the same name are consumed in the order they were sent, one per wait. With --delay, prints the number of the
+    scheduled signal, for `pgflow unschedule`. With --idempotency-key, sending it twice is the same as sending it once.
     VALUE may be a whole business id, such as orderid::abc123.
 
     \b
@@ -50,12 +50,12 @@ def command(
       pgflow resume OrderFlow abc123 approved --step manager_review
       pgflow resume OrderFlow abc123 rejected --step manager_review --delay 2d
     """
-    text = payload(given, "payload")
-    told: dict[str, Any] = {"workflow": workflow, "value": value, "event": event}
+    text = payload(argument, "payload")
+    sent: dict[str, Any] = {"workflow": workflow, "value": value, "event": event}
     if delay is not None:
         if step is None:
-            raise click.UsageError("--delay needs --step: a signal that is sent later is for one step.")
-        later = signal.schedule(
+            raise click.UsageError("--delay requires --step: a scheduled signal is sent to one step.")
+        schedule = signal.schedule(
             schema,
             workflow=workflow,
             version=None,
@@ -67,20 +67,22 @@ def command(
         )
         about = f"schedule_resume {workflow} {value} {step} {event}"
         with open_connection(dsn, schema, workflow) as conn:
-            _, number, due = request.run_once(conn, schema, idempotency_key, about, later, signal.decode_scheduled)
+            _, number, due = request.run_once(conn, schema, idempotency_key, about, schedule, signal.decode_scheduled)
         if as_json:
-            click.echo(document({**told, "signal": "scheduled", "id": number, "at": due}))
+            click.echo(document({**sent, "signal": "scheduled", "id": number, "at": due}))
         else:
             click.echo(number)
-            print_notice(f"{event} is sent to {step} at {moment(due)}; to call it off: pgflow unschedule {number}")
+            print_notice(
+                f"{event} is scheduled for {step} at {format_time(due)}; cancel it: pgflow unschedule {number}"
+            )
         return
     with open_connection(dsn, schema, workflow) as conn:
-        now = signal.send(schema, workflow=workflow, value=value, event=event, payload=text, step=step, notify=True)
+        send = signal.send(schema, workflow=workflow, value=value, event=event, payload=text, step=step, notify=True)
         about = f"resume {workflow} {value} {event} {step or ''}"
-        became = request.run_once(conn, schema, idempotency_key, about, now, str)
+        result = request.run_once(conn, schema, idempotency_key, about, send, str)
     if as_json:
-        click.echo(document({**told, "signal": became}))
+        click.echo(document({**sent, "signal": result}))
         return
-    click.echo(became)
-    if became == "kept":
-        print_notice(f"no step waits for {event} now: it is kept for the next wait that takes it")
+    click.echo(result)
+    if result == "kept":
+        print_notice(f"no step is waiting for {event}: the signal is kept until one does")

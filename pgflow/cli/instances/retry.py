@@ -1,9 +1,9 @@
-"""`pgflow retry`: take a failed instance up again."""
+"""`pgflow retry`: retry a failed instance from the failed step."""
 
 import click
 
 from pgflow.cli.connection import open_connection
-from pgflow.cli.options import idempotency_option, reading_options
+from pgflow.cli.options import idempotency_option, result_options
 from pgflow.cli.output import document
 from pgflow.cli.parameters import TEXT
 from pgflow.store import instance, request
@@ -15,12 +15,12 @@ __all__ = ["command"]
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT)
 @idempotency_option
-@reading_options
+@result_options
 def command(workflow: str, value: str, idempotency_key: str | None, dsn: str, schema: str, as_json: bool) -> None:
-    """Take the newest run of VALUE, which has failed, up again where it stopped.
+    """Retry the newest run of VALUE, which must have failed, from the failed step.
 
-    Completed steps keep their results and do not run again; the step that failed gets all of its attempts anew. VALUE
-    may be a whole business id, such as orderid::abc123.
+    Completed steps keep their results and do not run again; the failed step gets its full number of attempts. VALUE may
+    be a whole business id, such as orderid::abc123.
 
     \b
     Example:
@@ -32,5 +32,5 @@ def command(workflow: str, value: str, idempotency_key: str | None, dsn: str, sc
     click.echo(
         document({"workflow": workflow, "value": value, "status": "running"})
         if as_json
-        else f"running again {workflow} {value}"
+        else f"retrying {workflow} {value}"
     )

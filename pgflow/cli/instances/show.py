@@ -1,13 +1,22 @@
-"""`pgflow show`: one instance, what it has done and what it waits for."""
+"""`pgflow show`: show an instance, its history and what it waits for."""
 
 import shlex
 
 import click
 
 from pgflow.cli.connection import open_connection
-from pgflow.cli.instances.rendering import compact, entry_record, failure, pending, record, signal_record, took, wait
-from pgflow.cli.options import reading_options
-from pgflow.cli.output import document, moment, printable, table
+from pgflow.cli.instances.rendering import (
+    compact_json,
+    describe_failure,
+    describe_signal,
+    describe_wait,
+    entry_record,
+    format_elapsed,
+    instance_record,
+    signal_record,
+)
+from pgflow.cli.options import result_options
+from pgflow.cli.output import document, format_time, printable, table
 from pgflow.cli.parameters import TEXT
 from pgflow.core.models.instance import Instance
 from pgflow.database.statement import run
@@ -15,20 +24,19 @@ from pgflow.store import instance
 
 __all__ = ["command"]
 
-HEADERS = ("STEP", "EVENT", "ATTEMPT", "TOOK", "AT", "WORKER", "OUTPUT")
-WIDEST = 60  # characters of an output
-WIDEST_INPUT = 200
+HEADERS = ("STEP", "EVENT", "ATTEMPT", "DURATION", "AT", "WORKER", "OUTPUT")
+OUTPUT_WIDTH = 60  # characters
+INPUT_WIDTH = 200
 
 
 @click.command("show")
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT)
-@reading_options
+@result_options
 def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> None:
     """Show the newest run of VALUE: its input, its history, what it waits for, and why it failed.
 
-    VALUE may be a whole business id, such as orderid::abc123. --json shows everything in full length, tracebacks
-    included.
+    VALUE may be a whole business id, such as orderid::abc123. --json prints all values in full, with tracebacks.
 
     \b
     Examples:
@@ -38,13 +46,13 @@ def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> 
     with open_connection(dsn, schema, workflow, role="read") as conn:
         found = run(conn, instance.get(schema, workflow=workflow, value=value))
     if as_json:
-        whole = {
-            **record(found),
+        record = {
+            **instance_record(found),
             "steps": found.steps,
             "history": [entry_record(each) for each in found.history],
             "signals": [signal_record(each) for each in found.signals],
         }
-        click.echo(document({"instance": whole}))
+        click.echo(document({"instance": record}))
     else:
         click.echo("\n\n".join(_paragraphs(found, value)))
 
@@ -57,40 +65,39 @@ def _paragraphs(found: Instance, value: str) -> list[str]:
                 each.step,
                 each.event,
                 each.attempt,
-                took(each.duration),
+                format_elapsed(each.duration),
                 each.at,
                 each.worker,
-                compact(each.output, WIDEST),
+                compact_json(each.output, OUTPUT_WIDTH),
             )
             for each in found.history
         ]
         paragraphs.append(table(HEADERS, rows))
     if found.is_active:
-        paragraphs.append("\n".join(wait(each) for each in found.waiting_for) or "nothing is left to do")
+        paragraphs.append("\n".join(describe_wait(each) for each in found.waiting_for) or "no active steps")
         if found.signals:
-            paragraphs.append("\n".join(pending(each) for each in found.signals))
+            paragraphs.append("\n".join(describe_signal(each) for each in found.signals))
     elif found.status == "failed":
-        again = shlex.join(["pgflow", "retry", found.workflow, value])
-        paragraphs.append(
-            f"{printable(failure(found.error) or 'it failed')}\ntake it up again with: {printable(again)}"
-        )
+        retry = shlex.join(["pgflow", "retry", found.workflow, value])
+        paragraphs.append(f"{printable(describe_failure(found.error) or 'failed')}\nretry with: {printable(retry)}")
     elif found.status == "cancelled":
-        paragraphs.append(f"cancelled: {printable(failure(found.error) or 'no reason was given')}")
+        paragraphs.append(f"cancelled: {printable(describe_failure(found.error) or 'no reason given')}")
     return paragraphs
 
 
 def _header(found: Instance) -> list[str]:
     lines = [
         f"{found.workflow} version {found.version}, {found.id}, run {found.run}: {found.status}",
-        f"started   {moment(found.created_at)}",
+        f"started   {format_time(found.created_at)}",
     ]
     if found.finished_at is not None:
-        lines.append(f"finished  {moment(found.finished_at)}, after {took(found.finished_at - found.created_at)}")
+        elapsed = format_elapsed(found.finished_at - found.created_at)
+        lines.append(f"finished  {format_time(found.finished_at)}, after {elapsed}")
     if found.tags:
         lines.append(f"tags      {', '.join(found.tags)}")
     if found.metadata:
-        lines.append(f"metadata  {compact(dict(found.metadata), WIDEST_INPUT)}")
+        lines.append(f"metadata  {compact_json(dict(found.metadata), INPUT_WIDTH)}")
     if found.unreadable is not None:
         lines.append(f"unreadable: {found.unreadable}")
-    lines.append(f"input     {compact(found.input, WIDEST_INPUT)}")
+    lines.append(f"input     {compact_json(found.input, INPUT_WIDTH)}")
     return lines

@@ -1,4 +1,4 @@
-"""`pgflow start`: start an instance of a workflow, or as many as a file has lines."""
+"""`pgflow start`: start an instance of a workflow, or one for each line of a file."""
 
 import json
 import shlex
@@ -15,8 +15,8 @@ from pgflow.app import Pgflow
 from pgflow.calls import sealed_input
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.connection import open_connection, require_workflow
-from pgflow.cli.instances.bulk import chunks, items, lines_of, progress
-from pgflow.cli.options import app_option, idempotency_option, reading_options
+from pgflow.cli.instances.json_lines import chunks, open_seekable, progress_bar, read_items
+from pgflow.cli.options import app_option, idempotency_option, result_options
 from pgflow.cli.output import document, print_notice
 from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, parse_business_value, parse_timestamp, read_json_argument
 from pgflow.core.definition.unique import start_value
@@ -35,7 +35,7 @@ LARGEST_SMALLINT = 2**15 - 1
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Where and how the command starts instances: `write` checks an input and makes the text to store out of it."""
+    """The options that all instances of a call share; `write` validates an input and returns the JSON text to store."""
 
     workflow: str
     dsn: str
@@ -53,9 +53,9 @@ class Launch:
     def run(
         self, conn: Connection, values: Sequence[str], inputs: Sequence[str | None], part: int = 0
     ) -> list[Started]:
-        """Start instances in one statement, which is one transaction; an app with a codec seals their inputs.
+        """Start instances in one statement, which is one transaction; the app's codec encrypts their inputs.
 
-        `part` tells them from others that are started with the same idempotency key.
+        `part` numbers the statements of one call, each of which needs an idempotency key of its own.
         """
         if self.app is not None:
             kind, codec = self.app.workflow(self.workflow), self.app.codec
@@ -80,12 +80,12 @@ class Launch:
         return request.run_once(conn, self.schema, key, about, statement, instance.decode_started)
 
     def open_connection(self) -> AbstractContextManager[Connection]:
-        """Open the command's connection."""
+        """Open the connection."""
         pooler = self.app.pooler if self.app is not None else None
         return open_connection(self.dsn, self.schema, self.workflow, pooler=pooler)
 
     def register(self) -> None:
-        """Store the app's definitions, so that the database knows the workflow. Raises `GraphChanged`."""
+        """Register the app's workflows in the database. Raises `GraphChanged`."""
         if self.app is not None:
             try:
                 self.app.register()
@@ -99,32 +99,35 @@ class Launch:
 @click.option(
     "-i",
     "--input",
-    "given",
+    "argument",
     metavar=JSON_FORMS,
-    help="The instance's input; - is standard input. Without it, it is {}, or null where the workflow's type has None.",
+    help="Input of the instance; - reads stdin. Defaults to {}, or to null if the workflow's input type allows None.",
 )
 @click.option(
-    "--from", "source", metavar="FILE|-", help='Start one instance for each line: {"value": "…", "input": {…}}.'
+    "--from",
+    "source",
+    metavar="FILE|-",
+    help='Start one instance for each line of JSON Lines: {"value": "…", "input": {…}}.',
 )
 @click.option(
-    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the current one by default."
+    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="Version of the workflow; by default the current one."
 )
-@click.option("--delay", type=DURATION, metavar="DURATION", help="Start it so much later: 90s, 10m, 1h30m, 2d.")
-@click.option("--at", metavar="TIME", help="Start it then: 2030-01-31T12:00:00Z.")
-@click.option("--tag", "tags", type=TEXT, multiple=True, help="Mark it with a tag. May be given several times.")
-@click.option("--metadata", metavar=JSON_FORMS, help="Metadata to begin with, a JSON object.")
+@click.option("--delay", type=DURATION, metavar="DURATION", help="Start after this time: 90s, 10m, 1h30m, 2d.")
+@click.option("--at", metavar="TIME", help="Start at this time: 2030-01-31T12:00:00Z.")
+@click.option("--tag", "tags", type=TEXT, multiple=True, help="Tag of the instance. Repeatable.")
+@click.option("--metadata", metavar=JSON_FORMS, help="Initial metadata, a JSON object.")
 @click.option(
     "--priority",
     type=click.IntRange(-LARGEST_SMALLINT - 1, LARGEST_SMALLINT),
-    help="Lower goes first; the workflow's own by default.",
+    help="Lower runs first; by default the workflow's priority.",
 )
 @idempotency_option
 @app_option
-@reading_options
+@result_options
 def command(
     workflow: str,
     value: str | None,
-    given: str | None,
+    argument: str | None,
     source: str | None,
     version: int | None,
     delay: timedelta | None,
@@ -138,12 +141,12 @@ def command(
     schema: str,
     as_json: bool,
 ) -> None:
-    """Start an instance of WORKFLOW under the business value VALUE.
+    """Start an instance of WORKFLOW with the business value VALUE.
 
-    With an app the input is checked by the workflow's model, and its definition is stored if it is new. Without one the
-    workflow has to be known to the database: a worker or an app has been there before.
+    With an app, the input is validated against the workflow's input model, and the workflow is registered in the
+    database if it is new. Without an app, a worker or an app must have registered it before.
 
-    With --from, all lines are checked before any instance is started. A value that is running already is left alone and
+    With --from, every line is validated before any instance is started. Values that are already running are skipped and
     counted.
 
     \b
@@ -153,11 +156,11 @@ def command(
       pgflow start OrderFlow --from orders.jsonl --tag import
     """
     if (value is None) == (source is None):
-        raise click.UsageError("Give either a VALUE or --from.")
-    if source is not None and given is not None:
-        raise click.UsageError("--input goes with a VALUE; with --from, each line has its own.")
+        raise click.UsageError("Pass either VALUE or --from.")
+    if source is not None and argument is not None:
+        raise click.UsageError("--input requires VALUE: with --from, each line contains its input.")
     if delay is not None and at is not None:
-        raise click.UsageError("--delay and --at exclude one another.")
+        raise click.UsageError("--delay and --at are mutually exclusive.")
     found = load_app(app, dsn, schema) if app else None
     write, version = _checks(found, workflow, version)
     launch = Launch(
@@ -179,61 +182,63 @@ def command(
         counts = {"workflow": workflow, "started": started, "already_running": running}
         click.echo(document(counts) if as_json else f"started {started:,}, already running {running:,}")
     elif value is not None:
-        one = _start_one(
-            launch, parse_business_value(value), ABSENT if given is None else read_json_argument(given, "input")
-        )
-        told = {"workflow": workflow, "id": one.id, "run": str(one.run)}
-        click.echo(document(told) if as_json else f"{one.id} run {one.run}")
+        one = _start_one(launch, parse_business_value(value), _input(argument))
+        record = {"workflow": workflow, "id": one.id, "run": str(one.run)}
+        click.echo(document(record) if as_json else f"{one.id} run {one.run}")
 
 
 def _checks(app: Pgflow | None, name: str, version: int | None) -> tuple[Callable[[Any], str | None], int | None]:
-    """Return what checks an input, and the version to start."""
+    """Return the function that validates and encodes an input, and the version to start."""
     if app is None:
-        return _plain_input, version
+        return _encode_input, version
     require_workflow(name, sorted(each.name for each in app.workflows))
     version, workflow = app.workflow(name).resolve_version(version)
     return partial(workflow.write_input, reveal=app.codec is not None), version
 
 
-def _plain_input(given: Any) -> str | None:
-    """Return an input as JSON text; None, which leaves it to the workflow's definition, when it was left out."""
-    return None if given is ABSENT else encode(given, what="input", limit=INPUT_LIMIT)
+def _encode_input(value: Any) -> str | None:
+    """Return an input as JSON text; None if it is absent, which takes the workflow's default."""
+    return None if value is ABSENT else encode(value, what="input", limit=INPUT_LIMIT)
 
 
-def _metadata(given: str | None) -> dict[str, Any]:
-    if given is None:
+def _input(argument: str | None) -> Any:
+    return ABSENT if argument is None else read_json_argument(argument, "input")
+
+
+def _metadata(argument: str | None) -> dict[str, Any]:
+    if argument is None:
         return {}
-    metadata = read_json_argument(given, "metadata")
+    metadata = read_json_argument(argument, "metadata")
     if not isinstance(metadata, dict):
-        raise InvalidPayload("metadata is no JSON object", hint='It looks like {"source": "import"}.')
+        raise InvalidPayload("metadata must be a JSON object", hint='Example: {"source": "import"}.')
     checked: dict[str, Any] = json.loads(encode(metadata, what="metadata", limit=INPUT_LIMIT))
     return checked
 
 
-def _start_one(launch: Launch, value: str, given: Any) -> Started:
-    text = launch.write(given)
+def _start_one(launch: Launch, value: str, input_value: Any) -> Started:
+    text = launch.write(input_value)
     with launch.open_connection() as conn:
         launch.register()
         (one,) = launch.run(conn, [value], [text])
     if not one.created:
         raise AlreadyRunning(
             f"{launch.workflow} {one.id!r} is already running, in run {one.run}",
-            hint=f"Look at it with: {shlex.join(['pgflow', 'show', launch.workflow, value])}",
+            hint=f"Show it with: {shlex.join(['pgflow', 'show', launch.workflow, value])}",
         )
     return one
 
 
 def _start_many(launch: Launch, source: str) -> tuple[int, int]:
-    """Return how many were started, and how many were running already."""
+    """Return how many instances were started, and how many were already running."""
     name = "standard input" if source == "-" else source
     started = running = 0
-    with lines_of(source) as lines:
-        total = sum(1 for _ in items(lines, name, launch.write))
+    with open_seekable(source) as lines:
+        total = sum(1 for _ in read_items(lines, name, launch.write))
         with launch.open_connection() as conn:
             launch.register()
             try:
-                with progress(total) as bar:
-                    for part, chunk in enumerate(chunks(items(lines, name, launch.write)), start=1):
+                with progress_bar(total) as bar:
+                    for part, chunk in enumerate(chunks(read_items(lines, name, launch.write)), start=1):
                         values, inputs = zip(*chunk, strict=True)
                         created = sum(one.created for one in launch.run(conn, values, inputs, part))
                         started, running = started + created, running + len(chunk) - created
@@ -241,6 +246,6 @@ def _start_many(launch: Launch, source: str) -> tuple[int, int]:
                             bar.update(len(chunk))
             except BaseException:
                 if started:
-                    print_notice(f"started {started:,} of {total:,} before this; those stay")
+                    print_notice(f"started {started:,} of {total:,} before the error; those are not undone")
                 raise
     return started, running

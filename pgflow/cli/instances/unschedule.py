@@ -1,9 +1,9 @@
-"""`pgflow unschedule`: call off a signal that is to be sent later."""
+"""`pgflow unschedule`: cancel a scheduled signal."""
 
 import click
 
 from pgflow.cli.connection import open_connection
-from pgflow.cli.options import reading_options
+from pgflow.cli.options import result_options
 from pgflow.cli.output import document
 from pgflow.database.statement import run
 from pgflow.errors import NotFound
@@ -16,11 +16,11 @@ LARGEST_BIGINT = 2**63 - 1
 
 @click.command("unschedule")
 @click.argument("number", type=click.IntRange(1, LARGEST_BIGINT))
-@reading_options
+@result_options
 def command(number: int, dsn: str, schema: str, as_json: bool) -> None:
-    """Call off the signal NUMBER, which `pgflow resume --delay` or schedule_resume is to send later.
+    """Cancel the scheduled signal NUMBER, as printed by `pgflow resume --delay` or returned by schedule_resume.
 
-    The exit code is 5 when it was sent already, or never was to be.
+    Exits with 5 if the signal was already sent or does not exist.
 
     \b
     Examples:
@@ -28,7 +28,10 @@ def command(number: int, dsn: str, schema: str, as_json: bool) -> None:
     """
     with open_connection(dsn, schema) as conn:
         if not run(conn, signal.unschedule(schema, number)):
-            raise NotFound(f"no signal {number} is still to be sent", hint="See what is: pgflow show WORKFLOW VALUE")
+            raise NotFound(
+                f"scheduled signal {number} was already sent or does not exist",
+                hint="List an instance's scheduled signals: pgflow show WORKFLOW VALUE",
+            )
     if as_json:
         click.echo(document({"id": number, "signal": "unscheduled"}))
     else:

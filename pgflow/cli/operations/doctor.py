@@ -4,7 +4,7 @@ import click
 
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.error_reporting import GlobalOptions
-from pgflow.cli.options import app_option, reading_options
+from pgflow.cli.options import app_option, result_options
 from pgflow.cli.output import document, printable, table
 from pgflow.database.connect import connect
 from pgflow.doctor import server, upkeep, work
@@ -19,7 +19,7 @@ SICK = 1  # the exit code when there is a problem
 
 @click.command("doctor")
 @app_option
-@reading_options
+@result_options
 def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
     """Look at a database and its workers: what is wrong, why it matters, and how to mend it.
 

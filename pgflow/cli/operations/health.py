@@ -1,6 +1,6 @@
-"""Answer the probes of whoever looks after processes: is this worker alive, is it ready?
+"""Serve HTTP health probes for a worker: liveness and readiness.
 
-From a thread of its own, so that a step which keeps the event loop from running is told of, and not waited for.
+The server has a thread of its own, so that it answers, and reports the stall, while a step blocks the event loop.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import click
 
 from pgflow.logs import Logger
 
-__all__ = ["ADDRESS", "Address", "answering"]
+__all__ = ["ADDRESS", "Address", "serve_probes"]
 
 log = Logger("pgflow.worker")
 
-HERE = "127.0.0.1"
+LOCALHOST = "127.0.0.1"
 
 Check = Callable[[], str | None]
 
 
 class Address(click.ParamType[tuple[str, int]]):
-    """`PORT`, which listens on this machine only, or `HOST:PORT`."""
+    """`PORT`, which listens on localhost only, or `HOST:PORT`."""
 
     name = "[host:]port"
 
@@ -36,30 +36,32 @@ class Address(click.ParamType[tuple[str, int]]):
             return value
         host, _, port = str(value).rpartition(":")
         if not (port.isascii() and port.isdigit() and int(port) < 65_536):
-            self.fail(f"{value!r} is no address: it looks like 8080 or 0.0.0.0:8080", param, ctx)
-        return host.strip("[]") or HERE, int(port)
+            self.fail(
+                f"{value!r} is not a valid address: use PORT or HOST:PORT, such as 8080 or 0.0.0.0:8080", param, ctx
+            )
+        return host.strip("[]") or LOCALHOST, int(port)
 
 
 ADDRESS = Address()
 
 
 @contextmanager
-def answering(address: tuple[str, int] | None, checks: Mapping[str, Check]) -> Iterator[None]:
-    """Answer GET requests for as long as the block lasts; with no address, do nothing.
+def serve_probes(address: tuple[str, int] | None, checks: Mapping[str, Check]) -> Iterator[None]:
+    """Serve GET requests for the duration of the block; without an address, do nothing.
 
-    `checks` says by path what is asked: each returns what is wrong, or None. Raises `click.ClickException` when nobody
-    may listen there.
+    `checks` maps a path to a function that returns the error to report, or None. Raises `click.ClickException` when the
+    address cannot be listened on.
 
-        with answering(("127.0.0.1", 8080), {"/livez": lambda: None}): …    # curl -f localhost:8080/livez
+        with serve_probes(("127.0.0.1", 8080), {"/livez": lambda: None}): …    # curl -f localhost:8080/livez
     """
     if address is None:
         yield
         return
     host, port = address
     try:
-        server = Answerer((host, port), checks)
+        server = ProbeServer((host, port), checks)
     except OSError as error:
-        raise click.ClickException(f"nobody can listen on {host}:{port} here: {error.strerror or error}") from error
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     log.info("health: http://%s:%d%s", host, server.server_port, ", ".join(sorted(checks)))
     thread = threading.Thread(target=server.serve_forever, name="pgflow-health", daemon=True)
     thread.start()
@@ -71,33 +73,33 @@ def answering(address: tuple[str, int] | None, checks: Mapping[str, Check]) -> I
         thread.join()
 
 
-class Answerer(ThreadingHTTPServer):
-    """A server of few words."""
+class ProbeServer(ThreadingHTTPServer):
+    """An HTTP server that holds the checks for its handlers."""
 
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], checks: Mapping[str, Check]) -> None:
         self.checks = checks
-        super().__init__(address, Answer)
+        super().__init__(address, ProbeHandler)
 
 
-class Answer(BaseHTTPRequestHandler):
-    """200 and "ok", or 503 and what is wrong."""
+class ProbeHandler(BaseHTTPRequestHandler):
+    """Responds with 200 and "ok", or with 503 and the error."""
 
-    server: Answerer
+    server: ProbeServer
     timeout = 5.0
 
     def do_GET(self) -> None:
-        """Answer a probe."""
+        """Respond to a probe."""
         check = self.server.checks.get(self.path)
         if check is None:
-            self._say(HTTPStatus.NOT_FOUND, "ask for " + " or ".join(sorted(self.server.checks)))
+            self._respond(HTTPStatus.NOT_FOUND, "not found, try " + " or ".join(sorted(self.server.checks)))
             return
-        wrong = check()
-        self._say(HTTPStatus.OK if wrong is None else HTTPStatus.SERVICE_UNAVAILABLE, wrong or "ok")
+        error = check()
+        self._respond(HTTPStatus.OK if error is None else HTTPStatus.SERVICE_UNAVAILABLE, error or "ok")
 
-    def _say(self, status: HTTPStatus, words: str) -> None:
-        body = (words + "\n").encode()
+    def _respond(self, status: HTTPStatus, text: str) -> None:
+        body = (text + "\n").encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
@@ -105,4 +107,4 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- its name in the base class
-        """Say nothing: probes come every few seconds."""
+        """Log nothing: probes arrive every few seconds."""

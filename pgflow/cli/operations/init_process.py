@@ -1,8 +1,8 @@
 """Run the worker under a small init process when it would be PID 1, as in a container without `--init`.
 
-The kernel hands every orphaned process to PID 1, which has to reap it. A worker cannot: to wait for any child would
-take the exit status from a step that waits for its own. So PID 1 forks the worker, forwards signals to it, reaps
-whatever ends, and exits as the worker did (the idea of tini and dumb-init).
+The kernel reparents orphaned processes to PID 1, which must reap them. A worker cannot: waiting for any child would
+take the exit status away from a step that waits for its own child. So PID 1 forks the worker, forwards signals to it,
+reaps all children, and exits with the worker's exit code, like tini and dumb-init.
 """
 
 import os
@@ -14,18 +14,18 @@ __all__ = ["fork_if_pid_1", "fork_under_init"]
 FORWARDED = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 )
-SI_KERNEL = 0x80  # si_code of a signal from the terminal, which sends it to the worker, too
-SIGNALLED = 128  # added to a signal's number: the exit code of a process that the signal ended
+SI_KERNEL = 0x80  # si_code of a signal from the terminal, which the worker receives directly
+SIGNAL_EXIT_BASE = 128  # a process killed by signal n exits with 128 + n, the shells' convention
 
 
 def fork_if_pid_1() -> None:
-    """Fork the worker if this process is PID 1; returns in the worker. Call it before threads are started."""
+    """Fork the worker if this process is PID 1, and return in the worker. Call it before starting threads."""
     if os.getpid() == 1 and sys.platform == "linux":
         fork_under_init()
 
 
 def fork_under_init() -> None:
-    """Fork, and return in the child only: the parent stays behind as its init process and ends with its exit code."""
+    """Fork, and return in the child only: the parent becomes the init process and exits with the child's exit code."""
     watched = FORWARDED | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     sys.stdout.flush()
@@ -44,15 +44,15 @@ def fork_under_init() -> None:
 
 
 def _reap(worker: int) -> int | None:
-    """Reap every child that has ended; returns the worker's exit code once it is among them."""
+    """Reap all ended children; return the worker's exit code if it is among them."""
     code = None
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:  # none is left
+        except ChildProcessError:  # no children left
             return code
         if pid == 0:
             return code
         if pid == worker:
             exit_code = os.waitstatus_to_exitcode(status)
-            code = exit_code if exit_code >= 0 else SIGNALLED - exit_code
+            code = exit_code if exit_code >= 0 else SIGNAL_EXIT_BASE - exit_code

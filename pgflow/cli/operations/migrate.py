@@ -1,4 +1,4 @@
-"""`pgflow migrate`: install or upgrade the schema, tell how far it is, or print the SQL."""
+"""`pgflow migrate`: install or upgrade the schema, show its status, or print the SQL."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pgflow.cli.options import direct_options, json_option
-from pgflow.cli.output import document, table
+from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.parameters import Duration, format_duration
 from pgflow.database.connect import connect
 from pgflow.database.migration_files import FUNCTIONS
@@ -19,43 +19,45 @@ from pgflow.store.worker import Alive
 
 __all__ = ["command"]
 
-NEEDED = 4  # the exit code of --status when there is something to do; the same as a worker's refusal
+OUTDATED = 4  # exit code of --status unless up to date; workers refuse an outdated schema with the same code
 
 
 @click.command("migrate")
 @click.option(
-    "--status", "show_status", is_flag=True, help="Tell how far the schema is; exit code 4 unless up to date."
+    "--status", "show_status", is_flag=True, help="List applied and pending migrations; exit with 4 unless up to date."
 )
-@click.option("--dry-run", is_flag=True, help="Tell what would be applied, and write nothing.")
-@click.option("--sql", "show_sql", is_flag=True, help="Print everything as one SQL script; needs no database.")
+@click.option("--dry-run", is_flag=True, help="Print what would be applied, without applying it.")
+@click.option(
+    "--sql", "show_sql", is_flag=True, help="Print the migrations as one SQL script; does not connect to a database."
+)
 @click.option(
     "--after",
     type=click.IntRange(min=0),
     default=0,
     show_default=False,
     metavar="VERSION",
-    help="With --sql: leave out the migrations up to this one.",
+    help="With --sql: omit migrations up to and including this version.",
 )
 @click.option(
     "--to",
     type=click.IntRange(min=1),
     metavar="VERSION",
-    help="Stop after this migration. The way is forward only, and pgflow runs on the newest.",
+    help="Stop after this migration. There are no down migrations, and pgflow requires the latest version.",
 )
 @click.option(
     "--wait",
-    "patience",
+    "timeout",
     type=Duration(bare=True),
     default=format_duration(DEFAULT_TIMEOUT),
     metavar="DURATION",
-    help="How long to wait, for each migration, for locks and, before one that breaks older code, for older workers "
-    "to finish what they run and end: 90s, 10m; a bare number is seconds.",
+    help="Timeout per migration for acquiring locks and, before a breaking one, for older workers to shut down: 90s, "
+    "10m; a number without a unit is seconds.",
 )
 @click.option(
     "--ledger",
     "show_ledger",
     is_flag=True,
-    help="With --sql: only what writes a lost ledger of migrations anew.",
+    help="With --sql: print only the statements that restore a lost migrations table.",
 )
 @json_option
 @direct_options
@@ -65,7 +67,7 @@ def command(
     show_sql: bool,
     after: int,
     to: int | None,
-    patience: timedelta,
+    timeout: timedelta,
     show_ledger: bool,
     dsn: str,
     schema: str,
@@ -73,9 +75,9 @@ def command(
 ) -> int | None:
     """Install or upgrade pgflow's schema in the database.
 
-    Safe to run at any time, under load, and by several machines at once: one of them migrates, the others wait and find
-    nothing left to do. Workers refuse to run on a schema that is too old. Those of an older pgflow go on, unless a
-    migration breaks their code: then they are asked to end, and waited for.
+    Safe to run at any time, under load, and concurrently from several machines: one migrates, the others wait and then
+    have nothing to do. Workers refuse to run on an outdated schema. Older workers keep running, unless a migration
+    breaks their code: then migrate asks them to shut down, and waits for them.
 
     \b
     Examples:
@@ -85,13 +87,13 @@ def command(
       pgflow migrate --sql | psql --single-transaction -v ON_ERROR_STOP=1 shop
     """
     if show_status + dry_run + show_sql > 1:
-        raise click.UsageError("--status, --dry-run and --sql exclude one another.")
+        raise click.UsageError("--status, --dry-run and --sql are mutually exclusive.")
     if (after or show_ledger) and not show_sql:
-        raise click.UsageError(f"--{'after' if after else 'ledger'} goes with --sql.")
+        raise click.UsageError(f"--{'after' if after else 'ledger'} requires --sql.")
     if after and show_ledger:
-        raise click.UsageError("--after and --ledger exclude one another.")
+        raise click.UsageError("--after and --ledger are mutually exclusive.")
     if to is not None and show_status:
-        raise click.UsageError("--to and --status exclude one another.")
+        raise click.UsageError("--to and --status are mutually exclusive.")
     if show_sql:
         click.echo(ledger(schema, to) if show_ledger else sql(schema, after, to), nl=False)
         return None
@@ -100,28 +102,28 @@ def command(
             now = status(conn, schema)
             click.echo(_status_document(now) if as_json else _status_text(now))
             now.require_migratable()
-            return None if now.up_to_date else NEEDED
-        done = up(conn, schema, dry_run, to=to, timeout=patience, on_wait=_telling())
+            return None if now.up_to_date else OUTDATED
+        done = up(conn, schema, dry_run, to=to, timeout=timeout, on_wait=_wait_reporter())
         if as_json:
             click.echo(document({"schema": schema, "dry_run": dry_run, "applied": _entries(done)}))
         elif done:
             verb = "would apply" if dry_run else "applied"
             click.echo("\n".join(f"{verb} {_label(each)}" for each in done))
         else:
-            click.echo(f'schema "{schema}" is {"up to date" if to is None else f"at {to:04} already"}')
+            click.echo(f'schema "{schema}" is {"up to date" if to is None else f"already at {to:04}"}')
     return None
 
 
-def _telling() -> Callable[[Sequence[Alive]], None]:
-    """Say for whom it waits, each time that these are others."""
-    told: list[Sequence[Alive]] = []
+def _wait_reporter() -> Callable[[Sequence[Alive]], None]:
+    """Return a callback that prints the workers that migrate waits for, whenever the list changes."""
+    printed: list[Sequence[Alive]] = []
 
-    def tell(workers: Sequence[Alive]) -> None:
-        if told[-1:] != [workers]:
-            told.append(workers)
-            click.echo(f"waiting for workers of an older pgflow to end: {', '.join(map(str, workers))}", err=True)
+    def report(workers: Sequence[Alive]) -> None:
+        if printed[-1:] != [workers]:
+            printed.append(workers)
+            print_notice(f"waiting for older workers to shut down: {', '.join(map(str, workers))}")
 
-    return tell
+    return report
 
 
 def _status_text(now: Status) -> str:
@@ -133,7 +135,7 @@ def _status_text(now: Status) -> str:
     ]
     rows += [(f"{each.version:04} {each.name}", "announced") for each in now.unknown if each.announced]
     rows.append(("functions", "pending" if now.stale or now.functions is None else now.functions.applied_at))
-    verdict = "is up to date" if now.up_to_date else "needs: pgflow migrate"
+    verdict = "is up to date" if now.up_to_date else "is not up to date. Run: pgflow migrate"
     return f'{table(["MIGRATION", "APPLIED"], rows)}\n\nschema "{now.schema}" {verdict}'
 
 

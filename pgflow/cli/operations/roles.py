@@ -1,4 +1,4 @@
-"""`pgflow roles`: give the database's roles the rights of a client, a worker or a dashboard, or print the SQL."""
+"""`pgflow roles`: grant roles the privileges of a client, a worker or a dashboard, or print the SQL."""
 
 import click
 
@@ -10,11 +10,13 @@ __all__ = ["command"]
 
 
 @click.command("roles")
-@click.option("--sql", "show_sql", is_flag=True, help="Print the statements; needs no database.")
-@click.option("--apply", "applies", is_flag=True, help="Run them, in one transaction, as the schema's owner.")
-@click.option("--client", multiple=True, metavar="ROLE", help="Calls the functions of the client API, no more.")
-@click.option("--worker", multiple=True, metavar="ROLE", help="Runs workers.")
-@click.option("--dashboard", multiple=True, metavar="ROLE", help="Reads everything, changes nothing.")
+@click.option("--sql", "show_sql", is_flag=True, help="Print the statements; does not connect to a database.")
+@click.option(
+    "--apply", "applies", is_flag=True, help="Run the statements in one transaction, as the owner of the schema."
+)
+@click.option("--client", multiple=True, metavar="ROLE", help="Role that may only call the client API. Repeatable.")
+@click.option("--worker", multiple=True, metavar="ROLE", help="Role that may run workers. Repeatable.")
+@click.option("--dashboard", multiple=True, metavar="ROLE", help="Role that may only read. Repeatable.")
 @direct_options
 def command(
     show_sql: bool,
@@ -25,11 +27,11 @@ def command(
     dsn: str,
     schema: str,
 ) -> None:
-    """Give roles of the database what a client, a worker or a dashboard needs, and nothing else.
+    """Grant roles the privileges that a client, a worker or a dashboard needs, and revoke all others in the schema.
 
-    The roles have to be there: they belong to the whole cluster, so pgflow makes none. Each role named loses what else
-    it has in the schema. Each option may be repeated, and may name the same role as another one, which then has
-    the rights of both. Run it again after each upgrade: what that has added is only the owner's until then.
+    The roles must exist: roles belong to the whole cluster, so pgflow does not create them. A role named by several
+    options gets the privileges of each. Run it again after each upgrade, because objects that the upgrade creates are
+    accessible to the owner only.
 
     \b
     Examples:
@@ -37,13 +39,13 @@ def command(
       pgflow roles --sql --client app_client | psql --single-transaction -v ON_ERROR_STOP=1 shop
     """
     if show_sql == applies:
-        raise click.UsageError("One of --sql and --apply is needed.")
-    parts = {"client": client, "worker": worker, "dashboard": dashboard}
+        raise click.UsageError("Pass either --sql or --apply.")
+    roles = {"client": client, "worker": worker, "dashboard": dashboard}
     if show_sql:
-        click.echo(sql(parts, schema), nl=False)
+        click.echo(sql(roles, schema), nl=False)
         return
     with connect(dsn, "migrate") as conn:
-        apply(conn, parts, schema)
-    for part, names in parts.items():
+        apply(conn, roles, schema)
+    for part, names in roles.items():
         for name in names:
             click.echo(f'{name} is a {part} of schema "{schema}"')

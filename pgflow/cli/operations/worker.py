@@ -1,4 +1,4 @@
-"""`pgflow worker`: run the steps of workflows until told to stop."""
+"""`pgflow worker`: run a worker until it receives SIGTERM or SIGINT."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from pgflow import telemetry
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.error_reporting import report
-from pgflow.cli.operations.health import ADDRESS, answering
+from pgflow.cli.operations.health import ADDRESS, serve_probes
 from pgflow.cli.operations.init_process import fork_if_pid_1
 from pgflow.cli.options import app_option, database_options, json_option
 from pgflow.cli.output import document, printable
@@ -35,10 +35,10 @@ __all__ = ["command"]
 
 log = Logger("pgflow.worker")
 
-GIVE_BACK_SECONDS = 1.0  # for giving tokens back when a second signal has come
-KILLED = 130  # the exit code of a program that a signal ended
-ABANDONED = 75  # of one that had to leave a step behind
-SELDOM = 10_000  # objects that come and stay until Python looks for garbage among them
+RELEASE_TIMEOUT = 1.0  # seconds for releasing claimed jobs after a second signal
+EXIT_KILLED = 130  # after a second signal
+EXIT_ABANDONED = 75  # EX_TEMPFAIL: a sync step was still running at the shutdown timeout
+GC_THRESHOLD = 10_000  # net allocations between collections of the youngest generation
 
 
 @click.command()
@@ -50,56 +50,58 @@ SELDOM = 10_000  # objects that come and stay until Python looks for garbage amo
     multiple=True,
     default=["default=10"],
     metavar="NAME=LIMIT",
-    help="A queue to serve, and how many of its steps run at once. May be given several times. "
-    "Each transactional step that runs has a connection of its own.",
+    help="Queue to work on, and its concurrency: how many of its steps may run at once. Repeatable. "
+    "A transactional step uses a connection of its own while it runs.",
 )
 @click.option(
     "--poll",
     type=Duration(timedelta(milliseconds=10), timedelta(hours=1), bare=True),
     default="1s",
     metavar="DURATION",
-    help="How often to look for work when nobody wakes it.",
+    help="Polling interval when no notification arrives.",
 )
 @click.option(
     "--lease",
     type=Duration(timedelta(milliseconds=500), timedelta(hours=1), bare=True),
     default="30s",
     metavar="DURATION",
-    help="How long a step stays this worker's without a heartbeat.",
+    help="How long claimed jobs stay with this worker without a heartbeat.",
 )
 @click.option(
     "--sweep",
     type=Duration(timedelta(milliseconds=100), timedelta(hours=1), bare=True),
     default="5s",
     metavar="DURATION",
-    help="How often to look for steps of dead workers.",
+    help="How often to rescue jobs of dead workers.",
 )
 @click.option(
     "--shutdown-timeout",
     type=Duration(timedelta(0), timedelta(days=1), bare=True),
     default="25s",
     metavar="DURATION",
-    help="How long running steps may go on after SIGTERM before they are given back.",
+    help="Grace period for running steps after SIGTERM; then their jobs are released.",
 )
 @click.option(
     "--listen/--no-listen",
     default=None,
-    show_default="listen, but not behind a pooler",
-    help="Be woken by NOTIFY. Polling goes on in any case. Behind a pooler in session mode, listen all the same.",
+    show_default="listen, except with --pooler",
+    help="Wake up on NOTIFY, in addition to polling. Use --listen with a pooler in session mode.",
 )
 @click.option(
     "--health",
     type=ADDRESS,
     metavar="[HOST:]PORT",
-    help="Answer GET /livez and /readyz there; without HOST, to this machine only.",
+    help="Serve GET /livez and /readyz on this address; without HOST, on localhost only.",
 )
-@click.option("--drain", is_flag=True, show_default=False, help="Stop when nothing is left that will go on by itself.")
+@click.option(
+    "--drain", is_flag=True, show_default=False, help="Exit once no job is left that can continue without a signal."
+)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     envvar="PGFLOW_LOG_LEVEL",
-    help="What to log on stderr.",
+    help="Minimum level of log messages on stderr.",
 )
 @json_option
 @database_options
@@ -118,13 +120,13 @@ def command(
     dsn: str,
     schema: str,
 ) -> None:
-    """Run the steps of workflows until told to stop.
+    """Run a worker: claim jobs from queues and run their steps.
 
-    SIGTERM or Ctrl-C lets the steps that run come to their end, for --shutdown-timeout, and gives the others back;
-    a second signal stops at once. Any number of workers, on any number of machines, share the work. With --json, it
-    prints in the end what it has done.
+    Any number of workers, on any number of machines, share the work. SIGTERM or Ctrl-C starts a graceful shutdown: the
+    worker claims no more jobs, gives running steps --shutdown-timeout to finish, and releases the rest. A second signal
+    stops it immediately. With --json, it prints its counters on exit.
 
-    A DURATION is a number and a unit, or several: 500ms, 30s, 1m30s, 2h. Without a unit it is seconds.
+    A DURATION is a number with a unit, or several: 500ms, 30s, 1m30s, 2h. Without a unit it is seconds.
 
     \b
     Examples:
@@ -133,11 +135,11 @@ def command(
     """  # fmt: skip
     limits = parse_queues(queues)
     fork_if_pid_1()
-    pulse = HeartbeatProcess.fork()  # before the app is loaded
+    heartbeat = HeartbeatProcess.fork()  # before the app is imported, while this process is small
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
-    usual = gc.get_threshold()
+    default_threshold = gc.get_threshold()
     found = load_app(app, dsn, schema)
     _warn_of_password(dsn)
     with connect(found.dsn, pooler=found.pooler) as conn:
@@ -151,48 +153,48 @@ def command(
         shutdown_timeout=shutdown_timeout,
         listen=listen,
         drain=drain,
-        pulse=pulse,
+        pulse=heartbeat,
     )
     found.close()
-    _collect_seldom(usual)
-    is_telling = _attach_log(log_level)
-    code = ABANDONED
+    _tune_garbage_collector(default_threshold)
+    is_logging = _attach_log(log_level)
+    code = EXIT_ABANDONED
     try:
-        with answering(health, {"/livez": worker.liveness_error, "/readyz": worker.readiness_error}):
+        with serve_probes(health, {"/livez": worker.liveness_error, "/readyz": worker.readiness_error}):
             run(_run(worker))
     except PgflowError as error:
         if not worker.abandoned:
             raise
         code = report(error)
     finally:
-        if is_telling:
+        if is_logging:
             telemetry.detach_log_handler()
-        if pulse is not None:
-            pulse.end()
+        if heartbeat is not None:
+            heartbeat.end()
     if as_json:
-        done = {"worker": worker.settler.worker, **asdict(worker.stats), "abandoned": worker.abandoned}
-        click.echo(document(done))
+        counters = {"worker": worker.settler.worker, **asdict(worker.stats), "abandoned": worker.abandoned}
+        click.echo(document(counters))
     if worker.abandoned:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # a sync step that did not end still holds its thread
+        os._exit(code)  # the abandoned sync step still occupies a thread, which a normal exit would wait for
 
 
-class OneLine(logging.Formatter):
-    """One line for each record, a traceback included: what is logged may come from anybody, and forges no other."""
+class OneLineFormatter(logging.Formatter):
+    """Formats a record, traceback included, as one line: untrusted text must not be able to forge log records."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, with what cannot be printed written out."""
+        """Return the line, with control characters escaped."""
         return printable(super().format(record))
 
 
-def _collect_seldom(usual: tuple[int, int, int]) -> None:
-    """Look for garbage in cycles less often, unless the app has said how often: it took a sixth of a quick step's time.
+def _tune_garbage_collector(default_threshold: tuple[int, int, int]) -> None:
+    """Collect less often, unless the app has set a threshold itself: collections took a sixth of a quick step's time.
 
-    What has been loaded until now stays for good, and is not looked at again.
+    The objects loaded so far live as long as the process, so they are frozen: excluded from collections.
     """
-    if gc.get_threshold() == usual:
-        gc.set_threshold(SELDOM, *usual[1:])
+    if gc.get_threshold() == default_threshold:
+        gc.set_threshold(GC_THRESHOLD, *default_threshold[1:])
     gc.collect()
     gc.freeze()
 
@@ -200,23 +202,25 @@ def _collect_seldom(usual: tuple[int, int, int]) -> None:
 def _warn_of_password(dsn: str) -> None:
     source = click.get_current_context().get_parameter_source("dsn")
     if source is ParameterSource.COMMANDLINE and "password" in parse(dsn):
-        log.warning("everybody on this machine can see the password in --dsn: pass it in PGFLOW_DSN, or in a .pgpass")
+        log.warning(
+            "the password in --dsn is visible to all users of this machine: use PGFLOW_DSN or a .pgpass file instead"
+        )
 
 
 def _attach_log(log_level: str) -> bool:
-    """Let events be logged as far as their level is; returns whether any is, for those that are not cost nothing."""
+    """Log events at `log_level` and above; return whether there are any. Events without a handler cost nothing."""
     threshold = logging.getLevelNamesMapping()[log_level.upper()]
     levels = {
         **dict.fromkeys(telemetry.events(), logging.DEBUG),
         telemetry.WORKFLOW_STOP: logging.INFO,
         telemetry.RUNNER_RESCUE: logging.WARNING,
     }
-    # Of these a worker writes a line in any case, also where no handler is attached.
+    # The worker logs these two itself, with or without a handler.
     del levels[telemetry.WORKFLOW_EXCEPTION], levels[telemetry.RUNNER_INIT]
-    wanted = [name for name, level in levels.items() if level >= threshold]
-    if wanted:
-        telemetry.attach_log_handler(level=levels, events=wanted)
-    return bool(wanted)
+    names = [name for name, level in levels.items() if level >= threshold]
+    if names:
+        telemetry.attach_log_handler(level=levels, events=names)
+    return bool(names)
 
 
 async def _run(worker: Worker) -> None:
@@ -225,12 +229,12 @@ async def _run(worker: Worker) -> None:
     tasks: list[asyncio.Task[None]] = []
 
     def stop(name: str) -> None:
-        log.info("%s: finishing what runs; once more stops at once", name)
+        log.info("%s: shutting down gracefully; send it again to stop immediately", name)
         worker.stop()
 
-    def stop_at_once(name: str) -> None:
-        log.warning("%s again: stopping at once", name)
-        tasks.append(loop.create_task(_stop_at_once(worker)))
+    def stop_immediately(name: str) -> None:
+        log.warning("second %s: stopping immediately", name)
+        tasks.append(loop.create_task(_stop_immediately(worker)))
 
     def on_signal(number: int, frame: object) -> None:
         nonlocal signals
@@ -239,12 +243,12 @@ async def _run(worker: Worker) -> None:
         if signals == 1:
             loop.call_soon_threadsafe(stop, name)
         else:
-            last = threading.Timer(GIVE_BACK_SECONDS * 1.5, os._exit, [KILLED])
+            last = threading.Timer(RELEASE_TIMEOUT * 1.5, os._exit, [EXIT_KILLED])
             last.daemon = True
             last.start()
-            loop.call_soon_threadsafe(stop_at_once, name)
+            loop.call_soon_threadsafe(stop_immediately, name)
 
-    # Not the loop's own handlers: a step that keeps the loop from running would keep them from being heard.
+    # Not loop.add_signal_handler: a step that blocks the event loop would delay its handlers.
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         await worker.run()
@@ -253,9 +257,9 @@ async def _run(worker: Worker) -> None:
             signal.signal(number, handler)
 
 
-async def _stop_at_once(worker: Worker) -> None:
+async def _stop_immediately(worker: Worker) -> None:
     try:
-        async with asyncio.timeout(GIVE_BACK_SECONDS):
+        async with asyncio.timeout(RELEASE_TIMEOUT):
             await worker.give_back()
     finally:
-        os._exit(KILLED)
+        os._exit(EXIT_KILLED)

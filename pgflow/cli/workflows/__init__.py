@@ -1,1 +1,1 @@
-"""Commands about definitions: draw, document and validate workflows, one module per command."""
+"""Commands for workflow definitions: graph, docs, validate, one module per command."""

@@ -1,4 +1,4 @@
-"""`pgflow docs`: write each workflow's picture into its docstring, and keep it there up to date."""
+"""`pgflow docs`: write each workflow's diagram into its docstring, and keep it up to date."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from pgflow.errors import Invalid
 
 __all__ = ["command"]
 
-INSTALLED = {"site-packages", "dist-packages"}
+INSTALL_FOLDERS = {"site-packages", "dist-packages"}
 
 
 @click.command("docs")
@@ -30,17 +30,17 @@ INSTALLED = {"site-packages", "dist-packages"}
     "root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
-    help="Touch only files below this folder.",
+    help="Change only files below this directory.",
 )
 @click.option(
-    "--check", is_flag=True, show_default=False, help="Write nothing, and exit with 1 if a picture is out of date."
+    "--check", is_flag=True, show_default=False, help="Do not write; exit with 1 if a diagram is out of date."
 )
 @debug_option
 def command(app: str | None, root: Path, check: bool) -> int:
-    """Write the picture of each workflow of an app into its docstring, where help() and editors show it.
+    """Write a diagram of each workflow of an app into its docstring, where help() and editors show it.
 
-    It stands between two marks; the next run replaces it, and touches nothing when it is up to date. Classes made
-    within functions are left out. A file is written only if it is the same program afterwards.
+    The diagram is placed between two markers and replaced on the next run; files that are up to date are not written.
+    Classes defined in functions are skipped. A file is written only if its code, apart from docstrings, is unchanged.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def command(app: str | None, root: Path, check: bool) -> int:
         try:
             done = _update(path, workflows, is_dry=check)
         except (Invalid, OSError) as error:
-            print_notice(f"pgflow: {printable(str(path))} is left alone: {printable(str(error))}")
+            print_notice(f"pgflow: {printable(str(path))} not updated: {printable(str(error))}")
             code = Invalid.exit_code
             continue
         changed += len(done)
@@ -72,22 +72,22 @@ def command(app: str | None, root: Path, check: bool) -> int:
 
 
 def _source(workflow: type[Workflow[Any]], root: Path) -> tuple[Path | None, str]:
-    """Return the file that the class is written in, or None and why it is not to be touched."""
+    """Return the source file of a class, or None and the reason why it cannot be changed."""
     if "<locals>" in workflow.__qualname__:
-        return None, "it is made in a function"
+        return None, "defined in a function"
     file = getattr(sys.modules.get(workflow.__module__), "__file__", None)
     if file is None or not file.endswith(".py"):
         return None, f"module {workflow.__module__} has no source file"
     path = Path(file).resolve()
-    if not path.is_relative_to(root) or INSTALLED.intersection(path.relative_to(root).parts):
-        return None, f"{path} is not below {root}, or is an installed package"
+    if not path.is_relative_to(root) or INSTALL_FOLDERS.intersection(path.relative_to(root).parts):
+        return None, f"{path} is not below {root}, or belongs to an installed package"
     return path, ""
 
 
 def _update(path: Path, workflows: list[type[Workflow[Any]]], *, is_dry: bool) -> list[str]:
-    """Bring the pictures of one file up to date, and return the names of the classes whose docstrings change.
+    """Update the diagrams of one file, and return the names of the classes whose docstrings change.
 
-    Raises `Invalid` when that cannot be done, without having touched the file; `OSError`.
+    Raises `Invalid` or `OSError` when the file cannot be changed safely; it is left unmodified then.
     """
     raw = path.read_bytes()
     text, encoding, line_end = _read(raw)
@@ -104,16 +104,16 @@ def _update(path: Path, workflows: list[type[Workflow[Any]]], *, is_dry: bool) -
 
 
 def _read(raw: bytes) -> tuple[str, str, str]:
-    r"""Return the text with "\n" for line ends, its encoding and its line end. Raises `Invalid` if bytes get lost."""
+    r"""Return the text with "\n" line endings, its encoding and line ending. Raises `Invalid` if this loses bytes."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
         text = raw.decode(encoding)
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise Invalid(f"it cannot be read: {error}") from error
+        raise Invalid(f"cannot decode it: {error}") from error
     line_end = "\r\n" if "\r\n" in text else "\n"
     text = text.replace(line_end, "\n")
     if "\r" in text or _bytes(text, encoding, line_end) != raw:
-        raise Invalid("it has line ends of several kinds")
+        raise Invalid("mixed line endings")
     return text, encoding, line_end
 
 
@@ -121,11 +121,13 @@ def _bytes(text: str, encoding: str, line_end: str) -> bytes:
     try:
         return text.replace("\n", line_end).encode(encoding)
     except UnicodeEncodeError as error:
-        raise Invalid(f"its encoding, {encoding}, has no {error.object[error.start]!r}: save it as UTF-8") from error
+        raise Invalid(
+            f"encoding {encoding} cannot represent {error.object[error.start]!r}: save the file as UTF-8"
+        ) from error
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all."""
+    """Write a file atomically."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""`pgflow graph`: draw a workflow, from an app's code or from what the database knows of it."""
+"""`pgflow graph`: draw a workflow, from an app's code or from its definition in the database."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,20 +29,20 @@ PICTURES: dict[str, Callable[[Outline], str]] = {
 
 @click.command("graph")
 @click.argument("workflow", type=TEXT)
-@click.option("-f", "--format", "kind", type=click.Choice(list(PICTURES)), default="ascii", help="What to draw.")
-@click.option("-o", "--output", metavar="FILE", help="Write it there instead of to standard output.")
+@click.option("-f", "--format", "kind", type=click.Choice(list(PICTURES)), default="ascii", help="Output format.")
+@click.option("-o", "--output", metavar="FILE", help="File to write; by default standard output.")
 @click.option(
-    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="The workflow's version; the current one by default."
+    "--version", type=click.IntRange(1, LARGEST_INTEGER), help="Version of the workflow; by default the current one."
 )
 @app_option
 @database_options
 def command(
     workflow: str, kind: str, output: str | None, version: int | None, app: str | None, dsn: str, schema: str
 ) -> None:
-    """Draw WORKFLOW: its steps from the first to Done, and between them the events that lead from one to the other.
+    """Draw WORKFLOW: its steps, from the initial one to Done, and the events that lead from one to the next.
 
-    With an app the picture is that of its code, and no database is needed. Without one it is that of the definition
-    which an app or a worker has left in the database.
+    With an app, draws the workflow in its code, without a database. Without an app, draws the definition registered in
+    the database.
 
     \b
     Examples:
@@ -58,7 +58,7 @@ def command(
     try:
         Path(output).write_text(drawn + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--output: {output} cannot be written: {error.strerror}") from error
+        raise ConfigError(f"--output: cannot write {output}: {error.strerror}") from error
     print_notice(f"wrote {output}")
 
 
@@ -75,6 +75,6 @@ def _from_database(name: str, version: int | None, dsn: str, schema: str) -> Out
         if stored is None:
             require_workflow(name, run(conn, definition.names(schema)))
             raise UnknownWorkflow(
-                f"{name} is not registered here in version {version}", hint=f"Draw the current one: pgflow graph {name}"
+                f"{name} has no registered version {version}", hint=f"Draw the current version: pgflow graph {name}"
             )
     return Outline.of(stored.graph)

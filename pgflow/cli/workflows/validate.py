@@ -1,4 +1,4 @@
-"""`pgflow validate`: check an app's workflows, as a build does, and against the database if there is one."""
+"""`pgflow validate`: validate an app's workflow definitions, and compare them with the database if a DSN is given."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pgflow.app import Pgflow
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.connection import open_connection
 from pgflow.cli.error_reporting import error_line
-from pgflow.cli.options import app_option, reading_options
+from pgflow.cli.options import app_option, result_options
 from pgflow.cli.output import document, print_notice, printable, table
 from pgflow.core.definition.graph import DONE, Graph
 from pgflow.core.definition.rules.problems import collecting
@@ -26,12 +26,12 @@ from pgflow.store import definition, instance
 __all__ = ["command"]
 
 HEADERS = ("WORKFLOW", "VERSION", "STEPS", "EDGES", "QUEUES")
-MOST_LOOKED_AT = 200  # instances under way of a workflow whose graph has changed
+INSTANCE_LIMIT = 200  # active instances to examine when a graph has changed
 
 
 @dataclass(slots=True)
-class Finding:
-    """What is found about one workflow: remarks are worth a look, problems must be mended."""
+class WorkflowReport:
+    """The validation of one workflow; problems must be fixed, remarks need not."""
 
     graph: Graph
     remarks: list[str] = field(default_factory=list)
@@ -39,21 +39,21 @@ class Finding:
 
     @property
     def steps(self) -> list[str]:
-        """The keys of its steps, Done apart."""
+        """The keys of its steps, without Done."""
         return [key for key in self.graph.nodes if key != DONE]
 
     @property
     def edges(self) -> int:
-        """How many lead from a step by an event to a target."""
+        """The number of transitions, counting each target."""
         return sum(len(edge.targets) for edge in self.graph.edges())
 
     @property
     def queues(self) -> list[str]:
-        """The queues that a worker has to serve."""
+        """The queues that workers must serve."""
         return sorted(self.graph.queues())
 
     def record(self) -> dict[str, Any]:
-        """Return it for --json."""
+        """Return it as an object of a JSON document."""
         return {
             "name": self.graph.name,
             "version": self.graph.version,
@@ -67,61 +67,61 @@ class Finding:
 
 @click.command("validate")
 @app_option
-@reading_options
+@result_options
 def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
-    """Check the workflows of an app: importing it checks their definitions. The exit code is 6 if one is wrong.
+    """Validate the workflow definitions of an app, and exit with 6 if one is invalid.
 
-    Everything that is wrong with any definition in what is imported is told, one line each.
+    Prints one line for each problem of each definition in the imported modules.
 
-    With a DSN they are also compared with what the database knows: an edge must not change under a version
-    (exit code 7). Nothing is written there.
+    With a DSN, also compares the definitions with those in the database, and exits with 7 if a graph has changed but
+    its version has not. Writes nothing to the database.
 
     \b
     Examples:
       pgflow validate --app myapp.flows:app
       pgflow validate --app myapp.flows:app --dsn postgresql://localhost/shop --json
     """
-    found, wrong = _import(app, dsn, schema)
-    if found is None or wrong:
-        return _refuse(found, wrong, as_json=as_json)
-    findings = [Finding(workflow.graph, list(_endless_waits(workflow.graph))) for workflow in found.versions]
-    if dsn and findings:
-        _compare(found, findings)
-    problems = [problem for each in findings for problem in each.problems]
+    found, errors = _import(app, dsn, schema)
+    if found is None or errors:
+        return _report_errors(found, errors, as_json=as_json)
+    reports = [WorkflowReport(workflow.graph, list(_endless_waits(workflow.graph))) for workflow in found.versions]
+    if dsn and reports:
+        _compare(found, reports)
+    problems = [problem for each in reports for problem in each.problems]
     if as_json:
-        records = [each.record() for each in findings]
-        told = [{"message": problem, "hint": None} for problem in problems]
-        click.echo(document({"valid": not problems, "workflows": records, "problems": told}))
+        records = [each.record() for each in reports]
+        problem_records = [{"message": problem, "hint": None} for problem in problems]
+        click.echo(document({"valid": not problems, "workflows": records, "problems": problem_records}))
     else:
-        _tell(findings)
+        _print(reports)
     return GraphChanged.exit_code if problems else 0
 
 
 def _import(app: str | None, dsn: str, schema: str) -> tuple[Pgflow | None, list[PgflowError]]:
-    """Import the app; return it, if it could be imported to the end, and everything that is wrong on the way."""
+    """Import the app; return it (None if the import failed) and all errors in definitions."""
     with collecting() as collected, warnings.catch_warnings():
-        # pydantic's word for what is told as a problem anyway, and better
+        # pydantic warns of what is reported as a problem with a better message
         warnings.filterwarnings("ignore", 'Field name ".*" in ".*" shadows an attribute in parent')
         try:
-            found, broken_off = load_app(app, dsn, schema), None
+            found, import_error = load_app(app, dsn, schema), None
         except PgflowError as error:
-            found, broken_off = None, error
-    wrong: list[PgflowError] = [DefinitionError(problem) for problem in collected.problems]
-    if broken_off is not None:
-        if not wrong and not isinstance(broken_off, DefinitionError):
-            raise broken_off  # no definition is at fault
-        wrong.append(broken_off)
-    return found, wrong
+            found, import_error = None, error
+    errors: list[PgflowError] = [DefinitionError(problem) for problem in collected.problems]
+    if import_error is not None:
+        if not errors and not isinstance(import_error, DefinitionError):
+            raise import_error  # unrelated to definitions
+        errors.append(import_error)
+    return found, errors
 
 
-def _refuse(found: Pgflow | None, wrong: list[PgflowError], *, as_json: bool) -> int:
-    """Tell what is wrong with definitions."""
+def _report_errors(found: Pgflow | None, errors: list[PgflowError], *, as_json: bool) -> int:
+    """Print the errors in definitions, and return the exit code."""
     if as_json:
-        sound = [] if found is None else [Finding(workflow.graph).record() for workflow in found.versions]
-        told = [{"message": str(error), "hint": error.hint} for error in wrong]
-        click.echo(document({"valid": False, "workflows": sound, "problems": told}))
+        valid = [] if found is None else [WorkflowReport(workflow.graph).record() for workflow in found.versions]
+        problems = [{"message": str(error), "hint": error.hint} for error in errors]
+        click.echo(document({"valid": False, "workflows": valid, "problems": problems}))
     else:
-        for error in wrong:
+        for error in errors:
             print_notice(printable(error_line(error)))
     return DefinitionError.exit_code
 
@@ -132,39 +132,39 @@ def _endless_waits(graph: Graph) -> Iterator[str]:
             yield f"{key} waits without a timeout"
 
 
-def _compare(found: Pgflow, findings: list[Finding]) -> None:
+def _compare(found: Pgflow, reports: list[WorkflowReport]) -> None:
     with open_connection(found.dsn, found.schema, role="read", pooler=found.pooler) as conn:
-        for each in findings:
+        for each in reports:
             graph = each.graph
             stored = run(conn, definition.read(found.schema, workflow=graph.name, version=graph.version))
             if stored is None:
-                each.remarks.append("the database does not know it yet")
+                each.remarks.append("not registered in the database yet")
             elif stored.hash != graph.digest():
                 each.problems.append(
-                    f"{graph.name} version {graph.version} has another graph in the database: "
+                    f"{graph.name} version {graph.version} differs from its graph in the database: "
                     f"give the changed workflow version={max(found.workflow(graph.name).versions) + 1}"
                 )
-                each.problems += _lost(conn, found.schema, graph)
+                each.problems += _stranded(conn, found.schema, graph)
 
 
-def _lost(conn: Connection, schema: str, graph: Graph) -> Iterator[str]:
-    """Name the instances under way that stand at a step which is no more."""
-    page = {"status": sorted(ACTIVE), "version": graph.version, "limit": MOST_LOOKED_AT}
+def _stranded(conn: Connection, schema: str, graph: Graph) -> Iterator[str]:
+    """Yield a problem for each active instance at a step that the graph no longer has."""
+    page = {"status": sorted(ACTIVE), "version": graph.version, "limit": INSTANCE_LIMIT}
     for one in run(conn, instance.list(schema, Filters.of(page, graph.name))):
         gone = sorted({each.step for each in one.waiting_for if each.step} - graph.nodes.keys())
         if gone:
-            yield f"{one.id} run {one.run} stands at {', '.join(gone)}, which version {graph.version} no longer has"
+            yield f"{one.id} run {one.run} is at {', '.join(gone)}, which version {graph.version} no longer has"
 
 
-def _tell(findings: list[Finding]) -> None:
+def _print(reports: list[WorkflowReport]) -> None:
     rows = [
-        (each.graph.name, each.graph.version, len(each.steps), each.edges, ", ".join(each.queues)) for each in findings
+        (each.graph.name, each.graph.version, len(each.steps), each.edges, ", ".join(each.queues)) for each in reports
     ]
     if not rows:
-        print_notice("this app has no workflows")
+        print_notice("the app has no workflows")
         return
     click.echo(table(HEADERS, rows))
-    for each in findings:
+    for each in reports:
         for remark in each.remarks:
             print_notice(f"{printable(each.graph.name)}: {printable(remark)}")
         for problem in each.problems:
