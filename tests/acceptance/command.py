@@ -20,10 +20,27 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["run"]
+__all__ = ["CHECKOUT", "PROGRAM", "environment", "error_line", "run"]
 
 CHECKOUT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "pgflow")  # for tests that need a process of its own
 PRELOADED = ("pgflow.cli", "pgflow.app", "pgflow.local", "psycopg.types.json", "pydantic")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without the variables that name a database, plus `variables`."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), **variables}
+
+
+def error_line(done: subprocess.CompletedProcess[str], exit_code: int) -> str:
+    """Assert that a command failed with this exit code and printed one line, and return the line."""
+    assert (done.returncode, done.stdout) == (exit_code, ""), done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pgflow: ")
+    assert "internal error" not in line
+    assert "Traceback" not in line
+    return line
 
 
 def run(

@@ -1,4 +1,4 @@
-"""Stands between a client and PostgreSQL as a pooler does: other process ids, notifications to whoever spoke last."""
+"""A TCP proxy in front of PostgreSQL that behaves like a pooler: hides process ids and loses notifications."""
 
 import socket
 import threading
@@ -12,25 +12,31 @@ REFUSAL = b"SFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
 
 @contextmanager
 def run_fake_pooler(path: str, *, delivers: bool = False, takes_options: bool = True) -> Iterator[int]:
-    """Give the port of a proxy to the server's Unix socket at `path`."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        threading.Thread(target=_serve, args=(door, path, delivers, takes_options), daemon=True).start()
+    """Yield the port of a proxy to the server's Unix socket at `path`.
+
+    It drops a notification unless its client was the last one to send something; with `delivers` it drops none. Without
+    `takes_options` it refuses the startup parameter `options`, as PgBouncer does.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_serve, args=(listener, path, delivers, takes_options), daemon=True).start()
         try:
-            yield door.getsockname()[1]
+            yield listener.getsockname()[1]
         finally:
-            door.shutdown(socket.SHUT_RDWR)
+            listener.shutdown(socket.SHUT_RDWR)
 
 
-def _serve(door: socket.socket, path: str, delivers: bool, takes_options: bool) -> None:
-    spoke: list[socket.socket] = []
+def _serve(listener: socket.socket, path: str, delivers: bool, takes_options: bool) -> None:
+    senders: list[socket.socket] = []
     with suppress(OSError):
         while True:
-            client, _ = door.accept()
-            arguments = (client, path, delivers, takes_options, spoke)
+            client, _ = listener.accept()
+            arguments = (client, path, delivers, takes_options, senders)
             threading.Thread(target=_connect, args=arguments, daemon=True).start()
 
 
-def _connect(client: socket.socket, path: str, delivers: bool, takes_options: bool, spoke: list[socket.socket]) -> None:
+def _connect(
+    client: socket.socket, path: str, delivers: bool, takes_options: bool, senders: list[socket.socket]
+) -> None:
     with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
         startup = client.recv(65_536)
         if b"\0options\0" in startup and not takes_options:
@@ -38,19 +44,19 @@ def _connect(client: socket.socket, path: str, delivers: bool, takes_options: bo
             return
         server.connect(path)
         server.sendall(startup)
-        threading.Thread(target=_pass_on, args=(client, server, spoke), daemon=True).start()
-        answers = server.makefile("rb")
-        while head := answers.read(5):
-            body = answers.read(int.from_bytes(head[1:]) - 4)
-            if head[:1] == b"K":  # the process id, and the key to cancel with: a pooler has its own
+        threading.Thread(target=_forward, args=(client, server, senders), daemon=True).start()
+        messages = server.makefile("rb")
+        while head := messages.read(5):
+            body = messages.read(int.from_bytes(head[1:]) - 4)
+            if head[:1] == b"K":  # BackendKeyData: a pooler sends its own process id and cancel key
                 body = bytes(4) + body[4:]
-            if head[:1] != b"A" or delivers or spoke[-1] is client:
+            if head[:1] != b"A" or delivers or senders[-1] is client:
                 client.sendall(head + body)
 
 
-def _pass_on(client: socket.socket, server: socket.socket, spoke: list[socket.socket]) -> None:
+def _forward(client: socket.socket, server: socket.socket, senders: list[socket.socket]) -> None:
     with suppress(OSError):
-        while asked := client.recv(65_536):
-            spoke.append(client)
-            server.sendall(asked)
+        while data := client.recv(65_536):
+            senders.append(client)
+            server.sendall(data)
         server.shutdown(socket.SHUT_RDWR)

@@ -1,34 +1,34 @@
-"""An app whose workflow has an optional input, and a step that takes an optional payload."""
+"""An app whose workflows have an optional input, and steps that take an optional payload."""
 
 from typing import Any
 
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
 
 
-@step(events=("told",), output=int | None)
+@step(events=("answered",), output=int | None)
 def ask(ctx: Context[Any]) -> Async:
-    """Wait for a number, or for the answer that there is none."""
+    """Wait for a number or null."""
     return Async()
 
 
-@step(events=("told",))
+@step(events=("answered",))
 def ask_anything(ctx: Context[Any]) -> Async:
-    """Wait for any answer."""
+    """Wait for any payload."""
     return Async()
 
 
 class OptionalFlow(Workflow[int | None], unique=Unique("optional")):
-    """Has no input, or a number."""
+    """Takes a number or None."""
 
     initial = ask
-    transitions = {ask: {"told": Done}}
+    transitions = {ask: {"answered": Done}}
 
 
 class AnyFlow(Workflow[Any], unique=Unique("anything")):
-    """Has any input."""
+    """Takes any input."""
 
     initial = ask_anything
-    transitions = {ask_anything: {"told": Done}}
+    transitions = {ask_anything: {"answered": Done}}
 
 
 app = Pgflow(workflows=[OptionalFlow, AnyFlow])

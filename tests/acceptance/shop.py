@@ -1,4 +1,4 @@
-"""A small app for the tests of the command: orders that are charged, shipped and may go wrong in every way."""
+"""The app of the command-line tests: orders that wait for a payment, fail to ship, or are in every state at once."""
 
 import asyncio
 from datetime import timedelta
@@ -10,7 +10,7 @@ from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step,
 
 
 class Order(BaseModel):
-    """`hold` and `broken` are files: as long as they are there, the order is not looked at, and shipping fails."""
+    """`hold` and `broken` are paths: while the file exists, validation snoozes, or shipping fails."""
 
     item_count: int
     hold: str | None = None
@@ -36,7 +36,7 @@ def charge(ctx: Context[Order]) -> Async:
 
 @step(events=("shipped",), retry=Retry(max_attempts=2, base=timedelta(milliseconds=10)))
 def ship(ctx: Context[Order]) -> Ok | Error:
-    """Ship it, if the carrier answers."""
+    """Ship the order, unless `broken` exists."""
     if ctx.initial.broken and Path(ctx.initial.broken).exists():
         raise ConnectionError("the carrier does not answer")
     return Ok("shipped", {"paid": ctx.steps["charge"]})
@@ -55,20 +55,20 @@ class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["orders"]):
 
 @step(events=("begun",))
 def begin(ctx: Context[Order]) -> Ok:
-    """Set everything going at once."""
+    """Start all branches."""
     return Ok("begun")
 
 
 @step(events=("approved",))
 def approve(ctx: Context[Order]) -> Async:
-    """Wait for somebody."""
+    """Wait for a signal."""
     return Async()
 
 
 @step(events=("called",), retry=Retry(max_attempts=5, base=timedelta(hours=1), max_backoff=timedelta(hours=1)))
 def call_back(ctx: Context[Order]) -> Ok:
-    """Fail, with an hour until the next attempt."""
-    raise ConnectionError("nobody answers")
+    """Fail; the next attempt is in an hour."""
+    raise ConnectionError("no answer")
 
 
 @step(events=("sent",))
@@ -80,12 +80,12 @@ async def email(ctx: Context[Order]) -> Ok:
 
 @step
 def finish(ctx: Context[Order]) -> Ok:
-    """Come after everything."""
+    """Join all branches."""
     return Ok("done")
 
 
 class EverythingFlow(Workflow[Order], unique=Unique("orderid")):
-    """Steps in every state at once: one waits for a signal, one for its time, one for its next attempt, one runs."""
+    """Has a step in every state: waiting for a signal, for a timer, for the next attempt, and running."""
 
     initial = begin
     transitions = {

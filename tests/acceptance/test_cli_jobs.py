@@ -1,4 +1,4 @@
-"""`pgflow jobs` as people and scripts read it: columns, filters, pages, one document."""
+"""`pgflow jobs`: columns, filters, pages and the JSON document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import Server
 
 @pytest.fixture(scope="module")
 def app(server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
-    """A database with three jobs that nobody works on."""
+    """A database with three jobs and no worker."""
     app = Pgflow(new_database(server), workflows=[OrderFlow])
     app.migrate()
     for value, tenant in (("a", "x"), ("b", "y")):
@@ -38,7 +38,7 @@ def listed(app: Pgflow, *arguments: str) -> list[str]:
     return [job["instance_id"].partition("::")[2] for job in jobs]
 
 
-def test_it_shows_each_job_in_a_row(app: Pgflow) -> None:
+def test_each_job_is_a_row(app: Pgflow) -> None:
     done = pgflow(app)
     header, *rows = done.stdout.splitlines()
     assert header.split() == [
@@ -53,7 +53,7 @@ def test_it_shows_each_job_in_a_row(app: Pgflow) -> None:
     assert done.stderr == ""
 
 
-def test_it_filters(app: Pgflow) -> None:
+def test_filters_select_jobs(app: Pgflow) -> None:
     assert listed(app) == ["a", "b", "c"]
     assert listed(app, "OrderFlow", "--state", "scheduled") == ["c"]
     assert listed(app, "--queue", "default", "--tag", "order_flow", "--tag", "tag-b") == ["b"]
@@ -61,7 +61,7 @@ def test_it_filters(app: Pgflow) -> None:
     assert listed(app, "--queue", "nope") == []
 
 
-def test_it_shows_page_after_page(app: Pgflow) -> None:
+def test_after_selects_the_next_page(app: Pgflow) -> None:
     first = pgflow(app, "-n", "2")
     last = app.jobs(limit=2)[-1].id
     assert first.stderr == f"next page: --after {last}\n"
@@ -69,31 +69,33 @@ def test_it_shows_page_after_page(app: Pgflow) -> None:
     assert pgflow(app, "--after", "1000").stderr == "no jobs\n"
 
 
-def test_the_document_tells_all(app: Pgflow) -> None:
-    said = json.loads(pgflow(app, "--json", "--tag", "tag-a").stdout)
+def test_the_document_has_all_fields(app: Pgflow) -> None:
+    printed = json.loads(pgflow(app, "--json", "--tag", "tag-a").stdout)
     job = app.jobs(tags=["tag-a"])[0]
-    assert said["schema_version"] == 1
-    (told,) = said["jobs"]
-    assert told["id"] == str(job.id)
-    assert told["run_at"].endswith("Z")
-    assert told["worker"] is None
-    assert told["tags"] == ["order_flow", "orders", "tag-a"]
-    assert told["meta"] == job.meta == {
+    assert printed["schema_version"] == 1
+    (record,) = printed["jobs"]
+    assert record["id"] == str(job.id)
+    assert record["run_at"].endswith("Z")
+    assert record["worker"] is None
+    assert record["tags"] == ["order_flow", "orders", "tag-a"]
+    assert record["meta"] == job.meta == {
         "tenant": "x", "workflow": "OrderFlow", "workflow_version": 1, "instance_id": job.instance_id,
         "run": job.run, "step": job.step,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "said"),
+    ("arguments", "exit_code", "problem"),
     [
         (["OrderFlw"], 5, "Did you mean OrderFlow?"),
         (["--meta", "[1]"], 6, "--meta must be a JSON object"),
         (["--meta", "{"], 6, "--meta is not valid JSON"),
     ],
 )
-def test_what_cannot_be_is_one_line(app: Pgflow, arguments: list[str], exit_code: int, said: str) -> None:
+def test_an_invalid_argument_is_reported_in_one_line(
+    app: Pgflow, arguments: list[str], exit_code: int, problem: str
+) -> None:
     done = pgflow(app, *arguments)
     assert isinstance(done.exception, PgflowError)
     assert report(done.exception) == exit_code
-    assert said in f"{done.exception} {done.exception.hint}"
+    assert problem in f"{done.exception} {done.exception.hint}"

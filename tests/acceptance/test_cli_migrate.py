@@ -1,7 +1,6 @@
-"""`pgflow migrate` as people and scripts run it: a process, its two streams and its exit code."""
+"""`pgflow migrate`, and what every command has: usage errors, --debug, --help, --version, connection errors."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -17,52 +17,40 @@ from pgflow.database.connect import connect
 from pgflow.database.migration_files import migrations
 from pgflow.embedded import find_installations
 from pgflow.migrations.migrate import check, status
+from tests.acceptance import command
+from tests.acceptance.command import PROGRAM, environment
 from tests.conftest import Server
 
-CHECKOUT = Path(__file__).parents[2]
-RUN = "from pgflow.cli import main; main()"
 SECRET = "hunter2"  # noqa: S105 - opens nothing
 MIGRATORS = 6
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Ours without what would point at a database, or at colours."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
-    return {**kept, "PYTHONPATH": str(CHECKOUT), **more}
-
-
-def pgflow(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], capture_output=True, check=False, env=environment(**more), text=True
-    )
+def pgflow(*arguments: str, **variables: str) -> CompletedProcess[str]:
+    return command.run(*arguments, env=environment(**variables))
 
 
 @pytest.fixture
 def empty(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of an empty database of the test's own."""
+    """The dsn of an empty database for this test."""
     return new_database(server)
 
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that is ours and at which nobody answers."""
+    """A port that is bound but not listened on."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
 
 
-def refused(done: subprocess.CompletedProcess[str], exit_code: int) -> str:
-    """Check that it failed as it should, and return the one line that it said about it."""
-    assert done.returncode == exit_code, done
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("pgflow: ")
-    assert "Traceback" not in line
+def refused(done: CompletedProcess[str], exit_code: int) -> str:
+    """Assert that a command failed without printing the password, and return its error line."""
+    line = command.error_line(done, exit_code)
     assert SECRET not in line
     return line
 
 
-def test_it_installs_then_finds_nothing_to_do(empty: str) -> None:
+def test_migrate_installs_once(empty: str) -> None:
     first = pgflow("migrate", "--dsn", empty)
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.splitlines()[0] == "applied 0001 engine"
@@ -73,15 +61,21 @@ def test_it_installs_then_finds_nothing_to_do(empty: str) -> None:
         check(conn)
 
 
-def test_several_processes_at_once_share_the_work(empty: str) -> None:
+def test_concurrent_processes_apply_each_migration_once(empty: str) -> None:
     with ThreadPoolExecutor(MIGRATORS) as pool:
-        done = list(pool.map(lambda _: pgflow("migrate", "--json", "--dsn", empty), range(MIGRATORS)))
+        line = [*PROGRAM, "migrate", "--json", "--dsn", empty]
+        done = list(
+            pool.map(
+                lambda _: subprocess.run(line, capture_output=True, check=False, env=environment(), text=True),
+                range(MIGRATORS),
+            )
+        )
     assert [(each.returncode, each.stderr) for each in done] == [(0, "")] * MIGRATORS
     applied = [entry["name"] for each in done for entry in json.loads(each.stdout)["applied"]]
-    assert sorted(applied) == sorted([*(each.name for each in migrations()), "functions"])  # each once, by whomever
+    assert sorted(applied) == sorted([*(each.name for each in migrations()), "functions"])
 
 
-def test_the_status_tells_scripts_by_its_exit_code_what_is_to_do(empty: str) -> None:
+def test_status_exits_with_4_until_the_schema_is_up_to_date(empty: str) -> None:
     before = pgflow("migrate", "--status", "--dsn", empty)
     assert before.returncode == 4
     assert ["0001", "engine", "pending"] in [line.split() for line in before.stdout.splitlines()]
@@ -89,20 +83,18 @@ def test_the_status_tells_scripts_by_its_exit_code_what_is_to_do(empty: str) -> 
     pgflow("migrate", "--dsn", empty)
     after = pgflow("migrate", "--status", "--json", "--dsn", empty)
     assert after.returncode == 0
-    said = json.loads(after.stdout)
-    assert said["schema_version"] == 1
-    assert said["up_to_date"] is True
-    assert said["pending"] == []
-    assert said["version"] == said["latest"] == len(said["applied"]) == len(migrations())
-    assert said["applied"][0]["applied_at"].endswith("Z")
+    status = json.loads(after.stdout)
+    assert status["schema_version"] == 1
+    assert status["up_to_date"] is True
+    assert status["pending"] == []
+    assert status["version"] == status["latest"] == len(status["applied"]) == len(migrations())
+    assert status["applied"][0]["applied_at"].endswith("Z")
 
 
 @pytest.mark.parametrize(
-    ("checksum", "shown", "said"), [("announced", 1, "is announced, and will be too new"), ("", 0, "is too new")]
+    ("checksum", "shown", "problem"), [("announced", 1, "is announced, and will be too new"), ("", 0, "is too new")]
 )
-def test_the_status_of_a_schema_for_which_it_is_too_old_is_4_too(
-    empty: str, checksum: str, shown: int, said: str
-) -> None:
+def test_status_exits_with_4_if_the_schema_is_too_new(empty: str, checksum: str, shown: int, problem: str) -> None:
     pgflow("migrate", "--dsn", empty)
     with connect(empty) as conn:
         conn.execute(
@@ -112,7 +104,7 @@ def test_the_status_of_a_schema_for_which_it_is_too_old_is_4_too(
     done = pgflow("migrate", "--status", "--dsn", empty)
     assert done.returncode == 4
     assert [line.split() for line in done.stdout.splitlines()].count(["0099", "future", "announced"]) == shown
-    assert done.stderr.startswith(f'pgflow: migration 0099_future of schema "pgflow" {said} for this pgflow')
+    assert done.stderr.startswith(f'pgflow: migration 0099_future of schema "pgflow" {problem} for this pgflow')
 
 
 def test_a_dry_run_writes_nothing(empty: str) -> None:
@@ -123,7 +115,7 @@ def test_a_dry_run_writes_nothing(empty: str) -> None:
         assert not status(conn).version
 
 
-def test_another_schema_is_chosen_by_flag_or_environment(empty: str) -> None:
+def test_the_schema_is_chosen_by_flag_or_environment(empty: str) -> None:
     assert pgflow("migrate", "--schema", "orders", "--dsn", empty).returncode == 0
     assert pgflow("migrate", "--status", "--dsn", empty, PGFLOW_SCHEMA="orders").returncode == 0
     line = refused(pgflow("migrate", "--schema", "Orders", "--dsn", empty), 2)
@@ -152,29 +144,29 @@ def test_the_script_runs_in_psql(psql: str, empty: str) -> None:
     assert pgflow("migrate", "--status", "--schema", "user", "--dsn", empty).returncode == 0
 
 
-def test_a_server_that_is_not_there_is_one_line_and_exit_code_3(closed_port: int) -> None:
+def test_an_unreachable_server_is_reported_in_one_line_with_exit_code_3(closed_port: int) -> None:
     line = refused(pgflow("migrate", "--dsn", f"postgresql://ann:{SECRET}@127.0.0.1:{closed_port}/shop"), 3)
     assert f"cannot reach PostgreSQL at 127.0.0.1:{closed_port}/shop: Connection refused. Start PostgreSQL" in line
 
 
-def test_a_database_that_does_not_exist_is_exit_code_3(server: Server) -> None:
+def test_a_missing_database_exits_with_3(server: Server) -> None:
     line = refused(pgflow("migrate", "--dsn", server.database_dsn("nowhere")), 3)
     assert 'database "nowhere" does not exist. Create the database with createdb' in line
 
 
-def test_a_bad_connection_string_is_one_line_and_exit_code_2() -> None:
+def test_an_invalid_connection_string_is_reported_in_one_line_with_exit_code_2() -> None:
     refused(pgflow("migrate", "--dsn", f"postgresql://ann:p@{SECRET}@db.example/shop"), 2)
     refused(pgflow("migrate", PGFLOW_DSN=f"nonsense {SECRET}"), 2)
 
 
-def test_somebody_elses_schema_is_exit_code_4(empty: str) -> None:
+def test_a_foreign_schema_exits_with_4(empty: str) -> None:
     with connect(empty) as conn:
         conn.execute("create schema pgflow; create table pgflow.orders (id int)")
     line = refused(pgflow("migrate", "--dsn", empty), 4)
     assert "not pgflow's. Use a separate schema for pgflow: --schema NAME" in line
 
 
-def test_a_role_without_the_right_is_told_so(server: Server, empty: str) -> None:
+def test_missing_privileges_are_reported(server: Server, empty: str) -> None:
     with connect(empty) as conn:
         conn.execute("create role reader login")
     try:
@@ -198,23 +190,23 @@ def test_debug_adds_the_traceback_before_or_after_the_command(closed_port: int) 
     "arguments",
     [("migrate", "--nonsense"), ("migrte",), ("migrate", "--status", "--sql"), ("migrate", "--after", "1"), ("--sql",)],
 )
-def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     done = pgflow(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: pgflow")
     assert "Traceback" not in done.stderr
 
 
-def test_a_near_miss_is_answered_with_the_command_meant() -> None:
+def test_a_misspelt_command_is_answered_with_a_suggestion() -> None:
     assert "Did you mean migrate?" in pgflow("migrte").stderr
 
 
 def test_help_needs_neither_psycopg_nor_pydantic() -> None:
-    program = f"""
+    program = """
 import contextlib, sys
 with contextlib.suppress(SystemExit):
-    {RUN}
-print(sorted({{"psycopg", "pydantic", "tenacity", "asyncio"}} & set(sys.modules)), file=sys.stderr)
+    from pgflow.cli import main; main()
+print(sorted({"psycopg", "pydantic", "tenacity", "asyncio"} & set(sys.modules)), file=sys.stderr)
 """
     done = subprocess.run(
         [sys.executable, "-c", program, "-h"], capture_output=True, check=False, env=environment(), text=True
@@ -223,11 +215,11 @@ print(sorted({{"psycopg", "pydantic", "tenacity", "asyncio"}} & set(sys.modules)
     assert "Install or upgrade pgflow's schema." in done.stdout
 
 
-def test_the_version_names_what_a_bug_report_needs() -> None:
+def test_version_lists_the_versions_for_a_bug_report() -> None:
     done = pgflow("--version")
     assert done.returncode == 0
     assert [word for word in ("pgflow ", "Python ", "psycopg ", "libpq ") if word not in done.stdout] == []
 
 
-def test_the_help_shows_examples_line_by_line() -> None:
+def test_the_help_shows_each_example_on_a_line() -> None:
     assert "\n    pgflow migrate --status\n" in pgflow("migrate", "-h").stdout

@@ -1,4 +1,4 @@
-"""`pgflow roles` as people run it: what it prints does what it applies, and it refuses to guess."""
+"""`pgflow roles`: --apply grants and revokes, --sql prints the same statements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = f"pgflow cli {os.getpid()}"
 
 @pytest.fixture
 def conn(dsn: str) -> Iterator[Connection]:
-    """A connection to a database with pgflow in a schema of another name, and a role without rights."""
+    """A connection to a database with pgflow in the schema orders, and a role without privileges."""
     with connect(dsn, "migrate") as connection:
         up(connection, "orders")
         connection.execute(f'create role "{NAME}"'.encode())
@@ -31,7 +31,7 @@ def roles(*arguments: str) -> Result:
 
 
 def rights(conn: Connection) -> tuple[Any, ...]:
-    """Whether the role may start, claim and read."""
+    """Return whether the role may start instances, claim jobs and read."""
     (row,) = conn.execute(
         "select bool_or(has_function_privilege(%(role)s, p.oid, 'execute')) filter (where p.proname = 'start'),"
         " has_table_privilege(%(role)s, 'orders.jobs', 'delete'),"
@@ -42,7 +42,7 @@ def rights(conn: Connection) -> tuple[Any, ...]:
     return row
 
 
-def test_it_gives_what_was_asked_for_and_takes_the_rest(dsn: str, conn: Connection) -> None:
+def test_apply_grants_the_named_privileges_and_revokes_others(dsn: str, conn: Connection) -> None:
     for options, expected in (
         (["--worker", NAME, "--client", NAME], (True, True, True)),
         (["--client", NAME], (True, False, False)),
@@ -53,7 +53,7 @@ def test_it_gives_what_was_asked_for_and_takes_the_rest(dsn: str, conn: Connecti
         assert rights(conn) == expected
 
 
-def test_it_prints_what_it_would_run_and_needs_no_database_for_it(conn: Connection) -> None:
+def test_sql_prints_the_statements_without_a_database(conn: Connection) -> None:
     printed = roles("--sql", "--client", NAME, "--dsn", "host=nowhere.invalid")
     assert printed.exit_code == 0
     conn.execute(printed.output.encode(), prepare=False)
@@ -61,16 +61,16 @@ def test_it_prints_what_it_would_run_and_needs_no_database_for_it(conn: Connecti
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "problem"),
     [
         (["--client", NAME], "Pass either --sql or --apply"),
         (["--sql", "--apply", "--client", NAME], "Pass either --sql or --apply"),
         (["--sql"], "no role was given"),
-        (["--apply", "--worker", "nobody of that name"], "no such role: nobody of that name"),
+        (["--apply", "--worker", "missing role"], "no such role: missing role"),
     ],
 )
-def test_it_does_not_guess(dsn: str, conn: Connection, arguments: list[str], said: str) -> None:
+def test_an_incomplete_command_line_is_refused(dsn: str, conn: Connection, arguments: list[str], problem: str) -> None:
     done = roles(*arguments, "--dsn", dsn)
     assert done.exit_code == 2
-    assert said in done.output
+    assert problem in done.output
     assert rights(conn) == (False, False, False)

@@ -1,4 +1,4 @@
-"""`pgflow validate` tells everything that is wrong in a module, each definition by its name, and how to mend it."""
+"""`pgflow validate` reports every problem of every definition in a module, with a fix."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-from tests.acceptance.test_cli_migrate import RUN, environment
+from tests.acceptance import command
+from tests.acceptance.command import environment
 
 HEAD = """
 from datetime import timedelta
@@ -24,8 +26,8 @@ def ask(ctx: Context[Any]) -> Ok:
 def do(ctx: Context[Any]) -> Ok:
     return Ok("done")
 """
-SOUND = """
-class Sound(Workflow[Any], unique=Unique("sound")):
+VALID = """
+class Valid(Workflow[Any], unique=Unique("valid")):
     initial = do
     transitions = {do: {"done": Done}}
 """
@@ -67,9 +69,9 @@ class Around(Workflow[Any], unique=Unique("around"), current=2):
 
 unused = do.named("un used")
 """
-APP = "\napp = Pgflow(workflows=[Sound, Many, Loop, Bare, Odd, Around])\n"
-# What each line begins with, and how it says to mend it.
-TOLD = [
+APP = "\napp = Pgflow(workflows=[Valid, Many, Loop, Bare, Odd, Around])\n"
+# The beginning of each line, and a part of the fix.
+PROBLEMS = [
     ("Many: there is no option 'verison'", "did you mean 'version'?"),
     ("Many: tags is a list of strings, not 'x'", 'write tags=["orders"]'),
     ("Many: the unique key 'Many' is refused", "use lower-case letters"),
@@ -92,72 +94,71 @@ TOLD = [
 ]
 
 
-def validate(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def validate(folder: Path, source: str, *arguments: str) -> CompletedProcess[str]:
     (folder / "flows.py").write_text(source, encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-c", RUN, "validate", "--app", "flows:app", *arguments],
-        capture_output=True, check=False, cwd=folder, env=environment(), text=True,
-    )  # fmt: skip
+    return command.run("validate", "--app", "flows:app", *arguments, env=environment(), cwd=folder)
 
 
-def test_every_problem_of_every_definition_is_a_line(tmp_path: Path) -> None:
-    done = validate(tmp_path, HEAD + SOUND + BROKEN + APP)
+def test_each_problem_of_each_definition_is_a_line(tmp_path: Path) -> None:
+    done = validate(tmp_path, HEAD + VALID + BROKEN + APP)
     assert (done.returncode, done.stdout) == (6, "")
     lines = done.stderr.splitlines()
-    for (begins, mend), line in zip(TOLD, lines, strict=True):
+    for (begins, fix), line in zip(PROBLEMS, lines, strict=True):
         assert line.startswith(f"pgflow: {begins}")
-        assert mend in line
+        assert fix in line
 
 
-def test_the_document_lists_them_and_what_is_sound(tmp_path: Path) -> None:
-    done = validate(tmp_path, HEAD + SOUND + BROKEN + APP, "--json")
+def test_the_document_lists_problems_and_valid_workflows(tmp_path: Path) -> None:
+    done = validate(tmp_path, HEAD + VALID + BROKEN + APP, "--json")
     assert done.returncode == 6
-    said = json.loads(done.stdout)
-    assert said["valid"] is False
-    assert [each["name"] for each in said["workflows"]] == ["Sound"]
-    assert len(said["problems"]) == len(TOLD)
-    assert all(each["message"].startswith(begins) for each, (begins, _) in zip(said["problems"], TOLD, strict=True))
+    printed = json.loads(done.stdout)
+    assert printed["valid"] is False
+    assert [each["name"] for each in printed["workflows"]] == ["Valid"]
+    assert len(printed["problems"]) == len(PROBLEMS)
+    assert all(
+        each["message"].startswith(begins) for each, (begins, _) in zip(printed["problems"], PROBLEMS, strict=True)
+    )
 
 
-def test_what_breaks_off_the_import_comes_last(tmp_path: Path) -> None:
+def test_an_import_error_comes_last(tmp_path: Path) -> None:
     done = validate(tmp_path, f"{HEAD}{BROKEN}\nprint(Many.graph)\n")
     assert done.returncode == 6
     *lines, last = done.stderr.splitlines()
-    assert len(lines) == len(TOLD)
+    assert len(lines) == len(PROBLEMS)
     assert last.startswith("pgflow: importing flows failed: AttributeError: ")
 
 
 @pytest.mark.parametrize(
-    ("source", "exit_code", "said"),
+    ("source", "exit_code", "problem"),
     [
-        (f"{HEAD}{SOUND}\nraise RuntimeError('no disk')\n", 2, "importing flows failed: RuntimeError: no disk"),
+        (f"{HEAD}{VALID}\nraise RuntimeError('no disk')\n", 2, "importing flows failed: RuntimeError: no disk"),
         ("import nothing_of_that_name\n", 2, "importing flows failed: ModuleNotFoundError"),
-        (f"{HEAD}{SOUND}\nother = 1\n", 2, "'app' in module flows does not exist"),
-        (f"{HEAD}{SOUND}\napp = Pgflow(workflows=[Sound, 7])\n", 6, "7 is not a workflow class"),
+        (f"{HEAD}{VALID}\nother = 1\n", 2, "'app' in module flows does not exist"),
+        (f"{HEAD}{VALID}\napp = Pgflow(workflows=[Valid, 7])\n", 6, "7 is not a workflow class"),
     ],
 )
-def test_what_is_no_fault_of_a_definition_is_told_as_ever(
-    tmp_path: Path, source: str, exit_code: int, said: str
+def test_an_error_outside_of_definitions_is_reported_as_by_other_commands(
+    tmp_path: Path, source: str, exit_code: int, problem: str
 ) -> None:
     done = validate(tmp_path, source)
     assert (done.returncode, done.stdout) == (exit_code, "")
     (line,) = done.stderr.splitlines()
-    assert said in line
+    assert problem in line
 
 
-def test_a_sound_module_is_listed(tmp_path: Path) -> None:
-    done = validate(tmp_path, f"{HEAD}{SOUND}\napp = Pgflow(workflows=[Sound])\n")
+def test_valid_workflows_are_listed(tmp_path: Path) -> None:
+    done = validate(tmp_path, f"{HEAD}{VALID}\napp = Pgflow(workflows=[Valid])\n")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1].split() == ["Sound", "1", "1", "1", "default"]
+    assert done.stdout.splitlines()[1].split() == ["Valid", "1", "1", "1", "default"]
 
 
-def test_the_queue_for_decisions_is_one_that_has_to_be_served(tmp_path: Path) -> None:
-    sound = SOUND.replace('unique=Unique("sound")', 'unique=Unique("sound"), orchestration_queue="decisions"')
-    done = validate(tmp_path, f"{HEAD}{sound}\napp = Pgflow(workflows=[Sound])\n", "--json")
-    assert json.loads(done.stdout)["workflows"][0]["queues"] == ["decisions", "default"]
+def test_the_orchestration_queue_is_among_the_queues(tmp_path: Path) -> None:
+    source = VALID.replace('unique=Unique("valid")', 'unique=Unique("valid"), orchestration_queue="orchestration"')
+    done = validate(tmp_path, f"{HEAD}{source}\napp = Pgflow(workflows=[Valid])\n", "--json")
+    assert json.loads(done.stdout)["workflows"][0]["queues"] == ["default", "orchestration"]
 
 
-def test_outside_of_validate_the_first_problem_ends_the_import(tmp_path: Path) -> None:
+def test_other_imports_fail_at_the_first_problem(tmp_path: Path) -> None:
     (tmp_path / "flows.py").write_text(HEAD + BROKEN, encoding="utf-8")
     code = (
         "from pgflow.errors import DefinitionError\n"

@@ -1,24 +1,23 @@
-"""`pgflow graph`, `docs` and `validate` as people and builds run them: from an app's code, and from a database."""
+"""`pgflow graph`, `docs` and `validate`: from the code of an app, and from a database."""
 
 import json
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from pgflow.database.connect import connect
 from pgflow.migrations.migrate import up
+from tests.acceptance import command
+from tests.acceptance.command import environment
 from tests.conftest import Server
 
-CHECKOUT = Path(__file__).parents[2]
-RUN = "from pgflow.cli import main; main()"
-
 STEPS = '''\
-"""Steps and workflows, as people write them."""
+"""Steps and workflows."""
 
 from typing import Any
 
@@ -75,73 +74,59 @@ DRAWN = """\
 
 
 class Project:
-    """A folder with an app, and the command run in it."""
+    """A directory with an app, and the command run in it."""
 
     def __init__(self, folder: Path, source: str = STEPS + FLOW + SHORT + APP) -> None:
         self.folder = folder
         self.flows = folder / "flows.py"
         self.flows.write_text(source, encoding="utf-8")
 
-    def pgflow(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end; flows:app is the app unless `more` says otherwise."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
-        kept |= {"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1", "PGFLOW_APP": "flows:app"}
-        return subprocess.run(
-            [sys.executable, "-c", RUN, *arguments],
-            capture_output=True,
-            check=False,
-            cwd=self.folder,
-            encoding="utf-8",
-            env={**kept, **more},
-            timeout=60,
-        )
+    def pgflow(self, *arguments: str, **variables: str) -> CompletedProcess[str]:
+        """Run `pgflow` to its end; the app is flows:app unless `variables` has another PGFLOW_APP."""
+        defaults = {"PYTHONDONTWRITEBYTECODE": "1", "PGFLOW_APP": "flows:app"}
+        return command.run(*arguments, env=environment(**(defaults | variables)), cwd=self.folder)
 
-    def ok(self, *arguments: str, **more: str) -> str:
-        """Run the command, which must succeed and say nothing on stderr, and return what it prints."""
-        done = self.pgflow(*arguments, **more)
+    def ok(self, *arguments: str, **variables: str) -> str:
+        """Run a command that must succeed without printing to stderr, and return its stdout."""
+        done = self.pgflow(*arguments, **variables)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
-    def refused(self, exit_code: int, *arguments: str, **more: str) -> str:
-        """Run the command, which must fail as it should, and return the one line that it says about it."""
-        done = self.pgflow(*arguments, **more)
-        assert (done.returncode, done.stdout) == (exit_code, ""), done
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("pgflow: ")
-        assert "internal error" not in line
-        return line
+    def refused(self, exit_code: int, *arguments: str, **variables: str) -> str:
+        """Run a command that must fail with this exit code, and return its error line."""
+        return command.error_line(self.pgflow(*arguments, **variables), exit_code)
 
     def register(self, dsn: str) -> None:
-        """Let the database know the workflows."""
+        """Register the workflows in the database."""
         code = "import sys, flows, pgflow; pgflow.Pgflow(sys.argv[1], flows.app.workflows).register()"
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
-        subprocess.run([sys.executable, "-c", code, dsn], check=True, cwd=self.folder, env=environment)
+        variables = environment(PYTHONDONTWRITEBYTECODE="1")
+        subprocess.run([sys.executable, "-c", code, dsn], check=True, cwd=self.folder, env=variables)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A folder with an app."""
+    """A directory with an app."""
     return Project(tmp_path)
 
 
 @pytest.fixture
 def database(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database of the test's own with pgflow in it, which knows no workflows."""
+    """The dsn of a database with pgflow's schema and no registered workflows."""
     dsn = new_database(server)
     with connect(dsn, "migrate") as conn:
         up(conn)
     return dsn
 
 
-def test_a_workflow_is_drawn_from_an_app_without_a_database(project: Project) -> None:
+def test_graph_draws_a_workflow_of_an_app_without_a_database(project: Project) -> None:
     assert project.ok("graph", "OrderFlow") == DRAWN
     assert project.ok("graph", "OrderFlow", "--format", "mermaid").startswith("flowchart TD\n")
     assert project.ok("graph", "OrderFlow", "--format", "dot").startswith('digraph "OrderFlow" {\n')
-    root = ET.fromstring(project.ok("graph", "OrderFlow", "--format", "svg"))  # noqa: S314 -- our own
+    root = ET.fromstring(project.ok("graph", "OrderFlow", "--format", "svg"))  # noqa: S314 -- our own output
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_a_picture_goes_into_a_file(project: Project) -> None:
+def test_graph_writes_to_a_file(project: Project) -> None:
     done = project.pgflow("graph", "OrderFlow", "--format", "svg", "--output", "order.svg")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "wrote order.svg\n")
     assert (project.folder / "order.svg").read_text(encoding="utf-8") == project.ok("graph", "OrderFlow", "-f", "svg")
@@ -149,7 +134,7 @@ def test_a_picture_goes_into_a_file(project: Project) -> None:
     assert line == "pgflow: --output: cannot write nowhere/order.svg: No such file or directory"
 
 
-def test_the_database_alone_gives_the_same_pictures(project: Project, database: str) -> None:
+def test_graph_draws_the_same_from_the_database(project: Project, database: str) -> None:
     project.register(database)
     for kind in ("ascii", "mermaid", "dot", "svg"):
         stored = project.ok("graph", "OrderFlow", "--format", kind, PGFLOW_APP="", PGFLOW_DSN=database)
@@ -157,7 +142,7 @@ def test_the_database_alone_gives_the_same_pictures(project: Project, database: 
     assert project.ok("graph", "OrderFlow", "--version", "1", PGFLOW_APP="", PGFLOW_DSN=database) == DRAWN
 
 
-def test_a_workflow_that_is_not_there_is_exit_code_5(project: Project, database: str) -> None:
+def test_an_unknown_workflow_exits_with_5(project: Project, database: str) -> None:
     line = project.refused(5, "graph", "OrderFlaw")
     assert line == "pgflow: no workflow named 'OrderFlaw' is registered here. Did you mean OrderFlow?"
     project.register(database)
@@ -167,7 +152,7 @@ def test_a_workflow_that_is_not_there_is_exit_code_5(project: Project, database:
     assert "version 1" in project.refused(6, "graph", "OrderFlow", "--version", "7")
 
 
-def test_pictures_go_into_docstrings_once_and_for_all(project: Project) -> None:
+def test_docs_writes_diagrams_into_docstrings_once(project: Project) -> None:
     before = project.flows.read_bytes()
     check = project.pgflow("docs", "--check")
     assert (check.returncode, check.stdout) == (1, "flows.py: OrderFlow, ShortFlow\nWould update 2 workflow(s).\n")
@@ -181,19 +166,19 @@ def test_pictures_go_into_docstrings_once_and_for_all(project: Project) -> None:
     assert [path.name for path in project.folder.iterdir()] == ["flows.py"]
 
     code = "import inspect, flows; print(inspect.getdoc(flows.OrderFlow)); print(inspect.getdoc(flows.ShortFlow))"
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
-    run = [sys.executable, "-c", code]
-    said = subprocess.run(
-        run, check=True, capture_output=True, cwd=project.folder, encoding="utf-8", env=environment
+    variables = environment(PYTHONDONTWRITEBYTECODE="1", PYTHONUTF8="1")
+    line = [sys.executable, "-c", code]
+    printed = subprocess.run(
+        line, check=True, capture_output=True, cwd=project.folder, encoding="utf-8", env=variables
     ).stdout
     block = "".join(f"    {line}\n" if line else "\n" for line in DRAWN.splitlines())
-    assert said.startswith(
+    assert printed.startswith(
         "From order to shipment.\n\n<!-- pgflow:graph:start:OrderFlow -->\n\n"
         f"{block}\n<!-- pgflow:graph:end:OrderFlow -->\n<!-- pgflow:graph:start:ShortFlow -->\n"
     )
 
 
-def test_a_changed_workflow_gets_a_new_picture(project: Project) -> None:
+def test_docs_updates_the_diagram_of_a_changed_workflow(project: Project) -> None:
     project.ok("docs")
     text = project.flows.read_text(encoding="utf-8")
     project.flows.write_text(text.replace('"invalid": Done', '"invalid": ship'), encoding="utf-8")
@@ -203,7 +188,7 @@ def test_a_changed_workflow_gets_a_new_picture(project: Project) -> None:
     assert "validate ──invalid──> done" not in text
 
 
-def test_line_ends_byte_order_mark_and_mode_stay(project: Project) -> None:
+def test_docs_keeps_line_endings_byte_order_mark_and_mode(project: Project) -> None:
     source = project.flows.read_bytes()
     project.flows.write_bytes(b"\xef\xbb\xbf" + source.replace(b"\n", b"\r\n"))
     project.flows.chmod(0o640)
@@ -230,7 +215,7 @@ def test_line_ends_byte_order_mark_and_mode_stay(project: Project) -> None:
         ),
     ],
 )
-def test_a_file_that_cannot_be_changed_safely_is_left_alone(tmp_path: Path, source: str, reason: str) -> None:
+def test_docs_does_not_write_a_file_that_it_cannot_change_safely(tmp_path: Path, source: str, reason: str) -> None:
     project = Project(tmp_path)
     project.flows.write_bytes(source.encode())
     done = project.pgflow("docs")
@@ -239,7 +224,7 @@ def test_a_file_that_cannot_be_changed_safely_is_left_alone(tmp_path: Path, sour
     assert project.flows.read_bytes() == source.encode()
 
 
-def test_only_files_below_the_folder_are_touched(project: Project) -> None:
+def test_docs_changes_only_files_below_the_directory(project: Project) -> None:
     before = project.flows.read_bytes()
     (project.folder / "other").mkdir()
     done = project.pgflow("docs", "--path", "other")
@@ -248,7 +233,7 @@ def test_only_files_below_the_folder_are_touched(project: Project) -> None:
     assert project.flows.read_bytes() == before
 
 
-def test_a_class_made_in_a_function_is_skipped(tmp_path: Path) -> None:
+def test_docs_skips_a_class_defined_in_a_function(tmp_path: Path) -> None:
     made = "".join(f"    {line}\n" if line else "\n" for line in SHORT.splitlines())
     project = Project(
         tmp_path,
@@ -259,7 +244,7 @@ def test_a_class_made_in_a_function_is_skipped(tmp_path: Path) -> None:
     assert done.stderr == "skipped make.<locals>.ShortFlow: defined in a function\n"
 
 
-def test_sound_workflows_are_listed(project: Project) -> None:
+def test_validate_lists_valid_workflows(project: Project) -> None:
     done = project.pgflow("validate")
     assert (done.returncode, done.stderr) == (0, "OrderFlow: payment waits without a timeout\n")
     assert done.stdout.splitlines() == [
@@ -267,9 +252,9 @@ def test_sound_workflows_are_listed(project: Project) -> None:
         "OrderFlow  1        3      4      carrier, default",
         "ShortFlow  1        1      1      carrier",
     ]
-    said = json.loads(project.ok("validate", "--json"))
-    assert (said["schema_version"], said["valid"], said["problems"]) == (1, True, [])
-    assert said["workflows"][0] == {
+    printed = json.loads(project.ok("validate", "--json"))
+    assert (printed["schema_version"], printed["valid"], printed["problems"]) == (1, True, [])
+    assert printed["workflows"][0] == {
         "name": "OrderFlow",
         "version": 1,
         "steps": 3,
@@ -280,18 +265,18 @@ def test_sound_workflows_are_listed(project: Project) -> None:
     }
 
 
-def test_a_wrong_definition_is_exit_code_6(tmp_path: Path) -> None:
+def test_validate_exits_with_6_for_an_invalid_definition(tmp_path: Path) -> None:
     project = Project(tmp_path, STEPS + FLOW.replace(', "invalid": Done', "") + SHORT + APP)
     line = project.refused(6, "validate")
     assert "OrderFlow: Validate declares the event 'invalid', which leads nowhere" in line
     done = project.pgflow("validate", "--json")
     assert done.returncode == 6
-    said = json.loads(done.stdout)
-    assert said["valid"] is False
-    assert "which leads nowhere" in said["problems"][0]["message"]
+    printed = json.loads(done.stdout)
+    assert printed["valid"] is False
+    assert "which leads nowhere" in printed["problems"][0]["message"]
 
 
-def test_a_graph_that_changed_under_its_version_is_exit_code_7(project: Project, database: str) -> None:
+def test_validate_exits_with_7_for_a_graph_that_changed_without_a_new_version(project: Project, database: str) -> None:
     done = project.pgflow("validate", PGFLOW_DSN=database)
     assert done.returncode == 0
     assert "ShortFlow: not registered in the database yet\n" in done.stderr
@@ -310,16 +295,16 @@ def test_a_graph_that_changed_under_its_version_is_exit_code_7(project: Project,
         "pgflow: OrderFlow version 1 differs from its graph in the database: give the changed workflow version=2",
         f"pgflow: orderid::abc run {run} is at validate, which version 1 no longer has",
     ]
-    said = json.loads(project.pgflow("validate", "--json", PGFLOW_DSN=database).stdout)
-    assert said["valid"] is False
-    assert len(said["problems"]) == 2
+    printed = json.loads(project.pgflow("validate", "--json", PGFLOW_DSN=database).stdout)
+    assert printed["valid"] is False
+    assert len(printed["problems"]) == 2
 
 
-@pytest.mark.parametrize("command", ["graph", "docs", "validate"])
-def test_each_has_help_with_an_example(project: Project, command: str) -> None:
-    assert f"\n    pgflow {command} " in project.ok(command, "--help")
+@pytest.mark.parametrize("name", ["graph", "docs", "validate"])
+def test_the_help_of_each_command_has_an_example(project: Project, name: str) -> None:
+    assert f"\n    pgflow {name} " in project.ok(name, "--help")
 
 
-@pytest.mark.parametrize("command", ["docs", "validate"])
-def test_without_an_app_it_is_exit_code_2(project: Project, command: str) -> None:
-    assert "no app given" in project.refused(2, command, PGFLOW_APP="")
+@pytest.mark.parametrize("name", ["docs", "validate"])
+def test_a_missing_app_exits_with_2(project: Project, name: str) -> None:
+    assert "no app given" in project.refused(2, name, PGFLOW_APP="")
