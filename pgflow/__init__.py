@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgflow.app import Pgflow
+    from pgflow.client.workflow import Workflow
     from pgflow.core.definition.connector import Connector
     from pgflow.core.definition.context import Context
     from pgflow.core.definition.function import step
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from pgflow.core.definition.route import route
     from pgflow.core.definition.step import Step
     from pgflow.core.definition.unique import Unique
-    from pgflow.core.definition.workflow import Workflow
     from pgflow.core.models.instance import Instance, Scheduled, Started
     from pgflow.core.models.job import Job
     from pgflow.core.values.codec import Codec
@@ -71,7 +71,7 @@ HOMES = {
     "Unique": "pgflow.core.definition.unique",
     "Wait": "pgflow.steps",
     "WaitForEvent": "pgflow.steps",
-    "Workflow": "pgflow.core.definition.workflow",
+    "Workflow": "pgflow.client.workflow",
     "route": "pgflow.core.definition.route",
     "step": "pgflow.core.definition.function",
 }

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from psycopg import sql
 
+from pgflow.client.registration import check as check_definitions
 from pgflow.config import DEFAULT_LIMIT
 from pgflow.core.definition.registry import Registry
 from pgflow.database.connect import MIN_SERVER_VERSION, connect
@@ -16,7 +17,6 @@ from pgflow.doctor.finding import Check, Result, Target, note, ok, problem
 from pgflow.errors import GraphChanged, PgflowError
 from pgflow.migrations.migrate import status
 from pgflow.migrations.schema import migrate_command
-from pgflow.registration import check as check_definitions
 from pgflow.store import definition, doctor, migration, role
 
 __all__ = ["CHECKS"]

@@ -10,8 +10,8 @@ from typing import Any
 from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.engine.state import Command, State
 from pgflow.local.clock import Clock
+from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.lock import Lock
-from pgflow.local.run import Run, Token
 from pgflow.telemetry import emit, instance_events
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.telemetry.emit import AttemptRef, InstanceRef
@@ -34,34 +34,34 @@ class Report:
 
     # -- what callers do
 
-    def signalled(self, run: Run, signal: str, step: str | None, outcome: str) -> None:
+    def signalled(self, live: LiveInstance, signal: str, step: str | None, outcome: str) -> None:
         """A signal was sent."""
         if handlers_by_event:
             self._note(
-                emit.workflow_signal, _subject(run), signal=signal, step=step, outcome=outcome, in_transaction=False
+                emit.workflow_signal, _subject(live), signal=signal, step=step, outcome=outcome, in_transaction=False
             )
 
-    def cancelled(self, run: Run, reason: str | None) -> None:
+    def cancelled(self, live: LiveInstance, reason: str | None) -> None:
         """An instance was cancelled."""
         if handlers_by_event:
-            self._note(emit.workflow_cancel, _subject(run), reason=reason, in_transaction=False)
+            self._note(emit.workflow_cancel, _subject(live), reason=reason, in_transaction=False)
 
-    def retried(self, run: Run) -> None:
+    def retried(self, live: LiveInstance) -> None:
         """A failed instance was taken up again."""
         if handlers_by_event:
-            self._note(emit.workflow_retry, _subject(run), in_transaction=False)
+            self._note(emit.workflow_retry, _subject(live), in_transaction=False)
 
     # -- what steps do
 
-    def began(self, run: Run, token: Token) -> None:
+    def began(self, live: LiveInstance, job: LocalJob) -> None:
         """An attempt begins."""
         if handlers_by_event:
-            self._note(instance_events.began, _attempt(run, token), run.state, run.text)
+            self._note(instance_events.began, _attempt(live, job), live.state, live.text)
 
     def completed(
         self,
-        run: Run,
-        token: Token,
+        live: LiveInstance,
+        job: LocalJob,
         end: EncodedResult,
         took: timedelta,
         source: Source | None,
@@ -70,53 +70,55 @@ class Report:
         if handlers_by_event:
             self._note(
                 instance_events.completed,
-                _attempt(run, token),
+                _attempt(live, job),
                 event=end.event,
-                duration=_duration(token, took),
+                duration=_duration(job, took),
                 has_output=end.text is not None,
                 has_metadata=bool(end.metadata),
                 source=source,
-                waited=0.0 if token.parked_at is None else self._since(token.parked_at),
+                waited=0.0 if job.parked_at is None else self._since(job.parked_at),
             )
 
-    def moved(self, run: Run, token: Token, event: str, commands: tuple[Command, ...]) -> None:
+    def moved(self, live: LiveInstance, job: LocalJob, event: str, commands: tuple[Command, ...]) -> None:
         """A result is applied, and these commands have followed from it."""
         if handlers_by_event:
-            self._note(instance_events.moved, _attempt(run, token), event, commands)
+            self._note(instance_events.moved, _attempt(live, job), event, commands)
 
-    def parked(self, run: Run, token: Token, took: timedelta) -> None:
+    def parked(self, live: LiveInstance, job: LocalJob, took: timedelta) -> None:
         """A step waits."""
         if handlers_by_event:
-            status = run.state.status
-            self._note(emit.step_async, _attempt(run, token), duration=took.total_seconds(), instance_status=status)
+            status = live.state.status
+            self._note(emit.step_async, _attempt(live, job), duration=took.total_seconds(), instance_status=status)
 
-    def snoozed(self, run: Run, token: Token, delay: timedelta) -> None:
-        """A step is to run again later."""
+    def snoozed(self, live: LiveInstance, job: LocalJob, delay: timedelta) -> None:
+        """A step is to live again later."""
         if handlers_by_event:
-            self._note(emit.step_snooze, _attempt(run, token), delay=delay.total_seconds())
+            self._note(emit.step_snooze, _attempt(live, job), delay=delay.total_seconds())
 
-    def failed(self, run: Run, token: Token, why: AttemptError, took: timedelta, *, will_retry: bool) -> None:
+    def failed(
+        self, live: LiveInstance, job: LocalJob, why: AttemptError, took: timedelta, *, will_retry: bool
+    ) -> None:
         """An attempt failed."""
         if handlers_by_event:
             self._note(
                 instance_events.failed,
-                _attempt(run, token),
-                duration=_duration(token, took),
+                _attempt(live, job),
+                duration=_duration(job, took),
                 kind=why.type,
                 reason=why.reason,
                 stacktrace=why.details.get("trace"),
-                max_attempts=run.graph.nodes[token.step].retry.max_attempts,
+                max_attempts=live.graph.nodes[job.step].retry.max_attempts,
                 will_retry=will_retry,
             )
 
-    def advanced(self, run: Run, before: State, took: float) -> None:
+    def advanced(self, live: LiveInstance, before: State, took: float) -> None:
         """A decision about an instance is made, and with it perhaps its end."""
-        run.advances += 1
+        live.advances += 1
         if handlers_by_event:
-            about, state = _subject(run), run.state
-            self._note(instance_events.advanced, about, before, state, duration=took, iteration=run.advances)
-            age = self._since(run.created_at)
-            self._note(instance_events.ended, about, state, run.error, duration=age, advance_count=run.advances)
+            about, state = _subject(live), live.state
+            self._note(instance_events.advanced, about, before, state, duration=took, iteration=live.advances)
+            age = self._since(live.created_at)
+            self._note(instance_events.ended, about, state, live.error, duration=age, advance_count=live.advances)
 
     def _note(self, tell: Any, *args: Any, **more: Any) -> None:
         self._lock.note(partial(tell, *args, **more))
@@ -127,14 +129,14 @@ class Report:
         return seconds if seconds >= 0 else None
 
 
-def _subject(run: Run) -> InstanceRef:
-    return InstanceRef(run.id, run.graph.name, run.graph.version, run.run, run.caller, runner="local")
+def _subject(live: LiveInstance) -> InstanceRef:
+    return InstanceRef(live.id, live.graph.name, live.graph.version, live.run, live.telemetry, runner="local")
 
 
-def _attempt(run: Run, token: Token) -> AttemptRef:
-    return AttemptRef(_subject(run), token.step, type(run.graph.nodes[token.step].step).__name__, token.attempt)
+def _attempt(live: LiveInstance, job: LocalJob) -> AttemptRef:
+    return AttemptRef(_subject(live), job.step, type(live.graph.nodes[job.step].step).__name__, job.attempt)
 
 
-def _duration(token: Token, took: timedelta) -> float | None:
+def _duration(job: LocalJob, took: timedelta) -> float | None:
     """How long an attempt took; what a signal or a timer ended has no duration."""
-    return took.total_seconds() if token.parked_at is None else None
+    return took.total_seconds() if job.parked_at is None else None

@@ -1,4 +1,4 @@
-"""Carry out what the core commands: run steps, let time pass, and put every change into the storage."""
+"""Carry out what the core commands: live steps, let time pass, and put every change into the storage."""
 
 from __future__ import annotations
 
@@ -37,178 +37,178 @@ from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.errors import InvalidPayload
 from pgflow.jitter import uniform
-from pgflow.local.alarms import Alarms
 from pgflow.local.clock import Clock
+from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.lock import Lock, Note
 from pgflow.local.loop import Loop
 from pgflow.local.report import Report
-from pgflow.local.run import Run, Token
 from pgflow.local.runner import Came, Runner
 from pgflow.local.storage import Storage
-from pgflow.local.watch import Look, Watch
+from pgflow.local.timers import Timers
+from pgflow.local.waiters import Condition, Waiters
 from pgflow.logs import Logger
 from pgflow.telemetry.instance_events import Source
 
-__all__ = ["Conductor"]
+__all__ = ["Scheduler"]
 
 log = Logger("pgflow.local")
 
 
-class Conductor:
+class Scheduler:
     """Holds the instances that are under way. Whoever reads or changes one holds its `lock`."""
 
     def __init__(self, storage: Storage, threads: int, codec: Codec | None = None) -> None:
-        self.lock = Lock(self._tell_later, self._at_rest)
+        self.lock = Lock(self._tell_later, self._on_idle)
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
-        self.runs: dict[int, Run] = {}  # the active ones, and failed ones for which signals are scheduled
-        self._by_id: dict[str, set[int]] = {}  # the active runs of each business id
+        self.live: dict[int, LiveInstance] = {}  # the active ones, and failed ones for which signals are scheduled
+        self._active_by_id: dict[str, set[int]] = {}  # the active runs of each business id
         self.is_closed = False
         self._storage = storage
         self._loop = Loop(threads)
         self._runner = Runner(self._loop, self.lock, self._settle, codec)
-        self._alarms = Alarms(self._loop, self.lock, self.clock, self.runs, self._ring)
-        self._watch = Watch()
-        self._busy: set[Token] = set()  # ready or running
-        self._later: dict[int, Run] = {}  # by the id of a signal that is scheduled
-        self._is_to_look = False
+        self._timers = Timers(self._loop, self.lock, self.clock, self.live, self._run_due)
+        self._waiters = Waiters()
+        self._busy: set[LocalJob] = set()  # ready or running
+        self._scheduled: dict[int, LiveInstance] = {}  # by the id of a signal that is scheduled
+        self._is_check_due = False
 
     # -- instances: to be called with the lock held
 
-    def admit(self, run: Run) -> None:
+    def admit(self, live: LiveInstance) -> None:
         """Take an instance in; what goes on in it goes on by itself from here."""
-        self.runs[run.run] = run
-        if run.state.status in ACTIVE:
-            self._by_id.setdefault(run.id, set()).add(run.run)
-        for token in run.tokens.values():
-            self._place(run, token)
-        for number in run.later:
-            self._later[number] = run
-            self._alarms.add_signal(run, number)
-        self._save(run)
+        self.live[live.run] = live
+        if live.state.status in ACTIVE:
+            self._active_by_id.setdefault(live.id, set()).add(live.run)
+        for job in live.jobs.values():
+            self._place(live, job)
+        for number in live.scheduled:
+            self._scheduled[number] = live
+            self._timers.add_signal(live, number)
+        self._save(live)
 
-    def begin(self, run: Run, due: datetime) -> None:
+    def begin(self, live: LiveInstance, due: datetime) -> None:
         """Take a new instance in that is to begin at `due`."""
         if due > self.clock.now():
-            first = run.graph.initial
-            run.tokens[first] = Token(first, run.config_of(first), "scheduled", due)
-            self.admit(run)
+            first = live.graph.initial
+            live.jobs[first] = LocalJob(first, live.config_of(first), "scheduled", due)
+            self.admit(live)
             return
-        self.admit(run)
-        self._apply(run, Begun())
+        self.admit(live)
+        self._apply(live, Begun())
 
-    def take_up(self, run: Run) -> None:
+    def restart(self, live: LiveInstance) -> None:
         """Take an instance in that had failed: what was active runs anew."""
         began = time.perf_counter()
-        self.admit(run)
-        completed = {entry.step: entry for entry in run.history}
-        for step in sorted(run.state.active):
-            self._activate(run, step, run.config_of(step), completed.get(step))
-        if run.state.error is not None:  # nothing is left that could run
-            run.error = _told(run.state.error)
-            run.finished_at = self.clock.now()
-            self._end(run)
-        self._save(run)
-        self.report.advanced(run, run.state, time.perf_counter() - began)
+        self.admit(live)
+        completed = {entry.step: entry for entry in live.history}
+        for step in sorted(live.state.active):
+            self._activate(live, step, live.config_of(step), completed.get(step))
+        if live.state.error is not None:  # nothing is left that could live
+            live.error = _error_of(live.state.error)
+            live.finished_at = self.clock.now()
+            self._end(live)
+        self._save(live)
+        self.report.advanced(live, live.state, time.perf_counter() - began)
 
-    def let_go(self, run: Run) -> None:
+    def release(self, live: LiveInstance) -> None:
         """Stop everything of an instance that has ended, or is replaced: what its running steps return is dropped."""
-        self._stop(run)
-        self._forget_signals(run)
-        self.runs.pop(run.run, None)
+        self._stop(live)
+        self._forget_signals(live)
+        self.live.pop(live.run, None)
 
-    def _stop(self, run: Run) -> None:
-        for token in run.tokens.values():
-            self._runner.interrupt(token)
-            self._busy.discard(token)
-        run.tokens.clear()
-        if (active := self._by_id.get(run.id)) is not None:
-            active.discard(run.run)
+    def _stop(self, live: LiveInstance) -> None:
+        for job in live.jobs.values():
+            self._runner.interrupt(job)
+            self._busy.discard(job)
+        live.jobs.clear()
+        if (active := self._active_by_id.get(live.id)) is not None:
+            active.discard(live.run)
             if not active:
-                del self._by_id[run.id]
+                del self._active_by_id[live.id]
 
-    def excluding(self, run: Run) -> int | None:
-        """Return the newest other active run that excludes `run` by its business id and scope, None without one."""
-        others = (self.runs[number] for number in self._by_id.get(run.id, ()) if number != run.run)
+    def excluding(self, live: LiveInstance) -> int | None:
+        """Return the newest other active live that excludes `live` by its business id and scope, None without one."""
+        others = (self.live[number] for number in self._active_by_id.get(live.id, ()) if number != live.run)
         return max(
             (
                 each.run
                 for each in others
-                if overlaps(each.unique_key, run.unique_key, is_same_workflow=each.graph.name == run.graph.name)
+                if overlaps(each.unique_key, live.unique_key, is_same_workflow=each.graph.name == live.graph.name)
             ),
             default=None,
         )
 
-    def _forget_signals(self, run: Run) -> None:
-        for number in run.later:
-            self._later.pop(number, None)
-        run.later.clear()
+    def _forget_signals(self, live: LiveInstance) -> None:
+        for number in live.scheduled:
+            self._scheduled.pop(number, None)
+        live.scheduled.clear()
 
-    def deliver(self, run: Run, token: Token, signal: PendingSignal) -> None:
+    def deliver(self, live: LiveInstance, job: LocalJob, signal: PendingSignal) -> None:
         """End a wait by a signal. It stays in the mailbox until the wait is completed: its route may raise."""
-        number = run.signals.put(replace(signal, step=token.step, id=None))
-        self._end_wait_by(run, token, number)
+        number = live.mailbox.put(replace(signal, step=job.step, id=None))
+        self._end_wait_by(live, job, number)
 
-    def keep(self, run: Run, signal: PendingSignal) -> None:
+    def keep(self, live: LiveInstance, signal: PendingSignal) -> None:
         """Keep a signal for a wait that is still to come."""
-        run.signals.put(signal)
-        self._save(run)
+        live.mailbox.put(signal)
+        self._save(live)
 
-    def schedule(self, run: Run, number: int, signal: PendingSignal) -> None:
+    def schedule(self, live: LiveInstance, number: int, signal: PendingSignal) -> None:
         """Send a signal when it is due."""
-        run.later[number] = signal
-        self._later[number] = run
-        self._alarms.add_signal(run, number)
-        self._save(run)
+        live.scheduled[number] = signal
+        self._scheduled[number] = live
+        self._timers.add_signal(live, number)
+        self._save(live)
 
     def unschedule(self, number: int) -> bool:
         """Send it no more; returns whether it was still to be sent."""
-        run = self._later.pop(number, None)
-        if run is None:
+        live = self._scheduled.pop(number, None)
+        if live is None:
             return False
-        del run.later[number]
-        self._save(run)
+        del live.scheduled[number]
+        self._save(live)
         return True
 
-    def cancel(self, run: Run, reason: str | None) -> None:
+    def cancel(self, live: LiveInstance, reason: str | None) -> None:
         """End an instance; a step that runs is interrupted, and comes to nothing."""
-        run.error = None if reason is None else {"reason": reason}
-        self._apply(run, Cancelled())
+        live.error = None if reason is None else {"reason": reason}
+        self._apply(live, Cancelled())
 
     # -- waiting, for callers
 
-    def until(self, look: Look) -> Future[None]:
-        """Return a future that is done as soon as `look` is true; it is called with the lock held."""
+    def until(self, condition: Condition) -> Future[None]:
+        """Return a future that is done as soon as `condition` holds; it is called with the lock held."""
         with self.lock:
-            return self._watch.until(lambda: self.is_closed or look())
+            return self._waiters.until(lambda: self.is_closed or condition())
 
-    def is_quiet(self) -> bool:
+    def is_settled(self) -> bool:
         """Whether no step runs or is about to: all wait for time to pass or for a signal. And whether all is told."""
         return self.lock.is_at_rest and not self._busy
 
     def is_drained(self) -> bool:
         """Whether nothing goes on by itself any more, however long one waits."""
         return (
-            self.is_quiet()
-            and not self._alarms.has_tokens()
-            and not any(run.state.status in ACTIVE for run in self._later.values())
+            self.is_settled()
+            and not self._timers.has_jobs()
+            and not any(live.state.status in ACTIVE for live in self._scheduled.values())
         )
 
-    def advancing(self, by: timedelta) -> Generator[Look, None, None]:
+    def advancing(self, by: timedelta) -> Generator[Condition, None, None]:
         """Let time pass: yields what to wait for each time before it goes on, timer after timer.
 
         Meanwhile the clock stands at each moment until all has settled, so that what begins then begins exactly then.
         """
-        yield self.is_quiet
+        yield self.is_settled
         goal = self.clock.now() + by
         try:
             due: datetime | None = goal
             while due is not None and due <= goal and not self.is_closed:
                 with self.lock:
-                    due = self._alarms.next()
+                    due = self._timers.next()
                     self.clock.stand_at(goal if due is None else min(due, goal))
-                    self._ring()
-                yield self.is_quiet
+                    self._run_due()
+                yield self.is_settled
         finally:
             self.clock.go_on()
 
@@ -216,19 +216,25 @@ class Conductor:
         """Whether the caller may wait here: on the loop it would wait for itself."""
         return not self._loop.is_here() and not self.lock.is_telling
 
+    def describe(self) -> list[str]:
+        """Return what is active, for messages: each instance with its step and where that stands."""
+        with self.lock:
+            steps = [f"{live.id} {job.step} ({job.state})" for live in self.live.values() for job in live.jobs.values()]
+            return steps if self.lock.is_at_rest else [*steps, "a handler of telemetry"]
+
     def close(self) -> None:
         """End all threads. What was under way stays in the storage; a step that ran does not count as an attempt."""
         with self.lock:
             if self.is_closed:
                 return
             self.is_closed = True
-            self._alarms.end()
-            for run in self.runs.values():
-                for token in run.tokens.values():
-                    if token.place == "running":
-                        token.place, token.attempt = "ready", token.attempt - 1
-                self._storage.keep(run.saved())
-            self._watch.look()
+            self._timers.close()
+            for live in self.live.values():
+                for job in live.jobs.values():
+                    if job.state == "running":
+                        job.state, job.attempt = "ready", job.attempt - 1
+                self._storage.keep(live.saved())
+            self._waiters.check()
         self._loop.close()
         self.lock.tell()
 
@@ -238,247 +244,251 @@ class Conductor:
         except RuntimeError:  # it is closed
             what()
 
-    def _at_rest(self) -> None:
+    def _on_idle(self) -> None:
         with self.lock:
-            self._look_soon()
+            self._check_waiters_soon()
 
     # -- the core's commands
 
-    def _apply(self, run: Run, event: Event) -> tuple[Command, ...]:
-        run.state, commands = advance(run.state, event)
+    def _apply(self, live: LiveInstance, event: Event) -> tuple[Command, ...]:
+        live.state, commands = advance(live.state, event)
         for command in commands:
             match command:
                 case Execute(step):
-                    self._activate(run, step, run.config_of(step))
+                    self._activate(live, step, live.config_of(step))
                 case ScheduleResume(step, delay, timeout_event):
-                    token = run.tokens[step]
-                    token.due, token.timeout_event = self.clock.now() + delay, timeout_event
-                    self._place(run, token)
+                    job = live.jobs[step]
+                    job.due, job.timeout_event = self.clock.now() + delay, timeout_event
+                    self._place(live, job)
                 case CancelTimer():
-                    pass  # it went with its token
+                    pass  # it went with its job
                 case Complete():
                     pass  # the state says so
                 case Fail(error):
-                    run.error = run.error or _told(error)
-                    log.debug("%s failed at %s: %s", run.id, error.step, sanitize_line(error.reason))
+                    live.error = live.error or _error_of(error)
+                    log.debug("%s failed at %s: %s", live.id, error.step, sanitize_line(error.reason))
                 case _:
                     assert_never(command)
-        if run.state.status in ("completed", "failed", "cancelled"):
-            run.finished_at = self.clock.now()
-            self._end(run)
-        self._save(run)
+        if live.state.status in ("completed", "failed", "cancelled"):
+            live.finished_at = self.clock.now()
+            self._end(live)
+        self._save(live)
         return commands
 
-    def _end(self, run: Run) -> None:
+    def _end(self, live: LiveInstance) -> None:
         """Let go of an instance that has ended. The signals of a failed one stay, for `retry` may continue it."""
-        if run.state.status == "failed" and run.later:
-            self._stop(run)
+        if live.state.status == "failed" and live.scheduled:
+            self._stop(live)
         else:
-            self.let_go(run)
+            self.release(live)
 
-    def _activate(self, run: Run, step: str, config: dict[str, Any] | None, completed: Entry | None = None) -> None:
-        token = run.tokens[step] = Token(step, config, completed=completed)
-        self._place(run, token)
+    def _activate(
+        self, live: LiveInstance, step: str, config: dict[str, Any] | None, completed: Entry | None = None
+    ) -> None:
+        job = live.jobs[step] = LocalJob(step, config, recorded=completed)
+        self._place(live, job)
 
-    def _place(self, run: Run, token: Token) -> None:
-        """Let a token go on: at once, or when its time has come."""
-        match token.place:
+    def _place(self, live: LiveInstance, job: LocalJob) -> None:
+        """Let a job go on: at once, or when its time has come."""
+        match job.state:
             case "ready" | "running":
-                token.place, token.due = "ready", None
-                self._busy.add(token)
-                self._loop.soon(self._start, run, token)
-            case "scheduled" | "parked" if token.due is not None:
-                self._alarms.add_token(run, token)
+                job.state, job.due = "ready", None
+                self._busy.add(job)
+                self._loop.soon(self._start, live, job)
+            case "scheduled" | "parked" if job.due is not None:
+                self._timers.add_job(live, job)
 
-    def _save(self, run: Run) -> None:
-        if run.run in self.runs:
-            self._storage.hold(run)
+    def _save(self, live: LiveInstance) -> None:
+        if live.run in self.live:
+            self._storage.hold(live)
         else:
-            self._storage.keep(run.saved())
-        self._look_soon()
+            self._storage.keep(live.saved())
+        self._check_waiters_soon()
 
-    def _look_soon(self) -> None:
-        if self._watch and not self._is_to_look and not self.is_closed:
-            self._is_to_look = True
-            self._loop.soon(self._look)
+    def _check_waiters_soon(self) -> None:
+        if self._waiters and not self._is_check_due and not self.is_closed:
+            self._is_check_due = True
+            self._loop.soon(self._check_waiters)
 
-    def _look(self) -> None:
+    def _check_waiters(self) -> None:
         with self.lock:
-            self._is_to_look = False
-            self._watch.look()
+            self._is_check_due = False
+            self._waiters.check()
 
     # -- steps
 
-    def _start(self, run: Run, token: Token) -> None:
+    def _start(self, live: LiveInstance, job: LocalJob) -> None:
         with self.lock:
-            if not run.holds(token) or token.place != "ready" or self.is_closed:
+            if not live.holds(job) or job.state != "ready" or self.is_closed:
                 return
-            if token.completed is not None:
-                self._decide(run, token, token.completed)
+            if job.recorded is not None:
+                self._decide(live, job, job.recorded)
             else:
-                token.place, token.attempt, token.parked_at = "running", token.attempt + 1, None
-                self._runner.begin(run, token)
-                self._save(run)
-                self.report.began(run, token)
+                job.state, job.attempt, job.parked_at = "running", job.attempt + 1, None
+                self._runner.begin(live, job)
+                self._save(live)
+                self.report.began(live, job)
 
-    def _settle(self, run: Run, token: Token, came: Came, took: timedelta) -> None:
+    def _settle(self, live: LiveInstance, job: LocalJob, came: Came, took: timedelta) -> None:
         if self.is_closed:
             return
         match came:
             case EncodedResult():
-                self._complete(run, token, came, took, None)
+                self._complete(live, job, came, took, None)
             case Parking():
-                self._park(run, token, came, took)
+                self._park(live, job, came, took)
             case Snooze(delay):
-                self.report.snoozed(run, token, delay)
-                token.attempt -= 1  # it does not count
-                self._pause(run, token, delay)
-                self.report.advanced(run, run.state, 0.0)
+                self.report.snoozed(live, job, delay)
+                job.attempt -= 1  # it does not count
+                self._pause(live, job, delay)
+                self.report.advanced(live, live.state, 0.0)
             case AttemptError():
-                self._fail(run, token, came, took)
+                self._fail(live, job, came, took)
             case _:
                 assert_never(came)
 
-    def _complete(self, run: Run, token: Token, end: EncodedResult, took: timedelta, source: Source | None) -> None:
-        before, began = run.state, time.perf_counter()
-        run.metadata.update(end.metadata or {})
-        run.record(
+    def _complete(
+        self, live: LiveInstance, job: LocalJob, end: EncodedResult, took: timedelta, source: Source | None
+    ) -> None:
+        before, began = live.state, time.perf_counter()
+        live.metadata.update(end.metadata or {})
+        live.record(
             Entry(
-                step=token.step,
+                step=job.step,
                 event=end.event,
                 at=self.clock.now(),
-                attempt=token.attempt,
+                attempt=job.attempt,
                 output={} if end.text is None else end.value,
                 metadata=end.metadata or {},
                 duration=took,
-                errors=tuple(token.errors),
+                errors=tuple(job.errors),
                 targets=end.targets,
             )
         )
-        commands = self._go_on(run, token, end, source)
-        self.report.completed(run, token, end, took, source)
+        commands = self._advance(live, job, end, source)
+        self.report.completed(live, job, end, took, source)
         if commands is not None:
-            self.report.moved(run, token, end.event, commands)
-        self.report.advanced(run, before, time.perf_counter() - began)
+            self.report.moved(live, job, end.event, commands)
+        self.report.advanced(live, before, time.perf_counter() - began)
 
-    def _decide(self, run: Run, token: Token, entry: Entry) -> None:
+    def _decide(self, live: LiveInstance, job: LocalJob, entry: Entry) -> None:
         """Call the route of a recorded result again, after it failed when the step completed."""
-        before, began = run.state, time.perf_counter()
-        token.attempt = entry.attempt
-        targets, why = attempt.decide(run.graph, token.step, entry.event, entry.output, lambda: run.context(token))
-        run.history[run.history.index(entry)] = replace(entry, targets=targets)
-        commands = self._go_on(run, token, EncodedResult(entry.event, targets=targets, failing=why))
+        before, began = live.state, time.perf_counter()
+        job.attempt = entry.attempt
+        targets, why = attempt.decide(live.graph, job.step, entry.event, entry.output, lambda: live.context(job))
+        live.history[live.history.index(entry)] = replace(entry, targets=targets)
+        commands = self._advance(live, job, EncodedResult(entry.event, targets=targets, failing=why))
         if commands is not None:
-            self.report.moved(run, token, entry.event, commands)
-        self.report.advanced(run, before, time.perf_counter() - began)
+            self.report.moved(live, job, entry.event, commands)
+        self.report.advanced(live, before, time.perf_counter() - began)
 
-    def _go_on(
-        self, run: Run, token: Token, end: EncodedResult, source: Source | None = None
+    def _advance(
+        self, live: LiveInstance, job: LocalJob, end: EncodedResult, source: Source | None = None
     ) -> tuple[Command, ...] | None:
         """Apply a recorded result, or fail the instance (None) because the result's route failed."""
-        del run.tokens[token.step]
-        self._busy.discard(token)
+        del live.jobs[job.step]
+        self._busy.discard(job)
         if end.failing is None:
-            return self._apply(run, Completed(token.step, end.event, end.targets, by_timer=source == "timeout"))
-        run.error = {"step": token.step, **end.failing.entry(token.attempt), "attempts": token.errors[-KEPT_ERRORS:]}
-        self._apply(run, Failed(token.step, end.failing.reason))
+            return self._apply(live, Completed(job.step, end.event, end.targets, by_timer=source == "timeout"))
+        live.error = {"step": job.step, **end.failing.entry(job.attempt), "attempts": job.errors[-KEPT_ERRORS:]}
+        self._apply(live, Failed(job.step, end.failing.reason))
         return None
 
-    def _park(self, run: Run, token: Token, parking: Parking, took: timedelta) -> None:
-        token.awaits = dict(parking.awaits)
-        if (number := run.signals.first_for(token.step, token.awaits)) is not None:  # it came before the wait
-            self._end_wait_by(run, token, number, took)
+    def _park(self, live: LiveInstance, job: LocalJob, parking: Parking, took: timedelta) -> None:
+        job.awaits = dict(parking.awaits)
+        if (number := live.mailbox.first_for(job.step, job.awaits)) is not None:  # it came before the wait
+            self._end_wait_by(live, job, number, took)
             return
-        before, began = run.state, time.perf_counter()
-        token.place, token.errors, token.parked_at = "parked", [], self.clock.now()
-        self._busy.discard(token)
-        self._apply(run, Parked(token.step, parking.delay, parking.timeout_event))
-        self.report.parked(run, token, took)
-        self.report.advanced(run, before, time.perf_counter() - began)
+        before, began = live.state, time.perf_counter()
+        job.state, job.errors, job.parked_at = "parked", [], self.clock.now()
+        self._busy.discard(job)
+        self._apply(live, Parked(job.step, parking.delay, parking.timeout_event))
+        self.report.parked(live, job, took)
+        self.report.advanced(live, before, time.perf_counter() - began)
 
-    def _end_wait_by(self, run: Run, token: Token, number: int, took: timedelta = timedelta(0)) -> None:
+    def _end_wait_by(self, live: LiveInstance, job: LocalJob, number: int, took: timedelta = timedelta(0)) -> None:
         """End a wait by a signal in the mailbox."""
-        self._end_wait(run, token, token.awaits[run.signals[number].event], "external", took, number)
+        self._end_wait(live, job, job.awaits[live.mailbox[number].event], "external", took, number)
 
     def _end_wait(
         self,
-        run: Run,
-        token: Token,
+        live: LiveInstance,
+        job: LocalJob,
         event: str,
         source: Source,
         took: timedelta = timedelta(0),
         number: int | None = None,
     ) -> None:
         """End a wait. Its signal, if it has one, is taken if the wait completes or cannot take the payload."""
-        signal = None if number is None else run.signals[number]
+        signal = None if number is None else live.mailbox[number]
         try:
             payload = signal.payload if signal is not None and signal.has_payload else ABSENT
-            text = attempt.taken(run.graph, token.step, event if signal is None else signal.event, payload)
-            end = attempt.finish(run.graph, token.step, event, text, lambda: run.context(token))
+            text = attempt.taken(live.graph, job.step, event if signal is None else signal.event, payload)
+            end = attempt.finish(live.graph, job.step, event, text, lambda: live.context(job))
         except BaseException as error:  # nothing is awaited here
             if number is not None and issubclass(type(error), InvalidPayload):
-                run.signals.take(number)
-            self._fail(run, token, failing(error, run.graph.nodes[token.step].retry), took)
+                live.mailbox.take(number)
+            self._fail(live, job, failing(error, live.graph.nodes[job.step].retry), took)
             return
         if number is not None:
-            run.signals.take(number)
-        self._complete(run, token, end, took, source)
+            live.mailbox.take(number)
+        self._complete(live, job, end, took, source)
 
-    def _fail(self, run: Run, token: Token, why: AttemptError, took: timedelta) -> None:
-        before, began = run.state, time.perf_counter()
-        policy = run.graph.nodes[token.step].retry
-        error = why.entry(token.attempt)
-        will_retry = why.retry and token.attempt < policy.max_attempts
-        self.report.failed(run, token, why, took, will_retry=will_retry)
+    def _fail(self, live: LiveInstance, job: LocalJob, why: AttemptError, took: timedelta) -> None:
+        before, began = live.state, time.perf_counter()
+        policy = live.graph.nodes[job.step].retry
+        error = why.entry(job.attempt)
+        will_retry = why.retry and job.attempt < policy.max_attempts
+        self.report.failed(live, job, why, took, will_retry=will_retry)
         if will_retry:
-            token.errors = [*token.errors, error][-KEPT_ERRORS:]
-            self._pause(run, token, policy.delay(token.attempt, uniform(0.0, 1.0)))
+            job.errors = [*job.errors, error][-KEPT_ERRORS:]
+            self._pause(live, job, policy.delay(job.attempt, uniform(0.0, 1.0)))
         else:
-            run.error = {"step": token.step, **error, "attempts": token.errors[-KEPT_ERRORS:]}
-            self._apply(run, Failed(token.step, why.reason))
-        self.report.advanced(run, before, time.perf_counter() - began)
+            live.error = {"step": job.step, **error, "attempts": job.errors[-KEPT_ERRORS:]}
+            self._apply(live, Failed(job.step, why.reason))
+        self.report.advanced(live, before, time.perf_counter() - began)
 
     # -- time
 
-    def _pause(self, run: Run, token: Token, delay: timedelta) -> None:
-        token.place, token.due = "scheduled", self.clock.now() + delay
-        self._busy.discard(token)
-        self._place(run, token)
-        self._save(run)
+    def _pause(self, live: LiveInstance, job: LocalJob, delay: timedelta) -> None:
+        job.state, job.due = "scheduled", self.clock.now() + delay
+        self._busy.discard(job)
+        self._place(live, job)
+        self._save(live)
 
-    def _ring(self) -> None:
+    def _run_due(self) -> None:
         """Let all whose time has come go on; with the lock held."""
-        while (due := self._alarms.due_token()) is not None:
+        while (due := self._timers.due_job()) is not None:
             self._wake(*due)
-        while (sent := self._alarms.due_signal()) is not None:
+        while (sent := self._timers.due_signal()) is not None:
             self._send(*sent)
 
-    def _send(self, run: Run, signal: PendingSignal) -> None:
+    def _send(self, live: LiveInstance, signal: PendingSignal) -> None:
         assert signal.id is not None  # noqa: S101 -- it is scheduled
-        del run.later[signal.id], self._later[signal.id]
-        token = run.tokens.get(signal.step or "")
-        if token is not None and token.place == "parked" and signal.event in token.awaits:
-            self.deliver(run, token, signal)
-        elif signal.step not in run.outputs:
-            self.keep(run, replace(signal, id=None))
+        del live.scheduled[signal.id], self._scheduled[signal.id]
+        job = live.jobs.get(signal.step or "")
+        if job is not None and job.state == "parked" and signal.event in job.awaits:
+            self.deliver(live, job, signal)
+        elif signal.step not in live.outputs:
+            self.keep(live, replace(signal, id=None))
         else:  # its step has completed
-            self._save(run)
-        if run.state.status == "failed" and not run.later:
-            self.let_go(run)
-            self._save(run)
+            self._save(live)
+        if live.state.status == "failed" and not live.scheduled:
+            self.release(live)
+            self._save(live)
 
-    def _wake(self, run: Run, token: Token) -> None:
-        token.due = None
-        if run.state.status == "pending":
-            del run.tokens[token.step]
-            self._apply(run, Begun())
-        elif token.place == "scheduled":
-            token.place = "ready"
-            self._place(run, token)
-            self._save(run)
-        elif token.timeout_event is not None:
-            self._end_wait(run, token, token.timeout_event, "timeout")
+    def _wake(self, live: LiveInstance, job: LocalJob) -> None:
+        job.due = None
+        if live.state.status == "pending":
+            del live.jobs[job.step]
+            self._apply(live, Begun())
+        elif job.state == "scheduled":
+            job.state = "ready"
+            self._place(live, job)
+            self._save(live)
+        elif job.timeout_event is not None:
+            self._end_wait(live, job, job.timeout_event, "timeout")
 
 
-def _told(error: Failure) -> dict[str, Any]:
+def _error_of(error: Failure) -> dict[str, Any]:
     return {"step": error.step, "reason": error.reason, "type": "Error"}

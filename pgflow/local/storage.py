@@ -106,7 +106,7 @@ class Storage:
                 owner.check(given)
             new = self._completed(given, datetime.now(UTC) if owner is None else owner.now())
             with nullcontext() if owner is None else owner.replacing(new):
-                self._keep_if_same(new)
+                self._replace(new)
             return new.run
 
     def _completed(self, given: Instance, now: datetime) -> Instance:
@@ -292,7 +292,7 @@ class Storage:
         kept = self._by_run[run]
         return kept if isinstance(kept, Instance) else kept.head
 
-    def _keep_if_same(self, instance: Instance) -> None:
+    def _replace(self, instance: Instance) -> None:
         with self._lock:
             kept = self._by_run.get(instance.run)
             before = kept if kept is None or isinstance(kept, Instance) else kept.head

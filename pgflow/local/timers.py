@@ -1,20 +1,25 @@
-"""Remember when which token or signal goes on by itself; one that went on otherwise is passed over."""
+"""What continues at which time, jobs and scheduled signals, and the alarm on the event loop for the next of them."""
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
-from pgflow.local.run import Run
+from pgflow.core.models.instance import PendingSignal
+from pgflow.local.clock import Clock
+from pgflow.local.live import LiveInstance, LocalJob
+from pgflow.local.lock import Lock
+from pgflow.local.loop import Loop
 
-__all__ = ["Timed", "Timers"]
+__all__ = ["Timers"]
 
 
 class Timed(Protocol):
-    """Something that is due at a moment, if at all."""
+    """Something that may be due at a time."""
 
     @property
     def due(self) -> datetime | None: ...
@@ -24,33 +29,33 @@ K = TypeVar("K")
 T = TypeVar("T", bound=Timed)
 
 
-class Timers(Generic[K, T]):
-    """Moments in order. `find(run, key)` gives what is there now: a timer counts while its moment is due."""
+class TimerQueue(Generic[K, T]):
+    """Due times in order. An entry counts only while `find(run, key)` returns something that is due at that time."""
 
-    def __init__(self, find: Callable[[int, K], tuple[Run, T] | None]) -> None:
+    def __init__(self, find: Callable[[int, K], tuple[LiveInstance, T] | None]) -> None:
         self._find = find
         self._heap: list[tuple[datetime, int, int, K]] = []  # due, a number for the order, run, key
         self._numbers = count()
 
-    def add(self, run: Run, key: K, due: datetime | None) -> None:
-        """Remember when something is due."""
+    def add(self, run: int, key: K, due: datetime | None) -> None:
+        """Add a due time."""
         if due is not None:
-            heapq.heappush(self._heap, (due, next(self._numbers), run.run, key))
+            heapq.heappush(self._heap, (due, next(self._numbers), run, key))
 
     def next(self) -> datetime | None:
-        """Return the next moment at which something is due."""
+        """Return the next due time."""
         found = self._first()
         return None if found is None else found[1].due
 
-    def pop(self, now: datetime) -> tuple[Run, T] | None:
-        """Take the first one that is due by now."""
+    def pop(self, now: datetime) -> tuple[LiveInstance, T] | None:
+        """Take the first one that is due at `now`."""
         found = self._first()
         if found is None or self._heap[0][0] > now:
             return None
         heapq.heappop(self._heap)
         return found
 
-    def _first(self) -> tuple[Run, T] | None:
+    def _first(self) -> tuple[LiveInstance, T] | None:
         while self._heap:
             due, _, run, key = self._heap[0]
             found = self._find(run, key)
@@ -58,3 +63,76 @@ class Timers(Generic[K, T]):
                 return found
             heapq.heappop(self._heap)
         return None
+
+
+class Timers:
+    """Calls `ring()` on the loop, with the lock held, when something is due. All else is called with the lock held."""
+
+    def __init__(
+        self, loop: Loop, lock: Lock, clock: Clock, live: Mapping[int, LiveInstance], ring: Callable[[], object]
+    ) -> None:
+        self._loop = loop
+        self._lock = lock
+        self._clock = clock
+        self._live = live
+        self._ring = ring
+        self._jobs: TimerQueue[str, LocalJob] = TimerQueue(self._job)
+        self._signals: TimerQueue[int, PendingSignal] = TimerQueue(self._signal)
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    def add_job(self, live: LiveInstance, job: LocalJob) -> None:
+        """Ring when a job is due, unless it has continued before."""
+        self._jobs.add(live.run, job.step, job.due)
+        self._loop.soon(self._set_alarm)
+
+    def add_signal(self, live: LiveInstance, number: int) -> None:
+        """Ring when a signal is due, unless it was unscheduled before."""
+        self._signals.add(live.run, number, live.scheduled[number].due)
+        self._loop.soon(self._set_alarm)
+
+    def has_jobs(self) -> bool:
+        """Whether a job will continue at some time."""
+        return self._jobs.next() is not None
+
+    def next(self) -> datetime | None:
+        """Return the next due time."""
+        moments = (self._jobs.next(), self._signals.next())
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def due_job(self) -> tuple[LiveInstance, LocalJob] | None:
+        """Take the next job that is due."""
+        return self._jobs.pop(self._clock.now())
+
+    def due_signal(self) -> tuple[LiveInstance, PendingSignal] | None:
+        """Take the next signal that is due."""
+        return self._signals.pop(self._clock.now())
+
+    def close(self) -> None:
+        """Stop ringing."""
+        self._is_closed = True
+
+    def _job(self, run: int, step: str) -> tuple[LiveInstance, LocalJob] | None:
+        live = self._live.get(run)
+        job = None if live is None else live.jobs.get(step)
+        return None if live is None or job is None else (live, job)
+
+    def _signal(self, run: int, number: int) -> tuple[LiveInstance, PendingSignal] | None:
+        live = self._live.get(run)
+        signal = None if live is None else live.scheduled.get(number)
+        return None if live is None or signal is None else (live, signal)
+
+    def _set_alarm(self) -> None:
+        with self._lock:
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+            if not self._is_closed and (due := self.next()) is not None:
+                seconds = max(0.0, (due - self._clock.now()).total_seconds())
+                self._alarm = self._loop.later(seconds, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._ring()
+        self._set_alarm()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
-from pgflow.core.definition.workflow import Workflow
 from pgflow.core.engine.machine import advance, replay
 from pgflow.core.engine.state import Parked, State, Status
 from pgflow.core.values.codec import Codec, Location, decrypt_text, opened
@@ -68,7 +68,7 @@ class CachedInstance:
 
     run: int
     id: str
-    workflow: type[Workflow[Any]]
+    workflow: Definition
     version: int
     status: Status
     revision: int
@@ -121,7 +121,7 @@ class ClaimedJob:
         return self.crashes >= POISONED_FROM
 
 
-def known(row: ClaimedRow, workflow: type[Workflow[Any]], codec: Codec | None = None) -> CachedInstance:
+def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> CachedInstance:
     """Make what is known of an instance out of the first token claimed of it.
 
     Raises when a stored payload cannot be read, and `DecryptionUnavailable` when it cannot be opened here.

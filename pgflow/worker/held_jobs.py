@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgflow.core.definition.workflow import Workflow
+from pgflow.core.definition.definition import Definition
+from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_text, type_name
 from pgflow.errors import DecryptionUnavailable
@@ -66,7 +67,7 @@ class HeldJobs:
         self.buffers = buffers
         self.tokens: dict[int, ClaimedJob] = {}
         self.refused: list[RejectedJob] = []
-        self._workflows: dict[tuple[str, int], type[Workflow[Any]]] = {}
+        self._workflows: dict[tuple[str, int], Definition] = {}
         self._runs: dict[int, CachedInstance] = {}
         self._start = start
         self._drop = drop
@@ -79,9 +80,9 @@ class HeldJobs:
         """Whether a token is held that has to run alone: it waits for the others to end, or runs."""
         return bool(self._suspects) or self._on_trial is not None
 
-    def learn(self, workflow: type[Workflow[Any]]) -> None:
+    def learn(self, workflow: type[DefinedWorkflow[Any]]) -> None:
         """Know a workflow, in all its versions, by its name."""
-        self._workflows.update({(workflow.name, number): version for number, version in workflow.versions.items()})
+        self._workflows.update({(each.name, each.version): each for each in workflow.definitions.versions.values()})
 
     def holds(self, held: ClaimedJob) -> bool:
         """Whether this very token is held still: not moved on, not given up."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from pgflow.core.definition.workflow import Workflow
+from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import error_message, sanitize_text, trace, type_name
 from pgflow.database.connect import AsyncConnection, aconnect
@@ -80,7 +80,7 @@ class Worker:
     def __init__(
         self,
         dsn: str,
-        workflows: Iterable[type[Workflow[Any]]],
+        workflows: Iterable[type[DefinedWorkflow[Any]]],
         *,
         queues: Mapping[str, int],
         schema: str = "pgflow",
@@ -184,7 +184,7 @@ class Worker:
             return "its lease may have ended"
         return self.liveness_error()
 
-    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+    def adopt(self, workflow: type[DefinedWorkflow[Any]]) -> None:
         """Run the steps of another workflow, too, from now on."""
         self._workflows.append(workflow)
         self.held_jobs.learn(workflow)

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Started, Unique, Wait, WaitForEvent, Workflow, step
-from pgflow.core import app_registry
+from pgflow.client import apps
 from pgflow.core.definition.unique import build_id, build_id_with_suffix, extract_value, validate_value
 from pgflow.database.connect import connect
 from pgflow.errors import (
@@ -336,7 +336,7 @@ def test_g12_an_option_that_does_not_exist_is_refused(stack: Stack, call: str) -
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no app had been made in this process yet."""
-    monkeypatch.setattr(app_registry, "apps", WeakSet())
+    monkeypatch.setattr(apps, "open_apps", WeakSet())
 
 
 def unlisted(**options: Any) -> type[Workflow[Input]]:

@@ -1,21 +1,30 @@
-"""What is called again with the same idempotency key is not done again, on both stacks."""
+"""A repeated call with the same idempotency key does nothing again on PostgreSQL; in memory the key is refused."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pgflow import Pgflow
-from pgflow.errors import AlreadyRunning, InvalidValue, KeyReused, NotActive
+from pgflow.errors import AlreadyRunning, ConfigError, InvalidValue, KeyReused, NotActive
 from pgflow.local import Local
 from tests.stacks import flows
 from tests.stacks.conftest import Stack
 from tests.stacks.flows import Anyone, Asking, Fallible, Linear, Repeating, again, answer, last
 
 WORKFLOWS = flows.WORKFLOWS
+
+
+@pytest.fixture
+def app(postgres: Pgflow) -> Pgflow:
+    """Only PostgreSQL: a `Local` stores no answers."""
+    for workflow in postgres.workflows:
+        workflow.bind(postgres)
+    return postgres
 
 
 def test_a_start_is_done_once_also_when_the_instance_has_ended(stack: Stack) -> None:
@@ -101,9 +110,29 @@ def test_a_key_that_was_used_for_something_else_is_refused(stack: Stack) -> None
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\nb", "a\0b", 7])
-def test_what_can_be_no_key_is_refused(app: Pgflow | Local, stack: Stack, key: Any) -> None:
+def test_what_can_be_no_key_is_refused(app: Pgflow, stack: Stack, key: Any) -> None:
     with pytest.raises(InvalidValue, match="idempotency key"):
         Linear.start(stack.value, idempotency_key=key)
     with pytest.raises(InvalidValue, match="idempotency key"):
         app.unschedule(1, idempotency_key=key)
     assert Linear.runs(stack.value) == []
+
+
+def test_in_memory_a_key_is_refused_by_every_call_that_takes_one(local: Local) -> None:
+    local.start(Asking, "keyed")
+    calls: list[Callable[[], object]] = [
+        lambda: local.start(Linear, "keyed", idempotency_key="k"),
+        lambda: local.start_many(Linear, [("keyed",)], idempotency_key="k"),
+        lambda: local.resume(Asking, "keyed", "answered", idempotency_key="k"),
+        lambda: local.schedule_resume(Repeating, "keyed", last, timedelta(days=1), idempotency_key="k"),
+        lambda: local.unschedule(1, idempotency_key="k"),
+        lambda: local.cancel(Asking, "keyed", idempotency_key="k"),
+        lambda: local.retry(Asking, "keyed", idempotency_key="k"),
+        lambda: asyncio.run(local.acancel(Asking, "keyed", idempotency_key="k")),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match="Local takes no idempotency_key") as refused:
+            call()
+        assert "Pgflow(dsn" in (refused.value.hint or "")
+    assert local.runs(Linear, "keyed") == []
+    local.cancel(Asking, "keyed")

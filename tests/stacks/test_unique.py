@@ -208,7 +208,9 @@ def test_signals_are_taken_in_the_order_in_which_they_were_sent(app: Any, stack:
     assert stack.until(Twice, value=value).steps == {"again": {"n": 1}, "last": {"n": 2}}
 
 
-def test_a_repeated_signal_with_an_idempotency_key_ends_one_wait(app: Any, stack: Stack, value: str) -> None:
+def test_a_repeated_signal_with_an_idempotency_key_ends_one_wait(postgres: Pgflow, value: str) -> None:
+    Twice.bind(postgres)
+    stack = Stack("postgres")
     Twice.start(value)
     stack.until(Twice, "waiting", value=value)
     for _ in range(2):

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from pgflow.core.definition.workflow import Workflow
+from pgflow.client.workflow import Workflow
 from pgflow.database.statement import run
 from pgflow.store import job, signal, worker
 from pgflow.store.job import SettleResult

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pgflow import Context, Done, Instance, Ok, Step, Unique, WaitForEvent, Workflow, step
-from pgflow.calls import getting, resuming, scheduling, starting
 from pgflow.cli.parameters import payload, read_json_argument
+from pgflow.client.registration import registering
 from pgflow.core.definition.registry import Registry
 from pgflow.core.models.instance import Entry
 from pgflow.core.models.instance_rules import checked
@@ -28,8 +28,8 @@ from pgflow.core.values.payload import decode, encode
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.errors import InvalidPayload, PgflowError
-from pgflow.registration import registering
 from pgflow.store import instance, job, worker
+from tests.store import commands
 from tests.store.driver import Driver
 from tests.store.edge_cases import ANYTHING, EDGE_TEXT, KEYS, PLAIN
 
@@ -104,7 +104,7 @@ def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any
     """Let an instance hear all of it in a first run and in a replay; whatever is refused fails it, with the place."""
     HELD.update(output=said, metadata=metadata)
     HEARD.clear()
-    call, refused = attempted(lambda: starting("pgflow", Echo, [("a", begun)], {}))
+    call, refused = attempted(lambda: commands.start(Echo, [("a", begun)]))
     if call is None:
         assert "input" in refused
         return
@@ -112,7 +112,7 @@ def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any
     first = Driver(conn, [Echo])
     first.turn()  # which runs `say`
     first.settle()
-    found = run(conn, getting("pgflow", Echo, "a"))
+    found = run(conn, commands.get(Echo, "a"))
     if found.status == "failed":
         assert found.error is not None
         assert found.error["type"] in ("InvalidPayload", "UnencryptedSecret")
@@ -122,7 +122,7 @@ def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any
         return
     first.turn()
     first.settle()
-    signal, refused = attempted(lambda: resuming("pgflow", Echo, "a", "go", sent, None))
+    signal, refused = attempted(lambda: commands.signal(Echo, "a", "go", sent, None))
     if signal is None:
         assert "payload" in refused
         return
@@ -136,7 +136,7 @@ def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any
     second = Driver(conn, [Echo])
     for _ in range(3):
         second.turn()
-    done = run(conn, getting("pgflow", Echo, "a"))
+    done = run(conn, commands.get(Echo, "a"))
     assert (done.status, done.unreadable, done.error) == ("completed", None, None)
     assert len(HEARD) == 2
     assert same(HEARD[0], HEARD[1])
@@ -175,13 +175,13 @@ def test_what_a_start_is_given_along_comes_back_or_is_refused(
     options = {"metadata": metadata, "telemetry": telemetry, "tags": [tag]}
     for name, given_one in options.items():
         options_of_one = {name: given_one}
-        call, refused = attempted(partial(starting, "pgflow", Echo, [("a", 1)], options_of_one))
+        call, refused = attempted(partial(commands.start, Echo, [("a", 1)], **options_of_one))
         if call is None:
             assert name.rstrip("s") in refused
             continue
         with shared.transaction(force_rollback=True):
             run(shared, call.statement(True))
-            found = run(shared, getting("pgflow", Echo, "a"))
+            found = run(shared, commands.get(Echo, "a"))
             assert found.unreadable is None
             if name == "tags":
                 assert list(found.tags) == [tag]
@@ -200,14 +200,14 @@ class NoApp:
 @FREELY
 @given(ANYTHING)
 def test_a_signal_for_later_comes_as_it_was_sent(shared: Connection, sent: Any) -> None:
-    call, refused = attempted(lambda: scheduling("pgflow", Echo, "a", gate, timedelta(0), "go", sent, NoApp()))
+    call, refused = attempted(lambda: commands.schedule(Echo, "a", gate, timedelta(0), "go", sent, NoApp()))
     if call is None:
         assert "payload" in refused
         return
     with shared.transaction(force_rollback=True):
-        run(shared, starting("pgflow", Echo, [("a", 1)], {}).statement(True))
+        run(shared, commands.start(Echo, [("a", 1)]).statement(True))
         run(shared, call.statement(True))
-        (kept,) = run(shared, getting("pgflow", Echo, "a")).signals
+        (kept,) = run(shared, commands.get(Echo, "a")).signals
         if is_json(sent):
             assert kept.payload == sent
         assert same(kept.payload, None if sent is None else decode(encode(sent, what="payload", limit=99_999)))
@@ -258,7 +258,7 @@ def test_what_plain_sql_writes_is_read_or_fails_its_own_instance(shared: Connect
         begun = Driver(shared, [Echo])
         for _ in range(6):
             begun.turn()
-        found = run(shared, getting("pgflow", Echo, "a"))
+        found = run(shared, commands.get(Echo, "a"))
         if found.status == "failed":
             assert found.error is not None
             assert found.error["type"] in ("InvalidPayload", "InvalidInput")
@@ -285,7 +285,7 @@ def test_what_is_put_comes_back_or_is_refused(shared: Connection, begun: Any, ou
     with shared.transaction(force_rollback=True):
         put = instance.put("pgflow", given_one, unique_key=None, due=None, queue="default", notify=False)
         run(shared, put)
-        found = run(shared, getting("pgflow", Echo, "p"))
+        found = run(shared, commands.get(Echo, "p"))
         assert found.unreadable is None
         assert same(found.input, given_one.input)
         assert same(found.steps["say"], given_one.steps["say"])

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pgflow import Async, Context, Done, Unique, Workflow, step
-from pgflow.calls import cancelling, getting, history, listing, resuming, retrying, starting
+from pgflow.client.registration import registering
 from pgflow.config import parse_queues
 from pgflow.core.definition.registry import Registry
 from pgflow.core.models.job import JobFilters
@@ -20,8 +20,8 @@ from pgflow.database import files
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
 from pgflow.errors import BadQueue, ConfigError, PgflowError
-from pgflow.registration import registering
 from pgflow.store import job
+from tests.store import commands
 from tests.store.edge_cases import NAMES
 
 CATALOG = """
@@ -84,25 +84,23 @@ def _go_through(conn: Connection, *names: str) -> None:
     name, key, unique, event, queue, tag, value, own_tag = names
     try:
         workflow = defined(name, key, unique, event, queue, tag)
-        call = starting("pgflow", workflow, [(value, {"a": 1})], {"tags": [own_tag]})
+        call = commands.start(workflow, [(value, {"a": 1})], tags=[own_tag])
     except PgflowError:
         return
     with conn.transaction(force_rollback=True):
         run(conn, registering("pgflow", Registry([workflow])))
         (started,) = run(conn, call.statement(True))
         assert started.id == f"{unique}::{value}"
-        found = run(conn, getting("pgflow", workflow, value))
+        found = run(conn, commands.get(workflow, value))
         assert (found.id, found.workflow, found.tags) == (started.id, name, (tag, own_tag))
         assert found.active_steps == {key}
-        assert [each.run for each in run(conn, listing("pgflow", workflow, {"tags": [own_tag, tag]}))] == [started.run]
-        assert [each.run for each in run(conn, listing("pgflow", None, {"family": name[:1]}))] == [started.run]
-        assert [each.run for each in run(conn, history("pgflow", workflow, value, None, 9))] == [started.run]
+        assert [each.run for each in run(conn, commands.list_page(workflow, tags=[own_tag, tag]))] == [started.run]
+        assert [each.run for each in run(conn, commands.list_page(None, family=name[:1]))] == [started.run]
+        assert [each.run for each in run(conn, commands.runs(workflow, value, 9))] == [started.run]
         (token,) = run(conn, job.list("pgflow", JobFilters.of({"queue": queue}), workflow=name))
         assert (token.step, token.queue, token.meta["workflow"]) == (key, queue, name)
-        assert run(conn, resuming("pgflow", workflow, value, event, None, key).statement(True)) == "kept"
-        assert [(each.event, each.step) for each in run(conn, getting("pgflow", workflow, value)).signals] == [
-            (event, key)
-        ]
+        assert run(conn, commands.signal(workflow, value, event, None, key).statement(True)) == "kept"
+        assert [(each.event, each.step) for each in run(conn, commands.get(workflow, value)).signals] == [(event, key)]
         rows = conn.execute("select step, queue from pgflow.jobs").fetchall()
         assert rows == [(key, queue)]
 
@@ -123,12 +121,12 @@ def test_whoever_asks_for_what_is_not_there_is_told_so_whatever_it_is(
     shared: Connection, value: str, other: str
 ) -> None:
     asks: list[Callable[[], Statement[Any]]] = [
-        lambda: getting("pgflow", Plain, value),
-        lambda: resuming("pgflow", Plain, value, "done", None, None).statement(True),
-        lambda: resuming("pgflow", Plain, "a", value, None, None).statement(True),
-        lambda: resuming("pgflow", Plain, "a", "done", None, value).statement(True),
-        lambda: cancelling("pgflow", Plain, value, other).statement(True),
-        lambda: retrying("pgflow", Plain, value).statement(True),
+        lambda: commands.get(Plain, value),
+        lambda: commands.signal(Plain, value, "done", None, None).statement(True),
+        lambda: commands.signal(Plain, "a", value, None, None).statement(True),
+        lambda: commands.signal(Plain, "a", "done", None, value).statement(True),
+        lambda: commands.cancel(Plain, value, other).statement(True),
+        lambda: commands.retry(Plain, value).statement(True),
     ]
     with shared.transaction(force_rollback=True):
         run(shared, registering("pgflow", Registry([Plain])))
@@ -136,9 +134,9 @@ def test_whoever_asks_for_what_is_not_there_is_told_so_whatever_it_is(
             with pytest.raises(PgflowError), shared.transaction():
                 run(shared, ask())
         with suppress(PgflowError):
-            assert run(shared, listing("pgflow", Plain, {"id": value, "tags": [other], "family": other})) == []
+            assert run(shared, commands.list_page(Plain, id=value, tags=[other], family=other)) == []
         with suppress(PgflowError):
-            assert run(shared, history("pgflow", Plain, value, None, 9)) == []
+            assert run(shared, commands.runs(Plain, value, 9)) == []
 
 
 @given(NAMES)

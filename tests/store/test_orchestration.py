@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pgflow import Context, Done, Error, Ok, Pgflow, Retry, Step, Unique, Wait, WaitForEvent, Workflow, step
-from pgflow.calls import resuming, retrying, starting
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.store import job
+from tests.store import commands
 from tests.store.driver import Driver
 
 Input = dict[str, Any]
@@ -243,11 +243,11 @@ def test_a_token_that_was_parked_before_there_was_such_a_queue_goes_on_where_it_
 
 def test_those_are_woken_who_serve_the_queue_in_which_there_is_work_now() -> None:
     decisions, steps = frozenset({"decisions"}), frozenset({"default"})
-    assert resuming("pgflow", Split, "v", "answered", None, None).queues == decisions
-    assert retrying("pgflow", Split, "v").queues == decisions
-    assert starting("pgflow", Split, [("v", {})], {}).queues == steps
-    assert resuming("pgflow", Plain, "v", "answered", None, None).queues == steps
-    assert retrying("pgflow", Plain, "v").queues == steps
+    assert commands.signal(Split, "v", "answered", None, None).queues == decisions
+    assert commands.retry(Split, "v").queues == decisions
+    assert commands.start(Split, [("v", {})]).queues == steps
+    assert commands.signal(Plain, "v", "answered", None, None).queues == steps
+    assert commands.retry(Plain, "v").queues == steps
 
 
 def test_without_such_a_queue_all_stays_in_that_of_the_step(conn: Connection) -> None:

@@ -133,7 +133,9 @@ def calls() -> None:
     OrderFlow.list(statuses="failed")  # type: ignore[call-arg]
     OrderFlow.list(order="random")  # type: ignore[arg-type]
     OrderFlow.schedule_resume("abc123", "charge", 60)  # type: ignore[arg-type]
-    OrderFlow.bound().jobs()  # type: ignore[attr-defined]
+    OrderFlow.bound().worker()  # type: ignore[attr-defined]
+    OrderFlow.resume("abc123", "paid", stpe=charge)  # type: ignore[call-arg]
+    OrderFlow.cancel("abc123", reason=3)  # type: ignore[arg-type]
     print(OrderFlow.get("abc123").output(charge).amount)  # type: ignore[attr-defined]
 
 

@@ -25,9 +25,9 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
 from pgflow import Async, Context, Done, Ok, Step, Unique, Workflow
+from pgflow.client.signal_request import consumers, payload_text
 from pgflow.core.engine import attempt
 from pgflow.core.engine.attempt import EncodedResult
-from pgflow.core.signal_request import consumers, payload_text
 from pgflow.core.values.payload import decode
 from pgflow.errors import DefinitionError
 

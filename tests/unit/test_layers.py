@@ -17,7 +17,7 @@ FLOORS: tuple[set[str], ...] = (
     {"database", "embedded"},
     {"store"},
     {"migrations"},
-    {"calls", "client", "pruning", "registration", "storage", "worker", "local"},
+    {"client", "worker", "local"},
     {"app"},
     {DOOR},
     {"doctor"},

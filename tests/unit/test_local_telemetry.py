@@ -249,7 +249,7 @@ def test_the_key_that_a_database_keeps_it_under_is_nobody_elses(told: Told) -> N
 
 def test_nothing_is_noted_while_nobody_listens() -> None:
     with Local(workflows=WORKFLOWS) as app:
-        lock = app._conductor.lock
+        lock = app._scheduler.lock
         noted: list[object] = []
         lock.note = noted.append  # type: ignore[method-assign,assignment]
         Fan.start("1", {})

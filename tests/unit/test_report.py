@@ -49,7 +49,7 @@ def tokens(*steps: str) -> list[ClaimedJob]:
     run = CachedInstance(
         run=7,
         id="fan::1",
-        workflow=Fan,
+        workflow=Fan.definition,
         version=1,
         status="running",
         revision=2,

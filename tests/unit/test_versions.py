@@ -10,7 +10,7 @@ from weakref import WeakSet
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
-from pgflow.core import app_registry
+from pgflow.client import apps
 from pgflow.core.definition.registry import Registry
 from pgflow.errors import DefinitionError, InvalidValue, NotBound
 
@@ -157,7 +157,7 @@ def test_a_version_that_is_wrong_is_named_with_the_class_around_it() -> None:
 
 
 def test_the_calls_of_versions_go_to_the_app_of_the_umbrella(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_registry, "apps", WeakSet())
+    monkeypatch.setattr(apps, "open_apps", WeakSet())
 
     class Bound(Workflow[Any], unique=Unique("k"), current=1):
         class V1(Workflow[Any], version=1):

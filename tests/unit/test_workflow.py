@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from pgflow import Context, Done, Ok, Retry, Started, Step, Unique, Wait, Workflow, route, step
-from pgflow.core import app_registry
+from pgflow.client import apps
 from pgflow.core.definition.graph import Edge
 from pgflow.core.definition.retry import resolve
 from pgflow.core.values.absent import ABSENT
@@ -303,7 +303,7 @@ def test_each_call_and_its_async_twin_go_to_the_app(name: str) -> None:
 @pytest.fixture
 def open_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no app had been made in this process yet."""
-    monkeypatch.setattr(app_registry, "apps", WeakSet())
+    monkeypatch.setattr(apps, "open_apps", WeakSet())
 
 
 @pytest.mark.usefixtures("open_apps")

@@ -135,7 +135,7 @@ def sessions(dsn: str) -> dict[int, str]:
 
 def backend(app: Pgflow) -> int:
     """The server process of the connection that a sync call of this process uses."""
-    with app._client.pool.connection() as conn:
+    with app._transport.pool.connection() as conn:
         row = conn.execute("select pg_backend_pid()").fetchone()
     assert row is not None
     return int(row[0])
@@ -143,7 +143,7 @@ def backend(app: Pgflow) -> int:
 
 async def abackend(app: Pgflow) -> int:
     """`backend`, of a call in this event loop."""
-    async with app._client.pool.aconnection() as conn:
+    async with app._transport.pool.aconnection() as conn:
         row = await (await conn.execute("select pg_backend_pid()")).fetchone()
     assert row is not None
     return int(row[0])

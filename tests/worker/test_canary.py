@@ -88,8 +88,8 @@ def refusals(app: Pgflow) -> Iterator[str]:
         lambda: app.start(Leaky, "x", {"a": [CANARY, "\0" + CANARY]}),
         lambda: app.start(Leaky, "x", {"a": CANARY, "b": object()}),
         lambda: app.start(Leaky, "x", CANARY * 10_000),
-        lambda: app.start(Leaky, "x", {"a": CANARY}, metadata=[CANARY]),
-        lambda: app.start(Leaky, "x", {}, telemetry=CANARY),
+        lambda: app.start(Leaky, "x", {"a": CANARY}, metadata=[CANARY]),  # type: ignore[arg-type]
+        lambda: app.start(Leaky, "x", {}, telemetry=CANARY),  # type: ignore[arg-type]
         lambda: app.resume(Leaky, "ok", "answered", {"a": {CANARY, object()}}),
         lambda: app.resume(Leaky, "ok", "answered", CANARY * 10_000),
     ]
@@ -220,5 +220,5 @@ def test_a_password_on_the_command_line_is_warned_of_and_else_it_is_seen_nowhere
         seen = conn.execute("select string_agg(a::text, ' ') from pg_stat_activity a").fetchone()
         assert PASSWORD not in str(seen)
     app = Pgflow(dsn)
-    assert PASSWORD not in f"{app!r} {app.worker()!r} {app._client!r} {app.storage!r}"
+    assert PASSWORD not in f"{app!r} {app.worker()!r} {app._transport!r} {app.storage!r}"
     assert re.search(PASSWORD, app.dsn)

@@ -403,7 +403,7 @@ def test_a_cancel_is_told_by_who_called_it_and_whether_it_may_roll_back(told: To
     Line.start("1", {})
     Line.start("2", {})
     Line.cancel("1", reason="withdrawn")
-    with app._client.pool.connection() as conn, conn.transaction():
+    with app._transport.pool.connection() as conn, conn.transaction():
         Line.cancel("line::2", conn=conn)
     keys = ("instance_id", "status", "reason", "in_transaction")
     assert told.about(telemetry.WORKFLOW_CANCEL, *keys) == [

@@ -10,7 +10,7 @@ from pgflow.app import Pgflow
 from pgflow.cli.bench.flows import Load
 from pgflow.cli.bench.ground import QUEUE, BenchRun, Plan, round_trips
 from pgflow.cli.bench.result import Line, Run, latency
-from pgflow.core.definition.workflow import Workflow
+from pgflow.client.workflow import Workflow
 from pgflow.errors import PgflowError
 from pgflow.store import bench, job
 

@@ -8,8 +8,9 @@ from pgflow.cli.connection import open_connection
 from pgflow.cli.options import result_options
 from pgflow.cli.output import document
 from pgflow.cli.parameters import DURATION
+from pgflow.client.commands import ENDED
+from pgflow.client.pruning import pruning, pruning_orphans
 from pgflow.database.statement import run
-from pgflow.pruning import ENDED, pruning, pruning_orphans
 
 __all__ = ["command"]
 

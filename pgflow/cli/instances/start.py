@@ -12,13 +12,13 @@ from typing import Any
 import click
 
 from pgflow.app import Pgflow
-from pgflow.calls import sealed_input
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.connection import open_connection, require_workflow
 from pgflow.cli.instances.json_lines import chunks, open_seekable, progress_bar, read_items
 from pgflow.cli.options import app_option, idempotency_option, result_options
 from pgflow.cli.output import document, print_notice
 from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, parse_business_value, parse_timestamp, read_json_argument
+from pgflow.client.statements import encrypted_input
 from pgflow.core.definition.unique import start_value
 from pgflow.core.models.instance import Started
 from pgflow.core.values.absent import ABSENT
@@ -61,7 +61,7 @@ class Launch:
             kind, codec = self.app.workflow(self.workflow), self.app.codec
             values = [start_value(kind.unique.key, value) for value in values]
             pairs = zip(values, inputs, strict=True)
-            inputs = [text and sealed_input(codec, kind, value, text) for value, text in pairs]
+            inputs = [text and encrypted_input(codec, kind.definitions, value, text) for value, text in pairs]
         statement = instance.start(
             self.schema,
             workflow=self.workflow,

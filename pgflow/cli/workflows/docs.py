@@ -14,8 +14,8 @@ import click
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.options import app_option, debug_option
 from pgflow.cli.output import print_notice, printable
+from pgflow.client.workflow import Workflow
 from pgflow.core import picture
-from pgflow.core.definition.workflow import Workflow
 from pgflow.errors import Invalid
 
 __all__ = ["command"]

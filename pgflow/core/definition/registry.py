@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.rules.problems import try_collect
-from pgflow.core.definition.workflow import Workflow
+from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.values.secret import MEND, refusal
 from pgflow.errors import DefinitionError, UnknownWorkflow
 
@@ -14,7 +15,7 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """Workflow classes by unique name; `has_codec`: their app has a codec, so they may have secrets.
+    """DefinedWorkflow classes by unique name; `has_codec`: their app has a codec, so they may have secrets.
 
     Raises `DefinitionError` for what is no workflow, for two of one name, for a version without its umbrella, and for
     a secret that would be stored in plain.
@@ -22,13 +23,13 @@ class Registry:
         Registry([OrderFlow, CreateUser]).named("CreateUser")
     """
 
-    def __init__(self, workflows: Iterable[type[Workflow[Any]]] = (), *, has_codec: bool = False) -> None:
+    def __init__(self, workflows: Iterable[type[DefinedWorkflow[Any]]] = (), *, has_codec: bool = False) -> None:
         self._seals = has_codec
-        self.by_name: dict[str, type[Workflow[Any]]] = {}
+        self.by_name: dict[str, type[DefinedWorkflow[Any]]] = {}
         for workflow in workflows:
             self.add(workflow)
 
-    def add(self, workflow: type[Workflow[Any]]) -> None:
+    def add(self, workflow: type[DefinedWorkflow[Any]]) -> None:
         """Take another one in; for one that is in it already nothing changes. Raises `DefinitionError`."""
         try:
             self._check(workflow)
@@ -39,8 +40,8 @@ class Registry:
         if workflow.is_valid:
             self.by_name[workflow.name] = workflow
 
-    def _check(self, workflow: type[Workflow[Any]]) -> None:
-        if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+    def _check(self, workflow: type[DefinedWorkflow[Any]]) -> None:
+        if not (isinstance(workflow, type) and issubclass(workflow, DefinedWorkflow)):
             hint = "Pass Workflow subclasses: workflows=[OrderFlow]."
             raise DefinitionError(f"{workflow!r} is not a workflow class", hint=hint)
         if not workflow.is_valid:
@@ -55,7 +56,7 @@ class Registry:
             raise DefinitionError(f"{workflow.name}: {refusal(places[0])}", hint=MEND)
 
     @property
-    def workflows(self) -> tuple[type[Workflow[Any]], ...]:
+    def workflows(self) -> tuple[type[DefinedWorkflow[Any]], ...]:
         """The classes, in the order in which they came."""
         return tuple(self.by_name.values())
 
@@ -65,15 +66,19 @@ class Registry:
         return sorted(self.by_name)
 
     @property
-    def versions(self) -> list[type[Workflow[Any]]]:
+    def versions(self) -> list[type[DefinedWorkflow[Any]]]:
         """Every class that has a graph: each version of each workflow."""
         return [version for workflow in self.workflows for version in workflow.versions.values()]
 
-    def known(self, workflow: type[Workflow[Any]] | str) -> type[Workflow[Any]]:
+    def definitions(self, workflow: type[DefinedWorkflow[Any]] | str) -> VersionSet:
+        """Return the definitions that a class or a name stands for. Raises `UnknownWorkflow`."""
+        return self.known(workflow).definitions
+
+    def known(self, workflow: type[DefinedWorkflow[Any]] | str) -> type[DefinedWorkflow[Any]]:
         """Return the class that is meant: itself, or the one of that name. Raises `UnknownWorkflow`."""
         return self.named(workflow) if isinstance(workflow, str) else workflow
 
-    def named(self, name: str) -> type[Workflow[Any]]:
+    def named(self, name: str) -> type[DefinedWorkflow[Any]]:
         """Return the workflow of that name. Raises `UnknownWorkflow`."""
         known = self.by_name.get(name)
         if known is None:

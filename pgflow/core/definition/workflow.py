@@ -1,18 +1,18 @@
-"""A workflow: a class that names its first step and where each event of each step leads, checked when it is made."""
+"""How a workflow class becomes a definition: its first step and where each event of each step leads, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Generic, Never, TypeVar
+from typing import Any, ClassVar, Final, Generic, Never, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
-from pgflow.core.calls import Calls
+from pgflow.core.definition.definition import Definition, VersionSet
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.input import Input, declared_type
-from pgflow.core.definition.options import Options, check, is_version
+from pgflow.core.definition.options import Options, check
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.build import Declared, Transitions, check_input, read
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator
@@ -20,70 +20,38 @@ from pgflow.core.definition.rules.problems import Problems, try_collect
 from pgflow.core.definition.step import Target
 from pgflow.core.definition.unique import Unique
 from pgflow.core.definition.versions import Umbrella, is_nested, read_umbrella
-from pgflow.core.facade import Facade
 from pgflow.core.values.absent import Absent, is_optional
-from pgflow.core.values.secret import declared
-from pgflow.errors import DefinitionError, InvalidValue
+from pgflow.errors import DefinitionError
 
-__all__ = ["Workflow"]
+__all__ = ["DefinedWorkflow"]
 
 I = TypeVar("I")  # noqa: E741 -- the input
 UNSET: Final[Any] = object()  # so that an explicit version=1 beside versions is noticed
 
 
-class Workflow(Calls[I], Generic[I]):
-    """A DAG of steps. Subclass it with the input's type, the business key, an `initial` step and `transitions`.
+class App(Protocol):
+    """What the option `app` needs: an app that takes a workflow in."""
 
-    Options: `unique` (required), the business key and where it must be unique; `version`, from 1; `tags` and
-    `metadata`, kept with each instance; `retry`, `queue` and `priority` (the lowest goes first), for steps that have
-    none of their own; `orchestration_queue`, where signals, timers and joins are dealt with, so that slow steps do not
-    hold them up (by default the step's own queue); `name`, by default that of the class; `app`, for one that was made
-    before the class. `transitions` gives for each step and event the target, several targets (they run side by side),
-    or a `route` among declared ones; every path ends in `Done`. Raises `DefinitionError`, at import, for a definition
-    that could not run.
+    def adopt(self, workflow: type[Any]) -> None: ...
 
-        class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["orders"]):
-            initial = ValidateOrder
-            transitions = {
-                ValidateOrder: {"valid": charge, "invalid": Done},
-                charge: {"paid": Ship, "declined": Done},
-                Ship: {"shipped": Done},
-            }
 
-        OrderFlow.start("abc123", Order(item_count=3, user_id=42))
+class DefinedWorkflow(Generic[I]):
+    """What makes a `Workflow` class a definition: its options and its body, checked when the class is made.
 
-    A workflow may have several versions side by side: then it is an *umbrella*, which has no graph of its own. The
-    versions are classes in its body; they share its name and its business key, and each instance keeps the version
-    that it started with. `versions` may also be an option, for classes that are made before: in this module under a
-    name that begins with the umbrella's, or in a module below. `current` is the version that a start takes, unless it
-    names one (`version=1`) or `version_for` says another. `get`, `list`, `resume`, `cancel` and `retry` cover all
-    versions; on a version's class, `CreateUser.V1.get(…)`, they see that version only.
-
-        class CreateUser(Workflow[User], unique=Unique("userid"), current=2):
-            class V1(Workflow[User], version=1):
-                initial = store_user
-                transitions = {store_user: {"done": Done}}
-
-            class V2(Workflow[User], version=2):
-                initial = check_user
-                transitions = {check_user: {"good": store_user, "bad": Done}, store_user: {"done": Done}}
-
-            versions = {1: V1, 2: V2}
-
-        CreateUser.start("u-1", User(name="Ada"))                # version 2
-        CreateUser.start("u-2", User(name="Ada"), version=1)
+    `definition` is the value that a class with a graph produces, and `definitions` what a call on the class addresses:
+    its own definition, or those of an umbrella's versions.
     """
 
     initial: ClassVar[Target]
     transitions: ClassVar[Transitions]
-    versions: ClassVar[Mapping[int, type[Workflow[Any]]]]
+    versions: ClassVar[Mapping[int, type[DefinedWorkflow[Any]]]]
 
     name: ClassVar[str]
     unique: ClassVar[Unique]
     version: ClassVar[int | None]
     current_version: ClassVar[int]
     pinned: ClassVar[int | None] = None
-    umbrella: ClassVar[type[Workflow[Any]] | None] = None
+    umbrella: ClassVar[type[DefinedWorkflow[Any]] | None] = None
     tags: ClassVar[tuple[str, ...]]
     metadata: ClassVar[Mapping[str, Any]]
     retry_policy: ClassVar[Retry | None]
@@ -91,6 +59,8 @@ class Workflow(Calls[I], Generic[I]):
     orchestration_queue: ClassVar[str | None]
     priority: ClassVar[int]
     graph: ClassVar[Graph]
+    definition: ClassVar[Definition]
+    definitions: ClassVar[VersionSet]
     is_versioned: ClassVar[bool] = False
     is_valid: ClassVar[bool] = True
     input_type: ClassVar[Any]
@@ -98,6 +68,7 @@ class Workflow(Calls[I], Generic[I]):
     _input: ClassVar[Input]
     _options: ClassVar[Options]
     _declared: ClassVar[Declared]
+    _is_template: ClassVar[bool]  # in the body of the class that workflows are declared with: it is not one itself
 
     def __init_subclass__(
         cls,
@@ -111,12 +82,14 @@ class Workflow(Calls[I], Generic[I]):
         priority: int = 0,
         orchestration_queue: str | None = None,
         name: str | None = None,
-        versions: Mapping[int, type[Workflow[Any]]] | None = None,
+        versions: Mapping[int, type[DefinedWorkflow[Any]]] | None = None,
         current: int | None = None,
-        app: Facade | None = None,
+        app: App | None = None,
         **unknown: Never,
     ) -> None:
         super().__init_subclass__()
+        if "_is_template" in cls.__dict__:
+            return
         in_body = cls.__dict__.get("versions")
         has_versions = versions is not None or in_body is not None
         is_part = not has_versions and version is not UNSET and is_nested(cls)
@@ -147,14 +120,14 @@ class Workflow(Calls[I], Generic[I]):
                 if options is not None:
                     _check_umbrella(options, version, versions, in_body, problems)
                     given = in_body if versions is None else versions
-                    umbrella = problems.check(None, read_umbrella, cls, Workflow, options, given, current)
+                    umbrella = problems.check(None, read_umbrella, cls, DefinedWorkflow, options, given, current)
             else:
                 if current is not None:
                     mend = "write versions = {1: V1, 2: V2}"
                     problems.add([f"{who}: current={current!r} needs versions to choose from: {mend}"])
                 first, transitions = getattr(cls, "initial", None), getattr(cls, "transitions", None)
                 declared = problems.check(None, read, who, first, transitions)
-            kind = declared_type(cls, Workflow)
+            kind = declared_type(cls, _template(cls))
             read_input = problems.check(None, Input.of, who, kind)
             if not has_versions and declared is not None:
                 problems.add(check_input(who, declared, kind))
@@ -210,6 +183,8 @@ class Workflow(Calls[I], Generic[I]):
             orchestration_queue=options.orchestration_queue,
             has_optional_input=is_optional(cls._input.kind),
         )
+        cls.definition = Definition(cls.graph, options, cls._input)
+        cls._set_definitions(options, {options.version: cls.definition})
 
     @classmethod
     def _cover(cls, umbrella: Umbrella) -> None:
@@ -231,6 +206,20 @@ class Workflow(Calls[I], Generic[I]):
                     metadata=MappingProxyType({**above.metadata, **own.metadata}),
                 )
             )
+        cls._set_definitions(above, {number: version.definition for number, version in umbrella.versions.items()})
+
+    @classmethod
+    def _set_definitions(cls, options: Options, definitions: Mapping[int, Definition]) -> None:
+        unique: Any = getattr(cls, "unique", None)  # a version has none until its umbrella is made
+        cls.definitions = VersionSet(
+            name=options.name,
+            unique=unique,
+            versions=MappingProxyType(definitions),
+            current=cls.current_version,
+            is_versioned=cls.is_versioned,
+            pinned=cls.pinned,
+            choose=(lambda given: cls.version_for(cls.versions, given)) if cls.is_versioned else None,
+        )
 
     @classmethod
     def _introduce(cls, options: Options) -> None:
@@ -249,29 +238,6 @@ class Workflow(Calls[I], Generic[I]):
         return cls._options.unique
 
     @classmethod
-    def bind(cls, app: Facade) -> None:
-        """Let these calls, and those of each version, go to `app`; a later one takes the place of an earlier one."""
-        super().bind(app)
-        for version in cls.versions.values():
-            if version is not cls:
-                version.bind(app)
-
-    @classmethod
-    def unbind(cls, app: Facade) -> None:
-        """Let these calls, and those of each version, go to the app that was made before `app`, if there is one."""
-        super().unbind(app)
-        for version in cls.versions.values():
-            if version is not cls:
-                version.unbind(app)
-
-    @classmethod
-    def bound(cls) -> Facade:
-        """Return the app that these calls go to: for a version, that of its umbrella. Raises `NotBound`."""
-        if cls.umbrella is not None and cls._own_app() is None:
-            cls.umbrella.bound()  # it binds its versions, too
-        return super().bound()
-
-    @classmethod
     def write_input(cls, value: I | Mapping[str, Any] | Absent, *, reveal: bool = False) -> str:
         """Return an input, a model or a dict, validated and as JSON text; for `ABSENT` what it is when it is left out.
 
@@ -286,14 +252,7 @@ class Workflow(Calls[I], Generic[I]):
 
         Login.declared_secrets()    # ("input.password", "sign_in.output.token")
         """
-        outputs = [
-            place
-            for version in cls.versions.values()
-            for node in version.graph.nodes.values()
-            for place in declared(node.step.output, f"{node.key}.output")
-        ]
-        inputs = [place for version in cls.versions.values() for place in version._input.secrets]
-        return tuple(dict.fromkeys([*inputs, *outputs]))
+        return cls.definitions.secrets
 
     @classmethod
     def read_input(cls, text: str) -> I:
@@ -302,23 +261,17 @@ class Workflow(Calls[I], Generic[I]):
         return value
 
     @classmethod
-    def resolve_version(cls, version: int | None = None) -> tuple[int, type[Workflow[Any]]]:
+    def resolve_version(cls, version: int | None = None) -> tuple[int, type[Any]]:
         """Return a version and its class, the current one for None. Raises `InvalidValue` for one that is not there.
 
         CreateUser.resolve_version()     # (2, CreateUser.V2)
         OrderFlow.resolve_version()      # (1, OrderFlow), which has this one version
         """
-        number = cls.current_version if version is None else version
-        if is_version(number) and number in cls.versions:
-            return number, cls.versions[number]
-        if cls.is_versioned:
-            raise InvalidValue(f"version {version!r} not found in {cls.name}. Available: {sorted(cls.versions)}")
-        raise InvalidValue(
-            f"{cls.name} is not a versioned workflow; it only supports version {cls.version}, not {version!r}"
-        )
+        number = cls.definitions.resolve(version).version
+        return number, cls.versions[number]
 
     @classmethod
-    def version_for(cls, versions: Mapping[int, type[Workflow[Any]]], options: Mapping[str, Any]) -> int | None:
+    def version_for(cls, versions: Mapping[int, type[Any]], options: Mapping[str, Any]) -> int | None:
         """Return the version to start when the caller names none; None, as here, for the current one.
 
         An umbrella may override it. `options` holds everything that the start was given: `value`, `input`, `delay`,
@@ -333,14 +286,17 @@ class Workflow(Calls[I], Generic[I]):
         return None
 
     @classmethod
-    def choose_version(cls, version: int | None, options: Mapping[str, Any]) -> tuple[int, type[Workflow[Any]]]:
+    def choose_version(cls, version: int | None, options: Mapping[str, Any]) -> tuple[int, type[Any]]:
         """Return the version that a start takes: the one named, else what `version_for` says, else the current one.
 
         Raises `InvalidValue`.
         """
-        if version is None and cls.is_versioned:
-            version = cls.version_for(cls.versions, options)
-        return cls.resolve_version(version)
+        return cls.resolve_version(cls.definitions.choose_for(options).version if version is None else version)
+
+
+def _template(cls: type[Any]) -> type[Any]:
+    """Return the class that a workflow is declared with: `Workflow`."""
+    return next(each for each in cls.__mro__ if "_is_template" in each.__dict__)
 
 
 def _called(cls: type[Any]) -> str:
@@ -348,7 +304,7 @@ def _called(cls: type[Any]) -> str:
     return ".".join(cls.__qualname__.split(".")[-2:])
 
 
-def _hook_problems(who: str, cls: type[Workflow[Any]]) -> Iterator[str]:
+def _hook_problems(who: str, cls: type[DefinedWorkflow[Any]]) -> Iterator[str]:
     hook: Any = cls.version_for
     mend = "write @classmethod and `def version_for(cls, versions, options)`"
     if not callable(hook) or is_async(hook) or is_generator(hook):

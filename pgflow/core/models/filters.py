@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, get_args
 
+from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.step import Target, as_step
 from pgflow.core.engine.state import Status
 from pgflow.core.models.instance import Instance
@@ -113,7 +114,7 @@ class Filters:
     limit: int | None = None
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], workflow: str | type[Any] | None = None) -> Self:
+    def of(cls, options: Mapping[str, Any], workflow: str | type[Any] | VersionSet | None = None) -> Self:
         """Return the filters that `list` was given; a class that is one version of a workflow asks for that version.
 
         Raises `UnknownOption` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
@@ -156,7 +157,7 @@ class Filters:
     def _read(
         cls,
         options: Mapping[str, Any],
-        workflow: str | type[Any] | None,
+        workflow: str | type[Any] | VersionSet | None,
         statuses: tuple[str, ...] | None,
         version: Any,
         limit: int | None,

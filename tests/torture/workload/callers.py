@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 
 from pgflow.app import Pgflow
-from pgflow.core.definition.workflow import Workflow
+from pgflow.client.workflow import Workflow
 from pgflow.database.connect import connect
 from pgflow.database.db_errors import is_outcome_unknown, is_transient
 from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, Unreachable

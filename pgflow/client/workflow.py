@@ -1,40 +1,78 @@
-"""The calls on a workflow class, `OrderFlow.start(…)` and its kin: each hands over to the app of the class."""
+"""The class that users subclass to declare a workflow, with its calls: each goes to the app of the class."""
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, TypeVar, Unpack
 
-from pgflow.core.app_registry import Bound
+from pgflow.client.apps import Bound
+from pgflow.client.client import Client
+from pgflow.client.commands import (
+    CancelOptions,
+    RetryOptions,
+    ScheduleOptions,
+    SignalOptions,
+    StartOptions,
+)
 from pgflow.core.definition.step import Target
-from pgflow.core.facade import StartOptions
+from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.models.filters import ListOptions
 from pgflow.core.models.instance import Instance, Scheduled, Started
 from pgflow.core.values.absent import ABSENT, Absent
 
-__all__ = ["Calls"]
+__all__ = ["Workflow"]
 
 I = TypeVar("I")  # noqa: E741 -- the workflow's input
 
 
-class Calls(Bound, Generic[I]):
-    """The calls that every workflow class has; each has a twin for async code, with an `a` before its name.
+class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
+    """A DAG of steps. Subclass it with the input's type, the business key, an `initial` step and `transitions`.
 
-    All take `conn`, a psycopg connection of the caller's: then it happens in the caller's transaction, and commits or
-    rolls back with it. Where a `value` is asked for, a whole business id will do; where the key has the scope "none",
-    so that any number of instances may have the value, it has to be one (`InvalidValue`).
+    Options: `unique` (required), the business key and where it must be unique; `version`, from 1; `tags` and
+    `metadata`, kept with each instance; `retry`, `queue` and `priority` (the lowest goes first), for steps that have
+    none of their own; `orchestration_queue`, where signals, timers and joins are dealt with, so that slow steps do not
+    hold them up (by default the step's own queue); `name`, by default that of the class; `app`, for one that was made
+    before the class. `transitions` gives for each step and event the target, several targets (they run side by side),
+    or a `route` among declared ones; every path ends in `Done`. Raises `DefinitionError`, at import, for a definition
+    that could not run.
 
-    Those that change something take an `idempotency_key`, any string: called again with it, on any machine, they do
-    nothing and return what the first call returned, for a day. Without one a call has its own, and sends itself again
-    where the database was away for a moment; it raises `OutcomeUnknown`, which has the key, when it was sent and no
-    answer came, `Unreachable` when it was not. With `conn` nothing is sent again: the transaction is the caller's.
+        class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["orders"]):
+            initial = ValidateOrder
+            transitions = {
+                ValidateOrder: {"valid": charge, "invalid": Done},
+                charge: {"paid": Ship, "declined": Done},
+                Ship: {"shipped": Done},
+            }
 
-    They go to the app that was made last with this class and is not closed: in a test, to that of the test. A class
-    that was given to no app goes to the only one that is open, which takes it in; they raise `NotBound` when there is
-    none, and when there are several.
+        OrderFlow.start("abc123", Order(item_count=3, user_id=42))
+
+    A workflow may have several versions side by side: then it is an *umbrella*, which has no graph of its own. The
+    versions are classes in its body; they share its name and its business key, and each instance keeps the version
+    that it started with. `versions` may also be an option, for classes that are made before: in this module under a
+    name that begins with the umbrella's, or in a module below. `current` is the version that a start takes, unless it
+    names one (`version=1`) or `version_for` says another. `get`, `list`, `resume`, `cancel` and `retry` cover all
+    versions; on a version's class, `CreateUser.V1.get(…)`, they see that version only.
+
+        class CreateUser(Workflow[User], unique=Unique("userid"), current=2):
+            class V1(Workflow[User], version=1):
+                initial = store_user
+                transitions = {store_user: {"done": Done}}
+
+            class V2(Workflow[User], version=2):
+                initial = check_user
+                transitions = {check_user: {"good": store_user, "bad": Done}, store_user: {"done": Done}}
+
+            versions = {1: V1, 2: V2}
+
+        CreateUser.start("u-1", User(name="Ada"))                # version 2
+        CreateUser.start("u-2", User(name="Ada"), version=1)
     """
+
+    versions: ClassVar[Mapping[int, type[Workflow[Any]]]]
+    umbrella: ClassVar[type[Workflow[Any]] | None] = None
+    _is_template: ClassVar[bool] = True
 
     @classmethod
     def start(
@@ -104,9 +142,8 @@ class Calls(Bound, Generic[I]):
         event: str,
         payload: Any = ABSENT,
         *,
-        step: str | Target | None = None,
         conn: Any = None,
-        idempotency_key: str | None = None,
+        **options: Unpack[SignalOptions],
     ) -> str:
         """Send a signal; returns "delivered" if it ended a wait, "kept" if it is kept for the next wait that takes it.
 
@@ -119,8 +156,7 @@ class Calls(Bound, Generic[I]):
 
             OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
         """
-        key = idempotency_key
-        return cls.bound().resume(cls, value, event, payload, step=step, conn=conn, idempotency_key=key)
+        return cls.bound().resume(cls, value, event, payload, conn=conn, **options)
 
     @classmethod
     async def aresume(
@@ -129,13 +165,11 @@ class Calls(Bound, Generic[I]):
         event: str,
         payload: Any = ABSENT,
         *,
-        step: str | Target | None = None,
         conn: Any = None,
-        idempotency_key: str | None = None,
+        **options: Unpack[SignalOptions],
     ) -> str:
         """`resume`, async."""
-        key = idempotency_key
-        return await cls.bound().aresume(cls, value, event, payload, step=step, conn=conn, idempotency_key=key)
+        return await cls.bound().aresume(cls, value, event, payload, conn=conn, **options)
 
     @classmethod
     def schedule_resume(
@@ -147,7 +181,7 @@ class Calls(Bound, Generic[I]):
         payload: Any = ABSENT,
         *,
         conn: Any = None,
-        idempotency_key: str | None = None,
+        **options: Unpack[ScheduleOptions],
     ) -> Scheduled:
         """Send a signal to one step later; returns a handle by which it can be called off until then.
 
@@ -158,9 +192,7 @@ class Calls(Bound, Generic[I]):
             reminder = OrderFlow.schedule_resume("abc123", approval, timedelta(days=2), "rejected")
             reminder.cancel()    # True: it was still to be sent
         """
-        return cls.bound().schedule_resume(
-            cls, value, step, delay, event, payload, conn=conn, idempotency_key=idempotency_key
-        )
+        return cls.bound().schedule_resume(cls, value, step, delay, event, payload, conn=conn, **options)
 
     @classmethod
     async def aschedule_resume(
@@ -172,42 +204,36 @@ class Calls(Bound, Generic[I]):
         payload: Any = ABSENT,
         *,
         conn: Any = None,
-        idempotency_key: str | None = None,
+        **options: Unpack[ScheduleOptions],
     ) -> Scheduled:
         """`schedule_resume`, async."""
-        return await cls.bound().aschedule_resume(
-            cls, value, step, delay, event, payload, conn=conn, idempotency_key=idempotency_key
-        )
+        return await cls.bound().aschedule_resume(cls, value, step, delay, event, payload, conn=conn, **options)
 
     @classmethod
-    def cancel(
-        cls, value: str, *, reason: str | None = None, conn: Any = None, idempotency_key: str | None = None
-    ) -> None:
+    def cancel(cls, value: str, *, conn: Any = None, **options: Unpack[CancelOptions]) -> None:
         """Cancel the newest run of a value: no further step starts. Raises `InstanceNotFound`, `NotActive`.
 
         OrderFlow.cancel("abc123", reason="the customer withdrew")
         """
-        cls.bound().cancel(cls, value, reason=reason, conn=conn, idempotency_key=idempotency_key)
+        cls.bound().cancel(cls, value, conn=conn, **options)
 
     @classmethod
-    async def acancel(
-        cls, value: str, *, reason: str | None = None, conn: Any = None, idempotency_key: str | None = None
-    ) -> None:
+    async def acancel(cls, value: str, *, conn: Any = None, **options: Unpack[CancelOptions]) -> None:
         """`cancel`, async."""
-        await cls.bound().acancel(cls, value, reason=reason, conn=conn, idempotency_key=idempotency_key)
+        await cls.bound().acancel(cls, value, conn=conn, **options)
 
     @classmethod
-    def retry(cls, value: str, *, conn: Any = None, idempotency_key: str | None = None) -> None:
+    def retry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
         """Take the newest run of a value up again where it failed. Raises `InstanceNotFound`, `NotRetryable`.
 
         OrderFlow.retry("abc123")
         """
-        cls.bound().retry(cls, value, conn=conn, idempotency_key=idempotency_key)
+        cls.bound().retry(cls, value, conn=conn, **options)
 
     @classmethod
-    async def aretry(cls, value: str, *, conn: Any = None, idempotency_key: str | None = None) -> None:
+    async def aretry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
         """`retry`, async."""
-        await cls.bound().aretry(cls, value, conn=conn, idempotency_key=idempotency_key)
+        await cls.bound().aretry(cls, value, conn=conn, **options)
 
     @classmethod
     def get(cls, value: str, *, conn: Any = None) -> Instance:
@@ -257,3 +283,28 @@ class Calls(Bound, Generic[I]):
     ) -> builtins.list[Instance]:
         """`runs`, async."""
         return await cls.bound().aruns(cls, value, before=before, limit=limit, conn=conn)
+
+    # -- the app that the calls go to
+
+    @classmethod
+    def bind(cls, app: Client) -> None:
+        """Send these calls, and those of each version, to `app`; a later app takes the place of an earlier one."""
+        super().bind(app)
+        for version in cls.versions.values():
+            if version is not cls:
+                version.bind(app)
+
+    @classmethod
+    def unbind(cls, app: Client) -> None:
+        """Send these calls, and those of each version, to the app that was made before `app`, if there is one."""
+        super().unbind(app)
+        for version in cls.versions.values():
+            if version is not cls:
+                version.unbind(app)
+
+    @classmethod
+    def bound(cls) -> Client:
+        """Return the app that these calls go to: for a version, that of its umbrella. Raises `NotBound`."""
+        if cls.umbrella is not None and cls._own_app() is None:
+            cls.umbrella.bound()  # it binds its versions, too
+        return super().bound()

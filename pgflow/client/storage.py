@@ -1,23 +1,81 @@
-"""Read, put and delete whole instances on PostgreSQL, as `pgflow.local.Storage` does in memory."""
+"""Whole instances: the contract of a storage, and the one on PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
-from pgflow.calls import Call, opening
-from pgflow.client import Client
-from pgflow.core.definition.registry import Registry
+from pgflow.client.backend import Backend
+from pgflow.client.commands import Delete, Load, Put, Query
 from pgflow.core.models.filters import Filters, QueryOptions
 from pgflow.core.models.instance import Instance
-from pgflow.core.models.instance_codec import encrypt_instance
-from pgflow.core.models.instance_rules import check_against, check_single_workflow, checked, unique_key
-from pgflow.core.values.codec import Codec
-from pgflow.database.statement import Statement
-from pgflow.errors import InstanceNotFound
-from pgflow.store import instance
 
-__all__ = ["Storage"]
+__all__ = ["AsyncInstanceStorage", "InstanceStorage", "Storage"]
+
+
+class InstanceStorage(Protocol):
+    """The contract of a storage: whole instances by run, found by business id and by filters.
+
+    `pgflow.local.Storage` and `app.storage` have it, and so may a class of yours: `Local(storage=YourStorage())`. Each
+    method is called by one thread at a time.
+    """
+
+    def put(self, instance: Instance) -> int:
+        """Store an instance in place of what is stored of its `run`, and return its run.
+
+        One with run 0 is new and gets a run of its own; `Local` never puts one.
+        """
+
+    def get(
+        self,
+        id: str,  # noqa: A002 -- "id" is the word for it in all of the API
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> Instance:
+        """Return the newest run with a business id, of `workflow` and `version` if given.
+
+        Raises `InstanceNotFound`, and `AmbiguousId` when several workflows have the id and `workflow` is not given.
+        """
+
+    def delete(
+        self,
+        id: str,  # noqa: A002 -- as in get
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> None:
+        """Delete all runs with a business id, of `workflow` and `version` if given; no error if there are none."""
+
+    def query(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
+        """Return the instances that match all filters, the newest run first; without a filter all of them."""
+
+
+class AsyncInstanceStorage(Protocol):
+    """The same contract for async code: `app.storage` and `pgflow.local.Storage` have both."""
+
+    async def aput(self, instance: Instance) -> int:
+        """`InstanceStorage.put`, async."""
+
+    async def aget(
+        self,
+        id: str,  # noqa: A002 -- as in InstanceStorage
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> Instance:
+        """`InstanceStorage.get`, async."""
+
+    async def adelete(
+        self,
+        id: str,  # noqa: A002 -- as in InstanceStorage
+        *,
+        workflow: str | type[Any] | None = None,
+        version: int | None = None,
+    ) -> None:
+        """`InstanceStorage.delete`, async."""
+
+    async def aquery(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
+        """`InstanceStorage.query`, async."""
 
 
 class Storage:
@@ -30,20 +88,9 @@ class Storage:
             app.storage.put(replace(order, input={**order.input, "card": "good"}))
     """
 
-    def __init__(
-        self,
-        client: Client,
-        registry: Registry,
-        register: Callable[[], None],
-        aregister: Callable[[], Awaitable[None]],
-        codec: Codec | None = None,
-    ) -> None:
-        self.name = client.schema
-        self._client = client
-        self._registry = registry
-        self._register = register
-        self._aregister = aregister
-        self._codec = codec
+    def __init__(self, backend: Backend, name: str) -> None:
+        self.name = name
+        self._backend = backend
 
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
@@ -63,17 +110,11 @@ class Storage:
 
             app.storage.put(replace(app.storage.get("orderid::abc123"), tags=("gift",)))
         """
-        call = self._putting(instance)
-        self._client.check(conn)
-        self._register()
-        return self._client.call(call, conn)
+        return self._backend.execute(Put(instance), conn)
 
     async def aput(self, instance: Instance, *, conn: Any = None) -> int:
         """`put`, async."""
-        call = self._putting(instance)
-        self._client.acheck(conn)
-        await self._aregister()
-        return await self._client.acall(call, conn)
+        return await self._backend.aexecute(Put(instance), conn)
 
     def get(
         self,
@@ -90,10 +131,7 @@ class Storage:
             app.storage.get("orderid::abc123")
             app.storage.get("orderid::abc123", workflow=OrderFlow)    # another workflow has the key "orderid", too
         """
-        filters = Filters.of_id(id, workflow, version)
-        if workflow is None:
-            check_single_workflow(id, self._client.run(instance.workflows(self.name, id=id), conn))
-        return self._sole(filters, self._client.run(self._querying(filters), conn))
+        return self._backend.execute(Load(Filters.of_id(id, workflow, version)), conn)
 
     async def aget(
         self,
@@ -104,10 +142,7 @@ class Storage:
         conn: Any = None,
     ) -> Instance:
         """`get`, async."""
-        filters = Filters.of_id(id, workflow, version)
-        if workflow is None:
-            check_single_workflow(id, await self._client.arun(instance.workflows(self.name, id=id), conn))
-        return self._sole(filters, await self._client.arun(self._querying(filters), conn))
+        return await self._backend.aexecute(Load(Filters.of_id(id, workflow, version)), conn)
 
     def delete(
         self,
@@ -122,7 +157,7 @@ class Storage:
         With `workflow`, a class or a name, and `version` only the runs of these. Raises `AmbiguousId` when several
         workflows have the id and `workflow` is not given. A step that runs goes on to its end, and can record nothing.
         """
-        self._client.call(self._deleting(Filters.of_id(id, workflow, version)), conn)
+        self._backend.execute(Delete(Filters.of_id(id, workflow, version)), conn)
 
     async def adelete(
         self,
@@ -133,7 +168,7 @@ class Storage:
         conn: Any = None,
     ) -> None:
         """`delete`, async."""
-        await self._client.acall(self._deleting(Filters.of_id(id, workflow, version)), conn)
+        await self._backend.aexecute(Delete(Filters.of_id(id, workflow, version)), conn)
 
     def query(self, *, conn: Any = None, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """Return the instances that all given filters hold for, whole, the newest first; without a filter all of them.
@@ -143,43 +178,8 @@ class Storage:
 
             app.storage.query(workflow=OrderFlow, status_in=("failed", "cancelled"), limit=100)
         """
-        return self._client.run(self._querying(Filters.of_query(filters)), conn)
+        return self._backend.execute(Query(Filters.of_query(filters)), conn)
 
     async def aquery(self, *, conn: Any = None, **filters: Unpack[QueryOptions]) -> list[Instance]:
         """`query`, async."""
-        return await self._client.arun(self._querying(Filters.of_query(filters)), conn)
-
-    def _putting(self, given: Instance) -> Call[int]:
-        each = checked(given)
-        graph = self._registry.named(each.workflow).resolve_version(each.version)[1].graph
-        queue = graph.nodes[graph.initial].queue
-        due = None
-        check_against(each, graph)
-        if each.status == "pending":
-            due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
-        key = unique_key(graph, each.id)
-        stored = encrypt_instance(self._codec, each)
-
-        def statement(notify: bool) -> Statement[int]:
-            return instance.put(self.name, stored, unique_key=key, due=due, queue=queue, notify=notify)
-
-        # Woken without a queue's name, workers look whether their steps are wanted.
-        return Call(f"put {each.id} {each.run}", statement, int, queues=frozenset({queue, ""}))
-
-    def _querying(self, filters: Filters) -> Statement[list[Instance]]:
-        return opening(instance.list(self.name, filters, whole=True), self._codec)
-
-    def _deleting(self, filters: Filters) -> Call[int]:
-        named = filters.id or ""
-
-        def statement(notify: bool) -> Statement[int]:
-            return instance.delete(
-                self.name, id=named, workflow=filters.workflow, version=filters.version, notify=notify
-            )
-
-        return Call(f"delete {named}", statement, int, queues=frozenset({""}))
-
-    def _sole(self, filters: Filters, found: list[Instance]) -> Instance:
-        if not found:
-            raise InstanceNotFound(f"{self!r} has no instance {filters.named}", hint="List them: pgflow list")
-        return found[0]
+        return await self._backend.aexecute(Query(Filters.of_query(filters)), conn)

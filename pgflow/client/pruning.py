@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
+from pgflow.client.commands import ENDED
 from pgflow.core.values.duration import is_duration
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
 from pgflow.store import instance
 from pgflow.store.instance import PruneResult
 
-__all__ = ["ENDED", "Pages", "pruning", "pruning_orphans"]
-
-ENDED = ("completed", "failed", "cancelled")
+__all__ = ["Pages", "pruning", "pruning_orphans"]
 
 
 class Pages:

@@ -21,7 +21,7 @@ def registering(schema: str, registry: Registry) -> Statement[list[StoredDefinit
             graph.name, graph.version, graph.digest(), graph.spec(), graph.version == workflow.current_version
         )
         for workflow in registry.workflows
-        for graph in (version.graph for version in workflow.versions.values())
+        for graph in workflow.definitions.graphs
     ]
     return definition.register(schema, definitions)
 
@@ -32,8 +32,8 @@ def check(registry: Registry, stored: Iterable[StoredDefinition]) -> None:
     A stored definition without a unique key does not record it and is not compared by it.
     """
     for known in stored:
-        workflow = registry.named(known.workflow)
-        graph = workflow.resolve_version(known.version)[1].graph
+        workflow = registry.definitions(known.workflow)
+        graph = workflow.resolve(known.version).graph
         where = f"{known.workflow} version {known.version}"
         spec = graph.spec()
         if known.hash != graph.digest():

@@ -1,0 +1,258 @@
+"""A caller's requests as values. Client methods make them, a backend executes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypedDict, TypeVar
+
+from pgflow.core.definition.definition import VersionSet
+from pgflow.core.definition.step import Target
+from pgflow.core.models.filters import Filters
+from pgflow.core.models.instance import Instance, Scheduled, Started, Unscheduler
+from pgflow.core.models.job import Job, JobFilters
+from pgflow.core.values.absent import ABSENT
+
+__all__ = [
+    "ENDED",
+    "Cancel",
+    "CancelOptions",
+    "Command",
+    "Delete",
+    "Get",
+    "List",
+    "ListJobs",
+    "Load",
+    "Prune",
+    "Put",
+    "Query",
+    "Register",
+    "Retry",
+    "RetryOptions",
+    "Runs",
+    "ScheduleOptions",
+    "ScheduleSignal",
+    "Signal",
+    "SignalOptions",
+    "Start",
+    "StartOptions",
+    "Unschedule",
+    "UnscheduleOptions",
+]
+
+R_co = TypeVar("R_co", covariant=True)
+
+ENDED = ("completed", "failed", "cancelled")  # the statuses of an instance that has ended
+
+
+class Command(Generic[R_co]):
+    """A request that a backend answers with an `R_co`."""
+
+    __slots__ = ()
+
+
+# -- the options of each call, as its methods take them by keyword
+
+
+class StartOptions(TypedDict, total=False):
+    """How to start: not before `at` (an aware datetime) or for `delay`; with tags and metadata of this instance's own.
+
+    An instance has at most 32 tags, those of its workflow included, of at most 64 characters each.
+    `priority` overrides the workflow's: the lowest goes first. `version` names one of the workflow's versions; without
+    it `version_for` chooses, which also receives `options`. `telemetry` is stored with the instance; workers add it to
+    the metadata of every event they emit about it, below the events' own fields.
+    `idempotency_key`: a repeated start with the same key does nothing, and returns what the first one returned.
+    """
+
+    version: int | None
+    options: Mapping[str, Any] | None
+    at: datetime | None
+    delay: timedelta | None
+    tags: Sequence[str]
+    metadata: Mapping[str, Any] | None
+    telemetry: Mapping[str, Any] | None
+    priority: int | None
+    idempotency_key: str | None
+
+
+class SignalOptions(TypedDict, total=False):
+    """`step` is needed only where several steps wait for the same signal."""
+
+    step: str | Target | None
+    idempotency_key: str | None
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """`idempotency_key`: a repeated call with the same key schedules no second signal."""
+
+    idempotency_key: str | None
+
+
+class UnscheduleOptions(TypedDict, total=False):
+    """`idempotency_key`: a repeated call with the same key returns what the first one returned."""
+
+    idempotency_key: str | None
+
+
+class CancelOptions(TypedDict, total=False):
+    """`reason` becomes the instance's error."""
+
+    reason: str | None
+    idempotency_key: str | None
+
+
+class RetryOptions(TypedDict, total=False):
+    """`idempotency_key`: a repeated call with the same key retries nothing a second time."""
+
+    idempotency_key: str | None
+
+
+# -- commands that change something
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Command[list[Started]]):
+    """Start an instance for each (value, input), or (value,) without an input, all in one transaction."""
+
+    workflow: VersionSet
+    items: tuple[tuple[str, Any] | tuple[str], ...]
+    version: int | None = None
+    options: Mapping[str, Any] | None = None
+    at: datetime | None = None
+    delay: timedelta | None = None
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Any] | None = None
+    telemetry: Mapping[str, Any] | None = None
+    priority: int | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Command[str]):
+    """Send a signal to the newest run of a value. The answer is "delivered" or "kept"."""
+
+    workflow: VersionSet
+    value: str
+    event: str
+    payload: Any = ABSENT
+    step: str | Target | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSignal(Command[Scheduled]):
+    """Send a signal to one step later. `app` is what the handle's `cancel` calls."""
+
+    workflow: VersionSet
+    value: str
+    step: str | Target
+    delay: timedelta
+    app: Unscheduler = field(repr=False, compare=False)
+    event: str | None = None
+    payload: Any = ABSENT
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unschedule(Command[bool]):
+    """Cancel a scheduled signal. The answer is whether it was still to be sent."""
+
+    id: int
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Command[None]):
+    """Cancel the newest run of a value."""
+
+    workflow: VersionSet
+    value: str
+    reason: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry(Command[None]):
+    """Retry the newest run of a value from the step that failed."""
+
+    workflow: VersionSet
+    value: str
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Command[int]):
+    """Store a whole instance. The answer is its run id."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Command[int]):
+    """Delete all runs that match, which have the business id of `filters`. The answer is how many."""
+
+    filters: Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Prune(Command[int]):
+    """Delete instances that ended longer ago than `older_than` with one of `statuses`. The answer is how many."""
+
+    older_than: timedelta
+    statuses: Iterable[str] = ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Register(Command[None]):
+    """Store the definitions of the app, unless they are stored."""
+
+
+# -- commands that read
+
+
+@dataclass(frozen=True, slots=True)
+class Get(Command[Instance]):
+    """Read the newest run of a value, with its history."""
+
+    workflow: VersionSet
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class List(Command[list[Instance]]):
+    """Read a page of instances, without their histories."""
+
+    filters: Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Runs(Command[list[Instance]]):
+    """Read a page of the runs of a value, without their histories."""
+
+    workflow: VersionSet
+    value: str
+    before: int | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ListJobs(Command[list[Job]]):
+    """Read a page of live jobs, of one workflow or of all."""
+
+    filters: JobFilters
+    workflow: VersionSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Command[Instance]):
+    """Read the newest run that matches, which has the business id of `filters`, as a whole."""
+
+    filters: Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Command[list[Instance]]):
+    """Read all instances that match, as wholes."""
+
+    filters: Filters

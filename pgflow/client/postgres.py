@@ -1,0 +1,194 @@
+"""Execute commands on PostgreSQL: each becomes a plan of statements, which the sync and the async call both run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from psycopg.errors import InsufficientPrivilege
+
+from pgflow.client import registration
+from pgflow.client.commands import (
+    Cancel,
+    Command,
+    Delete,
+    Get,
+    List,
+    ListJobs,
+    Load,
+    Prune,
+    Put,
+    Query,
+    Register,
+    Retry,
+    Runs,
+    ScheduleSignal,
+    Signal,
+    Start,
+    Unschedule,
+)
+from pgflow.client.pruning import pruning
+from pgflow.client.statements import Statements, Write
+from pgflow.client.transport import Transport
+from pgflow.core.definition.definition import Definition
+from pgflow.core.definition.registry import Registry
+from pgflow.core.models.instance import Instance
+from pgflow.core.models.instance_rules import check_single_workflow
+from pgflow.core.values.codec import Codec
+from pgflow.database.session import ASYNC_SESSION, SYNC_SESSION, session_of
+from pgflow.database.statement import Statement
+from pgflow.errors import InstanceNotFound
+from pgflow.store import instance
+
+__all__ = ["PostgresBackend"]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Separate:
+    """A statement that runs on a connection of our own, also where the caller passed one."""
+
+    statement: Statement[Any]
+
+
+Step: TypeAlias = Statement[Any] | Write[Any] | Separate
+Plan: TypeAlias = Generator[Step, Any, R]
+
+
+class PostgresBackend:
+    """A `Backend` on one schema of a database.
+
+    A plan yields statements, receives what they read, and returns the command's answer. It validates the command before
+    it yields the first one, so that a command that is refused sends nothing. (psycopg shares its protocol code between
+    sync and async as generators, too.)
+    """
+
+    def __init__(self, transport: Transport, registry: Registry, codec: Codec | None = None) -> None:
+        self.transport = transport
+        self.is_registered = False
+        self._registry = registry
+        self._sql = Statements(transport.schema, codec)
+
+    def execute(self, command: Command[R], session: Any = None) -> R:
+        """Execute a command, in the transaction of `session`, an open psycopg connection, if given."""
+        plan: Plan[R] = self._plan(command)
+        try:
+            step = next(plan)
+            conn = None if session is None else session_of(session, SYNC_SESSION)
+            while True:
+                try:
+                    if isinstance(step, Separate):
+                        answer = self.transport.send(step.statement)
+                    else:
+                        answer = self.transport.send(step, conn)
+                except Exception as error:
+                    step = plan.throw(error)
+                else:
+                    step = plan.send(answer)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    async def aexecute(self, command: Command[R], session: Any = None) -> R:
+        """`execute`, async; `session` is an open `psycopg.AsyncConnection`."""
+        plan: Plan[R] = self._plan(command)
+        try:
+            step = next(plan)
+            conn = None if session is None else session_of(session, ASYNC_SESSION)
+            while True:
+                try:
+                    if isinstance(step, Separate):
+                        answer = await self.transport.asend(step.statement)
+                    else:
+                        answer = await self.transport.asend(step, conn)
+                except Exception as error:
+                    step = plan.throw(error)
+                else:
+                    step = plan.send(answer)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    def _plan(self, command: Command[Any]) -> Plan[Any]:
+        sql = self._sql
+        match command:
+            case Start():
+                return self._registered(sql.start(command))
+            case Put():
+                return self._registered(sql.put(command, self._definition))
+            case Register():
+                return self._register()
+            case Signal():
+                return _one(sql.signal(command))
+            case ScheduleSignal():
+                return _one(sql.schedule_signal(command))
+            case Unschedule():
+                return _one(sql.unschedule(command))
+            case Cancel():
+                return _one(sql.cancel(command))
+            case Retry():
+                return _one(sql.retry(command))
+            case Delete():
+                return _one(sql.delete(command))
+            case Prune():
+                return self._prune(command)
+            case Get():
+                return _one(sql.get(command))
+            case List():
+                return _one(sql.instances(command))
+            case Runs():
+                return _one(sql.runs(command))
+            case ListJobs():
+                return _one(sql.jobs(command))
+            case Load():
+                return self._load(command)
+            case Query():
+                return _one(sql.query(command))
+        raise TypeError(f"{type(command).__name__} is not a command of pgflow.client.commands")
+
+    def _registered(self, write: Write[R]) -> Plan[R]:
+        yield from self._register()
+        result: R = yield write
+        return result
+
+    def _register(self) -> Plan[None]:
+        """Store the definitions of the app, once. Raises `GraphChanged`.
+
+        A role without the privilege, such as a client of `pgflow roles`, leaves it to the workers.
+        """
+        if self.is_registered:
+            return
+        try:
+            stored = yield Separate(registration.registering(self._sql.schema, self._registry))
+        except InsufficientPrivilege:
+            stored = []
+        registration.check(self._registry, stored)
+        self.is_registered = True
+
+    def _prune(self, command: Prune) -> Plan[int]:
+        deleted = 0
+        pages = pruning(self._sql.schema, command.older_than, command.statuses)
+        for page in pages:
+            deleted += pages.took((yield page))
+        return deleted
+
+    def _load(self, command: Load) -> Plan[Instance]:
+        filters, schema = command.filters, self._sql.schema
+        if filters.workflow is None:
+            check_single_workflow(filters.id or "", (yield instance.workflows(schema, id=filters.id or "")))
+        found: list[Instance] = yield self._sql.query(Query(filters))
+        if not found:
+            raise InstanceNotFound(
+                f"Storage({schema!r}) has no instance {filters.named}", hint="List them: pgflow list"
+            )
+        return found[0]
+
+    def _definition(self, workflow: str, version: int) -> Definition:
+        return self._registry.definitions(workflow).resolve(version)
+
+
+def _one(step: Statement[R] | Write[R]) -> Plan[R]:
+    result: R = yield step
+    return result

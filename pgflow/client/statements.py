@@ -1,0 +1,299 @@
+"""Turn each command into SQL: a statement to read with, or a write and the queues to wake once it has committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from pgflow.client.addressing import address, call_name, checked_key, runs_filters
+from pgflow.client.commands import (
+    Cancel,
+    Delete,
+    Get,
+    List,
+    ListJobs,
+    Put,
+    Query,
+    Retry,
+    Runs,
+    ScheduleSignal,
+    Signal,
+    Start,
+    Unschedule,
+)
+from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
+from pgflow.client.start_request import StartRequest
+from pgflow.core.definition.definition import Definition, VersionSet
+from pgflow.core.definition.unique import build_id
+from pgflow.core.models.instance import Instance, Scheduled, Started
+from pgflow.core.models.instance_codec import decrypt_instance, encrypt_instance
+from pgflow.core.models.instance_rules import check_against, checked, unique_key
+from pgflow.core.models.job import Job
+from pgflow.core.values.codec import Codec, Location, sealed
+from pgflow.core.values.names import SEPARATOR, TELEMETRY
+from pgflow.core.values.query_args import check_text
+from pgflow.database.statement import Statement
+from pgflow.errors import InvalidValue
+from pgflow.store import instance, job, signal
+from pgflow.telemetry import emit
+from pgflow.telemetry.emit import InstanceRef
+
+__all__ = ["Statements", "Write", "encrypted_input"]
+
+T = TypeVar("T")
+
+CHECK_CANCELS = ""  # notified in place of a queue: workers look up which of their running jobs were cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Generic[T]):
+    """A statement that changes something, and the queues to wake once it has committed.
+
+    `key` is the caller's idempotency key, None without one. `name` says what is called and on what, so that a key that
+    was used for another call is refused. `decode` makes the result out of the answer stored for an earlier call with
+    the same key.
+
+    `statement(notify)` builds it. With True it notifies workers itself, inside the transaction, which is right only
+    where the transaction is the caller's: a NOTIFY takes a database-wide lock at commit, so ours follows the commit.
+    `emit(result, in_transaction)` emits telemetry afterwards; the caller's transaction may still be rolled back then.
+    """
+
+    name: str
+    statement: Callable[[bool], Statement[T]]
+    decode: Callable[[Any], T]
+    key: str | None = None
+    queues: frozenset[str] = frozenset()
+    emit: Callable[[T, bool], None] = field(default=lambda result, in_transaction: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Makes the SQL of each command, for one schema; `codec` encrypts inputs, outputs and payloads.
+
+    Statements("pgflow").signal(Signal(OrderFlow.definitions, "abc123", "paid")).statement(False)
+    """
+
+    schema: str
+    codec: Codec | None = None
+
+    # -- writes
+
+    def start(self, command: Start) -> Write[list[Started]]:
+        """Start instances. Raises before anything is sent when one of them cannot be started."""
+        workflow, request = command.workflow, StartRequest.of(command, reveal=self.codec is not None)
+        inputs = [encrypted_input(self.codec, workflow, each.value, each.text) for each in request.instances]
+        chosen = {each.definition for each in request.instances} or {workflow.resolve(command.version)}
+        if len(chosen) > 1:
+            several = ", ".join(map(str, sorted(each.version for each in chosen)))
+            raise InvalidValue(
+                f"{workflow.name}: version_for chooses several versions for one call: {several}",
+                hint="Start those of each version by themselves, with version=.",
+            )
+        (definition,) = chosen
+        metadata = {**request.metadata, TELEMETRY: request.telemetry} if request.telemetry else request.metadata
+
+        def statement(notify: bool) -> Statement[list[Started]]:
+            return instance.start(
+                self.schema,
+                workflow=workflow.name,
+                values=[each.value for each in request.instances],
+                inputs=inputs,
+                version=definition.version,
+                at=request.at,
+                delay=request.delay,
+                tags=request.tags,
+                metadata=metadata,
+                priority=request.priority,
+                notify=notify,
+            )
+
+        # A worker makes ready what starts later; there is nothing to wake workers for now.
+        is_due = request.at is None and request.delay is None
+        graph = definition.graph
+        queues = frozenset({graph.nodes[graph.initial].queue}) if is_due else frozenset[str]()
+        name = call_name("start", workflow, *(each.value for each in request.instances))
+        return Write(name, statement, instance.decode_started, request.key, queues)
+
+    def signal(self, command: Signal) -> Write[str]:
+        """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once when no step of any version takes it."""
+        workflow, value = command.workflow, command.value
+        event, key, nodes = consumers(workflow.graphs, command.event, command.step)
+        params: dict[str, Any] = {
+            "workflow": workflow.name,
+            "event": event,
+            "payload": self._payload(workflow, value, event, payload_text(command.payload, nodes, reveal=self._reveal)),
+            "value": address(workflow, value),
+            "step": key,
+        }
+
+        def statement(notify: bool) -> Statement[str]:
+            if workflow.pinned is None:
+                return signal.send(self.schema, **params, notify=notify)
+            return signal.send_version(self.schema, **params, version=workflow.pinned, notify=notify)
+
+        def report(outcome: str, in_transaction: bool) -> None:
+            ref = _ref(workflow, value)
+            emit.workflow_signal(ref, signal=event, step=key, outcome=outcome, in_transaction=in_transaction)
+
+        queues = {
+            graph.orchestration_queue_of(node.key)
+            for graph in workflow.graphs
+            for node in nodes
+            if graph.nodes.get(node.key) is node
+        }
+        name = call_name("resume", workflow, value, event, key or "")
+        return Write(name, statement, str, checked_key(command.idempotency_key), frozenset(queues), report)
+
+    def schedule_signal(self, command: ScheduleSignal) -> Write[Scheduled]:
+        """Send a signal to a step later. It wakes nothing: workers look for signals that are due."""
+        workflow, value, delay = command.workflow, command.value, command.delay
+        event, key, nodes = scheduled_consumers(workflow.graphs, command.event, command.step, delay)
+        payload = self._payload(workflow, value, event, payload_text(command.payload, nodes, reveal=self._reveal))
+        to = address(workflow, value)
+
+        def statement(notify: bool) -> Statement[Scheduled]:
+            stored = signal.schedule(
+                self.schema,
+                workflow=workflow.name,
+                version=workflow.pinned,
+                value=to,
+                step=key,
+                delay=delay,
+                event=event,
+                payload=payload,
+            )
+            return stored.then(lambda row: handle(*row))
+
+        def handle(run: int, number: int, due: datetime) -> Scheduled:
+            return Scheduled(id=number, run=run, step=key, event=event, at=due, app=command.app)
+
+        def decode(answer: Any) -> Scheduled:
+            return handle(*signal.decode_scheduled(answer))
+
+        def report(_: Scheduled, in_transaction: bool) -> None:
+            ref = _ref(workflow, value)
+            emit.workflow_signal(ref, signal=event, step=key, outcome="scheduled", in_transaction=in_transaction)
+
+        name = call_name("schedule_resume", workflow, value, key, event)
+        return Write(name, statement, decode, checked_key(command.idempotency_key), emit=report)
+
+    def unschedule(self, command: Unschedule) -> Write[bool]:
+        """Cancel a scheduled signal."""
+        key = checked_key(command.idempotency_key)
+        return Write(f"unschedule {command.id}", lambda notify: signal.unschedule(self.schema, command.id), bool, key)
+
+    def cancel(self, command: Cancel) -> Write[None]:
+        """Cancel the newest run of a value."""
+        workflow, value, reason = command.workflow, command.value, command.reason
+        params: dict[str, Any] = {"workflow": workflow.name, "value": address(workflow, value), "reason": reason}
+        check_text("reason", reason)
+
+        def statement(notify: bool) -> Statement[None]:
+            if workflow.pinned is None:
+                return instance.cancel(self.schema, **params, notify=notify)
+            return instance.cancel_version(self.schema, **params, version=workflow.pinned, notify=notify)
+
+        def report(_: None, in_transaction: bool) -> None:
+            emit.workflow_cancel(_ref(workflow, value), reason=reason, in_transaction=in_transaction)
+
+        key, name = checked_key(command.idempotency_key), call_name("cancel", workflow, value)
+        return Write(name, statement, lambda answer: None, key, frozenset({CHECK_CANCELS}), report)
+
+    def retry(self, command: Retry) -> Write[None]:
+        """Retry the newest run of a value after it failed."""
+        workflow, value = command.workflow, command.value
+        params: dict[str, Any] = {"workflow": workflow.name, "value": address(workflow, value)}
+
+        def statement(notify: bool) -> Statement[None]:
+            if workflow.pinned is None:
+                return instance.retry(self.schema, **params, notify=notify)
+            return instance.retry_version(self.schema, **params, version=workflow.pinned, notify=notify)
+
+        def report(_: None, in_transaction: bool) -> None:
+            emit.workflow_retry(_ref(workflow, value), in_transaction=in_transaction)
+
+        queues = frozenset(graph.orchestration_queue_of(graph.initial) for graph in workflow.graphs)
+        key, name = checked_key(command.idempotency_key), call_name("retry", workflow, value)
+        return Write(name, statement, lambda answer: None, key, queues, report)
+
+    def put(self, command: Put, definition_of: Callable[[str, int], Definition]) -> Write[int]:
+        """Store a whole instance. Raises before anything is sent when its workflow could not have it."""
+        each = checked(command.instance)
+        graph = definition_of(each.workflow, each.version).graph
+        queue = graph.nodes[graph.initial].queue
+        due = None
+        check_against(each, graph)
+        if each.status == "pending":
+            due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
+        key, stored = unique_key(graph, each.id), encrypt_instance(self.codec, each)
+
+        def statement(notify: bool) -> Statement[int]:
+            return instance.put(self.schema, stored, unique_key=key, due=due, queue=queue, notify=notify)
+
+        return Write(f"put {each.id} {each.run}", statement, int, queues=frozenset({queue, CHECK_CANCELS}))
+
+    def delete(self, command: Delete) -> Write[int]:
+        """Delete all runs with a business id."""
+        filters, business_id = command.filters, command.filters.id or ""
+
+        def statement(notify: bool) -> Statement[int]:
+            return instance.delete(
+                self.schema, id=business_id, workflow=filters.workflow, version=filters.version, notify=notify
+            )
+
+        return Write(f"delete {business_id}", statement, int, queues=frozenset({CHECK_CANCELS}))
+
+    # -- reads
+
+    def get(self, command: Get) -> Statement[Instance]:
+        """Read the newest run of a value."""
+        workflow, to = command.workflow, address(command.workflow, command.value)
+        found = instance.get(self.schema, workflow=workflow.name, value=to, version=workflow.pinned)
+        return found.then(partial(decrypt_instance, self.codec))
+
+    def instances(self, command: List) -> Statement[list[Instance]]:
+        """Read a page of instances."""
+        return self._decrypted(instance.list(self.schema, command.filters))
+
+    def runs(self, command: Runs) -> Statement[list[Instance]]:
+        """Read a page of the runs of a value."""
+        filters = runs_filters(command.workflow, command.value, before=command.before, limit=command.limit)
+        return self._decrypted(instance.list(self.schema, filters))
+
+    def query(self, command: Query) -> Statement[list[Instance]]:
+        """Read whole instances."""
+        return self._decrypted(instance.list(self.schema, command.filters, whole=True))
+
+    def jobs(self, command: ListJobs) -> Statement[list[Job]]:
+        """Read a page of live jobs."""
+        workflow = command.workflow
+        name, version = (None, None) if workflow is None else (workflow.name, workflow.pinned)
+        return job.list(self.schema, command.filters, workflow=name, version=version)
+
+    # -- encryption
+
+    @property
+    def _reveal(self) -> bool:
+        return self.codec is not None
+
+    def _payload(self, workflow: VersionSet, value: str, event: str, text: str | None) -> str | None:
+        if self.codec is None or text is None:
+            return text
+        return sealed(self.codec, text, Location(workflow.name, _ref(workflow, value).instance_id, "payload", event))
+
+    def _decrypted(self, found: Statement[list[Instance]]) -> Statement[list[Instance]]:
+        return found.then(lambda each: [decrypt_instance(self.codec, one) for one in each])
+
+
+def encrypted_input(codec: Codec | None, workflow: VersionSet, value: str, text: str) -> str:
+    """Return the input of a new instance as it is stored: encrypted, if there is a codec."""
+    if codec is None:
+        return text
+    return sealed(codec, text, Location(workflow.name, build_id(workflow.unique.key, value), "input"))
+
+
+def _ref(workflow: VersionSet, value: str) -> InstanceRef:
+    return InstanceRef(value if SEPARATOR in value else f"{workflow.unique.key}{SEPARATOR}{value}", workflow.name)
