@@ -1,4 +1,4 @@
-"""Durable, validated workflows and background jobs on nothing but PostgreSQL: import all you need from here."""
+"""Durable, validated workflows and background jobs on PostgreSQL alone: the public names."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ __all__ = [
     "step",
 ]
 
-# Where each name lives. It is imported when it is asked for: `pgflow --help` shall not wait for pydantic, nor the unit
-# test of a workflow for psycopg.
-HOMES = {
+# The module of each name, imported at its first use: `pgflow --help` must not import pydantic, nor a unit test of a
+# workflow psycopg.
+MODULES = {
     "Async": "pgflow.core.definition.results",
     "Codec": "pgflow.core.values.codec",
     "Connector": "pgflow.core.definition.connector",
@@ -78,10 +78,10 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    home = HOMES.get(name)
-    if home is None:
+    module = MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(home), name)
+    found = globals()[name] = getattr(import_module(module), name)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Tie workflows to a database: `Pgflow`, and what stands behind `Workflow.start` and its kin."""
+"""`Pgflow`: an app's workflows on a database, with its workers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["Pgflow"]
 
 
 class Pgflow(Client):
-    """An application's workflows and the database that they live in.
+    """An app: its workflows and the database that they are stored in.
 
-    `dsn` is a PostgreSQL connection string; without one PGFLOW_DSN counts, then DATABASE_URL, then libpq's own
-    variables (PGHOST, PGDATABASE, …). `pooler=True`, or PGFLOW_POOLER=1, says that it leads to a connection pooler in
-    transaction mode, such as PgBouncer. The workflows are an explicit registry: nothing is ever imported by a name from
-    the database. Nothing connects before the first call. Several may stand side by side, on databases or `schema`s of
-    their own; `name`, the schema's if you give none, tells them apart in messages. `OrderFlow.start(…)` then goes to
+    `dsn` is a PostgreSQL connection string; the default is PGFLOW_DSN, then DATABASE_URL, then libpq's own variables
+    (PGHOST, PGDATABASE, …). `pooler=True`, or PGFLOW_POOLER=1, declares that it leads to a connection pooler in
+    transaction mode, such as PgBouncer. The workflows are an explicit registry: nothing is imported by a name from the
+    database. Nothing connects before the first call. A program may have several apps, on databases or `schema`s of
+    their own; `name`, by default that of the schema, distinguishes them in messages. `OrderFlow.start(…)` then goes to
     the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
-    With a `codec` inputs, outputs and payloads are sealed in the database and may hold secrets.
-    Raises `DefinitionError` for what is no workflow, and for one with secrets when there is no codec.
+    With a `codec` inputs, outputs and payloads are encrypted in the database and may hold secrets.
+    Raises `DefinitionError` for an object that is not a workflow, and for one with secrets without a codec.
 
         app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow])
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
@@ -66,7 +66,7 @@ class Pgflow(Client):
         opened(self)
 
     def adopt(self, workflow: type[Workflow[Any]]) -> None:
-        """Take another workflow in, as if it had been listed; this app's workers in this process learn of it, too.
+        """Add a workflow, as if it had been listed, also to this app's workers in this process.
 
         Raises `DefinitionError` when another one has its name.
         """
@@ -82,17 +82,17 @@ class Pgflow(Client):
 
     @property
     def pooler(self) -> bool:
-        """Whether it leads to a pooler in transaction mode."""
+        """Whether the connection string leads to a pooler in transaction mode."""
         return self._transport.pooler
 
     @property
     def schema(self) -> str:
-        """The schema that pgflow lives in."""
+        """The schema of pgflow's tables."""
         return self._transport.schema
 
     @property
     def storage(self) -> Storage:
-        """The stored instances, to be read, put and deleted as wholes, as in memory."""
+        """The stored instances, to read, put and delete whole, as in memory."""
         return Storage(self._backend, self.schema)
 
     def __repr__(self) -> str:
@@ -101,9 +101,9 @@ class Pgflow(Client):
     def migrate(self) -> None:
         """Install or upgrade pgflow's schema in the database, like the command `pgflow migrate`.
 
-        Before a migration that breaks older code it waits a minute for workers to end: so not in a worker's process.
-        Raises `SchemaForeign` when the schema holds somebody else's tables, `PoolerDetected` where `dsn` leads to a
-        pooler, for migrating needs PostgreSQL itself, `SchemaError` when it cannot be done now.
+        Before a migration that breaks older code it waits a minute for workers to stop, so do not call it in a worker's
+        process. Raises `SchemaForeign` when the schema holds foreign tables, `PoolerDetected` where `dsn` leads to a
+        pooler, since migrations need a direct connection, `SchemaError` when it cannot run now.
         """
         with connect(self.dsn, role="migrate") as conn:
             migrate.up(conn, self.schema)
@@ -116,10 +116,10 @@ class Pgflow(Client):
         return worker
 
     def run_worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> None:
-        """Run a worker in this process until the program is interrupted, or with `drain=True` until all is done.
+        """Run a worker in this process until the program is interrupted, or with `drain=True` until no job is left.
 
-        `queues` says how many steps of each queue run at once (default: 10 of the queue "default"); see `Worker`
-        for the options. For production use the command `pgflow worker`, which handles signals.
+        `queues` is the concurrency of each queue (default: 10 for the queue "default"); see `Worker` for the options.
+        For production use the command `pgflow worker`, which handles signals.
 
             app.run_worker(drain=True)
         """
@@ -127,25 +127,25 @@ class Pgflow(Client):
         run(self.worker(queues, **options).run())
 
     def close(self) -> None:
-        """Close the connections of threads. Its workflows belong to the app that was made before it, if one was.
+        """Close the connections of threads. Its workflows go back to the app that was made before it, if any.
 
         A later call opens new connections.
         """
-        self._let_go()
+        self._unbind()
         self._transport.close()
 
     async def aclose(self) -> None:
         """`close`, async: the connections of this event loop, too."""
-        self._let_go()
+        self._unbind()
         await self._transport.aclose()
 
-    def _let_go(self) -> None:
+    def _unbind(self) -> None:
         closed(self)
         for workflow in self.workflows:
             workflow.unbind(self)
 
     def register(self) -> None:
-        """Store this app's definitions, once. Raises `GraphChanged` when one has other edges under the same version.
+        """Store this app's definitions, once. Raises `GraphChanged` when one is stored with other edges.
 
         A role without the privilege, such as a client of `pgflow roles`, leaves it to the workers, which store theirs.
         """

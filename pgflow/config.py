@@ -10,7 +10,7 @@ from pgflow.errors import BadQueue, ConfigError
 __all__ = ["DEFAULT_LIMIT", "DSN_VARIABLES", "parse_queue", "parse_queues", "resolve_dsn", "resolve_pooler"]
 
 DEFAULT_LIMIT = 10  # concurrency of a queue on one worker
-MOST_LIMIT = 10_000
+MAX_LIMIT = 10_000
 DSN_VARIABLES = ("PGFLOW_DSN", "DATABASE_URL")
 YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 NO = frozenset({"", "0", "false", "f", "no", "n", "off"})
@@ -28,8 +28,8 @@ def parse_queue(text: str) -> tuple[str, int]:
         raise BadQueue(f"{name!r} is not a valid queue name: use letters, digits, '_', '-' and '.'", hint=FORM_HINT)
     if not separator:
         return name, DEFAULT_LIMIT
-    if not (limit.isascii() and limit.isdigit()) or not 1 <= int(limit) <= MOST_LIMIT:
-        raise BadQueue(f"queue {name}: concurrency must be between 1 and {MOST_LIMIT}, got {limit!r}", hint=FORM_HINT)
+    if not (limit.isascii() and limit.isdigit()) or not 1 <= int(limit) <= MAX_LIMIT:
+        raise BadQueue(f"queue {name}: concurrency must be between 1 and {MAX_LIMIT}, got {limit!r}", hint=FORM_HINT)
     return name, int(limit)
 
 

@@ -24,7 +24,7 @@ class NotifyThrottle:
         self._timer: threading.Timer | None = None
 
     def due(self, queues: Iterable[str], wake: Callable[[set[str]], None]) -> set[str]:
-        """Return the queues to wake now; `wake` is called with the others later, in a thread."""
+        """Return the queues to notify now; `wake` is called with the others a moment later, in a thread."""
         now = time.monotonic()
         due: set[str] = set()
         with self._lock:

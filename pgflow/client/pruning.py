@@ -16,7 +16,7 @@ __all__ = ["Pages", "pruning", "pruning_orphans"]
 
 
 class Pages:
-    """The statements that delete, one after the other; each has to be told what the one before it `took`."""
+    """The statements that delete, page after page. Pass the answer of each to `took` before the next."""
 
     def __init__(self, page: Callable[[int], Statement[PruneResult]]) -> None:
         self._page = page
@@ -27,21 +27,21 @@ class Pages:
             yield self._page(self._after)
 
     def took(self, page: PruneResult) -> int:
-        """Go on behind a page; returns how much it deleted."""
+        """Continue after a page; returns how many instances it deleted."""
         self._after = page.last
         return page.deleted
 
 
 def pruning(schema: str, older_than: timedelta, statuses: Iterable[str] = ENDED) -> Pages:
-    """Delete what ended longer ago than `older_than`. Raises `InvalidValue`."""
+    """Delete instances that ended longer ago than `older_than`. Raises `InvalidValue`."""
     if not is_duration(older_than):
-        raise InvalidValue(f"an age of {older_than!r} is refused", hint="Give a positive one: timedelta(days=30).")
+        raise InvalidValue(f"older_than must be a positive timedelta, got {older_than!r}", hint="timedelta(days=30)")
     given = tuple(statuses)
     if unknown := set(given) - set(ENDED):
-        raise InvalidValue(f"no instance ends with {min(unknown)!r}", hint=f"They end with {', '.join(ENDED)}.")
+        raise InvalidValue(f"statuses must be of {', '.join(ENDED)}, got {min(unknown)!r}")
     return Pages(lambda after: instance.prune(schema, older_than=older_than, statuses=given, after=after))
 
 
 def pruning_orphans(schema: str) -> Pages:
-    """Delete the rows that were left when instances were deleted by hand, in SQL."""
+    """Delete orphaned rows, whose instance was deleted manually in SQL."""
     return Pages(lambda after: instance.prune_orphans(schema, after=after))

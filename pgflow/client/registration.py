@@ -1,4 +1,4 @@
-"""Store the definitions of an app, and refuse one whose graph has changed under its version."""
+"""Store an app's definitions, and refuse one whose graph has changed under its version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check", "registering"]
 
 
 def registering(schema: str, registry: Registry) -> Statement[list[StoredDefinition]]:
-    """Store the graph of each version of each workflow, unless it is stored; returns all of them as stored."""
+    """Store the graph of each version of each workflow that is not stored yet; returns all as stored."""
     definitions = [
         StoredDefinition(
             graph.name, graph.version, graph.digest(), graph.spec(), graph.version == workflow.current_version
@@ -27,9 +27,9 @@ def registering(schema: str, registry: Registry) -> Statement[list[StoredDefinit
 
 
 def check(registry: Registry, stored: Iterable[StoredDefinition]) -> None:
-    """Raise `GraphChanged`, with what differs, when a graph, unique key or scope is stored otherwise under its version.
+    """Raise `GraphChanged`, with the difference, when a version is stored with another graph, unique key or scope.
 
-    A stored definition without a unique key does not record it and is not compared by it.
+    A stored definition without a unique key is from an earlier release; its key is not compared.
     """
     for known in stored:
         workflow = registry.definitions(known.workflow)
@@ -39,8 +39,7 @@ def check(registry: Registry, stored: Iterable[StoredDefinition]) -> None:
         if known.hash != graph.digest():
             raise GraphChanged(
                 f"{where} has another graph in the database: {_difference(known.graph, spec)}",
-                hint="Instances of it may be under way: give the changed workflow "
-                f"version={max(workflow.versions) + 1}.",
+                hint=f"It may have active instances: give the changed workflow version={max(workflow.versions) + 1}.",
             )
         unique = known.graph.get("unique")
         if unique and unique != spec["unique"]:
@@ -54,13 +53,13 @@ def check(registry: Registry, stored: Iterable[StoredDefinition]) -> None:
 
 
 def _unique(unique: Mapping[str, Any] | None) -> str:
-    """Return a unique key and scope as they are written in a class."""
+    """Return a unique key and scope as in a class statement."""
     return "none" if unique is None else f"Unique({unique['key']!r}, scope={unique['scope']!r})"
 
 
-def _difference(stored: Mapping[str, Any], brought: Mapping[str, Any]) -> str:
-    """Say which edges differ, those of the stored graph first."""
-    before, after = _edges(stored), _edges(brought)
+def _difference(stored: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Return the edges that differ, those of the stored graph first."""
+    before, after = _edges(stored), _edges(own)
     gone = [f"-{edge}" for edge in sorted(before - after)]
     new = [f"+{edge}" for edge in sorted(after - before)]
     return ", ".join([*gone, *new]) or "its steps declare other events"

@@ -79,10 +79,10 @@ class AsyncInstanceStorage(Protocol):
 
 
 class Storage:
-    """The instances of one schema: `app.storage`. Several schemas stand side by side and know nothing of each other.
+    """The instances of one schema: `app.storage`. Storages of several schemas are independent of each other.
 
     It has the methods of `pgflow.local.Storage`, and an instance that was read from one may be put into the other. All
-    take `conn`, a psycopg connection of the caller's, and then happen in the caller's transaction.
+    take `conn`, a psycopg connection of the caller's, and then run in the caller's transaction.
 
         for order in app.storage.query(workflow=OrderFlow, status="failed", tags=["gift"]):
             app.storage.put(replace(order, input={**order.input, "card": "good"}))
@@ -96,17 +96,17 @@ class Storage:
         return f"Storage({self.name!r})"
 
     def put(self, instance: Instance, *, conn: Any = None) -> int:
-        """Store an instance, in the place of what is stored of its run, with its history; returns its run.
+        """Store an instance with its history, in place of what is stored of its run; returns its run.
 
-        One that is active goes on: its active steps run again, with waits and timers from their beginning, and a worker
-        that runs one of its steps cannot record a result. A run that is stored keeps its mailbox; a new one gets the
-        signals of the instance, the scheduled ones under new ids. One of `Instance.new` gets a new run. A run that is
-        new here is never given to another instance.
+        An active one continues: its active steps run again, with waits and timers from their beginning, and a worker
+        that runs one of its steps cannot record a result. A stored run keeps its mailbox; a new one gets the signals of
+        the instance, the scheduled ones under new ids. One of `Instance.new` gets a new run. A new run id is never
+        given to another instance.
 
-        Raises `InvalidValue` and `InvalidPayload` for what cannot be stored, `UnknownWorkflow` and `InvalidValue` for a
-        workflow or version that the app does not have, `UnknownStep`, `UndeclaredEvent`, `RouteError` and
-        `GraphChanged` for a history that its workflow could not have had, `Conflict` when the run belongs to another
-        instance, `AlreadyRunning` when another one with its business key is active.
+        Raises `InvalidValue` and `InvalidPayload` for values that cannot be stored, `UnknownWorkflow` and
+        `InvalidValue` for a workflow or version that the app does not have, `UnknownStep`, `UndeclaredEvent`,
+        `RouteError` and `GraphChanged` for a history that its workflow could not have had, `Conflict` when the run
+        belongs to another instance, `AlreadyRunning` when another one with its business key is active.
 
             app.storage.put(replace(app.storage.get("orderid::abc123"), tags=("gift",)))
         """
@@ -152,10 +152,10 @@ class Storage:
         version: int | None = None,
         conn: Any = None,
     ) -> None:
-        """Delete all runs with a business id and what belongs to them, also while they run; no error if there are none.
+        """Delete all runs with a business id and all their rows, also while they run; no error if there are none.
 
         With `workflow`, a class or a name, and `version` only the runs of these. Raises `AmbiguousId` when several
-        workflows have the id and `workflow` is not given. A step that runs goes on to its end, and can record nothing.
+        workflows have the id and `workflow` is not given. A running step continues, but cannot record a result.
         """
         self._backend.execute(Delete(Filters.of_id(id, workflow, version)), conn)
 
@@ -171,10 +171,10 @@ class Storage:
         await self._backend.aexecute(Delete(Filters.of_id(id, workflow, version)), conn)
 
     def query(self, *, conn: Any = None, **filters: Unpack[QueryOptions]) -> list[Instance]:
-        """Return the instances that all given filters hold for, whole, the newest first; without a filter all of them.
+        """Return the instances that match all filters, whole, the newest first; without a filter all of them.
 
-        `QueryOptions` says which there are. Raises `UnknownOption` for a filter that does not exist, `InvalidValue` and
-        `InvalidPayload` for values that cannot be.
+        `QueryOptions` lists the filters. Raises `UnknownOption` for an unknown filter, `InvalidValue` and
+        `InvalidPayload` for invalid values.
 
             app.storage.query(workflow=OrderFlow, status_in=("failed", "cancelled"), limit=100)
         """

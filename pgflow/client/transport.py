@@ -35,20 +35,20 @@ __all__ = ["Transport"]
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 10.0  # with a database that has been there before
+PATIENCE_SECONDS = 10.0  # for retries, with a database that was reached before
 START_FEWER = "Start fewer at a time, such as 1,000, or raise it in the DSN: ?options=-cstatement_timeout%3D120s."
 TAKE_LONGER = "Ask for less at a time, or raise it in the DSN: ?options=-cstatement_timeout%3D120s."
-CROWDED_SECONDS = 2.0  # with one that allows no further connection
+CROWDED_SECONDS = 2.0  # with one that refuses further connections
 FAULTS = (psycopg.Error, Unreachable)
 
 
 class Transport:
     """Runs statements: on `conn`, which it neither commits nor rolls back, or else on a connection of its own.
 
-    On its own it tries again what may pass (a restart of the server, a deadlock), for `PATIENCE_SECONDS`. What changes
-    something is sent with an idempotency key, so that it is carried out once also when an answer was lost. What fails
-    on a schema for which this code is too old, or too new, fails with the `SchemaError` that says so. The first call
-    examines the schema: functions of a renamed one would work on other tables, and row-level security hides rows.
+    On its own connections it retries transient errors (a restart of the server, a deadlock) for `PATIENCE_SECONDS`, and
+    sends each write with an idempotency key, so that it takes effect once also when an answer was lost. An error on a
+    schema that is too old or too new for this code is raised as the `SchemaError` for that. The first call examines the
+    schema: functions of a renamed one would work on other tables, and row-level security hides rows.
     """
 
     def __init__(self, dsn: str, schema: str, *, pooler: bool = False) -> None:
@@ -56,7 +56,7 @@ class Transport:
         self.schema = schema
         self.pooler = pooler
         self.pool = Pool(dsn, pooler=pooler)
-        self._was_there = False
+        self._was_reached = False
         self._is_examined = False
         self._throttle = PerProcess(NotifyThrottle)
 
@@ -99,7 +99,7 @@ class Transport:
         try:
             for attempt in Retrying(**self._policy(sending.errors)):
                 with attempt, self.pool.connection() as ours:
-                    self._was_there = True
+                    self._was_reached = True
                     if not self._is_examined:
                         migrate.examine(ours, self.schema)
                         self._is_examined = True
@@ -120,7 +120,7 @@ class Transport:
             async for attempt in AsyncRetrying(**self._policy(sending.errors)):
                 with attempt:
                     async with self.pool.aconnection() as ours:
-                        self._was_there = True
+                        self._was_reached = True
                         if not self._is_examined:
                             await migrate.aexamine(ours, self.schema)
                             self._is_examined = True
@@ -143,7 +143,7 @@ class Transport:
             yield
         except (SchemaError, psycopg.Error) as error:
             if may_be_schema_mismatch(error):
-                # The connection that met it may be in a transaction, and then takes no more questions.
+                # The connection that failed may be in an aborted transaction: check on another one.
                 with suppress(psycopg.Error, Unreachable, PoolerDetected), connect(self.dsn) as conn:
                     migrate.check(conn, self.schema)
             raise
@@ -163,20 +163,20 @@ class Transport:
         """Return when tenacity tries again; `errors` collects those of all attempts."""
         began = time.monotonic()
 
-        def is_worth_another(error: BaseException) -> bool:
+        def should_retry(error: BaseException) -> bool:
             errors.append(error)
             if is_outcome_unknown(error):
-                self.pool.check_before_reuse()  # what severed this connection has severed the others, too
-            # The places may be taken for long, and the hint helps at once.
+                self.pool.check_before_reuse()  # the other connections are probably lost, too
+            # All connections may be in use for long, and the hint helps at once.
             if isinstance(error, TooManyConnections) and time.monotonic() - began > CROWDED_SECONDS:
                 return False
-            # A database that never answered may not be the one that was meant, and a statement that was canceled
-            # would be canceled again: both are reported at once.
-            is_worth = self._was_there or not isinstance(error, Unreachable)
-            return is_transient(error) and is_worth and not is_canceled(error)
+            # A database that was never reached may be the wrong one, and a canceled statement would be canceled again:
+            # both errors are raised at once.
+            was_reached = self._was_reached or not isinstance(error, Unreachable)
+            return is_transient(error) and was_reached and not is_canceled(error)
 
         return {
-            "retry": retry_if_exception(is_worth_another),
+            "retry": retry_if_exception(should_retry),
             "wait": wait_random_exponential(multiplier=0.05, max=1),
             "stop": stop_after_delay(PATIENCE_SECONDS),
             "reraise": True,
@@ -188,7 +188,7 @@ class Transport:
         if key is not None and is_transient(error) and any(is_outcome_unknown(each) for each in sending.errors):
             raise OutcomeUnknown(
                 f"the connection to PostgreSQL at {where} was lost before the answer came",
-                hint=f"Call again with idempotency_key={key!r}: what has been done is not done twice.",
+                hint=f"Call again with idempotency_key={key!r}: it takes effect once.",
                 idempotency_key=key,
             ) from error
         if isinstance(error, psycopg.OperationalError) and is_outcome_unknown(error):
@@ -202,7 +202,7 @@ class Transport:
         raise error
 
     def close(self) -> None:
-        """Close the connections that threads used, after the last notification is out: it would open them again."""
+        """Close the connections of threads, after the last notification is sent: it would open one again."""
         self._throttle.get().join()
         self.pool.close()
 
@@ -212,7 +212,7 @@ class Transport:
         await self.pool.aclose()
 
     def _wake(self, queues: Iterable[str]) -> None:
-        with suppress(psycopg.Error, Unreachable):  # a hint: polling finds the work
+        with suppress(psycopg.Error, Unreachable):  # only a hint: polling finds the work
             self.send(worker.wake(self.schema, queues))
 
 

@@ -32,9 +32,9 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
 
     Options: `unique` (required), the business key and where it must be unique; `version`, from 1; `tags` and
     `metadata`, kept with each instance; `retry`, `queue` and `priority` (the lowest goes first), for steps that have
-    none of their own; `orchestration_queue`, where signals, timers and joins are dealt with, so that slow steps do not
-    hold them up (by default the step's own queue); `name`, by default that of the class; `app`, for one that was made
-    before the class. `transitions` gives for each step and event the target, several targets (they run side by side),
+    none of their own; `orchestration_queue`, for the jobs of signals, timers and joins, so that slow steps do not
+    delay them (by default the step's own queue); `name`, by default that of the class; `app`, one that was made before
+    the class. `transitions` gives for each step and event the target, several targets (they run side by side),
     or a `route` among declared ones; every path ends in `Done`. Raises `DefinitionError`, at import, for a definition
     that could not run.
 
@@ -48,11 +48,11 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
 
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
 
-    A workflow may have several versions side by side: then it is an *umbrella*, which has no graph of its own. The
+    A workflow may have several versions at once: then it is an *umbrella*, which has no graph of its own. The
     versions are classes in its body; they share its name and its business key, and each instance keeps the version
     that it started with. `versions` may also be an option, for classes that are made before: in this module under a
     name that begins with the umbrella's, or in a module below. `current` is the version that a start takes, unless it
-    names one (`version=1`) or `version_for` says another. `get`, `list`, `resume`, `cancel` and `retry` cover all
+    names one (`version=1`) or `version_for` returns another. `get`, `list`, `resume`, `cancel` and `retry` cover all
     versions; on a version's class, `CreateUser.V1.get(…)`, they see that version only.
 
         class CreateUser(Workflow[User], unique=Unique("userid"), current=2):
@@ -68,6 +68,20 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
 
         CreateUser.start("u-1", User(name="Ada"))                # version 2
         CreateUser.start("u-2", User(name="Ada"), version=1)
+
+    *Calls.* Each has an async twin, with an `a` before its name. All take `conn`, a psycopg connection of the caller's:
+    the call then runs in the caller's transaction, and commits or rolls back with it. A `value` may also be a whole
+    business id; it must be one (`InvalidValue`) where the key has the scope "none", so that any number of instances may
+    have the value.
+
+    Calls that change something take an `idempotency_key`, any string: a repeated call with the same key, on any
+    machine, does nothing and returns what the first call returned, for a day. Without one a call has a key of its own,
+    and retries when the connection is lost; it raises `OutcomeUnknown`, which has the key, when it was sent and no
+    answer came, `Unreachable` when it was not sent. With `conn` nothing is retried: the transaction is the caller's.
+
+    Calls go to the app that was made last with this class and is not closed: in a test, to that of the test. A class
+    that belongs to no app goes to the only open one, which adds it; without one, or with several, calls raise
+    `NotBound`.
     """
 
     versions: ClassVar[Mapping[int, type[Workflow[Any]]]]
@@ -83,7 +97,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
         conn: Any = None,
         **options: Unpack[StartOptions],
     ) -> Started:
-        """Start an instance for a business value; returns once it is stored, and a worker takes it from there.
+        """Start an instance for a business value; returns once it is stored, for a worker to run.
 
         An `input` that is left out is None where the workflow's input type includes None, else `{}`.
 
@@ -116,7 +130,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
     ) -> builtins.list[Started]:
         """Start an instance for each (value, input), or (value,) without an input, all in one transaction.
 
-        Runs are numbered in the order given. One whose key is active already is left alone and comes back with
+        Runs are numbered in the given order. One whose key is already active is not started, and comes back with
         `created=False`. Raises `InvalidInput`, `InvalidValue`, `InvalidPayload`, and `StatementTimeout` for more than
         the database starts within its statement_timeout; then none is started.
 
@@ -145,14 +159,14 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
         conn: Any = None,
         **options: Unpack[SignalOptions],
     ) -> str:
-        """Send a signal; returns "delivered" if it ended a wait, "kept" if it is kept for the next wait that takes it.
+        """Send a signal; returns "delivered" if it ended a wait, "kept" if it stays in the mailbox for a later one.
 
-        `payload` becomes the output of the step that waits; left out, it is as an output that is left out (see `Ok`).
+        `payload` becomes the output of the waiting step; left out, it is like an output that is left out (see `Ok`).
         `step` is needed only where several wait for the same signal. Signals of one name are consumed in the order in
-        which they were sent, each by one wait; a wait that has its signal takes no second one, also before a worker has
-        gone on from it. With an `idempotency_key` a repeated signal ends no second wait. Raises `UndeclaredEvent`,
-        `AmbiguousSignal`, `InstanceNotFound`, `InvalidPayload`, and `NotActive` when the instance has ended or has gone
-        past each step that takes the signal.
+        which they were sent, each by one wait; a wait consumes one signal, also before a worker has continued it. With
+        an `idempotency_key` a repeated signal ends no second wait. Raises `UndeclaredEvent`,
+        `AmbiguousSignal`, `InstanceNotFound`, `InvalidPayload`, and `NotActive` when the instance has ended or
+        has completed each step that takes the signal.
 
             OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
         """
@@ -183,11 +197,12 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
         conn: Any = None,
         **options: Unpack[ScheduleOptions],
     ) -> Scheduled:
-        """Send a signal to one step later; returns a handle by which it can be called off until then.
+        """Send a signal to one step later; returns a handle that can cancel it until then.
 
-        It is stored with the instance, so it survives restarts, and goes when the instance ends. Without an `event` it
-        is the only one that the step takes, or "timeout" if that is one of several. Raises `UndeclaredEvent`,
-        `UnknownStep`, `InstanceNotFound`, `NotActive`, `InvalidPayload`, `InvalidValue` for a negative delay.
+        It is stored with the instance, so it survives restarts, and is deleted when the instance ends. Without an
+        `event` it is the only one that the step takes, or "timeout" if that is one of several. Raises
+        `UndeclaredEvent`, `UnknownStep`, `InstanceNotFound`, `NotActive`, `InvalidPayload`, `InvalidValue` for a
+        negative delay.
 
             reminder = OrderFlow.schedule_resume("abc123", approval, timedelta(days=2), "rejected")
             reminder.cancel()    # True: it was still to be sent
@@ -224,7 +239,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
 
     @classmethod
     def retry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
-        """Take the newest run of a value up again where it failed. Raises `InstanceNotFound`, `NotRetryable`.
+        """Retry the newest run of a value from the step that failed. Raises `InstanceNotFound`, `NotRetryable`.
 
         OrderFlow.retry("abc123")
         """
@@ -252,8 +267,8 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
     def list(cls, *, conn: Any = None, **options: Unpack[ListOptions]) -> builtins.list[Instance]:
         """Read a page of instances, the newest first, without their histories.
 
-        Only those for which all the given filters hold: see `ListOptions`. Raises `UnknownOption` for a filter that
-        does not exist, `InvalidValue` and `InvalidPayload` for values that cannot be.
+        Only those that match all filters: see `ListOptions`. Raises `UnknownOption` for an unknown filter,
+        `InvalidValue` and `InvalidPayload` for invalid values.
 
             OrderFlow.list(status=["failed", "cancelled"], tags=["gift"], input={"card": "stolen"}, limit=10)
             OrderFlow.list(steps={charge: {"bank": "b-1"}}, order="oldest", after=page[-1].run)
@@ -269,9 +284,9 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
     def runs(
         cls, value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
-        """Read every run that a value has had, the newest first, without their histories; none is an empty list.
+        """Read the runs of a value, the newest first, without their histories.
 
-        `before` is the run of the last one on the page before.
+        `before` is the run id of the last one on the previous page.
 
             [run.status for run in OrderFlow.runs("abc123")]    # ["running", "failed", "completed"]
         """

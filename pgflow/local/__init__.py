@@ -1,35 +1,51 @@
-"""Run workflows in memory, without a database: for prototypes and for unit tests of whole workflows.
+"""Run workflows in memory, without a database: for prototypes, and for unit tests of whole workflows.
 
-Floor 3. The same classes, the same core and the same read models as on PostgreSQL; `tests/stacks` runs one suite
-against both. What differs is only who carries the core's commands out:
+`Local` is a client like `Pgflow`, with the same workflow classes, core and read models; `tests/stacks` runs one suite
+against both. Only its backend differs:
 
-    your call ─► local ─► ledger ─► conductor ─► core's advance ─► run (tokens) ─► storage
-                                        ▲                             │
-                                        └── runner: a step ends     ◄─┤
-                                            alarms: time is up      ◄─┘
-                                        └─► report ─► lock ─► telemetry, once the lock is let go
+    your call ─► client: command ─► MemoryBackend ─► Scheduler ─► core: advance ─► jobs ─► Storage
+                                                        ▲                          │
+                                                        ├── Runner: a step ends  ◄─┤
+                                                        ├── Timers: a job is due ◄─┘
+                                                        └─► Report ─► DeferringLock ─► telemetry
 
-Its decisions:
+local                   the client, with its virtual clock: drain, settle, advance_time
+backend                 commands as changes of instances
+scheduler, live         the active instances, and their jobs
+runner, loop            steps on an event loop and in threads
+timers, clock           due times, and virtual time
+mailbox, waiters        signals of an instance; callers that wait for a condition
+storage, write_through  instances in memory, and in a storage of yours
+report, lock            telemetry, emitted after the lock is released
 
-*State under one lock, steps outside it.* A call of yours changes an instance under a lock, in your own thread, and the
-steps that follow run on an event loop in a thread of its own (sync ones in a pool of threads). So a call never waits
-for a step, and a step may itself start, resume or cancel.
+What it does not have, and never will:
 
-*JSON all the way.* Inputs, outputs, payloads and metadata pass the same door as on PostgreSQL; a step sees what it
-would see there.
+- transactions: `conn=` is refused, and so are workflows with transactional steps, unless you allow them to run with
+  `ctx.conn` None;
+- an idempotency store: `idempotency_key=` is refused;
+- pruning: instances live as long as their storage, and `prune` is refused;
+- limits, and queues with a concurrency of their own: `threads` bounds the sync steps, and every queue is served;
+- priorities: `priority=` is accepted, as a workflow's options are, and orders nothing;
+- other processes: no workers, leases or rescue.
 
-*Whatever happened is put into the storage at once*, as copies. A new `Local` on the same storage takes up what was
-under way, as a worker does after a restart. The storage is memory: it lives as long as the process.
+Decisions, and why.
 
-*Telemetry is noted under the lock and told outside it*, by one thread at a time and so in order (lock.py).
+*State under one lock, steps outside it.* A call changes an instance under a lock, in the caller's thread; the steps
+that follow run on an event loop in a thread of its own (sync ones in a pool). So no call waits for a step, and a step
+may start, resume or cancel instances itself.
 
-*Time can be moved.* `advance_time` lets a day pass at once, each timer in its turn.
+*JSON everywhere.* Inputs, outputs, payloads and metadata are encoded as on PostgreSQL, so a step sees what it would see
+there.
 
-What it does not have: transactions (`conn=` is refused, and workflows with transactional steps are unless you allow
-them with `ctx.conn` None), queues, priorities, other processes.
+*Every change is written to the storage at once*, as a copy. A new `Local` on the same storage continues the active
+instances, as a worker does after a restart. `Storage` is memory; a class of yours with the methods of `InstanceStorage`
+may store instances anywhere (pgflow/docs/storage.md).
+
+*Time is virtual.* `advance_time` moves the clock a day at once, timer by timer.
 """
 
+from pgflow.client.storage import InstanceStorage
 from pgflow.local.local import Local
-from pgflow.local.storage import Storage
+from pgflow.local.storage import Storage, select
 
-__all__ = ["Local", "Storage"]
+__all__ = ["InstanceStorage", "Local", "Storage", "select"]

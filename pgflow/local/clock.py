@@ -1,4 +1,4 @@
-"""A clock that can be set forward: real time, and on top of it whatever a test lets pass."""
+"""A virtual clock: real time, plus what a test has added to it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Tells the time as an aware datetime; it never goes back, whatever happens to the machine's clock.
+    """Gives the time as an aware datetime. It never goes back, also when the machine's clock does.
 
-    clock.stand_at(clock.now() + timedelta(days=1))
-    clock.go_on()
+    clock.stop_at(clock.now() + timedelta(days=1))
+    clock.resume()
     """
 
     def __init__(self) -> None:
         self._origin = datetime.now(UTC)
         self._began = time.monotonic()
         self._ahead = timedelta(0)
-        self._standing: datetime | None = None
+        self._stopped_at: datetime | None = None
 
     def now(self) -> datetime:
-        """The time."""
-        return self._standing or self._origin + timedelta(seconds=time.monotonic() - self._began) + self._ahead
+        """Return the time."""
+        return self._stopped_at or self._origin + timedelta(seconds=time.monotonic() - self._began) + self._ahead
 
-    def stand_at(self, moment: datetime) -> None:
-        """Let it be `moment`, unless it is later already, and stay so until `go_on`."""
-        self._standing = max(moment, self.now())
+    def stop_at(self, moment: datetime) -> None:
+        """Stop at `moment`, or at the present if that is later, until `resume`."""
+        self._stopped_at = max(moment, self.now())
 
-    def go_on(self) -> None:
-        """Let time pass again, from the moment at which it stands."""
-        if self._standing is not None:
-            moment, self._standing = self._standing, None
+    def resume(self) -> None:
+        """Run again, from the time at which it was stopped."""
+        if self._stopped_at is not None:
+            moment, self._stopped_at = self._stopped_at, None
             self._ahead += moment - self.now()

@@ -1,4 +1,4 @@
-"""What is known of one instance: its state, its jobs and its mailbox; how it is stored, and taken up again."""
+"""An instance that runs in memory: its state, jobs and mailbox; saved to a storage and restored from it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NUMBERS = count(1)  # of jobs
 
 @dataclass(slots=True, eq=False)
 class LocalJob:
-    """One active step: where it stands, and when it goes on by itself.
+    """The job of one active step: its state, and when it is due.
 
-    `completed` is its recorded result, if a route failed after it: then the route is called again, not the step.
+    `recorded` is its result, if the route failed after the step completed: then only the route is called again.
     """
 
     step: str
@@ -50,7 +50,7 @@ class LocalJob:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What identifies an instance and says where it stands."""
+    """What identifies an instance, and its status."""
 
     run: int
     id: str
@@ -62,7 +62,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class SavedInstance(Instance):
-    """An instance as it is put into the storage: with what a reader does not see but a restart needs."""
+    """An instance in the storage, with its input text and its jobs, which only a restart needs."""
 
     text: str = ""
     jobs: tuple[LocalJob, ...] = ()
@@ -70,9 +70,9 @@ class SavedInstance(Instance):
 
 @dataclass(slots=True, eq=False)
 class LiveInstance:
-    """An instance that is under way. Only the conductor changes it, under its lock.
+    """An active instance. Only the scheduler changes it, under its lock.
 
-    `caller` is what its starter gave along for telemetry; `advances` counts the decisions since this `Local` has it.
+    `telemetry` is what `start` was given as such; `advances` counts the decisions that this `Local` has made on it.
     """
 
     run: int
@@ -88,10 +88,10 @@ class LiveInstance:
     history: list[Entry] = field(default_factory=list)
     jobs: dict[str, LocalJob] = field(default_factory=dict)
     outputs: AppendMap[str, Any] = field(default_factory=AppendMap)  # of each completed step
-    mailbox: Mailbox = field(default_factory=Mailbox)  # that have come
-    scheduled: dict[int, PendingSignal] = field(default_factory=dict)  # that are to be sent, by their ids
+    mailbox: Mailbox = field(default_factory=Mailbox)
+    scheduled: dict[int, PendingSignal] = field(default_factory=dict)  # signals to send later, by id
     telemetry: Mapping[str, Any] = field(default_factory=dict)
-    step_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stored, of steps to activate again
+    step_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stored ones
     advances: int = 0
 
     @property
@@ -101,12 +101,12 @@ class LiveInstance:
 
     @property
     def head(self) -> Head:
-        """What identifies it and says where it stands."""
+        """What identifies it, and its status."""
         return Head(self.run, self.id, self.graph.name, self.graph.version, self.state.status, self.tags)
 
     @property
     def unique_key(self) -> str | None:
-        """At most one active instance has it; None: any number may be active."""
+        """What at most one active instance may have; None: any number may be active."""
         return unique_key(self.graph, self.id)
 
     def config_of(self, step: str) -> dict[str, Any] | None:
@@ -126,11 +126,11 @@ class LiveInstance:
         self.outputs = self.outputs.adding(entry.step, entry.output)
 
     def holds(self, job: LocalJob) -> bool:
-        """Whether a job still is the one of its step: if not, whatever it comes to is of no account."""
+        """Whether a job is still the current one of its step: if not, its outcome is dropped."""
         return self.jobs.get(job.step) is job
 
     def context(self, job: LocalJob) -> Context[Any]:
-        """What a step sees."""
+        """Return what a step receives."""
         return Context(
             initial=self.definition.read_input(self.text),
             steps=self.outputs,
@@ -145,7 +145,7 @@ class LiveInstance:
         )
 
     def saved(self) -> SavedInstance:
-        """Return it as it is now. Later changes replace the values in it and never write to them."""
+        """Return a snapshot. Later changes replace its values and never modify them."""
         return SavedInstance(
             run=self.run,
             id=self.id,
@@ -170,10 +170,10 @@ class LiveInstance:
 
     @classmethod
     def restored(cls, stored: Instance, definition: Definition, *, is_retry: bool = False) -> LiveInstance:
-        """Return the run of a stored instance; without jobs unless a `Local` stored it.
+        """Return a stored instance as a live one, without jobs unless a `Local` stored it.
 
-        With `is_retry` a failed one continues; without, it only waits for the signals that are scheduled for it.
-        Raises `GraphChanged` when its workflow has changed meanwhile.
+        With `is_retry` a failed one continues; without, it is kept only for its scheduled signals. Raises
+        `GraphChanged` when its workflow has changed.
         """
         failed = State(definition.graph, "failed", AppendMap())
         state = restore_state(stored, definition.graph) if stored.is_active or is_retry else failed

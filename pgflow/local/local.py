@@ -139,7 +139,7 @@ class Local(Client):
         await self._await(self._scheduler.is_drained, timeout)
 
     def settle(self, timeout: float | None = None) -> None:
-        """Wait until no step runs or is ready to: what is left waits for time to pass or for a signal.
+        """Wait until no step runs or is ready to: the rest waits for time to pass or for a signal.
 
         Raises `TimeoutError` after `timeout` seconds.
         """

@@ -1,4 +1,4 @@
-"""A lock under which notes are taken; whoever lets go of it does what they say, outside of it and in their order."""
+"""A re-entrant lock that runs deferred callbacks after its release, in their order."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from typing import TypeAlias
 from pgflow.errors import NotBound
 from pgflow.process import Process, current
 
-__all__ = ["Lock", "Note", "check_ours"]
+__all__ = ["Callback", "DeferringLock", "check_ours"]
 
-Note: TypeAlias = Callable[[], object]
+Callback: TypeAlias = Callable[[], object]
 
 
-class Lock:
-    """One thread at a time holds it, and may take it again.
+class DeferringLock:
+    """An RLock. The thread that releases it runs the deferred callbacks, without the lock.
 
-    Only one thread at a time does what the notes say, so that their order stays; a thread that lets go of the lock
-    meanwhile leaves its notes to that one. Nobody waits for a note, and a note may take the lock. `later(what)` has the
-    loop do what came in the meantime, so that no caller is kept; `at_rest` is called when nothing is left.
+    One thread at a time runs callbacks, which keeps their order; a thread that releases the lock while another runs
+    them leaves its own to that one. No caller waits for a callback, and a callback may take the lock. `later(callback)`
+    schedules the callbacks that were deferred while others ran, so that no caller is kept; `on_idle` is called when
+    none is left.
 
         with lock:
             ...
-            lock.note(tell)    # called when the with ends
+            lock.defer(emit)    # called after the with block
     """
 
-    def __init__(self, later: Callable[[Note], None], at_rest: Note) -> None:
+    def __init__(self, later: Callable[[Callback], None], on_idle: Callback) -> None:
         self._process = current()
         self._lock = threading.RLock()
         self._depth = 0
-        self._notes: deque[Note] = deque()
-        self._teller: int | None = None
+        self._deferred: deque[Callback] = deque()
+        self._runner: int | None = None  # the thread that runs callbacks
         self._later = later
-        self._at_rest = at_rest
+        self._on_idle = on_idle
 
     def __enter__(self) -> None:
-        check_ours(self._process)  # another thread may have held the lock when it forked, and no thread is here to work
+        check_ours(self._process)  # after a fork the lock may be held by a thread that does not exist here
         self._lock.acquire()
         self._depth += 1
 
@@ -46,10 +47,10 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._depth -= 1
-        is_to_tell = bool(self._notes) and not self._depth
+        has_deferred = bool(self._deferred) and not self._depth
         self._lock.release()
-        if is_to_tell:
-            self.tell()
+        if has_deferred:
+            self.run_deferred()
 
     @property
     def is_ours(self) -> bool:
@@ -57,41 +58,41 @@ class Lock:
         return self._process is current()
 
     @property
-    def is_at_rest(self) -> bool:
-        """Whether all notes are done with; to be asked with the lock held."""
-        return not self._notes and self._teller is None
+    def is_idle(self) -> bool:
+        """Whether all callbacks have run. Read with the lock held."""
+        return not self._deferred and self._runner is None
 
     @property
-    def is_telling(self) -> bool:
-        """Whether the caller is called by a note."""
-        return self._teller == threading.get_ident()
+    def is_in_callback(self) -> bool:
+        """Whether the caller runs inside a callback."""
+        return self._runner == threading.get_ident()
 
-    def note(self, what: Note) -> None:
-        """Have it called once the lock is let go; to be called with the lock held. It raises nothing."""
-        self._notes.append(what)
+    def defer(self, callback: Callback) -> None:
+        """Call it after the release. Called with the lock held; the callback must not raise."""
+        self._deferred.append(callback)
 
-    def tell(self) -> None:
-        """Do what the notes say, unless a thread is at it."""
+    def run_deferred(self) -> None:
+        """Run the deferred callbacks, unless another thread does."""
         with self._lock:
-            if self._teller is not None or not self._notes:
+            if self._runner is not None or not self._deferred:
                 return
-            self._teller = threading.get_ident()
-            count = len(self._notes)
+            self._runner = threading.get_ident()
+            count = len(self._deferred)
         try:
-            for _ in range(count):  # nobody else takes any out
-                self._notes.popleft()()
-        finally:  # a note may be interrupted by Ctrl+C: the others must still be called
+            for _ in range(count):  # only this thread removes any
+                self._deferred.popleft()()
+        finally:  # Ctrl+C may interrupt a callback: the others must still run
             with self._lock:
-                self._teller = None
-                is_at_rest = not self._notes
-            if is_at_rest:
-                self._at_rest()
+                self._runner = None
+                is_idle = not self._deferred
+            if is_idle:
+                self._on_idle()
             else:
-                self._later(self.tell)
+                self._later(self.run_deferred)
 
 
 def check_ours(owner: Process) -> None:
-    """Raise `NotBound` in a forked child of `owner`: nothing runs in its copy, and what it changed would be lost."""
+    """Raise `NotBound` in a forked child of `owner`: no thread of the Local runs there, and changes would be lost."""
     if owner is not current():
         raise NotBound(
             f"this Local belongs to process {owner.pid}; this process, forked from it, has a copy that does not run",

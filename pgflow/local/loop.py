@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, and the threads for sync steps: where steps run, and what close() ends."""
+"""Where steps run: an event loop on its own thread, and a pool of threads for sync steps."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ __all__ = ["Loop"]
 
 
 class Loop:
-    """Runs tasks from its making until `close`; any thread may call it, but for `task` and `call`."""
+    """Runs from its creation until `close`. Any thread may call its methods, except `task` and `call`."""
 
     def __init__(self, threads: int) -> None:
         self._loop = asyncio.new_event_loop()
         self._is_closed = False
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pgflow-local-step")
-        # A daemon: a program that forgets to close it must still end.
-        self._thread = threading.Thread(target=self._live, name="pgflow-local", daemon=True)
+        # A daemon: a program that does not close it must still end.
+        self._thread = threading.Thread(target=self._main, name="pgflow-local", daemon=True)
         self._thread.start()
 
     def is_here(self) -> bool:
-        """Whether the caller is on its thread, where nothing may block."""
+        """Whether the caller runs on the loop's thread, where nothing may block."""
         return threading.current_thread() is self._thread
 
-    def soon(self, what: Callable[..., object], *args: Any) -> None:
-        """Call it on the loop, without what the caller's context variables hold."""
-        self._loop.call_soon_threadsafe(what, *args, context=contextvars.Context())
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call it on the loop, with empty context variables."""
+        self._loop.call_soon_threadsafe(callback, *args, context=contextvars.Context())
 
-    def later(self, seconds: float, what: Callable[[], object]) -> asyncio.TimerHandle:
-        """Call it on the loop after a while."""
-        return self._loop.call_later(seconds, what, context=contextvars.Context())
+    def later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call it on the loop after some seconds."""
+        return self._loop.call_later(seconds, callback, context=contextvars.Context())
 
     def task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin a task, with context variables of its own."""
+        """Start a task, with empty context variables."""
         return self._loop.create_task(work, context=contextvars.Context())
 
     async def call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
-        """Execute a step: async ones here, sync ones in a thread."""
+        """Execute a step: an async one on the loop, a sync one in a thread."""
         if step.is_async:
             return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
         call: Callable[..., Any] = contextvars.copy_context().run
@@ -55,7 +55,7 @@ class Loop:
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:
-        """Cancel what runs, wait until it and the sync steps that run have ended, and end the threads."""
+        """Cancel the tasks, wait until they and the running sync steps have ended, and end the threads."""
         self._loop.call_soon_threadsafe(self._stop)
         self._thread.join()
         self._threads.shutdown(cancel_futures=True)
@@ -64,11 +64,11 @@ class Loop:
         self._is_closed = True
         self._loop.stop()
 
-    def _live(self) -> None:
+    def _main(self) -> None:
         loop, owner = self._loop, current()
         try:
             while not self._is_closed:
-                # asyncio raises these two out of the loop, also from a task or callback that a step has started.
+                # asyncio raises these two out of the loop, also from a task or callback that a step started.
                 try:
                     loop.run_forever()
                 except (SystemExit, KeyboardInterrupt) as error:

@@ -1,4 +1,4 @@
-"""The signals that an instance has received and no step has taken, found by event and step."""
+"""The signals that an instance has received and no step has consumed, by event and step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Mailbox"]
 
 
 class Mailbox:
-    """Signals in the order of their arrival; to find and to take one costs the same however many there are."""
+    """Signals in the order of arrival. Finding and taking one has a constant cost."""
 
     def __init__(self, signals: Iterable[PendingSignal] = ()) -> None:
         self._numbers = count()
         self._signals: dict[int, PendingSignal] = {}
-        # Ordered: to find the first key of a plain dict means to step over all that were deleted before it.
+        # Ordered: finding the first key of a plain dict skips over all keys that were deleted before it.
         self._by_address: dict[tuple[str, str | None], OrderedDict[int, None]] = {}
         for signal in signals:
             self.put(signal)
@@ -36,7 +36,7 @@ class Mailbox:
         return number
 
     def first_for(self, step: str, awaits: Mapping[str, str]) -> int | None:
-        """Return the number of the oldest signal that a step's wait takes, None if there is none."""
+        """Return the number of the oldest signal that ends a step's wait, None without one."""
         addresses = [(event, to) for event in awaits for to in (None, step)]
         found = [next(iter(self._by_address[address])) for address in addresses if address in self._by_address]
         return min(found, default=None)
@@ -45,7 +45,7 @@ class Mailbox:
         return self._signals[number]
 
     def take(self, number: int) -> None:
-        """Remove a signal: a step has taken it."""
+        """Remove a signal that a step has consumed."""
         signal = self._signals.pop(number)
         address = (signal.event, signal.step)
         del self._by_address[address][number]

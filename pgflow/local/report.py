@@ -1,4 +1,4 @@
-"""Tell telemetry what a `Local` does: notes on changes of instances, told once the lock is let go."""
+"""Emit telemetry for a `Local`: events are built under the lock and emitted after its release."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.engine.state import Command, State
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
-from pgflow.local.lock import Lock
+from pgflow.local.lock import DeferringLock
 from pgflow.telemetry import emit, instance_events
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.telemetry.emit import AttemptRef, InstanceRef
@@ -21,14 +21,14 @@ __all__ = ["Report", "ready"]
 
 
 def ready(storage: str) -> None:
-    """A `Local` is about to work."""
+    """A `Local` starts."""
     emit.runner_init(name=f"local {storage}", runner="local", storage="memory", pid=os.getpid(), queues={}, schema=None)
 
 
 class Report:
-    """Takes notes under the lock: of values, since what they are about changes while they wait to be told."""
+    """Builds events under the lock, from values: the instance may have changed when they are emitted."""
 
-    def __init__(self, lock: Lock, clock: Clock) -> None:
+    def __init__(self, lock: DeferringLock, clock: Clock) -> None:
         self._lock = lock
         self._clock = clock
 
@@ -37,26 +37,26 @@ class Report:
     def signalled(self, live: LiveInstance, signal: str, step: str | None, outcome: str) -> None:
         """A signal was sent."""
         if handlers_by_event:
-            self._note(
-                emit.workflow_signal, _subject(live), signal=signal, step=step, outcome=outcome, in_transaction=False
+            self._emit(
+                emit.workflow_signal, _ref(live), signal=signal, step=step, outcome=outcome, in_transaction=False
             )
 
     def cancelled(self, live: LiveInstance, reason: str | None) -> None:
         """An instance was cancelled."""
         if handlers_by_event:
-            self._note(emit.workflow_cancel, _subject(live), reason=reason, in_transaction=False)
+            self._emit(emit.workflow_cancel, _ref(live), reason=reason, in_transaction=False)
 
     def retried(self, live: LiveInstance) -> None:
-        """A failed instance was taken up again."""
+        """A failed instance is retried."""
         if handlers_by_event:
-            self._note(emit.workflow_retry, _subject(live), in_transaction=False)
+            self._emit(emit.workflow_retry, _ref(live), in_transaction=False)
 
     # -- what steps do
 
     def began(self, live: LiveInstance, job: LocalJob) -> None:
         """An attempt begins."""
         if handlers_by_event:
-            self._note(instance_events.began, _attempt(live, job), live.state, live.text)
+            self._emit(instance_events.began, _attempt(live, job), live.state, live.text)
 
     def completed(
         self,
@@ -68,7 +68,7 @@ class Report:
     ) -> None:
         """A result is recorded."""
         if handlers_by_event:
-            self._note(
+            self._emit(
                 instance_events.completed,
                 _attempt(live, job),
                 event=end.event,
@@ -80,27 +80,27 @@ class Report:
             )
 
     def moved(self, live: LiveInstance, job: LocalJob, event: str, commands: tuple[Command, ...]) -> None:
-        """A result is applied, and these commands have followed from it."""
+        """A result was applied, with these commands as its effect."""
         if handlers_by_event:
-            self._note(instance_events.moved, _attempt(live, job), event, commands)
+            self._emit(instance_events.moved, _attempt(live, job), event, commands)
 
     def parked(self, live: LiveInstance, job: LocalJob, took: timedelta) -> None:
         """A step waits."""
         if handlers_by_event:
             status = live.state.status
-            self._note(emit.step_async, _attempt(live, job), duration=took.total_seconds(), instance_status=status)
+            self._emit(emit.step_async, _attempt(live, job), duration=took.total_seconds(), instance_status=status)
 
     def snoozed(self, live: LiveInstance, job: LocalJob, delay: timedelta) -> None:
-        """A step is to live again later."""
+        """A step will run again later."""
         if handlers_by_event:
-            self._note(emit.step_snooze, _attempt(live, job), delay=delay.total_seconds())
+            self._emit(emit.step_snooze, _attempt(live, job), delay=delay.total_seconds())
 
     def failed(
         self, live: LiveInstance, job: LocalJob, why: AttemptError, took: timedelta, *, will_retry: bool
     ) -> None:
         """An attempt failed."""
         if handlers_by_event:
-            self._note(
+            self._emit(
                 instance_events.failed,
                 _attempt(live, job),
                 duration=_duration(job, took),
@@ -112,31 +112,31 @@ class Report:
             )
 
     def advanced(self, live: LiveInstance, before: State, took: float) -> None:
-        """A decision about an instance is made, and with it perhaps its end."""
+        """An instance was advanced, and may have ended."""
         live.advances += 1
         if handlers_by_event:
-            about, state = _subject(live), live.state
-            self._note(instance_events.advanced, about, before, state, duration=took, iteration=live.advances)
+            ref, state = _ref(live), live.state
+            self._emit(instance_events.advanced, ref, before, state, duration=took, iteration=live.advances)
             age = self._since(live.created_at)
-            self._note(instance_events.ended, about, state, live.error, duration=age, advance_count=live.advances)
+            self._emit(instance_events.ended, ref, state, live.error, duration=age, advance_count=live.advances)
 
-    def _note(self, tell: Any, *args: Any, **more: Any) -> None:
-        self._lock.note(partial(tell, *args, **more))
+    def _emit(self, emitter: Any, *args: Any, **fields: Any) -> None:
+        self._lock.defer(partial(emitter, *args, **fields))
 
     def _since(self, moment: datetime) -> float | None:
-        """Seconds since then; None when that was on the clock of another `Local`, which was ahead of ours."""
+        """Return the seconds since then, None for a time of an earlier `Local` whose clock was ahead of ours."""
         seconds = (self._clock.now() - moment).total_seconds()
         return seconds if seconds >= 0 else None
 
 
-def _subject(live: LiveInstance) -> InstanceRef:
+def _ref(live: LiveInstance) -> InstanceRef:
     return InstanceRef(live.id, live.graph.name, live.graph.version, live.run, live.telemetry, runner="local")
 
 
 def _attempt(live: LiveInstance, job: LocalJob) -> AttemptRef:
-    return AttemptRef(_subject(live), job.step, type(live.graph.nodes[job.step].step).__name__, job.attempt)
+    return AttemptRef(_ref(live), job.step, type(live.graph.nodes[job.step].step).__name__, job.attempt)
 
 
 def _duration(job: LocalJob, took: timedelta) -> float | None:
-    """How long an attempt took; what a signal or a timer ended has no duration."""
+    """Return how long an attempt took; None where a signal or a timer ended it."""
     return took.total_seconds() if job.parked_at is None else None

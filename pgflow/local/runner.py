@@ -1,4 +1,4 @@
-"""LiveInstance steps on the loop, and hand over what they came to."""
+"""Run steps on the event loop and pass on their outcomes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pgflow.core.engine.attempt import AttemptError, EncodedResult, failing
 from pgflow.core.values.codec import Codec, Location, through
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.local.live import LiveInstance, LocalJob
-from pgflow.local.lock import Lock
+from pgflow.local.lock import DeferringLock
 from pgflow.local.loop import Loop
 from pgflow.logs import Logger
 
-__all__ = ["Came", "Runner"]
+__all__ = ["Outcome", "Runner"]
 
 log = Logger("pgflow.local")
 
-Came: TypeAlias = EncodedResult | AttemptError | Snooze | Parking
+Outcome: TypeAlias = EncodedResult | AttemptError | Snooze | Parking
 
 
 class Runner:
-    """`ended(live, job, came, took)` is called with the lock held, unless the job is no longer that of its step."""
+    """Runs steps. `ended(live, job, outcome, duration)` is called with the lock held, unless the job was dropped."""
 
     def __init__(
         self,
         loop: Loop,
-        lock: Lock,
-        ended: Callable[[LiveInstance, LocalJob, Came, timedelta], None],
+        lock: DeferringLock,
+        ended: Callable[[LiveInstance, LocalJob, Outcome, timedelta], None],
         codec: Codec | None = None,
     ) -> None:
         self._loop = loop
@@ -43,11 +43,11 @@ class Runner:
         self._tasks: dict[LocalJob, asyncio.Task[None]] = {}
 
     def begin(self, live: LiveInstance, job: LocalJob) -> None:
-        """Begin to live a step; to be called on the loop, with the lock held."""
+        """Start to run a step. Called on the loop, with the lock held."""
         self._tasks[job] = self._loop.task(self._run(live, job))
 
     def interrupt(self, job: LocalJob) -> None:
-        """Interrupt a step, if it is async and runs; it comes to nothing. To be called with the lock held."""
+        """Cancel a step, if it is async and runs; its outcome is dropped. Called with the lock held."""
         if (task := self._tasks.pop(job, None)) is not None:
             self._loop.soon(task.cancel)
 
@@ -56,23 +56,23 @@ class Runner:
         node = live.graph.nodes[job.step]
         seconds = None if node.step.max_runtime is None else node.step.max_runtime.total_seconds()
         limit = asyncio.timeout(seconds)
-        came: Came
+        outcome: Outcome
         try:
             step = node.step.with_config(job.config)
             async with limit:
                 result = await self._loop.call(step, self._context(live, job), node.retry)
             reveal = self._codec is not None
-            what = attempt.read(live.graph, job.step, result, lambda: self._context(live, job), reveal=reveal)
-            if isinstance(what, EncodedResult) and what.text is not None:
-                through(self._codec, what.text, Location(live.graph.name, live.id, "output", job.step))
-            came = attempt.waits(live.graph, step) if isinstance(what, Async) else what
-        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the program
-            came = attempt.overdue(live.graph, job.step) if limit.expired() else failing(error, node.retry)
-            log.debug("step %s of %s failed: %s", job.step, live.id, sanitize_line(came.reason))
+            result_of_step = attempt.read(live.graph, job.step, result, lambda: self._context(live, job), reveal=reveal)
+            if isinstance(result_of_step, EncodedResult) and result_of_step.text is not None:
+                through(self._codec, result_of_step.text, Location(live.graph.name, live.id, "output", job.step))
+            outcome = attempt.waits(live.graph, step) if isinstance(result_of_step, Async) else result_of_step
+        except BaseException as error:  # a step must not end the program, even by sys.exit()
+            outcome = attempt.overdue(live.graph, job.step) if limit.expired() else failing(error, node.retry)
+            log.debug("step %s of %s failed: %s", job.step, live.id, sanitize_line(outcome.reason))
         with self._lock:
             self._tasks.pop(job, None)
-            if live.holds(job):  # no longer, if the task was cancelled by `interrupt`
-                self._ended(live, job, came, timedelta(seconds=time.perf_counter() - began))
+            if live.holds(job):  # not after `interrupt`
+                self._ended(live, job, outcome, timedelta(seconds=time.perf_counter() - began))
 
     def _context(self, live: LiveInstance, job: LocalJob) -> Any:
         with self._lock:

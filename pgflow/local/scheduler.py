@@ -1,4 +1,4 @@
-"""Carry out what the core commands: live steps, let time pass, and put every change into the storage."""
+"""Execute the core's commands: run steps, keep timers, and write every change to the storage."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from pgflow.errors import InvalidPayload
 from pgflow.jitter import uniform
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
-from pgflow.local.lock import Lock, Note
+from pgflow.local.lock import Callback, DeferringLock
 from pgflow.local.loop import Loop
 from pgflow.local.report import Report
-from pgflow.local.runner import Came, Runner
+from pgflow.local.runner import Outcome, Runner
 from pgflow.local.storage import Storage
 from pgflow.local.timers import Timers
 from pgflow.local.waiters import Condition, Waiters
@@ -55,13 +55,13 @@ log = Logger("pgflow.local")
 
 
 class Scheduler:
-    """Holds the instances that are under way. Whoever reads or changes one holds its `lock`."""
+    """Holds the active instances. They are read and changed only with its `lock` held."""
 
     def __init__(self, storage: Storage, threads: int, codec: Codec | None = None) -> None:
-        self.lock = Lock(self._tell_later, self._on_idle)
+        self.lock = DeferringLock(self._run_later, self._on_idle)
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
-        self.live: dict[int, LiveInstance] = {}  # the active ones, and failed ones for which signals are scheduled
+        self.live: dict[int, LiveInstance] = {}  # the active ones, and failed ones with scheduled signals
         self._active_by_id: dict[str, set[int]] = {}  # the active runs of each business id
         self.is_closed = False
         self._storage = storage
@@ -70,13 +70,13 @@ class Scheduler:
         self._timers = Timers(self._loop, self.lock, self.clock, self.live, self._run_due)
         self._waiters = Waiters()
         self._busy: set[LocalJob] = set()  # ready or running
-        self._scheduled: dict[int, LiveInstance] = {}  # by the id of a signal that is scheduled
+        self._scheduled: dict[int, LiveInstance] = {}  # by the id of a scheduled signal
         self._is_check_due = False
 
-    # -- instances: to be called with the lock held
+    # -- instances: called with the lock held
 
     def admit(self, live: LiveInstance) -> None:
-        """Take an instance in; what goes on in it goes on by itself from here."""
+        """Add an instance; its jobs run from here on."""
         self.live[live.run] = live
         if live.state.status in ACTIVE:
             self._active_by_id.setdefault(live.id, set()).add(live.run)
@@ -88,7 +88,7 @@ class Scheduler:
         self._save(live)
 
     def begin(self, live: LiveInstance, due: datetime) -> None:
-        """Take a new instance in that is to begin at `due`."""
+        """Add a new instance that begins at `due`."""
         if due > self.clock.now():
             first = live.graph.initial
             live.jobs[first] = LocalJob(first, live.config_of(first), "scheduled", due)
@@ -98,13 +98,13 @@ class Scheduler:
         self._apply(live, Begun())
 
     def restart(self, live: LiveInstance) -> None:
-        """Take an instance in that had failed: what was active runs anew."""
+        """Add an instance whose active steps run again from their beginning: a retried or a stored one."""
         began = time.perf_counter()
         self.admit(live)
         completed = {entry.step: entry for entry in live.history}
         for step in sorted(live.state.active):
             self._activate(live, step, live.config_of(step), completed.get(step))
-        if live.state.error is not None:  # nothing is left that could live
+        if live.state.error is not None:  # its history leaves no step to run
             live.error = _error_of(live.state.error)
             live.finished_at = self.clock.now()
             self._end(live)
@@ -112,7 +112,7 @@ class Scheduler:
         self.report.advanced(live, live.state, time.perf_counter() - began)
 
     def release(self, live: LiveInstance) -> None:
-        """Stop everything of an instance that has ended, or is replaced: what its running steps return is dropped."""
+        """Drop an instance that has ended or is replaced, with the outcomes of its running steps."""
         self._stop(live)
         self._forget_signals(live)
         self.live.pop(live.run, None)
@@ -128,7 +128,7 @@ class Scheduler:
                 del self._active_by_id[live.id]
 
     def excluding(self, live: LiveInstance) -> int | None:
-        """Return the newest other active live that excludes `live` by its business id and scope, None without one."""
+        """Return the newest other active run that excludes `live` by its business id and scope, None without one."""
         others = (self.live[number] for number in self._active_by_id.get(live.id, ()) if number != live.run)
         return max(
             (
@@ -145,12 +145,12 @@ class Scheduler:
         live.scheduled.clear()
 
     def deliver(self, live: LiveInstance, job: LocalJob, signal: PendingSignal) -> None:
-        """End a wait by a signal. It stays in the mailbox until the wait is completed: its route may raise."""
+        """End a wait by a signal. It stays in the mailbox until the wait has completed: the route may raise."""
         number = live.mailbox.put(replace(signal, step=job.step, id=None))
         self._end_wait_by(live, job, number)
 
     def keep(self, live: LiveInstance, signal: PendingSignal) -> None:
-        """Keep a signal for a wait that is still to come."""
+        """Keep a signal for a later wait."""
         live.mailbox.put(signal)
         self._save(live)
 
@@ -162,7 +162,7 @@ class Scheduler:
         self._save(live)
 
     def unschedule(self, number: int) -> bool:
-        """Send it no more; returns whether it was still to be sent."""
+        """Cancel a scheduled signal; returns whether it was still to be sent."""
         live = self._scheduled.pop(number, None)
         if live is None:
             return False
@@ -171,23 +171,23 @@ class Scheduler:
         return True
 
     def cancel(self, live: LiveInstance, reason: str | None) -> None:
-        """End an instance; a step that runs is interrupted, and comes to nothing."""
+        """Cancel an instance; a running step is interrupted and its outcome dropped."""
         live.error = None if reason is None else {"reason": reason}
         self._apply(live, Cancelled())
 
-    # -- waiting, for callers
+    # -- for callers that wait
 
     def until(self, condition: Condition) -> Future[None]:
-        """Return a future that is done as soon as `condition` holds; it is called with the lock held."""
+        """Return a future that is done once `condition`, which is called with the lock held, is true."""
         with self.lock:
             return self._waiters.until(lambda: self.is_closed or condition())
 
     def is_settled(self) -> bool:
-        """Whether no step runs or is about to: all wait for time to pass or for a signal. And whether all is told."""
-        return self.lock.is_at_rest and not self._busy
+        """Whether no step runs or is ready to, and all telemetry is emitted."""
+        return self.lock.is_idle and not self._busy
 
     def is_drained(self) -> bool:
-        """Whether nothing goes on by itself any more, however long one waits."""
+        """Whether nothing is left that continues without a signal, timers included."""
         return (
             self.is_settled()
             and not self._timers.has_jobs()
@@ -195,9 +195,9 @@ class Scheduler:
         )
 
     def advancing(self, by: timedelta) -> Generator[Condition, None, None]:
-        """Let time pass: yields what to wait for each time before it goes on, timer after timer.
+        """Move the clock forward, timer by timer: yields a condition to wait for before each further move.
 
-        Meanwhile the clock stands at each moment until all has settled, so that what begins then begins exactly then.
+        The clock is stopped at each due time until all has settled, so that what starts then starts exactly then.
         """
         yield self.is_settled
         goal = self.clock.now() + by
@@ -206,24 +206,24 @@ class Scheduler:
             while due is not None and due <= goal and not self.is_closed:
                 with self.lock:
                     due = self._timers.next()
-                    self.clock.stand_at(goal if due is None else min(due, goal))
+                    self.clock.stop_at(goal if due is None else min(due, goal))
                     self._run_due()
                 yield self.is_settled
         finally:
-            self.clock.go_on()
+            self.clock.resume()
 
     def may_block(self) -> bool:
-        """Whether the caller may wait here: on the loop it would wait for itself."""
-        return not self._loop.is_here() and not self.lock.is_telling
+        """Whether the caller may wait: on the loop, or in a callback, it would wait for itself."""
+        return not self._loop.is_here() and not self.lock.is_in_callback
 
     def describe(self) -> list[str]:
-        """Return what is active, for messages: each instance with its step and where that stands."""
+        """Return the active steps, for messages: each with its instance and its state."""
         with self.lock:
             steps = [f"{live.id} {job.step} ({job.state})" for live in self.live.values() for job in live.jobs.values()]
-            return steps if self.lock.is_at_rest else [*steps, "a handler of telemetry"]
+            return steps if self.lock.is_idle else [*steps, "a handler of telemetry"]
 
     def close(self) -> None:
-        """End all threads. What was under way stays in the storage; a step that ran does not count as an attempt."""
+        """End all threads. Active instances stay in the storage; a running step does not count as an attempt."""
         with self.lock:
             if self.is_closed:
                 return
@@ -236,13 +236,13 @@ class Scheduler:
                 self._storage.keep(live.saved())
             self._waiters.check()
         self._loop.close()
-        self.lock.tell()
+        self.lock.run_deferred()
 
-    def _tell_later(self, what: Note) -> None:
+    def _run_later(self, callback: Callback) -> None:
         try:
-            self._loop.soon(what)
+            self._loop.soon(callback)
         except RuntimeError:  # it is closed
-            what()
+            callback()
 
     def _on_idle(self) -> None:
         with self.lock:
@@ -261,9 +261,9 @@ class Scheduler:
                     job.due, job.timeout_event = self.clock.now() + delay, timeout_event
                     self._place(live, job)
                 case CancelTimer():
-                    pass  # it went with its job
+                    pass  # the job is gone, and its timer with it
                 case Complete():
-                    pass  # the state says so
+                    pass  # the state has it
                 case Fail(error):
                     live.error = live.error or _error_of(error)
                     log.debug("%s failed at %s: %s", live.id, error.step, sanitize_line(error.reason))
@@ -276,7 +276,7 @@ class Scheduler:
         return commands
 
     def _end(self, live: LiveInstance) -> None:
-        """Let go of an instance that has ended. The signals of a failed one stay, for `retry` may continue it."""
+        """Drop an instance that has ended. A failed one keeps its scheduled signals, since `retry` may continue it."""
         if live.state.status == "failed" and live.scheduled:
             self._stop(live)
         else:
@@ -289,7 +289,7 @@ class Scheduler:
         self._place(live, job)
 
     def _place(self, live: LiveInstance, job: LocalJob) -> None:
-        """Let a job go on: at once, or when its time has come."""
+        """Run a job at once, or when it is due."""
         match job.state:
             case "ready" | "running":
                 job.state, job.due = "ready", None
@@ -329,23 +329,23 @@ class Scheduler:
                 self._save(live)
                 self.report.began(live, job)
 
-    def _settle(self, live: LiveInstance, job: LocalJob, came: Came, took: timedelta) -> None:
+    def _settle(self, live: LiveInstance, job: LocalJob, outcome: Outcome, took: timedelta) -> None:
         if self.is_closed:
             return
-        match came:
+        match outcome:
             case EncodedResult():
-                self._complete(live, job, came, took, None)
+                self._complete(live, job, outcome, took, None)
             case Parking():
-                self._park(live, job, came, took)
+                self._park(live, job, outcome, took)
             case Snooze(delay):
                 self.report.snoozed(live, job, delay)
                 job.attempt -= 1  # it does not count
                 self._pause(live, job, delay)
                 self.report.advanced(live, live.state, 0.0)
             case AttemptError():
-                self._fail(live, job, came, took)
+                self._fail(live, job, outcome, took)
             case _:
-                assert_never(came)
+                assert_never(outcome)
 
     def _complete(
         self, live: LiveInstance, job: LocalJob, end: EncodedResult, took: timedelta, source: Source | None
@@ -385,7 +385,7 @@ class Scheduler:
     def _advance(
         self, live: LiveInstance, job: LocalJob, end: EncodedResult, source: Source | None = None
     ) -> tuple[Command, ...] | None:
-        """Apply a recorded result, or fail the instance (None) because the result's route failed."""
+        """Apply a recorded result, or fail the instance (None) because the route failed."""
         del live.jobs[job.step]
         self._busy.discard(job)
         if end.failing is None:
@@ -396,7 +396,7 @@ class Scheduler:
 
     def _park(self, live: LiveInstance, job: LocalJob, parking: Parking, took: timedelta) -> None:
         job.awaits = dict(parking.awaits)
-        if (number := live.mailbox.first_for(job.step, job.awaits)) is not None:  # it came before the wait
+        if (number := live.mailbox.first_for(job.step, job.awaits)) is not None:  # the signal came before the wait
             self._end_wait_by(live, job, number, took)
             return
         before, began = live.state, time.perf_counter()
@@ -419,7 +419,7 @@ class Scheduler:
         took: timedelta = timedelta(0),
         number: int | None = None,
     ) -> None:
-        """End a wait. Its signal, if it has one, is taken if the wait completes or cannot take the payload."""
+        """End a wait. Its signal, if any, is consumed if the wait completes or rejects the payload."""
         signal = None if number is None else live.mailbox[number]
         try:
             payload = signal.payload if signal is not None and signal.has_payload else ABSENT
@@ -457,7 +457,7 @@ class Scheduler:
         self._save(live)
 
     def _run_due(self) -> None:
-        """Let all whose time has come go on; with the lock held."""
+        """Continue all that is due. Called with the lock held."""
         while (due := self._timers.due_job()) is not None:
             self._wake(*due)
         while (sent := self._timers.due_signal()) is not None:

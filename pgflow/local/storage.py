@@ -1,9 +1,9 @@
-"""Keep instances in memory: put, get, delete and query."""
+"""Instances in memory: put, get, delete and query."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import fields, replace
@@ -18,23 +18,23 @@ from pgflow.errors import Conflict, InstanceNotFound
 from pgflow.local.lock import check_ours
 from pgflow.process import Lock, current
 
-__all__ = ["Live", "Owner", "Storage", "read"]
+__all__ = ["Live", "Owner", "Storage", "read", "select"]
 
 READ = tuple(each.name for each in fields(Instance))
 
 
 class Live(Protocol):
-    """An instance that an open `Local` runs; to be read with the owner's lock held."""
+    """An instance that an open `Local` runs. Read with the owner's lock held."""
 
     run: int
     id: str
 
     @property
     def head(self) -> Head:
-        """What identifies it and says where it stands."""
+        """What identifies it, and its status."""
 
     def saved(self) -> Instance:
-        """Return it as it is now."""
+        """Return a snapshot."""
 
 
 class Owner(Protocol):
@@ -50,17 +50,17 @@ class Owner(Protocol):
         """Raise an error for an instance that its workflows could not have."""
 
     def replacing(self, instance: Instance) -> AbstractContextManager[None]:
-        """Let go of what is under way of a run while another instance is put into its place, then take that one up."""
+        """Stop what is active of a run while another instance is put in its place, then run that one."""
 
     def forget(self, runs: Collection[int]) -> None:
-        """Let go of what is under way of these runs."""
+        """Stop what is active of these runs."""
 
 
 class Storage:
-    """Instances in memory, by their run. Several stand side by side and know nothing of each other.
+    """Instances in memory, by run. Several storages are independent of each other.
 
-    It keeps and gives copies: what you change afterwards changes nothing in it. Any thread may use it. It belongs to
-    one open `Local` at a time; a later one goes on with the instances that are under way.
+    It stores and returns copies: changing an instance changes nothing in the storage. Any thread may use it. It belongs
+    to one open `Local` at a time; the next one continues its active instances.
 
         storage = Storage("orders")
         with Local(workflows=[OrderFlow], storage=storage) as app: ...
@@ -85,17 +85,17 @@ class Storage:
         return len(self._by_run)
 
     def put(self, instance: Instance) -> int:
-        """Keep an instance, in the place of what was kept of its run; returns its run.
+        """Store an instance, in place of what is stored of its run; returns its run.
 
-        One that is active goes on: its active steps run again, at once where an open `Local` has its workflow, else
-        with the next one. A run that is kept already keeps its mailbox; a new one gets the signals of the instance, the
-        scheduled ones under new ids. One of `Instance.new` gets a new run.
+        An active one continues: its active steps run again, at once where an open `Local` has its workflow, else with
+        the next one. A stored run keeps its mailbox; a new one gets the signals of the instance, the scheduled ones
+        under new ids. One of `Instance.new` gets a new run.
 
-        Raises `InvalidValue` and `InvalidPayload` for what cannot be stored, `UnknownWorkflow` and `InvalidValue` for a
-        workflow or version that the open `Local` does not have, `UnknownStep`, `UndeclaredEvent`, `RouteError` and
-        `GraphChanged` for a history that its workflow could not have had (without an open `Local`, the next one checks
-        it), `Conflict` when the run belongs to another instance, `AlreadyRunning` when another one with its business
-        key is active.
+        Raises `InvalidValue` and `InvalidPayload` for values that cannot be stored, `UnknownWorkflow` and
+        `InvalidValue` for a workflow or version that the open `Local` does not have, `UnknownStep`, `UndeclaredEvent`,
+        `RouteError` and `GraphChanged` for a history that its workflow could not have had (without an open `Local`, the
+        next one checks it), `Conflict` when the run belongs to another instance, `AlreadyRunning` when another one with
+        its business key is active.
 
             storage.put(replace(storage.get("orderid::abc123"), tags=("gift",)))
         """
@@ -110,9 +110,9 @@ class Storage:
             return new.run
 
     def _completed(self, given: Instance, now: datetime) -> Instance:
-        """Return an instance with what a new one does not have yet, and with the mailbox that it will have."""
-        kept = self._by_run.get(given.run)
-        stored = kept if kept is None or isinstance(kept, Instance) else kept.saved()
+        """Return an instance with its run, its creation time and the mailbox that it will have."""
+        held = self._by_run.get(given.run)
+        stored = held if held is None or isinstance(held, Instance) else held.saved()
         if stored is None:
             signals = tuple(replace(each, id=each.id and self.next_signal()) for each in given.signals)
         else:
@@ -127,23 +127,23 @@ class Storage:
         )
 
     def next_run(self) -> int:
-        """Return a run that no instance has had here."""
+        """Return a new run id."""
         with self._lock:
             self._last_run += 1
             return self._last_run
 
     def next_signal(self) -> int:
-        """Return an id that no scheduled signal has had here."""
+        """Return a new id for a scheduled signal."""
         with self._lock:
             self._last_signal += 1
             return self._last_signal
 
     def hold(self, live: Live) -> None:
-        """Keep an instance that a `Local` runs: it is copied when it is read, not with each change."""
+        """Store an instance that a `Local` runs: it is copied when it is read, not with each change."""
         self._keep(live)
 
     def keep(self, instance: Instance) -> None:
-        """Keep a copy of what a `Local` has made of an instance, in the place of the live one."""
+        """Store a copy of an instance that a `Local` no longer runs, in place of the live one."""
         self._keep(deepcopy(instance))
 
     def get(
@@ -175,7 +175,7 @@ class Storage:
         workflow: str | type[Any] | None = None,
         version: int | None = None,
     ) -> None:
-        """Forget all runs with a business id, also while their steps run; having none is not an error.
+        """Delete all runs with a business id, also while their steps run; no error if there are none.
 
         With `workflow`, a class or a name, and `version` only the runs of these. Raises `AmbiguousId` when several
         workflows have the id and `workflow` is not given.
@@ -197,16 +197,16 @@ class Storage:
                 self._runs.pop(id, None)
 
     def query(self, **filters: Unpack[QueryOptions]) -> list[Instance]:
-        """Return the instances that all given filters hold for, the newest first; without a filter all of them.
+        """Return the instances that match all filters, the newest first; without a filter all of them.
 
-        `QueryOptions` says which there are. Raises `UnknownOption` for a filter that does not exist, `InvalidValue` and
-        `InvalidPayload` for values that cannot be.
+        `QueryOptions` lists the filters. Raises `UnknownOption` for an unknown filter, `InvalidValue` and
+        `InvalidPayload` for invalid values.
 
             storage.query(workflow=OrderFlow, status_in=("failed", "cancelled"), tags=["gift"])
         """
         return [read(each) for each in self.find(Filters.of_query(filters))]
 
-    # None of them blocks, so that the async twins only call the others.
+    # No method blocks, so that the async ones only call the others.
 
     async def aput(self, instance: Instance) -> int:
         """`put`, async."""
@@ -237,13 +237,13 @@ class Storage:
         return self.query(**filters)
 
     def find(self, filters: Filters) -> list[Instance]:
-        """Return copies of the instances that all filters hold for, in order, as many as are asked for."""
+        """Return copies of the instances that match, in order, at most `filters.limit`."""
         with self._consistent():
             found = list(islice(self._matching(filters), filters.limit))
-        return [deepcopy(each) for each in found]  # what is kept never changes, so no lock is needed
+        return [deepcopy(each) for each in found]  # a stored instance never changes, so no lock is needed
 
     def newest(self, filters: Filters) -> Head | None:
-        """Return the newest instance that all filters hold for, for its head: nothing is copied."""
+        """Return the head of the newest instance that matches: nothing is copied."""
         with self._consistent():
             for run in self._candidates(filters):
                 head = self._head(run)
@@ -258,7 +258,7 @@ class Storage:
             return tuple(self._runs.get(id, ()))
 
     def _candidates(self, filters: Filters) -> Iterator[int]:
-        """Return the runs that the filters for id and run leave, in the order that is asked for."""
+        """Return the runs that match the filters for id and run, in the order of `filters`."""
         runs = self._order if filters.id is None else self._runs.get(filters.id, [])
         first = 0 if filters.after is None else bisect_right(runs, filters.after)
         last = len(runs) if filters.before is None else bisect_left(runs, filters.before)
@@ -267,16 +267,16 @@ class Storage:
 
     def _matching(self, filters: Filters) -> Iterator[Instance]:
         for run in self._candidates(filters):
-            kept = self._by_run[run]
-            if isinstance(kept, Instance):
-                if filters.matches(kept):
-                    yield kept
-            elif filters.matches_head(kept.head) and filters.matches(saved := kept.saved()):
+            stored = self._by_run[run]
+            if isinstance(stored, Instance):
+                if filters.matches(stored):
+                    yield stored
+            elif filters.matches_head(stored.head) and filters.matches(saved := stored.saved()):
                 yield saved
 
     @contextmanager
     def _consistent(self) -> Iterator[None]:
-        """Hold the owner's lock, under which it changes its live instances, and then the storage's own."""
+        """Hold the owner's lock, under which it changes its live instances, then the storage's own."""
         while True:
             self._check_ours()
             owner = self._owner
@@ -289,13 +289,13 @@ class Storage:
         return sorted({self._head(run).workflow for run in self._runs.get(id, ())})
 
     def _head(self, run: int) -> Head | Instance:
-        kept = self._by_run[run]
-        return kept if isinstance(kept, Instance) else kept.head
+        stored = self._by_run[run]
+        return stored if isinstance(stored, Instance) else stored.head
 
     def _replace(self, instance: Instance) -> None:
         with self._lock:
-            kept = self._by_run.get(instance.run)
-            before = kept if kept is None or isinstance(kept, Instance) else kept.head
+            stored = self._by_run.get(instance.run)
+            before = stored if stored is None or isinstance(stored, Instance) else stored.head
             if before is not None and (before.id, before.workflow) != (instance.id, instance.workflow):
                 raise Conflict(
                     f"run {instance.run} belongs to {before.workflow} {before.id!r}, not to {instance.id!r}",
@@ -324,7 +324,7 @@ class Storage:
             check_ours(self._process)
 
     def detach(self, owner: Owner) -> None:
-        """Let the storage belong to nobody, if it was `owner`'s."""
+        """Release the storage, if it belongs to `owner`."""
         with self._lock:
             if self._owner is owner:
                 self._owner = None
@@ -338,9 +338,19 @@ def _insert(runs: list[int], run: int) -> None:
         runs.append(run)
 
 
-def read(kept: Instance, *, is_whole: bool = True) -> Instance:
-    """Return what a caller reads of a kept instance; its history and outputs only when it is asked for as a whole."""
-    known = {name: getattr(kept, name) for name in READ}
-    if kept.status in ("completed", "cancelled"):
-        known["signals"] = ()  # no step will take them
+def read(stored: Instance, *, is_whole: bool = True) -> Instance:
+    """Return what a caller reads of a stored instance: without `is_whole` no history, outputs and signals."""
+    known = {name: getattr(stored, name) for name in READ}
+    if stored.status in ("completed", "cancelled"):
+        known["signals"] = ()  # no step will consume them
     return Instance(**known) if is_whole else Instance(**{**known, "history": (), "steps": {}, "signals": ()})
+
+
+def select(instances: Iterable[Instance], **filters: Unpack[QueryOptions]) -> list[Instance]:
+    """Return the instances that match all filters, the newest run first: the `query` of a storage of your own.
+
+    Raises `UnknownOption` for an unknown filter, `InvalidValue` and `InvalidPayload` for invalid values.
+
+        select(everything, workflow=OrderFlow, status="failed", limit=10)
+    """
+    return Filters.of_query(filters).page(instances)

@@ -7,15 +7,17 @@ import heapq
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import count
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from pgflow.core.models.instance import PendingSignal
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
-from pgflow.local.lock import Lock
+from pgflow.local.lock import DeferringLock
 from pgflow.local.loop import Loop
 
 __all__ = ["Timers"]
+
+Ring: TypeAlias = Callable[[], object]
 
 
 class Timed(Protocol):
@@ -69,7 +71,12 @@ class Timers:
     """Calls `ring()` on the loop, with the lock held, when something is due. All else is called with the lock held."""
 
     def __init__(
-        self, loop: Loop, lock: Lock, clock: Clock, live: Mapping[int, LiveInstance], ring: Callable[[], object]
+        self,
+        loop: Loop,
+        lock: DeferringLock,
+        clock: Clock,
+        live: Mapping[int, LiveInstance],
+        ring: Callable[[], object],
     ) -> None:
         self._loop = loop
         self._lock = lock

@@ -16,7 +16,7 @@ import pytest
 from pgflow import Context, Retry, Workflow, errors, step, telemetry
 from pgflow.cli import COMMANDS, cli
 from pgflow.cli.parameters import Duration
-from pgflow.config import DEFAULT_LIMIT, MOST_LIMIT
+from pgflow.config import DEFAULT_LIMIT, MAX_LIMIT
 from pgflow.core.definition.retry import MAX_ATTEMPTS
 from pgflow.core.definition.unique import Scope
 from pgflow.core.values.names import MAX_TAGS
@@ -151,7 +151,7 @@ def test_the_first_column_of_a_table_of_errors_names_errors(documented: Page) ->
 
 def test_the_limits_are_those_of_the_code() -> None:
     assert [row[1].split()[0].rstrip(",") for row in page("pgflow/docs/values.md").table("what")] == [
-        f"{limit:,}" for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MAX_TAGS, MAX_ATTEMPTS, MOST_LIMIT)
+        f"{limit:,}" for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MAX_TAGS, MAX_ATTEMPTS, MAX_LIMIT)
     ]
 
 

@@ -14,7 +14,7 @@ from pgflow import Context, Done, Ok, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.core.values.names import TELEMETRY
 from pgflow.errors import ConfigError, InvalidPayload
 from pgflow.local import Local, Storage
-from pgflow.local.lock import Lock
+from pgflow.local.lock import DeferringLock
 from pgflow.telemetry import Event
 from tests.worker.patience import PATIENCE, until
 from tests.worker.told import Told, listening
@@ -251,7 +251,7 @@ def test_nothing_is_noted_while_nobody_listens() -> None:
     with Local(workflows=WORKFLOWS) as app:
         lock = app._scheduler.lock
         noted: list[object] = []
-        lock.note = noted.append  # type: ignore[method-assign,assignment]
+        lock.defer = noted.append  # type: ignore[method-assign,assignment]
         Fan.start("1", {})
         Asking.start("1", {})
         Asking.resume("1", "answered")
@@ -266,12 +266,12 @@ def test_nothing_is_noted_while_nobody_listens() -> None:
 def test_notes_are_done_in_order_after_the_lock_is_let_go_wherever_they_come_from() -> None:
     done: list[int] = []
     later: list[Any] = []
-    lock = Lock(later.append, lambda: None)
+    lock = DeferringLock(later.append, lambda: None)
 
     def first() -> None:
         done.append(1)
         with lock:  # from within a note: it waits its turn
-            lock.note(lambda: done.append(3))
+            lock.defer(lambda: done.append(3))
         other = threading.Thread(target=from_elsewhere)
         other.start()
         other.join(PATIENCE)
@@ -279,28 +279,28 @@ def test_notes_are_done_in_order_after_the_lock_is_let_go_wherever_they_come_fro
 
     def from_elsewhere() -> None:
         with lock:
-            lock.note(lambda: done.append(4))
+            lock.defer(lambda: done.append(4))
 
     with lock, lock:
-        lock.note(first)
+        lock.defer(first)
         assert done == []
     assert done == [1, 2]
     (rest,) = later  # not in the thread of whoever happened to tell
     rest()
-    assert (done, lock.is_at_rest) == ([1, 2, 3, 4], True)
+    assert (done, lock.is_idle) == ([1, 2, 3, 4], True)
 
 
 def test_what_nobody_catches_in_a_note_leaves_the_others_for_the_next() -> None:
     done: list[int] = []
-    lock = Lock(lambda what: None, lambda: None)
+    lock = DeferringLock(lambda what: None, lambda: None)
 
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    lock.note(interrupted)
-    lock.note(lambda: done.append(1))
+    lock.defer(interrupted)
+    lock.defer(lambda: done.append(1))
     with pytest.raises(KeyboardInterrupt):
-        lock.tell()
+        lock.run_deferred()
     with lock:
         pass
     assert done == [1]
