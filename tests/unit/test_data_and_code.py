@@ -132,7 +132,7 @@ def test_each_exception_is_still_needed() -> None:
 
 
 def test_the_tables_name_nothing_but_pgflow() -> None:
-    assert all(home.startswith("pgflow.") for home in pgflow.HOMES.values())
+    assert all(module.startswith("pgflow.") for module in pgflow.MODULES.values())
     assert all(each.target.startswith("pgflow.cli.") for each in COMMANDS.values())
 
 
