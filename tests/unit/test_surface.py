@@ -11,6 +11,7 @@ import pytest
 import pgflow
 from pgflow import config, errors
 from pgflow.errors import BadQueue, PgflowError
+from tests.unit import surface
 
 KINDS = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PgflowError)
@@ -22,6 +23,11 @@ def test_all_that_is_exported_exists_and_is_in_order() -> None:
     assert {name for name in pgflow.__all__ if getattr(pgflow, name, None) is None} == set()
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         getattr(pgflow, "Nothing")  # noqa: B009 -- a plain access would be a type error
+
+
+def test_the_public_names_and_their_types_are_those_of_the_snapshot() -> None:
+    # A change is one of the API: python -m tests.unit.surface rewrites the snapshot.
+    assert surface.surface().splitlines() == surface.SNAPSHOT.read_text().splitlines()
 
 
 def test_defining_workflows_loads_no_database_driver() -> None:
