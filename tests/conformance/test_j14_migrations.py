@@ -117,7 +117,7 @@ def test_j14_the_command_goes_to_a_version_too(dsn: str) -> None:
     assert pgflow(dsn, "--to", "1", "--dry-run").output == "would apply 0001 engine\n"
     assert version(dsn) == 0
     assert json.loads(pgflow(dsn, "--to", "1", "--json").output)["applied"][0]["version"] == 1
-    assert pgflow(dsn, "--to", "1").output == 'schema "pgflow" is at 0001 already\n'
+    assert pgflow(dsn, "--to", "1").output == 'schema "pgflow" is already at 0001\n'
     script = pgflow(dsn, "--sql", "--after", "1", "--to", "2").output
     assert script.startswith('-- Brings schema "pgflow" of pgflow from 0001 to 0002.')
     execute(dsn, script)

@@ -217,7 +217,7 @@ def test_after_a_migrate_that_was_killed_while_it_waited_the_next_one_goes_on(
     frozen.send(signal.SIGSTOP)
     killed = site.begin(new, "migrate")
     assert killed.stderr is not None
-    assert "waiting for workers" in killed.stderr.readline()
+    assert "waiting for older workers" in killed.stderr.readline()
     killed.kill()
     killed.communicate()
     refused(hire(old, ready=False), f"migration {new.migrations[-1]} of schema", "is announced", DEPLOY)

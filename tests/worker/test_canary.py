@@ -154,8 +154,9 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
 
 def test_each_line_of_a_workers_log_is_one_event_whatever_is_said() -> None:
     code = (
-        "import logging, sys; from pgflow.cli.operations.worker import OneLine\n"
-        "handler = logging.StreamHandler(sys.stderr); handler.setFormatter(OneLine('%(levelname)s %(message)s'))\n"
+        "import logging, sys; from pgflow.cli.operations.worker import OneLineFormatter\n"
+        "handler = logging.StreamHandler(sys.stderr)\n"
+        "handler.setFormatter(OneLineFormatter('%(levelname)s %(message)s'))\n"
         "log = logging.getLogger('x'); log.addHandler(handler)\n"
         "log.error('no\\n2030 INFO all is well\\x1b[2J %s', 'a\\rb\\u2028c')\n"
         "try: 1 / 0\n"

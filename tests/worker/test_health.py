@@ -81,7 +81,7 @@ def test_a_loop_that_stands_still_is_not_alive(dsn: str, monkeypatch: pytest.Mon
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     done = CliRunner().invoke(cli, ["worker", f"--health={address}", "--app", "tests.worker.flows"])
     assert done.exit_code == 2
-    assert "it looks like 8080 or 0.0.0.0:8080" in done.output
+    assert "use PORT or HOST:PORT, such as 8080 or 0.0.0.0:8080" in done.output
 
 
 def test_an_address_that_somebody_has_is_refused(app: Pgflow, processes: Processes) -> None:
