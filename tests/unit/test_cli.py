@@ -113,6 +113,16 @@ def test_help_imports_no_command() -> None:
     assert "nowhere  The command nowhere." in done.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_texts_are_sentences(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    texts = [COMMANDS[name].short_help, (command.help or "").partition("\n")[0], *(each.help or "" for each in options)]
+    assert [text for text in texts if not (text[:1].isupper() and text.endswith("."))] == []
+    assert len(COMMANDS[name].short_help) < 70
+
+
 def test_a_flag_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     def shown(*arguments: str) -> list[object]:
         options = json.loads(CliRunner().invoke(GROUP, ["show", *arguments]).stdout)

@@ -6,8 +6,9 @@ import pytest
 
 from pgflow.cli.instances.rendering import compact_json, describe_failure, describe_wait, format_elapsed, truncate
 from pgflow.cli.parameters import parse_duration, parse_timestamp, payload
+from pgflow.config import parse_queue
 from pgflow.core.models.instance import WaitingFor
-from pgflow.errors import ConfigError, InvalidPayload
+from pgflow.errors import BadQueue, ConfigError, InvalidPayload
 
 MOMENT = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
@@ -32,6 +33,11 @@ def test_a_duration_is_a_sequence_of_numbers_with_units(text: str, duration: tim
 def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is not a valid duration|must be at most 3650 days"):
         parse_duration(text)
+
+
+def test_a_concurrency_out_of_range_is_refused_with_the_range() -> None:
+    with pytest.raises(BadQueue, match=r"^queue mail: concurrency must be between 1 and 10000, got '0'"):
+        parse_queue("mail=0")
 
 
 def test_a_timestamp_requires_a_time_zone() -> None:

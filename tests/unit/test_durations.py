@@ -1,4 +1,4 @@
-"""Every option that takes a duration reads it the same way."""
+"""All options that take a duration share one syntax."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ READ = {
 
 
 def options() -> Iterator[tuple[str, str, Duration]]:
-    """Every option that takes a duration: of which command, its name and its type."""
+    """Yield the command, name and type of each option that takes a duration."""
     for name, command in COMMANDS.items():
         for param in command.params:
             if isinstance(param.type, Duration):
@@ -54,14 +54,14 @@ def test_all_options_for_durations_are_known() -> None:
 
 
 @pytest.mark.parametrize(("text", "duration"), READ.items())
-def test_a_duration_is_a_number_and_a_unit_or_several(text: str, duration: timedelta) -> None:
+def test_a_duration_is_a_sequence_of_numbers_with_units(text: str, duration: timedelta) -> None:
     for _, _, kind in options():
         if kind.least <= duration <= kind.most:
             assert kind.convert(text, None, None) == duration
 
 
 @pytest.mark.parametrize("text", ["", "s", "30x", "-3s", "3 s", "1h 30m", "nan", "inf", "1e9999", "٣s", "30s\n"])
-def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_the_syntax(text: str) -> None:
     for _, _, kind in options():
         with pytest.raises(ConfigError, match="is not a valid duration") as caught:
             kind.convert(text, None, None)
@@ -70,7 +70,7 @@ def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("0.5", 0.5), (".5", 0.5), ("5.", 5), ("2e1", 20)])
-def test_a_bare_number_is_seconds_where_it_always_was(text: str, seconds: float) -> None:
+def test_a_number_without_a_unit_is_seconds_for_worker_and_migrate(text: str, seconds: float) -> None:
     assert parse_duration(text, bare=True) == timedelta(seconds=seconds)
     with pytest.raises(ConfigError, match="is not a valid duration"):
         parse_duration(text)
@@ -84,7 +84,7 @@ def test_a_lease_out_of_range_is_refused_with_the_range(given: str) -> None:
 
 
 @pytest.mark.parametrize("duration", [*READ.values(), timedelta(seconds=90), timedelta(milliseconds=1.5)])
-def test_what_is_written_reads_as_the_same_duration(duration: timedelta) -> None:
+def test_a_formatted_duration_parses_to_the_same_duration(duration: timedelta) -> None:
     assert parse_duration(format_duration(duration)) == duration
 
 
