@@ -58,10 +58,10 @@ class Launch:
         `part` numbers the statements of one call, each of which needs an idempotency key of its own.
         """
         if self.app is not None:
-            kind, codec = self.app.workflow(self.workflow), self.app.codec
-            values = [start_value(kind.unique.key, value) for value in values]
+            workflow, codec = self.app.workflow(self.workflow), self.app.codec
+            values = [start_value(workflow.unique.key, value) for value in values]
             pairs = zip(values, inputs, strict=True)
-            inputs = [text and encrypted_input(codec, kind.definitions, value, text) for value, text in pairs]
+            inputs = [text and encrypted_input(codec, workflow.definitions, value, text) for value, text in pairs]
         statement = instance.start(
             self.schema,
             workflow=self.workflow,

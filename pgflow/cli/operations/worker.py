@@ -233,7 +233,7 @@ async def _run(worker: Worker) -> None:
         worker.stop()
 
     def stop_immediately(name: str) -> None:
-        log.warning("second %s: stopping immediately", name)
+        log.warning("%s: stopping immediately", name)
         tasks.append(loop.create_task(_stop_immediately(worker)))
 
     def on_signal(number: int, frame: object) -> None:
