@@ -1,9 +1,10 @@
-"""A throwaway PostgreSQL server for demos and tests: `with EmbeddedPostgres() as postgres: postgres.dsn`.
+"""A throwaway PostgreSQL for demos, tests and development: private socket, no TCP port, ends with its process.
 
-server          start and stop the server on a private socket; it never outlives its process
+server          EmbeddedPostgres: start, stop, crash and restart the server
+postmaster      run the server as a child process that ends with this one
 installation    find PostgreSQL's programs, from the `embedded` extra or the system
-process_tree    terminate a program and every process that it started
-tempdir         private temporary directories, and removal of those that killed processes left
+process_tree    kill a program together with its child processes
+tempdir         private temporary directories, and removal of those that killed processes left behind
 """
 
 from pgflow.embedded.installation import find_installations

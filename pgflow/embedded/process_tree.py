@@ -1,4 +1,4 @@
-"""End a program together with the processes that it has started, and wait until the last of them is gone."""
+"""Kill a program together with its child processes, and wait until all of them have ended."""
 
 import os
 import select
@@ -12,22 +12,21 @@ from pgflow.errors import PgflowError
 
 __all__ = ["kill"]
 
-GRACE_SECONDS = 5.0  # for those who have to notice by themselves that their parent is gone
-GONE_SECONDS = 10.0
+GRACE_SECONDS = 5.0  # for children to notice that their parent has ended
+KILLED_SECONDS = 10.0  # for a killed process to end
 PROC = Path("/proc")
 
 
 def kill(pid: int) -> None:
-    """Kill process `pid` with SIGKILL; its children have five seconds to end by themselves, then they are killed.
+    """Kill process `pid` with SIGKILL; its children have five seconds to end, then they are killed, too.
 
-    Returns when none of them is left, which is when a server of the same data may start again. Only on Linux are the
-    children known; elsewhere they are not waited for. Raises `PgflowError` when one does not end: it hangs in the
-    kernel.
+    Returns when all have ended, so that a server can start on the same data. The children are known on Linux only;
+    elsewhere they are not waited for. Raises `PgflowError` if one does not end because it hangs in the kernel.
 
         kill(server.pid)
     """
     with ExitStack() as stack:
-        # One that is stopped starts no more children, and reaps none, so their numbers mean nobody else.
+        # A stopped process starts no more children and reaps none, so their process ids are not reused.
         _stop(pid)
         children = {}
         for child in _children(pid):
@@ -36,22 +35,22 @@ def kill(pid: int) -> None:
                 stack.callback(os.close, children[child])
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        for left in _await(children, GRACE_SECONDS):
+        for child in _await(children, GRACE_SECONDS):
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(children[left], signal.SIGKILL)
-        if left_over := _await(children, GONE_SECONDS):
-            raise PgflowError(f"process {min(left_over)}, a child of {pid}, does not end though it was killed")
+                signal.pidfd_send_signal(children[child], signal.SIGKILL)
+        if remaining := _await(children, KILLED_SECONDS):
+            raise PgflowError(f"process {min(remaining)}, a child of {pid}, was killed but does not end")
 
 
 def _stop(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
-        while _state(pid) in {"R", "S", "D"}:  # it may still be busy for a moment
+        while _state(pid) in {"R", "S", "D"}:  # it stops with a delay
             time.sleep(0.001)
 
 
 def _await(children: dict[int, int], seconds: float) -> set[int]:
-    """Wait until children, given with their file descriptors, have ended; return those that have not."""
+    """Wait until children, given by process id and pidfd, have ended; return those that have not."""
     poll = select.poll()
     left = {fd: child for child, fd in children.items()}
     for fd in left:
@@ -71,12 +70,12 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _state(pid: int) -> str:
-    """Return the letter for what a process is doing; none when that is not known."""
+    """Return the letter for the state of a process, empty if it is unknown."""
     return (_stat(PROC / str(pid)) or [""])[0]
 
 
 def _stat(folder: Path) -> list[str]:
-    """Return the words of a process's line after its name: its state, its parent's number, …"""
+    """Return the fields of /proc/<pid>/stat after the name: state, parent's process id, …"""
     try:
         return (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,16 +1,13 @@
-"""Start a throwaway PostgreSQL server of this process's own, on a private socket, that never outlives it."""
+"""Start a throwaway PostgreSQL server for this process, on a private socket; it ends with the process."""
 
 import atexit
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,22 +17,20 @@ import psycopg
 from psycopg import sql
 
 from pgflow import process
-from pgflow.embedded import process_tree
 from pgflow.embedded.installation import (
     BACKUP,
-    Installation,
-    borrow,
     choose,
-    find_installations,
+    copy_installation,
     major_version,
     unprivileged,
 )
+from pgflow.embedded.postmaster import ENVIRONMENT, Postmaster
 from pgflow.embedded.tempdir import TempDir
 from pgflow.errors import ConfigError, DatabaseError
 
-__all__ = ["EmbeddedPostgres", "Installation", "find_installations"]
+__all__ = ["EmbeddedPostgres"]
 
-PORT = 5432  # names the socket's file; no TCP port is opened unless the settings say so
+PORT = 5432  # part of the socket's file name; no TCP port is opened unless the settings request it
 SOCKET_PATH_LIMIT = 103  # bytes: macOS; Linux allows 107
 PROGRAM_SECONDS = 120.0
 BOOT_SECONDS = 60.0
@@ -48,46 +43,22 @@ DEFAULTS: Mapping[str, str] = {
     "shared_buffers": "128MB",
     "unix_socket_permissions": "0700",
 }
-# TZ: initdb would else try a thousand time zones.
-ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"}
-# A crash of the *machine* may then ruin the data; a crash of the server cannot.
+# With these, a crash of the machine may corrupt the data; a crash of the server cannot.
 NOT_DURABLE: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
-
-# Becomes the server. It is a program of its own, rather than code between fork and exec, because our process may have
-# threads. It loads what it needs before it changes the user, who may not be able to read our Python's files, and asks
-# to be told of its parent's death afterwards, because changing the user revokes that wish.
-LAUNCH = """
-import os, signal, sys
-parent, uid, gid, *command = sys.argv[1:]
-prctl = None
-if sys.platform == "linux":
-    import ctypes
-    prctl = ctypes.CDLL(None).prctl
-if int(uid) != os.geteuid():
-    os.setgroups([])
-    os.setgid(int(gid))
-    os.setuid(int(uid))
-if prctl is not None:
-    PR_SET_PDEATHSIG = 1
-    prctl(PR_SET_PDEATHSIG, signal.SIGINT)
-if os.getppid() == int(parent):
-    os.execv(command[0], command)
-"""
 
 
 class EmbeddedPostgres:
-    """A real PostgreSQL server in a temporary folder: for a demo, a test, a first look; not for data worth keeping.
+    """A real PostgreSQL server in a temporary directory, for demos and tests; its data does not outlive it.
 
-    `version` is a major version (default: the preferred of `find_installations()`); `settings` are lines of
-    postgresql.conf and win over ours; `durable=False` turns fsync off, for tests; `data_root` is a directory of
-    another file
-    system for the data to lie in, one that the server's account may enter. It listens on a Unix socket that only
-    this user (and root) may use, and on no TCP port. Everything is gone when it stops: at the end of the `with`,
-    at `stop()`, when the interpreter ends, and on Linux even when this process is killed with SIGKILL (the folder is
-    then removed by the next server that starts).
+    `version` is a major version (default: the first of `find_installations()`); `settings` are settings for
+    postgresql.conf, which win over ours; `durable=False` turns fsync off, for tests; `data_root` is a directory for the
+    data on another file system, which the server's account must be able to enter. The server listens on a Unix socket
+    that only this user and root can use, and not on TCP. It stops, and its directory is removed, at the end of the
+    `with`, at `stop()` and when the interpreter exits. On Linux it stops even when this process is killed with SIGKILL;
+    the next server that starts removes the directory then.
 
-    Raises `ConfigError` when no PostgreSQL is installed, saying what to install, and `DatabaseError` with the end of
-    the server's log when it does not come up. Takes one to two seconds to start.
+    Raises `ConfigError` if PostgreSQL is not installed, with what to install, and `DatabaseError` with the end of the
+    server's log if it does not start. Takes one to two seconds to start.
 
         with EmbeddedPostgres() as server:
             psycopg.connect(server.dsn).execute("select 1")
@@ -103,13 +74,12 @@ class EmbeddedPostgres:
     ) -> None:
         self.installation = choose(version)
         self._settings = {**DEFAULTS, **({} if durable else NOT_DURABLE), **(settings or {})}
-        self._shelf = data_root
+        self._data_root = data_root
         self._account = unprivileged()
         self._bindir = self.installation.bindir
         self._owner = process.current()
-        self._scratch: TempDir | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._keeper: threading.Thread | None = None
+        self._tempdir: TempDir | None = None
+        self._postmaster: Postmaster | None = None
 
     @property
     def version(self) -> int:
@@ -118,29 +88,29 @@ class EmbeddedPostgres:
 
     @property
     def running(self) -> bool:
-        """Whether the server's process lives. A forked child reports what it inherited: the server is its parent's."""
-        return self._keeper is not None and (self._keeper.is_alive() or not self._is_ours)
+        """Whether the server's process is running; in a forked child, whether it was at the fork."""
+        return self._postmaster is not None and (self._postmaster.is_alive or not self._is_ours)
 
     @property
     def pid(self) -> int:
-        """The process id of the server (the postmaster). Raises `DatabaseError` when it does not run."""
-        if self._process is None or not self.running:
+        """The process id of the server (the postmaster). Raises `DatabaseError` if it is not running."""
+        if self._postmaster is None or not self.running:
             raise DatabaseError("the embedded PostgreSQL is not running", hint="Call start() first.")
-        return self._process.pid
+        return self._postmaster.pid
 
     @property
     def data(self) -> Path:
-        """The folder of its data."""
-        return self._home / "data" if self._shelf is None else self._shelf / self._home.name
+        """The data directory."""
+        return self._home / "data" if self._data_root is None else self._data_root / self._home.name
 
     @property
     def host(self) -> str:
-        """What stands for `host` in a connection string: the folder of its socket."""
+        """The `host` of a connection string: the directory of the socket."""
         return str(self._home / "s")
 
     @property
     def port(self) -> str:
-        """What stands for `port` in a connection string, over TCP too."""
+        """The `port` of a connection string, for TCP, too."""
         return self._settings["port"]
 
     @property
@@ -150,11 +120,11 @@ class EmbeddedPostgres:
 
     @property
     def log(self) -> str:
-        """What the server has written to its log."""
+        """The text of the server's log."""
         return (self._home / "log").read_text(errors="replace")
 
     def database_dsn(self, name: str) -> str:
-        """Return the connection string of the database `name`, which need not exist."""
+        """Return the connection string of the database `name`, which may not exist yet."""
         return f"postgresql://postgres@/{quote(name, safe='')}?host={quote(self.host, safe='')}&port={self.port}"
 
     def create_database(self, name: str, template: str | None = None) -> str:
@@ -167,19 +137,19 @@ class EmbeddedPostgres:
         return self.database_dsn(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, if it exists, and end the connections to it."""
+        """Drop a database if it exists, and terminate the connections to it."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def start(self) -> Self:
         """Start the server: with its data after `halt`, `crash` or `kill`, else with an empty database.
 
-        Does nothing when it runs. A first start that fails leaves nothing behind, a later one the data. Raises
-        `DatabaseError` in a forked child, when the server belongs to its parent.
+        Does nothing if it is running. If the first start fails, everything is removed; if a later one fails, the data
+        is kept. Raises `DatabaseError` in a forked child if the server belongs to its parent.
         """
         self._check_ours()
         if not self.running:
-            is_new = self._scratch is None
+            is_new = self._tempdir is None
             try:
                 if is_new:
                     self._prepare()
@@ -195,17 +165,17 @@ class EmbeddedPostgres:
         return self
 
     def follow(self, primary: Self, name: str) -> Self:
-        """Start as a standby of `primary`, with a copy of its data in place of whatever was here.
+        """Start as a standby of `primary`, with a copy of its data in place of this server's.
 
-        `name` is what the primary knows it by, in `synchronous_standby_names` for example. It takes part in what the
-        primary commits from then on, and answers queries; `select pg_promote()` makes it a server of its own.
+        `name` is its application_name on the primary, for `synchronous_standby_names`. It replicates from then on and
+        answers queries; `select pg_promote()` makes it a primary.
 
-        Raises `ConfigError` when this PostgreSQL has no `pg_basebackup`, `DatabaseError` when it fails.
+        Raises `ConfigError` if this PostgreSQL lacks `pg_basebackup`, `DatabaseError` if that fails.
         """
         if not (self._bindir / BACKUP).exists():
             raise ConfigError(f"{self._bindir} has no {BACKUP}", hint="Install the client programs of PostgreSQL.")
         self.crash()
-        if self._scratch is None:
+        if self._tempdir is None:
             self._prepare()
         else:
             shutil.rmtree(self.data)
@@ -216,37 +186,37 @@ class EmbeddedPostgres:
         return self
 
     def stop(self) -> None:
-        """Stop the server, ending its connections, and remove its folder with all data."""
-        if not self._is_ours:  # a forked child holds a copy of this object, not the server
+        """Stop the server, terminating its connections, and remove its directory with all data."""
+        if not self._is_ours:  # a forked child has a copy of this object only
             return
         self._end(signal.SIGINT)
         atexit.unregister(self.stop)
-        if self._scratch is not None:
+        if self._tempdir is not None:
             shutil.rmtree(self.data, ignore_errors=True)
-            self._scratch.remove()
-        self._scratch = None
+            self._tempdir.remove()
+        self._tempdir = None
 
     def halt(self) -> None:
-        """Stop the server in order, ending its connections, and keep its data for `start()`."""
+        """Shut the server down, terminating its connections, and keep its data for `start()`."""
         self._check_ours()
         self._end(signal.SIGINT)
 
     def crash(self) -> None:
-        """Crash the server: connections break, nothing is written down. `start()` then recovers what was committed."""
+        """Crash the server: connections break, and there is no checkpoint. `start()` recovers committed data."""
         self._check_ours()
         self._end(signal.SIGQUIT)
 
     def kill(self) -> None:
-        """Kill the server's first process with SIGKILL, as the kernel does when memory runs out, and wait for the rest.
+        """Kill the postmaster with SIGKILL, as the kernel does when memory runs out, and wait for its children.
 
-        The others notice it and go, each when it comes to it; who does not within five seconds is killed, too. For
-        Linux: elsewhere they are not waited for. `start()` then recovers what was committed.
+        They exit when they notice it; those that do not within five seconds are killed, too. On Linux only: elsewhere
+        they are not waited for. `start()` recovers committed data.
         """
         self._check_ours()
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Stop the server in order and start it with the same data."""
+        """Shut the server down and start it with the same data."""
         self.halt()
         self.start()
 
@@ -260,41 +230,46 @@ class EmbeddedPostgres:
 
     @property
     def _is_ours(self) -> bool:
-        return self._scratch is None or self._owner is process.current()
+        return self._tempdir is None or self._owner is process.current()
 
     def _check_ours(self) -> None:
         if not self._is_ours:
             raise DatabaseError(
-                f"the embedded PostgreSQL belongs to process {self._owner.pid}, of which this is a forked child",
-                hint="Start and stop it in that process, or make an EmbeddedPostgres of this one.",
+                f"the embedded PostgreSQL belongs to process {self._owner.pid}, from which this one was forked",
+                hint="Start and stop it in that process, or create another EmbeddedPostgres in this one.",
             )
 
     @property
     def _home(self) -> Path:
-        if self._scratch is None:
+        return self._required_tempdir.path
+
+    @property
+    def _required_tempdir(self) -> TempDir:
+        if self._tempdir is None:
             raise DatabaseError("the embedded PostgreSQL is not running", hint="Call start() first.")
-        return self._scratch.path
+        return self._tempdir
 
     def _prepare(self) -> None:
-        """Make the folder, with a data and a socket folder that belong to the server's account."""
+        """Create the directory, with data and socket directories that belong to the server's account."""
         self._owner = process.current()
-        other = self._account.user is not None
-        shelves = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - a data_root; the folder made there is private
-        self._scratch = TempDir(shelves, reach=f"s/.s.PGSQL.{self.port}", limit=SOCKET_PATH_LIMIT, passable=other)
+        is_other_account = self._account.user is not None
+        parents = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - the directory made in it is private
+        longest = f"s/.s.PGSQL.{self.port}"
+        self._tempdir = TempDir(parents, longest, SOCKET_PATH_LIMIT, is_shared=is_other_account)
         atexit.register(self.stop)
         self._make_own(self.data)
         self._make_own(self._home / "s")
         self._bindir = self.installation.bindir
-        if other and major_version(self.installation.bindir, self._account) is None:
-            self._bindir = borrow(self.installation, self._home / "programs").bindir
+        if is_other_account and major_version(self.installation.bindir, self._account) is None:
+            self._bindir = copy_installation(self.installation, self._home / "programs").bindir
 
-    def _make_own(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700)
+    def _make_own(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700)
         if self._account.user is not None and self._account.group is not None:
-            os.chown(folder, self._account.user, self._account.group)
+            os.chown(directory, self._account.user, self._account.group)
 
     def _initdb(self) -> None:
-        # Locale C: the only one that every machine has.
+        # Locale C is the only one that exists on every machine.
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions", "--no-sync"]
         self._run("initdb", f"--pgdata={self.data}", "--username=postgres", *options)
 
@@ -304,14 +279,14 @@ class EmbeddedPostgres:
         self._run(BACKUP, f"--pgdata={self.data}", f"--dbname={source}", *options)
 
     def _configure(self) -> None:
-        """Append our settings; the last line for a setting counts, so they win over those of a server copied."""
+        """Append our settings: the last line for a setting wins, so they win over those of a copied server."""
         settings = {**self._settings, "unix_socket_directories": self.host}
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{_escaped(value)}'\n" for name, value in settings.items())
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's programs as the server's account. Raises `DatabaseError` with what it said."""
-        ran = subprocess.run(
+        """Run a program of PostgreSQL as the server's account. Raises `DatabaseError` with the end of its output."""
+        done = subprocess.run(
             [self._bindir / program, *arguments],
             check=False,
             cwd=self._home,
@@ -325,60 +300,26 @@ class EmbeddedPostgres:
             group=self._account.group,
             extra_groups=self._account.groups,
         )
-        if ran.returncode != 0:
-            raise DatabaseError(f"{program} of PostgreSQL {self.version} failed: {_tail(ran.stdout)}")
+        if done.returncode != 0:
+            raise DatabaseError(f"{program} of PostgreSQL {self.version} failed: {_tail(done.stdout)}")
 
     def _boot(self) -> None:
-        spawned: Future[subprocess.Popen[bytes]] = Future()
-        self._keeper = threading.Thread(target=self._keep, args=(spawned,), daemon=True, name="embedded-postgres")
-        self._keeper.start()
-        self._process = spawned.result()
+        command = [str(self._bindir / "postgres"), "-D", str(self.data)]
+        self._postmaster = Postmaster(command, self._account, self._home, self._required_tempdir.lock)
         deadline = time.monotonic() + BOOT_SECONDS
-        while not _is_ready(self.data / "postmaster.pid", self._process.pid):
+        while not _is_ready(self.data / "postmaster.pid", self._postmaster.pid):
             if not self.running or time.monotonic() > deadline:
                 raise DatabaseError(f"PostgreSQL {self.version} did not start: {_tail(self.log)}")
-            self._keeper.join(0.01)
-
-    def _keep(self, spawned: Future[subprocess.Popen[bytes]]) -> None:
-        """Start the server and wait for its end, in one thread: "parent" means the *thread* that started it."""
-        try:
-            spawned.set_result(process := self._spawn())
-        except BaseException as error:  # raised again where start() waits
-            spawned.set_exception(error)
-        else:
-            process.wait()
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        account = [str(self._account.user or os.geteuid()), str(self._account.group or os.getegid())]
-        server = [str(self._bindir / "postgres"), "-D", str(self.data)]
-        with (self._home / "log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), *account, *server],
-                cwd=self._home,
-                env=ENVIRONMENT,
-                pass_fds=[self._scratch.lock] if self._scratch else [],
-                start_new_session=True,  # or a Ctrl-C in the terminal would reach the server before it reaches us
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self._postmaster.wait(0.01)
 
     def _end(self, request: signal.Signals) -> None:
-        if self._process is None or self._keeper is None:
-            return
-        milder = () if request == signal.SIGKILL else ((request, 10.0), (signal.SIGQUIT, 5.0))
-        for order, seconds in milder:
-            if self._keeper.is_alive():
-                self._process.send_signal(order)
-                self._keeper.join(seconds)
-        if self._keeper.is_alive():
-            process_tree.kill(self._process.pid)
-            self._keeper.join(process_tree.GONE_SECONDS)
-        self._process = self._keeper = None
+        if self._postmaster is not None:
+            self._postmaster.end(request)
+            self._postmaster = None
 
 
 def _is_ready(pidfile: Path, pid: int) -> bool:
-    """Whether the server that runs as `pid` takes connections: it says so in its pid file's eighth line."""
+    """Return whether the server with process id `pid` accepts connections: line 8 of its pid file."""
     try:
         lines = pidfile.read_text().splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -391,4 +332,4 @@ def _escaped(value: str) -> str:
 
 
 def _tail(log: str) -> str:
-    return "\n".join(log.strip().splitlines()[-LOG_TAIL_LINES:]) or "it said nothing"
+    return "\n".join(log.strip().splitlines()[-LOG_TAIL_LINES:]) or "it wrote nothing"

@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from pgflow.embedded import EmbeddedPostgres, find_installations
-from pgflow.embedded.installation import borrow
+from pgflow.embedded.installation import copy_installation
 from pgflow.errors import ConfigError, DatabaseError
 
 VERSIONS = sorted({each.version for each in find_installations()})
@@ -271,7 +271,7 @@ def test_programs_that_the_servers_account_cannot_reach_are_borrowed(tmp_path: P
     server = EmbeddedPostgres(durable=False)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    server.installation = borrow(server.installation, closed)
+    server.installation = copy_installation(server.installation, closed)
     closed.chmod(0o700)
     for _ in range(2):  # what was borrowed went with the first server
         with server:
