@@ -17,12 +17,12 @@ from pgflow.database.connect import connect
 from pgflow.embedded import EmbeddedPostgres, find_installations
 from pgflow.migrations.migrate import up
 
-# How fast an example is says nothing on a machine that does other work, too.
+# The duration of an example is meaningless on a machine with other load.
 settings.register_profile("pgflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("pgflow"), max_examples=20_000)  # --hypothesis-profile=long
 settings.load_profile("pgflow")
 
-# A shell that starts us in the background has Ctrl-C ignored, also by all that we start; and some tests press it.
+# A shell ignores SIGINT in background processes, and their children inherit that; some tests send SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,7 +32,7 @@ VERSIONS = [None] if GIVEN_DSN else sorted({each.version for each in find_instal
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running PostgreSQL on which a test may create databases: one of our own, or that of PGFLOW_TEST_DSN."""
+    """A running PostgreSQL on which a test may create databases: an embedded one, or that of PGFLOW_TEST_DSN."""
 
     dsn: str
     version: int
@@ -49,7 +49,7 @@ class Server:
         return self.database_dsn(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, ending the connections to it."""
+        """Drop a database, terminating the connections to it."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
@@ -60,13 +60,13 @@ def _name_version(version: int | None) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, so that of two processes none waits for it in the end."""
+    """Start with the tests that take minutes, so that no process waits for them at the end."""
     items.sort(key=lambda item: item.path.name != "test_torture.py")
 
 
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[Callable[[int | None], Server]]:
-    """Give a function that starts a server of a major version, once per session; they all end with the session."""
+    """Return a function that starts a server of a major version, once per session; they all end with the session."""
     started: dict[int | None, Server] = {}
     with ExitStack() as stack:
 
@@ -85,26 +85,26 @@ def start_server() -> Iterator[Callable[[int | None], Server]]:
 
 @pytest.fixture(scope="session")
 def server(start_server: Callable[[int | None], Server]) -> Server:
-    """The newest PostgreSQL at hand."""
+    """The newest installed PostgreSQL."""
     return start_server(VERSIONS[0] if VERSIONS else None)
 
 
 @pytest.fixture(scope="session", params=VERSIONS, ids=_name_version)
 def any_server(request: pytest.FixtureRequest, start_server: Callable[[int | None], Server]) -> Server:
-    """Each major version of PostgreSQL at hand in turn: the test runs once on every one.
+    """Each installed major version of PostgreSQL: the test runs once on each.
 
-    Tests run in random order, so the version changes often: keep what is dear to make on it by version, in a fixture
-    that does not depend on this one.
+    Tests run in random order, so the version changes often: cache expensive objects by version, in a fixture that does
+    not depend on this one.
     """
     return start_server(request.param)
 
 
 @pytest.fixture(scope="session")
 def new_database(start_server: Callable[[int | None], Server]) -> Iterator[Callable[..., str]]:
-    """Give `new_database(server, template=None)`: the dsn of a new database, which is dropped when the session ends.
+    """Return `new_database(server, template=None)`: the dsn of a new database, which is dropped when the session ends.
 
-    `template` is the dsn of another database on that server, to which nobody is connected, to make a copy of. Stands
-    on `start_server` so that the servers end after the databases.
+    `template` is the dsn of a database on that server, without connections, to copy. Depends on `start_server` so that
+    the servers end after the databases.
     """
     numbers = count(1)
     with ExitStack() as stack:
@@ -120,7 +120,7 @@ def new_database(start_server: Callable[[int | None], Server]) -> Iterator[Calla
 
 @pytest.fixture(scope="session")
 def template(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database with pgflow in it, to make copies of."""
+    """The dsn of a database with pgflow's schema, to copy."""
     dsn: str = new_database(server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -129,5 +129,5 @@ def template(server: Server, new_database: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="module")
 def dsn(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of an empty database of the test module's own."""
+    """The dsn of an empty database, for one test module."""
     return new_database(server)

@@ -120,7 +120,7 @@ def unprivileged() -> Account:
             continue
         return Account(entry.pw_uid, entry.pw_gid, ())
     raise ConfigError(
-        "PostgreSQL refuses to run as root, and there is no account postgres or nobody for it",
+        "PostgreSQL refuses to run as root, and no unprivileged account was found for it",
         hint="Run this as another user, or create the account: useradd --system postgres.",
     )
 

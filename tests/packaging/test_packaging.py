@@ -1,4 +1,4 @@
-"""A wheel, an sdist and an editable install each bring the SQL files, the types and the command."""
+"""A wheel, an sdist and an editable install each contain the SQL files, the types and the command."""
 
 import os
 import re
@@ -22,20 +22,20 @@ from pgflow.database import files
 print(*files.list_files(), sep="\\n")
 assert all(files.load(path).startswith("--") for path in files.list_files())
 """
-# --ignore-installed: pip would else take the borrowed packages' own pgflow for the one that is wanted
+# --ignore-installed: otherwise pip would find pgflow among the borrowed packages
 OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed")
 
 pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """A venv far from the checkout, which borrows our packages but not our pgflow."""
+class SeparateVenv:
+    """A venv outside the checkout, which uses our site-packages but not our pgflow."""
 
     home: Path
 
     def run(self, *command: str) -> str:
-        """Run a program of the venv, with the venv's folder as working directory, and return what it prints."""
+        """Run a program of the venv in the venv's directory, and return its output."""
         environment = {**os.environ, "PYTHONPATH": get_path("purelib")}
         program, *arguments = command
         done = subprocess.run(
@@ -45,20 +45,20 @@ class Elsewhere:
         return done.stdout
 
     def install(self, *what: str) -> None:
-        """Install with nothing but what is there: no network, no dependencies."""
+        """Install without network and dependencies."""
         self.run("python", "-m", "pip", "install", "--quiet", *OFFLINE, *what)
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Elsewhere:
+def separate_venv(tmp_path: Path) -> SeparateVenv:
     """A fresh venv."""
     venv.create(tmp_path / "venv", symlinks=True)
-    return Elsewhere(tmp_path / "venv")
+    return SeparateVenv(tmp_path / "venv")
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that was built from it."""
+    """A directory with the sdist and the wheel built from it."""
     folder = tmp_path_factory.mktemp("dist")
     build("--outdir", str(folder))
     return folder
@@ -72,28 +72,28 @@ def build(*options: str) -> None:
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """Return the one file of a folder that matches."""
+    """Return the single file of a directory that matches."""
     (found,) = folder.glob(pattern)
     return found
 
 
-def test_an_installed_wheel_finds_its_sql_files(elsewhere: Elsewhere, dist: Path) -> None:
-    elsewhere.install(str(only(dist, "*.whl")))
-    where = elsewhere.run("python", "-c", "from pgflow.database import files; print(files.root())")
-    assert Path(where.strip()).is_relative_to(elsewhere.home)
-    assert elsewhere.run("python", "-c", LIST_FILES).split() == files.list_files() != []
+def test_an_installed_wheel_finds_its_sql_files(separate_venv: SeparateVenv, dist: Path) -> None:
+    separate_venv.install(str(only(dist, "*.whl")))
+    where = separate_venv.run("python", "-c", "from pgflow.database import files; print(files.root())")
+    assert Path(where.strip()).is_relative_to(separate_venv.home)
+    assert separate_venv.run("python", "-c", LIST_FILES).split() == files.list_files() != []
 
 
-def test_an_editable_install_finds_the_sql_files_of_the_checkout(elsewhere: Elsewhere) -> None:
-    elsewhere.install("--editable", str(ROOT))
-    where = elsewhere.run("python", "-c", "from pgflow.database import files; print(files.root())")
+def test_an_editable_install_finds_the_sql_files_of_the_checkout(separate_venv: SeparateVenv) -> None:
+    separate_venv.install("--editable", str(ROOT))
+    where = separate_venv.run("python", "-c", "from pgflow.database import files; print(files.root())")
     assert Path(where.strip()) == ROOT / "sql"
-    assert elsewhere.run("python", "-c", LIST_FILES).split() == files.list_files() != []
+    assert separate_venv.run("python", "-c", LIST_FILES).split() == files.list_files() != []
 
 
-def test_an_installed_wheel_brings_the_command(elsewhere: Elsewhere, dist: Path) -> None:
-    elsewhere.install(str(only(dist, "*.whl")))
-    assert "worker" in elsewhere.run("pgflow", "--help")
+def test_an_installed_wheel_has_the_command(separate_venv: SeparateVenv, dist: Path) -> None:
+    separate_venv.install(str(only(dist, "*.whl")))
+    assert "worker" in separate_venv.run("pgflow", "--help")
 
 
 def test_the_wheel_from_the_sdist_is_the_wheel_from_the_checkout(dist: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_wheel_from_the_sdist_is_the_wheel_from_the_checkout(dist: Path, tmp
         assert sorted(from_sdist.namelist()) == sorted(direct.namelist())
 
 
-def test_the_wheel_holds_the_package_alone(dist: Path) -> None:
+def test_the_wheel_contains_only_the_package(dist: Path) -> None:
     with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
         names = wheel.namelist()
     assert {name.split("/")[0] for name in names} == {"pgflow", "pgflow_engine-0.1.0.dist-info"}
@@ -127,7 +127,7 @@ def test_the_wheel_has_no_fault_injection(dist: Path) -> None:
     assert naming == []
 
 
-def test_the_sdist_holds_what_a_packager_needs(dist: Path) -> None:
+def test_the_sdist_contains_the_files_a_packager_needs(dist: Path) -> None:
     with tarfile.open(only(dist, "*.tar.gz")) as sdist:
         tops = {name.split("/")[1] for name in sdist.getnames()}
     assert {"LICENSE", "README.md", "bin", "pgflow", "pyproject.toml", "sql", "tests"} <= tops

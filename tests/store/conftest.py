@@ -1,4 +1,4 @@
-"""Fixtures of the tests that speak SQL: a database with pgflow in it, and a connection whose work is rolled back."""
+"""Fixtures of the database tests: a database with pgflow's schema, and a connection whose work is rolled back."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from pgflow.database.connect import Connection, connect
 from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
-from tests.store.sql_copy import forget
+from tests.store.sql_copy import clear_caches
 
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "definitions")
 
 
 @pytest.fixture(scope="module")
 def migrated(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database of the test module's own, with pgflow's schema in it."""
+    """The dsn of a database with pgflow's schema, for one test module."""
     dsn = new_database(server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -35,41 +35,41 @@ def conn(migrated: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def empty(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of an empty database of the test's own."""
+    """The dsn of an empty database, for one test."""
     return new_database(server)
 
 
 @pytest.fixture
 def sql_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of sql/ that the code takes for the real one: for migrations that do not exist."""
+    """A copy of sql/ that the code uses instead of the original, to which a test can add migrations."""
     copy = tmp_path / "sql"
     shutil.copytree(files.CHECKOUT, copy)
     monkeypatch.setattr(files, "root", lambda: copy)
-    forget()
+    clear_caches()
     yield copy
     monkeypatch.undo()
-    forget()
+    clear_caches()
 
 
 @pytest.fixture(scope="session")
 def parts_on(new_database: Callable[..., str]) -> Iterator[Callable[[Server], GrantedRoles]]:
-    """Give `parts_on(server)`: a database on it with pgflow and roles for its parts, made once."""
+    """Return `parts_on(server)`: a database with pgflow and roles with their parts, created once per server."""
     known: dict[int, GrantedRoles] = {}
     with ExitStack() as ends:
 
-        def cast(server: Server) -> GrantedRoles:
+        def create(server: Server) -> GrantedRoles:
             if server.version not in known:
-                known[server.version] = GrantedRoles.cast(new_database(server), ends)
+                known[server.version] = GrantedRoles.create(new_database(server), ends)
             return known[server.version]
 
-        yield cast
+        yield create
 
 
 @pytest.fixture
 def parts(any_server: Server, parts_on: Callable[[Server], GrantedRoles]) -> Iterator[GrantedRoles]:
-    """Roles with their parts, on each PostgreSQL in turn; what a test leaves in the tables is deleted."""
+    """Roles with their parts, on each PostgreSQL version; rows that a test leaves are deleted."""
     parts = parts_on(any_server)
     yield parts
     with parts.connect("admin") as conn:
         for table in TABLES:
-            conn.execute(f"delete from pgflow.{table}".encode())  # noqa: S608 -- the names stand above
+            conn.execute(f"delete from pgflow.{table}".encode())  # noqa: S608 -- the constants above

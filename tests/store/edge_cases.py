@@ -1,4 +1,4 @@
-"""Text that has made trouble somewhere, and JSON values, for tests that try everything."""
+"""Strategies for text and JSON values that often cause defects, for property tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ANYTHING", "EDGE_TEXT", "NAMES", "PLAIN"]
 
 QUOTES = ["'", '"', "''", '"; drop table pgflow.jobs; --', "$$", "\\", "%s", "%(x)s", "%", "{}", "{0}", "a::b", "::"]
 LENGTHS = [letter * times for letter in ("x", "ü", "😀") for times in (31, 32, 63, 64, 65, 100, 101, 200, 201)]
-# Turned round, without width, alike to the eye, or alike once folded.
+# Right-to-left, zero-width, visually identical, or identical after case folding.
 LOOKS = [
     "\u202eevil",
     "\u200b",

@@ -1,8 +1,8 @@
-"""Run two transactions in every order that their steps allow, each order on a real server.
+"""Run two transactions in every possible interleaving of their steps, each on a real server.
 
-The idea is that of PostgreSQL's own isolation tester: a step that blocks on a lock is seen to block
-(`pg_blocking_pids`) and left pending while the other session goes on. A schedule is a tuple such as (0, 0, 1, 0, 1,
-1), the session that moves next; it is printed with what it broke, so a race found once can be replayed.
+Like PostgreSQL's isolation tester: a step that blocks on a lock is detected (`pg_blocking_pids`) and stays pending
+while the other session continues. A schedule is a tuple such as (0, 0, 1, 0, 1, 1) of the session that moves next; a
+failure prints it, so that a race can be replayed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import psycopg
 
 Step = Callable[[psycopg.Connection[Any]], object]
 
-PATIENCE = 10.0  # seconds until a step that neither ends nor blocks is a fault of the test
-GLANCE = 0.002
+STEP_TIMEOUT = 10.0  # seconds for a step to end or block
+POLL_INTERVAL = 0.002
 
 
 class Session:
-    """One connection, whose steps run in a thread of their own, one after the other."""
+    """One connection, whose steps run in its own thread, one after the other."""
 
     def __init__(self, dsn: str) -> None:
         self.conn = psycopg.connect(dsn, autocommit=True, options="-c deadlock_timeout=20ms -c lock_timeout=0")
@@ -38,7 +38,7 @@ class Session:
         if self.error is None:
             try:
                 step(self.conn)
-            except Exception as error:  # what the database refuses is a result, for the spec to judge
+            except Exception as error:  # a database error is a result, which the test checks
                 self.error = error
                 self.conn.rollback()
 
@@ -51,7 +51,7 @@ class Session:
 
 
 class Explorer:
-    """Runs schedules. Close it: it holds connections and threads."""
+    """Runs schedules. Must be closed: it owns connections and threads."""
 
     def __init__(self, dsn: str, sessions: int = 2) -> None:
         self.sessions = [Session(dsn) for _ in range(sessions)]
@@ -63,42 +63,42 @@ class Explorer:
         self._monitor.close()
 
     def run(self, programs: Sequence[Sequence[Step]], schedule: Sequence[int]) -> list[BaseException | None]:
-        """Run one schedule to its end; returns each session's error, if it had one."""
+        """Run one schedule to its end; returns each session's error, or None."""
         for session in self.sessions:
             session.error = None
         position = [0] * len(programs)
         todo = list(schedule)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STEP_TIMEOUT
         while todo:
             index = next((place for place, who in enumerate(todo) if self.sessions[who].is_idle()), None)
             if index is None:
-                self._glance(deadline, "every session is blocked")
+                self._poll(deadline, "every session is blocked")
                 continue
             who = todo.pop(index)
             self.sessions[who].start(programs[who][position[who]])
             position[who] += 1
             self._until_idle_or_blocked(self.sessions[who])
         while not all(session.is_idle() for session in self.sessions):
-            self._glance(deadline, "a step never ended")
+            self._poll(deadline, "a step never ended")
         return [session.error for session in self.sessions]
 
     def _until_idle_or_blocked(self, session: Session) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STEP_TIMEOUT
         while not session.is_idle():
             row = self._monitor.execute("select cardinality(pg_blocking_pids(%s))", [session.pid]).fetchone()
             if row is not None and row[0]:
-                threading.Event().wait(0.05)  # let the deadlock detector, set to 20 ms, speak first
+                threading.Event().wait(0.05)  # first give the deadlock detector, set to 20 ms, its turn
                 return
-            self._glance(deadline, "a step neither ended nor blocked")
+            self._poll(deadline, "a step neither ended nor blocked")
 
-    def _glance(self, deadline: float, complaint: str) -> None:
+    def _poll(self, deadline: float, problem: str) -> None:
         if time.monotonic() > deadline:
-            raise TimeoutError(complaint)
-        threading.Event().wait(GLANCE)
+            raise TimeoutError(problem)
+        threading.Event().wait(POLL_INTERVAL)
 
 
 def schedules(lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Return every order in which sessions with that many steps can move."""
+    """Return every interleaving of sessions with these numbers of steps."""
 
     def rest(left: list[int]) -> Iterator[tuple[int, ...]]:
         if not any(left):

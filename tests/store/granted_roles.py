@@ -1,4 +1,4 @@
-"""A database whose schema belongs to a role of its own, and roles that `pgflow roles` has given their parts."""
+"""A database whose schema belongs to a separate role, and roles to which `pgflow roles` has granted their parts."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pgflow.migrations.migrate import up
 __all__ = ["GrantedRoles"]
 
 NUMBERS = count(1)
-PASSWORD = "only-for-tests"  # noqa: S105 -- opens nothing: the roles go with the tests
+PASSWORD = "only-for-tests"  # noqa: S105 -- not a secret: the roles exist during the tests only
 
 
 @dataclass(frozen=True, slots=True)
 class GrantedRoles:
-    """Roles by the part that they have: client, worker, dashboard, and the owner, who is no superuser either."""
+    """Roles by their part: client, worker, dashboard, and the owner, which is not a superuser."""
 
-    admin: str  # the dsn of who may do everything
+    admin: str  # the dsn of the superuser
     schema: str
     names: dict[str, str]
 
     @classmethod
-    def cast(cls, dsn: str, ends: ExitStack, schema: str = "pgflow") -> GrantedRoles:
-        """Make the roles, migrate as the owner, and give the parts out; `ends` drops the roles again."""
-        number = next(NUMBERS)  # roles belong to the server, which several of these may share
+    def create(cls, dsn: str, ends: ExitStack, schema: str = "pgflow") -> GrantedRoles:
+        """Create the roles, migrate as the owner, and grant the parts; `ends` drops the roles."""
+        number = next(NUMBERS)  # roles belong to the server, which several databases share
         names = {part: f"pgflow {os.getpid()} {number} {schema} {part}" for part in ("owner", *grants.PARTS)}
         parts = cls(dsn, schema, names)
         with connect(dsn, "test") as conn:
@@ -50,18 +50,18 @@ class GrantedRoles:
         return parts
 
     def dsn(self, part: str) -> str:
-        """Return a connection string: as whom who has the part logs in. Nobody logs in as the owner."""
+        """Return the connection string of a role; the owner, which cannot log in, through SET ROLE."""
         if part == "owner":
             name = self.names[part].replace(" ", "\\ ")
             return make_conninfo(self.admin, options=f"-c role={name}")
         return make_conninfo(self.admin, user=self.names[part], password=PASSWORD)
 
     def connect(self, part: str, role: str = "test") -> Connection:
-        """Connect as who has a part, or as "admin"."""
+        """Connect as the role with a part, or as "admin"."""
         return connect(self.admin if part == "admin" else self.dsn(part), role)
 
     def drop(self) -> None:
-        """Drop the roles, and in this database what they have."""
+        """Drop the roles, and their objects and privileges in this database."""
         with connect(self.admin, "test") as conn:
             for name in self.names.values():
                 conn.execute(sql.SQL("drop owned by {} cascade").format(sql.Identifier(name)))

@@ -1,4 +1,4 @@
-"""What an attacker plants for others to step on: shadows of built-in functions and operators that cry out."""
+"""Functions and operators that shadow the built-in ones and raise an error, as an attacker would create them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from psycopg import sql
 
 from pgflow.database.connect import Connection
 
-__all__ = ["TRAPPED", "lay", "shadow_tables"]
+__all__ = ["SHADOW_CALLED", "create_shadows", "shadow_tables"]
 
-TRAPPED = "trapped"  # what each of them says
-# What is declared for any type is shadowed for those that our statements use: an exact match goes before a general one.
-STAND_INS = {
+SHADOW_CALLED = "trapped"  # the message of each of them
+# A function for any type is shadowed for the types of our statements: PostgreSQL prefers an exact match.
+CONCRETE_TYPES = {
     "anyelement": ("text", "jsonb", "bigint"),
     "anynonarray": ("text", "jsonb", "bigint"),
     "anyarray": ("text[]", "bigint[]"),
@@ -22,7 +22,7 @@ STAND_INS = {
     "anycompatiblenonarray": ("text", "jsonb"),
     "any": ("text", "jsonb", "bigint"),
 }
-TYPES = ["text", "int2", "int4", "int8", "jsonb", "bool", "timestamptz", "interval", "float8", "oid", *STAND_INS]
+TYPES = ["text", "int2", "int4", "int8", "jsonb", "bool", "timestamptz", "interval", "float8", "oid", *CONCRETE_TYPES]
 RESULT = "case y.typtype when 'p' then 'text' || repeat('[]', (y.typname like '%%array')::integer) else y.typname end"
 # Name, types and result of each built-in function whose name appears in a text.
 FUNCTIONS = f"""
@@ -45,40 +45,40 @@ where o.oprnamespace = 'pg_catalog'::regnamespace and l.typname = any (%s) and r
 """  # noqa: S608
 TRAP = "create function {}({}) returns {} language plpgsql as $$ begin raise exception 'trapped'; end $$"
 OPERATOR = "create operator {}.{} (function = {}, leftarg = {}, rightarg = {})"
-KNOWN_ALREADY = (psycopg.errors.DuplicateFunction, psycopg.errors.InvalidFunctionDefinition)
+ALREADY_EXISTS = (psycopg.errors.DuplicateFunction, psycopg.errors.InvalidFunctionDefinition)
 
 
-def lay(conn: Connection, text: str, schema: str = "public") -> int:
-    """Shadow each built-in function that `text` names, and each operator; returns how many shadows there are."""
-    planted = 0
-    for name, types, result in conn.execute(FUNCTIONS.encode(), [text, list(STAND_INS)]).fetchall():
+def create_shadows(conn: Connection, text: str, schema: str = "public") -> int:
+    """Shadow each built-in function that `text` names, and each operator; returns the number of shadows."""
+    created = 0
+    for name, types, result in conn.execute(FUNCTIONS.encode(), [text, list(CONCRETE_TYPES)]).fetchall():
         for chosen in _chosen(types):
             signature = sql.SQL(", ").join(chosen)
-            planted += _run(conn, sql.SQL(TRAP).format(sql.Identifier(schema, name), signature, sql.SQL(result)))
+            created += _run(conn, sql.SQL(TRAP).format(sql.Identifier(schema, name), signature, sql.SQL(result)))
     for symbol, types, result in conn.execute(OPERATORS.encode(), [TYPES, TYPES]).fetchall():
         function = sql.Identifier(schema, f"trap {result}")
         for left, right in _chosen(types):
             _run(conn, sql.SQL(TRAP).format(function, sql.SQL(", ").join([left, right]), sql.SQL(result)))
             make = sql.SQL(OPERATOR).format(sql.Identifier(schema), sql.SQL(symbol), function, left, right)
-            planted += _run(conn, make)
-    return planted
+            created += _run(conn, make)
+    return created
 
 
 def shadow_tables(conn: Connection, schema: str) -> None:
-    """Make a temporary table named like each of the schema's, to be written to or read in its place."""
+    """Create a temporary table with the name of each table of the schema, which an unpinned path would use instead."""
     relations = "select relname from pg_class where relnamespace = %s::text::regnamespace and relkind in ('r', 'v')"
     for (name,) in conn.execute(relations, [schema]).fetchall():
         conn.execute(sql.SQL("create temporary table {} (like pg_class)").format(sql.Identifier(name)))
 
 
 def _chosen(types: list[str]) -> product[tuple[sql.SQL, ...]]:
-    return product(*([sql.SQL(choice) for choice in STAND_INS.get(each, (each,))] for each in types))
+    return product(*([sql.SQL(choice) for choice in CONCRETE_TYPES.get(each, (each,))] for each in types))
 
 
 def _run(conn: Connection, statement: sql.Composed) -> bool:
     try:
         with conn.transaction():
             conn.execute(statement)
-    except KNOWN_ALREADY:  # some stand-ins come to the same
+    except ALREADY_EXISTS:  # several pseudo-types map to the same type
         return False
     return True

@@ -1,4 +1,4 @@
-"""Values are converted by pgflow's own adapters, whatever the process, the connection or the session has set."""
+"""Values are converted by pgflow's own adapters, independent of process, connection and session."""
 
 from __future__ import annotations
 
@@ -23,8 +23,21 @@ from tests.conftest import Server
 from tests.torture.install import audit, debug
 
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sb]")
-# Types whose binary format is the same in every session, and which `adapters` reads to one Python type.
-SETTLED = {"bool", "int2", "int4", "int8", "float8", "text", "name", "oid", "timestamptz", "void", "_text", "_name"}
+# Types whose binary format is the same in every session, and which `adapters` loads as one Python type.
+SETTING_INDEPENDENT = {
+    "bool",
+    "int2",
+    "int4",
+    "int8",
+    "float8",
+    "text",
+    "name",
+    "oid",
+    "timestamptz",
+    "void",
+    "_text",
+    "_name",
+}
 AT = datetime(2024, 2, 29, 23, 59, 58, 123456, tzinfo=UTC)
 ALL = Statement(
     "test/all",
@@ -52,7 +65,7 @@ SETTINGS = {
 
 
 class Strange(psycopg.adapt.Loader):
-    """Reads anything as something else."""
+    """Loads any value as another one."""
 
     def load(self, data: Any) -> Any:
         return ("strange", bytes(data))
@@ -63,14 +76,14 @@ class StrangeBinary(Strange):
 
 
 class StrangeDumper(psycopg.adapt.Dumper):
-    """Writes anything as something else."""
+    """Dumps any value as another one."""
 
     def dump(self, obj: Any) -> bytes:
         return b"strange"
 
 
 def change_adapters(context: psycopg.abc.AdaptContext) -> None:
-    """Change how the common types are converted."""
+    """Change the conversion of common types."""
     for name in ("bool", "int2", "int4", "int8", "float8", "text", "name", "timestamptz", "json", "jsonb"):
         oid = psycopg.adapters.types[name].oid
         for loader in (Strange, StrangeBinary):
@@ -82,7 +95,7 @@ def change_adapters(context: psycopg.abc.AdaptContext) -> None:
 
 @pytest.fixture
 def changed_process() -> Iterator[None]:
-    """A process with other global adapters; restored afterwards."""
+    """A process with changed global adapters; restored afterwards."""
     shared = psycopg.adapters
     loaders = [each.copy() for each in shared._loaders]
     dumpers = {key: each.copy() for key, each in shared._dumpers.items()}
@@ -94,7 +107,7 @@ def changed_process() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("cursor", [psycopg.Cursor, psycopg.ClientCursor, psycopg.RawCursor, psycopg.ServerCursor])
-def test_the_adapters_of_a_connection_do_not_matter(migrated: str, cursor: Any) -> None:
+def test_adapters_of_a_connection_have_no_effect(migrated: str, cursor: Any) -> None:
     with psycopg.connect(migrated, row_factory=dict_row) as conn:
         conn.cursor_factory = cursor
         change_adapters(conn)
@@ -103,7 +116,7 @@ def test_the_adapters_of_a_connection_do_not_matter(migrated: str, cursor: Any) 
 
 
 @pytest.mark.usefixtures("changed_process")
-def test_the_adapters_of_the_process_do_not_matter(migrated: str) -> None:
+def test_adapters_of_the_process_have_no_effect(migrated: str) -> None:
     for role in ("client", "worker", "step", "migrate"):
         with connect(migrated, role) as conn:
             assert run(conn, ALL) == READ
@@ -127,14 +140,14 @@ def test_a_step_has_the_adapters_of_its_process(migrated: str, pooler: bool) -> 
 
 
 @pytest.mark.usefixtures("changed_process")
-def test_a_map_that_is_built_in_a_changed_process_is_the_same(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapters_built_in_a_changed_process_are_the_same(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "ADAPTERS", adapters._build())
     with psycopg.connect(migrated) as conn:
         assert run(conn, ALL) == READ
 
 
 @pytest.mark.parametrize(("name", "value"), SETTINGS.items())
-def test_the_settings_of_a_session_do_not_matter(migrated: str, name: str, value: str) -> None:
+def test_session_settings_have_no_effect(migrated: str, name: str, value: str) -> None:
     with psycopg.connect(migrated) as conn:
         conn.execute("select set_config(%s, %s, false)", [name, value])
         found = run(conn, ALL)
@@ -145,7 +158,7 @@ def test_the_settings_of_a_session_do_not_matter(migrated: str, name: str, value
         assert kept.lower().startswith(value.lower()), "the caller's session was changed"
 
 
-def test_on_an_async_connection_it_is_the_same(migrated: str) -> None:
+def test_an_async_connection_behaves_the_same(migrated: str) -> None:
     async def ask() -> tuple[object, ...]:
         async with await psycopg.AsyncConnection.connect(migrated, row_factory=dict_row) as conn:
             conn.cursor_factory = psycopg.AsyncClientCursor
@@ -167,13 +180,13 @@ def test_no_statement_reads_a_type_that_a_session_can_change(server: Server, new
         met: set[str] = set()
         for path in files.list_files("queries"):
             found = columns(conn, files.load(path))
-            assert {types[oid] for oid in found} <= SETTLED, path
+            assert {types[oid] for oid in found} <= SETTING_INDEPENDENT, path
             met |= {types[oid] for oid in found}
     assert {"timestamptz", "float8", "text"} <= met
 
 
 def columns(conn: Connection, query: str) -> list[int]:
-    """Return the type of each column of what a query returns."""
+    """Return the type of each result column of a query."""
     names: list[str] = []
 
     def numbered(match: re.Match[str]) -> str:

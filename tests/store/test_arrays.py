@@ -1,4 +1,4 @@
-"""Lists that are written as arrays in one go come back as they were, in the type that they say."""
+"""Typed lists that are dumped as arrays in one pass round-trip with their type."""
 
 from functools import partial
 from typing import Any
@@ -27,19 +27,19 @@ ITEMS: dict[type[Array], st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("kind", ITEMS)
-def test_an_array_comes_back_as_it_was(dsn: str, kind: type[Array]) -> None:
+def test_an_array_round_trips(dsn: str, kind: type[Array]) -> None:
     with connect(dsn, "test") as conn:
 
         @given(st.lists(st.none() | ITEMS[kind]))
         @settings(deadline=None)
-        def there_and_back(items: list[Any]) -> None:
+        def round_trip(items: list[Any]) -> None:
             row = conn.execute("select %(a)b, pg_typeof(%(a)b)::oid", {"a": kind(items)}, binary=True).fetchone()
             assert row == (items, KINDS[kind].array)
 
-        there_and_back()
+        round_trip()
 
 
-def test_an_array_keeps_its_type_whatever_is_in_it(dsn: str) -> None:
+def test_an_array_keeps_its_type_with_any_items(dsn: str) -> None:
     with connect(dsn, "test") as conn:
         for items in ((), (None,), (None, None), (1,), (None, 1), (2**40,)):
             conn.execute("select cardinality(%(a)b)", {"a": Bigints(items)}, prepare=True)
@@ -47,17 +47,17 @@ def test_an_array_keeps_its_type_whatever_is_in_it(dsn: str) -> None:
         assert count == 1
 
 
-def test_what_does_not_fit_the_type_is_refused(dsn: str) -> None:
+def test_an_item_out_of_range_is_rejected(dsn: str) -> None:
     with connect(dsn, "test") as conn, pytest.raises(psycopg.DataError, match="-32768 <= number"):
         conn.execute("select %(a)b", {"a": Smallints([2**15])})
 
 
-def test_others_lists_are_written_as_before() -> None:
+def test_psycopg_dumps_other_lists_as_before() -> None:
     for way in psycopg.pq.Format:
         assert not issubclass(psycopg.adapters.get_dumper_by_oid(KINDS[Texts].array, way), ArrayDumper)
 
 
-def test_a_settle_is_one_prepared_statement_whatever_came_of_its_tokens(dsn: str) -> None:
+def test_a_settle_is_one_prepared_statement_for_any_outcomes(dsn: str) -> None:
     plain = partial(Verdict, id=1, run=1, attempt=1, step="a", kind="execute")
     verdicts = [
         plain(op="move", event="done", output="{}", next_step="b", next_priority=1, next_max=3),

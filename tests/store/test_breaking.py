@@ -1,4 +1,4 @@
-"""Migrations that break older code: announced first, applied when no older worker is left, or else taken back."""
+"""Breaking migrations are announced first, and applied when no older worker is left, else withdrawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pgflow.errors import SchemaError, SchemaOutdated, SchemaTooNew
 from pgflow.migrations import migrate, script
 from pgflow.store import migration, worker
 from pgflow.store.worker import Alive
-from tests.store.sql_copy import add_migration, forget
+from tests.store.sql_copy import add_migration, clear_caches
 from tests.store.test_migrate import all_at_once, catalog, execute, migrate_up
 from tests.worker.patience import until
 
@@ -27,14 +27,14 @@ SOON = timedelta(milliseconds=300)
 
 @pytest.fixture
 def conn(empty: str) -> Iterator[Connection]:
-    """A connection to a database with the schema of an older release: this one."""
+    """A connection to a database with the schema of an older release, which is this one."""
     migrate_up(empty)
     with connect(empty) as connection:
         yield connection
 
 
-def enter(conn: Connection, lease: timedelta = timedelta(hours=1)) -> int:
-    """Register a worker; 0 when it is refused."""
+def register(conn: Connection, lease: timedelta = timedelta(hours=1)) -> int:
+    """Register a worker; returns 0 if it is rejected."""
     return run(
         conn, worker.register("pgflow", node="host", pid=7, queues=["default"], version="0.1", nonce="", lease=lease)
     )
@@ -45,10 +45,10 @@ def columns(conn: Connection) -> set[str]:
     return {name for (name,) in conn.execute(query).fetchall()} & {"crashes", "losses"}
 
 
-def test_it_waits_for_older_workers_says_for_whom_and_goes_on_when_they_have_ended(
+def test_it_waits_for_older_workers_and_applies_the_migration_once_they_have_ended(
     sql_copy: Path, empty: str, conn: Connection
 ) -> None:
-    first, second = enter(conn), enter(conn)
+    first, second = register(conn), register(conn)
     add_migration(sql_copy, RENAME)
     told: list[Sequence[Alive]] = []
     with ThreadPoolExecutor(1) as pool:
@@ -66,10 +66,8 @@ def test_it_waits_for_older_workers_says_for_whom_and_goes_on_when_they_have_end
     assert migrate.status(conn).up_to_date
 
 
-def test_a_worker_that_does_not_end_is_named_and_everything_is_as_before(
-    sql_copy: Path, empty: str, conn: Connection
-) -> None:
-    number = enter(conn)
+def test_a_worker_that_does_not_end_is_named_and_nothing_changes(sql_copy: Path, empty: str, conn: Connection) -> None:
+    number = register(conn)
     before = catalog(empty)
     add_migration(sql_copy, RENAME)
     with pytest.raises(SchemaError, match=rf"have not ended: worker {number} \(host, pid 7, pgflow 0.1\)") as refusal:
@@ -80,14 +78,14 @@ def test_a_worker_that_does_not_end_is_named_and_everything_is_as_before(
     assert run(conn, migration.breaking("pgflow", 0)) is None
 
 
-def test_a_worker_that_is_dead_is_waited_for_as_long_as_its_lease(sql_copy: Path, empty: str, conn: Connection) -> None:
-    enter(conn, timedelta(seconds=0.5))
+def test_it_waits_for_a_dead_worker_until_its_lease_expires(sql_copy: Path, empty: str, conn: Connection) -> None:
+    register(conn, timedelta(seconds=0.5))
     add_migration(sql_copy, RENAME)
     assert migrate_up(empty) == ["extra"]
 
 
-def announced(empty: str, sql_copy: Path) -> str:
-    """Let somebody announce a migration and be killed; returns its file's name."""
+def announce(empty: str, sql_copy: Path) -> str:
+    """Announce a migration as if by a killed process; returns the name of its file."""
     name = add_migration(sql_copy, RENAME)
     line = migration.Applied(len(migration_files.migrations()), "extra", migration.ANNOUNCED, breaking=True)
     with connect(empty) as conn:
@@ -98,16 +96,16 @@ def announced(empty: str, sql_copy: Path) -> str:
 def test_while_it_is_announced_no_older_worker_starts_and_no_newer_one_either(
     sql_copy: Path, empty: str, conn: Connection
 ) -> None:
-    assert enter(conn)
-    name = announced(empty, sql_copy)
+    assert register(conn)
+    name = announce(empty, sql_copy)
     with pytest.raises(SchemaOutdated, match="this pgflow needs"):
         migrate.check(conn)
     now = migrate.status(conn)
     assert now.announced is not None
     assert now.version == now.latest - 1 == now.announced.version - 1
     (sql_copy / "migrations" / name).unlink()
-    forget()  # and so it is the older release again
-    assert enter(conn) == 0
+    clear_caches()  # now this is the older release again
+    assert register(conn) == 0
     said = f'migration {name.removesuffix(".sql")} of schema "pgflow" is announced'
     for refuse in (migrate.check, migrate.up):
         with pytest.raises(SchemaTooNew, match=said):
@@ -115,23 +113,23 @@ def test_while_it_is_announced_no_older_worker_starts_and_no_newer_one_either(
     assert migrate.status(conn).version == now.version
 
 
-def test_who_comes_after_one_that_was_killed_goes_on(sql_copy: Path, empty: str, conn: Connection) -> None:
-    announced(empty, sql_copy)
+def test_a_second_migrate_resumes_after_the_first_was_killed(sql_copy: Path, empty: str, conn: Connection) -> None:
+    announce(empty, sql_copy)
     assert migrate_up(empty) == ["extra"]
     assert columns(conn) == {"losses"}
 
 
-def test_who_comes_after_one_that_was_killed_takes_it_back_if_need_be(
+def test_a_second_migrate_withdraws_the_announcement_of_one_that_was_killed(
     sql_copy: Path, empty: str, conn: Connection
 ) -> None:
-    enter(conn)
-    announced(empty, sql_copy)
+    register(conn)
+    announce(empty, sql_copy)
     with pytest.raises(SchemaError):
         migrate_up(empty, timeout=SOON)
     assert migrate.status(conn).announced is None
 
 
-def test_what_a_worker_that_is_no_more_has_locked_is_not_waited_for_and_what_others_have_is(
+def test_locks_of_a_dead_worker_are_released_and_other_sessions_locks_are_waited_for(
     sql_copy: Path, empty: str, conn: Connection
 ) -> None:
     add_migration(sql_copy, RENAME)
@@ -150,23 +148,23 @@ def test_what_a_worker_that_is_no_more_has_locked_is_not_waited_for_and_what_oth
         elsewhere.execute("commit")
 
 
-def test_many_at_once_announce_it_and_apply_it_once(sql_copy: Path, empty: str, conn: Connection) -> None:
-    enter(conn, timedelta(seconds=1))
+def test_concurrent_migrates_announce_and_apply_it_once(sql_copy: Path, empty: str, conn: Connection) -> None:
+    register(conn, timedelta(seconds=1))
     add_migration(sql_copy, RENAME)
     assert [name for names in all_at_once(empty) for name in names] == ["extra"]
 
 
-def test_one_that_fails_is_taken_back(sql_copy: Path, empty: str, conn: Connection) -> None:
+def test_a_failed_migration_is_withdrawn(sql_copy: Path, empty: str, conn: Connection) -> None:
     before = catalog(empty)
     add_migration(sql_copy, f"{RENAME} select 1 / 0;")
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate_up(empty)
     assert catalog(empty) == before
     assert migrate.status(conn).announced is None
-    assert enter(conn)
+    assert register(conn)
 
 
-def test_a_worker_that_looked_before_the_announcement_and_comes_after_it_is_refused(
+def test_a_worker_that_checks_before_the_announcement_and_registers_after_it_is_rejected(
     sql_copy: Path, empty: str, conn: Connection
 ) -> None:
     line = migration.Applied(9999, "future", "", breaking=True)
@@ -174,14 +172,14 @@ def test_a_worker_that_looked_before_the_announcement_and_comes_after_it_is_refu
         with other.transaction():
             run(other, worker.bar("pgflow"))
             assert run(other, worker.alive("pgflow")) == []
-            coming = pool.submit(enter, conn)
+            coming = pool.submit(register, conn)
             waiting = "select count(*) from pg_locks where not granted and relation = 'pgflow.workers'::regclass"
             until(lambda: other.execute(waiting).fetchone() == (1,), "the worker's wait")
             run(other, migration.record("pgflow", line))
         assert coming.result(30) == 0
 
 
-def test_a_worker_that_is_just_about_to_come_is_waited_for_too(sql_copy: Path, empty: str, conn: Connection) -> None:
+def test_it_waits_for_a_worker_that_is_registering(sql_copy: Path, empty: str, conn: Connection) -> None:
     add_migration(sql_copy, RENAME)
     with connect(empty) as coming, coming.transaction():
         number = run(
@@ -197,24 +195,22 @@ def test_a_worker_that_is_just_about_to_come_is_waited_for_too(sql_copy: Path, e
 
 
 def test_the_announcement_wakes_the_workers(sql_copy: Path, empty: str, conn: Connection) -> None:
-    with connect(empty, "listen") as ear:
-        channel = run(ear, worker.channel("pgflow"))
-        ear.execute(f"listen {channel}".encode())
+    with connect(empty, "listen") as listener:
+        channel = run(listener, worker.channel("pgflow"))
+        listener.execute(f"listen {channel}".encode())
         add_migration(sql_copy, RENAME)
         migrate_up(empty)
-        (note,) = ear.notifies(timeout=10, stop_after=1)
-    assert note.payload == worker.SWEEP
+        (notification,) = listener.notifies(timeout=10, stop_after=1)
+    assert notification.payload == worker.SWEEP
 
 
-def test_a_fresh_install_needs_nobodys_leave(sql_copy: Path, empty: str) -> None:
+def test_a_fresh_install_does_not_wait(sql_copy: Path, empty: str) -> None:
     add_migration(sql_copy, RENAME)
     assert migrate_up(empty)[-2:] == ["extra", "functions"]
 
 
 @pytest.mark.parametrize("schema", ["pgflow", "user"])
-def test_the_script_refuses_as_long_as_a_worker_is_alive(
-    sql_copy: Path, empty: str, conn: Connection, schema: str
-) -> None:
+def test_the_script_fails_while_a_worker_is_alive(sql_copy: Path, empty: str, conn: Connection, schema: str) -> None:
     if schema != "pgflow":
         migrate_up(empty, schema)
     version = len(migration_files.migrations())
@@ -230,7 +226,7 @@ def test_the_script_refuses_as_long_as_a_worker_is_alive(
     assert migrate.status(conn, schema).up_to_date
 
 
-def test_who_is_alive_can_be_told_on_a_schema_of_any_age(empty: str) -> None:
+def test_live_workers_can_be_listed_on_a_schema_of_any_version(empty: str) -> None:
     for each in migration_files.migrations():
         migrate_up(empty, to=each.version)
         with connect(empty) as conn:

@@ -1,4 +1,4 @@
-"""SQL and Python accept the same business values, on each PostgreSQL and whatever the database's locale."""
+"""SQL and Python accept the same business values, on each PostgreSQL version and for any locale of the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pgflow.migrations.migrate import up
 from tests.conftest import Server
 
 NUMBERS = count(1)
-# White space, controls, format characters (of no width among them), separators; private use, unassigned, the largest.
+# White space, control and format characters (some of zero width), separators; private use, unassigned, the largest.
 SUSPECTS = [
     chr(point)
     for point in (*range(1, 0xD800), *range(0xE000, 0x10000), 0xE0001, 0xE0020, 0xE0100, 0x1F600, 0x10FFFF)
@@ -45,7 +45,7 @@ class Lone(Workflow[Any], unique=Unique("lone")):
 
 @pytest.fixture(params=["C", "C.UTF-8"])
 def client(request: pytest.FixtureRequest, any_server: Server) -> Iterator[Connection]:
-    """A connection to a database whose locale knows ASCII alone, or all of Unicode."""
+    """A connection to a database whose locale covers ASCII only, or all of Unicode."""
     name = f"pgflow_test_locale_{os.getpid()}_{next(NUMBERS)}"
     create = sql.SQL("create database {} template template0 encoding 'UTF8' lc_collate {locale} lc_ctype {locale}")
     with psycopg.connect(any_server.dsn, autocommit=True) as conn:
@@ -72,7 +72,7 @@ def is_accepted_by_python(value: Any) -> bool:
 
 
 def accepted_by_sql(conn: Connection, values: list[str]) -> set[str]:
-    """Which of the values `pgflow.start` accepts: each in a subtransaction, in one call."""
+    """Return the values that `pgflow.start` accepts: each in a subtransaction, in one call."""
     conn.execute(
         """
         create function pg_temp.accepted(given text[]) returns setof text language plpgsql as $$
@@ -101,7 +101,7 @@ def test_sql_and_python_accept_the_same_values(client: Connection) -> None:
     assert wrong == {}
 
 
-def test_white_space_and_control_characters_are_refused_and_others_are_not() -> None:
+def test_only_white_space_and_control_characters_are_rejected() -> None:
     refused = {each for each in SUSPECTS if not is_accepted_by_python(f"a{each}b")}
     assert refused == {each for each in SUSPECTS if each.isspace() or unicodedata.category(each) == "Cc"}
     assert {0x0B, 0x1C, 0x85, 0xA0, 0x1680, 0x2003, 0x2028, 0x202F, 0x3000} <= {ord(each) for each in refused}
@@ -110,10 +110,10 @@ def test_white_space_and_control_characters_are_refused_and_others_are_not() -> 
     }
 
 
-def test_length_is_counted_in_characters_and_the_separator_is_refused() -> None:
+def test_length_counts_characters_and_the_separator_is_rejected() -> None:
     accepted = {"x" * 200, "é" * 200, "\U0001f600" * 200, "a:b", "a:"}
     assert {value for value in LENGTHS if is_accepted_by_python(value)} == accepted
 
 
-def test_what_cannot_be_sent_to_postgresql_is_refused_by_python() -> None:
+def test_python_rejects_values_that_postgresql_cannot_store() -> None:
     assert not any(map(is_accepted_by_python, ["\0", "a\0b", "\ud800", "a\udfff", None, 7, b"a"]))

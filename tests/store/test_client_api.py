@@ -1,4 +1,4 @@
-"""The SQL client API needs EXECUTE alone, and says no in the words of the errors that Python raises."""
+"""The SQL client API needs only EXECUTE, and its errors have the messages of the Python exceptions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Lone(Workflow[dict[str, Any]], unique=Unique("lone")):
 
 @pytest.fixture
 def client(migrated: str) -> Iterator[Connection]:
-    """A connection in the shoes of a role that may call the API and nothing else; rolled back."""
+    """A connection for a role that may only call the API; rolled back."""
     app = Pgflow(migrated, workflows=[Lone])
     app.register()
     app.close()
@@ -52,14 +52,14 @@ def test_a_role_with_execute_alone_starts_signals_and_cancels(client: Connection
             client.execute(f"select from pgflow.{table}")
 
 
-def test_a_role_without_execute_may_not_even_do_that(client: Connection) -> None:
+def test_a_role_without_execute_can_do_nothing(client: Connection) -> None:
     client.execute(f"set local role {NAME}")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         client.execute("select pgflow.start('Lone', 'a')")
 
 
-def test_a_temporary_object_cannot_stand_in_for_one_of_ours(client: Connection) -> None:
-    """The functions look up nothing in the caller's schemas. (After the attack on an unpinned search_path.)"""
+def test_a_temporary_table_does_not_shadow_ours(client: Connection) -> None:
+    """The functions do not resolve names in the caller's schemas. (The attack on an unpinned search_path.)"""
     client.execute(f"grant execute on all functions in schema pgflow to {NAME}")
     client.execute(f"set local role {NAME}")
     client.execute("create temporary table instances (like pg_class)")
@@ -69,7 +69,7 @@ def test_a_temporary_object_cannot_stand_in_for_one_of_ours(client: Connection) 
     assert client.execute("select count(*) from pg_temp.instances").fetchone() == (0,)
 
 
-def test_a_payload_over_the_limit_is_refused(client: Connection) -> None:
+def test_a_payload_over_the_limit_is_rejected(client: Connection) -> None:
     client.execute("select pgflow.start('Lone', 'c')")
     statement = signal.send(
         "pgflow", workflow="Lone", value="c", event="ok", payload='"' + 70_000 * "x" + '"', step=None, notify=True

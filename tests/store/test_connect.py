@@ -1,4 +1,4 @@
-"""Connecting: every form of connection string, limits from the first packet on, and one sentence when it fails."""
+"""Connecting: every form of connection string, limits from the startup packet on, and one sentence on failure."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ from pgflow.database.transaction_status import is_idle
 from pgflow.store import migration
 from tests.conftest import Server
 
-SECRET = "hunter2"  # noqa: S105 - opens nothing
+SECRET = "hunter2"  # noqa: S105 - not a real password
 EURO = Statement(
     "test/euro",
     "select current_setting('client_encoding'), %(a)s::text",
@@ -35,7 +35,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that is ours and at which nobody answers."""
+    """A port that this test has bound without listening."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
@@ -57,14 +57,14 @@ def setting(conn: psycopg.Connection[tuple[str]], name: str) -> str:
         " host=db.example port=6543 user=ann password=hunter2 dbname=shop ",
     ],
 )
-def test_every_usual_form_of_connection_string_is_understood(dsn: str) -> None:
+def test_every_usual_form_of_connection_string_is_accepted(dsn: str) -> None:
     assert parse(dsn) == {
         "host": "db.example", "port": "6543", "user": "ann", "password": SECRET, "dbname": "shop"
     }  # fmt: skip
     assert place(dsn) == "db.example:6543/shop"
 
 
-def test_an_empty_connection_string_is_libpqs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_connection_string_uses_libpqs_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "db.example")
     monkeypatch.setenv("PGDATABASE", "shop")
     assert parse("") == {}
@@ -90,19 +90,19 @@ def test_an_empty_connection_string_is_libpqs(monkeypatch: pytest.MonkeyPatch) -
         "hunter2",
     ],
 )
-def test_a_bad_connection_string_is_refused_without_quoting_it(dsn: str) -> None:
+def test_a_bad_connection_string_is_rejected_without_quoting_it(dsn: str) -> None:
     with pytest.raises(errors.BadDsn) as refusal:
         connect(dsn)
     assert SECRET not in f"{refusal.value} {refusal.value.hint} {refusal.value.__cause__}"
     assert refusal.value.hint
 
 
-def test_the_name_of_an_unknown_option_is_quoted_as_it_helps() -> None:
+def test_the_name_of_an_unknown_option_is_quoted() -> None:
     with pytest.raises(errors.BadDsn, match='"sslmod"'):
         parse("host=db.example sslmod=require")
 
 
-def test_a_session_has_its_limits_from_the_first_packet_on(migrated: str) -> None:
+def test_a_session_has_its_limits_from_the_startup_packet_on(migrated: str) -> None:
     with connect(migrated, "worker") as conn:
         assert setting(conn, "statement_timeout") == "30s"
         assert setting(conn, "lock_timeout") == "2s"
@@ -113,12 +113,12 @@ def test_a_session_has_its_limits_from_the_first_packet_on(migrated: str) -> Non
         assert setting(conn, "application_name") == "pgflow:worker"
 
 
-def test_a_migration_may_take_its_time(migrated: str) -> None:
+def test_a_migration_has_no_statement_timeout(migrated: str) -> None:
     with connect(migrated, "migrate") as conn:
         assert setting(conn, "statement_timeout") == "0"
 
 
-def test_limits_that_a_role_has_do_not_end_our_sessions_or_cut_our_lists(migrated: str, server: Server) -> None:
+def test_limits_of_a_role_neither_end_sessions_nor_truncate_lists(migrated: str, server: Server) -> None:
     limits = {
         "gin_fuzzy_search_limit": "5",
         "idle_session_timeout": "1min",
@@ -145,7 +145,7 @@ def test_limits_that_a_role_has_do_not_end_our_sessions_or_cut_our_lists(migrate
             admin.execute("drop role limited")
 
 
-def test_client_encoding_is_utf8_whatever_the_user_sets(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_encoding_is_utf8_for_any_settings_of_the_user(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     for given in ({}, {"client_encoding": "WIN1252"}, {"options": "-c client_encoding=LATIN9"}):
         with connect(psycopg.conninfo.make_conninfo(migrated, **given)) as conn:
@@ -153,7 +153,7 @@ def test_client_encoding_is_utf8_whatever_the_user_sets(migrated: str, monkeypat
 
 
 @pytest.mark.parametrize("role", ["client", "worker", "step"])
-def test_behind_a_pooler_the_encoding_that_another_client_left_does_not_matter(migrated: str, role: str) -> None:
+def test_through_a_pooler_the_encoding_that_another_client_set_has_no_effect(migrated: str, role: str) -> None:
     async def ask() -> tuple[str, str]:
         async with await aconnect(migrated, role, pooler=True) as conn:
             await conn.execute("set client_encoding to latin1")
@@ -164,7 +164,7 @@ def test_behind_a_pooler_the_encoding_that_another_client_left_does_not_matter(m
         assert run(conn, EURO) == asyncio.run(ask()) == ("UTF8", "€")
 
 
-def test_what_the_user_chose_in_the_connection_string_wins(migrated: str) -> None:
+def test_settings_in_the_connection_string_win(migrated: str) -> None:
     dsn = psycopg.conninfo.make_conninfo(
         migrated, options="-c jit=on -c work_mem=12MB", application_name="shop", connect_timeout=60
     )
@@ -176,7 +176,7 @@ def test_what_the_user_chose_in_the_connection_string_wins(migrated: str) -> Non
     assert "connect_timeout=60" in conninfo(dsn)
 
 
-def test_what_the_user_chose_in_the_environment_wins(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_in_the_environment_win(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c jit=on")
     monkeypatch.setenv("PGAPPNAME", "shop")
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "60")
@@ -227,7 +227,7 @@ def test_a_connection_is_idle_when_it_is_open_has_no_transaction_and_waits_for_n
         assert not is_idle(conn)
 
 
-def test_a_server_that_is_not_there_is_named_without_the_password(closed_port: int) -> None:
+def test_an_unreachable_server_is_named_without_the_password(closed_port: int) -> None:
     dsn = f"postgresql://ann:{SECRET}@127.0.0.1:{closed_port}/shop"
     with pytest.raises(errors.Unreachable) as refusal:
         connect(dsn)
@@ -237,20 +237,20 @@ def test_a_server_that_is_not_there_is_named_without_the_password(closed_port: i
         asyncio.run(aconnect(dsn))
 
 
-def test_a_database_that_does_not_exist_is_said_to_be_missing(server: Server) -> None:
+def test_a_database_that_does_not_exist_is_reported(server: Server) -> None:
     with pytest.raises(errors.Unreachable, match=r'/nowhere: database "nowhere" does not exist') as refusal:
         connect(server.database_dsn("nowhere"))
     assert "createdb" in (refusal.value.hint or "")
 
 
-def test_a_user_who_does_not_exist_is_told_to_look_at_the_connection_string(migrated: str) -> None:
+def test_an_unknown_user_gets_a_hint_to_check_the_connection_string(migrated: str) -> None:
     with pytest.raises(errors.Unreachable) as refusal:
         connect(psycopg.conninfo.make_conninfo(migrated, user="nobody_here", password=SECRET))
     assert "Check the user and the password" in (refusal.value.hint or "")
     assert SECRET not in str(refusal.value)
 
 
-def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: str) -> None:
+def test_a_read_only_server_is_accepted_for_reading_only(migrated: str) -> None:
     dsn = psycopg.conninfo.make_conninfo(migrated, options="-c default_transaction_read_only=on")
     with pytest.raises(errors.Unreachable, match="read-only") as refusal:
         connect(dsn)
@@ -259,7 +259,7 @@ def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: s
 
 
 @pytest.mark.parametrize(
-    ("said", "advice"),
+    ("message", "advice"),
     [
         ("connection is bad: local user with ID 54321 does not exist", "Set the database user"),
         (
@@ -274,23 +274,23 @@ def test_a_server_that_takes_no_writes_is_refused_except_for_reading(migrated: s
         ("", "Start PostgreSQL"),
     ],
 )
-def test_the_advice_fits_what_the_server_said(said: str, advice: str) -> None:
-    error = connection_error(psycopg.OperationalError(said), "x:5432/shop")
+def test_the_hint_fits_the_message_of_the_server(message: str, advice: str) -> None:
+    error = connection_error(psycopg.OperationalError(message), "x:5432/shop")
     assert advice in (error.hint or "")
     assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("code", sorted(ERRORS_BY_SQLSTATE))
-def test_each_refusal_of_the_sql_api_becomes_its_error(migrated: str, code: str) -> None:
+def test_each_sqlstate_of_the_sql_api_maps_to_its_exception(migrated: str, code: str) -> None:
     with connect(migrated) as conn, pytest.raises(psycopg.Error) as raised:
-        conn.execute(f"do $$ begin raise exception using errcode = '{code}', message = 'what', hint = 'mend'; end $$")
+        conn.execute(f"do $$ begin raise exception using errcode = '{code}', message = 'what', hint = 'fix'; end $$")
     error = translate(raised.value)
     assert type(error) is ERRORS_BY_SQLSTATE[code]
-    assert (str(error), error.hint) == ("what", "mend")
+    assert (str(error), error.hint) == ("what", "fix")
 
 
 @pytest.mark.parametrize("query", ["select * from nowhere.x", "select * from nothing", "select nofunction(1)"])
-def test_what_is_missing_is_mended_by_migrating(migrated: str, query: str) -> None:
+def test_a_missing_object_gets_a_hint_to_migrate(migrated: str, query: str) -> None:
     with connect(migrated) as conn, pytest.raises(psycopg.Error) as raised:
         conn.execute(query.encode())
     error = translate(raised.value)
@@ -298,12 +298,12 @@ def test_what_is_missing_is_mended_by_migrating(migrated: str, query: str) -> No
     assert error.hint == "Run: pgflow migrate"
 
 
-def test_what_a_retry_may_mend_is_not_translated() -> None:
-    for passing in (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.OperationalError):
-        assert translate(passing("x")) is None
+def test_transient_errors_are_not_translated() -> None:
+    for transient in (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.OperationalError):
+        assert translate(transient("x")) is None
 
 
-def test_a_server_that_is_too_old_is_refused(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_too_old_is_rejected(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgflow.database.connect.MIN_SERVER_VERSION", 99)
     open_and_refuse: list[Callable[[], object]] = [lambda: connect(migrated), lambda: asyncio.run(aconnect(migrated))]
     for attempt in open_and_refuse:

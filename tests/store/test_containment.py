@@ -1,4 +1,4 @@
-"""JSON contains other JSON in memory exactly where PostgreSQL says so, and comes back from it as it went in."""
+"""JSON containment in memory equals that of PostgreSQL, and JSON round-trips through PostgreSQL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Kept(Workflow[Any], unique=Unique("kept")):
     transitions = {only: {"done": Done}}
 
 
-# Few values, so that they often meet.
+# Few values, so that equal ones are frequent.
 SMALL = st.sampled_from([None, True, False, 0, 1, 1.0, -0.0, 2, 1e23, 10**23, "", "a", "b", "1"])
 FEW = st.recursive(
     SMALL,
@@ -69,7 +69,7 @@ def reader(migrated: str) -> Iterator[Connection]:
 @example([{}], [{}])
 @example({"a": 1e23}, {"a": 10**23})
 @given(FEW, FEW)
-def test_containment_is_what_postgresql_says(reader: Connection, whole: Any, part: Any) -> None:
+def test_containment_equals_that_of_postgresql(reader: Connection, whole: Any, part: Any) -> None:
     row = reader.execute("select %s::jsonb @> %s::jsonb", [json.dumps(whole), json.dumps(part)]).fetchone()
     assert row == (contains(whole, part),)
 
@@ -92,7 +92,7 @@ def app(migrated: str) -> Iterator[Pgflow]:
 @example({"": [], "a": {}, "b": [[], [{}]]}, [1e23, 5e-324, 1.7976931348623157e308, -0.0, 10**4000])
 @example("\u2028 ü \U0001f600 \\ \" '", {"\u2028": "\ud7ff"})
 @given(JSON, JSON)
-def test_json_comes_back_from_postgresql_as_it_went_in(app: Pgflow, given_input: Any, output: Any) -> None:
+def test_json_round_trips_through_postgresql(app: Pgflow, given_input: Any, output: Any) -> None:
     entry = Entry("only", "done", AT, output=output)
     given_one = Instance(
         run=1, id="kept::a", workflow="Kept", version=1, status="completed", input=given_input,
@@ -102,22 +102,22 @@ def test_json_comes_back_from_postgresql_as_it_went_in(app: Pgflow, given_input:
     app.storage.put(given_one)
     found = app.storage.get("kept::a")
     assert found.unreadable is None
-    assert named(found.input) == named(given_input)
-    assert named(found.metadata["m"]) == named(given_input)
-    assert named(found.steps["only"]) == named(output)
+    assert normalized(found.input) == normalized(given_input)
+    assert normalized(found.metadata["m"]) == normalized(given_input)
+    assert normalized(found.steps["only"]) == normalized(output)
     app.storage.put(replace(found, tags=("again",)))
     assert app.storage.get("kept::a") == replace(found, tags=("again",))
 
 
-def named(value: Any) -> Any:
-    """JSON has one kind of number: a float without a fraction may come back as the integer that its text names."""
+def normalized(value: Any) -> Any:
+    """Return the value with comparable numbers: a float without a fraction may return as an integer."""
     match value:
         case bool():
             return value
         case float() | int():
             return float(value) if abs(value) < 1e300 else str(int(value))[:15]
         case list():
-            return [named(each) for each in value]
+            return [normalized(each) for each in value]
         case dict():
-            return {key: named(each) for key, each in value.items()}
+            return {key: normalized(each) for key, each in value.items()}
     return value

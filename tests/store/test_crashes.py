@@ -1,4 +1,4 @@
-"""Which crash counts against which token, and what a token that has seen two of them is kept from."""
+"""Which crashes count for which jobs, and how a quarantined job runs alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CRASHES = "select crashes from pgflow.jobs order by run, id"
 
 @pytest.fixture
 def conn(server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
-    """A connection to a database of its own, with the workflows registered."""
+    """A connection to a separate database with the workflows registered."""
     dsn = new_database(server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -31,7 +31,7 @@ def conn(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
 
 
 def die(driver: Driver) -> None:
-    """End a worker's lease, and let its tokens be rescued."""
+    """End a worker's lease, and rescue its jobs."""
     run(driver.conn, worker.leave("pgflow", driver.settler.worker))
     run(driver.conn, job.rescue("pgflow"))
 
@@ -41,7 +41,7 @@ def crashes(conn: Connection) -> list[int]:
 
 
 def three(conn: Connection, *seen: int) -> Driver:
-    """A worker, and a token for each of the crashes that it has seen."""
+    """Return a worker, with one job for each of these numbers of crashes."""
     driver = Driver(conn, WORKFLOWS)
     for number, count in enumerate(seen):
         start(driver, Line, f"v{number}")

@@ -1,4 +1,4 @@
-"""Rights, row-level security and a schema's name that are not as `pgflow migrate` left them: found, named, restored."""
+"""Drift of privileges, row-level security and the schema's name since `pgflow migrate` is detected and repaired."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Counting(Workflow[Any], unique=Unique("counting")):
 
 @pytest.fixture
 def parts(any_server: Server, new_database: Callable[..., str]) -> Iterator[GrantedRoles]:
-    """A database of the test's own, with roles that have their parts."""
+    """A database for one test, with roles that have their parts."""
     with ExitStack() as ends:
-        yield GrantedRoles.cast(new_database(any_server), ends)
+        yield GrantedRoles.create(new_database(any_server), ends)
 
 
 def pgflow(dsn: str, *arguments: str) -> Result:
@@ -68,7 +68,7 @@ def pgflow(dsn: str, *arguments: str) -> Result:
 
 
 def may_call(conn: Connection, name: str) -> set[str]:
-    """The functions of the schema that a role may call."""
+    """Return the functions of the schema that a role may call."""
     rows = conn.execute(
         "select p.proname from pg_proc p where p.pronamespace = 'pgflow'::regnamespace"
         " and has_function_privilege(%s, p.oid, 'execute')",
@@ -78,7 +78,7 @@ def may_call(conn: Connection, name: str) -> set[str]:
 
 
 def lose_grants(conn: Connection) -> None:
-    """Leave the functions as `pg_dump --no-acl` does: with PostgreSQL's default, EXECUTE to PUBLIC."""
+    """Grant EXECUTE to PUBLIC, PostgreSQL's default, as after a restore with `pg_dump --no-acl`."""
     conn.execute("grant execute on all functions in schema pgflow to public")
 
 
@@ -95,9 +95,7 @@ EXPOSURES = {
 
 
 @pytest.mark.parametrize("exposure", EXPOSURES)
-def test_migrate_roles_and_doctor_find_rights_that_are_not_as_given_and_restore_them(
-    parts: GrantedRoles, exposure: str
-) -> None:
+def test_migrate_roles_and_doctor_find_privilege_drift_and_restore_it(parts: GrantedRoles, exposure: str) -> None:
     harm, said = EXPOSURES[exposure]
     owner, dashboard = parts.dsn("owner"), parts.names["dashboard"]
     with parts.connect("admin") as conn:
@@ -115,7 +113,7 @@ def test_migrate_roles_and_doctor_find_rights_that_are_not_as_given_and_restore_
         assert may_call(conn, dashboard) == {"find", "now", "channel", "backoff", "is_leased", "json_fault"}
 
 
-def test_a_restore_without_grants_and_default_privileges_leave_public_nothing(
+def test_public_gets_nothing_from_a_restore_without_grants_or_default_privileges(
     any_server: Server, new_database: Callable[..., str]
 ) -> None:
     with connect(new_database(any_server), "migrate") as conn:
@@ -143,7 +141,7 @@ def test_a_function_of_another_owner_gets_the_owner_of_the_tables(parts: Granted
         assert run(conn, role.find_drift("pgflow")) == []
 
 
-def test_a_users_own_objects_in_the_schema_are_left_alone(parts: GrantedRoles) -> None:
+def test_objects_of_users_in_the_schema_are_ignored(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         conn.execute("create view pgflow.theirs as select 1 as one; grant select on pgflow.theirs to public")
         conn.execute("create function pgflow.their_own() returns int language sql return 1")
@@ -159,7 +157,7 @@ def enable(conn: Connection, force: str = "enable") -> None:
         conn.execute(f"alter table pgflow.{table} {force} row level security".encode())
 
 
-def test_row_level_security_is_named_by_every_command_with_the_repair(parts: GrantedRoles) -> None:
+def test_every_command_reports_row_level_security_with_the_repair(parts: GrantedRoles) -> None:
     worker, dashboard = parts.names["worker"], parts.names["dashboard"]
     disable = "alter table pgflow.instances disable row level security"
     with parts.connect("admin") as conn:
@@ -181,19 +179,19 @@ def test_row_level_security_is_named_by_every_command_with_the_repair(parts: Gra
         conn.execute(sql.SQL("alter role {} bypassrls").format(sql.Identifier(dashboard)))
         assert pgflow(parts.dsn("dashboard"), "list").exit_code == 0
         with connect(parts.dsn("owner"), "migrate") as owner:
-            migrate.check(owner)  # not forced: the owner sees all
+            migrate.check(owner)  # not forced: the owner sees every row
         enable(conn, "force")
         for option in ([], ["--status"]):
             done = pgflow(parts.dsn("owner"), "migrate", *option)
             assert (done.exit_code, disable in done.output) == (3, True), done.output
 
 
-def test_calls_raise_instead_of_finding_nothing(parts: GrantedRoles) -> None:
+def test_calls_raise_instead_of_returning_no_rows(parts: GrantedRoles) -> None:
     reader = Pgflow(parts.dsn("dashboard"), workflows=[Drifting])
     assert reader.list() == []
     with parts.connect("admin") as conn:
         enable(conn)
-        with pytest.raises(RowSecurityError, match="hides rows"):  # though it was well at the first call
+        with pytest.raises(RowSecurityError, match="hides rows"):  # although the first call succeeded
             reader.list()
         reader.close()
         late = Pgflow(parts.dsn("dashboard"), workflows=[Drifting])
@@ -211,7 +209,7 @@ def test_calls_raise_instead_of_finding_nothing(parts: GrantedRoles) -> None:
         client.close()
 
 
-def test_a_policy_that_lets_every_row_pass_will_do(parts: GrantedRoles) -> None:
+def test_a_policy_that_lets_every_row_pass_is_accepted(parts: GrantedRoles) -> None:
     dashboard = sql.Identifier(parts.names["dashboard"])
     with parts.connect("admin") as conn:
         enable(conn)
@@ -219,11 +217,11 @@ def test_a_policy_that_lets_every_row_pass_will_do(parts: GrantedRoles) -> None:
             name = sql.Identifier("pgflow", table)
             conn.execute(sql.SQL("create policy pass on {} to {} using (true)").format(name, dashboard))
         assert "options=-c row_security=on" in pgflow(parts.dsn("dashboard"), "list").output
-        passing = psycopg.conninfo.make_conninfo(parts.dsn("dashboard"), options="-c row_security=on")
-        assert pgflow(passing, "list").exit_code == 0
+        with_row_security = psycopg.conninfo.make_conninfo(parts.dsn("dashboard"), options="-c row_security=on")
+        assert pgflow(with_row_security, "list").exit_code == 0
         grants.apply(conn, {"dashboard": [parts.names["dashboard"]]})
         conn.execute("create policy narrow on pgflow.jobs as restrictive using (id > 7)")
-        assert "hides rows of pgflow.jobs" in pgflow(passing, "list").output
+        assert "hides rows of pgflow.jobs" in pgflow(with_row_security, "list").output
 
 
 @pytest.mark.parametrize("setting", ["off", "on"])
@@ -237,10 +235,10 @@ def test_a_transactional_step_has_row_security_on_and_its_settle_has_the_workers
         conn.execute(sql.SQL("create policy few on public.theirs to {} using (n < 4)").format(worker))
         conn.execute(sql.SQL("grant select on public.theirs to {}").format(worker))
         conn.execute(
-            "create table public.told (setting text);"
-            "create function public.tell() returns trigger language plpgsql security definer as $$ begin"
-            " insert into public.told values (current_setting('row_security')); return new; end $$;"
-            "create trigger tell before insert on pgflow.step_results for each row execute function public.tell()"
+            "create table public.seen (setting text);"
+            "create function public.record() returns trigger language plpgsql security definer as $$ begin"
+            " insert into public.seen values (current_setting('row_security')); return new; end $$;"
+            "create trigger record before insert on pgflow.step_results for each row execute function public.record()"
         )
         dsn = parts.dsn("worker")
         if setting == "on":
@@ -259,10 +257,10 @@ def test_a_transactional_step_has_row_security_on_and_its_settle_has_the_workers
         app.close()
         admin.close()
         assert steps == {name: {"found": [3, "on"]} for name in ("count", "acount")}
-        assert conn.execute("select setting from public.told").fetchall() == [(setting,)] * 2
+        assert conn.execute("select setting from public.seen").fetchall() == [(setting,)] * 2
 
 
-def test_a_worker_waits_while_rows_are_hidden_and_goes_on(parts: GrantedRoles) -> None:
+def test_a_worker_waits_while_rows_are_hidden_and_resumes(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         admin = Pgflow(parts.admin, workflows=[Drifting])
         admin.register()
@@ -278,7 +276,7 @@ def test_a_worker_waits_while_rows_are_hidden_and_goes_on(parts: GrantedRoles) -
         admin.close()
 
 
-def test_an_event_trigger_that_switches_it_on_is_named_when_pgflow_is_installed(
+def test_an_event_trigger_that_enables_it_is_reported_on_installation(
     any_server: Server, new_database: Callable[..., str]
 ) -> None:
     name = f"pgflow {os.getpid()} installs"
@@ -309,7 +307,7 @@ def test_an_event_trigger_that_switches_it_on_is_named_when_pgflow_is_installed(
 # -- the schema's name
 
 
-def test_a_renamed_schema_is_named_alike_by_all_and_works_after_migrate(
+def test_every_command_reports_a_renamed_schema_which_works_after_migrate(
     any_server: Server, new_database: Callable[..., str]
 ) -> None:
     dsn = new_database(any_server)
@@ -343,7 +341,7 @@ def test_a_renamed_schema_is_named_alike_by_all_and_works_after_migrate(
         assert "applied functions" in pgflow(dsn, "migrate", "--schema", ORDERS).output
         assert "up to date" in pgflow(dsn, "migrate", "--schema", ORDERS).output
         works(dsn, "before")
-        assert pgflow(dsn, "migrate", "--dry-run").exit_code == 0  # the old name is free
+        assert pgflow(dsn, "migrate", "--dry-run").exit_code == 0  # the old name is unused
 
         conn.execute("alter schema orders rename to pgflow")  # and back
         with pytest.raises(SchemaOutdated, match='still name "orders"'):
@@ -352,7 +350,7 @@ def test_a_renamed_schema_is_named_alike_by_all_and_works_after_migrate(
         migrate.check(conn)
 
 
-def test_a_copy_under_another_name_never_works_on_the_original(
+def test_a_copy_under_another_name_never_uses_the_tables_of_the_original(
     any_server: Server, new_database: Callable[..., str]
 ) -> None:
     dsn = new_database(any_server)
@@ -377,7 +375,7 @@ def test_a_copy_under_another_name_never_works_on_the_original(
 
 
 def works(dsn: str, value: str) -> None:
-    """Under its new name all of it works: starts, the worker's settles, waking, lists, the view."""
+    """Check that everything works under the new name: starts, settles, notifications, lists, the view."""
     app = Pgflow(dsn, workflows=[Drifting], schema=ORDERS)
     with Inside(app):
         app.start(Drifting, "after", {})

@@ -1,4 +1,4 @@
-"""What is due is dealt with in batches, and the next batch follows at once while there is more."""
+"""Due timers and signals are handled in batches, and the next batch follows immediately while there are more."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def database(migrated: str) -> Iterator[Connection]:
             conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
 
 
-def test_timers_that_are_due_come_one_batch_after_the_other(database: Connection) -> None:
+def test_due_timers_are_staged_in_batches(database: Connection) -> None:
     database.execute("update pgflow.jobs set state = 'scheduled', run_at = pgflow.now() - interval '1 s'")
     seen = [run(database, job.stage("pgflow", limit=2)) for _ in range(3)]
     assert [(each.tokens, each.next_due) for each in seen] == [(2, 0.0), (2, 0.0), (1, None)]
 
 
-def test_signals_that_are_due_are_sent_one_batch_after_the_other(database: Connection) -> None:
+def test_due_signals_are_sent_in_batches(database: Connection) -> None:
     query = "select pgflow.schedule_resume_run(i.run, 'await_payment', '0 s') from pgflow.instances i"
     database.execute(query)
-    database.execute("select pgflow.cancel_run(min(i.run), 'one of them can take it no more') from pgflow.instances i")
+    database.execute("select pgflow.cancel_run(min(i.run), 'it is past the step') from pgflow.instances i")
     database.execute(
         "insert into pgflow.scheduled_signals (run, step, name, due_at)"
         " select min(i.run), 'await_payment', 'paid', pgflow.now() from pgflow.instances i"
@@ -45,7 +45,7 @@ def test_signals_that_are_due_are_sent_one_batch_after_the_other(database: Conne
     assert row == (4,)
 
 
-def test_who_looks_sees_what_is_ready_in_its_queues_and_what_is_due(database: Connection) -> None:
+def test_a_peek_finds_ready_jobs_in_its_queues_and_the_next_due_time(database: Connection) -> None:
     def seen(*queues: str) -> tuple[bool, Any]:
         found = run(database, job.peek("pgflow", queues))
         return found.ready, found.next_due

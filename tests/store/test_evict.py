@@ -1,4 +1,4 @@
-"""A worker that stands still in a transaction holds locks; once its lease has ended they are taken from it."""
+"""A worker that is frozen in a transaction holds locks; its session is terminated once its lease has expired."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def registering(backend: int) -> Statement[int]:
 
 @pytest.fixture
 def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database of the test's own, on each PostgreSQL, with one token in it."""
+    """The dsn of a database with one job, for one test, on each PostgreSQL version."""
     dsn: str = new_database(any_server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -36,7 +36,7 @@ def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
 
 @pytest.fixture
 def frozen(dsn: str) -> Iterator[Connection]:
-    """A worker's connection, in a transaction that holds the token which the worker runs."""
+    """A worker's connection, in a transaction that has locked the worker's claimed job."""
     with connect(dsn, "worker") as conn:
         me = run(conn, registering(conn.info.backend_pid))
         assert len(run(conn, job.claim("pgflow", me, {"default": 1}))) == 1
@@ -51,16 +51,16 @@ def end_lease(conn: Connection) -> None:
     until(lambda: conn.execute(ended).fetchall(), "its end")
 
 
-def test_a_worker_whose_lease_lasts_is_left_alone(frozen: Connection, dsn: str) -> None:
+def test_a_worker_with_a_valid_lease_is_left_alone(frozen: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
         assert run(other, worker.evict("pgflow")) == 0
         frozen.execute("commit")
 
 
-def test_what_a_frozen_worker_holds_is_rescued_once_its_lease_has_ended(frozen: Connection, dsn: str) -> None:
+def test_jobs_of_a_frozen_worker_are_rescued_once_its_lease_has_expired(frozen: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
         end_lease(other)
-        assert run(other, job.rescue("pgflow")).tokens == 0  # nobody waits for its locks
+        assert run(other, job.rescue("pgflow")).tokens == 0  # skips locked jobs
         assert run(other, worker.evict("pgflow")) == 1
         until(lambda: run(other, job.rescue("pgflow")).tokens == 1, "the rescue")
         assert run(other, worker.evict("pgflow")) == 0
@@ -70,7 +70,7 @@ def test_what_a_frozen_worker_holds_is_rescued_once_its_lease_has_ended(frozen: 
 
 @pytest.fixture
 def paused(dsn: str) -> Iterator[Connection]:
-    """A connection of a transactional step whose worker's lease has ended, in the step's transaction."""
+    """A connection of a transactional step whose worker's lease has expired, in the step's transaction."""
     with connect(dsn, "worker") as other, connect(dsn, "step") as conn:
         me = run(other, registering(other.info.backend_pid))
         assert len(run(other, job.claim("pgflow", me, {"default": 1}))) == 1
@@ -80,12 +80,12 @@ def paused(dsn: str) -> Iterator[Connection]:
         yield conn
 
 
-def test_a_step_that_stands_still_after_its_settle_is_rescued_too(paused: Connection, dsn: str) -> None:
+def test_a_step_frozen_after_its_settle_is_rescued_too(paused: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other, connect(dsn, "step") as bystander:
         bystander.execute("begin")
         bystander.execute("create table others ()")
         paused.execute("delete from pgflow.jobs")
-        assert run(other, job.rescue("pgflow")).tokens == 0  # nobody waits for its locks
+        assert run(other, job.rescue("pgflow")).tokens == 0  # skips locked jobs
         assert run(other, worker.evict("pgflow")) == 1
         until(lambda: run(other, job.rescue("pgflow")).tokens == 1, "the rescue")
         bystander.execute("commit")
@@ -93,32 +93,32 @@ def test_a_step_that_stands_still_after_its_settle_is_rescued_too(paused: Connec
         paused.execute("commit")
 
 
-def test_a_step_that_has_not_locked_its_token_keeps_nobody_waiting(paused: Connection, dsn: str) -> None:
+def test_a_step_that_has_not_locked_its_job_is_not_terminated(paused: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
         assert run(other, worker.evict("pgflow")) == 0
         assert run(other, job.rescue("pgflow")).tokens == 1
         paused.execute("commit")
 
 
-def test_whose_transaction_it_is_has_to_be_sure(frozen: Connection, dsn: str) -> None:
+def test_a_session_is_terminated_only_if_it_is_surely_the_workers(frozen: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
         end_lease(other)
-        for doubt in ("backend = 1", "attached_at = attached_at - interval '1 hour'", "backend = pg_backend_pid()"):
+        for change in ("backend = 1", "attached_at = attached_at - interval '1 hour'", "backend = pg_backend_pid()"):
             with other.transaction(force_rollback=True):
-                other.execute(f"update pgflow.workers set {doubt}".encode())  # noqa: S608 -- they stand above
-                assert run(other, worker.evict("pgflow")) == 0, doubt
-        frozen.execute("set local application_name = 'somebody else, by the same pooler'")
+                other.execute(f"update pgflow.workers set {change}".encode())  # noqa: S608 -- the constants above
+                assert run(other, worker.evict("pgflow")) == 0, change
+        frozen.execute("set local application_name = 'another client of the same pooler'")
         assert run(other, worker.evict("pgflow")) == 0
         frozen.execute("commit")
 
 
-def test_a_process_other_than_the_promised_one_serves_others_too_and_is_not_noted(dsn: str) -> None:
-    noted = "select backend from pgflow.workers"
+def test_the_backend_of_a_pooler_is_not_recorded(dsn: str) -> None:
+    recorded = "select backend from pgflow.workers"
     with connect(dsn, "worker") as conn:
         mine = conn.info.backend_pid
         me = run(conn, registering(mine + 1))
-        assert conn.execute(noted).fetchone() == (None,)
+        assert conn.execute(recorded).fetchone() == (None,)
         assert run(conn, worker.attach("pgflow", me, "", mine))
-        assert conn.execute(noted).fetchone() == (mine,)
+        assert conn.execute(recorded).fetchone() == (mine,)
         assert run(conn, worker.attach("pgflow", me, "", mine + 1))
-        assert conn.execute(noted).fetchone() == (None,)
+        assert conn.execute(recorded).fetchone() == (None,)

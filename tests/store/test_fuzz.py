@@ -1,6 +1,6 @@
-"""Whatever comes to whichever door: it is read back the same, on a first run and on a replay, or refused in words.
+"""Any value given to any entry point round-trips, in a first run and after a crash, or is rejected with a message.
 
-Never does it fail inside the engine, is it changed in silence, or a job lost. `--hypothesis-profile=long` tries more.
+It never fails inside the engine, is changed silently, or loses a job. `--hypothesis-profile=long` tries more examples.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from tests.store.edge_cases import ANYTHING, EDGE_TEXT, KEYS, PLAIN
 T = TypeVar("T")
 
 HELD: dict[str, Any] = {}
-HEARD: list[Any] = []
-FREELY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+RECEIVED: list[Any] = []
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 AT = datetime(2030, 1, 1, tzinfo=UTC)
-LARGEST = 10**4300  # whose digits Python does not write
+LARGEST = 10**4300  # more digits than Python converts to text
 
 
 @step
-def say(ctx: Context[Any]) -> Ok:
+def produce(ctx: Context[Any]) -> Ok:
     return Ok("done", HELD.get("output"), metadata=HELD.get("metadata"))
 
 
@@ -51,26 +51,26 @@ gate = WaitForEvent("go").named("gate")
 
 
 @step
-def hear(ctx: Context[Any]) -> Ok:
-    HEARD.append([ctx.initial, dict(ctx.steps), dict(ctx.metadata)])
+def receive(ctx: Context[Any]) -> Ok:
+    RECEIVED.append([ctx.initial, dict(ctx.steps), dict(ctx.metadata)])
     return Ok("done")
 
 
 class Echo(Workflow[Any], unique=Unique("echo")):
-    initial = say
-    transitions = {say: {"done": gate}, gate: {"received": hear}, hear: {"done": Done}}
+    initial = produce
+    transitions = {produce: {"done": gate}, gate: {"received": receive}, receive: {"done": Done}}
 
 
 @pytest.fixture(scope="module")
 def shared(migrated: str) -> Iterator[Connection]:
-    """A connection for many examples, each of which is rolled back."""
+    """A connection for many examples, each rolled back."""
     with connect(migrated, "test") as conn:
         run(conn, registering("pgflow", Registry([Echo])))
         yield conn
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same to the last type; the order of keys apart, which is PostgreSQL's own."""
+    """Return whether two JSON values are equal in value and type, except for the order of keys."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(item, other[key]) for key, item in one.items())
     if isinstance(one, list) and isinstance(other, list):
@@ -79,7 +79,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def is_json(value: Any) -> bool:
-    """Whether it is made of JSON's own types, so that it has to come back equal."""
+    """Return whether it consists of JSON types only, so that it must round-trip unchanged."""
     match value:
         case dict():
             return all(type(key) is str and is_json(item) for key, item in value.items())
@@ -90,8 +90,8 @@ def is_json(value: Any) -> bool:
     return value is None or type(value) in (bool, str) or (type(value) is float and math.isfinite(value))
 
 
-def attempted(call: Callable[[], T]) -> tuple[T | None, str]:
-    """What a call returns, or the words with which it is refused: they are ours, and not too many."""
+def try_call(call: Callable[[], T]) -> tuple[T | None, str]:
+    """Return the result of a call, or the message with which it is rejected."""
     try:
         return call(), ""
     except PgflowError as error:
@@ -100,36 +100,36 @@ def attempted(call: Callable[[], T]) -> tuple[T | None, str]:
     return None, said
 
 
-def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any = None) -> None:
-    """Let an instance hear all of it in a first run and in a replay; whatever is refused fails it, with the place."""
-    HELD.update(output=said, metadata=metadata)
-    HEARD.clear()
-    call, refused = attempted(lambda: commands.start(Echo, [("a", begun)]))
+def run_and_replay(conn: Connection, output: Any, metadata: Any, sent: Any, begun: Any = None) -> None:
+    """Give an instance all values in a first run and after a crash; a rejected one fails it and names its place."""
+    HELD.update(output=output, metadata=metadata)
+    RECEIVED.clear()
+    call, refused = try_call(lambda: commands.start(Echo, [("a", begun)]))
     if call is None:
         assert "input" in refused
         return
     run(conn, call.statement(True))
     first = Driver(conn, [Echo])
-    first.turn()  # which runs `say`
+    first.turn()  # runs `produce`
     first.settle()
     found = run(conn, commands.get(Echo, "a"))
     if found.status == "failed":
         assert found.error is not None
         assert found.error["type"] in ("InvalidPayload", "UnencryptedSecret")
         assert found.error["attempt"] == 1
-        assert "say.output" in found.error["reason"] or "say.metadata" in found.error["reason"]
+        assert "produce.output" in found.error["reason"] or "produce.metadata" in found.error["reason"]
         assert not conn.execute("select from pgflow.jobs").fetchall()
         return
     first.turn()
     first.settle()
-    signal, refused = attempted(lambda: commands.signal(Echo, "a", "go", sent, None))
+    signal, refused = try_call(lambda: commands.signal(Echo, "a", "go", sent, None))
     if signal is None:
         assert "payload" in refused
         return
     assert run(conn, signal.statement(True)) == "delivered"
-    while not HEARD:
+    while not RECEIVED:
         first.turn()
-    # Its worker is lost, with all that it had in memory.
+    # The worker dies and loses its memory.
     first.settler.abandon()
     run(conn, worker.leave("pgflow", first.settler.worker))
     run(conn, job.rescue("pgflow"))
@@ -138,44 +138,44 @@ def go_through(conn: Connection, said: Any, metadata: Any, sent: Any, begun: Any
         second.turn()
     done = run(conn, commands.get(Echo, "a"))
     assert (done.status, done.unreadable, done.error) == ("completed", None, None)
-    assert len(HEARD) == 2
-    assert same(HEARD[0], HEARD[1])
-    initial, steps, known = HEARD[0]
+    assert len(RECEIVED) == 2
+    assert same(RECEIVED[0], RECEIVED[1])
+    initial, steps, known = RECEIVED[0]
     assert same(initial, done.input)
     assert same(steps, {key: done.steps[key] for key in steps})
     assert same(known, dict(done.metadata))
-    for given_one, came in ((begun, initial), (said, steps["say"]), (sent, steps["gate"])):
+    for given_one, came in ((begun, initial), (output, steps["produce"]), (sent, steps["gate"])):
         if is_json(given_one):
             assert came == given_one
 
 
-@FREELY
+@FUZZ
 @example({"a": 1e22}, [1e23, -0.0, 5e-324, 1.7976931348623157e308, 10**4000], {"b": 123456789012345680000.0})
 @example("\u2028 ü \U0001f600 \\ \" '", {"": [], "a": {}}, "\ud7ff")
 @given(ANYTHING, ANYTHING, ANYTHING)
-def test_what_a_step_is_given_first_is_what_it_is_given_after_a_crash(
-    shared: Connection, begun: Any, said: Any, sent: Any
+def test_a_step_gets_the_same_values_in_a_first_run_and_after_a_crash(
+    shared: Connection, begun: Any, output: Any, sent: Any
 ) -> None:
     with shared.transaction(force_rollback=True):
-        go_through(shared, said, None, sent, begun)
+        run_and_replay(shared, output, None, sent, begun)
 
 
-@FREELY
+@FUZZ
 @given(st.dictionaries(KEYS, PLAIN, max_size=4))
-def test_so_is_metadata_that_a_step_records(shared: Connection, metadata: Any) -> None:
+def test_metadata_of_a_step_is_the_same_after_a_crash(shared: Connection, metadata: Any) -> None:
     with shared.transaction(force_rollback=True):
-        go_through(shared, 1, metadata, 2)
+        run_and_replay(shared, 1, metadata, 2)
 
 
-@FREELY
+@FUZZ
 @given(PLAIN, PLAIN, PLAIN)
-def test_what_a_start_is_given_along_comes_back_or_is_refused(
+def test_options_of_a_start_round_trip_or_are_rejected(
     shared: Connection, metadata: Any, telemetry: Any, tag: Any
 ) -> None:
     options = {"metadata": metadata, "telemetry": telemetry, "tags": [tag]}
     for name, given_one in options.items():
         options_of_one = {name: given_one}
-        call, refused = attempted(partial(commands.start, Echo, [("a", 1)], **options_of_one))
+        call, refused = try_call(partial(commands.start, Echo, [("a", 1)], **options_of_one))
         if call is None:
             assert name.rstrip("s") in refused
             continue
@@ -197,10 +197,10 @@ class NoApp:
         return False
 
 
-@FREELY
+@FUZZ
 @given(ANYTHING)
-def test_a_signal_for_later_comes_as_it_was_sent(shared: Connection, sent: Any) -> None:
-    call, refused = attempted(lambda: commands.schedule(Echo, "a", gate, timedelta(0), "go", sent, NoApp()))
+def test_a_scheduled_signal_keeps_its_payload(shared: Connection, sent: Any) -> None:
+    call, refused = try_call(lambda: commands.schedule(Echo, "a", gate, timedelta(0), "go", sent, NoApp()))
     if call is None:
         assert "payload" in refused
         return
@@ -234,16 +234,16 @@ def _refused(conn: Connection, call: str, text: str) -> psycopg.Error | None:
     return None
 
 
-@FREELY
+@FUZZ
 @given(TEXTS, st.sampled_from(["input", "payload", "metadata"]))
-def test_what_plain_sql_writes_is_read_or_fails_its_own_instance(shared: Connection, text: str, where: str) -> None:
+def test_json_written_in_sql_is_decoded_or_fails_its_instance_only(shared: Connection, text: str, where: str) -> None:
     assume("\0" not in text)
     try:
         text.encode()
     except UnicodeEncodeError:
         assume(False)
     HELD.update(output=1, metadata=None)
-    HEARD.clear()
+    RECEIVED.clear()
     calls = {
         "input": "select pgflow.start('Echo', 'a', %s::jsonb)",
         "metadata": "select pgflow.start('Echo', 'a', metadata => %s::jsonb)",
@@ -267,20 +267,22 @@ def test_what_plain_sql_writes_is_read_or_fails_its_own_instance(shared: Connect
         assert found.unreadable is None
         assert found.status == ("completed" if where == "payload" else "waiting")
         if where == "payload":
-            assert same(HEARD[0][1]["gate"], found.steps["gate"])
+            assert same(RECEIVED[0][1]["gate"], found.steps["gate"])
 
 
-@FREELY
+@FUZZ
 @given(ANYTHING, ANYTHING, PLAIN)
-def test_what_is_put_comes_back_or_is_refused(shared: Connection, begun: Any, output: Any, metadata: Any) -> None:
+def test_an_instance_that_is_put_round_trips_or_is_rejected(
+    shared: Connection, begun: Any, output: Any, metadata: Any
+) -> None:
     one = Instance(
-        run=1, id="echo::p", workflow="Echo", version=1, status="completed", input=begun, steps={"say": output},
-        history=(Entry("say", "done", AT, output=output),), waiting_for=(), metadata={"m": metadata}, tags=(),
+        run=1, id="echo::p", workflow="Echo", version=1, status="completed", input=begun, steps={"produce": output},
+        history=(Entry("produce", "done", AT, output=output),), waiting_for=(), metadata={"m": metadata}, tags=(),
         error=None, created_at=AT, finished_at=AT,
     )  # fmt: skip
-    given_one, refused = attempted(lambda: checked(one))
+    given_one, refused = try_call(lambda: checked(one))
     if given_one is None:
-        assert any(place in refused for place in ("input", "say.output", "metadata"))
+        assert any(place in refused for place in ("input", "produce.output", "metadata"))
         return
     with shared.transaction(force_rollback=True):
         put = instance.put("pgflow", given_one, unique_key=None, due=None, queue="default", notify=False)
@@ -288,7 +290,7 @@ def test_what_is_put_comes_back_or_is_refused(shared: Connection, begun: Any, ou
         found = run(shared, commands.get(Echo, "p"))
         assert found.unreadable is None
         assert same(found.input, given_one.input)
-        assert same(found.steps["say"], given_one.steps["say"])
+        assert same(found.steps["produce"], given_one.steps["produce"])
         assert same(dict(found.metadata), dict(given_one.metadata))
         assert checked(replace(found, tags=("again",))).input == given_one.input
 
@@ -302,7 +304,7 @@ class Configured(Step):
 
 
 @given(PLAIN)
-def test_a_configuration_comes_back_or_is_no_definition(what: Any) -> None:
+def test_a_configuration_round_trips_or_fails_the_definition(what: Any) -> None:
     def define() -> type[Workflow[Any]]:
         class Flow(Workflow[Any], unique=Unique("flow")):
             initial = Configured(what=what)
@@ -310,7 +312,7 @@ def test_a_configuration_comes_back_or_is_no_definition(what: Any) -> None:
 
         return Flow
 
-    flow, refused = attempted(define)
+    flow, refused = try_call(define)
     if flow is None:
         assert "what" in refused or "configuration" in refused
         return
@@ -321,9 +323,9 @@ def test_a_configuration_comes_back_or_is_no_definition(what: Any) -> None:
 
 
 @given(TEXTS)
-def test_json_on_the_command_line_is_taken_whole_or_refused_in_words(text: str) -> None:
+def test_json_on_the_command_line_is_accepted_whole_or_rejected(text: str) -> None:
     assume(not text.startswith(("@", "-")))
-    stored, refused = attempted(lambda: payload(text, "payload"))
+    stored, refused = try_call(lambda: payload(text, "payload"))
     if refused:
         assert refused.startswith(("payload", "a key of payload"))
         return
@@ -334,7 +336,7 @@ def test_json_on_the_command_line_is_taken_whole_or_refused_in_words(text: str) 
     assert text.count('"a"') < 2 or "a" not in (value if isinstance(value, dict) else {})
 
 
-def test_a_key_that_stands_twice_is_refused_where_people_write() -> None:
+def test_a_duplicate_key_is_rejected_in_json_that_people_write() -> None:
     for text in ('{"a": 1, "a": 2}', '[{"b": {"c": 1, "c": 1}}]'):
         with pytest.raises(InvalidPayload, match="stands twice in an object"):
             read_json_argument(text, "input")

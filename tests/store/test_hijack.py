@@ -1,4 +1,4 @@
-"""What runs with its owner's rights, and what a view is made of, never runs or reads what a caller has brought."""
+"""Functions with their owner's privileges, and our views, never use objects that a caller has created."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pgflow.migrations import script
 from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
-from tests.store.shadows import TRAPPED, lay, shadow_tables
+from tests.store.shadows import SHADOW_CALLED, create_shadows, shadow_tables
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
@@ -34,7 +34,7 @@ class Held(Workflow[object], unique=Unique("held")):
     transitions = {only: {"ok": WaitForEvent("go").named("gate")}, WaitForEvent("go").named("gate"): {"received": Done}}
 
 
-# A call of each that goes all the way: `{run}` is an active instance's, `{failed}` a failed one's.
+# A successful call of each: `{run}` is that of an active instance, `{failed}` that of a failed one.
 CALLS = {
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
     "answered": "select pgflow.once('k', 'c'), pgflow.answered('k', 'c')",
@@ -65,7 +65,7 @@ select p.proname::text, p.oid::regprocedure::text, coalesce(p.proconfig, '{}'), 
 from pg_proc p join pg_roles o on o.oid = p.proowner
 where p.pronamespace = 'pgflow'::regnamespace and p.prosecdef
 """
-# Which functions and operators of "public" our views, defaults, checks and indexes are made of.
+# The functions and operators in "public" that our views, defaults, checks and indexes depend on.
 PLANTED = """
 select d.classid::regclass::text, pg_describe_object(d.classid, d.objid, d.objsubid)
 from pg_depend d
@@ -79,7 +79,7 @@ where (d.refclassid = 'pg_proc'::regclass
 
 @contextmanager
 def attacked(parts: GrantedRoles) -> Iterator[Connection]:
-    """Give a connection of one who may call everything, and has laid traps on public and among temporary objects."""
+    """Return a connection of a role that may call everything and has created shadows in public and pg_temp."""
     app = Pgflow(parts.admin, workflows=[Held])
     app.register()
     app.close()
@@ -92,13 +92,13 @@ def attacked(parts: GrantedRoles) -> Iterator[Connection]:
         conn.execute(sql.SQL("grant create, usage on schema public to {}").format(client))
         conn.execute(sql.SQL("grant execute on all functions in schema pgflow to {}").format(client))
         conn.execute(sql.SQL("set local role {}").format(client))
-        assert lay(conn, source + " now trap concat") > 300
+        assert create_shadows(conn, source + " now trap concat") > 300
         shadow_tables(conn, "pgflow")
         yield conn
 
 
-def step_on(conn: Connection, call: str) -> str | None:
-    """Call it, with every trap before what is built in; returns what went wrong. Nothing comes of it."""
+def call_with_shadows(conn: Connection, call: str) -> str | None:
+    """Call it with every shadow before the built-in object; returns the error, if any. Rolled back."""
     runs = {
         name: conn.execute("select pgflow.find('Held', %s::text, null::integer)", [value]).fetchall()[0][0]
         for name, value in (("run", "a"), ("failed", "b"))
@@ -112,10 +112,10 @@ def step_on(conn: Connection, call: str) -> str | None:
     return None
 
 
-def test_every_function_with_its_owners_rights_pins_its_path_and_is_not_for_everybody(parts: GrantedRoles) -> None:
+def test_every_security_definer_function_pins_its_path_and_is_not_public(parts: GrantedRoles) -> None:
     with parts.connect("admin") as conn:
         found = conn.execute(DEFINERS).fetchall()
-    assert {name for name, *_ in found} == set(CALLS), "a new one: say above how to call it"
+    assert {name for name, *_ in found} == set(CALLS), "a new function: add a call of it above"
     for _, signature, settings, is_super, _, is_public in found:
         paths = [each for each in settings if each.startswith("search_path=")]
         assert paths == ["search_path=pg_catalog, pg_temp"], signature
@@ -123,38 +123,38 @@ def test_every_function_with_its_owners_rights_pins_its_path_and_is_not_for_ever
         assert not is_public, signature
 
 
-def test_none_of_them_steps_on_what_a_caller_has_planted(parts: GrantedRoles) -> None:
+def test_none_of_them_resolves_names_to_objects_of_a_caller(parts: GrantedRoles) -> None:
     with attacked(parts) as conn:
-        said = {name: step_on(conn, call) for name, call in CALLS.items()}
+        said = {name: call_with_shadows(conn, call) for name, call in CALLS.items()}
         assert {name: what for name, what in said.items() if what is not None} == {}
         for table in ("instances", "jobs", "signals", "step_results"):
             count = sql.SQL("select pg_catalog.count(*) from {}").format(sql.Identifier("pg_temp", table))
             assert conn.execute(count).fetchall() == [(0,)]
 
 
-def test_each_of_them_would_if_its_path_were_not_pinned(parts: GrantedRoles) -> None:
+def test_each_of_them_would_without_a_pinned_path(parts: GrantedRoles) -> None:
     with attacked(parts) as conn:
         conn.execute("reset role")
         for _, signature, *_ in conn.execute(DEFINERS).fetchall():
             conn.execute(f"alter function {signature} reset search_path".encode())
         conn.execute(sql.SQL("set local role {}").format(sql.Identifier(parts.names["client"])))
-        said = {name: step_on(conn, call) for name, call in CALLS.items()}
-        assert {name: what for name, what in said.items() if what is None or TRAPPED not in what} == {}
+        said = {name: call_with_shadows(conn, call) for name, call in CALLS.items()}
+        assert {name: what for name, what in said.items() if what is None or SHADOW_CALLED not in what} == {}
 
 
 @pytest.fixture
-def mined(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database in which everybody could create, and somebody has, before pgflow came."""
+def database_with_shadows(server: Server, new_database: Callable[..., str]) -> str:
+    """The dsn of a database in which public contains shadows before pgflow is installed."""
     dsn: str = new_database(server)
     with connect(dsn, "test") as conn:
-        assert lay(conn, " ".join(files.load(path) for path in files.list_files())) > 300
+        assert create_shadows(conn, " ".join(files.load(path) for path in files.list_files())) > 300
     return dsn
 
 
-def test_nothing_that_is_planted_gets_into_the_schema_or_under_a_worker(mined: str) -> None:
-    app = Pgflow(mined, workflows=[Held])
+def test_objects_in_public_get_neither_into_the_schema_nor_into_a_worker(database_with_shadows: str) -> None:
+    app = Pgflow(database_with_shadows, workflows=[Held])
     app.migrate()
-    with connect(mined, "test") as conn:
+    with connect(database_with_shadows, "test") as conn:
         assert conn.execute(PLANTED).fetchall() == []
     app.start(Held, "a", {"n": 1}, tags=["x"])
     with Inside(app):
@@ -165,22 +165,22 @@ def test_nothing_that_is_planted_gets_into_the_schema_or_under_a_worker(mined: s
     app.close()
 
 
-def test_nothing_gets_in_by_the_script_either_and_its_tool_keeps_its_path(mined: str) -> None:
-    with connect(make_conninfo(mined, options="-c search_path=public"), "test") as conn:
+def test_nothing_gets_in_through_the_script_and_its_tool_keeps_its_path(database_with_shadows: str) -> None:
+    with connect(make_conninfo(database_with_shadows, options="-c search_path=public"), "test") as conn:
         with conn.transaction():
-            conn.execute("create table applied (id integer)")  # a migration tool's own
+            conn.execute("create table applied (id integer)")  # the table of a migration tool
             conn.execute(script.sql(), prepare=False)
             conn.execute("insert into applied values (1)")
         assert conn.execute("show search_path").fetchall() == [("public",)]
         assert conn.execute(PLANTED).fetchall() == []
 
 
-def test_it_would_if_our_connections_had_the_usual_path(mined: str, empty: str) -> None:
-    app = Pgflow(mined, workflows=[Held])
+def test_they_would_with_the_default_path_of_a_connection(database_with_shadows: str, empty: str) -> None:
+    app = Pgflow(database_with_shadows, workflows=[Held])
     app.migrate()
     app.start(Held, "a", tags=["x"])
-    usual = Pgflow(make_conninfo(mined, options='-c search_path="$user",public'))
-    with pytest.raises(psycopg.errors.RaiseException, match=TRAPPED):
+    usual = Pgflow(make_conninfo(database_with_shadows, options='-c search_path="$user",public'))
+    with pytest.raises(psycopg.errors.RaiseException, match=SHADOW_CALLED):
         usual.jobs(tags=["x"])
     usual.close()
     app.close()

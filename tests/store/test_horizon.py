@@ -1,4 +1,4 @@
-"""An old transaction keeps what is dead, and a claim that begins at the floor does not step over it."""
+"""An old transaction keeps dead tuples, and a claim that starts at the watermark does not scan them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ BLOCKS = """
 """
 
 
-class Hand:
-    """Claims and settles as a worker does, and counts the blocks that its claims visit."""
+class CountingWorker:
+    """Claims and settles like a worker, and counts the blocks that its claims visit."""
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
@@ -44,7 +44,7 @@ class Hand:
         )
 
     def claim(self, *, took: float = 0.0) -> tuple[list[ClaimedRow], int]:
-        """Claim a batch, which takes as long as is said; returns it, and how many blocks were visited."""
+        """Claim a batch as if it took `took` seconds; returns it, and how many blocks were visited."""
         rooms, floors = {"default": BATCH}, self.mark.floors(self.now)
         with self.conn.transaction():
             before = self.conn.execute(BLOCKS).fetchone()
@@ -57,7 +57,7 @@ class Hand:
         return rows, after[0] - before[0]
 
     def settle(self, rows: list[ClaimedRow]) -> None:
-        """End the instances of these tokens."""
+        """Complete the instances of these jobs."""
         verdicts = [
             Verdict(row.id, row.run, row.attempt, row.step, row.kind, "end", guarded=True, event="ok") for row in rows
         ]
@@ -66,8 +66,8 @@ class Hand:
 
 
 @pytest.fixture
-def hand(any_server: Server, new_database: Callable[..., str]) -> Iterator[Hand]:
-    """A worker's place beside a transaction that began before all the tokens went."""
+def counting_worker(any_server: Server, new_database: Callable[..., str]) -> Iterator[CountingWorker]:
+    """A worker next to a transaction that began before the jobs were deleted."""
     dsn = new_database(any_server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -76,27 +76,27 @@ def hand(any_server: Server, new_database: Callable[..., str]) -> Iterator[Hand]
     with connect(dsn, "old") as old, connect(dsn, "worker") as conn:
         old.execute("begin isolation level repeatable read")
         old.execute("select from pgflow.jobs limit 1")
-        hand = Hand(conn)
+        counting_worker = CountingWorker(conn)
         for _ in range(DRAINED // BATCH):
-            rows, _ = hand.claim()
-            hand.settle(rows)
-        yield hand
+            rows, _ = counting_worker.claim()
+            counting_worker.settle(rows)
+        yield counting_worker
 
 
-def test_a_claim_from_the_floor_visits_as_little_as_the_first_one(hand: Hand) -> None:
-    rows, below = hand.claim(took=0.1)
+def test_a_claim_from_the_watermark_visits_as_few_blocks_as_the_first_one(counting_worker: CountingWorker) -> None:
+    rows, below = counting_worker.claim(took=0.1)
     assert len(rows) == BATCH
-    assert below > DRAINED / 2  # the dead ones, each a visit of a block, for they lie at random
+    assert below > DRAINED / 2  # the dead tuples, each in another block
     for _ in range(5):
-        rows, visited = hand.claim()
+        rows, visited = counting_worker.claim()
         assert len(rows) == BATCH
         assert visited < 12 * BATCH < below
-        hand.settle(rows)
+        counting_worker.settle(rows)
 
 
-def test_what_is_more_urgent_or_came_late_is_taken_by_the_look_below(hand: Hand) -> None:
-    hand.claim(took=0.1)
-    runs = hand.conn.execute(
+def test_urgent_or_late_jobs_are_claimed_by_a_scan_from_the_start(counting_worker: CountingWorker) -> None:
+    counting_worker.claim(took=0.1)
+    runs = counting_worker.conn.execute(
         """
         with born as (
             insert into pgflow.instances (id, workflow, version, input, unique_key)
@@ -109,14 +109,14 @@ def test_what_is_more_urgent_or_came_late_is_taken_by_the_look_below(hand: Hand)
         """
     ).fetchall()
     late = {run for (run,) in runs}
-    assert late.isdisjoint(row.run for row in hand.claim()[0])
-    hand.now += 2.0
-    assert late <= {row.run for row in hand.claim(took=0.1)[0]}
-    assert hand.mark.is_in_use
+    assert late.isdisjoint(row.run for row in counting_worker.claim()[0])
+    counting_worker.now += 2.0
+    assert late <= {row.run for row in counting_worker.claim(took=0.1)[0]}
+    assert counting_worker.mark.is_in_use
 
 
-def test_when_the_old_transaction_is_over_the_next_look_ends_it(hand: Hand) -> None:
-    hand.claim(took=0.1)
-    hand.now += 2.0
-    hand.claim(took=0.001)
-    assert not hand.mark.is_in_use
+def test_the_watermark_ends_when_the_old_transaction_has_ended(counting_worker: CountingWorker) -> None:
+    counting_worker.claim(took=0.1)
+    counting_worker.now += 2.0
+    counting_worker.claim(took=0.001)
+    assert not counting_worker.mark.is_in_use

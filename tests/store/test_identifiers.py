@@ -1,4 +1,4 @@
-"""Whatever a name is made of: it is taken as it is and comes back the same, or is refused with one of our errors."""
+"""Any name round-trips unchanged, or is rejected with one of our errors."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ select
 
 @pytest.fixture(scope="module")
 def shared(migrated: str) -> Iterator[Connection]:
-    """A connection for many examples, each of which is rolled back; the server's catalog is as before in the end."""
+    """A connection for many examples, each rolled back; checks that the server's catalog is unchanged at the end."""
     with connect(migrated, "test") as conn:
         before = conn.execute(CATALOG).fetchall()
         yield conn
         assert conn.execute(CATALOG).fetchall() == before
 
 
-FREELY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def defined(name: str, key: str, unique: str, event: str, queue: str, tag: str) -> type[Workflow[Any]]:
-    """Make a workflow of these names. Raises `DefinitionError`."""
+    """Return a workflow with these names. Raises `DefinitionError`."""
 
     @step(name=key, events=(event,), queue=queue)
     def only(ctx: Context[Any]) -> Async:
@@ -59,23 +59,23 @@ def defined(name: str, key: str, unique: str, event: str, queue: str, tag: str) 
     return Named
 
 
-@FREELY
+@FUZZ
 @example("W'\"; --", "schlüssel", "key", "it's", "mail", "tag %s", "v'alue\"", "gift {}")
 @example("\u202eW", "_", "k", "\u200bevent", "a.b-c", "\u202e", "ü" * 200, "😀" * 64)
 @given(NAMES, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES)
-def test_a_name_comes_back_as_it_was_or_is_refused(
+def test_a_name_round_trips_or_is_rejected(
     shared: Connection, name: str, key: str, unique: str, event: str, queue: str, tag: str, value: str, own_tag: str
 ) -> None:
     _go_through(shared, name, key, unique, event, queue, tag, value, own_tag)
 
 
-SOUND = ("Flow", "only", "k", "done_so", "mail", "tag", "v-1", "gift")
+PLAIN_NAMES = ("Flow", "only", "k", "done_so", "mail", "tag", "v-1", "gift")
 
 
-@FREELY
-@given(st.integers(0, len(SOUND) - 1), NAMES)
-def test_so_does_one_among_sound_ones(shared: Connection, place: int, odd: str) -> None:
-    names = [*SOUND]
+@FUZZ
+@given(st.integers(0, len(PLAIN_NAMES) - 1), NAMES)
+def test_an_odd_name_among_plain_ones_round_trips_or_is_rejected(shared: Connection, place: int, odd: str) -> None:
+    names = [*PLAIN_NAMES]
     names[place] = odd
     _go_through(shared, *names)
 
@@ -115,11 +115,9 @@ class Plain(Workflow[Any], unique=Unique("plain")):
     transitions = {waits: {"done": Done}}
 
 
-@FREELY
+@FUZZ
 @given(NAMES, NAMES)
-def test_whoever_asks_for_what_is_not_there_is_told_so_whatever_it_is(
-    shared: Connection, value: str, other: str
-) -> None:
+def test_a_call_with_an_unknown_name_raises_an_error_for_any_name(shared: Connection, value: str, other: str) -> None:
     asks: list[Callable[[], Statement[Any]]] = [
         lambda: commands.get(Plain, value),
         lambda: commands.signal(Plain, value, "done", None, None).statement(True),
@@ -140,7 +138,7 @@ def test_whoever_asks_for_what_is_not_there_is_told_so_whatever_it_is(
 
 
 @given(NAMES)
-def test_a_schema_is_a_plain_name_or_refused(name: str) -> None:
+def test_a_schema_has_a_plain_name_or_is_rejected(name: str) -> None:
     is_plain = name.isascii() and name.isidentifier() and name == name.lower() and len(name) <= 63
     if is_plain and not name.startswith("pg_"):
         assert name == "pgflow" or f'"{name}".jobs' in files.load("queries/job/claim.sql", name)
@@ -151,7 +149,7 @@ def test_a_schema_is_a_plain_name_or_refused(name: str) -> None:
 
 
 @given(NAMES)
-def test_a_queue_on_the_command_line_is_what_it_says_or_refused(name: str) -> None:
+def test_a_queue_on_the_command_line_is_accepted_or_rejected(name: str) -> None:
     if is_queue(name.strip()):
         assert parse_queues([f"{name}=3"]) == {name.strip(): 3}
         return

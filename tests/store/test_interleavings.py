@@ -1,8 +1,8 @@
-"""Each pair of engine transactions that can meet, in every order of their statements, on a real server.
+"""Each pair of engine transactions that can run concurrently, in every interleaving of their statements.
 
-After each schedule both workers go on until nothing is left to do. Then every instance has ended, each step is recorded
-once, no result is unapplied, no token is left, and no signal was used twice: no deadlock, no lost wake-up, no
-double apply.
+After each schedule both workers continue until nothing is left to do. Then every instance has ended, each step is
+recorded once, no result is unapplied, no job is left, and no signal was consumed twice: no deadlock, no lost wake-up,
+no double apply.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ ASKED: Counter[str] = Counter()
 
 
 def way(ctx: Context[Any]) -> Step:
-    """Fail when asked for the first time."""
+    """Fail on the first call."""
     ASKED[ctx.value] += 1
     if ASKED[ctx.value] == 1:
         raise SystemExit("the route fails")
@@ -121,7 +121,7 @@ class Here(Workflow[dict[str, Any]], unique=Unique("place")):
 
 
 class Everywhere(Workflow[dict[str, Any]], unique=Unique("place", scope="global")):
-    """Shares its key with Here, and excludes it."""
+    """Conflicts with Here, whose key it has."""
 
     initial = left
     transitions = {left: {"ok": ship}, ship: {"ok": Done}}
@@ -155,12 +155,12 @@ values = (f"v{number}" for number in count())
 
 
 def transaction(*moves: Move) -> list[Move]:
-    """A transaction of these statements: begin, each of them, commit."""
+    """Return a transaction of these statements: begin, each of them, commit."""
     return [lambda conn: conn.execute("begin"), *moves, lambda conn: conn.execute("commit")]
 
 
 def settling(driver: Driver) -> list[Move]:
-    """The transaction in which a driver settles what it has decided."""
+    """Return the transaction in which a driver settles its decisions."""
     driver.decide()
     return transaction(lambda conn: driver.send(conn))
 
@@ -174,9 +174,9 @@ def start(driver: Driver, workflow: type[Workflow[Any]], value: str) -> None:
 
 
 def forked(a: Driver, b: Driver, value: str) -> None:
-    """An instance of Pair whose left branch is a's and whose right branch is b's."""
+    """Start an instance of Pair whose left branch a has claimed, and b the right one."""
     start(a, Pair, value)
-    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches are to be claimed
+    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches will be claimed
     a.claim()
     a.run_steps()
     a.settle()
@@ -282,8 +282,8 @@ def two_signals(a: Driver, b: Driver, value: str) -> Programs:
     return transaction(paid), transaction(paid)
 
 
-def adrift(a: Driver, b: Driver, value: str) -> None:
-    """An instance of Pair with one branch recorded and not applied, and no token left."""
+def orphaned_with_unapplied_result(a: Driver, b: Driver, value: str) -> None:
+    """Start an instance of Pair with one branch recorded but not applied, and no job left."""
     forked(a, b, value)
     a.run_steps()
     a.decide()
@@ -294,13 +294,13 @@ def adrift(a: Driver, b: Driver, value: str) -> None:
 
 
 def revive_twice(a: Driver, b: Driver, value: str) -> Programs:
-    adrift(a, b, value)
+    orphaned_with_unapplied_result(a, b, value)
     revival = transaction(lambda conn: run(conn, job.repair_orphaned("pgflow")))
     return revival, revival
 
 
 def revive_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
-    adrift(a, b, value)
+    orphaned_with_unapplied_result(a, b, value)
     return (
         transaction(lambda conn: run(conn, job.repair_orphaned("pgflow"))),
         transaction(call("select pgflow.cancel('Pair', %s)", value)),
@@ -313,8 +313,8 @@ def revive_and_settle(a: Driver, b: Driver, value: str) -> Programs:
     return settling(a), transaction(lambda conn: run(conn, job.repair_orphaned("pgflow")))
 
 
-def scheduled(a: Driver, value: str, *, waits: bool = True) -> None:
-    """An instance of Paid whose signal was to be sent later, and is due now."""
+def schedule_due_signal(a: Driver, value: str, *, waits: bool = True) -> None:
+    """Start an instance of Paid with a scheduled signal that is due."""
     start(a, Paid, value)
     if waits:
         a.turn()
@@ -324,30 +324,30 @@ def scheduled(a: Driver, value: str, *, waits: bool = True) -> None:
 
 
 def sending(driver: Driver) -> list[Move]:
-    """The transaction in which a driver sends what is due."""
+    """Return the transaction in which a driver sends due signals."""
     return transaction(lambda conn: run(conn, signal.send_due("pgflow")))
 
 
 def send_due_and_park(a: Driver, b: Driver, value: str) -> Programs:
-    scheduled(a, value, waits=False)
+    schedule_due_signal(a, value, waits=False)
     a.claim()
     a.run_steps()
     return settling(a), sending(b)
 
 
 def send_due_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
-    scheduled(a, value)
+    schedule_due_signal(a, value)
     return sending(a), transaction(call("select pgflow.cancel('Paid', %s)", value))
 
 
 def send_due_twice(a: Driver, b: Driver, value: str) -> Programs:
-    scheduled(a, value)
+    schedule_due_signal(a, value)
     return sending(a), sending(b)
 
 
 def send_due_and_unschedule(a: Driver, b: Driver, value: str) -> Programs:
-    scheduled(a, value)
-    scheduled(a, value + "x")
+    schedule_due_signal(a, value)
+    schedule_due_signal(a, value + "x")
     whose = "pgflow.scheduled_signals s join pgflow.instances i using (run)"
     off = f"select pgflow.unschedule(s.id) from {whose} where i.id = %s"  # noqa: S608 -- the names stand one line above
     return sending(a), [
@@ -357,7 +357,7 @@ def send_due_and_unschedule(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def send_due_and_timer(a: Driver, b: Driver, value: str) -> Programs:
-    scheduled(a, value)
+    schedule_due_signal(a, value)
     a.conn.execute("update pgflow.jobs set run_at = pgflow.now() where state = 'parked'")
     return sending(a), transaction(lambda conn: run(conn, job.stage("pgflow")))
 
@@ -399,30 +399,30 @@ def settle_and_put(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def pruning() -> list[Move]:
-    """The transaction that deletes whatever has ended."""
+    """Return the transaction that deletes ended instances."""
     return transaction(
         lambda conn: run(conn, instance.prune("pgflow", older_than=timedelta(0), statuses=["completed", "failed"]))
     )
 
 
-def failed(a: Driver, value: str, workflow: type[Workflow[Any]] = Line) -> None:
+def make_failed(a: Driver, value: str, workflow: type[Workflow[Any]] = Line) -> None:
     start(a, workflow, value)
     a.conn.execute("update pgflow.instances set status = 'failed', finished_at = pgflow.now(), revision = revision + 1")
     a.conn.execute("delete from pgflow.jobs")
 
 
 def prune_and_start(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value)
+    make_failed(a, value)
     return pruning(), transaction(call("select pgflow.start('Line', %s)", value))
 
 
 def prune_and_retry(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value)
+    make_failed(a, value)
     return pruning(), transaction(call("select pgflow.retry('Line', %s)", value))
 
 
 def prune_twice(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value)
+    make_failed(a, value)
     return pruning(), pruning()
 
 
@@ -436,12 +436,12 @@ def prune_and_settle(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def prune_and_delete(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value)
+    make_failed(a, value)
     return pruning(), transaction(call("select pgflow.delete_id('line::' || %s)", value))
 
 
 def retry_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value)
+    make_failed(a, value)
     return (
         transaction(call("select pgflow.retry('Line', %s)", value)),
         transaction(call("select pgflow.cancel('Line', %s)", value)),
@@ -449,7 +449,7 @@ def retry_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def retry_twice(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value)
+    make_failed(a, value)
     retrial = transaction(call("select pgflow.retry('Line', %s)", value))
     return retrial, retrial
 
@@ -467,7 +467,7 @@ def starts_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def batches_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
-    """Two starts in each transaction, so that each may hold what the other needs."""
+    """Two starts in each transaction, so that each may hold a lock that the other needs."""
     start_many = 'select created from pgflow.start_many(%s, array[%s, %s], \'{"{}","{}"}\')'
     return (
         transaction(call(start_many, "Everywhere", value, value + "x")),
@@ -476,7 +476,7 @@ def batches_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def retry_and_start_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value, Everywhere)
+    make_failed(a, value, Everywhere)
     return (
         transaction(call("select pgflow.retry('Everywhere', %s)", value)),
         transaction(call("select pgflow.start('Here', %s)", value)),
@@ -484,7 +484,7 @@ def retry_and_start_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def put_and_start_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
-    failed(a, value, Here)
+    make_failed(a, value, Here)
     return (
         transaction(call(PUT, f"place::{value}")),
         transaction(call("select pgflow.start('Everywhere', %s)", value)),
@@ -541,9 +541,9 @@ def reconcile_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
 
 
 def guided(a: Driver, b: Driver, value: str) -> None:
-    """An instance of Guided: a has run the branch whose route fails, b holds the other one."""
+    """Start an instance of Guided: a has run the branch whose route fails, b has claimed the other one."""
     start(a, Guided, value)
-    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches are to be claimed
+    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches will be claimed
     a.claim()
     a.run_steps()
     a.settle()
@@ -573,8 +573,8 @@ def solo_route_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
     return settling(a), transaction(call("select pgflow.cancel('Guide', %s)", value))
 
 
-def asked_again(a: Driver, value: str) -> None:
-    """An instance of Guide that was taken up after its route had failed; a has asked the route again."""
+def retried_route(a: Driver, value: str) -> None:
+    """Start an instance of Guide that was retried after its route failed; a has called the route again."""
     start(a, Guide, value)
     a.claim()
     a.run_steps()
@@ -587,18 +587,18 @@ def asked_again(a: Driver, value: str) -> None:
     a.run_steps()
 
 
-def asked_again_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
-    asked_again(a, value)
+def retried_route_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    retried_route(a, value)
     return settling(a), transaction(call("select pgflow.cancel('Guide', %s)", value))
 
 
-def asked_again_and_rescue(a: Driver, b: Driver, value: str) -> Programs:
-    asked_again(a, value)
+def retried_route_and_rescue(a: Driver, b: Driver, value: str) -> Programs:
+    retried_route(a, value)
     a.conn.execute("update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [a.settler.worker])
     return settling(a), transaction(lambda conn: run(conn, job.rescue("pgflow")))
 
 
-def asked_again_and_sibling(a: Driver, b: Driver, value: str) -> Programs:
+def retried_route_and_sibling(a: Driver, b: Driver, value: str) -> Programs:
     guided(a, b, value)
     a.settle()
     b.settle()
@@ -624,14 +624,14 @@ def retry_twice_after_a_route(a: Driver, b: Driver, value: str) -> Programs:
     return retrial, retrial
 
 
-# As if it had only just begun.
+# Resets an instance to its start.
 PUT = """
     select pgflow.put(
         run, id, workflow, version, 'running', unique_key, input, tags, metadata, null, created_at, null, '[]')
     from pgflow.instances where id = %s
 """
 
-# What a failed route has stopped.
+# Retries instances that a route has failed.
 RETRY_ROUTES = """
     select pgflow.retry_run(run) from pgflow.instances where status = 'failed' and error ->> 'type' = 'RouteError'
 """
@@ -647,12 +647,12 @@ PAIRS = [
     starts_of_two_scopes, batches_of_two_scopes, retry_and_start_of_two_scopes, put_and_start_of_two_scopes,
     send_due_and_park, send_due_and_cancel, send_due_twice, send_due_and_unschedule, send_due_and_timer,
     route_and_sibling, route_and_cancel, solo_route_and_cancel,
-    asked_again_and_cancel, asked_again_and_rescue, asked_again_and_sibling, retry_twice_after_a_route,
+    retried_route_and_cancel, retried_route_and_rescue, retried_route_and_sibling, retry_twice_after_a_route,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("prepare", PAIRS, ids=lambda prepare: prepare.__name__)
-def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: Connection, explorer: Explorer) -> None:
+def test_every_order_of_two_transactions_is_correct(prepare: Prepare, database: Connection, explorer: Explorer) -> None:
     value = next(values)
     a, b = Driver(database, WORKFLOWS), Driver(database, WORKFLOWS)
     programs = prepare(a, b, value)
@@ -673,19 +673,16 @@ def test_every_order_of_two_transactions_ends_well(prepare: Prepare, database: C
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Whether it is none, or one of those that a caller who came second has to expect."""
+    """Return whether it is None, or an error that the second of two callers must expect."""
     return error is None or getattr(error, "sqlstate", None) in ("PF002", "PF003", "PF005", "PF009")
 
 
 def finish(conn: Connection, a: Driver, b: Driver) -> None:
-    """Let both workers go on, as long as there is anything to do.
-
-    A third one stands for those that come after a crash.
-    """
+    """Run both workers as long as there is work, and a third one for the work of a crashed one."""
     alive = {row[0] for row in conn.execute("select id from pgflow.workers where lease_expires_at > pgflow.now()")}
     drivers = [
         driver for driver in (a, b) if driver.settler.worker in alive
-    ]  # one that lost its lease forgets its tokens
+    ]  # one that lost its lease discards its jobs
     drivers.append(Driver(conn, WORKFLOWS))
     for _ in range(30):
         run(conn, job.rescue("pgflow"))
@@ -693,7 +690,7 @@ def finish(conn: Connection, a: Driver, b: Driver) -> None:
         held = [driver.turn() for driver in drivers]
         if not any(held) and not conn.execute("select from pgflow.jobs where state <> 'parked'").fetchall():
             break
-    # Whoever still waits was not sent its signal in this schedule, or it was lost: then it is kept, and is found below.
+    # An instance that still waits got no signal in this schedule, or its signal was lost, which `check` detects.
 
 
 def check(conn: Connection) -> list[str]:
@@ -703,14 +700,14 @@ def check(conn: Connection) -> list[str]:
         "an instance has failed without a reason": """
             select id from pgflow.instances i where status = 'failed' and exists (
                 select from pgflow.step_results r where r.run = i.run)""",
-        "a token is left": "select run, step, kind, state from pgflow.jobs",
+        "a job is left": "select run, step, kind, state from pgflow.jobs",
         "a result is unapplied": """
             select r.run, r.step from pgflow.step_results r join pgflow.instances i using (run) where not applied
             and i.status <> 'cancelled'""",
         "a result has no instance": """
             select r.run, r.step from pgflow.step_results r where not exists (
                 select from pgflow.instances i where i.run = r.run)""",
-        "a completed instance has not each step once": """
+        "a completed instance does not have each step once": """
             select i.id, count(*) from pgflow.instances i join pgflow.step_results r using (run)
             where i.status = 'completed' group by i.run
             having count(*) <> case i.workflow when 'Pair' then 4 when 'Guided' then 5 else 2 end""",
@@ -721,10 +718,10 @@ def check(conn: Connection) -> list[str]:
         "a signal was lost": """
             select s.run from pgflow.signals s join pgflow.instances i using (run)
             where i.status = 'completed' group by s.run having count(consumed_at) <> 1""",
-        "a signal was accepted in vain": """
+        "an accepted signal was not consumed": """
             select s.run from pgflow.signals s join pgflow.instances i using (run)
             where i.status = 'completed' and s.consumed_at is null""",
-        "a signal is still to be sent": "select run, step from pgflow.scheduled_signals",
+        "a scheduled signal is left": "select run, step from pgflow.scheduled_signals",
     }
     faults = [f"{what}: {rows}" for what, query in queries.items() if (rows := conn.execute(query).fetchall())]
     for table in ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers"):

@@ -1,4 +1,4 @@
-"""The view of live jobs: one row per token, tags as Python names them, and filters that mean the same in memory."""
+"""The view of live jobs: one row per job, tags as in Python, and filters with the same meaning as in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def insert(conn: Connection, name: str, tags: list[str], **columns: Any) -> int:
 
 @WITH_ONE_CONNECTION
 @given(NAMES, st.lists(NAMES, max_size=4))
-def test_the_database_and_python_name_the_same_tags(conn: Connection, name: str, tags: list[str]) -> None:
+def test_the_database_and_python_derive_the_same_tags(conn: Connection, name: str, tags: list[str]) -> None:
     with conn.transaction(force_rollback=True):
         number = insert(conn, name, tags, step="s")
         row = conn.execute("select tags from pgflow.job_details where run = %s", [number]).fetchone()
@@ -42,7 +42,7 @@ def test_the_database_and_python_name_the_same_tags(conn: Connection, name: str,
     assert tuple(row[0]) == job_tags(name, tags)
 
 
-def test_a_token_without_a_step_has_none_in_its_metadata(conn: Connection) -> None:
+def test_a_job_without_a_step_has_none_in_its_metadata(conn: Connection) -> None:
     number = insert(conn, "Flow", [], step="", kind="advance", errors='[{"reason": "lost"}]', state="running", worker=7)
     conn.execute('update pgflow.instances set metadata = \'{"step": "mine"}\'')
     (found,) = run(conn, job.list("pgflow", JobFilters.of({}), workflow="Flow"))
@@ -50,8 +50,8 @@ def test_a_token_without_a_step_has_none_in_its_metadata(conn: Connection) -> No
     assert found.meta == {"workflow": "Flow", "instance_id": "k::v", "run": number, "workflow_version": 1}
 
 
-def test_a_page_of_jobs_is_read_along_the_key(conn: Connection) -> None:
-    """However many jobs there are, a page reads the rows that it shows."""
+def test_a_page_of_jobs_is_read_in_key_order(conn: Connection) -> None:
+    """With any number of jobs, a page reads only the rows that it returns."""
     conn.execute(
         "insert into pgflow.instances (id, workflow, version, input)"
         " select 'k::' || g, 'W', 1, '{}' from generate_series(1, 20000) g;"

@@ -1,4 +1,4 @@
-"""Leases: whose they are, when they have ended, and what a clock that went back makes of them."""
+"""Leases: their owner, when they expire, and the effect of a clock that went back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def crashes(conn: Connection) -> list[tuple[str, int, int]]:
     return conn.execute("select state, crashes, attempt from pgflow.jobs order by id").fetchall()
 
 
-def test_a_lease_that_runs_is_renewed_and_keeps_its_tokens(database: Connection) -> None:
+def test_a_valid_lease_is_renewed_and_keeps_its_jobs(database: Connection) -> None:
     me = registered(database)
     holding(database, me)
     assert run(database, worker.beat("pgflow", me, "mine", LEASE))
@@ -51,7 +51,7 @@ def test_a_lease_that_runs_is_renewed_and_keeps_its_tokens(database: Connection)
     assert freed.next_expiry == pytest.approx(30, abs=5)
 
 
-def test_a_lease_that_has_ended_stays_ended_and_costs_a_crash(database: Connection) -> None:
+def test_an_expired_lease_stays_expired_and_counts_as_a_crash(database: Connection) -> None:
     me = registered(database)
     holding(database, me)
     move_lease(database, -LEASE)
@@ -61,7 +61,7 @@ def test_a_lease_that_has_ended_stays_ended_and_costs_a_crash(database: Connecti
     assert crashes(database) == [("ready", 1, 0)] * 2
 
 
-def test_a_lease_that_a_clock_which_went_back_has_left_far_ahead_has_ended_and_costs_no_crash(
+def test_a_lease_far_in_the_future_after_the_clock_went_back_has_expired_without_a_crash(
     database: Connection,
 ) -> None:
     me = registered(database)
@@ -74,7 +74,7 @@ def test_a_lease_that_a_clock_which_went_back_has_left_far_ahead_has_ended_and_c
     assert crashes(database) == [("ready", 0, 0)] * 2
 
 
-def test_a_clock_that_went_back_a_little_does_not_matter(database: Connection) -> None:
+def test_a_clock_that_went_back_a_little_has_no_effect(database: Connection) -> None:
     me = registered(database)
     holding(database, me)
     move_lease(database, timedelta(seconds=20))
@@ -82,15 +82,15 @@ def test_a_clock_that_went_back_a_little_does_not_matter(database: Connection) -
     assert run(database, worker.beat("pgflow", me, "mine", LEASE))
 
 
-def test_a_process_that_another_has_the_id_of_by_now_gets_no_say(database: Connection) -> None:
-    # A server that was restored, or took the place of another, gives numbers that were given before.
-    me = registered(database, "somebody else's")
+def test_a_worker_whose_id_was_reused_by_another_is_fenced_off(database: Connection) -> None:
+    # A restored server, or a promoted standby, assigns ids that were assigned before.
+    me = registered(database, "another worker's")
     assert not run(database, worker.beat("pgflow", me, "mine", LEASE))
     assert not run(database, worker.attach("pgflow", me, "mine"))
-    assert run(database, worker.attach("pgflow", me, "somebody else's"))
+    assert run(database, worker.attach("pgflow", me, "another worker's"))
 
 
-def test_an_older_workers_lease_is_taken_as_it_stands(database: Connection) -> None:
+def test_the_lease_of_a_worker_of_an_older_pgflow_is_accepted(database: Connection) -> None:
     database.execute(
         "insert into pgflow.workers (node, pid, queues, version, lease_expires_at)"
         " values ('n', 1, '{default}', '0', now() + interval '1 day')"

@@ -1,4 +1,4 @@
-"""What may be stored has a limit, whoever writes it: all that Python takes passes, what would swamp a reader not."""
+"""Stored values have limits for every writer: all that Python accepts fits, and oversized values are rejected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pgflow.migrations.migrate import status, up
 BOMB = "[" + ",".join(["1e131000"] * 1000) + "]"  # nine kilobytes, of which PostgreSQL writes 131 million
 WORSE = "[" + ",".join(["1e131000"] * 10_000) + "]"  # more than it can write
 DEEP = "[" * 65 + "]" * 65
-# As long as Python lets them be, and made of what PostgreSQL writes longer.
+# At Python's limit, and of characters for which PostgreSQL's text is longer.
 LARGEST = {
     "text": "x" * 65_534,
     "escapes": '", : \\' * 8_000,
@@ -79,7 +79,7 @@ def app(migrated: str) -> Iterator[Pgflow]:
 
 
 @pytest.mark.parametrize("what", LARGEST)
-def test_what_python_takes_the_database_takes_at_every_door(what: str, app: Pgflow, conn: Connection) -> None:
+def test_every_sql_function_accepts_the_values_that_python_accepts(what: str, app: Pgflow, conn: Connection) -> None:
     value = LARGEST[what]
     assert len(encode(value, what="it", limit=INPUT_LIMIT).encode()) <= INPUT_LIMIT
     value_name = what.replace(" ", "_")
@@ -103,21 +103,21 @@ def test_what_python_takes_the_database_takes_at_every_door(what: str, app: Pgfl
 
 
 @pytest.mark.parametrize("limit", CONSTRAINTS)
-def test_a_bomb_is_refused_by_its_column_whoever_writes_it(limit: str, app: Pgflow, conn: Connection) -> None:
+def test_a_json_bomb_violates_the_constraint_of_its_column(limit: str, app: Pgflow, conn: Connection) -> None:
     app.start(Lone, "a", conn=conn)
     for bomb in (BOMB, json.dumps("x" * 50_331_648)):
         with pytest.raises(psycopg.errors.CheckViolation) as caught, conn.transaction():
             conn.execute(CONSTRAINTS[limit].encode(), [bomb])
         assert caught.value.diag.constraint_name == limit
-        told = translate(caught.value)
-        assert isinstance(told, InvalidPayload)
+        translated = translate(caught.value)
+        assert isinstance(translated, InvalidPayload)
         column = limit.removesuffix("_limit").rpartition("_")[2]
-        assert f"a value is over the limit that the database has for {column} of " in str(told)
-        assert told.hint
+        assert f"a value is over the limit that the database has for {column} of " in str(translated)
+        assert translated.hint
 
 
 @pytest.mark.parametrize("what", TAGS)
-def test_tags_that_are_too_many_or_too_long_are_refused_by_their_column(
+def test_too_many_or_too_long_tags_violate_the_constraint_of_their_column(
     what: str, app: Pgflow, conn: Connection
 ) -> None:
     app.start(Lone, "a", conn=conn)
@@ -145,7 +145,7 @@ CALLS = {
         ("start", WORSE, "cannot be written out"),
     ],
 )
-def test_the_functions_say_no_before_a_constraint_does(
+def test_the_functions_reject_values_before_a_constraint_does(
     call: str, bomb: str, said: str, app: Pgflow, conn: Connection
 ) -> None:
     app.start(Plain, "a", conn=conn)
@@ -165,7 +165,7 @@ def test_the_functions_say_no_before_a_constraint_does(
         (
             "select pgflow.start('Lone', 'b', tags => array_fill('x'::text, array[32]))",
             "PF008",
-        ),  # it has one of its own
+        ),  # the workflow has one tag
         ("select pgflow.start('Plain', 'b', tags => array[repeat('x', 65)])", "PF008"),
         ("select pgflow.start('Plain', 'b', tags => array[''])", "PF008"),
         ("select pgflow.start('Plain', 'b', tags => array['a', null])", "PF008"),
@@ -173,14 +173,16 @@ def test_the_functions_say_no_before_a_constraint_does(
         ("select pgflow.start('Plain', 'b', tags => array[U&'\\0085'])", "PF008"),
     ],
 )
-def test_what_no_start_can_have_is_refused_with_a_reason(call: str, code: str, app: Pgflow, conn: Connection) -> None:
+def test_invalid_options_of_a_start_are_rejected_with_a_hint(
+    call: str, code: str, app: Pgflow, conn: Connection
+) -> None:
     with pytest.raises(psycopg.Error) as caught, conn.transaction():
         conn.execute(call.encode())
     assert caught.value.sqlstate == code
     assert caught.value.diag.message_hint
 
 
-def test_a_start_without_metadata_or_tags_is_none_with_nothing(app: Pgflow, conn: Connection) -> None:
+def test_null_metadata_and_tags_are_empty(app: Pgflow, conn: Connection) -> None:
     conn.execute("select pgflow.start('Lone', 'n', metadata => null, tags => null)")
     found = app.get(Lone, "n", conn=conn)
     assert (found.metadata, found.tags) == ({}, ("shop",))
@@ -202,17 +204,17 @@ def test_a_start_without_metadata_or_tags_is_none_with_nothing(app: Pgflow, conn
         (["x"] * 33, "33 tags are refused"),
     ],
 )
-def test_python_refuses_the_same_tags(tags: Any, said: str, app: Pgflow, conn: Connection) -> None:
+def test_python_rejects_the_same_tags(tags: Any, said: str, app: Pgflow, conn: Connection) -> None:
     with pytest.raises(InvalidValue, match=said):
         app.start(Lone, "a", tags=tags, conn=conn)
     app.start(Lone, "fits", tags=["x" * 64] * 31, conn=conn)
 
 
-def test_no_row_that_was_refused_is_shown_in_a_traceback(migrated: str, app: Pgflow, conn: Connection) -> None:
+def test_a_rejected_row_is_not_shown_in_a_traceback(migrated: str, app: Pgflow, conn: Connection) -> None:
     conn.execute("alter table pgflow.instances drop constraint instances_input_limit")
     limit = "alter table pgflow.instances add constraint instances_input_limit check (octet_length(input::text) < 9)"
     conn.execute(f"{limit} not valid")
-    given = {"card": "-".join(["canary", "4711"])}  # the line below is shown
+    given = {"card": "-".join(["canary", "4711"])}  # joined, because a traceback shows source lines
     with pytest.raises(InvalidPayload) as caught, conn.transaction():
         app.start(Lone, "a", given, conn=conn)
     assert "canary-4711" not in "".join(traceback.format_exception(caught.value))
@@ -221,7 +223,7 @@ def test_no_row_that_was_refused_is_shown_in_a_traceback(migrated: str, app: Pgf
 # -- the migrations
 
 
-def test_what_is_there_is_checked_without_keeping_anybody_from_writing(empty: str) -> None:
+def test_existing_rows_are_checked_without_blocking_writers(empty: str) -> None:
     with connect(empty, "migrate") as migrating, connect(empty, "test") as writing:
         up(migrating, to=11)
         with writing.transaction():
@@ -236,7 +238,7 @@ def test_what_is_there_is_checked_without_keeping_anybody_from_writing(empty: st
     assert {name for (name,) in known} == {*CONSTRAINTS, "instances_tags_limit"}
 
 
-def test_a_row_that_does_not_keep_a_limit_is_told_and_nothing_of_it_is_lost(empty: str) -> None:
+def test_a_row_over_a_new_limit_is_reported_and_kept(empty: str) -> None:
     with connect(empty, "migrate") as conn:
         up(conn, to=7)
         conn.execute(
@@ -253,7 +255,7 @@ def test_a_row_that_does_not_keep_a_limit_is_told_and_nothing_of_it_is_lost(empt
         assert conn.execute("select count(*) from pgflow.instances").fetchone() == (1,)
 
 
-def test_python_and_sql_have_one_limit() -> None:
+def test_python_and_sql_have_the_same_limit() -> None:
     text = "".join(Path(str(files.root())).joinpath(path).read_text() for path in files.list_files("functions"))
     assert f"is over the limit of {INPUT_LIMIT}" in text
     assert f"> {MAX_TAGS}" in text

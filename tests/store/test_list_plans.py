@@ -1,4 +1,4 @@
-"""Each filter of `list` finds its instances by an index: plans over a hundred thousand instances and their outputs."""
+"""Each filter of `list` uses an index: plans over a hundred thousand instances and their outputs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.conftest import Server
 
 ROWS = 100_000
 
-# Of a hundred instances one has failed and one waits; a few hundred are of a rare workflow and the newest of all are of
-# another one, so that walking from the end finds nothing for long.
+# One in a hundred instances has failed and one waits. A few hundred are of a rare workflow, and the newest ones are of
+# another workflow, so that a scan from the end would discard many rows.
 FILL = f"""
     insert into pgflow.instances (id, workflow, version, status, finished_at, input, metadata, tags)
     select
@@ -33,7 +33,7 @@ FILL = f"""
     from pgflow.instances i cross join (values ('charge'), ('ship')) s (step);
     insert into pgflow.jobs (run, step, state, run_at)
     select run, 'b', 'parked', null from pgflow.instances where status = 'waiting';
-"""  # noqa: S608 -- a number that stands above
+"""  # noqa: S608 -- the constant above
 
 SHAPES: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -41,14 +41,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a page": {"before": ROWS // 2},
     "a page, oldest first": {"after": ROWS // 2, "order": "oldest"},
     "id": {"id": "order::777"},
-    "id of nobody": {"id": "order::nobody"},
+    "unknown id": {"id": "order::unknown"},
     "failed": {"status": "failed"},
     "failed, oldest first": {"status": "failed", "order": "oldest"},
     "running, of which there are none": {"status": "running"},
     "completed": {"status": "completed"},
     "completed, oldest first": {"status": "completed", "order": "oldest"},
     "completed, a page": {"status": "completed", "before": ROWS // 2},
-    "all that ended": {"status": ["completed", "failed", "cancelled"]},
+    "all final statuses": {"status": ["completed", "failed", "cancelled"]},
     "completed and version": {"status": "completed", "version": 2},
     "completed and tags": {"status": "completed", "tags": ["tag7"]},
     "completed, of a rare workflow": {"status": "completed", "workflow": "Rare_Flow"},
@@ -57,19 +57,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     "active": {"status": ["pending", "running", "waiting"]},
     "version": {"version": 2},
     "family": {"family": "Rare_"},
-    "family of nobody": {"family": "Rare%"},
+    "unknown family": {"family": "Rare%"},
     "tags": {"tags": ["tag7"]},
     "two tags": {"tags": ["shop", "tag7"]},
     "metadata": {"metadata": {"tenant": "t9"}},
     "input": {"input": {"customer": 33}},
-    "input of nobody": {"input": {"customer": -1}},
+    "unknown input": {"input": {"customer": -1}},
     "a common input": {"input": {"kind": "gift"}},
     "output": {"steps": {"charge": {"receipt": "r77"}}},
-    "output of nobody": {"steps": {"charge": {"receipt": "r0"}}},
+    "unknown output": {"steps": {"charge": {"receipt": "r0"}}},
     "outputs of two steps": {"steps": {"charge": {"bank": "b9"}, "ship": {"receipt": "r9"}}},
     "workflow": {"workflow": "Rare_Flow"},
     "workflow, all of them old": {"workflow": "OldFlow"},
-    "workflow of nobody": {"workflow": "Nothing"},
+    "unknown workflow": {"workflow": "Nothing"},
     "workflow and version": {"workflow": "OldFlow", "version": 2},
     "workflow and status": {"workflow": "OldFlow", "status": "failed"},
     "workflow, status and page": {"workflow": "Common", "status": "waiting", "before": ROWS - 100},
@@ -89,7 +89,7 @@ def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
         up(conn)
         for statement in FILL.split(";\n")[:-1]:
             conn.execute(statement.encode())
-        # Of all rows, and once: a plan that changes with the sample says nothing of the statement.
+        # Exact statistics, computed once: a plan must not depend on a sample.
         for table in ("instances", "step_results"):
             conn.execute(f"alter table pgflow.{table} set (autovacuum_enabled = off)".encode())
         conn.execute("set default_statistics_target = 1000")
@@ -100,7 +100,7 @@ def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
 
 def plan(conn: Connection, filters: Filters, *, whole: bool = False) -> dict[str, Any]:
     statement = instance.list("pgflow", filters, whole=whole)
-    assert statement.prepare is False  # a plan for any values could not leave out what is null
+    assert statement.prepare is False  # a generic plan could not remove conditions on null parameters
     query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
     row = conn.execute(query.encode(), statement.params).fetchone()
     assert row is not None
@@ -115,7 +115,7 @@ def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_filter_scans_no_large_table_and_reads_few_rows_in_vain(name: str, full: Connection) -> None:
+def test_a_filter_scans_no_large_table_and_discards_few_rows(name: str, full: Connection) -> None:
     options = dict(SHAPES[name])
     filters = Filters.of(options, options.pop("workflow", None))
 
@@ -123,11 +123,11 @@ def test_a_filter_scans_no_large_table_and_reads_few_rows_in_vain(name: str, ful
 
     scans = [node for node in nodes if node["Node Type"] == "Seq Scan"]
     assert not scans, json.dumps(nodes[0], indent=1)[:6000]
-    in_vain = sum(node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in nodes)
-    assert in_vain < ROWS / 10, json.dumps(nodes[0], indent=1)[:6000]
+    discarded = sum(node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in nodes)
+    assert discarded < ROWS / 10, json.dumps(nodes[0], indent=1)[:6000]
 
 
-def test_a_query_for_whole_instances_scans_none_either(full: Connection) -> None:
+def test_a_list_of_whole_instances_scans_no_large_table_either(full: Connection) -> None:
     with full.transaction(force_rollback=True):
         full.execute("insert into pgflow.signals (run, name) select g, 's' from generate_series(1, 20000) g")
         full.execute(
@@ -155,7 +155,7 @@ def test_each_filter_has_its_index(index: str, options: dict[str, Any], full: Co
     assert index in {node.get("Index Name") for node in walk(plan(full, Filters.of(options)))}
 
 
-def test_what_is_found_is_what_memory_would_find(full: Connection) -> None:
+def test_filters_find_the_same_instances_as_in_memory(full: Connection) -> None:
     everything = run(full, instance.list("pgflow", Filters(), whole=True))
     for name, shape in SHAPES.items():
         options = dict(shape)
@@ -165,12 +165,12 @@ def test_what_is_found_is_what_memory_would_find(full: Connection) -> None:
 
 
 def test_completed_instances_are_found_where_they_are_few(full: Connection) -> None:
-    """Most instances are active, as after a bulk start: walking from the end would read all of them."""
+    """Most instances are active, as after a bulk start: a scan from the end would read all of them."""
     with full.transaction(force_rollback=True):
         full.execute("update pgflow.instances set status = 'pending', finished_at = null where run % 1000 <> 2")
         full.execute("analyze pgflow.instances")
         for options in ({"status": "completed"}, {"status": "completed", "order": "oldest"}):
             nodes = list(walk(plan(full, Filters.of({**options, "limit": 200}))))
             assert "instances_by_any_status" in {node.get("Index Name") for node in nodes}
-            in_vain = sum(node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in nodes)
-            assert in_vain < 1000, json.dumps(nodes[0], indent=1)[:6000]
+            discarded = sum(node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in nodes)
+            assert discarded < 1000, json.dumps(nodes[0], indent=1)[:6000]

@@ -1,4 +1,4 @@
-"""Listening: a notification wakes at once, a broken connection is mended, and a deaf one is found out."""
+"""Listening: a notification wakes immediately, a broken connection is replaced, and a silent one is detected."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +17,7 @@ PATIENCE = 20
 
 
 def with_listener(dsn: str, test: Callable[["asyncio.Queue[str | None]", Listener], Awaitable[None]]) -> None:
-    """Run a test beside a listener on `dsn`; the queue holds what it was woken with."""
+    """Run a test next to a listener on `dsn`; the queue contains its notifications."""
 
     async def scene() -> None:
         heard: asyncio.Queue[str | None] = asyncio.Queue()
@@ -56,7 +56,7 @@ def test_a_notification_wakes_with_the_name_of_its_queue(migrated: str) -> None:
     with_listener(migrated, scene)
 
 
-def test_a_broken_connection_is_mended_and_everything_is_looked_at(migrated: str) -> None:
+def test_a_broken_connection_is_replaced_and_every_queue_is_checked(migrated: str) -> None:
     async def scene(heard: "asyncio.Queue[str | None]", listener: Listener) -> None:
         assert await heard.get() is None
         end_listeners(migrated)
@@ -67,7 +67,7 @@ def test_a_broken_connection_is_mended_and_everything_is_looked_at(migrated: str
     with_listener(migrated, scene)
 
 
-class Deaf(psycopg.AsyncConnection[Any]):
+class SilentConnection(psycopg.AsyncConnection[Any]):
     """A connection through a pooler in transaction mode: LISTEN succeeds, nothing arrives."""
 
     async def notifies(self, **_: Any) -> AsyncIterator[psycopg.Notify]:  # type: ignore[override]  # a generator, but fewer arguments
@@ -76,11 +76,11 @@ class Deaf(psycopg.AsyncConnection[Any]):
             yield each
 
 
-def test_a_connection_that_hears_nothing_is_given_up_with_a_word(
+def test_a_connection_without_notifications_is_given_up_with_a_warning(
     migrated: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def deaf(dsn: str, role: str, **_: Any) -> psycopg.AsyncConnection[Any]:
-        return await Deaf.connect(dsn, autocommit=True)
+        return await SilentConnection.connect(dsn, autocommit=True)
 
     monkeypatch.setattr(listener, "aconnect", deaf)
     waiting = Listener(migrated, "pgflow", lambda queue: None)

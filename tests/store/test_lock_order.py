@@ -1,7 +1,7 @@
-"""Whoever may wait for a lock holds none that comes later in the order: instances before their tokens, and so on.
+"""A call that waits for a lock holds none that comes later in the lock order: instances before their jobs, and so on.
 
-A call is made to wait for the instance by somebody who holds it. Meanwhile everything else of that instance has to be
-free; else two who wait for one another in different orders would deadlock, once in a while.
+Another session holds the lock on the instance, so that the call waits. All other rows of the instance must be unlocked
+then, or two calls with different orders could deadlock.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def database(migrated: str) -> Iterator[Connection]:
 
 
 def under_way(conn: Connection) -> None:
-    """An instance with a result, a consumed signal, one that is kept, one for later, and a token that waits."""
+    """Create an instance with a result, a consumed signal, a kept one, a scheduled one, and a parked job."""
     driver = Driver(conn, [Paid])
     conn.execute("select pgflow.start('Paid', 'v'), pgflow.resume('Paid', 'v', 'paid', '{\"n\": 1}')")
     driver.turn()
@@ -74,14 +74,14 @@ def under_way(conn: Connection) -> None:
 
 
 def free(conn: Connection, table: str) -> bool:
-    """Whether nobody holds a row of a table."""
+    """Return whether no row of a table is locked."""
     query = f"""select (select count(*) from pgflow.{table}) = (
         select count(*) from (select from pgflow.{table} for no key update skip locked) r)"""  # noqa: S608 -- as above
     return bool(conn.execute(query.encode()).fetchall()[0][0])
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_that_waits_for_the_instance_holds_nothing_behind_it(
+def test_a_call_that_waits_for_the_instance_holds_no_lock_behind_it(
     name: str, migrated: str, database: Connection
 ) -> None:
     under_way(database)

@@ -1,4 +1,4 @@
-"""Migrating: from nothing, by many at once, never into somebody else's schema, and the same by script."""
+"""Migrating: from an empty database, concurrently, never into a foreign schema, and the same with the script."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +20,12 @@ from pgflow.errors import ConfigError, SchemaError, SchemaForeign, SchemaMissing
 from pgflow.migrations import migrate, script
 from pgflow.store import migration
 from tests.conftest import Server
-from tests.store.sql_copy import add_migration, forget
+from tests.store.sql_copy import add_migration, clear_caches
 from tests.worker.patience import until
 
 AT_ONCE = 8
 
-# All that a schema is made of, without oids.
+# All objects of a schema, without oids.
 CATALOG = """
 select 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text, a.attidentity::text,
     pg_get_expr(d.adbin, d.adrelid), array_to_string(c.reloptions, ',')
@@ -74,7 +74,7 @@ def all_at_once(dsn: str) -> list[list[str]]:
 
 
 def everything() -> list[str]:
-    """What an empty database gets, each once; who migrate at once may share it, for each step is a transaction."""
+    """Return what an empty database gets, each once; concurrent migrates may share it: each one is a transaction."""
     return sorted([*(each.name for each in migration_files.migrations()), "functions"])
 
 
@@ -92,14 +92,12 @@ def test_an_empty_database_gets_everything_once(any_server: Server, new_database
     assert now.version == now.latest == len(migration_files.migrations())
 
 
-def test_of_many_who_migrate_at_once_each_step_is_done_by_one_and_found_done_by_the_others(empty: str) -> None:
+def test_concurrent_migrates_apply_each_migration_once(empty: str) -> None:
     done = all_at_once(empty)
     assert sorted(name for names in done for name in names) == everything()
 
 
-def test_where_there_are_no_advisory_locks_the_ledger_keeps_them_apart(
-    empty: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_advisory_locks_the_primary_key_serializes_them(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         migration, "lock_transaction", lambda schema: Statement("migration/lock_transaction", "select true", {}, bool)
     )
@@ -107,7 +105,7 @@ def test_where_there_are_no_advisory_locks_the_ledger_keeps_them_apart(
     assert sorted(name for names in done for name in names) == everything()
 
 
-def test_a_schema_with_tables_of_somebody_else_is_refused_and_left_alone(empty: str) -> None:
+def test_a_schema_with_foreign_tables_is_rejected_and_left_alone(empty: str) -> None:
     execute(empty, "create schema pgflow; create table pgflow.orders (id int)")
     before = catalog(empty)
     with pytest.raises(SchemaForeign, match='schema "pgflow" holds 1 tables'):
@@ -118,13 +116,13 @@ def test_a_schema_with_tables_of_somebody_else_is_refused_and_left_alone(empty: 
     assert catalog(empty) == before
 
 
-def test_another_tools_table_of_migrations_is_not_taken_for_ours(empty: str) -> None:
+def test_a_migrations_table_of_another_tool_is_recognized(empty: str) -> None:
     execute(empty, "create schema pgflow; create table pgflow.migrations (id int, migration text, batch int)")
     with pytest.raises(SchemaForeign):
         migrate_up(empty)
 
 
-def test_a_schema_in_which_everybody_may_create_is_refused(empty: str) -> None:
+def test_a_schema_in_which_public_may_create_is_rejected(empty: str) -> None:
     execute(empty, "create schema pgflow; grant create on schema pgflow to public")
     with pytest.raises(SchemaError, match='PUBLIC may create objects in schema "pgflow"') as refusal:
         migrate_up(empty)
@@ -133,12 +131,12 @@ def test_a_schema_in_which_everybody_may_create_is_refused(empty: str) -> None:
     assert migrate_up(empty)
 
 
-def test_what_an_extension_put_into_the_schema_is_nobodys(empty: str) -> None:
+def test_objects_of_an_extension_in_the_schema_are_ignored(empty: str) -> None:
     execute(empty, "create schema pgflow; create view pgflow.v as select 1; alter extension plpgsql add view pgflow.v")
     assert migrate_up(empty)
 
 
-def test_a_schema_that_exists_and_is_empty_needs_no_right_to_create_schemas(empty: str) -> None:
+def test_an_existing_empty_schema_needs_no_privilege_to_create_schemas(empty: str) -> None:
     with connect(empty) as conn:
         role = f"limited_{conn.info.backend_pid}"
         conn.execute(f"create role {role}; create schema pgflow authorization {role}")
@@ -148,7 +146,7 @@ def test_a_schema_that_exists_and_is_empty_needs_no_right_to_create_schemas(empt
         conn.execute(f"drop owned by {role}; drop role {role}")
 
 
-def test_a_migration_that_was_changed_after_it_had_been_applied_is_refused(empty: str) -> None:
+def test_a_migration_changed_after_it_was_applied_is_rejected(empty: str) -> None:
     migrate_up(empty)
     execute(empty, "update pgflow.migrations set checksum = 'other' where version = 1")
     with connect(empty) as conn:
@@ -157,12 +155,12 @@ def test_a_migration_that_was_changed_after_it_had_been_applied_is_refused(empty
                 refuse(conn)
 
 
-def test_line_ends_are_no_change() -> None:
+def test_line_ends_do_not_change_the_checksum() -> None:
     unix, windows = (in_order([("migrations/0001_a.sql", text)]) for text in ("select 1;\n", "select 1;\r\n"))
     assert unix == windows
 
 
-def test_a_newer_schema_is_fine_and_keeps_its_functions(empty: str) -> None:
+def test_a_newer_schema_is_accepted_and_keeps_its_functions(empty: str) -> None:
     migrate_up(empty)
     execute(
         empty,
@@ -175,7 +173,7 @@ def test_a_newer_schema_is_fine_and_keeps_its_functions(empty: str) -> None:
         assert migrate.status(conn).version == 9999
 
 
-def test_a_newer_schema_that_breaks_older_code_is_refused(empty: str) -> None:
+def test_a_newer_schema_with_a_breaking_migration_is_rejected(empty: str) -> None:
     migrate_up(empty)
     execute(
         empty, "insert into pgflow.migrations (version, name, checksum, breaking) values (9999, 'future', '', true)"
@@ -187,7 +185,7 @@ def test_a_newer_schema_that_breaks_older_code_is_refused(empty: str) -> None:
             assert refusal.value.hint == "Deploy the pgflow that ships 9999_future."
 
 
-def test_a_database_without_pgflow_is_refused_with_the_command(empty: str) -> None:
+def test_a_database_without_pgflow_is_rejected_with_the_command(empty: str) -> None:
     with connect(empty) as conn:
         with pytest.raises(SchemaMissing) as refusal:
             migrate.check(conn)
@@ -202,7 +200,7 @@ async def acheck(dsn: str) -> None:
         await migrate.acheck(conn)
 
 
-def test_the_async_check_says_the_same(empty: str, migrated: str) -> None:
+def test_the_async_check_raises_the_same(empty: str, migrated: str) -> None:
     import asyncio
 
     asyncio.run(acheck(migrated))
@@ -210,20 +208,22 @@ def test_the_async_check_says_the_same(empty: str, migrated: str) -> None:
         asyncio.run(acheck(empty))
 
 
-def test_a_role_that_may_not_read_the_ledger_passes_the_check(migrated: str) -> None:
+def test_a_role_that_may_not_read_migrations_passes_the_check(migrated: str) -> None:
     with connect(migrated) as conn, conn.transaction(force_rollback=True):
         conn.execute("create role caller; set local role caller")
         migrate.check(conn)
 
 
-def test_a_dry_run_tells_and_writes_nothing(empty: str) -> None:
+def test_a_dry_run_lists_migrations_and_writes_nothing(empty: str) -> None:
     assert migrate_up(empty, dry_run=True)[0] == "engine"
     with connect(empty) as conn:
         assert conn.execute("select count(*) from pg_namespace where nspname = 'pgflow'").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("schema", ["pgflow", "orders", "user", "_" + "x" * 62])
-def test_the_script_makes_what_migrating_makes(server: Server, new_database: Callable[..., str], schema: str) -> None:
+def test_the_script_creates_the_same_schema_as_migrate(
+    server: Server, new_database: Callable[..., str], schema: str
+) -> None:
     migrated, scripted = new_database(server), new_database(server)
     migrate_up(migrated, schema)
     with connect(scripted) as conn:
@@ -234,13 +234,13 @@ def test_the_script_makes_what_migrating_makes(server: Server, new_database: Cal
     assert len(catalog(migrated, schema)) > 50
 
 
-def test_a_script_that_is_run_twice_stops_at_the_ledger(empty: str) -> None:
+def test_a_script_that_runs_twice_fails_on_the_primary_key(empty: str) -> None:
     execute(empty, script.sql())
     with connect(empty) as conn, pytest.raises(psycopg.errors.UniqueViolation):
         conn.execute(script.sql())
 
 
-def test_two_schemas_in_one_database_know_nothing_of_each_other(empty: str) -> None:
+def test_two_schemas_in_one_database_are_independent(empty: str) -> None:
     migrate_up(empty, "user")
     with connect(empty) as conn:
         assert not migrate.status(conn).version
@@ -249,17 +249,17 @@ def test_two_schemas_in_one_database_know_nothing_of_each_other(empty: str) -> N
 
 
 @pytest.mark.parametrize("schema", ["Orders", "", "a b", "pg_mine", 'a"; drop table x; --', "1a", "x" * 64])
-def test_what_is_no_plain_name_cannot_name_a_schema(migrated: str, schema: str) -> None:
+def test_a_schema_name_that_is_not_plain_is_rejected(migrated: str, schema: str) -> None:
     with connect(migrated) as conn, pytest.raises(ConfigError):
         migrate.up(conn, schema)
 
 
-def test_a_connection_in_a_transaction_is_refused(migrated: str) -> None:
+def test_a_connection_in_a_transaction_is_rejected(migrated: str) -> None:
     with connect(migrated) as conn, conn.transaction(), pytest.raises(ValueError, match="outside a transaction"):
         migrate.up(conn)
 
 
-def test_a_connection_without_autocommit_serves_and_stays_so(empty: str) -> None:
+def test_a_connection_without_autocommit_works_and_stays_so(empty: str) -> None:
     with connect(empty, autocommit=False) as conn:
         assert migrate.up(conn)
         assert not conn.autocommit
@@ -267,7 +267,7 @@ def test_a_connection_without_autocommit_serves_and_stays_so(empty: str) -> None
         migrate.check(conn)
 
 
-def test_a_schema_that_lacks_a_migration_is_outdated_until_it_is_applied(sql_copy: Path, empty: str) -> None:
+def test_a_schema_with_a_pending_migration_is_outdated(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     add_migration(sql_copy, "alter table pgflow.queues add column note text;")
     with connect(empty) as conn:
@@ -277,13 +277,13 @@ def test_a_schema_that_lacks_a_migration_is_outdated_until_it_is_applied(sql_cop
         migrate.check(conn)
 
 
-def test_a_changed_function_is_put_in_place_without_a_migration(sql_copy: Path, empty: str) -> None:
+def test_a_changed_function_is_installed_without_a_migration(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     (sql_copy / "functions" / "extra.sql").write_text(
         "create or replace function pgflow.extra() returns int language sql as $$ select pgflow.later() $$;\n"
         "create or replace function pgflow.later() returns int language sql as $$ select 42 $$;\n"
     )
-    forget()
+    clear_caches()
     with connect(empty) as conn:
         with pytest.raises(SchemaOutdated, match="functions"):
             migrate.check(conn)
@@ -302,7 +302,7 @@ def test_a_migration_that_fails_leaves_no_trace(sql_copy: Path, empty: str) -> N
         assert len(migrate.status(conn).pending) == 1
 
 
-def test_what_cannot_run_in_a_transaction_runs_outside_and_once(sql_copy: Path, empty: str) -> None:
+def test_a_migration_without_transaction_runs_once(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     add_migration(
         sql_copy,
@@ -318,7 +318,7 @@ def test_what_cannot_run_in_a_transaction_runs_outside_and_once(sql_copy: Path, 
         ).fetchone() == (True,)
 
 
-def test_a_busy_table_is_asked_for_again_and_never_queued_for_long(sql_copy: Path, empty: str) -> None:
+def test_a_lock_on_a_busy_table_is_retried_and_never_waited_for_long(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     add_migration(sql_copy, "alter table pgflow.jobs add column note text;")
     with connect(empty) as busy, busy.transaction():
@@ -329,12 +329,12 @@ def test_a_busy_table_is_asked_for_again_and_never_queued_for_long(sql_copy: Pat
 
 
 def waits(conn: psycopg.Connection[Any], relation: str) -> bool:
-    """Whether somebody stands in the queue for a lock on a table."""
+    """Return whether a session waits for a lock on a table."""
     query = "select exists (select from pg_locks where not granted and relation = %s::regclass)"
     return bool((conn.execute(query, [relation]).fetchone() or [False])[0])
 
 
-def test_each_migration_is_waited_for_with_new_patience(sql_copy: Path, empty: str) -> None:
+def test_the_timeout_applies_to_each_migration(sql_copy: Path, empty: str) -> None:
     migrate_up(empty)
     add_migration(sql_copy, "select pg_sleep(0.7);")
     add_migration(sql_copy, "alter table pgflow.jobs add column note text;")
@@ -347,7 +347,9 @@ def test_each_migration_is_waited_for_with_new_patience(sql_copy: Path, empty: s
         assert migrating.result(30) == ["extra", "extra"]
 
 
-def test_outside_a_transaction_nobody_is_held_up_by_a_lock_that_is_waited_for(sql_copy: Path, empty: str) -> None:
+def test_a_migration_without_transaction_does_not_block_others_while_it_waits_for_a_lock(
+    sql_copy: Path, empty: str
+) -> None:
     migrate_up(empty)
     alter = "alter table pgflow.jobs add column if not exists note text;\n"
     add_migration(sql_copy, f"-- pgflow: no transaction\n-- Not concurrently.\n{alter}")
@@ -378,7 +380,7 @@ def test_of_several_tables_all_are_locked_within_the_limit_or_none(sql_copy: Pat
         for table, reader in readers.items():
             reader.execute(f"begin; lock table pgflow.{table} in access share mode".encode())
         using, migrating = pool.submit(use_the_first), pool.submit(migrate_up, empty)
-        for table, reader in readers.items():  # each is waited for a little, and then to be had
+        for table, reader in readers.items():  # each lock is waited for briefly, then available
             until(lambda table=table: waits(conn, f"pgflow.{table}"), "the wait", pause=0)  # type: ignore[misc]
             conn.execute("select pg_sleep(0.08)")
             reader.execute("commit")
@@ -387,21 +389,21 @@ def test_of_several_tables_all_are_locked_within_the_limit_or_none(sql_copy: Pat
         using.result(30)
 
 
-def test_who_waits_for_another_to_migrate_gives_up_in_the_end(empty: str) -> None:
+def test_waiting_for_another_migrate_times_out(empty: str) -> None:
     with connect(empty) as other, other.transaction():
         other.execute(migration.lock_transaction("pgflow").query, {"schema": "pgflow"})
         with pytest.raises(SchemaError, match="another session is migrating it"):
             migrate_up(empty, timeout=timedelta(milliseconds=100))
 
 
-def test_what_runs_outside_a_transaction_waits_for_others_too(
+def test_a_migration_without_transaction_waits_for_another_migrate_too(
     sql_copy: Path, empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate_up(empty)
     add_migration(sql_copy, "-- pgflow: no transaction\nalter table pgflow.queues add column note text;")
     with connect(empty) as other, other.transaction():
         other.execute(migration.lock_transaction("pgflow").query, {"schema": "pgflow"})
-        # As if the other one had come just after the transaction that finds out what is next.
+        # As if the other session began just after the transaction that determines the next migration.
         monkeypatch.setattr(
             migration,
             "lock_transaction",
@@ -420,7 +422,7 @@ def test_migrations_are_numbered_from_1_without_a_gap(paths: list[str]) -> None:
         in_order([(f"migrations/{path}", "") for path in paths])
 
 
-def test_a_migration_declares_its_own_exceptions() -> None:
+def test_a_migration_declares_its_options_in_headers() -> None:
     headers = ("-- What it does.\n-- pgflow: breaking\n", "-- What it does.\n-- pgflow: no transaction\n")
     (breaking,), (bare,) = (in_order([("migrations/0001_a.sql", text)]) for text in headers)
     assert (breaking.breaking, breaking.transactional) == (True, True)
@@ -431,7 +433,7 @@ def test_a_migration_declares_its_own_exceptions() -> None:
         in_order([("migrations/0001_a.sql", "-- pgflow: braking\n")])
 
 
-def test_the_schema_is_found_whatever_rows_look_like(empty: str) -> None:
+def test_the_row_factory_of_a_connection_has_no_effect(empty: str) -> None:
     migrate_up(empty)
     with closing(psycopg.connect(empty, row_factory=psycopg.rows.dict_row)) as conn:
         migrate.check(conn)

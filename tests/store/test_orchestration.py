@@ -1,4 +1,4 @@
-"""With an orchestration queue, a token stands in the step's queue while the step is to run, and else in that one."""
+"""With an orchestration queue, a job is in the step's queue when the step runs, and in that queue otherwise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def begin(ctx: Context[Input]) -> Ok:
 
 
 class Side(Step):
-    """One of two that run side by side, in a queue of its own; fails as often as it is told to."""
+    """One of two parallel steps, in a separate queue; fails as often as the input requests."""
 
     events = ("done",)
     queue = "slow"
@@ -68,7 +68,7 @@ class Timed(Workflow[Input], unique=Unique("timed"), orchestration_queue="decisi
 
 
 class Plain(Workflow[Input], unique=Unique("plain")):
-    """The same wait in a workflow that has no queue for decisions."""
+    """The same wait in a workflow without an orchestration queue."""
 
     initial = answer
     transitions = {answer: {"received": Done, "timeout": Done}}
@@ -90,7 +90,7 @@ def conn(migrated: str) -> Iterator[Connection]:
 
 
 def tokens(conn: Connection) -> list[tuple[str, str, str, str]]:
-    """Return what each token is about: step, kind, state, queue."""
+    """Return step, kind, state and queue of each job."""
     return conn.execute("select step, kind, state, queue from pgflow.jobs order by id").fetchall()
 
 
@@ -111,7 +111,7 @@ def to_the_answer(conn: Connection, value: str) -> Driver:
     return driver
 
 
-def test_steps_run_in_their_queue_and_a_wait_is_parked_in_the_one_for_decisions(conn: Connection) -> None:
+def test_steps_run_in_their_queue_and_a_wait_is_parked_in_the_orchestration_queue(conn: Connection) -> None:
     Split.start(next(values), {})
     assert tokens(conn) == [("begin", "execute", "ready", "default")]
     driver = Driver(conn, WORKFLOWS, queues=["default"])
@@ -125,7 +125,7 @@ def test_steps_run_in_their_queue_and_a_wait_is_parked_in_the_one_for_decisions(
     assert tokens(conn) == [("answer", "resume", "parked", "decisions")]
 
 
-def test_a_signal_is_applied_from_the_queue_for_decisions_and_the_next_step_is_back_in_its_own(
+def test_a_signal_is_applied_in_the_orchestration_queue_and_the_next_step_runs_in_its_own(
     conn: Connection,
 ) -> None:
     value = next(values)
@@ -140,7 +140,7 @@ def test_a_signal_is_applied_from_the_queue_for_decisions_and_the_next_step_is_b
     assert Split.get(value).status == "completed"
 
 
-def test_a_timer_is_applied_from_the_queue_for_decisions(conn: Connection) -> None:
+def test_a_timer_is_applied_in_the_orchestration_queue(conn: Connection) -> None:
     value = next(values)
     Timed.start(value, {})
     move_on(Driver(conn, WORKFLOWS, queues=["default"]), 2)
@@ -151,7 +151,7 @@ def test_a_timer_is_applied_from_the_queue_for_decisions(conn: Connection) -> No
     assert Timed.get(value).status == "completed"
 
 
-def test_a_result_that_met_a_conflict_is_folded_in_from_the_queue_for_decisions(conn: Connection) -> None:
+def test_a_result_that_met_a_conflict_is_applied_in_the_orchestration_queue(conn: Connection) -> None:
     value = next(values)
     Split.start(value, {})
     move_on(Driver(conn, WORKFLOWS, queues=["default"]), 2)
@@ -160,7 +160,7 @@ def test_a_result_that_met_a_conflict_is_folded_in_from_the_queue_for_decisions(
         driver.claim(1)
         driver.run_steps()
     one.settle()
-    other.settle()  # on a revision that is over
+    other.settle()  # with an outdated revision
     assert tokens(conn) == [("right", "advance", "ready", "decisions")]
     move_on(Driver(conn, WORKFLOWS, queues=["default", "slow"]))
     assert [entry.step for entry in Split.get(value).history] == ["begin", "left", "right"]
@@ -168,7 +168,7 @@ def test_a_result_that_met_a_conflict_is_folded_in_from_the_queue_for_decisions(
     assert tokens(conn) == [("answer", "execute", "ready", "default")]
 
 
-def test_a_wait_that_met_a_signal_while_it_parked_is_decided_anew_from_the_queue_for_decisions(
+def test_a_wait_that_met_a_signal_while_parking_is_decided_again_in_the_orchestration_queue(
     conn: Connection,
 ) -> None:
     value = next(values)
@@ -184,7 +184,7 @@ def test_a_wait_that_met_a_signal_while_it_parked_is_decided_anew_from_the_queue
 
 
 @pytest.mark.parametrize(("free", "state"), [(0, "ready"), (1, "running")])
-def test_a_token_that_comes_into_another_queue_stays_only_where_a_slot_is_free(
+def test_a_job_moved_to_another_queue_stays_with_its_worker_only_if_a_slot_is_free(
     conn: Connection, free: int, state: str
 ) -> None:
     value = next(values)
@@ -197,7 +197,7 @@ def test_a_token_that_comes_into_another_queue_stays_only_where_a_slot_is_free(
     assert tokens(conn) == [("close", "execute", state, "default")]
 
 
-def test_another_attempt_waits_and_runs_in_the_queue_of_the_step(conn: Connection) -> None:
+def test_a_retry_waits_and_runs_in_the_queue_of_the_step(conn: Connection) -> None:
     Split.start(next(values), {"failures": 1})
     driver = Driver(conn, WORKFLOWS, queues=EVERY)
     move_on(driver)
@@ -206,7 +206,7 @@ def test_another_attempt_waits_and_runs_in_the_queue_of_the_step(conn: Connectio
     assert {token[2:] for token in tokens(conn)} == {("ready", "slow")}
 
 
-def test_a_failed_instance_is_taken_up_from_the_queue_for_decisions(conn: Connection) -> None:
+def test_a_retried_instance_continues_in_the_orchestration_queue(conn: Connection) -> None:
     value = next(values)
     Split.start(value, {"failures": 1, "retry": False})
     move_on(Driver(conn, WORKFLOWS, queues=EVERY))
@@ -217,7 +217,7 @@ def test_a_failed_instance_is_taken_up_from_the_queue_for_decisions(conn: Connec
     assert tokens(conn) == [("left", "execute", "ready", "slow"), ("right", "execute", "ready", "slow")]
 
 
-def test_a_step_whose_workers_were_all_lost_is_given_up_from_the_queue_for_decisions(conn: Connection) -> None:
+def test_a_poison_job_fails_its_instance_in_the_orchestration_queue(conn: Connection) -> None:
     value = next(values)
     Split.start(value, {})
     move_on(Driver(conn, WORKFLOWS, queues=["default"]), 2)
@@ -232,7 +232,7 @@ def test_a_step_whose_workers_were_all_lost_is_given_up_from_the_queue_for_decis
     assert Split.get(value).status == "failed"
 
 
-def test_a_token_that_was_parked_before_there_was_such_a_queue_goes_on_where_it_is(conn: Connection) -> None:
+def test_a_job_parked_before_there_was_such_a_queue_continues_in_its_own(conn: Connection) -> None:
     value = next(values)
     to_the_answer(conn, value)
     conn.execute("update pgflow.jobs set queue = 'default'")
@@ -241,7 +241,7 @@ def test_a_token_that_was_parked_before_there_was_such_a_queue_goes_on_where_it_
     assert Split.get(value).status == "completed"
 
 
-def test_those_are_woken_who_serve_the_queue_in_which_there_is_work_now() -> None:
+def test_the_workers_of_the_queue_with_ready_work_are_notified() -> None:
     decisions, steps = frozenset({"decisions"}), frozenset({"default"})
     assert commands.signal(Split, "v", "answered", None, None).queues == decisions
     assert commands.retry(Split, "v").queues == decisions
@@ -250,7 +250,7 @@ def test_those_are_woken_who_serve_the_queue_in_which_there_is_work_now() -> Non
     assert commands.retry(Plain, "v").queues == steps
 
 
-def test_without_such_a_queue_all_stays_in_that_of_the_step(conn: Connection) -> None:
+def test_without_such_a_queue_a_job_stays_in_the_queue_of_its_step(conn: Connection) -> None:
     value = next(values)
     Plain.start(value, {})
     driver = Driver(conn, WORKFLOWS, queues=["default"])

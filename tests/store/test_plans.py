@@ -1,4 +1,4 @@
-"""The hot statements keep to their indexes: plans over a hundred thousand tokens, results and instances."""
+"""The hot statements use their indexes: plans over a hundred thousand jobs, results and instances."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ LOOKS: dict[str, Statement[Any]] = {
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_the_doctor_looks_at_few_rows_of_a_large_table(name: str, full: Connection) -> None:
+def test_the_doctor_reads_few_rows_of_a_large_table(name: str, full: Connection) -> None:
     full.execute("set plan_cache_mode = force_custom_plan")
     query = f"explain (analyze, timing off, summary off, format json) {LOOKS[name].query}"
     row = full.execute(query, LOOKS[name].params).fetchone()
@@ -136,11 +136,11 @@ def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def is_large(node: dict[str, Any]) -> bool:
-    """Whether a node reads a whole table of those that grow."""
+    """Return whether a node scans a whole large table."""
     return node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
 
 
-def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
+def test_a_claim_reads_only_the_jobs_that_it_claims(full: Connection) -> None:
     statement = job.claim("pgflow", 1, {"q1": 100})
     with full.transaction(force_rollback=True):
         query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
@@ -150,7 +150,7 @@ def test_a_claim_reads_no_more_than_it_takes(full: Connection) -> None:
     assert [node["Actual Rows"] for node in ready] == [100]
 
 
-def test_a_look_for_instances_without_a_token_reads_a_page_of_them(full: Connection) -> None:
+def test_a_search_for_orphaned_instances_reads_a_page_of_them(full: Connection) -> None:
     statement = job.repair_orphaned("pgflow", 0, 1000)
     with full.transaction(force_rollback=True):
         query = f"explain (analyze, timing off, summary off, format json) {statement.query}"
@@ -161,7 +161,7 @@ def test_a_look_for_instances_without_a_token_reads_a_page_of_them(full: Connect
     assert sum(read) <= 1000, json.dumps(row[0], indent=1)[:4000]  # all run: none of them is pending or waits
 
 
-def test_sending_what_is_due_looks_at_little_else(full: Connection) -> None:
+def test_sending_due_signals_reads_few_other_rows(full: Connection) -> None:
     statement = signal.send_due("pgflow")
     with full.transaction(force_rollback=True):
         query = f"explain (analyze, buffers, timing off, summary off, format json) {statement.query}"
@@ -172,6 +172,6 @@ def test_sending_what_is_due_looks_at_little_else(full: Connection) -> None:
     assert not any(is_large(node) for node in walk(plan))
 
 
-def test_running_statements_are_planned_as_measured(full: Connection) -> None:
+def test_the_explained_statements_run(full: Connection) -> None:
     with full.transaction(force_rollback=True):
         assert len(run(full, job.claim("pgflow", 1, {"q1": 100, "q2": 50}))) == 150

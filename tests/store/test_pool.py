@@ -1,4 +1,4 @@
-"""Connections that an application keeps: lent to the tasks of a loop, and gone with the loop."""
+"""An application's pool: lends connections to the tasks of a loop, and closes them with the loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pool(dsn: str) -> Iterator[Pool]:
 
 
 def clients(dsn: str) -> int:
-    """How many other connections there are to the database."""
+    """Return the number of other connections to the database."""
     query = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     with connect(dsn, "test") as conn:
         row = conn.execute(query).fetchone()
@@ -37,7 +37,7 @@ async def ask(pool: Pool, query: str = "select pg_backend_pid()") -> Any:
     return None if row is None else row[0]
 
 
-def test_a_program_that_runs_one_loop_after_another_keeps_no_connection_of_any(pool: Pool, dsn: str) -> None:
+def test_a_program_that_runs_several_loops_keeps_no_connection_of_any(pool: Pool, dsn: str) -> None:
     async def several() -> None:
         await asyncio.gather(*(ask(pool) for _ in range(3)))
 
@@ -46,7 +46,7 @@ def test_a_program_that_runs_one_loop_after_another_keeps_no_connection_of_any(p
     until(lambda: clients(dsn) == 0, "the end of all connections")
 
 
-def test_one_after_the_other_use_one_connection(pool: Pool) -> None:
+def test_consecutive_calls_reuse_one_connection(pool: Pool) -> None:
     async def twice() -> list[int]:
         return [await ask(pool), await ask(pool)]
 
@@ -64,7 +64,7 @@ def test_closing_ends_the_connections_of_the_loop(pool: Pool, dsn: str) -> None:
     assert asyncio.run(use()) == 7
 
 
-def test_a_connection_that_broke_or_is_in_a_transaction_is_lent_to_nobody(pool: Pool) -> None:
+def test_a_broken_connection_or_one_in_a_transaction_is_not_reused(pool: Pool) -> None:
     async def use() -> list[int]:
         pids = [await ask(pool)]
         async with pool.aconnection() as conn:
@@ -77,7 +77,7 @@ def test_a_connection_that_broke_or_is_in_a_transaction_is_lent_to_nobody(pool: 
     assert len(set(asyncio.run(use()))) == 3
 
 
-def test_who_gets_no_connection_in_time_is_told_so(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_that_gets_no_connection_in_time_gets_an_error(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ACQUIRE_TIMEOUT", 0.05)
 
     async def use() -> None:

@@ -1,4 +1,4 @@
-"""Pruning: what ended long ago goes with all that belongs to it, a page at a time, and nothing else does."""
+"""Pruning deletes old ended instances with their results and signals, page by page, and nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Shared(Workflow[dict[str, Any]], unique=Unique("shared")):
 
 
 class Exclusive(Workflow[dict[str, Any]], unique=Unique("shared", scope="global")):
-    """Its scope overlaps with that of Shared."""
+    """Overlaps with the scope of Shared."""
 
     initial = await_payment
     transitions = {await_payment: {"paid": Done}}
@@ -58,7 +58,7 @@ def database(migrated: str, app: Pgflow) -> Iterator[Connection]:
 
 
 def completed(conn: Connection, app: Pgflow, *values: str) -> None:
-    """Instances that have ended, each with a result and a consumed signal."""
+    """Complete instances, each with a result and a consumed signal."""
     driver = Driver(conn, [Paid])
     app.start_many(Paid, [(value, {}) for value in values])
     driver.turn()
@@ -81,7 +81,7 @@ def left(conn: Connection) -> list[str]:
     return [row[0] for row in conn.execute("select id from pgflow.instances order by id").fetchall()]
 
 
-def test_what_ended_long_ago_goes_with_all_that_belongs_to_it(app: Pgflow, database: Connection) -> None:
+def test_old_instances_are_deleted_with_their_results_and_signals(app: Pgflow, database: Connection) -> None:
     completed(database, app, "old", "young")
     ended(database, "old", days=40)
     ended(database, "young", days=20)
@@ -94,14 +94,14 @@ def test_what_ended_long_ago_goes_with_all_that_belongs_to_it(app: Pgflow, datab
     assert left(database) == []
 
 
-def test_an_active_instance_stays_however_old_it_is(app: Pgflow, database: Connection) -> None:
+def test_an_active_instance_of_any_age_is_kept(app: Pgflow, database: Connection) -> None:
     app.start(Paid, "v", {})
     database.execute("update pgflow.instances set created_at = now() - interval '10 years'")
     assert app.prune(timedelta(0)) == 0
     assert left(database) == ["paid::v"]
 
 
-def test_only_what_ended_so_goes(app: Pgflow, database: Connection) -> None:
+def test_only_instances_with_these_statuses_are_deleted(app: Pgflow, database: Connection) -> None:
     completed(database, app, "a", "b", "c")
     for value, status in (("a", "completed"), ("b", "failed"), ("c", "cancelled")):
         ended(database, value, days=1, status=status)
@@ -110,12 +110,12 @@ def test_only_what_ended_so_goes(app: Pgflow, database: Connection) -> None:
     assert left(database) == ["paid::a"]
 
 
-def test_pages_lead_to_the_end_past_what_stays(app: Pgflow, database: Connection) -> None:
+def test_pages_cover_all_instances_and_skip_those_that_are_kept(app: Pgflow, database: Connection) -> None:
     completed(database, app, *(f"v{number}" for number in range(7)))
     app.start(Paid, "active", {})
     for number in range(7):
         ended(database, f"v{number}", days=40)
-    database.execute("update pgflow.instances set finished_at = now() where id = 'paid::v3'")  # it took long
+    database.execute("update pgflow.instances set finished_at = now() where id = 'paid::v3'")  # it ran for long
     after, deleted = 0, []
     while True:
         page = run(
@@ -130,19 +130,19 @@ def test_pages_lead_to_the_end_past_what_stays(app: Pgflow, database: Connection
     assert left(database) == ["paid::active", "paid::v3"]
 
 
-def test_it_ends_with_the_first_that_began_too_late(app: Pgflow, database: Connection) -> None:
+def test_it_stops_at_the_first_instance_that_is_too_young(app: Pgflow, database: Connection) -> None:
     completed(database, app, "a", "b", "c")
     page = run(database, instance.prune("pgflow", older_than=timedelta(days=1), statuses=["completed"], limit=2))
     assert (page.deleted, page.last) == (0, None)
 
 
 @pytest.mark.parametrize("age", [timedelta(days=-1), timedelta(days=50_000), 30])
-def test_an_age_that_cannot_be_is_refused(app: Pgflow, age: Any) -> None:
+def test_an_invalid_age_is_rejected(app: Pgflow, age: Any) -> None:
     with pytest.raises(InvalidValue, match="older_than must be"):
         app.prune(age)
 
 
-def test_a_status_that_no_instance_ends_with_is_refused(app: Pgflow) -> None:
+def test_a_status_that_is_not_final_is_rejected(app: Pgflow) -> None:
     with pytest.raises(InvalidValue, match=r"statuses must be of .*, got 'running'"):
         app.prune(timedelta(days=1), ["completed", "running"])
 
@@ -151,7 +151,7 @@ def business_ids(conn: Connection) -> list[str]:
     return [row[0] for row in conn.execute("select id from pgflow.business_ids order by id").fetchall()]
 
 
-def test_an_id_that_was_locked_goes_with_its_last_instance(app: Pgflow, database: Connection) -> None:
+def test_a_locked_business_id_is_deleted_with_its_last_instance(app: Pgflow, database: Connection) -> None:
     for value in ("a", "b", "c"):
         app.start(Shared, value, {})
         app.cancel(Shared, value)
@@ -163,7 +163,7 @@ def test_an_id_that_was_locked_goes_with_its_last_instance(app: Pgflow, database
     assert business_ids(database) == []
 
 
-def test_an_id_that_another_start_holds_stays(app: Pgflow, database: Connection, migrated: str) -> None:
+def test_a_business_id_locked_by_another_start_is_kept(app: Pgflow, database: Connection, migrated: str) -> None:
     app.start(Shared, "a", {})
     app.cancel(Shared, "a")
     with connect(migrated, "client") as other, other.transaction():
@@ -174,7 +174,7 @@ def test_an_id_that_another_start_holds_stays(app: Pgflow, database: Connection,
         app.start(Shared, "a", {})
 
 
-def test_a_page_of_orphans_after_another_leads_to_the_end(app: Pgflow, database: Connection) -> None:
+def test_pages_cover_all_orphans(app: Pgflow, database: Connection) -> None:
     completed(database, app, *(f"v{number}" for number in range(7)))
     app.start(Paid, "active", {})
     database.execute("delete from pgflow.instances where id in ('paid::v1', 'paid::v2', 'paid::v6')")
@@ -193,9 +193,7 @@ def test_a_page_of_orphans_after_another_leads_to_the_end(app: Pgflow, database:
     assert run(database, instance.prune_orphans("pgflow")).deleted == 0
 
 
-def test_orphans_whose_jobs_a_worker_has_locked_wait_for_a_later_call(
-    app: Pgflow, database: Connection, migrated: str
-) -> None:
+def test_orphans_with_locked_jobs_are_left_to_a_later_call(app: Pgflow, database: Connection, migrated: str) -> None:
     app.start(Paid, "v", {})
     database.execute("delete from pgflow.instances")
     with connect(migrated, "worker") as other, other.transaction():

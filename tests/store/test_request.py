@@ -1,4 +1,4 @@
-"""Idempotency keys in the database: who comes second is told what the first one did, whoever asks."""
+"""Idempotency keys in the database: a repeated call gets the answer of the first one, in any session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def only(ctx: Context[Any]) -> Ok:
 
 
 class Visit(Workflow[dict[str, Any]], unique=Unique("visit", scope="none")):
-    """Any number of instances may have its business value, so nothing but the key keeps a second one away."""
+    """Any number of instances may have one business value, so only the key prevents a second one."""
 
     initial = only
     transitions = {only: {"ok": Done}}
@@ -53,7 +53,7 @@ def call(query: str, *params: object) -> Step:
     return lambda conn: conn.execute(query, params)
 
 
-def test_sql_does_something_once_by_asking_whether_it_is_the_first(database: Connection) -> None:
+def test_sql_can_claim_a_key_and_run_once(database: Connection) -> None:
     for is_first in (True, False):
         with database.transaction():
             assert value(database, "select pgflow.once('k')") is is_first
@@ -64,7 +64,7 @@ def test_sql_does_something_once_by_asking_whether_it_is_the_first(database: Con
     assert value(database, "select pgflow.answered('another')") is None
 
 
-def test_each_call_of_a_transaction_notes_its_answer(database: Connection) -> None:
+def test_each_call_of_a_transaction_records_its_answer(database: Connection) -> None:
     with database.transaction():
         database.execute("select pgflow.once('k')")
         started = value(database, START)
@@ -74,13 +74,13 @@ def test_each_call_of_a_transaction_notes_its_answer(database: Connection) -> No
     assert answers == [{"ids": [started], "runs": [run_id], "created": [True]}, None]
 
 
-def test_what_is_rolled_back_uses_no_key_up(database: Connection) -> None:
+def test_a_rolled_back_transaction_does_not_use_up_its_key(database: Connection) -> None:
     with database.transaction(force_rollback=True):
         assert value(database, "select pgflow.once('k')")
     assert value(database, "select pgflow.once('k')")
 
 
-def test_the_setting_alone_gives_no_right_to_anothers_answer(database: Connection) -> None:
+def test_the_setting_alone_does_not_allow_changing_answers_of_another_transaction(database: Connection) -> None:
     with database.transaction():
         database.execute("select pgflow.once('k')")
         value(database, START)
@@ -91,7 +91,7 @@ def test_the_setting_alone_gives_no_right_to_anothers_answer(database: Connectio
     assert value(database, "select pgflow.answered('k')") == before
 
 
-def test_a_key_is_of_one_call(database: Connection) -> None:
+def test_a_key_belongs_to_one_call(database: Connection) -> None:
     run(database, request.begin("pgflow", "k", "start Visit v"))
     with pytest.raises(AlreadyDone):
         run(database, request.begin("pgflow", "k", "start Visit v"))
@@ -101,13 +101,13 @@ def test_a_key_is_of_one_call(database: Connection) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "x" * 201])
-def test_what_can_be_no_key_is_refused(database: Connection, key: str | None) -> None:
+def test_an_invalid_key_is_rejected(database: Connection, key: str | None) -> None:
     with pytest.raises(psycopg.Error, match="is not a valid idempotency key") as refusal:
         database.execute("select pgflow.once(%s)", [key])
     assert refusal.value.sqlstate == "PF008"
 
 
-def test_of_two_at_once_one_starts_whatever_their_order(migrated: str, database: Connection) -> None:
+def test_of_two_concurrent_calls_one_starts_in_any_order(migrated: str, database: Connection) -> None:
     explorer = Explorer(migrated)
     try:
         for number, schedule in enumerate(schedules([4, 4])):
@@ -127,7 +127,7 @@ def test_of_two_at_once_one_starts_whatever_their_order(migrated: str, database:
         explorer.close()
 
 
-def test_keys_are_forgotten_by_their_age(database: Connection) -> None:
+def test_keys_are_deleted_by_age(database: Connection) -> None:
     for name, age in (("old", "25 hours"), ("older", "3 days"), ("new", "1 hour")):
         database.execute("select pgflow.once(%s)", [name])
         database.execute("update pgflow.requests set made_at = now() - %s::interval where key = %s", [age, name])

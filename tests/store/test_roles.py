@@ -1,4 +1,4 @@
-"""What `pgflow roles` gives: each part may do what it has to, and everything else is refused."""
+"""Privileges of `pgflow roles`: each part may do what it needs, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CLIENT_API = {
     *("start", "start_many", "resume", "resume_run", "schedule_resume", "schedule_resume_run", "unschedule"),
     *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
 }
-HARMLESS = {"now", "channel", "backoff", "is_leased", "json_fault"}  # they read no table: everybody may call them
-NOBODYS = {"admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run"}
+HARMLESS = {"now", "channel", "backoff", "is_leased", "json_fault"}  # they read no tables, so PUBLIC may call them
+INTERNAL = {"admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run"}
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests"),
@@ -75,7 +75,7 @@ REFUSALS = (
 
 
 def may(conn: Connection, statement: sql.Composed) -> bool:
-    """Whether the database lets us, whatever else it finds wrong with what it is given; nothing comes of it."""
+    """Return whether we have the privilege for a statement, which may fail for other reasons; rolled back."""
     try:
         with conn.transaction(force_rollback=True):
             conn.execute(statement)
@@ -87,7 +87,7 @@ def may(conn: Connection, statement: sql.Composed) -> bool:
 
 
 def attempts(name: sql.Identifier, columns: list[str]) -> Iterator[tuple[str, sql.Composed]]:
-    """Everything that can be done to a table, column by column where that makes a difference."""
+    """Yield every operation on a table, by column where privileges are."""
     yield "select", sql.SQL("select * from {} where false").format(name)
     yield "insert", sql.SQL("insert into {} default values").format(name)
     for column in columns:
@@ -97,11 +97,11 @@ def attempts(name: sql.Identifier, columns: list[str]) -> Iterator[tuple[str, sq
     yield "truncate", sql.SQL("truncate {}").format(name)
 
 
-def touched(parts: GrantedRoles, part: str) -> set[tuple[str, str]]:
-    """What a part may do to the tables, by trying everything."""
+def table_privileges(parts: GrantedRoles, part: str) -> set[tuple[str, str]]:
+    """Return what a part may do to the tables, by trying everything."""
     with parts.connect("admin") as conn:
         tables: dict[str, list[str]] = dict(conn.execute(COLUMNS, [parts.schema]).fetchall())
-    assert set(tables) == READ | {"job_details", "business_ids"}, "a new table: say above and in sql/roles whose it is"
+    assert set(tables) == READ | {"job_details", "business_ids"}, "a new table: grant it above and in sql/roles"
     with parts.connect(part) as conn:
         return {
             (table, what)
@@ -111,34 +111,34 @@ def touched(parts: GrantedRoles, part: str) -> set[tuple[str, str]]:
         }
 
 
-def called(parts: GrantedRoles, part: str) -> set[str]:
-    """Which functions a part may call, by calling each with nulls."""
+def callable_functions(parts: GrantedRoles, part: str) -> set[str]:
+    """Return which functions a part may call, by calling each with nulls."""
     with parts.connect("admin") as conn:
         functions = conn.execute(FUNCTIONS, [parts.schema]).fetchall()
-    known = CLIENT_API | HARMLESS | NOBODYS | {"send_due"}
-    assert {name for name, _ in functions} == known, "a new function: say above and in sql/roles whose it is"
+    known = CLIENT_API | HARMLESS | INTERNAL | {"send_due"}
+    assert {name for name, _ in functions} == known, "a new function: grant it above and in sql/roles"
     found: dict[str, set[bool]] = {}
     with parts.connect(part) as conn:
         for name, types in functions:
             values = sql.SQL(", ").join(sql.SQL(f"null::{each}") for each in types)
             call = sql.SQL("select {}({})").format(sql.Identifier(parts.schema, name), values)
             found.setdefault(name, set()).add(may(conn, call))
-    assert all(len(answers) == 1 for answers in found.values()), found  # all of one name, or none
+    assert all(len(answers) == 1 for answers in found.values()), found  # the same for all overloads
     return {name for name, answers in found.items() if True in answers}
 
 
 @pytest.mark.parametrize("part", grants.PARTS)
-def test_a_part_may_touch_what_it_has_to_and_nothing_else(parts: GrantedRoles, part: str) -> None:
-    assert touched(parts, part) == MAY_TOUCH[part]
+def test_a_part_has_the_table_privileges_that_it_needs_and_no_others(parts: GrantedRoles, part: str) -> None:
+    assert table_privileges(parts, part) == MAY_TOUCH[part]
 
 
 @pytest.mark.parametrize("part", grants.PARTS)
-def test_a_part_may_call_what_it_has_to_and_nothing_else(parts: GrantedRoles, part: str) -> None:
-    assert called(parts, part) == MAY_CALL[part]
+def test_a_part_may_call_the_functions_that_it_needs_and_no_others(parts: GrantedRoles, part: str) -> None:
+    assert callable_functions(parts, part) == MAY_CALL[part]
 
 
 @pytest.mark.parametrize("part", grants.PARTS)
-def test_a_part_makes_nothing_in_the_schema_and_draws_no_numbers(parts: GrantedRoles, part: str) -> None:
+def test_a_part_can_neither_create_objects_nor_use_sequences(parts: GrantedRoles, part: str) -> None:
     with parts.connect("admin") as conn:
         sequences = [name for (name,) in conn.execute(SEQUENCES, [parts.schema]).fetchall()]
     assert sequences
@@ -150,47 +150,49 @@ def test_a_part_makes_nothing_in_the_schema_and_draws_no_numbers(parts: GrantedR
             assert not may(conn, sql.SQL("select nextval({})").format(sql.Literal(f"{parts.schema}.{name}")))
 
 
-def test_the_owner_may_do_all_of_it_and_is_no_superuser(parts: GrantedRoles) -> None:
-    assert {("instances", "update input"), ("jobs", "truncate"), ("queues", "insert")} <= touched(parts, "owner")
-    assert called(parts, "owner") == CLIENT_API | HARMLESS | NOBODYS | {"send_due"}
+def test_the_owner_has_every_privilege_and_is_not_a_superuser(parts: GrantedRoles) -> None:
+    assert {("instances", "update input"), ("jobs", "truncate"), ("queues", "insert")} <= table_privileges(
+        parts, "owner"
+    )
+    assert callable_functions(parts, "owner") == CLIENT_API | HARMLESS | INTERNAL | {"send_due"}
     with parts.connect("owner") as conn:
         assert conn.execute("select rolsuper from pg_roles where rolname = current_user").fetchone() == (False,)
 
 
-def test_any_schema_will_do_and_a_role_may_have_two_parts(server: Server, new_database: Callable[..., str]) -> None:
+def test_any_schema_works_and_a_role_may_have_two_parts(server: Server, new_database: Callable[..., str]) -> None:
     with ExitStack() as ends:
-        parts = GrantedRoles.cast(new_database(server), ends, "user")
+        parts = GrantedRoles.create(new_database(server), ends, "user")
         client, worker = parts.names["client"], parts.names["worker"]
         with parts.connect("owner") as conn:
             grants.apply(conn, {"client": [client], "worker": [client, worker]}, "user")
-        assert touched(parts, "client") == touched(parts, "worker") == MAY_TOUCH["worker"]
-        assert called(parts, "client") == MAY_CALL["client"] | MAY_CALL["worker"]
-        assert called(parts, "worker") == MAY_CALL["worker"]
+        assert table_privileges(parts, "client") == table_privileges(parts, "worker") == MAY_TOUCH["worker"]
+        assert callable_functions(parts, "client") == MAY_CALL["client"] | MAY_CALL["worker"]
+        assert callable_functions(parts, "worker") == MAY_CALL["worker"]
 
 
-def test_again_takes_back_what_a_hand_has_given(parts: GrantedRoles) -> None:
+def test_applying_again_revokes_privileges_granted_by_hand(parts: GrantedRoles) -> None:
     name = sql.Identifier(parts.names["client"])
     with parts.connect("owner") as conn:
         conn.execute(sql.SQL("grant all on all tables in schema pgflow to {}").format(name))
         conn.execute(sql.SQL("grant update (input) on pgflow.instances to {}").format(name))
         conn.execute(sql.SQL("grant all on all functions in schema pgflow to {}").format(name))
         conn.execute(sql.SQL("grant all on schema pgflow to {}").format(name))
-        assert ("instances", "update input") in touched(parts, "client")
+        assert ("instances", "update input") in table_privileges(parts, "client")
         for _ in range(2):
             grants.apply(conn, {"client": [parts.names["client"]]})
-            assert touched(parts, "client") == MAY_TOUCH["client"]
-            assert called(parts, "client") == MAY_CALL["client"]
+            assert table_privileges(parts, "client") == MAY_TOUCH["client"]
+            assert callable_functions(parts, "client") == MAY_CALL["client"]
 
 
-def test_the_script_that_is_printed_does_the_same(parts: GrantedRoles) -> None:
+def test_the_printed_script_does_the_same(parts: GrantedRoles) -> None:
     name = parts.names["dashboard"]
     with parts.connect("owner") as conn, conn.transaction():
         conn.execute(sql.SQL("grant delete on pgflow.jobs to {}").format(sql.Identifier(name)))
         conn.execute(grants.sql({"dashboard": [name]}), prepare=False)
-    assert touched(parts, "dashboard") == MAY_TOUCH["dashboard"]
+    assert table_privileges(parts, "dashboard") == MAY_TOUCH["dashboard"]
 
 
-def test_a_name_can_be_anything_and_does_nothing(parts: GrantedRoles) -> None:
+def test_a_role_name_can_be_anything_and_is_not_interpreted(parts: GrantedRoles) -> None:
     name = "x\"; drop schema pgflow cascade; --{role}'%s"
     with parts.connect("admin") as conn, conn.transaction(force_rollback=True):
         conn.execute(sql.SQL("create role {}").format(sql.Identifier(name)))
@@ -200,19 +202,19 @@ def test_a_name_can_be_anything_and_does_nothing(parts: GrantedRoles) -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"client": []}, {"owner": ["a"]}, {"client": [""]}, {"worker": ["public"]}])
-def test_what_names_no_role_or_no_part_is_refused(given: dict[str, list[str]]) -> None:
+def test_no_roles_unknown_parts_and_invalid_names_are_rejected(given: dict[str, list[str]]) -> None:
     with pytest.raises(ConfigError):
         grants.sql(given)
 
 
-def test_it_says_what_stands_against_it(parts: GrantedRoles, empty: str) -> None:
+def test_each_obstacle_is_reported(parts: GrantedRoles, empty: str) -> None:
     def apply(part: str, *names: str) -> None:
         with parts.connect(part) as conn:
             grants.apply(conn, {"client": names})
 
-    with pytest.raises(ConfigError, match="no such role: nobody here"):
-        apply("owner", "nobody here")
-    with pytest.raises(ConfigError, match="may act as its owner"):  # else it would lose its own rights
+    with pytest.raises(ConfigError, match="no such role: unknown role"):
+        apply("owner", "unknown role")
+    with pytest.raises(ConfigError, match="may act as its owner"):  # it would lose its own privileges
         apply("owner", parts.names["owner"])
     with pytest.raises(ConfigError, match="only the owner"):
         apply("dashboard", parts.names["client"])
@@ -220,7 +222,7 @@ def test_it_says_what_stands_against_it(parts: GrantedRoles, empty: str) -> None
         grants.apply(conn, {"client": ["a"]})
 
 
-def test_a_schema_into_which_a_role_may_put_things_through_another_one_is_refused(parts: GrantedRoles) -> None:
+def test_a_role_that_may_create_objects_through_another_role_is_rejected(parts: GrantedRoles) -> None:
     client, dashboard = (sql.Identifier(parts.names[part]) for part in ("client", "dashboard"))
     with parts.connect("admin") as conn, conn.transaction(force_rollback=True):
         conn.execute(sql.SQL("grant create on schema pgflow to {}").format(dashboard))

@@ -1,4 +1,4 @@
-"""Statements: the same value on a sync and an async connection, alone and in a pipeline."""
+"""Statements return the same values on sync and async connections, alone and in a pipeline."""
 
 import asyncio
 import select
@@ -21,15 +21,15 @@ REFUSED = Statement(
 )
 
 
-def test_a_statement_returns_what_it_reads(conn: Connection) -> None:
+def test_a_statement_returns_its_decoded_result(conn: Connection) -> None:
     assert run(conn, DOUBLE) == 42
 
 
-def test_a_statement_that_returns_nothing_has_no_rows(conn: Connection) -> None:
+def test_a_statement_without_a_result_has_no_rows(conn: Connection) -> None:
     assert run(conn, SILENT) == 0
 
 
-def test_a_binary_statement_gives_the_same_values(conn: Connection) -> None:
+def test_a_prepared_statement_returns_the_same_values(conn: Connection) -> None:
     assert run(conn, Statement("test/binary", DOUBLE.query, DOUBLE.params, DOUBLE.read, prepare=True)) == 42
 
 
@@ -39,13 +39,13 @@ def test_statements_in_a_pipeline_are_read_when_all_are_sent(conn: Connection) -
         assert (last.result(), silent.result(), first.result()) == (42, 0, 42)
 
 
-def test_a_refusal_is_raised_as_the_error_that_says_so(conn: Connection) -> None:
+def test_an_error_of_the_sql_api_is_raised_as_its_exception(conn: Connection) -> None:
     with pytest.raises(AlreadyRunning, match="busy") as refusal, conn.transaction():
         run(conn, REFUSED)
     assert isinstance(refusal.value.__cause__, psycopg.Error)
 
 
-def test_a_refusal_in_a_pipeline_is_raised_when_the_result_is_read(migrated: str) -> None:
+def test_an_error_in_a_pipeline_is_raised_when_the_result_is_read(migrated: str) -> None:
     with psycopg.connect(migrated) as conn, pytest.raises(AlreadyRunning), conn.pipeline():
         start(conn, REFUSED).result()
 
@@ -55,7 +55,7 @@ def test_a_missing_table_is_a_missing_schema(conn: Connection) -> None:
         run(conn, Statement("test/missing", "select * from pgflow.nothing", {}, len))
 
 
-def test_any_other_error_comes_through_as_it_is(conn: Connection) -> None:
+def test_any_other_error_is_raised_unchanged(conn: Connection) -> None:
     with pytest.raises(psycopg.errors.DivisionByZero), conn.transaction():
         run(conn, Statement("test/wrong", "select 1 / 0", {}, len))
 
@@ -80,7 +80,7 @@ def test_an_async_connection_runs_the_same_values(migrated: str) -> None:
     asyncio.run(all_of_it())
 
 
-def test_statements_that_are_run_at_once_are_all_done_or_none(migrated: str) -> None:
+def test_statements_in_one_round_trip_all_take_effect_or_none(migrated: str) -> None:
     insert = Statement("test/insert", "insert into pgflow.queues (name) values ('q')", {}, len)
     with psycopg.connect(migrated, autocommit=True) as conn:
         assert run_all(conn, [DOUBLE, SILENT, DOUBLE]) == [42, 0, 42]
@@ -99,7 +99,7 @@ def test_statements_that_are_run_at_once_are_all_done_or_none(migrated: str) -> 
     asyncio.run(all_of_it())
 
 
-def test_a_refusal_that_comes_before_all_is_sent_is_raised_and_nothing_is_logged(
+def test_an_error_before_all_is_sent_is_raised_and_nothing_is_logged(
     migrated: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def slowly(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[Statement[int]]:
@@ -123,7 +123,7 @@ def test_a_refusal_that_comes_before_all_is_sent_is_raised_and_nothing_is_logged
     assert caplog.text == ""
 
 
-def test_a_statement_is_not_taken_for_prepared_because_it_stood_behind_one_that_failed(migrated: str) -> None:
+def test_a_statement_behind_a_failed_one_is_not_recorded_as_prepared(migrated: str) -> None:
     with psycopg.connect(migrated, autocommit=True, prepare_threshold=2) as conn:
         for _ in range(5):
             with pytest.raises(AlreadyRunning):

@@ -173,7 +173,7 @@ MUTANTS = (
         "set applied = true,\n        targets = case when o.targets is null then r.targets "
         "else array(select jsonb_array_elements_text(o.targets::jsonb)) end\n",
         "set applied = true\n",
-        "asked_again_and_sibling",
+        "retried_route_and_sibling",
     ),
     Mutant(
         "stale join", "a join is decided on what was known, whatever it is by now", SETTLE,

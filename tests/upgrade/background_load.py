@@ -1,4 +1,4 @@
-"""Plain SQL that keeps the tables busy on a schema of any age, and a watch on who has to wait for a migration."""
+"""SQL load on the tables of a schema of any version, and a watch on sessions that a migration blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pgflow.database.connect import Connection, connect
 from tests.worker.patience import until
 from tests.worker.sight import rows
 
-# Each in a transaction of its own; all of it is understood by every schema since 0001.
+# Each in a separate transaction; valid on every schema since 0001.
 WORK = """
 insert into pgflow.instances (id, workflow, version, status, input)
     values ('a', 'Busy', 1, 'running', '{"n": 1}')
@@ -30,7 +30,7 @@ select count(*) from pgflow.instances where unique_key = 'none'
 """
 STATEMENTS = [each.strip() for each in WORK.replace("\n    ", " ").strip().splitlines()]
 TABLES = ("instances", "step_results", "jobs", "signals", "workers", "queues", "definitions")
-# Who stands behind whom is told by the server, so that a slow test is not taken for a slow server.
+# The server reports which session blocks which, so that a slow test is not mistaken for a blocked session.
 WAITING = """
 select extract(epoch from clock_timestamp() - l.waitstart)::double precision, l.relation::regclass::text, a.query
 from pg_locks l join pg_stat_activity a on a.pid = l.pid
@@ -53,10 +53,10 @@ analyze;
 
 
 class BackgroundLoad:
-    """While the `with` lasts, some write, one reads everything in a transaction that it leaves open, one locks rows.
+    """Within the `with`, two sessions write, one reads every table in an open transaction, and one locks rows.
 
-    `migrator` is the server process that is watched, `worst` the longest wait behind it so far, and of what;
-    `errors` is what anybody met.
+    `migrator` is the process id of the migrating backend, `worst` the longest wait for it so far, with its relation and
+    query; `errors` are the errors of all sessions.
     """
 
     def __init__(self, dsn: str, migrator: int) -> None:
@@ -116,7 +116,7 @@ class BackgroundLoad:
 
 
 def filenodes(conn: Connection) -> dict[str, int]:
-    """In which file each table and index lies: another one than before means that it was written anew."""
+    """Return the file of each table and index; a new file means that it was rewritten."""
     query = """select relname, pg_relation_filenode(oid) from pg_class
         where relnamespace = 'pgflow'::regnamespace and relkind in ('r', 'i')"""
     return dict(rows(conn, query))

@@ -1,7 +1,7 @@
 """An application of one release.
 
-`caller PREFIX STOP` starts instances and signals them until the file STOP is there.
-`caller PREFIX STOP CALL …` makes only these calls, each once. Prints as JSON what each call came to.
+`caller PREFIX STOP` starts instances and signals them until the file STOP exists.
+`caller PREFIX STOP CALL …` makes only these calls, each once. Prints the result of each call as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.upgrade.flow import Load, app
 
 
 def in_a_transaction(value: str) -> None:
-    """Start one and read another in a transaction of our own."""
+    """Start one and read another in one transaction."""
     with psycopg.connect(os.environ["PGFLOW_DSN"]) as conn:
         Load.start(f"{value}-t", {}, conn=conn)
         Load.get(value, conn=conn)
@@ -39,7 +39,7 @@ CALLS: dict[str, Callable[[str], object]] = {
 
 
 def attempt(name: str, value: str) -> str:
-    """Make a call; returns "ok" or what it was refused with."""
+    """Make a call; returns "ok" or its error."""
     try:
         CALLS[name](value)
     except PgflowError as error:
@@ -50,7 +50,7 @@ def attempt(name: str, value: str) -> str:
 
 
 def main(prefix: str, stop: Path, calls: list[str]) -> None:
-    """Make the calls, and say what they came to, by call and answer."""
+    """Make the calls, and print how often each had which result."""
     answers: Counter[tuple[str, str]] = Counter()
     number = 0
     while True:
@@ -61,7 +61,7 @@ def main(prefix: str, stop: Path, calls: list[str]) -> None:
             print("begun", flush=True)
         if calls or stop.exists():
             break
-        PACE.wait(0.06)  # a steady load, not all that the machine can bear
+        PACE.wait(0.06)  # a steady load, below the capacity of the machine
     print(json.dumps([[*key, count] for key, count in answers.items()]), flush=True)
     app.close()
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests with several releases: their trees, a site where an old one is at home, and their workers."""
+"""Fixtures of the tests with several releases: their trees, a site with a database, and their workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Hire = Callable[..., Process]
 
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
-    """The release that is here, and two that could come next: "present", "compatible" and "breaking"."""
+    """The current release, and two possible next ones: "present", "compatible" and "breaking"."""
     folder = tmp_path_factory.mktemp("releases")
     made = (make(folder / make.__name__) for make in (present, compatible, breaking))
     return {release.name: release for release in made}
@@ -26,7 +26,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
 
 @pytest.fixture
 def site(server: Server, new_database: Callable[..., str], tmp_path: Path) -> Iterator[Site]:
-    """An empty database, and who is at work on it."""
+    """An empty database, and the processes that use it."""
     site = Site(new_database(server), tmp_path)
     with connect(site.dsn) as conn:
         conn.execute("create table public.bookings (value text)")
@@ -45,7 +45,7 @@ def conn(site: Site) -> Iterator[Connection]:
 
 @pytest.fixture
 def hire(site: Site, conn: Connection) -> Iterator[Hire]:
-    """Give `hire(release, *options, ready=True)`: a worker process of that release; killed when the test ends."""
+    """Return `hire(release, *options, ready=True)`: a worker process of that release; killed when the test ends."""
     with ExitStack() as ends:
         staffs: dict[str, Processes] = {}
 

@@ -1,4 +1,4 @@
-"""What the workers and callers of each release run: copied into its tree, with nothing but what every release has."""
+"""The workflow of each release's workers and callers: copied into its tree, with features of all releases only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Input = dict[str, Any]
 
 
 def note(ctx: Context[Input]) -> None:
-    """Leave a line in the log that the environment names: which step of what, in which attempt and which release."""
+    """Append value, step, attempt and release to the log that the environment names."""
     line = f"{ctx.value} {ctx.step} {ctx.attempt} {os.environ['RELEASE']}\n"
     with Path(os.environ["STEPS"]).open("a") as log:
         log.write(line)
@@ -56,7 +56,7 @@ def book(ctx: Context[Input]) -> Ok:
 
 
 class Moment:
-    """A short wait that shuts nobody out."""
+    """A short wait."""
 
     def wait(self) -> None:
         """Wait a little."""

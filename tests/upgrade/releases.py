@@ -1,7 +1,6 @@
-"""Releases of pgflow that run side by side: this one, two that could come next, and the last one of the history.
+"""Releases of pgflow that run side by side: this one, two possible next ones, and the previous one in the history.
 
-Each is a tree of its own, with processes of its own: a worker, a command or an application of one release knows nothing
-of the others.
+Each has its own tree and processes: a worker, command or application of one release does not know the others.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ HERE = Path(__file__).parent
 MIGRATIONS = "sql/migrations"
 Answers = dict[str, str]
 
-# Columns that old code need not know and new code uses, one of them in the hot path, and an index.
-NOTE = """-- A remark on each token, signal and instance.
+# Columns that only new code uses, one of them in the hot path, and an index.
+NOTE = """-- A note on each job, signal and instance.
 alter table pgflow.jobs add column note text;
 alter table pgflow.signals add column note text;
 alter table pgflow.instances add column note text;
@@ -37,8 +36,8 @@ NOTED = """-- An index over it.
 drop index concurrently if exists pgflow.jobs_noted;
 create index concurrently jobs_noted on pgflow.jobs (run) where note is not null;
 """
-# What old workers use in the hot path, and old applications in what they read, is there no more.
-RENAME = """-- The revision is called edition, and when an instance began is told otherwise.
+# Removes columns that old workers use in the hot path and old applications read.
+RENAME = """-- Renames the revision to edition, and created_at to begun_at.
 -- pgflow: breaking
 alter table pgflow.instances rename column revision to edition;
 alter table pgflow.instances rename column created_at to begun_at;
@@ -48,7 +47,7 @@ drop function if exists pgflow.cancel(text, text, text, boolean);
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One release: its name, and the folder of its code."""
+    """One release: its name, and the directory of its code."""
 
     name: str
     tree: Path
@@ -59,13 +58,13 @@ class Release:
         return sorted(path.stem for path in (self.tree / "sql" / "migrations").iterdir())
 
     def environment(self, dsn: str, steps: Path) -> dict[str, str]:
-        """What its processes see."""
+        """Return the environment of its processes."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
         ours = {"PYTHONPATH": str(self.tree), "PGFLOW_DSN": dsn, "RELEASE": self.name, "STEPS": str(steps)}
         return {**kept, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def edit(self, path: str, before: str, after: str) -> None:
-        """Change a file; it has to be as we think it is."""
+        """Change a file; fails if `before` is not in it."""
         file = self.tree / path
         text, times = re.subn(before, after, file.read_text())
         assert times, f"{path} has no {before}"
@@ -78,7 +77,7 @@ class Release:
 
 @dataclass(slots=True)
 class Site:
-    """A database on which processes of several releases are at work; `steps` is the log of the steps that ran."""
+    """A database that processes of several releases use; `steps` is the log of the steps that ran."""
 
     dsn: str
     folder: Path
@@ -90,7 +89,7 @@ class Site:
         self.steps.touch()
 
     def runs(self) -> list[list[str]]:
-        """Value, step, attempt and release of each run of a step."""
+        """Return value, step, attempt and release of each run of a step."""
         return [line.split() for line in self.steps.read_text().splitlines()]
 
     def pgflow(self, release: Release, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -100,19 +99,19 @@ class Site:
         return subprocess.CompletedProcess(arguments, started.returncode, out, err)
 
     def begin(self, release: Release, *arguments: str) -> subprocess.Popen[str]:
-        """Begin a command of a release."""
+        """Start a command of a release."""
         return self.popen(release, [sys.executable, "-c", RUN, *arguments])
 
     def calls(self, release: Release, value: str, *names: str) -> Answers:
-        """Let an application of a release make these calls; returns what each of them came to."""
+        """Make these calls in an application of a release; returns the result of each."""
         return Caller(self, release, value, *names).answers()
 
     def caller(self, release: Release) -> Caller:
-        """Let an application of a release start instances until it is told to stop."""
+        """Start an application of a release that starts instances until it is stopped."""
         return Caller(self, release, f"{release.name}{len(self._started)}")
 
     def reap(self) -> None:
-        """Kill what still runs."""
+        """Kill the running processes."""
         for each in self._started:
             each.kill()
             each.communicate()
@@ -133,7 +132,7 @@ class Site:
 
 
 class Caller:
-    """An application of one release; when it is made, it has made its first calls."""
+    """An application of one release, which has made its first calls when the constructor returns."""
 
     def __init__(self, site: Site, release: Release, prefix: str, *names: str) -> None:
         self._stop = site.folder / f"{prefix}.stop"
@@ -141,29 +140,31 @@ class Caller:
             release, [sys.executable, "-m", "tests.upgrade.caller", prefix, str(self._stop), *names]
         )
         assert self._popen.stdout is not None
-        self._said: IO[str] = self._popen.stdout
-        assert self._said.readline() == "begun\n", self._popen.communicate()
+        self._stdout: IO[str] = self._popen.stdout
+        assert self._stdout.readline() == "begun\n", self._popen.communicate()
 
     def stop(self, *but: tuple[str, str]) -> int:
-        """Let it stop; returns how many instances it has started. Nothing may have been refused.
+        """Stop it; returns how many instances it has started. Fails if a call failed, except those in `but`.
 
-        `but` are calls that may have been, and how that begins.
+        `but` are pairs of a call and the beginning of its error.
         """
         self._stop.touch()
         counts = self._counts()
-        odd = {(name, answer) for name, answer, _ in counts if answer != "ok"}
-        assert not [each for each in odd if not any(each[0] == name and each[1].startswith(how) for name, how in but)]
+        failed = {(name, answer) for name, answer, _ in counts if answer != "ok"}
+        assert not [
+            each for each in failed if not any(each[0] == name and each[1].startswith(how) for name, how in but)
+        ]
         return sum(count for name, answer, count in counts if (name, answer) == ("start", "ok"))
 
     def answers(self) -> Answers:
-        """What each call came to, after those that it was made for."""
+        """Return the result of each call, after the last one."""
         return {name: answer for name, answer, _ in self._counts()}
 
     def _counts(self) -> list[tuple[str, str, int]]:
-        said = self._said.read()
+        output = self._stdout.read()
         _, err = self._popen.communicate(timeout=PATIENCE)
         assert self._popen.returncode == 0, err
-        counts: list[tuple[str, str, int]] = json.loads(said)
+        counts: list[tuple[str, str, int]] = json.loads(output)
         return counts
 
 
@@ -175,7 +176,7 @@ def present(folder: Path, name: str = "present") -> Release:
 
 
 def compatible(folder: Path) -> Release:
-    """A next release whose migrations older code need not know; its own code cannot do without."""
+    """A next release whose migrations are compatible with older code, but required by its own."""
     release = present(folder, "compatible")
     release.add_migration("note", NOTE)
     release.add_migration("noted", NOTED)
@@ -186,7 +187,7 @@ def compatible(folder: Path) -> Release:
 
 
 def breaking(folder: Path) -> Release:
-    """A next release with a migration that breaks older code."""
+    """A next release with a breaking migration."""
     release = present(folder, "breaking")
     release.add_migration("rename", RENAME)
     for file in sorted((release.tree / "sql").rglob("*.sql")):
@@ -219,8 +220,8 @@ def earlier(folder: Path, commit: str) -> Release:
     return _equipped(Release("earlier", folder))
 
 
-def forerunner() -> str | None:
-    """The last commit whose schema was an older one; None where the history is not at hand."""
+def previous_commit() -> str | None:
+    """Return the last commit with an older schema; None without the history."""
     ours = [path.read_bytes() for path in sorted((CHECKOUT / MIGRATIONS).iterdir())]
     for commit in _git("log", "--first-parent", "--format=%H", "--", MIGRATIONS).decode().split():
         names = _git("ls-tree", "--name-only", f"{commit}^", f"{MIGRATIONS}/").decode().split()
@@ -239,7 +240,7 @@ def _equipped(release: Release) -> Release:
 
 
 def _git(*arguments: str) -> bytes:
-    """What git says, nothing where there is none or it does not know."""
+    """Return the output of git, empty if git is missing or fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, check=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""A migration that is killed at any moment, and run again, comes to the same as one that was let be."""
+"""A migration that is killed at any moment and run again has the same result as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ INVALID = "select indexrelid::regclass::text from pg_index where not indisvalid"
 
 
 class Killed(BaseException):
-    """The process is no more."""
+    """The process was killed."""
 
 
 @contextmanager
 def killed_before(nth: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Let who sends its `nth` statement from here on be killed just before; gives what had been sent until then.
+    """Simulate a kill just before the `nth` statement from here on; yields the statements sent until then.
 
-    The server sees what it would see then: a connection that ends, and nobody who cleans up.
+    The server sees the same as after a kill: a connection that ends, without cleanup.
     """
     execute, sent = psycopg.Cursor.execute, list[str]()
 
@@ -53,11 +53,11 @@ def killed_before(nth: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
 
 
 def made(dsn: str, schema: str) -> list[str]:
-    """What a schema is made of, whatever its name is."""
+    """Return the objects of a schema, independent of its name."""
     return sorted(str(each).replace(schema, FRESH) for each in catalog(dsn, schema))
 
 
-def test_killed_before_any_of_its_statements_and_run_again_it_comes_to_the_same(
+def test_a_migrate_killed_before_any_statement_and_run_again_creates_the_same_schema(
     server: Server, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsn = new_database(server)
@@ -73,7 +73,7 @@ def test_killed_before_any_of_its_statements_and_run_again_it_comes_to_the_same(
             except Killed:
                 pass
             else:
-                break  # it came to its end before
+                break  # it completed before that statement
         with connect(dsn, "migrate") as conn:
             migrate.up(conn, schema)
             assert migrate.status(conn, schema).up_to_date
@@ -85,17 +85,17 @@ def test_killed_before_any_of_its_statements_and_run_again_it_comes_to_the_same(
 
 @pytest.fixture
 def halfway(site: Site, conn: Connection) -> Iterator[Connection]:
-    """A schema whose next migration builds indexes, and somebody in whose open transaction it has to wait for."""
+    """A connection with an open transaction that the next migration, which builds indexes, must wait for."""
     with connect(site.dsn, "migrate") as migrator:
         migrate.up(migrator, to=4)
-    with connect(site.dsn, "migrate") as busy:  # it may take its time
+    with connect(site.dsn, "migrate") as busy:  # without timeouts
         busy.execute("begin")
         busy.execute("insert into pgflow.instances (id, workflow, version, input) values ('a', 'A', 1, '{}')")
         yield busy
 
 
 def building(conn: Connection) -> int | None:
-    """The server process that builds or drops an index and waits."""
+    """Return the process id of the backend that builds or drops an index and waits."""
     found: int | None = one(
         conn,
         "select pid from pg_stat_activity where datname = current_database() "
@@ -104,7 +104,7 @@ def building(conn: Connection) -> int | None:
     return found
 
 
-def test_an_index_that_was_left_half_built_is_built_anew(
+def test_an_index_left_half_built_is_built_again(
     site: Site, conn: Connection, halfway: Connection, server: Server, new_database: Callable[..., str]
 ) -> None:
     with connect(site.dsn, "migrate") as migrator, ThreadPoolExecutor(1) as pool:
@@ -123,7 +123,7 @@ def test_an_index_that_was_left_half_built_is_built_anew(
     assert catalog(site.dsn) == catalog(fresh)
 
 
-def test_a_command_that_is_killed_while_it_builds_an_index_leaves_the_way_free(
+def test_a_command_killed_while_it_builds_an_index_does_not_block_the_next_one(
     site: Site, conn: Connection, halfway: Connection, releases: dict[str, Release]
 ) -> None:
     first = site.begin(releases["present"], "migrate")

@@ -1,4 +1,4 @@
-"""Each migration while the database is busy: nobody waits for it longer than a moment, and nothing is written anew."""
+"""Each migration under load: no session waits for it for long, and no table is rewritten."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pgflow.database.connect import connect
 from pgflow.database.migration_files import migrations
 from pgflow.migrations import migrate
 from tests.conftest import Server
-from tests.store.sql_copy import forget
+from tests.store.sql_copy import clear_caches
 from tests.store.test_migrate import catalog
 from tests.upgrade.background_load import SEED, BackgroundLoad, filenodes
 from tests.upgrade.releases import Release
 from tests.worker.sight import rows
 
-LIMIT = 0.2  # seconds that anybody may have to wait behind a migration
-NOISE = 0.1  # for the machine, which has other things to do while somebody waits
+LIMIT = 0.2  # seconds that a session may wait for a migration
+NOISE = 0.1  # for other load of the machine
 
 
 @pytest.fixture
 def next_sql(releases: dict[str, Release], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The SQL of a release that could come next, in the place of ours: ours, and migrations of several kinds."""
+    """The SQL of a possible next release instead of ours: ours, and migrations of several kinds."""
     monkeypatch.setattr(files, "root", lambda: releases["compatible"].tree / "sql")
-    forget()
+    clear_caches()
     yield
     monkeypatch.undo()
-    forget()
+    clear_caches()
 
 
-# Holds a row per workflow version, so that to rewrite it takes no longer than to lock it.
+# Has one row per workflow version, so rewriting it takes no longer than locking it.
 SMALL = {"definitions", "definitions_pkey"}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("next_sql")
-def test_on_a_busy_database_each_migration_makes_nobody_wait_and_writes_no_table_anew(
+def test_on_a_busy_database_no_migration_blocks_sessions_or_rewrites_tables(
     server: Server, new_database: Callable[..., str]
 ) -> None:
     dsn, fresh = new_database(server), new_database(server)
@@ -46,16 +46,16 @@ def test_on_a_busy_database_each_migration_makes_nobody_wait_and_writes_no_table
         migrate.up(migrator, to=1)
         conn.execute(SEED)
         for version in [*range(2, len(migrations()) + 1), None]:
-            if version is None:  # all the functions anew
+            if version is None:  # installs all functions again
                 conn.execute("update pgflow.migrations set checksum = '' where version = 0")
             before = filenodes(conn)
-            with BackgroundLoad(dsn, migrator.info.backend_pid) as bustle:
+            with BackgroundLoad(dsn, migrator.info.backend_pid) as load:
                 assert migrate.up(migrator, to=version)
             kept = {name: node for name, node in filenodes(conn).items() if name in before}
             moved = {name for name, node in kept.items() if before[name] != node}
-            figures.append(f"{version}: {bustle.worst}, {bustle.turns} turns")
-            assert bustle.errors == []
-            assert bustle.worst[0] < LIMIT + NOISE, figures[-1]
+            figures.append(f"{version}: {load.worst}, {load.turns} turns")
+            assert load.errors == []
+            assert load.worst[0] < LIMIT + NOISE, figures[-1]
             assert moved <= SMALL, figures[-1]
         assert migrate.status(migrator).up_to_date
         assert rows(conn, "select indexrelid::regclass from pg_index where not indisvalid") == []

@@ -9,7 +9,7 @@ import pytest
 
 from pgflow.database.connect import Connection
 from tests.upgrade.conftest import Hire
-from tests.upgrade.releases import Release, Site, earlier, forerunner
+from tests.upgrade.releases import Release, Site, earlier, previous_commit
 from tests.worker.patience import until
 from tests.worker.processes import Process
 from tests.worker.sight import leftovers, one, rows, until_all_ended, until_recorded
@@ -21,12 +21,12 @@ OUTDATED = "schema-outdated: "
 TOO_NEW = "schema-too-new: migration "
 DEPLOY = "Deploy the pgflow that ships "
 TROUBLE = ("trying again", "ERROR", "Traceback", "cannot")
-FORERUNNER = forerunner()
-SHALLOW = "the history is not at hand (a shallow clone?): the releases that are made up stand for it"
+PREVIOUS = previous_commit()
+SHALLOW = "no git history (a shallow clone?): the simulated releases cover the same"
 
 
-def all_is_well(site: Site, conn: Connection, started: int, *workers: Process) -> None:
-    """Every instance has come to its end, each of its steps ran once, in its first attempt, and nothing went wrong."""
+def check_outcome(site: Site, conn: Connection, started: int, *workers: Process) -> None:
+    """Check that every instance has completed, each step ran once, in its first attempt, and nothing went wrong."""
     assert until_all_ended(conn, patience=60) == {"completed": started}
     assert leftovers(conn) == {}
     assert one(conn, "select count(*) from pgflow.step_results") == 7 * started
@@ -39,19 +39,19 @@ def all_is_well(site: Site, conn: Connection, started: int, *workers: Process) -
 
 
 def ran_by(site: Site) -> set[str]:
-    """The releases whose workers have run steps."""
+    """Return the releases whose workers have run steps."""
     return {release for _, _, _, release in site.runs()}
 
 
 def refused(process: Process, *words: str) -> None:
-    """A worker has ended by itself, with one line about the schema that says what to do."""
+    """Check that a worker has ended by itself, with one line about the schema and what to do."""
     assert process.wait() == 4, process.log
-    said = process.log.splitlines()[-1]
-    assert [word for word in ("pgflow: ", *words) if word not in said] == [], said
+    line = process.log.splitlines()[-1]
+    assert [word for word in ("pgflow: ", *words) if word not in line] == [], line
 
 
 def roll(site: Site, conn: Connection, hire: Hire, old: Release, new: Release) -> None:
-    """Bring a compatible release in under load, and take it back."""
+    """Roll a compatible release out under load, and back."""
     assert site.pgflow(old, "migrate").returncode == 0
     staff = [hire(old), hire(old)]
     callers = [site.caller(old)]
@@ -73,12 +73,12 @@ def roll(site: Site, conn: Connection, hire: Hire, old: Release, new: Release) -
     started = callers[0].stop()
     seen = len(site.runs())
 
-    staff.append(hire(old))  # the new one is no good after all
+    staff.append(hire(old))  # roll back
     callers.append(site.caller(old))
     until(lambda: old.name in {release for *_, release in site.runs()[seen:]}, "work for the old one")
     for leaving in (2, 3):
         assert staff[leaving].terminate() == 0, staff[leaving].log
-    all_is_well(site, conn, started + sum(caller.stop() for caller in callers[1:]), *staff)
+    check_outcome(site, conn, started + sum(caller.stop() for caller in callers[1:]), *staff)
     assert ran_by(site) == {old.name, new.name}
 
 
@@ -88,12 +88,12 @@ def test_a_compatible_release_is_rolled_out_and_back_under_load(
     roll(site, conn, hire, releases["present"], releases["compatible"])
 
 
-@pytest.mark.skipif(FORERUNNER is None, reason=SHALLOW)
-def test_this_release_is_rolled_out_and_back_where_the_last_one_was(
+@pytest.mark.skipif(PREVIOUS is None, reason=SHALLOW)
+def test_this_release_is_rolled_out_and_back_over_the_previous_one(
     site: Site, conn: Connection, hire: Hire, releases: dict[str, Release], tmp_path: Path
 ) -> None:
-    assert FORERUNNER is not None
-    roll(site, conn, hire, earlier(tmp_path / "earlier", FORERUNNER), releases["present"])
+    assert PREVIOUS is not None
+    roll(site, conn, hire, earlier(tmp_path / "earlier", PREVIOUS), releases["present"])
 
 
 def test_a_breaking_release_is_rolled_out_under_load(
@@ -120,14 +120,13 @@ def test_a_breaking_release_is_rolled_out_under_load(
     staff.append(hire(new))
     newer = site.caller(new)
     until_recorded(conn, one(conn, "select count(*) from pgflow.step_results") + 50)
-    # An old application can start and signal, through the functions, which are the new ones; what it reads itself it
-    # cannot any more.
+    # An old application can start and signal, through the new functions; it can no longer read tables itself.
     started = caller.stop(("get", TOO_NEW + new.migrations[-1])) + newer.stop()
-    all_is_well(site, conn, started, *staff)
+    check_outcome(site, conn, started, *staff)
     assert ran_by(site) == {old.name, new.name}
 
 
-def test_whoever_is_too_old_or_too_new_is_told_so_in_each_call(
+def test_each_call_on_an_old_or_new_schema_reports_the_mismatch(
     site: Site, conn: Connection, releases: dict[str, Release]
 ) -> None:
     old, compatible, breaking = releases["present"], releases["compatible"], releases["breaking"]
@@ -148,7 +147,7 @@ def test_whoever_is_too_old_or_too_new_is_told_so_in_each_call(
     assert site.calls(compatible, "d", *calls) == site.calls(old, "e", *calls) == fine
 
 
-def test_an_old_application_is_told_what_to_deploy_after_a_breaking_migration(
+def test_an_old_application_reports_what_to_deploy_after_a_breaking_migration(
     site: Site, conn: Connection, releases: dict[str, Release]
 ) -> None:
     old, new = releases["present"], releases["breaking"]
@@ -165,7 +164,7 @@ def test_an_old_application_is_told_what_to_deploy_after_a_breaking_migration(
     assert listed.stderr.count("\n") == 1
 
 
-def test_a_worker_that_does_not_end_is_named_and_the_others_may_come_back(
+def test_a_worker_that_does_not_end_is_named_and_the_others_can_restart(
     site: Site, conn: Connection, hire: Hire, releases: dict[str, Release]
 ) -> None:
     old, new = releases["present"], releases["breaking"]
@@ -181,11 +180,11 @@ def test_a_worker_that_does_not_end_is_named_and_the_others_may_come_back(
     refused(lively, DEPLOY)
     staff = [frozen, hire(old)]
     frozen.send(signal.SIGCONT)
-    all_is_well(site, conn, caller.stop(), *staff)
+    check_outcome(site, conn, caller.stop(), *staff)
     assert [each.code for each in staff] == [None, None]
 
 
-def test_who_was_frozen_while_the_schema_was_changed_writes_nothing_and_ends(
+def test_a_worker_frozen_during_the_migration_writes_nothing_and_ends(
     site: Site, conn: Connection, hire: Hire, releases: dict[str, Release]
 ) -> None:
     old, new = releases["present"], releases["breaking"]
@@ -204,11 +203,11 @@ def test_who_was_frozen_while_the_schema_was_changed_writes_nothing_and_ends(
     assert until_all_ended(conn) == {"completed": started}
     assert leftovers(conn) == {}
     assert 0 < lately < one(conn, "select count(*) from pgflow.step_results") == 7 * started
-    assert one(conn, "select max(attempt) from pgflow.step_results") == 1  # what it was lost with has cost no attempt
+    assert one(conn, "select max(attempt) from pgflow.step_results") == 1  # the lost worker cost no attempt
     assert rows(conn, "select count(*), count(distinct value) from public.bookings") == [(started, started)]
 
 
-def test_after_a_migrate_that_was_killed_while_it_waited_the_next_one_goes_on(
+def test_a_migrate_resumes_after_one_that_was_killed_while_waiting(
     site: Site, conn: Connection, hire: Hire, releases: dict[str, Release]
 ) -> None:
     old, new = releases["present"], releases["breaking"]

@@ -1,4 +1,4 @@
-"""Each part does its work with the rights of `pgflow roles` alone: an app, its worker, and who looks on."""
+"""Each part works with the privileges of `pgflow roles` only: an application, its worker, and a dashboard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.store.granted_roles import GrantedRoles
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
-MENDED = threading.Event()
+REPAIRED = threading.Event()
 QUICKLY = Retry(max_attempts=2, base=timedelta(milliseconds=5))
 
 
@@ -32,7 +32,7 @@ class Trip(BaseModel):
 
 @step(events=("ok",), retry=QUICKLY)
 async def pack(ctx: Context[Trip]) -> Ok:
-    if ctx.attempt == 1 or (ctx.initial.is_broken and not MENDED.is_set()):
+    if ctx.attempt == 1 or (ctx.initial.is_broken and not REPAIRED.is_set()):
         raise ConnectionError("not yet")
     return Ok("ok", {"attempt": ctx.attempt}, metadata={"bag": "red"})
 
@@ -71,9 +71,9 @@ class Journey(Workflow[Trip], unique=Unique("journey")):
 
 
 @pytest.fixture
-def as_part(parts: GrantedRoles) -> Iterator[Callable[[str], Pgflow]]:
-    """Give `as_part(part)`: an app of who has that part."""
-    MENDED.clear()
+def app_for(parts: GrantedRoles) -> Iterator[Callable[[str], Pgflow]]:
+    """Return `app_for(part)`: an app that connects as the role with that part."""
+    REPAIRED.clear()
     made: list[Pgflow] = []
 
     def make(part: str) -> Pgflow:
@@ -86,7 +86,7 @@ def as_part(parts: GrantedRoles) -> Iterator[Callable[[str], Pgflow]]:
 
 
 def seen(app: Pgflow, value: str, *statuses: str) -> Instance:
-    """Wait until an instance has one of these statuses, as who looks on sees it."""
+    """Wait until an instance has one of these statuses, as the dashboard sees it."""
 
     def look() -> Instance | None:
         found = app.get(Journey, value)
@@ -97,13 +97,13 @@ def seen(app: Pgflow, value: str, *statuses: str) -> Instance:
     return found
 
 
-def test_an_app_makes_all_its_calls_in_its_own_transaction(
-    parts: GrantedRoles, as_part: Callable[[str], Pgflow]
+def test_an_app_can_make_every_call_in_its_own_transaction(
+    parts: GrantedRoles, app_for: Callable[[str], Pgflow]
 ) -> None:
-    client, onlooker = as_part("client"), as_part("dashboard")
+    client, onlooker = app_for("client"), app_for("dashboard")
     with parts.connect("client") as conn, pytest.raises(UnknownWorkflow), conn.transaction():
         client.start(Journey, "early", Trip(), conn=conn)
-    as_part("worker").register()  # as each worker does when it begins
+    app_for("worker").register()  # as each worker does at its start
 
     with psycopg.connect(parts.dsn("client")) as conn:
         client.start(Journey, "a", Trip(), conn=conn)
@@ -123,10 +123,10 @@ def test_an_app_makes_all_its_calls_in_its_own_transaction(
     with pytest.raises(AlreadyRunning):
         client.start(Journey, "b", Trip())
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        client.get(Journey, "b")  # reading is another part
+        client.get(Journey, "b")  # only the dashboard may read
 
     async def twins() -> None:
-        app = as_part("client")
+        app = app_for("client")
         await app.astart(Journey, "d", Trip())
         assert await app.aresume(Journey, "d", "called") == "kept"
         await app.acancel(Journey, "d")
@@ -136,15 +136,15 @@ def test_an_app_makes_all_its_calls_in_its_own_transaction(
     assert onlooker.get(Journey, "d").status == "cancelled"
 
 
-def test_a_worker_brings_everything_to_its_end(parts: GrantedRoles, as_part: Callable[[str], Pgflow]) -> None:
-    client, worker, onlooker = as_part("client"), as_part("worker"), as_part("dashboard")
+def test_a_worker_completes_every_instance(parts: GrantedRoles, app_for: Callable[[str], Pgflow]) -> None:
+    client, worker, onlooker = app_for("client"), app_for("worker"), app_for("dashboard")
     worker.register()
     for value in ("whole", "lost", "bare"):
         client.start(Journey, value, Trip())
         client.schedule_resume(Journey, value, ask, timedelta(milliseconds=50), "agreed")
     client.start(Journey, "broken", Trip(is_broken=True))
     with parts.connect("admin") as conn:
-        # One is held by a worker that is gone; another has lost its token; a worker of long ago is still listed.
+        # One is claimed by a dead worker; another is orphaned (its job was deleted); an old worker is still listed.
         find = "select run from pgflow.instances where id = %s"
         (lost,), (bare,) = (conn.execute(find, [f"journey::{value}"]).fetchall()[0] for value in ("lost", "bare"))
         conn.execute("update pgflow.jobs set state = 'running', worker = 0, attempt = 1 where run = %s", [lost])
@@ -160,7 +160,7 @@ def test_a_worker_brings_everything_to_its_end(parts: GrantedRoles, as_part: Cal
             assert done.steps["book"] == {"as": parts.names["worker"]}
             assert {entry.step: entry.event for entry in done.history}["call"] == "timeout"
         assert seen(onlooker, "broken", "failed").error is not None
-        MENDED.set()
+        REPAIRED.set()
         client.retry(Journey, "broken")
         seen(onlooker, "broken", "waiting")
         client.cancel(Journey, "broken")
@@ -170,11 +170,9 @@ def test_a_worker_brings_everything_to_its_end(parts: GrantedRoles, as_part: Cal
             assert conn.execute("select count(*) from pgflow.jobs").fetchall() == [(0,)]
 
 
-def test_who_looks_on_lists_shows_and_sees_jobs_and_can_do_no_more(
-    parts: GrantedRoles, as_part: Callable[[str], Pgflow]
-) -> None:
-    as_part("worker").register()
-    as_part("client").start(Journey, "a", Trip())
+def test_a_dashboard_can_list_and_show_and_nothing_else(parts: GrantedRoles, app_for: Callable[[str], Pgflow]) -> None:
+    app_for("worker").register()
+    app_for("client").start(Journey, "a", Trip())
     dsn = parts.dsn("dashboard")
 
     def pgflow(*arguments: str) -> Any:
