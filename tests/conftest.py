@@ -58,6 +58,17 @@ def _name_version(version: int | None) -> str:
     return f"postgresql-{version}" if version else "PGFLOW_TEST_DSN"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--long`: run whole what the suite runs in a short form."""
+    parser.addoption("--long", action="store_true", help="Run the long forms: every fault, every statement.")
+
+
+@pytest.fixture(scope="session")
+def is_long(pytestconfig: pytest.Config) -> bool:
+    """Whether tests with a short form run their long one (`bin/test --long`)."""
+    return bool(pytestconfig.getoption("--long"))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that take minutes, so that no process waits for them at the end."""
@@ -112,7 +123,8 @@ def new_database(start_server: Callable[[int | None], Server]) -> Iterator[Calla
         def create(server: Server, template: str | None = None) -> str:
             name = f"pgflow_test_{os.getpid()}_{next(numbers)}"
             dsn = server.create_database(name, template and str(conninfo_to_dict(template)["dbname"]))
-            stack.callback(server.drop_database, name)
+            if GIVEN_DSN:  # the data of our own servers is deleted with them; each drop would cost a checkpoint
+                stack.callback(server.drop_database, name)
             return dsn
 
         yield create

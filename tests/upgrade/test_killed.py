@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from tests.worker.sight import one, rows
 pytestmark = pytest.mark.slow
 
 FRESH = "fresh"
+SHORT_STRIDE = 6  # of the statements; `--long` tries each
 INVALID = "select indexrelid::regclass::text from pg_index where not indisvalid"
 
 
@@ -58,13 +60,13 @@ def made(dsn: str, schema: str) -> list[str]:
 
 
 def test_a_migrate_killed_before_any_statement_and_run_again_creates_the_same_schema(
-    server: Server, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    server: Server, new_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch, is_long: bool
 ) -> None:
     dsn = new_database(server)
     with connect(dsn, "migrate") as conn:
         migrate.up(conn, FRESH)
     whole = made(dsn, FRESH)
-    for nth in count(1):
+    for nth in count(1) if is_long else count(random.randint(1, SHORT_STRIDE), SHORT_STRIDE):  # noqa: S311 -- seeded by pytest
         schema = f"killed_{nth}"
         with killed_before(nth, monkeypatch) as sent:
             try:
