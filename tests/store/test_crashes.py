@@ -30,7 +30,7 @@ def conn(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
         yield conn
 
 
-def die(driver: Driver) -> None:
+def kill_worker(driver: Driver) -> None:
     """End a worker's lease, and rescue its jobs."""
     run(driver.conn, worker.leave("pgflow", driver.settler.worker))
     run(driver.conn, job.rescue("pgflow"))
@@ -40,7 +40,7 @@ def crashes(conn: Connection) -> list[int]:
     return [row[0] for row in conn.execute(CRASHES).fetchall()]
 
 
-def three(conn: Connection, *seen: int) -> Driver:
+def worker_with_jobs(conn: Connection, *seen: int) -> Driver:
     """Return a worker, with one job for each of these numbers of crashes."""
     driver = Driver(conn, WORKFLOWS)
     for number, count in enumerate(seen):
@@ -50,39 +50,39 @@ def three(conn: Connection, *seen: int) -> Driver:
     return driver
 
 
-def test_each_token_of_a_lost_worker_has_seen_a_crash_more_and_no_attempt_less(conn: Connection) -> None:
-    driver = three(conn, 0, 1, 0)
+def test_each_job_of_a_lost_worker_counts_a_crash_and_no_attempt(conn: Connection) -> None:
+    driver = worker_with_jobs(conn, 0, 1, 0)
     assert driver.claim() == 3
-    die(driver)
+    kill_worker(driver)
     assert crashes(conn) == [1, 2, 1]
     assert conn.execute("select distinct state, attempt from pgflow.jobs").fetchall() == [("ready", 0)]
     errors = conn.execute("select errors from pgflow.jobs order by id").fetchall()
     assert [(error["attempt"], error["crashes"]) for ((error,),) in errors] == [(1, 1), (1, 2), (1, 1)]
 
 
-def test_the_last_crash_counts_only_for_a_token_that_its_worker_held_alone(conn: Connection) -> None:
-    driver = three(conn, 4, 0)
+def test_the_last_crash_counts_only_for_a_job_that_its_worker_held_alone(conn: Connection) -> None:
+    driver = worker_with_jobs(conn, 4, 0)
     assert driver.claim() == 2
-    die(driver)
+    kill_worker(driver)
     assert crashes(conn) == [4, 1]
     conn.execute("update pgflow.jobs set state = 'scheduled' where crashes = 1")
     alone = Driver(conn, WORKFLOWS)
     assert alone.claim() == 1
-    die(alone)
+    kill_worker(alone)
     assert conn.execute("select crashes, kind, attempt from pgflow.jobs order by id limit 1").fetchall() == [
         (5, "advance", 1)
     ]
 
 
-def test_a_suspect_runs_alone_more_than_once_before_it_is_given_up(conn: Connection) -> None:
-    driver = three(conn, 2)
+def test_a_quarantined_job_runs_alone_more_than_once_before_it_fails(conn: Connection) -> None:
+    driver = worker_with_jobs(conn, 2)
     assert driver.claim() == 1
-    die(driver)
+    kill_worker(driver)
     assert conn.execute("select crashes, kind, attempt from pgflow.jobs").fetchall() == [(3, "execute", 0)]
 
 
-def test_rescuing_a_few_tokens_at_a_time_makes_no_token_look_alone(conn: Connection) -> None:
-    driver = three(conn, 0, 0, 2)
+def test_a_rescue_in_small_batches_makes_no_job_look_alone(conn: Connection) -> None:
+    driver = worker_with_jobs(conn, 0, 0, 2)
     assert driver.claim() == 3
     run(conn, worker.leave("pgflow", driver.settler.worker))
     for _ in range(3):
@@ -90,8 +90,8 @@ def test_rescuing_a_few_tokens_at_a_time_makes_no_token_look_alone(conn: Connect
     assert crashes(conn) == [1, 1, 2]
 
 
-def test_a_worker_takes_one_suspect_and_then_nothing_until_that_has_run_alone(conn: Connection) -> None:
-    driver = three(conn, 0, 2, 2)
+def test_a_worker_claims_one_quarantined_job_and_then_nothing_until_it_has_run_alone(conn: Connection) -> None:
+    driver = worker_with_jobs(conn, 0, 2, 2)
     driver.settler.is_draining = True  # what it makes ready it leaves
     assert driver.claim() == 2
     assert driver.held_jobs.rooms(0.0) == {}
@@ -109,16 +109,16 @@ def test_a_worker_takes_one_suspect_and_then_nothing_until_that_has_run_alone(co
     assert crashes(conn) == [0, 0, 2]
 
 
-def test_a_step_that_has_run_clears_its_token(conn: Connection) -> None:
-    driver = three(conn, 2)
+def test_a_completed_step_clears_the_crashes_of_its_job(conn: Connection) -> None:
+    driver = worker_with_jobs(conn, 2)
     driver.claim()
     driver.run_steps()
     driver.settle()
     assert crashes(conn) == [0]
 
 
-def test_a_suspect_that_has_not_begun_is_given_back_when_the_worker_stops(conn: Connection) -> None:
-    driver = three(conn, 0, 2)
+def test_a_quarantined_job_that_has_not_started_is_released_when_the_worker_stops(conn: Connection) -> None:
+    driver = worker_with_jobs(conn, 0, 2)
     driver.claim()
     driver.settler.is_draining = True
     driver.settler.release(driver.held_jobs.not_started())
