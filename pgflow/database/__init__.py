@@ -5,7 +5,7 @@ transaction_status            whether a connection is idle
 pooling                       keep connections open for threads and event loops
 fork_safety                   detach forked children from the sessions of their parent
 pgbouncer                     connections through a pooler in transaction mode
-callers                       validate the connection that a caller passes as `conn`
+session                       turn what a caller passes as `conn` into an open psycopg connection
 statement, files              a query, its parameters and its row decoder as a value; the SQL files
 adapters, arrays, encoding    convert values, independent of process and session settings
 sqlstate, db_errors           map SQLSTATEs to `pgflow.errors`; classify errors as transient or permanent

@@ -104,7 +104,7 @@ def _file(name: str, schema: str, to: str) -> str:
 def _look(conn: psycopg.Connection[Any], schema: str, names: Sequence[str]) -> Roles:
     found = run(conn, role.inspect(schema, names))
     if found is None:
-        raise SchemaMissing(f'schema "{schema}" holds no pgflow yet', hint=MIGRATE_HINT)
+        raise SchemaMissing(f'pgflow is not installed in schema "{schema}"', hint=MIGRATE_HINT)
     return found
 
 

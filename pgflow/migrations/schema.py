@@ -109,7 +109,7 @@ class Status:
         if self.is_usable:
             return
         if not self.version:
-            raise SchemaMissing(f'schema "{self.schema}" holds no pgflow yet', hint=migrate_command(self.schema))
+            raise SchemaMissing(f'pgflow is not installed in schema "{self.schema}"', hint=migrate_command(self.schema))
         raise SchemaOutdated(self.outdated, hint=migrate_command(self.schema))
 
 
@@ -131,7 +131,7 @@ def derive_status(
     applied = {each.version: each for each in recorded if each.version != FUNCTIONS and not each.announced}
     if info.engine and not applied:
         state = "is empty" if info.ours else "is missing"
-        raise migrations_table_error(schema, f"has pgflow's tables, but its ledger {schema}.migrations {state}")
+        raise migrations_table_error(schema, f"has pgflow's tables, but its table {schema}.migrations {state}")
     if info.relations and not info.ours:
         raise SchemaForeign(
             f'schema "{schema}" holds {info.relations} tables that are not pgflow\'s',
@@ -142,7 +142,7 @@ def derive_status(
         row = applied.get(each.version)
         if row is None and each.version < newest:
             raise migrations_table_error(
-                schema, f"is at {newest:04}, but its ledger lacks the row {each.version:04} {each.name}"
+                schema, f"is at {newest:04}, but its table migrations lacks the row {each.version:04} {each.name}"
             )
         if row is not None and row.checksum != each.checksum:
             raise SchemaError(
@@ -191,7 +191,7 @@ def migrations_table_error(schema: str, problem: str) -> SchemaError:
     option = "" if schema == SCHEMA else f" --schema {schema}"
     return SchemaError(
         f'schema "{schema}" {problem}. Nothing was changed',
-        hint="Restore the ledger from a backup, or write it again, where N is the last applied migration: "
+        hint="Restore that table from a backup, or write it again, where N is the last applied migration: "
         f"pgflow migrate{option} --sql --ledger --to N | psql",
     )
 
@@ -205,7 +205,8 @@ def renamed_error(schema: str, found: Sequence[str]) -> SchemaMissing:
     """Return the error for a schema that was renamed to one of the names in `found`."""
     names = " or ".join(f'"{each}"' for each in found)
     return SchemaMissing(
-        f'schema "{schema}" holds no pgflow; it seems to have been renamed to {names}, whose functions name "{schema}"',
+        f'pgflow is not installed in schema "{schema}", which seems to have been renamed to {names}: '
+        f'functions there name "{schema}"',
         hint=f"{migrate_command(found[0])}, and use that name everywhere: --schema {found[0]} or "
         f'PGFLOW_SCHEMA={found[0]}; or undo the renaming: alter schema "{found[0]}" rename to "{schema}"',
     )

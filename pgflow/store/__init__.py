@@ -12,7 +12,7 @@ worker                  registration, leases and notifications of workers
 step                    the session of a transactional step before its settle
 migration, role         recorded migrations; roles and privileges
 doctor, doctor_rows     what `pgflow doctor` reads
-bench, debug, audit, failpoint   benchmarks and fault injection
+bench                   what `pgflow bench` reads
 
 *SQL is written as SQL.* Each statement is a file, `sql/queries/<noun>/<verb>.sql`, with one function,
 `pgflow.store.<noun>.<verb>`, so that psql can run it, an editor highlights it and `explain` can be tested; a test holds

@@ -493,7 +493,7 @@ def test_a_table_that_is_not_there_yet_is_no_end(dsn: str, conn: psycopg.Connect
 def test_a_missing_schema_and_a_missing_server_have_their_own_exit_codes(postgres: EmbeddedPostgres) -> None:
     missing = CliRunner().invoke(cli, ["doctor", "--dsn", postgres.dsn])
     assert (missing.exit_code, missing.stdout) == (4, "")
-    assert missing.stderr == 'pgflow: schema "pgflow" holds no pgflow yet. Run: pgflow migrate\n'
+    assert missing.stderr == 'pgflow: pgflow is not installed in schema "pgflow". Run: pgflow migrate\n'
     nowhere = CliRunner().invoke(cli, ["doctor", "--dsn", postgres.database_dsn("nowhere")])
     assert (nowhere.exit_code, nowhere.stdout) == (3, "")
 

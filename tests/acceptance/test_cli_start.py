@@ -135,7 +135,7 @@ def test_the_input_model_of_the_app_validates_the_input(idle: Deployment, value:
         (("--app", "tests.acceptance.shop:nothing"), 2, "'nothing' in module tests.acceptance.shop does not exist"),
         (("--app", "tests.acceptance.shop"), 2, "--app must have the form module:name, got 'tests.acceptance.shop'"),
         (("--schema", "Other"), 2, "'Other' is not a valid schema name"),
-        (("--schema", "other"), 4, 'schema "other" holds no pgflow yet. Run: pgflow migrate --schema other'),
+        (("--schema", "other"), 4, 'pgflow is not installed in schema "other". Run: pgflow migrate --schema other'),
     ],
 )
 def test_an_invalid_option_is_refused_in_one_line_with_its_exit_code(

@@ -21,8 +21,8 @@ from tests.store.test_migrate import catalog, execute, migrate_up
 
 NEWEST = len(migrations())
 LOSSES = {
-    "gone": ("drop table pgflow.migrations", "ledger pgflow.migrations is missing"),
-    "emptied": ("delete from pgflow.migrations", "ledger pgflow.migrations is empty"),
+    "gone": ("drop table pgflow.migrations", "table pgflow.migrations is missing"),
+    "emptied": ("delete from pgflow.migrations", "table pgflow.migrations is empty"),
     "without its first line": ("delete from pgflow.migrations where version = 1", "lacks the row 0001 engine"),
     "without its last lines": (
         "delete from pgflow.migrations where version > 1",
