@@ -1,6 +1,6 @@
 -- Lists a page of the instances that match all filters; `whole` adds their histories. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, jobs, history, signals
 -- Never prepared: planned for the values of each call, the planner removes conditions on null parameters, and each filter can use its index.
--- list_by_output.sql adds a condition on outputs. It is a separate query because the planner starts from the outputs only if the condition is unconditional.
+-- list_by_output.sql adds a condition on outputs. It is a separate query because the planner cannot start from the outputs if the condition is "... is null or ...".
 select
     i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::text, i.tags, i.error::text,
     to_json(i.created_at) #>> '{}' as created_at, to_json(i.finished_at) #>> '{}' as finished_at,  -- text: it can represent infinity
