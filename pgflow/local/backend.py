@@ -251,9 +251,10 @@ class MemoryBackend:
             live = self._restored(stored, is_retry=True)
             if live is None:
                 self._refuse_unknown(workflow, stored.version)
-            if self.scheduler.excluding(live) is not None:
+            if (run := self.scheduler.excluding(live)) is not None:
                 hint = "Wait until that run has ended, or cancel it."
-                raise AlreadyRunning(f"{workflow.name} {stored.id!r} is already running again", hint=hint)
+                name = self.scheduler.live[run].graph.name
+                raise AlreadyRunning(f"{name} {stored.id!r} is already running, in run {run}", hint=hint)
             self.scheduler.report.retried(live)
             self.scheduler.restart(live)
 
@@ -261,12 +262,8 @@ class MemoryBackend:
         with self.scheduler.lock:
             found = [live.as_job(job) for live in self.scheduler.live.values() for job in live.jobs.values()]
         if (workflow := command.workflow) is not None:
-            versions = [workflow.pinned] if workflow.pinned is not None else None
-            found = [
-                each
-                for each in found
-                if each.workflow == workflow.name and (versions is None or each.version in versions)
-            ]
+            name, pinned = workflow.name, workflow.pinned
+            found = [each for each in found if each.workflow == name and pinned in (None, each.version)]
         return command.filters.page(found)
 
     # -- the owner of a storage
@@ -397,7 +394,9 @@ class MemoryBackend:
         )
 
     def _refuse_missing(self, workflow: VersionSet, value: str) -> NoReturn:
-        raise InstanceNotFound(f"{workflow.name} has no instance {value!r}", hint=f"List them: {workflow.name}.list()")
+        version = "" if workflow.pinned is None else f" of version {workflow.pinned}"
+        hint = f"List them: {workflow.name}.list()"
+        raise InstanceNotFound(f"{workflow.name} has no instance {value!r}{version}", hint=hint)
 
     def _refuse_unknown(self, workflow: VersionSet, version: int | None = None) -> NoReturn:
         """Raise `UnknownWorkflow` for a workflow that the app does not have, or not in this version."""
