@@ -11,7 +11,9 @@ against both. Only its backend differs:
 
 local                   the client, with its virtual clock: drain, settle, advance_time
 backend                 commands as changes of instances
+instances               the owner of a storage; finds active and stored instances
 scheduler, live         the active instances, and their jobs
+outcomes                what the outcome of a step or the end of a wait does to an instance
 runner, loop            steps on an event loop and in threads
 timers, clock           due times, and virtual time
 mailbox, waiters        signals of an instance; callers that wait for a condition

@@ -64,7 +64,7 @@ class Local(Client):
         for workflow in self.workflows:
             workflow.bind(self)
         report.ready(self.storage.name)
-        self._memory.take_up_stored()
+        self._memory.instances.take_up_stored()
         apps.opened(self)
 
     def adopt(self, workflow: type[Any]) -> None:
@@ -73,7 +73,7 @@ class Local(Client):
         Raises `DefinitionError` when another one has its name.
         """
         super().adopt(workflow)
-        self._memory.take_up(workflow.definitions)
+        self._memory.instances.take_up(workflow.definitions)
 
     def __repr__(self) -> str:
         return f"Local(workflows=[{', '.join(each.name for each in self.workflows)}], storage={self.storage!r})"
@@ -104,7 +104,7 @@ class Local(Client):
             workflow.unbind(self)
         if self._scheduler.lock.is_ours:  # a forked child has none of its threads
             self._scheduler.close()
-        self.storage.detach(self._memory)
+        self.storage.detach(self._memory.instances)
 
     async def aclose(self) -> None:
         """`close`, async."""
@@ -157,14 +157,14 @@ class Local(Client):
 
             app.advance_time(timedelta(days=1))
         """
-        self._memory.check_open()
+        self._memory.instances.check_open()
         with closing(self._scheduler.advancing(by)) as conditions:
             for condition in conditions:
                 self._wait(condition, timeout)
 
     async def aadvance_time(self, by: timedelta, timeout: float | None = 60.0) -> None:  # noqa: ASYNC109 -- as its sync twin
         """`advance_time`, async."""
-        self._memory.check_open()
+        self._memory.instances.check_open()
         with closing(self._scheduler.advancing(by)) as conditions:
             for condition in conditions:
                 await self._await(condition, timeout)

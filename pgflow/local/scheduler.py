@@ -9,10 +9,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from pgflow.core.definition.results import Snooze
-from pgflow.core.definition.step import Parking
-from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError, EncodedResult, failing
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import (
     ACTIVE,
@@ -21,33 +17,27 @@ from pgflow.core.engine.state import (
     CancelTimer,
     Command,
     Complete,
-    Completed,
     Event,
     Execute,
     Fail,
-    Failed,
     Failure,
-    Parked,
     ScheduleResume,
 )
 from pgflow.core.models.instance import Entry, PendingSignal
 from pgflow.core.models.instance_rules import overlaps
-from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import sanitize_line
-from pgflow.errors import InvalidPayload
-from pgflow.jitter import uniform
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.lock import Callback, DeferringLock
 from pgflow.local.loop import Loop
+from pgflow.local.outcomes import Outcomes
 from pgflow.local.report import Report
-from pgflow.local.runner import Outcome, Runner
+from pgflow.local.runner import Runner
 from pgflow.local.storage import Storage
 from pgflow.local.timers import Timers
 from pgflow.local.waiters import Condition, Waiters
 from pgflow.logs import Logger
-from pgflow.telemetry.instance_events import Source
 
 __all__ = ["Scheduler"]
 
@@ -61,15 +51,16 @@ class Scheduler:
         self.lock = DeferringLock(self._run_later, self._on_idle)
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
+        self.outcomes = Outcomes(self, self.report)
         self.live: dict[int, LiveInstance] = {}  # the active ones, and failed ones with scheduled signals
         self._active_by_id: dict[str, set[int]] = {}  # the active runs of each business id
         self.is_closed = False
         self._storage = storage
         self._loop = Loop(threads)
-        self._runner = Runner(self._loop, self.lock, self._settle, codec)
+        self._runner = Runner(self._loop, self.lock, self.outcomes.settle, codec)
         self._timers = Timers(self._loop, self.lock, self.clock, self.live, self._run_due)
         self._waiters = Waiters()
-        self._busy: set[LocalJob] = set()  # ready or running
+        self.busy: set[LocalJob] = set()  # ready or running
         self._scheduled: dict[int, LiveInstance] = {}  # by the id of a scheduled signal
         self._is_check_due = False
 
@@ -95,7 +86,7 @@ class Scheduler:
             self.admit(live)
             return
         self.admit(live)
-        self._apply(live, Begun())
+        self.apply(live, Begun())
 
     def restart(self, live: LiveInstance) -> None:
         """Add an instance whose active steps run again from their beginning: a retried or a stored one."""
@@ -120,7 +111,7 @@ class Scheduler:
     def _stop(self, live: LiveInstance) -> None:
         for job in live.jobs.values():
             self._runner.interrupt(job)
-            self._busy.discard(job)
+            self.busy.discard(job)
         live.jobs.clear()
         if (active := self._active_by_id.get(live.id)) is not None:
             active.discard(live.run)
@@ -143,11 +134,6 @@ class Scheduler:
         for number in live.scheduled:
             self._scheduled.pop(number, None)
         live.scheduled.clear()
-
-    def deliver(self, live: LiveInstance, job: LocalJob, signal: PendingSignal) -> None:
-        """End a wait by a signal. It stays in the mailbox until the wait has completed: the route may raise."""
-        number = live.mailbox.put(replace(signal, step=job.step, id=None))
-        self._end_wait_by(live, job, number)
 
     def keep(self, live: LiveInstance, signal: PendingSignal) -> None:
         """Keep a signal for a later wait."""
@@ -173,7 +159,7 @@ class Scheduler:
     def cancel(self, live: LiveInstance, reason: str | None) -> None:
         """Cancel an instance; a running step is interrupted and its outcome dropped."""
         live.error = None if reason is None else {"reason": reason}
-        self._apply(live, Cancelled())
+        self.apply(live, Cancelled())
 
     # -- for callers that wait
 
@@ -184,7 +170,7 @@ class Scheduler:
 
     def is_settled(self) -> bool:
         """Whether no step runs or is ready to, and all telemetry is emitted."""
-        return self.lock.is_idle and not self._busy
+        return self.lock.is_idle and not self.busy
 
     def is_drained(self) -> bool:
         """Whether nothing is left that continues without a signal, timers included."""
@@ -250,7 +236,8 @@ class Scheduler:
 
     # -- the core's commands
 
-    def _apply(self, live: LiveInstance, event: Event) -> tuple[Command, ...]:
+    def apply(self, live: LiveInstance, event: Event) -> tuple[Command, ...]:
+        """Advance an instance by an event, and execute the commands that follow."""
         live.state, commands = advance(live.state, event)
         for command in commands:
             match command:
@@ -293,7 +280,7 @@ class Scheduler:
         match job.state:
             case "ready" | "running":
                 job.state, job.due = "ready", None
-                self._busy.add(job)
+                self.busy.add(job)
                 self._loop.soon(self._start, live, job)
             case "scheduled" | "parked" if job.due is not None:
                 self._timers.add_job(live, job)
@@ -322,137 +309,19 @@ class Scheduler:
             if not live.holds(job) or job.state != "ready" or self.is_closed:
                 return
             if job.recorded is not None:
-                self._decide(live, job, job.recorded)
+                self.outcomes.decide(live, job, job.recorded)
             else:
                 job.state, job.attempt, job.parked_at = "running", job.attempt + 1, None
                 self._runner.begin(live, job)
                 self._save(live)
                 self.report.began(live, job)
 
-    def _settle(self, live: LiveInstance, job: LocalJob, outcome: Outcome, took: timedelta) -> None:
-        if self.is_closed:
-            return
-        match outcome:
-            case EncodedResult():
-                self._complete(live, job, outcome, took, None)
-            case Parking():
-                self._park(live, job, outcome, took)
-            case Snooze(delay):
-                self.report.snoozed(live, job, delay)
-                job.attempt -= 1  # it does not count
-                self._pause(live, job, delay)
-                self.report.advanced(live, live.state, 0.0)
-            case AttemptError():
-                self._fail(live, job, outcome, took)
-            case _:
-                assert_never(outcome)
-
-    def _complete(
-        self, live: LiveInstance, job: LocalJob, end: EncodedResult, took: timedelta, source: Source | None
-    ) -> None:
-        before, began = live.state, time.perf_counter()
-        live.metadata.update(end.metadata or {})
-        live.record(
-            Entry(
-                step=job.step,
-                event=end.event,
-                at=self.clock.now(),
-                attempt=job.attempt,
-                output={} if end.text is None else end.value,
-                metadata=end.metadata or {},
-                duration=took,
-                errors=tuple(job.errors),
-                targets=end.targets,
-            )
-        )
-        commands = self._advance(live, job, end, source)
-        self.report.completed(live, job, end, took, source)
-        if commands is not None:
-            self.report.moved(live, job, end.event, commands)
-        self.report.advanced(live, before, time.perf_counter() - began)
-
-    def _decide(self, live: LiveInstance, job: LocalJob, entry: Entry) -> None:
-        """Call the route of a recorded result again, after it failed when the step completed."""
-        before, began = live.state, time.perf_counter()
-        job.attempt = entry.attempt
-        targets, why = attempt.decide(live.graph, job.step, entry.event, entry.output, lambda: live.context(job))
-        live.history[live.history.index(entry)] = replace(entry, targets=targets)
-        commands = self._advance(live, job, EncodedResult(entry.event, targets=targets, failing=why))
-        if commands is not None:
-            self.report.moved(live, job, entry.event, commands)
-        self.report.advanced(live, before, time.perf_counter() - began)
-
-    def _advance(
-        self, live: LiveInstance, job: LocalJob, end: EncodedResult, source: Source | None = None
-    ) -> tuple[Command, ...] | None:
-        """Apply a recorded result, or fail the instance (None) because the route failed."""
-        del live.jobs[job.step]
-        self._busy.discard(job)
-        if end.failing is None:
-            return self._apply(live, Completed(job.step, end.event, end.targets, by_timer=source == "timeout"))
-        live.error = {"step": job.step, **end.failing.entry(job.attempt), "attempts": job.errors[-KEPT_ERRORS:]}
-        self._apply(live, Failed(job.step, end.failing.reason))
-        return None
-
-    def _park(self, live: LiveInstance, job: LocalJob, parking: Parking, took: timedelta) -> None:
-        job.awaits = dict(parking.awaits)
-        if (number := live.mailbox.first_for(job.step, job.awaits)) is not None:  # the signal came before the wait
-            self._end_wait_by(live, job, number, took)
-            return
-        before, began = live.state, time.perf_counter()
-        job.state, job.errors, job.parked_at = "parked", [], self.clock.now()
-        self._busy.discard(job)
-        self._apply(live, Parked(job.step, parking.delay, parking.timeout_event))
-        self.report.parked(live, job, took)
-        self.report.advanced(live, before, time.perf_counter() - began)
-
-    def _end_wait_by(self, live: LiveInstance, job: LocalJob, number: int, took: timedelta = timedelta(0)) -> None:
-        """End a wait by a signal in the mailbox."""
-        self._end_wait(live, job, job.awaits[live.mailbox[number].event], "external", took, number)
-
-    def _end_wait(
-        self,
-        live: LiveInstance,
-        job: LocalJob,
-        event: str,
-        source: Source,
-        took: timedelta = timedelta(0),
-        number: int | None = None,
-    ) -> None:
-        """End a wait. Its signal, if any, is consumed if the wait completes or rejects the payload."""
-        signal = None if number is None else live.mailbox[number]
-        try:
-            payload = signal.payload if signal is not None and signal.has_payload else ABSENT
-            text = attempt.taken(live.graph, job.step, event if signal is None else signal.event, payload)
-            end = attempt.finish(live.graph, job.step, event, text, lambda: live.context(job))
-        except BaseException as error:  # nothing is awaited here
-            if number is not None and issubclass(type(error), InvalidPayload):
-                live.mailbox.take(number)
-            self._fail(live, job, failing(error, live.graph.nodes[job.step].retry), took)
-            return
-        if number is not None:
-            live.mailbox.take(number)
-        self._complete(live, job, end, took, source)
-
-    def _fail(self, live: LiveInstance, job: LocalJob, why: AttemptError, took: timedelta) -> None:
-        before, began = live.state, time.perf_counter()
-        policy = live.graph.nodes[job.step].retry
-        error = why.entry(job.attempt)
-        will_retry = why.retry and job.attempt < policy.max_attempts
-        self.report.failed(live, job, why, took, will_retry=will_retry)
-        if will_retry:
-            job.errors = [*job.errors, error][-KEPT_ERRORS:]
-            self._pause(live, job, policy.delay(job.attempt, uniform(0.0, 1.0)))
-        else:
-            live.error = {"step": job.step, **error, "attempts": job.errors[-KEPT_ERRORS:]}
-            self._apply(live, Failed(job.step, why.reason))
-        self.report.advanced(live, before, time.perf_counter() - began)
-
     # -- time
 
-    def _pause(self, live: LiveInstance, job: LocalJob, delay: timedelta) -> None:
+    def pause(self, live: LiveInstance, job: LocalJob, delay: timedelta) -> None:
+        """Run a job again later."""
         job.state, job.due = "scheduled", self.clock.now() + delay
-        self._busy.discard(job)
+        self.busy.discard(job)
         self._place(live, job)
         self._save(live)
 
@@ -468,7 +337,7 @@ class Scheduler:
         del live.scheduled[signal.id], self._scheduled[signal.id]
         job = live.jobs.get(signal.step or "")
         if job is not None and job.state == "parked" and signal.event in job.awaits:
-            self.deliver(live, job, signal)
+            self.outcomes.deliver(live, job, signal)
         elif signal.step not in live.outputs:
             self.keep(live, replace(signal, id=None))
         else:  # its step has completed
@@ -481,13 +350,13 @@ class Scheduler:
         job.due = None
         if live.state.status == "pending":
             del live.jobs[job.step]
-            self._apply(live, Begun())
+            self.apply(live, Begun())
         elif job.state == "scheduled":
             job.state = "ready"
             self._place(live, job)
             self._save(live)
         elif job.timeout_event is not None:
-            self._end_wait(live, job, job.timeout_event, "timeout")
+            self.outcomes.end_wait(live, job, job.timeout_event, "timeout")
 
 
 def _error_of(error: Failure) -> dict[str, Any]:

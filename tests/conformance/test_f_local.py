@@ -1,4 +1,4 @@
-"""Group F: the in-memory stack and its storage, and what PostgreSQL and a worker are to do likewise."""
+"""Group F: the in-memory stack and its storage; PostgreSQL and a worker behave alike."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def later(ctx: Context[Input]) -> Ok:
 
 
 class Waiting(Step):
-    """A step of one's own that waits."""
+    """A custom step that waits."""
 
     events = ("yes", "no")
 
@@ -113,7 +113,7 @@ def test_f3_a_value_is_required(stack: Stack) -> None:
             flow.start(wrong)
 
 
-def test_f4_a_resume_of_what_is_not_there_or_has_ended_is_an_error(stack: Stack) -> None:
+def test_f4_a_resume_of_an_unknown_or_ended_instance_is_an_error(stack: Stack) -> None:
     """F4: a resume of an unknown instance is `InstanceNotFound`, of one that has ended `NotActive`, with a hint."""
     flow = chain(WaitForEvent("go"))
     stack.run(flow)
@@ -148,11 +148,11 @@ def test_f5_a_resume_can_be_scheduled(stack: Stack) -> None:
 
 
 class Rude(BaseException):
-    """An error that is none of Python's usual ones."""
+    """A `BaseException` that is not an `Exception`."""
 
 
 class Mute(Exception):
-    """An error that cannot even be told."""
+    """An error whose text raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -227,12 +227,12 @@ def test_f6_a_step_error_fails_its_own_instance_alone(stack: Stack, fail: Step) 
 
 @pytest.mark.parametrize("fail", FAILS, ids=["in a thread", "on the loop"])
 def test_f7_whatever_a_step_raises_is_a_step_error(stack: Stack, fail: Step) -> None:
-    """F7: whatever a step raises, `sys.exit()` included, is an error of that step, and ends nobody else."""
+    """F7: whatever a step raises, `sys.exit()` included, is an error of that step and affects no other instance."""
     fail_beside_another(stack, fail, HOWS)
 
 
 def test_f8_a_long_step_runs_to_its_end_once(stack: Stack) -> None:
-    """F8: a step that takes long, longer than a worker's lease, runs once and to its end, whoever else is about."""
+    """F8: a step that outlasts a worker's lease runs once and to its end, also beside another worker."""
     calls: Counter[str] = Counter()
     begun, go = threading.Event(), threading.Event()
 
@@ -247,7 +247,7 @@ def test_f8_a_long_step_runs_to_its_end_once(stack: Stack) -> None:
     flow.start("v")
     assert begun.wait(PATIENCE)
     if isinstance(stack, OnPostgres):
-        # Would be glad to run it, as soon as nobody holds its lease any more.
+        # Would run it as soon as its lease has expired.
         stack.work(lease=timedelta(seconds=1.5), sweep=timedelta(milliseconds=100))
         query = "select j.worker, w.lease_expires_at from pgflow.jobs j join pgflow.workers w on w.id = j.worker"
         ((owner, expiry),) = stack.rows(query)
@@ -288,7 +288,7 @@ def test_f8_time_passes_without_end_for_a_long_step() -> None:
 
 
 class Scene:
-    """What happened in steps, over restarts."""
+    """Records the calls of steps, across restarts."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -296,7 +296,7 @@ class Scene:
         self.may_end = False
 
     def note(self, name: str) -> Step:
-        """A step that leaves a note."""
+        """A step that records its call."""
         return make(
             name, act=lambda ctx: self.calls.update([f"{ctx.value} {ctx.step}"]) or Ok("done", self.calls.total())
         )
@@ -315,7 +315,7 @@ class Scene:
         return linger
 
 
-def test_f9_a_restart_keeps_what_has_completed(stack: Stack) -> None:
+def test_f9_a_restart_keeps_completed_steps(stack: Stack) -> None:
     """F9: after a restart completed steps do not run again, the one that ran does, and what has ended stays ended."""
     scene = Scene()
     flow, quick = (
@@ -362,8 +362,8 @@ def test_f9_a_killed_worker_loses_nothing(postgres: OnPostgres, tmp_path: Path) 
     assert [int(pid) for _, _, pid in runs] == [killed.pid, other.pid, other.pid]
 
 
-def test_f10_a_new_process_takes_up_whatever_was_under_way(stack: Stack) -> None:
-    """F10: a new app on the same storage goes on with what ran, waited, was to be tried again or was to begin later."""
+def test_f10_a_new_process_continues_active_instances(stack: Stack) -> None:
+    """F10: a new app on the same storage continues running, waiting, retrying and delayed instances."""
     scene = Scene()
 
     def again(ctx: Context[Input]) -> Any:
@@ -489,7 +489,7 @@ def test_f12_a_filter_that_does_not_exist_is_an_error() -> None:
 
 
 def test_f13_of_48_puts_at_once_none_is_lost() -> None:
-    """F13: instances that 48 threads put at the same time are all there, and readers see whole ones meanwhile."""
+    """F13: instances that 48 threads put at the same time are all there, and readers see whole ones throughout."""
     storage = Storage()
     ready = threading.Barrier(48)
     seen: list[Instance] = []

@@ -205,7 +205,7 @@ def test_g7_scope_version_lets_versions_stand_side_by_side(stack: Stack) -> None
 
 
 def test_g8_scope_global_is_one_over_all_workflows(stack: Stack) -> None:
-    """G8: with the scope "global" an instance of any workflow blocks the key; the message says which."""
+    """G8: with the scope "global" an instance of any workflow blocks the key; the message names it."""
     stack.run(World, WorldToo)
     World.start("12a")
     with pytest.raises(AlreadyRunning, match="of this workflow or another"):
@@ -236,7 +236,7 @@ def test_g10_each_scope_looks_for_its_own_key(postgres: OnPostgres) -> None:
 
 
 def test_g11_of_fifty_concurrent_starts_one_wins(stack: Stack) -> None:
-    """G11: 50 concurrent starts of one key give exactly one success; the others are told `AlreadyRunning`."""
+    """G11: 50 concurrent starts of one key give exactly one success; the others raise `AlreadyRunning`."""
     stack.run(Asking)
     gate = threading.Barrier(50)
 
@@ -295,7 +295,7 @@ def test_g13_cancel_ends_it_for_good(stack: Stack) -> None:
         assert stack.rows("select run from pgflow.jobs union all select run from pgflow.scheduled_signals") == []
 
 
-def test_g14_what_cannot_be_cancelled_says_so(stack: Stack) -> None:
+def test_g14_a_cancel_that_is_impossible_is_refused(stack: Stack) -> None:
     """G14: cancelling a finished one raises `NotActive`, an unknown one `InstanceNotFound`."""
     stack.run(Plain)
     Plain.start("v")
@@ -334,8 +334,8 @@ def test_g12_an_option_that_does_not_exist_is_refused(stack: Stack, call: str) -
 
 
 @pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if no app had been made in this process yet."""
+def no_open_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No app is open."""
     monkeypatch.setattr(apps, "open_apps", WeakSet())
 
 
@@ -347,15 +347,15 @@ def unlisted(**options: Any) -> type[Workflow[Input]]:
     return Unlisted
 
 
-@pytest.mark.usefixtures("nobody")
-def test_g16_without_an_app_the_mend_is_told() -> None:
-    """G16: with no app open the call says so and how to make one."""
+@pytest.mark.usefixtures("no_open_app")
+def test_g16_without_an_app_the_error_has_the_fix() -> None:
+    """G16: with no app open the call raises an error with how to make one."""
     with pytest.raises(NotBound, match="none is open") as caught:
         unlisted().start("v")
     assert caught.value.hint == "Make one first: Pgflow(dsn, workflows=[Unlisted])."
 
 
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("no_open_app")
 def test_g16_the_only_app_is_found(stack: Stack) -> None:
     """G16: a workflow that no app lists goes to the only one that is open, on each stack, also in a later worker."""
     stack.run(Plain)
@@ -368,7 +368,7 @@ def test_g16_the_only_app_is_found(stack: Stack) -> None:
     assert stack.until(workflow, "w").status == "completed"
 
 
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("no_open_app")
 def test_g16_of_several_apps_none_is_guessed() -> None:
     """G16: with several open the call is refused and lists them; `app=` wins, and a closed one counts no more."""
     with Local() as one:
@@ -387,7 +387,7 @@ def test_g16_of_several_apps_none_is_guessed() -> None:
         unlisted(app="shop")
 
 
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("no_open_app")
 def test_g16_a_version_is_found_with_its_umbrella() -> None:
     """G16: a version of an umbrella that no app lists takes the umbrella along."""
 
@@ -403,7 +403,7 @@ def test_g16_a_version_is_found_with_its_umbrella() -> None:
         assert app.workflows == (Umbrella,)
 
 
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("no_open_app")
 def test_g16_the_app_made_last_has_a_listed_workflow_until_it_is_closed() -> None:
     """G16: a workflow that several apps list belongs to the last one; closed, it gives it back to the one before."""
     with Local(workflows=[Plain]) as outer:
@@ -444,7 +444,7 @@ def test_g17_two_local_apps_do_not_meet() -> None:
         assert [one.get(Asking, "a").status, two.get("Asking", "a").is_active] == ["cancelled", True]
 
 
-def test_g18_an_app_is_told_where_it_lives() -> None:
+def test_g18_the_stack_is_the_apps_class() -> None:
     """G18: the stack is the app's class: `Local` with a storage and threads, `Pgflow` with a dsn, schema and name."""
     storage = Storage("mine")
     with Local(workflows=[Plain], storage=storage, threads=2) as app:
@@ -527,8 +527,8 @@ def test_i20_a_resume_is_scheduled_durably(stack: Stack) -> None:
     assert stack.app.unschedule(handle.id) is False
 
 
-def test_i20_a_scheduled_resume_can_be_called_off(stack: Stack) -> None:
-    """I20: the handle calls it off, once; by its number another process does so, too."""
+def test_i20_a_scheduled_resume_can_be_cancelled(stack: Stack) -> None:
+    """I20: the handle cancels it, once; by its id another process can, too."""
     app = stack.run(Asking)
     Asking.start("a")
     waits(stack, Asking, "a")
@@ -589,7 +589,7 @@ def test_i20_what_cannot_be_scheduled_is_refused(stack: Stack, step: str, delay:
 
 
 def test_i17_signals_that_no_step_has_taken_are_shown(stack: Stack) -> None:
-    """I17: a signal that is kept, and one that is to be sent, are part of what `get` returns, until they are taken."""
+    """I17: a signal that is kept, and a scheduled one, are part of what `get` returns, until they are consumed."""
     stack.run(Asking)
     Asking.start("a", delay=timedelta(seconds=30))
     Asking.resume("a", "yes", {"by": "Ada"}, step=ask)

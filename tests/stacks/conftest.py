@@ -23,7 +23,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 class Stack:
-    """What the suite needs of a stack, beside the calls on workflow classes; `value` is new for each test."""
+    """What the suite needs of a stack besides the calls on workflow classes; `value` is new for each test."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,7 +41,7 @@ class Stack:
         return found
 
     def until_again(self, workflow: type[Workflow[Any]], before: Instance) -> Instance:
-        """Wait until an instance that was taken up again has ended once more, and return it."""
+        """Wait until a retried instance has ended again, and return it."""
 
         def look() -> Instance | None:
             seen = workflow.get(self.value)

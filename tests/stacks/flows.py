@@ -30,7 +30,7 @@ QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=10))
 
 
 class Scene:
-    """What happens in a step, for the test to see and to steer."""
+    """Lets a test observe and control a step."""
 
     def __init__(self) -> None:
         self.begun = Event()
@@ -43,7 +43,7 @@ SCENES: dict[str, Scene] = {}
 
 
 class Mended(Exception):
-    """An error of no hope."""
+    """An error that is not retried."""
 
 
 @step(events=("x", "y"))
@@ -74,7 +74,7 @@ class Linear(Workflow[Input], unique=Unique("linear"), tags=["tagged"], metadata
 
 
 class Exclusive(Workflow[Input], unique=Unique("exclusive")):
-    """One of two branches, which meet again."""
+    """One of two branches, with a join."""
 
     initial = first
     transitions = {first: {"x": left, "y": right}, left: {"done": meet}, right: {"done": meet}, meet: {"done": Done}}
@@ -125,7 +125,7 @@ async def slow_async(ctx: Context[Input]) -> Ok:
 
 
 class Overlapping(Workflow[Input], unique=Unique("overlapping")):
-    """Steps that take their time, side by side, in threads and on the loop."""
+    """Steps that overlap, in threads and on the loop."""
 
     initial = first
     transitions = {
@@ -170,7 +170,7 @@ def fallible(ctx: Context[Input]) -> Any:
 
 
 class Fallible(Workflow[Input], unique=Unique("fallible"), retry=QUICKLY):
-    """A step that fails as it is told."""
+    """A step that fails as its input demands."""
 
     initial = first
     transitions = {first: {"x": fallible, "y": Done}, fallible: {"done": left}, left: {"done": Done}}
@@ -200,7 +200,7 @@ ann, bob = WaitForEvent("signed").named("ann"), WaitForEvent("signed").named("bo
 
 
 class Signing(Workflow[Input], unique=Unique("signing")):
-    """Two waits for signals of one name, side by side."""
+    """Two concurrent waits for signals of one name."""
 
     initial = first
     transitions = {
@@ -241,7 +241,7 @@ def decided(ctx: Context[Input]) -> Step:
 
 
 class Deciding(Workflow[Input], unique=Unique("deciding")):
-    """A step of one's own that waits, and where its events lead by a route."""
+    """A custom step that waits, and whose event is routed."""
 
     initial = decision
     transitions = {

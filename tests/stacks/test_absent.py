@@ -142,7 +142,7 @@ class Sleep(Wait):
 
 
 def reading(asked: type[Step]) -> type[Step]:
-    """Make a step that notes what it reads of another one's output."""
+    """Make a step that records what it reads of another step's output."""
 
     class Reader(Step):
         events = ("done",)
@@ -314,7 +314,7 @@ def test_a_timer_ends_a_wait_whose_type_is_optional_with_none(stack: Stack) -> N
 
 
 @pytest.mark.parametrize("given", ["absent", "none", "empty"])
-def test_an_instance_that_is_put_again_keeps_none_and_an_empty_object_apart(
+def test_an_instance_that_is_put_again_still_distinguishes_none_from_an_empty_object(
     app: Local | Pgflow, stack: Stack, given: str
 ) -> None:
     OptionalOutput.start(stack.value, given)
@@ -352,6 +352,6 @@ def test_an_input_or_output_of_another_type_that_is_put_fails_the_step_that_read
     assert "step 'plain' declares the output Limits, which this is not: most" in failed.error["reason"]
 
 
-def test_a_message_about_an_input_that_was_left_out_says_so() -> None:
+def test_the_message_about_an_omitted_input_names_the_omission() -> None:
     with pytest.raises(InvalidInput, match=r"NeededInput: the input was left out, and {} does not fit"):
         NeededInput.write_input(ABSENT)

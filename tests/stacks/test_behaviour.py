@@ -1,4 +1,4 @@
-"""What a workflow does, it does on both stacks."""
+"""Workflows behave the same on both stacks."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def test_history_has_an_entry_for_each_completion_in_order(stack: Stack) -> None
 
 
 @pytest.mark.parametrize(("event", "branch"), [("x", "left"), ("y", "right")])
-def test_exclusive_branches_that_meet_again_run_their_join_once(stack: Stack, event: str, branch: str) -> None:
+def test_a_join_after_exclusive_branches_runs_once(stack: Stack, event: str, branch: str) -> None:
     Exclusive.start(stack.value, {"event": event})
     done = stack.until(Exclusive)
     assert (done.status, steps(done)) == ("completed", ["first", branch, "meet"])
 
 
 @pytest.mark.parametrize("event", ["x", "y"])
-def test_a_fan_out_meets_again(stack: Stack, event: str) -> None:
+def test_a_fan_out_is_joined(stack: Stack, event: str) -> None:
     Forked.start(stack.value, {"event": event})
     done = stack.until(Forked)
     assert (done.status, sorted(steps(done))) == (
@@ -122,7 +122,7 @@ def test_branches_overlap_in_threads_and_on_the_loop(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("wanted", [["left"], ["right"], ["left", "right"]])
-def test_a_route_runs_what_it_chose(stack: Stack, wanted: list[str]) -> None:
+def test_a_route_runs_the_targets_it_chose(stack: Stack, wanted: list[str]) -> None:
     Routed.start(stack.value, {"wanted": wanted})
     done = stack.until(Routed)
     assert (done.status, sorted(steps(done))) == ("completed", sorted(["first", "meet", *wanted]))
@@ -139,7 +139,7 @@ def test_a_route_that_chooses_nothing_fails_its_instance(stack: Stack) -> None:
 # -- how it fails
 
 
-def test_a_flaky_step_gets_through_and_its_history_tells(stack: Stack) -> None:
+def test_a_flaky_step_completes_and_its_history_has_the_errors(stack: Stack) -> None:
     Fallible.start(stack.value, {"how": "flaky"})
     done = stack.until(Fallible)
     assert (done.status, steps(done)) == ("completed", ["first", "fallible", "left"])
@@ -165,7 +165,7 @@ def test_a_flaky_step_gets_through_and_its_history_tells(stack: Stack) -> None:
         ("infinite", 1, "fallible.output.n is inf, which JSON cannot hold: use None or a string", "InvalidPayload"),
     ],
 )
-def test_a_step_that_fails_for_good_fails_its_instance_alone(
+def test_a_step_that_exhausts_its_attempts_fails_its_instance_alone(
     stack: Stack, how: str, attempts: int, reason: str | None, kind: str
 ) -> None:
     Fallible.start(stack.value, {"how": how})
@@ -180,7 +180,7 @@ def test_a_step_that_fails_for_good_fails_its_instance_alone(
     assert stack.until(Fallible, value=f"{stack.value}-other").status == "completed"
 
 
-def test_a_failed_instance_goes_on_where_it_stopped(stack: Stack) -> None:
+def test_a_retried_instance_continues_at_the_failed_step(stack: Stack) -> None:
     Fallible.start(stack.value, {"how": "no_retry"})
     failed = stack.until(Fallible)
     Fallible.retry(stack.value)
@@ -193,13 +193,13 @@ def test_a_failed_instance_goes_on_where_it_stopped(stack: Stack) -> None:
         Linear.retry(stack.value)
 
 
-def test_a_snooze_is_no_attempt(stack: Stack) -> None:
+def test_a_snooze_does_not_count_as_an_attempt(stack: Stack) -> None:
     Fallible.start(stack.value, {"how": "snoozes", "until": time.time() + 0.15})
     done = stack.until(Fallible)
     assert (done.status, done.steps["fallible"]) == ("completed", {"attempt": 1})
 
 
-def test_what_a_step_does_to_its_context_reaches_nobody(stack: Stack) -> None:
+def test_a_step_that_modifies_its_context_changes_nothing_else(stack: Stack) -> None:
     Fallible.start(stack.value, {"how": "spoils"})
     done = stack.until(Fallible)
     assert (done.input, done.steps["first"]) == ({"how": "spoils"}, FIRST)
@@ -229,7 +229,7 @@ def test_a_signal_that_comes_before_the_wait_is_kept(stack: Stack) -> None:
     assert (done.status, done.steps["answer"]) == ("completed", "early")
 
 
-def test_each_signal_ends_one_wait_and_comes_too_late_after_the_last(stack: Stack) -> None:
+def test_each_signal_ends_one_wait_and_is_refused_after_the_last(stack: Stack) -> None:
     Repeating.start(stack.value, delay=timedelta(milliseconds=500))
     Repeating.resume(stack.value, "answered", 1)
     Repeating.resume(stack.value, "answered", 2)
@@ -256,7 +256,7 @@ def test_a_delayed_start_waits_for_its_time(stack: Stack) -> None:
     assert Linear.get(stack.value).status == "cancelled"
 
 
-def test_two_waits_are_ended_one_by_one(stack: Stack) -> None:
+def test_two_waits_end_one_by_one(stack: Stack) -> None:
     Signing.start(stack.value)
     stack.until(Signing, "waiting")
     with pytest.raises(AmbiguousSignal):
@@ -285,14 +285,14 @@ def test_a_wait_without_a_signal_times_out_and_not_early(stack: Stack) -> None:
     assert done.history[0].at - done.created_at >= timedelta(milliseconds=400)
 
 
-def test_a_signal_takes_the_place_of_the_timeout(stack: Stack) -> None:
+def test_a_signal_cancels_the_timeout(stack: Stack) -> None:
     Hurrying.start(stack.value)
     assert Hurrying.resume(stack.value, "answered", "yes") in ("delivered", "kept")
     done = stack.until(Hurrying)
     assert (steps(done), done.steps["hurried"]) == (["hurried", "right"], "yes")
 
 
-def test_a_timer_goes_on_by_itself_and_not_early(stack: Stack) -> None:
+def test_a_timer_ends_and_not_early(stack: Stack) -> None:
     Pausing.start(stack.value)
     waiting = stack.until(Pausing, "waiting", "completed")
     for wait in waiting.waiting_for:
@@ -303,7 +303,7 @@ def test_a_timer_goes_on_by_itself_and_not_early(stack: Stack) -> None:
     assert done.history[0].at - done.created_at >= timedelta(milliseconds=200)
 
 
-def test_a_step_of_ones_own_waits_and_its_event_leads_by_a_route(stack: Stack) -> None:
+def test_a_custom_step_waits_and_its_event_is_routed(stack: Stack) -> None:
     Deciding.start(stack.value)
     stack.until(Deciding, "waiting")
     Deciding.resume(stack.value, "yes", "right")
@@ -326,7 +326,7 @@ def test_a_signal_that_no_step_takes_is_refused(stack: Stack) -> None:
         Asking.resume(stack.value, "answered")
 
 
-# -- cancel, and starting anew
+# -- cancel, and starting again
 
 
 @pytest.mark.parametrize("event", ["x", "y"])
@@ -380,7 +380,7 @@ def test_a_key_is_taken_while_its_instance_is_active_and_free_after(stack: Stack
     assert listed == [again.run, first.run]
 
 
-def test_scopes_say_among_which_instances_a_key_is_unique(stack: Stack) -> None:
+def test_a_scope_bounds_the_uniqueness_of_a_key(stack: Stack) -> None:
     Asking.start(stack.value)
     AskingToo.start(stack.value)
     assert (Asking.get(stack.value).workflow, AskingToo.get(stack.value).workflow) == ("Asking", "AskingToo")
@@ -396,7 +396,7 @@ def test_scopes_say_among_which_instances_a_key_is_unique(stack: Stack) -> None:
     assert Anyone.get(two.id).is_active
 
 
-def test_starts_that_cannot_be_are_refused_all_together(stack: Stack) -> None:
+def test_one_invalid_start_refuses_all_of_its_call(stack: Stack) -> None:
     with pytest.raises(InvalidValue):
         Linear.start_many([(stack.value, {}), ("two words", {})])
     with pytest.raises(InvalidPayload):

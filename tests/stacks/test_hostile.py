@@ -45,7 +45,7 @@ async def again_and_again(ctx: Context[Input]) -> Ok:
 
 
 class Output(BaseModel):
-    """Its own code raises."""
+    """Its code raises."""
 
     how: str
 
@@ -121,7 +121,7 @@ def with_a_delay(ctx: Context[Input]) -> Any:
 
 
 class Snoozed(set[str]):
-    """Remembers whom it has seen."""
+    """Records the values it has seen."""
 
     def add(self, value: str) -> bool:  # type: ignore[override]
         is_new = value not in self
@@ -133,7 +133,7 @@ SNOOZED = Snoozed()
 
 
 class Waiting(Step):
-    """Says what it waits for by code that raises."""
+    """Its code that describes its wait raises."""
 
     events = ("done",)
     retry = ONCE
@@ -147,7 +147,7 @@ class Waiting(Step):
         raise HOSTILE[PARKING[-1]]()
 
 
-PARKING: list[str] = []  # what it raises: it has no context to read that from
+PARKING: list[str] = []  # the error to raise: it receives no context
 
 
 class Parked(Workflow[Input], unique=Unique("parked")):
@@ -201,7 +201,7 @@ def sound(ctx: Context[Input]) -> Ok:
 
 
 class Sound(Workflow[Input], unique=Unique("sound")):
-    """Shows that there is still a slot."""
+    """Shows that a slot is free."""
 
     initial = sound
     transitions = {sound: {"done": Done}}
@@ -242,7 +242,7 @@ def test_a_result_that_cannot_be_read_fails_its_instance_alone(stack: Stack) -> 
     all_fail(stack, Returning, ["object", "reason", "text", "retry", "metadata", "class"])
 
 
-def test_a_delay_and_an_event_of_odd_classes_are_what_they_are_equal_to(stack: Stack) -> None:
+def test_a_delay_and_an_event_of_subclasses_are_converted(stack: Stack) -> None:
     Delaying.start(stack.value)
     assert stack.until(Delaying).status == "completed"
 
@@ -259,7 +259,7 @@ def test_a_wait_that_cannot_be_described_fails_its_instance_alone(stack: Stack, 
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"a {kind.__name__}" for kind in CONTROL_FLOW if kind is not KeyboardInterrupt),  # that is the caller's own
+        *(f"a {kind.__name__}" for kind in CONTROL_FLOW if kind is not KeyboardInterrupt),  # pytest's own
         *("str raises SystemExit", "getattr raises", "notes exit"),
     ],
 )

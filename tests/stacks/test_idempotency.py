@@ -27,7 +27,7 @@ def app(postgres: Pgflow) -> Pgflow:
     return postgres
 
 
-def test_a_start_is_done_once_also_when_the_instance_has_ended(stack: Stack) -> None:
+def test_a_start_takes_effect_once_also_after_the_instance_has_ended(stack: Stack) -> None:
     first = Linear.start(stack.value, idempotency_key=f"start {stack.value}")
     assert Linear.start(stack.value, idempotency_key=f"start {stack.value}") == first
     stack.until(Linear)
@@ -36,7 +36,7 @@ def test_a_start_is_done_once_also_when_the_instance_has_ended(stack: Stack) -> 
     assert Linear.start(stack.value).run != first.run
 
 
-def test_so_is_one_of_many_and_one_whose_business_key_any_number_may_have(stack: Stack) -> None:
+def test_start_many_takes_effect_once_also_with_scope_none(stack: Stack) -> None:
     before = len(Anyone.list(limit=1000))
     items = [(f"{stack.value}-{number}",) for number in range(3)]
     first = Anyone.start_many(items, idempotency_key=f"many {stack.value}")
@@ -44,7 +44,7 @@ def test_so_is_one_of_many_and_one_whose_business_key_any_number_may_have(stack:
     assert len(Anyone.list(limit=1000)) == before + 3
 
 
-def test_a_call_that_is_refused_uses_no_key_up(stack: Stack) -> None:
+def test_a_refused_call_does_not_use_its_key(stack: Stack) -> None:
     Asking.start(stack.value)
     Fallible.start(stack.value)
     stack.until(Fallible)
@@ -54,7 +54,7 @@ def test_a_call_that_is_refused_uses_no_key_up(stack: Stack) -> None:
     assert stack.until(Asking).status == "cancelled"
 
 
-def test_what_a_start_came_to_stays_its_answer_although_it_would_now_be_another(stack: Stack) -> None:
+def test_the_answer_of_a_start_stays_although_the_key_is_free_again(stack: Stack) -> None:
     Asking.start(stack.value)
     for _ in range(2):
         with pytest.raises(AlreadyRunning):
@@ -76,7 +76,7 @@ def test_a_signal_is_sent_once(stack: Stack) -> None:
     Repeating.cancel(stack.value)
 
 
-def test_a_signal_for_later_is_scheduled_and_called_off_once(app: Any, stack: Stack) -> None:
+def test_a_signal_is_scheduled_and_cancelled_once(app: Any, stack: Stack) -> None:
     Repeating.start(stack.value)
     handles = [
         Repeating.schedule_resume(stack.value, last, timedelta(days=1), idempotency_key=f"later {stack.value}")
@@ -90,7 +90,7 @@ def test_a_signal_for_later_is_scheduled_and_called_off_once(app: Any, stack: St
     Repeating.cancel(stack.value)
 
 
-def test_a_cancel_and_a_retry_are_done_once(stack: Stack) -> None:
+def test_a_cancel_and_a_retry_take_effect_once(stack: Stack) -> None:
     Asking.start(stack.value)
     for _ in range(2):
         Asking.cancel(stack.value, idempotency_key=f"cancel {stack.value}")
@@ -110,7 +110,7 @@ def test_a_key_that_was_used_for_something_else_is_refused(stack: Stack) -> None
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\nb", "a\0b", 7])
-def test_what_can_be_no_key_is_refused(app: Pgflow, stack: Stack, key: Any) -> None:
+def test_an_invalid_key_is_refused(app: Pgflow, stack: Stack, key: Any) -> None:
     with pytest.raises(InvalidValue, match="idempotency key"):
         Linear.start(stack.value, idempotency_key=key)
     with pytest.raises(InvalidValue, match="idempotency key"):

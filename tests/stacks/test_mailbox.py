@@ -1,4 +1,4 @@
-"""Signals survive a failure: what no step has taken is still there after a retry, on both stacks."""
+"""Signals survive a failure: unconsumed ones are still in the mailbox after a retry, on both stacks."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_signal_that_comes_due_while_the_instance_is_failed_is_kept_for_the_re
     assert reaches(value, "completed").steps["pay"] == {"amount": 5}
 
 
-def test_a_scheduled_signal_of_a_failed_instance_can_be_called_off(app: Any, value: str) -> None:
+def test_a_scheduled_signal_of_a_failed_instance_can_be_cancelled(app: Any, value: str) -> None:
     Order.start(value, {})
     later = Order.schedule_resume(value, pay, DAY, "paid", {"amount": 6})
     fail(value)

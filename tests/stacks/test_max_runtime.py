@@ -36,7 +36,7 @@ class Dozing(Step):
 
 
 class Stuck(Step):
-    """Hangs in its thread in its first attempt, until it is let go."""
+    """Hangs in its thread in its first attempt, until LET_GO is set."""
 
     events = ("done",)
     max_runtime = MOMENT
@@ -63,7 +63,7 @@ class Saving(Step):
 
 
 class Hopeless(Dozing):
-    """Is not tried again after it took too long."""
+    """Is not retried after it took too long."""
 
     retry = Retry(never_on=(TimeoutError,))
 
@@ -115,7 +115,7 @@ def let_go() -> Any:
 
 
 @pytest.mark.parametrize("workflow", [DozingFlow, StuckFlow])
-def test_it_is_tried_again(stack: Stack, workflow: type[Workflow[Any]]) -> None:
+def test_it_is_retried(stack: Stack, workflow: type[Workflow[Any]]) -> None:
     workflow.start(stack.value, {})
     (entry,) = stack.until(workflow, "completed").history
     (error,) = entry.errors
@@ -138,7 +138,7 @@ def test_what_it_returns_when_it_is_cancelled_counts(stack: Stack) -> None:
     assert (entry.output, entry.errors) == ({"saved": "what there was"}, ())
 
 
-def test_one_that_ends_in_time_is_left_alone(stack: Stack) -> None:
+def test_a_step_that_ends_in_time_completes(stack: Stack) -> None:
     QuickFlow.start(stack.value, {})
     (entry,) = stack.until(QuickFlow, "completed").history
     assert (entry.output, entry.errors) == ({"attempt": 1}, ())

@@ -1,4 +1,4 @@
-"""What `put` keeps and what it refuses is the same in memory and on PostgreSQL; and new instances are made for it."""
+"""`put` stores and refuses the same in memory and on PostgreSQL; `Instance.new` makes instances for it."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ def waiting(value: str, question: str = "what?") -> Instance:
     return reaches(Asking, value, "waiting")
 
 
-# -- what is kept
+# -- stored fields
 
 
-def test_what_was_read_can_be_put_and_every_field_stays(app: Any, value: str) -> None:
+def test_an_instance_can_be_read_and_put_without_a_change(app: Any, value: str) -> None:
     Asking.start(value, Order(item_count=2), telemetry={"tenant": "t1"}, tags=["gift"], metadata={"to": "x"})
     waiting(value)
     Asking.schedule_resume(value, "ask", DAY, "answered", {"later": True})
@@ -134,7 +134,7 @@ def test_what_was_read_can_be_put_and_every_field_stays(app: Any, value: str) ->
     assert [(each.event, each.payload) for each in after.signals] == [("answered", {"later": True})]
 
 
-def test_it_stays_also_when_it_is_deleted_in_between(app: Any, value: str) -> None:
+def test_an_instance_can_be_put_after_it_was_deleted(app: Any, value: str) -> None:
     Asking.start(value, Order(item_count=2), telemetry={"tenant": "t1"})
     waiting(value)
     Asking.schedule_resume(value, "ask", DAY, "answered", {"later": True})
@@ -151,7 +151,7 @@ def test_it_stays_also_when_it_is_deleted_in_between(app: Any, value: str) -> No
     assert replace(after, signals=()) == replace(before, signals=())
 
 
-def test_an_instance_keeps_all_of_it_on_its_way_to_the_other_stack(local: Local, postgres: Pgflow, value: str) -> None:
+def test_an_instance_moves_to_the_other_stack_without_a_change(local: Local, postgres: Pgflow, value: str) -> None:
     pairs: list[tuple[Any, Any]] = [(local, postgres), (postgres, local)]
     for source, goal in pairs:
         name = f"{value}-{source.storage.name}"
@@ -167,7 +167,7 @@ def test_an_instance_keeps_all_of_it_on_its_way_to_the_other_stack(local: Local,
         assert (ended.telemetry, ended.steps["ask"]) == ({"tenant": "t2"}, {"yes": 1})
 
 
-def test_telemetry_can_be_changed_and_taken_away_and_events_have_it(app: Any, value: str) -> None:
+def test_telemetry_can_be_changed_and_removed_and_events_have_it(app: Any, value: str) -> None:
     seen: list[Any] = []
     telemetry.attach(f"put {value}", [telemetry.WORKFLOW_STOP], lambda event, _: seen.append(dict(event.metadata)))
     try:
@@ -178,7 +178,7 @@ def test_telemetry_can_be_changed_and_taken_away_and_events_have_it(app: Any, va
         until(lambda: SEEN[value].count("what?") == 2, "it asks again")
         Asking.resume(value, "answered")
         reaches(Asking, value, "completed")
-        (stopped,) = until(lambda: [each for each in seen if each["instance_id"] == before.id], "its end is told")
+        (stopped,) = until(lambda: [each for each in seen if each["instance_id"] == before.id], "its stop event")
         assert (stopped["tenant"], "more" in stopped) == ("new", False)
         app.storage.put(replace(Asking.get(value), telemetry={}))
         assert Asking.get(value).telemetry in ({}, {"tenant": "new"}), value
@@ -250,7 +250,7 @@ def test_a_new_instance_begins_when_it_is_stored(app: Any, value: str) -> None:
     assert app.storage.put(new) > run
 
 
-def test_new_instances_may_wait_for_their_time_and_have_options_of_their_own(app: Any, value: str) -> None:
+def test_new_instances_may_be_delayed_and_have_their_own_options(app: Any, value: str) -> None:
     later = datetime.now(UTC) + DAY
     new = replace(
         Instance.new(Asking, 1, {"item_count": 3}, f"asking::{value}"),
@@ -290,7 +290,7 @@ def test_the_async_twin_returns_the_run_too(app: Any, value: str) -> None:
         ((Asking, 1, {}, "asking::a::0a1b2c3d"), InvalidValue, "is not a business id"),
     ],
 )
-def test_a_new_instance_that_cannot_be_is_refused(given: Any, error: type[Exception], said: str) -> None:
+def test_an_invalid_new_instance_is_refused(given: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error) as caught:
         Instance.new(*given)
     assert said in f"{caught.value} {getattr(caught.value, 'hint', None)}"
@@ -305,11 +305,11 @@ def test_a_storage_without_an_app_keeps_new_instances_for_the_next_one(value: st
     assert SEEN[value] == [9, "what?"]
 
 
-# -- what is refused
+# -- refusals
 
 
 def instance(value: str, **more: Any) -> Instance:
-    """A completed instance of Asking, unless said otherwise."""
+    """A completed instance of Asking, with changes."""
     known: dict[str, Any] = {
         "run": next(RUNS), "workflow": "Asking", "version": 1, "status": "completed", "input": EMPTY, "steps": {},
         "history": (), "waiting_for": (), "metadata": {}, "tags": (), "error": None, "created_at": AT,
@@ -436,7 +436,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception]]] = [
 @pytest.mark.parametrize(
     ("change", "error"), REFUSED, ids=[f"{number} {' '.join(change)}" for number, (change, _) in enumerate(REFUSED)]
 )
-def test_both_stacks_refuse_the_same_with_the_same_error(
+def test_both_stacks_refuse_a_put_with_the_same_error(
     local: Local, postgres: Pgflow, value: str, change: dict[str, Any], error: type[Exception]
 ) -> None:
     bad = replace(instance(value), **change)
@@ -451,7 +451,7 @@ def test_both_stacks_refuse_the_same_with_the_same_error(
 
 
 @pytest.mark.parametrize("given", [None, {"run": 1}, "asking::a"])
-def test_what_is_not_an_instance_is_refused(app: Any, given: Any) -> None:
+def test_an_object_that_is_not_an_instance_is_refused(app: Any, given: Any) -> None:
     with pytest.raises(InvalidValue, match="an Instance is needed"):
         app.storage.put(given)
 
@@ -511,7 +511,7 @@ def test_the_sql_function_checks_by_itself(postgres: Pgflow, value: str, change:
         assert conn.execute("select count(*) from pgflow.instances where run = %(run)s", given).fetchone() == (0,)
 
 
-def test_an_older_pgflow_may_still_put(postgres: Pgflow, value: str, new_database: Callable[..., str]) -> None:
+def test_an_older_release_can_still_put(postgres: Pgflow, value: str, new_database: Callable[..., str]) -> None:
     """Its statement names no signals and no configurations, and does not read the metadata for telemetry."""
     Asking.bind(postgres)
     Asking.start(value, Order(), telemetry={"tenant": "t1"})

@@ -58,7 +58,7 @@ async def coroutine() -> Step:
 
 
 def broken(ctx: Context[Input]) -> Any:
-    """Choose `left`, unless the test wants something else."""
+    """Choose `left`, unless the test set another behaviour."""
     RUNS[ctx.value, "route"] += 1
     SEEN[ctx.value] = {**ctx.steps, "metadata": dict(ctx.metadata), "attempt": ctx.attempt}
     match BROKEN.get(ctx.value):
@@ -129,7 +129,7 @@ class AfterAttempts(Workflow[Input], unique=Unique("after_attempts")):
 
 
 class AfterSignal(Workflow[Input], unique=Unique("after_signal")):
-    """A step that begins something, and a signal ends it."""
+    """A step that waits for a signal."""
 
     initial = asks
     transitions = {asks: {"done": ROUTE}, **AFTER}
@@ -212,7 +212,7 @@ class InBothBranches(Workflow[Input], unique=Unique("in_both")):
 
 
 class Sound(Workflow[Input], unique=Unique("still_sound")):
-    """Shows that the worker is still there."""
+    """Shows that the worker still runs."""
 
     initial = right
     transitions = {right: {"done": Done}}
@@ -321,7 +321,7 @@ def test_a_signal_that_came_before_its_wait_is_recorded_before_the_route_fails(s
     assert steps(stack.until(AfterWait, "completed")) == ["answer", "left"]
 
 
-def test_a_route_in_a_branch_ends_the_other_one_and_a_retry_takes_both_up(stack: Stack) -> None:
+def test_a_failing_route_stops_the_other_branch_and_a_retry_continues_both(stack: Stack) -> None:
     BROKEN[stack.value] = "a KeyboardInterrupt"
     InBranch.start(stack.value, {})
     failed = stack.until(InBranch)
@@ -338,7 +338,7 @@ def test_a_route_in_a_branch_ends_the_other_one_and_a_retry_takes_both_up(stack:
     assert (RUNS[stack.value, "on_the_loop"], RUNS[stack.value, "left"], RUNS[stack.value, "route"]) == (1, 1, 2)
 
 
-def test_routes_that_fail_side_by_side_are_called_again_side_by_side(stack: Stack) -> None:
+def test_routes_of_two_branches_that_failed_are_both_called_again(stack: Stack) -> None:
     BROKEN[stack.value] = "a SystemExit"
     InBothBranches.start(stack.value, {})
     failed = stack.until(InBothBranches)

@@ -1,4 +1,4 @@
-"""What a storage promises, in memory and on PostgreSQL: put, get, delete and query, and that instances may move."""
+"""The storage contract in memory and on PostgreSQL: put, get, delete, query, and moving instances."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def value() -> str:
 
 
 def instance(value: str, **more: Any) -> Instance:
-    """A completed instance of Parcel, unless said otherwise."""
+    """A completed instance of Parcel, with changes."""
     known: dict[str, Any] = {
         "run": next(RUNS), "workflow": "Parcel", "version": 1, "status": "completed", "input": {"a": 1}, "steps": {},
         "history": (), "waiting_for": (), "metadata": {}, "tags": (), "error": None, "created_at": AT,
@@ -108,7 +108,7 @@ WEIGHED = Entry("weigh", "big", AT, output={"weight": 7}, targets=("ship",), dur
 
 
 def active(value: str, **more: Any) -> Instance:
-    """An instance of Parcel that has been weighed and is to be shipped."""
+    """An instance of Parcel that is weighed and not yet shipped."""
     given = {"status": "running", "finished_at": None, "history": (WEIGHED,), "steps": {"weigh": {"weight": 7}}}
     return instance(value, **{**given, **more})
 
@@ -137,7 +137,7 @@ def test_values_are_stored_as_json(storage: Any, value: str) -> None:
     assert stored.metadata == {"colours": ["blue", "red"]}
 
 
-def test_the_same_run_is_replaced_and_the_newest_run_is_what_an_id_means(storage: Any, value: str) -> None:
+def test_put_replaces_a_run_and_get_by_id_returns_the_newest(storage: Any, value: str) -> None:
     first = instance(value)
     storage.put(first)
     storage.put(replace(first, status="cancelled", tags=("new",)))
@@ -150,7 +150,7 @@ def test_the_same_run_is_replaced_and_the_newest_run_is_what_an_id_means(storage
     ]
 
 
-def test_what_is_not_there_is_not_found_and_deleting_it_is_no_error(storage: Any, value: str) -> None:
+def test_get_of_an_unknown_id_raises_and_delete_does_not(storage: Any, value: str) -> None:
     given = instance(value)
     storage.put(given)
     storage.put(instance(value))
@@ -271,9 +271,7 @@ KNOWN: dict[str, int] = {}
         ({"limit": 0}, InvalidValue, "from 1 up"),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused(
-    storage: Any, filters: dict[str, Any], error: type[Exception], said: str
-) -> None:
+def test_an_invalid_filter_is_refused(storage: Any, filters: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         storage.query(**filters)
 
@@ -313,7 +311,7 @@ async def alisted(app: Any, **filters: Any) -> list[Instance]:
     return found
 
 
-def test_an_active_instance_that_was_put_goes_on_where_its_history_ends(app: Any, value: str) -> None:
+def test_an_active_instance_that_was_put_continues_where_its_history_ends(app: Any, value: str) -> None:
     given = active(value)
     app.storage.put(given)
     found = ended(Parcel, value)
@@ -333,7 +331,7 @@ def ended(workflow: Any, value: str) -> Instance:
     return found
 
 
-def test_an_instance_that_waits_waits_anew_and_takes_its_signal(app: Any, value: str) -> None:
+def test_a_waiting_instance_that_was_put_waits_again_and_consumes_its_signal(app: Any, value: str) -> None:
     started = Payment.start(value)
     until(lambda: Payment.get(value).status == "waiting", "it waits")
     app.storage.put(replace(app.storage.get(started.id), tags=("put",)))
@@ -343,7 +341,7 @@ def test_an_instance_that_waits_waits_anew_and_takes_its_signal(app: Any, value:
     assert (found.status, found.steps, found.tags) == ("completed", {"pay": {"amount": 3}}, ("put",))
 
 
-def test_one_that_is_to_start_later_does(app: Any, value: str) -> None:
+def test_a_pending_instance_that_was_put_starts_when_due(app: Any, value: str) -> None:
     later = datetime.now(UTC) + timedelta(days=1)
     waits = (WaitingFor("weigh", "queue", until=later),)
     given = instance(value, status="pending", finished_at=None, waiting_for=waits)
@@ -354,7 +352,7 @@ def test_one_that_is_to_start_later_does(app: Any, value: str) -> None:
     assert ended(Parcel, value).status == "completed"
 
 
-def test_whoever_has_a_step_in_hand_can_record_nothing_once_its_instance_is_put(app: Any, value: str) -> None:
+def test_a_running_step_cannot_record_a_result_after_its_instance_was_put(app: Any, value: str) -> None:
     GO[value] = Event()
     started = Parcel.start(value)
     until(lambda: BEGUN.get(value) == ["weigh", "ship"], "its step runs")
@@ -362,12 +360,12 @@ def test_whoever_has_a_step_in_hand_can_record_nothing_once_its_instance_is_put(
     app.storage.put(replace(stored, status="cancelled", finished_at=AT, error={"reason": "by hand"}))
     GO[value].set()
     Parcel.start(f"{value}-after")
-    ended(Parcel, f"{value}-after")  # what came back before it has been settled by now
+    ended(Parcel, f"{value}-after")  # so earlier results are settled
     found = app.storage.get(started.id)
     assert (found.status, [each.step for each in found.history]) == ("cancelled", ["weigh"])
 
 
-def test_whoever_has_a_step_in_hand_can_record_nothing_once_its_instance_is_deleted(app: Any, value: str) -> None:
+def test_a_running_step_cannot_record_a_result_after_its_instance_was_deleted(app: Any, value: str) -> None:
     GO[value] = Event()
     started = Parcel.start(value)
     until(lambda: BEGUN.get(value) == ["weigh", "ship"], "its step runs")
@@ -432,7 +430,7 @@ def test_a_second_active_instance_of_a_key_is_refused(app: Any, value: str) -> N
         ({"unreadable": "input: it is too deep"}, InvalidValue, "could not be read as a whole"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_stored_is_refused_and_nothing_is_changed(
+def test_an_invalid_instance_is_refused_and_nothing_is_changed(
     app: Any, value: str, change: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
@@ -440,7 +438,7 @@ def test_what_cannot_be_stored_is_refused_and_nothing_is_changed(
     assert app.storage.query(id=f"parcel::{value}") == []
 
 
-def test_an_active_instance_with_a_history_that_cannot_be_is_refused(app: Any, value: str) -> None:
+def test_an_active_instance_with_an_impossible_history_is_refused(app: Any, value: str) -> None:
     shipped = Entry("ship", "done", AT, output={})
     with pytest.raises(GraphChanged, match="result of ship"):
         app.storage.put(active(value, history=(shipped,), steps={"ship": {}}))
@@ -487,7 +485,7 @@ def test_the_async_twins_do_the_same(app: Any, value: str) -> None:
     assert asyncio.run(all_of_them()) == [given, [given], []]
 
 
-def test_on_postgres_it_happens_in_the_callers_transaction(postgres: Pgflow, value: str) -> None:
+def test_on_postgres_it_joins_the_callers_transaction(postgres: Pgflow, value: str) -> None:
     given = instance(value)
     with psycopg.connect(postgres.dsn) as conn:
         postgres.storage.put(given, conn=conn)

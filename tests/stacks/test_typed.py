@@ -1,4 +1,4 @@
-"""What is typed comes back typed: inputs, outputs, payloads and configurations, in memory and on PostgreSQL."""
+"""Typed inputs, outputs, payloads and configurations come back typed, in memory and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def value(app: Any) -> str:
     return next(VALUES)
 
 
-def test_every_type_comes_back_equal_to_what_went_in(value: str) -> None:
+def test_a_value_of_every_type_comes_back_equal(value: str) -> None:
     given = Everything(otherName="y")
     Typed.start(value, given)
     until(lambda: Typed.get(value).status == "waiting", "it waits")
@@ -204,15 +204,13 @@ def test_sets_are_stored_as_sorted_lists(value: str) -> None:
         (Loose(either=date(2030, 1, 1)), "input.either is a date, and would come back as a str"),
     ],
 )
-def test_an_input_that_would_come_back_as_another_is_refused_with_the_place(
-    value: str, given: Loose, said: str
-) -> None:
+def test_an_input_that_would_come_back_changed_is_refused_with_the_place(value: str, given: Loose, said: str) -> None:
     with pytest.raises((InvalidInput, InvalidPayload), match=said):
         LooseInput.start(value, given)
     assert LooseInput.list(id=f"loose::{value}") == []
 
 
-def test_an_output_that_would_come_back_as_another_fails_the_step_with_the_place(value: str) -> None:
+def test_an_output_that_would_come_back_changed_fails_the_step_with_the_place(value: str) -> None:
     Untyped.start(value)
     found = until(lambda: each if (each := Untyped.get(value)).finished_at else None, "it ends")
     assert found is not None
@@ -238,7 +236,7 @@ def test_a_payload_that_is_not_of_the_declared_type_is_refused(value: str) -> No
         ({"a": lambda: 1}, "input.a cannot be stored"),
     ],
 )
-def test_what_is_no_data_is_refused_with_the_place(value: str, given: Any, said: str) -> None:
+def test_a_value_that_is_not_data_is_refused_with_its_place(value: str, given: Any, said: str) -> None:
     with pytest.raises(InvalidPayload, match=said):
         Untyped.start(value, given)
     assert Untyped.list(id=f"untyped::{value}") == []
@@ -249,7 +247,7 @@ def test_bytes_that_are_text_come_back_as_text_where_no_type_is_declared(value: 
     assert Untyped.get(value).input == {"a": "ü"}
 
 
-def test_a_configuration_that_would_come_back_as_another_is_no_definition() -> None:
+def test_a_configuration_that_would_come_back_changed_is_refused() -> None:
     class Odd(Step):
         events = ("done",)
         what: Any = None

@@ -66,7 +66,7 @@ def value(stack: Stack) -> Iterator[str]:
     for workflow in WORKFLOWS[:-1]:
         for each in workflow.list(limit=1000):
             if each.is_active and stack.value in each.id:
-                with suppress(NotActive):  # it may complete meanwhile
+                with suppress(NotActive):  # it may have completed
                     workflow.cancel(each.id)
 
 
@@ -90,7 +90,7 @@ def test_an_active_instance_of_any_scope_excludes_one_of_scope_global(scope: str
     assert World.start(value).created
 
 
-def test_scope_none_takes_no_part(value: str) -> None:
+def test_scope_none_excludes_nothing(value: str) -> None:
     assert World.start(value).created
     assert Loose.start(value).id != Loose.start(value).id
 
@@ -124,7 +124,7 @@ def test_an_instance_is_not_put_beside_one_that_excludes_it(app: Any, stack: Sta
     assert World.get(value).is_active
 
 
-def test_an_id_that_two_workflows_share_has_to_be_said_with_the_workflow(app: Any, value: str) -> None:
+def test_an_id_of_two_workflows_needs_the_workflow(app: Any, value: str) -> None:
     ours, theirs = PlainA.start(value), PlainB.start(value)
     storage, shared = app.storage, ours.id
     for ambiguous in (storage.get, storage.delete):

@@ -43,7 +43,7 @@ class Receipt(BaseModel):
 
 
 class CardExpired(Exception):
-    """The card is no good."""
+    """The card is not valid."""
 
 
 class ValidateOrder(Step):
@@ -69,7 +69,7 @@ async def charge(ctx: Context[Order]) -> Ok | Async | Error:
 
 
 class Ship(Step):
-    """Hand over to a carrier."""
+    """Give the parcel to a carrier."""
 
     events = ("shipped",)
     retry = Retry(max_attempts=3, backoff="linear")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", ["accepted.py", "refused.py"])
 def test_mypy_finds_what_is_marked_and_nothing_else(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    # The package itself is checked elsewhere; here only what its types say to a user counts.
+    # bin/check checks the package itself.
     said, trouble, _ = api.run(["--strict", "--follow-imports=silent", f"tests/typing/{name}"])
     assert trouble == ""
     assert said.startswith("Success")

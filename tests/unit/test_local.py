@@ -1,4 +1,4 @@
-"""Workflows in memory: what only `Local` has, its clock, its storage's use, and that it leaves nothing behind."""
+"""What only `Local` has: a virtual clock, a storage that outlives it, no threads after it is closed."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ async def lasting(ctx: Context[Input]) -> Ok:
 
 
 class Blocking(Workflow[Input], unique=Unique("blocking")):
-    """A sync step that lasts until it is let go."""
+    """A sync step that runs until GO is set."""
 
     initial = blocking
     transitions = {blocking: {"done": Done}}
 
 
 class Lasting(Workflow[Input], unique=Unique("lasting")):
-    """An async step that lasts until it is let go."""
+    """An async step that runs until GO is set."""
 
     initial = lasting
     transitions = {lasting: {"done": Done}}
@@ -162,7 +162,7 @@ WORKFLOWS = (Long, Asking, Failing, Blocking, Lasting, Booking, Starting, Cancel
 # -- time
 
 
-def test_a_month_goes_by_at_once() -> None:
+def test_a_month_passes_at_once() -> None:
     with Local(workflows=WORKFLOWS) as app:
         began = app.now
         Long.start("v")
@@ -181,7 +181,7 @@ def test_a_month_goes_by_at_once() -> None:
         assert timedelta(days=31) <= app.now - began < timedelta(days=32)
 
 
-def test_a_signal_before_the_time_is_up_takes_the_timer_away() -> None:
+def test_a_signal_before_the_timeout_cancels_the_timer() -> None:
     with Local(workflows=WORKFLOWS) as app:
         Asking.start_many([("signalled", {}), ("forgotten", {})])
         app.settle(PATIENCE)
@@ -191,7 +191,7 @@ def test_a_signal_before_the_time_is_up_takes_the_timer_away() -> None:
         assert [entry.event for entry in Asking.get("forgotten").history] == ["done", "timeout"]
 
 
-def test_the_pauses_between_attempts_are_those_of_the_policy() -> None:
+def test_the_delays_between_attempts_are_those_of_the_policy() -> None:
     with Local(workflows=WORKFLOWS) as app:
         Failing.start("v", {"how": "fails"})
         for attempt in (1, 2, 3):
@@ -205,7 +205,7 @@ def test_the_pauses_between_attempts_are_those_of_the_policy() -> None:
         assert [("v", "failing", attempt) for attempt in (1, 2, 3, 4)] == CALLS
 
 
-def test_a_snooze_and_a_delayed_start_go_by_the_same_clock() -> None:
+def test_a_snooze_and_a_delayed_start_use_the_same_clock() -> None:
     with Local(workflows=WORKFLOWS) as app:
         Failing.start("v", {"how": "snoozes"}, delay=DAY)
         app.settle(PATIENCE)
@@ -223,7 +223,7 @@ def test_draining_waits_for_timers_and_settling_does_not() -> None:
             app.drain(timeout=0.05)
 
 
-def test_a_line_of_timers_ends_exactly_when_they_add_up() -> None:
+def test_timers_in_a_row_end_exactly_at_the_sum_of_their_delays() -> None:
     with Local(workflows=WORKFLOWS) as app:
         Long.start("v")
         app.advance_time(31 * DAY)
@@ -231,7 +231,7 @@ def test_a_line_of_timers_ends_exactly_when_they_add_up() -> None:
         assert Long.get("v").history[2].at - Long.get("v").history[1].at == 30 * DAY
 
 
-def test_time_that_does_not_settle_is_given_up_and_passes_again() -> None:
+def test_the_clock_runs_on_after_a_timeout_of_advance_time() -> None:
     with Local(workflows=WORKFLOWS) as app:
         Lasting.start("v")
         with pytest.raises(TimeoutError, match=r"lasting::v lasting \(running\)"):
@@ -244,10 +244,10 @@ def test_time_that_does_not_settle_is_given_up_and_passes_again() -> None:
         assert app.now > moment + DAY
 
 
-# -- the storage, and going on
+# -- the storage, and restarts
 
 
-def test_a_new_local_goes_on_with_what_is_under_way() -> None:
+def test_a_new_local_continues_active_instances() -> None:
     storage = Storage("kept")
     with Local(workflows=WORKFLOWS, storage=storage) as app:
         Asking.start_many([("waiting", {}), ("timed", {})])
@@ -280,7 +280,7 @@ def test_a_new_local_goes_on_with_what_is_under_way() -> None:
         assert Asking.start("waiting").run > app_before.run
 
 
-def test_a_kept_signal_is_still_there_after_a_restart() -> None:
+def test_a_signal_in_the_mailbox_survives_a_restart() -> None:
     storage = Storage()
     with Local(workflows=WORKFLOWS, storage=storage):
         Asking.start("v", delay=DAY)
@@ -297,7 +297,7 @@ def test_a_storage_belongs_to_one_open_local() -> None:
     Local(workflows=WORKFLOWS, storage=storage).close()
 
 
-def test_two_locals_side_by_side_each_have_their_own() -> None:
+def test_two_locals_have_instances_of_their_own() -> None:
     with Local(workflows=[Asking]) as one_app, Local(workflows=[Asking]) as other:
         one_app.start(Asking, "v")
         other.start(Asking, "v")
@@ -308,7 +308,7 @@ def test_two_locals_side_by_side_each_have_their_own() -> None:
         assert (one_app.get(Asking, "v").status, other.get(Asking, "v").status) == ("waiting", "completed")
 
 
-def test_what_is_taken_up_finds_the_workflows_bound() -> None:
+def test_a_restored_step_can_call_its_bound_workflow() -> None:
     storage = Storage()
     with Local(workflows=WORKFLOWS, storage=storage):
         Starting.start("v", delay=DAY)
@@ -322,7 +322,7 @@ def test_what_is_taken_up_finds_the_workflows_bound() -> None:
     other.close()
 
 
-# -- what is refused
+# -- refusals
 
 
 def test_a_transactional_step_is_refused_unless_it_is_allowed_without_a_transaction() -> None:
@@ -334,7 +334,7 @@ def test_a_transactional_step_is_refused_unless_it_is_allowed_without_a_transact
         assert Booking.get("v").steps["booking"] == {"has_conn": False}
 
 
-def test_what_it_cannot_do_it_says() -> None:
+def test_unsupported_calls_are_refused_by_name() -> None:
     with Local(workflows=[Asking]) as app:
         with pytest.raises(ConfigError, match="no transaction to join"):
             Asking.start("v", conn=object())
@@ -351,7 +351,7 @@ def test_what_it_cannot_do_it_says() -> None:
 # -- threads and loops
 
 
-def test_a_step_may_call_other_workflows_and_sees_nothing_of_its_callers_context() -> None:
+def test_a_step_may_call_other_workflows_and_has_empty_context_variables() -> None:
     COLOUR.set("red")
     with Local(workflows=WORKFLOWS) as app:
         Starting.start("v")
@@ -403,7 +403,7 @@ def test_closing_waits_for_the_sync_steps_that_run() -> None:
     assert app.get(Blocking, "v").status == "running"  # its result came too late
 
 
-def test_48_threads_start_one_key_and_one_of_them_wins() -> None:
+def test_one_of_48_threads_that_start_one_key_wins() -> None:
     def start() -> None:
         try:
             won.append(Asking.start("v").run)

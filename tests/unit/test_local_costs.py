@@ -1,4 +1,4 @@
-"""The cost of workflows in memory grows with what happens, not with its square: calls are counted, not seconds."""
+"""The cost of workflows in memory is linear in the number of events. Function calls are counted, not seconds."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def signals_ahead(size: int) -> int:
 
 
 def many(size: int) -> int:
-    """Many instances side by side, each called by its id."""
+    """Many active instances, each called by its id."""
     workflow = chain(Waits, "came", 1)
 
     def run() -> None:
@@ -192,7 +192,7 @@ def runs_of_one_value(size: int) -> int:
 
 
 def scheduled(size: int) -> int:
-    """Signals that are scheduled and called off, with many instances at hand."""
+    """Signals that are scheduled and cancelled, with many active instances."""
     workflow = chain(Waits, "came", 1)
 
     def run() -> None:
@@ -206,12 +206,12 @@ def scheduled(size: int) -> int:
 
 
 @pytest.mark.parametrize("scenario", [a_chain, a_fan, signals, signals_ahead, many, runs_of_one_value, scheduled])
-def test_what_happens_costs_the_same_however_much_has_happened(scenario: Callable[[int], int]) -> None:
+def test_the_cost_of_an_event_does_not_grow_with_the_history(scenario: Callable[[int], int]) -> None:
     small, large = scenario(SMALL), scenario(LARGE)
     assert large / small < LARGE / SMALL * SLACK, f"{small} calls for {SMALL}, {large} for {LARGE}"
 
 
-def test_a_page_costs_what_it_holds() -> None:
+def test_the_cost_of_a_page_depends_on_its_length_alone() -> None:
     workflow = chain(Plain, "done", 2)
 
     def page(size: int) -> int:
@@ -270,7 +270,7 @@ def test_an_advance_copies_no_history(make: Callable[[int], type[Workflow[Any]]]
     assert copies == []
 
 
-def test_a_state_from_which_two_ways_lead_keeps_both(copies: list[int]) -> None:
+def test_a_state_that_is_advanced_twice_keeps_both_results(copies: list[int]) -> None:
     begun, _ = advance(new(fan(3).graph), Begun())
     begun, _ = advance(begun, Completed("first", "done"))
     one, _ = advance(begun, Completed("b0", "done"))

@@ -36,7 +36,7 @@ def instance(run: int, value: str = "v", **more: Any) -> Instance:
     return Instance(run=run, id=f"key::{value}", **{**known, **more})
 
 
-def test_what_was_put_is_got_and_what_was_not_is_not_found() -> None:
+def test_get_returns_what_was_put_and_raises_otherwise() -> None:
     storage = Storage("orders")
     storage.put(instance(1))
     assert storage.get("key::v") == instance(1)
@@ -45,7 +45,7 @@ def test_what_was_put_is_got_and_what_was_not_is_not_found() -> None:
         storage.get("key::w")
 
 
-def test_the_same_run_is_replaced_and_a_new_run_of_an_id_is_what_it_means() -> None:
+def test_put_replaces_a_run_and_get_returns_the_newest() -> None:
     storage = Storage()
     storage.put(instance(2))
     storage.put(instance(2, status="failed"))
@@ -57,7 +57,7 @@ def test_the_same_run_is_replaced_and_a_new_run_of_an_id_is_what_it_means() -> N
         storage.put(instance(2, "renamed"))
 
 
-def test_deleting_is_no_error_when_there_is_nothing() -> None:
+def test_delete_may_be_repeated() -> None:
     storage = Storage()
     storage.put(instance(1))
     storage.put(instance(2))
@@ -66,7 +66,7 @@ def test_deleting_is_no_error_when_there_is_nothing() -> None:
     assert storage.query() == []
 
 
-def test_it_keeps_and_gives_copies() -> None:
+def test_it_stores_and_returns_copies() -> None:
     storage = Storage()
     given = instance(1, input={"items": [1]})
     storage.put(given)
@@ -102,7 +102,7 @@ def test_filters_are_anded(filters: dict[str, Any], runs: list[int]) -> None:
     assert [each.run for each in storage.query(**filters)] == runs
 
 
-def test_a_filter_or_a_status_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_filter_or_status_is_refused() -> None:
     with pytest.raises(TypeError, match="statuses"):
         Storage().query(statuses="failed")  # type: ignore[call-arg]
     with pytest.raises(InvalidValue, match="'done' is unknown"):
@@ -111,13 +111,13 @@ def test_a_filter_or_a_status_that_does_not_exist_is_refused() -> None:
         Storage().query(status_in=["failed", "done"])  # type: ignore[list-item]
 
 
-def test_storages_side_by_side_know_nothing_of_each_other() -> None:
+def test_storages_are_independent() -> None:
     left, right = Storage("left"), Storage("right")
     left.put(instance(1))
     assert (len(left), len(right)) == (1, 0)
 
 
-def test_of_48_that_are_put_at_once_none_is_lost() -> None:
+def test_48_concurrent_puts_are_all_stored() -> None:
     storage = Storage()
 
     def put(run: int) -> None:

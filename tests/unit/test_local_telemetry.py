@@ -1,4 +1,4 @@
-"""What is told of workflows in memory: in order, outside of any lock, and by whoever made it happen."""
+"""Telemetry of workflows in memory: in order, outside any lock, in the thread that caused the event."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def held(ctx: Context[Input]) -> Ok:
 
 
 class Held(Workflow[Input], unique=Unique("held")):
-    """A step that runs until it is let go."""
+    """A step that runs until `go_on` is set."""
 
     initial = held
     transitions = {held: {"done": Done}}
@@ -75,17 +75,17 @@ WORKFLOWS = (Fan, Asking, Held)
 
 @pytest.fixture
 def told() -> Iterator[Told]:
-    """Listen to everything."""
+    """Attach to all events."""
     with listening() as listener:
         yield listener
 
 
 def names(told: Told, instance_id: str) -> list[str]:
-    """What was told of an instance, in order."""
+    """The events of an instance, in order."""
     return [" ".join(each.name[1:]) for each in told.events if each.metadata.get("instance_id") == instance_id]
 
 
-def test_all_is_told_in_order_when_drain_returns(told: Told) -> None:
+def test_all_events_are_emitted_in_order_when_drain_returns(told: Told) -> None:
     many = 100
     with Local(workflows=WORKFLOWS) as app:
         Fan.start_many((str(number), {}) for number in range(many))
@@ -99,7 +99,7 @@ def test_all_is_told_in_order_when_drain_returns(told: Told) -> None:
     assert of_one[-5:] == ["step start", *ends, "workflow stop"]
 
 
-def test_a_call_is_told_before_it_returns_and_before_what_follows_from_it(told: Told) -> None:
+def test_the_event_of_a_call_precedes_its_return_and_its_effects(told: Told) -> None:
     with Local(workflows=WORKFLOWS) as app:
         Asking.start("1", {}, telemetry={"tenant": "a"})
         app.settle(timeout=PATIENCE)
@@ -113,7 +113,7 @@ def test_a_call_is_told_before_it_returns_and_before_what_follows_from_it(told: 
         assert told.events[-1].name == telemetry.WORKFLOW_CANCEL
 
 
-def test_waits_and_durations_go_by_the_clock_that_can_be_moved_also_after_a_restart(told: Told) -> None:
+def test_waits_and_durations_use_the_virtual_clock_also_after_a_restart(told: Told) -> None:
     storage = Storage()
     with Local(workflows=WORKFLOWS, storage=storage) as app:
         Asking.start("1", {}, telemetry={"tenant": "a"})
@@ -132,7 +132,7 @@ def test_waits_and_durations_go_by_the_clock_that_can_be_moved_also_after_a_rest
     assert stop.measurements["advance_count"] == 3  # of the second one: an end, a wait, an end
 
 
-def test_of_a_step_that_was_interrupted_nothing_more_is_told(told: Told) -> None:
+def test_an_interrupted_step_emits_no_stop_event(told: Told) -> None:
     begun.clear()
     go_on.clear()
     with Local(workflows=WORKFLOWS) as app:
@@ -144,7 +144,7 @@ def test_of_a_step_that_was_interrupted_nothing_more_is_told(told: Told) -> None
     assert names(told, "held::1") == ["workflow start", "step start", "workflow cancel"]
 
 
-def test_a_handler_may_call_whatever_it_likes(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_may_call_the_app(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[Event] = []
     mine = threading.Lock()
 
@@ -152,7 +152,7 @@ def test_a_handler_may_call_whatever_it_likes(caplog: pytest.LogCaptureFixture) 
         with mine:
             heard.append(event)
         assert Fan.get("1").id == "fan::1"
-        other = threading.Thread(target=Fan.list)  # nobody holds the lock, so that other threads go on
+        other = threading.Thread(target=Fan.list)  # the lock is free, so other threads continue
         other.start()
         other.join(PATIENCE)
         assert not other.is_alive()
@@ -173,7 +173,7 @@ def test_a_handler_may_call_whatever_it_likes(caplog: pytest.LogCaptureFixture) 
     assert of_asking == [telemetry.WORKFLOW_SIGNAL, telemetry.STEP_STOP]
 
 
-def test_a_handler_cannot_wait_for_what_waits_for_it() -> None:
+def test_a_handler_cannot_wait_for_its_own_local() -> None:
     refused: list[Exception] = []
 
     def wait(event: Event, config: object) -> None:
@@ -233,7 +233,7 @@ def test_a_handler_that_fails_breaks_no_step(caplog: pytest.LogCaptureFixture) -
     assert sum("'bad' failed" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_the_key_that_a_database_keeps_it_under_is_nobody_elses(told: Told) -> None:
+def test_the_metadata_key_of_telemetry_is_reserved(told: Told) -> None:
     with Local(workflows=WORKFLOWS) as app:
         with pytest.raises(InvalidPayload, match=TELEMETRY):
             Fan.start("1", {}, metadata={TELEMETRY: {}})
@@ -247,7 +247,7 @@ def test_the_key_that_a_database_keeps_it_under_is_nobody_elses(told: Told) -> N
     assert told.of(telemetry.WORKFLOW_STOP)[0].metadata["tenant"] == ["a"]
 
 
-def test_nothing_is_noted_while_nobody_listens() -> None:
+def test_no_event_is_built_without_a_handler() -> None:
     with Local(workflows=WORKFLOWS) as app:
         lock = app._scheduler.lock
         noted: list[object] = []
@@ -263,14 +263,14 @@ def test_nothing_is_noted_while_nobody_listens() -> None:
 # -- the lock
 
 
-def test_notes_are_done_in_order_after_the_lock_is_let_go_wherever_they_come_from() -> None:
+def test_callbacks_run_in_order_after_the_release_of_the_lock() -> None:
     done: list[int] = []
     later: list[Any] = []
     lock = DeferringLock(later.append, lambda: None)
 
     def first() -> None:
         done.append(1)
-        with lock:  # from within a note: it waits its turn
+        with lock:  # deferred by a callback: it runs later
             lock.defer(lambda: done.append(3))
         other = threading.Thread(target=from_elsewhere)
         other.start()
@@ -285,12 +285,12 @@ def test_notes_are_done_in_order_after_the_lock_is_let_go_wherever_they_come_fro
         lock.defer(first)
         assert done == []
     assert done == [1, 2]
-    (rest,) = later  # not in the thread of whoever happened to tell
+    (rest,) = later  # not in the thread that ran the first ones
     rest()
     assert (done, lock.is_idle) == ([1, 2, 3, 4], True)
 
 
-def test_what_nobody_catches_in_a_note_leaves_the_others_for_the_next() -> None:
+def test_an_exception_in_a_callback_leaves_the_others_for_the_next_release() -> None:
     done: list[int] = []
     lock = DeferringLock(lambda what: None, lambda: None)
 
@@ -306,7 +306,7 @@ def test_what_nobody_catches_in_a_note_leaves_the_others_for_the_next() -> None:
     assert done == [1]
 
 
-def test_threads_that_tell_at_once_lose_nothing(told: Told) -> None:
+def test_concurrent_threads_lose_no_event(told: Told) -> None:
     threads = 8
     with Local(workflows=WORKFLOWS) as app:
         Asking.start_many((f"{thread}-{number}", {}) for thread in range(threads) for number in range(20))

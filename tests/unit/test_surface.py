@@ -1,4 +1,4 @@
-"""What users import, what errors tell, and what settings mean."""
+"""What users import, the error tree, and settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = [
 ]  # fmt: skip
 
 
-def test_all_that_is_exported_exists_and_is_in_order() -> None:
+def test_the_exported_names_exist_and_are_sorted() -> None:
     assert pgflow.__all__ == sorted(pgflow.__all__)
     assert {name for name in pgflow.__all__ if getattr(pgflow, name, None) is None} == set()
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
@@ -59,13 +59,13 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert sorted(errors.__all__) == sorted(kind.__name__ for kind in KINDS)
 
 
-def test_a_hint_is_kept_beside_the_message_and_shown_below_it() -> None:
+def test_a_hint_is_an_attribute_and_a_note_of_its_error() -> None:
     error = errors.Unreachable("no answer", hint="Start the server.")
     assert (str(error), error.hint, error.__notes__) == ("no answer", "Start the server.", ["Start the server."])
     assert errors.Unreachable("no answer").hint is None
 
 
-def test_errors_are_also_what_python_calls_them() -> None:
+def test_errors_are_also_builtin_exceptions() -> None:
     assert issubclass(errors.InvalidInput, ValueError)
     assert issubclass(errors.UnknownStep, LookupError)
 
@@ -77,7 +77,7 @@ def test_queues_are_read_from_text() -> None:
 @pytest.mark.parametrize(
     "texts", [[], [""], ["=3"], ["a b=3"], ["a=0"], ["a=-1"], ["a=x"], ["a="], ["a=²"], ["a=1", "a=2"]]
 )
-def test_a_queue_that_cannot_be_is_refused(texts: list[str]) -> None:
+def test_an_invalid_queue_is_refused(texts: list[str]) -> None:
     with pytest.raises(BadQueue) as caught:
         config.parse_queues(texts)
     assert caught.value.hint
@@ -92,7 +92,7 @@ def test_a_queue_that_cannot_be_is_refused(texts: list[str]) -> None:
         (None, {}, ""),
     ],
 )
-def test_the_first_connection_string_that_is_given_counts(given: Any, environment: dict[str, str], dsn: str) -> None:
+def test_the_first_given_connection_string_is_used(given: Any, environment: dict[str, str], dsn: str) -> None:
     assert config.resolve_dsn(given, environment) == dsn
 
 
@@ -100,11 +100,11 @@ def test_the_first_connection_string_that_is_given_counts(given: Any, environmen
     ("given", "said", "is_there"),
     [(None, None, False), (None, " On ", True), (None, "0", False), (True, "no", True), (False, "1", False)],
 )
-def test_a_pooler_is_there_when_it_is_said(given: bool | None, said: str | None, is_there: bool) -> None:
+def test_a_pooler_is_declared_by_argument_or_variable(given: bool | None, said: str | None, is_there: bool) -> None:
     environment = {} if said is None else {"PGFLOW_POOLER": said}
     assert config.resolve_pooler(given, environment) is is_there
 
 
-def test_what_says_neither_yes_nor_no_is_refused() -> None:
+def test_a_pooler_variable_that_is_not_a_boolean_is_refused() -> None:
     with pytest.raises(errors.ConfigError, match="PGFLOW_POOLER must be 1 or 0, got 'maybe'"):
         config.resolve_pooler(None, {"PGFLOW_POOLER": "maybe"})
