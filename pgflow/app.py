@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 from weakref import WeakSet
 
-from pgflow.client.apps import closed, opened
-from pgflow.client.client import Client
+from pgflow.client.app import App
 from pgflow.client.commands import Register
 from pgflow.client.postgres import PostgresBackend
 from pgflow.client.storage import Storage
@@ -25,7 +24,7 @@ from pgflow.worker.loop import run
 __all__ = ["Pgflow"]
 
 
-class Pgflow(Client):
+class Pgflow(App):
     """An app: its workflows and the database that they are stored in.
 
     `dsn` is a PostgreSQL connection string; the default is PGFLOW_DSN, then DATABASE_URL, then libpq's own variables
@@ -61,11 +60,9 @@ class Pgflow(Client):
         self._postgres = PostgresBackend(self._transport, registry, self.codec)
         super().__init__(registry, self._postgres)
         self._workers: WeakSet[Worker] = WeakSet()
-        for workflow in self.workflows:
-            workflow.bind(self)
-        opened(self)
+        self._bind()
 
-    def adopt(self, workflow: type[Workflow[Any]]) -> None:
+    def adopt(self, workflow: type[Any]) -> None:
         """Add a workflow, as if it had been listed, also to this app's workers in this process.
 
         Raises `DefinitionError` when another one has its name.
@@ -138,11 +135,6 @@ class Pgflow(Client):
         """`close`, async: the connections of this event loop, too."""
         self._unbind()
         await self._transport.aclose()
-
-    def _unbind(self) -> None:
-        closed(self)
-        for workflow in self.workflows:
-            workflow.unbind(self)
 
     def register(self) -> None:
         """Store this app's definitions, once. Raises `GraphChanged` when one is stored with other edges.

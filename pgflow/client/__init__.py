@@ -6,7 +6,8 @@
 
 commands                        requests as frozen values, with the options of each call
 client                          the calls of an app, sync and async: `app.start(OrderFlow, …)`
-workflow, apps                  the calls of a workflow class: `OrderFlow.start(…)`, and the app that they go to
+workflow, apps                  the calls of a workflow class: `OrderFlow.start(…)`, and the open apps they may go to
+app                             a client that workflows are bound to: what `Pgflow` and `Local` subclass
 backend                         the contract: `execute(command, session)` and `aexecute`
 addressing                      which instance a call addresses, and its idempotency key
 start_request, signal_request   the checks that every backend makes before it does anything

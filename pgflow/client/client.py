@@ -57,20 +57,6 @@ class Client:
         self._registry = registry
         self._backend = backend
 
-    @property
-    def workflows(self) -> tuple[type[Any], ...]:
-        """The workflows that the app was given."""
-        return self._registry.workflows
-
-    @property
-    def versions(self) -> tuple[type[Any], ...]:
-        """Every class with a graph among them: each version of an umbrella, and every other workflow itself."""
-        return tuple(self._registry.versions)
-
-    def workflow(self, name: str) -> type[Any]:
-        """Return the workflow of that name. Raises `UnknownWorkflow`."""
-        return self._registry.named(name)
-
     def adopt(self, workflow: type[Any]) -> None:
         """Add a workflow, as if it had been listed. Raises `DefinitionError` when another one has its name."""
         self._registry.add(workflow)

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from pgflow.client import apps
-from pgflow.client.client import Client
+from pgflow.client.app import App
 from pgflow.client.storage import InstanceStorage
 from pgflow.client.workflow import Workflow
 from pgflow.core.definition.registry import Registry
@@ -27,7 +26,7 @@ from pgflow.local.write_through import WriteThrough
 __all__ = ["Local"]
 
 
-class Local(Client):
+class Local(App):
     """An app whose workflows run in memory, in this process: what `Pgflow` and a worker are, without a database.
 
     It starts to work at once, on threads of its own, and first continues what is active in `storage`: one of
@@ -61,11 +60,9 @@ class Local(Client):
         )
         self._scheduler = self._memory.scheduler
         super().__init__(registry, self._memory)
-        for workflow in self.workflows:
-            workflow.bind(self)
+        self._bind()
         report.ready(self.storage.name)
         self._memory.instances.take_up_stored()
-        apps.opened(self)
 
     def adopt(self, workflow: type[Any]) -> None:
         """Add a workflow, as if it had been listed, and continue what is active of it in the storage.
@@ -99,9 +96,7 @@ class Local(Client):
 
         Active instances stay in the storage, for another `Local` to continue. Instances can still be read.
         """
-        apps.closed(self)
-        for workflow in self.workflows:
-            workflow.unbind(self)
+        self._unbind()
         if self._scheduler.lock.is_ours:  # a forked child has none of its threads
             self._scheduler.close()
         self.storage.detach(self._memory.instances)

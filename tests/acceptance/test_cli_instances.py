@@ -13,7 +13,7 @@ def test_a_cancelled_order_cannot_be_changed(live: Deployment, value: str) -> No
     shown = live.ok("show", "OrderFlow", value)
     assert f"orderid::{value}, run {live.get(value).run}: cancelled" in shown
     assert shown.endswith("\ncancelled: ordered\\x1b[2J twice\n")
-    assert "is cancelled already and cannot be cancelled" in live.refused(7, "cancel", "OrderFlow", value)
+    assert "is cancelled: it cannot be cancelled" in live.refused(7, "cancel", "OrderFlow", value)
     assert "only a failed instance can be retried" in live.refused(7, "retry", "OrderFlow", value)
     assert "it takes no more signals" in live.refused(7, "resume", "OrderFlow", value, "declined")
     assert "has no instance 'missing'" in live.refused(5, "cancel", "OrderFlow", "missing")

@@ -25,7 +25,7 @@ class Registry:
 
     def __init__(self, workflows: Iterable[type[DefinedWorkflow[Any]]] = (), *, has_codec: bool = False) -> None:
         self._seals = has_codec
-        self.by_name: dict[str, type[DefinedWorkflow[Any]]] = {}
+        self.by_name: dict[str, type[Any]] = {}
         for workflow in workflows:
             self.add(workflow)
 
@@ -56,7 +56,7 @@ class Registry:
             raise DefinitionError(f"{workflow.name}: {refusal(places[0])}", hint=MEND)
 
     @property
-    def workflows(self) -> tuple[type[DefinedWorkflow[Any]], ...]:
+    def workflows(self) -> tuple[type[Any], ...]:
         """The classes, in the order in which they came."""
         return tuple(self.by_name.values())
 
@@ -66,7 +66,7 @@ class Registry:
         return sorted(self.by_name)
 
     @property
-    def versions(self) -> list[type[DefinedWorkflow[Any]]]:
+    def versions(self) -> list[type[Any]]:
         """Every class that has a graph: each version of each workflow."""
         return [version for workflow in self.workflows for version in workflow.versions.values()]
 
@@ -78,7 +78,7 @@ class Registry:
         """Return the class that is meant: itself, or the one of that name. Raises `UnknownWorkflow`."""
         return self.named(workflow) if isinstance(workflow, str) else workflow
 
-    def named(self, name: str) -> type[DefinedWorkflow[Any]]:
+    def named(self, name: str) -> type[Any]:
         """Return the workflow of that name. Raises `UnknownWorkflow`."""
         known = self.by_name.get(name)
         if known is None:

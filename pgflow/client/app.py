@@ -1,0 +1,39 @@
+"""What `Pgflow` and `Local` have in common besides their calls: workflows that are bound to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgflow.client import apps
+from pgflow.client.client import Client
+from pgflow.client.workflow import Workflow
+
+__all__ = ["App"]
+
+
+class App(Client):
+    """A client that the calls of its workflow classes go to, from its creation until it is closed."""
+
+    @property
+    def workflows(self) -> tuple[type[Workflow[Any]], ...]:
+        """The workflows that it was given."""
+        return self._registry.workflows
+
+    @property
+    def versions(self) -> tuple[type[Workflow[Any]], ...]:
+        """Every class with a graph among them: each version of an umbrella, and every other workflow itself."""
+        return tuple(self._registry.versions)
+
+    def workflow(self, name: str) -> type[Workflow[Any]]:
+        """Return the workflow of that name. Raises `UnknownWorkflow`."""
+        return self._registry.named(name)
+
+    def _bind(self) -> None:
+        for workflow in self.workflows:
+            workflow.bind(self)
+        apps.opened(self)
+
+    def _unbind(self) -> None:
+        apps.closed(self)
+        for workflow in self.workflows:
+            workflow.unbind(self)
