@@ -1,12 +1,11 @@
-"""Claim tokens, settle what they came to, and keep them moving: the statements of the hot path."""
+"""Claim jobs, settle their outcomes, and keep the queue moving: the statements of the hot path."""
 
 from __future__ import annotations
 
 from builtins import list as Builtin
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from psycopg.types.numeric import Int8
@@ -15,13 +14,12 @@ from pgflow.core.engine.state import Status
 from pgflow.core.models.job import Job, JobFilters
 from pgflow.core.values.payload import decode
 from pgflow.database import files
-from pgflow.database.arrays import Array, Bigints, Booleans, Doubles, Integers, Smallints, Texts
+from pgflow.database.arrays import Bigints, Doubles, Integers, Smallints, Texts
 from pgflow.database.statement import Row, Statement
+from pgflow.store.job_updates import Branch, InstanceUpdate, JobUpdate, encode
 
 __all__ = [
     "QUEUE_START",
-    "Branch",
-    "Change",
     "ClaimedRow",
     "PeekResult",
     "QueuePosition",
@@ -29,7 +27,6 @@ __all__ = [
     "RescueResult",
     "SettleResult",
     "StageResult",
-    "Verdict",
     "claim",
     "drained",
     "list",
@@ -45,11 +42,11 @@ __all__ = [
 
 
 class ClaimedRow(NamedTuple):
-    """A token that this worker now holds.
+    """A claimed job.
 
-    What is known of its instance comes with the first token of a run, else None. `waited` is how many seconds ago it
-    parked, `age` how many seconds ago the instance was created, `moment` when it was to run, in seconds of the epoch,
-    and `took` how many seconds the server has spent on the claim.
+    The instance's columns come with the first job of each run and are None in its other rows. `waited` is the number
+    of seconds since the job parked, `age` since the instance was created. `moment` is `run_at` in seconds of the epoch,
+    `took` the time the server spent on the claim, in seconds.
     """
 
     id: int
@@ -83,100 +80,41 @@ class ClaimedRow(NamedTuple):
 
 @dataclass(frozen=True, order=True, slots=True)
 class QueuePosition:
-    """A place in a queue's order: a claim that is given it takes what comes after. By default it is before all."""
+    """A position in a queue's order. A claim from it takes the jobs after it; the default precedes all jobs."""
 
     priority: int = -32768
     moment: float = -inf
     id: int = 0
 
 
-@dataclass(slots=True)
-class Verdict:
-    """What one token came to: a row of the array `d` of sql/queries/job/settle.sql.
+class SettleResult(NamedTuple):
+    """The result for one job of the batch, or (`is_branch`) for one job that a fan-out inserted.
 
-    `op` is move, end, park, retry, snooze, release or fail. `guarded`: it holds only together with the `Change` of
-    its run.
+    `status` is "done", "conflict" (the instance was locked or had moved on: the job is now an advance job), "busy"
+    (another session had locked it: settle it again) or "fenced" (the job is not this worker's). `kept`: it runs on
+    here.
     """
 
-    id: int
-    run: int
-    attempt: int
-    step: str
-    kind: str
-    op: str
-    guarded: bool = False
-    event: str | None = None
-    targets: str | None = None
-    output: str | None = None
-    metadata: str | None = None
-    errors: str | None = None
-    seconds: float = 0.0
-    stored: bool = False
-    signal: int | None = None
-    next_step: str | None = None
-    next_config: str | None = None
-    next_queue: str | None = None
-    next_priority: int | None = None
-    next_max: int | None = None
-    next_solo: bool | None = None
-    keep: bool = False
-    delay: float | None = None
-    backoff: str | None = None
-    base: float | None = None
-    cap: float | None = None
-    jitter: float | None = None
-    awaits: str | None = None
-    orchestration: str | None = None  # the queue of a token that waits or decides; None: it stays where it is
-
-
-@dataclass(slots=True)
-class Change:
-    """How an instance changes, decided on its `revision` (None: whatever it is): a row of the array `g`."""
-
-    run: int
-    revision: int | None
-    status: Status | None = None
-    metadata: str | None = None
-    error: str | None = None
-
-
-@dataclass(slots=True)
-class Branch:
-    """A token that a fan-out adds, or the retry of an instance: a row of the array `f`."""
-
-    run: int
-    step: str
-    config: str | None
-    queue: str
-    priority: int
-    max: int
-    keep: bool = False
-    kind: str = "execute"
-
-
-class SettleResult(NamedTuple):
-    """What became of a verdict (`what` = "token"), or a token that a fan-out added ("branch")."""
-
-    what: str
     id: int
     run: int
     step: str
     status: str
     kept: bool
+    is_branch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """How many tokens became ready in which queues, and in how many seconds the next one is due (None: none is)."""
+    """How many jobs became ready in which queues, and in how many seconds the next one is due (None: none is)."""
 
     queues: Sequence[str]
-    tokens: int
+    jobs: int
     next_due: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class PeekResult:
-    """Whether a token is ready, and in how many seconds something is due (0: it is by now, None: nothing is)."""
+    """Whether a job is ready, and in how many seconds a job or signal is due (0: one is due, None: none will be)."""
 
     ready: bool
     next_due: float | None
@@ -184,56 +122,44 @@ class PeekResult:
 
 @dataclass(frozen=True, slots=True)
 class RescueResult:
-    """How many tokens were given back to which queues; `next_expiry` is in how many seconds a lease could end next."""
+    """How many jobs were returned to which queues, and in how many seconds the next lease may expire."""
 
     queues: Sequence[str]
-    tokens: int
+    jobs: int
     next_expiry: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """How many instances got a token again, in which queues; `last` is the page's last run (None: the last page)."""
+    """How many orphaned instances got a job, in which queues; `last_run` ends the page (None: it was the last one)."""
 
     queues: Sequence[str]
-    tokens: int
-    last: int | None
+    jobs: int
+    last_run: int | None
 
 
 QUEUE_START = QueuePosition()
 NO_WATERMARKS: Mapping[str, QueuePosition] = {}
 
-# What the columns of a settle hold, where it is not text.
-KINDS: Mapping[str, type[Array]] = {
-    **dict.fromkeys(("id", "run", "signal"), Bigints),
-    **dict.fromkeys(("attempt", "revision"), Integers),
-    **dict.fromkeys(("next_priority", "next_max", "priority", "max"), Smallints),
-    **dict.fromkeys(("seconds", "delay", "base", "cap", "jitter"), Doubles),
-    **dict.fromkeys(("guarded", "stored", "next_solo", "keep"), Booleans),
-}
-
-
-def _columns(rows: Sequence[Any], kind: type, prefix: str = "") -> dict[str, Array]:
-    return {
-        prefix + field.name: KINDS.get(field.name, Texts)(map(attrgetter(field.name), rows)) for field in fields(kind)
-    }
-
 
 def claim(
-    schema: str, worker: int, rooms: Mapping[str, int], floors: Mapping[str, QueuePosition] = NO_WATERMARKS
+    schema: str,
+    worker: int,
+    capacities: Mapping[str, int],
+    watermarks: Mapping[str, QueuePosition] = NO_WATERMARKS,
 ) -> Statement[Builtin[ClaimedRow]]:
-    """Take up to `rooms[queue]` ready tokens of each queue, the most urgent first, and one that has to run alone.
+    """Claim up to `capacities[queue]` ready jobs of each queue, the most urgent first, and one quarantined job.
 
-    Of a queue that has a floor only those that come after it.
+    Of a queue with a watermark, only jobs after it are claimed.
     """
-    after = [floors.get(queue, QUEUE_START) for queue in rooms]
+    starts = [watermarks.get(queue, QUEUE_START) for queue in capacities]
     params = {
         "worker": worker,
-        "queues": Texts(rooms),
-        "rooms": Integers(rooms.values()),
-        "priorities": Smallints(floor.priority for floor in after),
-        "moments": Doubles(floor.moment for floor in after),
-        "ids": Bigints(floor.id for floor in after),
+        "queues": Texts(capacities),
+        "capacities": Integers(capacities.values()),
+        "priorities": Smallints(start.priority for start in starts),
+        "moments": Doubles(start.moment for start in starts),
+        "ids": Bigints(start.id for start in starts),
     }
     return Statement("job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, prepare=True)
 
@@ -245,17 +171,12 @@ def _claimed(rows: Sequence[Row]) -> Builtin[ClaimedRow]:
 def settle(
     schema: str,
     worker: int,
-    verdicts: Sequence[Verdict],
-    changes: Sequence[Change] = (),
+    updates: Sequence[JobUpdate],
+    instances: Sequence[InstanceUpdate] = (),
     branches: Sequence[Branch] = (),
 ) -> Statement[Builtin[SettleResult]]:
-    """Record a batch of outcomes in one statement; see the file for what each status means."""
-    params = {
-        "worker": worker,
-        **_columns(verdicts, Verdict),
-        **_columns(changes, Change, "g_"),
-        **_columns(branches, Branch, "f_"),
-    }
+    """Write the outcomes of a batch of claimed jobs in one statement."""
+    params = {"worker": worker, **encode(updates, instances, branches)}
     return Statement("job/settle", files.load("queries/job/settle.sql", schema), params, _settled, prepare=True)
 
 
@@ -264,22 +185,22 @@ def _settled(rows: Sequence[Row]) -> Builtin[SettleResult]:
 
 
 def replan(schema: str) -> Statement[None]:
-    """Forget the session's plans, so that each is made for the tables as they are by now: at once, not when analyzed.
+    """Discard the session's plans, so that each statement is planned again for the tables' present size.
 
-    A plan outlives what it was made on. The statements leave it but the choice between indexes (sql/README.md), and
-    while a table is empty they all look alike.
+    PostgreSQL would keep a plan until the next analyze. The statements leave the planner only the choice of an index
+    (sql/README.md), and while a table is empty all indexes cost the same.
     """
     return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None)
 
 
 def peek(schema: str, queues: Iterable[str]) -> Statement[PeekResult]:
-    """See whether there is anything to do for a worker that serves these queues."""
+    """Poll: is a job ready in these queues, and when is the next job or signal due? Claims nothing."""
     query = files.load("queries/job/peek.sql", schema)
     return Statement("job/peek", query, {"queues": Texts(queues)}, lambda rows: PeekResult(*rows[0]), prepare=True)
 
 
 def stage(schema: str, limit: int = 1000) -> Statement[StageResult]:
-    """Make due tokens ready, the longest due first, up to `limit` of them."""
+    """Make up to `limit` due jobs ready, the longest overdue first."""
     return Statement(
         "job/stage",
         files.load("queries/job/stage.sql", schema),
@@ -290,7 +211,7 @@ def stage(schema: str, limit: int = 1000) -> Statement[StageResult]:
 
 
 def rescue(schema: str, limit: int = 1000) -> Statement[RescueResult]:
-    """Free the tokens of workers whose lease has ended, up to `limit` of them."""
+    """Return up to `limit` jobs of workers whose lease has expired to their queues."""
     return Statement(
         "job/rescue",
         files.load("queries/job/rescue.sql", schema),
@@ -300,7 +221,7 @@ def rescue(schema: str, limit: int = 1000) -> Statement[RescueResult]:
 
 
 def repair_orphaned(schema: str, after: int = 0, limit: int = 1000) -> Statement[RepairResult]:
-    """Give a token to each active instance that has none left, among `limit` active ones after run `after`."""
+    """Give a job to each active instance without one, among the `limit` active instances after run `after`."""
     params = {"after": Int8(after), "limit": limit}
     return Statement(
         "job/repair_orphaned",
@@ -311,7 +232,7 @@ def repair_orphaned(schema: str, after: int = 0, limit: int = 1000) -> Statement
 
 
 def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[RescueResult]:
-    """Give back the tokens that `worker` holds in the database but not in memory (`held`)."""
+    """Release the jobs that `worker` holds in the database but not in memory (`held`): the reply was lost."""
     params = {"worker": worker, "held": Bigints(held)}
     return Statement(
         "job/reconcile", files.load("queries/job/reconcile.sql", schema), params, lambda rows: RescueResult(*rows[0])
@@ -319,7 +240,7 @@ def reconcile(schema: str, worker: int, held: Iterable[int]) -> Statement[Rescue
 
 
 def revoked(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Builtin[int]]:
-    """Return those of the tokens in `held` (id: attempt) that are no longer this worker's."""
+    """Return the jobs in `held` (id: attempt) whose lease was revoked: cancelled, or rescued by another worker."""
     params = {
         "worker": worker,
         "ids": Bigints(held),
@@ -331,7 +252,7 @@ def revoked(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Buil
 
 
 def drained(schema: str, queues: Iterable[str]) -> Statement[bool]:
-    """Return whether nothing is left in these queues that will go on by itself: no token but waits for a signal."""
+    """Return whether these queues are drained: each job left in them waits for a signal that is not scheduled."""
     params = {"queues": Builtin(queues)}
     return Statement(
         "job/drained", files.load("queries/job/drained.sql", schema), params, lambda rows: bool(rows[0][0])
@@ -341,7 +262,7 @@ def drained(schema: str, queues: Iterable[str]) -> Statement[bool]:
 def list(  # noqa: A001 -- path is name: job/list.sql
     schema: str, filters: JobFilters, *, workflow: str | None = None, version: int | None = None
 ) -> Statement[Builtin[Job]]:
-    """Read a page of live jobs, the oldest first; pass the last one's id as `after` for the next page."""
+    """Return a page of live jobs, oldest first; `filters.after` is the last id of the previous page."""
     params = {
         "workflow": workflow,
         "version": version,

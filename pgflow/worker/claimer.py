@@ -281,9 +281,9 @@ class Claimer:
         if evicted := answers.get("evict"):
             log.warning("transactions that workers without a lease had left open, and that are ended: %d", evicted)
         if "rescue" in answers:
-            settler.stats.rescued += answers["rescue"].tokens
+            settler.stats.rescued += answers["rescue"].jobs
             report.rescued(settler.worker, answers["rescue"])
-        if "revive" in answers and (revived := answers["revive"].tokens):
+        if "revive" in answers and (revived := answers["revive"].jobs):
             log.warning("active instances that had no token left, and are taken up again: %d", revived)
         for token_id in answers.get("lost", ()):
             settler.held_jobs.give_up(turn.asked[token_id])
@@ -444,7 +444,9 @@ class Claimer:
 
     def _put_off(self, decision: Decision, error: Exception) -> Decision:
         """Not even its failure can be stored, as long as nobody mends what its instance holds: try again later."""
-        log.error("%s cannot be changed: %s; its steps wait for somebody to mend it", decision.run.id, _said(error))
+        log.error(
+            "%s cannot be changed: %s; its steps wait for somebody to mend it", decision.instance.id, _said(error)
+        )
         return self._settler.decide([Snoozed(outcome.job, UNMENDED) for outcome in decision.outcomes])
 
     async def _hold_out(self, error: Exception) -> None:

@@ -1,6 +1,7 @@
-"""Turn what an instance's tokens came to into the rows to write.
+"""Turn the outcomes of an instance's jobs into the rows to write.
 
-A pure function of what the worker knows of the instance.
+A pure function of the instance as the worker knows it. What it returns holds only for the revision it was decided on:
+the settle statement locks and compares (optimistic concurrency).
 """
 
 from __future__ import annotations
@@ -8,35 +9,55 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from pgflow.core.engine import machine
 from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import Command, Execute, State
-from pgflow.store.job import Branch, Change, Verdict
+from pgflow.store.job_updates import (
+    Advance,
+    Branch,
+    Effect,
+    End,
+    Fail,
+    InstanceUpdate,
+    JobUpdate,
+    Move,
+    Park,
+    Result,
+    Retry,
+    Snooze,
+)
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, Signal
 from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Reactivated, Released, Snoozed
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "Keep", "decide"]
 
-# Lost connections that do not count as attempts, in 26 s: a step that ends its own each time has to end, too.
-MOST_SEVERED = 10
-LONGEST_SEVERED = 5.0  # seconds until the next attempt
+# `keep(queue, needs_slot)`: whether a job that goes on in `queue` may stay with this worker. A job that goes on in its
+# own queue has a slot there.
+Keep: TypeAlias = Callable[[str, bool], bool]
+
+# Lost connections that do not count as attempts, 26 s in all: a step that always closes its own connection must fail.
+MAX_UNCOUNTED_DISCONNECTS = 10
+MAX_DISCONNECT_DELAY = 5.0  # seconds until the next attempt
 
 
 @dataclass(slots=True)
 class Decision:
-    """What follows for one instance: rows for the settle statement, and what the worker knows once they are written."""
+    """The consequences for one instance: rows for the settle statement, and the state to adopt once they are written.
 
-    run: CachedInstance
+    `updates` has one entry per outcome, in the same order. `seconds` is how long the decision took, if measured.
+    """
+
+    instance: CachedInstance
     state: State
     outcomes: Sequence[Outcome]
     before: State = field(init=False)
-    seconds: float | None = None  # that it took to decide, when somebody wants to know
-    verdicts: list[Verdict] = field(default_factory=list)
+    seconds: float | None = None
+    updates: list[JobUpdate] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
-    change: Change | None = None
+    instance_update: InstanceUpdate | None = None
     outputs: list[tuple[str, Any]] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     consumed: list[Signal] = field(default_factory=list)
@@ -46,192 +67,192 @@ class Decision:
     def __post_init__(self) -> None:
         self.before = self.state
 
+    @property
+    def schedules_jobs(self) -> bool:
+        """Whether it leaves a job that becomes due later: one that is parked, retried or snoozed."""
+        return any(
+            isinstance(effect, Park | Retry) or (isinstance(effect, Snooze) and effect.seconds is not None)
+            for effect in (update.effect for update in self.updates)
+        )
 
-def decide(run: CachedInstance, outcomes: Sequence[Outcome], keep: Callable[[str, bool], bool]) -> Decision:
-    """Decide over all outcomes of one instance in a batch, in order.
+    def add(
+        self,
+        job: ClaimedJob,
+        effect: Effect,
+        *,
+        result: Result | None = None,
+        advance: Advance | None = None,
+        signal: Signal | None = None,
+    ) -> None:
+        """Add the update of one job."""
+        self.updates.append(
+            JobUpdate(
+                id=job.id,
+                run=job.run.run,
+                attempt=job.attempt,
+                step=job.step,
+                kind=job.kind,
+                effect=effect,
+                result=result,
+                advance=advance,
+                signal=None if signal is None else signal.id,
+            )
+        )
 
-    `keep(queue, needs_place)` says whether a job that goes on in `queue` may stay with this worker; one that goes on
-    in its own queue has its place there.
-    """
-    decision = Decision(run, run.state, outcomes)
+
+def decide(instance: CachedInstance, outcomes: Sequence[Outcome], keep: Keep) -> Decision:
+    """Decide on all outcomes of one instance in a batch, in order."""
+    decision = Decision(instance, instance.state, outcomes)
     for outcome in outcomes:
         match outcome:
             case Finished():
                 _finish(decision, outcome, keep)
             case Parked():
-                _wait(decision, outcome, keep)
+                _park(decision, outcome, keep)
             case AttemptFailed():
-                _err(decision, outcome)
+                _retry_or_fail(decision, outcome)
             case Snoozed(job, delay):
-                decision.verdicts.append(_verdict(job, "snooze", delay=delay.total_seconds()))
+                decision.add(job, Snooze(delay.total_seconds()))
             case Released(job):
-                decision.verdicts.append(_verdict(job, "release"))
+                decision.add(job, Snooze())
             case Reactivated(job):
-                _rebuild(decision, job, keep)
+                _reactivate(decision, job, keep)
             case _:
                 assert_never(outcome)
-    if any(verdict.guarded for verdict in decision.verdicts):
-        _change(decision)
+    if any(update.guarded for update in decision.updates):
+        _update_instance(decision)
     return decision
 
 
-def _verdict(job: ClaimedJob, op: str, **more: Any) -> Verdict:
-    return Verdict(
-        id=job.id,
-        run=job.run.run,
-        attempt=job.attempt,
-        step=job.step,
-        kind=job.kind,
-        op=op,
-        orchestration=job.run.graph.orchestration_queue,
-        **more,
-    )
-
-
-def _finish(decision: Decision, outcome: Finished, keep: Callable[[str, bool], bool]) -> None:
-    job = outcome.job
-    commands: tuple[Command, ...] = ()
-    if outcome.failing is None:
-        completed = machine.Completed(job.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
-        decision.state, commands = advance(decision.state, completed)
-        decision.commands[job.step] = commands
-    verdict = _verdict(
-        job,
-        "end",
+def _finish(decision: Decision, outcome: Finished, keep: Keep) -> None:
+    job, signal = outcome.job, outcome.signal
+    result = Result(
         event=outcome.event,
         targets=json.dumps(outcome.targets) if outcome.targets is not None else None,
         output=outcome.output,
         metadata=json.dumps(outcome.metadata) if outcome.metadata else None,
         errors=json.dumps(job.errors) if job.errors else None,
         seconds=outcome.seconds,
+        applied=outcome.failing is None,  # otherwise `retry` calls the route again
         stored=outcome.stored,
-        signal=outcome.signal.id if outcome.signal else None,
-        awaits=json.dumps(dict(outcome.awaits)) if outcome.awaits else None,
     )
     decision.outputs.append((job.step, outcome.value if outcome.output is not None else {}))
     if outcome.metadata:
         decision.metadata.update(outcome.metadata)
-    if outcome.signal:
-        decision.consumed.append(outcome.signal)
-    if outcome.failing is not None:  # recorded as not applied: a retry calls the route again
-        _fail(decision, verdict, job, outcome.failing)
+    if signal:
+        decision.consumed.append(signal)
+    if outcome.failing is not None:
+        _fail(decision, job, outcome.failing, result=result, signal=signal)
         return
-    _go_on(decision, job, verdict, [command for command in commands if isinstance(command, Execute)], keep)
-    decision.verdicts.append(verdict)
+    completed = machine.Completed(job.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
+    decision.state, commands = advance(decision.state, completed)
+    decision.commands[job.step] = commands
+    steps = [command for command in commands if isinstance(command, Execute)]
+    # A solo job that goes on alone needs no lock on its instance. Every other step depends on the revision.
+    otherwise: Advance | None = None
+    if not job.solo or len(steps) != 1 or decision.state.status != decision.instance.status:
+        queue = decision.instance.graph.orchestration_queue
+        # A result that a signal brought is decided again: another step may have consumed the signal.
+        awaits = json.dumps(dict(outcome.awaits)) if signal and outcome.awaits else None
+        otherwise = Advance(queue, awaits, keeps_result=signal is None)
+    decision.add(job, _go_on(decision, job, steps, keep), result=result, advance=otherwise, signal=signal)
 
 
-def _go_on(
-    decision: Decision, job: ClaimedJob, verdict: Verdict, steps: list[Execute], keep: Callable[[str, bool], bool]
-) -> None:
-    """Let the job move to the first of `steps`; each other one gets a job of its own."""
-    state, run = decision.state, decision.run
-    verdict.guarded = not job.solo or len(steps) != 1 or state.status != run.status
+def _go_on(decision: Decision, job: ClaimedJob, steps: Sequence[Execute], keep: Keep) -> Move | End:
+    """Move the job to the first of `steps`; each further step gets a branch, a job of its own."""
     if not steps:
-        return
-    first, *others = steps
-    verdict.op = "move"
-    verdict.next_step, verdict.next_config, verdict.next_queue, verdict.next_max = _next(run, first)
-    verdict.next_priority = job.priority
-    verdict.next_solo = len(state.active) == 1
-    # In another queue it takes a place of its own, as a branch does.
-    verdict.keep = keep(verdict.next_queue, verdict.next_queue != job.queue)
-    for command in others:
-        step, config, queue, max_attempts = _next(run, command)
-        decision.branches.append(Branch(run.run, step, config, queue, job.priority, max_attempts, keep(queue, True)))
+        return End()
+    first, *others = (_target(decision.instance, command) for command in steps)
+    step, config, queue, max_attempts = first
+    # In another queue the job needs a slot, as a branch does.
+    kept = keep(queue, queue != job.queue)
+    move = Move(step, config, queue, job.priority, max_attempts, len(decision.state.active) == 1, kept)
+    for step, config, queue, max_attempts in others:
+        branch = Branch(decision.instance.run, step, config, queue, job.priority, max_attempts, keep(queue, True))
+        decision.branches.append(branch)
+    return move
 
 
-def _next(run: CachedInstance, command: Execute) -> tuple[str, str | None, str, int]:
-    node = run.graph.nodes[command.step]
+def _target(instance: CachedInstance, command: Execute) -> tuple[str, str | None, str, int]:
+    """Return the step, config, queue and attempts of the job that runs it."""
+    node = instance.graph.nodes[command.step]
     config = json.dumps(command.config) if command.config is not None else None
     return command.step, config, node.queue, node.retry.max_attempts
 
 
-def _wait(decision: Decision, outcome: Parked, keep: Callable[[str, bool], bool]) -> None:
-    job, run = outcome.job, decision.run
-    for signal in run.signals:
+def _park(decision: Decision, outcome: Parked, keep: Keep) -> None:
+    job, instance = outcome.job, decision.instance
+    for signal in instance.signals:
         if signal not in decision.consumed and signal.name in outcome.awaits and signal.step in (None, job.step):
-            match outcome.end(signal):  # it came before the wait: nothing to wait for
+            match outcome.end(signal):  # the signal came before the wait, and ends it at once
                 case Finished() as finished:
                     _finish(decision, finished, keep)
-                case AttemptFailed() as erred:
-                    _err(decision, erred)
+                case AttemptFailed() as failed:
+                    _retry_or_fail(decision, failed)
             return
     decision.state, _ = advance(decision.state, machine.Parked(job.step, outcome.delay, outcome.timeout_event))
-    decision.verdicts.append(
-        _verdict(
-            job,
-            "park",
-            guarded=True,
-            awaits=json.dumps(dict(outcome.awaits)),
-            delay=outcome.delay.total_seconds() if outcome.delay is not None else None,
-        )
-    )
+    queue, awaits = instance.graph.orchestration_queue, json.dumps(dict(outcome.awaits))
+    seconds = outcome.delay.total_seconds() if outcome.delay is not None else None
+    decision.add(job, Park(queue, awaits, seconds), advance=Advance(queue, awaits))
 
 
-def _err(decision: Decision, outcome: AttemptFailed) -> None:
-    job, run = outcome.job, decision.run
+def _retry_or_fail(decision: Decision, outcome: AttemptFailed) -> None:
+    job = outcome.job
     failing = AttemptError(outcome.reason, outcome.type, outcome.retry, outcome.details)
     error = failing.entry(job.attempt)
-    policy = run.graph.nodes[job.step].retry
-    severed = sum("severed" in each for each in job.errors)
-    if outcome.connection_lost and severed < MOST_SEVERED:
-        again = [*job.errors, {**error, "severed": severed + 1}][-KEPT_ERRORS:]
-        decision.verdicts.append(
-            _verdict(job, "snooze", errors=json.dumps(again), delay=min(LONGEST_SEVERED, 0.1 * 2**severed))
-        )
-        return
-    if outcome.retry and job.attempt < job.max_attempts:
-        decision.verdicts.append(
-            _verdict(
-                job,
-                "retry",
-                errors=json.dumps([*job.errors, error][-KEPT_ERRORS:]),
-                backoff=policy.backoff,
-                base=policy.base.total_seconds(),
-                cap=policy.max_backoff.total_seconds(),
-                jitter=policy.jitter,
-            )
-        )
-        return
-    refused = outcome.signal
-    if refused:
-        decision.consumed.append(refused)
-    _fail(decision, _verdict(job, "fail", signal=refused.id if refused else None), job, failing)
+    disconnects = sum("severed" in each for each in job.errors)
+    if outcome.connection_lost and disconnects < MAX_UNCOUNTED_DISCONNECTS:
+        errors = [*job.errors, {**error, "severed": disconnects + 1}][-KEPT_ERRORS:]
+        decision.add(job, Snooze(min(MAX_DISCONNECT_DELAY, 0.1 * 2**disconnects), json.dumps(errors)))
+    elif outcome.retry and job.attempt < job.max_attempts:
+        policy = decision.instance.graph.nodes[job.step].retry
+        errors = [*job.errors, error][-KEPT_ERRORS:]
+        base, cap = policy.base.total_seconds(), policy.max_backoff.total_seconds()
+        decision.add(job, Retry(json.dumps(errors), policy.backoff, base, cap, policy.jitter))
+    else:
+        if outcome.signal:
+            decision.consumed.append(outcome.signal)
+        _fail(decision, job, failing, signal=outcome.signal)
 
 
-def _fail(decision: Decision, verdict: Verdict, job: ClaimedJob, failing: AttemptError) -> None:
+def _fail(
+    decision: Decision,
+    job: ClaimedJob,
+    failing: AttemptError,
+    *,
+    result: Result | None = None,
+    signal: Signal | None = None,
+) -> None:
     """Fail the instance."""
     decision.state, _ = advance(decision.state, machine.Failed(job.step, failing.reason))
     decision.failure = {"step": job.step, **failing.entry(job.attempt), "attempts": job.errors[-KEPT_ERRORS:]}
-    verdict.op, verdict.guarded = "fail", True
-    decision.verdicts.append(verdict)
+    decision.add(job, Fail(), result=result, signal=signal)
 
 
-def _rebuild(decision: Decision, job: ClaimedJob, keep: Callable[[str, bool], bool]) -> None:
-    state, run = decision.state, decision.run
-    verdict = _verdict(job, "end")
-    stored = {} if job.config is None else json.loads(job.config)  # by `put`
-    unrun = sorted(state.active - run.unapplied.keys())
-    steps = [Execute(key, stored.get(key, state.graph.nodes[key].config)) for key in unrun]
-    _go_on(decision, job, verdict, steps, keep)
-    for key in sorted(state.active & run.unapplied.keys()):  # their routes failed: call them again
-        queue, node = run.graph.orchestration_queue_of(key), state.graph.nodes[key]
-        branch = Branch(run.run, key, None, queue, job.priority, node.retry.max_attempts, kind="advance")
+def _reactivate(decision: Decision, job: ClaimedJob, keep: Keep) -> None:
+    """Give every active step a job: one that runs it or, if only its route failed, one that calls the route again."""
+    state, instance = decision.state, decision.instance
+    configs = {} if job.config is None else json.loads(job.config)  # set by `put`
+    to_run = sorted(state.active - instance.unapplied.keys())
+    steps = [Execute(key, configs.get(key, state.graph.nodes[key].config)) for key in to_run]
+    effect = _go_on(decision, job, steps, keep)
+    for key in sorted(state.active & instance.unapplied.keys()):
+        queue, node = instance.graph.orchestration_queue_of(key), state.graph.nodes[key]
+        branch = Branch(instance.run, key, None, queue, job.priority, node.retry.max_attempts, kind="advance")
         decision.branches.append(branch)
-    verdict.guarded = True
-    decision.verdicts.append(verdict)
+    decision.add(job, effect, advance=Advance(instance.graph.orchestration_queue))
 
 
-def _change(decision: Decision) -> None:
-    run, state = decision.run, decision.state
-    metadata = {**run.metadata, **decision.metadata} if state.status in ("completed", "failed") else None
-    revision = None if decision.failure else run.revision
+def _update_instance(decision: Decision) -> None:
+    instance, state = decision.instance, decision.state
+    metadata = {**instance.metadata, **decision.metadata} if state.status in ("completed", "failed") else None
+    revision = None if decision.failure else instance.revision
     if state.error is not None and decision.failure is None:
         decision.failure = {"step": state.error.step, "reason": state.error.reason, "type": "Error"}
-    decision.change = Change(
-        run=run.run,
+    decision.instance_update = InstanceUpdate(
+        run=instance.run,
         revision=revision,
-        status=state.status if state.status != run.status else None,
+        status=state.status if state.status != instance.status else None,
         metadata=json.dumps(metadata) if metadata else None,
         error=json.dumps(decision.failure) if decision.failure else None,
     )

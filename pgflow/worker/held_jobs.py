@@ -14,7 +14,8 @@ from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_text, type_name
 from pgflow.errors import DecryptionUnavailable
 from pgflow.logs import Logger
-from pgflow.store.job import Change, ClaimedRow, Verdict
+from pgflow.store.job import ClaimedRow
+from pgflow.store.job_updates import Effect, End, Fail, InstanceUpdate, JobUpdate, Snooze
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, caller, known, token
 from pgflow.worker.queue_buffer import QueueBuffer
 
@@ -32,17 +33,17 @@ class RejectedJob:
     `head` is the row that came with what is known of the instance, `caller` what its starter gave along for telemetry.
     """
 
-    verdict: Verdict
+    update: JobUpdate
     failure: dict[str, Any] | None = None
     head: ClaimedRow | None = None
     caller: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def change(self) -> Change | None:
+    def instance_update(self) -> InstanceUpdate | None:
         """How the instance changes with it."""
         if self.failure is None:
             return None
-        return Change(self.verdict.run, None, "failed", error=json.dumps(self.failure))
+        return InstanceUpdate(self.update.run, None, "failed", error=json.dumps(self.failure))
 
 
 class UnknownHere(Exception):
@@ -110,7 +111,7 @@ class HeldJobs:
             run = learned.get(row.run)
             if run is None:
                 log.warning("job %d belongs to run %d, which does not exist: the job is deleted", row.id, row.run)
-                self.refused.append(RejectedJob(_refused(row, "end")))
+                self.refused.append(RejectedJob(_refused(row, End())))
                 continue
             try:
                 if isinstance(run, BaseException):
@@ -123,7 +124,7 @@ class HeldJobs:
                 DecryptionUnavailable,
             ) as error:  # a rolling deployment: who knows it, or has the key, is on its way
                 log.warning("%s: token %d is left to another worker", sanitize_line(error_message(error)), row.id)
-                self.refused.append(RejectedJob(_refused(row, "snooze", delay=PASS_ON_SECONDS)))
+                self.refused.append(RejectedJob(_refused(row, Snooze(PASS_ON_SECONDS))))
             except BaseException as error:  # code of the codec's; nothing is awaited here
                 reason = f"stored data cannot be read: {sanitize_text(error_message(error))}"
                 log.error("token %d of run %d: %s", row.id, row.run, sanitize_line(reason))
@@ -133,8 +134,7 @@ class HeldJobs:
                     "type": type_name(error),
                 }
                 head = heads[row.run]
-                verdict = _refused(row, "fail", guarded=True)
-                self.refused.append(RejectedJob(verdict, failure, head, caller(head.metadata)))
+                self.refused.append(RejectedJob(_refused(row, Fail()), failure, head, caller(head.metadata)))
         for run in learned.values():
             if isinstance(run, CachedInstance) and not run.tokens:
                 self._runs.pop(run.run, None)
@@ -231,5 +231,5 @@ class HeldJobs:
         return [*self.stale(older_than=float("inf")), *suspects]
 
 
-def _refused(row: ClaimedRow, op: str, **more: Any) -> Verdict:
-    return Verdict(id=row.id, run=row.run, attempt=row.attempt, step=row.step, kind=row.kind, op=op, **more)
+def _refused(row: ClaimedRow, effect: Effect) -> JobUpdate:
+    return JobUpdate(id=row.id, run=row.run, attempt=row.attempt, step=row.step, kind=row.kind, effect=effect)

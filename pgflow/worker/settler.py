@@ -1,4 +1,4 @@
-"""Decide what outcomes come to, and take over in memory what the database says became of the decisions."""
+"""Collect outcomes, decide on them in batches, and adopt in memory what the settle has written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_t
 from pgflow.database.statement import Statement
 from pgflow.logs import Logger, is_interrupt
 from pgflow.store import job
-from pgflow.store.job import Branch, SettleResult, Verdict
+from pgflow.store.job import SettleResult
+from pgflow.store.job_updates import Branch, JobUpdate, Move, Retry, Snooze
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import report
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob
@@ -27,9 +28,9 @@ BATCH_LIMIT = 1000  # outcomes in one settle
 
 @dataclass(slots=True)
 class Stats:
-    """What a worker has done since it started: counters that only grow.
+    """Counters of a worker's activity since it started; they only grow.
 
-    `round_trips` are those for tokens; the heartbeats, one in a quarter of a lease, come on top.
+    `round_trips` excludes the heartbeats, one in a quarter of a lease.
     """
 
     steps: int = 0
@@ -42,9 +43,10 @@ class Stats:
 
 
 class Settler:
-    """Outcomes in, decisions out, and after the database has spoken the consequences in memory.
+    """Takes outcomes, returns decisions, and adopts them once they are written.
 
-    `wake(queues)` tells other workers that there is work; the empty name, that steps may have lost their instance.
+    `wake(queues)` notifies other workers of ready jobs in these queues; the empty name makes them check for revoked
+    jobs.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Settler:
         self._wake = wake
 
     def finished(self, outcome: Outcome) -> None:
-        """Take the outcome of a token that ran."""
+        """Take the outcome of a job that ran."""
         lane = self.held_jobs.buffers[outcome.job.queue]
         lane.finished()
         if self.held_jobs.holds(outcome.job):
@@ -75,32 +77,32 @@ class Settler:
         else:
             lane.settled()
 
-    def release(self, tokens: Iterable[ClaimedJob]) -> None:
-        """Give back tokens that have not begun to run."""
-        for held in tokens:
+    def release(self, jobs: Iterable[ClaimedJob]) -> None:
+        """Release jobs that have not begun to run."""
+        for held in jobs:
             self.held_jobs.buffers[held.queue].settling += 1
             self._outcomes.append(Released(held))
 
     @property
     def has_outcomes(self) -> bool:
-        """Whether anything waits to be settled."""
+        """Whether outcomes wait to be settled."""
         return bool(self._outcomes or self.held_jobs.refused)
 
     @property
     def has_deferred(self) -> bool:
-        """Whether outcomes are kept that the database has refused through no fault of their steps."""
+        """Whether outcomes are kept that the database rejected through no fault of their steps."""
         return bool(self._deferred)
 
     def defer(self, decision: Decision) -> None:
-        """Keep the outcomes of a decision that the database refuses for now, behind those that are kept already.
+        """Keep the outcomes of a decision that the database rejects for now, after those that are already kept.
 
-        Their tokens stay with this worker and occupy slots of their queues: it claims less, and finally nothing, while
-        it cannot record what steps return.
+        Their jobs stay with this worker and occupy slots of their queues. This is backpressure: a worker that cannot
+        record results claims less and less, and finally nothing.
         """
         self._deferred.append(list(decision.outcomes))
 
     def take_deferred(self) -> Decision | None:
-        """Take out the outcomes that have been kept the longest, decided on what is known of their instance now."""
+        """Take out the outcomes that were kept longest, decided on the present state of their instance."""
         while self._deferred:
             kept = []
             for outcome in self._deferred.pop(0):
@@ -113,7 +115,7 @@ class Settler:
         return None
 
     def take(self) -> list[Decision]:
-        """Decide over the outcomes that wait, one decision an instance."""
+        """Decide on the outcomes that wait, one decision per instance."""
         batch, self._outcomes = self._outcomes[:BATCH_LIMIT], self._outcomes[BATCH_LIMIT:]
         self._spare = {name: lane.free() for name, lane in self.held_jobs.buffers.items()}
         by_run: dict[int, list[Outcome]] = {}
@@ -125,18 +127,18 @@ class Settler:
         return [self._decide_or_fail(outcomes) for outcomes in by_run.values()]
 
     def _decide_or_fail(self, outcomes: list[Outcome]) -> Decision:
-        """Decide; where that is not possible, fail this instance, so that no other one has to wait."""
+        """Decide; if that raises, fail this instance, so that it cannot block the others of the batch."""
         try:
             return self.decide(outcomes)
         except BaseException as error:  # nothing is awaited here, so it is not a cancellation
             if is_interrupt(error):
                 raise
-            log.exception("nothing can be decided on %s", outcomes[0].job.run.id)
-            text = sanitize_text(f"what the step came to makes no sense here: {error_message(error)}")
+            log.exception("%s: cannot decide on the outcome of its steps", outcomes[0].job.run.id)
+            text = sanitize_text(f"the step's outcome does not fit the workflow: {error_message(error)}")
             return self.decide([AttemptFailed(each.job, text, type_name(error), retry=False) for each in outcomes])
 
     def decide(self, outcomes: list[Outcome]) -> Decision:
-        """Decide over outcomes of one instance."""
+        """Decide on outcomes of one instance."""
         if not handlers_by_event:
             return decide(outcomes[0].job.run, outcomes, self._keep)
         began = time.perf_counter()
@@ -144,157 +146,160 @@ class Settler:
         decision.seconds = time.perf_counter() - began
         return decision
 
-    def _keep(self, queue: str, needs_place: bool) -> bool:
-        """Whether a token that goes on may stay here: one that comes into the queue needs a free slot."""
+    def _keep(self, queue: str, needs_slot: bool) -> bool:
+        """Whether a job that goes on in `queue` may stay with this worker."""
         if queue not in self.held_jobs.buffers or self.is_draining or self.held_jobs.has_quarantined:
             return False
-        if not needs_place:
+        if not needs_slot:
             return True
         self._spare[queue] = self._spare.get(queue, 0) - 1
         return self._spare[queue] >= 0
 
     def statement(
-        self, decisions: list[Decision], refused: Iterable[RejectedJob] = ()
+        self, decisions: list[Decision], rejected: Iterable[RejectedJob] = ()
     ) -> Statement[list[SettleResult]]:
-        """The settle statement for decisions, and for tokens that were claimed and refused."""
-        verdicts = [verdict for decision in decisions for verdict in decision.verdicts]
-        verdicts += [each.verdict for each in refused]
-        changes = [decision.change for decision in decisions if decision.change is not None]
-        changes += {change.run: change for each in refused if (change := each.change) is not None}.values()
+        """Return the settle statement for decisions, and for jobs that were claimed and rejected."""
+        updates = [update for decision in decisions for update in decision.updates]
+        updates += [each.update for each in rejected]
+        instances = [decision.instance_update for decision in decisions if decision.instance_update is not None]
+        instances += {update.run: update for each in rejected if (update := each.instance_update) is not None}.values()
         branches = [branch for decision in decisions for branch in decision.branches]
-        return job.settle(self.schema, self.worker, verdicts, changes, branches)
+        return job.settle(self.schema, self.worker, updates, instances, branches)
 
     def adopt(self, decisions: list[Decision], settled: list[SettleResult]) -> None:
-        """Take over what became of decisions: tokens move on here, or are forgotten."""
-        fates = {row.id: row for row in settled if row.what == "token"}
-        born = [row for row in settled if row.what == "branch"]
+        """Adopt what was written: jobs that go on here are held, the others are forgotten."""
+        results = {row.id: row for row in settled if not row.is_branch}
         elsewhere: set[str] = set()
-        again = len(self._outcomes)
+        before = len(self._outcomes)
         for decision in decisions:
-            is_written = self._learn(decision, fates)
-            for outcome, verdict in zip(decision.outcomes, decision.verdicts, strict=True):
-                self._follow(decision.run, outcome, verdict, fates[verdict.id], elsewhere)
-            self._end(decision, elsewhere)
+            is_written = self._adopt_state(decision, results)
+            for outcome, update in zip(decision.outcomes, decision.updates, strict=True):
+                self._adopt_job(outcome, update, results[update.id], elsewhere)
+            self._end_failed(decision, elsewhere)
             if handlers_by_event:
-                report.settled(decision, fates, is_written=is_written)
+                report.settled(decision, results, is_written=is_written)
         branches = {
-            (branch.run, branch.step): (branch, decision.run) for decision in decisions for branch in decision.branches
+            (branch.run, branch.step): (branch, decision.instance)
+            for decision in decisions
+            for branch in decision.branches
         }
-        for row in born:
-            self._branch(row, *branches[row.run, row.step], elsewhere)
-        # Nothing but tokens that somebody holds up: the next try may wait a moment.
-        self.is_held_up = 0 < len(self._outcomes) - again == len(fates)
+        for row in settled:
+            if row.is_branch:
+                self._adopt_branch(row, *branches[row.run, row.step], elsewhere)
+        # All jobs are locked by other sessions: the next try may wait a moment.
+        self.is_held_up = 0 < len(self._outcomes) - before == len(results)
         if elsewhere:
             self._wake(elsewhere)
 
     def drop(self, decision: Decision) -> None:
-        """Forget the tokens of a decision that cannot be written."""
+        """Forget the jobs of a decision that cannot be written."""
         for outcome in decision.outcomes:
             self.held_jobs.buffers[outcome.job.queue].settled()
             self.held_jobs.give_up(outcome.job)
 
-    def adopt_rejected(self, refused: Iterable[RejectedJob], settled: list[SettleResult]) -> None:
-        """Tell which instances failed because a token of theirs cannot be read, each once."""
-        done = {row.id for row in settled if row.what == "token" and row.status == "done"}
-        for refusal in {each.verdict.run: each for each in refused if each.verdict.id in done}.values():
-            report.refused(refusal)
+    def adopt_rejected(self, rejected: Iterable[RejectedJob], settled: list[SettleResult]) -> None:
+        """Report the instances that failed because a job of theirs cannot be read, each once."""
+        done = {row.id for row in settled if row.status == "done"}
+        for each in {each.update.run: each for each in rejected if each.update.id in done}.values():
+            report.rejected(each)
 
     def abandon(self) -> None:
-        """Forget all: the lease is gone."""
+        """Forget everything: the lease has ended."""
         self._outcomes.clear()
         self._deferred.clear()
         self.held_jobs.abandon()
 
-    def _learn(self, decision: Decision, fates: Mapping[int, SettleResult]) -> bool:
-        """Know of the instance what has been written; a guarded decision is written in whole or not at all.
+    def _adopt_state(self, decision: Decision, results: Mapping[int, SettleResult]) -> bool:
+        """Adopt the instance's state if it was written: a guarded decision is written as a whole or not at all.
 
-        Returns whether it has been.
+        Returns whether it was.
         """
-        done = [verdict for verdict in decision.verdicts if fates[verdict.id].status == "done"]
-        if len(done) < len(decision.verdicts) and not any(verdict.guarded for verdict in done):
+        done = [update for update in decision.updates if results[update.id].status == "done"]
+        if len(done) < len(decision.updates) and not any(update.guarded for update in done):
             return False
-        run = decision.run
-        run.advances += 1
-        run.state = decision.state
-        run.outputs.update(decision.outputs)
-        run.metadata.update(decision.metadata)
+        instance = decision.instance
+        instance.advances += 1
+        instance.state = decision.state
+        instance.outputs.update(decision.outputs)
+        instance.metadata.update(decision.metadata)
         if decision.consumed:
-            run.signals = [signal for signal in run.signals if signal not in decision.consumed]
-        if decision.change is not None:
-            run.revision += 1
-            run.status = decision.change.status or run.status
+            instance.signals = [signal for signal in instance.signals if signal not in decision.consumed]
+        if decision.instance_update is not None:
+            instance.revision += 1
+            instance.status = decision.instance_update.status or instance.status
         return True
 
-    def _follow(
-        self, run: CachedInstance, outcome: Outcome, verdict: Verdict, fate: SettleResult, elsewhere: set[str]
-    ) -> None:
-        """Let a token go on here, or forget it."""
-        held, lane = outcome.job, self.held_jobs.buffers[outcome.job.queue]
+    def _adopt_job(self, outcome: Outcome, update: JobUpdate, result: SettleResult, elsewhere: set[str]) -> None:
+        """Hold the job at its next step, or forget it; add its queue to `elsewhere` if another worker may run it."""
+        held, buffer = outcome.job, self.held_jobs.buffers[outcome.job.queue]
         if not self.held_jobs.holds(held):
-            lane.settled()
+            buffer.settled()
             return
-        if fate.status == "busy":
+        if result.status == "busy":
             self._outcomes.append(outcome)
             return
-        lane.settled()
+        buffer.settled()
         self.held_jobs.forget(held)
-        match fate.status:
+        match result.status:
             case "conflict":
                 self.stats.conflicts += 1
-                elsewhere.add(verdict.orchestration or held.queue)
+                elsewhere.add((update.advance and update.advance.queue) or held.queue)
+                return
             case "fenced":
                 self.stats.fenced += 1
-                log.info("step %s of %s is not ours any more: what it came to is dropped", verdict.step, run.id)
-            case _:
-                self.stats.steps += verdict.event is not None
-                self.stats.retries += verdict.op == "retry"
-                if verdict.op == "move" and fate.kept:
-                    self.held_jobs.hold(_moved(held, verdict))
-                elif verdict.op in ("move", "release"):
-                    elsewhere.add(verdict.next_queue or held.queue)
+                log.info("step %s of %s: the lease was revoked, its outcome is dropped", update.step, held.run.id)
+                return
+        self.stats.steps += update.result is not None
+        match update.effect:
+            case Move() as move if result.kept:
+                self.held_jobs.hold(_moved(held, move))
+            case Move(queue=queue):
+                elsewhere.add(queue)
+            case Snooze(seconds=None):
+                elsewhere.add(held.queue)
+            case Retry():
+                self.stats.retries += 1
 
-    def _branch(self, row: SettleResult, branch: Branch, run: CachedInstance, elsewhere: set[str]) -> None:
-        if row.kept:
-            self.held_jobs.hold(
-                ClaimedJob(
-                    row.id,
-                    run,
-                    "execute",
-                    row.step,
-                    branch.config,
-                    branch.queue,
-                    branch.priority,
-                    1,
-                    branch.max,
-                    solo=False,
-                )
-            )
-        else:
+    def _adopt_branch(self, row: SettleResult, branch: Branch, instance: CachedInstance, elsewhere: set[str]) -> None:
+        if not row.kept:
             elsewhere.add(branch.queue)
+            return
+        self.held_jobs.hold(
+            ClaimedJob(
+                id=row.id,
+                run=instance,
+                kind="execute",
+                step=row.step,
+                config=branch.config,
+                queue=branch.queue,
+                priority=branch.priority,
+                attempt=1,
+                max_attempts=branch.max_attempts,
+                solo=False,
+            )
+        )
 
-    def _end(self, decision: Decision, elsewhere: set[str]) -> None:
-        run, failure = decision.run, decision.failure
-        if failure is not None and run.status == "failed":
+    def _end_failed(self, decision: Decision, elsewhere: set[str]) -> None:
+        instance, failure = decision.instance, decision.failure
+        if failure is not None and instance.status == "failed":
             reason = sanitize_line(failure["reason"])
-            log.warning("%s %s failed at step %s: %s", run.graph.name, run.id, failure["step"], reason)
-            self.held_jobs.give_up_instance(run)
+            log.warning("%s %s failed at step %s: %s", instance.graph.name, instance.id, failure["step"], reason)
+            self.held_jobs.give_up_instance(instance)
             if not all(outcome.job.solo for outcome in decision.outcomes):
-                elsewhere.add("")  # whoever runs a sibling: it is not wanted any more
+                elsewhere.add("")  # siblings that run on other workers are revoked
 
 
-def _moved(held: ClaimedJob, verdict: Verdict) -> ClaimedJob:
-    """The token at its next step."""
-    assert verdict.next_step is not None  # noqa: S101 -- a move names it
-    assert verdict.next_queue is not None  # noqa: S101 -- likewise
+def _moved(held: ClaimedJob, move: Move) -> ClaimedJob:
+    """Return the job at its next step."""
     return ClaimedJob(
-        held.id,
-        held.run,
-        "execute",
-        verdict.next_step,
-        verdict.next_config,
-        verdict.next_queue,
-        verdict.next_priority or 0,
-        1,
-        verdict.next_max or held.max_attempts,
-        solo=bool(verdict.next_solo),
+        id=held.id,
+        run=held.run,
+        kind="execute",
+        step=move.step,
+        config=move.config,
+        queue=move.queue,
+        priority=move.priority,
+        attempt=1,
+        max_attempts=move.max_attempts,
+        solo=move.solo,
     )

@@ -135,8 +135,8 @@ class TransactionalRunner:
     ) -> tuple[Decision, list[SettleResult]] | Outcome:
         for _ in range(TRIES):
             decision = self._settler.decide([outcome])
-            for branch in decision.branches:
-                branch.keep = False  # nobody else would know of them if this process died after the commit
+            # Not kept: if this process died after the commit, no other one would know of them.
+            decision.branches = [replace(branch, keep=False) for branch in decision.branches]
             try:
                 settled = await transaction.settle(self._settler.schema, self._settler.statement([decision]))
             except (psycopg.Error, PgflowError) as error:
@@ -147,7 +147,7 @@ class TransactionalRunner:
                 return Snoozed(token, RETRY_REFUSED)
             if settled is None:
                 return _misused(token, ENDED)
-            fate = next(row.status for row in settled if row.what == "token" and row.id == token.id)
+            fate = next(row.status for row in settled if not row.is_branch and row.id == token.id)
             if fate == "fenced" and await self._is_still_ours(token):
                 # The job is the worker's to everybody else, so that it is the step which has taken it away.
                 if await transaction.ask(instance.status(self._settler.schema, token.run.run)) in ACTIVE:

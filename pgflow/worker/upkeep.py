@@ -16,7 +16,6 @@ EARLY_SECONDS = 0.25  # by which a look may come earlier to go along with someth
 MARGIN_SECONDS = 0.01  # after the end of a lease, so that it surely has ended
 FORGET_SECONDS = 600.0
 LONGEST_REST_SECONDS = 60.0
-SCHEDULING = frozenset({"park", "retry", "snooze"})
 
 
 class Maintenance:
@@ -54,9 +53,7 @@ class Maintenance:
         """Whether to make due tokens ready now: at the known moment, or to learn the next one after adding another."""
         if self.rests(now):
             return False
-        return (self.is_due_known and now >= self._stage_at) or any(
-            verdict.op in SCHEDULING for decision in decisions for verdict in decision.verdicts
-        )
+        return (self.is_due_known and now >= self._stage_at) or any(decision.schedules_jobs for decision in decisions)
 
     def is_look_due(self, now: float, *, is_wanted: bool) -> bool:
         """Whether to ask what there is to do: where a poll wants it, and where nobody here knows what will be due."""
@@ -86,7 +83,7 @@ class Maintenance:
             pause = self._sweep if next_expiry is None else min(self._sweep, next_expiry + MARGIN_SECONDS)
             self._sweep_at = now + pause * uniform(1.0, 1.1)  # so that workers do not sweep in step
         if "revive" in answers:
-            self.seen_run = answers["revive"].last or 0
+            self.seen_run = answers["revive"].last_run or 0
         if "forget_requests" in answers:
             self._forget_at = now + (0.0 if answers["forget_requests"] else FORGET_SECONDS)
         if "stage" in answers:  # without the other one, if it was refused: then it is tried again in LOOK_SECONDS

@@ -39,13 +39,13 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "R1", "a result that could not be applied wakes nobody", SETTLE,
-        "when o.fate = 'park' then 'parked'",
-        "when o.fate in ('park', 'fold') then 'parked'",
+        "state = case o.kind when 'advance' then 'scheduled' else 'ready' end,",
+        "state = case o.kind when 'advance' then 'scheduled' else 'parked' end,",
     ),
     Mutant(
         "R1", "a wake-up that meets another change is taken for done", SETTLE,
-        "when not x.guarded or c.run is not null then x.op when x.op = 'fail' then null",
-        "when not x.guarded or c.run is not null then x.op when x.stored then 'end' when x.op = 'fail' then null",
+        "(select x.id is not null and (not d.guarded or c.run is not null)) as v (is_written)",
+        "(select x.id is not null and (not d.guarded or d.kind = 'advance' or c.run is not null)) as v (is_written)",
     ),
     Mutant(
         "R2", "what meets a held row is dropped as if it were written", "pgflow/worker/settler.py",
@@ -85,8 +85,8 @@ MUTANTS = (
     ),
     Mutant(
         "R5", "a failure leaves the siblings' tokens behind", SETTLE,
-        "delete from pgflow.jobs j using failing x where j.run = any (array[x.run])\n",
-        "delete from pgflow.jobs j using failing x join outcome o on o.run = x.run where j.id = o.id\n",
+        "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails\n",
+        "delete from pgflow.jobs j using decided x join outcome o on o.run = x.run where j.id = o.id and x.fails\n",
     ),
     Mutant(
         "R6", "results are looked up by key, over all its runs", CLAIM,
@@ -115,8 +115,8 @@ MUTANTS = (
     ),
     Mutant(
         "R9", "a signal before its wait is forgotten", DECIDE,
-        "    for signal in run.signals:\n",
-        "    for signal in run.signals[:0]:\n",
+        "    for signal in instance.signals:\n",
+        "    for signal in instance.signals[:0]:\n",
     ),
     Mutant(
         "R9", "a signal does not disturb a step that is about to wait", RESUME,
@@ -162,8 +162,8 @@ MUTANTS = (
     ),
     Mutant(
         "R15", "a fan-out writes only the tokens that it keeps itself", SETTLE,
-        "    where f.run not in (select run from failing)\n    returning",
-        "    where f.run not in (select run from failing) and k.kept\n    returning",
+        "    where not c.fails\n    returning",
+        "    where not c.fails and k.kept\n    returning",
     ),
     Mutant(
         "R15", "an instance is stored without its token", START,
@@ -178,8 +178,9 @@ MUTANTS = (
     ),
     Mutant(
         "R17", "late results find their tokens after a failure", SETTLE,
-        "delete from pgflow.jobs j using failing x where j.run = any (array[x.run])\n",
-        "delete from pgflow.jobs j using failing x where j.run = any (array[x.run]) and j.state <> 'running'\n",
+        "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails\n",
+        "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails "
+        "and j.state <> 'running'\n",
     ),
     Mutant(
         "R17", "an instance that has ended changes again", "pgflow/core/engine/machine.py",

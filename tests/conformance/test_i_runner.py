@@ -708,8 +708,8 @@ def test_i28_what_was_recorded_and_not_yet_applied_counts_when_an_instance_is_ta
         b.settle()
     assert bench.results(applied=False) == ["east"]
     tamper(bench.stack, "delete from pgflow.jobs")
-    assert run(bench.conn, job.repair_orphaned("pgflow")).tokens == 1
-    assert run(bench.conn, job.repair_orphaned("pgflow")).tokens == 0
+    assert run(bench.conn, job.repair_orphaned("pgflow")).jobs == 1
+    assert run(bench.conn, job.repair_orphaned("pgflow")).jobs == 0
     bench.finish()
     bench.check(Three, "v", *THREE)
 
@@ -720,10 +720,10 @@ def test_i28_a_start_whose_token_was_lost_is_found_among_many(bench: ManualWorke
     Line.start("lost")
     tamper(bench.stack, "delete from pgflow.jobs where run = (select max(run) from pgflow.instances)")
     found, after = [], 0
-    while (page := run(bench.conn, job.repair_orphaned("pgflow", after, limit=10))).last is not None:
-        found.append(page.tokens)
-        after = page.last
-    assert [*found, page.tokens] == [0, 0, 1]
+    while (page := run(bench.conn, job.repair_orphaned("pgflow", after, limit=10))).last_run is not None:
+        found.append(page.jobs)
+        after = page.last_run
+    assert [*found, page.jobs] == [0, 0, 1]
     bench.finish()
     bench.check(Line, "lost", "first", "second", "third")
 

@@ -99,8 +99,8 @@ def test_r2_a_token_that_is_skipped_while_it_is_locked_is_claimed_later(bench: M
     bench.conn.execute("update pgflow.jobs set run_at = pgflow.now()")
     with bench.transaction() as conn:
         conn.execute("select from pgflow.jobs for update")
-        assert run(bench.conn, job.stage("pgflow")).tokens == 0
-    assert run(bench.conn, job.stage("pgflow")).tokens == 1
+        assert run(bench.conn, job.stage("pgflow")).jobs == 0
+    assert run(bench.conn, job.stage("pgflow")).jobs == 1
     with bench.transaction() as conn:
         conn.execute("select from pgflow.jobs for update")
         assert worker.claim() == 0

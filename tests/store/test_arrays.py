@@ -1,6 +1,5 @@
 """Typed lists that are dumped as arrays in one pass round-trip with their type."""
 
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -13,9 +12,22 @@ from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.migrations.migrate import up
 from pgflow.store import job
-from pgflow.store.job import Branch, Change, Verdict
+from pgflow.store.job_updates import (
+    Advance,
+    Branch,
+    Effect,
+    End,
+    Fail,
+    InstanceUpdate,
+    JobUpdate,
+    Move,
+    Park,
+    Result,
+    Retry,
+    Snooze,
+)
 
-PREPARED = "select count(*) from pg_prepared_statements where statement like '-- Records what%'"
+PREPARED = "select count(*) from pg_prepared_statements where statement like '-- Writes the outcomes%'"
 ITEMS: dict[type[Array], st.SearchStrategy[Any]] = {
     Smallints: st.integers(-(2**15), 2**15 - 1),
     Integers: st.integers(-(2**31), 2**31 - 1),
@@ -57,18 +69,25 @@ def test_psycopg_dumps_other_lists_as_before() -> None:
         assert not issubclass(psycopg.adapters.get_dumper_by_oid(KINDS[Texts].array, way), ArrayDumper)
 
 
-def test_a_settle_is_one_prepared_statement_for_any_outcomes(dsn: str) -> None:
-    plain = partial(Verdict, id=1, run=1, attempt=1, step="a", kind="execute")
-    verdicts = [
-        plain(op="move", event="done", output="{}", next_step="b", next_priority=1, next_max=3),
-        plain(op="end", event="done", targets="[]", metadata="{}", guarded=True),
-        plain(op="retry", errors="[]", delay=1.0, backoff="fixed", base=1.0, cap=2.0, jitter=0.1),
-        plain(op="park", awaits="go", signal=7, orchestration="default", next_solo=False, next_queue="q"),
+def test_a_settle_is_one_prepared_statement_whatever_its_effects(dsn: str) -> None:
+    effects: list[Effect] = [
+        Move("b", None, "default", 1, 3, solo=True, keep=True),
+        End(),
+        Fail(),
+        Park(None, "{}", 1.0),
+        Retry("[]", "constant", 1.0, 2.0, 0.1),
+        Snooze(1.0, "[]"),
+        Snooze(),
     ]
+    results = [None, Result("done"), Result("done", "[]", "{}", "{}", "[]", 1.0)]
     with connect(dsn, "migrate") as conn:
         up(conn)
-        for verdict in verdicts:
-            run(conn, job.settle("pgflow", 1, [verdict]))
-            run(conn, job.settle("pgflow", 1, [verdict], [Change(1, 1, "completed", "{}")]))
-            run(conn, job.settle("pgflow", 1, [verdict], [Change(1, None)], [Branch(1, "b", None, "default", 1, 3)]))
+        for effect in effects:
+            for result in results:
+                for advance, signal in ((None, None), (Advance(), 7), (Advance("q", "{}", keeps_result=True), None)):
+                    update = JobUpdate(1, 1, 1, "a", "execute", effect, result, advance, signal)
+                    run(conn, job.settle("pgflow", 1, [update]))
+                    run(conn, job.settle("pgflow", 1, [update], [InstanceUpdate(1, 1, "completed", "{}")]))
+                    branches = [Branch(1, "b", None, "default", 1, 3)]
+                    run(conn, job.settle("pgflow", 1, [update], [InstanceUpdate(1, None)], branches))
         assert conn.execute(PREPARED).fetchall() == [(1,)]

@@ -95,10 +95,10 @@ def test_a_token_that_a_new_worker_has_taken_since_the_rescue_began_is_left_to_i
         assert dead.claim() == 1
         other.execute("update pgflow.workers set lease_expires_at = pgflow.now()")
         with held_up(conn, late, job.rescue("pgflow"), 8) as let_go:
-            assert run(other, job.rescue("pgflow")).tokens == 1
+            assert run(other, job.rescue("pgflow")).jobs == 1
             heir = Driver(other, WORKFLOWS)
             assert heir.claim() == 1
-            assert let_go().tokens == 0
+            assert let_go().jobs == 0
         held = conn.execute("select state, worker, attempt, crashes from pgflow.jobs").fetchall()
         assert held == [("running", heir.settler.worker, 1, 1)]
 

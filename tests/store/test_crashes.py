@@ -86,7 +86,7 @@ def test_a_rescue_in_small_batches_makes_no_job_look_alone(conn: Connection) -> 
     assert driver.claim() == 3
     run(conn, worker.leave("pgflow", driver.settler.worker))
     for _ in range(3):
-        assert run(conn, job.rescue("pgflow", limit=1)).tokens == 1
+        assert run(conn, job.rescue("pgflow", limit=1)).jobs == 1
     assert crashes(conn) == [1, 1, 2]
 
 

@@ -28,7 +28,7 @@ def database(migrated: str) -> Iterator[Connection]:
 def test_due_timers_are_staged_in_batches(database: Connection) -> None:
     database.execute("update pgflow.jobs set state = 'scheduled', run_at = pgflow.now() - interval '1 s'")
     seen = [run(database, job.stage("pgflow", limit=2)) for _ in range(3)]
-    assert [(each.tokens, each.next_due) for each in seen] == [(2, 0.0), (2, 0.0), (1, None)]
+    assert [(each.jobs, each.next_due) for each in seen] == [(2, 0.0), (2, 0.0), (1, None)]
 
 
 def test_due_signals_are_sent_in_batches(database: Connection) -> None:

@@ -60,9 +60,9 @@ def test_a_worker_with_a_valid_lease_is_left_alone(frozen: Connection, dsn: str)
 def test_jobs_of_a_frozen_worker_are_rescued_once_its_lease_has_expired(frozen: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
         end_lease(other)
-        assert run(other, job.rescue("pgflow")).tokens == 0  # skips locked jobs
+        assert run(other, job.rescue("pgflow")).jobs == 0  # skips locked jobs
         assert run(other, worker.evict("pgflow")) == 1
-        until(lambda: run(other, job.rescue("pgflow")).tokens == 1, "the rescue")
+        until(lambda: run(other, job.rescue("pgflow")).jobs == 1, "the rescue")
         assert run(other, worker.evict("pgflow")) == 0
     with pytest.raises(psycopg.OperationalError):
         frozen.execute("commit")
@@ -85,9 +85,9 @@ def test_a_step_frozen_after_its_settle_is_rescued_too(paused: Connection, dsn: 
         bystander.execute("begin")
         bystander.execute("create table others ()")
         paused.execute("delete from pgflow.jobs")
-        assert run(other, job.rescue("pgflow")).tokens == 0  # skips locked jobs
+        assert run(other, job.rescue("pgflow")).jobs == 0  # skips locked jobs
         assert run(other, worker.evict("pgflow")) == 1
-        until(lambda: run(other, job.rescue("pgflow")).tokens == 1, "the rescue")
+        until(lambda: run(other, job.rescue("pgflow")).jobs == 1, "the rescue")
         bystander.execute("commit")
     with pytest.raises(psycopg.OperationalError):
         paused.execute("commit")
@@ -96,7 +96,7 @@ def test_a_step_frozen_after_its_settle_is_rescued_too(paused: Connection, dsn: 
 def test_a_step_that_has_not_locked_its_job_is_not_terminated(paused: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
         assert run(other, worker.evict("pgflow")) == 0
-        assert run(other, job.rescue("pgflow")).tokens == 1
+        assert run(other, job.rescue("pgflow")).jobs == 1
         paused.execute("commit")
 
 

@@ -11,7 +11,8 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
-from pgflow.store.job import Change, ClaimedRow, Verdict
+from pgflow.store.job import ClaimedRow
+from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Result
 from pgflow.worker.watermark import Watermark
 from tests.conftest import Server
 
@@ -58,11 +59,13 @@ class CountingWorker:
 
     def settle(self, rows: list[ClaimedRow]) -> None:
         """Complete the instances of these jobs."""
-        verdicts = [
-            Verdict(row.id, row.run, row.attempt, row.step, row.kind, "end", guarded=True, event="ok") for row in rows
+        updates = [
+            JobUpdate(row.id, row.run, row.attempt, row.step, row.kind, End(), Result("ok"), Advance(keeps_result=True))
+            for row in rows
         ]
-        changes = [Change(row.run, row.revision, "completed") for row in rows]
-        assert {each.status for each in run(self.conn, job.settle("pgflow", self.id, verdicts, changes))} == {"done"}
+        instances = [InstanceUpdate(row.run, row.revision, "completed") for row in rows]
+        settled = run(self.conn, job.settle("pgflow", self.id, updates, instances))
+        assert {each.status for each in settled} == {"done"}
 
 
 @pytest.fixture

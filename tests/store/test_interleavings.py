@@ -176,7 +176,7 @@ def start(driver: Driver, workflow: type[Workflow[Any]], value: str) -> None:
 def forked(a: Driver, b: Driver, value: str) -> None:
     """Start an instance of Pair whose left branch a has claimed, and b the right one."""
     start(a, Pair, value)
-    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches will be claimed
+    a.settler._keep = lambda queue, needs_slot: False  # type: ignore[method-assign]  # both branches will be claimed
     a.claim()
     a.run_steps()
     a.settle()
@@ -543,7 +543,7 @@ def reconcile_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
 def guided(a: Driver, b: Driver, value: str) -> None:
     """Start an instance of Guided: a has run the branch whose route fails, b has claimed the other one."""
     start(a, Guided, value)
-    a.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]  # both branches will be claimed
+    a.settler._keep = lambda queue, needs_slot: False  # type: ignore[method-assign]  # both branches will be claimed
     a.claim()
     a.run_steps()
     a.settle()
@@ -604,7 +604,7 @@ def retried_route_and_sibling(a: Driver, b: Driver, value: str) -> Programs:
     b.settle()
     a.conn.execute("select pgflow.retry('Guided', %s)", [value])
     for driver in (a, b):
-        driver.settler._keep = lambda queue, needs_place: False  # type: ignore[method-assign]
+        driver.settler._keep = lambda queue, needs_slot: False  # type: ignore[method-assign]
     a.turn()
     a.settle()
     a.claim(1)

@@ -47,7 +47,7 @@ def test_a_valid_lease_is_renewed_and_keeps_its_jobs(database: Connection) -> No
     assert run(database, worker.beat("pgflow", me, "mine", LEASE))
     assert run(database, worker.attach("pgflow", me, "mine"))
     freed = run(database, job.rescue("pgflow"))
-    assert freed.tokens == 0
+    assert freed.jobs == 0
     assert freed.next_expiry == pytest.approx(30, abs=5)
 
 
@@ -57,7 +57,7 @@ def test_an_expired_lease_stays_expired_and_counts_as_a_crash(database: Connecti
     move_lease(database, -LEASE)
     assert not run(database, worker.beat("pgflow", me, "mine", LEASE))
     assert not run(database, worker.attach("pgflow", me, "mine"))
-    assert run(database, job.rescue("pgflow")).tokens == 2
+    assert run(database, job.rescue("pgflow")).jobs == 2
     assert crashes(database) == [("ready", 1, 0)] * 2
 
 
@@ -70,7 +70,7 @@ def test_a_lease_far_in_the_future_after_the_clock_went_back_has_expired_without
     assert not run(database, worker.beat("pgflow", me, "mine", LEASE))
     assert not run(database, worker.attach("pgflow", me, "mine"))
     freed = run(database, job.rescue("pgflow"))
-    assert (freed.tokens, freed.next_expiry) == (2, None)
+    assert (freed.jobs, freed.next_expiry) == (2, None)
     assert crashes(database) == [("ready", 0, 0)] * 2
 
 
@@ -78,7 +78,7 @@ def test_a_clock_that_went_back_a_little_has_no_effect(database: Connection) -> 
     me = registered(database)
     holding(database, me)
     move_lease(database, timedelta(seconds=20))
-    assert run(database, job.rescue("pgflow")).tokens == 0
+    assert run(database, job.rescue("pgflow")).jobs == 0
     assert run(database, worker.beat("pgflow", me, "mine", LEASE))
 
 
@@ -97,4 +97,4 @@ def test_the_lease_of_a_worker_of_an_older_pgflow_is_accepted(database: Connecti
     )
     (me,) = database.execute("select id from pgflow.workers").fetchall()[0]
     holding(database, me)
-    assert run(database, job.rescue("pgflow")).tokens == 0
+    assert run(database, job.rescue("pgflow")).jobs == 0

@@ -13,17 +13,19 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
 from pgflow.migrations.migrate import up
 from pgflow.store import job, signal
-from pgflow.store.job import Change
 from tests.conftest import Server
-from tests.store.test_plans import FILL, LARGE, verdicts
+from tests.store.test_plans import FILL, LARGE, instance_updates, updates
 
 ROWS = 6000
 CLAIMED = 50
 # What each may read of the large tables, in rows: a few for each token that it is about.
 STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
     "claim": (job.claim("pgflow", 1, {"q3": CLAIMED // 2, "q4": CLAIMED // 2}), 8 * CLAIMED),
-    "settle one": (job.settle("pgflow", 1, verdicts(1)), 20),
-    "settle some": (job.settle("pgflow", 1, verdicts(16), [Change(100 * n, 0) for n in range(2, 17, 2)]), 16 * 10),
+    "settle one": (job.settle("pgflow", 1, updates(1)), 20),
+    "settle some": (
+        job.settle("pgflow", 1, updates(16), instance_updates(16)),
+        16 * 10,
+    ),
     "look": (job.peek("pgflow", ["default", "other"]), 20),
     "stage": (job.stage("pgflow", 100), 300),
     "send due": (signal.send_due("pgflow"), 100),
@@ -87,7 +89,7 @@ def test_a_plan_that_was_made_for_empty_tables_reads_none_of_them_through(early:
 
 
 def test_a_large_settle_reads_what_it_is_about(early: Connection) -> None:
-    settle = job.settle("pgflow", 1, verdicts(60), [Change(100 * n, 0) for n in range(2, 61, 2)])
+    settle = job.settle("pgflow", 1, updates(60, every_effect=True), instance_updates(60))
     with looked(early) as found:
         run(early, settle)
     assert not any(scans for scans, _ in found.values()), found
@@ -114,11 +116,13 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def is_cross(node: dict[str, Any]) -> bool:
-    """Whether a node reads one whole list of tokens or instances for each row of another."""
-    if node["Node Type"] != "Nested Loop":
+    """Whether a node reads one whole list of jobs or instances for each row of another."""
+    if node["Node Type"] != "Nested Loop" or any(
+        each.get("Function Name") == "generate_series" for each in node["Plans"]
+    ):
         return False
     inner = next(each for each in node["Plans"] if each["Parent Relationship"] == "Inner")
-    return any(each["Node Type"] == "CTE Scan" for each in nodes(inner))
+    return any(each["Node Type"] in ("CTE Scan", "Function Scan") for each in nodes(inner))
 
 
 def test_a_plan_that_is_made_anew_takes_the_right_index(early: Connection) -> None:

@@ -13,7 +13,7 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
 from pgflow.migrations.migrate import up
 from pgflow.store import doctor, instance, job, signal, worker
-from pgflow.store.job import Change, Verdict
+from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Move, Park, Result, Retry, Snooze
 from tests.conftest import Server
 
 ROWS = 120_000
@@ -92,20 +92,37 @@ def test_a_page_of_orphans_reads_a_page_of_each_table(full: Connection) -> None:
     assert max(read) < 5000, json.dumps(row[0], indent=1)[:6000]
 
 
-def verdicts(number: int) -> list[Verdict]:
+EFFECTS = (
+    Move("c", None, "q0", 0, 5, solo=True, keep=True),
+    Move("c", None, "q0", 0, 5, solo=True, keep=True),
+    End(),
+    Park(None, '{"go": "done"}', 60.0),
+    Retry("[]", "exponential", 1.0, 60.0, 0.1),
+    Snooze(60.0),
+)
+
+
+def updates(number: int, *, every_effect: bool = False) -> list[JobUpdate]:
+    """The outcomes of so many jobs, every other one guarded: moves, or every effect in turn."""
     return [
-        Verdict(
-            id=100 * n, run=100 * n, attempt=0, step="b", kind="execute", op="move", guarded=n % 2 == 0, event="ok",
-            next_step="c", next_queue="q0", next_priority=0, next_max=5, next_solo=True, keep=True,
+        JobUpdate(
+            id=100 * n, run=100 * n, attempt=0, step="b", kind="execute",
+            effect=EFFECTS[n % len(EFFECTS)] if every_effect else EFFECTS[0],
+            result=Result("ok"), advance=Advance(keeps_result=True) if n % 2 == 0 else None,
         )
         for n in range(1, number + 1)
     ]  # fmt: skip
 
 
+def instance_updates(number: int) -> list[InstanceUpdate]:
+    """The updates of the instances whose jobs are guarded."""
+    return [InstanceUpdate(100 * n, 0) for n in range(2, number + 1, 2)]
+
+
 STATEMENTS: dict[str, Statement[Any]] = {
     "claim": job.claim("pgflow", 1, {"q1": 100, "q2": 100}),
-    "settle one": job.settle("pgflow", 1, verdicts(1)),
-    "settle many": job.settle("pgflow", 1, verdicts(300), [Change(100 * n, 0) for n in range(2, 301, 2)]),
+    "settle one": job.settle("pgflow", 1, updates(1)),
+    "settle many": job.settle("pgflow", 1, updates(300), instance_updates(300)),
     "stage": job.stage("pgflow", 1000),
     "rescue": job.rescue("pgflow", 1000),
     "revive": job.repair_orphaned("pgflow", 1000),

@@ -164,14 +164,14 @@ MUTANTS = (
     ),
     Mutant(
         "discarded result", "a failed route discards the result of its step", SETTLE,
-        "where o.event is not null and not o.stored and (o.status",
-        "where o.event is not null and not o.stored and o.op <> 'fail' and (o.status",
+        "where not r.stored\n",
+        "where not r.stored and r.applied\n",
         "retry_twice_after_a_route",
     ),
     Mutant(
         "lost choice", "a route that is called again leaves no record of its choice", SETTLE,
-        "set applied = true,\n        targets = case when o.targets is null then r.targets "
-        "else array(select jsonb_array_elements_text(o.targets::jsonb)) end\n",
+        "set applied = true,\n        targets = case when r.targets is null then s.targets "
+        "else array(select jsonb_array_elements_text(r.targets::jsonb)) end\n",
         "set applied = true\n",
         "retried_route_and_sibling",
     ),

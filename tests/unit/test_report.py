@@ -69,10 +69,10 @@ def tokens(*steps: str) -> list[ClaimedJob]:
 
 
 def settle(decision: Decision, *statuses: str, is_written: bool) -> None:
-    """Let the database answer so for each token, and tell."""
-    pairs = zip(decision.verdicts, statuses, strict=True)
-    fates = {verdict.id: SettleResult("token", verdict.id, 7, verdict.step, status, False) for verdict, status in pairs}
-    report.settled(decision, fates, is_written=is_written)
+    """Report the decision as if the settle had returned these statuses, one per job."""
+    pairs = zip(decision.updates, statuses, strict=True)
+    results = {update.id: SettleResult(update.id, 7, update.step, status, kept=False) for update, status in pairs}
+    report.settled(decision, results, is_written=is_written)
 
 
 def names(told: Told) -> list[str]:

@@ -1,28 +1,33 @@
--- Takes ready tokens for a worker, each queue up to its room, and one more that has to run alone. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since it parked, null: never), age (seconds since the instance was created), moment (run_at, in seconds of the epoch), took (seconds of this statement)
--- A queue's floor: what stands before it is not looked at. Below it a worker has taken all that it saw, and what is dead there may be much (worker/watermark.py).
-with taken as materialized (  -- materialized: the planner must not run the limit twice
-    select t.id
+-- Claims ready jobs: up to the capacity of each queue, and one quarantined job. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since the job parked, null: it has not), age (seconds since the instance was created), moment (run_at, in seconds of the epoch), took (seconds of this statement)
+-- (priority, moment, id) is the watermark of a queue, where its index scan starts. The scan skips the entries before it: this worker has
+-- claimed the live ones, and the rest are dead tuples that vacuum cannot remove yet (worker/watermark.py).
+with admissible as materialized (  -- the queues that may be claimed from; settle.sql asks the same before it keeps a job
+    select q.*
     from unnest(
-        %(queues)b::text[], %(rooms)b::integer[], %(priorities)b::smallint[], %(moments)b::double precision[], %(ids)b::bigint[]
-    ) as q (name, room, priority, moment, id)
+        %(queues)b::text[], %(capacities)b::integer[], %(priorities)b::smallint[], %(moments)b::double precision[], %(ids)b::bigint[]
+    ) as q (name, capacity, priority, moment, id)
+    where not exists (select from pgflow.queues p where p.name = q.name and p.paused_at is not null)
+),
+taken as materialized (  -- materialized: the planner must not run the limit twice
+    select t.id
+    from admissible q
     cross join lateral (  -- one index range per queue; `queue = any(...)` would sort every ready row
         select j.id
         from pgflow.jobs j
         where j.state = 'ready' and j.queue = q.name and (j.priority, j.run_at, j.id) > (q.priority, to_timestamp(q.moment), q.id)
             and j.crashes not between 2 and 4
-            and not exists (select from pgflow.queues p where p.name = q.name and p.paused_at is not null)
-            -- Not what has moved on since this statement began: a lock would take the row as it is now, yet all else is read as it was then.
+            -- EvalPlanQual guard: skip rows updated after our snapshot. The lock would return their new version, but the rest of the
+            -- statement reads the snapshot.
             and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
         order by j.priority, j.run_at, j.id
-        limit q.room
+        limit q.capacity
         for no key update of j skip locked
     ) t
 ),
-suspect as materialized (  -- two workers were lost with it: this one is to run it by itself. An index of almost nothing
+quarantined as materialized (  -- possible poison job, which the worker runs alone; the partial index on them is nearly empty
     select j.id
     from pgflow.jobs j
-    where j.state = 'ready' and j.crashes between 2 and 4 and j.queue = any (%(queues)b::text[])
-        and not exists (select from pgflow.queues p where p.name = j.queue and p.paused_at is not null)
+    where j.state = 'ready' and j.crashes between 2 and 4 and j.queue = any (array(select q.name from admissible q))
         and (select true from pgflow.jobs seen where seen.ctid = j.ctid)
     order by j.run_at, j.id
     limit 1
@@ -31,15 +36,15 @@ suspect as materialized (  -- two workers were lost with it: this one is to run 
 claimed as (
     update pgflow.jobs j
     set state = 'running', worker = %(worker)s::bigint, attempt = j.attempt + (j.kind = 'execute')::integer
-    where j.id = any (array(select t.id from taken t union all select s.id from suspect s))  -- by its index, however many rows the planner expects of `taken`
+    where j.id = any (array(select t.id from taken t union all select s.id from quarantined s))  -- by primary key, however many rows the planner expects of `taken`
     returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.crashes, j.solo, j.awaits, j.errors, j.parked_at
 ),
 numbered as (
     select c.*, row_number() over (partition by c.run order by c.priority, c.run_at, c.id) as nth
     from claimed c
 )
--- What a decision needs of the instance comes once per run, with its first token. `= any (array[...])`: a look into the index
--- for each, whatever the planner takes a table's size to be (sql/README.md). Payloads as text: one bad row cannot stop a batch.
+-- The instance's data come once per run, with its first job. `= any (array[...])` forces an index lookup per row, whatever size the planner
+-- expects of the table (sql/README.md). JSON is returned as text, so that one corrupt payload cannot fail the whole batch.
 select
     n.id, n.kind, n.run, n.step, n.config::text, n.queue, n.priority, n.attempt, n.max_attempts, n.crashes, n.solo, n.awaits::text, n.errors::text,
     i.id as business_id, i.workflow, i.version, i.status, i.revision, i.input::text, i.metadata::text,

@@ -1,4 +1,4 @@
--- Whether nothing is left in these queues that will go on by itself; waits for a signal do not count. => drained
+-- Whether these queues are drained: each job left in them waits for a signal, and none is scheduled. => drained
 select not exists (
     select from pgflow.jobs j
     where j.queue = any (%(queues)s::text[])

@@ -1,4 +1,4 @@
--- Live jobs, the oldest first, a page at a time: pass the last id as `after`. => id, run, instance_id, workflow, version, step, kind, state, queue, priority, attempt, max_attempts, run_at, worker, tags, meta, errors
+-- A page of live jobs, oldest first; `after` is the last id of the previous page. => id, run, instance_id, workflow, version, step, kind, state, queue, priority, attempt, max_attempts, run_at, worker, tags, meta, errors
 select
     d.id, d.run, d.instance_id, d.workflow, d.version, d.step, d.kind, d.state, d.queue, d.priority, d.attempt, d.max_attempts, d.run_at, d.worker,
     d.tags, d.meta::text, d.errors::text

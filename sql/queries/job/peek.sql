@@ -1,5 +1,5 @@
--- Says whether a worker has anything to do, and takes nothing: all that an idle one asks. => ready (whether there is a ready token in these queues), next_due (seconds until a token or a scheduled signal is due, 0: one is, null: none)
-with due as materialized (  -- the first of each by its index, which the conditions make the only one that is of use
+-- Cheap poll of an idle worker, which claims nothing. => ready (whether a job is ready in these queues), next_due (seconds until a job or a scheduled signal is due, 0: one is, null: none will be)
+with due as materialized (  -- the first of each by its partial index: the conditions leave no other one
     select least(
         (select j.run_at from pgflow.jobs j where j.state in ('scheduled', 'parked') and j.run_at < 'infinity' order by j.run_at, j.id limit 1),
         (select s.due_at from pgflow.scheduled_signals s where s.due_at < 'infinity' order by s.due_at, s.id limit 1)
@@ -8,9 +8,9 @@ with due as materialized (  -- the first of each by its index, which the conditi
 select
     exists (
         select from unnest(%(queues)b::text[]) as q (name)
-        cross join lateral (  -- the limit keeps it from becoming a join, for which all that is ready may be read
+        cross join lateral (  -- the limit keeps this from becoming a join, which may read all ready jobs
             select from pgflow.jobs j where j.state = 'ready' and j.queue = q.name limit 1
         ) t
     ) as ready,
-    -- Of a null `greatest` would make a 0.
+    -- `greatest` would turn a null into 0.
     (select greatest(0, extract(epoch from d.moment - pgflow.now()))::double precision from due d where d.moment is not null) as next_due

@@ -1,9 +1,9 @@
--- Gives back every token that this worker holds in the database but not in memory: a reply that was lost. => queues, tokens
+-- Releases the jobs that this worker holds in the database but not in memory: the reply to a claim was lost. => queues, jobs
 with stray as materialized (
     select j.id
     from pgflow.jobs j
     where j.state = 'running' and j.worker = %(worker)s::bigint and j.id <> all (%(held)b::bigint[])
-    order by j.id + 0  -- not the order of an index over all tokens
+    order by j.id + 0  -- an expression, so that no index over all jobs offers this order
     for no key update of j skip locked
 ),
 freed as (
@@ -12,4 +12,4 @@ freed as (
     where j.id = any (array(select s.id from stray s))
     returning j.queue
 )
-select coalesce(array_agg(distinct f.queue), '{}') as queues, count(*) as tokens from freed f
+select coalesce(array_agg(distinct f.queue), '{}') as queues, count(*) as jobs from freed f

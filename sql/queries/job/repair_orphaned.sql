@@ -1,9 +1,9 @@
--- Gives a token to each active instance of a page that has none left, so that it is taken up again where it stopped. => queues, tokens, last (run of the page, null: it was the last page)
--- That is never so by itself: a token goes with its instance's end only. It mends what a hand, or a defect, has deleted.
+-- Repairs orphaned instances: gives a job to each active instance of a page without one, so that it resumes where it stopped. => queues, jobs, last_run (last run of the page, null: it was the last page)
+-- Cannot occur in normal operation, where a job is deleted only when its instance ends: the job row was deleted manually, or by a bug.
 with page as materialized (
     select l.run, l.revision, l.workflow, l.version
     from unnest(array['pending', 'running', 'waiting']) as s (status)
-    cross join lateral (  -- one range of the index by status, and its order; by `status = s.status` the planner may read all runs for a status that none has
+    cross join lateral (  -- one ordered index range per status; with `status = s.status` the planner may read all runs for a status without any
         select i.run, i.revision, i.workflow, i.version
         from pgflow.instances i
         where (i.status, i.run) > (s.status, %(after)s) and i.status <= s.status and i.status <> 'completed'
@@ -13,12 +13,12 @@ with page as materialized (
     order by l.run
     limit %(limit)s
 ),
-adrift as materialized (  -- offset 0: a look into the index for each of them; a join would read all of jobs
+orphaned as materialized (  -- offset 0: an index lookup per instance; a join would read all of jobs
     select p.* from page p where not exists (select from pgflow.jobs j where j.run = p.run offset 0)
 ),
-held as materialized (  -- the revision again: another worker that was faster has moved it, and its token is not in this snapshot
+held as materialized (  -- compares the revision: if a faster worker has repaired it, our snapshot does not show the new job
     select i.run, a.workflow, a.version
-    from adrift a join pgflow.instances i on i.run = any (array[a.run])
+    from orphaned a join pgflow.instances i on i.run = any (array[a.run])
     where i.revision = a.revision
     order by a.run
     for no key update of i skip locked
@@ -38,5 +38,5 @@ born as (
 )
 select
     coalesce((select array_agg(distinct b.queue) from born b), '{}') as queues,
-    (select count(*) from born) as tokens,
-    (select max(p.run) from page p having count(*) = %(limit)s) as last
+    (select count(*) from born) as jobs,
+    (select max(p.run) from page p having count(*) = %(limit)s) as last_run

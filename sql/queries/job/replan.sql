@@ -1,2 +1,2 @@
--- Has the session's statements planned anew, each at its next use. => nothing to read
+-- Discards the session's plans: each statement is planned again at its next use. => no rows
 discard plans

@@ -1,17 +1,17 @@
--- Frees the tokens of workers whose lease has ended. => queues, tokens, next_expiry (seconds until the next lease could end, null: none)
--- Decides and writes in one statement; a lease that has ended cannot be renewed, so no later heartbeat can undo the reason.
+-- Rescues jobs: returns those of workers whose lease has expired to their queues. => queues, jobs, next_expiry (seconds until the next lease may expire, null: there is none)
+-- One statement decides and writes. An expired lease cannot be renewed, so no later heartbeat can invalidate the decision.
 with lost as materialized (
     select
         j.id, j.crashes,
-        -- From the third on a crash may end the instance, so it counts only where nothing else can have been the cause: see sql/README.md.
-        -- And a lease that ends in the future is no crash: the clock went back.
+        -- From the third on a crash may end the instance, so it counts only if this job was all that the worker held: see sql/README.md.
+        -- A lease that ends in the future is not a crash: the clock was set back.
         (j.crashes < 2 or not exists (select from pgflow.jobs o where o.state = 'running' and o.worker = j.worker and o.id <> j.id))
             and not exists (select from pgflow.workers w where w.id = j.worker and w.lease_expires_at > pgflow.now()) as is_counted
     from pgflow.jobs j
     where j.state = 'running'
         and not exists (select from pgflow.workers w where w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))
-        and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- not what a worker holds by now that this statement cannot see
-    order by j.crashes >= 2 desc, j.id  -- suspects first: none is to look alone because what was with it has been freed before
+        and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- EvalPlanQual guard: a worker may have claimed the job after our snapshot
+    order by j.crashes >= 2 desc, j.id  -- quarantined jobs first: one that the worker did not run alone must not look alone because the others were rescued before
     limit %(limit)s
     for no key update of j skip locked
 ),
@@ -19,8 +19,8 @@ freed as (
     update pgflow.jobs j
     set state = 'ready', worker = null, run_at = pgflow.now(),
         crashes = j.crashes + c.more,
-        attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,  -- counted when it was claimed: it was not the step's fault
-        -- After the last crash an advance token lets a worker end the instance.
+        attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,  -- the claim counted it, but the step did not fail
+        -- After the last crash an advance job lets a worker end the instance.
         kind = case when c.is_last and j.kind = 'execute' then 'advance' else j.kind end,
         queue = case when c.is_last and j.kind = 'execute' then coalesce((
             select d.graph ->> 'orchestration_queue'
@@ -29,12 +29,12 @@ freed as (
         errors = case when c.more = 0 then j.errors else coalesce(j.errors, '[]') || jsonb_build_object(
             'reason', 'the worker was lost while the step ran', 'attempt', j.attempt, 'crashes', j.crashes + 1, 'worker', j.worker, 'at', pgflow.now()) end
     from (select l.id, l.is_counted::integer as more, l.is_counted and l.crashes >= 4 as is_last from lost l) c
-    where j.id = any (array[c.id])  -- a look into the index for each: see sql/README.md
+    where j.id = any (array[c.id])  -- an index lookup per row: see sql/README.md
     returning j.queue
 )
 select
     coalesce((select array_agg(distinct f.queue) from freed f), '{}') as queues,
-    (select count(*) from freed) as tokens,
+    (select count(*) from freed) as jobs,
     extract(epoch from (
         select min(w.lease_expires_at) from pgflow.workers w where pgflow.is_leased(w.lease_expires_at, w.lease)
     ) - pgflow.now())::double precision as next_expiry

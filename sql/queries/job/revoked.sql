@@ -1,4 +1,4 @@
--- Which of these tokens are no longer this worker's: cancelled, or rescued by another. => id
+-- Which of these leases were revoked: the job was cancelled, or rescued and claimed by another worker. => id
 select h.id
 from unnest(%(ids)b::bigint[], %(attempts)b::integer[]) as h (id, attempt)
 where not exists (

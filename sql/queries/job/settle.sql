@@ -1,157 +1,180 @@
--- Records what a batch of tokens came to: results in, tokens moved, parked, split or deleted, instances changed. => what, id, run, step, status, kept
--- Three arrays of rows come in: d, the tokens; g, the instances that they change ("guarded"); f, the branches that a fan-out adds.
--- Locks: instances, then tokens, both skipping what somebody holds, so this statement waits for nobody and nobody deadlocks with it.
--- Joins by `= any (array[...])`, conditions in `nullif(..., false) is not null`: each row by a look into its table's key, whatever the planner takes the
--- table's size to be. And `series`: the rows that come in are many, whatever it takes their number to be (sql/README.md).
--- status: done | conflict (the instance is held or has moved on: the result stands, an advance token will fold it in) |
---         busy (send it again) | fenced (the token is not this worker's any more: nothing was written).
-with d as materialized (
-    select d.*
+-- Writes the outcomes of a batch of claimed jobs. => id, run, step, status, kept, is_branch
+-- One group of arrays per effect; sql/README.md, "The settle", lists their columns and what each writes.
+-- Locks: instances, then jobs. Both skip locked rows, so this statement never waits and cannot deadlock.
+-- Joins by `= any (array[...])` and conditions in `nullif(..., false) is not null` force an index lookup per row, whatever size the planner
+-- expects of the table. `series` makes it expect a large batch (sql/README.md, "Plans").
+-- status: done | conflict (the instance is locked or has moved on: the job is now of the kind advance) |
+--         busy (locked by another session, nothing was written: settle it again) | fenced (the lease was lost, nothing was written)
+with claimed as materialized (
+    select c.*
     from unnest(
-        %(id)b::bigint[], %(run)b::bigint[], %(attempt)b::integer[], %(step)b::text[], %(kind)b::text[], %(op)b::text[], %(guarded)b::boolean[],
-        %(event)b::text[], %(targets)b::text[], %(output)b::text[], %(metadata)b::text[], %(errors)b::text[], %(seconds)b::double precision[],
-        %(stored)b::boolean[], %(signal)b::bigint[],
-        %(next_step)b::text[], %(next_config)b::text[], %(next_queue)b::text[], %(next_priority)b::smallint[], %(next_max)b::smallint[],
-        %(next_solo)b::boolean[], %(keep)b::boolean[],
-        %(delay)b::double precision[], %(backoff)b::text[], %(base)b::double precision[], %(cap)b::double precision[], %(jitter)b::double precision[],
-        %(awaits)b::text[], %(orchestration)b::text[]
-    ) as d (
-        id, run, attempt, step, kind, op, guarded,
-        event, targets, output, metadata, errors, seconds,
-        stored, signal,
-        next_step, next_config, next_queue, next_priority, next_max,
-        next_solo, keep,
-        delay, backoff, base, cap, jitter,
-        awaits, orchestration
-    ), generate_series(1, 100) as series where series < 2
+        %(job_id)b::bigint[], %(job_run)b::bigint[], %(job_attempt)b::integer[], %(job_step)b::text[], %(job_kind)b::text[],
+        %(job_guarded)b::boolean[], %(job_signal)b::bigint[]
+    ) as c (id, run, attempt, step, kind, guarded, signal), generate_series(1, 100) as series where series < 2
 ),
-g as materialized (
-    select g.*
+changes as materialized (
+    select c.*
     from unnest(
-        %(g_run)b::bigint[], %(g_revision)b::integer[], %(g_status)b::text[], %(g_metadata)b::text[], %(g_error)b::text[]
-    ) as g (run, revision, status, metadata, error), generate_series(1, 100) as series where series < 2
+        %(instance_run)b::bigint[], %(instance_revision)b::integer[], %(instance_status)b::text[], %(instance_metadata)b::text[], %(instance_error)b::text[]
+    ) as c (run, revision, status, metadata, error), generate_series(1, 100) as series where series < 2
 ),
-f as materialized (
-    select f.*
+moves as materialized (
+    select m.*
     from unnest(
-        %(f_run)b::bigint[], %(f_step)b::text[], %(f_config)b::text[], %(f_queue)b::text[], %(f_priority)b::smallint[], %(f_max)b::smallint[],
-        %(f_keep)b::boolean[], %(f_kind)b::text[]
-    ) as f (run, step, config, queue, priority, max_attempts, keep, kind), generate_series(1, 100) as series where series < 2
+        %(move_job)b::bigint[], %(move_step)b::text[], %(move_config)b::text[], %(move_queue)b::text[], %(move_priority)b::smallint[],
+        %(move_max_attempts)b::smallint[], %(move_solo)b::boolean[], %(move_keep)b::boolean[]
+    ) as m (job, step, config, queue, priority, max_attempts, solo, keep)
 ),
-held as materialized (  -- a decision holds only for the revision it was made on; null: it holds for any (a failure)
-    select i.run
-    from pgflow.instances i join g on i.run = any (array[g.run])
+branches as materialized (
+    select b.*
+    from unnest(
+        %(branch_run)b::bigint[], %(branch_step)b::text[], %(branch_config)b::text[], %(branch_queue)b::text[], %(branch_priority)b::smallint[],
+        %(branch_max_attempts)b::smallint[], %(branch_keep)b::boolean[], %(branch_kind)b::text[]
+    ) as b (run, step, config, queue, priority, max_attempts, keep, kind), generate_series(1, 100) as series where series < 2
+),
+held as materialized (  -- a decision holds only for the revision it was made on; null: for any (a failure)
+    select i.run, coalesce(g.status = 'failed', false) as fails
+    from pgflow.instances i join changes g on i.run = any (array[g.run])
     where nullif(i.status in ('pending', 'running', 'waiting') and (g.revision is null or i.revision = g.revision), false) is not null
     order by g.run
     for no key update of i skip locked
 ),
-fenced as materialized (
-    select d.*
-    from d join pgflow.jobs j on j.id = any (array[d.id])
+fenced as materialized (  -- fencing: the job must still be ours, in this attempt, at this step
+    select d.id
+    from claimed d join pgflow.jobs j on j.id = any (array[d.id])
     where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind, false) is not null
-        and (select count(*) from held) >= 0  -- evaluated first: instances are locked before tokens
+        and (select count(*) from held) >= 0  -- evaluated first: instances are locked before jobs
     order by d.id
     for no key update of j skip locked
 ),
-decided as materialized (  -- one decision was made over all of an instance's tokens in the batch: all of them or none
-    select h.run
+decided as materialized (  -- a decision covers all guarded jobs of its instance: all of them are written, or none
+    select h.run, h.fails
     from held h
-    where not exists (select from d where d.run = h.run and d.guarded and not exists (select from fenced x where x.id = d.id))
+    where not exists (select from claimed d where d.run = h.run and d.guarded and not exists (select from fenced x where x.id = d.id))
 ),
-crowded as materialized (  -- where a token may not simply go on: something more urgent waits, or the queue is paused
+crowded as materialized (  -- where this worker may not keep a job: a more urgent one is ready, or the queue may not be claimed from (as in claim.sql)
     select k.queue, k.priority
-    from (select next_queue, next_priority from d where keep union select queue, priority from f where keep) k (queue, priority)
+    from (select queue, priority from moves where keep union select queue, priority from branches where keep) k
     where exists (select from pgflow.jobs r where r.state = 'ready' and r.queue = k.queue and r.priority < k.priority)
         or exists (select from pgflow.queues p where p.name = k.queue and p.paused_at is not null)
 ),
-outcome as materialized (
+outcome as materialized (  -- one row per claimed job. Conditions as booleans: the planner expects half the rows of each, not two
     select
-        x.*,
-        case when not x.guarded or c.run is not null then 'done' when x.op = 'fail' then 'busy' else 'conflict' end as status,
-        case when not x.guarded or c.run is not null then x.op when x.op = 'fail' then null when x.event is null or x.signal is not null then 'reconsider' else 'fold' end as fate,
-        x.keep and not exists (select from crowded w where w.queue = x.next_queue and w.priority = x.next_priority) as kept
-    from fenced x left join decided c on c.run = x.run
+        d.*, x.id is not null as is_ours,
+        v.is_written,
+        v.is_written and c.fails is not true as takes_effect,  -- of an instance that fails, `cleared` deletes the jobs
+        x.id is not null and not v.is_written and a.job is not null as is_conflict, a.queue as advance_queue, a.awaits, a.keeps_result,
+        m.step as next_step, m.config, m.queue, m.priority, m.max_attempts, m.solo,
+        m.keep and not exists (select from crowded w where w.queue = m.queue and w.priority = m.priority) as kept
+    from claimed d
+    left join fenced x on x.id = d.id
+    left join decided c on c.run = d.run
+    left join moves m on m.job = d.id
+    left join unnest(
+        %(advance_job)b::bigint[], %(advance_queue)b::text[], %(advance_awaits)b::text[], %(advance_keeps_result)b::boolean[]
+    ) as a (job, queue, awaits, keeps_result) on a.job = d.id
+    cross join lateral (select x.id is not null and (not d.guarded or c.run is not null)) as v (is_written)
 ),
-results as (
+results as materialized (
+    select r.*, o.run, o.step, o.attempt, r.applied and o.is_written as is_applied
+    from unnest(
+        %(result_job)b::bigint[], %(result_event)b::text[], %(result_targets)b::text[], %(result_output)b::text[], %(result_metadata)b::text[],
+        %(result_errors)b::text[], %(result_seconds)b::double precision[], %(result_applied)b::boolean[], %(result_stored)b::boolean[]
+    ) as r (job, event, targets, output, metadata, errors, seconds, applied, stored)
+    join outcome o on o.id = r.job
+    where o.is_written or (o.is_conflict and o.keeps_result)
+),
+recorded as (
     insert into pgflow.step_results (run, step, event, targets, output, metadata, errors, attempt, worker, applied, started_at)
     select
-        o.run, o.step, o.event, case when o.targets is not null then array(select jsonb_array_elements_text(o.targets::jsonb)) end,
-        o.output::jsonb, o.metadata::jsonb, o.errors::jsonb, o.attempt, %(worker)s::bigint,
-        o.status = 'done' and o.op <> 'fail',  -- a route failed: the result is recorded, and after pgflow.retry the route is called again
-        pgflow.now() - make_interval(secs => o.seconds)
-    from outcome o
-    where o.event is not null and not o.stored and (o.status = 'done' or o.fate = 'fold')
-    order by o.id
+        r.run, r.step, r.event, case when r.targets is not null then array(select jsonb_array_elements_text(r.targets::jsonb)) end,
+        r.output::jsonb, r.metadata::jsonb, r.errors::jsonb, r.attempt, %(worker)s::bigint, r.is_applied, pgflow.now() - make_interval(secs => r.seconds)
+    from results r
+    where not r.stored
+    order by r.job
 ),
-folded as (
-    update pgflow.step_results r
+folded as (  -- a result that an earlier settle recorded without applying it
+    update pgflow.step_results s
     set applied = true,
-        targets = case when o.targets is null then r.targets else array(select jsonb_array_elements_text(o.targets::jsonb)) end
-    from outcome o
-    where o.stored and o.status = 'done' and o.op <> 'fail' and r.run = any (array[o.run]) and r.step = o.step
-),
-failing as materialized (
-    select c.run from decided c join g on g.run = c.run where nullif(g.status = 'failed', false) is not null
+        targets = case when r.targets is null then s.targets else array(select jsonb_array_elements_text(r.targets::jsonb)) end
+    from results r
+    where r.stored and r.is_applied and s.run = any (array[r.run]) and s.step = r.step
 ),
 moved as (
     update pgflow.jobs j
-    set kind = case o.fate when 'move' then 'execute' when 'park' then 'resume' when 'fold' then 'advance' when 'reconsider' then 'advance' else j.kind end,
-        step = case o.fate when 'move' then o.next_step else j.step end,
-        config = case o.fate when 'move' then o.next_config::jsonb else j.config end,
-        queue = case when o.fate = 'move' then o.next_queue when o.fate in ('park', 'fold', 'reconsider') then coalesce(o.orchestration, j.queue) else j.queue end,
-        priority = case o.fate when 'move' then o.next_priority else j.priority end,
-        max_attempts = case o.fate when 'move' then o.next_max else j.max_attempts end,
-        solo = case o.fate when 'move' then o.next_solo else j.solo end,
-        state = case
-            when o.fate = 'move' and o.kept then 'running'
-            when o.fate = 'park' then 'parked'
-            when o.fate in ('retry', 'snooze') or (o.status = 'conflict' and o.kind = 'advance') then 'scheduled'
-            else 'ready'
-        end,
-        worker = case when o.fate = 'move' and o.kept then j.worker end,
-        attempt = case
-            when o.fate = 'move' then o.kept::integer
-            when o.fate in ('snooze', 'release') and o.kind = 'execute' then j.attempt - 1  -- not the step's fault
-            else j.attempt
-        end,
-        crashes = case when o.fate in ('move', 'park', 'fold') then 0 else j.crashes end,  -- the step has run, and its worker lives
-        run_at = case
-            when o.fate = 'move' and o.kept then j.run_at  -- no indexed column changes: the row moves in place
-            when o.fate = 'retry' then pgflow.now() + pgflow.backoff(o.backoff, o.base, o.cap, o.jitter, o.attempt, random())
-            when o.fate in ('park', 'snooze') then pgflow.now() + make_interval(secs => o.delay)
-            when o.status = 'conflict' and o.kind = 'advance' then pgflow.now() + interval '25 milliseconds'
-            else pgflow.now()
-        end,
-        awaits = case when o.fate in ('park', 'reconsider') then o.awaits::jsonb when o.fate in ('move', 'fold') then null else j.awaits end,
-        parked_at = case o.fate when 'park' then pgflow.now() when 'move' then null else j.parked_at end,
-        errors = case when o.fate in ('move', 'park', 'fold') then null else coalesce(o.errors::jsonb, j.errors) end
+    set kind = 'execute', step = o.next_step, config = o.config::jsonb, queue = o.queue, priority = o.priority, max_attempts = o.max_attempts, solo = o.solo,
+        state = case when o.kept then 'running' else 'ready' end,
+        worker = case when o.kept then j.worker end,
+        attempt = o.kept::integer,
+        crashes = 0,  -- the step has run, and its worker is alive; so in `parked` and `advanced`
+        run_at = case when o.kept then j.run_at else pgflow.now() end,  -- kept: no indexed column changes, so the update is HOT
+        awaits = null, parked_at = null, errors = null
     from outcome o
-    where j.id = any (array[o.id]) and o.fate in ('move', 'park', 'retry', 'snooze', 'release', 'fold', 'reconsider')
-        and o.run not in (select run from failing)
+    where j.id = any (array[o.id]) and o.takes_effect and o.kept is not null
+),
+parked as (
+    update pgflow.jobs j
+    set kind = 'resume', queue = coalesce(p.queue, j.queue), state = 'parked', worker = null, crashes = 0,
+        run_at = pgflow.now() + make_interval(secs => p.seconds), awaits = p.awaits::jsonb, parked_at = pgflow.now(), errors = null
+    from unnest(%(park_job)b::bigint[], %(park_queue)b::text[], %(park_awaits)b::text[], %(park_seconds)b::double precision[]) as p (job, queue, awaits, seconds)
+    join outcome o on o.id = p.job
+    where j.id = any (array[p.job]) and o.takes_effect
+),
+retried as (
+    update pgflow.jobs j
+    set state = 'scheduled', worker = null, errors = r.errors::jsonb,
+        run_at = pgflow.now() + pgflow.backoff(r.backoff, r.base, r.cap, r.jitter, j.attempt, random())
+    from unnest(
+        %(retry_job)b::bigint[], %(retry_errors)b::text[], %(retry_backoff)b::text[], %(retry_base)b::double precision[],
+        %(retry_cap)b::double precision[], %(retry_jitter)b::double precision[]
+    ) as r (job, errors, backoff, base, cap, jitter)
+    join outcome o on o.id = r.job
+    where j.id = any (array[r.job]) and o.takes_effect
+),
+snoozed as (
+    update pgflow.jobs j
+    set state = case when s.seconds is null then 'ready' else 'scheduled' end, worker = null,
+        attempt = j.attempt - (j.kind = 'execute')::integer,  -- the attempt does not count
+        run_at = pgflow.now() + make_interval(secs => coalesce(s.seconds, 0)),
+        errors = coalesce(s.errors::jsonb, j.errors)
+    from unnest(%(snooze_job)b::bigint[], %(snooze_seconds)b::double precision[], %(snooze_errors)b::text[]) as s (job, seconds, errors)
+    join outcome o on o.id = s.job
+    where j.id = any (array[s.job]) and o.takes_effect
 ),
 ended as (
     delete from pgflow.jobs j
-    using outcome o
-    where j.id = any (array[o.id]) and o.fate = 'end' and o.run not in (select run from failing)
+    using unnest(%(end_job)b::bigint[]) as e (job) join outcome o on o.id = e.job
+    where j.id = any (array[e.job]) and o.takes_effect
 ),
-cleared as (  -- a failure ends the instance: siblings and timers with it
-    delete from pgflow.jobs j using failing x where j.run = any (array[x.run])
+advanced as (  -- a second conflict in a row waits, so that two instances of it do not meet again at once
+    update pgflow.jobs j
+    set kind = 'advance', queue = coalesce(o.advance_queue, j.queue), worker = null,
+        state = case o.kind when 'advance' then 'scheduled' else 'ready' end,
+        run_at = case o.kind when 'advance' then pgflow.now() + interval '25 milliseconds' else pgflow.now() end,
+        crashes = case when o.keeps_result then 0 else j.crashes end,
+        awaits = o.awaits::jsonb,
+        errors = case when not o.keeps_result then j.errors end
+    from outcome o
+    where j.id = any (array[o.id]) and o.is_conflict
+),
+cleared as (  -- a failure ends the instance: all its jobs, timers included, are deleted
+    delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails
 ),
 born as (
     insert into pgflow.jobs (run, kind, step, config, queue, priority, max_attempts, solo, state, worker, attempt)
     select
-        f.run, f.kind, f.step, f.config::jsonb, f.queue, f.priority, f.max_attempts, false,
+        b.run, b.kind, b.step, b.config::jsonb, b.queue, b.priority, b.max_attempts, false,
         case when k.kept then 'running' else 'ready' end, case when k.kept then %(worker)s::bigint end,
-        case f.kind  -- a route that is called again sees the attempt of its step
-            when 'advance' then (select r.attempt from pgflow.step_results r where r.run = f.run and r.step = f.step)
+        case b.kind  -- a route that is called again sees the attempt of its step
+            when 'advance' then (select r.attempt from pgflow.step_results r where r.run = b.run and r.step = b.step)
             else k.kept::integer
         end
-    from f
-    join decided c on c.run = f.run
+    from branches b
+    join decided c on c.run = b.run
     cross join lateral (
-        select f.keep and not exists (select from crowded w where w.queue = f.queue and w.priority = f.priority) as kept
+        select b.keep and not exists (select from crowded w where w.queue = b.queue and w.priority = b.priority) as kept
     ) k
-    where f.run not in (select run from failing)
+    where not c.fails
     returning id, run, step, state
 ),
 changed as (
@@ -161,25 +184,27 @@ changed as (
         metadata = case when g.metadata is null then i.metadata else i.metadata || g.metadata::jsonb end,
         error = coalesce(g.error::jsonb, i.error),
         finished_at = case when g.status in ('completed', 'failed') then pgflow.now() end
-    from g join decided c on c.run = g.run
+    from changes g join decided c on c.run = g.run
     where i.run = any (array[g.run])
 ),
 consumed as (
     update pgflow.signals s set consumed_at = pgflow.now()
     from outcome o
-    where s.id = any (array[o.signal]) and o.status = 'done'
+    where s.id = any (array[o.signal]) and o.signal is not null and o.is_written
 )
 select
-    'token' as what, d.id, d.run, d.step,
+    o.id, o.run, o.step,
     case
-        when o.id is not null then o.status
-        when exists (  -- still ours in this snapshot, but somebody held its row
+        when o.is_written then 'done'
+        when o.is_conflict then 'conflict'
+        when o.is_ours or exists (  -- still ours in this snapshot, but another session had locked its row
             select from pgflow.jobs j
-            where j.id = any (array[d.id]) and j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt and j.step = d.step and j.kind = d.kind
+            where j.id = any (array[o.id]) and j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = o.attempt and j.step = o.step and j.kind = o.kind
         ) then 'busy'
         else 'fenced'
     end as status,
-    coalesce(o.kept, false) as kept
-from d left join outcome o on o.id = d.id
+    coalesce(o.kept, false) as kept,
+    false as is_branch
+from outcome o
 union all
-select 'branch', b.id, b.run, b.step, 'done', b.state = 'running' from born b
+select b.id, b.run, b.step, 'done', b.state = 'running', true from born b

@@ -12,7 +12,8 @@ from typing import Any
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.store import job, worker
-from pgflow.store.job import Change, ClaimedRow, Verdict
+from pgflow.store.job import ClaimedRow
+from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Result
 from pgflow.worker.watermark import Watermark
 
 __all__ = ["BATCH", "Hand", "median_ms", "opened"]
@@ -45,14 +46,12 @@ class Hand:
 
     def settle(self, rows: Sequence[ClaimedRow]) -> None:
         """Record that each was the last step of its instance, in one statement as a worker's."""
-        verdicts = [
-            Verdict(
-                row.id, row.run, row.attempt, row.step, row.kind, "end", guarded=True, event="done", output='{"n": 0}'
-            )
-            for row in rows
+        result, otherwise = Result("done", output='{"n": 0}'), Advance(keeps_result=True)
+        updates = [
+            JobUpdate(row.id, row.run, row.attempt, row.step, row.kind, End(), result, otherwise) for row in rows
         ]
-        changes = [Change(row.run, row.revision, "completed") for row in rows]
-        settled = run(self.conn, job.settle(SCHEMA, self.id, verdicts, changes))
+        instances = [InstanceUpdate(row.run, row.revision, "completed") for row in rows]
+        settled = run(self.conn, job.settle(SCHEMA, self.id, updates, instances))
         assert {each.status for each in settled} == {"done"}
 
     def put_back(self) -> None:
