@@ -203,7 +203,7 @@ class EffectGroup(Group):
 JOBS = Group("job", ("id", "run", "attempt", "step", "kind", "guarded", "signal"))
 INSTANCES = Group("instance", [field.name for field in fields(InstanceUpdate)])
 BRANCHES = Group("branch", [field.name for field in fields(Branch)])
-EFFECTS: Mapping[type, EffectGroup] = {  # not `Fail`: the update of the instance says it
+EFFECTS: Mapping[type, EffectGroup] = {  # not `Fail`: it is the status of the instance's update
     kind: EffectGroup(kind.__name__.lower(), kind) for kind in (Result, Advance, Move, Park, Retry, Snooze, End)
 }
 

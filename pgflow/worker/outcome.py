@@ -1,4 +1,4 @@
-"""What running a job came to, as values that nothing has acted on yet."""
+"""Outcomes of running a job: values, which `decide` turns into the rows to write."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["AttemptFailed", "Finished", "Outcome", "Parked", "Reactivated", "Rel
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The step completed with `event`. `output` is the JSON text to store and `value` what that text decodes to.
+    """The step completed with `event`. `output` is the JSON text to store, `value` the decoded text.
 
-    `targets` is what a route chose (None: the event's declared targets); `failing` is the error of a route:
-    the result is recorded and the instance fails. `stored` says that the result is recorded already, `signal` that it
-    is a signal which ended the wait that takes `awaits`.
+    `targets` is the choice of a route (None: the event's declared targets); `failing` is the error of a route: the
+    result is recorded and the instance fails. `stored`: the result was recorded before, without being applied.
+    `signal` ended the wait for the signals in `awaits`; `by_timer`: its time was over.
     """
 
     job: ClaimedJob
@@ -38,9 +38,9 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The step returned `Async()`: it waits for one of the signals in `awaits`, or until `delay` is over.
+    """The step returned `Async()`: it waits for one of the signals in `awaits`, or for `delay`.
 
-    `end(signal)` gives the outcome where such a signal is there already.
+    `end(signal)` returns the outcome if such a signal is already in the mailbox.
     """
 
     job: ClaimedJob
@@ -53,9 +53,9 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The attempt failed. `reason` is text for people; `retry` False ends the step at once.
+    """The attempt failed. `reason` is text for people; with `retry` False there is no further attempt.
 
-    `signal` is one whose payload the step refused: it goes with the failure, for the step would meet it again.
+    `signal` has a payload that the step rejected. It is consumed, because a retry of the instance would find it again.
     `connection_lost`: the step's transaction lost its connection, which may not be the step's fault.
     """
 
@@ -71,7 +71,7 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class Snoozed:
-    """The step asked to be run again after `delay`; the attempt does not count."""
+    """The step runs again after `delay`; the attempt does not count."""
 
     job: ClaimedJob
     delay: timedelta
@@ -79,14 +79,14 @@ class Snoozed:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The step did not run, or not to its end: somebody else may take the job; the attempt does not count."""
+    """The step did not run, or not to its end: any worker may claim the job; the attempt does not count."""
 
     job: ClaimedJob
 
 
 @dataclass(frozen=True, slots=True)
 class Reactivated:
-    """The instance is taken up again: every active step without a result gets a job."""
+    """The instance is reactivated: every active step without a result gets a job."""
 
     job: ClaimedJob
 

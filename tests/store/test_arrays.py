@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgflow.database.arrays import KINDS, Array, ArrayDumper, Bigints, Booleans, Doubles, Integers, Smallints, Texts
+from pgflow.database.arrays import (
+    KINDS,
+    Array,
+    ArrayDumper,
+    Bigints,
+    Booleans,
+    Doubles,
+    Integers,
+    Smallints,
+    Texts,
+)
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.migrations.migrate import up
