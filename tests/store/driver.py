@@ -1,7 +1,4 @@
-"""A worker taken apart.
-
-The same claim, run, decide, settle and adopt, but one at a time and on a connection that the test chooses.
-"""
+"""A worker whose stages a test runs one at a time: claim, run, decide, settle and adopt, on any connection."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ LEASE = timedelta(hours=1)
 
 
 class Driver:
-    """One worker in the hands of a test. Its steps run when told to, and nothing is settled before `settle`."""
+    """A worker that a test drives. Its steps run in `run_steps`, and outcomes are settled in `settle`."""
 
     def __init__(
         self,
@@ -57,13 +54,13 @@ class Driver:
             self.ready.remove(token)
 
     def claim(self, limit: int = 100, conn: psycopg.Connection[Any] | None = None) -> int:
-        """Claim tokens and hold them."""
+        """Claim jobs and hold them."""
         rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, dict.fromkeys(self.buffers, limit)))
         self.held_jobs.take_in(rows)
         return len(rows)
 
     def run_steps(self, *steps: str) -> None:
-        """Run the held tokens (only those at `steps`, if any are named) to their outcomes."""
+        """Run the held jobs (only those at `steps`, if given) to their outcomes."""
         self.held_jobs.run_waiting()
         chosen = [token for token in self.ready if not steps or token.step in steps]
         for token in chosen:
@@ -71,17 +68,17 @@ class Driver:
             self.settler.finished(asyncio.run(self.runner.run(token)))
 
     def decide(self) -> None:
-        """Decide over the outcomes so far, on what is known now."""
+        """Decide on the outcomes so far, with the cached state of their instances."""
         self.decisions = self.settler.take()
 
     def send(self, conn: psycopg.Connection[Any] | None = None) -> None:
-        """Send the settle statement for what was decided."""
+        """Send the settle statement of the decisions."""
         if self.decisions or self.settler.has_outcomes:
             statement = self.settler.statement(self.decisions, self.held_jobs.take_rejected())
             self.settled = run(conn or self.conn, statement)
 
     def adopt(self) -> None:
-        """Take over what became of it."""
+        """Adopt its results."""
         decisions, self.decisions = self.decisions, []
         settled, self.settled = self.settled, []
         if decisions:
@@ -94,9 +91,9 @@ class Driver:
         self.adopt()
 
     def turn(self) -> int:
-        """Do what a worker does in one round: settle, make due tokens ready, claim, run.
+        """Run one turn of a worker: settle, make due jobs ready, claim, run.
 
-        Returns how many tokens it holds.
+        Return how many jobs it holds.
         """
         self.settle()
         run(self.conn, job.stage("pgflow"))

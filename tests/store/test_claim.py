@@ -1,4 +1,4 @@
-"""A claim or a rescue acts on a token as its statement sees it, and never on what has become of it since."""
+"""A claim or a rescue skips jobs that were updated after its snapshot."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.store.test_interleavings import WORKFLOWS, Pair, start
 from tests.worker.inside import Inside
 from tests.worker.patience import until
 
-# A session that asks for it is held up in the middle of a statement, after its snapshot was taken: by a lock that a
-# view in the place of a table waits for.
-HOLD_UP = """
+# Blocks a session in the middle of a statement, after its snapshot: a view replaces a table and waits for a lock if the
+# session has enabled it.
+BLOCK = """
     alter table pgflow.{table} rename to real_{table};
     create view pgflow.{table} as select * from pgflow.real_{table}
-        where case when current_setting('test.hold_up', true) = 'on'
+        where case when current_setting('test.block', true) = 'on'
             then (select true from pg_advisory_xact_lock_shared({lock})) else true end;
 """
 MIDDLE = "select from pg_stat_activity where wait_event = 'advisory' and datname = current_database()"
@@ -34,24 +34,24 @@ T = TypeVar("T")
 
 
 @contextmanager
-def held_up(conn: Connection, late: Connection, statement: Statement[T], lock: int) -> Iterator[Callable[[], T]]:
-    """Begin a statement, which sees nothing of what the block does; gives what lets it end and returns its result."""
+def blocked(conn: Connection, late: Connection, statement: Statement[T], lock: int) -> Iterator[Callable[[], T]]:
+    """Start a statement whose snapshot precedes the block; yield a function that unblocks it and returns its result."""
     conn.execute("select pg_advisory_lock(%s)", [lock])
-    late.execute("set test.hold_up = on")
+    late.execute("set test.block = on")
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(run, late, statement)
         until(lambda: running.done() or conn.execute(MIDDLE).fetchall(), "the statement's middle")
 
-        def let_go() -> T:
+        def unblock() -> T:
             conn.execute("select pg_advisory_unlock(%s)", [lock])
             return running.result()
 
-        yield let_go
+        yield unblock
 
 
 @pytest.fixture
 def dsn(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database in which sessions can be held up, and the workflows are known."""
+    """The dsn of a database in which sessions can be blocked, with the workflows registered."""
     dsn: str = new_database(server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -59,28 +59,28 @@ def dsn(server: Server, new_database: Callable[..., str]) -> str:
         app.register()
         app.close()
         for table, lock in (("queues", 7), ("workers", 8)):
-            conn.execute(HOLD_UP.format(table=table, lock=lock).encode())
+            conn.execute(BLOCK.format(table=table, lock=lock).encode())
     return dsn
 
 
 @pytest.fixture
 def conn(dsn: str) -> Iterator[Connection]:
-    """A connection to it that nothing holds up."""
+    """A connection to it that is not blocked."""
     with connect(dsn, "test") as conn:
         yield conn
 
 
-def test_a_token_that_has_moved_on_since_the_claim_began_is_left_for_the_next_claim(dsn: str, conn: Connection) -> None:
+def test_a_claim_skips_a_job_that_moved_on_after_its_snapshot(dsn: str, conn: Connection) -> None:
     with connect(dsn, "a") as late, connect(dsn, "b") as other:
         a, b = Driver(late, WORKFLOWS), Driver(other, WORKFLOWS)
         start(b, Pair, "v")
-        with held_up(conn, late, job.claim("pgflow", a.settler.worker, {"default": 10}), 7) as let_go:
-            b.settler.is_draining = True  # what it makes ready it leaves to others
+        with blocked(conn, late, job.claim("pgflow", a.settler.worker, {"default": 10}), 7) as unblock:
+            b.settler.is_draining = True  # jobs that it makes ready are left to other workers
             b.turn()
             b.settle()
-            tokens = "select step, state from pgflow.jobs order by id"
-            assert conn.execute(tokens).fetchall() == [("left", "ready"), ("right", "ready")]
-            assert let_go() == []
+            jobs = "select step, state from pgflow.jobs order by id"
+            assert conn.execute(jobs).fetchall() == [("left", "ready"), ("right", "ready")]
+            assert unblock() == []
         while a.turn():
             pass
         assert conn.execute("select status from pgflow.instances").fetchall() == [("completed",)]
@@ -88,32 +88,32 @@ def test_a_token_that_has_moved_on_since_the_claim_began_is_left_for_the_next_cl
         assert [step for (step,) in recorded] == ["first", "left", "right", "join"]
 
 
-def test_a_token_that_a_new_worker_has_taken_since_the_rescue_began_is_left_to_it(dsn: str, conn: Connection) -> None:
+def test_a_rescue_skips_a_job_that_another_worker_claimed_after_its_snapshot(dsn: str, conn: Connection) -> None:
     with connect(dsn, "a") as late, connect(dsn, "b") as other:
         dead = Driver(other, WORKFLOWS)
         start(dead, Pair, "v")
         assert dead.claim() == 1
         other.execute("update pgflow.workers set lease_expires_at = pgflow.now()")
-        with held_up(conn, late, job.rescue("pgflow"), 8) as let_go:
+        with blocked(conn, late, job.rescue("pgflow"), 8) as unblock:
             assert run(other, job.rescue("pgflow")).jobs == 1
-            heir = Driver(other, WORKFLOWS)
-            assert heir.claim() == 1
-            assert let_go().jobs == 0
+            successor = Driver(other, WORKFLOWS)
+            assert successor.claim() == 1
+            assert unblock().jobs == 0
         held = conn.execute("select state, worker, attempt, crashes from pgflow.jobs").fetchall()
-        assert held == [("running", heir.settler.worker, 1, 1)]
+        assert held == [("running", successor.settler.worker, 1, 1)]
 
 
-def test_a_worker_that_is_woken_in_the_middle_of_a_claim_claims_again(dsn: str, conn: Connection) -> None:
+def test_a_worker_that_is_notified_during_a_claim_claims_again(dsn: str, conn: Connection) -> None:
     app = Pgflow(dsn, workflows=WORKFLOWS)
     database = conn.execute("select current_database()").fetchone()
     assert database is not None
-    conn.execute(f"alter database {database[0]} set test.hold_up = on".encode())  # of sessions to come
+    conn.execute(f"alter database {database[0]} set test.block = on".encode())  # for new sessions
     conn.execute("select pgflow.start('Pair', 'locked')")
     conn.execute("select pg_advisory_lock(7)")
     never = timedelta(minutes=1)
     with connect(dsn, "a") as other, Inside(app, {"default": 10}, poll=never, sweep=never, lease=never):
         other.execute("begin")
-        other.execute("select from pgflow.jobs for update")  # so that the claim looks at it, and finds nothing
+        other.execute("select from pgflow.jobs for update")  # the claim skips it, and finds nothing
         until(lambda: conn.execute(MIDDLE).fetchall(), "the claim's middle")
         listens = "select from pg_stat_activity where application_name = 'pgflow:listen' and state = 'idle'"
         until(lambda: conn.execute(listens).fetchall(), "the listener")

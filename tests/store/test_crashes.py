@@ -96,12 +96,12 @@ def test_a_worker_claims_one_quarantined_job_and_then_nothing_until_it_has_run_a
     assert driver.claim() == 2
     assert driver.held_jobs.rooms(0.0) == {}
     driver.held_jobs.run_waiting()
-    assert [token.crashes for token in driver.ready] == [0], "it waits until nothing else is held"
+    assert [each.crashes for each in driver.ready] == [0], "it waits until nothing else is held"
     driver.run_steps()
     assert driver.ready == []
     driver.settle()
     driver.held_jobs.run_waiting()
-    assert [token.crashes for token in driver.ready] == [2]
+    assert [each.crashes for each in driver.ready] == [2]
     driver.run_steps()
     assert driver.held_jobs.rooms(0.0) == {}
     driver.settle()

@@ -22,7 +22,7 @@ def database(migrated: str) -> Iterator[Connection]:
         app.close()
         yield conn
         for table in ("instances", "jobs", "signals", "scheduled_signals"):
-            conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
+            conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- literals, one line above
 
 
 def test_due_timers_are_staged_in_batches(database: Connection) -> None:

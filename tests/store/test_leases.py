@@ -19,7 +19,7 @@ def database(migrated: str) -> Iterator[Connection]:
     with connect(migrated, "worker") as conn:
         yield conn
         for table in ("workers", "jobs"):
-            conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- the names stand one line above
+            conn.execute(f"delete from pgflow.{table}")  # noqa: S608 -- literals, one line above
 
 
 def registered(conn: Connection, nonce: str = "mine") -> int:
@@ -28,9 +28,9 @@ def registered(conn: Connection, nonce: str = "mine") -> int:
     )
 
 
-def holding(conn: Connection, me: int, tokens: int = 2) -> None:
-    conn.execute("insert into pgflow.jobs (run, step) select n, 's' from generate_series(1, %s) n", [tokens])
-    assert len(run(conn, job.claim("pgflow", me, {"default": tokens}))) == tokens
+def holding(conn: Connection, me: int, jobs: int = 2) -> None:
+    conn.execute("insert into pgflow.jobs (run, step) select n, 's' from generate_series(1, %s) n", [jobs])
+    assert len(run(conn, job.claim("pgflow", me, {"default": jobs}))) == jobs
 
 
 def move_lease(conn: Connection, by: timedelta) -> None:
@@ -46,9 +46,9 @@ def test_a_valid_lease_is_renewed_and_keeps_its_jobs(database: Connection) -> No
     holding(database, me)
     assert run(database, worker.beat("pgflow", me, "mine", LEASE))
     assert run(database, worker.attach("pgflow", me, "mine"))
-    freed = run(database, job.rescue("pgflow"))
-    assert freed.jobs == 0
-    assert freed.next_expiry == pytest.approx(30, abs=5)
+    rescued = run(database, job.rescue("pgflow"))
+    assert rescued.jobs == 0
+    assert rescued.next_expiry == pytest.approx(30, abs=5)
 
 
 def test_an_expired_lease_stays_expired_and_counts_as_a_crash(database: Connection) -> None:
@@ -69,8 +69,8 @@ def test_a_lease_far_in_the_future_after_the_clock_went_back_has_expired_without
     move_lease(database, timedelta(hours=1))
     assert not run(database, worker.beat("pgflow", me, "mine", LEASE))
     assert not run(database, worker.attach("pgflow", me, "mine"))
-    freed = run(database, job.rescue("pgflow"))
-    assert (freed.jobs, freed.next_expiry) == (2, None)
+    rescued = run(database, job.rescue("pgflow"))
+    assert (rescued.jobs, rescued.next_expiry) == (2, None)
     assert crashes(database) == [("ready", 0, 0)] * 2
 
 

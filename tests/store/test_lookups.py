@@ -1,4 +1,4 @@
-"""No hot statement reads a table through, whatever the tables were like when its plan was made."""
+"""No hot statement scans a whole table, however small the tables were when its plan was made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.store.test_plans import FILL, LARGE, instance_updates, updates
 
 ROWS = 6000
 CLAIMED = 50
-# What each may read of the large tables, in rows: a few for each token that it is about.
+# How many rows of the large tables each may read: a few per job.
 STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
     "claim": (job.claim("pgflow", 1, {"q3": CLAIMED // 2, "q4": CLAIMED // 2}), 8 * CLAIMED),
     "settle one": (job.settle("pgflow", 1, updates(1)), 20),
@@ -26,12 +26,12 @@ STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
         job.settle("pgflow", 1, updates(16), instance_updates(16)),
         16 * 10,
     ),
-    "look": (job.peek("pgflow", ["default", "other"]), 20),
+    "peek": (job.peek("pgflow", ["default", "other"]), 20),
     "stage": (job.stage("pgflow", 100), 300),
     "send due": (signal.send_due("pgflow"), 100),
-    "revive": (job.repair_orphaned("pgflow", 0, 100), 600),
+    "repair orphaned": (job.repair_orphaned("pgflow", 0, 100), 600),
     "reconcile": (job.reconcile("pgflow", 1, range(100)), 400),
-    "lost": (job.revoked("pgflow", 1, dict.fromkeys(range(100), 1)), 200),
+    "revoked": (job.revoked("pgflow", 1, dict.fromkeys(range(100), 1)), 200),
     "rescue": (job.rescue("pgflow", 100), 200 + CLAIMED),
 }
 READ = """
@@ -42,13 +42,13 @@ BLOCKS = "select pg_stat_get_xact_blocks_fetched(%s::regclass)"
 
 
 def read(conn: Connection) -> dict[str, tuple[int, int]]:
-    """How often each large table was read through, and how many of its rows were read."""
+    """Return how often each large table was scanned, and how many of its rows were read."""
     return {name: (scans, rows) for name, scans, rows in conn.execute(READ).fetchall() if name in LARGE}
 
 
-@pytest.fixture(params=["empty", "never looked at"])
+@pytest.fixture(params=["empty", "never analyzed"])
 def early(request: pytest.FixtureRequest, any_server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
-    """A worker's connection whose plans were made while there was nothing; now there is."""
+    """A worker's connection whose plans were made while the tables were empty; now they are not."""
     dsn = new_database(any_server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -65,9 +65,9 @@ def early(request: pytest.FixtureRequest, any_server: Server, new_database: Call
 
 
 @contextmanager
-def looked(conn: Connection) -> Iterator[dict[str, tuple[int, int]]]:
-    """Gives, after the block, how often each large table was read through by it, and how many rows were read."""
-    # No rollback: psycopg would prepare all its statements anew.
+def counted(conn: Connection) -> Iterator[dict[str, tuple[int, int]]]:
+    """Yield a dict with, after the block, how often it scanned each large table and how many rows it read."""
+    # No rollback: psycopg would prepare all its statements again.
     found: dict[str, tuple[int, int]] = {}
     with conn.transaction():
         before = read(conn)
@@ -76,9 +76,9 @@ def looked(conn: Connection) -> Iterator[dict[str, tuple[int, int]]]:
             found[name] = (scans - before.get(name, (0, 0))[0], rows - before.get(name, (0, 0))[1])
 
 
-def test_a_plan_that_was_made_for_empty_tables_reads_none_of_them_through(early: Connection) -> None:
+def test_a_plan_made_for_empty_tables_scans_none_of_them(early: Connection) -> None:
     for name, (statement, most) in STATEMENTS.items():
-        with looked(early) as found:
+        with counted(early) as found:
             run(early, replace(statement, prepare=True))
         assert not any(scans for scans, _ in found.values()), (name, found)
         assert sum(rows for _, rows in found.values()) <= most, (name, found)
@@ -88,15 +88,15 @@ def test_a_plan_that_was_made_for_empty_tables_reads_none_of_them_through(early:
     assert plans[1] == 0
 
 
-def test_a_large_settle_reads_what_it_is_about(early: Connection) -> None:
+def test_a_large_settle_reads_only_its_own_rows(early: Connection) -> None:
     settle = job.settle("pgflow", 1, updates(60, every_effect=True), instance_updates(60))
-    with looked(early) as found:
+    with counted(early) as found:
         run(early, settle)
     assert not any(scans for scans, _ in found.values()), found
     assert sum(rows for _, rows in found.values()) <= 60 * 10, found
 
 
-def test_no_token_of_a_batch_is_held_against_each_other_one(early: Connection) -> None:
+def test_no_job_of_a_batch_is_compared_with_each_other_one(early: Connection) -> None:
     found = early.execute(
         "select name, cardinality(parameter_types), statement from pg_prepared_statements where statement like '--%'"
     ).fetchall()
@@ -109,14 +109,14 @@ def test_no_token_of_a_batch_is_held_against_each_other_one(early: Connection) -
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All nodes of a plan."""
+    """Yield all nodes of a plan."""
     yield plan
     for each in plan.get("Plans", ()):
         yield from nodes(each)
 
 
 def is_cross(node: dict[str, Any]) -> bool:
-    """Whether a node reads one whole list of jobs or instances for each row of another."""
+    """Whether a node scans a whole list of jobs or instances for each row of another."""
     if node["Node Type"] != "Nested Loop" or any(
         each.get("Function Name") == "generate_series" for each in node["Plans"]
     ):
@@ -125,10 +125,10 @@ def is_cross(node: dict[str, Any]) -> bool:
     return any(each["Node Type"] in ("CTE Scan", "Function Scan") for each in nodes(inner))
 
 
-def test_a_plan_that_is_made_anew_takes_the_right_index(early: Connection) -> None:
+def test_replan_makes_a_claim_use_the_right_index(early: Connection) -> None:
     claim = job.claim("pgflow", 1, {"q3": CLAIMED})
     run(early, job.replan("pgflow"))
-    assert len(run(early, claim)) == CLAIMED  # it is planned by this
+    assert len(run(early, claim)) == CLAIMED  # plans it
     with early.transaction():
         before = [fetched(early, f"instances_{name}") for name in ("pkey", "by_id", "by_workflow")]
         assert len(run(early, claim)) == CLAIMED
@@ -138,7 +138,7 @@ def test_a_plan_that_is_made_anew_takes_the_right_index(early: Connection) -> No
 
 
 def fetched(conn: Connection, index: str) -> int:
-    """How many blocks of an index the connection has fetched so far in its transaction."""
+    """Return how many blocks of an index the connection has fetched so far in its transaction."""
     row = conn.execute(BLOCKS, [f"pgflow.{index}"]).fetchone()
     assert row is not None
     return int(row[0])

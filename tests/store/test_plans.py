@@ -43,7 +43,7 @@ FILL = """
 
 @pytest.fixture(scope="module")
 def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
-    """A connection like a worker's, to a database with many rows."""
+    """A worker's connection to a database with many rows."""
     dsn = new_database(server)
     with connect(dsn, "migrate") as conn:
         up(conn)
@@ -54,7 +54,7 @@ def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
         yield conn
 
 
-LOOKS: dict[str, Statement[Any]] = {
+CHECKS: dict[str, Statement[Any]] = {
     "workers": doctor.workers("pgflow"),
     "queues": doctor.queues("pgflow"),
     "adrift": doctor.adrift("pgflow", 1000),
@@ -65,18 +65,18 @@ LOOKS: dict[str, Statement[Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("name", CHECKS)
 def test_the_doctor_reads_few_rows_of_a_large_table(name: str, full: Connection) -> None:
     full.execute("set plan_cache_mode = force_custom_plan")
-    query = f"explain (analyze, timing off, summary off, format json) {LOOKS[name].query}"
-    row = full.execute(query, LOOKS[name].params).fetchone()
+    query = f"explain (analyze, timing off, summary off, format json) {CHECKS[name].query}"
+    row = full.execute(query, CHECKS[name].params).fetchone()
     full.execute("reset plan_cache_mode")
 
     assert row is not None
     nodes = list(walk(row[0][0]["Plan"]))
     assert not any(is_large(node) for node in nodes), json.dumps(row[0], indent=1)[:4000]
     read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes]
-    assert max(read) < ROWS / 8, json.dumps(row[0], indent=1)[:6000]  # ten queues, of each 1001 tokens
+    assert max(read) < ROWS / 8, json.dumps(row[0], indent=1)[:6000]  # ten queues, 1001 jobs of each
 
 
 def test_a_page_of_orphans_reads_a_page_of_each_table(full: Connection) -> None:
@@ -125,9 +125,9 @@ STATEMENTS: dict[str, Statement[Any]] = {
     "settle many": job.settle("pgflow", 1, updates(300), instance_updates(300)),
     "stage": job.stage("pgflow", 1000),
     "rescue": job.rescue("pgflow", 1000),
-    "revive": job.repair_orphaned("pgflow", 1000),
+    "repair orphaned": job.repair_orphaned("pgflow", 1000),
     "reconcile": job.reconcile("pgflow", 1, range(100)),
-    "lost": job.revoked("pgflow", 1, dict.fromkeys(range(100), 1)),
+    "revoked": job.revoked("pgflow", 1, dict.fromkeys(range(100), 1)),
     "beat": worker.beat("pgflow", 1, "", timedelta(seconds=30)),
 }
 
@@ -175,7 +175,7 @@ def test_a_search_for_orphaned_instances_reads_a_page_of_them(full: Connection) 
     assert row is not None
     nodes = [node for node in walk(row[0][0]["Plan"]) if node.get("Relation Name") == "instances"]
     read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes]
-    assert sum(read) <= 1000, json.dumps(row[0], indent=1)[:4000]  # all run: none of them is pending or waits
+    assert sum(read) <= 1000, json.dumps(row[0], indent=1)[:4000]  # all are running, none is pending or waiting
 
 
 def test_sending_due_signals_reads_few_other_rows(full: Connection) -> None:

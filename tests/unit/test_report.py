@@ -1,4 +1,4 @@
-"""A worker tells what the database has written, and nothing else of what it had decided."""
+"""A worker emits events only for the part of a decision that the database has written."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Fan(Workflow[dict[str, Any]], unique=Unique("fan")):
 
 @pytest.fixture
 def told() -> Iterator[Told]:
-    """Listen to everything."""
+    """Record all events."""
     with listening() as listener:
         yield listener
 
 
 def decided(*outcomes: Outcome) -> Decision:
-    """Decide over what tokens of one instance came to."""
+    """Decide on outcomes of one instance."""
     return decide(outcomes[0].job.run, outcomes, lambda queue, is_branch: True)
 
 
-def tokens(*steps: str) -> list[ClaimedJob]:
-    """Tokens of an instance whose first step has completed."""
+def jobs(*steps: str) -> list[ClaimedJob]:
+    """Return jobs of an instance whose first step has completed."""
     run = CachedInstance(
         run=7,
         id="fan::1",
@@ -76,31 +76,31 @@ def settle(decision: Decision, *statuses: str, is_written: bool) -> None:
 
 
 def names(told: Told) -> list[str]:
-    """What was told, in order."""
+    """The names of the events, in order."""
     return [" ".join(each.name[1:]) for each in told.events]
 
 
-def test_a_result_that_is_kept_for_later_is_told_without_what_was_to_follow(told: Told) -> None:
-    one, two = tokens("left", "right")
+def test_a_result_kept_after_a_conflict_is_reported_without_a_transition(told: Told) -> None:
+    one, two = jobs("left", "right")
     decision = decided(Finished(one, "done"), AttemptFailed(two, "no", "ValueError"))
     settle(decision, "conflict", "done", is_written=False)
     assert names(told) == ["step stop", "step exception", "step retry"]
     told.events.clear()
-    (again,) = tokens("left")
+    (again,) = jobs("left")
     settle(decided(Finished(again, "done", stored=True)), "done", is_written=True)
     assert names(told) == ["workflow transition", "engine advance"]
 
 
-def test_what_is_to_be_sent_again_and_what_is_no_longer_ours_is_not_told(told: Told) -> None:
-    one, two = tokens("left", "right")
+def test_busy_and_fenced_jobs_are_not_reported(told: Told) -> None:
+    one, two = jobs("left", "right")
     settle(decided(AttemptFailed(one, "no", "ValueError", retry=False)), "busy", is_written=False)
-    one.run.status = "failed"  # by somebody else
+    one.run.status = "failed"  # by another worker
     settle(decided(AttemptFailed(two, "no", "ValueError", retry=False)), "fenced", is_written=False)
     settle(decided(Finished(two, "done")), "fenced", is_written=False)
     assert names(told) == []
 
 
-def test_a_step_that_is_given_back_is_no_decision(told: Told) -> None:
-    one, two = tokens("left", "right")
+def test_a_released_job_is_not_reported_as_a_decision(told: Told) -> None:
+    one, two = jobs("left", "right")
     settle(decided(Released(one), Released(two)), "done", "done", is_written=True)
     assert names(told) == []
