@@ -12,8 +12,8 @@ from pgflow.core.values.payload import encode
 from tests.bench.profile import Sampler, durations, place, profile, table
 
 LOG = """\
-2030-01-01 00:00:00.000 UTC [1] LOG:  duration: 0.250 ms  bind _pg3_1: -- Takes ready tokens: so many. => id
-2030-01-01 00:00:00.000 UTC [1] LOG:  duration: 1.500 ms  execute _pg3_1: -- Takes ready tokens: so many. => id
+2030-01-01 00:00:00.000 UTC [1] LOG:  duration: 0.250 ms  bind _pg3_1: -- Claims ready jobs: so many. => id
+2030-01-01 00:00:00.000 UTC [1] LOG:  duration: 1.500 ms  execute _pg3_1: -- Claims ready jobs: so many. => id
 \tselect 1
 2030-01-01 00:00:00.000 UTC [1] LOG:  duration: 2.000 ms  execute <unnamed>: -- Ends a lease. => id
 2030-01-01 00:00:00.000 UTC [1] LOG:  duration: 9.000 ms  statement: select 1
@@ -21,7 +21,7 @@ LOG = """\
 
 
 def test_the_servers_time_is_added_up_by_statement() -> None:
-    assert durations(LOG) == {"Takes ready tokens": 1.75, "Ends a lease": 2.0}
+    assert durations(LOG) == {"Claims ready jobs": 1.75, "Ends a lease": 2.0}
 
 
 def test_time_in_a_library_is_that_of_the_file_that_called_it() -> None:
@@ -53,4 +53,4 @@ def test_each_side_is_told_of() -> None:
     told = profile(flows.Chain, 1000, 10)  # enough for a kernel that looks at its clock a hundred times a second
     assert "5,000 steps of 1,000 instances, 10 at once" in told
     assert "| pgflow/worker/" in told
-    assert "| Records what a batch of tokens came to |" in told
+    assert "| Writes the outcomes of a batch of claimed jobs |" in told

@@ -11,7 +11,7 @@ with lost as materialized (
     where j.state = 'running'
         and not exists (select from pgflow.workers w where w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))
         and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- EvalPlanQual guard: a worker may have claimed the job after our snapshot
-    order by j.crashes >= 2 desc, j.id  -- quarantined jobs first: one that the worker did not run alone must not look alone because the others were rescued before
+    order by j.crashes >= 2 desc, j.id  -- quarantined jobs first: none must appear to have run alone because others were rescued before it
     limit %(limit)s
     for no key update of j skip locked
 ),

@@ -15,7 +15,8 @@ with claimed as materialized (
 changes as materialized (
     select c.*
     from unnest(
-        %(instance_run)b::bigint[], %(instance_revision)b::integer[], %(instance_status)b::text[], %(instance_metadata)b::text[], %(instance_error)b::text[]
+        %(instance_run)b::bigint[], %(instance_revision)b::integer[], %(instance_status)b::text[], %(instance_metadata)b::text[],
+        %(instance_error)b::text[]
     ) as c (run, revision, status, metadata, error), generate_series(1, 100) as series where series < 2
 ),
 moves as materialized (
@@ -28,8 +29,8 @@ moves as materialized (
 branches as materialized (
     select b.*
     from unnest(
-        %(branch_run)b::bigint[], %(branch_step)b::text[], %(branch_config)b::text[], %(branch_queue)b::text[], %(branch_priority)b::smallint[],
-        %(branch_max_attempts)b::smallint[], %(branch_keep)b::boolean[], %(branch_kind)b::text[]
+        %(branch_run)b::bigint[], %(branch_step)b::text[], %(branch_config)b::text[], %(branch_queue)b::text[],
+        %(branch_priority)b::smallint[], %(branch_max_attempts)b::smallint[], %(branch_keep)b::boolean[], %(branch_kind)b::text[]
     ) as b (run, step, config, queue, priority, max_attempts, keep, kind), generate_series(1, 100) as series where series < 2
 ),
 held as materialized (  -- a decision holds only for the revision it was made on; null: for any (a failure)
@@ -52,18 +53,18 @@ decided as materialized (  -- a decision covers all guarded jobs of its instance
     from held h
     where not exists (select from claimed d where d.run = h.run and d.guarded and not exists (select from fenced x where x.id = d.id))
 ),
-crowded as materialized (  -- where this worker may not keep a job: a more urgent one is ready, or the queue may not be claimed from (as in claim.sql)
+crowded as materialized (  -- where this worker may not keep a job: a more urgent one is ready, or the queue may not be claimed from, as in claim.sql
     select k.queue, k.priority
     from (select queue, priority from moves where keep union select queue, priority from branches where keep) k
     where exists (select from pgflow.jobs r where r.state = 'ready' and r.queue = k.queue and r.priority < k.priority)
         or exists (select from pgflow.queues p where p.name = k.queue and p.paused_at is not null)
 ),
-outcome as materialized (  -- one row per claimed job. Conditions as booleans: the planner expects half the rows of each, not two
+outcome as materialized (  -- one row per claimed job. Conditions are booleans, of which the planner expects half the rows to be true
     select
-        d.*, x.id is not null as is_ours,
-        v.is_written,
-        v.is_written and c.fails is not true as takes_effect,  -- of an instance that fails, `cleared` deletes the jobs
-        x.id is not null and not v.is_written and a.job is not null as is_conflict, a.queue as advance_queue, a.awaits, a.keeps_result,
+        d.*, x.id is not null as is_ours, v.is_written,
+        v.is_written and c.fails is not true as takes_effect,  -- if the instance fails, `cleared` deletes the job instead
+        x.id is not null and not v.is_written and a.job is not null as is_conflict,
+        a.queue as advance_queue, a.awaits, a.keeps_result,
         m.step as next_step, m.config, m.queue, m.priority, m.max_attempts, m.solo,
         m.keep and not exists (select from crowded w where w.queue = m.queue and w.priority = m.priority) as kept
     from claimed d
@@ -78,8 +79,9 @@ outcome as materialized (  -- one row per claimed job. Conditions as booleans: t
 results as materialized (
     select r.*, o.run, o.step, o.attempt, r.applied and o.is_written as is_applied
     from unnest(
-        %(result_job)b::bigint[], %(result_event)b::text[], %(result_targets)b::text[], %(result_output)b::text[], %(result_metadata)b::text[],
-        %(result_errors)b::text[], %(result_seconds)b::double precision[], %(result_applied)b::boolean[], %(result_stored)b::boolean[]
+        %(result_job)b::bigint[], %(result_event)b::text[], %(result_targets)b::text[], %(result_output)b::text[],
+        %(result_metadata)b::text[], %(result_errors)b::text[], %(result_seconds)b::double precision[], %(result_applied)b::boolean[],
+        %(result_stored)b::boolean[]
     ) as r (job, event, targets, output, metadata, errors, seconds, applied, stored)
     join outcome o on o.id = r.job
     where o.is_written or (o.is_conflict and o.keeps_result)
@@ -88,7 +90,8 @@ recorded as (
     insert into pgflow.step_results (run, step, event, targets, output, metadata, errors, attempt, worker, applied, started_at)
     select
         r.run, r.step, r.event, case when r.targets is not null then array(select jsonb_array_elements_text(r.targets::jsonb)) end,
-        r.output::jsonb, r.metadata::jsonb, r.errors::jsonb, r.attempt, %(worker)s::bigint, r.is_applied, pgflow.now() - make_interval(secs => r.seconds)
+        r.output::jsonb, r.metadata::jsonb, r.errors::jsonb, r.attempt, %(worker)s::bigint, r.is_applied,
+        pgflow.now() - make_interval(secs => r.seconds)
     from results r
     where not r.stored
     order by r.job
@@ -102,7 +105,8 @@ folded as (  -- a result that an earlier settle recorded without applying it
 ),
 moved as (
     update pgflow.jobs j
-    set kind = 'execute', step = o.next_step, config = o.config::jsonb, queue = o.queue, priority = o.priority, max_attempts = o.max_attempts, solo = o.solo,
+    set kind = 'execute', step = o.next_step, config = o.config::jsonb, queue = o.queue, priority = o.priority,
+        max_attempts = o.max_attempts, solo = o.solo,
         state = case when o.kept then 'running' else 'ready' end,
         worker = case when o.kept then j.worker end,
         attempt = o.kept::integer,
@@ -116,7 +120,9 @@ parked as (
     update pgflow.jobs j
     set kind = 'resume', queue = coalesce(p.queue, j.queue), state = 'parked', worker = null, crashes = 0,
         run_at = pgflow.now() + make_interval(secs => p.seconds), awaits = p.awaits::jsonb, parked_at = pgflow.now(), errors = null
-    from unnest(%(park_job)b::bigint[], %(park_queue)b::text[], %(park_awaits)b::text[], %(park_seconds)b::double precision[]) as p (job, queue, awaits, seconds)
+    from unnest(
+        %(park_job)b::bigint[], %(park_queue)b::text[], %(park_awaits)b::text[], %(park_seconds)b::double precision[]
+    ) as p (job, queue, awaits, seconds)
     join outcome o on o.id = p.job
     where j.id = any (array[p.job]) and o.takes_effect
 ),
@@ -137,7 +143,9 @@ snoozed as (
         attempt = j.attempt - (j.kind = 'execute')::integer,  -- the attempt does not count
         run_at = pgflow.now() + make_interval(secs => coalesce(s.seconds, 0)),
         errors = coalesce(s.errors::jsonb, j.errors)
-    from unnest(%(snooze_job)b::bigint[], %(snooze_seconds)b::double precision[], %(snooze_errors)b::text[]) as s (job, seconds, errors)
+    from unnest(
+        %(snooze_job)b::bigint[], %(snooze_seconds)b::double precision[], %(snooze_errors)b::text[]
+    ) as s (job, seconds, errors)
     join outcome o on o.id = s.job
     where j.id = any (array[s.job]) and o.takes_effect
 ),
@@ -146,7 +154,7 @@ ended as (
     using unnest(%(end_job)b::bigint[]) as e (job) join outcome o on o.id = e.job
     where j.id = any (array[e.job]) and o.takes_effect
 ),
-advanced as (  -- a second conflict in a row waits, so that two instances of it do not meet again at once
+advanced as (  -- the result is applied, or the wait decided again, by the next claim; a second conflict in a row is delayed
     update pgflow.jobs j
     set kind = 'advance', queue = coalesce(o.advance_queue, j.queue), worker = null,
         state = case o.kind when 'advance' then 'scheduled' else 'ready' end,
@@ -199,7 +207,8 @@ select
         when o.is_conflict then 'conflict'
         when o.is_ours or exists (  -- still ours in this snapshot, but another session had locked its row
             select from pgflow.jobs j
-            where j.id = any (array[o.id]) and j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = o.attempt and j.step = o.step and j.kind = o.kind
+            where j.id = any (array[o.id]) and j.state || '' = 'running' and j.worker = %(worker)s::bigint
+                and j.attempt = o.attempt and j.step = o.step and j.kind = o.kind
         ) then 'busy'
         else 'fenced'
     end as status,
