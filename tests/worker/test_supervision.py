@@ -101,7 +101,7 @@ def test_an_instance_on_which_nothing_can_be_decided_fails_alone(
     assert until_all_ended(conn) == {"completed": 4, "failed": 1}
     failed = Trio.get("v1").error
     assert failed is not None
-    assert failed["reason"] == "what the step came to makes no sense here: 'a defect'"
+    assert failed["reason"] == "the step's outcome does not fit the workflow: 'a defect'"
 
 
 def test_upkeep_that_fails_stands_in_no_steps_way(app: Pgflow, conn: Connection, work: Work) -> None:
@@ -135,8 +135,8 @@ def test_what_is_settled_one_by_one_survives_a_lost_connection(
 
     def refused_in_a_batch(*args: Any, **options: Any) -> Any:
         statement = settle(*args, **options)
-        if len(statement.params["id"]) > 1:
-            statement.params["output"][:] = ["no JSON"] * len(statement.params["id"])
+        if len(statement.params["job_id"]) > 1:
+            statement.params["result_output"][:] = ["no JSON"] * len(statement.params["result_job"])
         return statement
 
     cuts = [3]

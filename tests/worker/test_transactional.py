@@ -353,7 +353,7 @@ def test_a_connection_lost_in_the_middle_costs_no_attempt_and_doubles_nothing(
 def test_a_step_that_loses_its_connection_each_time_ends_all_the_same(
     app: Pgflow, conn: Connection, work: Work, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decide, "MOST_SEVERED", 5)  # it would take half a minute
+    monkeypatch.setattr(decide, "MAX_UNCOUNTED_DISCONNECTS", 5)  # it would take half a minute
     work()
     kind.start("v", {"how": "sever"})
     failed = until_status(kind, "v")
