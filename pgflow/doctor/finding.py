@@ -1,4 +1,4 @@
-"""Say what a check is, what it finds, and whom it looks at; and run it so that nothing it meets is an end."""
+"""What a check receives and returns, and how it is run: a check never aborts the run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -8,15 +8,28 @@ import psycopg
 
 from pgflow.app import Pgflow
 from pgflow.database.connect import Connection
-from pgflow.errors import SchemaMissing
+from pgflow.errors import PgflowError, SchemaError, SchemaMissing
 
-__all__ = ["NOTE", "OK", "PROBLEM", "Check", "Finding", "Result", "Target", "capped", "note", "ok", "problem", "span"]
+__all__ = [
+    "NOTE",
+    "OK",
+    "PROBLEM",
+    "Check",
+    "Finding",
+    "Result",
+    "Target",
+    "capped",
+    "duration",
+    "note",
+    "ok",
+    "problem",
+]
 
 OK = "ok"
 NOTE = "note"
 PROBLEM = "problem"
-MOST = 1000  # beyond this, statements do not count on
-# Local to each check's transaction, so that no pooler hands them on; see `database.connect` for what they mean.
+COUNT_LIMIT = 1000  # queries stop counting one row later
+# Local to each check's transaction, because a pooler would pass session settings on; `database.connect` explains them.
 LIMITS: LiteralString = """
 set local statement_timeout = 5000;
 set local lock_timeout = 1000;
@@ -26,48 +39,48 @@ set local jit = off;
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is looked at: an open connection, where it leads, the schema, and the app if one is named.
+    """What is examined: an open connection, its DSN, the schema, and the app if there is one.
 
-    `pooler` is whether it has been said that one stands in between.
+    `uses_pooler` is whether a pooler was declared.
     """
 
     conn: Connection
     dsn: str
     schema: str
     app: Pgflow | None = None
-    pooler: bool = False
+    uses_pooler: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One thing that a check says: `state` is ok, note or problem; `mend` the next command or setting."""
+    """One result of a check: `state` is ok, note or problem; `fix` is the command or setting to apply next."""
 
     state: str
     what: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is told: a check's name, what it says, and why that matters."""
+    """A check's name, its result, and why the result matters."""
 
     check: str
     state: str
     what: str
     why: str
-    mend: str | None
+    fix: str | None
 
     def record(self) -> dict[str, Any]:
-        """Return it for --json."""
+        """Return it as plain data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One look at a patient. `look` yields what it says, nothing at all being well apart; `why` is true of all of it.
+    """A named check. `look` yields its results (nothing where it does not apply); `why` is why all of them matter.
 
-    `is_in_transaction` is False for a check that has connections of its own; without what a check `is_required` looks
-    at there is nothing to examine, and `run` raises.
+    `is_in_transaction` is False for a check that opens its own connections. `is_required` is whether the examination
+    ends when the schema is missing or unusable.
     """
 
     name: str
@@ -76,51 +89,55 @@ class Check:
     is_in_transaction: bool = True
     is_required: bool = False
 
-    def run(self, patient: Target) -> list[Finding]:
-        """Look, and write nothing. What the role may not see, or what takes too long, is said and is no error.
+    def run(self, target: Target) -> list[Finding]:
+        """Run it read-only. A missing privilege, a timeout or another error of the check becomes a note.
 
-        Raises `SchemaMissing` and other kinds of `SchemaError` for a schema that cannot be examined.
+        Raises `SchemaError` for a required check, and `psycopg.Error` when the connection is lost.
         """
         try:
-            said = list(self._look(patient))
+            results = list(self._look(target))
         except psycopg.errors.InsufficientPrivilege as error:
-            who = f"{patient.conn.info.user or 'this role'} may not look"
-            mend = f'let it read: grant usage on schema "{patient.schema}", and select on its tables'
-            said = [note(f"{who}: {error.diag.message_primary}", mend)]
+            role = target.conn.info.user or "this role"
+            fix = f'let it read: grant usage on schema "{target.schema}", and select on its tables'
+            results = [note(f"{role} may not read this: {error.diag.message_primary}", fix)]
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
-            said = [note(f"could not be looked at: {error.diag.message_primary}", "run it again when less is going on")]
+            results = [note(f"could not be checked: {error.diag.message_primary}", "repeat it when the load is lower")]
         except SchemaMissing:
             if self.is_required:
                 raise
-            said = [note("the schema lacks what is to be looked at", "pgflow migrate")]
-        return [Finding(self.name, each.state, each.what, self.why, each.mend) for each in said]
+            results = [note("the table to check is missing", "pgflow migrate")]
+        except (psycopg.Error, PgflowError) as error:
+            if target.conn.closed or (self.is_required and isinstance(error, SchemaError)):
+                raise
+            results = [note(f"could not be checked: {error}")]
+        return [Finding(self.name, each.state, each.what, self.why, each.fix) for each in results]
 
-    def _look(self, patient: Target) -> Iterator[Result]:
+    def _look(self, target: Target) -> Iterator[Result]:
         if not self.is_in_transaction:
-            yield from self.look(patient)
+            yield from self.look(target)
             return
-        with patient.conn.transaction():
-            patient.conn.execute(LIMITS)
-            yield from self.look(patient)
+        with target.conn.transaction():
+            target.conn.execute(LIMITS)
+            yield from self.look(target)
 
 
 def ok(what: str) -> Result:
-    """Say that it is well."""
+    """Return a result that needs no attention."""
     return Result(OK, what)
 
 
-def note(what: str, mend: str | None = None) -> Result:
-    """Say what is worth knowing; the exit code stays 0."""
-    return Result(NOTE, what, mend)
+def note(what: str, fix: str | None = None) -> Result:
+    """Return a result worth knowing; the exit code stays 0."""
+    return Result(NOTE, what, fix)
 
 
-def problem(what: str, mend: str) -> Result:
-    """Say what must be mended."""
-    return Result(PROBLEM, what, mend)
+def problem(what: str, fix: str) -> Result:
+    """Return a result that must be fixed."""
+    return Result(PROBLEM, what, fix)
 
 
-def span(seconds: float | None) -> str:
-    """Return a duration as people read it: "12 s", "3 min", "5 h", "2 days"."""
+def duration(seconds: float | None) -> str:
+    """Return a duration for people: "12 s", "3 min", "5 h", "2 days"; "ever" for None."""
     if seconds is None:
         return "ever"
     for size, unit in ((172_800, "days"), (7200, "h"), (120, "min")):
@@ -130,5 +147,5 @@ def span(seconds: float | None) -> str:
 
 
 def capped(count: int, noun: str) -> str:
-    """Return how many: "1 token", "12 tokens", "1000+ tokens"."""
-    return f"{MOST}+ {noun}s" if count > MOST else f"{count} {noun}{'' if count == 1 else 's'}"
+    """Return a count with its noun: "1 job", "12 jobs", "1000+ jobs"."""
+    return f"{COUNT_LIMIT}+ {noun}s" if count > COUNT_LIMIT else f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""Read the signs of a sick database or of missing workers: each statement is one look, quick on large tables.
+"""Read the state that the doctor's checks judge. Each statement is read-only and fast on large tables.
 
-Nothing is written, and nothing is counted beyond 1001. Ages and durations are seconds, of the database's clock.
+No statement counts beyond 1001 rows. Ages and durations are seconds of the database's clock.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from typing import Any, TypeVar
 from pgflow.database import files
 from pgflow.database.statement import Row, Statement
 from pgflow.store.doctor_rows import (
-    Adrift,
     Connections,
-    Dead,
+    DeadRows,
     Index,
-    Late,
+    MissingJobs,
     Orphans,
+    Overdue,
     Prepared,
     Queue,
     Sequence,
     Server,
-    Sight,
     Slot,
     Transaction,
     Unapplied,
+    Visibility,
     Workers,
     Wraparound,
 )
 
 __all__ = [
-    "adrift",
     "backend",
     "clock",
     "connections",
-    "dead",
+    "dead_rows",
     "echo",
     "indexes",
+    "missing_jobs",
     "orphans",
     "overdue",
     "prepared",
@@ -46,11 +46,11 @@ __all__ = [
     "sequences",
     "server",
     "settings",
-    "sight",
     "signals",
     "slots",
     "transactions",
     "unapplied",
+    "visibility",
     "workers",
     "wraparound",
 ]
@@ -59,12 +59,12 @@ T = TypeVar("T")
 
 
 def server(schema: str) -> Statement[Server]:
-    """Look at the server itself."""
+    """Read the server's version and state."""
     return _one("server", schema, Server)
 
 
 def settings(schema: str) -> Statement[dict[str, str]]:
-    """Read the settings on which pgflow's promises stand, and those that say what is logged, by name."""
+    """Read the settings that durability and vacuum depend on, and those that control logging, by name."""
     return _statement("settings", schema, {}, lambda rows: {str(name): str(value) for name, value in rows})
 
 
@@ -74,77 +74,77 @@ def connections(schema: str) -> Statement[Connections]:
 
 
 def backend(schema: str) -> Statement[int]:
-    """Ask which process of the server answers."""
+    """Return the process id of the server process behind the session."""
     return _one("backend", schema, int)
 
 
 def echo(schema: str, channel: str) -> Statement[None]:
-    """Send a notification on a channel of the caller's own."""
+    """Send a notification on the caller's channel."""
     return _statement("echo", schema, {"channel": channel}, lambda rows: None)
 
 
 def workers(schema: str) -> Statement[Workers]:
-    """Look at leases, and at the tokens of workers whose lease has ended."""
+    """Count live workers, and the jobs of workers whose lease has expired."""
     return _one("workers", schema, Workers)
 
 
 def queues(schema: str) -> Statement[list[Queue]]:
-    """Look at each queue with tokens that are ready or due."""
+    """Examine each queue with jobs that are ready or due."""
     return _many("queues", schema, Queue)
 
 
-def adrift(schema: str, limit: int) -> Statement[Adrift]:
-    """Look for instances without a token, among the `limit` oldest of each active status."""
-    return _one("adrift", schema, Adrift, {"limit": limit})
+def missing_jobs(schema: str, limit: int) -> Statement[MissingJobs]:
+    """Find instances without a job among the `limit` oldest of each active status."""
+    return _one("missing_jobs", schema, MissingJobs, {"limit": limit})
 
 
 def unapplied(schema: str, limit: int) -> Statement[Unapplied]:
-    """Look for results not applied, of the `limit` oldest instances of each active status; paused queues apart."""
+    """Find unapplied results of the `limit` oldest instances of each active status, except in paused queues."""
     return _one("unapplied", schema, Unapplied, {"limit": limit})
 
 
 def orphans(schema: str, limit: int) -> Statement[list[Orphans]]:
-    """Look for orphaned rows among the `limit` oldest rows, the newest and a sample of each table."""
+    """Find orphaned rows among the `limit` oldest rows, the newest and a sample of each table."""
     return _many("orphans", schema, Orphans, {"limit": limit})
 
 
-def overdue(schema: str) -> Statement[Late]:
-    """Look for tokens that should have been made ready."""
-    return _one("overdue", schema, Late)
+def overdue(schema: str) -> Statement[Overdue]:
+    """Count jobs that should be ready."""
+    return _one("overdue", schema, Overdue)
 
 
-def signals(schema: str) -> Statement[Late]:
-    """Look for scheduled signals that should have been sent."""
-    return _one("signals", schema, Late)
+def signals(schema: str) -> Statement[Overdue]:
+    """Count scheduled signals that should have been sent."""
+    return _one("signals", schema, Overdue)
 
 
-def sight(schema: str) -> Statement[Sight]:
-    """Ask whether this role sees other roles' sessions."""
-    return _one("sight", schema, Sight)
+def visibility(schema: str) -> Statement[Visibility]:
+    """Return whether this role sees other roles' sessions."""
+    return _one("visibility", schema, Visibility)
 
 
 def transactions(schema: str, age: timedelta) -> Statement[list[Transaction]]:
-    """Find the ten oldest transactions that keep dead rows in this database, of those older than `age`."""
+    """Find the ten oldest transactions that keep dead rows in this database and are older than `age`."""
     return _many("transactions", schema, Transaction, {"age": age.total_seconds()})
 
 
 def prepared(schema: str, age: timedelta) -> Statement[list[Prepared]]:
-    """Find the ten oldest prepared transactions of this database, of those older than `age`."""
+    """Find the ten oldest prepared transactions of this database that are older than `age`."""
     return _many("prepared", schema, Prepared, {"age": age.total_seconds()})
 
 
 def slots(schema: str) -> Statement[list[Slot]]:
-    """Find the ten replication slots that keep the oldest rows."""
+    """Find the ten replication slots that keep the oldest dead rows."""
     return _many("slots", schema, Slot)
 
 
-def dead(schema: str) -> Statement[Dead]:
-    """Read the statistics of the table of tokens."""
-    return _one("dead", schema, Dead)
+def dead_rows(schema: str) -> Statement[DeadRows]:
+    """Read the statistics of the jobs table."""
+    return _one("dead_rows", schema, DeadRows)
 
 
 def wraparound(schema: str) -> Statement[Wraparound]:
-    """Read how long ago old rows were frozen."""
+    """Read the age of the oldest unfrozen row."""
     return _one("wraparound", schema, Wraparound)
 
 
@@ -159,7 +159,7 @@ def sequences(schema: str) -> Statement[list[Sequence]]:
 
 
 def clock(schema: str) -> Statement[float]:
-    """Ask what time it is there, in seconds since 1970."""
+    """Read the server's time, in seconds since 1970."""
     return _one("clock", schema, float)
 
 

@@ -1,25 +1,25 @@
-"""What the doctor reads: each class is the answer to one look at a database or its workers.
+"""The rows that `store.doctor` reads, a class for each statement.
 
-Ages and durations are seconds, of the database's clock, unless something else is said.
+Ages and durations are seconds of the database's clock, unless noted otherwise.
 """
 
 from dataclasses import dataclass
 
 __all__ = [
-    "Adrift",
     "Connections",
-    "Dead",
+    "DeadRows",
     "Index",
-    "Late",
+    "MissingJobs",
     "Orphans",
+    "Overdue",
     "Prepared",
     "Queue",
     "Sequence",
     "Server",
-    "Sight",
     "Slot",
     "Transaction",
     "Unapplied",
+    "Visibility",
     "Workers",
     "Wraparound",
 ]
@@ -27,9 +27,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server is: `version` as it says it, `number` such as 180001, whether it is a standby or read-only.
+    """A server: its `version` string and `number` (180001), whether it is a standby or read-only.
 
-    `encoding` is that of the database.
+    `encoding` is the database's.
     """
 
     version: str
@@ -41,7 +41,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """How many connections ordinary roles can have in all, and how many there are."""
+    """How many connections ordinary roles can use in total, and how many are in use."""
 
     usable: int
     used: int
@@ -49,18 +49,18 @@ class Connections:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Live workers; those whose lease `ended` though they hold `tokens`, for how long; whether there is `work`."""
+    """Live workers; `expired` ones that hold `jobs`, and since when; whether a job is ready or due."""
 
     live: int
-    ended: int
-    tokens: int
-    ended_for: float | None
-    work: bool
+    expired: int
+    jobs: int
+    expired_for: float | None
+    has_work: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """Orphaned rows of a table, among those that were looked at: of how many runs, and the first run."""
+    """Orphaned rows found in a table: of how many runs, and the first run id."""
 
     table: str
     runs: int
@@ -69,10 +69,10 @@ class Orphans:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue with tokens that are ready or due: how many (at most 1001), and how old the oldest is."""
+    """A queue with jobs that are ready or due: how many (at most 1001), and the age of the oldest."""
 
     name: str
-    tokens: int
+    jobs: int
     age: float | None
     served: bool
     paused: bool
@@ -80,17 +80,17 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Adrift:
-    """Active instances without a token, the first one's run, and whether all active instances were looked at."""
+class MissingJobs:
+    """Active instances without a job, the first run id, and whether all active instances were examined."""
 
     instances: int
     first: int | None
-    whole: bool
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Unapplied:
-    """Results that wait to be applied for more than a minute, the first one's run, and the oldest one's age."""
+    """Results that have waited to be applied for more than a minute, the first run id, and the age of the oldest."""
 
     results: int
     first: int | None
@@ -98,24 +98,24 @@ class Unapplied:
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
-    """What is due for more than a minute: how many (at most 1001), and how old the oldest is."""
+class Overdue:
+    """Rows that have been due for more than a minute: how many (at most 1001), and the age of the oldest."""
 
     count: int
     age: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Visibility:
     """Whether a role sees other roles' sessions."""
 
-    sees: bool
+    complete: bool
     role: str
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """An open transaction, how old it is and how long ago its last statement began."""
+    """An open transaction, its age and the age of its last statement."""
 
     pid: int
     application: str
@@ -134,7 +134,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A replication slot that keeps old rows; `age` counts transactions."""
+    """A replication slot that keeps dead rows; `age` counts transactions."""
 
     name: str
     active: bool
@@ -142,8 +142,8 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
-    """Dead and live rows in the table of tokens, and how long ago it was vacuumed (None: never)."""
+class DeadRows:
+    """Dead and live rows in the jobs table, and how long ago it was vacuumed (None: never)."""
 
     dead: int
     live: int
@@ -152,7 +152,7 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Wraparound:
-    """How many transactions and multixacts ago old rows were last frozen, and when the server would do it."""
+    """The age of the oldest unfrozen row, and the ages at which autovacuum freezes it."""
 
     transactions: int
     multixacts: int
@@ -162,7 +162,7 @@ class Wraparound:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index that no query may use, and whether somebody builds it just now."""
+    """An invalid index, and whether it is being built now."""
 
     name: str
     table: str
@@ -171,10 +171,10 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """An identity column: the `highest` value in use, and the `last` one that its sequence gave out.
+    """An identity column: the `highest` value in use, and the `last` value that its sequence gave out.
 
-    `name` is None where the column has lost its sequence, `last` where this role may not read it. `maximum` is the last
-    value that the sequence can give out. `repair` is the SQL that sets the sequence to the highest value.
+    `name` is None when the column has no sequence, `last` when this role may not read it. `maximum` is the last value
+    that the sequence can give out. `repair` is the SQL that sets the sequence to the highest value.
     """
 
     table: str
@@ -187,7 +187,7 @@ class Sequence:
 
     @property
     def fault(self) -> str | None:
-        """What keeps the sequence from giving out new values, None when it can."""
+        """Why the sequence cannot give out a new value; None when it can."""
         if self.name is None:
             return f"{self.table}.{self.column} has no sequence, so that no row can be inserted"
         if self.last is None:

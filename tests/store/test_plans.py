@@ -57,7 +57,7 @@ def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
 CHECKS: dict[str, Statement[Any]] = {
     "workers": doctor.workers("pgflow"),
     "queues": doctor.queues("pgflow"),
-    "adrift": doctor.adrift("pgflow", 1000),
+    "missing_jobs": doctor.missing_jobs("pgflow", 1000),
     "unapplied": doctor.unapplied("pgflow", 1000),
     "overdue": doctor.overdue("pgflow"),
     "signals": doctor.signals("pgflow"),

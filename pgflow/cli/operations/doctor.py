@@ -1,4 +1,4 @@
-"""`pgflow doctor`: look at a database and its workers, and say for each sign of sickness how to mend it."""
+"""`pgflow doctor`: render the findings about a database and its workers."""
 
 import click
 
@@ -6,25 +6,23 @@ from pgflow.cli.app_loader import load_app
 from pgflow.cli.error_reporting import GlobalOptions
 from pgflow.cli.options import app_option, result_options
 from pgflow.cli.output import document, printable, table
-from pgflow.database.connect import connect
-from pgflow.doctor import server, upkeep, work
-from pgflow.doctor.finding import NOTE, OK, PROBLEM, Check, Finding, Target
+from pgflow.doctor.checks import examine
+from pgflow.doctor.finding import NOTE, OK, PROBLEM, Finding
 
-__all__ = ["CHECKS", "command"]
+__all__ = ["command"]
 
-CHECKS: tuple[Check, ...] = (*server.CHECKS, *work.CHECKS, *upkeep.CHECKS)
 HEADERS = ("CHECK", "STATE", "FOUND")
-SICK = 1  # the exit code when there is a problem
+PROBLEMS_FOUND = 1  # the exit code
 
 
 @click.command("doctor")
 @app_option
 @result_options
 def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
-    """Look at a database and its workers: what is wrong, why it matters, and how to mend it.
+    """Check a database and its workers: what is wrong, why it matters, and how to fix it.
 
-    Nothing is written, and no large table is read. The exit code is 1 when there is a problem; a note is none. What
-    the role may not see is said. With an app, its workflows are compared with what the database knows.
+    Writes nothing and reads no large table. The exit code is 1 when there is a problem, and 0 when there are only
+    notes. A check that the role may not run is a note. With an app, its workflows are compared with the stored ones.
 
     \b
     Examples:
@@ -32,36 +30,32 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
       pgflow doctor --app myapp.flows:app
       pgflow doctor --json --dsn postgresql://reader@db.example/shop
     """
-    found = load_app(app, dsn, schema) if app else None
-    if found is not None:
-        dsn, schema = found.dsn, found.schema
-    # As through a pooler, in any case: then it gets in, and what a connection is to have is set in each transaction.
-    with connect(dsn, "read", pooler=True) as conn:
-        conn.read_only = True
-        spoken_of = click.get_current_context().ensure_object(GlobalOptions).pooler if found is None else found.pooler
-        patient = Target(conn, dsn, schema, found, pooler=spoken_of)
-        findings = [finding for check in CHECKS for finding in check.run(patient)]
+    loaded = load_app(app, dsn, schema) if app else None
+    if loaded is None:
+        uses_pooler = click.get_current_context().ensure_object(GlobalOptions).pooler
+        findings = examine(dsn, schema, uses_pooler=uses_pooler)
+    else:
+        findings = examine(loaded.dsn, loaded.schema, loaded, uses_pooler=loaded.pooler)
     problems = sum(each.state == PROBLEM for each in findings)
     notes = sum(each.state == NOTE for each in findings)
     if as_json:
         records = [each.record() for each in findings]
         click.echo(document({"healthy": not problems, "problems": problems, "notes": notes, "findings": records}))
     else:
-        click.echo(
-            "\n\n".join([table(HEADERS, [(each.check, each.state, each.what) for each in findings]), *_told(findings)])
-        )
+        rows = [(each.check, each.state, each.what) for each in findings]
+        click.echo("\n\n".join([table(HEADERS, rows), *_paragraphs(findings)]))
         click.echo(f"\n{_count(problems, 'problem')}, {_count(notes, 'note')}.")
-    return SICK if problems else 0
+    return PROBLEMS_FOUND if problems else 0
 
 
-def _told(findings: list[Finding]) -> list[str]:
+def _paragraphs(findings: list[Finding]) -> list[str]:
     """Return a paragraph for each finding that is not ok, problems first."""
-    sick = sorted((each for each in findings if each.state != OK), key=lambda each: each.state != PROBLEM)
+    attention = sorted((each for each in findings if each.state != OK), key=lambda each: each.state != PROBLEM)
     paragraphs = []
-    for each in sick:
-        lines = [f"{each.state}: {each.check}: {each.what}", f"    why:  {each.why}"]
-        if each.mend:
-            lines.append(f"    mend: {each.mend}")
+    for each in attention:
+        lines = [f"{each.state}: {each.check}: {each.what}", f"    why: {each.why}"]
+        if each.fix:
+            lines.append(f"    fix: {each.fix}")
         paragraphs.append("\n".join(printable(line) for line in lines))
     return paragraphs
 

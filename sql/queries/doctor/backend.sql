@@ -1,2 +1,2 @@
--- Which process of the server answers. => pid
+-- The process id of the server process behind this session. => pid
 select pg_backend_pid()

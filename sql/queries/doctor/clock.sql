@@ -1,2 +1,2 @@
--- What time it is there, beyond any doubt about the time zone. => seconds since 1970
+-- The server's time, independent of time zones. => seconds since 1970
 select extract(epoch from clock_timestamp())::double precision

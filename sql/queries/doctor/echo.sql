@@ -1,2 +1,2 @@
--- Sends a notification, to find out whether it arrives. => nothing to read
+-- Sends a notification, to test whether it arrives. => nothing
 select pg_notify(%(channel)s, '')

@@ -1,7 +1,7 @@
--- Finds the indexes of the schema that no query may use. => name, table, building (whether somebody builds it just now)
+-- Finds the invalid indexes of the schema. => name, table, building (whether it is being built now)
 select
     i.relname::text, t.relname::text,
-    exists (  -- which index other people build is hidden from most roles: then it may be any
+    exists (  -- most roles do not see which index another role builds: it may be any
         select from pg_catalog.pg_stat_progress_create_index b
         where b.datname = current_database() and coalesce(nullif(b.index_relid, 0), x.indexrelid) = x.indexrelid)
 from pg_catalog.pg_index x

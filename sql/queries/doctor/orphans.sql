@@ -1,4 +1,4 @@
--- Looks for runs without an instance among the oldest rows, the newest rows and a random sample of each table. => table, runs, first (run), for each table that has some
+-- Finds orphaned rows among the oldest rows, the newest rows and a random sample of each table. => table, runs, first (run); a row for each table that has some
 -- The sample is of blocks, at most limit / 100 of each table, so the time does not grow with the tables.
 with size as materialized (
     select
@@ -8,7 +8,7 @@ with size as materialized (
     where c.oid = any (array[
         'pgflow.step_results'::regclass, 'pgflow.jobs'::regclass, 'pgflow.signals'::regclass, 'pgflow.scheduled_signals'::regclass])
 ),
-looked as materialized (
+sampled as materialized (
     select 'step_results' as name, r.run from (select r.run from pgflow.step_results r order by r.run limit %(limit)s) r
     union select 'step_results', r.run from (select r.run from pgflow.step_results r order by r.run desc limit %(limit)s) r
     union select 'step_results', r.run from pgflow.step_results r tablesample system ((select s.percent from size s where s.relname = 'step_results'))
@@ -24,7 +24,7 @@ looked as materialized (
     from pgflow.scheduled_signals g tablesample system ((select s.percent from size s where s.relname = 'scheduled_signals'))
 )
 select l.name, count(*), min(l.run)
-from looked l
-where not exists (select from pgflow.instances i where i.run = l.run offset 0)  -- offset 0: a look into the index for each
+from sampled l
+where not exists (select from pgflow.instances i where i.run = l.run offset 0)  -- offset 0: one index probe per run
 group by l.name
 order by l.name

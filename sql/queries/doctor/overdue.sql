@@ -1,4 +1,4 @@
--- Looks for tokens that are due for more than a minute and were not made ready. => tokens (at most 1001), age (of the oldest, seconds)
+-- Counts jobs that have been due for more than a minute and are not ready yet. => jobs (at most 1001), age (of the oldest, seconds)
 select count(*), extract(epoch from pgflow.now() - nullif(min(o.run_at), '-infinity'))::double precision
 from (
     select j.run_at

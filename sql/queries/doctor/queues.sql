@@ -1,5 +1,5 @@
--- Looks at each queue with tokens that are ready or due. => queue, tokens (at most 1001), age (of the oldest, seconds), served, paused, orchestrates
-with recursive heads as (  -- one look into the index per queue and priority
+-- Examines each queue with jobs that are ready or due. => queue, jobs (at most 1001), age (of the oldest, seconds), served, paused, orchestrates
+with recursive heads as (  -- one index probe per queue and priority
     (
         select j.queue, j.priority, j.run_at
         from pgflow.jobs j where j.state = 'ready' order by j.queue, j.priority, j.run_at, j.id limit 1
@@ -29,7 +29,7 @@ select
         select count(*) from (
             select from pgflow.jobs j where j.state = 'ready' and j.queue = f.queue order by j.priority, j.run_at, j.id limit 1001
         ) r
-    ) + (select count(*) from due d where d.queue = f.queue)) as tokens,
+    ) + (select count(*) from due d where d.queue = f.queue)) as jobs,
     extract(epoch from pgflow.now() - nullif(f.oldest, '-infinity'))::double precision as age,
     exists (select from pgflow.workers w where pgflow.is_leased(w.lease_expires_at, w.lease) and f.queue = any (w.queues)) as served,
     exists (select from pgflow.queues q where q.name = f.queue and q.paused_at is not null) as paused,

@@ -1,10 +1,10 @@
 -- Compares each identity column's sequence with the highest value in use. => table, column, sequence (null: the column has none), highest, last (null: unknown to this role, 0: none given out), maximum (null where the sequence cycles), repair
--- Each `max` reads one end of an index. `step_results.seq` has no index: the results of the latest runs stand for all of them.
+-- Each `max` reads one end of an index. `step_results.seq` has no index: only the results of the latest runs are examined.
 with identity as materialized (
     select i.name, i.col, i.highest, pg_get_serial_sequence(i.name, i.col)::regclass::oid as sequence
     from (
         values
-            -- A run is in use while any row refers to it: a new instance must not find the results of an earlier one.
+            -- A run id is in use while any row refers to it: a new instance must not inherit the results of an earlier one.
             ('pgflow.instances', 'run', greatest(
                 (select max(run) from pgflow.instances), (select max(run) from pgflow.jobs), (select max(run) from pgflow.step_results),
                 (select max(run) from pgflow.signals), (select max(run) from pgflow.scheduled_signals))),

@@ -1,4 +1,4 @@
--- Reads the settings on which pgflow's promises stand, and those that say what is logged. => name, setting
+-- Reads the settings that durability and vacuum depend on, and those that control logging. => name, setting
 select s.name, current_setting(s.name)
 from (values
     ('fsync'), ('full_page_writes'), ('synchronous_commit'), ('autovacuum'), ('track_counts'), ('default_transaction_isolation'),

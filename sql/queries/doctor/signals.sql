@@ -1,4 +1,4 @@
--- Looks for scheduled signals that are due for more than a minute and were not sent. => signals (at most 1001), age (of the oldest, seconds)
+-- Counts scheduled signals that have been due for more than a minute. => signals (at most 1001), age (of the oldest, seconds)
 select count(*), extract(epoch from pgflow.now() - nullif(min(o.due_at), '-infinity'))::double precision
 from (
     select s.due_at

@@ -1,4 +1,4 @@
--- Finds the transactions in this database that have kept dead rows from being removed for so long, oldest first. => pid, application, state, age, query_age (seconds)
+-- Finds transactions of at least this age that keep dead rows from being removed, oldest first. => pid, application, state, age, query_age (seconds)
 select
     a.pid, a.application_name, a.state,
     extract(epoch from statement_timestamp() - a.xact_start)::double precision as age,

@@ -1,4 +1,4 @@
--- Looks, among the oldest active instances, for results that were recorded a minute ago and are not applied; paused queues apart. => results, first (run, null: none), age (of the oldest, seconds)
+-- Finds results of the oldest active instances that were recorded more than a minute ago and are not applied, except in paused queues. => results, first (run, null: none), age (of the oldest, seconds)
 with page as materialized (
     select l.run
     from unnest(array['pending', 'running', 'waiting']) s (status)
@@ -8,7 +8,7 @@ with page as materialized (
 )
 select count(*), min(r.run), extract(epoch from pgflow.now() - min(r.finished_at))::double precision
 from page p
-cross join lateral (  -- offset 0: a look into the index for each of them
+cross join lateral (  -- offset 0: one index probe per run
     select r.run, r.finished_at
     from pgflow.step_results r
     where r.run = p.run and not r.applied and r.finished_at < pgflow.now() - interval '1 minute' and isfinite(r.finished_at)

@@ -1,4 +1,4 @@
--- Looks among the oldest active instances for ones without a token. => instances, first (run, null: none), whole (whether all active ones were looked at)
+-- Finds active instances without a job among the oldest ones. => instances, first (run, null: none), is_complete (whether all active instances were examined)
 with page as materialized (
     select l.run, l.nth
     from unnest(array['pending', 'running', 'waiting']) s (status)
@@ -9,7 +9,7 @@ with page as materialized (
         ) i
     ) l
 ),
-adrift as (  -- offset 0: a look into the index for each of them; a join would read all of jobs
+jobless as (  -- offset 0: one index probe per instance; a join would read all of jobs
     select p.run from page p where not exists (select from pgflow.jobs j where j.run = p.run offset 0)
 )
-select count(*), min(a.run), coalesce((select max(p.nth) < %(limit)s from page p), true) from adrift a
+select count(*), min(a.run), coalesce((select max(p.nth) < %(limit)s from page p), true) from jobless a

@@ -1,4 +1,4 @@
--- Reads the statistics of the tokens' table. => dead, live (rows), vacuumed (seconds ago, null: never)
+-- Reads the statistics of the jobs table. => dead, live (rows), vacuumed (seconds ago, null: never)
 select
     t.n_dead_tup, t.n_live_tup,
     extract(epoch from statement_timestamp() - greatest(t.last_vacuum, t.last_autovacuum))::double precision as vacuumed
