@@ -53,7 +53,9 @@ COMMANDS = {
     "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app."),
     "prune": LazyCommand("pgflow.cli.instances.prune:command", "Delete old finished instances."),
     "doctor": LazyCommand("pgflow.cli.operations.doctor:command", "Check a database and its workers for problems."),
-    "bench": LazyCommand("pgflow.cli.bench:command", "Measure throughput, latency and the database cost of a step."),
+    "bench": LazyCommand(
+        "pgflow.cli.operations.bench:command", "Measure throughput, latency and the database cost of a step."
+    ),
     "demo": LazyCommand("pgflow.cli.demo:command", "Run a demo on a throwaway PostgreSQL server."),
 }
 

@@ -1,4 +1,4 @@
-"""What a benchmark asks the database: what it has done so far, how it is set up, and who else is there."""
+"""Statements of a benchmark: the database's counters, its settings and sessions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = [
     "completed",
     "cost",
     "due",
-    "hold",
-    "mark",
+    "lock_schema",
     "parked",
+    "schema_comment",
     "sessions",
     "settings",
 ]
@@ -26,9 +26,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the database has done so far: counters that only grow.
+    """Counters of the database, which only grow.
 
-    `wal` is bytes, `in_place` those of the rows updated whose indexes needed no new entry (HOT).
+    `wal` is bytes; `in_place` counts HOT updates, which need no new index entry.
     """
 
     wal: int
@@ -40,7 +40,7 @@ class Counters:
 
 
 def cost(schema: str) -> Statement[Counters]:
-    """Read what has been done so far. A session reports what it did when it ends, or after some seconds."""
+    """Read the counters. A session reports its statistics when it ends, or after some seconds."""
     return _statement("cost", schema, {}, lambda rows: Counters(*rows[0]))
 
 
@@ -50,43 +50,43 @@ def settings(schema: str) -> Statement[dict[str, str]]:
 
 
 def sessions(schema: str, name: str) -> Statement[int]:
-    """Count the sessions with this application name, but for the one that asks."""
+    """Count the other sessions with this application name."""
     return _statement("sessions", schema, {"name": name}, lambda rows: int(rows[0][0]))
 
 
 def backend(schema: str) -> Statement[int]:
-    """Ask for the process id of the session's server process."""
+    """Return the process id of the session's server process."""
     return _statement("backend", schema, {}, lambda rows: int(rows[0][0]))
 
 
 def analyze(schema: str) -> Statement[None]:
-    """Have the planner look at the tables as they are now, as autovacuum will before long."""
+    """Update the planner's statistics, as autovacuum does soon after."""
     return _statement("analyze", schema, {}, lambda rows: None)
 
 
 def completed(schema: str) -> Statement[int]:
-    """Count the instances that have reached their end."""
+    """Count the completed instances."""
     return _statement("completed", schema, {}, lambda rows: int(rows[0][0]))
 
 
 def parked(schema: str) -> Statement[int]:
-    """Count the tokens that wait for a signal or for their time."""
+    """Count the parked jobs."""
     return _statement("parked", schema, {}, lambda rows: int(rows[0][0]))
 
 
 def due(schema: str, workflow: str) -> Statement[dict[int, float]]:
-    """Read for each run of a workflow that waits for its time when that is: seconds since 1970, the database's."""
+    """Read when each timer of a workflow is due, by run id: seconds since 1970 on the database's clock."""
     return _statement("due", schema, {"workflow": workflow}, lambda rows: dict(rows))
 
 
-def mark(schema: str) -> Statement[Sequence[str | None]]:
-    """Read the comment on the schema; empty when there is no such schema."""
-    return _statement("mark", schema, {"schema": schema}, lambda rows: [row[0] for row in rows])
+def schema_comment(schema: str) -> Statement[Sequence[str | None]]:
+    """Read the comment on the schema; empty when the schema does not exist."""
+    return _statement("schema_comment", schema, {"schema": schema}, lambda rows: [row[0] for row in rows])
 
 
-def hold(schema: str) -> Statement[bool]:
-    """Take the lock on the schema until the session ends; returns False when somebody else has it."""
-    return _statement("hold", schema, {"schema": schema}, lambda rows: bool(rows[0][0]))
+def lock_schema(schema: str) -> Statement[bool]:
+    """Take an advisory lock on the schema until the session ends; returns False when another session has it."""
+    return _statement("lock_schema", schema, {"schema": schema}, lambda rows: bool(rows[0][0]))
 
 
 def _statement(verb: str, schema: str, params: dict[str, Any], read: Any) -> Statement[Any]:

@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks share: a ground on the tests' own server, so that none has to be started."""
+"""A fixture of the benchmarks' tests: an environment on the tests' own server, so that they need not start one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgflow.cli.bench.ground import BenchEnvironment
+from pgflow.bench.environment import BenchEnvironment
 
 
 @pytest.fixture(scope="module")
-def ground(dsn: str) -> Iterator[BenchEnvironment]:
-    """A ground in an empty database, in the schema that pgflow's own SQL names."""
-    with BenchEnvironment(dsn, "pgflow") as ground:
-        yield ground
+def environment(dsn: str) -> Iterator[BenchEnvironment]:
+    """An environment in an empty database, in the schema that pgflow's own SQL names."""
+    with BenchEnvironment(dsn, "pgflow") as environment:
+        yield environment

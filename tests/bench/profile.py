@@ -26,9 +26,9 @@ import click
 import psycopg
 
 from pgflow import Pgflow, Workflow
-from pgflow.cli.bench import flows, load, marks
-from pgflow.cli.bench.ground import QUEUE, server_settings
-from pgflow.cli.bench.machine import seconds_of
+from pgflow.bench import flows, throughput, trace
+from pgflow.bench.environment import QUEUE, server_settings
+from pgflow.bench.machine import seconds_of
 from pgflow.database.connect import connect
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.migrations import migrate
@@ -39,7 +39,7 @@ WORK: Mapping[str, type[Workflow[flows.Load]]] = {"single": flows.Single, "chain
 INTERVAL = 0.0005
 BATCH = 1000
 LOGGED = {"log_min_duration_statement": "0", "log_parameter_max_length": "0"}
-OURS = re.compile(r"/(pgflow/(?:core|worker|store|cli/bench)/[\w/]+\.py)$")
+OURS = re.compile(r"/(pgflow/(?:core|worker|store|bench)/[\w/]+\.py)$")
 LIBRARIES = re.compile(r"/(psycopg|asyncio|selectors)\b")
 # Our statements begin with a comment that says what they are for.
 DURATION = re.compile(r"duration: ([\d.]+) ms  (?:execute|bind|parse) [^:]*: -- ([^.:;\n]*)")
@@ -89,7 +89,7 @@ def profile(workflow: type[Workflow[flows.Load]], count: int, concurrency: int) 
         with connect(server.dsn, "migrate") as conn:
             migrate.up(conn)
         app = Pgflow(server.dsn, [workflow])
-        load.fill(app, workflow, count, BATCH)
+        throughput.fill(app, workflow, count, BATCH)
         with connect(server.dsn, "migrate") as conn:
             conn.execute("vacuum analyze")
         worker, before = app.worker({QUEUE: concurrency}, drain=True), len(server.log)
@@ -121,11 +121,11 @@ def table(title: str, rows: Mapping[str, float], least: float = 0.1) -> list[str
 def marked() -> Iterator[None]:
     """Give the steps a folder for their marks."""
     with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as folder:
-        os.environ[marks.FOLDER] = folder
+        os.environ[trace.FOLDER] = folder
         try:
             yield
         finally:
-            del os.environ[marks.FOLDER]
+            del os.environ[trace.FOLDER]
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from statistics import median
 
 import click
 
-from pgflow.cli.bench import flows, load
-from pgflow.cli.bench.ground import BenchEnvironment, BenchRun, Plan, orderly
-from pgflow.cli.bench.meter import Cost
-from pgflow.cli.bench.progress import Progress
-from pgflow.cli.bench.report import number
-from pgflow.cli.bench.result import Range
+from pgflow.bench import flows, throughput
+from pgflow.bench.environment import BenchEnvironment, BenchRun, Plan, sigterm_as_interrupt
+from pgflow.bench.meter import Cost
+from pgflow.bench.result import Range
+from pgflow.cli.operations.bench_report import number
+from pgflow.cli.operations.progress_bar import ProgressBar
 from pgflow.database.connect import connect
 from pgflow.embedded.installation import choose
 from pgflow.errors import ConfigError, PgflowError
@@ -86,34 +86,34 @@ def script(batch: int, steps: int = flows.CHAIN) -> str:
     return "".join([CLAIM.format(batch=batch), *moves, END.format(this=steps)])
 
 
-def pgbench(field: BenchRun, clients: int, batch: int, count: int) -> Raw:
+def pgbench(bench_run: BenchRun, clients: int, batch: int, count: int) -> Raw:
     """Let pgbench bring about `count` instances to their end. Raises `ConfigError` when there is no pgbench."""
     program = choose().bindir / "pgbench"
     if not program.is_file():
         raise ConfigError(f"there is no pgbench in {program.parent}", hint="Install PostgreSQL's contributed programs.")
     times = max(1, count // batch // clients)
     total = times * batch * clients
-    with connect(field.app.dsn, "migrate") as conn:
+    with connect(bench_run.app.dsn, "migrate") as conn:
         fill(conn, "ready", total)
         tidy(conn)
-    path = field.folder / "script.sql"
+    path = bench_run.folder / "script.sql"
     path.write_text(script(batch))
     line = [program, "-n", "-M", "prepared", "-f", path, "-c", clients, "-j", min(2, clients), "-t", times]
-    field.meter.begin()
-    done = subprocess.run([*map(str, line), field.app.dsn], capture_output=True, check=False, text=True)
+    bench_run.meter.begin()
+    done = subprocess.run([*map(str, line), bench_run.app.dsn], capture_output=True, check=False, text=True)
     found = RATE.search(done.stdout)
     if done.returncode != 0 or found is None:
         raise PgflowError(f"pgbench failed: {done.stderr.strip()[-500:]}")
-    cost = field.meter.end(total * flows.CHAIN)
-    completed = field.look(bench.completed(field.app.schema))
+    cost = bench_run.meter.end(total * flows.CHAIN)
+    completed = bench_run.query(bench.completed(bench_run.app.schema))
     if completed != total:
         raise PgflowError(f"of {total} instances pgbench has completed {completed}")
     return Raw(float(found[1]) * batch * flows.CHAIN, cost)
 
 
-def workers(field: BenchRun, plan: Plan, count: int) -> Raw:
+def workers(bench_run: BenchRun, plan: Plan, count: int) -> Raw:
     """Let workers do the same."""
-    run = load.drain(flows.Chain, field, plan, count, marks=flows.CHAIN, steps=flows.CHAIN)
+    run = throughput.drain(flows.Chain, bench_run, plan, count, traced=flows.CHAIN, steps=flows.CHAIN)
     assert run.cost is not None
     return Raw(run.lines[1].values["value"], run.cost)
 
@@ -132,13 +132,13 @@ def command(
     entrants = [Entrant("pgbench", number_of, batch) for batch in batches for number_of in clients]
     ours = Entrant("pgflow", processes, concurrency)
     found: dict[Entrant, list[Raw]] = {entrant: [] for entrant in [*entrants, ours]}
-    with orderly(), BenchEnvironment("", "pgflow") as ground:
+    with sigterm_as_interrupt(), BenchEnvironment("", "pgflow") as environment:
         for entrant in [*found] * repeat:
-            with ground.field(Progress()) as field:
+            with environment.new_run(ProgressBar()) as bench_run:
                 if entrant is ours:
-                    raw = workers(field, Plan(processes, concurrency), count)
+                    raw = workers(bench_run, Plan(processes, concurrency), count)
                 else:
-                    raw = pgbench(field, entrant.clients, entrant.batch, count)
+                    raw = pgbench(bench_run, entrant.clients, entrant.batch, count)
             sys.stderr.write(f"{entrant.who}, {entrant.clients}, {entrant.batch}: {raw.rate:,.0f} steps/s\n")
             found[entrant].append(raw)
     rates = {entrant: Range.of([raw.rate for raw in raws]) for entrant, raws in found.items()}

@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+from pgflow.bench.scenarios import SCENARIOS
+from pgflow.bench.scratch_schema import MARK, ScratchSchema
 from pgflow.cli import cli
-from pgflow.cli.bench.scenarios import SCENARIOS
-from pgflow.cli.bench.scratch_schema import MARK, ScratchSchema
 from pgflow.cli.error_reporting import report
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
@@ -104,7 +104,7 @@ def test_each_latency_is_measured_in_percentiles(dsn: str) -> None:
 def test_timers_are_late_but_never_early_and_an_idle_worker_is_looked_at(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.cli.bench.wait.PENDING", 50)
+    monkeypatch.setattr("pgflow.bench.latency.PENDING", 50)
     results = measured(dsn, "latency-timer", "idle", "--seconds", "1")
 
     timer, idle = figures(results["latency-timer"]), figures(results["idle"])
@@ -151,7 +151,7 @@ def test_what_a_benchmark_that_was_killed_has_left_is_taken_over(dsn: str) -> No
         conn.execute(f"create schema pgflow_bench; comment on schema pgflow_bench is '{MARK}'".encode())
         conn.execute("create table pgflow_bench.left_behind ()")
     with ScratchSchema(dsn, "pgflow_bench") as trial:
-        trial.renew()
+        trial.recreate()
         assert one(dsn, "select count(*) from pg_tables where tablename = 'left_behind'") == 0
         assert one(dsn, "select count(*) from pgflow_bench.jobs") == 0
     assert one(dsn, SCHEMAS) == 0
@@ -159,7 +159,7 @@ def test_what_a_benchmark_that_was_killed_has_left_is_taken_over(dsn: str) -> No
 
 def test_two_benchmarks_do_not_share_a_schema(dsn: str) -> None:
     with connect(dsn, "test") as conn:
-        assert run(conn, bench.hold("pgflow_bench"))
+        assert run(conn, bench.lock_schema("pgflow_bench"))
         refused = pgflow(dsn, "single").exception
     assert isinstance(refused, Conflict)
     assert "another benchmark" in str(refused)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from pgflow.cli.bench import machine, marks
-from pgflow.cli.bench.ground import BenchEnvironment
-from pgflow.cli.bench.marks import MARK, Marks, Tally
-from pgflow.cli.bench.progress import Progress
-from pgflow.cli.bench.report import number
-from pgflow.cli.bench.result import Line, Range, Run, latency, summarize
+from pgflow.bench import machine, trace
+from pgflow.bench.environment import BenchEnvironment
+from pgflow.bench.result import Line, Measurement, Range, percentiles, summarize
+from pgflow.bench.trace import EVENT, TraceReader, TraceWriter
+from pgflow.cli.operations.bench_report import number
+from pgflow.cli.operations.progress_bar import ProgressBar
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.store import bench
 from tests.worker.patience import until
 
-COUNT_IN_A_PROCESS = "import marks, sys; [marks.count() for _ in range(int(sys.argv[1]))]"
+COUNT_IN_A_PROCESS = "import trace, sys; [trace.count() for _ in range(int(sys.argv[1]))]"
 
 
 def side_by_side(number_of: int, act: Callable[[], object]) -> None:
@@ -37,11 +37,11 @@ def side_by_side(number_of: int, act: Callable[[], object]) -> None:
 
 
 def test_marks_of_several_processes_and_threads_are_added_up(tmp_path: Path) -> None:
-    beside = str(Path(marks.__file__).parent)
+    beside = str(Path(trace.__file__).parent)
     for times in ("3", "4"):
-        environment = {marks.FOLDER: str(tmp_path), "PYTHONPATH": beside, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {trace.FOLDER: str(tmp_path), "PYTHONPATH": beside, "PYTHONDONTWRITEBYTECODE": "1"}
         subprocess.run([sys.executable, "-S", "-c", COUNT_IN_A_PROCESS, times], check=True, env=environment)
-    ours = Marks(str(tmp_path))
+    ours = TraceWriter(str(tmp_path))
 
     def count() -> None:
         for _ in range(500):
@@ -49,47 +49,47 @@ def test_marks_of_several_processes_and_threads_are_added_up(tmp_path: Path) -> 
 
     side_by_side(4, count)
 
-    counted = Tally(tmp_path).read()
-    assert counted.marks == 3 + 4 + 4 * 500
+    counted = TraceReader(tmp_path).read()
+    assert counted.steps == 3 + 4 + 4 * 500
     assert 0 < counted.first < counted.last
 
 
 def test_threads_that_make_the_first_mark_at_once_open_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(marks.FOLDER, str(tmp_path))
-    monkeypatch.setattr(marks, "OURS", [])
-    side_by_side(8, marks.count)
-    assert Tally(tmp_path).read().marks == 8
-    assert len(marks.OURS) == 1
+    monkeypatch.setenv(trace.FOLDER, str(tmp_path))
+    monkeypatch.setattr(trace, "OURS", [])
+    side_by_side(8, trace.count)
+    assert TraceReader(tmp_path).read().steps == 8
+    assert len(trace.OURS) == 1
 
 
 def test_a_mark_that_is_kept_says_what_and_when_and_half_of_one_is_left_out(tmp_path: Path) -> None:
-    ours, tally = Marks(str(tmp_path)), Tally(tmp_path)
-    assert tally.read() == (0, 0, 0)
+    ours, reader = TraceWriter(str(tmp_path)), TraceReader(tmp_path)
+    assert reader.read() == (0, 0, 0)
     ours.record(7, 1)
     ours.record(8)
-    (path,) = tmp_path.glob("*.marks")
+    (path,) = tmp_path.glob("*.events")
     with path.open("ab") as file:
-        file.write(MARK.pack(9, 0, 0)[:10])
+        file.write(EVENT.pack(9, 0, 0)[:10])
 
-    first, second = tally.marks()
-    assert (first.about, first.number, second.about, second.number) == (7, 1, 8, 0)
+    first, second = reader.events()
+    assert (first.key, first.number, second.key, second.number) == (7, 1, 8, 0)
     assert first.at <= second.at
-    assert tally.read().marks == 2
+    assert reader.read().steps == 2
 
 
-def test_the_meter_counts_what_was_done_and_not_itself(ground: BenchEnvironment) -> None:
-    with ground.field(Progress()) as field:
-        field.meter.begin()
-        with connect(ground.dsn, "test") as conn:
+def test_the_meter_counts_what_was_done_and_not_itself(environment: BenchEnvironment) -> None:
+    with environment.new_run(ProgressBar()) as bench_run:
+        bench_run.meter.begin()
+        with connect(environment.dsn, "test") as conn:
             for number_of in range(20):
                 conn.execute("insert into pgflow.jobs (run, step) values (%s, 'a')", [number_of])
             conn.execute("update pgflow.jobs set attempt = 1")
             conn.execute("delete from pgflow.jobs where run < 10")
         for _ in range(30):
-            field.look(bench.parked(ground.schema))
-        cost = field.meter.end(10)
+            bench_run.query(bench.parked(environment.schema))
+        cost = bench_run.meter.end(10)
 
     assert (cost.inserted, cost.updated, cost.deleted, cost.dead) == (2, 2, 1, 3)
     assert cost.in_place == 1  # no indexed column has changed, and pages have room
@@ -99,15 +99,15 @@ def test_the_meter_counts_what_was_done_and_not_itself(ground: BenchEnvironment)
     assert (cost.round_trips, cost.worker_ms) == (None, None)
 
 
-def test_what_nothing_was_done_for_costs_nothing(ground: BenchEnvironment) -> None:
+def test_what_nothing_was_done_for_costs_nothing(environment: BenchEnvironment) -> None:
     def few_commits() -> bool:
-        field.meter.begin()
-        cost = field.meter.end(1, 0)
+        bench_run.meter.begin()
+        cost = bench_run.meter.end(1, 0)
         assert cost.rows == 0
         assert cost.in_place is None
         return cost.commits <= 1
 
-    with ground.field(Progress()) as field:
+    with environment.new_run(ProgressBar()) as bench_run:
         until(few_commits, "a moment in which autovacuum does not look around")
 
 
@@ -136,25 +136,25 @@ def test_what_a_process_uses_is_seen() -> None:
 
 
 def test_what_others_use_of_the_machine_is_told_from_what_is_ours() -> None:
-    neighbours = machine.OtherLoad()
+    other_load = machine.OtherLoad()
     burn = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout is not None
     other.stdout.readline()
-    theirs = neighbours.share()
+    theirs = other_load.share()
     other.communicate()  # a child that has ended is ours
     if not Path("/proc/stat").exists():
         assert theirs == 0
         return
     assert 0.1 < theirs <= 1
-    assert neighbours.share() < theirs
+    assert other_load.share() < theirs
 
 
 def test_percentiles_and_ranges() -> None:
-    line = latency("x", [1_000_000 * value for value in range(101)])
+    line = percentiles("x", [1_000_000 * value for value in range(101)])
     assert dict(line.values) == {"p50": 50, "p95": 95, "p99": 99, "max": 100}
-    assert dict(latency("x", [5_000_000]).values) == dict.fromkeys(("p50", "p95", "p99", "max"), 5)
-    summary = summarize("s", [Run([Line("n", "u", {"value": value})]) for value in (3.0, 1.0, 2.0)])
+    assert dict(percentiles("x", [5_000_000]).values) == dict.fromkeys(("p50", "p95", "p99", "max"), 5)
+    summary = summarize("s", [Measurement([Line("n", "u", {"value": value})]) for value in (3.0, 1.0, 2.0)])
     assert summary.lines["n"] == ("u", {"value": Range(2.0, 1.0, 3.0)})
     assert summary.record()["measured"][0]["value"] == {"median": 2.0, "low": 1.0, "high": 3.0}
     assert summary.record()["cost_per_step"] == {}
@@ -177,7 +177,7 @@ class Terminal(io.StringIO):
 
 def test_the_bar_is_shown_on_a_terminal_only() -> None:
     for stream in (io.StringIO(), Terminal()):
-        progress = Progress(stream)
+        progress = ProgressBar(stream)
         progress.begin("chain, 1 of 3", 10)
         progress.advance(5)
         progress.end()

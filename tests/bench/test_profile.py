@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pgflow.cli.bench import flows
+from pgflow.bench import flows
 from pgflow.core.values.payload import encode
 from tests.bench.profile import Sampler, durations, place, profile, table
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgflow.cli.bench.ground import BenchEnvironment, Plan
-from pgflow.cli.bench.progress import Progress
+from pgflow.bench.environment import BenchEnvironment, Plan
+from pgflow.cli.operations.progress_bar import ProgressBar
 from pgflow.database.connect import connect
 from tests.bench.raw import pgbench, script, workers
 
@@ -17,12 +17,12 @@ ROWS = ("inserted", "updated", "deleted")
 
 
 @pytest.mark.slow
-def test_pgbench_and_workers_write_the_same_rows(ground: BenchEnvironment) -> None:
+def test_pgbench_and_workers_write_the_same_rows(environment: BenchEnvironment) -> None:
     costs, left = [], []
     for who in ("pgbench", "pgflow"):
-        with ground.field(Progress()) as field:
-            raw = pgbench(field, 2, 20, 200) if who == "pgbench" else workers(field, Plan(workers=1), 200)
-            with connect(field.app.dsn, "test") as conn:
+        with environment.new_run(ProgressBar()) as bench_run:
+            raw = pgbench(bench_run, 2, 20, 200) if who == "pgbench" else workers(bench_run, Plan(workers=1), 200)
+            with connect(bench_run.app.dsn, "test") as conn:
                 left.append(conn.execute(LEFT).fetchall())
         assert raw.rate > 0
         costs.append(raw.cost)

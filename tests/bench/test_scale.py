@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from pgflow.cli.bench.ground import BenchEnvironment
-from pgflow.cli.bench.progress import Progress
+from pgflow.bench.environment import BenchEnvironment
+from pgflow.cli.operations.progress_bar import ProgressBar
 from pgflow.database.connect import connect
 from tests.bench import scale
 from tests.bench.plot import Chart, Series
@@ -32,15 +32,15 @@ TINY: dict[str, tuple[command.Measure, tuple[int, ...]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_each_cost_is_measured_at_each_size(
-    name: str, ground: BenchEnvironment, monkeypatch: pytest.MonkeyPatch
+    name: str, environment: BenchEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "READY", 10_000)
     monkeypatch.setattr(waiting, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(waiting, "STARTS", 5)
     measure, sizes = TINY[name]
     said: list[str] = []
-    with ground.field(Progress()) as field:
-        charts = measure(field, sizes, said.append)
+    with environment.new_run(ProgressBar()) as bench_run:
+        charts = measure(bench_run, sizes, said.append)
 
     assert charts
     for chart in charts:
@@ -59,10 +59,10 @@ def test_the_list_of_tests_is_complete() -> None:
 
 @pytest.mark.parametrize("bulky", [10, 1_000_000])
 def test_the_stock_is_what_the_engine_itself_would_have_written(
-    bulky: int, ground: BenchEnvironment, monkeypatch: pytest.MonkeyPatch
+    bulky: int, environment: BenchEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.bench.scale.stock.BULKY", bulky)
-    with ground.field(Progress()) as field, connect(field.app.dsn, "migrate") as conn:
+    with environment.new_run(ProgressBar()) as bench_run, connect(bench_run.app.dsn, "migrate") as conn:
         before = conn.execute("select indexname from pg_indexes where schemaname = 'pgflow' order by 1").fetchall()
         for state in ("ready", "scheduled", "parked"):
             fill(conn, state, 200)
@@ -75,7 +75,7 @@ def test_the_stock_is_what_the_engine_itself_would_have_written(
         assert counted == [("parked", 200), ("ready", 220), ("scheduled", 200)]
         queues = conn.execute("select distinct queue from pgflow.jobs order by 1").fetchall()
         assert [name for (name,) in queues] == ["default", "q0", "q1", "q2", "q3"]
-        with opened(field.app.dsn) as hand:
+        with opened(bench_run.app.dsn) as hand:
             rows = hand.claim()
             assert len(rows) == BATCH
             hand.settle(rows)
@@ -87,10 +87,12 @@ def test_the_stock_is_what_the_engine_itself_would_have_written(
         assert left == (0,)
 
 
-def test_it_prints_tables_and_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ground: BenchEnvironment) -> None:
+def test_it_prints_tables_and_draws(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: BenchEnvironment
+) -> None:
     chart = Chart("claim", "tokens", "ms", [Series("of 100", [(10, 1.0), (100, 2.0)])])
     monkeypatch.setattr(command, "TESTS", {"ready": command.Scale("x", lambda *given: [chart], (10, 100), (10,))})
-    monkeypatch.setattr(command, "BenchEnvironment", lambda dsn, schema: BenchEnvironment(ground.dsn, "drawn"))
+    monkeypatch.setattr(command, "BenchEnvironment", lambda dsn, schema: BenchEnvironment(environment.dsn, "drawn"))
     drawn = tmp_path / "growth.svg"
     done = CliRunner().invoke(command.command, ["ready", "--quick", "--svg", str(drawn)])
 

@@ -28,12 +28,12 @@ from statistics import median
 import click
 
 from pgflow.app import Pgflow
-from pgflow.cli.bench import machine, marks
-from pgflow.cli.bench.flows import Load, Signalled
-from pgflow.cli.bench.ground import orderly, server_settings
-from pgflow.cli.bench.marks import Tally
+from pgflow.bench import machine, trace
+from pgflow.bench.environment import server_settings, sigterm_as_interrupt
+from pgflow.bench.flows import Load, Signalled
+from pgflow.bench.trace import TraceReader
+from pgflow.bench.worker_processes import WorkerProcesses
 from pgflow.cli.output import table
-from pgflow.cli.processes import Processes
 from pgflow.database.connect import Connection, connect
 from pgflow.database.dsn import compose, parse
 from pgflow.database.statement import run
@@ -135,11 +135,11 @@ class Caller:
 class Site:
     """The server, the worker on it, and what is read of both."""
 
-    def __init__(self, server: EmbeddedPostgres, watch: Connection, processes: Processes, folder: Path) -> None:
+    def __init__(self, server: EmbeddedPostgres, watch: Connection, processes: WorkerProcesses, folder: Path) -> None:
         self.server = server
         self.watch = watch
         self.processes = processes
-        self._tally = Tally(folder)
+        self._tally = TraceReader(folder)
         self.began = time.monotonic()
 
     def sample(self) -> Sample:
@@ -150,7 +150,7 @@ class Site:
             at=time.monotonic() - self.began,
             worker=sum(map(machine.resident_bytes, self.family)),
             backends=sum(machine.own_bytes(pid) for (pid,) in self.watch.execute(BACKENDS, [WORKER])),
-            steps=self._tally.read().marks,
+            steps=self._tally.read().steps,
             waiting=waiting,
         )
 
@@ -195,13 +195,13 @@ def opened() -> Iterator[tuple[Site, Pgflow]]:
     ):
         migrate.up(watch)
         folder = Path(name)
-        environment = {marks.FOLDER: name, "PYTHONPATH": str(ROOT)}
+        environment = {trace.FOLDER: name, "PYTHONPATH": str(ROOT)}
         options = ["--queue", "default=50", "--log-level", "error"]
         dsn = compose({**parse(server.dsn), "application_name": WORKER})
         app = Pgflow(server.dsn, WORKFLOWS)
         try:
             app.register()
-            with Processes(dsn, folder, app=APP, count=1, options=options, environment=environment) as processes:
+            with WorkerProcesses(dsn, folder, app=APP, count=1, options=options, environment=environment) as processes:
                 yield Site(server, watch, processes, folder), app
         finally:
             app.close()
@@ -260,7 +260,7 @@ def command(minutes: float, rate: float, idle: float, every: float) -> None:
     line = "{:>8}  {:>10}  {:>12}  {:>10}  {:>6}"
     click.echo(line.format("SECONDS", "WORKER, MB", "BACKENDS, MB", "STEPS DONE", "QUEUE"))
     shown = max(1, round(plan.seconds / plan.every / ROWS))
-    with orderly():
+    with sigterm_as_interrupt():
         for number, found in enumerate(hold(plan), start=1):
             if isinstance(found, Figures):
                 click.echo("\n" + told(found))

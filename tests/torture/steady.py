@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
-from pgflow.cli.bench import marks
-from pgflow.cli.bench.flows import Chain, Fan, Load, Signalled, Timed
+from pgflow.bench import trace
+from pgflow.bench.flows import Chain, Fan, Load, Signalled, Timed
 
 __all__ = ["TURN", "WORKFLOWS", "Stumbling", "app"]
 
@@ -18,7 +18,7 @@ def stumble(ctx: Context[Load]) -> Ok:
     """Fails the first time."""
     if ctx.attempt == 1:
         raise ConnectionError("the service does not answer")
-    marks.count()
+    trace.count()
     return Ok("done", {"attempt": ctx.attempt})
 
 

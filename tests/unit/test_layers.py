@@ -20,7 +20,7 @@ FLOORS: tuple[set[str], ...] = (
     {"client", "worker", "local"},
     {"app"},
     {DOOR},
-    {"doctor"},
+    {"doctor", "bench"},
     FACES,
 )
 FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}

@@ -8,17 +8,17 @@ from pathlib import Path
 import click
 
 from pgflow.app import Pgflow
+from pgflow.bench.worker_processes import WorkerProcesses
 from pgflow.cli.demo.flow import OrderFlow
 from pgflow.cli.demo.play import Report, play
 from pgflow.cli.options import debug_option, json_option
 from pgflow.cli.output import document, print_notice, table
-from pgflow.cli.processes import Processes
 from pgflow.embedded import EmbeddedPostgres
 
 __all__ = ["command"]
 
 WORKERS = 2
-# Short times, so that the rescue can be watched.
+# Short intervals, so that the rescue is visible.
 OPTIONS = ("--queue", "default=20", "--lease", "2", "--sweep", "0.5", "--poll", "0.5")
 
 
@@ -26,12 +26,12 @@ OPTIONS = ("--queue", "default=20", "--lease", "2", "--sweep", "0.5", "--poll", 
 @json_option
 @debug_option
 def command(as_json: bool) -> int:
-    """See it work: two hundred orders through a workflow, two workers, one of them killed halfway.
+    """Process two hundred orders with two workers, and kill one of them halfway.
 
     Starts a throwaway PostgreSQL, installs pgflow in it, and starts two real worker processes. Each order passes a
-    branch, a step that fails now and then, a fan-out that joins again, a timer and a signal. When about half of the
-    orders have come as far as their timer, one worker is killed with SIGKILL; the other one takes over what it
-    held. Nothing is left behind.
+    branch, a step that fails now and then, a fan-out with a join, a timer and a signal. When about half of the orders
+    have reached their timer, one worker is killed with SIGKILL, and the other one rescues its jobs. The server and all
+    its data are removed at the end.
     """
     began = time.monotonic()
     print_notice("Starting a throwaway PostgreSQL ...")
@@ -41,7 +41,7 @@ def command(as_json: bool) -> int:
             app.migrate()
             print_notice(f"  PostgreSQL {server.version} is up, with pgflow's schema in it.")
             flow = "pgflow.cli.demo.flow:app"
-            with Processes(server.dsn, Path(logs), app=flow, count=WORKERS, options=OPTIONS) as processes:
+            with WorkerProcesses(server.dsn, Path(logs), app=flow, count=WORKERS, options=OPTIONS) as processes:
                 report = play(processes)
         finally:
             app.close()
@@ -66,9 +66,9 @@ def _print(report: Report, seconds: float) -> None:
         f"""
 {figures["orders"]} orders: {figures["shipped"]} shipped, {figures["rejected"]} rejected, {figures["missing"]} missing.
 {figures["steps"]} steps, each recorded once ({figures["steps_expected"]} expected), in {report.seconds:.1f} s.
-{figures["retried"]} payments were tried again.
-{figures["rescued"]} steps of the killed worker were run by the other one.
-All in {seconds:.1f} s, the server's start included.
+{figures["retried"]} payments were retried.
+{figures["rescued"]} steps of the killed worker were rescued by the other one.
+{seconds:.1f} s in total, including the server's start.
 """
     )
     click.echo("Every order is accounted for." if report.is_accounted_for else "NOT every order is accounted for.")

@@ -1,4 +1,4 @@
-"""The demo's workflow: a branch, a fan-out that joins, a flaky step, a durable timer and a signal."""
+"""The demo's workflow: a branch, a fan-out with a join, a flaky step, a durable timer and a signal."""
 
 import asyncio
 from datetime import timedelta
@@ -9,7 +9,7 @@ from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent,
 
 
 class Order(BaseModel):
-    """What a customer ordered."""
+    """An order."""
 
     user_id: int
     item_count: int
@@ -18,13 +18,13 @@ class Order(BaseModel):
 
 @step(events=("valid", "invalid"))
 def validate_order(ctx: Context[Order]) -> Ok:
-    """Refuse an empty order."""
+    """Reject an empty order."""
     return Ok("valid" if ctx.initial.item_count else "invalid")
 
 
 @step(events=("paid",), retry=Retry(max_attempts=5, base=timedelta(milliseconds=200)))
 async def charge(ctx: Context[Order]) -> Ok:
-    """Take the money, from a service that is down now and then."""
+    """Charge the customer, through a service that fails now and then."""
     await asyncio.sleep(0.02)
     if ctx.attempt == 1 and ctx.initial.user_id % 5 == 0:
         raise ConnectionError("the payment service did not answer")
@@ -40,26 +40,26 @@ async def pick(ctx: Context[Order]) -> Ok:
 
 @step(events=("sent",))
 async def send_invoice(ctx: Context[Order]) -> Ok:
-    """Mail the invoice, while the items are picked."""
+    """Mail the invoice while the items are picked."""
     await asyncio.sleep(0.05)
     return Ok("sent")
 
 
 @step(events=("packed",))
 def pack(ctx: Context[Order]) -> Ok:
-    """Pack what was picked: once, when both branches have arrived."""
+    """Pack the items, once both branches are complete."""
     return Ok("packed", {"boxes": ctx.output(pick)["boxes"], "receipt": ctx.output(charge)["receipt"]})
 
 
 @step(events=("shipped",))
 def ship(ctx: Context[Order]) -> Ok:
-    """Hand it to the courier whom the signal named."""
-    return Ok("shipped", {"courier": ctx.steps["courier"].get("name", "nobody came: by post")})
+    """Hand the parcel to the courier that the signal names."""
+    return Ok("shipped", {"courier": ctx.steps["courier"].get("name", "no courier: by post")})
 
 
 @step(events=("rejected",))
 def reject(ctx: Context[Order]) -> Ok:
-    """Tell the customer that there is nothing to send."""
+    """Notify the customer that there is nothing to send."""
     return Ok("rejected")
 
 

@@ -1,4 +1,4 @@
-"""The demo's story: start the orders, kill a worker halfway, wait for the end, and account for every order."""
+"""The demo's script: start the orders, kill a worker halfway, wait for completion, and account for every order."""
 
 import json
 import time
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from pgflow.bench.worker_processes import WorkerProcesses
 from pgflow.cli.demo.flow import OrderFlow
 from pgflow.cli.output import print_notice
-from pgflow.cli.processes import Processes
 from pgflow.core.models.instance import Entry, Instance
 from pgflow.errors import PgflowError
 
 __all__ = ["Report", "play"]
 
-PATIENCE_SECONDS = 50.0
-GLANCE_SECONDS = 0.02
+TIMEOUT_SECONDS = 50.0
+POLL_SECONDS = 0.02
 SHOWN = "order-005"
 STEPS_SHIPPED = 8
 STEPS_REJECTED = 2
@@ -25,10 +25,10 @@ STEPS_REJECTED = 2
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of the orders."""
+    """The outcome of the orders."""
 
     instances: Sequence[Instance]
-    wanted: frozenset[str]
+    nonempty: frozenset[str]
     seconds: float
 
     @property
@@ -38,15 +38,15 @@ class Report:
 
     @property
     def is_accounted_for(self) -> bool:
-        """Whether each order is completed, by the way it had to go, with each step recorded once."""
+        """Whether each order completed on its expected path, with each step recorded once."""
         figures = self.figures()
         return not figures["missing"] and not figures["unfinished"] and figures["steps"] == figures["steps_expected"]
 
     def figures(self) -> dict[str, Any]:
-        """Return the numbers."""
+        """Return the figures."""
         entries = [entry for each in self.instances for entry in each.history]
         steps = Counter(entry.step for entry in entries)
-        rejected = len(self.instances) - len(self.wanted)
+        rejected = len(self.instances) - len(self.nonempty)
         return {
             "orders": len(self.instances),
             "shipped": steps["ship"],
@@ -54,7 +54,7 @@ class Report:
             "missing": len(self.instances) - steps["ship"] - steps["reject"],
             "unfinished": sum(each.status != "completed" or bool(each.waiting_for) for each in self.instances),
             "steps": len(entries),
-            "steps_expected": STEPS_SHIPPED * len(self.wanted) + STEPS_REJECTED * rejected,
+            "steps_expected": STEPS_SHIPPED * len(self.nonempty) + STEPS_REJECTED * rejected,
             "retried": sum(entry.step == "charge" and _was(entry, "did not answer") for entry in entries),
             "rescued": sum(_was(entry, "worker was lost") for entry in entries),
             "run_seconds": round(self.seconds, 2),
@@ -66,43 +66,43 @@ class Report:
         return [{name: getattr(entry, name) for name in names} for entry in self.shown.history]
 
 
-def play(processes: Processes) -> Report:
-    """Play it. Raises `PgflowError` when it does not come to its end."""
+def play(processes: WorkerProcesses) -> Report:
+    """Play the script. Raises `PgflowError` when it does not complete in time."""
     orders = [json.loads(line) for line in files("pgflow.cli.demo").joinpath("orders.jsonl").read_text().splitlines()]
-    wanted = [order["value"] for order in orders if order["input"]["item_count"]]
-    early, late = wanted[::2], wanted[1::2]
+    nonempty = [order["value"] for order in orders if order["input"]["item_count"]]
+    early, late = nonempty[::2], nonempty[1::2]
     processes.wait_until_ready()
     began = time.monotonic()
     OrderFlow.start_many((order["value"], order["input"]) for order in orders)
-    print_notice(f"  {len(orders)} orders are started, in one statement ({1000 * (time.monotonic() - began):.0f} ms).")
+    print_notice(f"  {len(orders)} orders are started in one statement ({1000 * (time.monotonic() - began):.0f} ms).")
     for value in early:
         OrderFlow.resume(value, "courier_arrived", {"name": "Ada"})
-    print_notice(f"  {len(early)} couriers have come before anybody waits for them: their signals are kept.")
+    print_notice(f"  {len(early)} couriers arrive before any order waits for one: their signals are kept.")
 
     _wait(processes, lambda: _count("running") <= 0.6 * len(orders), "many orders at their timer")
     pid = processes.kill_one()
-    print_notice(f"  About half of the orders have come to their timer. Worker process {pid} is killed with SIGKILL.")
+    print_notice(f"  About half of the orders have reached their timer. Worker process {pid} is killed with SIGKILL.")
     for value in late:
         OrderFlow.resume(value, "courier_arrived", {"name": "Grace"})
-    _wait(processes, lambda: not _count("pending", "running", "waiting"), "the end of all orders")
+    _wait(processes, lambda: not _count("pending", "running", "waiting"), "the completion of all orders")
     seconds = time.monotonic() - began
 
     instances = [OrderFlow.get(order["value"]) for order in orders]
-    return Report(instances, frozenset(wanted), seconds)
+    return Report(instances, frozenset(nonempty), seconds)
 
 
 def _count(*statuses: str) -> int:
     return len(OrderFlow.list(status=statuses, limit=1000))
 
 
-def _wait(processes: Processes, is_done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def _wait(processes: WorkerProcesses, is_done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not is_done():
         processes.check()
         if time.monotonic() > deadline:
-            message = f"the demo waited {PATIENCE_SECONDS:.0f} s in vain for {what}"
-            raise PgflowError(message, hint="What the workers said stands above.")
-        time.sleep(GLANCE_SECONDS)
+            message = f"the demo timed out after {TIMEOUT_SECONDS:.0f} s waiting for {what}"
+            raise PgflowError(message, hint="The workers' logs are printed above.")
+        time.sleep(POLL_SECONDS)
 
 
 def _was(entry: Entry, reason: str) -> bool:

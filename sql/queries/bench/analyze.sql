@@ -1,3 +1,3 @@
--- Has the planner look at what was put into the tables. => nothing
--- Not at those that are empty still: it would take them for empty for ever, as autovacuum, which leaves them alone, does not.
+-- Updates the planner's statistics of the filled tables. => nothing
+-- Not of empty tables: the planner would believe that they stay empty. Autovacuum leaves them alone, too.
 analyze pgflow.instances, pgflow.jobs

@@ -1,2 +1,2 @@
--- Which process of the server serves this session. => pid
+-- The process id of this session's server process. => pid
 select pg_backend_pid()

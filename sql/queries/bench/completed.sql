@@ -1,2 +1,2 @@
--- How many instances have reached their end. => instances
+-- Counts the completed instances. => instances
 select count(*) from pgflow.instances i where i.status = 'completed'

@@ -1,4 +1,4 @@
--- What the database has done so far. WAL is the whole server's, commits are this database's, rows those of pgflow's own tables. => wal, commits, inserted, updated, in_place, deleted
+-- Reads the counters: WAL of the whole server, commits of this database, rows of pgflow's tables. => wal, commits, inserted, updated, in_place, deleted
 select
     (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint as wal,
     (select d.xact_commit from pg_catalog.pg_stat_database d where d.datname = current_database()) as commits,

@@ -1,2 +1,2 @@
--- How many tokens wait, for a signal or for their time. => tokens
+-- Counts the parked jobs. => jobs
 select count(*) from pgflow.jobs j where j.state = 'parked'

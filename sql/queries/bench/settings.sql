@@ -1,4 +1,4 @@
--- The server's version and the settings that speed depends on. => name, setting
+-- Reads the server's version and the settings that affect speed. => name, setting
 select s.name, current_setting(s.name)
 from (values
     ('server_version'), ('shared_buffers'), ('fsync'), ('synchronous_commit'), ('full_page_writes'), ('wal_level'), ('wal_compression'),

@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pgflow.cli.bench import marks
-from pgflow.cli.bench.ground import server_settings
-from pgflow.cli.bench.machine import LocalServer, OtherLoad
-from pgflow.cli.bench.marks import Tally
+from pgflow.bench import trace
+from pgflow.bench.environment import server_settings
+from pgflow.bench.machine import LocalServer, OtherLoad
+from pgflow.bench.trace import TraceReader
 from pgflow.embedded import EmbeddedPostgres
 from tests.bench.compare.roster import Peer
 
@@ -63,7 +63,7 @@ class Arena:
         self._conn.close()
         self._server.stop()
 
-    def neighbours(self) -> OtherLoad:
+    def other_load(self) -> OtherLoad:
         """Look from now on how much of the machine is used by others."""
         return OtherLoad(LocalServer(self._server.pid))
 
@@ -71,9 +71,9 @@ class Arena:
         """Wait until others use little of the machine, but no longer than so many seconds."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            neighbours = self.neighbours()
+            other_load = self.other_load()
             time.sleep(QUIET_SECONDS)
-            if neighbours.share() < QUIET:
+            if other_load.share() < QUIET:
                 return
 
     def settings(self) -> dict[str, str]:
@@ -135,7 +135,7 @@ class Bout:
         self.config = config
         self.database = database
         self.dsn = dsn
-        self.tally = Tally(folder)
+        self.trace = TraceReader(folder)
         self._python = python
         self._folder = folder
         self._driver: subprocess.Popen[str] | None = None
@@ -200,10 +200,10 @@ class Bout:
                 _stop(worker)
             self._workers.clear()
 
-    def until_marked(self, number: int) -> None:
+    def wait_for_steps(self, number: int) -> None:
         """Wait until so many steps have begun."""
         seen, changed = -1, time.monotonic()
-        while (marked := self.tally.read().marks) < number:
+        while (marked := self.trace.read().steps) < number:
             if marked != seen:
                 seen, changed = marked, time.monotonic()
             self._check(changed, f"{marked} of {number} steps have begun")
@@ -236,7 +236,7 @@ class Bout:
             **kept,
             "BENCH_DSN": self.dsn,
             "BENCH_CONFIG": self.config,
-            marks.FOLDER: str(self._folder),
+            trace.FOLDER: str(self._folder),
             "PATH": f"{self.arena.programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(CHECKOUT),

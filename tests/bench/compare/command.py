@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from pgflow.cli.bench import machine
-from pgflow.cli.bench.ground import orderly
+from pgflow.bench import machine
+from pgflow.bench.environment import sigterm_as_interrupt
 from tests.bench.compare import environments
 from tests.bench.compare.arena import Arena, Failed
 from tests.bench.compare.contests import CONTESTS
@@ -68,7 +68,7 @@ def command(
     """
     results = Results(repeat=repeat, machine=machine.describe())
     pythons = dict(_installed([peer for peer in PEERS if peer.name in peers], envs, results))
-    with orderly(), Arena(envs) as arena, suppress(KeyboardInterrupt):
+    with sigterm_as_interrupt(), Arena(envs) as arena, suppress(KeyboardInterrupt):
         results.settings = arena.settings()
         for number in range(1, repeat + 1):
             for name in contests or CONTESTS:
@@ -116,7 +116,7 @@ def _undisturbed(arena: Arena, hold: Callable[[], Outcome], label: str, tries: i
 
 
 def _hold(arena: Arena, name: str, peer: Peer, config: str, python: Path, scale: float) -> Outcome:
-    began, neighbours = time.monotonic(), arena.neighbours()
+    began, other_load = time.monotonic(), arena.other_load()
     try:
         with arena.bout(peer, config, python) as bout:
             figures = CONTESTS[name].measure(bout, scale)
@@ -124,7 +124,7 @@ def _hold(arena: Arena, name: str, peer: Peer, config: str, python: Path, scale:
         _say(f"FAILED: {failed}\n")
         return Outcome(name, peer.name, config, {}, str(failed))
     told = "  ".join(f"{key} {value:,.4g}" for key, value in figures.items())
-    others = neighbours.share()
+    others = other_load.share()
     _say(f"{told}  ({time.monotonic() - began:.0f} s, others {others:.0%})\n")
     return Outcome(name, peer.name, config, figures, others=others)
 

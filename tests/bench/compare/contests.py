@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from pgflow.cli.bench.result import latency
+from pgflow.bench.result import percentiles
 from tests.bench.compare.arena import Bout, Failed
 from tests.bench.compare.peers.contestant import BRANCHES, CHAIN
 
@@ -55,12 +55,12 @@ def drain(bout: Bout, scale: float, *, kind: str, workers: int) -> dict[str, flo
     bout.arena.analyze(bout.dsn)
     before = bout.arena.spent(bout.database)
     with bout.workers(workers):
-        bout.until_marked(count * MARKS[kind])
+        bout.wait_for_steps(count * MARKS[kind])
         bout.until_done()
         ended = time.monotonic_ns()
     _check(bout)
     after = bout.arena.spent(bout.database)
-    first = bout.tally.read().first
+    first = bout.trace.read().first
     return {
         "rate": count * NANOSECONDS / (ended - first),
         "wal": (after.wal - before.wal) / count,
@@ -75,10 +75,10 @@ def pace(bout: Bout, scale: float) -> dict[str, float]:
     with bout.workers(1):
         _warm_up(bout, "task")
         bout.drive("pace", count=count, rate=RATE)
-        bout.until_marked(2 * WARM + count)
+        bout.wait_for_steps(2 * WARM + count)
     _check(bout)
-    took = [mark.at - mark.about for mark in bout.tally.marks()[-count:]]
-    return dict(latency("", took).values)
+    took = [event.at - event.key for event in bout.trace.events()[-count:]]
+    return dict(percentiles("", took).values)
 
 
 def finish(bout: Bout, scale: float) -> dict[str, float]:
@@ -92,19 +92,19 @@ def finish(bout: Bout, scale: float) -> dict[str, float]:
         took = bout.drive("finish", kind="chain", count=count)
     _check(bout)
     begun: dict[int, list[int]] = {}
-    for mark in bout.tally.marks():
-        begun.setdefault(mark.about, []).append(mark.at)
+    for event in bout.trace.events():
+        begun.setdefault(event.key, []).append(event.at)
     last = [times[-1] - sent for sent, times in begun.items() if len(times) == CHAIN]
-    return {**latency("", last).values, "seen_p50": latency("", took).values["p50"]}
+    return {**percentiles("", last).values, "seen_p50": percentiles("", took).values["p50"]}
 
 
 def _warm_up(bout: Bout, kind: str) -> None:
     """Wait until the worker is up and all is loaded and prepared, then let things come to rest."""
     bout.drive("start", kind=kind, count=WARM)
-    bout.until_marked(WARM)
+    bout.wait_for_steps(WARM)
     time.sleep(SETTLE_SECONDS)
     bout.drive("pace", kind=kind, count=WARM, rate=RATE)
-    bout.until_marked(2 * WARM)
+    bout.wait_for_steps(2 * WARM)
 
 
 def _check(bout: Bout) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pgflow.cli.bench.result import Range
+from pgflow.bench.result import Range
 from tests.bench.compare.contests import CONTESTS
 from tests.bench.compare.roster import OURS
 

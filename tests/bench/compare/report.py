@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from pgflow.cli.bench.report import number
-from pgflow.cli.bench.result import Range
+from pgflow.bench.result import Range
+from pgflow.cli.operations.bench_report import number
 from tests.bench.compare.contests import CONTESTS
 from tests.bench.compare.outcome import Results
 from tests.bench.plot import Bar, Panel, bars

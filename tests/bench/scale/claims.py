@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from psycopg.errors import LockNotAvailable
 
-from pgflow.cli.bench.ground import BenchRun
+from pgflow.bench.environment import BenchRun
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.store import job
@@ -24,10 +24,10 @@ READY = 100_000
 DEEP = 60  # tokens in each queue, at the least
 
 
-def ready(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def ready(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """A claim of a hundred, and of one, out of ever more ready tokens."""
     hundred, one = [], []
-    with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
+    with connect(bench_run.app.dsn, "migrate") as conn, opened(bench_run.app.dsn) as hand:
         there = 0
         for size in sizes:
             fill(conn, "ready", size - there)
@@ -41,10 +41,10 @@ def ready(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> 
     return [Chart("Claim, with ever more ready tokens", "ready tokens", "ms, median", lines)]
 
 
-def scheduled(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def scheduled(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """A claim, and the look for what is due, with ever more tokens scheduled for later."""
     claims, looks = [], []
-    with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
+    with connect(bench_run.app.dsn, "migrate") as conn, opened(bench_run.app.dsn) as hand:
         fill(conn, "ready", min(READY, max(sizes)))
         there = 0
         for size in sizes:
@@ -59,12 +59,12 @@ def scheduled(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None])
     return [Chart("Claim, with ever more tokens scheduled for later", "scheduled tokens", "ms, median", lines)]
 
 
-def queues(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def queues(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """A claim by a worker of one queue, and of a worker that serves them all, with ever more queues."""
     one, every = [], []
     for size in sizes:
-        field.ground.renew()
-        with connect(field.app.dsn, "migrate") as conn, opened(field.app.dsn) as hand:
+        bench_run.environment.recreate()
+        with connect(bench_run.app.dsn, "migrate") as conn, opened(bench_run.app.dsn) as hand:
             fill(conn, "ready", max(READY // 10, DEEP * size), queues=size)
             tidy(conn)
             served = {f"q{number}": max(1, BATCH // size) for number in range(size)}
@@ -78,15 +78,15 @@ def queues(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) ->
 
 
 def claimers(
-    field: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int
+    bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int
 ) -> list[Chart]:
     """How many tokens ever more claimers get in all, a hundred at a time."""
     rates, waits = [], []
-    with connect(field.app.dsn, "migrate") as conn:
+    with connect(bench_run.app.dsn, "migrate") as conn:
         fill(conn, "ready", stock)
         tidy(conn)
     for size in sizes:
-        rate, took = _race(field.app.dsn, size, seconds)
+        rate, took = _race(bench_run.app.dsn, size, seconds)
         rates.append((size, rate))
         waits.append((size, took))
         say(f"{size} claimers: {rate:,.0f} tokens/s in all, a claim of 100 takes {took:.1f} ms")

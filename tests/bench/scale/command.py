@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 
-from pgflow.cli.bench import machine
-from pgflow.cli.bench.ground import BenchEnvironment, BenchRun, orderly
-from pgflow.cli.bench.machine import OtherLoad
-from pgflow.cli.bench.progress import Progress
-from pgflow.cli.bench.report import number
+from pgflow.bench import machine
+from pgflow.bench.environment import BenchEnvironment, BenchRun, sigterm_as_interrupt
+from pgflow.bench.machine import OtherLoad
+from pgflow.cli.operations.bench_report import number
+from pgflow.cli.operations.progress_bar import ProgressBar
 from tests.bench.plot import Chart, lines
 from tests.bench.scale import claims, horizon, waiting
 
@@ -37,13 +37,13 @@ class Scale:
     quick: tuple[int, ...]
     quickly: Measure | None = None
 
-    def run(self, field: BenchRun, say: Callable[[str], None], *, is_quick: bool, most: int | None) -> list[Chart]:
+    def run(self, bench_run: BenchRun, say: Callable[[str], None], *, is_quick: bool, most: int | None) -> list[Chart]:
         """Measure; no size is more than `most`."""
         measure = self.quickly or self.measure if is_quick else self.measure
         sizes = self.quick if is_quick else self.sizes
         if most is not None:
             sizes = tuple(dict.fromkeys(min(size, most) for size in sizes))
-        return measure(field, sizes, say)
+        return measure(bench_run, sizes, say)
 
 
 TESTS: Mapping[str, Scale] = {
@@ -96,16 +96,16 @@ def command(names: tuple[str, ...], quick: bool, most: int | None, svg: Path | N
             f"{FREE_BYTES / 2**30:.0f} GiB of disk are needed, {free / 2**30:.0f} are free: --quick or --most"
         )
     charts: list[Chart] = []
-    with orderly(), BenchEnvironment("", "pgflow") as ground:
+    with sigterm_as_interrupt(), BenchEnvironment("", "pgflow") as environment:
         for name in names or TESTS:
-            began, neighbours = time.monotonic(), OtherLoad(ground.server)
-            with ground.field(Progress()) as field:
-                found = TESTS[name].run(field, partial(_say, name), is_quick=quick, most=most)
-            _say(name, f"took {time.monotonic() - began:.0f} s, others used {neighbours.share():.0%} of the machine")
+            began, other_load = time.monotonic(), OtherLoad(environment.server)
+            with environment.new_run(ProgressBar()) as bench_run:
+                found = TESTS[name].run(bench_run, partial(_say, name), is_quick=quick, most=most)
+            _say(name, f"took {time.monotonic() - began:.0f} s, others used {other_load.share():.0%} of the machine")
             charts += found
             click.echo("\n\n".join(table(chart) for chart in found) + "\n")
         here = machine.describe()
-        said = f"{here['processor']}, {here['cores']} cores, PostgreSQL {ground.settings['server_version']}"
+        said = f"{here['processor']}, {here['cores']} cores, PostgreSQL {environment.settings['server_version']}"
     if svg is not None:
         svg.write_text(lines("How each cost grows", said, charts) + "\n")
 

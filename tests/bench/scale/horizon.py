@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import psycopg
 
-from pgflow.cli.bench.ground import BenchRun
+from pgflow.bench.environment import BenchRun
 from pgflow.database.connect import Connection, connect
 from tests.bench.plot import Chart, Series
 from tests.bench.scale.hand import BATCH, Hand, median_ms, opened
@@ -22,22 +22,22 @@ UNIT = "ms, median"
 Before = Callable[[Connection, ExitStack], None]
 
 
-def horizon(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def horizon(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """Drain so many tokens, a hundred at a time, without a long transaction beside it and with one."""
     (size,) = sizes
 
     def pin(conn: Connection, stack: ExitStack) -> None:
-        old = stack.enter_context(psycopg.connect(field.app.dsn))
+        old = stack.enter_context(psycopg.connect(bench_run.app.dsn))
         old.execute("set idle_in_transaction_session_timeout = 0")
         old.commit()
         old.execute("set transaction isolation level repeatable read")
         old.execute("select")  # from now on it sees what is there now, and all of that stays
 
-    free, pinned = _drain(field, size, say, "free"), _drain(field, size, say, "pinned", pin)
+    free, pinned = _drain(bench_run, size, say, "free"), _drain(bench_run, size, say, "pinned", pin)
     return _charts("while an old transaction keeps dead rows", free, pinned)
 
 
-def planned(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
+def planned(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
     """Drain tokens where all tables were looked at by the planner, the results' while there were none.
 
     A worker's statements are planned once, at their first use, and anew when somebody analyzes again.
@@ -47,9 +47,9 @@ def planned(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -
     def analyze(conn: Connection, stack: ExitStack) -> None:
         conn.execute("vacuum (analyze) pgflow.step_results, pgflow.signals")
 
-    installed = _drain(field, size, say, "as installed")
+    installed = _drain(bench_run, size, say, "as installed")
     return _charts(
-        "planned while there were no results", installed, _drain(field, size, say, "analyzed while empty", analyze)
+        "planned while there were no results", installed, _drain(bench_run, size, say, "analyzed while empty", analyze)
     )
 
 
@@ -59,16 +59,16 @@ def _charts(when: str, *drains: Sequence[Series]) -> list[Chart]:
 
 
 def _drain(
-    field: BenchRun, size: int, say: Callable[[str], None], name: str, before: Before | None = None
+    bench_run: BenchRun, size: int, say: Callable[[str], None], name: str, before: Before | None = None
 ) -> list[Series]:
-    field.ground.renew()
+    bench_run.environment.recreate()
     with ExitStack() as stack:
-        conn = stack.enter_context(connect(field.app.dsn, "migrate"))
+        conn = stack.enter_context(connect(bench_run.app.dsn, "migrate"))
         fill(conn, "ready", size + BATCH)
         tidy(conn)
         if before is not None:
             before(conn, stack)
-        hand = stack.enter_context(opened(field.app.dsn))
+        hand = stack.enter_context(opened(bench_run.app.dsn))
         claims: list[tuple[float, float]] = []
         settles: list[tuple[float, float]] = []
         for number in range(1, POINTS + 1):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from pgflow.cli.bench import machine
-from pgflow.cli.bench.flows import Load, Single
-from pgflow.cli.bench.ground import BenchRun, Plan
-from pgflow.cli.bench.result import latency
+from pgflow.bench import machine
+from pgflow.bench.environment import BenchRun, Plan
+from pgflow.bench.flows import Load, Single
+from pgflow.bench.result import percentiles
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.store import bench
@@ -22,18 +22,18 @@ STARTS = 60
 PAUSE = 0.05
 
 
-def waiting(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float) -> list[Chart]:
+def waiting(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float) -> list[Chart]:
     """Run one worker that has nothing to do, then start something twenty times a second."""
     memory, cpu, server, late = [], [], [], []
     there = 0
     for size in sizes:
-        with connect(field.app.dsn, "migrate") as conn:
+        with connect(bench_run.app.dsn, "migrate") as conn:
             fill(conn, "parked", size - there)
             tidy(conn)
-            here = machine.local_server(conn.info, run(conn, bench.backend(field.app.schema)))
+            here = machine.local_server(conn.info, run(conn, bench.backend(bench_run.app.schema)))
             assert here is not None
         there = size
-        with field.workers(Plan(workers=1, concurrency=10), level="info") as processes:
+        with bench_run.workers(Plan(workers=1, concurrency=10), level="info") as processes:
             processes.wait_until_ready()
             time.sleep(SETTLE_SECONDS)
             (pid,) = processes.pids
@@ -42,15 +42,15 @@ def waiting(field: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *
             took = time.monotonic() - began
             cpu.append((size, 100 * (machine.seconds_of(pid) - used) / took))
             server.append((size, 100 * (here.seconds() - theirs) / took))
-            marked = field.tally.read().marks
+            marked = bench_run.trace.read().steps
             for number in range(STARTS):
-                field.app.start(Single, f"{size}-{number}", Load(sent=time.monotonic_ns()))
+                bench_run.app.start(Single, f"{size}-{number}", Load(sent=time.monotonic_ns()))
                 time.sleep(PAUSE)
-            field.until_marked(marked + STARTS, processes)
+            bench_run.wait_for_steps(marked + STARTS, processes)
             memory.append((size, machine.resident_bytes(pid) / 1e6))
-        field.app.close()
-        marks = field.tally.marks()[-STARTS:]
-        late.append((size, latency("", [mark.at - mark.about for mark in marks]).values["p50"]))
+        bench_run.app.close()
+        marks = bench_run.trace.events()[-STARTS:]
+        late.append((size, percentiles("", [event.at - event.key for event in marks]).values["p50"]))
         say(
             f"{size:,} wait: worker {memory[-1][1]:.0f} MB, {cpu[-1][1]:.2f}% CPU; server {server[-1][1]:.2f}% CPU; "
             f"start → first step {late[-1][1]:.2f} ms"

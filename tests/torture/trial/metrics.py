@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import psycopg
 
-from pgflow.cli.bench import machine
+from pgflow.bench import machine
 from pgflow.errors import PgflowError
 from tests.torture.trial.journal import Journal
 from tests.torture.trial.setup import Arena

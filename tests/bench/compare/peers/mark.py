@@ -9,11 +9,11 @@ from typing import Any
 
 __all__ = ["mark"]
 
-SOURCE = Path(__file__).parents[4] / "pgflow" / "cli" / "bench" / "marks.py"
+SOURCE = Path(__file__).parents[4] / "pgflow" / "bench" / "trace.py"
 
 
 def _load() -> Any:
-    spec = spec_from_file_location("marks", SOURCE)
+    spec = spec_from_file_location("pgflow_trace", SOURCE)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -21,12 +21,12 @@ def _load() -> Any:
     return module
 
 
-MARKS = _load()
+TRACE = _load()
 
 
 def mark(sent: int = 0, number: int = 0) -> None:
     """Count this step; with the time at which its job was sent, keep when it began, too."""
     if sent:
-        MARKS.record(sent, number)
+        TRACE.record(sent, number)
     else:
-        MARKS.count()
+        TRACE.count()

@@ -7,7 +7,7 @@ import sys
 import time
 
 from pgflow import Pgflow
-from pgflow.cli.bench.flows import WORKFLOWS, Chain, Fan, Load, Single
+from pgflow.bench.flows import WORKFLOWS, Chain, Fan, Load, Single
 from tests.bench.compare.peers.contestant import BATCH, Contestant, become
 
 LOOK_SECONDS = 0.002
@@ -53,7 +53,7 @@ class Ours(Contestant):
     def serve(self) -> None:
         """Become a worker."""
         options = BEST if self.is_best else ()
-        main = ("-c", "from pgflow.cli import main; main()", "worker", "--app", "pgflow.cli.bench.flows:app")
+        main = ("-c", "from pgflow.cli import main; main()", "worker", "--app", "pgflow.bench.flows:app")
         os.environ["PGFLOW_DSN"] = self.dsn
         become([sys.executable, *main, *options])
 

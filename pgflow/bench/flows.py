@@ -1,11 +1,11 @@
-"""The workflows that are measured: their steps do nothing but make a mark, so that what is left is the engine's."""
+"""The measured workflows. Their steps only write to the trace, so that the rest of the time is the engine's."""
 
 from datetime import timedelta
 
 from pydantic import BaseModel
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Wait, WaitForEvent, Workflow, step
-from pgflow.cli.bench import marks
+from pgflow.bench import trace
 
 __all__ = [
     "BRANCHES",
@@ -23,28 +23,28 @@ __all__ = [
 ]
 
 CHAIN = 5  # steps in a row
-BRANCHES = 10  # side by side
+BRANCHES = 10  # in parallel
 WAIT = timedelta(seconds=1)
 
 
 class Load(BaseModel):
-    """The input: `sent`, when it was started, in monotonic nanoseconds; 0 when nobody asks when its steps begin."""
+    """The input: `sent`, when it was started, in monotonic nanoseconds; 0 to count steps without timing them."""
 
     sent: int = 0
 
 
-def _mark(ctx: Context[Load], number: int = 0) -> Ok:
+def _trace(ctx: Context[Load], number: int = 0) -> Ok:
     if ctx.initial.sent:
-        marks.record(ctx.initial.sent, number)
+        trace.record(ctx.initial.sent, number)
     else:
-        marks.count()
+        trace.count()
     return Ok("done", {"number": number})
 
 
 @step
 async def only(ctx: Context[Load]) -> Ok:
     """The one step."""
-    return _mark(ctx)
+    return _trace(ctx)
 
 
 class Single(Workflow[Load], unique=Unique("single")):
@@ -57,31 +57,31 @@ class Single(Workflow[Load], unique=Unique("single")):
 @step
 async def first(ctx: Context[Load]) -> Ok:
     """The first step."""
-    return _mark(ctx, 1)
+    return _trace(ctx, 1)
 
 
 @step
 async def second(ctx: Context[Load]) -> Ok:
     """The second step."""
-    return _mark(ctx, 2)
+    return _trace(ctx, 2)
 
 
 @step
 async def third(ctx: Context[Load]) -> Ok:
     """The third step."""
-    return _mark(ctx, 3)
+    return _trace(ctx, 3)
 
 
 @step
 async def fourth(ctx: Context[Load]) -> Ok:
     """The fourth step."""
-    return _mark(ctx, 4)
+    return _trace(ctx, 4)
 
 
 @step
 async def fifth(ctx: Context[Load]) -> Ok:
     """The fifth step."""
-    return _mark(ctx, 5)
+    return _trace(ctx, 5)
 
 
 class Chain(Workflow[Load], unique=Unique("chain")):
@@ -105,18 +105,18 @@ async def split(ctx: Context[Load]) -> Ok:
 
 @step
 async def branch(ctx: Context[Load]) -> Ok:
-    """What each branch does."""
-    return _mark(ctx)
+    """A branch."""
+    return _trace(ctx)
 
 
 @step
 async def join(ctx: Context[Load]) -> Ok:
-    """The step after the branches: what all of them came to."""
+    """The join after the branches."""
     return Ok("done", {"branches": sum(key.startswith("branch") for key in ctx.steps)})
 
 
 class Fan(Workflow[Load], unique=Unique("fan")):
-    """Ten branches side by side, and a step that waits for all of them."""
+    """Ten parallel branches and a join."""
 
     initial = split
     transitions = {
@@ -141,8 +141,8 @@ go = WaitForEvent("go").named("go")
 
 @step
 async def after(ctx: Context[Load]) -> Ok:
-    """The step after a wait: the signal brought the time at which it was sent, a timer brought nothing."""
-    marks.record(ctx.output(go).get("sent", 0) if "go" in ctx.steps else ctx.run)
+    """The step after a wait: a signal carries the time at which it was sent, a timer does not."""
+    trace.record(ctx.output(go).get("sent", 0) if "go" in ctx.steps else ctx.run)
     return Ok("done")
 
 
@@ -167,7 +167,7 @@ long = Wait(timedelta(days=1)).named("long")
 
 
 class Sleeping(Workflow[Load], unique=Unique("sleeping")):
-    """A timer that does not end while anybody measures."""
+    """A timer that outlasts the benchmark."""
 
     initial = long
     transitions = {long: {"timeout": Done}}

@@ -1,4 +1,4 @@
-"""Say what machine this is, and read from /proc who uses how much of it: the server, if it is here, and others."""
+"""Describe this machine, and read from /proc how much of it the server and other processes use."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ PROC = Path("/proc")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Fields of /proc/<pid>/stat after the name in parentheses, counted from there.
 PARENT, OWN, REAPED = 1, slice(11, 13), slice(13, 15)
-# Fields of the first line of /proc/stat after its name: user, nice, system; irq, softirq, and what a host has taken.
+# Fields of the first line of /proc/stat after its name: user, nice, system; irq, softirq, steal.
 BUSY = (slice(0, 3), slice(5, 8))
 
 
@@ -50,20 +50,20 @@ def children_seconds() -> float:
 
 
 def seconds_of(pid: int) -> float:
-    """Return the CPU seconds that a process has used, 0 where nobody tells."""
+    """Return the CPU seconds that a process has used, 0 without /proc."""
     stat = _stat(pid)
     return _seconds(stat[OWN]) if stat else 0.0
 
 
 def resident_bytes(pid: int) -> int:
-    """Return how much memory of a process is resident, 0 where nobody tells."""
+    """Return a process's resident memory, 0 without /proc."""
     with suppress(OSError, ValueError, IndexError):
         return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 
 def own_bytes(pid: int) -> int:
-    """Return how much of a process's resident memory is no file's and shared with nobody, 0 where nobody tells."""
+    """Return a process's private anonymous memory (RssAnon), 0 without /proc."""
     with suppress(OSError, ValueError):
         for line in (PROC / str(pid) / "status").read_text().splitlines():
             if line.startswith("RssAnon:"):
@@ -72,7 +72,7 @@ def own_bytes(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Return the process ids of those that a process has started and that live; none where nobody tells."""
+    """Return the process ids of a process's live children; none without /proc."""
     with suppress(OSError):
         numbers = sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
         return [each for each in numbers if (stat := _stat(each)) and stat[PARENT] == str(pid)]
@@ -86,7 +86,7 @@ class LocalServer:
         self.postmaster = postmaster
 
     def seconds(self) -> float:
-        """Return the CPU seconds of the whole server so far: sessions that have ended, and whatever it does beside."""
+        """Return the CPU seconds of the whole server so far, including ended sessions and background processes."""
         total = 0.0
         for entry in PROC.iterdir():
             if not entry.name.isdigit() or not (stat := _stat(int(entry.name))):
@@ -99,9 +99,9 @@ class LocalServer:
 
 
 class OtherLoad:
-    """Tells how much of this machine others use, from the moment when it is made.
+    """The share of this machine that other processes have used since the object was created.
 
-    Ours are this process, its children that have ended by then, and the server, if there is one here.
+    Our own load is this process, its children that have ended, and the server, if it runs here.
     """
 
     def __init__(self, server: LocalServer | None = None) -> None:
@@ -110,7 +110,7 @@ class OtherLoad:
         self._before = self._foreign()
 
     def share(self) -> float:
-        """Return the share of all processors that others have used since, between 0 and 1; 0 where nobody tells."""
+        """Return the share of all processors that other processes used, between 0 and 1; 0 without /proc."""
         passed = (time.monotonic() - self._began) * (os.cpu_count() or 1)
         return min(1.0, max(0.0, (self._foreign() - self._before) / passed)) if passed else 0.0
 
@@ -121,13 +121,13 @@ class OtherLoad:
 
 
 def local_server(info: ConnectionInfo, backend: int) -> LocalServer | None:
-    """Return the server to which a connection leads if its processes can be seen here, else None.
+    """Return the server behind a connection if its processes are visible here, else None.
 
-    `backend` is the process id of the session there: the server itself is that one's parent.
+    `backend` is the process id of the session: its parent is the postmaster.
     """
     is_near = not info.host or info.host.startswith("/") or info.host in LOOPBACK
     stat = _stat(backend) if is_near else []
-    # In a container the same number may mean somebody else.
+    # In a container the same number may be another process.
     if not stat or _name(backend) != "postgres" or _name(int(stat[PARENT])) != "postgres":
         return None
     return LocalServer(int(stat[PARENT]))
@@ -136,7 +136,7 @@ def local_server(info: ConnectionInfo, backend: int) -> LocalServer | None:
 def _stat(pid: int) -> list[str]:
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:  # gone meanwhile, or no /proc here
+    except OSError:  # the process is gone, or there is no /proc
         return []
 
 

@@ -1,4 +1,4 @@
-"""Read what a stretch of work costs the database: WAL, commits, rows and CPU, and what it costs the workers."""
+"""Measure the cost of a run: WAL, commits, rows and CPU of the database, and CPU of the workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pgflow.cli.bench import machine
+from pgflow.bench import machine
 from pgflow.database.connect import Connection, connect
 from pgflow.database.dsn import compose, parse
 from pgflow.database.statement import Statement, run
@@ -18,18 +18,18 @@ __all__ = ["Cost", "Meter"]
 
 T = TypeVar("T")
 
-FLUSH_SECONDS = 20.0  # for the sessions of a run to end, and to report
+FLUSH_SECONDS = 20.0  # until the sessions of a run have ended and reported their statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What each step of a stretch of work cost.
+    """The cost of each step of a run.
 
-    `wal_bytes` are the whole server's; `commits` the database's, without the meter's own, and `round_trips` the
-    workers', as they count them, without heartbeats (None: no worker was there). `inserted`, `updated` and `deleted`
-    are rows of pgflow's tables, `in_place` the share of the updated ones that needed no new index entry (HOT), `dead`
-    the row versions that an update or a delete has left behind. `server_ms` is CPU of all the server's processes, None
-    when they are not on this machine; `worker_ms` that of the worker processes, their start included.
+    `wal_bytes` counts the whole server; `commits` the database, without the meter's own. `round_trips` are counted by
+    the workers, without heartbeats (None: there was no worker). `inserted`, `updated` and `deleted` are rows of
+    pgflow's tables, `in_place` is the share of HOT updates, which need no new index entry, and `dead` counts the row
+    versions that updates and deletes left behind. `server_ms` is CPU of all server processes, None when they are not on
+    this machine; `worker_ms` is CPU of the worker processes, including their start.
     """
 
     steps: int
@@ -46,22 +46,22 @@ class Cost:
 
     @property
     def rows(self) -> float:
-        """Rows written, of whatever kind."""
+        """Rows inserted, updated and deleted."""
         return self.inserted + self.updated + self.deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    spent: Counters
+    counters: Counters
     server_seconds: float | None
     worker_seconds: float
 
 
 class Meter:
-    """Reads before and after: `begin` when nothing runs yet, `end` when all that ran has ended.
+    """Reads the counters before and after a run: call `begin` before the first session, `end` after the last one.
 
-    A session reports what it did when it ends; so a reading waits until no session has the application name `name`,
-    which all that is measured has to carry. What is asked with `look` in between is taken off again.
+    A session reports its statistics when it ends. So a reading waits until no session has the application name `name`,
+    which every measured session must use. The commits of `query` are subtracted.
     """
 
     def __init__(self, dsn: str, schema: str, name: str) -> None:
@@ -69,34 +69,34 @@ class Meter:
         self._named = compose({**parse(dsn), "application_name": name})
         self._schema = schema
         self._name = name
-        self._watch: Connection | None = None
-        self._own = 0
+        self._conn: Connection | None = None
+        self._own_commits = 0
         self._before: Reading | None = None
 
     def begin(self) -> None:
-        """Read what has been spent before."""
+        """Read the counters before the run."""
         self._before = self._read()
 
-    def look(self, statement: Statement[T]) -> T:
-        """Ask the database something that is not to count."""
-        if self._watch is None:
-            self._watch = connect(self._named)
-            self._own += 1  # to begin a session is a commit, too
-        self._own += 1
-        return run(self._watch, statement)
+    def query(self, statement: Statement[T]) -> T:
+        """Run a statement whose cost does not count."""
+        if self._conn is None:
+            self._conn = connect(self._named)
+            self._own_commits += 1  # starting a session is a commit, too
+        self._own_commits += 1
+        return run(self._conn, statement)
 
     def close(self) -> None:
-        """End the session that `look` uses."""
-        if self._watch is not None:
-            self._watch.close()
-        self._watch = None
+        """Close the session that `query` uses."""
+        if self._conn is not None:
+            self._conn.close()
+        self._conn = None
 
     def end(self, steps: int, round_trips: int | None = None) -> Cost:
-        """Return what was spent since, for each of so many steps."""
+        """Return the cost since `begin`, for each of so many steps."""
         assert self._before is not None  # noqa: S101 -- begin comes first
-        before, own = self._before, self._own
+        before, own = self._before, self._own_commits
         after = self._read()
-        spent = {name: getattr(after.spent, name) - getattr(before.spent, name) for name in Counters.__slots__}
+        spent = {name: getattr(after.counters, name) - getattr(before.counters, name) for name in Counters.__slots__}
         server = _difference(before.server_seconds, after.server_seconds)
         workers = after.worker_seconds - before.worker_seconds
         share = max(1, steps)
@@ -115,25 +115,25 @@ class Meter:
         )
 
     def _read(self) -> Reading:
-        """Read when all else has reported. This session's own commits are reported after it, to the next reading."""
+        """Read the counters once all measured sessions have reported. The next reading includes our own commits."""
         self.close()
         own = 1
         with connect(self._dsn) as conn:
 
-            def ask(statement: Statement[T]) -> T:
+            def read(statement: Statement[T]) -> T:
                 nonlocal own
                 own += 1
                 return run(conn, statement)
 
             deadline = time.monotonic() + FLUSH_SECONDS
-            while ask(bench.sessions(self._schema, self._name)):
+            while read(bench.sessions(self._schema, self._name)):
                 if time.monotonic() > deadline:
-                    raise PgflowError(f"sessions of this benchmark did not end in {FLUSH_SECONDS:.0f} s")
+                    raise PgflowError(f"sessions of this benchmark did not end within {FLUSH_SECONDS:.0f} s")
                 time.sleep(0.02)
-            server = machine.local_server(conn.info, ask(bench.backend(self._schema)))
+            server = machine.local_server(conn.info, read(bench.backend(self._schema)))
             seconds = None if server is None else server.seconds()
-            reading = Reading(ask(bench.cost(self._schema)), seconds, machine.children_seconds())
-        self._own = own
+            reading = Reading(read(bench.cost(self._schema)), seconds, machine.children_seconds())
+        self._own_commits = own
         return reading
 
 

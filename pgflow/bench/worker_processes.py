@@ -1,4 +1,4 @@
-"""Worker processes for a command that brings its own workflows: real ones, and none is left, whatever happens."""
+"""Worker processes of a command that brings its own workflows. None of them outlives the command."""
 
 import os
 import signal
@@ -10,23 +10,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pgflow.cli.output import print_notice
 from pgflow.errors import PgflowError
 
-__all__ = ["Processes"]
+__all__ = ["WorkerProcesses"]
 
 READY_SECONDS = 20.0
 STOP_SECONDS = 40.0  # more than a worker gives its steps
 LOG_TAIL = 2000  # characters
 
 
-class Processes:
-    """`count` processes of `pgflow worker` for an app, for the length of a `with`.
+class WorkerProcesses:
+    """`count` processes of `pgflow worker` for an app, as a context manager.
 
-    `options` are the worker's. When the `with` is left by an error, what they said is printed. After it, `printed` has
-    what each of them wrote to stdout.
+    `options` are the worker's. When an error leaves the `with` block, the end of each worker's log is copied to stderr.
+    Afterwards `printed` holds what each of them wrote to stdout.
 
-        with Processes(dsn, folder, app="pgflow.cli.demo.flow:app", count=2) as processes:
+        with WorkerProcesses(dsn, folder, app="pgflow.cli.demo.flow:app", count=2) as processes:
             processes.wait_until_ready()
     """
 
@@ -41,9 +40,9 @@ class Processes:
         schema: str = "pgflow",
         environment: dict[str, str] | None = None,
     ) -> None:
-        # In the environment, not on the command line, where everybody on the machine could read a password.
-        ours = {"PGFLOW_DSN": dsn, "PGFLOW_SCHEMA": schema}
-        self._environment = {**os.environ, **(environment or {}), **ours}
+        # In the environment: any user of the machine can read a password on the command line.
+        connection = {"PGFLOW_DSN": dsn, "PGFLOW_SCHEMA": schema}
+        self._environment = {**os.environ, **(environment or {}), **connection}
         self._logs = logs
         self._line = [sys.executable, "-c", "from pgflow.cli import main; main()", "worker", "--app", app, *options]
         self._count = count
@@ -66,7 +65,7 @@ class Processes:
         return [self._path(number, "out").read_text(errors="replace") for number in range(1, self._count + 1)]
 
     def wait_until_ready(self) -> None:
-        """Wait until all of them look for work, so that each has its share when it comes."""
+        """Wait until all of them claim jobs, so that each gets its share."""
         deadline = time.monotonic() + READY_SECONDS
         while sum("is ready" in path.read_text(errors="replace") for path in self._all_logs()) < self._count:
             self.check()
@@ -82,9 +81,9 @@ class Processes:
         return victim.pid
 
     def check(self) -> None:
-        """Raise when one has ended by itself."""
+        """Raise `PgflowError` when one has ended on its own."""
         if any(process.poll() is not None for process in self._running):
-            raise PgflowError("a worker has ended by itself", hint="What it said stands above.")
+            raise PgflowError("a worker ended unexpectedly", hint="The workers' logs are printed above.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,7 +98,7 @@ class Processes:
                 process.wait()
         if error is not None:
             for path in self._all_logs():
-                print_notice(f"{path.name}:\n{path.read_text(errors='replace')[-LOG_TAIL:]}")
+                print(f"{path.name}:\n{path.read_text(errors='replace')[-LOG_TAIL:]}", file=sys.stderr)
 
     def _path(self, number: int, kind: str) -> Path:
         return self._logs / f"worker-{number}.{kind}"

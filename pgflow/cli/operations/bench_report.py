@@ -1,17 +1,17 @@
-"""Tell people what was measured, on what, and what it cost."""
+"""Format benchmark results for people: the environment, the measurements and the costs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pgflow.cli.bench.ground import BenchEnvironment, Plan
-from pgflow.cli.bench.result import Range, Summary
+from pgflow.bench.environment import BenchEnvironment, Plan
+from pgflow.bench.result import Range, Summary
 from pgflow.cli.output import table
 
 __all__ = ["about", "costs", "figures", "noise", "number"]
 
-# What a step costs, in columns: title, name, decimals.
+# The columns of the cost table: title, name, decimals.
 COSTS = (
     ("WAL BYTES", "wal_bytes", 0),
     ("COMMITS", "commits", 4),
@@ -26,13 +26,13 @@ COSTS = (
 )
 FOOTNOTE = """\
 WAL BYTES and SERVER MS (of CPU) are the whole server's, COMMITS the database's, rows those of pgflow's tables. IN PLACE
-is the share of the updates that needed no index entry (HOT), DEAD the row versions that are left to vacuum. ROUND TRIPS
+is the share of HOT updates, which need no new index entry, DEAD the row versions left for vacuum. ROUND TRIPS
 are counted by the workers, without heartbeats. WORKER MS (of CPU) includes their start. A wait is a step, too."""
 
 
-def about(ground: BenchEnvironment, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
-    """Return the lines at the head: machine, versions, server, settings."""
-    settings = ", ".join(f"{name} {value}" for name, value in ground.settings.items() if name != "server_version")
+def about(environment: BenchEnvironment, plan: Plan, machine: dict[str, Any], repeat: int) -> str:
+    """Return the head: machine, versions, server, settings, plan."""
+    settings = ", ".join(f"{name} {value}" for name, value in environment.settings.items() if name != "server_version")
     versions = ("pgflow-engine", "python", "psycopg", "pydantic")
     lines = {
         "machine": (
@@ -40,16 +40,16 @@ def about(ground: BenchEnvironment, plan: Plan, machine: dict[str, Any], repeat:
             f"{machine['system']}"
         ),
         "versions": ", ".join(
-            [*(f"{name} {machine[name]}" for name in versions), f"PostgreSQL {ground.settings['server_version']}"]
+            [*(f"{name} {machine[name]}" for name in versions), f"PostgreSQL {environment.settings['server_version']}"]
         ),
         "server": (
-            f"{'a throwaway one' if ground.is_ours else 'as named'}, whose CPU is "
-            f"{'counted' if ground.server else 'not visible from here'}; a round trip takes "
-            f"{1000 * ground.trip_seconds:.2f} ms"
+            f"{'throwaway' if environment.is_throwaway else 'given'}; its CPU is "
+            f"{'measured' if environment.server else 'not visible from here'}; a round trip takes "
+            f"{1000 * environment.round_trip_seconds:.2f} ms"
         ),
         "settings": settings,
         "plan": (
-            f"{plan.workers} worker processes, {plan.concurrency} steps at once in each, {plan.batch} instances a "
+            f"{plan.workers} worker processes with a concurrency of {plan.concurrency}, {plan.batch} instances a "
             f"call; median of {repeat} runs (lowest to highest)"
         ),
     }
@@ -57,25 +57,25 @@ def about(ground: BenchEnvironment, plan: Plan, machine: dict[str, Any], repeat:
 
 
 def figures(summaries: Sequence[Summary]) -> str:
-    """Return the table of what was measured."""
+    """Return the table of measurements."""
     rows = [row for summary in summaries for row in _rows(summary)]
     return table(["SCENARIO", "MEASURED", "UNIT", "RESULT"], rows)
 
 
 def _rows(summary: Summary) -> Iterator[list[str]]:
     for name, (unit, values) in summary.lines.items():
-        told = [f"{key} {_told(each)}" if len(values) > 1 else _told(each) for key, each in values.items()]
-        yield [summary.scenario, name, unit, "  ".join(told)]
+        values_text = [f"{key} {_format(each)}" if len(values) > 1 else _format(each) for key, each in values.items()]
+        yield [summary.scenario, name, unit, "  ".join(values_text)]
 
 
-def _told(each: Range) -> str:
+def _format(each: Range) -> str:
     if each.low == each.high:
         return number(each.median)
     return f"{number(each.median)} ({number(each.low)} to {number(each.high)})"
 
 
 def costs(summaries: Sequence[Summary]) -> str:
-    """Return the table of what a step cost the database and the workers, medians, and what its columns are."""
+    """Return the table of median costs per step, with an explanation of its columns."""
     rows = [
         [summary.scenario, *(_cost(summary.cost[name], decimals) for _, name, decimals in COSTS)]
         for summary in summaries
@@ -89,16 +89,16 @@ def _cost(each: Range | None, decimals: int) -> str | None:
 
 
 def noise(summaries: Sequence[Summary]) -> str:
-    """Return the line about who else was there."""
+    """Return a warning about other load on the machine."""
     worst = max(summaries, key=lambda each: each.others.high)
     return (
-        f"Others used up to {worst.others.high:.0%} of this machine meanwhile (in {worst.scenario}): "
-        "measure again when it has nothing else to do."
+        f"Other processes used up to {worst.others.high:.0%} of this machine (during {worst.scenario}): "
+        "measure again when it is idle."
     )
 
 
 def number(value: float) -> str:
-    """Return a number with as many digits as mean something."""
+    """Return a number with its significant digits."""
     size = abs(value)
     if size >= 1000:
         return f"{round(value, 3 - len(str(int(size)))):,.0f}"

@@ -1,4 +1,4 @@
-"""What a benchmark found, as values: lines of one run, and their medians and ranges over several."""
+"""Measurements of one run, and their medians and ranges over several runs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pgflow.cli.bench.meter import Cost
+from pgflow.bench.meter import Cost
 
-__all__ = ["Line", "Range", "Run", "Summary", "latency", "summarize"]
+__all__ = ["Line", "Measurement", "Range", "Summary", "percentiles", "summarize"]
 
-NANO = 1e-6  # milliseconds
+NANOSECOND = 1e-6  # milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that a run measured: latencies have the values "p50", "p95", "p99" and "max", all else has "value"."""
+    """One measured quantity. Latencies have the values "p50", "p95", "p99" and "max", others have "value"."""
 
     name: str
     unit: str
@@ -24,8 +24,8 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What one run found; `cost` is per step, `others` the share of the machine that others used meanwhile."""
+class Measurement:
+    """The result of one run: `cost` is per step, `others` the share of the machine that other processes used."""
 
     lines: Sequence[Line]
     cost: Cost | None = None
@@ -34,7 +34,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The median of several runs, the lowest and the highest."""
+    """The median of several runs, with the lowest and the highest."""
 
     median: float
     low: float
@@ -42,13 +42,13 @@ class Range:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Range:
-        """Return that of some values."""
+        """Return the range of some values."""
         return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What all runs of one scenario found: for each line's name the unit and the range of each value."""
+    """All runs of one scenario: for each line's name, its unit and the range of each value."""
 
     scenario: str
     runs: int
@@ -70,8 +70,8 @@ class Summary:
         }
 
 
-def summarize(scenario: str, runs: Sequence[Run]) -> Summary:
-    """Bring together the runs of one scenario, which have the same lines."""
+def summarize(scenario: str, runs: Sequence[Measurement]) -> Summary:
+    """Combine the runs of one scenario, which have the same lines."""
     lines = {}
     for number, line in enumerate(runs[0].lines):
         values = {key: Range.of([run.lines[number].values[key] for run in runs]) for key in line.values}
@@ -83,11 +83,11 @@ def summarize(scenario: str, runs: Sequence[Run]) -> Summary:
     return Summary(scenario, len(runs), lines, cost, Range.of([run.others for run in runs]))
 
 
-def latency(name: str, nanoseconds: Sequence[int]) -> Line:
+def percentiles(name: str, nanoseconds: Sequence[int]) -> Line:
     """Return the percentiles of some durations, in milliseconds."""
     ordered = sorted(nanoseconds)
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-    return Line(name, "ms", {key: _percentile(ordered, share) * NANO for key, share in shares.items()})
+    return Line(name, "ms", {key: _percentile(ordered, share) * NANOSECOND for key, share in shares.items()})
 
 
 def _percentile(ordered: Sequence[int], share: float) -> float:

@@ -1,16 +1,16 @@
-"""Show on a terminal how far a benchmark is, in one line that is written over."""
+"""Show the progress of a benchmark on a terminal, in one line."""
 
 import sys
 from typing import TextIO
 
-__all__ = ["Progress"]
+__all__ = ["ProgressBar"]
 
 WIDTH = 30
 CLEAR = "\r\x1b[K"
 
 
-class Progress:
-    """A bar on stderr, and nothing at all where that is no terminal.
+class ProgressBar:
+    """A bar on stderr; shows nothing when that is not a terminal.
 
     progress.begin("chain, 2 of 3", 30_000)
     progress.advance(500)
@@ -24,17 +24,17 @@ class Progress:
         self._done = 0
 
     def begin(self, label: str, length: int) -> None:
-        """Begin a new bar."""
+        """Start a new bar."""
         self._label, self._length, self._done = label, max(1, length), 0
         self._show()
 
     def advance(self, number: int) -> None:
-        """Say that so many more are done."""
+        """Add to the number of finished units."""
         self._done += number
         self._show()
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._is_shown:
             self._stream.write(CLEAR)
             self._stream.flush()

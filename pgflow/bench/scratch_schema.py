@@ -1,4 +1,4 @@
-"""Have a schema to try things out in: made, marked as ours, and dropped again; nobody else's is ever touched."""
+"""Create a schema for a benchmark, marked as such, and drop it again. No other schema is ever dropped."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pgflow.store import bench
 
 __all__ = ["MARK", "ScratchSchema"]
 
-MARK = "made by a pgflow benchmark, and dropped by the next"  # the comment by which it is known
+MARK = "made by a pgflow benchmark, and dropped by the next"  # the comment that marks the schema
 
 
 class ScratchSchema:
-    """A schema that exists for the length of a `with`; `renew` gives it new, empty tables.
+    """A schema that exists inside a `with` block; `recreate` gives it new, empty tables.
 
-    A schema of that name is taken over only when it carries our mark: one that a benchmark left behind which was
-    killed. Raises `SchemaForeign` for any other, `Conflict` while another benchmark uses it.
+    An existing schema of that name is reused only if it carries the mark: it is left over from a killed benchmark.
+    Raises `SchemaForeign` for any other, and `Conflict` while another benchmark uses it.
 
-        with ScratchSchema(dsn, "pgflow_bench") as trial:
-            trial.renew()
+        with ScratchSchema(dsn, "pgflow_bench") as scratch:
+            scratch.recreate()
     """
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -34,13 +34,13 @@ class ScratchSchema:
         self._dsn = dsn
 
     def __enter__(self) -> Self:
-        # Stays open to hold the lock, under a name of its own: whoever waits for all others to end leaves it out.
+        # Stays open to hold the lock. Its own application name keeps it out of the wait for the measured sessions.
         self._holder = connect(compose({**parse(self._dsn), "application_name": "pgflow:trial"}), "migrate")
         try:
-            if not run(self._holder, bench.hold(self.name)):
+            if not run(self._holder, bench.lock_schema(self.name)):
                 raise Conflict(
                     f'another benchmark runs in schema "{self.name}"',
-                    hint="Wait for its end, or name another: --schema NAME.",
+                    hint="Wait until it ends, or use another schema: --schema NAME.",
                 )
             self._refuse_foreign(self._holder)
         except BaseException:
@@ -48,8 +48,8 @@ class ScratchSchema:
             raise
         return self
 
-    def renew(self) -> None:
-        """Drop the schema with all that is in it and install pgflow's tables anew."""
+    def recreate(self) -> None:
+        """Drop the schema with all its contents and install pgflow's tables again."""
         identifier = sql.Identifier(self.name)
         with connect(self._dsn, "migrate") as conn:
             self._drop(conn)
@@ -67,12 +67,12 @@ class ScratchSchema:
             self._holder.close()
 
     def _drop(self, conn: Connection) -> None:
-        self._refuse_foreign(conn)  # again: somebody may have made one meanwhile
+        self._refuse_foreign(conn)  # check again: another session may have created one since
         conn.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(self.name)))
 
     def _refuse_foreign(self, conn: Connection) -> None:
-        if any(each != MARK for each in run(conn, bench.mark(self.name))):
+        if any(comment != MARK for comment in run(conn, bench.schema_comment(self.name))):
             raise SchemaForeign(
-                f'schema "{self.name}" was not made by a benchmark, which would drop it',
-                hint="Name one that does not exist: --schema NAME.",
+                f'schema "{self.name}" was not created by a benchmark, so a benchmark may not drop it',
+                hint="Use a schema that does not exist: --schema NAME.",
             )
