@@ -54,9 +54,9 @@ class Mutant:
         return text.replace(self.before, self.after)
 
 
-def only(*harms: str, minutes: float = 0.5, rate: float = 6) -> list[str]:
-    """Options for harm whose names hold one of these."""
-    chosen = [word for harm in harms for word in ("--only", harm)]
+def only(*faults: str, minutes: float = 0.5, rate: float = 6) -> list[str]:
+    """Options for fault whose names hold one of these."""
+    chosen = [word for fault in faults for word in ("--only", fault)]
     return ["--minutes", str(minutes), "--rate", str(rate), *chosen]
 
 

@@ -1,7 +1,7 @@
 """Whether a worker stays as small as it was while it works for hours, and rests when there is nothing to do.
 
 `python -m tests.torture.soak` gives one worker process a steady, moderate load of mixed shapes (`steady.py`), on a
-durable server of its own. Every few seconds its memory is read, that of the process beside it included, and that of its
+durable server of its own. Every few seconds its memory is read, including its heartbeat process, and that of its
 server processes. In the end the median of the last tenth of the time is compared with that of the second tenth: the
 first one is there to warm up. Then the load stops, and for a minute all that the idle worker asks on any of its
 connections is counted, by the server's own log: statements, and the round trips that they come in, of which each is a
@@ -272,7 +272,7 @@ def command(minutes: float, rate: float, idle: float, every: float) -> None:
 
 
 def told(figures: Figures) -> str:
-    """Return the figures beside their budgets, as a table."""
+    """Return the figures with their budgets, as a table."""
     over = broken(figures)
     rows = [
         (title, f"{getattr(figures, name):.2f} {unit}", most and f"< {most:g}", "BROKEN" if name in over else "")

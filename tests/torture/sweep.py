@@ -33,7 +33,7 @@ from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import Unreachable
 from pgflow.migrations.migrate import up
 from tests.torture.acts import ACTS, LEDGER, WORKFLOWS, Scene
-from tests.torture.wire.active_rules import COMMIT_POINT, Happening
+from tests.torture.wire.active_rules import COMMIT_POINT, WireEvent
 from tests.torture.wire.proxy import Proxy, upstream_of
 from tests.torture.wire.rule import COMMITS, Kind, Rule
 from tests.worker.inside import Inside
@@ -66,8 +66,8 @@ class Played:
     """How an act went: how long it took, its commit points, and what was lost, if it came to that."""
 
     seconds: float
-    points: tuple[Happening, ...]
-    lost: Happening | None
+    points: tuple[WireEvent, ...]
+    lost: WireEvent | None
 
 
 class Lane:
@@ -76,8 +76,8 @@ class Lane:
     def __init__(self, dsn: str, stack: ExitStack, *, pooler: bool = False) -> None:
         self.dsn = dsn
         self._pooler = pooler
-        self.said: list[Happening] = []
-        self.proxy = stack.enter_context(Proxy(upstream_of(dsn), tell=self.said.append))
+        self.events: list[WireEvent] = []
+        self.proxy = stack.enter_context(Proxy(upstream_of(dsn), notify=self.events.append))
         self.through = self.proxy.door("lane").through(dsn)
         self.conn: Connection = stack.enter_context(connect(dsn, "test"))
         self.conn.execute(LEDGER)
@@ -87,7 +87,7 @@ class Lane:
 
     def play(self, act: str, loss: Loss | None = None) -> Played:
         """Play an act, and check that everything ended as it should, once, and in time. Raises `AssertionError`."""
-        self.said.clear()
+        self.events.clear()
         if loss is not None:
             self.proxy.inject(Rule(loss.kind, role=f"pgflow:{loss.role}", nth=loss.nth))
         began = time.monotonic()
@@ -103,10 +103,10 @@ class Lane:
             self.proxy.heal()
         until(lambda: self.proxy.sessions() == 0, "the end of all connections")
         self._check(scene, seconds)
-        lost = [each for each in self.said if each.what != COMMIT_POINT]
+        lost = [each for each in self.events if each.what != COMMIT_POINT]
         assert len(lost) <= 1
         return Played(
-            seconds, tuple(each for each in self.said if each.what == COMMIT_POINT), lost[0] if lost else None
+            seconds, tuple(each for each in self.events if each.what == COMMIT_POINT), lost[0] if lost else None
         )
 
     @contextmanager
@@ -157,7 +157,7 @@ def lanes(dsns: Sequence[str], *, pooler: bool = False) -> Iterator[SimpleQueue[
         yield free
 
 
-def losses(act: str, points: Iterable[Happening]) -> list[Loss]:
+def losses(act: str, points: Iterable[WireEvent]) -> list[Loss]:
     """Return every way to lose one of these commit points."""
     counted = Counter(each.role.removeprefix("pgflow:") for each in points)
     return [Loss(act, role, kind, n) for role in ROLES for n in range(1, counted[role] + 1) for kind in KINDS]

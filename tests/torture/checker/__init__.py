@@ -1,8 +1,8 @@
-"""Check a run's history: invariants that must hold throughout, and counters that show that it was put to the test.
+"""Check a run's history: invariants that must hold, and counters that show what the run covered.
 
-A run without a violation is worth what it went through. So each counter has to be above zero, or the run is invalid: a
-fault that was never met proves nothing. (Antithesis's "sometimes" assertions.) The invariants are I1 to I21; each is a
-function that yields a sentence for each place where it is broken.
+A run without violations proves only what it covered. So each counter must be above zero, or the run is invalid
+(Antithesis calls these "sometimes" assertions). The invariants are I1 to I21; each is a function that yields a message
+for each violation.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from dataclasses import dataclass
 from itertools import islice
 
 from tests.torture.checker import answers, conduct, engine, timing
-from tests.torture.checker.history import History, Story
+from tests.torture.checker.history import History, InstanceHistory
 
-__all__ = ["INVARIANTS", "History", "Story", "Violation", "check", "counters"]
+__all__ = ["INVARIANTS", "History", "InstanceHistory", "Violation", "check", "counters"]
 
-MOST_OF_ONE = 20  # violations of one invariant that are told; the rest is more of the same
+MAX_PER_INVARIANT = 20  # violations of one invariant that are reported
 
 INVARIANTS: Mapping[str, Callable[[History], Iterator[str]]] = {
-    "I1": answers.what_was_answered_is_so,
+    "I1": answers.answers_are_true,
     "I2": engine.each_instance_ends,
-    "I3": engine.tokens_move_by_the_rules,
+    "I3": engine.jobs_move_by_the_rules,
     "I4": engine.only_the_owner_records,
-    "I5": engine.outputs_are_of_a_body,
+    "I5": engine.outputs_are_from_an_execution,
     "I6": engine.steps_begin_with_what_was_recorded,
     "I7": engine.outcomes_are_a_path,
     "I8": engine.steps_are_reached_once,
     "I9": engine.effects_are_written_once,
     "I10": engine.revisions_have_no_gap,
-    "I11": engine.runs_are_claimed,
+    "I11": engine.executions_are_claimed,
     "I12": engine.ends_are_final,
-    "I13": engine.keys_are_held_by_one,
-    "I14": timing.dead_workers_steps_are_freed_in_time,
+    "I13": engine.unique_keys_are_held_once,
+    "I14": timing.dead_workers_jobs_are_rescued_in_time,
     "I15": timing.timers_are_never_early,
-    "I16": answers.reads_go_forward,
-    "I17": answers.cancelled_means_no_step_begins,
-    "I18": conduct.innocents_pay_nothing,
+    "I16": answers.reads_are_monotonic,
+    "I17": answers.cancelled_instances_begin_no_step,
+    "I18": conduct.only_own_failures_count,
     "I19": conduct.workers_stay_small,
     "I20": conduct.logs_are_clean,
     "I21": conduct.sessions_are_clean,
@@ -45,37 +45,44 @@ INVARIANTS: Mapping[str, Callable[[History], Iterator[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An invariant that is broken, and where."""
+    """A violated invariant, and where."""
 
     invariant: str
-    said: str
+    message: str
 
 
 def check(history: History) -> list[Violation]:
-    """Return what is broken, at most twenty places for each invariant."""
-    return [Violation(name, said) for name, look in INVARIANTS.items() for said in islice(look(history), MOST_OF_ONE)]
+    """Return the violations, at most twenty of each invariant."""
+    return [
+        Violation(name, message)
+        for name, find in INVARIANTS.items()
+        for message in islice(find(history), MAX_PER_INVARIANT)
+    ]
 
 
 def counters(history: History) -> dict[str, int]:
-    """Count what a run must have come across, to be worth anything."""
-    stories = [story for story in history.stories.values() if story.instance]
-    moves = [move for story in stories for move in story.moves]
+    """Count what a run must cover to be valid."""
+    instances = [instance for instance in history.instances.values() if instance.changes]
+    moves = [move for instance in instances for move in instance.moves]
     begun = [(body["run"], body["step"]) for body in history.bodies if body["e"] == "begin"]
     return {
-        "instances": len(stories),
-        **{status: sum(story.status == status for story in stories) for status in ("completed", "failed", "cancelled")},
-        "retried by hand": sum(story.retries for story in stories),
-        "steps recorded": sum(len(story.results) for story in stories),
+        "instances": len(instances),
+        **{
+            status: sum(instance.status == status for instance in instances)
+            for status in ("completed", "failed", "cancelled")
+        },
+        "retried by callers": sum(instance.retries for instance in instances),
+        "steps recorded": sum(len(instance.results) for instance in instances),
         "steps that ran twice": len(begun) - len(set(begun)),
-        "freed from the dead": sum(
+        "rescued from dead workers": sum(
             bool(move.was and move.now and move.now["crashes"] > move.was["crashes"]) for move in moves
         ),
-        "fenced": history.said(r"is not ours any more"),
-        "conflicts folded in": sum(len(story.folds) for story in stories),
+        "fenced": history.log_matches(r"is not ours any more"),
+        "conflicts applied later": sum(len(instance.folds) for instance in instances),
         "waits parked": sum(bool(move.now and move.now["state"] == "parked") for move in moves),
         "snoozes and retries": sum(bool(move.now and move.now["state"] == "scheduled") for move in moves),
         "commits and answers lost": history.hits("commit lost", "reply lost", "reply cut"),
         "wake-ups lost": history.hits("drop notifications"),
         "calls refused by an outage": sum(bool(call.get("outage")) for call in history.calls),
-        "suspects run alone": sum(bool(move.now and move.now["crashes"] >= 2) for move in moves),
+        "quarantined jobs run alone": sum(bool(move.now and move.now["crashes"] >= 2) for move in moves),
     }

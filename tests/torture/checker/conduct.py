@@ -1,4 +1,4 @@
-"""How workers behave: steps do not pay for others, logs and sessions are clean, memory stays small (I18 to I21)."""
+"""How workers behave: only a step's own failures count, logs and sessions are clean, memory is bounded (I18 to I21)."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.torture.checker.history import History, Story, seconds_of
+from tests.torture.checker.history import History, InstanceHistory, seconds_of
 from tests.torture.install.audit import Change
 
-__all__ = ["innocents_pay_nothing", "logs_are_clean", "sessions_are_clean", "workers_stay_small"]
+__all__ = ["logs_are_clean", "only_own_failures_count", "sessions_are_clean", "workers_stay_small"]
 
-MOST_CRASHES = 5
+MAX_CRASHES = 5
 QUARANTINE_FROM = 2  # lost workers from which on a step is a suspect
-CONNECTIONS_EACH = 3 + 20  # work, heart, ears, and transactional steps
-LARGEST_RSS = 160 * 1024 * 1024
-ASKED_FOR = "failpoint "  # what the harness itself has brought about
-# And who waited for what, on the lines after it. Those that the fault "refusals" makes up have words of their own.
+CONNECTIONS_EACH = 3 + 20  # work, heartbeats, notifications, and transactional steps
+MAX_RSS = 160 * 1024 * 1024
+INTENDED = "failpoint "  # an error that the harness raised
+# The lines after it name the lock cycle. The fault "refusals" raises deadlock errors with another message.
 DEADLOCK = re.compile(r"^(.*)ERROR:  deadlock detected\n(?:.*DETAIL:  (.*)\n(?:\t(.*)\n)?)?", re.MULTILINE)
 
 
-def innocents_pay_nothing(history: History) -> Iterator[str]:
-    """I18: a step's attempts are its own failures; what kills its worker fails after five, and nobody else does."""
-    for story in history.stories.values():
-        for change in story.results:
+def only_own_failures_count(history: History) -> Iterator[str]:
+    """I18: only a step's own failures use up its attempts, and only a poison job fails after five crashes."""
+    for instance in history.instances.values():
+        for change in instance.results:
             row = change.row
             own = [each for each in row["errors"] or () if not each.keys() & {"crashes", "severed"}]
             if row["attempt"] != len(own) + 1:
-                where = f"{row['step']} of run {story.run}"
-                yield f"{where} was recorded in attempt {row['attempt']}, with {len(own)} failures of its own"
-        if not story.instance or story.status != "failed":
+                where = f"{row['step']} of run {instance.run}"
+                yield f"{where} was recorded in attempt {row['attempt']} with {len(own)} failures of its own"
+        if not instance.changes or instance.status != "failed":
             continue
-        if story.workflow == "Poison":
-            begun = sum(body["e"] == "begin" for body in story.bodies)
-            crashes = begun - sum(_is_in_doubt(history, change) for change in story.moves)
-            if story.error.get("type") != "WorkerLost" or crashes > MOST_CRASHES:
-                yield f"{story.id} killed {begun} workers and failed with {story.error.get('reason')}"
-        elif story.error.get("type") == "WorkerLost":
-            if not _was_lost_alone(history, story):
-                yield f"{story.id} failed because its worker was lost, and kills none"
-        elif story.workflow != "Broken":
-            yield f"{story.id} failed: {story.error.get('reason')}"
+        if instance.workflow == "Poison":
+            begun = sum(body["e"] == "begin" for body in instance.bodies)
+            crashes = begun - sum(_is_unattributed(history, change) for change in instance.moves)
+            if instance.error.get("type") != "WorkerLost" or crashes > MAX_CRASHES:
+                yield f"{instance.id} killed {begun} workers and failed with {instance.error.get('reason')}"
+        elif instance.error.get("type") == "WorkerLost":
+            if not _was_lost_alone(history, instance):
+                yield f"{instance.id} failed because its worker was lost, but does not kill workers"
+        elif instance.workflow != "Broken":
+            yield f"{instance.id} failed: {instance.error.get('reason')}"
 
 
-def _is_in_doubt(history: History, change: Change) -> bool:
-    """Whether nobody could say that a worker was lost by this step: see sql/queries/job/rescue.sql.
+def _is_unattributed(history: History, change: Change) -> bool:
+    """Whether the rescue could not attribute the worker's loss to this step: see sql/queries/job/rescue.sql.
 
-    A suspect may not be all that its worker held, also where that did not know it, because an answer was lost. And
-    where the clock went back, a lease ends so late that it says nothing.
+    A quarantined job may have shared its worker, even without the worker's knowledge when an answer was lost. And when
+    the clock moved back, the lease expires too late to prove anything.
     """
     was, now = change.was, change.now
     if was is None or now is None or (was["state"], now["state"]) != ("running", "ready"):
@@ -60,29 +60,28 @@ def _is_in_doubt(history: History, change: Change) -> bool:
     return bool(was["crashes"] >= QUARANTINE_FROM) and _had_company(history, change)
 
 
-def _was_lost_alone(history: History, story: Story) -> bool:
-    """Whether five workers were lost while they held a step, the last three while it was all that they held.
+def _was_lost_alone(history: History, instance: InstanceHistory) -> bool:
+    """Whether five workers were lost while they held the step, the last three while they held no other job.
 
-    That is what the engine takes for the step's doing, and it may be wrong: sql/README.md says so. Here it is, once in
-    ten thousand instances.
+    The engine then blames the step, which may be wrong (see sql/README.md): here, once in ten thousand instances.
     """
     charges = [
         each
-        for token in story.tokens.values()
-        for each in token
+        for job in instance.jobs.values()
+        for each in job
         if each.was
         and each.now
         and each.now["crashes"] > each.was["crashes"]
-        and each.was["step"] == story.error["step"]
+        and each.was["step"] == instance.error["step"]
     ]
-    return len(charges) == MOST_CRASHES and not any(
+    return len(charges) == MAX_CRASHES and not any(
         each.was is not None and each.was["crashes"] >= QUARANTINE_FROM and _had_company(history, each)
         for each in charges
     )
 
 
 def _had_company(history: History, change: Change) -> bool:
-    """Whether a token's worker held another one, too, when the token left it."""
+    """Whether a job's worker held another job when it lost this one."""
     return any(
         other.row["id"] != change.row["id"] and (other.xact == change.xact or other.seq > change.seq)
         for other in history.departures[(change.was or {})["worker"]]
@@ -90,33 +89,33 @@ def _had_company(history: History, change: Change) -> bool:
 
 
 def workers_stay_small(history: History) -> Iterator[str]:
-    """I19: memory and connections stay under their caps."""
+    """I19: memory and connections stay below their limits."""
     sizes: dict[int, list[int]] = defaultdict(list)
-    for gauge in history.gauges:
-        for pid, size in gauge["rss"].items():
+    for sample in history.metrics:
+        for pid, size in sample["rss"].items():
             sizes[int(pid)].append(size)
-        if gauge["connections"] > CONNECTIONS_EACH * max(1, len(gauge["rss"])) + 60:
-            yield f"there were {gauge['connections']} connections for {len(gauge['rss'])} workers"
+        if sample["connections"] > CONNECTIONS_EACH * max(1, len(sample["rss"])) + 60:
+            yield f"there were {sample['connections']} connections for {len(sample['rss'])} workers"
     for pid, seen in sizes.items():
-        if max(seen) > LARGEST_RSS:
+        if max(seen) > MAX_RSS:
             yield f"worker process {pid} grew to {max(seen) >> 20} MB"
 
 
 def logs_are_clean(history: History) -> Iterator[str]:
-    """I20: no worker has met an error that nobody thought of, and nobody a deadlock."""
+    """I20: workers log no unexpected errors, and the server no deadlocks."""
     for name, text in history.logs.items():
         for block in re.split(r"(?m)^(?=\d{4}-\d\d-\d\d )", text):
-            if "Traceback" in block and ASKED_FOR not in block:
+            if "Traceback" in block and INTENDED not in block:
                 last = block.strip().splitlines()[-1]
                 yield f"{name}: {block.splitlines()[0][:120]} … {last[:160]}"
     for name, text in history.server_logs.items():
-        for who, *cycle in DEADLOCK.findall(text):
-            yield f"{name}: {who}deadlock detected: {' '.join(cycle)}"
+        for session, *cycle in DEADLOCK.findall(text):
+            yield f"{name}: {session}deadlock detected: {' '.join(cycle)}"
 
 
 def sessions_are_clean(history: History) -> Iterator[str]:
-    """I21: a transactional step finds nothing in its session that another step has left there."""
+    """I21: a transactional step finds no session state of another step."""
     for body in history.bodies:
         if body["e"] == "session":
-            left = "; ".join(f"{what} {name}: {value}" for what, name, value in body["left"])
+            left = "; ".join(f"{kind} {name}: {value}" for kind, name, value in body["left"])
             yield f"{body['step']} of run {body['run']} found in its session {left[:200]}"

@@ -1,4 +1,4 @@
-"""What happened in a run, from four sides: the callers', the steps', the database's, and that of who did the harm."""
+"""The history of a run: records of the callers, the steps, the database and the fault injector."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 
 from tests.torture.install.audit import Change
 
-__all__ = ["ENDED", "History", "Story", "seconds_of"]
+__all__ = ["ENDED", "History", "InstanceHistory", "seconds_of"]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 def seconds_of(moment: str) -> float:
-    """Return what PostgreSQL writes of a moment into JSON as seconds since 1970."""
+    """Convert a timestamp from PostgreSQL's JSON to seconds since 1970."""
     return datetime.fromisoformat(moment).timestamp()
 
 
 @dataclass(slots=True)
-class Story:
-    """One run of an instance: the changes of its row and of its tokens, what was recorded, and its steps' bodies."""
+class InstanceHistory:
+    """One run: the changes of its row and jobs, its results, and the executions of its steps (`bodies`)."""
 
     run: int
-    instance: list[Change] = field(default_factory=list)
-    tokens: dict[int, list[Change]] = field(default_factory=dict)
-    results: list[Change] = field(default_factory=list)  # insertions
+    changes: list[Change] = field(default_factory=list)
+    jobs: dict[int, list[Change]] = field(default_factory=dict)
+    results: list[Change] = field(default_factory=list)  # inserts
     folds: list[Change] = field(default_factory=list)  # results that were applied later
     signals: list[Change] = field(default_factory=list)
     bodies: list[Mapping[str, Any]] = field(default_factory=list)
@@ -46,79 +46,78 @@ class Story:
 
     @property
     def status(self) -> str:
-        """The status that it had in the end."""
+        """The final status."""
         return str(self._row["status"])
 
     @property
     def error(self) -> Mapping[str, Any]:
-        """Why it failed."""
+        """The error that it failed with."""
         return self._row.get("error") or {}
 
     @property
     def retries(self) -> int:
-        """How often it was taken up again after it had failed."""
+        """How often it was retried after a failure."""
         return sum(
             each.was is not None and each.now is not None and each.was["status"] == "failed" != each.now["status"]
-            for each in self.instance
+            for each in self.changes
         )
 
     @property
     def moves(self) -> list[Change]:
-        """All changes of all its tokens, in their order."""
-        return sorted((each for token in self.tokens.values() for each in token), key=lambda each: each.seq)
+        """All changes of its jobs, in order."""
+        return sorted((each for job in self.jobs.values() for each in job), key=lambda each: each.seq)
 
     def result(self, step: str) -> Mapping[str, Any] | None:
-        """What was recorded of a step."""
+        """Return the result of a step."""
         return next((each.row for each in self.results if each.row["step"] == step), None)
 
     @property
     def _row(self) -> Mapping[str, Any]:
-        return self.instance[-1].row
+        return self.changes[-1].row
 
 
 @dataclass(frozen=True)
 class History:
-    """All that was noted. `skew` is what turns monotonic seconds of this machine into seconds since 1970.
+    """All records of a run. `skew` added to this machine's monotonic seconds gives seconds since 1970.
 
-    `blows` are the faults, as the nemesis noted them: kind, what it was aimed at, from when to when. `logs` are the
-    workers' and `server_logs` PostgreSQL's, by name. `graphs` has for each workflow what `Graph.spec()` says of it,
-    `times` the lease, sweep and poll of the workers.
+    `injections` are the faults: name, aim, and from when to when. `logs` are the workers' and `server_logs`
+    PostgreSQL's, by name. `graphs` has the `Graph.spec()` of each workflow, `times` the workers' lease, sweep and poll.
     """
 
     changes: Sequence[Change]
     calls: Sequence[Mapping[str, Any]]
     bodies: Sequence[Mapping[str, Any]]
     effects: Sequence[tuple[int, str, str]]
-    blows: Sequence[Mapping[str, Any]]
+    injections: Sequence[Mapping[str, Any]]
     logs: Mapping[str, str]
     graphs: Mapping[str, Mapping[str, Any]]
     skew: float
     times: Mapping[str, float]
-    gauges: Sequence[Mapping[str, Any]] = ()
+    metrics: Sequence[Mapping[str, Any]] = ()
     server_logs: Mapping[str, str] = field(default_factory=dict)
 
     def wall(self, nanoseconds: int) -> float:
-        """Turn a moment of the monotonic clock into seconds since 1970."""
+        """Convert monotonic nanoseconds to seconds since 1970."""
         return nanoseconds / 1e9 + self.skew
 
     @cached_property
-    def stories(self) -> dict[int, Story]:
-        """All runs, by their number; bodies of runs that the database does not know have a story without rows."""
-        found: dict[int, Story] = {}
+    def instances(self) -> dict[int, InstanceHistory]:
+        """All runs by run id. A run that only its steps know has no changes."""
+        found: dict[int, InstanceHistory] = {}
 
-        def of(run: int) -> Story:
-            return found.setdefault(run, Story(run))
+        def of(run: int) -> InstanceHistory:
+            return found.setdefault(run, InstanceHistory(run))
 
         for change in self.changes:
             row = change.row
             match change.relation:
                 case "instances":
-                    of(row["run"]).instance.append(change)
+                    of(row["run"]).changes.append(change)
                 case "jobs":
-                    of(row["run"]).tokens.setdefault(row["id"], []).append(change)
+                    of(row["run"]).jobs.setdefault(row["id"], []).append(change)
                 case "step_results":
-                    story = of(row["run"])
-                    (story.results if change.op == "insert" else story.folds).append(change)
+                    instance = of(row["run"])
+                    (instance.results if change.op == "insert" else instance.folds).append(change)
                 case "signals":
                     of(row["run"]).signals.append(change)
         for body in self.bodies:
@@ -126,12 +125,12 @@ class History:
         return found
 
     @cached_property
-    def by_id(self) -> dict[str, list[Story]]:
-        """The runs of each business id, in their order."""
-        found: dict[str, list[Story]] = defaultdict(list)
-        for run in sorted(self.stories):
-            if self.stories[run].instance:
-                found[self.stories[run].id].append(self.stories[run])
+    def by_id(self) -> dict[str, list[InstanceHistory]]:
+        """The runs of each business id, in order."""
+        found: dict[str, list[InstanceHistory]] = defaultdict(list)
+        for run in sorted(self.instances):
+            if self.instances[run].changes:
+                found[self.instances[run].id].append(self.instances[run])
         return found
 
     @cached_property
@@ -145,7 +144,7 @@ class History:
 
     @cached_property
     def departures(self) -> dict[int, list[Change]]:
-        """The changes by which tokens left each worker, by its number."""
+        """The changes by which each worker lost jobs, by its id."""
         found: dict[int, list[Change]] = defaultdict(list)
         for change in self.changes:
             was, now = change.was, change.now or {}
@@ -155,7 +154,7 @@ class History:
 
     @cached_property
     def shifts(self) -> list[tuple[float, float]]:
-        """The times in which at least one worker was there, by the leases that were taken and renewed."""
+        """The periods in which at least one worker was alive, by its lease."""
         spans = []
         for changes in self.leases.values():
             beats = [each.at for each in changes if _is_beat(each)]
@@ -170,28 +169,28 @@ class History:
         return merged
 
     def attended(self, start: float, end: float) -> float:
-        """How many of the seconds between two moments somebody was there to do what was due."""
+        """Return how many of the seconds between two times at least one worker was alive."""
         return sum(max(0.0, min(end, last) - max(start, first)) for first, last in self.shifts)
 
-    def blows_between(self, start: float, end: float) -> list[Mapping[str, Any]]:
-        """The faults that were on at some moment between two, in seconds since 1970, with what follows from them."""
-        return [each for each in self.blows if each["from"] <= end and each["to"] + self.bound >= start]
+    def injections_between(self, start: float, end: float) -> list[Mapping[str, Any]]:
+        """Return the faults that were active, or had effects, between two times in seconds since 1970."""
+        return [each for each in self.injections if each["from"] <= end and each["to"] + self.bound >= start]
 
     @property
     def bound(self) -> float:
-        """Seconds within which a dead worker's steps run again: lease + sweep + poll, and this machine's share."""
+        """Seconds within which a dead worker's jobs run again: lease + sweep + poll, and slack for a busy machine."""
         return self.times["lease"] + self.times["sweep"] + self.times["poll"] + self.times["slack"]
 
-    def hits(self, *harms: str) -> int:
-        """How often harm whose name begins so was applied to something."""
-        return sum(each["hits"] for each in self.blows if each["harm"].startswith(harms) and each["hits"])
+    def hits(self, *faults: str) -> int:
+        """Count the applications of faults whose names start with one of these."""
+        return sum(each["hits"] for each in self.injections if each["fault"].startswith(faults) and each["hits"])
 
-    def said(self, pattern: str) -> int:
-        """How often something stands in the workers' logs."""
+    def log_matches(self, pattern: str) -> int:
+        """Count the matches of a pattern in the workers' logs."""
         return sum(len(re.findall(pattern, text)) for text in self.logs.values())
 
 
 def _is_beat(change: Change) -> bool:
-    """Whether a lease was taken or renewed. One that is made to end shows nobody."""
+    """Whether a lease was acquired or renewed, not ended."""
     was, now = change.was, change.now
     return now is not None and (was is None or now["lease_expires_at"] > was["lease_expires_at"])

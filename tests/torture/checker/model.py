@@ -1,4 +1,4 @@
-"""What a workflow comes to, worked out a second time from its graph alone, in the plainest way that there is."""
+"""A second, simplest possible model of how a workflow advances, computed from its graph alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ Outcome = tuple[set[str], set[str], bool]
 
 
 def follow(graph: Mapping[str, Any], results: Mapping[str, tuple[str, list[str] | None]]) -> Outcome:
-    """Return which steps must be recorded by now, which may be next, and whether the end is reached.
+    """Return the recorded steps that are reachable, the steps that may be next, and whether the end is reached.
 
-    `results` has for each recorded step its event and what a route chose. Steps are looked at over and over until
-    nothing changes: one starts when each edge into it is decided and one of them is taken, and is dead when all of them
-    are.
+    `results` has the event of each recorded step and the choice of its route. Iterates until nothing changes: a step
+    starts when each edge into it is decided and at least one is taken; it is dead when all of them are dead.
     """
     edges: dict[str, list[tuple[str, str]]] = {}
     for edge in graph["edges"]:

@@ -1,7 +1,7 @@
-"""How long things take at the most: timers, and the recovery of what a dead worker held (I14, I15).
+"""Time limits: rescue of a dead worker's jobs, and timers (I14, I15).
 
-Nothing is in time while no worker lives: steps may kill one after the other, and on a busy machine it takes seconds
-until the next one is there. So that time does not count.
+Time without a live worker does not count: poison steps may kill one after the other, and on a busy machine it takes
+seconds until the next one is ready.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from tests.torture.checker.history import History, seconds_of
 from tests.torture.install.audit import Change
 
-__all__ = ["dead_workers_steps_are_freed_in_time", "timers_are_never_early"]
+__all__ = ["dead_workers_jobs_are_rescued_in_time", "timers_are_never_early"]
 
-# Faults that keep everybody from the database, or the database from everybody: nothing can be on time then.
-EVERYBODY = frozenset({"server", "disk", "connections", "locks", "clock", "network"})
+# Faults that affect the database or all connections to it: no time limit holds then.
+GLOBAL = frozenset({"server", "disk", "connections", "locks", "clock", "network"})
 
 
-def dead_workers_steps_are_freed_in_time(history: History) -> Iterator[str]:
-    """I14: what a dead worker held is free again within lease + sweep + poll."""
-    for story in history.stories.values():
-        for change in story.moves:
+def dead_workers_jobs_are_rescued_in_time(history: History) -> Iterator[str]:
+    """I14: a dead worker's jobs are rescued within lease + sweep + poll."""
+    for instance in history.instances.values():
+        for change in instance.moves:
             was, now = change.was, change.now
             if was is None or now is None or now["crashes"] <= was["crashes"]:
                 continue
@@ -29,23 +29,23 @@ def dead_workers_steps_are_freed_in_time(history: History) -> Iterator[str]:
                 continue
             waited = history.attended(beats[-1].at, change.at)
             if waited > history.bound and not _is_excused(history, beats[-1].at, change.at):
-                yield f"token {was['id']} of run {story.run} was freed {waited:.1f} s after its worker's last heartbeat"
+                yield f"job {was['id']} of run {instance.run} was rescued {waited:.1f} s after the last heartbeat"
 
 
 def timers_are_never_early(history: History) -> Iterator[str]:
-    """I15: what is due later is made ready when its time has come; not before, and not much later."""
-    for story in history.stories.values():
-        for change in story.moves:
+    """I15: a scheduled job becomes ready when it is due, not earlier and not much later."""
+    for instance in history.instances.values():
+        for change in instance.moves:
             if not _is_staged(change):
                 continue
             late = change.moment - seconds_of(change.row["run_at"])
             if late < -0.001:
-                yield f"token {change.row['id']} of run {story.run} was made ready {-late:.3f} s too early"
+                yield f"job {change.row['id']} of run {instance.run} became ready {-late:.3f} s too early"
             bound = history.times["poll"] + 1.0 + history.times["slack"]
             if history.attended(change.at - late, change.at) > bound and not _is_excused(
                 history, change.at - late, change.at
             ):
-                yield f"token {change.row['id']} of run {story.run} was made ready {late:.1f} s late"
+                yield f"job {change.row['id']} of run {instance.run} became ready {late:.1f} s late"
 
 
 def _is_staged(change: Change) -> bool:
@@ -56,4 +56,4 @@ def _is_staged(change: Change) -> bool:
 
 
 def _is_excused(history: History, start: float, end: float) -> bool:
-    return any(each["group"] in EVERYBODY for each in history.blows_between(start, end))
+    return any(each["group"] in GLOBAL for each in history.injections_between(start, end))

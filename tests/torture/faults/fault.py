@@ -1,4 +1,4 @@
-"""What a fault is: how it is aimed, done and undone, and why it cannot be done here if it cannot."""
+"""A fault: how it is aimed, applied and healed, and why this machine may not support it."""
 
 from __future__ import annotations
 
@@ -7,56 +7,57 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.torture.trial.setup import Arena
+from tests.torture.trial.setup import Environment
 
-__all__ = ["Aim", "Harm", "anywhere", "at_a_worker", "possible"]
+__all__ = ["Aim", "Fault", "at_a_worker", "no_aim", "supported"]
 
 Aim = Mapping[str, Any]
 
 
-def possible(arena: Arena) -> str | None:
-    """No reason against it."""
+def supported(environment: Environment) -> str | None:
+    """Return no reason against the fault."""
     return None
 
 
-def anywhere(dice: random.Random, arena: Arena) -> dict[str, Any]:
-    """It is aimed at nothing in particular."""
+def no_aim(dice: random.Random, environment: Environment) -> dict[str, Any]:
+    """Aim at nothing in particular."""
     return {}
 
 
-def at_a_worker(dice: random.Random, arena: Arena) -> dict[str, Any]:
-    """It is aimed at one of the workers."""
-    return {"worker": dice.choice(arena.fleet.berths).name}
+def at_a_worker(dice: random.Random, environment: Environment) -> dict[str, Any]:
+    """Aim at a random worker."""
+    return {"worker": dice.choice(environment.fleet.slots).name}
 
 
-def nothing(arena: Arena, aim: Aim) -> int | None:
-    """There is nothing to undo."""
+def heals_itself(environment: Environment, aim: Aim) -> int | None:
+    """Undo nothing."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
-    """A kind of harm.
+class Fault:
+    """A kind of fault.
 
-    `group` says whom it reaches: "worker", or "server", "network", "clock", … for everybody. `aim` throws the dice,
-    once, so that the same schedule can be played again; what it returns is JSON. `hold` is for how many seconds, at the
-    least and at the most, it stays until it is undone by `heal`, which returns how often it was applied where that is
-    counted. `apply` returns whether it has come about: a process that was to be stopped at some point may never have
-    come there. What is in one `lane` comes one after the other: in 1 what ends, stops or silences workers, so that some
-    are left to take over in time; in 2 what all stand on, and what is `beside`: done to one process, which lives on.
+    `group` is what it affects: "worker", or "server", "network", "clock" and others for all processes. `aim` draws a
+    target from the dice as JSON, so that a schedule can be replayed. `apply` returns whether the fault happened: a
+    process to be stopped at some point may never reach it. It lasts for `hold` seconds (minimum, maximum), until `heal`
+    undoes it and returns how often it was applied, where that is counted.
+
+    Faults of one `lane` follow each other: lane 1 ends, stops or isolates workers, so that enough of them are left to
+    take over in time; lane 2 affects shared resources, or a single process that survives it (`keeps_process`).
     """
 
     name: str
     group: str
-    apply: Callable[[Arena, Aim], bool]
-    heal: Callable[[Arena, Aim], int | None] = nothing
-    aim: Callable[[random.Random, Arena], dict[str, Any]] = anywhere
+    apply: Callable[[Environment, Aim], bool]
+    heal: Callable[[Environment, Aim], int | None] = heals_itself
+    aim: Callable[[random.Random, Environment], dict[str, Any]] = no_aim
     hold: tuple[float, float] = (0.0, 0.0)
     weight: float = 1.0
-    why_not: Callable[[Arena], str | None] = possible
-    beside: bool = False
+    why_not: Callable[[Environment], str | None] = supported
+    keeps_process: bool = False
 
     @property
     def lane(self) -> int:
-        """In which of the two lanes it is."""
-        return 1 if self.group == "worker" and not self.beside else 2
+        """The lane that it belongs to."""
+        return 1 if self.group == "worker" and not self.keeps_process else 2

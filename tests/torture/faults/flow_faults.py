@@ -1,4 +1,4 @@
-"""Harm that users' own steps do: they kill their worker, block it for longer than its lease, or litter sessions."""
+"""Faults of users' own steps: they kill their worker, block it for longer than its lease, or leave session state."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ import random
 import secrets
 from typing import Any
 
-from tests.torture.faults.fault import Aim, Harm
-from tests.torture.trial.setup import Arena
+from tests.torture.faults.fault import Aim, Fault
+from tests.torture.trial.setup import Environment
 from tests.torture.workers.fleet import LEASE
 from tests.torture.workload import flows
 from tests.torture.workload.flows import Script
 
-__all__ = ["HARMS"]
+__all__ = ["FAULTS"]
 
-HOW = ("exit", "segfault", "out of memory")
-
-
-def poison(dice: random.Random, arena: Arena) -> dict[str, Any]:
-    return {"way": dice.choice(HOW)}
+KILLS = ("exit", "segfault", "out of memory")
 
 
-def give_poison(arena: Arena, aim: Aim) -> bool:
-    arena.app.start(flows.Poison, secrets.token_hex(4), Script(way=aim["way"]))
+def random_kill(dice: random.Random, environment: Environment) -> dict[str, Any]:
+    return {"way": dice.choice(KILLS)}
+
+
+def start_poison(environment: Environment, aim: Aim) -> bool:
+    environment.app.start(flows.Poison, secrets.token_hex(4), Script(way=aim["way"]))
     return True
 
 
-def hold_up(way: str) -> Harm:
-    def apply(arena: Arena, aim: Aim) -> bool:
-        arena.app.start(flows.Holding, secrets.token_hex(4), Script(way=way, hold=1.6 * LEASE))
+def blocking_step(way: str) -> Fault:
+    def apply(environment: Environment, aim: Aim) -> bool:
+        environment.app.start(flows.Holding, secrets.token_hex(4), Script(way=way, hold=1.6 * LEASE))
         return True
 
-    what = "holds the interpreter's lock" if way == "yes" else "blocks the event loop"
-    return Harm(f"a step that {what}", "worker", apply)
+    effect = "holds the interpreter's lock" if way == "yes" else "blocks the event loop"
+    return Fault(f"a step that {effect}", "worker", apply)
 
 
-def litter(arena: Arena, aim: Aim) -> bool:
+def litter(environment: Environment, aim: Aim) -> bool:
     scripts = [(f"l-{secrets.token_hex(4)}", Script(errors=number % 2)) for number in range(3)]
-    arena.app.start_many(flows.Littering, scripts)
+    environment.app.start_many(flows.Littering, scripts)
     return True
 
 
-HARMS = (
-    Harm("a step that kills its worker", "worker", give_poison, aim=poison, weight=0.5),
-    hold_up("yes"),
-    hold_up("no"),
-    Harm("steps that leave their sessions changed", "worker", litter, beside=True),
+FAULTS = (
+    Fault("a step that kills its worker", "worker", start_poison, aim=random_kill, weight=0.5),
+    blocking_step("yes"),
+    blocking_step("no"),
+    Fault("steps that leave their sessions changed", "worker", litter, keeps_process=True),
 )

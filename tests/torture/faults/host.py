@@ -1,4 +1,4 @@
-"""Harm to what everything stands on: the server, its standby, its disk, its locks, the network and the clocks."""
+"""Faults of shared resources: the server, its standby, its disk, its locks, the network and the clocks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import psycopg
 
 from pgflow.errors import PgflowError
-from tests.torture.faults.fault import Aim, Harm
-from tests.torture.trial.setup import Arena
+from tests.torture.faults.fault import Aim, Fault
+from tests.torture.trial.setup import Environment
 from tests.torture.workers.fleet import LEASE
 
-__all__ = ["HARMS"]
+__all__ = ["FAULTS"]
 
-BEYOND = (1.3 * LEASE, 2.2 * LEASE)
-# By the name of the fault: whom it reaches, for how many seconds, and how often among the others.
+BEYOND_LEASE = (1.3 * LEASE, 2.2 * LEASE)
+# By fault: the group it affects, its duration in seconds (minimum, maximum), and its weight.
 KINDS: Mapping[str, tuple[str, tuple[float, float], float]] = {
     "stop": ("server", (0.0, 1.0), 1.0),
     "crash": ("server", (0.0, 1.0), 1.0),
@@ -32,36 +32,36 @@ KINDS: Mapping[str, tuple[str, tuple[float, float], float]] = {
     "refusals": ("locks", (2.0, 4.0), 1.0),
     "clock-ahead": ("clock", (1.0, 3.0), 0.5),
     "clock-behind": ("clock", (1.0, 3.0), 0.5),
-    "cut": ("worker", BEYOND, 1.0),
-    "cut-requests": ("worker", BEYOND, 0.5),
-    "cut-replies": ("worker", BEYOND, 0.5),
+    "cut": ("worker", BEYOND_LEASE, 1.0),
+    "cut-requests": ("worker", BEYOND_LEASE, 0.5),
+    "cut-replies": ("worker", BEYOND_LEASE, 0.5),
     "worker-clock-ahead": ("worker", (1.0, 3.0), 0.5),
     "worker-clock-behind": ("worker", (1.0, 3.0), 0.5),
 }
 
 
-def harm(name: str) -> Harm:
-    """A fault of the host, by its name."""
+def fault(name: str) -> Fault:
+    """Return a host fault by its name."""
     group, hold, weight = KINDS[name]
 
-    def apply(arena: Arena, aim: Aim) -> bool:
+    def apply(environment: Environment, aim: Aim) -> bool:
         try:
-            arena.faults[name].apply()
-        except (PgflowError, psycopg.Error, OSError):  # another one is in its way
+            environment.faults[name].apply()
+        except (PgflowError, psycopg.Error, OSError):  # another fault prevents it
             return False
         finally:
-            arena.lead()
+            environment.follow_primary()
         return True
 
-    def heal(arena: Arena, aim: Aim) -> None:
-        arena.faults[name].heal()
-        arena.lead()
+    def heal(environment: Environment, aim: Aim) -> None:
+        environment.faults[name].heal()
+        environment.follow_primary()
 
-    def why_not(arena: Arena) -> str | None:
-        return arena.faults[name].why_not()
+    def why_not(environment: Environment) -> str | None:
+        return environment.faults[name].why_not()
 
     title = _title(name)
-    return Harm(title, group, apply, heal, hold=hold, weight=weight, why_not=why_not, beside=group == "worker")
+    return Fault(title, group, apply, heal, hold=hold, weight=weight, why_not=why_not, keeps_process=group == "worker")
 
 
 def _title(name: str) -> str:
@@ -70,4 +70,4 @@ def _title(name: str) -> str:
     )
 
 
-HARMS = tuple(harm(name) for name in KINDS)
+FAULTS = tuple(fault(name) for name in KINDS)

@@ -1,4 +1,4 @@
-"""The order of blows: thrown by a seed, written to a file as they fall, and played again from one."""
+"""The order of injections: drawn from a seed, written to a file as they happen, and read from one for a replay."""
 
 from __future__ import annotations
 
@@ -10,49 +10,48 @@ from pathlib import Path
 from typing import Any
 
 from pgflow.errors import ConfigError
-from tests.torture.faults.fault import Harm
-from tests.torture.trial.setup import Arena
+from tests.torture.faults.fault import Fault
+from tests.torture.trial.setup import Environment
 
-__all__ = ["Blow", "line", "read", "thrown"]
+__all__ = ["Injection", "line", "random_schedule", "read_schedule"]
 
-PAUSE = (0.2, 1.2)  # seconds between two blows of one lane
+PAUSE = (0.2, 1.2)  # seconds between two injections of one lane
 
 
 @dataclass(frozen=True, slots=True)
-class Blow:
-    """One harm that is done: `after` so many seconds from the one before in its lane, at what, and for how long."""
+class Injection:
+    """One injection: `after` so many seconds from the previous one in its lane, its aim, and for how long."""
 
     lane: int
     after: float
-    harm: str
+    fault: str
     aim: Mapping[str, Any]
     hold: float
 
 
-def thrown(lane: int, seed: int, harms: Sequence[Harm], arena: Arena) -> Iterator[Blow]:
-    """Throw the dice for a lane, without an end: each harm comes once before the rest, which come by their weights."""
-    dice = random.Random(f"{seed} {lane}")  # noqa: S311 -- to be repeated
-    first = dice.sample(harms, len(harms))
-    while harms:
-        harm = first.pop() if first else dice.choices(harms, [each.weight for each in harms])[0]
-        yield Blow(
-            lane, round(dice.uniform(*PAUSE), 2), harm.name, harm.aim(dice, arena), round(dice.uniform(*harm.hold), 2)
-        )
+def random_schedule(lane: int, seed: int, faults: Sequence[Fault], environment: Environment) -> Iterator[Injection]:
+    """Draw an endless schedule for a lane: each fault once in random order, then by their weights."""
+    dice = random.Random(f"{seed} {lane}")  # noqa: S311 -- repeatable
+    first = dice.sample(faults, len(faults))
+    while faults:
+        fault = first.pop() if first else dice.choices(faults, [each.weight for each in faults])[0]
+        after, aim = round(dice.uniform(*PAUSE), 2), fault.aim(dice, environment)
+        yield Injection(lane, after, fault.name, aim, round(dice.uniform(*fault.hold), 2))
 
 
-def line(blow: Blow) -> str:
-    """Return a blow as a line of a schedule."""
-    return json.dumps(asdict(blow)) + "\n"
+def line(injection: Injection) -> str:
+    """Return an injection as a line of a schedule."""
+    return json.dumps(asdict(injection)) + "\n"
 
 
-def read(path: Path, harms: Iterable[Harm]) -> list[Blow]:
-    """Read a schedule. Raises `ConfigError` for what is none, and for harm that cannot be done here."""
-    known = {each.name for each in harms}
+def read_schedule(path: Path, faults: Iterable[Fault]) -> list[Injection]:
+    """Read a schedule. Raises `ConfigError` for an invalid file, or for faults that this machine does not support."""
+    known = {each.name for each in faults}
     try:
-        blows = [Blow(**json.loads(text)) for text in path.read_text().splitlines()]
+        injections = [Injection(**json.loads(text)) for text in path.read_text().splitlines()]
     except (OSError, ValueError, TypeError) as error:
-        hint = "Give the file that an earlier run has named."
-        raise ConfigError(f"{path} is no schedule: {error}", hint=hint) from error
-    if missing := {blow.harm for blow in blows} - known:
-        raise ConfigError(f"{path} asks for what cannot be done here: {', '.join(sorted(missing))}")
-    return blows
+        hint = "Give the file schedule.jsonl of an earlier run."
+        raise ConfigError(f"{path} is not a schedule: {error}", hint=hint) from error
+    if missing := {injection.fault for injection in injections} - known:
+        raise ConfigError(f"{path} has faults that are not supported here: {', '.join(sorted(missing))}")
+    return injections

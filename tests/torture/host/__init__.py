@@ -1,1 +1,1 @@
-"""A server that is hurt on purpose, with all that it stands on: a standby, a disk, a network, a clock."""
+"""Servers, disks, networks and clocks that can fail on purpose; each fault is healed completely."""

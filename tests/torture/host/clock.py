@@ -1,4 +1,4 @@
-"""Move clocks: the database's, in a test install, and that of a worker process."""
+"""Move clocks: the database's, in a test install, and a worker process's."""
 
 import struct
 import sys
@@ -15,9 +15,9 @@ __all__ = ["WorkerClock", "move_clock"]
 
 
 def move_clock(dsn: str, by: timedelta, schema: str = SCHEMA) -> None:
-    """Let the clock of a test install (`store.debug.install_clock`) be ahead of the real one by this; negative: behind.
+    """Set the clock of a test install (`debug.install_clock`) ahead of the real time; negative: behind, zero: restore.
 
-    Zero brings the real time back. For all sessions, from their next statement on.
+    Takes effect with the next statement of each session.
     """
     with psycopg.connect(dsn, autocommit=True) as conn:
         run(conn, debug.move_clock(by, schema))
@@ -26,7 +26,7 @@ def move_clock(dsn: str, by: timedelta, schema: str = SCHEMA) -> None:
 class WorkerClock:
     """The wall clock of processes that are started with `command` before a worker's options; `jump` moves it.
 
-    What they ask it is `time.time`, `time.time_ns` and `datetime.now`. `path` is a file to be made for it.
+    It affects `time.time`, `time.time_ns` and `datetime.now`. `path` is the file to create for it.
 
         clock = WorkerClock(folder / "clock")
         subprocess.Popen([*clock.command, "--app", "shop.flows:app"])
@@ -40,11 +40,11 @@ class WorkerClock:
     @property
     def command(self) -> list[str]:
         """The command to use instead of `pgflow worker`."""
-        # -P: the script's folder is no place to import from.
+        # -P: do not import from the script's folder.
         return [sys.executable, "-P", str(Path(__file__).with_name("skewed.py")), str(self._path)]
 
     def jump(self, by: timedelta) -> None:
-        """Let it be ahead of the real time by this from now on; negative: behind; zero: as it should be."""
-        # In place, because the others look at this very file; one write of eight bytes is seen as a whole.
+        """Set it ahead of the real time; negative: behind, zero: restore."""
+        # In place, because processes have mapped this file; a write of eight bytes is atomic.
         with self._path.open("r+b" if self._path.exists() else "w+b", buffering=0) as file:
             file.write(struct.pack("d", by.total_seconds()))

@@ -1,4 +1,4 @@
-"""A PostgreSQL to be hurt: restarted, crashed, killed, failed over, filled up; and made whole again each time."""
+"""A PostgreSQL cluster that can be restarted, crashed, killed, failed over and filled up, and repairs itself."""
 
 import os
 import select
@@ -28,20 +28,20 @@ __all__ = ["Cluster", "Failover", "Outage", "Standby"]
 
 NAME = "pgflow"  # of the database, and of the ordinary role that owns it
 BACK_SECONDS = 60.0
-ATTACHED_SECONDS = 5.0  # how long a standby may take to come back after its primary before it is made anew
-GLANCE_SECONDS = 0.05
+ATTACHED_SECONDS = 5.0  # a standby that takes longer to reconnect is rebuilt
+POLL_SECONDS = 0.05
 SETTINGS: Mapping[str, str] = {
     **replication.SETTINGS,
-    # Nothing that was answered may be lost, and what is lost must not be for this.
+    # No confirmed commit may be lost, so durability must be on.
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
-    "max_wal_size": "128MB",  # a small disk has to do
+    "max_wal_size": "128MB",  # for a small disk
     "log_lock_waits": "on",
-    "log_line_prefix": "%m [%p] %a: ",  # a checker asks who met a deadlock
+    "log_line_prefix": "%m [%p] %a: ",  # the checker reads which session met a deadlock
 }
 
-# The busy ones first.
+# Active sessions first.
 VICTIMS = """
 select a.pid from pg_stat_activity a
 where a.backend_type = 'client backend' and a.pid <> all (%s) and a.application_name like %s
@@ -57,11 +57,11 @@ Standby = Literal["synchronous", "asynchronous"]
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """What a failover came to.
+    """The result of a failover.
 
-    `seconds` passed from the primary's death until the standby took writes. `unreplicated` is how many transactions
-    the old primary had committed that the new one does not have, as the log tells, None when it does not. With a
-    synchronous standby none of them had been answered; with an asynchronous one, those that had been are lost.
+    `seconds` passed from the kill of the primary until the standby accepted writes. `unreplicated` is how many
+    transactions of the old primary's WAL the new one does not have, None when unknown. With a synchronous standby none
+    of them had been confirmed; with an asynchronous one, confirmed ones are lost.
     """
 
     seconds: float
@@ -69,19 +69,18 @@ class Failover:
 
 
 class Cluster:
-    """One server, or with `standby` two, in temporary folders of their own: for a `with`.
+    """One server, or two with `standby`, in temporary folders; a context manager.
 
-    An ordinary role `pgflow` owns an empty database `pgflow`: `dsn`; `admin_dsn` is the superuser's, in the same
-    database. Both name all servers, and lead to the one that takes writes. `settings` are more lines of
-    postgresql.conf; `network` is one on which the servers listen, too: `peer_dsn`; `disk` is the size in bytes of a
-    file system of its own for each server's data. All that was committed is durable, and it runs as an unprivileged
-    account when we are root.
+    An ordinary role `pgflow` owns an empty database `pgflow` (`dsn`); `admin_dsn` is the superuser's, for the same
+    database. Both list all servers and connect to the one that accepts writes. `settings` extend postgresql.conf. The
+    servers also listen on `network`, if given (`peer_dsn`); `disk` is the size in bytes of a file system for each
+    server's data. Commits are durable. As root, the servers run as an unprivileged account.
 
-    What hurts may be done over and over, by several threads (one after the other), while it is hurt already. After an
-    error, `bring_up()` makes it whole.
+    Faults may be applied repeatedly and from several threads (serialized), also while others are active. `bring_up()`
+    repairs everything after an error.
 
         with Cluster(standby="synchronous") as cluster:
-            cluster.kill()         # SIGKILL of the postmaster; 0.4 s until it took writes again
+            cluster.kill()         # SIGKILL of the postmaster; 0.4 s until it accepted writes again
             cluster.failover()     # Failover(seconds=0.2, unreplicated=0)
     """
 
@@ -102,22 +101,22 @@ class Cluster:
         self._disks: list[Disk] = []
         self._nodes: list[EmbeddedPostgres] = []
         self._primary = 0  # which node
-        self._is_attached = False  # whether the standby has been made, and is what it should be
+        self._is_attached = False  # whether the standby exists and is intact
         self._lock = threading.RLock()
 
     @property
     def primary(self) -> EmbeddedPostgres:
-        """The server that takes writes."""
+        """The server that accepts writes."""
         return self._nodes[self._primary]
 
     @property
     def standby(self) -> EmbeddedPostgres | None:
-        """The server that follows it."""
+        """The server that replicates from it."""
         return self._nodes[1 - self._primary] if len(self._nodes) > 1 else None
 
     @property
     def dsn(self) -> str:
-        """The connection string of the database, as its owner, who is no superuser."""
+        """The connection string of the database, as its owner, an ordinary role."""
         return self._dsn(NAME)
 
     @property
@@ -127,14 +126,14 @@ class Cluster:
 
     @property
     def peer_dsn(self) -> str:
-        """The connection string for the network's other end, as the database's owner."""
+        """The connection string for the peer of the network, as the database's owner."""
         if self.network is None:
             raise PgflowError("the servers listen on no network", hint="Give one: Cluster(network=Network()).")
         return self._compose(NAME, [self.network.server_address] * len(self._nodes))
 
     @property
     def logs(self) -> list[str]:
-        """What each server has written to its log, from its first start on."""
+        """Each server's log since its first start."""
         return [node.log for node in self._nodes]
 
     def start(self) -> Self:
@@ -154,10 +153,10 @@ class Cluster:
         return self
 
     def stop(self) -> None:
-        """Stop it, and remove all that it has made."""
+        """Stop it, and remove everything that it created."""
         with self._lock:
             for node in self._nodes:
-                node.crash()  # there is nothing to be kept
+                node.crash()  # nothing has to be kept
                 node.stop()
             for disk in self._disks:
                 disk.close()
@@ -172,9 +171,9 @@ class Cluster:
         self.stop()
 
     def take_down(self, how: Outage) -> None:
-        """End the primary: "fast" (in order), "immediate" (SIGQUIT) or "kill" (SIGKILL of the postmaster).
+        """Stop the primary: "fast" (gracefully), "immediate" (SIGQUIT) or "kill" (SIGKILL of the postmaster).
 
-        Returns when its last process is gone. Does nothing when it is down.
+        Returns when its last process has ended. Does nothing when it is down.
         """
         with self._lock:
             match how:
@@ -186,42 +185,42 @@ class Cluster:
                     self.primary.kill()
 
     def bring_up(self, seconds: float = BACK_SECONDS) -> float:
-        """Bring it to where it takes writes, whatever has happened, and return how many seconds that took.
+        """Repair it until it accepts writes, and return how many seconds that took.
 
-        A primary that is down is started, again and again if need be; a standby that is no longer what it should be, or
-        that a primary waits for in vain, is made anew. Raises `DatabaseError` when that does not help within `seconds`.
+        Starts a primary that is down, repeatedly if necessary, and rebuilds a standby that is not intact or does not
+        reconnect. Raises `DatabaseError` when it accepts no writes within `seconds`.
         """
         began = time.monotonic()
         while True:
             trouble: Exception | None = None
             try:
                 with self._lock:
-                    if self._mend(is_late=time.monotonic() > began + ATTACHED_SECONDS):
+                    if self._repair(is_late=time.monotonic() > began + ATTACHED_SECONDS):
                         return time.monotonic() - began
-            except (PgflowError, psycopg.Error) as error:  # its disk is full, it recovers, it has ended just now, …
+            except (PgflowError, psycopg.Error) as error:  # its disk is full, it is recovering, it has just ended, …
                 trouble = error
             if time.monotonic() > began + seconds:
-                said = f"PostgreSQL took no writes for {seconds:g} s"
-                raise DatabaseError(said, hint=f"Its log ends with: {self.primary.log[-500:]}") from trouble
-            time.sleep(GLANCE_SECONDS)
+                message = f"PostgreSQL accepted no writes for {seconds:g} s"
+                raise DatabaseError(message, hint=f"Its log ends with: {self.primary.log[-500:]}") from trouble
+            time.sleep(POLL_SECONDS)
 
     def restart(self) -> float:
-        """Restart the primary in order, and return how many seconds it took no writes, as do `crash` and `kill`."""
+        """Restart the primary gracefully. Returns how many seconds it accepted no writes, like `crash` and `kill`."""
         return self._down_and_up("fast")
 
     def crash(self) -> float:
-        """Restart the primary as after `pg_ctl stop -m immediate`: nothing is written down, and the log recovers it."""
+        """Restart the primary as after `pg_ctl stop -m immediate`: without a checkpoint, it recovers from the WAL."""
         return self._down_and_up("immediate")
 
     def kill(self) -> float:
-        """Kill the postmaster with SIGKILL, and start it again when the last of its processes is gone."""
+        """Kill the postmaster with SIGKILL, and start it again when its last process has ended."""
         return self._down_and_up("kill")
 
     def kill_backend(self, role: str = "") -> float:
-        """Kill one backend with SIGKILL, for which the server ends all others and recovers; return for how long it did.
+        """Kill one backend with SIGKILL, so that the server terminates all others and recovers; return the seconds.
 
-        That of a connection that was opened for this `role` ("worker", see `connect.conninfo`), a busy one if there
-        is one; without a role any; when there is none, one of our own.
+        Prefers an active session of this `role` ("worker", see `connect.conninfo`), or of any role without one; if
+        there is none, kills our own.
         """
         self.bring_up()
         with self._lock:
@@ -233,24 +232,24 @@ class Cluster:
                 ours = [own.info.backend_pid, witness.info.backend_pid]
                 found = own.execute(VICTIMS, [ours, f"pgflow:{role}%" if role else "%"]).fetchall()
                 for victim in [*(row[0] for row in found), ours[0]]:
-                    with suppress(ProcessLookupError):  # it may have ended by itself
+                    with suppress(ProcessLookupError):  # it may have ended already
                         os.kill(victim, signal.SIGKILL)
                         break
-                # The server has noticed when it ends the others; until then it would still take writes.
+                # The server has noticed once it terminates the others; until then it still accepts writes.
                 if not select.select([witness.fileno()], [], [], BACK_SECONDS)[0]:
-                    raise DatabaseError("PostgreSQL did not notice that a backend was killed")
+                    raise DatabaseError("PostgreSQL did not react to the kill of a backend")
         self.bring_up()
         return time.monotonic() - began
 
     def why_no_failover(self) -> str | None:
-        """Return why `failover` cannot be done; None when it can."""
+        """Return why `failover` is not possible; None when it is."""
         return None if self._standing else replication.why_not(self._version) or "there is no standby"
 
     def failover(self) -> Failover:
-        """Kill the primary with SIGKILL, put the standby in its place, and make the old one anew as its standby.
+        """Kill the primary with SIGKILL, promote the standby, and rebuild the old primary as its standby.
 
-        Raises `DatabaseError` when there is no standby, or it does not take over: `bring_up()` starts the old primary
-        then. All is over when this returns; a standby, too, is there again.
+        Raises `DatabaseError` when there is no standby or its promotion fails; `bring_up()` then starts the old
+        primary. When this returns, the new standby is ready.
         """
         with self._lock:
             if self.standby is None:
@@ -269,29 +268,29 @@ class Cluster:
             self.bring_up()
             return Failover(seconds, unreplicated)
 
-    def hold_back(self) -> None:
-        """Let nothing more arrive at the standby: an asynchronous one falls behind, a synchronous one is waited for."""
+    def pause_replication(self) -> None:
+        """Pause replication: an asynchronous standby falls behind, commits wait for a synchronous one."""
         with self._lock:
             if self.standby is not None and self.standby.running:
-                replication.hold_back(self.standby)
+                replication.pause_replication(self.standby)
 
-    def let_go(self) -> None:
-        """End that. Does nothing when nothing is held back."""
+    def resume_replication(self) -> None:
+        """Resume replication."""
         with self._lock:
             if self.standby is not None and self.standby.running:
-                replication.let_go(self.primary, self.standby)
+                replication.resume_replication(self.primary, self.standby)
 
     def why_not_full(self) -> str | None:
-        """Return why the disk cannot be full here; None when it can."""
+        """Return why the disk cannot be filled; None when it can."""
         return None if self._disks else Disk.why_not() or "the server has no disk of its own"
 
     def fill_disk(self) -> None:
-        """Leave no byte free where the primary's data and log lie. Does nothing without a disk of its own."""
+        """Fill the disk of the primary's data and WAL. Does nothing without a disk of its own."""
         for disk in self._disks[self._primary : self._primary + 1]:
             disk.fill()
 
     def fill_log(self) -> None:
-        """Fill the disk, and write to the log until there is no more room for it, for which the server crashes."""
+        """Fill the disk, and write WAL until the server crashes for lack of space."""
         self.fill_disk()
         if self._disks:
             with suppress(psycopg.Error), psycopg.connect(self.primary.dsn, autocommit=True) as conn:
@@ -299,13 +298,13 @@ class Cluster:
                     conn.execute(LOG_A_MEGABYTE)
 
     def free_disk(self) -> None:
-        """End that. A server that could not write its log has ended by then, or tries to recover: `bring_up()`."""
+        """Free the disk. A server that could not write WAL has crashed or is recovering: call `bring_up()`."""
         for disk in self._disks:
             disk.free()
 
     @property
     def _is_followed(self) -> bool:
-        """Whether all is there that should be: nothing is lacking where no standby was asked for."""
+        """Whether the standby, if there is one, is intact and runs."""
         return self.standby is None or (self._is_attached and self.standby.running)
 
     def _down_and_up(self, how: Outage) -> float:
@@ -314,10 +313,10 @@ class Cluster:
         self.bring_up()
         return time.monotonic() - began
 
-    def _mend(self, *, is_late: bool) -> bool:
-        """Do what can be done for it now, and return whether it was whole before that.
+    def _repair(self, *, is_late: bool) -> bool:
+        """Make one repair attempt, and return whether everything was intact before it.
 
-        While it is not late, a commit that does not come back waits for a standby that is on its way.
+        Unless `is_late`, a commit that does not return is assumed to wait for a standby that is reconnecting.
         """
         self.primary.start()
         is_up = write(self.primary.dsn)

@@ -1,4 +1,4 @@
-"""A small file system of our own that can be full."""
+"""A small file system that can be filled up."""
 
 import os
 import sys
@@ -15,19 +15,18 @@ from tests.torture.host.slot import Slot
 
 __all__ = ["Disk"]
 
-SOURCE = "pgflow"  # what the list of mounts says
+SOURCE = "pgflow"  # shown in the list of mounts
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1024 * 1024
-ROUNDS = 100  # that it takes at most to shrink below somebody who writes
+ROUNDS = 100  # attempts to shrink it while another process writes
 
 
 class Disk:
-    """A file system in memory of `size` bytes at most, for a server's data (`EmbeddedPostgres(data_root=disk.path)`).
+    """A file system in memory (tmpfs) of at most `size` bytes, for a server's data.
 
-    It takes as much memory as lies in it. `fill()` takes away what is free, and so no memory either: the file system
-    shrinks to what it holds. From then on whatever needs another page fails with ENOSPC, until `free()`; what is
-    deleted meanwhile may be used. Only root can have one: `why_not()` says so. It is gone with `close()`; when this
-    process is killed, the next one that makes a Disk takes it away.
+    It uses as much memory as its contents. `fill()` shrinks it to its contents, so that the next page fails with ENOSPC
+    until `free()`; deleting files makes room again. Only root can create one: see `why_not()`. `close()` removes it;
+    after a kill of this process, the next one that creates a Disk does.
 
         with Disk(512 * 1024 * 1024) as disk:
             disk.fill()
@@ -35,7 +34,7 @@ class Disk:
 
     def __init__(self, size: int) -> None:
         if reason := Disk.why_not():
-            raise PgflowError(f"no disk can be made: {reason}")
+            raise PgflowError(f"cannot create a disk: {reason}")
         self._size = size
         self._slot = Slot("disk", _clear)
         self.path = self._slot.folder / "disk"
@@ -45,7 +44,7 @@ class Disk:
             self.path.mkdir()
             options = f"size={size},mode=0700,nosuid,nodev,{owner}"
             run("mount", "-t", "tmpfs", "-o", options, SOURCE, str(self.path))
-            # It must never be empty: a file system of size 0 would be one without a limit.
+            # It must never be empty: a tmpfs of size 0 has no limit.
             (self.path / "page").write_bytes(bytes(PAGE))
         except BaseException:
             self._slot.release()
@@ -53,25 +52,25 @@ class Disk:
 
     @staticmethod
     def why_not() -> str | None:
-        """Return why no disk can be made here; None when it can."""
+        """Return why this machine cannot have one; None when it can."""
         return _obstacle() or _refusal()
 
     def fill(self) -> None:
-        """Leave no byte free. Does nothing when none is."""
+        """Leave no free space."""
         for _ in range(ROUNDS):
             status = os.statvfs(self.path)
             if not status.f_bfree:
                 return
-            with suppress(PgflowError):  # somebody writes just now, and it cannot be smaller than what it holds
+            with suppress(PgflowError):  # another process writes, and it cannot be smaller than its contents
                 self._resize((status.f_blocks - status.f_bfree) * status.f_frsize)
-        raise PgflowError(f"the disk at {self.path} does not become full")
+        raise PgflowError(f"the disk at {self.path} could not be filled")
 
     def free(self) -> None:
-        """Make it as large as it was. Does nothing when it is."""
+        """Restore its size."""
         self._resize(self._size)
 
     def close(self) -> None:
-        """Take it away with all that is in it. Raises `PgflowError` while somebody still uses it."""
+        """Remove it with its contents. Raises `PgflowError` while a process uses it."""
         _unmount(self.path)
         self._slot.release()
 
@@ -88,7 +87,7 @@ class Disk:
 
 
 def _clear(number: int, folder: Path) -> bool:
-    """Take away the file system in a slot's folder; False when somebody uses it."""
+    """Remove the file system in a slot's folder; False while a process uses it."""
     try:
         _unmount(folder / "disk")
     except PgflowError:
@@ -107,12 +106,12 @@ def _obstacle() -> str | None:
     if os.geteuid() != 0:
         return "only root can mount a file system"
     missing = [program for program in ("mount", "umount") if find(program) is None]
-    return f"there is no program {missing[0]}" if missing else None
+    return f"the program {missing[0]} is not installed" if missing else None
 
 
 @cache
 def _refusal() -> str | None:
-    """Return what the kernel has against it, by trying."""
+    """Return why the kernel refuses it, by trying."""
     slot = Slot("disk", _clear)
     try:
         (slot.folder / "disk").mkdir()

@@ -1,4 +1,4 @@
-"""A network of two, made by us and cut without a sound: a server here, its clients in a namespace of their own."""
+"""A private network that can be cut silently: a server at one end, its clients in a network namespace."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from tests.torture.host.slot import Slot
 
 __all__ = ["Cut", "Network"]
 
-# RFC 2544 sets these addresses aside for the testing of networks.
+# RFC 2544 reserves these addresses for network tests.
 NET = "198.18"
-NOBODY = "02:00:00:00:00:00"  # an address of no card: frames sent there are dropped by whoever gets them
-HBA = """# Who may connect: anybody on this machine by the socket, and over the network its other end alone.
+NO_CARD = "02:00:00:00:00:00"  # no card has this address, so frames to it are dropped
+HBA = """# Local users may connect through the socket, and over the network only the peer.
 local all all trust
 local replication all trust
 host all all {peer}/32 trust
@@ -27,14 +27,13 @@ Cut = Literal["both", "requests", "replies"]
 
 
 class Network:
-    """Two ends, a cable between them, and nobody else: `server_address` here, and `peer_address` in the namespace.
+    """A virtual cable between `server_address` here and `peer_address` in a network namespace.
 
-    `prefix` goes before a command that is to run at the other end, and `settings` are a server's that listens at this
-    one, and to nobody but the peer. `cut()` lets what is sent vanish: the sender hears nothing of it, no reset, no
-    "unreachable", as with a cable that is pulled far away; each end's table of neighbours then tells it to send to a
-    card that does not exist. Only root can have one: `why_not()` says so. It is gone with `close()`, and whoever still
-    runs in it is left without a network; when this process is killed, the next one that makes a Network takes it away
-    once nobody runs in it any more.
+    A command prefixed with `prefix` runs at the peer's end. `settings` are for a server that listens at this end, for
+    the peer only. `cut()` drops packets silently, like a cable that is pulled far away: the sender gets no reset and no
+    "unreachable". It does so by pointing the neighbour table of each end to a card that does not exist. Only root can
+    create one: see `why_not()`. `close()` removes it, and processes inside lose their network; after a kill of this
+    process, the next one that creates a Network removes it once no process runs in it.
 
         with Network() as network:
             subprocess.Popen([*network.prefix, "pgflow", "worker", …])
@@ -43,7 +42,7 @@ class Network:
 
     def __init__(self) -> None:
         if reason := Network.why_not():
-            raise PgflowError(f"no network can be made: {reason}")
+            raise PgflowError(f"cannot create a network: {reason}")
         self._slot = Slot("network", _clear)
         number = self._slot.number
         self.name = _namespace(number)
@@ -57,32 +56,32 @@ class Network:
 
     @staticmethod
     def why_not() -> str | None:
-        """Return why no network can be made here; None when it can."""
+        """Return why this machine cannot have one; None when it can."""
         return _obstacle() or _refusal()
 
     @property
     def prefix(self) -> list[str]:
-        """What to put before a command, so that it runs at the other end, in the same process."""
+        """The prefix of a command that runs at the peer's end, in the same process."""
         return [find("ip") or "ip", "netns", "exec", self.name]
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings of a server that listens at this end. Its port is its own choice."""
+        """The settings of a server that listens at this end, on any port."""
         return {"listen_addresses": self.server_address, "hba_file": str(self._slot.folder / "hba")}
 
     def cut(self, what: Cut = "both") -> None:
-        """Let what is sent from now on vanish: all of it, or only the clients' requests, or only the server's replies.
+        """Drop all packets from now on, or only the clients' requests, or only the server's replies.
 
-        Takes the place of an earlier cut. What is sent anew after `heal()` arrives, as TCP does with all that was lost.
+        Replaces an earlier cut. After `heal()` TCP retransmits what was lost.
         """
         self._send(requests=what == "replies", replies=what == "requests")
 
     def heal(self) -> None:
-        """Let everything arrive. Does nothing when it does."""
+        """Deliver all packets again."""
         self._send(requests=True, replies=True)
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove it."""
         _remove(self._slot.number)
         self._slot.release()
 
@@ -110,9 +109,9 @@ class Network:
         hba.chmod(0o644)
 
     def _send(self, *, requests: bool, replies: bool) -> None:
-        """Say where each end sends to. The entries are permanent: nobody asks for them, or learns better."""
-        there = self._address if requests else NOBODY
-        here = self._peer_hardware if replies else NOBODY
+        """Set where each end sends to. The entries are permanent, so ARP does not correct them."""
+        there = self._address if requests else NO_CARD
+        here = self._peer_hardware if replies else NO_CARD
         entry = ["neighbour", "replace", self.server_address, "lladdr", there, "nud", "permanent"]
         run("ip", "-n", self.name, *entry, "dev", self._peer_card)
         entry = ["neighbour", "replace", self.peer_address, "lladdr", here, "nud", "permanent"]
@@ -132,7 +131,7 @@ def _hardware(described: str) -> str:
 
 
 def _clear(number: int, folder: Path) -> bool:
-    """Take away a slot's network; False when somebody runs in it."""
+    """Remove a slot's network; False while a process runs in it."""
     name = _namespace(number)
     if _exists(name) and run("ip", "netns", "pids", name).strip():
         return False
@@ -142,7 +141,7 @@ def _clear(number: int, folder: Path) -> bool:
 
 def _remove(number: int) -> None:
     name, card = _namespace(number), _cards(number)[0]
-    if Path("/sys/class/net", card).exists():  # both ends of the cable go; a namespace may outlive its name
+    if Path("/sys/class/net", card).exists():  # removes both ends; a namespace may outlive its name
         run("ip", "link", "delete", card)
     if _exists(name):
         run("ip", "netns", "delete", name)
@@ -154,15 +153,15 @@ def _exists(namespace: str) -> bool:
 
 def _obstacle() -> str | None:
     if sys.platform != "linux":
-        return "network namespaces are a thing of Linux"
+        return "network namespaces exist on Linux only"
     if os.geteuid() != 0:
-        return "only root can make a network namespace"
-    return None if find("ip") else "there is no program ip (Debian, Ubuntu: iproute2)"
+        return "only root can create a network namespace"
+    return None if find("ip") else "the program ip is not installed (Debian, Ubuntu: iproute2)"
 
 
 @cache
 def _refusal() -> str | None:
-    """Return what the kernel has against it, by trying."""
+    """Return why the kernel refuses it, by trying."""
     slot = Slot("network", _clear)
     name, (card, peer) = _namespace(slot.number), _cards(slot.number)
     try:

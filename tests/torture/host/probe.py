@@ -10,16 +10,16 @@ from psycopg.conninfo import make_conninfo
 
 __all__ = ["write"]
 
-# A record in the log that means nothing, and is committed like any other: written down, and for a synchronous standby.
+# A meaningless record in the WAL, which is committed like any other: flushed, and waits for a synchronous standby.
 MESSAGE = b"select pg_logical_emit_message(true, 'pgflow', '')"
-CONNECT_SECONDS = 2  # libpq takes no less
+CONNECT_SECONDS = 2  # the minimum of libpq
 
 
 def write(dsn: str, seconds: float = 2.0) -> bool:
     """Write once, and return whether the commit came back within `seconds`.
 
-    No server, one that refuses, one that hangs, and a synchronous standby that does not answer: all are False. The
-    server need not have ended the attempt by then.
+    False when there is no server, it refuses or hangs, or a synchronous standby does not answer. The server may
+    still be working on the attempt then.
     """
     deadline = time.monotonic() + seconds
     try:
@@ -30,7 +30,7 @@ def write(dsn: str, seconds: float = 2.0) -> bool:
 
 
 def _send(conn: pq.abc.PGconn, deadline: float) -> bool:
-    """Not by psycopg's own `execute`, which would wait for ever."""
+    """Bypass psycopg's `execute`, which would wait without limit."""
     conn.send_query(MESSAGE)
     while conn.flush() or conn.is_busy():
         readable, _, _ = select.select([conn.socket], [], [], max(0.0, deadline - time.monotonic()))

@@ -13,18 +13,18 @@ PLACES = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbi
 
 
 def find(program: str) -> str | None:
-    """Return the path of a program, None when it is not here."""
+    """Return the path of a program, None when it is not installed."""
     return shutil.which(program, path=PLACES)
 
 
 def run(program: str, *arguments: str) -> str:
-    """Run a program and return what it said. Raises `PgflowError` with that when it fails, or is not here.
+    """Run a program and return its output. Raises `PgflowError` when it fails or is not installed.
 
     run("ip", "-json", "link", "show", "lo")
     """
     path = find(program)
     if path is None:
-        raise PgflowError(f"there is no program {program} on this machine")
+        raise PgflowError(f"the program {program} is not installed")
     ran = subprocess.run(
         [path, *arguments], check=False, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=SECONDS
     )

@@ -1,7 +1,7 @@
-"""What people do to a database with a connection of their own: hold a lock, forget a transaction, take all connections.
+"""Faults that hold a resource of the database: a table lock, an open transaction, all connections, sequences.
 
-Each is done by `apply()` and undone by `heal()`; either may be called when it is done already. A connection that breaks
-meanwhile ends it too, and a process that dies takes its connections along, so nothing is ever left behind.
+`apply()` and `heal()` are idempotent. All but the sequences end with their connections, so nothing remains when this
+process dies.
 """
 
 import threading
@@ -20,11 +20,11 @@ __all__ = ["Exhaustion", "ForgottenTransaction", "SequencesBehind", "TableLock"]
 RETAKE_SECONDS = 0.02
 TAKEN_SECONDS = 30.0
 APPLICATION = "pgflow torture"
-BEHIND = 20  # values that a sequence gives out again
+BEHIND = 20  # values by which sequences are set back
 
 
 class Held:
-    """A transaction that stays open with what these statements took, on a connection of its own."""
+    """A transaction that stays open and holds what its statements acquired."""
 
     def __init__(self, dsn: str, *statements: sql.SQL | sql.Composed) -> None:
         self._dsn = dsn
@@ -32,7 +32,7 @@ class Held:
         self._conn: psycopg.Connection[Any] | None = None
 
     def apply(self) -> None:
-        """Open it. Raises `psycopg.Error` when the server does not let us."""
+        """Open it. Raises `psycopg.Error` when the server refuses."""
         if self._conn is None:
             conn = _connect(self._dsn)
             try:
@@ -44,16 +44,16 @@ class Held:
             self._conn = conn
 
     def heal(self) -> None:
-        """End it."""
+        """Close it."""
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
 
 
 class ForgottenTransaction(Held):
-    """A transaction that somebody has left open: what is deleted or updated since cannot be cleared away.
+    """An idle transaction: vacuum cannot remove rows that were deleted or updated after it began.
 
-    It reads one snapshot, and holds no lock that a write would wait for.
+    It has a snapshot, and no lock that a write waits for.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -62,9 +62,9 @@ class ForgottenTransaction(Held):
 
 
 class TableLock(Held):
-    """A lock on a whole table, as `alter table` by hand takes it: nobody reads or writes the table.
+    """An exclusive table lock, like that of a manual `alter table`: it blocks all reads and writes.
 
-    `apply` waits up to ten seconds for it, and whoever comes meanwhile queues up behind.
+    `apply` waits up to ten seconds for it, and later sessions queue behind it.
     """
 
     def __init__(self, dsn: str, table: str, schema: str = SCHEMA) -> None:
@@ -73,9 +73,9 @@ class TableLock(Held):
 
 
 class Exhaustion:
-    """All connections that the role of `dsn` can have are taken, and each that becomes free is taken, too.
+    """Opens all connections that the role of `dsn` can open, and each one that becomes free.
 
-    The few that a server keeps for superusers stay free, unless `dsn` is one's. Who is connected stays so.
+    Connections reserved for superusers stay free, unless `dsn` is a superuser's. Existing sessions stay connected.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -85,7 +85,7 @@ class Exhaustion:
         self._taker: threading.Thread | None = None
 
     def apply(self) -> None:
-        """Take them. Raises `DatabaseError` when there is no end to them within 30 seconds."""
+        """Open them. Raises `DatabaseError` when the server still accepts connections after 30 seconds."""
         if self._taker is None:
             self._ended.clear()
             self._full.clear()
@@ -93,10 +93,10 @@ class Exhaustion:
             self._taker.start()
             if not self._full.wait(TAKEN_SECONDS):
                 self.heal()
-                raise DatabaseError("the connections of the server do not come to an end")
+                raise DatabaseError("the server still accepts connections")
 
     def heal(self) -> None:
-        """Give them back."""
+        """Close them."""
         taker, self._taker = self._taker, None
         if taker is not None:
             self._ended.set()
@@ -108,7 +108,7 @@ class Exhaustion:
             while not self._ended.is_set():
                 try:
                     taken.append(_connect(self._dsn))
-                except psycopg.OperationalError:  # no more to be had, or no server
+                except psycopg.OperationalError:  # no connection is free, or no server
                     self._full.set()
                     self._ended.wait(RETAKE_SECONDS)
         finally:
@@ -118,9 +118,9 @@ class Exhaustion:
 
 
 class SequencesBehind:
-    """The sequences of all identity columns are set back, as on a logical replica that has been promoted.
+    """Sets the sequences of all identity columns back, as on a promoted logical replica.
 
-    `heal` sets each to the highest value that was ever given out, so none is used for two rows.
+    `heal` sets each to the highest value that it ever gave out, so no value is used twice.
     """
 
     def __init__(self, dsn: str, schema: str = SCHEMA) -> None:
@@ -137,7 +137,7 @@ class SequencesBehind:
                 self._set(conn, table, column, max(1, last - BEHIND))
 
     def heal(self) -> None:
-        """Set them to where they were, or to where they are where that is further."""
+        """Set them to their earlier or their current value, whichever is higher."""
         with _connect(self._dsn) as conn, conn.transaction():
             for table, highest in self._highest.items():
                 column = IDENTITY[table]
@@ -145,7 +145,7 @@ class SequencesBehind:
         self._highest.clear()
 
     def _last(self, conn: psycopg.Connection[Any], table: str, column: str) -> int:
-        """The highest value that is known of: the sequence may have been set back, and rows may have gone."""
+        """Return the highest known value: the sequence may have been set back, and rows may have been deleted."""
         last = sql.SQL(
             "select greatest(max({column}), pg_sequence_last_value(pg_get_serial_sequence({name}, {text})::regclass), "
             "0) from {table}"

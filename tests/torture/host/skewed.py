@@ -1,8 +1,8 @@
 """Run a worker in a process whose wall clock another process moves: `python -P skewed.py CLOCK --app …`.
 
-CLOCK is the file of a `WorkerClock`. A program of its own, and not a module to be imported, because the clock has to be
-replaced before anything of ours, or of anybody else's, takes the real one by its name. Only the wall clock moves:
-`time.monotonic` and all that waits go on as they do when somebody sets the clock of a machine.
+CLOCK is the file of a `WorkerClock`. This is a script and not a module, because the clock must be replaced before any
+other module imports the real one by name. Only the wall clock moves: `time.monotonic` and timeouts are not affected,
+like when the clock of a machine is set.
 """
 
 import datetime
@@ -16,7 +16,7 @@ Real = datetime.datetime
 
 
 class Clock:
-    """The number of seconds in a file, which somebody else writes: how far ahead of the real time we are."""
+    """How far this process is ahead of the real time: seconds in a file that another process writes."""
 
     def __init__(self, path: str) -> None:
         with open(path, "rb") as file:
@@ -24,12 +24,12 @@ class Clock:
 
     @property
     def ahead(self) -> float:
-        """How many seconds, at this moment."""
+        """The current offset in seconds."""
         return float(struct.unpack("d", self._bytes)[0])
 
 
 class Kind(type):
-    """Lets any datetime, such as one that C code makes, be an instance of what stands in for the class."""
+    """Makes any datetime, such as one created by C code, an instance of the replaced class."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, Real)
@@ -39,11 +39,11 @@ class Kind(type):
 
 
 def skew(clock: Clock) -> None:
-    """Let this process's wall clock be as far ahead as `clock` says."""
+    """Replace this process's wall clock by one that is ahead by the offset of `clock`."""
     seconds, nanoseconds = time.time, time.time_ns
 
     class Skewed(Real, metaclass=Kind):
-        """A datetime that tells the time by the moved clock."""
+        """A datetime whose current time is the moved clock's."""
 
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Self:
@@ -59,7 +59,7 @@ def skew(clock: Clock) -> None:
 
     time.time = lambda: seconds() + clock.ahead
     time.time_ns = lambda: nanoseconds() + int(1e9 * clock.ahead)
-    datetime.datetime = Skewed  # type: ignore[misc]  # that is the point
+    datetime.datetime = Skewed  # type: ignore[misc]  # the replacement is intended
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Number the things of this machine that must not be there twice, and find what a dead owner has left."""
+"""Allocate machine-wide unique numbers for mounts and networks, and clean up after owners that died."""
 
 import fcntl
 import os
@@ -11,18 +11,18 @@ from pgflow.errors import PgflowError
 
 __all__ = ["Slot"]
 
-ROOT = Path("/run/pgflow")  # root's, like the things themselves, and empty after a restart of the machine
+ROOT = Path("/run/pgflow")  # owned by root, and empty after a reboot
 LAST = 250  # so that the number fits into an address
 
 Clear = Callable[[int, Path], bool]
 
 
 class Slot:
-    """A number that nobody else on this machine has for a thing of the same `kind`, and a folder to go with it.
+    """A number that is unique on this machine among resources of the same `kind`, with a folder for it.
 
-    It is held by a lock on the folder, so it ends with this process, whatever ends it. `clear(number, folder)` takes
-    away all that an earlier owner may have left, and returns False when somebody still uses it; each new slot begins
-    with doing that for all that are free. The folder is for root, passable for others.
+    A lock on the folder holds it, so it is released when this process ends for any reason. `clear(number, folder)`
+    removes what an earlier owner left, and returns False while a process still uses it; each new slot first clears all
+    free ones. The folder belongs to root, and others may traverse it.
 
         slot = Slot("disk", clear)
         slot.number, slot.folder    # 1, /run/pgflow/disk-1
@@ -43,7 +43,7 @@ class Slot:
         raise PgflowError(f"all {LAST} numbers for a {kind} are in use on this machine")
 
     def release(self) -> None:
-        """Clear it up and give the number back. Does nothing the second time."""
+        """Clear it and release the number. Does nothing the second time."""
         if self._lock >= 0:
             self._release(self.number, self.folder, self._lock)
             self._lock = -1
@@ -52,7 +52,7 @@ class Slot:
         try:
             if self._clear(number, folder):
                 shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # others have slots there
+                with suppress(OSError):  # other slots are in use
                     ROOT.rmdir()
         finally:
             os.close(lock)
@@ -64,7 +64,7 @@ def _numbers(kind: str) -> Iterator[int]:
 
 
 def _take(kind: str, number: int) -> tuple[Path, int] | None:
-    """Lock a folder, making it; None when somebody else has it."""
+    """Create and lock a folder; None when another process has it."""
     folder = ROOT / f"{kind}-{number}"
     try:
         for each in (ROOT, folder):
@@ -72,7 +72,7 @@ def _take(kind: str, number: int) -> tuple[Path, int] | None:
                 each.mkdir()
                 each.chmod(0o711)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:  # given back just now
+    except FileNotFoundError:  # released just now
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

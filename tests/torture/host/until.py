@@ -1,4 +1,4 @@
-"""Wait for something that is to come about, with a limit."""
+"""Wait for a condition, with a time limit."""
 
 import time
 from collections.abc import Callable
@@ -10,17 +10,17 @@ __all__ = ["until"]
 
 T = TypeVar("T")
 
-GLANCE_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 30.0) -> T:
-    """Look until something true is seen, and return it. Raises `DatabaseError` when it does not come about.
+def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+    """Wait until the condition is true, and return its value. Raises `DatabaseError` on a timeout.
 
     until(lambda: server.running, "the server's start")
     """
     deadline = time.monotonic() + seconds
-    while not (seen := look()):
+    while not (value := condition()):
         if time.monotonic() > deadline:
-            raise DatabaseError(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(GLANCE_SECONDS)
-    return seen
+            raise DatabaseError(f"timed out after {seconds:g} s waiting for {what}")
+        time.sleep(POLL_SECONDS)
+    return value

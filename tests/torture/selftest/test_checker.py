@@ -25,16 +25,16 @@ from tests.torture.host.cluster import Cluster
 from tests.torture.install import debug
 from tests.torture.install.audit import Change
 from tests.torture.selftest.writer import QUICK
-from tests.torture.trial.run import Plan, hold
+from tests.torture.trial.run import Plan, run_trial
 
 Spoil = Callable[[list[Change], list[dict[str, Any]], list[dict[str, Any]]], object]
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> History:
-    """A real history: a few seconds of load, and no harm."""
+    """A real history: a few seconds of load, and no fault."""
     plan = Plan(tmp_path_factory.mktemp("torture"), seconds=6.0, seed=1, workers=2, rate=8.0, only=["nothing at all"])
-    return hold(plan, lambda said: None).history
+    return run_trial(plan, lambda message: None).history
 
 
 def where(changes: list[Change], relation: str, **wanted: Any) -> list[int]:
@@ -317,7 +317,7 @@ def broken(history: History) -> set[str]:
 
 @pytest.mark.slow
 def test_a_sound_history_breaks_nothing_and_holds_enough_to_be_spoilt(sound: History) -> None:
-    assert [(each.invariant, each.said) for each in check(sound)] == []
+    assert [(each.invariant, each.message) for each in check(sound)] == []
     seen = counters(sound)
     assert min(seen[name] for name in ("completed", "cancelled", "retried by hand", "waits parked")) > 0
 
@@ -336,8 +336,8 @@ def test_the_others_are_broken_by_what_stands_beside_the_history(sound: History)
     assert "I9" in broken(dataclasses.replace(sound, effects=[*sound.effects, (effects[0][0], "book", "another")]))
     fat = {"rss": {"1": 1 << 30}, "connections": 3}
     crowded = {"rss": {"1": 1}, "connections": 3000}
-    assert "I19" in broken(dataclasses.replace(sound, gauges=[fat]))
-    assert "I19" in broken(dataclasses.replace(sound, gauges=[crowded]))
+    assert "I19" in broken(dataclasses.replace(sound, metrics=[fat]))
+    assert "I19" in broken(dataclasses.replace(sound, metrics=[crowded]))
     crying = "2026-01-01 00:00:00 ERROR oh\nTraceback (most recent call last):\nKeyError: 'a defect'\n"
     assert "I20" in broken(dataclasses.replace(sound, logs={"worker-1": crying}))
     late = slow_rescue(sound)
@@ -380,8 +380,8 @@ def test_a_deadlock_breaks_i20_unless_it_is_made_up(sound: History) -> None:
         run_into_a_deadlock(cluster)
         found = check(dataclasses.replace(sound, server_logs={"server-1": cluster.logs[0]}))
     assert [each.invariant for each in found] == ["I20"]
-    assert "pgflow:worker: deadlock detected: Process" in found[0].said
-    assert found[0].said.count("waits for ExclusiveLock on advisory lock") == 2
+    assert "pgflow:worker: deadlock detected: Process" in found[0].message
+    assert found[0].message.count("waits for ExclusiveLock on advisory lock") == 2
 
 
 def be_refused_as_in_a_deadlock(cluster: Cluster) -> None:
@@ -437,13 +437,13 @@ def poisoned(workflow: str = "Poison", *, company: int | None = None, clock_went
         changes.append(Change(seq, xact, seq, seq, "pgflow:worker", 1, relation, op, was, now))
 
     instance = {"run": 1, "id": "poison::v", "workflow": workflow, "status": "running", "error": None}
-    token = {"id": 1, "run": 1, "kind": "execute", "step": "strike", "attempt": 1}
+    job = {"id": 1, "run": 1, "kind": "execute", "step": "strike", "attempt": 1}
     change("instances", None, instance, 1)
     lease_ends = "2030-01-01T00:00:00+00:00" if clock_went_back else "1970-01-01T00:00:00+00:00"
     change("workers", None, {"id": 3, "backend": 1, "lease_expires_at": lease_ends}, 2)
     for worker, (before, after) in enumerate(((0, 1), (1, 2), (2, 2), (2, 3), (3, 4), (4, 5)), start=1):
-        held = {**token, "state": "running", "worker": worker}
-        freed = {**token, "state": "ready", "worker": None}
+        held = {**job, "state": "running", "worker": worker}
+        freed = {**job, "state": "ready", "worker": None}
         change("jobs", {**held, "crashes": before}, {**freed, "crashes": after}, 10 + worker)
         if worker == company:
             other = {"id": 2, "run": 2, "crashes": 0}
@@ -465,7 +465,9 @@ def test_a_crash_is_in_doubt_where_the_worker_held_something_else_and_where_the_
 def test_an_innocent_may_fail_of_five_lost_workers_if_it_was_alone_with_the_last_three() -> None:
     found = INVARIANTS["I18"]
     assert list(found(poisoned("Wide"))) == []
-    assert list(found(poisoned("Wide", company=4))) == ["poison::v failed because its worker was lost, and kills none"]
+    assert list(found(poisoned("Wide", company=4))) == [
+        "poison::v failed because its worker was lost, but does not kill workers"
+    ]
 
 
 def test_every_invariant_has_a_defect() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.torture.wire.active_rules import COMMIT_POINT, Happening
+from tests.torture.wire.active_rules import COMMIT_POINT, WireEvent
 from tests.torture.wire.dialog import Dialog, messages
 from tests.torture.wire.proxy import Proxy, upstream_of
 
 Conn = psycopg.Connection[Any]
-Said = list[Happening]
+Said = list[WireEvent]
 
 
 def message(kind: bytes, *parts: bytes) -> bytes:
@@ -31,7 +31,7 @@ def said() -> Said:
 def conn(dsn: str, said: Said) -> Iterator[Conn]:
     """A connection through a proxy that writes down each commit point."""
     with (
-        Proxy(upstream_of(dsn), tell=said.append) as proxy,
+        Proxy(upstream_of(dsn), notify=said.append) as proxy,
         psycopg.connect(proxy.door("d").through(dsn), autocommit=True) as conn,
     ):
         conn.execute("create temporary table t (n integer primary key)")
@@ -165,7 +165,7 @@ def test_each_transaction_has_one_commit_point_however_it_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done = []
-    answered = Dialog.answered
+    answered = Dialog.server_sent
 
     def watched(self: Dialog, data: bytes, start: int) -> Any:
         exchange = answered(self, data, start)
@@ -207,7 +207,7 @@ def test_a_message_is_seen_when_it_has_come_whole() -> None:
 def test_what_is_no_exchange_commits_nothing() -> None:
     dialog = Dialog()
     for part in (message(b"p", b"secret\0"), message(b"d", b"data"), message(b"H"), message(b"X")):
-        assert not dialog.asked(part, 0, len(part))
+        assert not dialog.client_sent(part, 0, len(part))
     assert dialog.awaited is None
     call = message(b"F", b"\0\0\0\1")
-    assert dialog.asked(call, 0, len(call))
+    assert dialog.client_sent(call, 0, len(call))

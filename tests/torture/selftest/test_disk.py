@@ -48,7 +48,7 @@ def test_a_machine_that_can_make_no_disk_says_why(monkeypatch: pytest.MonkeyPatc
         Disk(MIB)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(module, "find", lambda program: None)
-    assert Disk.why_not() == "there is no program mount"
+    assert Disk.why_not() == "the program mount is not installed"
 
 
 def test_on_a_full_disk_nothing_can_be_written_until_it_is_freed() -> None:
@@ -134,7 +134,7 @@ def test_a_server_that_cannot_write_its_log_ends_and_comes_back_with_all_that_it
         for round_ in range(1, 3):
             cluster.fill_log()
             until(lambda count=round_: cluster.primary.log.count("PANIC") >= count, "the panic")  # type: ignore[misc]
-            with pytest.raises(DatabaseError, match="took no writes"):
+            with pytest.raises(DatabaseError, match="accepted no writes"):
                 cluster.bring_up(1)
             cluster.free_disk()
             cluster.bring_up()

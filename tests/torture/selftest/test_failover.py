@@ -52,8 +52,8 @@ def test_a_standby_that_was_held_back_has_lost_the_last_commits_and_their_number
         return
     with Cluster(settings=QUICK, standby="asynchronous") as cluster:
         with Writer(cluster.dsn) as writer:
-            cluster.hold_back()
-            cluster.hold_back()
+            cluster.pause_replication()
+            cluster.pause_replication()
             writer.go_on(50)
             done = cluster.failover()
             writer.go_on()
@@ -84,10 +84,10 @@ def test_a_commit_waits_for_a_synchronous_standby_that_is_held_back_and_for_no_o
 ) -> None:
     if synchronous is None:
         return
-    synchronous.hold_back()
+    synchronous.pause_replication()
     assert not write(synchronous.admin_dsn, 0.5)
-    synchronous.let_go()
-    synchronous.let_go()
+    synchronous.resume_replication()
+    synchronous.resume_replication()
     assert write(synchronous.admin_dsn)
 
 
@@ -122,6 +122,6 @@ def test_one_that_is_held_back_is_let_go_when_commits_wait_for_it_too_long(
     if synchronous is None:
         return
     monkeypatch.setattr("tests.torture.host.cluster.ATTACHED_SECONDS", 0.5)
-    synchronous.hold_back()
+    synchronous.pause_replication()
     synchronous.bring_up()
     assert write(synchronous.admin_dsn)

@@ -1,4 +1,4 @@
-"""Failpoints: what can be armed, and that nothing happens where nothing is."""
+"""Failpoints: parsing, arming and triggering."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def disarmed() -> Iterator[None]:
     failpoints.disarm()
 
 
-def test_a_point_is_met_once_when_it_is_come_to_often_enough() -> None:
+def test_a_failpoint_triggers_once_at_its_nth_hit() -> None:
     failpoints.arm("claimer.sent=fail@3")
     for _ in range(2):
         failpoints.hit("claimer.sent")
@@ -31,7 +31,7 @@ def test_a_point_is_met_once_when_it_is_come_to_often_enough() -> None:
     failpoints.hit("claimer.sent")
 
 
-def test_several_are_named_with_commas() -> None:
+def test_several_are_separated_by_commas() -> None:
     assert failpoints.parse("claimer.sent=kill@3, heart.beaten=stop@1") == {
         "claimer.sent": Failpoint("kill", 3),
         "heart.beaten": Failpoint("stop", 1),
@@ -40,12 +40,12 @@ def test_several_are_named_with_commas() -> None:
 
 
 @pytest.mark.parametrize("text", ["claimer.sent", "nowhere=kill@1", "claimer.sent=eval@1", "claimer.sent=kill@0"])
-def test_what_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no failpoint"):
+def test_invalid_failpoints_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a failpoint"):
         failpoints.arm(text)
 
 
-def test_each_point_is_somewhere_in_the_code_and_nowhere_twice() -> None:
+def test_each_point_is_reached_at_exactly_one_place() -> None:
     found = [
         name
         for path in PACKAGE.rglob("*.py")

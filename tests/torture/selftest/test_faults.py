@@ -13,7 +13,7 @@ from tests.torture.host import faults
 from tests.torture.host.clock import WorkerClock
 from tests.torture.host.cluster import Cluster
 from tests.torture.host.disk import Disk
-from tests.torture.host.faults import Fault
+from tests.torture.host.faults import HostFault
 from tests.torture.host.network import Network
 from tests.torture.host.replication import why_not as why_no_standby
 from tests.torture.selftest.possible import is_impossible
@@ -52,7 +52,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def all_faults(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fault]:
+def all_faults(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, HostFault]:
     """All faults, by their names."""
     clock = WorkerClock(tmp_path_factory.mktemp("clock") / "clock")
     return {
@@ -62,14 +62,14 @@ def all_faults(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> di
     }
 
 
-def test_all_faults_are_there_and_say_what_they_are(all_faults: dict[str, Fault]) -> None:
+def test_all_faults_are_there_and_say_what_they_are(all_faults: dict[str, HostFault]) -> None:
     assert sorted(all_faults) == sorted(NAMES)
     assert all(name == fault.name and fault.about for name, fault in all_faults.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fault_can_be_applied_and_healed_over_and_over_and_leaves_nothing(
-    cluster: Cluster, all_faults: dict[str, Fault], name: str
+    cluster: Cluster, all_faults: dict[str, HostFault], name: str
 ) -> None:
     fault = all_faults[name]
     if is_impossible(fault.why_not()):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.faults import HARMS
+from tests.torture.faults.injector import FAULTS
 from tests.torture.mutants import MUTANTS, TESTS, Mutant
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ def test_what_is_to_notice_it_is_there(mutant: Mutant) -> None:
     else:
         wanted = [value for option, value in pairwise(mutant.by) if option == "--only"]
         assert wanted
-        assert all(any(part in harm.name for harm in HARMS) for part in wanted)
+        assert all(any(part in fault.name for fault in FAULTS) for part in wanted)
 
 
 def test_no_two_have_the_same_name() -> None:

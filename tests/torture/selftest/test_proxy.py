@@ -15,7 +15,7 @@ import pytest
 from pgflow.database.connect import connect
 from pgflow.database.transaction_status import is_idle
 from pgflow.errors import InvalidValue
-from tests.torture.wire.active_rules import Happening
+from tests.torture.wire.active_rules import WireEvent
 from tests.torture.wire.proxy import Proxy, upstream_of
 from tests.torture.wire.rule import Kind, Rule
 from tests.worker.patience import PATIENCE, until
@@ -32,13 +32,13 @@ def table(dsn: str) -> str:
 
 
 @pytest.fixture
-def told() -> list[Happening]:
+def told() -> list[WireEvent]:
     return []
 
 
 @pytest.fixture
-def proxy(table: str, told: list[Happening]) -> Iterator[Proxy]:
-    with Proxy(upstream_of(table), tell=told.append) as proxy:
+def proxy(table: str, told: list[WireEvent]) -> Iterator[Proxy]:
+    with Proxy(upstream_of(table), notify=told.append) as proxy:
         yield proxy
     with connect(table, "test") as conn:
         conn.execute("delete from marks")
@@ -87,7 +87,7 @@ def mark(conn: Conn, ending: str, name: str) -> None:
     ids=lambda each: str(each),
 )
 def test_the_nth_commit_is_lost_or_its_answer_is(
-    kind: Kind, is_there: bool, ending: str, proxy: Proxy, enter: Callable[..., Conn], table: str, told: list[Happening]
+    kind: Kind, is_there: bool, ending: str, proxy: Proxy, enter: Callable[..., Conn], table: str, told: list[WireEvent]
 ) -> None:
     conn, other = enter(), enter()
     fault = proxy.inject(Rule(kind, nth=2))
@@ -228,7 +228,7 @@ def test_a_delay_and_a_slow_line_cost_time_and_nothing_else(proxy: Proxy, enter:
 
 
 def test_who_is_refused_is_told_nothing_and_who_is_in_stays_in(
-    proxy: Proxy, enter: Callable[..., Conn], told: list[Happening]
+    proxy: Proxy, enter: Callable[..., Conn], told: list[WireEvent]
 ) -> None:
     inside = enter("a", "pgflow:client")
     proxy.inject(Rule("refuse", role="pgflow:client"))

@@ -1,4 +1,4 @@
-"""Write what happened, a line of JSON an event, so that many processes may write one file and a kill tears no line."""
+"""An append-only file of events, one JSON line each. Several processes may write to it, and a kill tears no line."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["Journal", "lines"]
 
 
 class Journal:
-    """A file to which lines are only ever added, each in one write."""
+    """Appends each line in one write."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, **event: Any) -> None:
-        """Add a line."""
+        """Append a line."""
         os.write(self._file, (json.dumps(event, separators=(",", ":")) + "\n").encode())
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         os.close(self._file)
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the events of a file, none where there is no file; what a crash of the machine has torn is passed over."""
+    """Read the events of a file, if it exists; skip a last line torn by a crash of the machine."""
     if not path.exists():
         return
     with path.open() as file:

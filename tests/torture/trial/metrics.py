@@ -1,4 +1,4 @@
-"""Look once a second at what workers and the database use."""
+"""Sample the memory of the workers and the connections of the database once a second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 from pgflow.bench import machine
 from pgflow.errors import PgflowError
 from tests.torture.trial.journal import Journal
-from tests.torture.trial.setup import Arena
+from tests.torture.trial.setup import Environment
 
 __all__ = ["MetricsSampler"]
 
@@ -21,26 +21,26 @@ CONNECTIONS = """
 
 
 class MetricsSampler:
-    """Writes a line a second, in a thread of its own."""
+    """Writes a line each second, in its own thread."""
 
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
-        self._ink = Journal(arena.folder / "gauges.jsonl")
+    def __init__(self, environment: Environment) -> None:
+        self._arena = environment
+        self._journal = Journal(environment.folder / "metrics.jsonl")
         self._is_closing = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="gauge", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop sampling."""
         self._is_closing.set()
         self._thread.join()
-        self._ink.close()
+        self._journal.close()
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         while not self._is_closing.wait(1.0):
             with suppress(psycopg.Error, PgflowError, OSError):
                 with self._arena.admin() as conn:
                     ((connections,),) = conn.execute(CONNECTIONS).fetchall()
-                pids = [berth.pid for berth in self._arena.fleet.berths]
+                pids = [slot.pid for slot in self._arena.fleet.slots]
                 sizes = {pid: machine.resident_bytes(pid) for pid in pids if pid is not None}
-                self._ink.write(at=time.time(), connections=connections, rss=sizes)
+                self._journal.write(at=time.time(), connections=connections, rss=sizes)

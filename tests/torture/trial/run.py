@@ -1,4 +1,4 @@
-"""One run from its beginning to its verdict: set up, load, harm, heal, drain, check."""
+"""One run: set up, load, inject faults, heal, drain, check."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from pathlib import Path
 from pgflow.database.statement import run
 from pgflow.errors import ConfigError
 from tests.torture.checker import History, Violation, check, counters
-from tests.torture.faults import HARMS, Harm, Nemesis
+from tests.torture.faults.fault import Fault
+from tests.torture.faults.injector import FAULTS, FaultInjector
 from tests.torture.install import audit
 from tests.torture.install.audit import Change
 from tests.torture.trial.journal import Journal, lines
 from tests.torture.trial.metrics import MetricsSampler
-from tests.torture.trial.setup import Arena, opened
+from tests.torture.trial.setup import Environment, open_environment
 from tests.torture.workers.fleet import LEASE, POLL, SWEEP
 from tests.torture.workload import flows
 from tests.torture.workload.callers import Load
 
-__all__ = ["Plan", "Recording", "Row", "Verdict", "hold", "judge", "read"]
+__all__ = ["FaultRow", "Plan", "Recording", "Verdict", "judge", "read_recording", "run_trial"]
 
-SLACK_SECONDS = 2.0  # this machine's share
+SLACK_SECONDS = 2.0  # for a busy machine
 DRAIN_SECONDS = 60.0
-ABOUT, CHANGES, EFFECTS, SERVERS = "run.json", "changes.jsonl", "effects.jsonl", "servers"
+SUMMARY, CHANGES, EFFECTS, SERVERS = "run.json", "changes.jsonl", "effects.jsonl", "servers"
 ACTIVE = "select count(*) from pgflow.instances where status in ('pending', 'running', 'waiting')"
 RUN = re.compile(r"\brun (\d+)")
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is to be: how long, by which dice, with how many workers and callers, and how many starts a second."""
+    """How to run: duration, seed, numbers of workers and callers, and starts a second (`rate`)."""
 
     folder: Path
     seconds: float
@@ -44,20 +45,20 @@ class Plan:
     workers: int = 4
     callers: int = 3
     rate: float = 6.0
-    only: Sequence[str] = ()  # harms whose names hold one of these; none: all
+    only: Sequence[str] = ()  # faults whose names contain one of these; empty: all
     replay: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a run has left: its history, and what was to be done to it.
+    """The history of a run, and what it consisted of.
 
-    `harms` are those that could be done here, `impossible` says of the others why not. `drained` is how many seconds it
-    took until everything had ended after the last fault, None when that did not come about.
+    `faults` could be injected on this machine; `impossible` has the reason for each other fault. `drained` is how many
+    seconds it took after the last fault until all instances had ended, None when they did not.
     """
 
     history: History
-    harms: Sequence[str]
+    faults: Sequence[str]
     impossible: Mapping[str, str]
     started: int
     seed: int
@@ -66,51 +67,51 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What is told of one harm: how often it was tried and came about, and the instances that were under way."""
+class FaultRow:
+    """One fault in the report: how often it was tried and happened, and the instances that were active then."""
 
-    harm: str
+    fault: str
     tried: int
-    came: int
+    happened: int
     instances: int
     violations: int
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run came to. It is worth something when nothing is `missing` that it was to go through."""
+    """The result of a run. It is valid when nothing is `missing` that the run must cover."""
 
     recording: Recording
     violations: Sequence[Violation]
     counters: Mapping[str, int]
-    rows: Sequence[Row]
+    rows: Sequence[FaultRow]
     missing: Sequence[str]
 
     @property
     def is_green(self) -> bool:
-        """Whether nothing is broken, and that means something."""
+        """Whether the run is valid, has drained and has no violations."""
         return not self.violations and not self.missing and self.recording.drained is not None
 
 
-def hold(plan: Plan, tell: Tell) -> Recording:
-    """Hold a run, and leave all that happened in its folder. Raises what goes wrong with the harness itself."""
+def run_trial(plan: Plan, notify: Notify) -> Recording:
+    """Run a trial and record everything in its folder. Raises errors of the harness itself."""
     began, skew = time.monotonic(), time.time() - time.monotonic()
-    with opened(plan.folder, plan.workers, plan.callers) as arena:
-        possible, impossible = _sorted(plan, arena)
-        gauge = MetricsSampler(arena)
-        load = Load(arena.callers, plan.folder, plan.seed, plan.rate)
-        nemesis = Nemesis(arena, possible, plan.seed, plan.seconds, plan.replay, tell)
+    with open_environment(plan.folder, plan.workers, plan.callers) as environment:
+        possible, impossible = _split(plan, environment)
+        sampler = MetricsSampler(environment)
+        load = Load(environment.callers, plan.folder, plan.seed, plan.rate)
+        injector = FaultInjector(environment, possible, plan.seed, plan.seconds, plan.replay, notify)
         load.start()
-        nemesis.strike()
-        arena.cluster.bring_up()
-        arena.lead()
-        tell("healed: waiting for each call's answer and each instance's end")
-        drained = _drained(arena, load)
-        gauge.close()
-        arena.fleet.end()  # so that nothing more happens while it is written down what did
-        _keep(arena)
+        injector.run()
+        environment.cluster.bring_up()
+        environment.follow_primary()
+        notify("healed: waiting until each call is answered and each instance has ended")
+        drained = _drained(environment, load)
+        sampler.close()
+        environment.fleet.end()  # so that nothing changes while the history is saved
+        _save(environment)
     about = {
-        "harms": [each.name for each in nemesis.harms],
+        "faults": [each.name for each in injector.faults],
         "impossible": impossible,
         "started": load.started,
         "seed": plan.seed,
@@ -120,28 +121,28 @@ def hold(plan: Plan, tell: Tell) -> Recording:
         "skew": skew,
         "times": {"lease": LEASE, "sweep": SWEEP, "poll": POLL, "slack": SLACK_SECONDS},
     }
-    (plan.folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
-    return read(plan.folder)
+    (plan.folder / SUMMARY).write_text(json.dumps(about, indent=2) + "\n")
+    return read_recording(plan.folder)
 
 
-def read(folder: Path) -> Recording:
-    """Read what a run has left in its folder. Raises `ConfigError` when it has not come to its end."""
+def read_recording(folder: Path) -> Recording:
+    """Read the recording of a run from its folder. Raises `ConfigError` when the run has not completed."""
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / SUMMARY).read_text())
     except (OSError, ValueError) as error:
-        hint = "Give the folder of a run that has come to its end."
-        raise ConfigError(f"there is no run in {folder}: {error}", hint=hint) from error
+        hint = "Give the folder of a completed run."
+        raise ConfigError(f"{folder} has no completed run: {error}", hint=hint) from error
     history = History(
         changes=[Change(**each) for each in lines(folder / CHANGES)],
         calls=list(lines(folder / "calls.jsonl")),
         bodies=list(lines(folder / "bodies.jsonl")),
         effects=[(each["run"], each["step"], each["nonce"]) for each in lines(folder / EFFECTS)],
-        blows=list(lines(folder / "blows.jsonl")),
+        injections=list(lines(folder / "injections.jsonl")),
         logs={path.stem: path.read_text(errors="replace") for path in sorted(folder.glob("*.log"))},
         graphs=about.pop("graphs"),
         skew=about.pop("skew"),
         times=about.pop("times"),
-        gauges=list(lines(folder / "gauges.jsonl")),
+        metrics=list(lines(folder / "metrics.jsonl")),
         server_logs={path.stem: path.read_text(errors="replace") for path in sorted((folder / SERVERS).glob("*.log"))},
     )
     return Recording(history, **about)
@@ -152,25 +153,25 @@ def judge(recording: Recording) -> Verdict:
     history = recording.history
     violations = check(history)
     counts = counters(history)
-    came = {each["harm"] for each in history.blows if each["has_come"]}
-    missing = [name for name, count in counts.items() if not count] + sorted(set(recording.harms) - came)
+    happened = {each["fault"] for each in history.injections if each["happened"]}
+    missing = [name for name, count in counts.items() if not count] + sorted(set(recording.faults) - happened)
     return Verdict(recording, violations, counts, _rows(history, violations), missing)
 
 
-def _sorted(plan: Plan, arena: Arena) -> tuple[list[Harm], dict[str, str]]:
-    """Return the harms that can be done here, and why not of the others."""
-    wanted = [each for each in HARMS if not plan.only or any(part in each.name for part in plan.only)]
-    reasons = {each.name: each.why_not(arena) for each in wanted}
+def _split(plan: Plan, environment: Environment) -> tuple[list[Fault], dict[str, str]]:
+    """Return the faults that this machine supports, and why it does not support the others."""
+    wanted = [each for each in FAULTS if not plan.only or any(part in each.name for part in plan.only)]
+    reasons = {each.name: each.why_not(environment) for each in wanted}
     impossible = {name: reason for name, reason in reasons.items() if reason is not None}
     return [each for each in wanted if each.name not in impossible], impossible
 
 
-def _drained(arena: Arena, load: Load) -> float | None:
-    """Wait for the end of everything; returns how many seconds it took, None when it did not come about."""
+def _drained(environment: Environment, load: Load) -> float | None:
+    """Wait until all instances have ended; returns how many seconds it took, None on a timeout."""
     began = time.monotonic()
     is_answered = load.finish(DRAIN_SECONDS)
     while time.monotonic() - began < DRAIN_SECONDS:
-        with arena.admin() as conn:
+        with environment.admin() as conn:
             ((active,),) = conn.execute(ACTIVE).fetchall()
         if is_answered and not active:
             return time.monotonic() - began
@@ -178,10 +179,10 @@ def _drained(arena: Arena, load: Load) -> float | None:
     return None
 
 
-def _keep(arena: Arena) -> None:
-    """Write down what only the database and its servers have noted."""
-    changes, effects = Journal(arena.folder / CHANGES), Journal(arena.folder / EFFECTS)
-    with arena.admin() as conn:
+def _save(environment: Environment) -> None:
+    """Save the change log, the effects and the server logs."""
+    changes, effects = Journal(environment.folder / CHANGES), Journal(environment.folder / EFFECTS)
+    with environment.admin() as conn:
         after = 0
         while page := run(conn, audit.read_changes("pgflow", after)):
             for change in page:
@@ -191,25 +192,29 @@ def _keep(arena: Arena) -> None:
             effects.write(run=number, step=step, nonce=nonce)
     changes.close()
     effects.close()
-    (arena.folder / SERVERS).mkdir()
-    for number, text in enumerate(arena.cluster.logs, start=1):
-        (arena.folder / SERVERS / f"server-{number}.log").write_text(text)
+    (environment.folder / SERVERS).mkdir()
+    for number, text in enumerate(environment.cluster.logs, start=1):
+        (environment.folder / SERVERS / f"server-{number}.log").write_text(text)
 
 
-def _rows(history: History, violations: Sequence[Violation]) -> list[Row]:
+def _rows(history: History, violations: Sequence[Violation]) -> list[FaultRow]:
     spans = {
-        story.run: (story.instance[0].at, story.instance[-1].at) for story in history.stories.values() if story.instance
+        instance.run: (instance.changes[0].at, instance.changes[-1].at)
+        for instance in history.instances.values()
+        if instance.changes
     }
-    broken = [int(found[1]) for each in violations if (found := RUN.search(each.said))]
-    tried = Counter(each["harm"] for each in history.blows)
+    violating = [int(found[1]) for each in violations if (found := RUN.search(each.message))]
+    tried = Counter(each["fault"] for each in history.injections)
     rows = []
-    for harm in sorted(tried):
-        windows = [(each["from"], each["to"]) for each in history.blows if each["harm"] == harm and each["has_come"]]
-        under_way = {
+    for fault in sorted(tried):
+        windows = [
+            (each["from"], each["to"]) for each in history.injections if each["fault"] == fault and each["happened"]
+        ]
+        active = {
             number
             for number, (born, ended) in spans.items()
             if any(born <= end and ended >= start for start, end in windows)
         }
-        hit = sum(each in under_way for each in broken)
-        rows.append(Row(harm, tried[harm], len(windows), len(under_way), hit))
+        hit = sum(each in active for each in violating)
+        rows.append(FaultRow(fault, tried[fault], len(windows), len(active), hit))
     return rows

@@ -1,4 +1,4 @@
-"""Where it takes place: the server, the ways to it, the workers and the callers, in one hand."""
+"""Set up a run: the servers, the proxy and network in front of them, the workers and the callers' connections."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tests.torture.host.network import Network
 from tests.torture.host.replication import why_not as why_no_standby
 from tests.torture.install import audit
 from tests.torture.wire.proxy import Proxy, upstream_of
-from tests.torture.wire.rule import Fault as Ruling
+from tests.torture.wire.rule import ActiveRule
 from tests.torture.workers.fleet import Fleet, WorkerSlot
 from tests.torture.workload import flows
 from tests.torture.workload.flows import Script
 
-__all__ = ["Arena", "opened"]
+__all__ = ["Environment", "open_environment"]
 
 DISK_BYTES = 2 * 1024**3  # for the data of each server
-LEAST_MEMORY = 8 * 1024**3  # free, for the disks of two servers in it
+MIN_MEMORY = 8 * 1024**3  # available, to keep the disks of two servers in memory
 
 
 @dataclass
-class Arena:
-    """All that harm can be done to. `app` and `admin` go straight to the server, past everything that is disturbed.
+class Environment:
+    """Everything that faults act on. `app` and `admin` bypass the proxy and the network.
 
-    `doors` are the proxy's, one for each worker and caller that comes through it; `faults` those of the host by their
-    names, and `rules` what the proxy is doing now, by the name of the harm.
+    `doors` are the proxy's, one for each worker and caller behind it. `faults` are the host's by name; `rules` are the
+    proxy's active rules by the name of the fault.
     """
 
     folder: Path
@@ -47,32 +47,32 @@ class Arena:
     app: Pgflow
     doors: Sequence[str]
     callers: Sequence[str]
-    faults: Mapping[str, faults.Fault]
-    rules: dict[str, Ruling] = field(default_factory=dict)
+    faults: Mapping[str, faults.HostFault]
+    rules: dict[str, ActiveRule] = field(default_factory=dict)
 
-    def berth(self, aim: Mapping[str, Any]) -> WorkerSlot:
-        """The worker that something is aimed at."""
-        return next(each for each in self.fleet.berths if each.name == aim["worker"])
+    def slot(self, aim: Mapping[str, Any]) -> WorkerSlot:
+        """Return the worker that a fault is aimed at."""
+        return next(each for each in self.fleet.slots if each.name == aim["worker"])
 
-    def lead(self) -> None:
-        """Let the proxy lead to the server that takes writes."""
+    def follow_primary(self) -> None:
+        """Point the proxy at the server that accepts writes."""
         self.proxy.upstream = upstream_of(self.cluster.primary.database_dsn("pgflow"))
 
-    def lay_bait(self) -> None:
-        """Start some of what is rare, so that it is met soon."""
-        self.app.start_many(flows.Booking, [(f"bait-{secrets.token_hex(4)}", Script(pause=0.05)) for _ in range(12)])
+    def start_transactional_flows(self) -> None:
+        """Start workflows with transactional steps, which are otherwise rare."""
+        self.app.start_many(flows.Booking, [(f"rare-{secrets.token_hex(4)}", Script(pause=0.05)) for _ in range(12)])
 
     @contextmanager
     def admin(self) -> Iterator[Connection]:
-        """A connection of the harness's own."""
+        """Open a connection of the harness."""
         with connect(self.cluster.admin_dsn, "torture") as conn:
             yield conn
 
 
 @contextmanager
-def opened(folder: Path, workers: int, callers: int) -> Iterator[Arena]:
-    """Set everything up: as much of it as this machine can have."""
-    for name in ("marks", "mended"):
+def open_environment(folder: Path, workers: int, callers: int) -> Iterator[Environment]:
+    """Set up everything that this machine supports."""
+    for name in ("visited", "fixed"):
         (folder / name).mkdir()
     os.environ[flows.FOLDER] = str(folder)
     with ExitStack() as stack:
@@ -81,7 +81,7 @@ def opened(folder: Path, workers: int, callers: int) -> Iterator[Arena]:
             Cluster(
                 standby=None if why_no_standby(None) else "synchronous",
                 network=network,
-                disk=DISK_BYTES if Disk.why_not() is None and _free_memory() >= LEAST_MEMORY else None,
+                disk=DISK_BYTES if Disk.why_not() is None and _free_memory() >= MIN_MEMORY else None,
             )
         )
         with connect(cluster.dsn, "migrate") as conn:
@@ -96,17 +96,17 @@ def opened(folder: Path, workers: int, callers: int) -> Iterator[Arena]:
             name: proxy.door(name).through(cluster.dsn)
             for name in (*_names("worker", workers), *_names("caller", callers))
         }
-        berths = [WorkerSlot(name, ways[name], folder / f"{name}.log") for name in _names("worker", workers)]
+        slots = [WorkerSlot(name, ways[name], folder / f"{name}.log") for name in _names("worker", workers)]
         clock = WorkerClock(folder / "clock")
-        berths[-1].command = clock.command
-        if network is not None:  # one of them lives at the far end of a cable, and comes through no proxy
-            berths[-2].prefix, berths[-2].dsn = network.prefix, cluster.peer_dsn
-            del ways[berths[-2].name]
-        yield Arena(
+        slots[-1].command = clock.command
+        if network is not None:  # this worker runs in the network namespace, and does not use the proxy
+            slots[-2].prefix, slots[-2].dsn = network.prefix, cluster.peer_dsn
+            del ways[slots[-2].name]
+        yield Environment(
             folder,
             cluster,
             proxy,
-            stack.enter_context(Fleet(folder, berths)),
+            stack.enter_context(Fleet(folder, slots)),
             app,
             doors=list(ways),
             callers=[ways[name] for name in _names("caller", callers)],
@@ -123,7 +123,7 @@ def _names(kind: str, count: int) -> list[str]:
 
 
 def _free_memory() -> int:
-    """Bytes that processes could have without anything being swapped out."""
+    """Return the bytes that processes can use without swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

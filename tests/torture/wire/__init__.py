@@ -1,1 +1,1 @@
-"""A proxy that understands what clients and PostgreSQL say to each other, and lets it go wrong commit by commit."""
+"""A proxy that parses the PostgreSQL protocol and applies faults commit by commit."""

@@ -1,4 +1,4 @@
-"""Keep the faults that hold now, choose which is to be applied on an occasion, and count and tell what came of it."""
+"""The rules in force: choose which applies on an occasion, count applications, and notify of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from tests.torture.wire.dialog import Exchange
-from tests.torture.wire.rule import COMMITS, Fault
+from tests.torture.wire.rule import COMMITS, ActiveRule
 
-__all__ = ["COMMIT_POINT", "Faults", "Happening", "Party", "Tell"]
+__all__ = ["COMMIT_POINT", "ActiveRules", "Notify", "SessionInfo", "WireEvent"]
 
 COMMIT_POINT = "commit point"
 RESET = "reset"
 
 
 @dataclass(slots=True)
-class Party:
-    """Who is concerned: the door that a session came in through, and its `application_name` once it has said it."""
+class SessionInfo:
+    """A session: the door that it came in through, and its `application_name` once it is known."""
 
     door: str
     role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """A commit point that came by, or a fault that was applied.
+class WireEvent:
+    """A commit point, or a rule that was applied.
 
-    `at` is in monotonic nanoseconds; `what` is "commit point", "reset" or the kind of a rule. Of a lost commit or reply
-    `is_committed` says what is true in the database.
+    `at` is in monotonic nanoseconds; `what` is "commit point", "reset" or the kind of a rule. For a lost commit or
+    reply, `is_committed` is whether the transaction is committed.
     """
 
     at: int
@@ -41,69 +41,78 @@ class Happening:
     is_committed: bool | None = None
 
 
-Tell: TypeAlias = Callable[[Happening], object]
+Notify: TypeAlias = Callable[[WireEvent], object]
 
 
-class Faults:
-    """The faults that hold, in the order in which they began to. `tell` hears of all but what is merely held up."""
+class ActiveRules:
+    """The rules in force, oldest first. `notify` is called for every event except delays."""
 
-    def __init__(self, tell: Tell | None) -> None:
-        self.holding: tuple[Fault, ...] = ()
+    def __init__(self, notify: Notify | None) -> None:
+        self.active: tuple[ActiveRule, ...] = ()
         self.points: Counter[tuple[str, str]] = Counter()
         self.applied: Counter[tuple[str, str, str]] = Counter()
-        self._tell = tell
+        self._notify = notify
 
-    def add(self, fault: Fault) -> None:
-        """Let it hold from now on."""
-        self.holding = (*self.holding, fault)
+    def add(self, active: ActiveRule) -> None:
+        """Activate a rule."""
+        self.active = (*self.active, active)
 
-    def remove(self, fault: Fault | None) -> None:
-        """Let it, or all of them (None), hold no longer."""
-        gone = self.holding if fault is None else (fault,)
-        self.holding = tuple(each for each in self.holding if each not in gone)
+    def remove(self, active: ActiveRule | None) -> None:
+        """Deactivate a rule, or all of them (None)."""
+        gone = self.active if active is None else (active,)
+        self.active = tuple(each for each in self.active if each not in gone)
         for each in gone:
             each.heal()
 
-    def strike(self, kinds: frozenset[str], party: Party, statements: Sequence[str] = ()) -> Fault | None:
-        """Return the fault that is to be applied on this occasion, if one is; each that it concerns counts it."""
-        struck = [fault for fault in self._about(kinds, party, statements) if fault.occurs()]
-        return struck[0] if struck else None
+    def pick(self, kinds: frozenset[str], session: SessionInfo, statements: Sequence[str] = ()) -> ActiveRule | None:
+        """Return the rule to apply on this occasion, if any; each matching rule counts the occasion."""
+        found = [active for active in self._about(kinds, session, statements) if active.occurs()]
+        return found[0] if found else None
 
-    def holding_up(self, kinds: frozenset[str], party: Party) -> Iterator[Fault]:
-        """Yield the faults that hold up the next piece of what one side sends."""
-        for fault in self._about(kinds, party):
-            if fault.occurs():
-                self._count(fault, party)
-                yield fault
+    def delaying(self, kinds: frozenset[str], session: SessionInfo) -> Iterator[ActiveRule]:
+        """Yield the rules that delay the next chunk of one side."""
+        for active in self._about(kinds, session):
+            if active.occurs():
+                self._count(active, session)
+                yield active
 
-    def passes(self, party: Party, exchange: Exchange) -> Fault | None:
-        """Take note of a commit point; returns what is to be done to it."""
-        self.points[party.door, party.role] += 1
-        self._say(COMMIT_POINT, party, exchange)
-        return self.strike(COMMITS, party, exchange.statements)
+    def on_commit_point(self, session: SessionInfo, exchange: Exchange) -> ActiveRule | None:
+        """Count a commit point; returns the rule to apply to it."""
+        self.points[session.door, session.role] += 1
+        self._emit(COMMIT_POINT, session, exchange)
+        return self.pick(COMMITS, session, exchange.statements)
 
-    def struck(
-        self, fault: Fault, party: Party, exchange: Exchange | None = None, *, is_committed: bool | None = None
+    def record(
+        self,
+        active: ActiveRule,
+        session: SessionInfo,
+        exchange: Exchange | None = None,
+        *,
+        is_committed: bool | None = None,
     ) -> None:
-        """Take note that a fault was applied."""
-        self._count(fault, party)
-        self._say(fault.rule.kind, party, exchange, is_committed)
+        """Count an application of a rule."""
+        self._count(active, session)
+        self._emit(active.rule.kind, session, exchange, is_committed)
 
-    def reset(self, party: Party) -> None:
-        """Take note that a session was reset by hand."""
-        self.applied[RESET, party.door, party.role] += 1
-        self._say(RESET, party)
+    def reset(self, session: SessionInfo) -> None:
+        """Count a reset by the harness."""
+        self.applied[RESET, session.door, session.role] += 1
+        self._emit(RESET, session)
 
-    def _about(self, kinds: frozenset[str], party: Party, statements: Sequence[str] = ()) -> Iterator[Fault]:
-        for fault in self.holding:
-            if fault.rule.kind in kinds and fault.rule.is_about(party.door, party.role, statements):
-                yield fault
+    def _about(
+        self, kinds: frozenset[str], session: SessionInfo, statements: Sequence[str] = ()
+    ) -> Iterator[ActiveRule]:
+        for active in self.active:
+            if active.rule.kind in kinds and active.rule.is_about(session.door, session.role, statements):
+                yield active
 
-    def _count(self, fault: Fault, party: Party) -> None:
-        fault.applied()
-        self.applied[fault.rule.kind, party.door, party.role] += 1
+    def _count(self, active: ActiveRule, session: SessionInfo) -> None:
+        active.applied()
+        self.applied[active.rule.kind, session.door, session.role] += 1
 
-    def _say(self, what: str, party: Party, exchange: Exchange | None = None, is_committed: bool | None = None) -> None:
-        if self._tell is not None:
+    def _emit(
+        self, what: str, session: SessionInfo, exchange: Exchange | None = None, is_committed: bool | None = None
+    ) -> None:
+        if self._notify is not None:
             statements = () if exchange is None else tuple(exchange.statements)
-            self._tell(Happening(time.monotonic_ns(), what, party.door, party.role, statements, is_committed))
+            self._notify(WireEvent(time.monotonic_ns(), what, session.door, session.role, statements, is_committed))

@@ -1,8 +1,8 @@
-"""Follow what a client and PostgreSQL say to one another: which message commits, and which answer is the one to it.
+"""Follow the protocol of one session: which message commits, and which answer belongs to it.
 
-Hardly anybody says COMMIT: most transactions end with a Sync, or with a simple query. So a *commit point* is the
-message with which a transaction ends that has executed something: a Sync, a simple Query, or the Execute of a COMMIT.
-It is known when it is sent, before the server has said what came of it.
+Most transactions end with a Sync or a simple query, not with COMMIT. A *commit point* is the message that ends a
+transaction which has executed something: a Sync, a simple Query, or the Execute of a COMMIT. It is known when it is
+sent, before the server answers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["Dialog", "Exchange", "messages"]
 
 Verb: TypeAlias = Literal["begin", "commit", "rollback", "other"]
 
-HEAD = 5  # bytes of a message before its content: a letter and four of length, which count themselves
+HEAD = 5  # bytes before the content: a letter, and a length of four bytes that includes itself
 
-# Kinds of messages, of the client and of the server.
+# Types of messages, of the client and of the server.
 OF_AN_EXCHANGE = b"PBEQFS"
 PARSE, BIND, EXECUTE, QUERY, CALL, SYNC = OF_AN_EXCHANGE
 READY, ERROR, COPY_IN = b"ZEG"
@@ -27,17 +27,17 @@ UNKNOWN: tuple[Verb, str] = ("other", "")
 FIRST_WORDS = re.compile(
     rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*([a-z]+)(?:\s+(?:work\s+|transaction\s+)?([a-z]+))?", re.I | re.S
 )
-IDLE, FAILED = b"IE"  # what READY says of the transaction
-LONGEST_NAME = 70  # characters of a statement that are told of it
-MOST_NAMES = 50  # statements of a transaction that are told
+IDLE, FAILED = b"IE"  # transaction states in READY
+LONGEST_NAME = 70  # characters of a statement that are reported
+MOST_NAMES = 50  # statements of a transaction that are reported
 
 
 @dataclass(slots=True)
 class Exchange:
-    """What a client sends up to a Sync or a simple query, and what is answered to it.
+    """The messages of a client up to a Sync or a simple query, and the answer to them.
 
-    `is_point` says whether it holds a commit point, and `statements` are then the beginnings of what that commits. Once
-    it has been answered, `is_committed` says whether it has.
+    `is_point` is whether it contains a commit point; `statements` are then the first lines of the statements that it
+    commits. Once it is answered, `is_committed` is whether it has committed.
     """
 
     statements: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Exchange:
 
 
 def messages(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield where each whole message in `data` begins and ends; the rest of it is the beginning of one."""
+    """Yield start and end of each complete message in `data`."""
     end = len(data)
     while end - at >= HEAD:
         after = at + 1 + int.from_bytes(data[at + 1 : at + HEAD])
@@ -59,31 +59,27 @@ def messages(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
 
 
 class Dialog:
-    """One session, message by message, in both directions.
-
-    `asked` takes what the client sends and says whether it is a commit point; `answered` takes what the server sends
-    and returns the exchange that is over with it. `awaited` is the exchange that the server answers now.
-    """
+    """The protocol state of one session, updated with each message in both directions."""
 
     def __init__(self) -> None:
-        self.latest = Exchange()  # what the client sends now, or has sent last
-        self._open: deque[Exchange] = deque()  # sent in whole, and not answered in whole
-        self._is_begun = False  # whether something of `latest` has been sent
+        self.latest = Exchange()  # the client's current exchange, or its last one
+        self._open: deque[Exchange] = deque()  # sent completely, not answered completely
+        self._is_begun = False  # whether part of `latest` has been sent
         self._status = IDLE
-        self._in_block = False  # whether a BEGIN is open once all that was sent has been executed
-        self._ran: list[str] = []  # what has been executed in the transaction
+        self._in_block = False  # whether a BEGIN is open after everything sent so far
+        self._ran: list[str] = []  # executed in the transaction
         self._statements: dict[bytes, tuple[Verb, str]] = {}
         self._portals: dict[bytes, tuple[Verb, str]] = {}
 
     @property
     def awaited(self) -> Exchange | None:
-        """The exchange that the server answers now; None when it owes no answer."""
+        """The exchange that the server is answering; None when there is none."""
         if self._open:
             return self._open[0]
         return self.latest if self._is_begun else None
 
-    def asked(self, data: bytes, start: int, end: int) -> bool:
-        """Take a message of the client, `data[start:end]`; returns whether it is a commit point."""
+    def client_sent(self, data: bytes, start: int, end: int) -> bool:
+        """Process a client message, `data[start:end]`; returns whether it is a commit point."""
         kind, at = data[start], start + HEAD
         if kind not in OF_AN_EXCHANGE:
             return False
@@ -98,7 +94,7 @@ class Dialog:
         elif kind == PARSE:
             name = _text(data, at, end)
             query = _text(data, at + len(name) + 1, end)
-            self._statements[name] = _verb(query), _beginning(query)
+            self._statements[name] = _verb(query), _first_line(query)
         elif kind == SYNC:
             return self._close(self._ends())
         else:
@@ -109,24 +105,24 @@ class Dialog:
             return self._close(self._ends())
         return False
 
-    def answered(self, data: bytes, start: int) -> Exchange | None:
-        """Take a message of the server; returns the exchange that is over with it, if one is."""
+    def server_sent(self, data: bytes, start: int) -> Exchange | None:
+        """Process a server message; returns the exchange that it completes, if any."""
         kind = data[start]
         if kind == READY:
             done = self._open.popleft() if self._open else Exchange()
             before, self._status = self._status, data[start + HEAD]
             is_idle = self._status == IDLE
-            # A COMMIT of what has failed before is a rollback.
+            # A COMMIT of a failed transaction is a rollback.
             done.is_committed = done.is_point and is_idle and not done.has_failed and before != FAILED
             if not self._open and not self._is_begun:
-                self._in_block = not is_idle  # what was foreseen may not have come about
+                self._in_block = not is_idle  # the prediction may have been wrong
                 if is_idle:
                     self._ran = []
             return done
         if kind == ERROR and self._open:
             self._open[0].has_failed = True
         elif kind == COPY_IN and self._open and not self._open[0].is_simple:
-            # The server passes over the Sync that was sent: it waits for the one that follows the data.
+            # The server ignores the Sync that was sent: it waits for the one after the data.
             self.latest, self._is_begun = self._open.popleft(), True
         return None
 
@@ -135,10 +131,10 @@ class Dialog:
         self._is_begun = False
         return is_point
 
-    def _execute(self, verb: Verb, beginning: str) -> bool:
-        """Execute a statement; a COMMIT takes effect there and then, not with the Sync after it."""
+    def _execute(self, verb: Verb, first_line: str) -> bool:
+        """Execute a statement; a COMMIT takes effect at once, not with the Sync after it."""
         if len(self._ran) < MOST_NAMES:
-            self._ran.append(beginning)
+            self._ran.append(first_line)
         match verb:
             case "begin":
                 self._in_block = True
@@ -152,15 +148,15 @@ class Dialog:
         return False
 
     def _query(self, text: bytes) -> bool:
-        """Execute a simple query, which may hold several statements: the first and the last tell what it does."""
-        is_point = self._execute(_verb(text), _beginning(text))
+        """Execute a simple query, which may contain several statements: the first and the last are examined."""
+        is_point = self._execute(_verb(text), _first_line(text))
         _, separator, last = text.rstrip(b" \t\r\n;").rpartition(b";")
-        if separator and self._execute(_verb(last), _beginning(last)):
+        if separator and self._execute(_verb(last), _first_line(last)):
             is_point = True
         return is_point or self._ends()
 
     def _ends(self) -> bool:
-        """Whether a transaction ends here, that is to say: no BEGIN is open, and something has been executed."""
+        """Whether a transaction ends here: no BEGIN is open, and something has been executed."""
         if self._in_block or not self._ran:
             return False
         self.latest.is_point, self.latest.statements, self._ran = True, self._ran, []
@@ -190,7 +186,7 @@ def _verb(query: bytes) -> Verb:
             return "other"
 
 
-def _beginning(query: bytes) -> str:
-    """Return the first line of a statement: of ours, the one that says what it does."""
+def _first_line(query: bytes) -> str:
+    """Return the first line of a statement, which in our SQL files describes it."""
     line = query.lstrip().partition(b"\n")[0].removeprefix(b"-- ")
     return line[:LONGEST_NAME].decode(errors="replace").strip()

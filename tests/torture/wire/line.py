@@ -1,4 +1,4 @@
-"""Carry what one side says to where it goes, in order: at once, or when the faults that hold it up let it go."""
+"""Forward what one side of a session sends, in order: immediately, or when the rules that delay it allow."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from tests.torture.wire.active_rules import Faults, Party
+from tests.torture.wire.active_rules import ActiveRules, SessionInfo
 
 __all__ = ["Line"]
 
-AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 END = b""
 
 
 class Line(asyncio.Protocol):
-    """One of a session's two connections. `hand_on` gets each piece that comes in, and an empty one at the end.
+    """One of a session's two connections. `forward` gets each chunk that arrives, and an empty one at the end.
 
-    `kinds` are the faults that may hold up what comes in here. It reads no faster than what it has read is taken.
+    `kinds` are the rules that may delay incoming data. Reading pauses while the other side does not accept the data
+    (backpressure).
     """
 
-    def __init__(self, faults: Faults, party: Party, kinds: frozenset[str], hand_on: Callable[[bytes], object]) -> None:
-        self.other: Line | None = None  # where it goes
+    def __init__(
+        self, faults: ActiveRules, session: SessionInfo, kinds: frozenset[str], forward: Callable[[bytes], object]
+    ) -> None:
+        self.other: Line | None = None  # the session's other connection
         self._faults = faults
-        self._party = party
+        self._session = session
         self._kinds = kinds
-        self._hand_on = hand_on
+        self._forward = forward
         self._transport: asyncio.Transport | None = None
         self._held: deque[bytes] = deque()
-        self._carrier: asyncio.Task[None] | None = None
+        self._forwarder: asyncio.Task[None] | None = None
         self._is_full = False
         self._has_ended = False
 
@@ -41,43 +44,43 @@ class Line(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand a piece on, behind those that are held up."""
-        if self._carrier is None and not self._faults.holding:
-            self._hand_on(data)
+        """Forward a chunk, after those that are held."""
+        if self._forwarder is None and not self._faults.active:
+            self._forward(data)
             return
         self._held.append(data)
-        if self._carrier is None:
-            self._carrier = asyncio.get_running_loop().create_task(self._carry())
-            self._pace()
+        if self._forwarder is None:
+            self._forwarder = asyncio.get_running_loop().create_task(self._forward_held())
+            self._update_reading()
 
     def eof_received(self) -> bool:
-        """Hand the end on, behind what came before; the connection stays open until it has arrived."""
+        """Forward the end after the data; the connection stays open until then."""
         self._end()
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Hand the end on, if nobody has."""
+        """Forward the end, once."""
         self._end()
 
     def pause_writing(self) -> None:
-        """Take no more from the other side: this one does not read what is written to it."""
+        """Stop reading from the other side: this one does not read its data."""
         self._is_full = True
         if self.other is not None:
-            self.other._pace()
+            self.other._update_reading()
 
     def resume_writing(self) -> None:
-        """Take more again."""
+        """Resume reading from the other side."""
         self._is_full = False
         if self.other is not None:
-            self.other._pace()
+            self.other._update_reading()
 
     def write(self, data: bytes) -> None:
-        """Send something to this side."""
+        """Send data to this side."""
         if self._transport is not None and data and not self._transport.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close the connection, once what was written has been sent."""
+        """Close the connection after sending what was written."""
         self._drop()
         if self._transport is not None:
             self._transport.close()
@@ -90,17 +93,17 @@ class Line(asyncio.Protocol):
         line = self._transport.get_extra_info("socket")
         if line is not None and line.family != socket.AF_UNIX:
             with suppress(OSError):
-                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._transport.abort()
 
-    async def _carry(self) -> None:
+    async def _forward_held(self) -> None:
         while self._held:
             piece = self._held.popleft()
-            for fault in self._faults.holding_up(self._kinds, self._party):
-                await fault.hold_up(len(piece))
-            self._hand_on(piece)
-        self._carrier = None
-        self._pace()
+            for fault in self._faults.delaying(self._kinds, self._session):
+                await fault.delay(len(piece))
+            self._forward(piece)
+        self._forwarder = None
+        self._update_reading()
 
     def _end(self) -> None:
         if not self._has_ended:
@@ -109,14 +112,14 @@ class Line(asyncio.Protocol):
 
     def _drop(self) -> None:
         self._has_ended = True
-        if self._carrier is not None:
-            self._carrier.cancel()
+        if self._forwarder is not None:
+            self._forwarder.cancel()
 
-    def _pace(self) -> None:
-        """Read on, or not, as what was read has been taken."""
+    def _update_reading(self) -> None:
+        """Pause or resume reading, depending on whether the data is accepted."""
         if self._transport is None or self._transport.is_closing():
             return
-        if self._carrier is not None or (self.other is not None and self.other._is_full):
+        if self._forwarder is not None or (self.other is not None and self.other._is_full):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

@@ -1,8 +1,7 @@
-"""Stand between clients and PostgreSQL, understand what they say, and let go wrong what `Rule`s ask for.
+"""A proxy between clients and PostgreSQL that parses the protocol and applies `Rule`s.
 
-It has a thread of its own in the harness's process, and any number of *doors*: ports of this machine that all lead to
-the same server, so that a rule can be about one worker. Without a rule that concerns a session its bytes go through as
-they come, whole messages at a time.
+It runs in its own thread of the harness, and listens on any number of *doors*: local ports that all lead to the same
+server, so that a rule can affect one worker. Without a matching rule, whole messages are forwarded as they arrive.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from pgflow.database.dsn import compose, defaults, parse
-from tests.torture.wire.active_rules import Faults, Tell
-from tests.torture.wire.rule import Fault, Rule
+from tests.torture.wire.active_rules import ActiveRules, Notify
+from tests.torture.wire.rule import ActiveRule, Rule
 from tests.torture.wire.session import Session, Upstream
 
 __all__ = ["Door", "Proxy", "upstream_of"]
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +38,25 @@ class Door:
     def through(self, dsn: str) -> str:
         """Return a connection string that goes through this door to the database and as the user that `dsn` names."""
         kept = {key: value for key, value in parse(dsn).items() if key != "hostaddr"}
-        # The proxy has to read what is said, so nothing is to be encrypted on the way to it.
+        # The proxy must read the messages, so they must not be encrypted.
         return compose(
             {**kept, "host": self.host, "port": str(self.port), "sslmode": "disable", "gssencmode": "disable"}
         )
 
 
 def upstream_of(dsn: str) -> Upstream:
-    """Return where `dsn` leads, as a proxy takes it: the path of a Unix socket, or a host and a port."""
+    """Return the server of `dsn` for a proxy: the path of a Unix socket, or a host and a port."""
     params = {**defaults(), **parse(dsn)}
     host, port = params.get("host") or "localhost", params.get("port") or "5432"
     return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
 
 
 class Proxy:
-    """A proxy to the server at `upstream`, for the length of a `with`.
+    """A proxy to the server at `upstream`, as a context manager.
 
-    `tell` hears of each commit point and of each fault that is applied to one, of sessions that are refused and reset,
-    and of notifications; it is called in the proxy's thread and must not block. Clients that want to encrypt are told
-    that the server cannot, and the server is spoken to in plain text.
+    `notify` is called, in the proxy's thread, with each commit point, lost commit or reply, refused or reset session
+    and changed notification; it must not block. Requests for encryption are declined, and the connection to the server
+    is unencrypted.
 
         with Proxy(upstream_of(dsn)) as proxy:
             worker = start_worker(proxy.door("w1").through(dsn))
@@ -66,11 +65,11 @@ class Proxy:
             proxy.heal()
     """
 
-    def __init__(self, upstream: Upstream, *, tell: Tell | None = None) -> None:
+    def __init__(self, upstream: Upstream, *, notify: Notify | None = None) -> None:
         self._upstream = upstream
         self._loop: asyncio.AbstractEventLoop
-        self._thread = threading.Thread(target=self._live, name="pgflow-proxy", daemon=True)
-        self._faults = Faults(tell)
+        self._thread = threading.Thread(target=self._run, name="pgflow-proxy", daemon=True)
+        self._faults = ActiveRules(notify)
         self._doors: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
 
@@ -82,13 +81,13 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all sessions and close all doors."""
+        """Close all sessions and doors."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE_SECONDS)
+        self._thread.join(TIMEOUT_SECONDS)
 
     @property
     def upstream(self) -> Upstream:
-        """Where new sessions are led to. It can be set, for a failover; sessions that live stay where they are."""
+        """The server of new sessions. Set it after a failover; existing sessions are not moved."""
         return self._upstream
 
     @upstream.setter
@@ -97,12 +96,12 @@ class Proxy:
 
     @property
     def points(self) -> Counter[tuple[str, str]]:
-        """How many commit points have come by, by door and role."""
+        """The number of commit points so far, by door and role."""
         return self._do(lambda: Counter(self._faults.points))
 
     @property
     def applied(self) -> Counter[tuple[str, str, str]]:
-        """How often faults have been applied, by kind, door and role."""
+        """How often rules have been applied, by kind, door and role."""
         return self._do(lambda: Counter(self._faults.applied))
 
     def door(self, name: str, *, host: str = "127.0.0.1", port: int = 0) -> Door:
@@ -113,32 +112,32 @@ class Proxy:
             self._doors.append(server)
             return Door(name, host, server.sockets[0].getsockname()[1])
 
-        return asyncio.run_coroutine_threadsafe(open_door(), self._loop).result(PATIENCE_SECONDS)
+        return asyncio.run_coroutine_threadsafe(open_door(), self._loop).result(TIMEOUT_SECONDS)
 
-    def inject(self, rule: Rule) -> Fault:
-        """Let a rule hold from now on, beside those that hold already."""
-        fault = Fault(rule)
+    def inject(self, rule: Rule) -> ActiveRule:
+        """Activate a rule, in addition to the active ones."""
+        fault = ActiveRule(rule)
         self._do(lambda: self._faults.add(fault))
         return fault
 
-    def heal(self, fault: Fault | None = None) -> None:
-        """Let a fault, or all of them, hold no longer; what was held up goes on, in order."""
+    def heal(self, fault: ActiveRule | None = None) -> None:
+        """Deactivate a rule, or all of them; delayed data continues, in order."""
         self._do(lambda: self._faults.remove(fault))
 
     def reset(self, door: str | None = None, role: str | None = None) -> int:
-        """Reset the connections of all sessions, or of those of a door and a role; returns how many there were."""
+        """Reset the connections of all sessions, or of those of a door and role; returns how many there were."""
 
         def cut() -> int:
-            struck = self._chosen(door, role)
-            for session in struck:
-                self._faults.reset(session.party)
+            chosen = self._chosen(door, role)
+            for session in chosen:
+                self._faults.reset(session.info)
                 session.cut()
-            return len(struck)
+            return len(chosen)
 
         return self._do(cut)
 
     def sessions(self, door: str | None = None, role: str | None = None) -> int:
-        """Count the sessions that have said who they are, or those of a door and a role."""
+        """Count the sessions that have sent their startup message, or those of a door and role."""
         return self._do(lambda: len(self._chosen(door, role)))
 
     # -- in the proxy's thread
@@ -147,25 +146,25 @@ class Proxy:
         return [
             each
             for each in self._sessions
-            if each.has_begun and door in (None, each.party.door) and role in (None, each.party.role)
+            if each.has_begun and door in (None, each.info.door) and role in (None, each.info.role)
         ]
 
     def _do(self, what: Callable[[], T]) -> T:
-        """Do something in the proxy's thread and return what it comes to."""
+        """Run a function in the proxy's thread and return its result."""
         done: Future[T] = Future()
 
         def work() -> None:
             try:
                 done.set_result(what())
-            except BaseException as error:  # raised again where it is waited for
+            except BaseException as error:  # raised again in the waiting thread
                 done.set_exception(error)
 
         if not self._thread.is_alive():
             return what()
         self._loop.call_soon_threadsafe(work)
-        return done.result(PATIENCE_SECONDS)
+        return done.result(TIMEOUT_SECONDS)
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
@@ -180,8 +179,8 @@ class Proxy:
         for session in self._sessions:
             session.cut()
         if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
-        await asyncio.sleep(0)  # in which the connections learn that they are closed
+            await asyncio.wait(tasks, timeout=TIMEOUT_SECONDS)
+        await asyncio.sleep(0)  # lets the connections process their closing
 
     async def _enter(self, door: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session(self._faults, self._upstream, door)

@@ -1,4 +1,4 @@
-"""Pass on what one client and the server say to one another, but for what the faults make of it."""
+"""Forward the messages of one client and the server, with the active rules applied."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ import asyncio
 import struct
 from typing import TypeAlias
 
-from tests.torture.wire.active_rules import Faults, Party
+from tests.torture.wire.active_rules import ActiveRules, SessionInfo
 from tests.torture.wire.dialog import Dialog, Exchange, messages
 from tests.torture.wire.line import Line
-from tests.torture.wire.rule import DOWNWARD, NOTIFICATIONS, REFUSALS, UPWARD, Fault
+from tests.torture.wire.rule import DOWNWARD, NOTIFICATIONS, REFUSALS, UPWARD, ActiveRule
 
 __all__ = ["Session", "Upstream"]
 
 Upstream: TypeAlias = str | tuple[str, int]  # the path of a Unix socket, or a host and a port
 
 NOTIFICATION = ord("A")
-TURNS = b"ZEG"  # messages of the server that a dialog turns on
-COPIES = b"GHW"  # the server asks for data, or sends it: the exchange goes on
-STARTUP = struct.Struct("!II")  # the length, and what is wanted
+TURNS = b"ZEG"  # server messages that change a dialog's state
+COPIES = b"GHW"  # COPY: the exchange continues
+STARTUP = struct.Struct("!II")  # length and request code
 ENCRYPTIONS = frozenset({80877103, 80877104})
 CANCEL = 80877102
 
 
 class Session:
-    """A client, and its connection to the server."""
+    """A client and its connection to the server."""
 
-    def __init__(self, faults: Faults, upstream: Upstream, door: str) -> None:
-        self.party = Party(door)
+    def __init__(self, faults: ActiveRules, upstream: Upstream, door: str) -> None:
+        self.info = SessionInfo(door)
         self.has_begun = False
         self._faults = faults
         self._upstream = upstream
-        self._client = Line(faults, self.party, UPWARD, self._go_up)
-        self._server = Line(faults, self.party, DOWNWARD, self._go_down)
+        self._client = Line(faults, self.info, UPWARD, self._from_client)
+        self._server = Line(faults, self.info, DOWNWARD, self._from_server)
         self._client.other, self._server.other = self._server, self._client
         self._over = asyncio.Event()
-        self._dialog: Dialog | None = None  # a request to cancel is none
-        self._asked = self._answered = b""  # the beginning of a message, its rest still to come
-        self._loss: tuple[Exchange, Fault] | None = None  # whose answer is to be lost, and how
-        self._held = bytearray()  # of that answer
+        self._dialog: Dialog | None = None  # None for a cancel request
+        self._asked = self._answered = b""  # an incomplete message
+        self._loss: tuple[Exchange, ActiveRule] | None = None  # the exchange whose answer is lost, and by which rule
+        self._held = bytearray()  # the part of that answer so far
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what both sides say until one of them ends."""
+        """Forward both directions until one side ends."""
         loop, transport = asyncio.get_running_loop(), writer.transport
         self._client.connection_made(transport)
         try:
-            packet = await self._greet(reader, writer)
-            if fault := self._faults.strike(REFUSALS, self.party):
-                self._faults.struck(fault, self.party)
+            packet = await self._read_startup(reader, writer)
+            if fault := self._faults.pick(REFUSALS, self.info):
+                self._faults.record(fault, self.info)
                 self.cut()
                 return
-            for fault in self._faults.holding_up(UPWARD, self.party):
-                await fault.hold_up(len(packet))
+            for fault in self._faults.delaying(UPWARD, self.info):
+                await fault.delay(len(packet))
             if isinstance(self._upstream, str):
                 await loop.create_unix_connection(lambda: self._server, self._upstream)
             else:
                 await loop.create_connection(lambda: self._server, *self._upstream)
-            transport.set_protocol(self._client)  # from here on nobody waits for a task to wake up
+            transport.set_protocol(self._client)  # from here on no task has to wake up
             self._server.write(packet)
             await self._over.wait()
         except (OSError, asyncio.IncompleteReadError):
@@ -71,8 +71,8 @@ class Session:
         self._server.cut()
         self._over.set()
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """Hear who the client is; returns the packet that says so."""
+    async def _read_startup(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Read the startup message and return it."""
         while True:
             head = await reader.readexactly(STARTUP.size)
             length, wanted = STARTUP.unpack(head)
@@ -84,12 +84,12 @@ class Session:
                 self._dialog = Dialog()
                 words = packet[STARTUP.size :].split(b"\0")
                 given = dict(zip(words[::2], words[1::2], strict=False))
-                self.party.role = given.get(b"application_name", b"").decode(errors="replace")
+                self.info.role = given.get(b"application_name", b"").decode(errors="replace")
             self.has_begun = True
             return packet
 
-    def _go_up(self, piece: bytes) -> None:
-        """Pass on what the client says."""
+    def _from_client(self, piece: bytes) -> None:
+        """Forward data from the client."""
         if not piece:
             self._over.set()
             return
@@ -100,8 +100,8 @@ class Session:
         if is_lost:
             self.cut()
 
-    def _go_down(self, piece: bytes) -> None:
-        """Pass on what the server says."""
+    def _from_server(self, piece: bytes) -> None:
+        """Forward data from the server."""
         if not piece:
             self._over.set()
             return
@@ -113,35 +113,35 @@ class Session:
             self.cut()
 
     def _ask(self, data: bytes) -> tuple[int, bool]:
-        """Look at what the client says; returns how much of it is to be passed on, and whether that is the end."""
+        """Parse data from the client; returns how much of it to forward, and whether to end the session."""
         dialog, fit = self._dialog, 0
         if dialog is None:
             return len(data), False
         for start, fit in messages(data):
-            if not dialog.asked(data, start, fit):
+            if not dialog.client_sent(data, start, fit):
                 continue
-            fault = self._faults.passes(self.party, dialog.latest)
+            fault = self._faults.on_commit_point(self.info, dialog.latest)
             if fault is not None and fault.rule.kind == "commit lost":
-                self._faults.struck(fault, self.party, dialog.latest, is_committed=False)
+                self._faults.record(fault, self.info, dialog.latest, is_committed=False)
                 return start, True
             if fault is not None and self._loss is None:
                 self._loss = dialog.latest, fault
         return fit, False
 
     def _answer(self, data: bytes) -> tuple[bytes, int, bool]:
-        """Look at what the server says; returns what is to be passed on, of how much, and whether that is the end."""
+        """Parse data from the server; returns what to forward, how much was parsed, and whether to end the session."""
         dialog, fit, out = self._dialog, 0, bytearray()
         if dialog is None:
             return data, len(data), False
-        if self._loss is None and not self._faults.holding:
+        if self._loss is None and not self._faults.active:
             for start, end in messages(data):
                 if data[start] in TURNS:
-                    dialog.answered(data, start)
+                    dialog.server_sent(data, start)
                 fit = end
             return data[:fit], fit, False
         for start, fit in messages(data):
             is_awaited = self._loss is not None and dialog.awaited is self._loss[0]
-            done = dialog.answered(data, start)
+            done = dialog.server_sent(data, start)
             if data[start] == NOTIFICATION:
                 out += self._notify(data[start:fit])
             elif not is_awaited:
@@ -156,22 +156,22 @@ class Session:
         return bytes(out), fit, False
 
     def _lose(self, exchange: Exchange) -> bytes:
-        """Lose the answer to an exchange; returns what of it arrives all the same."""
+        """Lose the answer to an exchange; returns the part that arrives."""
         assert self._loss is not None
         fault = self._loss[1]
-        self._faults.struck(fault, self.party, exchange, is_committed=exchange.is_committed)
+        self._faults.record(fault, self.info, exchange, is_committed=exchange.is_committed)
         return bytes(self._held[: len(self._held) // 2]) if fault.rule.kind == "reply cut" else b""
 
     def _notify(self, message: bytes) -> bytes:
-        """Return what is to be passed on of a notification now."""
-        fault = self._faults.strike(NOTIFICATIONS, self.party)
+        """Return what to forward of a notification now."""
+        fault = self._faults.pick(NOTIFICATIONS, self.info)
         if fault is None:
             return message
-        self._faults.struck(fault, self.party)
+        self._faults.record(fault, self.info)
         match fault.rule.kind:
             case "double notifications":
                 return message + message
             case "late notifications":
-                # Whole messages are written one after the other, so it fits in whenever it comes.
-                asyncio.get_running_loop().call_later(fault.lateness(), self._client.write, message)
+                # Messages are written whole, so it can follow any of them.
+                asyncio.get_running_loop().call_later(fault.next_delay(), self._client.write, message)
         return b""

@@ -22,24 +22,24 @@ VARIABLE = "PGFLOW_FAILPOINTS"
 
 POINTS: Mapping[str, str] = {
     "worker.registered": "the worker has its id, and no heartbeat yet",
-    "claimer.sending": "a turn is decided and about to be sent",
-    "claimer.sent": "a turn is committed, and the worker has not taken it in",
-    "claimer.adopted": "the worker has taken a turn in",
+    "claimer.sending": "a settle-and-claim is about to be sent",
+    "claimer.sent": "it is committed, and the worker has not processed the answer",
+    "claimer.adopted": "the worker has processed the answer",
     "step.begins": "a step is about to run",
-    "step.ended": "a step has run, and nobody knows what it came to",
-    "transaction.settled": "a transactional step is settled in its transaction, which is open",
-    "transaction.committed": "a transactional step is committed, and the worker does not know",
+    "step.ended": "a step has run, and its outcome is not settled",
+    "transaction.settled": "a transactional step is settled in its open transaction",
+    "transaction.committed": "a transactional step is committed, and the worker has not processed that",
     "heart.beating": "a heartbeat is about to be sent",
     "heart.beaten": "a heartbeat is confirmed",
 }
-DEEDS = ("kill", "stop", "fail")
+ACTIONS = ("kill", "stop", "fail")
 
 
 @dataclass(frozen=True, slots=True)
 class Failpoint:
-    """What to do when a point is come to for the `nth` time: "kill" or "stop" this process, or "fail" (OSError)."""
+    """What to do when the point is reached for the `nth` time: "kill" or "stop" the process, or "fail" (OSError)."""
 
-    deed: str
+    action: str
     nth: int
 
 
@@ -48,35 +48,35 @@ _hits: Counter[str] = Counter()
 
 
 def parse(text: str) -> dict[str, Failpoint]:
-    """Return the failpoints that a text names, "point=deed@nth", several with commas. Raises `ConfigError`.
+    """Parse failpoints, "point=action@nth", separated by commas. Raises `ConfigError`.
 
     parse("claimer.sent=kill@3,heart.beaten=stop@1")
     """
     found = {}
     for part in filter(None, text.split(",")):
-        point, _, deed = part.strip().partition("=")
-        deed, _, nth = deed.partition("@")
-        if point not in POINTS or deed not in DEEDS or not nth.isdecimal() or int(nth) < 1:
-            known = f"Points: {', '.join(POINTS)}. Deeds: {', '.join(DEEDS)}."
-            raise ConfigError(f"{part!r} is no failpoint: write point=deed@nth", hint=known)
-        found[point] = Failpoint(deed, int(nth))
+        point, _, action = part.strip().partition("=")
+        action, _, nth = action.partition("@")
+        if point not in POINTS or action not in ACTIONS or not nth.isdecimal() or int(nth) < 1:
+            known = f"Points: {', '.join(POINTS)}. Actions: {', '.join(ACTIONS)}."
+            raise ConfigError(f"{part!r} is not a failpoint: write point=action@nth", hint=known)
+        found[point] = Failpoint(action, int(nth))
     return found
 
 
 def arm(text: str) -> None:
-    """Arm the failpoints that a text names; each triggers once."""
+    """Arm the failpoints of a text; each triggers once."""
     _hits.clear()
     _armed.clear()
     _armed.update(parse(text))
 
 
 def disarm() -> None:
-    """Arm none."""
+    """Disarm all failpoints."""
     _armed.clear()
 
 
 def hit(point: str) -> None:
-    """Come to a point; nothing happens unless it is armed."""
+    """Trigger the failpoint of a point, if it is armed."""
     if not _armed:
         return
     failpoint = _armed.get(point)
@@ -85,10 +85,10 @@ def hit(point: str) -> None:
     _hits[point] += 1
     if _hits[point] != failpoint.nth:
         return
-    match failpoint.deed:
+    match failpoint.action:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(60)  # it comes any moment now
+            time.sleep(60)  # the signal arrives any moment
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case _:

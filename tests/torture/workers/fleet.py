@@ -1,4 +1,4 @@
-"""The workers: real `pgflow worker` processes, each started again when it has ended, as a service manager does."""
+"""Worker processes, each restarted when it ends, as a service manager does."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from tests.torture.workload import flows
 __all__ = ["Fleet", "WorkerSlot"]
 
 RESTART_SECONDS = 0.2
-GLANCE_SECONDS = 0.05
-# Short, so that much happens in little time: a dead worker's steps run again after 2 + 1 + 0.3 s at the latest.
+POLL_SECONDS = 0.05
+# Short, so that much happens in little time: a dead worker's steps run again within 2 + 1 + 0.3 s.
 LEASE, SWEEP, POLL = 2.0, 1.0, 0.3
 OPTIONS = ("--lease", str(LEASE), "--sweep", str(SWEEP), "--poll", str(POLL), "--shutdown-timeout", "3")
 
 
 @dataclass
 class WorkerSlot:
-    """A place for one worker: how it is started, and the process that has it now."""
+    """One worker of the fleet: how it is started, and its current process."""
 
     name: str
     dsn: str
     log: Path
-    prefix: Sequence[str] = ()  # goes before the command, such as into a namespace of the network
+    prefix: Sequence[str] = ()  # before the command, such as `ip netns exec`
     command: Sequence[str] = COMMAND
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     exits: list[int] = field(default_factory=list)
     failpoints: str = ""  # for the next process
     is_wanted: bool = True
-    begins_at: int = 0  # where in the log the words of this process begin
+    begins_at: int = 0  # offset of this process in the log
 
     @property
     def pid(self) -> int | None:
@@ -55,7 +55,7 @@ class WorkerSlot:
         return pid
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         """What this process has logged so far."""
         with self.log.open("rb") as log:
             log.seek(self.begins_at)
@@ -63,25 +63,25 @@ class WorkerSlot:
 
     @property
     def is_ready(self) -> bool:
-        """Whether this process takes work."""
+        """Whether this process claims jobs."""
         return self.pid is not None and self.runs > 0
 
     @property
     def runs(self) -> int:
-        """How often this process has begun to take work: a worker may run again after a drain."""
-        return self.said.count("is ready: ")
+        """How often this process became ready: a worker may run again after a drain."""
+        return self.log_text.count("is ready: ")
 
     def until_ready(self, seconds: float) -> bool:
-        """Wait until this worker takes work; returns False when it has not come to that within so many seconds."""
+        """Wait until this worker claims jobs; returns False on a timeout."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.is_ready:
                 return True
-            time.sleep(GLANCE_SECONDS)
+            time.sleep(POLL_SECONDS)
         return False
 
     def is_stopped(self) -> bool:
-        """Whether the process is there and stands still."""
+        """Whether the process exists and is stopped."""
         if self.pid is None:
             return False
         try:
@@ -91,10 +91,10 @@ class WorkerSlot:
 
 
 class Fleet:
-    """Keeps a worker in each berth, as a `with`. It ends them all, also those that stand still."""
+    """Keeps a worker running in each slot, as a context manager. At the end it terminates all, also stopped ones."""
 
-    def __init__(self, folder: Path, berths: Sequence[WorkerSlot], *, concurrency: int = 8) -> None:
-        self.berths = berths
+    def __init__(self, folder: Path, slots: Sequence[WorkerSlot], *, concurrency: int = 8) -> None:
+        self.slots = slots
         self._folder = folder
         self._options = (*OPTIONS, "--queue", f"default={concurrency}")
         self._lock = threading.RLock()
@@ -111,60 +111,62 @@ class Fleet:
         self.end()
 
     def end(self) -> None:
-        """End them all. Does nothing when that has been done."""
+        """Terminate all workers, once."""
         if self._is_closing.is_set():
             return
         self._is_closing.set()
         self._thread.join()
-        for berth in self.berths:
-            berth.send(signal.SIGCONT)
-            berth.send(signal.SIGTERM)
-        for berth in self.berths:
-            if berth.process is not None:
+        for slot in self.slots:
+            slot.send(signal.SIGCONT)
+            slot.send(signal.SIGTERM)
+        for slot in self.slots:
+            if slot.process is not None:
                 try:
-                    berth.exits.append(berth.process.wait(8))
+                    slot.exits.append(slot.process.wait(8))
                 except subprocess.TimeoutExpired:
-                    berth.process.kill()
-                    berth.exits.append(berth.process.wait())
+                    slot.process.kill()
+                    slot.exits.append(slot.process.wait())
 
     @property
     def starts(self) -> int:
         """How many processes have been started."""
-        return sum(berth.starts for berth in self.berths)
+        return sum(slot.starts for slot in self.slots)
 
-    def restart(self, berth: WorkerSlot, failpoints: str = "") -> None:
-        """End a berth's worker in order; the next one has these failpoints."""
+    def restart(self, slot: WorkerSlot, failpoints: str = "") -> None:
+        """Terminate a slot's worker gracefully; the next one has these failpoints."""
         with self._lock:
-            berth.failpoints = failpoints
-            berth.send(signal.SIGTERM)
+            slot.failpoints = failpoints
+            slot.send(signal.SIGTERM)
 
     def _keep(self) -> None:
-        while not self._is_closing.wait(GLANCE_SECONDS):
-            for berth in self.berths:
+        while not self._is_closing.wait(POLL_SECONDS):
+            for slot in self.slots:
                 with self._lock:
-                    if berth.is_wanted and berth.pid is None:
-                        self._start(berth)
+                    if slot.is_wanted and slot.pid is None:
+                        self._start(slot)
 
-    def _start(self, berth: WorkerSlot) -> None:
-        if berth.process is not None:
-            berth.exits.append(berth.process.returncode)
+    def _start(self, slot: WorkerSlot) -> None:
+        if slot.process is not None:
+            slot.exits.append(slot.process.returncode)
             time.sleep(RESTART_SECONDS)
-        armed, berth.failpoints = berth.failpoints, ""
+        armed, slot.failpoints = slot.failpoints, ""
         environment = {
             **os.environ,
-            "PGFLOW_DSN": berth.dsn,
+            "PGFLOW_DSN": slot.dsn,
             flows.FOLDER: str(self._folder),
             VARIABLE: armed,
         }
-        environment.pop("PGFLOW_SCHEMA", None)  # with it the command would make another app, without `flows.Tortured`
+        environment.pop(
+            "PGFLOW_SCHEMA", None
+        )  # with it the command would create another app than `flows.RestartableApp`
         log: IO[bytes]
-        with berth.log.open("ab") as log:
-            berth.begins_at = log.tell()
-            berth.process = subprocess.Popen(
-                [*berth.prefix, *berth.command, "--app", f"{flows.__name__}:app", *self._options],
+        with slot.log.open("ab") as log:
+            slot.begins_at = log.tell()
+            slot.process = subprocess.Popen(
+                [*slot.prefix, *slot.command, "--app", f"{flows.__name__}:app", *self._options],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        berth.starts += 1
+        slot.starts += 1

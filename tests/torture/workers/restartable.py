@@ -1,4 +1,4 @@
-"""A worker that drains at SIGHUP and runs again, on the same object and in the same process."""
+"""A worker that drains on SIGHUP and runs again, as the same object in the same process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import signal
 
 from pgflow.worker import Worker
 
-__all__ = ["Rerun"]
+__all__ = ["RestartableWorker"]
 
 
-class Rerun(Worker):
-    """Runs until `stop` is called; SIGHUP only ends the run that is under way, and another one follows."""
+class RestartableWorker(Worker):
+    """Runs until `stop` is called. SIGHUP drains the current run and starts another one."""
 
     _is_wanted = False
 
     async def run(self) -> None:
-        """Run, once more after each SIGHUP."""
+        """Run, and again after each SIGHUP."""
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(self._run_again))
         while True:
@@ -26,11 +26,11 @@ class Rerun(Worker):
                 return
 
     def stop(self) -> None:
-        """End for good."""
+        """Stop permanently."""
         self._is_wanted = False
         super().stop()
 
     def _run_again(self) -> None:
-        if not self._stopping.is_set():  # it may be ending for good
+        if not self._stopping.is_set():  # unless it is stopping permanently
             super().stop()
             self._is_wanted = True

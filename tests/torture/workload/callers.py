@@ -1,7 +1,7 @@
-"""The callers: threads that start instances, signal, cancel, retry and read them as users do, and note each answer.
+"""Callers: threads that start, signal, cancel, retry and read instances as users do, and record each answer.
 
-An answer is "ok", "fail" (surely not done) or "info" (nobody knows). What is not answered for sure is asked again with
-its key, until it is; what users do in a transaction of their own has no key, and stays "info".
+An answer is "ok", "fail" (certainly not done) or "info" (outcome unknown). A call with an unknown outcome is repeated
+with its idempotency key; a start in a caller's own transaction has no key, and stays "info".
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tests.torture.workload.flows import Script
 
 __all__ = ["Caller", "Load"]
 
-AGAIN_SECONDS = 0.3
+REPEAT_SECONDS = 0.3
 SLOW = 0.1  # of the instances
-RUSH_SECONDS = 0.4  # for which callers take the same business value when they rush
+RUSH_SECONDS = 0.4  # during which "rush" callers use the same business value
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A kind of instance, how often it is started among the others, and what callers do to it afterwards."""
+    """A kind of instance, its weight, and what callers do to it afterwards."""
 
     workflow: type[Workflow[Any]]
     weight: float
@@ -59,7 +59,7 @@ SHAPES = (
     Shape(flows.Waiting, 0.5, "cancel"),
     Shape(flows.Timed, 2, "signal"),
     Shape(flows.Booking, 2),
-    Shape(flows.Broken, 1, "mend"),
+    Shape(flows.Broken, 1, "retry"),
     Shape(flows.Visit, 1, "many"),
 )
 
@@ -68,7 +68,7 @@ WEIGHTS = [each.weight for each in SHAPES]
 
 @dataclass(order=True)
 class Task:
-    """Something to do at a moment of the monotonic clock."""
+    """An action scheduled on the monotonic clock."""
 
     at: float
     number: int
@@ -76,9 +76,9 @@ class Task:
 
 
 class Caller:
-    """One thread of calls; `rate` is how many instances it starts a second, at random moments.
+    """One thread of calls, which starts `rate` instances a second at random times.
 
-    It calls through an app of its own, unless it is given one.
+    It uses an app of its own, unless it is given one.
     """
 
     def __init__(
@@ -91,37 +91,37 @@ class Caller:
         self._dsn = dsn
         self._folder = folder
         self._rate = rate
-        self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- to be repeated, not to be secret
+        self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- repeatable, not secret
         self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, whatever the dice print_notice later
         self._app = app or Pgflow(dsn, workflows=flows.WORKFLOWS)
-        self._ink = Journal(folder / "calls.jsonl")
+        self._journal = Journal(folder / "calls.jsonl")
         self._tasks: list[Task] = []
         self._numbers = itertools.count()
         self._is_closing = threading.Event()
         self._wanted = threading.Event()
-        self._thread = threading.Thread(target=self._live, name=f"caller-{number}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"caller-{number}", daemon=True)
 
     def start(self) -> None:
-        """Begin to call."""
+        """Start calling."""
         self._thread.start()
 
     def close(self) -> None:
-        """Start nothing more; what is under way goes on until each call has its answer."""
+        """Start no more instances; open calls continue until they are answered."""
         self._is_closing.set()
 
     def join(self, seconds: float) -> bool:
-        """Wait until nothing is left to do; returns whether that came about.
+        """Wait until all calls are answered; returns False on a timeout.
 
-        Raises when the thread has died of something else: then nobody asked what was to be asked.
+        Raises `RuntimeError` when the thread has died of an error.
         """
         self._thread.join(seconds)
         if not self.is_done and not self._thread.is_alive():
-            raise RuntimeError(f"{self._thread.name} has died: see its traceback above")
+            raise RuntimeError(f"{self._thread.name} died: see its traceback above")
         return self.is_done
 
     # -- the thread
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         self._at(0.0, self._begin_another)
         while self._tasks:
             task = heapq.heappop(self._tasks)
@@ -132,7 +132,7 @@ class Caller:
                 continue
             task.do()
         self._app.close()
-        self._ink.close()
+        self._journal.close()
         self.is_done = True
 
     def _at(self, delay: float, do: Callable[[], object]) -> None:
@@ -158,7 +158,7 @@ class Caller:
 
     def _script(self, shape: Shape) -> Script:
         dice = self._dice
-        # Some are slow enough to be cancelled in time, and to be running elsewhere when their first worker awakes.
+        # Some are slow enough to be cancelled in time, or to run elsewhere when their stopped worker continues.
         slow = dice.uniform(0.4, 0.8) if shape.follow == "cancel" else dice.uniform(0.5, 2.0)
         is_slow = shape.follow == "cancel" or dice.random() < SLOW
         return Script(
@@ -169,10 +169,10 @@ class Caller:
 
     # -- calls
 
-    def _ask(
+    def _call(
         self, op: str, about: dict[str, Any], call: Callable[[], Any], then: Callable[[Any], object] | None = None
     ) -> None:
-        """Make a call and note its answer; ask again where there was none, in a while."""
+        """Make a call and record its answer; repeat it later when its outcome is unknown."""
         before = time.monotonic_ns()
         answer: dict[str, Any]
         try:
@@ -185,18 +185,18 @@ class Caller:
             is_outage = is_transient(error) or isinstance(error, OSError | SequenceError | Unreachable)
             code = getattr(error, "code", type(error).__name__)
             answer = {"r": doubt, "why": code, "outage": is_outage}
-        self._ink.write(op=op, caller=self._number, t0=before, t1=time.monotonic_ns(), **about, **answer)
+        self._journal.write(op=op, caller=self._number, t0=before, t1=time.monotonic_ns(), **about, **answer)
         if answer["r"] == "ok":
             if then is not None:
                 then(result)
         elif about.get("key") and (answer["r"] == "info" or answer["outage"]):
             self.unanswered += 1
 
-            def again() -> None:
+            def repeat() -> None:
                 self.unanswered -= 1
-                self._ask(op, about, call, then)
+                self._call(op, about, call, then)
 
-            self._at(AGAIN_SECONDS, again)
+            self._at(REPEAT_SECONDS, repeat)
 
     def _start(self, shape: Shape, value: str, script: Script) -> None:
         key, workflow = secrets.token_hex(8), shape.workflow
@@ -213,23 +213,23 @@ class Caller:
                     self._at(dice.uniform(0.2, 1.5), lambda: self._signal(workflow, value, "arrived"))
                 case "cancel":
                     self._at(dice.uniform(0.0, 1.5), lambda: self._cancel(workflow, value))
-                case "mend":
-                    self._at(0.5, lambda: self._mend(workflow, value))
+                case "retry":
+                    self._at(0.5, lambda: self._retry_when_failed(workflow, value))
             if dice.random() < 0.3:
                 for _ in range(3):
                     self._at(dice.uniform(0.0, 2.0), lambda: self._read(workflow, value))
 
-        self._ask("start", about, lambda: self._app.start(workflow, value, script, idempotency_key=key), follow)
+        self._call("start", about, lambda: self._app.start(workflow, value, script, idempotency_key=key), follow)
 
     def _start_many(self, workflow: type[Workflow[Any]], value: str, script: Script) -> None:
         key = secrets.token_hex(8)
         about = {"workflow": workflow.name, "value": value, "key": key, "count": 3}
         items = [(value, script)] * 3
         self.started += 3
-        self._ask("start_many", about, lambda: self._app.start_many(workflow, items, idempotency_key=key))
+        self._call("start_many", about, lambda: self._app.start_many(workflow, items, idempotency_key=key))
 
     def _start_in_own_transaction(self, workflow: type[Workflow[Any]], value: str, script: Script) -> None:
-        """As a user does who has a row of their own to write along with it; one time in four they change their mind."""
+        """Start in a transaction that also writes a row; one in four is rolled back."""
         is_kept = self._dice.random() < 0.75
         about = {"workflow": workflow.name, "value": value, "kept": is_kept}
         self.started += is_kept
@@ -239,37 +239,37 @@ class Caller:
                 conn.execute(flows.ENTER, [0, value, workflow.name])
                 return self._app.start(workflow, value, script, conn=conn)
 
-        self._ask("start_in_own", about, call)
+        self._call("start_in_own", about, call)
 
     def _signal(self, workflow: type[Workflow[Any]], value: str, event: str) -> None:
         key, nonce = secrets.token_hex(8), secrets.token_hex(8)
         about = {"workflow": workflow.name, "value": value, "key": key, "event": event, "nonce": nonce}
         payload = {"nonce": nonce}
-        self._ask("signal", about, lambda: self._app.resume(workflow, value, event, payload, idempotency_key=key))
+        self._call("signal", about, lambda: self._app.resume(workflow, value, event, payload, idempotency_key=key))
 
     def _cancel(self, workflow: type[Workflow[Any]], value: str) -> None:
         key = secrets.token_hex(8)
         about = {"workflow": workflow.name, "value": value, "key": key}
-        self._ask(
+        self._call(
             "cancel",
             about,
             lambda: self._app.cancel(workflow, value, idempotency_key=key),
             lambda _: self._at(0.1, lambda: self._read(workflow, value)),
         )
 
-    def _mend(self, workflow: type[Workflow[Any]], value: str) -> None:
-        """Take an instance up again once it has failed, with what was wrong put right."""
+    def _retry_when_failed(self, workflow: type[Workflow[Any]], value: str) -> None:
+        """Fix an instance once it has failed, and retry it."""
 
         def look(instance: Any) -> None:
             if instance.status == "failed":
-                (self._folder / "mended" / value).touch()
+                (self._folder / "fixed" / value).touch()
                 key = secrets.token_hex(8)
                 about = {"workflow": workflow.name, "value": value, "key": key}
-                self._ask("retry", about, lambda: self._app.retry(workflow, value, idempotency_key=key))
+                self._call("retry", about, lambda: self._app.retry(workflow, value, idempotency_key=key))
             elif instance.is_active:
-                self._at(0.5, lambda: self._mend(workflow, value))
+                self._at(0.5, lambda: self._retry_when_failed(workflow, value))
 
-        self._read(workflow, value, look, "mend")
+        self._read(workflow, value, look, "retry")
 
     def _read(
         self,
@@ -279,27 +279,27 @@ class Caller:
         key: str | None = None,
     ) -> None:
         about = {"workflow": workflow.name, "value": value, "key": key}
-        self._ask("read", about, lambda: self._app.get(workflow, value), then)
+        self._call("read", about, lambda: self._app.get(workflow, value), then)
 
 
 class Load:
-    """Several callers, as a `with`."""
+    """Several callers."""
 
     def __init__(self, dsns: Sequence[str], folder: Path, seed: int, rate: float) -> None:
         self.callers = [Caller(number, dsn, folder, seed, rate / len(dsns)) for number, dsn in enumerate(dsns, start=1)]
 
     @property
     def started(self) -> int:
-        """How many instances were asked for."""
+        """How many instances were requested."""
         return sum(each.started for each in self.callers)
 
     def start(self) -> None:
-        """Begin to call."""
+        """Start calling."""
         for each in self.callers:
             each.start()
 
     def finish(self, seconds: float) -> bool:
-        """Start nothing more, and wait until each call has its answer; returns whether that came about."""
+        """Start no more instances and wait until each call is answered; returns False on a timeout."""
         for each in self.callers:
             each.close()
         deadline = time.monotonic() + seconds
@@ -307,7 +307,7 @@ class Load:
 
 
 def _plain(result: Any) -> Any:
-    """What is noted of a call's result."""
+    """Return the recorded part of a call's result."""
     match result:
         case list():
             return [_plain(each) for each in result]

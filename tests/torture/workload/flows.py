@@ -1,7 +1,7 @@
-"""The workflows that are tortured: each way to run, to wait, to branch and to join. Their steps note what they do.
+"""The workload: workflows that cover each way to run, wait, branch and join. Their steps record what they do.
 
-A step notes that it begins, with what the steps before it have left, and that it has ended; what it leaves is a number
-used once. So a checker sees which run of a step was recorded, and what each run was given.
+A step records that it begins, with the outputs that it was given, and that it ends. Its output is a nonce, so a checker
+sees which execution of a step was recorded, and what each execution was given.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from pgflow import (
     step,
 )
 from tests.torture.trial.journal import Journal
-from tests.torture.workers.restartable import Rerun
+from tests.torture.workers.restartable import RestartableWorker
 
 __all__ = ["FOLDER", "WORKFLOWS", "Script", "app"]
 
-FOLDER = "PGFLOW_TORTURE_FOLDER"  # where steps write, and look whether they are mended
+FOLDER = "PGFLOW_TORTURE_FOLDER"  # where steps record, and look up whether they are fixed
 QUICKLY = Retry(max_attempts=8, base=timedelta(milliseconds=50), max_backoff=timedelta(milliseconds=500))
 WIDE = 50
 
 
 class Script(BaseModel):
-    """How an instance is to go.
+    """How an instance behaves.
 
-    `pause` is what each step takes, in seconds, and `hold` what the one takes that holds up its worker; the first
-    `errors` attempts of a step in trouble fail; `way` is where branches and routes go.
+    Each step takes `pause` seconds, and a step that blocks its worker `hold` seconds. The first `errors` attempts of a
+    failing step fail. `way` decides branches and routes.
     """
 
     pause: float = 0.0
@@ -68,28 +68,28 @@ def folder() -> Path:
 
 
 @cache
-def ink() -> Journal:
+def journal() -> Journal:
     return Journal(folder() / "bodies.jsonl")
 
 
 @contextmanager
-def noted(ctx: Context[Script]) -> Iterator[dict[str, Any]]:
-    """Note that a step runs; gives its output."""
+def recorded(ctx: Context[Script]) -> Iterator[dict[str, Any]]:
+    """Record an execution of a step; yields its output."""
     nonce = secrets.token_hex(8)
     given = {key: output.get("nonce") for key, output in ctx.steps.items() if isinstance(output, dict)}
     about = {"run": ctx.run, "step": ctx.step, "attempt": ctx.attempt, "nonce": nonce, "pid": os.getpid()}
-    ink().write(e="begin", t=time.monotonic_ns(), given=given, **about)
+    journal().write(e="begin", t=time.monotonic_ns(), given=given, **about)
     try:
         yield {"nonce": nonce}
     except BaseException as error:
-        ink().write(e="broken", t=time.monotonic_ns(), why=type(error).__name__, **about)
+        journal().write(e="broken", t=time.monotonic_ns(), why=type(error).__name__, **about)
         raise
-    ink().write(e="end", t=time.monotonic_ns(), **about)
+    journal().write(e="end", t=time.monotonic_ns(), **about)
 
 
 def is_first_time(ctx: Context[Script]) -> bool:
-    """Whether this step of this run asks for the first time."""
-    mark = folder() / "marks" / f"{ctx.run}.{ctx.step}"
+    """Whether this step of this run calls it for the first time."""
+    mark = folder() / "visited" / f"{ctx.run}.{ctx.step}"
     if mark.exists():
         return False
     mark.touch()
@@ -102,7 +102,7 @@ def is_first_time(ctx: Context[Script]) -> bool:
 @step(retry=QUICKLY)
 async def fetch(ctx: Context[Script]) -> Ok:
     """Async, on the loop."""
-    with noted(ctx) as output:
+    with recorded(ctx) as output:
         await asyncio.sleep(ctx.initial.pause)
     return Ok("done", output, metadata={ctx.step: 1})
 
@@ -110,15 +110,15 @@ async def fetch(ctx: Context[Script]) -> Ok:
 @step(retry=QUICKLY)
 def grind(ctx: Context[Script]) -> Ok:
     """Sync, in a thread."""
-    with noted(ctx) as output:
+    with recorded(ctx) as output:
         time.sleep(ctx.initial.pause)
     return Ok("done", output)
 
 
 @step(retry=QUICKLY)
 async def stumble(ctx: Context[Script]) -> Ok:
-    """Fails as often as it is told."""
-    with noted(ctx) as output:
+    """Fails on its first `errors` attempts."""
+    with recorded(ctx) as output:
         await asyncio.sleep(ctx.initial.pause)
         if ctx.attempt <= ctx.initial.errors:
             raise ConnectionError("the service does not answer")
@@ -127,8 +127,8 @@ async def stumble(ctx: Context[Script]) -> Ok:
 
 @step(retry=QUICKLY)
 def doze(ctx: Context[Script]) -> Ok | Snooze:
-    """Asks to be called again, once."""
-    with noted(ctx) as output:
+    """Snoozes once."""
+    with recorded(ctx) as output:
         if is_first_time(ctx):
             return Snooze(timedelta(milliseconds=200))
     return Ok("done", output)
@@ -136,26 +136,26 @@ def doze(ctx: Context[Script]) -> Ok | Snooze:
 
 @step(retry=QUICKLY)
 def refuse(ctx: Context[Script]) -> Ok | Error:
-    """Fails for good, until somebody has mended it."""
-    with noted(ctx) as output:
-        if not (folder() / "mended" / ctx.value).exists():
-            return Error("not before it is mended", retry=False)
+    """Fails permanently until it is fixed."""
+    with recorded(ctx) as output:
+        if not (folder() / "fixed" / ctx.value).exists():
+            return Error("not fixed yet", retry=False)
     return Ok("done", output)
 
 
 @step(events=("yes", "no"), retry=QUICKLY)
 async def decide(ctx: Context[Script]) -> Ok:
-    """Goes the way that it is told."""
-    with noted(ctx) as output:
+    """Emits the event that the script names."""
+    with recorded(ctx) as output:
         await asyncio.sleep(ctx.initial.pause)
     return Ok("yes" if ctx.initial.way == "yes" else "no", output)
 
 
 @step(retry=QUICKLY, transactional=True)
 def book(ctx: Context[Script]) -> Ok:
-    """Writes something of its own, in the transaction in which it is recorded."""
-    with noted(ctx) as output:
-        note_session(ctx, ctx.conn.execute(LEFT).fetchall())
+    """Writes a row in the transaction that records its result."""
+    with recorded(ctx) as output:
+        record_session(ctx, ctx.conn.execute(LEFT).fetchall())
         enter(ctx, output["nonce"])
         time.sleep(ctx.initial.pause)
     return Ok("done", output)
@@ -164,8 +164,8 @@ def book(ctx: Context[Script]) -> Ok:
 @step(retry=QUICKLY, transactional=True)
 async def abook(ctx: Context[Script]) -> Ok:
     """The same, async."""
-    with noted(ctx) as output:
-        note_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
+    with recorded(ctx) as output:
+        record_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
         await ctx.conn.execute(ENTER, [ctx.run, ctx.step, output["nonce"]])
         await asyncio.sleep(ctx.initial.pause)
     return Ok("done", output)
@@ -173,9 +173,9 @@ async def abook(ctx: Context[Script]) -> Ok:
 
 @step(retry=QUICKLY, transactional=True)
 def litter(ctx: Context[Script]) -> Ok:
-    """Leaves in its session all that a session can hold, and fails afterwards as often as it is told."""
-    with noted(ctx) as output:
-        note_session(ctx, ctx.conn.execute(LEFT).fetchall())
+    """Leaves every kind of state in its session, then fails on its first `errors` attempts."""
+    with recorded(ctx) as output:
+        record_session(ctx, ctx.conn.execute(LEFT).fetchall())
         ctx.conn.execute(LITTER)
         ctx.conn.row_factory = dict_row
         if ctx.attempt <= ctx.initial.errors:
@@ -186,8 +186,8 @@ def litter(ctx: Context[Script]) -> Ok:
 @step(retry=QUICKLY, transactional=True)
 async def alitter(ctx: Context[Script]) -> Ok:
     """The same, async."""
-    with noted(ctx) as output:
-        note_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
+    with recorded(ctx) as output:
+        record_session(ctx, await (await ctx.conn.execute(LEFT)).fetchall())
         await ctx.conn.execute(LITTER)
         ctx.conn.row_factory = dict_row
         if ctx.attempt <= ctx.initial.errors:
@@ -195,7 +195,7 @@ async def alitter(ctx: Context[Script]) -> Ok:
     return Ok("done", output)
 
 
-# What an earlier step may have left in a session. `row_security` is set for each step, to the default of a session.
+# State that an earlier step may have left in a session. `row_security` is set for each step, to a session's default.
 LEFT = """
     select 'setting', name, setting from pg_catalog.pg_settings
         where source = 'session' and name not like 'transaction_%' and (name, setting) <> ('row_security', 'on')
@@ -218,10 +218,12 @@ LITTER = """
 """
 
 
-def note_session(ctx: Context[Script], left: list[tuple[str, str, str]]) -> None:
-    """Note what an earlier step has left in the session."""
+def record_session(ctx: Context[Script], left: list[tuple[str, str, str]]) -> None:
+    """Record state that an earlier step left in the session."""
     if left:
-        ink().write(e="session", t=time.monotonic_ns(), run=ctx.run, step=ctx.step, left=[list(each) for each in left])
+        journal().write(
+            e="session", t=time.monotonic_ns(), run=ctx.run, step=ctx.step, left=[list(each) for each in left]
+        )
 
 
 ENTER = "insert into pgflow.effects (run, step, nonce) values (%s, %s, %s)"
@@ -234,30 +236,30 @@ def enter(ctx: Context[Script], nonce: str) -> None:
 @step(events=("approved", "rejected"), retry=QUICKLY)
 def approval(ctx: Context[Script]) -> Async:
     """Waits for a signal."""
-    with noted(ctx):
+    with recorded(ctx):
         return Async()
 
 
 @step(retry=QUICKLY)
-def clutch(ctx: Context[Script]) -> Ok:
-    """Native code that keeps the lock of all threads."""
-    with noted(ctx) as output:
+def hold_gil(ctx: Context[Script]) -> Ok:
+    """Native code that holds the GIL."""
+    with recorded(ctx) as output:
         ctypes.PyDLL(None).usleep(int(1e6 * ctx.initial.hold))
     return Ok("done", output)
 
 
 @step(retry=QUICKLY)
-async def hog(ctx: Context[Script]) -> Ok:
-    """Keeps the event loop from running."""
-    with noted(ctx) as output:
-        time.sleep(ctx.initial.hold)  # noqa: ASYNC251 -- the mistake that is to be survived
+async def block_loop(ctx: Context[Script]) -> Ok:
+    """Blocks the event loop."""
+    with recorded(ctx) as output:
+        time.sleep(ctx.initial.hold)  # noqa: ASYNC251 -- a mistake that a worker must survive
     return Ok("done", output)
 
 
 @step(retry=Retry(max_attempts=1))
-def strike(ctx: Context[Script]) -> Ok:
-    """Kills its worker, each time."""
-    with noted(ctx):
+def kill_worker(ctx: Context[Script]) -> Ok:
+    """Kills its worker."""
+    with recorded(ctx):
         match ctx.initial.way:
             case "exit":
                 os._exit(1)
@@ -281,7 +283,7 @@ def either(ctx: Context[Script]) -> list[Step]:
 
 
 def holder(ctx: Context[Script]) -> Step:
-    return clutch if ctx.initial.way == "yes" else hog
+    return hold_gil if ctx.initial.way == "yes" else block_loop
 
 
 # -- workflows
@@ -322,7 +324,7 @@ class Wide(Workflow[Script], unique=Unique("wide")):
 
 
 class Branch(Workflow[Script], unique=Unique("branch")):
-    """One of two ways, one of which makes good what was done before; they meet again."""
+    """One of two exclusive branches, which join again."""
 
     initial = decide
     transitions = {
@@ -347,7 +349,7 @@ class Routed(Workflow[Script], unique=Unique("routed")):
 
 
 class Waiting(Workflow[Script], unique=Unique("waiting")):
-    """A wait of a step's own, and one for a word, side by side."""
+    """An async step and a wait for a signal, in parallel."""
 
     initial = fetch
     transitions = {
@@ -359,7 +361,7 @@ class Waiting(Workflow[Script], unique=Unique("waiting")):
 
 
 class Timed(Workflow[Script], unique=Unique("timed")):
-    """A timer, and a wait that ends by a signal or by its time, whichever comes first."""
+    """A timer, and a wait that ends by a signal or a timeout, whichever comes first."""
 
     initial = fetch
     transitions = {
@@ -371,7 +373,7 @@ class Timed(Workflow[Script], unique=Unique("timed")):
 
 
 class Booking(Workflow[Script], unique=Unique("booking")):
-    """Steps whose own writes commit with their result, alone and beside one another."""
+    """Transactional steps, alone and in parallel."""
 
     initial = book
     transitions = {
@@ -383,7 +385,7 @@ class Booking(Workflow[Script], unique=Unique("booking")):
 
 
 class Littering(Workflow[Script], unique=Unique("littering")):
-    """Steps that leave their sessions changed, before others that need them clean."""
+    """Steps that leave state in their sessions, before others that need clean ones."""
 
     initial = litter
     transitions = {
@@ -396,32 +398,32 @@ class Littering(Workflow[Script], unique=Unique("littering")):
 
 
 class Broken(Workflow[Script], unique=Unique("broken")):
-    """Fails beside a sibling, and is taken up again when it is mended."""
+    """Fails beside a sibling, and is retried once it is fixed."""
 
     initial = fetch
     transitions = {fetch: {"done": [left, refuse]}, left: {"done": last}, refuse: {"done": last}, last: {"done": Done}}
 
 
 class Holding(Workflow[Script], unique=Unique("holding")):
-    """Steps that hold up their whole worker for longer than its lease."""
+    """Steps that block their whole worker for longer than its lease."""
 
     initial = fetch
     transitions = {
-        fetch: {"done": route(holder, clutch, hog)},
-        clutch: {"done": Done},
-        hog: {"done": Done},
+        fetch: {"done": route(holder, hold_gil, block_loop)},
+        hold_gil: {"done": Done},
+        block_loop: {"done": Done},
     }
 
 
 class Poison(Workflow[Script], unique=Unique("poison")):
     """Kills each worker that runs it."""
 
-    initial = strike
-    transitions = {strike: {"done": Done}}
+    initial = kill_worker
+    transitions = {kill_worker: {"done": Done}}
 
 
 class Visit(Workflow[Script], unique=Unique("visit", scope="none")):
-    """Any number of them may have a business value: only an idempotency key tells a second call from a new one."""
+    """Several instances may have the same business value: only an idempotency key identifies a repeated call."""
 
     initial = grind
     transitions = {grind: {"done": fetch}, fetch: {"done": Done}}
@@ -432,10 +434,10 @@ WORKFLOWS = (
 )
 
 
-class Tortured(Pgflow):
-    """Its workers drain and run again at SIGHUP."""
+class RestartableApp(Pgflow):
+    """Its workers drain and run again on SIGHUP."""
 
-    _worker_type = Rerun
+    _worker_type = RestartableWorker
 
 
-app = Tortured(workflows=WORKFLOWS)
+app = RestartableApp(workflows=WORKFLOWS)

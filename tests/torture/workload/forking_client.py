@@ -1,4 +1,4 @@
-"""A client process that forks after it has used its app: parent and children then call at the same time.
+"""A client process that forks after it has used its app: parent and children then make calls at the same time.
 
 `python -m tests.torture.workload.forking_client DSN FOLDER NUMBER SECONDS` is started as a fault. It forks while a
 thread of its own is in the middle of a call, because that is when a child inherits held locks and half-read sockets.
@@ -20,16 +20,16 @@ __all__ = ["CHILDREN", "command"]
 
 CHILDREN = 3
 RATE = 6.0  # instances that each process starts a second
-ANSWER_SECONDS = 60.0  # until each call of a process has its answer
+ANSWER_SECONDS = 60.0  # until each call of a process is answered
 
 
 def command(dsn: str, folder: Path, number: int, seconds: float) -> list[str]:
-    """Return the command line of a client; `number` tells its business values from those of other clients."""
+    """Return the command line of a client; `number` makes its business values unique."""
     return [sys.executable, "-m", __spec__.name, dsn, str(folder), str(number), str(seconds)]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Call, and fork; the exit code is 0 when each call of each process was answered."""
+    """Make calls, and fork; the exit code is 0 when each call of each process was answered."""
     dsn, folder, number, seconds = arguments[0], Path(arguments[1]), int(arguments[2]), float(arguments[3])
     app = Pgflow(dsn, workflows=flows.WORKFLOWS)
     app.list()
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def finish(caller: Caller, seconds: float) -> None:
-    """Let a caller call for so many seconds, and wait until each call has its answer."""
+    """Let a caller run for so many seconds, and wait until each of its calls is answered."""
     time.sleep(seconds)
     caller.close()
     if not caller.join(ANSWER_SECONDS):
