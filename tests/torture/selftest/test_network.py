@@ -168,10 +168,10 @@ def peer(network: Network | None, cluster: Cluster) -> Iterator[Peer | None]:
 
 def test_a_machine_that_can_make_no_network_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert Network.why_not() == "only root can make a network namespace"
+    assert Network.why_not() == "only root can create a network namespace"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(module, "find", lambda program: None)
-    assert "no program ip" in str(Network.why_not())
+    assert "the program ip is not installed" in str(Network.why_not())
 
 
 @pytest.mark.parametrize("what", ["both", "requests", "replies"])
