@@ -1,4 +1,4 @@
-"""What a client and a worker do together while a commit or its answer is lost: short acts, the same each time."""
+"""Short, repeatable acts of a client and a worker, during which a commit or its answer is lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=10))
 LEDGER = "create table ledger (run bigint, step text)"
 ENTER = "insert into ledger values (%s, %s)"
 
-mended: set[str] = set()  # instances whose broken step works by now
+fixed: set[str] = set()  # instances whose broken step is fixed
 
 
 @step
@@ -124,11 +124,11 @@ class Asked(Workflow[Input], unique=Unique("asked", scope="none")):
 
 @step
 def broken(ctx: Context[Input]) -> Ok | Error:
-    return Ok("done") if ctx.id in mended else Error("it is broken", retry=False)
+    return Ok("done") if ctx.id in fixed else Error("it is broken", retry=False)
 
 
 class Broken(Workflow[Input], unique=Unique("broken", scope="none")):
-    """A step that fails until somebody has mended it, after one that does not run again."""
+    """A step that fails until it is fixed, after one that does not run again."""
 
     initial = first
     transitions = {first: {"done": broken}, broken: {"done": Done}}
@@ -140,7 +140,7 @@ app = Pgflow(workflows=WORKFLOWS)  # for worker processes
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an instance is to end: its status, which steps it has completed, how many signals it got."""
+    """The expected end of an instance: its status, its completed steps, its number of signals."""
 
     status: str
     steps: tuple[str, ...]
@@ -156,7 +156,7 @@ class Ending:
 class Scene:
     """What an act has: the client's app, `look` past every fault, and values of its own.
 
-    `expected` says how each instance is to end, by the value that it was started with.
+    `expected` is the end of each instance, by its business value.
     """
 
     app: Pgflow
@@ -165,7 +165,7 @@ class Scene:
     expected: dict[str, Ending] = field(default_factory=dict)
 
     def value(self, name: str, status: str, steps: str, signals: int = 0) -> str:
-        """Return a value, and note what is to become of the one instance that has it."""
+        """Return a business value, and remember the expected end of its instance."""
         value = f"{self.name}-{name}"
         self.expected[value] = Ending(status, tuple(steps.split()), signals)
         return value
@@ -201,7 +201,7 @@ def waiting(scene: Scene) -> None:
     """A timer; a signal that comes before the wait, one that comes later, and one that is sent by the clock."""
     app, whole = scene.app, "first word answer"
     app.start(Timed, scene.value("timed", "completed", "nap first"))
-    # Later than a call that has lost its answer is sent again, on a machine that has other things to do.
+    # Later than the repetition of a call whose answer was lost, on a busy machine.
     early = app.start(Asked, scene.value("early", "completed", whole, 1), delay=timedelta(seconds=0.7))
     assert app.resume(Asked, early.id, "word", "early") == "kept"
     late = app.start(Asked, scene.value("late", "completed", whole, 1))
@@ -214,14 +214,14 @@ def waiting(scene: Scene) -> None:
 
 
 def ending(scene: Scene) -> None:
-    """A cancel, and a failure that is taken up again."""
+    """A cancel, and a retry after a failure."""
     app = scene.app
     waits = app.start(Asked, scene.value("cancelled", "cancelled", "first"))
     fails = app.start(Broken, scene.value("failed", "completed", "first broken"))
     scene.until(waits, "waiting")
     app.cancel(Asked, waits.id, reason="not wanted")
     scene.until(fails, "failed")
-    mended.add(fails.id)
+    fixed.add(fails.id)
     app.retry(Broken, fails.id)
 
 

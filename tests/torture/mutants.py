@@ -36,9 +36,9 @@ LIMIT = 400  # seconds for one mutant
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """With `after` in the place of `before` in the file at `path`, `defect` is so; `by` is what has to notice.
+    """A seeded defect: `after` replaces `before` in the file at `path`; `by` must detect it.
 
-    `by` is the options of `python -m tests.torture`, or what a test is named in one of `TESTS`.
+    `by` is the options of `python -m tests.torture`, or the name of a test in one of `TESTS`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Mutant:
 
 
 def only(*faults: str, minutes: float = 0.5, rate: float = 6) -> list[str]:
-    """Options for fault whose names hold one of these."""
+    """Return options for the faults whose names contain one of these."""
     chosen = [word for fault in faults for word in ("--only", fault)]
     return ["--minutes", str(minutes), "--rate", str(rate), *chosen]
 
@@ -69,7 +69,7 @@ MUTANTS = (
         "zombie_and_successor",  # torture needs luck: the zombie has to come while its successor runs the step
     ),
     Mutant(
-        "state only", "the fence does not ask for whom the token is", SETTLE,
+        "state only", "the fence does not compare the owner of the job", SETTLE,
         "where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = d.attempt "
         "and j.step = d.step and j.kind = d.kind, false) is not null\n        and (select count(*) from held) >= 0",
         "where j.state || '' = 'running' and (select count(*) from held) >= 0",
@@ -96,7 +96,7 @@ MUTANTS = (
         "does_not_reach_the_next",
     ),
     Mutant(
-        "no session check", "how a step leaves its session is not looked at", "pgflow/worker/transactional.py",
+        "no session check", "a step's session is not checked", "pgflow/worker/transactional.py",
         "if fault is not None and not (",
         "if False and not (",
         "costs_one_attempt",
@@ -108,20 +108,20 @@ MUTANTS = (
         "ends_its_transaction",
     ),
     Mutant(
-        "duplicate advance", "what follows from one completion is scheduled by each", DECIDE,
+        "duplicate advance", "each of several completions schedules the next step", DECIDE,
         "[command for command in commands if isinstance(command, Execute)]",
         "[Execute(key, None) for key in sorted(decision.state.active)]",
         only("kill a worker"),
     ),
     Mutant(
-        "unguarded rescue", "tokens are taken from the living, too", RESCUE,
+        "unguarded rescue", "jobs of live workers are rescued, too", RESCUE,
         "        and not exists (select from pgflow.workers w where w.id = any (array[j.worker]) and "
         "pgflow.is_leased(w.lease_expires_at, w.lease))\n",
         "",
         only("kill a worker"),
     ),
     Mutant(
-        "no rescue", "what a dead worker held is never looked at again", RESCUE,
+        "no rescue", "a dead worker's jobs are never rescued", RESCUE,
         "w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))",
         "w.id = any (array[j.worker]))",
         only("kill a worker"),
@@ -176,13 +176,13 @@ MUTANTS = (
         "retried_route_and_sibling",
     ),
     Mutant(
-        "stale join", "a join is decided on what was known, whatever it is by now", SETTLE,
+        "stale join", "a join is decided on stale results", SETTLE,
         "and (g.revision is null or i.revision = g.revision)",
         "",
         "siblings",
     ),
     Mutant(
-        "unordered locks", "cancel takes the tokens before their instance", "sql/functions/cancel.sql",
+        "unordered locks", "cancel locks the jobs before their instance", "sql/functions/cancel.sql",
         "begin\n    select i.id, i.workflow, i.status into instance",
         "begin\n    perform from pgflow.jobs j where j.run = cancel_run.run for update;\n"
         "    select i.id, i.workflow, i.status into instance",
@@ -201,7 +201,7 @@ MUTANTS = (
         only("a step that kills its worker"),
     ),
     Mutant(
-        "burnt attempts", "who is lost with another's step pays with an attempt", RESCUE,
+        "burnt attempts", "a job loses an attempt to another job's crash", RESCUE,
         "attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,",
         "attempt = j.attempt,",
         only("kill a worker", "kill all"),
@@ -219,7 +219,7 @@ MUTANTS = (
         only("reply lost"),
     ),
     Mutant(
-        "no reconcile", "what was committed without a worker's knowing stays its own", "sql/queries/job/reconcile.sql",
+        "no reconcile", "a commit whose answer was lost is not reconciled", "sql/queries/job/reconcile.sql",
         "and j.id <> all (%(held)b::bigint[])",
         "and j.id <> all (%(held)b::bigint[]) and false",
         only("reply lost", "fail at claimer.sent"),
@@ -237,7 +237,7 @@ MUTANTS = (
         "not_told_of",
     ),
     Mutant(
-        "shared sessions", "a forked child is not cut off from its parent's sessions", "pgflow/database/fork_safety.py",
+        "shared sessions", "a forked child keeps its parent's sessions", "pgflow/database/fork_safety.py",
         "    conns = list(_opened)\n",
         "    conns: list[Any] = []\n",
         "the_parents_sessions_survive",
@@ -246,7 +246,7 @@ MUTANTS = (
 
 
 def find(mutant: Mutant) -> str | None:
-    """Try a mutant; returns what was noticed, None when it survives."""
+    """Run a mutant; returns how it was detected, None when it survives."""
     with tempfile.TemporaryDirectory(prefix="pgflow-mutant-") as folder:
         tree = copy(Path(folder) / "tree")
         path = tree / mutant.path
@@ -264,8 +264,8 @@ def find(mutant: Mutant) -> str | None:
         verdict = json.loads(done.stdout)
         if verdict["violations"]:
             first = verdict["violations"][0]
-            return f"{first['invariant']}: {first['said']}"
-        return None if verdict["drained"] is not None else "not everything came to its end"
+            return f"{first['invariant']}: {first['message']}"
+        return None if verdict["drained"] is not None else "not all instances ended"
 
 
 def _run(command: list[str], tree: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -282,7 +282,7 @@ def _run(command: list[str], tree: Path, environment: dict[str, str]) -> subproc
 
 
 def main(names: list[str]) -> int:
-    """Try these mutants, all of them by default, and print what became of each."""
+    """Run these mutants, by default all, and print the result of each."""
     unknown = set(names) - {mutant.name for mutant in MUTANTS}
     if unknown:
         print(f"no such mutants: {', '.join(sorted(unknown))}", file=sys.stderr)

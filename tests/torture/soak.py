@@ -111,8 +111,8 @@ class Caller:
         self._unsignalled: deque[tuple[float, str]] = deque()
         self.started = 0
 
-    def go_on(self) -> None:
-        """Do what is to be done by now."""
+    def advance(self) -> None:
+        """Do what is due."""
         if self.started < (time.monotonic() - self._began) * self._rate:
             workflow, value = TURN[self.started % len(TURN)], str(self.started)
             self._app.start(workflow, value, Load())
@@ -215,7 +215,7 @@ def hold(plan: Plan) -> Iterator[Sample | Figures]:
         for number in itertools.count(1):
             due = min(plan.seconds, number * plan.every)
             while time.monotonic() - site.began < due:
-                caller.go_on()
+                caller.advance()
             samples.append(site.sample())
             yield samples[-1]
             if due >= plan.seconds:
@@ -263,7 +263,7 @@ def command(minutes: float, rate: float, idle: float, every: float) -> None:
     with sigterm_as_interrupt():
         for number, found in enumerate(hold(plan), start=1):
             if isinstance(found, Figures):
-                click.echo("\n" + told(found))
+                click.echo("\n" + format_figures(found))
                 sys.exit(1 if broken(found) else 0)
             if number % shown == 0 or number == 1:
                 worker, backends = (f"{size / 1e6:.2f}" for size in (found.worker, found.backends))
@@ -271,7 +271,7 @@ def command(minutes: float, rate: float, idle: float, every: float) -> None:
                 sys.stdout.flush()
 
 
-def told(figures: Figures) -> str:
+def format_figures(figures: Figures) -> str:
     """Return the figures with their budgets, as a table."""
     over = broken(figures)
     rows = [

@@ -1,4 +1,4 @@
-"""The workflows of the soak: those of the benchmark, and one whose first attempt fails; `TURN` says how often each."""
+"""The workflows of the soak: the benchmark's, and one whose first attempt fails; `TURN` is their mix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stumble(ctx: Context[Load]) -> Ok:
 
 
 class Stumbling(Workflow[Load], unique=Unique("stumbling")):
-    """A step that fails, and is tried again."""
+    """A step that fails once and is retried."""
 
     initial = stumble
     transitions = {stumble: {"done": Done}}

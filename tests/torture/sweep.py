@@ -1,8 +1,8 @@
-"""Lose every commit, and every answer to a commit, one by one, and look what became of it.
+"""Lose every commit, and every answer to a commit, one by one, and check the outcome.
 
-`python -m tests.torture.sweep` does it all, in some minutes; the default suite takes a sample. Each act of `acts.py` is
-played once without a fault, which counts the commit points of each kind of connection; then once for each of them and
-each way to lose it, with rows of its own and a worker of its own.
+`python -m tests.torture.sweep` loses them all, in some minutes; the default suite takes a sample. Each act of `acts.py`
+is played once without a fault, to count the commit points of each role; then once for each commit point and each way
+to lose it, with rows and a worker of its own.
 
     python -m tests.torture.sweep --act waiting --role worker --kind 'reply lost' --nth 7     # one of them again
 """
@@ -111,7 +111,7 @@ class Lane:
 
     @contextmanager
     def _worker(self) -> Iterator[None]:
-        """Have a worker; one that cannot start is started again, as whatever looks after it would."""
+        """Run a worker; one that cannot start is started again, as a service manager does."""
         app = Pgflow(self.through, workflows=WORKFLOWS, pooler=self._pooler, name="worker")
         with ExitStack() as stack:
             for _ in range(2):
@@ -127,7 +127,7 @@ class Lane:
         return not rows(self.conn, query)
 
     def _check(self, scene: Scene, seconds: float) -> None:
-        """Compare what the database says with what the act expects. (Here nobody rewrites an assert into a report.)"""
+        """Compare the database with what the act expects. (pytest does not rewrite these asserts.)"""
         left = leftovers(self.conn)
         assert not left, left
         assert seconds < IN_TIME, seconds

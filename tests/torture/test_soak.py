@@ -1,4 +1,4 @@
-"""The soak runs and tells what it has seen, and judges it; so short a run says nothing about the worker."""
+"""The soak runs, reports its measurements and compares them with the budgets. So short a run proves nothing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.soak import BUDGETS, Figures, broken, growth, told
+from tests.torture.soak import BUDGETS, Figures, broken, format_figures, growth
 
 ROOT = Path(__file__).parents[2]
-SOUND = Figures(worker_growth=0.2, backends_growth=-1.0, trips=1.5, statements=4.0, cpu=0.3)
+HEALTHY = Figures(worker_growth=0.2, backends_growth=-1.0, trips=1.5, statements=4.0, cpu=0.3)
 
 
 @pytest.mark.slow
-def test_a_short_soak_works_rests_and_tells_of_both() -> None:
+def test_a_short_soak_reports_load_and_idleness() -> None:
     options = ["--minutes", "0.1", "--idle", "2", "--every", "1", "--rate", "20"]
     line = [sys.executable, "-m", "tests.torture.soak", *options]
     done = subprocess.run(line, capture_output=True, check=False, cwd=ROOT, text=True, timeout=100)
@@ -42,9 +42,9 @@ def test_growth_is_from_the_tenth_after_the_warm_up_to_the_last_tenth() -> None:
     assert growth([0, 0]) == 0
 
 
-def test_more_than_a_budget_is_broken_and_told() -> None:
-    assert broken(SOUND) == []
-    assert "BROKEN" not in told(SOUND)
+def test_a_broken_budget_is_reported() -> None:
+    assert broken(HEALTHY) == []
+    assert "BROKEN" not in format_figures(HEALTHY)
     bad = Figures(worker_growth=5.0, backends_growth=5.1, trips=3.2, statements=99.0, cpu=1.01)
     assert broken(bad) == ["worker_growth", "backends_growth", "trips", "cpu"]
-    assert told(bad).count("BROKEN") == 4
+    assert format_figures(bad).count("BROKEN") == 4

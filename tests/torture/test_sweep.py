@@ -1,7 +1,7 @@
 """Each commit and each answer to one may be lost: nothing is lost with it, and nothing happens twice.
 
-A sample, with another seed each time; `python -m tests.torture.sweep` loses them all. And where the answer to a call of
-a client's stays away for good, the call says so, and comes to a definite end when it is made again with its key.
+A sample, with another seed each time; `python -m tests.torture.sweep` loses them all. When the answer to a client's
+call never arrives, the call reports an unknown outcome, and repeating it with its key has a definite one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def pooled(server: Server, new_database: Callable[..., str], template: str) -> I
 
 
 def failures(act: str, free: SimpleQueue[Lane], size: int) -> dict[str, BaseException]:
-    """Play an act with some of its losses; returns what went wrong, by the arguments that do it again."""
+    """Play an act with some of its losses; returns the failures, by the arguments that repeat them."""
     lane = free.get()
     points = lane.play(act).points
     free.put(lane)
@@ -136,7 +136,7 @@ class Away:
         return app
 
     def lose(self, kind: Kind) -> None:
-        """Lose each commit of the client or its answer, and let nobody in any more."""
+        """Lose each commit of the client or its answer, and refuse new sessions."""
         self.lane.proxy.inject(Rule(kind, role="pgflow:client"))
         self.lane.proxy.inject(Rule("refuse", role="pgflow:client"))
 

@@ -86,7 +86,7 @@ def lost_visit(changes: list[Change], calls: list[dict[str, Any]], bodies: list[
 
 def lost_signal(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
     place = next(place for place, each in enumerate(changes) if each.relation == "signals" and each.op == "insert")
-    alter(changes, place, payload={"nonce": "of nobody"})
+    alter(changes, place, payload={"nonce": "unknown"})
 
 
 def half_a_transaction(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
@@ -142,7 +142,7 @@ def recorded_twice(changes: list[Change], calls: list[dict[str, Any]], bodies: l
 
 def other_input(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
     body = next(body for body in bodies if body["e"] == "begin" and "fetch" in body["given"])
-    body["given"]["fetch"] = "of somebody else"
+    body["given"]["fetch"] = "of another step"
 
 
 def too_early_a_step(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
@@ -230,9 +230,9 @@ def staged(changes: list[Change]) -> int:
 
 
 def read_later(calls: list[dict[str, Any]], change: Callable[[list[str]], list[str]]) -> None:
-    """Let somebody have read once more, and have been told of other steps."""
-    is_told = [call for call in calls if call["op"] == "read" and call["r"] == "ok"]
-    read = [call for call in is_told if len(call["answer"]["steps"]) > 1][-1]
+    """Add a later read that returned other steps."""
+    reads = [call for call in calls if call["op"] == "read" and call["r"] == "ok"]
+    read = [call for call in reads if len(call["answer"]["steps"]) > 1][-1]
     later = copy.deepcopy(read)
     later["t0"], later["t1"] = read["t1"] + 1, read["t1"] + 2
     later["answer"]["steps"] = change(read["answer"]["steps"])
@@ -316,20 +316,20 @@ def broken(history: History) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_sound_history_breaks_nothing_and_holds_enough_to_be_spoilt(sound: History) -> None:
+def test_a_real_history_has_no_violation_and_covers_enough(sound: History) -> None:
     assert [(each.invariant, each.message) for each in check(sound)] == []
     seen = counters(sound)
-    assert min(seen[name] for name in ("completed", "cancelled", "retried by hand", "waits parked")) > 0
+    assert min(seen[name] for name in ("completed", "cancelled", "retried by callers", "waits parked")) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("invariant", "spoil"), CASES, ids=lambda each: getattr(each, "__name__", each))
-def test_each_defect_breaks_its_invariant(sound: History, invariant: str, spoil: Spoil) -> None:
+def test_each_defect_violates_its_invariant(sound: History, invariant: str, spoil: Spoil) -> None:
     assert invariant in broken(spoilt(sound, spoil))
 
 
 @pytest.mark.slow
-def test_the_others_are_broken_by_what_stands_beside_the_history(sound: History) -> None:
+def test_the_other_invariants_are_violated_by_effects_metrics_and_logs(sound: History) -> None:
     effects = [each for each in sound.effects if each[0]]
     assert "I9" in broken(dataclasses.replace(sound, effects=[*sound.effects, effects[0]]))
     assert "I9" in broken(dataclasses.replace(sound, effects=[each for each in sound.effects if each != effects[0]]))
@@ -338,8 +338,8 @@ def test_the_others_are_broken_by_what_stands_beside_the_history(sound: History)
     crowded = {"rss": {"1": 1}, "connections": 3000}
     assert "I19" in broken(dataclasses.replace(sound, metrics=[fat]))
     assert "I19" in broken(dataclasses.replace(sound, metrics=[crowded]))
-    crying = "2026-01-01 00:00:00 ERROR oh\nTraceback (most recent call last):\nKeyError: 'a defect'\n"
-    assert "I20" in broken(dataclasses.replace(sound, logs={"worker-1": crying}))
+    noisy = "2026-01-01 00:00:00 ERROR oh\nTraceback (most recent call last):\nKeyError: 'a defect'\n"
+    assert "I20" in broken(dataclasses.replace(sound, logs={"worker-1": noisy}))
     late = slow_rescue(sound)
     claimed = late.changes[-1].moment - 600
     alone = [each for each in late.changes if each.relation != "workers" or each.at <= claimed]

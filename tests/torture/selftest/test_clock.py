@@ -16,14 +16,14 @@ from pgflow.database.connect import Connection, connect
 from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.torture.host.clock import WorkerClock
-from tests.torture.selftest.clockwork import Asked, Telling
+from tests.torture.selftest.clock_flow import ClockFlow, Request
 from tests.worker.patience import until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 CHECKOUT = Path(__file__).parents[3]
-OPTIONS = ("--app", "tests.torture.selftest.clockwork:app", "--lease", "2", "--poll", "0.2", "--sweep", "0.3")
-BUSY = 60.0  # seconds that may pass on a busy machine until a step runs; an hour would still be told from that
+OPTIONS = ("--app", "tests.torture.selftest.clock_flow:app", "--lease", "2", "--poll", "0.2", "--sweep", "0.3")
+BUSY = 60.0  # seconds until a step runs on a busy machine: far less than an hour
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def conn(server: Server, new_database: Callable[..., str]) -> Iterator[Connectio
 @pytest.fixture
 def app(conn: Connection) -> Iterator[Pgflow]:
     """The app, on that database."""
-    app = Pgflow(conn.info.dsn, workflows=[Telling])
+    app = Pgflow(conn.info.dsn, workflows=[ClockFlow])
     app.register()
     yield app
     app.close()
@@ -69,27 +69,27 @@ def worker(app: Pgflow, clock: WorkerClock, conn: Connection, tmp_path: Path) ->
     assert code == 0
 
 
-def ask() -> dict[str, Any]:
-    """Let the worker tell the time."""
+def read_clocks() -> dict[str, Any]:
+    """Let the worker read its clocks."""
     at = datetime.now(UTC)
     value = str(at.timestamp())
-    Telling.start(value, Asked(at=at))
-    until(lambda: Telling.get(value).status == "completed", "the answer")
-    told: dict[str, Any] = Telling.get(value).history[0].output
-    return told
+    ClockFlow.start(value, Request(at=at))
+    until(lambda: ClockFlow.get(value).status == "completed", "the answer")
+    reading: dict[str, Any] = ClockFlow.get(value).history[0].output
+    return reading
 
 
 def test_a_workers_wall_clock_jumps_live_and_it_works_on_under_its_lease(
     clock: WorkerClock, worker: int, conn: Connection
 ) -> None:
-    ask()
+    read_clocks()
     registered = conn.execute("select id, pid from pgflow.workers").fetchall()
     for by in (timedelta(0), timedelta(hours=3), timedelta(hours=-3), timedelta(0)):
         clock.jump(by)
-        told = ask()
-        assert told["pid"] == worker
-        assert told["is_one"]
-        for name, ahead in told["ahead"].items():
+        reading = read_clocks()
+        assert reading["pid"] == worker
+        assert reading["is_datetime"]
+        for name, ahead in reading["ahead"].items():
             assert 0 <= ahead - by.total_seconds() < BUSY, name
     assert conn.execute("select id, pid from pgflow.workers").fetchall() == registered
     assert registered[0][1] == worker

@@ -43,7 +43,7 @@ def test_a_server_that_is_hurt_comes_back_with_all_that_it_accepted(cluster: Clu
             seconds = getattr(cluster, hurt)()
             assert 0 < seconds < 30
             assert write(cluster.dsn)
-            writer.go_on()
+            writer.wait_for_writes()
         with pytest.raises(psycopg.OperationalError):
             witness.execute("select 1")
     assert writer.lost() == set()
@@ -108,19 +108,19 @@ def test_a_killed_server_is_not_started_again_before_the_last_of_its_processes_i
     assert write(cluster.dsn)
 
 
-def test_all_that_it_commits_is_durable() -> None:
+def test_its_commits_are_durable() -> None:
     with Cluster() as cluster:
         for name in ("fsync", "full_page_writes", "synchronous_commit"):
             assert ask(cluster.dsn, f"show {name}") == "on"
 
 
-def test_the_user_is_no_superuser(cluster: Cluster) -> None:
+def test_the_user_is_not_a_superuser(cluster: Cluster) -> None:
     assert ask(cluster.dsn, "show is_superuser") == "off"
     assert ask(cluster.admin_dsn, "show is_superuser") == "on"
     assert ask(cluster.dsn, "select current_database()") == ask(cluster.admin_dsn, "select current_database()")
 
 
-def test_a_server_that_cannot_be_brought_up_says_so_in_time(cluster: Cluster) -> None:
+def test_bring_up_of_a_broken_server_fails_in_time(cluster: Cluster) -> None:
     cluster.take_down("fast")
     control = cluster.primary.data / "global" / "pg_control"
     hidden = control.rename(control.with_name("hidden"))
@@ -133,7 +133,7 @@ def test_a_server_that_cannot_be_brought_up_says_so_in_time(cluster: Cluster) ->
     cluster.bring_up()
 
 
-def test_without_a_standby_a_disk_or_a_network_it_says_what_cannot_be_done(cluster: Cluster) -> None:
+def test_without_a_standby_a_disk_or_a_network_their_faults_are_refused(cluster: Cluster) -> None:
     assert cluster.why_no_failover() == "there is no standby"
     with pytest.raises(DatabaseError, match="no standby"):
         cluster.failover()

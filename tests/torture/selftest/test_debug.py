@@ -16,7 +16,7 @@ from tests.conftest import Server
 from tests.torture.install import debug
 
 SCHEMAS = ["pgflow", "orders"]
-# What lies in a schema, and how it is made.
+# The objects of a schema, with their definitions.
 INVENTORY = """
 select c.relname, c.relkind::text, coalesce(c.relacl::text, '')
     from pg_class c where c.relnamespace = %(schema)s::regnamespace
@@ -51,7 +51,7 @@ def conn(dsn: str) -> Iterator[Connection]:
 
 
 def inventory(conn: Connection, schema: str) -> list[tuple[str, str, str]]:
-    """Return what lies in a schema."""
+    """Return the objects of a schema."""
     return conn.execute(INVENTORY, {"schema": schema}).fetchall()
 
 

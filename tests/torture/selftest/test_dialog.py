@@ -1,4 +1,4 @@
-"""What a session says: which message commits is known before the server has seen it, and is what comes true."""
+"""Commit points are recognized before the server gets the message, and the prediction is right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.torture.wire.dialog import Dialog, messages
 from tests.torture.wire.proxy import Proxy, upstream_of
 
 Conn = psycopg.Connection[Any]
-Said = list[WireEvent]
+Events = list[WireEvent]
 
 
 def message(kind: bytes, *parts: bytes) -> bytes:
@@ -23,19 +23,19 @@ def message(kind: bytes, *parts: bytes) -> bytes:
 
 
 @pytest.fixture
-def said() -> Said:
+def events() -> Events:
     return []
 
 
 @pytest.fixture
-def conn(dsn: str, said: Said) -> Iterator[Conn]:
-    """A connection through a proxy that writes down each commit point."""
+def conn(dsn: str, events: Events) -> Iterator[Conn]:
+    """A connection through a proxy that records each commit point."""
     with (
-        Proxy(upstream_of(dsn), notify=said.append) as proxy,
+        Proxy(upstream_of(dsn), notify=events.append) as proxy,
         psycopg.connect(proxy.door("d").through(dsn), autocommit=True) as conn,
     ):
         conn.execute("create temporary table t (n integer primary key)")
-        said.clear()
+        events.clear()
         yield conn
 
 
@@ -161,7 +161,7 @@ def test_each_transaction_has_one_commit_point_however_it_is_sent(
     points: int,
     committed: int,
     conn: Conn,
-    said: Said,
+    events: Events,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done = []
@@ -173,15 +173,15 @@ def test_each_transaction_has_one_commit_point_however_it_is_sent(
             done.append(exchange)
         return exchange
 
-    monkeypatch.setattr(Dialog, "answered", watched)
+    monkeypatch.setattr(Dialog, "server_sent", watched)
     program(conn)
     conn.execute("select 'the end'")
-    assert [each.what for each in said] == [COMMIT_POINT] * (points + 1)
-    assert said[-1].statements == ("select 'the end'",), "it is a transaction of its own"
+    assert [each.what for each in events] == [COMMIT_POINT] * (points + 1)
+    assert events[-1].statements == ("select 'the end'",), "it is a transaction of its own"
     assert len(done) - 1 == committed
 
 
-def test_a_commit_point_is_told_with_the_statements_that_it_commits(conn: Conn, said: Said) -> None:
+def test_a_commit_point_has_the_statements_that_it_commits(conn: Conn, events: Events) -> None:
     with conn.pipeline():
         conn.execute("-- What it does. => n\nselect 1", prepare=True)
         conn.execute("  select 2")
@@ -189,22 +189,22 @@ def test_a_commit_point_is_told_with_the_statements_that_it_commits(conn: Conn, 
     with conn.transaction():
         conn.execute("select 3")
         conn.execute("select 4")
-    assert [each.statements for each in said] == [
+    assert [each.statements for each in events] == [
         ("What it does. => n", "select 2"),
         ("What it does. => n",),
         ("BEGIN", "select 3", "select 4", "COMMIT"),
     ]
-    assert {(each.door, each.role) for each in said} == {("d", "")}
+    assert {(each.door, each.role) for each in events} == {("d", "")}
 
 
-def test_a_message_is_seen_when_it_has_come_whole() -> None:
+def test_a_message_is_parsed_when_it_is_complete() -> None:
     data = message(b"Q", b"select 1\0") + message(b"X")
     cuts = [[data[start:end] for start, end in messages(data[:size])] for size in range(len(data) + 1)]
     assert cuts[-1] == [message(b"Q", b"select 1\0"), message(b"X")]
     assert [len(each) for each in cuts] == [0] * 14 + [1] * 5 + [2]
 
 
-def test_what_is_no_exchange_commits_nothing() -> None:
+def test_messages_outside_of_an_exchange_commit_nothing() -> None:
     dialog = Dialog()
     for part in (message(b"p", b"secret\0"), message(b"d", b"data"), message(b"H"), message(b"X")):
         assert not dialog.client_sent(part, 0, len(part))

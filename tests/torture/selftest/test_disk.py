@@ -15,14 +15,14 @@ from pgflow.errors import DatabaseError, PgflowError
 from tests.torture.host import disk as module
 from tests.torture.host.cluster import Cluster
 from tests.torture.host.disk import Disk
-from tests.torture.selftest.possible import is_impossible
+from tests.torture.selftest.unsupported import is_unsupported
 from tests.torture.selftest.writer import QUICK, Writer
 from tests.worker.patience import until
 
 pytestmark = pytest.mark.chaos
 
 MIB = 1024 * 1024
-# Makes a disk, tells about it, and waits to be killed.
+# Creates a disk, prints its path, and waits to be killed.
 MAKER = """
 from tests.torture.host.disk import Disk
 disk = Disk(1024 * 1024)
@@ -33,7 +33,7 @@ input()
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster | None]:
-    """A server on a disk of its own; None where none can be made."""
+    """A server on a disk of its own; None where that is unsupported."""
     if Disk.why_not():
         yield None
     else:
@@ -41,7 +41,7 @@ def cluster() -> Iterator[Cluster | None]:
             yield cluster
 
 
-def test_a_machine_that_can_make_no_disk_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_disk_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert Disk.why_not() == "only root can mount a file system"
     with pytest.raises(PgflowError, match="only root"):
@@ -52,7 +52,7 @@ def test_a_machine_that_can_make_no_disk_says_why(monkeypatch: pytest.MonkeyPatc
 
 
 def test_on_a_full_disk_nothing_can_be_written_until_it_is_freed() -> None:
-    if is_impossible(Disk.why_not()):
+    if is_unsupported(Disk.why_not()):
         return
     with Disk(4 * MIB) as disk:
         (disk.path / "before").write_bytes(bytes(MIB))
@@ -68,7 +68,7 @@ def test_on_a_full_disk_nothing_can_be_written_until_it_is_freed() -> None:
 
 
 def test_two_disks_are_two_and_nothing_is_left_of_them() -> None:
-    if is_impossible(Disk.why_not()):
+    if is_unsupported(Disk.why_not()):
         return
     with Disk(MIB) as one, Disk(MIB) as other:
         assert one.path != other.path
@@ -79,8 +79,8 @@ def test_two_disks_are_two_and_nothing_is_left_of_them() -> None:
     assert str(one.path) not in Path("/proc/mounts").read_text()
 
 
-def test_a_disk_that_somebody_uses_is_not_taken_away() -> None:
-    if is_impossible(Disk.why_not()):
+def test_a_disk_in_use_is_not_removed() -> None:
+    if is_unsupported(Disk.why_not()):
         return
     disk = Disk(MIB)
     with (disk.path / "open").open("w"), pytest.raises(PgflowError, match="busy"):
@@ -89,8 +89,8 @@ def test_a_disk_that_somebody_uses_is_not_taken_away() -> None:
     assert not disk.path.exists()
 
 
-def test_what_a_killed_process_has_left_is_taken_away_by_the_next_once_nobody_uses_it() -> None:
-    if is_impossible(Disk.why_not()):
+def test_the_disk_of_a_killed_process_is_removed_by_the_next_one_once_it_is_unused() -> None:
+    if is_unsupported(Disk.why_not()):
         return
     maker = subprocess.Popen([sys.executable, "-c", MAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with maker:
@@ -108,7 +108,7 @@ def test_what_a_killed_process_has_left_is_taken_away_by_the_next_once_nobody_us
 
 
 def test_a_server_on_a_full_disk_refuses_what_needs_room_and_goes_on_afterwards(cluster: Cluster | None) -> None:
-    if is_impossible(Disk.why_not()):
+    if is_unsupported(Disk.why_not()):
         return
     assert cluster is not None
     assert cluster.why_not_full() is None
@@ -127,7 +127,7 @@ def test_a_server_on_a_full_disk_refuses_what_needs_room_and_goes_on_afterwards(
 def test_a_server_that_cannot_write_its_log_ends_and_comes_back_with_all_that_it_accepted(
     cluster: Cluster | None,
 ) -> None:
-    if is_impossible(Disk.why_not()):
+    if is_unsupported(Disk.why_not()):
         return
     assert cluster is not None
     with Writer(cluster.dsn) as writer:
@@ -138,5 +138,5 @@ def test_a_server_that_cannot_write_its_log_ends_and_comes_back_with_all_that_it
                 cluster.bring_up(1)
             cluster.free_disk()
             cluster.bring_up()
-            writer.go_on()
+            writer.wait_for_writes()
     assert writer.lost() == set()

@@ -13,7 +13,7 @@ from pgflow.embedded import find_installations
 from tests.torture.host import replication
 from tests.torture.host.cluster import Cluster
 from tests.torture.host.probe import write
-from tests.torture.selftest.possible import is_impossible
+from tests.torture.selftest.unsupported import is_unsupported
 from tests.torture.selftest.writer import QUICK, Writer
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
@@ -33,7 +33,7 @@ def synchronous() -> Iterator[Cluster | None]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_synchronous_standby_that_takes_over_has_lost_nothing_over_and_over(version: int) -> None:
-    if is_impossible(replication.why_not(version)):
+    if is_unsupported(replication.why_not(version)):
         return
     with Cluster(version, QUICK, standby="synchronous") as cluster:
         with Writer(cluster.dsn) as writer:
@@ -43,12 +43,12 @@ def test_a_synchronous_standby_that_takes_over_has_lost_nothing_over_and_over(ve
                 assert cluster.primary is not before
                 assert 0 < done.seconds < 30
                 assert done.unreplicated is None or done.unreplicated <= 1  # one was on its way
-                writer.go_on()
+                writer.wait_for_writes()
         assert writer.lost() == set()
 
 
 def test_a_standby_that_was_held_back_has_lost_the_last_commits_and_their_number_is_known() -> None:
-    if is_impossible(replication.why_not()):
+    if is_unsupported(replication.why_not()):
         return
     with Cluster(settings=QUICK, standby="asynchronous") as cluster:
         with Writer(cluster.dsn) as writer:
@@ -56,7 +56,7 @@ def test_a_standby_that_was_held_back_has_lost_the_last_commits_and_their_number
             cluster.pause_replication()
             writer.go_on(50)
             done = cluster.failover()
-            writer.go_on()
+            writer.wait_for_writes()
         lost = writer.lost()
         assert len(lost) >= 50
         assert done.unreplicated is None or len(lost) <= done.unreplicated <= len(lost) + 1
@@ -92,31 +92,31 @@ def test_a_commit_waits_for_a_synchronous_standby_that_is_held_back_and_for_no_o
 
 
 @pytest.mark.parametrize("hurt", ["restart", "crash", "kill", "kill_backend"])
-def test_a_primary_with_a_standby_is_hurt_like_any_other(synchronous: Cluster | None, hurt: str) -> None:
+def test_a_primary_with_a_standby_suffers_the_same_faults(synchronous: Cluster | None, hurt: str) -> None:
     if synchronous is None:
         return
     with Writer(synchronous.dsn) as writer:
         getattr(synchronous, hurt)()
-        writer.go_on()
+        writer.wait_for_writes()
         synchronous.failover()
-        writer.go_on()
+        writer.wait_for_writes()
     assert writer.lost() == set()
 
 
-def test_a_standby_that_died_is_made_anew(synchronous: Cluster | None) -> None:
+def test_a_dead_standby_is_rebuilt(synchronous: Cluster | None) -> None:
     if synchronous is None:
         return
     assert synchronous.standby is not None
     with Writer(synchronous.dsn) as writer:
         synchronous.standby.kill()
         synchronous.bring_up()
-        writer.go_on()
+        writer.wait_for_writes()
         synchronous.failover()
-        writer.go_on()
+        writer.wait_for_writes()
     assert writer.lost() == set()
 
 
-def test_one_that_is_held_back_is_let_go_when_commits_wait_for_it_too_long(
+def test_a_paused_standby_is_rebuilt_when_commits_wait_for_it_too_long(
     synchronous: Cluster | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if synchronous is None:

@@ -16,7 +16,7 @@ from tests.torture.host.disk import Disk
 from tests.torture.host.faults import HostFault
 from tests.torture.host.network import Network
 from tests.torture.host.replication import why_not as why_no_standby
-from tests.torture.selftest.possible import is_impossible
+from tests.torture.selftest.unsupported import is_unsupported
 from tests.torture.selftest.writer import QUICK, Writer
 from tests.worker.patience import until
 
@@ -53,7 +53,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def all_faults(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, HostFault]:
-    """All faults, by their names."""
+    """All faults, by name."""
     clock = WorkerClock(tmp_path_factory.mktemp("clock") / "clock")
     return {
         **faults.server_faults(cluster),
@@ -62,17 +62,17 @@ def all_faults(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> di
     }
 
 
-def test_all_faults_are_there_and_say_what_they_are(all_faults: dict[str, HostFault]) -> None:
+def test_all_faults_exist_and_have_a_description(all_faults: dict[str, HostFault]) -> None:
     assert sorted(all_faults) == sorted(NAMES)
     assert all(name == fault.name and fault.about for name, fault in all_faults.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fault_can_be_applied_and_healed_over_and_over_and_leaves_nothing(
+def test_a_fault_can_be_applied_and_healed_repeatedly_and_leaves_nothing(
     cluster: Cluster, all_faults: dict[str, HostFault], name: str
 ) -> None:
     fault = all_faults[name]
-    if is_impossible(fault.why_not()):
+    if is_unsupported(fault.why_not()):
         return
     fault.heal()
     with Writer(cluster.dsn) as writer:
@@ -81,15 +81,15 @@ def test_a_fault_can_be_applied_and_healed_over_and_over_and_leaves_nothing(
             fault.apply()
             fault.heal()
             fault.heal()
-            writer.go_on()
+            writer.wait_for_writes()
     assert writer.lost() == set()
     with psycopg.connect(cluster.admin_dsn) as conn:
-        until(lambda: conn.execute(LEFT).fetchone() == (0,), "the end of what it held")
+        until(lambda: conn.execute(LEFT).fetchone() == (0,), "the end of its connections")
         assert conn.execute("select pgflow.now() = statement_timestamp()").fetchone() == (True,)
 
 
-def test_without_a_network_its_faults_say_why() -> None:
+def test_without_a_network_its_faults_are_unsupported() -> None:
     for fault in faults.network_faults(None).values():
-        assert is_impossible(fault.why_not())
+        assert is_unsupported(fault.why_not())
         fault.apply()
         fault.heal()

@@ -20,16 +20,16 @@ from tests.torture.host import network as module
 from tests.torture.host.cluster import Cluster
 from tests.torture.host.network import Cut, Network
 from tests.torture.host.programs import find, run
-from tests.torture.selftest.possible import is_impossible
+from tests.torture.selftest.unsupported import is_unsupported
 from tests.torture.selftest.writer import QUICK
 from tests.worker.patience import PATIENCE, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 CHECKOUT = Path(__file__).parents[3]
-PEER = (sys.executable, "-m", "tests.torture.selftest.peer")
-# Our own settings in small: a cut is noticed within 3 or 2 seconds, where it is 25 or 20.
-BRISK = {
+PEER = (sys.executable, "-m", "tests.torture.selftest.network_client")
+# Our settings, scaled down: a cut is detected within 3 or 2 seconds instead of 25 or 20.
+SHORT_TIMEOUTS = {
     "keepalives_idle": "1",
     "keepalives_interval": "1",
     "keepalives_count": "2",
@@ -39,20 +39,20 @@ BRISK = {
     "-c tcp_user_timeout=2000 -c client_connection_check_interval=500 "
     "-c idle_in_transaction_session_timeout=0 -c statement_timeout=0",
 }
-NOTICED_SECONDS = 8.0
-# Sends what comes in, and prints what arrives.
+DETECTED_SECONDS = 8.0
+# Sends its input, and prints what arrives.
 SPEAKER = """
 import os, socket, sys, threading
 line = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
 line.settimeout(None)
-def hear():
+def receive():
     while word := line.recv(100):
         os.write(1, word)
-threading.Thread(target=hear, daemon=True).start()
+threading.Thread(target=receive, daemon=True).start()
 while word := os.read(0, 100):
     line.sendall(word)
 """
-# Makes a network, tells about it, and waits to be killed.
+# Creates a network, prints its name, and waits to be killed.
 MAKER = """
 from tests.torture.host.network import Network
 network = Network()
@@ -100,7 +100,7 @@ class Line:
 
 
 class Peer:
-    """A client at the other end, see `peer.py`."""
+    """A client at the other end: `network_client.py`."""
 
     def __init__(self, network: Network, dsn: str) -> None:
         self._process = subprocess.Popen(
@@ -110,24 +110,24 @@ class Peer:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.say("connect")
-        assert self.hear() == "connected"
+        self.send("connect")
+        assert self.receive() == "connected"
 
-    def say(self, line: str) -> None:
-        """Tell it what to do."""
+    def send(self, line: str) -> None:
+        """Send it a command."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
-    def hear(self) -> str:
+    def receive(self) -> str:
         """Wait for the next line that it prints."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def ask(self, line: str) -> None:
-        """Tell it what to do, and wait until it does it."""
-        self.say(line)
-        assert self.hear() == "asked"
+        """Send it a command, and wait until it starts it."""
+        self.send(line)
+        assert self.receive() == "started"
 
     def end(self) -> None:
         """Kill it."""
@@ -158,7 +158,7 @@ def peer(network: Network | None, cluster: Cluster) -> Iterator[Peer | None]:
     if network is None:
         yield None
     else:
-        peer = Peer(network, make_conninfo(cluster.peer_dsn, **BRISK))
+        peer = Peer(network, make_conninfo(cluster.peer_dsn, **SHORT_TIMEOUTS))
         try:
             yield peer
         finally:
@@ -166,7 +166,7 @@ def peer(network: Network | None, cluster: Cluster) -> Iterator[Peer | None]:
             network.heal()
 
 
-def test_a_machine_that_can_make_no_network_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_network_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert Network.why_not() == "only root can create a network namespace"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -175,10 +175,10 @@ def test_a_machine_that_can_make_no_network_says_why(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("what", ["both", "requests", "replies"])
-def test_what_is_sent_while_it_is_cut_vanishes_without_a_sound_and_arrives_afterwards(
+def test_packets_are_dropped_silently_while_it_is_cut_and_retransmitted_afterwards(
     network: Network | None, what: Cut
 ) -> None:
-    if is_impossible(Network.why_not()):
+    if is_unsupported(Network.why_not()):
         return
     assert network is not None
     line = Line(network)
@@ -188,7 +188,7 @@ def test_what_is_sent_while_it_is_cut_vanishes_without_a_sound_and_arrives_after
         assert (line.requested(PATIENCE), line.replied(PATIENCE)) == (b"one", b"one")
         for _ in range(2):
             network.cut(what)
-        # Neither end is told anything: an error would end the program there, and be raised here.
+        # Neither end gets an error: it would end the program there, and be raised here.
         line.request(b"two")
         line.reply(b"two")
         assert line.requested(1) == (b"two" if what == "replies" else b"")
@@ -205,7 +205,7 @@ def test_what_is_sent_while_it_is_cut_vanishes_without_a_sound_and_arrives_after
 
 
 def test_a_cut_takes_the_place_of_another(network: Network | None) -> None:
-    if is_impossible(Network.why_not()):
+    if is_unsupported(Network.why_not()):
         return
     assert network is not None
     line = Line(network)
@@ -221,7 +221,7 @@ def test_a_cut_takes_the_place_of_another(network: Network | None) -> None:
 
 @pytest.mark.parametrize("what", ["idle", "in flight", "sent later"])
 def test_a_client_notices_a_cut(network: Network | None, cluster: Cluster, peer: Peer | None, what: str) -> None:
-    if is_impossible(Network.why_not()):
+    if is_unsupported(Network.why_not()):
         return
     assert peer is not None
     assert network is not None
@@ -232,15 +232,15 @@ def test_a_client_notices_a_cut(network: Network | None, cluster: Cluster, peer:
     began = time.monotonic()
     if what == "sent later":
         peer.ask("run select 1")
-    assert peer.hear().startswith("failed OperationalError")
-    assert 1 < time.monotonic() - began < NOTICED_SECONDS
+    assert peer.receive().startswith("failed OperationalError")
+    assert 1 < time.monotonic() - began < DETECTED_SECONDS
 
 
 @pytest.mark.parametrize("statement", ["select 1", "select pg_sleep(60)"], ids=["idle", "in flight"])
 def test_a_server_frees_what_a_client_has_locked_that_is_cut_off(
     network: Network | None, cluster: Cluster, peer: Peer | None, statement: str
 ) -> None:
-    if is_impossible(Network.why_not()):
+    if is_unsupported(Network.why_not()):
         return
     assert peer is not None
     assert network is not None
@@ -248,16 +248,16 @@ def test_a_server_frees_what_a_client_has_locked_that_is_cut_off(
         conn.execute("create table if not exists public.locked ()")
         peer.ask(f"run begin; lock table public.locked; {statement}")
         if statement == "select 1":
-            assert peer.hear().startswith("done")
+            assert peer.receive().startswith("done")
         until(lambda: not _is_free(conn), "the lock")
         network.cut()
         began = time.monotonic()
         until(lambda: _is_free(conn), "the lock's end")
-    assert 1 < time.monotonic() - began < NOTICED_SECONDS
+    assert 1 < time.monotonic() - began < DETECTED_SECONDS
 
 
 def _is_at(cluster: Cluster, state: str) -> bool:
-    """Whether the peer's last statement, which is no preparation of ours, is as far as this."""
+    """Whether the peer's last statement, other than its preparation, is in this state."""
     query = "select count(*) from pg_stat_activity where query ~ '^(listen|select pg_sleep)' and state = %s"
     with psycopg.connect(cluster.admin_dsn) as conn:
         return conn.execute(query, [state]).fetchone() == (1,)
@@ -269,7 +269,7 @@ def _is_free(conn: psycopg.Connection[tuple[object, ...]]) -> bool:
 
 
 def test_our_own_settings_notice_a_cut_within_25_seconds() -> None:
-    # What the tests above show for small values; the figures are seconds here, and milliseconds there.
+    # The tests above use small values. The keepalive settings are seconds, the timeouts milliseconds.
     for settings, prefix in ((CLIENT, "keepalives"), (SETTINGS, "tcp_keepalives")):
         idle, interval, count = (int(settings[f"{prefix}_{name}"]) for name in ("idle", "interval", "count"))
         assert idle + interval * count <= 25
@@ -278,13 +278,13 @@ def test_our_own_settings_notice_a_cut_within_25_seconds() -> None:
 
 
 def test_a_new_connection_is_not_refused_while_it_is_cut_but_hangs(network: Network | None, cluster: Cluster) -> None:
-    if is_impossible(Network.why_not()):
+    if is_unsupported(Network.why_not()):
         return
     assert network is not None
     network.cut()
     try:
         connecting = subprocess.run(
-            [*network.prefix, *PEER, make_conninfo(cluster.peer_dsn, **BRISK)],
+            [*network.prefix, *PEER, make_conninfo(cluster.peer_dsn, **SHORT_TIMEOUTS)],
             check=False,
             capture_output=True,
             cwd=CHECKOUT,
@@ -296,19 +296,19 @@ def test_a_new_connection_is_not_refused_while_it_is_cut_but_hangs(network: Netw
     assert "timeout expired" in connecting.stderr
 
 
-def test_the_server_takes_nobody_but_the_peer(network: Network | None, cluster: Cluster) -> None:
-    if is_impossible(Network.why_not()):
+def test_the_server_accepts_only_the_peer(network: Network | None, cluster: Cluster) -> None:
+    if is_unsupported(Network.why_not()):
         return
     with pytest.raises(psycopg.OperationalError, match="entry for host"):
         psycopg.connect(cluster.peer_dsn)
 
 
-def _who_runs_in(name: str) -> set[int]:
+def _processes_in(name: str) -> set[int]:
     return {int(pid) for pid in run("ip", "netns", "pids", name).split()}
 
 
 def test_two_networks_do_not_get_in_each_others_way_and_nothing_is_left_of_them() -> None:
-    if is_impossible(Network.why_not()):
+    if is_unsupported(Network.why_not()):
         return
     with Network() as one, Network() as other:
         names = {one.name, other.name}
@@ -325,8 +325,8 @@ def test_two_networks_do_not_get_in_each_others_way_and_nothing_is_left_of_them(
         lingering.wait()
 
 
-def test_what_a_killed_process_has_left_is_taken_away_by_the_next_once_nobody_uses_it() -> None:
-    if is_impossible(Network.why_not()):
+def test_the_network_of_a_killed_process_is_removed_by_the_next_one_once_it_is_unused() -> None:
+    if is_unsupported(Network.why_not()):
         return
     maker = subprocess.Popen([sys.executable, "-c", MAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with maker:
@@ -335,11 +335,11 @@ def test_what_a_killed_process_has_left_is_taken_away_by_the_next_once_nobody_us
         with Network():
             assert Path("/run/netns", name).exists()
         lingering = subprocess.Popen([find("ip") or "ip", "netns", "exec", name, "sleep", "60"])
-        until(lambda: lingering.pid in _who_runs_in(name), "somebody who uses it")
+        until(lambda: lingering.pid in _processes_in(name), "a process that uses it")
         maker.kill()
     try:
         with Network():
-            assert lingering.pid in _who_runs_in(name)
+            assert lingering.pid in _processes_in(name)
     finally:
         lingering.kill()
         lingering.wait()

@@ -1,4 +1,4 @@
-"""The fault proxy: what each rule does to whom, what is true in the database then, and that all else goes through."""
+"""The fault proxy: the effect of each rule on its sessions and in the database; everything else is forwarded."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def table(dsn: str) -> str:
 
 
 @pytest.fixture
-def told() -> list[WireEvent]:
+def events() -> list[WireEvent]:
     return []
 
 
 @pytest.fixture
-def proxy(table: str, told: list[WireEvent]) -> Iterator[Proxy]:
-    with Proxy(upstream_of(table), notify=told.append) as proxy:
+def proxy(table: str, events: list[WireEvent]) -> Iterator[Proxy]:
+    with Proxy(upstream_of(table), notify=events.append) as proxy:
         yield proxy
     with connect(table, "test") as conn:
         conn.execute("delete from marks")
@@ -87,7 +87,13 @@ def mark(conn: Conn, ending: str, name: str) -> None:
     ids=lambda each: str(each),
 )
 def test_the_nth_commit_is_lost_or_its_answer_is(
-    kind: Kind, is_there: bool, ending: str, proxy: Proxy, enter: Callable[..., Conn], table: str, told: list[WireEvent]
+    kind: Kind,
+    is_there: bool,
+    ending: str,
+    proxy: Proxy,
+    enter: Callable[..., Conn],
+    table: str,
+    events: list[WireEvent],
 ) -> None:
     conn, other = enter(), enter()
     fault = proxy.inject(Rule(kind, nth=2))
@@ -103,7 +109,7 @@ def test_the_nth_commit_is_lost_or_its_answer_is(
     assert (fault.seen, fault.hits) == (3, 1)
     assert proxy.applied == {(kind, "a", "pgflow:worker"): 1}
     assert proxy.points == {("a", "pgflow:worker"): 3}
-    assert [each.is_committed for each in told if each.what == kind] == [is_there]
+    assert [each.is_committed for each in events if each.what == kind] == [is_there]
 
 
 def test_half_an_answer_arrives_before_the_end(proxy: Proxy, enter: Callable[..., Conn]) -> None:
@@ -127,7 +133,7 @@ def test_a_rule_is_about_a_door_a_role_or_a_statement(proxy: Proxy, enter: Calla
     rules = [
         Rule("commit lost", door="b", role="pgflow:worker"),
         Rule("commit lost", role="pgflow:heart"),
-        Rule("commit lost", statement="Says hello"),
+        Rule("commit lost", statement="Greets"),
     ]
     for rule in rules:
         proxy.inject(rule)
@@ -138,12 +144,12 @@ def test_a_rule_is_about_a_door_a_role_or_a_statement(proxy: Proxy, enter: Calla
         with pytest.raises(psycopg.OperationalError):
             mark(conn, "pipeline", "lost")
     with pytest.raises(psycopg.OperationalError):
-        others[0].execute("-- Says hello.\nselect 'hello'")
+        others[0].execute("-- Greets.\nselect 'hello'")
     assert marks(table) == ["well 0", "well 1", "well 2"]
 
 
-def test_by_chance_the_same_seed_strikes_the_same_occasions(proxy: Proxy, enter: Callable[..., Conn]) -> None:
-    def struck(seed: int) -> list[int]:
+def test_the_same_seed_picks_the_same_occasions(proxy: Proxy, enter: Callable[..., Conn]) -> None:
+    def lost_at(seed: int) -> list[int]:
         fault = proxy.inject(Rule("commit lost", chance=0.3, seed=seed))
         lost = []
         for number in range(20):
@@ -156,9 +162,9 @@ def test_by_chance_the_same_seed_strikes_the_same_occasions(proxy: Proxy, enter:
         assert fault.hits == len(lost)
         return lost
 
-    first = struck(1)
+    first = lost_at(1)
     assert 0 < len(first) < 20
-    assert struck(1) == first != struck(2)
+    assert lost_at(1) == first != lost_at(2)
 
 
 @pytest.mark.parametrize("kind", ["stall", "stall up", "stall down"])
@@ -189,7 +195,7 @@ def test_what_is_stalled_comes_in_order_when_it_is_healed(
     assert marks(table) == ["0", "1", "2", "other", *(f"row {number:04}" for number in range(1000))]
 
 
-def test_a_stalled_session_does_not_hear_that_its_other_side_has_gone(
+def test_a_stalled_session_does_not_learn_that_its_client_has_gone(
     proxy: Proxy, enter: Callable[..., Conn], table: str
 ) -> None:
     alive = "select count(*) from pg_stat_activity where application_name = 'pgflow:gone'"
@@ -203,7 +209,7 @@ def test_a_stalled_session_does_not_hear_that_its_other_side_has_gone(
         until(lambda: watch.execute(alive).fetchone() == (0,), "its end")
 
 
-def test_who_comes_while_everything_is_stalled_waits(proxy: Proxy, enter: Callable[..., Conn]) -> None:
+def test_a_new_session_waits_while_everything_is_stalled(proxy: Proxy, enter: Callable[..., Conn]) -> None:
     fault = proxy.inject(Rule("stall"))
     seen: list[int] = []
     thread = threading.Thread(target=lambda: seen.append(enter().info.backend_pid))
@@ -227,8 +233,8 @@ def test_a_delay_and_a_slow_line_cost_time_and_nothing_else(proxy: Proxy, enter:
         assert fault.hits >= 2
 
 
-def test_who_is_refused_is_told_nothing_and_who_is_in_stays_in(
-    proxy: Proxy, enter: Callable[..., Conn], told: list[WireEvent]
+def test_a_refused_session_gets_no_message_and_existing_sessions_continue(
+    proxy: Proxy, enter: Callable[..., Conn], events: list[WireEvent]
 ) -> None:
     inside = enter("a", "pgflow:client")
     proxy.inject(Rule("refuse", role="pgflow:client"))
@@ -236,7 +242,7 @@ def test_who_is_refused_is_told_nothing_and_who_is_in_stays_in(
         enter("b", "pgflow:client")
     enter("b", "pgflow:worker")
     inside.execute("select 1")
-    assert [(each.door, each.role) for each in told if each.what == "refuse"] == [("b", "pgflow:client")]
+    assert [(each.door, each.role) for each in events if each.what == "refuse"] == [("b", "pgflow:client")]
     proxy.heal()
     enter("b", "pgflow:client")
 
@@ -292,7 +298,7 @@ def test_a_statement_can_be_cancelled_through_it(enter: Callable[..., Conn], tab
 
 
 @pytest.mark.parametrize("mode", ["sslmode", "gssencmode"])
-def test_who_wants_to_encrypt_is_told_that_it_cannot_be(mode: str, proxy: Proxy, table: str) -> None:
+def test_a_request_for_encryption_is_declined(mode: str, proxy: Proxy, table: str) -> None:
     door = proxy.door("c")
     with socket.create_connection(("127.0.0.1", door.port)) as line:
         code = 80877103 if mode == "sslmode" else 80877104
@@ -302,13 +308,13 @@ def test_who_wants_to_encrypt_is_told_that_it_cannot_be(mode: str, proxy: Proxy,
         conn.execute("select 1")
 
 
-def test_what_the_server_refuses_is_said_to_the_client(proxy: Proxy, table: str) -> None:
+def test_the_servers_refusal_reaches_the_client(proxy: Proxy, table: str) -> None:
     door = proxy.door("c")
     with pytest.raises(psycopg.OperationalError, match='database "nowhere" does not exist'):
         psycopg.connect(door.through(psycopg.conninfo.make_conninfo(table, dbname="nowhere")))
 
 
-def test_new_sessions_go_where_it_leads_now(proxy: Proxy, enter: Callable[..., Conn], table: str) -> None:
+def test_new_sessions_use_the_current_upstream(proxy: Proxy, enter: Callable[..., Conn], table: str) -> None:
     inside = enter()
     there = proxy.upstream
     proxy.upstream = ("127.0.0.1", 1)
@@ -338,7 +344,7 @@ def test_it_ends_with_all_its_sessions_also_those_that_are_stalled(table: str) -
         psycopg.connect(door.through(table))
 
 
-def test_a_fault_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(InvalidValue, match="no fault 'comit lost'") as refused:
+def test_an_unknown_kind_of_rule_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="unknown kind of rule 'comit lost'") as refused:
         Rule("comit lost")  # type: ignore[arg-type]
     assert "commit lost, reply lost" in (refused.value.hint or "")

@@ -36,7 +36,7 @@ def can_connect(dsn: str) -> bool:
     return True
 
 
-def test_when_all_connections_are_taken_nobody_gets_one_but_the_superuser_and_who_has_one_keeps_it(
+def test_when_all_connections_are_in_use_only_the_superuser_can_connect_and_sessions_continue(
     cluster: Cluster,
 ) -> None:
     exhaustion = Exhaustion(cluster.dsn)
@@ -58,7 +58,7 @@ def test_when_all_connections_are_taken_nobody_gets_one_but_the_superuser_and_wh
     until(lambda: can_connect(cluster.dsn), "a connection")
 
 
-def test_an_exhaustion_goes_on_after_the_server_has_been_restarted_and_ends_all_the_same(cluster: Cluster) -> None:
+def test_an_exhaustion_survives_a_restart_of_the_server_and_can_be_healed(cluster: Cluster) -> None:
     exhaustion = Exhaustion(cluster.dsn)
     try:
         exhaustion.apply()
@@ -69,7 +69,7 @@ def test_an_exhaustion_goes_on_after_the_server_has_been_restarted_and_ends_all_
     until(lambda: can_connect(cluster.dsn), "a connection")
 
 
-def test_a_forgotten_transaction_keeps_what_is_deleted_from_being_cleared_away(cluster: Cluster) -> None:
+def test_a_forgotten_transaction_keeps_deleted_rows(cluster: Cluster) -> None:
     forgotten = ForgottenTransaction(cluster.admin_dsn)
     with psycopg.connect(cluster.dsn, autocommit=True) as conn:
         conn.execute("create table held.cleared as select generate_series(1, 1000) as number")
@@ -81,16 +81,16 @@ def test_a_forgotten_transaction_keeps_what_is_deleted_from_being_cleared_away(c
 
         for _ in range(2):
             forgotten.apply()
-        conn.execute("delete from held.cleared")  # it waits for nobody
+        conn.execute("delete from held.cleared")  # it does not wait for a lock
         try:
             assert pages() != 0
         finally:
             for _ in range(2):
                 forgotten.heal()
-        until(lambda: pages() == 0, "the clearing away")
+        until(lambda: pages() == 0, "the removal of dead rows")
 
 
-def test_a_locked_table_cannot_be_read_until_the_lock_is_given_back(cluster: Cluster) -> None:
+def test_a_locked_table_cannot_be_read_until_the_lock_is_released(cluster: Cluster) -> None:
     lock = TableLock(cluster.admin_dsn, "things", "held")
     with psycopg.connect(cluster.dsn, autocommit=True) as conn:
         conn.execute("set lock_timeout = 100")
@@ -105,7 +105,7 @@ def test_a_locked_table_cannot_be_read_until_the_lock_is_given_back(cluster: Clu
         until(lambda: conn.execute("select count(*) from held.things").fetchone() == (1000,), "the table")
 
 
-def test_a_lock_that_is_not_to_be_had_is_refused_and_leaves_nothing(cluster: Cluster) -> None:
+def test_a_failed_lock_leaves_nothing(cluster: Cluster) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable):
         TableLock(cluster.admin_dsn, "nothing", "held").apply()
     with psycopg.connect(cluster.admin_dsn) as conn:

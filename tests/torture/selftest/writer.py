@@ -1,4 +1,4 @@
-"""Somebody who writes numbers into a table whatever happens, and remembers which of them were accepted."""
+"""A client that keeps writing numbers into a table, and remembers which commits were confirmed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.worker.patience import until
 
 __all__ = ["QUICK", "Writer"]
 
-# No test of ours crashes the machine, and only that would tell the difference.
+# Only a crash of the machine would make a difference, and no test does that.
 QUICK = {"fsync": "off"}
 MAKE = "create table if not exists written (number integer primary key)"
 
 
 class Writer:
-    """Writes for the length of a `with`; `accepted` is what it was told is committed."""
+    """Writes inside a `with` block; `accepted` are the numbers whose commit was confirmed."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -33,7 +33,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.go_on()
+        self.wait_for_writes()
         return self
 
     def __exit__(
@@ -42,13 +42,13 @@ class Writer:
         self._ended.set()
         self._thread.join()
 
-    def go_on(self, count: int = 20) -> None:
-        """Wait until so many more were accepted."""
+    def wait_for_writes(self, count: int = 20) -> None:
+        """Wait until so many more writes were confirmed."""
         wanted = len(self.accepted) + count
         until(lambda: len(self.accepted) >= wanted, "more accepted writes")
 
     def lost(self) -> set[int]:
-        """Return which of the accepted ones are not there; nothing may be there that was never written."""
+        """Return the confirmed numbers that are missing; no number may exist that was never written."""
         with psycopg.connect(self._dsn) as conn:
             there = {row[0] for row in conn.execute("select number from written").fetchall()}
         assert there <= self.accepted | self.doubtful

@@ -1,6 +1,6 @@
--- For test installs only: notes each committed change of the engine's tables, in the transaction that makes it. Its being there says that this is one.
+-- For test installs only: records each change of the engine's tables, in the transaction that makes it.
 create table pgflow.audit (
-    seq bigint generated always as identity primary key,  -- of one row's changes the order in which they came about: the row's lock sees to that
+    seq bigint generated always as identity primary key,  -- orders the changes of one row, because of the row lock
     xact xid8 not null default pg_current_xact_id(),
     at timestamptz not null default clock_timestamp(),
     moment timestamptz not null default pgflow.now(),     -- the engine's clock, which a test may move
@@ -12,11 +12,11 @@ create table pgflow.audit (
     is_now jsonb
 );
 
-create function pgflow.note_change() returns trigger
+create function pgflow.record_change() returns trigger
 language plpgsql
 as $$
 begin
-    -- What nobody looks at stays away: for the jobs it is the policy of queues, for the others what users have put in.
+    -- Without the columns that the checker does not read.
     insert into pgflow.audit (relation, op, was, is_now)
     values (
         tg_table_name, lower(tg_op),
@@ -27,15 +27,15 @@ begin
 end
 $$;
 
-create trigger noted after insert or update or delete on pgflow.instances
-for each row execute function pgflow.note_change('input', 'metadata', 'tags');
-create trigger noted after insert or update or delete on pgflow.step_results
-for each row execute function pgflow.note_change('metadata');
-create trigger noted after insert or update or delete on pgflow.jobs
-for each row execute function pgflow.note_change('config', 'awaits', 'errors', 'priority');
-create trigger noted after insert or update or delete on pgflow.signals
-for each row execute function pgflow.note_change();
-create trigger noted after insert or update or delete on pgflow.scheduled_signals
-for each row execute function pgflow.note_change();
-create trigger noted after insert or update or delete on pgflow.workers
-for each row execute function pgflow.note_change('queues', 'node', 'version', 'nonce');
+create trigger recorded after insert or update or delete on pgflow.instances
+for each row execute function pgflow.record_change('input', 'metadata', 'tags');
+create trigger recorded after insert or update or delete on pgflow.step_results
+for each row execute function pgflow.record_change('metadata');
+create trigger recorded after insert or update or delete on pgflow.jobs
+for each row execute function pgflow.record_change('config', 'awaits', 'errors', 'priority');
+create trigger recorded after insert or update or delete on pgflow.signals
+for each row execute function pgflow.record_change();
+create trigger recorded after insert or update or delete on pgflow.scheduled_signals
+for each row execute function pgflow.record_change();
+create trigger recorded after insert or update or delete on pgflow.workers
+for each row execute function pgflow.record_change('queues', 'node', 'version', 'nonce');

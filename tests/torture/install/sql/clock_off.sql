@@ -1,4 +1,4 @@
--- Gives a test install its real clock back, the one of migrations/0001_engine.sql.
+-- Restores the real clock of migrations/0001_engine.sql.
 create or replace function pgflow.now() returns timestamptz
 language sql stable parallel safe
 as $$ select statement_timestamp() $$;

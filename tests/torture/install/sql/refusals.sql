@@ -1,11 +1,11 @@
--- Lets writes to the engine's tables fail at random in a test install, with errors after which a transaction is to be tried again.
+-- For test installs only: lets writes to the engine's tables fail at random, with errors that require a retry.
 create table if not exists pgflow.refusals (
     one boolean primary key default true check (one),
     chance double precision not null default 0 check (chance between 0 and 1)       -- of each statement
 );
 insert into pgflow.refusals default values on conflict do nothing;
 
--- Once for a statement, not for each row: a large batch is refused as often as a small one.
+-- Per statement, not per row: a large batch fails as often as a small one.
 create or replace function pgflow.refuse() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

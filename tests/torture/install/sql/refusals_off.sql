@@ -1,3 +1,3 @@
--- Takes the refusals out of a test install again, triggers and all.
+-- Removes the refusals and their triggers.
 drop function if exists pgflow.refuse() cascade;
 drop table if exists pgflow.refusals;

@@ -1,2 +1,2 @@
--- Sets how often writes of a test install are refused. => nothing
+-- Sets the probability with which writes of a test install fail. => nothing
 update pgflow.refusals r set chance = %(chance)s::double precision

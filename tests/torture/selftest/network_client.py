@@ -1,6 +1,6 @@
-"""A client at the other end of a network: does what its standard input says, line by line, and prints what came of it.
+"""A client at the other end of a network: runs the commands of its standard input and prints their results.
 
-python -m tests.torture.selftest.peer DSN
+python -m tests.torture.selftest.network_client DSN
 connect             open the connection, as a worker does
 run SELECT …        run a statement
 listen              wait for a notification
@@ -15,8 +15,8 @@ import psycopg
 from pgflow.database.connect import Connection, connect
 
 
-def answer(conn: Connection, line: str) -> str:
-    """Do what a line says; return what came of it, in one line."""
+def execute(conn: Connection, line: str) -> str:
+    """Run a command and return its result in one line."""
     try:
         if line.startswith("run "):
             return f"done {conn.execute(line[4:].encode()).statusmessage}"
@@ -27,15 +27,15 @@ def answer(conn: Connection, line: str) -> str:
 
 
 def main() -> None:
-    """Serve the lines of the standard input until it ends."""
+    """Run the lines of the standard input until it ends."""
     conn = None
     for line in sys.stdin:
         if conn is None:
             conn = connect(sys.argv[1], "worker")
             print("connected", flush=True)
         else:
-            print("asked", flush=True)
-            print(answer(conn, line.strip()), flush=True)
+            print("started", flush=True)
+            print(execute(conn, line.strip()), flush=True)
 
 
 if __name__ == "__main__":
