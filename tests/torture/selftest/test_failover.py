@@ -54,7 +54,7 @@ def test_a_standby_that_was_held_back_has_lost_the_last_commits_and_their_number
         with Writer(cluster.dsn) as writer:
             cluster.pause_replication()
             cluster.pause_replication()
-            writer.go_on(50)
+            writer.wait_for_writes(50)
             done = cluster.failover()
             writer.wait_for_writes()
         lost = writer.lost()
