@@ -1,6 +1,6 @@
-"""Draw figures as an SVG that stands alone: bars in panels, or lines over growing work; readable on dark and light.
+"""Draw figures as a self-contained SVG: bars in panels, or lines over growing work; readable on dark and light.
 
-It brings its own background, has presentation attributes only, no style or script, and says in `<desc>` what it shows.
+It has its own background, presentation attributes only, no style or script, and a description in `<desc>`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ WIDTH = 860.0
 MARGIN = 24.0
 PAPER, INK, SOFT, RULE = "#ffffff", "#1f2933", "#52606d", "#e4e7eb"
 OURS, OTHERS, SPREAD = "#1d4ed8", "#9aa5b1", "#1f2933"
-# Told apart by people who do not see all colours, too (Okabe and Ito); each line has a mark and a label of its own.
+# Distinguishable for colour-blind people (Okabe and Ito); each line has its own mark and label.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-LABELS = 150.0  # the width of a bar's label, and of what is told behind it
+LABELS = 150.0  # the width of a bar's label, and of the text behind it
 TOLD = 150.0
 BAR, BAR_GAP = 16.0, 6.0
 PANEL_HEAD, PANEL_GAP = 40.0, 18.0
@@ -31,13 +31,13 @@ LEGEND = 190.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: its value, from the lowest to the highest, and what is told of it."""
+    """One bar: its value, the lowest and the highest, and the text behind it."""
 
     label: str
     value: float
     low: float
     high: float
-    told: str
+    text: str
     is_ours: bool = False
 
 
@@ -60,7 +60,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over the same axes: `across` says what grows, by powers of ten, `unit` what is measured."""
+    """Lines over the same axes: `across` is what grows, by powers of ten, `unit` what is measured."""
 
     title: str
     across: str
@@ -78,7 +78,7 @@ def bars(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
         parts += list(_panel(panel, y))
         y += PANEL_HEAD + len(panel.bars) * (BAR + BAR_GAP) + PANEL_GAP
     said = "; ".join(
-        f"{panel.title} ({panel.unit}): " + ", ".join(f"{bar.label} {bar.told}" for bar in panel.bars)
+        f"{panel.title} ({panel.unit}): " + ", ".join(f"{bar.label} {bar.text}" for bar in panel.bars)
         for panel in panels
     )
     return _document(title, subtitle, said, y, parts)
@@ -104,11 +104,11 @@ def _panel(panel: Panel, top: float) -> Iterator[str]:
                 f'<path d="M{left + low:.1f} {middle:.1f}H{left + high:.1f}" stroke="{SPREAD}" stroke-width="1.5" '
                 'stroke-opacity="0.7"/>'
             )
-        yield _text(left + max(width, high) + 8, y + BAR - 4, bar.told, weight=600 if bar.is_ours else 400)
+        yield _text(left + max(width, high) + 8, y + BAR - 4, bar.text, weight=600 if bar.is_ours else 400)
 
 
 def lines(title: str, subtitle: str, charts: Sequence[Chart]) -> str:
-    """Return charts of lines, one below the other; both axes begin at the least that is shown, the first in powers."""
+    """Return charts of lines, one below the other; both axes start at the lowest value, the first in powers."""
     parts, y = [], 70.0
     for chart in charts:
         parts += list(_chart(chart, y))
@@ -155,7 +155,7 @@ def _chart(chart: Chart, top: float) -> Iterator[str]:
 
 
 def _ticks(most: float) -> Iterator[float]:
-    """Give round numbers from 0 to the first one that is not below `most`."""
+    """Yield round numbers from 0 to the first one that is at least `most`."""
     most = most or 1.0
     power = 10 ** math.floor(math.log10(most / 4))
     size = next(factor * power for factor in (1, 2, 2.5, 5, 10, 20) if factor * power * 5 >= most)
@@ -164,7 +164,7 @@ def _ticks(most: float) -> Iterator[float]:
 
 
 def _apart(wanted: Sequence[float], least: float = 14.0) -> list[float]:
-    """Return heights near those that are wanted, no two of them too close."""
+    """Return heights near the wanted ones, none too close to another."""
     placed: dict[int, float] = {}
     last = -math.inf
     for number in sorted(range(len(wanted)), key=lambda each: wanted[each]):
@@ -186,8 +186,8 @@ def _document(title: str, subtitle: str, said: str, height: float, parts: Iterab
     )
     frame = f'<rect width="{WIDTH:g}" height="{height:g}" rx="10" fill="{PAPER}" stroke="{RULE}"/>'
     heading = [_text(MARGIN, 34, title, size=18, weight=600), _text(MARGIN, 54, subtitle, color=SOFT)]
-    told = [f"<title>{escape(title)}</title>", f"<desc>{escape(said)}</desc>"]
-    return "\n".join([head, *told, frame, *heading, *parts, "</svg>"])
+    text = [f"<title>{escape(title)}</title>", f"<desc>{escape(said)}</desc>"]
+    return "\n".join([head, *text, frame, *heading, *parts, "</svg>"])
 
 
 def _text(

@@ -1,11 +1,9 @@
 """Where the time of a step goes: `python -m tests.bench.profile`.
 
-A worker in this process brings a backlog of instances to its end. Each half millisecond of its processor time, or as
-often as the kernel looks at its clock, it is asked where it is, and the server writes down how long each statement
-took. Both come out as microseconds a step: by file for the worker, where time in a library counts for the file of ours
-that called it; by statement for the server.
-The worker's parts are true in proportion only: to be asked costs a little, too, and a long call of C counts for the
-line after it.
+A worker in this process drains a backlog. It is sampled each half millisecond of its CPU time, or at the kernel's timer
+resolution, and the server logs how long each statement took. Both are reported as microseconds a step: by file for the
+worker, where time in a library counts for the calling file of ours; by statement for the server. The worker's shares
+are only proportional: sampling has a cost, and a long call in C counts for the line after it.
 """
 
 from __future__ import annotations
@@ -41,13 +39,13 @@ BATCH = 1000
 LOGGED = {"log_min_duration_statement": "0", "log_parameter_max_length": "0"}
 OURS = re.compile(r"/(pgflow/(?:core|worker|store|bench)/[\w/]+\.py)$")
 LIBRARIES = re.compile(r"/(psycopg|asyncio|selectors)\b")
-# Our statements begin with a comment that says what they are for.
+# Our statements begin with a comment that describes them.
 DURATION = re.compile(r"duration: ([\d.]+) ms  (?:execute|bind|parse) [^:]*: -- ([^.:;\n]*)")
 BACKEND = "select pid from pg_stat_activity where application_name = 'pgflow:worker'"
 
 
 class Sampler:
-    """Counts where the main thread is, each half millisecond of processor time at most, for the length of a `with`."""
+    """Samples the main thread, at most each half millisecond of CPU time, inside a `with` block."""
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
@@ -66,7 +64,7 @@ class Sampler:
 
 
 def place(frame: FrameType | None) -> str:
-    """Return the file of ours that a frame is in or was called from; a library's name where nobody of ours called."""
+    """Return the file of ours that a frame is in or was called from; else the name of the library."""
     while frame is not None:
         file = frame.f_code.co_filename
         if found := OURS.search(file) or LIBRARIES.search(file):
@@ -76,7 +74,7 @@ def place(frame: FrameType | None) -> str:
 
 
 def durations(log: str) -> dict[str, float]:
-    """Add up how many milliseconds each statement took, by what it says that it is for."""
+    """Add up how many milliseconds each statement took, by its description."""
     total: dict[str, float] = defaultdict(float)
     for took, purpose in DURATION.findall(log):
         total[purpose.strip()] += float(took)
@@ -84,7 +82,7 @@ def durations(log: str) -> dict[str, float]:
 
 
 def profile(workflow: type[Workflow[flows.Load]], count: int, concurrency: int) -> str:
-    """Let a worker bring so many instances to their end; return what that cost, as Markdown."""
+    """Let a worker drain so many instances; return the cost as Markdown."""
     with marked(), EmbeddedPostgres(settings={**server_settings(), **LOGGED}) as server:
         with connect(server.dsn, "migrate") as conn:
             migrate.up(conn)
@@ -112,14 +110,14 @@ def profile(workflow: type[Workflow[flows.Load]], count: int, concurrency: int) 
 
 
 def table(title: str, rows: Mapping[str, float], least: float = 0.1) -> list[str]:
-    """Return rows of microseconds as a table, the largest first, without what is next to nothing."""
+    """Return rows of microseconds as a table, the largest first, without negligible ones."""
     told = sorted(((name, us) for name, us in rows.items() if us >= least), key=lambda row: -row[1])
     return ["", f"| {title} | µs a step |", "|---|--:|", *(f"| {name} | {us:.1f} |" for name, us in told)]
 
 
 @contextmanager
 def marked() -> Iterator[None]:
-    """Give the steps a folder for their marks."""
+    """Provide a folder for trace files."""
     with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as folder:
         os.environ[trace.FOLDER] = folder
         try:
@@ -130,7 +128,7 @@ def marked() -> Iterator[None]:
 
 @contextmanager
 def watched(dsn: str) -> Iterator[list[float]]:
-    """Give a list that holds, in the end, how many seconds of processor the worker's backend has used."""
+    """Yield a list that finally contains the CPU seconds of the worker's backend."""
     used, is_over = [0.0], threading.Event()
 
     def watch() -> None:
@@ -155,7 +153,7 @@ def watched(dsn: str) -> Iterator[list[float]]:
 @click.option("--count", type=click.IntRange(1), default=20_000, help="Steps, about.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=500, help="Steps that run at once.")
 def command(names: tuple[str, ...], count: int, concurrency: int) -> None:
-    """Say where the time of a step goes, in the worker by file and in the server by statement."""
+    """Show where the time of a step goes: in the worker by file, in the server by statement."""
     for name in names or WORK:
         workflow = WORK[name]
         click.echo(profile(workflow, max(1, count // len(workflow.graph.nodes)), concurrency) + "\n")

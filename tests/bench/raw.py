@@ -1,8 +1,8 @@
-"""How far pgflow is from what the database alone can do: `python -m tests.bench.raw`.
+"""How far pgflow is from the limit of the database: `python -m tests.bench.raw`.
 
-pgbench does the same row operations in the same tables, by the batch: claim n tokens; for each of five steps insert n
-results and move n tokens in place; at the end delete the tokens and complete the instances. It has no engine, no JSON,
-no fences and no Python, so that is the limit; in turn with it real workers do the same work, and the share is printed.
+pgbench does the same row operations in the same tables, in batches: claim n jobs; for each of five steps insert n
+results and move n jobs in place; finally delete the jobs and complete the instances. Without an engine, JSON, fencing
+and Python, that is the limit. Alternating with it, real workers do the same work, and their share is printed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ HEAD = "| | clients | batch | steps/s | lowest to highest | of the limit | WAL b
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """pgbench with so many sessions and tokens in a batch, or pgflow with so many workers and steps at once."""
+    """pgbench with so many sessions and jobs in a batch, or pgflow with so many workers of this concurrency."""
 
     who: str
     clients: int
@@ -74,20 +74,20 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """What one run came to: steps a second, and what each cost."""
+    """The result of one run: steps a second, and the cost of each."""
 
     rate: float
     cost: Cost
 
 
 def script(batch: int, steps: int = flows.CHAIN) -> str:
-    """Return what pgbench runs: one batch of instances, from their claim to their end."""
+    """Return pgbench's script: one batch of instances, from claim to completion."""
     moves = [MOVE.format(this=this, next=this + 1) for this in range(1, steps)]
     return "".join([CLAIM.format(batch=batch), *moves, END.format(this=steps)])
 
 
 def pgbench(bench_run: BenchRun, clients: int, batch: int, count: int) -> Raw:
-    """Let pgbench bring about `count` instances to their end. Raises `ConfigError` when there is no pgbench."""
+    """Let pgbench complete about `count` instances. Raises `ConfigError` when pgbench is not installed."""
     program = choose().bindir / "pgbench"
     if not program.is_file():
         raise ConfigError(f"there is no pgbench in {program.parent}", hint="Install PostgreSQL's contributed programs.")

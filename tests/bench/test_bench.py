@@ -1,4 +1,4 @@
-"""`pgflow bench` measures what it says, tells it, leaves nothing behind and touches nothing that is not its own."""
+"""`pgflow bench` measures, prints the results, leaves nothing behind and touches only its own schema."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ def test_each_drain_and_start_is_measured_with_what_it_costs(dsn: str) -> None:
         assert cost.keys() >= COSTS
         assert cost["wal_bytes"] > 100, name
         assert all(value["value"] > 0 for value in figures(result).values() if "value" in value), name
-    # What is known exactly: a start writes three rows (its key too), and each step of a chain one result.
+    # Known exactly: a start writes three rows (its key too), and each step of a chain one result.
     start, chain = results["start"]["cost_per_step"], results["chain"]["cost_per_step"]
     assert start["inserted"]["median"] == 3
     assert start["round_trips"] is None
-    assert chain["inserted"]["median"] == pytest.approx(1, abs=2 / (5 * COUNT))  # the worker's own row beside
+    assert chain["inserted"]["median"] == pytest.approx(1, abs=2 / (5 * COUNT))  # plus the worker's own row
     assert chain["deleted"]["median"] == pytest.approx(1 / 5)
     assert 0 < chain["round_trips"]["median"] < 1
     assert 0 < chain["commits"]["median"] < 1
@@ -101,14 +101,14 @@ def test_each_latency_is_measured_in_percentiles(dsn: str) -> None:
 
 
 @pytest.mark.slow
-def test_timers_are_late_but_never_early_and_an_idle_worker_is_looked_at(
+def test_timers_are_late_but_never_early_and_an_idle_worker_is_measured(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgflow.bench.latency.PENDING", 50)
     results = measured(dsn, "latency-timer", "idle", "--seconds", "1")
 
     timer, idle = figures(results["latency-timer"]), figures(results["idle"])
-    assert timer["timer, the earliest"]["value"] > -1.0  # as far as the two clocks could be compared
+    assert timer["timer, the earliest"]["value"] > -1.0  # the accuracy of the comparison of the clocks
     assert timer["timer, late with 50 pending"]["p50"] > 0
     assert 10 < idle["idle worker, memory"]["value"] < 1000
     assert 0 < idle["worker comes up"]["value"] < 60
@@ -117,12 +117,12 @@ def test_timers_are_late_but_never_early_and_an_idle_worker_is_looked_at(
 
 @pytest.mark.slow
 def test_people_get_a_head_and_two_tables_and_the_database_is_left_as_it_was(dsn: str) -> None:
-    done = pgflow(dsn, "single", "--repeat", "2", "--count", "10", "--workers", "3")  # one of them does it all
+    done = pgflow(dsn, "single", "--repeat", "2", "--count", "10", "--workers", "3")  # one of them does all the work
 
     assert done.exception is None, done.stderr
     head = [line.split()[0] for line in done.stderr.splitlines() if line]
     assert head[:5] == ["machine", "versions", "server", "settings", "plan"]
-    assert head[5:] in ([], ["Other"])  # when the machine has other things to do, too
+    assert head[5:] in ([], ["Other"])  # when the machine has other load
     result, cost, footnote = (part.splitlines() for part in done.stdout.strip().split("\n\n"))
     assert result[0].split() == ["SCENARIO", "MEASURED", "UNIT", "RESULT"]
     assert result[1].startswith("single")
@@ -137,7 +137,7 @@ def test_people_get_a_head_and_two_tables_and_the_database_is_left_as_it_was(dsn
 def test_a_schema_that_is_not_its_own_is_refused_and_stays(dsn: str) -> None:
     with connect(dsn, "migrate") as conn:
         up(conn, "precious")
-        conn.execute("create schema bare; comment on schema bare is 'somebody''s'")
+        conn.execute("create schema bare; comment on schema bare is 'user''s'")
     for schema in ("precious", "bare"):
         refused = pgflow(dsn, "single", "--schema", schema).exception
         assert isinstance(refused, SchemaForeign)
@@ -146,7 +146,7 @@ def test_a_schema_that_is_not_its_own_is_refused_and_stays(dsn: str) -> None:
     assert one(dsn, "select count(*) from pg_namespace where nspname = 'bare'") == 1
 
 
-def test_what_a_benchmark_that_was_killed_has_left_is_taken_over(dsn: str) -> None:
+def test_the_schema_of_a_killed_benchmark_is_reused(dsn: str) -> None:
     with connect(dsn, "migrate") as conn:
         conn.execute(f"create schema pgflow_bench; comment on schema pgflow_bench is '{MARK}'".encode())
         conn.execute("create table pgflow_bench.left_behind ()")
@@ -165,7 +165,7 @@ def test_two_benchmarks_do_not_share_a_schema(dsn: str) -> None:
     assert "another benchmark" in str(refused)
 
 
-def test_a_schema_that_somebody_made_meanwhile_is_not_dropped(dsn: str) -> None:
+def test_a_schema_that_another_session_created_since_is_not_dropped(dsn: str) -> None:
     with pytest.raises(SchemaForeign), ScratchSchema(dsn, "pgflow_bench"), connect(dsn, "test") as conn:
         conn.execute("create schema pgflow_bench")
     assert one(dsn, SCHEMAS) == 1
@@ -177,7 +177,7 @@ def registered(conn: Connection) -> list[int]:
     """The processes of the benchmark's workers."""
     try:
         return [pid for (pid,) in conn.execute("select pid from pgflow_bench.workers").fetchall()]
-    except psycopg.errors.UndefinedTable:  # it has not come so far
+    except psycopg.errors.UndefinedTable:  # the tables do not exist yet
         return []
 
 
@@ -199,7 +199,7 @@ def test_a_benchmark_that_is_stopped_leaves_nothing_behind(number: signal.Signal
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_count_and_seconds_exclude_one_another(dsn: str) -> None:
+def test_count_and_seconds_are_mutually_exclusive(dsn: str) -> None:
     refused = pgflow(dsn, "--count", "1", "--seconds", "1").exception
     assert refused is not None
     assert report(refused) == 2  # type: ignore[arg-type]  # an exception, not an exit

@@ -1,4 +1,4 @@
-"""The comparison holds its contests, tells ratios, draws them, and says what could not be measured."""
+"""The comparison runs its contests, reports and draws ratios, and lists what could not be measured."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_pgflow_itself_goes_through_each_kind_of_contest(tmp_path: Path, monkeyp
     ElementTree.parse(drawn)  # noqa: S314 -- our own
 
 
-def test_a_ratio_says_how_many_times_better_pgflow_is() -> None:
+def test_a_ratio_is_how_many_times_better_pgflow_is() -> None:
     made = results(
         Outcome("chain-2", "pgflow", "best", {"rate": 400.0}),
         Outcome("chain-2", "pgflow", "best", {"rate": 600.0}),
@@ -81,7 +81,7 @@ def test_a_ratio_says_how_many_times_better_pgflow_is() -> None:
     ]
 
 
-def test_a_run_that_others_disturbed_is_held_again_and_the_least_disturbed_counts() -> None:
+def test_a_disturbed_run_is_repeated_and_the_least_disturbed_one_counts() -> None:
     shares = iter([0.6, 0.3, 0.5, 0.1, 0.9])
 
     class Quiet:
@@ -94,17 +94,17 @@ def test_a_run_that_others_disturbed_is_held_again_and_the_least_disturbed_count
 
     arena: Any = Quiet()
     assert _undisturbed(arena, hold, "", 3, 7).others == 0.3
-    assert _undisturbed(arena, hold, "", 3, 7).others == 0.1  # and no more are held
+    assert _undisturbed(arena, hold, "", 3, 7).others == 0.1  # no further runs
     assert next(shares) == 0.9
 
 
-def test_what_fails_is_said_and_leaves_no_figure() -> None:
+def test_a_failure_is_reported_and_has_no_figure() -> None:
     made = results(Outcome("task-2", "DBOS", "best", {}, "its worker\nhas ended"))
     assert made.entrants("task-2") == []
     assert "Not measured:\n\n- task-2, DBOS (best): its worker has ended" in markdown(made)
 
 
-def test_a_peer_that_cannot_be_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_peer_that_cannot_be_installed_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ancient = Peer("DBOS", "dbos", "dbos", {"task": (1, 1)}, 1, python=(4, 0))
     with pytest.raises(Missing, match=r"Python 4\.0"):
         environments.interpreter(ancient, tmp_path)

@@ -1,4 +1,4 @@
-"""The instruments show what is there: marks, the meter, the server's CPU, percentiles, the bar on a terminal."""
+"""Trace files, the meter, the server's CPU, percentiles and the progress bar show the truth."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COUNT_IN_A_PROCESS = "import trace, sys; [trace.count() for _ in range(int(sys.a
 
 
 def side_by_side(number_of: int, act: Callable[[], object]) -> None:
-    """Do something in several threads that begin at once."""
+    """Run a function in several threads that start at once."""
     gate = threading.Barrier(number_of)
     threads = [threading.Thread(target=lambda: (gate.wait(), act())) for _ in range(number_of)]
     for thread in threads:
@@ -36,7 +36,7 @@ def side_by_side(number_of: int, act: Callable[[], object]) -> None:
         thread.join()
 
 
-def test_marks_of_several_processes_and_threads_are_added_up(tmp_path: Path) -> None:
+def test_traces_of_several_processes_and_threads_are_added_up(tmp_path: Path) -> None:
     beside = str(Path(trace.__file__).parent)
     for times in ("3", "4"):
         environment = {trace.FOLDER: str(tmp_path), "PYTHONPATH": beside, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -54,7 +54,7 @@ def test_marks_of_several_processes_and_threads_are_added_up(tmp_path: Path) -> 
     assert 0 < counted.first < counted.last
 
 
-def test_threads_that_make_the_first_mark_at_once_open_one_file(
+def test_threads_that_count_the_first_step_at_once_open_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(trace.FOLDER, str(tmp_path))
@@ -64,7 +64,7 @@ def test_threads_that_make_the_first_mark_at_once_open_one_file(
     assert len(trace.OURS) == 1
 
 
-def test_a_mark_that_is_kept_says_what_and_when_and_half_of_one_is_left_out(tmp_path: Path) -> None:
+def test_events_are_read_in_order_and_a_partial_one_is_skipped(tmp_path: Path) -> None:
     ours, reader = TraceWriter(str(tmp_path)), TraceReader(tmp_path)
     assert reader.read() == (0, 0, 0)
     ours.record(7, 1)
@@ -79,7 +79,7 @@ def test_a_mark_that_is_kept_says_what_and_when_and_half_of_one_is_left_out(tmp_
     assert reader.read().steps == 2
 
 
-def test_the_meter_counts_what_was_done_and_not_itself(environment: BenchEnvironment) -> None:
+def test_the_meter_does_not_count_itself(environment: BenchEnvironment) -> None:
     with environment.new_run(ProgressBar()) as bench_run:
         bench_run.meter.begin()
         with connect(environment.dsn, "test") as conn:
@@ -94,12 +94,12 @@ def test_the_meter_counts_what_was_done_and_not_itself(environment: BenchEnviron
     assert (cost.inserted, cost.updated, cost.deleted, cost.dead) == (2, 2, 1, 3)
     assert cost.in_place == 1  # no indexed column has changed, and pages have room
     assert cost.rows == 5
-    assert 22 <= 10 * cost.commits < 40  # sessions and autovacuum commit, too; with the looks it would be 52
+    assert 22 <= 10 * cost.commits < 40  # sessions and autovacuum commit, too; with those of the queries it would be 52
     assert cost.wal_bytes > 0
     assert (cost.round_trips, cost.worker_ms) == (None, None)
 
 
-def test_what_nothing_was_done_for_costs_nothing(environment: BenchEnvironment) -> None:
+def test_an_empty_run_costs_nothing(environment: BenchEnvironment) -> None:
     def few_commits() -> bool:
         bench_run.meter.begin()
         cost = bench_run.meter.end(1, 0)
@@ -108,7 +108,7 @@ def test_what_nothing_was_done_for_costs_nothing(environment: BenchEnvironment) 
         return cost.commits <= 1
 
     with environment.new_run(ProgressBar()) as bench_run:
-        until(few_commits, "a moment in which autovacuum does not look around")
+        until(few_commits, "a moment without autovacuum")
 
 
 def test_the_cpu_of_a_server_on_this_machine_is_seen(dsn: str) -> None:
@@ -121,11 +121,11 @@ def test_the_cpu_of_a_server_on_this_machine_is_seen(dsn: str) -> None:
         conn.execute("select count(*) from generate_series(1, 3000000)")
         assert here.seconds() - before > 0.05
         assert machine.local_server(conn.info, here.postmaster + 1_000_000) is None
-    # Also when the session has ended; in the moment between its end and the server's notice of that it is nowhere.
-    until(lambda: here.seconds() >= before + 0.05, "the CPU of what has ended")
+    # Also after the session has ended; until the postmaster has reaped it, its CPU time is counted nowhere.
+    until(lambda: here.seconds() >= before + 0.05, "the CPU time of the ended session")
 
 
-def test_what_a_process_uses_is_seen() -> None:
+def test_the_use_of_a_process_is_measured() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with closing(child.stdin or io.BytesIO()):
         assert machine.resident_bytes(child.pid) >= 0
@@ -135,14 +135,14 @@ def test_what_a_process_uses_is_seen() -> None:
     assert machine.describe()["python"] in sys.version
 
 
-def test_what_others_use_of_the_machine_is_told_from_what_is_ours() -> None:
+def test_other_load_is_distinguished_from_our_own() -> None:
     other_load = machine.OtherLoad()
     burn = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\ninput()"
     other = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout is not None
     other.stdout.readline()
     theirs = other_load.share()
-    other.communicate()  # a child that has ended is ours
+    other.communicate()  # an ended child counts as ours
     if not Path("/proc/stat").exists():
         assert theirs == 0
         return
@@ -161,15 +161,15 @@ def test_percentiles_and_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [(0.0123, "0.01"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (1234.5, "1,230"), (123456.0, "123,000")],
 )
-def test_a_number_has_the_digits_that_mean_something(value: float, told: str) -> None:
-    assert number(value) == told
+def test_a_number_has_its_significant_digits(value: float, text: str) -> None:
+    assert number(value) == text
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""The plots are well-formed SVG that stands alone, and says in words what it shows."""
+"""The plots are well-formed, self-contained SVG with a description."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHARTS = [
 
 
 @pytest.mark.parametrize("drawn", [bars("Speed", "medians", PANELS), lines("Growth", "medians", CHARTS)])
-def test_a_plot_is_well_formed_and_needs_nothing_but_itself(drawn: str) -> None:
+def test_a_plot_is_well_formed_and_self_contained(drawn: str) -> None:
     root = ElementTree.fromstring(drawn)  # noqa: S314 -- our own
     assert root.tag == f"{SVG}svg"
     assert root.get("role") == "img"
@@ -43,14 +43,14 @@ def test_a_plot_is_well_formed_and_needs_nothing_but_itself(drawn: str) -> None:
         assert 0 <= float(element.get("y", "-1")) <= height
 
 
-def test_a_plot_says_in_words_what_it_shows() -> None:
-    for drawn, told in (
+def test_a_plot_has_a_description() -> None:
+    for drawn, text in (
         (bars("Speed", "medians", PANELS), f"drain <fast> (jobs/s & more): ours 30, theirs 3 (10{TIMES})"),
         (lines("Growth", "medians", CHARTS), "claim (ms) by ready tokens: of 100 0: 1 1000: 1.5 1e+07: 2"),
     ):
         described = ElementTree.fromstring(drawn).find(f"{SVG}desc")  # noqa: S314 -- our own
         assert described is not None
-        assert told in (described.text or "")
+        assert text in (described.text or "")
 
 
 def test_bars_are_as_long_as_their_values() -> None:

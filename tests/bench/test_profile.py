@@ -1,4 +1,4 @@
-"""The profile: who is asked where he is says so, and the server's log is added up by statement."""
+"""The profile: samples are counted by file, and the server's log is added up by statement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_servers_time_is_added_up_by_statement() -> None:
     assert durations(LOG) == {"Claims ready jobs": 1.75, "Ends a lease": 2.0}
 
 
-def test_time_in_a_library_is_that_of_the_file_that_called_it() -> None:
+def test_time_in_a_library_counts_for_the_calling_file() -> None:
     class Nosy(dict[str, str]):
         def items(self) -> object:  # type: ignore[override]
             seen.append(place(sys._getframe()))
@@ -36,7 +36,7 @@ def test_time_in_a_library_is_that_of_the_file_that_called_it() -> None:
     assert place(None) == "else"
 
 
-def test_a_busy_loop_is_seen() -> None:
+def test_a_busy_loop_is_sampled() -> None:
     with Sampler() as sampler:
         until = time.process_time() + 0.5
         while time.process_time() < until:
@@ -44,13 +44,13 @@ def test_a_busy_loop_is_seen() -> None:
     assert sampler.seen["else"] > 10
 
 
-def test_what_is_next_to_nothing_is_not_told() -> None:
+def test_negligible_rows_are_omitted() -> None:
     assert table("it", {"a": 0.01, "b": 2.0, "c": 30.0})[2:] == ["|---|--:|", "| c | 30.0 |", "| b | 2.0 |"]
 
 
 @pytest.mark.slow
-def test_each_side_is_told_of() -> None:
-    told = profile(flows.Chain, 1000, 10)  # enough for a kernel that looks at its clock a hundred times a second
+def test_worker_and_server_are_reported() -> None:
+    told = profile(flows.Chain, 1000, 10)  # enough for a kernel with a timer of 100 Hz
     assert "5,000 steps of 1,000 instances, 10 at once" in told
     assert "| pgflow/worker/" in told
     assert "| Writes the outcomes of a batch of claimed jobs |" in told

@@ -1,4 +1,4 @@
-"""The raw limit: pgbench does the same row operations, and leaves what workers leave."""
+"""The raw limit: pgbench does the same row operations, and leaves the same rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each test of scale runs, in a size that takes no time, and its figures are there."""
+"""Each test of scale runs at a small size and yields its figures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_list_of_tests_is_complete() -> None:
 
 
 @pytest.mark.parametrize("bulky", [10, 1_000_000])
-def test_the_stock_is_what_the_engine_itself_would_have_written(
+def test_the_rows_are_those_that_the_engine_writes(
     bulky: int, environment: BenchEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.bench.scale.stock.BULKY", bulky)

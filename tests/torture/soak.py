@@ -112,7 +112,7 @@ class Caller:
         self.started = 0
 
     def advance(self) -> None:
-        """Do what is due."""
+        """Start or signal the next instance."""
         if self.started < (time.monotonic() - self._began) * self._rate:
             workflow, value = TURN[self.started % len(TURN)], str(self.started)
             self._app.start(workflow, value, Load())

@@ -1,4 +1,4 @@
-"""Compare pgflow with what else a Python user would pick: `python -m tests.bench.compare`."""
+"""Compare pgflow with the other engines for Python: `python -m tests.bench.compare`."""
 
 from tests.bench.compare.command import command
 

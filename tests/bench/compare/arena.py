@@ -1,4 +1,4 @@
-"""One server for all, and for each run an empty database, a driver that starts jobs, and workers that are timed."""
+"""The common server, and for each run of a peer an empty database, a driver that starts jobs, and timed workers."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ __all__ = ["Arena", "Bout", "Counters", "Failed"]
 
 CHECKOUT = Path(__file__).parents[3]
 PROGRAMS = [*["-m", "tests.bench.compare.peers"]]
-QUIET, QUIET_SECONDS = 0.1, 1.0  # the share that others use of a quiet machine, and for how long
-STILL_SECONDS = 60.0
+QUIET, QUIET_SECONDS = 0.1, 1.0  # a machine is quiet when other processes use less than this share, for so many seconds
+STALL_SECONDS = 60.0
 STOP_SECONDS = 20.0
-GLANCE_SECONDS = 0.002
+POLL_SECONDS = 0.002
 TAIL = 1500  # characters
 
 
 class Failed(Exception):
-    """A run that came to nothing, and what was said."""
+    """A run that failed, with its error output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a run has cost by a point: bytes of WAL and CPU seconds of the whole server, commits of the database."""
+    """Counters at one point of a run: bytes of WAL and CPU seconds of the whole server, commits of the database."""
 
     wal: int
     commits: int
@@ -48,7 +48,7 @@ class Counters:
 
 
 class Arena:
-    """The server, for the length of a `with`."""
+    """The server, as a context manager."""
 
     def __init__(self, envs: Path) -> None:
         self.envs = envs
@@ -64,11 +64,11 @@ class Arena:
         self._server.stop()
 
     def other_load(self) -> OtherLoad:
-        """Look from now on how much of the machine is used by others."""
+        """Start measuring how much of the machine other processes use."""
         return OtherLoad(LocalServer(self._server.pid))
 
     def wait_for_quiet(self, patience: float) -> None:
-        """Wait until others use little of the machine, but no longer than so many seconds."""
+        """Wait until other processes use little of the machine, at most `patience` seconds."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             other_load = self.other_load()
@@ -83,7 +83,7 @@ class Arena:
 
     @contextmanager
     def bout(self, peer: Peer, config: str, python: Path) -> Iterator[Bout]:
-        """Give an empty database with what the peer needs in it; it is dropped afterwards."""
+        """Provide a database prepared for the peer; it is dropped afterwards."""
         name = f"bench_{peer.module}"
         self._server.drop_database(name)
         dsn = self._server.create_database(name)
@@ -97,7 +97,7 @@ class Arena:
                 self._server.drop_database(name)
 
     def spent(self, database: str) -> Counters:
-        """Read what has been spent, when all sessions of the database have ended and so have reported."""
+        """Read the counters, once all sessions of the database have ended and reported their statistics."""
         deadline = time.monotonic() + STOP_SECONDS
         while self._ask("select count(*) from pg_stat_activity where datname = %s", database):
             if time.monotonic() > deadline:
@@ -108,14 +108,14 @@ class Arena:
         return Counters(int(wal), int(commits), LocalServer(self._server.pid).seconds())
 
     def analyze(self, dsn: str) -> None:
-        """Let the planner know what was put there, as autovacuum will: tables that are empty still are left alone."""
+        """Analyze the filled tables, as autovacuum does; it leaves empty tables alone."""
         with psycopg.connect(dsn, autocommit=True) as conn:
             for (name,) in conn.execute("select relid::regclass::text from pg_stat_user_tables where n_live_tup > 0"):
                 conn.execute(sql.SQL("analyze " + name))
 
     @property
     def programs(self) -> Path:
-        """Where PostgreSQL's own programs are, which some peers call."""
+        """The folder of PostgreSQL's programs, which some peers call."""
         return self._server.installation.bindir
 
     def _ask(self, query: str, *values: object) -> Any:
@@ -150,7 +150,7 @@ class Bout:
             raise Failed((done.stderr or done.stdout)[-TAIL:])
 
     def drive(self, do: str, **more: Any) -> Any:
-        """Order the driver to do something, and return its answer."""
+        """Send the driver a command and return its answer."""
         if self._driver is None:
             with (self._folder / "driver.log").open("wb") as log:
                 self._driver = subprocess.Popen(
@@ -169,11 +169,11 @@ class Bout:
             self._driver.stdin.flush()
         answer = self._driver.stdout.readline()
         if not answer:
-            raise Failed(f"{do}: {self._said('driver.log')}")
+            raise Failed(f"{do}: {self._log_tail('driver.log')}")
         return json.loads(answer)
 
     def dismiss(self) -> None:
-        """End the driver, and its sessions with it."""
+        """Stop the driver and its sessions."""
         if self._driver is not None:
             assert self._driver.stdin is not None
             assert self._driver.stdout is not None
@@ -184,7 +184,7 @@ class Bout:
 
     @contextmanager
     def workers(self, number: int) -> Iterator[None]:
-        """Run worker processes for the length of a `with`."""
+        """Run worker processes inside the `with` block."""
         try:
             for _ in range(number):
                 with (self._folder / "workers.log").open("ab") as log:
@@ -207,25 +207,25 @@ class Bout:
             if marked != seen:
                 seen, changed = marked, time.monotonic()
             self._check(changed, f"{marked} of {number} steps have begun")
-            time.sleep(GLANCE_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def until_done(self) -> None:
-        """Wait until the database says that nothing is left to do."""
+        """Wait until no work is left in the database."""
         since = time.monotonic()
         while not self.drive("is_done"):
-            self._check(since, "not all is recorded as done")
-            time.sleep(GLANCE_SECONDS)
+            self._check(since, "not all jobs are done")
+            time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """End what still runs."""
+        """Stop the driver."""
         self.dismiss()
 
     def _check(self, since: float, what: str) -> None:
         if any(worker.poll() is not None for worker in self._workers):
             codes = [worker.returncode for worker in self._workers]
-            raise Failed(f"a worker has ended, exit codes {codes}: {self._said('workers.log')}")
-        if time.monotonic() - since > STILL_SECONDS:
-            raise Failed(f"for {STILL_SECONDS:.0f} s nothing has happened, {what}: {self._said('workers.log')}")
+            raise Failed(f"a worker has ended, exit codes {codes}: {self._log_tail('workers.log')}")
+        if time.monotonic() - since > STALL_SECONDS:
+            raise Failed(f"no progress for {STALL_SECONDS:.0f} s, {what}: {self._log_tail('workers.log')}")
 
     def _command(self, order: str) -> list[str]:
         return [str(self._python), *PROGRAMS, self.peer.module, order]
@@ -242,7 +242,7 @@ class Bout:
             "PYTHONPATH": str(CHECKOUT),
         }
 
-    def _said(self, name: str) -> str:
+    def _log_tail(self, name: str) -> str:
         path = self._folder / name
         return path.read_text(errors="replace")[-TAIL:] if path.exists() else ""
 

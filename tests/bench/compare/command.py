@@ -1,4 +1,4 @@
-"""Run all contests, the contestants in turn, and print one table."""
+"""Run all contests, alternating the peers, and print one table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.bench.compare.roster import CONFIGS, PEERS, Peer
 
 __all__ = ["command"]
 
-DISTURBED = 0.2  # the share of the machine above which others have spoiled a run
+DISTURBED = 0.2  # repeat a run when other processes use more of the machine
 NAMES = [peer.name for peer in PEERS]
 
 
@@ -59,9 +59,9 @@ def command(
 ) -> None:
     """Compare pgflow with other engines on PostgreSQL, side by side on one server, and print a Markdown table.
 
-    The contestants alternate: in each repetition every contest is held once, each contestant's run on an empty database
-    of its own. A run during which others use much of the machine is held again. Peers are installed by pip, from pins,
-    when they are first needed. What fails is told at the end; Ctrl-C ends it early, with what is there.
+    The peers alternate: each repetition runs every contest once, each peer on an empty database. A run is repeated when
+    other processes use much of the machine. Peers are installed by pip, from pins, when they are first needed. Failures
+    are listed at the end; Ctrl-C stops early and reports the completed runs.
 
     \b
     Contests: start start-many task-1 task-2 chain-1 chain-2 fan-1 fan-2 latency finish
@@ -104,11 +104,11 @@ def _entrants(name: str, peers: Sequence[Peer], configs: Sequence[str], *, backw
 
 
 def _undisturbed(arena: Arena, hold: Callable[[], Outcome], label: str, tries: int, patience: float) -> Outcome:
-    """Hold a run, again when it was disturbed; return the one that was disturbed least."""
+    """Run once, and again when other load disturbed it; return the least disturbed run."""
     outcomes: list[Outcome] = []
     for _ in range(tries):
         arena.wait_for_quiet(patience)
-        _say(label)
+        _print(label)
         outcomes.append(hold())
         if outcomes[-1].failed is not None or outcomes[-1].others <= DISTURBED:
             return outcomes[-1]
@@ -121,14 +121,14 @@ def _hold(arena: Arena, name: str, peer: Peer, config: str, python: Path, scale:
         with arena.bout(peer, config, python) as bout:
             figures = CONTESTS[name].measure(bout, scale)
     except Failed as failed:
-        _say(f"FAILED: {failed}\n")
+        _print(f"FAILED: {failed}\n")
         return Outcome(name, peer.name, config, {}, str(failed))
-    told = "  ".join(f"{key} {value:,.4g}" for key, value in figures.items())
+    text = "  ".join(f"{key} {value:,.4g}" for key, value in figures.items())
     others = other_load.share()
-    _say(f"{told}  ({time.monotonic() - began:.0f} s, others {others:.0%})\n")
+    _print(f"{text}  ({time.monotonic() - began:.0f} s, others {others:.0%})\n")
     return Outcome(name, peer.name, config, figures, others=others)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()

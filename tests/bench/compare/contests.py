@@ -1,4 +1,4 @@
-"""What is compared: for each contest, how one run of one contestant goes, and which figures come of it."""
+"""The contests: how one run of one peer works, and the figures that it yields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARM = 20
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """One thing to compare. `figure` is the one that ratios are made of; more of it is better if `is_rate`."""
+    """One thing to compare. Ratios are computed from `figure`; more is better if `is_rate`."""
 
     title: str
     unit: str
@@ -48,7 +48,7 @@ def start_many(bout: Bout, scale: float) -> dict[str, float]:
 
 
 def drain(bout: Bout, scale: float, *, kind: str, workers: int) -> dict[str, float]:
-    """Let workers do a backlog: from the first step that begins until the database says that all is done."""
+    """Let workers drain a backlog: from the first step until no work is left in the database."""
     count = max(10, round(bout.peer.count(kind, bout.config) * scale))
     bout.drive("start_many", kind=kind, count=count)
     bout.dismiss()
@@ -82,9 +82,9 @@ def pace(bout: Bout, scale: float) -> dict[str, float]:
 
 
 def finish(bout: Bout, scale: float) -> dict[str, float]:
-    """Run one chain after another, with an idle worker: until its last step begins, and until its caller sees the end.
+    """Run one chain after another, with an idle worker: until the last step begins, and until the caller sees the end.
 
-    The first depends on the engine alone, the second on how its client waits, too.
+    The second figure also depends on how the client waits.
     """
     count = max(5, round(100 * scale))
     with bout.workers(1):
@@ -99,7 +99,7 @@ def finish(bout: Bout, scale: float) -> dict[str, float]:
 
 
 def _warm_up(bout: Bout, kind: str) -> None:
-    """Wait until the worker is up and all is loaded and prepared, then let things come to rest."""
+    """Wait until the worker is ready and everything is loaded and prepared, then pause."""
     bout.drive("start", kind=kind, count=WARM)
     bout.wait_for_steps(WARM)
     time.sleep(SETTLE_SECONDS)

@@ -1,4 +1,4 @@
-"""Give each peer an environment of its own, made by pip from pins, outside the tree and once."""
+"""Create a virtual environment for each peer, once, from pins and outside of the tree."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tests.bench.compare.roster import OURS, Peer
 __all__ = ["Missing", "default_folder", "interpreter", "version"]
 
 PINS = Path(__file__).parent / "pins"
-NEWEST = 15  # of Python 3, that is looked for
+NEWEST = 15  # the newest minor version of Python 3 to look for
 INSTALL_SECONDS = 600.0
 TAIL = 600  # characters
 
 
 class Missing(Exception):
-    """A peer that cannot take part, and why."""
+    """A peer that cannot be installed, with the reason."""
 
 
 def default_folder() -> Path:
-    """Return where the environments are unless somebody says otherwise: below the user's folder for caches."""
+    """Return the default folder of the environments, in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgflow-bench"
 
 
 def interpreter(peer: Peer, folder: Path) -> Path:
-    """Return the Python of a peer's environment, which is made first if need be. Raises `Missing`."""
+    """Return the Python of a peer's environment, creating it if necessary. Raises `Missing`."""
     if peer is OURS:
         return Path(sys.executable)
     pins = PINS / f"{peer.module}.txt"
@@ -53,7 +53,7 @@ def version(peer: Peer, python: Path) -> str:
 
 
 def _python(least: tuple[int, int]) -> Path:
-    """Return a Python that is new enough: ours, one on PATH, or one that lies beside ours."""
+    """Return a Python that is new enough: ours, one on PATH, or one next to ours."""
     for candidate in _candidates():
         code = "import sys, ensurepip; print(*sys.version_info[:2])"
         try:

@@ -1,4 +1,4 @@
-"""What came of the runs, as values: figures of each, and their medians, ranges and ratios."""
+"""The outcomes of the runs: their figures, and medians, ranges and ratios."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Outcome", "Results"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run came to; no figures when it `failed`. `others` used that share of the machine meanwhile."""
+    """The outcome of one run, without figures when it `failed`; `others` is the share of other load on the machine."""
 
     contest: str
     peer: str
@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Results:
-    """All outcomes, and what they were made on."""
+    """All outcomes, with the machine and server."""
 
     repeat: int
     machine: Mapping[str, Any]
@@ -38,17 +38,17 @@ class Results:
     failures: list[str] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
-        """Take an outcome in."""
+        """Add an outcome."""
         self.outcomes.append(outcome)
         if outcome.failed is not None:
             self.fail(f"{outcome.contest}, {outcome.peer} ({outcome.config}): {outcome.failed}")
 
     def fail(self, what: str) -> None:
-        """Note that something did not come about."""
+        """Record a failure."""
         self.failures.append(" ".join(what.split()))
 
     def entrants(self, contest: str) -> list[tuple[str, str]]:
-        """Who took part in a contest, as (peer, configuration), and came to something."""
+        """The (peer, configuration) pairs that completed a contest."""
         found = [(each.peer, each.config) for each in self.outcomes if each.contest == contest and each.figures]
         return list(dict.fromkeys(found))
 
@@ -62,7 +62,7 @@ class Results:
         return Range.of(values) if values else None
 
     def ratio(self, contest: str, peer: str, config: str) -> float | None:
-        """How many times better pgflow's best is than this one, by the medians."""
+        """How many times better pgflow's best configuration is than this one, by the medians."""
         figure, is_rate = CONTESTS[contest].figure, CONTESTS[contest].is_rate
         ours = self.range(contest, OURS.name, "best", figure)
         theirs = self.range(contest, peer, config, figure)
@@ -72,12 +72,12 @@ class Results:
 
     @property
     def runs(self) -> int:
-        """How many there are of each, at the most: fewer than were asked for when it was ended early."""
+        """The highest number of runs of a contest: fewer than requested after an early end."""
         counted = Counter((each.contest, each.peer, each.config) for each in self.outcomes)
         return max(counted.values(), default=0)
 
     def record(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
+        """Return everything as plain data."""
         return {
             "machine": dict(self.machine),
             "settings": dict(self.settings),

@@ -1,4 +1,4 @@
-"""Tell what came of the comparison: a Markdown table with every ratio, and a plot."""
+"""Format the comparison: a Markdown table with every ratio, and a plot."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.bench.plot import Bar, Panel, bars
 
 __all__ = ["markdown", "picture"]
 
-# Beside the figure itself: what else is told of a contest, by the name of the figure.
+# Further figures of a contest that are reported, by the name of the main figure.
 MORE = (("p99", "p99 {}"), ("seen_p50", "its caller sees the result after {}"))
 COSTS = ("wal", "commits", "server_ms")
 
 
 def markdown(results: Results) -> str:
-    """Return the machine, a short table of the best, the whole one, what a job costs, and what failed."""
+    """Return the machine, a short table of the best configurations, the full table, the cost of a job, and failures."""
     parts = [_about(results), "\n".join(_short(results)), "\n".join(_table(results))]
     if costs := list(_costs(results)):
         parts.append(
@@ -47,7 +47,7 @@ def _about(results: Results) -> str:
 
 
 def _short(results: Results) -> Iterator[str]:
-    """Give a row a contest and a column a contestant: the median, how far the runs are from it, and the ratio."""
+    """Return a row for each contest and a column for each peer: the median, the range and the ratio."""
     names = list(results.versions)
     yield f"| each at its best | {' | '.join(names)} |"
     yield f"|---|{'--:|' * len(names)}"
@@ -116,8 +116,8 @@ def picture(results: Results) -> str:
             spread = results.range(name, peer, config, contest.figure)
             assert spread is not None
             ratio = _ratio(results, name, peer, config)
-            told = f"{number(spread.median)}{f' ({ratio})' if ratio else ''}"
-            found.append(Bar(peer, spread.median, spread.low, spread.high, told, is_ours=peer == "pgflow"))
+            text = f"{number(spread.median)}{f' ({ratio})' if ratio else ''}"
+            found.append(Bar(peer, spread.median, spread.low, spread.high, text, is_ours=peer == "pgflow"))
         if found:
             better = "more is better" if contest.is_rate else "less is better"
             panels.append(Panel(contest.title, f"{contest.unit}, {better}", found))

@@ -1,4 +1,4 @@
-"""Who takes part: each engine with the Python it needs, what it can run, and how much of it takes some seconds."""
+"""The peers: each engine with the Python that it needs, the kinds of jobs that it can run, and how many of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CONFIGS = ("default", "best")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peer:
-    """A contestant: `module` is its program among the peers, `package` what tells its version.
+    """A peer: `module` is its program, `package` the distribution with its version.
 
-    `jobs` has, for each kind that it can run, how many of them to run in its default and in its best configuration: as
-    many as take it some seconds here.
+    `jobs` has, for each kind that it can run, the number of jobs in its default and in its best configuration: as many
+    as take some seconds here.
     """
 
     name: str

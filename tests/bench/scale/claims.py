@@ -1,4 +1,4 @@
-"""How long a claim takes as the work grows: ready tokens, tokens that are scheduled for later, queues, claimers."""
+"""How long a claim takes as the work grows: ready jobs, scheduled jobs, queues, claimers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["claimers", "queues", "ready", "scheduled"]
 TIMES = 50
 STAGED = 1000
 READY = 100_000
-DEEP = 60  # tokens in each queue, at the least
+DEEP = 60  # jobs in each queue, at least
 
 
-def ready(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
-    """A claim of a hundred, and of one, out of ever more ready tokens."""
+def ready(bench_run: BenchRun, sizes: Sequence[int], report: Callable[[str], None]) -> list[Chart]:
+    """A claim of a hundred jobs, and of one, with a growing number of ready jobs."""
     hundred, one = [], []
     with connect(bench_run.app.dsn, "migrate") as conn, opened(bench_run.app.dsn) as hand:
         there = 0
@@ -36,13 +36,13 @@ def ready(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None])
             hundred.append((size, median_ms(hand.time(hand.claim, min(TIMES, size // BATCH // 4)))))
             one.append((size, median_ms(hand.time(lambda: hand.claim({"default": 1}), TIMES))))
             hand.put_back()
-            say(f"{size:,} ready: claim of 100 takes {hundred[-1][1]:.2f} ms, of one {one[-1][1]:.2f} ms")
+            report(f"{size:,} ready: claim of 100 takes {hundred[-1][1]:.2f} ms, of one {one[-1][1]:.2f} ms")
     lines = [Series("claim of 100", hundred), Series("claim of 1", one)]
-    return [Chart("Claim, with ever more ready tokens", "ready tokens", "ms, median", lines)]
+    return [Chart("Claim, with a growing number of ready jobs", "ready jobs", "ms, median", lines)]
 
 
-def scheduled(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
-    """A claim, and the look for what is due, with ever more tokens scheduled for later."""
+def scheduled(bench_run: BenchRun, sizes: Sequence[int], report: Callable[[str], None]) -> list[Chart]:
+    """A claim, and the search for due jobs, with a growing number of scheduled jobs."""
     claims, looks = [], []
     with connect(bench_run.app.dsn, "migrate") as conn, opened(bench_run.app.dsn) as hand:
         fill(conn, "ready", min(READY, max(sizes)))
@@ -54,13 +54,15 @@ def scheduled(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], No
             claims.append((size, median_ms(hand.time(hand.claim, min(TIMES, READY // BATCH // 10), warm=3))))
             looks.append((size, median_ms(hand.time(lambda: run(hand.conn, job.stage(SCHEMA, STAGED)), TIMES))))
             hand.put_back()
-            say(f"{size:,} scheduled: claim of 100 {claims[-1][1]:.2f} ms, look for due ones {looks[-1][1]:.2f} ms")
-    lines = [Series("claim of 100", claims), Series("look for what is due", looks)]
-    return [Chart("Claim, with ever more tokens scheduled for later", "scheduled tokens", "ms, median", lines)]
+            report(
+                f"{size:,} scheduled: claim of 100 {claims[-1][1]:.2f} ms, search for due jobs {looks[-1][1]:.2f} ms"
+            )
+    lines = [Series("claim of 100", claims), Series("search for due jobs", looks)]
+    return [Chart("Claim, with a growing number of scheduled jobs", "scheduled jobs", "ms, median", lines)]
 
 
-def queues(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
-    """A claim by a worker of one queue, and of a worker that serves them all, with ever more queues."""
+def queues(bench_run: BenchRun, sizes: Sequence[int], report: Callable[[str], None]) -> list[Chart]:
+    """A claim by a worker of one queue, and by a worker of all queues, with a growing number of queues."""
     one, every = [], []
     for size in sizes:
         bench_run.environment.recreate()
@@ -71,16 +73,18 @@ def queues(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]
             one.append((size, median_ms(hand.time(lambda: hand.claim({"q0": 1}), 20, warm=5))))
             every.append((size, median_ms(hand.time(lambda served=served: hand.claim(served), 20, warm=5))))  # type: ignore[misc]
             took = max(BATCH, size)
-            say(f"{size:,} queues: claim of one from one {one[-1][1]:.2f} ms, of {took} from all {every[-1][1]:.2f} ms")
+            report(
+                f"{size:,} queues: claim of one from one {one[-1][1]:.2f} ms, of {took} from all {every[-1][1]:.2f} ms"
+            )
     per = [(size, value / max(1, size / BATCH)) for size, value in every]
-    lines = [Series("one token of one queue", one), Series("100 tokens of all queues", per)]
-    return [Chart("Claim, with ever more queues", "queues that have work", "ms, median", lines)]
+    lines = [Series("one job of one queue", one), Series("100 jobs of all queues", per)]
+    return [Chart("Claim, with a growing number of queues", "queues that have work", "ms, median", lines)]
 
 
 def claimers(
-    bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float, stock: int
+    bench_run: BenchRun, sizes: Sequence[int], report: Callable[[str], None], *, seconds: float, stock: int
 ) -> list[Chart]:
-    """How many tokens ever more claimers get in all, a hundred at a time."""
+    """How many jobs a growing number of claimers claim in total, a hundred at a time."""
     rates, waits = [], []
     with connect(bench_run.app.dsn, "migrate") as conn:
         fill(conn, "ready", stock)
@@ -89,17 +93,24 @@ def claimers(
         rate, took = _race(bench_run.app.dsn, size, seconds)
         rates.append((size, rate))
         waits.append((size, took))
-        say(f"{size} claimers: {rate:,.0f} tokens/s in all, a claim of 100 takes {took:.1f} ms")
+        report(f"{size} claimers: {rate:,.0f} jobs/s in all, a claim of 100 takes {took:.1f} ms")
     return [
-        Chart("Tokens claimed, with ever more claimers", "claimers", "tokens/s in all", [Series("in all", rates)]),
-        Chart("A claim of 100, with ever more claimers", "claimers", "ms, median", [Series("claim of 100", waits)]),
+        Chart(
+            "Jobs claimed, with a growing number of claimers", "claimers", "jobs/s in all", [Series("in all", rates)]
+        ),
+        Chart(
+            "A claim of 100, with a growing number of claimers",
+            "claimers",
+            "ms, median",
+            [Series("claim of 100", waits)],
+        ),
     ]
 
 
 def _race(dsn: str, number: int, seconds: float) -> tuple[float, float]:
-    """Let so many claim side by side; return the tokens a second, and the median of a claim."""
+    """Let so many claimers run in parallel; return the jobs a second, and the median of a claim."""
     took: list[float] = []
-    tokens: list[int] = []
+    jobs: list[int] = []
     gate = threading.Barrier(number + 1)
     over = threading.Event()
 
@@ -111,11 +122,11 @@ def _race(dsn: str, number: int, seconds: float) -> tuple[float, float]:
                 began = time.perf_counter()
                 try:
                     found = hand.claim()
-                except LockNotAvailable:  # `skip locked` waits where a row was changed just as it was looked at
+                except LockNotAvailable:  # `skip locked` waits for a row that changes during the scan
                     continue
                 finally:
                     took.append(1000 * (time.perf_counter() - began))
-                tokens.append(len(found))
+                jobs.append(len(found))
                 assert found, "there was not enough to claim"
 
     threads = [threading.Thread(target=claim) for _ in range(number)]
@@ -127,4 +138,4 @@ def _race(dsn: str, number: int, seconds: float) -> tuple[float, float]:
     over.set()
     for thread in threads:
         thread.join()
-    return sum(tokens) / (time.perf_counter() - began), median_ms(took)
+    return sum(jobs) / (time.perf_counter() - began), median_ms(took)

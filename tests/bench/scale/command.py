@@ -23,13 +23,13 @@ from tests.bench.scale import claims, horizon, waiting
 
 __all__ = ["TESTS", "command"]
 
-FREE_BYTES = 30 * 2**30  # for the largest of them, with WAL
+FREE_BYTES = 30 * 2**30  # for the largest test, with WAL
 Measure = Callable[[BenchRun, Sequence[int], Callable[[str], None]], list[Chart]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """One test: what it does at which sizes, and a small version of it."""
+    """One test with its sizes, and a small version of it."""
 
     says: str
     measure: Measure
@@ -37,24 +37,26 @@ class Scale:
     quick: tuple[int, ...]
     quickly: Measure | None = None
 
-    def run(self, bench_run: BenchRun, say: Callable[[str], None], *, is_quick: bool, most: int | None) -> list[Chart]:
-        """Measure; no size is more than `most`."""
+    def run(
+        self, bench_run: BenchRun, report: Callable[[str], None], *, is_quick: bool, most: int | None
+    ) -> list[Chart]:
+        """Measure at sizes up to `most`."""
         measure = self.quickly or self.measure if is_quick else self.measure
         sizes = self.quick if is_quick else self.sizes
         if most is not None:
             sizes = tuple(dict.fromkeys(min(size, most) for size in sizes))
-        return measure(bench_run, sizes, say)
+        return measure(bench_run, sizes, report)
 
 
 TESTS: Mapping[str, Scale] = {
     "ready": Scale(
-        "claim with up to 10 M ready tokens",
+        "claim with up to 10 M ready jobs",
         claims.ready,
         (10_000, 100_000, 1_000_000, 10_000_000),
         (2_000, 20_000, 100_000),
     ),
     "scheduled": Scale(
-        "claim with up to 3 M tokens scheduled for later",
+        "claim with up to 3 M jobs scheduled for later",
         claims.scheduled,
         (0, 10_000, 100_000, 1_000_000, 3_000_000),
         (0, 10_000, 50_000),
@@ -89,7 +91,7 @@ LISTED = "\n".join(f"  {name:10} {test.says}" for name, test in TESTS.items())
 @click.option("--most", type=click.IntRange(1000), help="The largest size, for a smaller disk or less time.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the growth of each cost here.")
 def command(names: tuple[str, ...], quick: bool, most: int | None, svg: Path | None) -> None:
-    """Run what is asked for, all by default."""
+    """Run the named tests, by default all."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if not quick and most is None and free < FREE_BYTES:
         raise click.ClickException(
@@ -100,8 +102,8 @@ def command(names: tuple[str, ...], quick: bool, most: int | None, svg: Path | N
         for name in names or TESTS:
             began, other_load = time.monotonic(), OtherLoad(environment.server)
             with environment.new_run(ProgressBar()) as bench_run:
-                found = TESTS[name].run(bench_run, partial(_say, name), is_quick=quick, most=most)
-            _say(name, f"took {time.monotonic() - began:.0f} s, others used {other_load.share():.0%} of the machine")
+                found = TESTS[name].run(bench_run, partial(_print, name), is_quick=quick, most=most)
+            _print(name, f"took {time.monotonic() - began:.0f} s, others used {other_load.share():.0%} of the machine")
             charts += found
             click.echo("\n\n".join(table(chart) for chart in found) + "\n")
         here = machine.describe()
@@ -117,6 +119,6 @@ def table(chart: Chart) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["--:"] * len(head), *rows))
 
 
-def _say(name: str, text: str) -> None:
+def _print(name: str, text: str) -> None:
     sys.stderr.write(f"{name}: {text}\n")
     sys.stderr.flush()

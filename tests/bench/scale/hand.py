@@ -1,4 +1,4 @@
-"""Do by hand what a worker does with tokens, with its very statements on a connection like its own, and time each."""
+"""Run a worker's statements without a worker, on a connection like its own, and time each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMA = "pgflow"
 
 
 class Hand:
-    """A worker's place, without a worker: it has registered, and holds what it claims."""
+    """A registered worker without a worker loop; it holds the jobs that it claims."""
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
@@ -36,7 +36,7 @@ class Hand:
         )
 
     def claim(self, rooms: Mapping[str, int] | None = None) -> list[ClaimedRow]:
-        """Claim a hundred tokens, or as many as each queue has room for, from the floor where a worker would."""
+        """Claim a hundred jobs, or as many as each queue has capacity for, from a worker's watermark."""
         wanted = rooms or {"default": BATCH}
         floors = self._watermark.floors(time.monotonic())
         rows = run(self.conn, job.claim(SCHEMA, self.id, wanted, floors))
@@ -45,7 +45,7 @@ class Hand:
         return rows
 
     def settle(self, rows: Sequence[ClaimedRow]) -> None:
-        """Record that each was the last step of its instance, in one statement as a worker's."""
+        """Settle each as the last step of its instance, in one statement like a worker."""
         result, otherwise = Result("done", output='{"n": 0}'), Advance(keeps_result=True)
         updates = [
             JobUpdate(row.id, row.run, row.attempt, row.step, row.kind, End(), result, otherwise) for row in rows
@@ -55,12 +55,12 @@ class Hand:
         assert {each.status for each in settled} == {"done"}
 
     def put_back(self) -> None:
-        """Give back all that it holds."""
+        """Release all jobs."""
         self.conn.execute("set statement_timeout = 0")
         run(self.conn, job.reconcile(SCHEMA, self.id, ()))
 
     def time(self, act: Callable[[], Any], times: int, *, warm: int = 10) -> list[float]:
-        """Do something again and again; return how many milliseconds each took, the first ones apart."""
+        """Repeat an action; return how many milliseconds each took, without the first ones."""
         took = []
         for _ in range(warm + times):
             began = time.perf_counter()
@@ -71,7 +71,7 @@ class Hand:
 
 @contextmanager
 def opened(dsn: str) -> Iterator[Hand]:
-    """Give a hand on a connection of its own."""
+    """Yield a `Hand` with its own connection."""
     with closing(connect(dsn, "worker")) as conn:
         yield Hand(conn)
 

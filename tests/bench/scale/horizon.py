@@ -1,4 +1,4 @@
-"""How a worker's turn fares while tokens are drained: beside a long transaction, and on a plan made too early."""
+"""How long a worker's claim takes while jobs are drained: beside a long transaction, and with a plan made too early."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.bench.scale.stock import fill, tidy
 __all__ = ["horizon", "planned"]
 
 POINTS = 10
-ACROSS = "tokens done since"
+ACROSS = "jobs done since"
 UNIT = "ms, median"
 Before = Callable[[Connection, ExitStack], None]
 
 
-def horizon(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
-    """Drain so many tokens, a hundred at a time, without a long transaction beside it and with one."""
+def horizon(bench_run: BenchRun, sizes: Sequence[int], report: Callable[[str], None]) -> list[Chart]:
+    """Drain so many jobs, a hundred at a time, without and with a long transaction."""
     (size,) = sizes
 
     def pin(conn: Connection, stack: ExitStack) -> None:
@@ -31,25 +31,27 @@ def horizon(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None
         old.execute("set idle_in_transaction_session_timeout = 0")
         old.commit()
         old.execute("set transaction isolation level repeatable read")
-        old.execute("select")  # from now on it sees what is there now, and all of that stays
+        old.execute("select")  # from now on its snapshot keeps all current rows
 
-    free, pinned = _drain(bench_run, size, say, "free"), _drain(bench_run, size, say, "pinned", pin)
+    free, pinned = _drain(bench_run, size, report, "free"), _drain(bench_run, size, report, "pinned", pin)
     return _charts("while an old transaction keeps dead rows", free, pinned)
 
 
-def planned(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None]) -> list[Chart]:
-    """Drain tokens where all tables were looked at by the planner, the results' while there were none.
+def planned(bench_run: BenchRun, sizes: Sequence[int], report: Callable[[str], None]) -> list[Chart]:
+    """Drain jobs with statistics of all tables, those of the results taken while that table was empty.
 
-    A worker's statements are planned once, at their first use, and anew when somebody analyzes again.
+    A worker's statements are planned once, at their first use, and again after the next analyze.
     """
     (size,) = sizes
 
     def analyze(conn: Connection, stack: ExitStack) -> None:
         conn.execute("vacuum (analyze) pgflow.step_results, pgflow.signals")
 
-    installed = _drain(bench_run, size, say, "as installed")
+    installed = _drain(bench_run, size, report, "as installed")
     return _charts(
-        "planned while there were no results", installed, _drain(bench_run, size, say, "analyzed while empty", analyze)
+        "planned while there were no results",
+        installed,
+        _drain(bench_run, size, report, "analyzed while empty", analyze),
     )
 
 
@@ -59,7 +61,7 @@ def _charts(when: str, *drains: Sequence[Series]) -> list[Chart]:
 
 
 def _drain(
-    bench_run: BenchRun, size: int, say: Callable[[str], None], name: str, before: Before | None = None
+    bench_run: BenchRun, size: int, report: Callable[[str], None], name: str, before: Before | None = None
 ) -> list[Series]:
     bench_run.environment.recreate()
     with ExitStack() as stack:
@@ -76,7 +78,7 @@ def _drain(
             done = number * len(took) * BATCH
             claims.append((done, median_ms([claim for claim, _ in took])))
             settles.append((done, median_ms([settle for _, settle in took])))
-            say(f"{name}, {done:,} done: claim of 100 takes {claims[-1][1]:.2f} ms, settle {settles[-1][1]:.2f} ms")
+            report(f"{name}, {done:,} done: claim of 100 takes {claims[-1][1]:.2f} ms, settle {settles[-1][1]:.2f} ms")
         return [Series(name, claims), Series(name, settles)]
 
 

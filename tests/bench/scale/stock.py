@@ -1,4 +1,4 @@
-"""Fill a schema with as much as is wanted, each time by one statement, and let the planner and the vacuum see it."""
+"""Fill a schema with any number of instances, by one statement each time, then vacuum and analyze."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from psycopg import sql
 
 __all__ = ["STATES", "fill", "tidy"]
 
-BULKY = 200_000  # rows from which on it is quicker to make the indexes anew
+BULKY = 200_000  # rows from which rebuilding the indexes is faster
 
-# What of an instance and of its token differs between the kinds of work, by the token's state: the instance's status
-# and workflow; the token's kind, state, step, moment and signals. Of those that wait every second one has a timer.
+# How instances and jobs differ between the kinds of work, by the job's state: the instance's status and workflow; the
+# job's kind, state, step, time and signals. Every second parked job has a timer.
 STATES: dict[str, tuple[LiteralString, LiteralString]] = {
     "ready": (
         "'running', 'Single'",
@@ -37,7 +37,7 @@ FILL: LiteralString = """
         returning run
     )
     insert into pgflow.jobs (kind, state, step, run_at, awaits, run, queue)
-    select {token}, b.run, case when %(queues)s::integer > 0 then 'q' || b.run %% %(queues)s::integer else 'default' end
+    select {job}, b.run, case when %(queues)s::integer > 0 then 'q' || b.run %% %(queues)s::integer else 'default' end
     from born b
 """
 INDEXES: LiteralString = """
@@ -48,11 +48,11 @@ INDEXES: LiteralString = """
 
 
 def fill(conn: psycopg.Connection[Any], state: str, count: int, *, queues: int = 0) -> None:
-    """Add `count` instances, each with one token in a state; spread over the queues q0 and on, if a number is given."""
+    """Add `count` instances, each with one job in a state, spread over the queues q0, q1, … if a number is given."""
     if count <= 0:
         return
-    instance, token = STATES[state]
-    statement = sql.SQL(FILL).format(instance=sql.SQL(instance), token=sql.SQL(token))
+    instance, job = STATES[state]
+    statement = sql.SQL(FILL).format(instance=sql.SQL(instance), job=sql.SQL(job))
     row = conn.execute("select count(*) from pgflow.instances").fetchone()
     assert row is not None
     indexes = conn.execute(INDEXES).fetchall() if count >= BULKY else []
@@ -65,5 +65,5 @@ def fill(conn: psycopg.Connection[Any], state: str, count: int, *, queues: int =
 
 
 def tidy(conn: psycopg.Connection[Any]) -> None:
-    """Vacuum and analyze, as autovacuum will before long."""
+    """Vacuum and analyze, as autovacuum does soon after."""
     conn.execute("vacuum (analyze) pgflow.instances, pgflow.jobs")

@@ -1,4 +1,4 @@
-"""What workers cost while ever more instances wait: memory and CPU of a worker, and of the server for it."""
+"""The cost of workers while a growing number of instances waits: memory and CPU of a worker, and of the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STARTS = 60
 PAUSE = 0.05
 
 
-def waiting(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None], *, seconds: float) -> list[Chart]:
+def waiting(bench_run: BenchRun, sizes: Sequence[int], report: Callable[[str], None], *, seconds: float) -> list[Chart]:
     """Run one worker that has nothing to do, then start something twenty times a second."""
     memory, cpu, server, late = [], [], [], []
     there = 0
@@ -51,20 +51,28 @@ def waiting(bench_run: BenchRun, sizes: Sequence[int], say: Callable[[str], None
         bench_run.app.close()
         marks = bench_run.trace.events()[-STARTS:]
         late.append((size, percentiles("", [event.at - event.key for event in marks]).values["p50"]))
-        say(
+        report(
             f"{size:,} wait: worker {memory[-1][1]:.0f} MB, {cpu[-1][1]:.2f}% CPU; server {server[-1][1]:.2f}% CPU; "
             f"start → first step {late[-1][1]:.2f} ms"
         )
     across = "instances that wait"
     return [
         Chart(
-            "Memory of a worker, with ever more instances waiting", across, "MB resident", [Series("worker", memory)]
+            "Memory of a worker, with a growing number of instances waiting",
+            across,
+            "MB resident",
+            [Series("worker", memory)],
         ),
         Chart(
-            "CPU while nothing is to be done, with ever more waiting",
+            "CPU while idle, with a growing number waiting",
             across,
             "% of a core",
             [Series("worker", cpu), Series("server", server)],
         ),
-        Chart("Start → first step, with ever more waiting", across, "ms, median", [Series("start → first step", late)]),
+        Chart(
+            "Start → first step, with a growing number of waiting",
+            across,
+            "ms, median",
+            [Series("start → first step", late)],
+        ),
     ]

@@ -1,11 +1,11 @@
-"""The contestants: one program each, run in an environment of its own in which pgflow's packages need not be.
+"""The peers: one program each, run in its own environment, in which pgflow need not be installed.
 
     python -m tests.bench.compare.peers dbos prepare|drive|serve
 
-Each drives its engine as that one's documents recommend, in two configurations: "default" is what the first page of
-the documents has, "best" the fastest that they offer with the same durability. The database is in `BENCH_DSN`, the
-configuration in `BENCH_CONFIG`, the folder for marks where pgflow's own benchmark has it (pgflow/bench/trace.py).
+Each uses its engine as its documentation recommends, in two configurations: "default" is that of the documentation's
+first page, "best" the fastest that it offers with the same durability. The database is in `BENCH_DSN`, the
+configuration in `BENCH_CONFIG`, the folder of trace files in the variable of `pgflow/bench/trace.py`.
 
-Every step does the same, `mark`: it counts itself, in a file. Nothing else of the measuring is in these programs but
-the calls that are timed.
+Every step calls `mark`, which counts it in a trace file. Apart from that and the timed calls, these programs measure
+nothing.
 """

@@ -1,4 +1,4 @@
-"""Run one contestant: what it is to do is its second argument."""
+"""Run the program of one peer."""
 
 import sys
 from importlib import import_module
@@ -6,5 +6,5 @@ from importlib import import_module
 from tests.bench.compare.peers.contestant import play
 
 name, order = sys.argv[1:]
-# By its name and not as __main__: workers look for the module of a job by that.
+# Imported by name, not as __main__: workers look up a job by its module.
 play(import_module(f"tests.bench.compare.peers.{name}").ENGINE, order)

@@ -1,7 +1,7 @@
 """Absurd: default is `start_worker()`; best claims fifty tasks at a time and polls often.
 
-A task must not wait for one of its own queue, so the ten children of a fan-out are on another one, which a second
-thread of each worker serves. There is no bulk call: many are spawned in a transaction of the caller's.
+A task must not wait for a task of its own queue, so the ten children of a fan-out use a second queue, which a second
+thread of each worker serves. There is no bulk call: many tasks are spawned in one transaction of the caller.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class AbsurdOnes(Contestant):
                     self.start(kind, 0)
 
     def finish(self, kind: str, sent: int) -> None:
-        """Wait with its own call, which looks after 50 ms, then less and less often."""
+        """Wait with its own call, which polls after 50 ms, then at growing intervals."""
         task = self.start(kind, sent)
         self.app.await_task_result(str(task["task_id"]), timeout=60, queue_name="default")
 
@@ -74,7 +74,7 @@ def _child(params: Any, ctx: Any) -> Any:
 
 
 def _register(app: Any, spawner: Any) -> None:
-    """Say what the tasks do; `spawner` has a connection of its own."""
+    """Register the tasks; `spawner` has its own connection."""
 
     @app.register_task("task")
     def task(params: Any, ctx: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a contestant can be asked for: a schema, jobs to start, workers; and the loop in which it is asked."""
+"""What a peer's program provides: a schema, starting jobs, workers; and its command loop."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["BATCH", "BRANCHES", "CHAIN", "Contestant", "become", "play", "progra
 
 BATCH = 1000  # jobs in a call, or in a transaction where a call takes one
 CHAIN = 5  # steps in a row
-BRANCHES = 10  # side by side
+BRANCHES = 10  # in parallel
 
 
 class Contestant(ABC):
     """One engine. `kinds` are what it can run: "task" (one step), "chain" (five in a row), "fan" (ten, joined)."""
 
     kinds: tuple[str, ...] = ("task",)
-    done: str  # a query for whether nothing is left to do
-    failed: str  # a query for how many jobs have failed, or have not come to their end
+    done: str  # a query: whether no work is left
+    failed: str  # a query: the number of failed or unfinished jobs
 
     def __init__(self, dsn: str, config: str) -> None:
         self.dsn = dsn
@@ -44,7 +44,7 @@ class Contestant(ABC):
 
     @abstractmethod
     def start_many(self, kind: str, count: int) -> None:
-        """Start many, in the fastest way there is, at most `BATCH` in a commit."""
+        """Start many in the fastest way, at most `BATCH` in a commit."""
 
     def finish(self, kind: str, sent: int) -> None:
         """Start one and wait until its result is seen."""
@@ -56,7 +56,7 @@ class Contestant(ABC):
 
 
 def play(engine: type[Contestant], order: str) -> None:
-    """Do what is ordered: `prepare`, `serve`, or `drive`, which takes one order after another."""
+    """Run a command: `prepare`, `serve`, or `drive`, which reads further commands."""
     contestant = engine(os.environ["BENCH_DSN"], os.environ["BENCH_CONFIG"])
     match order:
         case "prepare":
@@ -65,7 +65,7 @@ def play(engine: type[Contestant], order: str) -> None:
             contestant.serve()
         case "drive":
             _drive(contestant)
-            os._exit(0)  # whatever threads an engine has left
+            os._exit(0)  # regardless of threads that an engine left running
 
 
 def program(name: str) -> str:
@@ -74,14 +74,14 @@ def program(name: str) -> str:
 
 
 def become(command: Sequence[str]) -> None:
-    """Go on as another program, which gets the signals that are meant for us."""
-    os.execv(command[0], [*command])  # noqa: S606 -- no shell is wanted
+    """Replace this process by another program, which then gets our signals."""
+    os.execv(command[0], [*command])  # noqa: S606 -- intentionally without a shell
 
 
 def _drive(contestant: Contestant) -> None:
-    """Answer orders, a line of JSON each, with a line of JSON."""
+    """Answer each command, a line of JSON, with a line of JSON."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever an engine prints is no answer
+    os.dup2(2, 1)  # output of an engine must not be taken for an answer
     contestant.open()
     with psycopg.connect(contestant.dsn, autocommit=True) as conn:
         for line in sys.stdin:
@@ -117,7 +117,7 @@ def _answer(contestant: Contestant, conn: psycopg.Connection[Any], order: Mappin
 
 
 def _finish(contestant: Contestant, kind: str, number: int) -> int:
-    time.sleep(0.005 * (number % 7))  # not in step with anybody's polling
+    time.sleep(0.005 * (number % 7))  # avoid running in phase with polling
     sent = time.monotonic_ns()
     contestant.finish(kind, sent)
     return time.monotonic_ns() - sent

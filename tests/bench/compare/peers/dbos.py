@@ -19,7 +19,7 @@ from dbos import DBOS, DBOSClient
 from tests.bench.compare.peers.contestant import BATCH, BRANCHES, CHAIN, Contestant, program
 from tests.bench.compare.peers.mark import mark
 
-LOOK_SECONDS = 0.002  # at best; DBOS's own default is 1
+LOOK_SECONDS = 0.002  # in the best configuration; DBOS's default is 1
 BEST_QUEUE = {"worker_concurrency": 1000, "polling_interval_sec": 0.05}
 BEST = {"log_level": "ERROR", "sys_db_pool_size": 20, "notification_listener_polling_interval_sec": 0.01}
 VERSION = "v1"
@@ -27,7 +27,7 @@ VERSION = "v1"
 
 @DBOS.workflow()
 def task(sent: int) -> None:
-    """One step's worth of work, without a step of its own."""
+    """The work of one step, inside the workflow."""
     mark(sent)
 
 
@@ -67,7 +67,7 @@ async def branch(number: int) -> int:
 
 @DBOS.workflow()
 async def fan_of_steps(sent: int) -> int:
-    """Ten steps side by side."""
+    """Ten parallel steps."""
     return sum(await asyncio.gather(*[branch(number) for number in range(BRANCHES)]))
 
 

@@ -1,6 +1,6 @@
-"""What every contestant's step does: it makes a mark, with the very code of pgflow's own benchmark.
+"""The step of every peer: it writes to the trace, with the code of pgflow's own benchmark.
 
-That is loaded as a file, because the package around it needs what is not installed in the other environments.
+That module is loaded as a file, because its package needs dependencies that other environments do not have.
 """
 
 from importlib.util import module_from_spec, spec_from_file_location
@@ -25,7 +25,7 @@ TRACE = _load()
 
 
 def mark(sent: int = 0, number: int = 0) -> None:
-    """Count this step; with the time at which its job was sent, keep when it began, too."""
+    """Count this step; given the time at which its job was sent, also record when it began."""
     if sent:
         TRACE.record(sent, number)
     else:

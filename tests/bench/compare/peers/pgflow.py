@@ -1,4 +1,4 @@
-"""pgflow: default is `pgflow worker` as it comes; best lets more steps run at once, and logs no line an instance."""
+"""pgflow: default is `pgflow worker` without options; best has a higher concurrency and logs warnings only."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ours(Contestant):
             self.app.start_many(WORKFLOW[kind], [(f"many-{number}", Load()) for number in batch])
 
     def finish(self, kind: str, sent: int) -> None:
-        """Start one and look at it again and again."""
+        """Start one and poll until it ends."""
         value = self.start(kind, sent)
         while self.app.get(WORKFLOW[kind], value).is_active:
             time.sleep(LOOK_SECONDS)
