@@ -19,7 +19,7 @@ from pgflow import Context, Done, Ok, Step, Unique, Wait, Workflow, route, step
 from pgflow.core import picture
 from pgflow.core.definition.graph import DONE
 from pgflow.core.picture.layout import arrange
-from pgflow.core.picture.outline import Outline, word
+from pgflow.core.picture.outline import Outline, quoted
 from pgflow.errors import DefinitionError, Invalid
 
 Edge = tuple[str, str, str, bool]
@@ -224,9 +224,9 @@ def test_nothing_in_the_svg_lies_over_anything_else(workflow: dict[str, Any]) ->
         for left, right in pairwise(rank):
             assert left.x + left.width / 2 < right.x - right.width / 2
     assert sorted(layout.steps) == sorted(outline.steps)
-    for arrow, way in layout.ways.items():
-        assert (way[0], way[-1]) == (layout.steps[arrow.source], layout.steps[arrow.target])
-        assert [place.rank for place in way] == list(range(way[0].rank, way[-1].rank + 1))
+    for arrow, path in layout.paths.items():
+        assert (path[0], path[-1]) == (layout.steps[arrow.source], layout.steps[arrow.target])
+        assert [place.rank for place in path] == list(range(path[0].rank, path[-1].rank + 1))
 
 
 @some
@@ -260,8 +260,8 @@ def test_branches_that_need_not_cross_do_not() -> None:
         ("b", "done", "e", False), ("c", "done", "d", False),
         ("a", "fly", "d", False), ("d", "done", "done", False), ("e", "done", "done", False),
     )  # fmt: skip
-    ways = arrange(Outline.of(crossed), lambda key: (60.0, 30.0), lambda arrow: (40.0, 15.0)).ways
-    pieces = [pair for way in ways.values() for pair in pairwise(way)]
+    paths = arrange(Outline.of(crossed), lambda key: (60.0, 30.0), lambda arrow: (40.0, 15.0)).paths
+    pieces = [pair for path in paths.values() for pair in pairwise(path)]
     assert not [
         (one, other)
         for one in pieces
@@ -273,8 +273,8 @@ def test_branches_that_need_not_cross_do_not() -> None:
 def test_an_arrow_that_passes_layers_runs_straight() -> None:
     long = spec(*((f"s{n}", "done", f"s{n + 1}", False) for n in range(6)), ("s0", "skip", "s6", False), initial="s0")
     layout = arrange(Outline.of(long), lambda key: (60.0, 30.0), lambda arrow: (40.0, 15.0))
-    (way,) = [way for arrow, way in layout.ways.items() if arrow.events == ("skip",)]
-    assert len({place.x for place in way[1:-1]}) == 1
+    (path,) = [path for arrow, path in layout.paths.items() if arrow.events == ("skip",)]
+    assert len({place.x for place in path[1:-1]}) == 1
 
 
 def test_a_row_of_many_steps_is_broken() -> None:
@@ -286,8 +286,8 @@ def test_a_row_of_many_steps_is_broken() -> None:
 
 @pytest.mark.parametrize("text", NASTY)
 def test_no_name_steers_a_terminal_or_passes_for_another(text: str) -> None:
-    assert word(text).isprintable()
-    assert re.fullmatch(r"\w+", word(text)) or json.loads(word(text)) == text
+    assert quoted(text).isprintable()
+    assert re.fullmatch(r"\w+", quoted(text)) or json.loads(quoted(text)) == text
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""Draw a workflow as text: for a terminal or a docstring, for Mermaid, for Graphviz, as an SVG.
+"""Draw a workflow: as plain text for a terminal or a docstring, for Mermaid, for Graphviz, and as SVG.
 
-Each function takes a `Graph`, or the JSON values that `Graph.spec()` gives and the database keeps, and draws the same
-picture of both. An arrow stands for a pair of steps and bears all the events that lead from the one to the other. An
-event with a question mark is dynamic: a route chooses among its targets at run time; without one, it leads to all.
+Each function takes a `Graph`, or the JSON values of `Graph.spec()` that the database stores, and draws the same picture
+of both. An arrow connects a pair of steps and is labelled with all events that lead from one to the other. A question
+mark after an event means that a route chooses among its targets at run time; otherwise it leads to all of them.
 
     outline      what all pictures show: steps in layers, and arrows between them
-    text         rows and lines
-    markup       for programs that have a layout of their own
-    layout, svg  places and strokes
-    docstring    the picture's way into a class's docstring
+    text         plain text
+    markup       Mermaid and Graphviz, which have their own layout
+    layout, svg  a layered layout, and the SVG drawn from it
+    docstring    insert a picture into the docstring of a class
 """
 
 from pgflow.core.picture.docstring import embed

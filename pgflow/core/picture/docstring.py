@@ -1,4 +1,4 @@
-"""Put a picture into the docstring of a class, as text into text, and change nothing else of the source."""
+"""Insert a picture into the docstring of a class in source text, and change nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["embed"]
 START = "<!-- pgflow:graph:start:{} -->"
 END = "<!-- pgflow:graph:end:{} -->"
 TRIPLE = re.compile(r"(?P<prefix>[rRuU]?)(?P<quote>\"{3}|'{3})(?P<text>.*)(?P=quote)", re.DOTALL)
-# Whatever its name: that of a workflow may change. `lead` is what stands before it in its line.
+# With any name: a workflow may have been renamed. `lead` is the indentation before it.
 BLOCK = re.compile(
     r"(?P<lead>[^\S\n]*)"
     + START.format(r"(?P<name>\S+)")
@@ -28,15 +28,15 @@ MARK = re.compile(r"<!-- pgflow:graph:(?:start|end):\S+ -->")
 
 
 def embed(source: str, qualname: str, name: str, picture: str) -> str:
-    r"""Return the source of a module in which the docstring of a class holds a picture, between marks with `name`.
+    r"""Return the source of a module with a picture in the docstring of a class, between markers with `name`.
 
-    A picture that is there already is replaced, so that doing it twice changes nothing more. A class without a
-    docstring gets one. `source` has "\n" for line ends, `qualname` is that of the class. The result is proved: it
-    compiles, is the same program, and all other words of the docstring are still there. Raises `Invalid` when there is
-    no such class, or several, or that proof fails.
+    An existing picture is replaced, so the function is idempotent. A class without a docstring gets one. `source` has
+    "\n" as line ends, `qualname` is the qualified name of the class. The result is verified: it compiles, is the same
+    program, and has all other words of the docstring. Raises `Invalid` if there is no such class or more than one, or
+    if the verification fails.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the user's code; importing it has shown them
+        warnings.simplefilter("ignore")  # about the user's code; its import has shown them
         try:
             changed = _embed(source, qualname, name, picture)
             compile(changed, "<docstring>", "exec", dont_inherit=True)
@@ -63,7 +63,7 @@ def _embed(source: str, qualname: str, name: str, picture: str) -> str:
     block = _escape(_block(name, picture), prefix, quote, qualname)
     found = list(BLOCK.finditer(text))
     if len(MARK.findall(text)) != 2 * len(found) or len(found) > 1:
-        raise Invalid(f"class {qualname}: the marks of the picture in its docstring do not match: remove them")
+        raise Invalid(f"class {qualname}: the markers of the picture in its docstring do not match: remove them")
     if found:
         lead = found[0]["lead"] if text[: found[0].start()].endswith("\n") else ""
         margin = lead or _margin(lines, node, first, begin)
@@ -82,7 +82,7 @@ def _with_docstring(lines: list[str], node: ast.ClassDef, name: str, picture: st
     number = first.lineno - 1
     quote = '"""'
     block = _escape(_block(name, picture), "", quote, node.name)
-    if number > head and not lines[head].rstrip().endswith("\\"):  # else the body begins in the line of the head
+    if number > head and not lines[head].rstrip().endswith("\\"):  # otherwise the body begins in the line of the head
         margin = _leading(lines[number])
         return "\n".join(
             [
@@ -110,7 +110,7 @@ def _find(tree: ast.Module, qualname: str) -> ast.ClassDef:
 
 
 def _classes(body: Sequence[ast.AST]) -> Iterator[ast.ClassDef]:
-    """Yield the classes of a scope, those under an `if` or `try` included."""
+    """Yield the classes of a scope, including those under an `if` or `try`."""
     for node in body:
         if isinstance(node, ast.ClassDef):
             yield node
@@ -126,7 +126,7 @@ def _docstring(node: ast.ClassDef) -> ast.Constant | None:
 
 
 def _rest(source: str, qualname: str) -> tuple[str, list[str]]:
-    """Return what has to stay: the program but for this docstring, and the words of that but for the picture."""
+    """Return what must not change: the program without this docstring, and its words without the picture."""
     tree = ast.parse(source)
     node = _find(tree, qualname)
     doc = _docstring(node)
@@ -137,7 +137,7 @@ def _rest(source: str, qualname: str) -> tuple[str, list[str]]:
 
 
 def _parts(literal: str, value: str) -> tuple[str, str, str]:
-    """Return prefix, quotes and text of the literal; other than one in triple quotes is written anew as such a one."""
+    """Return prefix, quotes and text of a literal; one without triple quotes is converted to one with them."""
     tokens = tokenize.generate_tokens(io.StringIO(f"({literal})").readline)
     strings = sum(token.type == tokenize.STRING for token in tokens)
     found = TRIPLE.fullmatch(literal)
@@ -151,7 +151,7 @@ def _parts(literal: str, value: str) -> tuple[str, str, str]:
 
 
 def _block(name: str, picture: str) -> str:
-    # Indented by four, the picture is a block of code to Markdown, and a quotation to reStructuredText.
+    # Indented by four, the picture is a code block in Markdown and a block quote in reStructuredText.
     drawn = [f"    {line}".rstrip() for line in picture.split("\n")]
     return "\n".join([START.format(name), "", *drawn, "", END.format(name)])
 
@@ -159,18 +159,18 @@ def _block(name: str, picture: str) -> str:
 def _escape(block: str, prefix: str, quote: str, qualname: str) -> str:
     if prefix in ("r", "R"):
         if quote in block:
-            raise Invalid(f"class {qualname}: its docstring is raw, and the picture holds {quote}")
+            raise Invalid(f"class {qualname}: its docstring is raw, and the picture contains {quote}")
         return block
     return block.replace("\\", "\\\\").replace(quote, f"\\{quote[0]}" * 3)
 
 
 def _indent(block: str, margin: str) -> str:
-    """Indent all lines but the first and the empty ones."""
+    """Indent all lines except the first and empty ones."""
     return re.sub(r"\n(?!\n)", lambda _: f"\n{margin}", block)
 
 
 def _margin(lines: Sequence[str], node: ast.ClassDef, number: int, column: int) -> str:
-    """Return the indentation of the class's body, as far as one line of it can tell."""
+    """Return the indentation of the class's body, derived from one line of it."""
     before = lines[number][:column]
     return _leading(before) if not before.strip(" \t(") else f"{_leading(lines[node.lineno - 1])}    "
 
@@ -198,5 +198,5 @@ def _end(lines: Sequence[str], node: ast.expr) -> tuple[int, int]:
 
 
 def _column(line: str, offset: int) -> int:
-    """Return the column in letters of what the syntax tree counts in bytes."""
+    """Return the column in characters for an offset in bytes, as the syntax tree has it."""
     return len(line.encode()[:offset].decode())

@@ -1,11 +1,11 @@
-"""Write a workflow in the languages of Mermaid and Graphviz, which lay it out themselves."""
+"""Write a workflow in the languages of Mermaid and Graphviz, which compute the layout."""
 
 from __future__ import annotations
 
 import re
 
 from pgflow.core.definition.graph import DONE
-from pgflow.core.picture.outline import Outline, Source, word
+from pgflow.core.picture.outline import Outline, Source, quoted
 
 __all__ = ["dot", "mermaid"]
 
@@ -13,16 +13,16 @@ SPECIAL = re.compile(r"[^\w .,:/+?-]")
 
 
 def mermaid(source: Source) -> str:
-    """Return a Mermaid flowchart from the top down, without a last line break. Raises `DefinitionError`.
+    """Return a Mermaid flowchart, top down, without a trailing newline. Raises `DefinitionError` for invalid data.
 
-    In Markdown on most forges, a fenced block marked `mermaid` shows it as a picture.
+    Most code forges render a fenced Markdown block marked `mermaid` as a picture.
     """
     outline = Outline.of(source)
-    # Numbers, not keys: words of the language, such as `end`, cannot name a node.
+    # Numbers, not keys: keywords of the language, such as `end`, cannot name a node.
     numbers = {step: f"s{number}" for number, step in enumerate(outline.steps)}
     lines = ["flowchart TD"]
     for step, number in numbers.items():
-        label = f'"{_escape_mermaid(word(step))}"'
+        label = f'"{_escape_mermaid(quoted(step))}"'
         if step == DONE:
             lines.append(f"    {number}(({label}))")
         elif step == outline.initial:
@@ -37,7 +37,7 @@ def mermaid(source: Source) -> str:
 
 
 def dot(source: Source) -> str:
-    """Return a digraph for Graphviz, without a last line break. Raises `DefinitionError`.
+    """Return a digraph for Graphviz, without a trailing newline. Raises `DefinitionError` for invalid data.
 
     pgflow graph OrderFlow --format dot | dot -Tpng -o order-flow.png
     """
@@ -67,5 +67,5 @@ def _escape_mermaid(text: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """Quote for DOT, where a label's backslashes and entities have a meaning, too."""
+    """Quote for DOT, where backslashes and entities in a label are special, too."""
     return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;"))

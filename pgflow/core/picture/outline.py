@@ -1,4 +1,4 @@
-"""Reduce a workflow's graph to what a picture shows of it: steps in layers, and arrows with their events."""
+"""Reduce a workflow's graph to what pictures show: steps in layers, and arrows with their events."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, TypeAlias
 from pgflow.core.definition.graph import DONE, Graph
 from pgflow.errors import DefinitionError
 
-__all__ = ["Arrow", "Outline", "Source", "word"]
+__all__ = ["Arrow", "Outline", "Source", "quoted"]
 
 Source: TypeAlias = "Graph | Mapping[str, Any] | Outline"
-WORD = re.compile(r"[\w.:/+-]+")
+PLAIN_WORD = re.compile(r"[\w.:/+-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """All that leads from one step to another: the events, and those of them for which a route decides."""
+    """All transitions from one step to another: the events, and the `dynamic` ones, for which a route chooses."""
 
     source: str
     target: str
@@ -28,12 +28,12 @@ class Arrow:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The events as pictures name them: with a question mark when dynamic, in quotes when no plain word."""
-        return tuple(word(event) + ("?" if event in self.dynamic else "") for event in self.events)
+        """The events as labels: with a question mark if dynamic, in quotes unless a plain word."""
+        return tuple(quoted(event) + ("?" if event in self.dynamic else "") for event in self.events)
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether no event is sure to lead there."""
+        """Whether all events are dynamic."""
         return self.dynamic.issuperset(self.events)
 
 
@@ -41,8 +41,8 @@ class Arrow:
 class Outline:
     """What pictures show of a workflow.
 
-    `layers` hold the keys of the steps: how far down a step stands is the length of the longest path to it. So every
-    arrow points down, and some pass over layers. Within a layer steps stand as they are first named.
+    `layers` are the keys of the steps; a step's layer is the length of the longest path to it. So every arrow points
+    down, and some skip layers. Within a layer, steps are in the order in which they are first mentioned.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Outline:
 
     @classmethod
     def of(cls, source: Source) -> Outline:
-        """Return the outline of a graph, or of its JSON values. Raises `DefinitionError` when those make no sense.
+        """Return the outline of a graph, or of its JSON values. Raises `DefinitionError` for invalid values.
 
         Outline.of(OrderFlow.graph) == Outline.of(OrderFlow.graph.spec())
         """
@@ -79,19 +79,19 @@ class Outline:
         return tuple(step for layer in self.layers for step in layer)
 
     def framed(self, step: str) -> str:
-        """Return a step as plain text shows it: the initial one is `[*key]`, Done is `(done)`, another is `[key]`."""
+        """Return a step as in plain text: the initial one as `[*key]`, Done as `(done)`, others as `[key]`."""
         if step == DONE:
             return f"({step})"
-        return f"[*{word(step)}]" if step == self.initial else f"[{word(step)}]"
+        return f"[*{quoted(step)}]" if step == self.initial else f"[{quoted(step)}]"
 
 
-def word(text: str) -> str:
-    """Return text as it is when it is one plain word, else in quotes, as JSON has them, and always printable.
+def quoted(text: str) -> str:
+    """Return a plain word unchanged, other text in quotes and escaped as in JSON, so that it is printable.
 
-    word("paid")     # paid
-    word("a,b")      # "a,b"
+    quoted("paid")     # paid
+    quoted("a,b")      # "a,b"
     """
-    return text if WORD.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
+    return text if PLAIN_WORD.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _arrows(edges: Iterable[tuple[str, str, str, bool]]) -> Iterable[Arrow]:
@@ -103,20 +103,20 @@ def _arrows(edges: Iterable[tuple[str, str, str, bool]]) -> Iterable[Arrow]:
 
 
 def _layers(steps: Iterable[str], arrows: Iterable[Arrow]) -> tuple[tuple[str, ...], ...]:
-    """Put each step below all that lead to it. Raises `ValueError` when there is a cycle."""
+    """Put each step below all of its predecessors. Raises `ValueError` for a cycle."""
     depth = dict.fromkeys(steps, 0)
-    follows: dict[str, list[str]] = {step: [] for step in depth}
-    waits = dict.fromkeys(depth, 0)
+    successors: dict[str, list[str]] = {step: [] for step in depth}
+    open_edges = dict.fromkeys(depth, 0)
     for arrow in arrows:
-        follows[arrow.source].append(arrow.target)
-        waits[arrow.target] += 1
-    free = [step for step, count in waits.items() if not count]
-    for step in free:  # grows while it is read
-        for target in follows[step]:
+        successors[arrow.source].append(arrow.target)
+        open_edges[arrow.target] += 1
+    order = [step for step, count in open_edges.items() if not count]
+    for step in order:  # grows during the iteration
+        for target in successors[step]:
             depth[target] = max(depth[target], depth[step] + 1)
-            waits[target] -= 1
-            if not waits[target]:
-                free.append(target)
-    if len(free) < len(depth):
-        raise ValueError(f"cycle among {', '.join(step for step in depth if step not in free)}")
+            open_edges[target] -= 1
+            if not open_edges[target]:
+                order.append(target)
+    if len(order) < len(depth):
+        raise ValueError(f"cycle among {', '.join(step for step in depth if step not in order)}")
     return tuple(tuple(step for step in depth if depth[step] == layer) for layer in range(max(depth.values()) + 1))

@@ -1,23 +1,23 @@
-"""Draw a workflow as plain text: a row for the steps of each layer, and below it a line for each arrow from there."""
+"""Draw a workflow as plain text: a row with the steps of each layer, and below it a line for each of their arrows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pgflow.core.picture.outline import Arrow, Outline, Source, word
+from pgflow.core.picture.outline import Arrow, Outline, Source, quoted
 
 __all__ = ["ascii"]
 
-WIDTH = 100  # of a row of steps, in characters; a longer one is broken
+WIDTH = 100  # characters of a row of steps; longer rows are wrapped
 INDENT = "    "
 ROUTED = "?  a route chooses among the targets of this event"
 FORKED = "an event that leads to several steps starts them all"
 
 
 def ascii(source: Source) -> str:  # noqa: A001 -- the name of this kind of picture
-    """Return the picture as lines, without a last line break. Raises `DefinitionError` for stored data without sense.
+    """Return the picture as lines, without a trailing newline. Raises `DefinitionError` for invalid stored data.
 
-    The initial step is `[*key]`, Done is `(done)`. A step stands below all that lead to it. Arrows are dotted when a
+    The initial step is `[*key]`, Done is `(done)`. A step is below all of its predecessors. Arrows are dotted if a
     route decides whether they are taken.
 
         print(ascii(OrderFlow.graph))
@@ -56,18 +56,18 @@ def _rows(steps: Sequence[str]) -> Iterator[str]:
 
 def _lines(arrows: Sequence[Arrow]) -> Iterator[str]:
     labels = [", ".join(arrow.labels) for arrow in arrows]
-    left = max((len(word(arrow.source)) for arrow in arrows), default=0)
+    left = max((len(quoted(arrow.source)) for arrow in arrows), default=0)
     middle = max(map(len, labels), default=0)
     for arrow, label in zip(arrows, labels, strict=True):
         stroke = "·" if arrow.is_dynamic else "─"
         line = f"{stroke * 2}{label}{stroke * (middle - len(label) + 2)}>"
-        yield f"{INDENT}{word(arrow.source):{left}} {line} {word(arrow.target)}"
+        yield f"{INDENT}{quoted(arrow.source):{left}} {line} {quoted(arrow.target)}"
 
 
 def _legend(outline: Outline) -> Iterator[str]:
     starts = [(arrow.source, event) for arrow in outline.arrows for event in arrow.events if event not in arrow.dynamic]
-    said = [ROUTED] if any(arrow.dynamic for arrow in outline.arrows) else []
+    notes = [ROUTED] if any(arrow.dynamic for arrow in outline.arrows) else []
     if len(set(starts)) < len(starts):
-        said.append(FORKED)
-    if said:
-        yield "\n".join(said)
+        notes.append(FORKED)
+    if notes:
+        yield "\n".join(notes)
