@@ -1,11 +1,11 @@
-"""Every error that pgflow raises on purpose: one root, a stable code, an exit code, and what to do next.
+"""Every error that pgflow raises on purpose: one root, a stable code, an exit code, and a hint at the next step.
 
-    PgflowError                                     exit code 1: it failed
+    PgflowError                                     exit code 1: any other failure
     ├── ConfigError                                 2: a wrong option, argument or setting
     │   ├── BadDsn
     │   ├── BadQueue
     │   └── BadApp
-    ├── DatabaseError                               3: the database does not answer as it should
+    ├── DatabaseError                               3: the database cannot be reached or used
     │   ├── Unreachable
     │   │   └── TooManyConnections
     │   ├── PoolerDetected
@@ -13,17 +13,17 @@
     │   ├── SequenceError
     │   ├── RowSecurityError
     │   └── OutcomeUnknown
-    ├── SchemaError                                 4: the schema is not one this code can work on
+    ├── SchemaError                                 4: this code cannot work on the schema in the database
     │   ├── SchemaMissing
     │   ├── SchemaOutdated
     │   ├── SchemaForeign
     │   └── SchemaTooNew
-    ├── NotFound (a LookupError)                    5: nothing of that name
+    ├── NotFound (a LookupError)                    5: a name or id does not exist
     │   ├── UnknownWorkflow
     │   ├── UnknownStep
     │   ├── InstanceNotFound
     │   └── NotAttached
-    ├── Invalid (a ValueError)                      6: a definition, an input or a value that is refused
+    ├── Invalid (a ValueError)                      6: a definition, an input or a value is refused
     │   ├── DefinitionError
     │   ├── InvalidInput
     │   ├── InvalidPayload
@@ -34,7 +34,7 @@
     │   ├── UnknownOption (a TypeError)
     │   ├── UnsupportedAction
     │   └── RouteError
-    └── Conflict                                    7: not as things stand
+    └── Conflict                                    7: the current state does not allow the call
         ├── AlreadyRunning
         ├── AlreadyDone
         ├── KeyReused
@@ -46,7 +46,7 @@
         ├── NotBound
         └── AlreadyAttached
 
-Drawing the tree at the top of the file is a habit of httpx and psycopg.
+The class in parentheses is a second base, so that code can catch the error as Python would name it.
 """
 
 from collections.abc import Iterable
@@ -104,8 +104,8 @@ __all__ = [
 class PgflowError(Exception):
     """The root of every error that pgflow raises on purpose.
 
-    `code` is stable and made for programs, `exit_code` is what the command ends with, `hint` is the next command or
-    the mend, if there is one; a traceback shows it below the message.
+    `code` is stable and meant for programs. `exit_code` is the exit status of the command line. `hint` is the next
+    command or the fix, or None; a traceback shows it below the message.
 
         try:
             OrderFlow.start("abc123", order)
@@ -132,13 +132,13 @@ class ConfigError(PgflowError):
 
 
 class BadDsn(ConfigError):
-    """The connection string cannot be read."""
+    """The connection string cannot be parsed."""
 
     code = "bad-dsn"
 
 
 class BadQueue(ConfigError):
-    """A queue has a name or a concurrency that no queue can have."""
+    """A queue has an invalid name or concurrency."""
 
     code = "bad-queue"
 
@@ -150,65 +150,67 @@ class BadApp(ConfigError):
 
 
 class DatabaseError(PgflowError):
-    """The database does not answer as it should."""
+    """The database cannot be reached, or does not work as pgflow needs it."""
 
     code = "database-error"
     exit_code = 3
 
 
 class Unreachable(DatabaseError):
-    """No connection to the database can be made."""
+    """No connection to the database can be opened."""
 
     code = "unreachable"
 
 
 class TooManyConnections(Unreachable):
-    """The server, or this role or database on it, allows no further connection."""
+    """The connection limit of the server, the database or the role is reached."""
 
     code = "too-many-connections"
 
 
 class PoolerDetected(DatabaseError):
-    """A connection pooler, such as PgBouncer, stands before PostgreSQL, and nobody has said so.
+    """The connection goes through a pooler, such as PgBouncer, and the app does not declare one.
 
-    It hands sessions from one client to another, so that nothing may be left in them. Say so, and nothing is:
+    A pooler moves server sessions between clients, so pgflow must not keep state in a session. Declare the pooler:
 
         app = Pgflow("postgresql://pooler.example:6432/shop", workflows, pooler=True)
     """
 
-    code = "pooler-in-between"
+    code = "pooler-detected"
 
 
 class StatementTimeout(DatabaseError):
-    """PostgreSQL canceled the statement of a call, at its statement_timeout or by hand; nothing of it was written."""
+    """PostgreSQL cancelled the statement of a call, by statement_timeout or pg_cancel_backend; nothing was written."""
 
     code = "statement-timeout"
 
 
 class SequenceError(DatabaseError):
-    """A sequence of pgflow's tables gives out no new value: it is behind its table, exhausted or missing.
+    """A sequence of pgflow's tables cannot give a new value: it is behind its table, exhausted or missing.
 
-    A sequence falls behind where rows are copied without it: by logical replication, `COPY`, `pg_dump --data-only`. The
-    call changed nothing. The hint is the SQL that repairs the sequence; workers wait until it has been run.
+    A sequence falls behind when rows are copied without it: by logical replication, `COPY` or `pg_dump --data-only`.
+    The call changed nothing. The hint is the SQL that repairs the sequence; workers pause until it has run.
     """
 
     code = "sequence-error"
 
 
 class RowSecurityError(DatabaseError):
-    """Row-level security hides rows of pgflow's tables from the role that reads them, or refuses its writes.
+    """Row-level security hides rows of pgflow's tables from the role, or refuses its writes.
 
-    It is switched on by `alter table … enable row level security`, often in an event trigger, and holds for a table's
-    owner after `force row level security`. Nothing was changed. The hint is the SQL that lets the role see all rows.
+    `alter table … enable row level security` switches it on, often from an event trigger; after `force row level
+    security` it applies to the table's owner too. Nothing was changed. The hint is the SQL that lets the role see all
+    rows.
     """
 
     code = "row-security"
 
 
 class OutcomeUnknown(DatabaseError):
-    """A call was sent, and the connection was lost before its answer came: it may have been carried out or not.
+    """The connection was lost between sending a call and receiving its answer: the call may have been committed or not.
 
-    Call again with `idempotency_key`, within a day: then it is carried out if it was not, and told what it came to.
+    Repeat the call with `idempotency_key` within a day: it is carried out if it was not, and returns the first answer
+    if it was.
 
         try:
             OrderFlow.start("abc123", order)
@@ -225,51 +227,51 @@ class OutcomeUnknown(DatabaseError):
 
 
 class SchemaError(PgflowError):
-    """The schema in the database is not one this code can work on."""
+    """This version of pgflow cannot work on the schema in the database."""
 
     code = "schema-error"
     exit_code = 4
 
 
 class SchemaMissing(SchemaError):
-    """The database holds no pgflow yet."""
+    """pgflow's schema does not exist in the database."""
 
     code = "schema-missing"
 
 
 class SchemaOutdated(SchemaError):
-    """The schema lacks migrations that this code needs."""
+    """The schema lacks migrations that this version of pgflow needs."""
 
     code = "schema-outdated"
 
 
 class SchemaForeign(SchemaError):
-    """The schema holds somebody else's tables."""
+    """The schema contains tables that pgflow did not create."""
 
     code = "schema-foreign"
 
 
 class SchemaTooNew(SchemaError):
-    """A newer pgflow has changed the schema into what this code cannot understand."""
+    """A newer pgflow has migrated the schema in a way that this version cannot work with."""
 
     code = "schema-too-new"
 
 
 class NotFound(PgflowError, LookupError):
-    """There is nothing of that name."""
+    """A name or an id does not exist."""
 
     code = "not-found"
     exit_code = 5
 
 
 class UnknownWorkflow(NotFound):
-    """No workflow of that name, or not in that version, is registered."""
+    """The app has no workflow of that name, or not in that version."""
 
     code = "unknown-workflow"
 
 
 class UnknownStep(NotFound):
-    """The workflow has no such step, or the step has no output yet."""
+    """The workflow has no step with that key, or the step has no output yet."""
 
     code = "unknown-step"
 
@@ -294,9 +296,9 @@ class Invalid(PgflowError, ValueError):
 
 
 class DefinitionError(Invalid):
-    """A workflow or a step is defined in a way that could not run; raised at import, where the class is made.
+    """A workflow or a step is defined in a way that cannot run; raised at import, where the class is created.
 
-    The message is the first of `problems`, which are all that was found wrong.
+    `problems` lists everything that is wrong with the definition; the message is the first of them.
     """
 
     code = "definition-error"
@@ -308,37 +310,40 @@ class DefinitionError(Invalid):
 
 
 class InvalidInput(Invalid):
-    """An input does not fit the workflow's input model."""
+    """An input does not fit the workflow's input type."""
 
     code = "invalid-input"
 
 
 class InvalidPayload(Invalid):
-    """A value cannot be stored as JSON, or is too large; or stored text cannot be read."""
+    """A value cannot be stored as JSON or is too large, or a stored value cannot be read."""
 
     code = "invalid-payload"
 
 
 class InvalidValue(Invalid):
-    """A business value, an id or another plain value breaks its rule."""
+    """A business value, an id, a duration or another plain argument is out of range or malformed."""
 
     code = "invalid-value"
 
 
 class UnencryptedSecret(Invalid):
-    """A secret, such as pydantic's `SecretStr`, would be stored in plain: there is no codec, or it goes beside it."""
+    """A secret, such as pydantic's `SecretStr`, would be stored in plain.
 
-    code = "plain-secret"
+    The app has no codec, or the value is stored where the codec does not encrypt: in metadata, tags or configuration.
+    """
+
+    code = "unencrypted-secret"
 
 
 class DecryptionUnavailable(Invalid):
-    """A stored value is sealed, and there is no codec here, or not the key, that opens it."""
+    """A stored value is encrypted, and this process cannot decrypt it: it has no codec, or not that key."""
 
-    code = "sealed"
+    code = "decryption-unavailable"
 
 
 class UndeclaredEvent(Invalid):
-    """A step or a signal brings an event that the step does not declare."""
+    """A step returned, or a signal would produce, an event that the step does not declare."""
 
     code = "undeclared-event"
 
@@ -350,38 +355,38 @@ class UnknownOption(Invalid, TypeError):
 
 
 class UnsupportedAction(Invalid):
-    """A connector has no such action; raised by connectors, see `pgflow.Connector`."""
+    """A connector does not support the action. Raised by your connectors, see `pgflow.Connector`."""
 
     code = "unsupported-action"
 
 
 class RouteError(Invalid):
-    """A route raised, or chose what it had not declared."""
+    """A route raised, or chose a target that it does not declare."""
 
     code = "route-error"
 
 
 class Conflict(PgflowError):
-    """It cannot be done as things stand."""
+    """The current state does not allow the call."""
 
     code = "conflict"
     exit_code = 7
 
 
 class AlreadyRunning(Conflict):
-    """An active instance has this business key already."""
+    """An active instance already has this business key."""
 
     code = "already-running"
 
 
 class AlreadyDone(Conflict):
-    """A call with this idempotency key has been carried out, by somebody who was faster."""
+    """A call with this idempotency key was already carried out, by a concurrent caller."""
 
     code = "already-done"
 
 
 class KeyReused(Conflict):
-    """The idempotency key was used for another call."""
+    """The idempotency key was used before, for a different call."""
 
     code = "key-reused"
 
@@ -399,30 +404,30 @@ class NotRetryable(Conflict):
 
 
 class AmbiguousSignal(Conflict):
-    """Several steps wait for this signal, and none was named."""
+    """Several steps wait for this signal, and the call does not name one."""
 
     code = "ambiguous-signal"
 
 
 class AmbiguousId(Conflict):
-    """Several workflows have instances with this business id, and none was named."""
+    """Several workflows have instances with this business id, and the call does not name one."""
 
     code = "ambiguous-id"
 
 
 class GraphChanged(Conflict):
-    """The workflow's graph, unique key or scope differs from what is stored under the same version."""
+    """The workflow's graph, unique key or scope differs from the stored definition of the same version."""
 
     code = "graph-changed"
 
 
 class NotBound(Conflict):
-    """The workflow belongs to no app, or to several."""
+    """The workflow class is not bound to an app, or to several."""
 
     code = "not-bound"
 
 
 class AlreadyAttached(Conflict):
-    """A telemetry handler with that id is attached already."""
+    """A telemetry handler with that id is already attached."""
 
     code = "already-attached"

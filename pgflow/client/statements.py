@@ -32,7 +32,7 @@ from pgflow.core.models.instance import Instance, Scheduled, Started
 from pgflow.core.models.instance_codec import decrypt_instance, encrypt_instance
 from pgflow.core.models.instance_rules import check_against, checked, unique_key
 from pgflow.core.models.job import Job
-from pgflow.core.values.codec import Codec, Location, sealed
+from pgflow.core.values.codec import Codec, Location, encrypt
 from pgflow.core.values.names import SEPARATOR, TELEMETRY
 from pgflow.core.values.query_args import check_text
 from pgflow.database.statement import Statement
@@ -282,7 +282,7 @@ class Statements:
     def _payload(self, workflow: VersionSet, value: str, event: str, text: str | None) -> str | None:
         if self.codec is None or text is None:
             return text
-        return sealed(self.codec, text, Location(workflow.name, _ref(workflow, value).instance_id, "payload", event))
+        return encrypt(self.codec, text, Location(workflow.name, _ref(workflow, value).instance_id, "payload", event))
 
     def _decrypted(self, found: Statement[list[Instance]]) -> Statement[list[Instance]]:
         return found.then(lambda each: [decrypt_instance(self.codec, one) for one in each])
@@ -292,7 +292,7 @@ def encrypted_input(codec: Codec | None, workflow: VersionSet, value: str, text:
     """Return the input of a new instance as it is stored: encrypted, if there is a codec."""
     if codec is None:
         return text
-    return sealed(codec, text, Location(workflow.name, build_id(workflow.unique.key, value), "input"))
+    return encrypt(codec, text, Location(workflow.name, build_id(workflow.unique.key, value), "input"))
 
 
 def _ref(workflow: VersionSet, value: str) -> InstanceRef:

@@ -1,4 +1,4 @@
-"""What goes with pgflow and needs a package of its own: each module says which extra brings it.
+"""Adapters that need a package of their own; each module names the extra that installs it.
 
-Floor 5: a module here uses the public names of pgflow, as a user's would, and nothing in pgflow imports it.
+Nothing in pgflow imports a module of this package.
 """

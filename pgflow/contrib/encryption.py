@@ -1,4 +1,4 @@
-"""Encrypt what an app stores: a codec with AES-GCM, of the package `cryptography` (the extra `crypto`)."""
+"""A codec that encrypts with AES-GCM, of the package `cryptography` (the extra `crypto`)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from pgflow.errors import ConfigError, DecryptionUnavailable, InvalidPayload
 __all__ = ["AesGcm"]
 
 KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-SIZES = (16, 24, 32)  # bytes of a key
+KEY_SIZES = (16, 24, 32)  # bytes
 NONCE_SIZE = 12
-GIVEN_HINT = (
-    'Make one with os.urandom(32), keep it where you keep secrets, and write AesGcm({"k1": key}, current="k1").'
-)
+KEYS_HINT = 'Make one with os.urandom(32), keep it where you keep secrets, and write AesGcm({"k1": key}, current="k1").'
 
 
 class AesGcm(Codec):
-    """Encrypts with AES-GCM, each value under a nonce of its own and bound to its place.
+    """Encrypts each value with AES-GCM under a nonce of its own, and binds it to its place as associated data.
 
-    `keys` are the keys by their ids, of 16, 24 or 32 bytes; new values are sealed with the `current` one, and opened
-    with the one that their header names. To rotate, add a new key everywhere, then make it current; take the old one
-    away when nothing is left that was sealed with it, which erases whatever is. A key is good for some 2**32 values.
-    `strict` refuses what is not sealed. Raises `ConfigError` for keys that cannot be.
+    `keys` maps ids (up to 64 letters, digits, "_" and "-") to keys of 16, 24 or 32 bytes. New values are encrypted with
+    the `current` key; stored values are decrypted with the key that their header names.
+
+    To rotate, first add the new key to every process, then make it current. Remove the old key when no stored value
+    uses it: values that still do become unreadable. One key is safe for about 2**32 values.
+
+    With `strict`, stored values that are not encrypted are refused. Raises `ConfigError` for an invalid id or key, and
+    for a `current` that is not among the keys.
 
         codec = AesGcm({"k1": old, "k2": new}, current="k2")
         app = Pgflow(workflows=[OrderFlow], codec=codec)
@@ -39,12 +41,12 @@ class AesGcm(Codec):
     def __init__(self, keys: Mapping[str, bytes], current: str, *, strict: bool = False) -> None:
         for key_id, key in keys.items():
             if not isinstance(key_id, str) or not KEY_ID.fullmatch(key_id):
-                said = f"{key_id!r} cannot be the id of a key"
-                raise ConfigError(said, hint="Use up to 64 letters, digits, '_' and '-'.")
-            if not isinstance(key, bytes) or len(key) not in SIZES:
-                raise ConfigError(f"the key {key_id!r} is not of 16, 24 or 32 bytes", hint=GIVEN_HINT)
+                hint = "Use up to 64 letters, digits, '_' and '-'."
+                raise ConfigError(f"{key_id!r} cannot be the id of a key", hint=hint)
+            if not isinstance(key, bytes) or len(key) not in KEY_SIZES:
+                raise ConfigError(f"the key {key_id!r} must be 16, 24 or 32 bytes", hint=KEYS_HINT)
         if current not in keys:
-            raise ConfigError(f"the current key {current!r} is not among the keys", hint=GIVEN_HINT)
+            raise ConfigError(f"the current key {current!r} is not among the keys", hint=KEYS_HINT)
         self.current = current
         self.strict = strict
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
@@ -52,31 +54,32 @@ class AesGcm(Codec):
     def __repr__(self) -> str:
         return f"AesGcm(keys={sorted(self._ciphers)}, current={self.current!r}, strict={self.strict})"
 
-    def seal(self, text: str, place: str) -> str:
+    def encrypt(self, text: str, associated_data: str) -> str:
         """Return the text encrypted: the key's id, a dot, and the base64 of nonce and ciphertext."""
         nonce = os.urandom(NONCE_SIZE)
-        hidden = self._ciphers[self.current].encrypt(nonce, text.encode(), _bound(self.current, place))
-        return f"{self.current}.{base64.b64encode(nonce + hidden).decode()}"
+        bound = _with_key_id(self.current, associated_data)
+        ciphertext = self._ciphers[self.current].encrypt(nonce, text.encode(), bound)
+        return f"{self.current}.{base64.b64encode(nonce + ciphertext).decode()}"
 
-    def open(self, sealed: str, place: str) -> str:
-        """Return the text. Raises `InvalidPayload`, and `DecryptionUnavailable` for a key that is not here."""
-        key_id, _, body = sealed.partition(".")
+    def decrypt(self, encrypted: str, associated_data: str) -> str:
+        """Return the text. Raises `InvalidPayload`, and `DecryptionUnavailable` for a key that is not among `keys`."""
+        key_id, _, body = encrypted.partition(".")
         if not KEY_ID.fullmatch(key_id):
-            raise InvalidPayload("it is not what AesGcm seals")
+            raise InvalidPayload("AesGcm did not encrypt it: it does not begin with the id of a key")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise DecryptionUnavailable(
-                f"it is sealed with the key {key_id!r}", hint=f"There are here: {', '.join(self._ciphers)}."
-            )
+            hint = f"This codec has the keys: {', '.join(self._ciphers)}."
+            raise DecryptionUnavailable(f"it is encrypted with the key {key_id!r}", hint=hint)
         try:
             raw = base64.b64decode(body, validate=True)
-            return cipher.decrypt(raw[:NONCE_SIZE], raw[NONCE_SIZE:], _bound(key_id, place)).decode()
-        except (InvalidTag, binascii.Error, ValueError):  # ValueError: too short, or no text
+            bound = _with_key_id(key_id, associated_data)
+            return cipher.decrypt(raw[:NONCE_SIZE], raw[NONCE_SIZE:], bound).decode()
+        except (InvalidTag, binascii.Error, ValueError):  # ValueError: too short, or not UTF-8
             raise InvalidPayload(
-                "it was changed, or sealed for another place or with another key of that name"
+                "it was changed, or encrypted for another place or with another key of the same id"
             ) from None
 
 
-def _bound(key_id: str, place: str) -> bytes:
-    """What is authenticated along with a value: the key's id, which could else be exchanged, and the place."""
-    return f"{key_id} {place}".encode()
+def _with_key_id(key_id: str, associated_data: str) -> bytes:
+    """Authenticate the key's id too: it is part of the stored text and could otherwise be replaced."""
+    return f"{key_id} {associated_data}".encode()

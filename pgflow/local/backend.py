@@ -34,7 +34,7 @@ from pgflow.core.definition.unique import build_id, build_id_with_suffix
 from pgflow.core.engine import machine
 from pgflow.core.models.instance import Instance, PendingSignal, Scheduled, Started
 from pgflow.core.models.job import Job
-from pgflow.core.values.codec import Codec, Location, through
+from pgflow.core.values.codec import Codec, Location, roundtrip
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.values.query_args import check_text
 from pgflow.errors import (
@@ -154,7 +154,7 @@ class MemoryBackend:
                     id=new_id,
                     definition=each.definition,
                     state=machine.new(each.definition.graph),
-                    text=through(self._codec, each.text, Location(command.workflow.name, new_id, "input")),
+                    text=roundtrip(self._codec, each.text, Location(command.workflow.name, new_id, "input")),
                     metadata=decode(metadata[each.definition]),
                     tags=(*each.definition.graph.tags, *request.tags),
                     created_at=now,
@@ -251,7 +251,7 @@ class MemoryBackend:
     def _payload(self, live: LiveInstance, event: str, text: str | None) -> Any:
         if text is None:
             return None
-        return decode(through(self._codec, text, Location(live.graph.name, live.id, "payload", event)))
+        return decode(roundtrip(self._codec, text, Location(live.graph.name, live.id, "payload", event)))
 
     def _check_steps(self, definition: Definition) -> None:
         steps = [node.key for node in definition.graph.nodes.values() if node.step.transactional]

@@ -10,7 +10,7 @@ from typing import Protocol, assert_never
 from pgflow.core.definition.results import Snooze
 from pgflow.core.definition.step import Parking
 from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError, EncodedResult, failing
+from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError, EncodedResult, attempt_error
 from pgflow.core.engine.state import Command, Completed, Event, Failed, Parked
 from pgflow.core.models.instance import Entry, PendingSignal
 from pgflow.core.values.absent import ABSENT
@@ -99,7 +99,7 @@ class Outcomes:
         job.attempt = entry.attempt
         targets, why = attempt.decide(live.graph, job.step, entry.event, entry.output, lambda: live.context(job))
         live.history[live.history.index(entry)] = replace(entry, targets=targets)
-        commands = self._advance(live, job, EncodedResult(entry.event, targets=targets, failing=why))
+        commands = self._advance(live, job, EncodedResult(entry.event, targets=targets, route_error=why))
         if commands is not None:
             self._report.moved(live, job, entry.event, commands)
         self._report.advanced(live, before, time.perf_counter() - began)
@@ -110,12 +110,12 @@ class Outcomes:
         """Apply a recorded result, or fail the instance (None) because the route failed."""
         del live.jobs[job.step]
         self._scheduler.busy.discard(job)
-        if end.failing is None:
+        if end.route_error is None:
             return self._scheduler.apply(
                 live, Completed(job.step, end.event, end.targets, by_timer=source == "timeout")
             )
-        live.error = {"step": job.step, **end.failing.entry(job.attempt), "attempts": job.errors[-KEPT_ERRORS:]}
-        self._scheduler.apply(live, Failed(job.step, end.failing.reason))
+        live.error = {"step": job.step, **end.route_error.entry(job.attempt), "attempts": job.errors[-KEPT_ERRORS:]}
+        self._scheduler.apply(live, Failed(job.step, end.route_error.reason))
         return None
 
     def _park(self, live: LiveInstance, job: LocalJob, parking: Parking, took: timedelta) -> None:
@@ -147,12 +147,12 @@ class Outcomes:
         signal = None if number is None else live.mailbox[number]
         try:
             payload = signal.payload if signal is not None and signal.has_payload else ABSENT
-            text = attempt.taken(live.graph, job.step, event if signal is None else signal.event, payload)
+            text = attempt.signal_output(live.graph, job.step, event if signal is None else signal.event, payload)
             end = attempt.finish(live.graph, job.step, event, text, lambda: live.context(job))
         except BaseException as error:  # nothing is awaited here
             if number is not None and issubclass(type(error), InvalidPayload):
                 live.mailbox.take(number)
-            self._fail(live, job, failing(error, live.graph.nodes[job.step].retry), took)
+            self._fail(live, job, attempt_error(error, live.graph.nodes[job.step].retry), took)
             return
         if number is not None:
             live.mailbox.take(number)

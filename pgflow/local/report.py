@@ -82,7 +82,7 @@ class Report:
     def moved(self, live: LiveInstance, job: LocalJob, event: str, commands: tuple[Command, ...]) -> None:
         """A result was applied, with these commands as its effect."""
         if handlers_by_event:
-            self._emit(instance_events.moved, _attempt(live, job), event, commands)
+            self._emit(instance_events.transitioned, _attempt(live, job), event, commands)
 
     def parked(self, live: LiveInstance, job: LocalJob, took: timedelta) -> None:
         """A step waits."""

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from pgflow.core.definition.results import Async, Snooze
 from pgflow.core.definition.step import Parking
 from pgflow.core.engine import attempt
-from pgflow.core.engine.attempt import AttemptError, EncodedResult, failing
-from pgflow.core.values.codec import Codec, Location, through
+from pgflow.core.engine.attempt import AttemptError, EncodedResult, attempt_error
+from pgflow.core.values.codec import Codec, Location, roundtrip
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.lock import DeferringLock
@@ -64,10 +64,10 @@ class Runner:
             reveal = self._codec is not None
             result_of_step = attempt.read(live.graph, job.step, result, lambda: self._context(live, job), reveal=reveal)
             if isinstance(result_of_step, EncodedResult) and result_of_step.text is not None:
-                through(self._codec, result_of_step.text, Location(live.graph.name, live.id, "output", job.step))
-            outcome = attempt.waits(live.graph, step) if isinstance(result_of_step, Async) else result_of_step
+                roundtrip(self._codec, result_of_step.text, Location(live.graph.name, live.id, "output", job.step))
+            outcome = attempt.parking_of(live.graph, step) if isinstance(result_of_step, Async) else result_of_step
         except BaseException as error:  # a step must not end the program, even by sys.exit()
-            outcome = attempt.overdue(live.graph, job.step) if limit.expired() else failing(error, node.retry)
+            outcome = attempt.overdue(live.graph, job.step) if limit.expired() else attempt_error(error, node.retry)
             log.debug("step %s of %s failed: %s", job.step, live.id, sanitize_line(outcome.reason))
         with self._lock:
             self._tasks.pop(job, None)

@@ -1,7 +1,7 @@
-"""The steps that come with pgflow: the end, two kinds of waiting, and a look into an instance.
+"""The built-in steps: the end of a workflow, two kinds of waits, and debug logging.
 
-They are ordinary steps: whatever they do, a step of yours can do. What a step waits for it says in `parking()`, so the
-engine and the workers know nothing of `Wait` or `WaitForEvent`; only `Done` is known, as the end.
+They use only what any step can use. A step returns in `parking()` what it waits for, so neither the engine nor the
+workers know `Wait` or `WaitForEvent`; `Done` alone is special, as the end of the graph.
 """
 
 from pgflow.steps.debug import Debug

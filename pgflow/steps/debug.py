@@ -1,4 +1,4 @@
-"""Write to the log where an instance stands."""
+"""Log the state of an instance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = Logger("pgflow.debug")
 
 
 class Debug(Step):
-    """Log the input, the outputs and the metadata so far, at level DEBUG to the logger "pgflow.debug"; then go on.
+    """Log input, outputs and metadata of the instance, at level DEBUG to the logger "pgflow.debug".
 
-    Its event is "completed".
+    It completes with the event "completed".
 
         charge: {"paid": Debug().named("after_charge")}
     """
@@ -26,7 +26,7 @@ class Debug(Step):
 
     def execute(self, ctx: Context[Any]) -> Ok:
         """Log the context."""
-        # The mappings show themselves only if somebody listens.
+        # The mappings are formatted only if the level is enabled.
         log.debug(
             "%s %s: initial=%r steps=%r history=%r metadata=%r",
             *(ctx.workflow, ctx.id, ctx.initial, ctx.steps, list(ctx.steps), ctx.metadata),

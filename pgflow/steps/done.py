@@ -13,7 +13,7 @@ __all__ = ["Done"]
 
 
 class Done(Step):
-    """The end: an instance is completed when it is reached. It leads nowhere and is never run as a job.
+    """The end of a workflow: an instance that reaches it is completed. It has no transitions and never runs as a job.
 
     Ship: {"shipped": Done}
     """
@@ -27,11 +27,11 @@ class Done(Step):
         return Ok("done")
 
     def named(self, key: str) -> Self:
-        """Refuse another key: there is one Done in a workflow, and its key is "done". Raises `DefinitionError`."""
+        """Raise `DefinitionError` for another key than "done": a workflow has one end."""
         if key != self.key:
             raise DefinitionError(f"Done cannot be named {key!r}: a workflow has one end, and every path leads to it")
         return self
 
     def parking(self) -> Parking:
-        """Return that it waits for nothing."""
+        """Return a wait without an end: Done never waits."""
         return Parking({})

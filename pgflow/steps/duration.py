@@ -1,4 +1,4 @@
-"""The durations that a step may wait for: more than nothing, and no longer than PostgreSQL's calendar will do."""
+"""The durations that a step may wait for: greater than zero, and within PostgreSQL's range of dates."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _adapter = TypeAdapter(timedelta)
 
 
 def check_duration(step: str, duration: Any) -> timedelta:
-    """Return a timedelta; its ISO 8601 text, as stored configuration has it, will do. Raises `DefinitionError`."""
+    """Return a duration as a timedelta, also from ISO 8601 text of stored configuration. Raises `DefinitionError`."""
     try:
         span = _adapter.validate_python(duration) if isinstance(duration, str) else duration
     except ValidationError:
         span = None
     if not is_duration(span) or not span:
         raise DefinitionError(
-            f"{step} cannot wait for {duration!r}: give a timedelta of more than nothing, and of 100 years at most, "
+            f"{step} cannot wait for {duration!r}: give a timedelta greater than zero, up to 100 years, "
             "as in timedelta(minutes=5)"
         )
     return span

@@ -1,4 +1,4 @@
-"""Go on after a while."""
+"""A durable timer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Wait"]
 
 
 class Wait(Step):
-    """Wait for a duration, durably, then go on with the event "timeout". No worker is held meanwhile.
+    """Wait for a duration, then complete with the event "timeout". The wait survives restarts and holds no worker.
 
-    The duration is a timedelta, or a sum of `days`, `hours`, `minutes` and `seconds`; more than nothing, and a hundred
-    years at most. A signal "timeout" ends the wait early. Raises `DefinitionError`.
+    The duration is a timedelta, or the sum of `days`, `hours`, `minutes` and `seconds`: greater than zero, up to 100
+    years, else `DefinitionError` is raised. A signal "timeout" ends the wait early.
 
         charge: {"declined": Wait(timedelta(hours=1)).named("cool_off")}
         Wait(days=2, hours=12)
@@ -40,21 +40,21 @@ class Wait(Step):
         seconds: float = 0,
     ) -> None:
         parts = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
-        wrong = None
+        problem = None
         try:
             if duration is not None and any(parts.values()):
                 raise DefinitionError("Wait: give a timedelta or days, hours, minutes and seconds, not both")
             duration = check_duration("Wait", timedelta(**parts) if duration is None else duration)
         except DefinitionError as error:
-            duration, wrong = timedelta(1), error
+            duration, problem = timedelta(1), error
         BaseModel.__init__(self, duration=duration)
-        if wrong is not None:
-            collect_or_raise(self, wrong)
+        if problem is not None:
+            collect_or_raise(self, problem)
 
     def execute(self, ctx: Context[Any]) -> Async:
-        """Begin to wait."""
+        """Start to wait."""
         return Async()
 
     def parking(self) -> Parking:
-        """Return that its own timer ends it."""
+        """Return a wait that its timer ends, or a signal "timeout"."""
         return Parking({"timeout": "timeout"}, self.duration, "timeout")

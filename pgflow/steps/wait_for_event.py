@@ -1,4 +1,4 @@
-"""Go on when a signal comes."""
+"""A wait for a signal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["WaitForEvent"]
 
 
 class WaitForEvent(Step):
-    """Wait until a signal comes, then go on with the event "received"; its payload is this step's output.
+    """Wait for a signal, then complete with the event "received" and the signal's payload as output.
 
-    `event` is the signal's name, "received" when left out. With a `timeout` it goes on with "timeout" when none came in
-    that time, which then needs a transition, too. A signal that was sent before the wait began ends it at once. Raises
-    `DefinitionError`.
+    `event` is the name of the signal, by default "received". With a `timeout`, a timedelta up to 100 years, the step
+    completes with the event "timeout" if no signal arrives in time; that event then needs a transition, too. A signal
+    that was sent before the wait ends it immediately. Raises `DefinitionError` for an invalid name or timeout.
 
         paid = WaitForEvent("payment_confirmed", timeout=timedelta(days=3))
         paid: {"received": Ship, "timeout": CancelOrder}
@@ -36,30 +36,30 @@ class WaitForEvent(Step):
     timeout: timedelta | None = None
 
     def __init__(self, event: str | None = None, timeout: timedelta | None = None) -> None:
-        event, wrong = event_name(event), None
+        event, problem = event_name(event), None
         if event is not None and not is_event(event):
-            wrong = DefinitionError(
-                f"WaitForEvent cannot wait for {event!r}: the name of a signal is a string of 1 to 100 characters, "
-                "without white space or control characters"
+            problem = DefinitionError(
+                f"WaitForEvent cannot wait for {event!r}: the name of a signal must be a string of 1 to 100 "
+                "characters, without white space or control characters"
             )
         if timeout is not None:
             try:
                 timeout = check_duration("WaitForEvent", timeout)
             except DefinitionError as error:
-                timeout, wrong = timedelta(1), wrong or error
-        BaseModel.__init__(self, event=None if wrong else event, timeout=timeout)
-        if wrong is not None:
-            collect_or_raise(self, wrong)
+                timeout, problem = timedelta(1), problem or error
+        BaseModel.__init__(self, event=None if problem else event, timeout=timeout)
+        if problem is not None:
+            collect_or_raise(self, problem)
 
     def emits(self) -> tuple[str, ...]:
-        """Return "received", and "timeout" when it has one."""
+        """Return "received", and "timeout" if it has a timeout."""
         return ("received",) if self.timeout is None else ("received", "timeout")
 
     def execute(self, ctx: Context[Any]) -> Async:
-        """Begin to wait."""
+        """Start to wait."""
         return Async()
 
     def parking(self) -> Parking:
-        """Return that the signal ends it, or its timeout."""
+        """Return a wait that the signal ends, or the timeout."""
         timeout_event = None if self.timeout is None else "timeout"
         return Parking({self.event or "received": "received"}, self.timeout, timeout_event)

@@ -88,7 +88,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
-    value = [] if text is None else decode(text, around=1)
+    value = [] if text is None else decode(text, extra_levels=1)
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise InvalidPayload("it is not a list of JSON objects")
     return tuple(value)

@@ -1,43 +1,41 @@
-"""Telemetry: what happens to instances, told as frozen events to whoever attached a handler.
+"""Telemetry: frozen events about instances, delivered to attached handlers.
 
-Floor 1. The engine knows nothing of logs, metrics or traces: it emits, and adapters listen.
+The engine emits events and knows no logs, metrics or traces; adapters attach handlers for those.
 
     worker, local ─► instance_events.py ─► emit.py ─► bus.py ─► your handler · log.py · metrics.py
     client ──────────────────────────┘
 
-Its decisions:
+*After the commit.* An event is emitted after the commit of the change it reports, by the worker that settled it; a
+write that fencing refused emits none. There are three exceptions: `step start` (the start of a step is not written),
+`workflow start` (emitted with its first step), and a client call inside the caller's transaction, which may still roll
+back and therefore has `in_transaction`. An event is emitted at most once: a worker that dies right after a commit, or
+loses the connection before it learns of the commit, emits nothing. For exact counts, query the database.
 
-*Told when it is true.* An event is emitted after the commit that made it true, by the worker that settled it; what the
-fence refused is never told. Three are exceptions by nature: `step start` (a step that begins is not written), `workflow
-start` (told with its first step), and a client call inside the caller's own transaction, which may yet roll back and so
-says `in_transaction`. An event is told at most once: a worker that dies right after its commit, or never
-hears that it was one, tells nobody. For counts that must be exact, ask the database.
+*The same in memory.* A `Local` emits the same events once the change is in its storage, outside of its lock, so that a
+handler may make any call. The events of a call are emitted before it returns, unless another thread is emitting at
+that moment; the events of one instance are always in order. `runner` is "worker" or "local".
 
-*The same in memory.* A `Local` tells the same events, once the change is in its storage and outside of its lock, so
-that a handler may call whatever it likes. What a call of yours brings about is told before the call returns, unless
-another thread is telling just then: each instance is told in order. `runner` says which stack it was: "worker" or
-"local".
+*An interrupted attempt emits no stop event.* If an instance is cancelled or fails, or a worker loses its lease or
+releases a step, while the step runs, its result is dropped and its `step start` has no counterpart. A handler that
+pairs the two has to close open steps when the instance ends, also with `workflow cancel`, which the cancelling process
+emits.
 
-*Who is interrupted is silent.* Where an instance is cancelled or fails, or a worker loses its lease or gives a step
-back, while a step runs, what that step comes to is dropped: its `step start` has no end. Whoever pairs the two closes
-what is open at the instance's end, `workflow cancel` included, which the process that cancels tells.
+*Free without handlers.* The hot path only checks whether a dict is empty. Handlers run where the event happens, mostly
+on the event loop of the worker or `Local`: they must be fast, and hand long work to another thread.
 
-*Free when nobody listens.* The hot path asks one dict whether it is empty. Handlers run where the event happens, on the
-event loop of the worker or `Local` for most: they are to be quick, and hand long work over.
+*A handler cannot fail a step.* Its exceptions are logged, at most once a minute, and it stays attached.
 
-*A handler cannot break a step.* What it raises is logged, once a minute for each handler, and it stays attached.
+*Units.* Durations are seconds (float), None if unknown. `system_time` is the wall clock in nanoseconds since the epoch.
+A workflow's duration starts with its start call, by the database clock.
 
-*Units.* Durations are seconds (float), None where they are not known; `system_time` is the wall clock in nanoseconds
-since the epoch. A workflow's duration counts from its start call, by the database's clock.
-
-The shape (names as tuples, measurements apart from metadata, handlers by id) is that of Erlang's `telemetry`.
+The design (names as tuples, measurements separate from metadata, handlers by id) follows Erlang's `telemetry`.
 
     from pgflow import telemetry
 
-    def tell(event: telemetry.Event, config: object) -> None:
+    def report(event: telemetry.Event, config: object) -> None:
         print(event.metadata["instance_id"], event.measurements["duration"])
 
-    telemetry.attach("tell", [telemetry.WORKFLOW_STOP], tell)
+    telemetry.attach("report", [telemetry.WORKFLOW_STOP], report)
 """
 
 from pgflow.telemetry.bus import Event, Handler, attach, attached, detach

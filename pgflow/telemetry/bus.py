@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from pgflow.core.values.sanitize import sanitize_text, trace
+from pgflow.core.values.sanitize import format_traceback, sanitize_text
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.logs import Logger, is_interrupt
 from pgflow.process import Lock
@@ -19,12 +19,12 @@ __all__ = ["Event", "Handler", "attach", "attached", "checked", "deliver", "deta
 
 log = Logger("pgflow.telemetry")
 
-QUIET_SECONDS = 60.0  # between two complaints about one handler
+LOG_INTERVAL_SECONDS = 60.0  # between two log messages about one failing handler
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened: numbers in `measurements`, what they are about in `metadata`; both are read-only."""
+    """An event: `measurements` are its numbers, `metadata` identifies instance, step and more; both are read-only."""
 
     name: Name
     measurements: Mapping[str, Any]
@@ -42,39 +42,36 @@ class Attachment:
     last_logged_at: float | None = None
 
 
-# By event, in the order of attaching; an event that nobody wants is not in it. Written under the lock, an entry at a
-# time and never in place, so that whoever reads needs none.
+# Handlers in the order of attaching; an event without handlers has no entry. Entries are replaced, never changed, under
+# the lock, so readers need no lock.
 handlers_by_event: dict[Name, tuple[Attachment, ...]] = {}
 lock = Lock()
 
 
 def attach(handler_id: str, events: Iterable[Name], handler: Handler, config: Any = None) -> None:
-    """Call `handler(event, config)` for each of these events from now on, in this process.
+    """Call `handler(event, config)` for each of these events in this process, until `detach(handler_id)`.
 
-    It runs in the thread where the event happens, for most events on the worker's event loop: be quick. What it raises
-    is logged and does no harm. Raises `AlreadyAttached` when the id is taken, and `ConfigError` for an event that does
-    not exist or a handler that is async.
+    The handler runs in the thread where the event happens, mostly on the worker's event loop, so it must be fast. Its
+    exceptions are logged and have no other effect. Raises `AlreadyAttached` if the id is in use, and `ConfigError` for
+    an unknown event or an async handler.
 
-        telemetry.attach("tell", [telemetry.WORKFLOW_STOP], lambda event, config: print(event.metadata["instance_id"]))
+        telemetry.attach("stops", [telemetry.WORKFLOW_STOP], lambda event, config: print(event.metadata["instance_id"]))
     """
     wanted = checked(events)
     if not callable(handler) or inspect.iscoroutinefunction(handler):
-        hint = "Hand the event over to your loop in it, for example with loop.call_soon_threadsafe."
-        raise ConfigError(f"the handler {handler_id!r} is no plain function", hint=hint)
+        hint = "Pass the event on to your loop, for example with loop.call_soon_threadsafe."
+        raise ConfigError(f"the handler {handler_id!r} must be a plain function", hint=hint)
     with lock:
         if any(each.id == handler_id for attachments in handlers_by_event.values() for each in attachments):
             hint = "Detach it first, or use another id."
-            raise AlreadyAttached(f"a handler {handler_id!r} is attached already", hint=hint)
+            raise AlreadyAttached(f"a handler {handler_id!r} is already attached", hint=hint)
         new = Attachment(handler_id, handler, config)
         for name in wanted:
             handlers_by_event[name] = (*handlers_by_event.get(name, ()), new)
 
 
 def detach(handler_id: str) -> None:
-    """Call that handler no more; one that runs in another thread just now may end a moment later.
-
-    Raises `NotAttached`.
-    """
+    """Stop calling a handler; a call in another thread may still be running. Raises `NotAttached`."""
     with lock:
         held = [
             name
@@ -92,14 +89,14 @@ def detach(handler_id: str) -> None:
 
 
 def attached(name: Name | None = None) -> tuple[str, ...]:
-    """Return the ids of the handlers of an event, or of all handlers."""
+    """Return the ids of the handlers attached to an event, or to any event."""
     with lock:
         found = [handlers_by_event.get(name, ())] if name is not None else list(handlers_by_event.values())
     return tuple(dict.fromkeys(each.id for attachments in found for each in attachments))
 
 
 def checked(names: Iterable[Name]) -> tuple[Name, ...]:
-    """Return these names of events, each once. Raises `ConfigError` for one that does not exist, and for none."""
+    """Return names of events without duplicates. Raises `ConfigError` for an unknown one, and if there is none."""
     wanted = tuple(dict.fromkeys(tuple(name) for name in names))
     known = events()
     for name in wanted:
@@ -107,12 +104,12 @@ def checked(names: Iterable[Name]) -> tuple[Name, ...]:
             hint = f"There are: {', '.join(map(dotted, known))}."
             raise ConfigError(f"there is no event {name!r}", hint=hint)
     if not wanted:
-        raise ConfigError("no event is named", hint="Pass telemetry.events() for all of them.")
+        raise ConfigError("events is empty", hint="Pass telemetry.events() for all of them.")
     return wanted  # type: ignore[return-value]  # each is one of the known names
 
 
 def deliver(name: Name, measurements: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Give an event to whoever wants it. What a handler raises goes no further."""
+    """Call the handlers of an event. Their exceptions are logged and do not propagate."""
     attachments = handlers_by_event.get(name)
     if not attachments:
         return
@@ -124,7 +121,7 @@ def deliver(name: Name, measurements: dict[str, Any], metadata: dict[str, Any]) 
             if is_interrupt(error):
                 raise
             now = time.monotonic()
-            if each.last_logged_at is None or now - each.last_logged_at >= QUIET_SECONDS:
+            if each.last_logged_at is None or now - each.last_logged_at >= LOG_INTERVAL_SECONDS:
                 each.last_logged_at = now
-                text = sanitize_text(trace(error), tail=True)  # `logging` cannot format every exception
+                text = sanitize_text(format_traceback(error), tail=True)  # `logging` cannot format every exception
                 log.error("the handler %r failed at %s; it stays attached\n%s", each.id, dotted(name), text)

@@ -1,4 +1,4 @@
-"""One function for each event: what it measures, and what it is about; it does nothing while nobody wants it."""
+"""One function for each event, with its measurements and metadata. Without a handler it does nothing."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class InstanceRef:
-    """The instance that an event is about. `caller` is what `start(..., telemetry=...)` gave along.
+    """The instance of an event. `caller` is the `telemetry=` of its start; `runner` is "worker" or "local".
 
-    On PostgreSQL, a client call knows neither `run` nor `version`, nor what the caller of `start` gave along. `runner`
-    is the stack that the instance runs on: "worker" or "local".
+    In the events of client calls on PostgreSQL `run` and `version` are None and `caller` is empty: the client does not
+    read them.
     """
 
     instance_id: str
@@ -48,8 +48,8 @@ class InstanceRef:
     caller: Mapping[str, Any] = field(default_factory=dict)
     runner: str = "worker"
 
-    def about(self, **own: Any) -> dict[str, Any]:
-        """Metadata of an event: the caller's is the weakest, and never takes the place of a field of ours."""
+    def metadata(self, **own: Any) -> dict[str, Any]:
+        """Return the metadata of an event. The caller's items never overwrite pgflow's."""
         return {
             **self.caller,
             "instance_id": self.instance_id,
@@ -62,16 +62,16 @@ class InstanceRef:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRef:
-    """What an event of a step is about: the step's key, the name of its type, and which attempt it is, from 1."""
+    """The attempt of an event: the instance, the step's key, the name of its class, and the attempt's number from 1."""
 
     subject: InstanceRef
     step: str
     step_name: str
     number: int
 
-    def about(self, **own: Any) -> dict[str, Any]:
-        """Metadata of an event: the key of the step comes under two names."""
-        return self.subject.about(
+    def metadata(self, **own: Any) -> dict[str, Any]:
+        """Return the metadata of an event; it has the step's key under two names."""
+        return self.subject.metadata(
             step=self.step, step_key=self.step, step_name=self.step_name, attempt=self.number, **own
         )
 
@@ -80,20 +80,20 @@ class AttemptRef:
 
 
 def workflow_start(subject: InstanceRef, *, initial_step: str, context_keys: Iterable[str]) -> None:
-    """The first step of an instance begins on this worker; told again if that step snoozes or was given back."""
+    """The first step of an instance starts on this worker; emitted again if that step snoozes or is released."""
     if names.WORKFLOW_START in handlers_by_event:
-        metadata = subject.about(initial_step=initial_step, context_keys=tuple(context_keys), runner=subject.runner)
+        metadata = subject.metadata(initial_step=initial_step, context_keys=tuple(context_keys), runner=subject.runner)
         deliver(names.WORKFLOW_START, {"system_time": time.time_ns()}, metadata)
 
 
 def workflow_stop(
     subject: InstanceRef, *, duration: float | None, completed_steps: Iterable[str], advance_count: int
 ) -> None:
-    """An instance is completed. `advance_count` counts the decisions of this worker since it took the instance up."""
+    """An instance is completed. `advance_count` counts the advances of this worker since it loaded the instance."""
     if names.WORKFLOW_STOP in handlers_by_event:
         completed = tuple(completed_steps)
         measurements = {"duration": duration, "step_count": len(completed), "advance_count": advance_count}
-        metadata = subject.about(status="completed", completed_steps=completed, runner=subject.runner)
+        metadata = subject.metadata(status="completed", completed_steps=completed, runner=subject.runner)
         deliver(names.WORKFLOW_STOP, measurements, metadata)
 
 
@@ -108,13 +108,13 @@ def workflow_exception(
     step_count: int | None,
     advance_count: int,
 ) -> None:
-    """An instance has failed at a step, None where no way to its end is left.
+    """An instance has failed at a step; `failed_step` is None if no path to Done is left.
 
-    `kind` is the name of the exception's type, "Error" for a returned `Error`. `step_count` is None where what is
-    stored of the instance cannot be read.
+    `kind` is the name of the exception's class, "Error" for a returned `Error`. `step_count` is None if the stored
+    instance cannot be read.
     """
     if names.WORKFLOW_EXCEPTION in handlers_by_event:
-        metadata = subject.about(
+        metadata = subject.metadata(
             kind=kind,
             reason=reason,
             stacktrace=stacktrace,
@@ -128,34 +128,34 @@ def workflow_exception(
 
 
 def workflow_transition(subject: InstanceRef, *, from_step: str, event: str, targets: Iterable[str]) -> None:
-    """A completion was applied; `targets` are the steps that it activated, none where a join waits for others."""
+    """A completion was applied; `targets` are the activated steps, empty if a join waits for other branches."""
     if names.WORKFLOW_TRANSITION in handlers_by_event:
         to = tuple(targets)
-        metadata = subject.about(from_step=from_step, event=event, targets=to, fan_out=len(to) > 1)
+        metadata = subject.metadata(from_step=from_step, event=event, targets=to, fan_out=len(to) > 1)
         deliver(names.WORKFLOW_TRANSITION, {"targets_count": len(to)}, metadata)
 
 
 def workflow_cancel(subject: InstanceRef, *, reason: str | None, in_transaction: bool) -> None:
     """A client of this process cancelled an instance."""
     if names.WORKFLOW_CANCEL in handlers_by_event:
-        metadata = subject.about(status="cancelled", reason=reason, in_transaction=in_transaction)
+        metadata = subject.metadata(status="cancelled", reason=reason, in_transaction=in_transaction)
         deliver(names.WORKFLOW_CANCEL, {"system_time": time.time_ns()}, metadata)
 
 
 def workflow_retry(subject: InstanceRef, *, in_transaction: bool) -> None:
-    """A client of this process took a failed instance up again."""
+    """A client of this process retried a failed instance."""
     if names.WORKFLOW_RETRY in handlers_by_event:
-        metadata = subject.about(in_transaction=in_transaction)
+        metadata = subject.metadata(in_transaction=in_transaction)
         deliver(names.WORKFLOW_RETRY, {"system_time": time.time_ns()}, metadata)
 
 
 def workflow_signal(subject: InstanceRef, *, signal: str, step: str | None, outcome: str, in_transaction: bool) -> None:
-    """A client of this process sent a signal, addressed to `step` or to whoever takes it.
+    """A client of this process sent a signal, to `step` or, if that is None, to any step that consumes it.
 
-    `outcome` is "delivered", "kept", or "scheduled" for one that is to be sent later.
+    `outcome` is "delivered", "kept", or "scheduled" for a signal that is sent later.
     """
     if names.WORKFLOW_SIGNAL in handlers_by_event:
-        metadata = subject.about(signal=signal, step=step, outcome=outcome, in_transaction=in_transaction)
+        metadata = subject.metadata(signal=signal, step=step, outcome=outcome, in_transaction=in_transaction)
         deliver(names.WORKFLOW_SIGNAL, {"system_time": time.time_ns()}, metadata)
 
 
@@ -163,9 +163,9 @@ def workflow_signal(subject: InstanceRef, *, signal: str, step: str | None, outc
 
 
 def step_start(attempt: AttemptRef, *, active_steps_count: int) -> None:
-    """An attempt of a step begins."""
+    """An attempt of a step starts."""
     if names.STEP_START in handlers_by_event:
-        metadata = attempt.about(
+        metadata = attempt.metadata(
             concurrent=active_steps_count > 1,
             active_steps_count=active_steps_count,
         )
@@ -180,9 +180,9 @@ def step_stop(
     has_context_updates: bool,
     has_metadata_updates: bool,
 ) -> None:
-    """A step is completed and recorded; `duration` is that of the attempt, None where a signal or timer ended it."""
+    """A step is completed and recorded; `duration` is the attempt's, None if a signal or a timer completed the step."""
     if names.STEP_STOP in handlers_by_event:
-        metadata = attempt.about(
+        metadata = attempt.metadata(
             event=event,
             has_context_updates=has_context_updates,
             has_metadata_updates=has_metadata_updates,
@@ -201,7 +201,7 @@ def step_exception(
 ) -> None:
     """An attempt of a step failed; `stacktrace` is None for a returned `Error`."""
     if names.STEP_EXCEPTION in handlers_by_event:
-        metadata = attempt.about(
+        metadata = attempt.metadata(
             kind=kind,
             reason=reason,
             stacktrace=stacktrace,
@@ -211,23 +211,23 @@ def step_exception(
 
 
 def step_retry(attempt: AttemptRef, *, max_attempts: int, kind: str, reason: str) -> None:
-    """A failed attempt will be followed by another; told after its `step exception`."""
+    """A failed attempt will be followed by another; emitted after its `step exception`."""
     if names.STEP_RETRY in handlers_by_event:
-        metadata = attempt.about(max_attempts=max_attempts, kind=kind, reason=reason)
+        metadata = attempt.metadata(max_attempts=max_attempts, kind=kind, reason=reason)
         deliver(names.STEP_RETRY, {"system_time": time.time_ns()}, metadata)
 
 
 def step_snooze(attempt: AttemptRef, *, delay: float) -> None:
-    """A step asked to be run again after `delay` seconds."""
+    """A step returned `Snooze`; it runs again after `delay` seconds."""
     if names.STEP_SNOOZE in handlers_by_event:
-        metadata = attempt.about()
+        metadata = attempt.metadata()
         deliver(names.STEP_SNOOZE, {"system_time": time.time_ns(), "delay": delay}, metadata)
 
 
 def step_async(attempt: AttemptRef, *, duration: float | None, instance_status: str) -> None:
-    """A step waits now. `instance_status` is "running" while siblings of it go on."""
+    """A step waits. `instance_status` is "running" while other branches run."""
     if names.STEP_ASYNC in handlers_by_event:
-        metadata = attempt.about(instance_status=instance_status)
+        metadata = attempt.metadata(instance_status=instance_status)
         deliver(names.STEP_ASYNC, {"duration": duration}, metadata)
 
 
@@ -238,9 +238,9 @@ def step_resume(
     source: str,
     wait_duration: float | None,
 ) -> None:
-    """A wait has ended; `source` is "external" or "timeout"; a signal that came before the wait ends it after 0 s."""
+    """A wait has ended; `source` is "external" or "timeout". A signal sent before the wait ends it after 0 s."""
     if names.STEP_RESUME in handlers_by_event:
-        metadata = attempt.about(resume_event=resume_event, source=source)
+        metadata = attempt.metadata(resume_event=resume_event, source=source)
         deliver(names.STEP_RESUME, {"system_time": time.time_ns(), "wait_duration": wait_duration}, metadata)
 
 
@@ -257,21 +257,21 @@ def engine_advance(
     status_after: str,
     iteration: int,
 ) -> None:
-    """A decision about an instance is written; `iteration` counts them as `advance_count` does."""
+    """A new state of an instance is written; `iteration` counts the advances as `advance_count` does."""
     if names.ENGINE_ADVANCE in handlers_by_event:
         measurements = {
             "duration": duration,
             "active_steps_count": active_steps_count,
             "completed_in_advance": completed_in_advance,
         }
-        metadata = subject.about(status_before=status_before, status_after=status_after, iteration=iteration)
+        metadata = subject.metadata(status_before=status_before, status_after=status_after, iteration=iteration)
         deliver(names.ENGINE_ADVANCE, measurements, metadata)
 
 
 def runner_init(
     *, name: str, runner: str, storage: str, pid: int, queues: Mapping[str, int], schema: str | None
 ) -> None:
-    """A worker is registered and ready, told again when it lost its lease and took a new identity; or a `Local` is."""
+    """A worker is registered and ready, or a `Local` is open; emitted again when a worker re-registers."""
     if names.RUNNER_INIT in handlers_by_event:
         metadata = {
             "name": name,
@@ -284,8 +284,8 @@ def runner_init(
         deliver(names.RUNNER_INIT, {"system_time": time.time_ns()}, metadata)
 
 
-def runner_rescue(*, name: str, tokens: int, queues: Iterable[str]) -> None:
-    """A worker freed so many tokens of workers whose lease had ended."""
+def runner_rescue(*, name: str, jobs: int, queues: Iterable[str]) -> None:
+    """A worker returned the jobs of workers with an expired lease to their queues."""
     if names.RUNNER_RESCUE in handlers_by_event:
         metadata = {"name": name, "runner": "worker", "queues": tuple(queues)}
-        deliver(names.RUNNER_RESCUE, {"system_time": time.time_ns(), "tokens": tokens}, metadata)
+        deliver(names.RUNNER_RESCUE, {"system_time": time.time_ns(), "jobs": jobs}, metadata)

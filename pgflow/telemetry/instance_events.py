@@ -1,4 +1,4 @@
-"""Tell what became of an instance, the same for every runner: from the engine's states and commands to events."""
+"""Emit the events of an instance from the engine's states and commands; the same for worker and `Local`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "ended",
     "failed",
     "has_handler",
-    "moved",
+    "transitioned",
 ]
 
 Source = Literal["external", "timeout"]
@@ -44,12 +44,12 @@ RESULT_EVENTS = frozenset(
 
 
 def has_handler(group: frozenset[Name]) -> bool:
-    """Whether anybody wants one of these events: to be asked before what they need is put together."""
+    """Whether a handler is attached to one of these events. Check it before collecting their data."""
     return not handlers_by_event.keys().isdisjoint(group)
 
 
 def began(attempt: AttemptRef, state: State, text: str) -> None:
-    """An attempt begins; with the first one of the first step its instance, whose input is the JSON `text`."""
+    """An attempt starts, and with the first attempt of the first step its instance, whose input is the JSON `text`."""
     if attempt.step == state.graph.initial and attempt.number == 1:
         keys = _keys(text) if names.WORKFLOW_START in handlers_by_event else ()
         emit.workflow_start(attempt.subject, initial_step=attempt.step, context_keys=keys)
@@ -57,7 +57,7 @@ def began(attempt: AttemptRef, state: State, text: str) -> None:
 
 
 def _keys(text: str) -> Sequence[str]:
-    """The keys of an input, none where somebody has written what cannot be read: that the step will tell."""
+    """Return the keys of an input, none for one that cannot be read: the step fails with that error."""
     try:
         given = decode(text)
     except InvalidPayload:
@@ -75,7 +75,7 @@ def completed(
     source: Source | None,
     waited: float | None,
 ) -> None:
-    """A result is recorded: that of an attempt, or by `source` that of a wait of `waited` seconds."""
+    """The result of a step is recorded; with a `source` it ended a wait of `waited` seconds."""
     if source is not None:
         emit.step_resume(attempt, resume_event=event, source=source, wait_duration=waited)
     emit.step_stop(
@@ -83,8 +83,8 @@ def completed(
     )
 
 
-def moved(attempt: AttemptRef, event: str, commands: Iterable[Command]) -> None:
-    """A result is applied, and these commands have followed from it."""
+def transitioned(attempt: AttemptRef, event: str, commands: Iterable[Command]) -> None:
+    """A result is applied, with these commands as its consequences."""
     targets = [command.step for command in commands if isinstance(command, Execute)]
     targets += [DONE for command in commands if isinstance(command, Complete)]
     emit.workflow_transition(attempt.subject, from_step=attempt.step, event=event, targets=targets)
@@ -109,7 +109,7 @@ def failed(
 
 
 def advanced(subject: InstanceRef, before: State, after: State, *, duration: float | None, iteration: int) -> None:
-    """A decision about an instance is kept."""
+    """A new state of an instance is recorded."""
     if names.ENGINE_ADVANCE in handlers_by_event:
         emit.engine_advance(
             subject,
@@ -125,7 +125,7 @@ def advanced(subject: InstanceRef, before: State, after: State, *, duration: flo
 def ended(
     subject: InstanceRef, state: State, failure: Mapping[str, Any] | None, *, duration: float | None, advance_count: int
 ) -> None:
-    """An instance has ended in `state`, failed as `failure` says; nothing is told of one that has not."""
+    """An instance has ended in `state`, with `failure` if it failed. Emits nothing for an active instance."""
     steps = [step for step in state.done if step != DONE]
     if state.status == "completed":
         emit.workflow_stop(subject, duration=duration, completed_steps=steps, advance_count=advance_count)

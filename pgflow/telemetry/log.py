@@ -31,8 +31,8 @@ LEVELS: Mapping[Name, int] = {
     names.ENGINE_ADVANCE: logging.DEBUG,
 }
 
-# Where an event that is not a step's own names a step, and where it names what a step came to: a caller's metadata may
-# have fields of the same names in other events.
+# The metadata fields with a step's key, in events that are not a step's, and with a step's event. Listed by event,
+# because the caller's metadata may use the same names in others.
 STEPS: Mapping[Name, str] = {
     names.WORKFLOW_EXCEPTION: "failed_step",
     names.WORKFLOW_TRANSITION: "from_step",
@@ -46,11 +46,11 @@ EVENTS: Mapping[Name, str] = {
 
 
 def attach_log_handler(*, level: Mapping[Name, int | str] | None = None, events: Iterable[Name] | None = None) -> None:
-    """Write events to the logger `pgflow.telemetry`, each with `[instance_id] ` before it.
+    """Write events to the logger `pgflow.telemetry`, prefixed with `[instance_id] `.
 
-    `events` are those to write, all by default; `level` gives some of them another level. A record has the attributes
-    instance_id, workflow, step, event (the one that a step came to) and duration_ms, as far as the event has them.
-    Raises `AlreadyAttached` the second time, and `ConfigError` for an event or a level that does not exist.
+    `events` are the events to write, by default all; `level` overrides the levels of some. A record has the attributes
+    instance_id, workflow, step, event (a step's event) and duration_ms, as far as the telemetry event has them. Raises
+    `AlreadyAttached` if it is already attached, and `ConfigError` for an unknown event or level.
 
         attach_log_handler(level={telemetry.STEP_START: "debug"}, events=[telemetry.STEP_START, telemetry.STEP_STOP])
     """
@@ -61,7 +61,7 @@ def attach_log_handler(*, level: Mapping[Name, int | str] | None = None, events:
 
 
 def detach_log_handler() -> None:
-    """Write no more events. Raises `NotAttached`."""
+    """Stop writing events. Raises `NotAttached`."""
     detach(LOG_HANDLER)
 
 
@@ -78,18 +78,18 @@ def write(event: Event, levels: Mapping[Name, int]) -> None:
     if not log.isEnabledFor(level):
         return
     metadata = event.metadata
-    about = metadata.get("instance_id")
+    instance_id = metadata.get("instance_id")
     seconds = event.measurements.get("duration")
     extra = {
-        "instance_id": about,
+        "instance_id": instance_id,
         "workflow": metadata.get("workflow"),
         "step": metadata["step"] if event.name[1] == "step" else metadata.get(STEPS.get(event.name, "")),
         "event": metadata.get(EVENTS.get(event.name, "")),
         "duration_ms": None if seconds is None else round(seconds * 1000, 3),
     }
     line = _line(event.name, event.measurements, metadata)
-    told = {key: value for key, value in extra.items() if value is not None}
-    log.log(level, "%s%s", f"[{about}] " if about is not None else "", line, extra=told)
+    present = {key: value for key, value in extra.items() if value is not None}
+    log.log(level, "%s%s", f"[{instance_id}] " if instance_id is not None else "", line, extra=present)
 
 
 def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -108,7 +108,7 @@ def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> 
         case ("workflow", "cancel"):
             return f"Workflow cancelled{': ' + _reason(about['reason']) if about['reason'] else ''}"
         case ("workflow", "retry"):
-            return "Workflow taken up again"
+            return "Workflow retried"
         case ("workflow", "signal"):
             return f"Signal {about['signal']} {about['outcome']}"
         case ("step", "start"):
@@ -123,7 +123,7 @@ def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> 
             waited = _ms(measured["wait_duration"])
             return f"Step {about['step']} resumed with {about['resume_event']}{f' (waited {waited})' if waited else ''}"
         case ("step", "retry"):
-            return f"Step {about['step']} will be tried again, after attempt {about['attempt']}"
+            return f"Step {about['step']} will be retried after attempt {about['attempt']}"
         case ("step", "snooze"):
             return f"Step {about['step']} snoozes for {measured['delay']:g}s"
         case ("engine", "advance"):
@@ -131,7 +131,7 @@ def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> 
         case ("runner", "init"):
             return f"pgflow runner initialized: {about['name']}"
         case _:
-            return f"Tokens of lost workers freed: {measured['tokens']}"
+            return f"Jobs of lost workers rescued: {measured['jobs']}"
 
 
 def _ms(seconds: float | None) -> str:
@@ -139,5 +139,5 @@ def _ms(seconds: float | None) -> str:
 
 
 def _reason(reason: str) -> str:
-    """One line of it: a step's words may have many."""
+    """Return a reason as one line: it may be the text of a user's exception."""
     return sanitize_line(reason, MAX_REASON_LENGTH)

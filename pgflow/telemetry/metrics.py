@@ -1,4 +1,4 @@
-"""The metrics worth having, as data for any metrics library, and a small collector of our own."""
+"""The recommended metrics, as data for any metrics library, and a small in-memory collector."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BOUNDS = (1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 60_000
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: count `event`, or look at its `measurement`, for each combination of the `tags` in its metadata.
+    """One metric of `event`, with one value for each combination of the `tags` in its metadata.
 
-    A counter counts events and has no measurement. `unit` is "ms" where the measurement, in seconds, is to be
-    multiplied by 1000, else "1".
+    `kind` is "counter" (of events, without a `measurement`), "distribution" or "last_value". `unit` is "ms" for a
+    measurement in seconds that has to be multiplied by 1000, else "1".
     """
 
     name: str
@@ -73,44 +73,45 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
 
 
 def metrics(scope: str | None = None) -> tuple[Metric, ...]:
-    """Return the metrics of a scope, "workflow", "step" or "engine", or all nine. Raises `ConfigError`.
+    """Return the metrics of a scope ("workflow", "step" or "engine"), or all. Raises `ConfigError` for another scope.
 
     metrics("engine")[0].name    # "pgflow.engine.advance.active_steps_count"
     """
     if scope is None:
         return tuple(metric for scoped in METRICS.values() for metric in scoped)
     if scope not in METRICS:
-        raise ConfigError(f"there is no scope {scope!r} of metrics", hint=f"Use one of: {', '.join(METRICS)}.")
+        raise ConfigError(f"there is no metrics scope {scope!r}", hint=f"Use one of: {', '.join(METRICS)}.")
     return METRICS[scope]
 
 
 @dataclass(slots=True)
 class Distribution:
-    """Values seen: how many, their sum, the least and the greatest; `buckets[i]` counts those up to `BOUNDS[i]`.
+    """A distribution of values: their number, sum, minimum and maximum, and a histogram.
 
-    A value counts in one bucket only; the last bucket has those beyond all bounds.
+    `buckets[i]` counts the values up to `BOUNDS[i]` that are in no lower bucket; the last bucket counts those above all
+    bounds.
     """
 
     count: int = 0
     total: float = 0.0
-    least: float = float("inf")
-    greatest: float = float("-inf")
+    min: float = float("inf")
+    max: float = float("-inf")
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
 
     def add(self, value: float) -> None:
-        """Count a value in."""
+        """Add a value."""
         self.count += 1
         self.total += value
-        self.least, self.greatest = min(self.least, value), max(self.greatest, value)
+        self.min, self.max = min(self.min, value), max(self.max, value)
         self.buckets[bisect_left(BOUNDS, value)] += 1
 
     def copy(self) -> Distribution:
-        """Return what has been seen so far."""
-        return Distribution(self.count, self.total, self.least, self.greatest, [*self.buckets])
+        """Return a snapshot."""
+        return Distribution(self.count, self.total, self.min, self.max, [*self.buckets])
 
 
 class Collector:
-    """Keeps metrics in this process's memory, for a page of your own or a test.
+    """Collects metrics in memory, for a status page or a test. Attach it with `with`, or with `attach` and `detach`.
 
     with Collector() as collector:
         app.run_worker(drain=True)
@@ -136,15 +137,15 @@ class Collector:
         self.detach()
 
     def attach(self) -> None:
-        """Begin to collect. Raises `AlreadyAttached`."""
+        """Start collecting. Raises `AlreadyAttached`."""
         attach(self._handler_id, self._by_event, self._collect)
 
     def detach(self) -> None:
-        """Collect no more; what was collected stays. Raises `NotAttached`."""
+        """Stop collecting; the collected values stay. Raises `NotAttached`."""
         detach(self._handler_id)
 
     def read(self) -> dict[str, dict[Tags, Any]]:
-        """Return by metric and by the values of its tags: a number, or a `Distribution` in the metric's unit."""
+        """Return the values by metric name and tag values: a number, or a `Distribution` in the metric's unit."""
         with self._lock:
             return {
                 name: {tags: value.copy() if isinstance(value, Distribution) else value for tags, value in kept.items()}
@@ -157,7 +158,7 @@ class Collector:
                 kept = self._values[metric.name]
                 tags = tuple(event.metadata.get(tag) for tag in metric.tags)
                 value = 1 if metric.measurement is None else event.measurements.get(metric.measurement)
-                if value is None:  # a duration that is not known
+                if value is None:  # an unknown duration
                     continue
                 match metric.kind:
                     case "counter":

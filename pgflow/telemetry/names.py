@@ -1,4 +1,4 @@
-"""The names of all events."""
+"""The names of the events."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ STEP_RETRY: Name = ("pgflow", "step", "retry")
 STEP_SNOOZE: Name = ("pgflow", "step", "snooze")
 RUNNER_RESCUE: Name = ("pgflow", "runner", "rescue")
 
-# The eleven that every engine of this family tells; the others are ours.
+# The eleven events of the original engine; the others are additions.
 SEED_EVENTS: tuple[Name, ...] = (
     WORKFLOW_START,
     WORKFLOW_STOP,
@@ -77,11 +77,11 @@ EVENTS: tuple[Name, ...] = (
 def events() -> tuple[Name, ...]:
     """Return the names of all events.
 
-    telemetry.attach("audit", telemetry.events(), write_down)
+    telemetry.attach("audit", telemetry.events(), record)
     """
     return EVENTS
 
 
 def dotted(name: Name) -> str:
-    """Return an event's name as people write it: `pgflow.workflow.start`."""
+    """Return an event's name in dotted form: `pgflow.workflow.start`."""
     return ".".join(name)

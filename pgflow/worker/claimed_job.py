@@ -13,7 +13,7 @@ from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
 from pgflow.core.engine.machine import advance, replay
 from pgflow.core.engine.state import Parked, State, Status
-from pgflow.core.values.codec import Codec, Location, decrypt_text, opened
+from pgflow.core.values.codec import Codec, Location, decrypt, decrypt_text
 from pgflow.core.values.names import TELEMETRY
 from pgflow.core.values.payload import ENCRYPTED_MARKER, decode
 from pgflow.errors import InvalidPayload
@@ -137,7 +137,7 @@ def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> 
     unapplied: dict[str, StoredResult] = {}
     metadata: dict[str, Any] = decode(row.metadata) if row.metadata else {}
     told = metadata.pop(TELEMETRY, None)
-    results = decode(row.results, around=2) if row.results else []
+    results = decode(row.results, extra_levels=2) if row.results else []
     for step, event, targets, output, has_output, extra, is_applied in results:
         chosen = tuple(targets) if targets is not None else None
         outputs[step] = output if has_output else _absent_output(workflow.graph, step)
@@ -146,7 +146,10 @@ def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> 
             applied.append((step, event, chosen))
         else:
             unapplied[step] = StoredResult(event, chosen)
-    text, signals = row.input, [Signal(*signal) for signal in (decode(row.signals, around=2) if row.signals else ())]
+    text, signals = (
+        row.input,
+        [Signal(*signal) for signal in (decode(row.signals, extra_levels=2) if row.signals else ())],
+    )
     if (
         codec is not None
         or ENCRYPTED_MARKER in text
@@ -156,7 +159,7 @@ def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> 
         place = partial(Location, workflow.name, row.business_id)
         text = decrypt_text(codec, text, place("input"))
         stored = {step: output for step, _, _, output, has_output, *_ in results if has_output}
-        outputs.update({step: opened(codec, output, place("output", step)) for step, output in stored.items()})
+        outputs.update({step: decrypt(codec, output, place("output", step)) for step, output in stored.items()})
         signals = [_opened_signal(codec, each, place("payload", each.name)) for each in signals]
     state = replay(workflow.graph, applied)
     for step in row.parked or ():
@@ -180,7 +183,7 @@ def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> 
 
 
 def _opened_signal(codec: Codec | None, each: Signal, place: Location) -> Signal:
-    return replace(each, payload=opened(codec, each.payload, place)) if each.has_payload else each
+    return replace(each, payload=decrypt(codec, each.payload, place)) if each.has_payload else each
 
 
 def _absent_output(graph: Graph, step: str) -> Any:
@@ -206,7 +209,7 @@ def token(row: ClaimedRow, run: CachedInstance, now: float) -> ClaimedJob:
         max_attempts=row.max_attempts,
         solo=row.solo,
         awaits=json.loads(row.awaits) if row.awaits else None,
-        errors=decode(row.errors, around=2) if row.errors else [],
+        errors=decode(row.errors, extra_levels=2) if row.errors else [],
         waited=row.waited,
         since=now,
         crashes=row.crashes,

@@ -29,7 +29,7 @@ def ready(worker: int, queues: Mapping[str, int], schema: str) -> None:
 def rescued(worker: int, result: RescueResult) -> None:
     """A worker has looked for jobs of lost workers."""
     if result.jobs:
-        emit.runner_rescue(name=f"worker {worker}", tokens=result.jobs, queues=result.queues)
+        emit.runner_rescue(name=f"worker {worker}", jobs=result.jobs, queues=result.queues)
 
 
 def began(job: ClaimedJob) -> None:
@@ -106,7 +106,7 @@ def _applied(decision: Decision, outcome: Outcome, update: JobUpdate) -> None:
     job, effect = outcome.job, update.effect
     if update.result is not None:
         if not isinstance(effect, Fail):  # a route failed: the step completed, and no step follows
-            instance_events.moved(_attempt(job), update.result.event, decision.commands.get(job.step, ()))
+            instance_events.transitioned(_attempt(job), update.result.event, decision.commands.get(job.step, ()))
     elif isinstance(effect, Park) and job.kind != "resume":
         took = _duration(job, getattr(outcome, "seconds", 0.0))
         emit.step_async(_attempt(job), duration=took, instance_status=decision.state.status)

@@ -22,7 +22,7 @@ from pgflow.core.definition.unique import extract_value
 from pgflow.core.engine import attempt
 from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.codec import Codec, Location, sealed
+from pgflow.core.values.codec import Codec, Location, encrypt
 from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, sanitize_line
 from pgflow.errors import InvalidPayload
 from pgflow.logs import Logger
@@ -122,7 +122,7 @@ class Runner:
             case AttemptError():
                 return self._erred(job, read, seconds)
             case Async():
-                return self._waits(job, attempt.waits(job.run.graph, step), seconds)
+                return self._waits(job, attempt.parking_of(job.run.graph, step), seconds)
             case Snooze(delay):
                 return Snoozed(job, delay)
         assert_never(read)
@@ -139,7 +139,7 @@ class Runner:
         """End a wait with a signal; its payload may not fit."""
         try:
             payload = signal.payload if signal.has_payload else ABSENT
-            text = attempt.taken(job.run.graph, job.step, signal.name, payload)
+            text = attempt.signal_output(job.run.graph, job.step, signal.name, payload)
         except InvalidPayload as error:
             return replace(self._failed(job, error, seconds), signal=signal)
         except BaseException as error:  # code of the output's type; nothing is awaited here
@@ -181,7 +181,7 @@ class Runner:
             return Finished(job, stored.event, "", value, None, targets, stored=True, failing=why)
         if job.awaits is not None:
             try:
-                parking = replace(attempt.waits(run.graph, self.step(job)), awaits=job.awaits)
+                parking = replace(attempt.parking_of(run.graph, self.step(job)), awaits=job.awaits)
             except BaseException as error:  # code of the step's parking(); nothing is awaited here
                 return self._failed(job, error, 0.0)
             return self._waits(job, parking)
@@ -196,7 +196,7 @@ class Runner:
         return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
 
     def _failed(self, job: ClaimedJob, error: BaseException, seconds: float) -> AttemptFailed:
-        return self._erred(job, attempt.failing(error, job.run.graph.nodes[job.step].retry), seconds)
+        return self._erred(job, attempt.attempt_error(error, job.run.graph.nodes[job.step].retry), seconds)
 
     def _erred(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed:
         if log.isEnabledFor(logging.DEBUG):
@@ -207,9 +207,9 @@ class Runner:
     def _finished(self, job: ClaimedJob, end: EncodedResult, seconds: float, **more: Any) -> Finished:
         text = end.text
         if text is not None and self._codec is not None:
-            text = sealed(self._codec, text, Location(job.run.graph.name, job.run.id, "output", job.step))
+            text = encrypt(self._codec, text, Location(job.run.graph.name, job.run.id, "output", job.step))
         return Finished(
-            job, end.event, text, end.value, end.metadata, end.targets, seconds, failing=end.failing, **more
+            job, end.event, text, end.value, end.metadata, end.targets, seconds, failing=end.route_error, **more
         )
 
 

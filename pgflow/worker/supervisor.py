@@ -19,7 +19,7 @@ import psycopg
 
 from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.values.codec import Codec
-from pgflow.core.values.sanitize import error_message, sanitize_text, trace, type_name
+from pgflow.core.values.sanitize import error_message, format_traceback, sanitize_text, type_name
 from pgflow.database.connect import AsyncConnection, aconnect
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import arun
@@ -456,7 +456,10 @@ class Worker:
                 settled = AttemptFailed(token, "the step was cancelled from within", "CancelledError")
         except BaseException as error:  # the runner turns the step's into outcomes; no other may cost the slot
             log.error(
-                "step %s of %s could not be run:\n%s", token.step, token.run.id, sanitize_text(trace(error), tail=True)
+                "step %s of %s could not be run:\n%s",
+                token.step,
+                token.run.id,
+                sanitize_text(format_traceback(error), tail=True),
             )
             settled = AttemptFailed(
                 token, sanitize_text(f"the step could not be run: {error_message(error)}"), type_name(error)

@@ -75,7 +75,7 @@ def test_c1_a_workflow_has_one_version(stack: Stack) -> None:
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, None, True, 2**31])
 def test_c2_a_version_is_a_positive_whole_number(version: Any) -> None:
     """C2: a version that is no positive whole number is refused."""
-    with pytest.raises(DefinitionError, match=r"^Flow: version is a positive whole number, not "):
+    with pytest.raises(DefinitionError, match=r"^Flow: version must be a whole number from 1, got "):
         chain(A, version=version)
 
 
@@ -110,7 +110,7 @@ def test_c5_version_and_versions_exclude_each_other() -> None:
 def test_c6_the_keys_of_versions_are_positive_whole_numbers() -> None:
     """C6: a key of `versions` that is no positive whole number is refused; so is what is no mapping, or empty."""
     for key in (0, -1, "2", 1.5, True, None):
-        refused(f"keys of versions are positive whole numbers, these are not: {key!r}", {2: part(2), key: part()})
+        refused(f"keys of versions must be whole numbers from 1, these are not: {key!r}", {2: part(2), key: part()})
     others: list[Any] = [{}, [part()], 3]
     for versions in others:
         refused("versions is .*: write versions = {1: V1, 2: V2}", versions)
@@ -118,17 +118,15 @@ def test_c6_the_keys_of_versions_are_positive_whole_numbers() -> None:
 
 def test_c7_the_current_version_is_one_of_them() -> None:
     """C7: `current` is one of the versions, and has to be given; without versions it means nothing."""
-    refused(
-        r"current=9 is not a key of versions \(available: 1\): name one of these, or add it", {1: part()}, current=9
-    )
-    refused("has no current version: say which one a start takes, as in current=1", {1: part()}, current=None)
+    refused(r"current=9 is not a key of versions \(available: 1\): use one of these, or add it", {1: part()}, current=9)
+    refused("has no current version: choose the one that starts use, as in current=1", {1: part()}, current=None)
     with pytest.raises(DefinitionError, match="Flow: current=1 needs versions to choose from"):
         chain(A, current=1)
 
 
 def test_c8_a_version_has_the_number_of_its_key() -> None:
     """C8: the version that a class declares is the key under which it stands."""
-    refused("version 1 is U.V1, which says version=2: let the two agree", {1: part(2)})
+    refused("version 1 is U.V1, which has version=2: make the two equal", {1: part(2)})
 
 
 def test_c9_a_version_lies_within_its_umbrella() -> None:
@@ -138,7 +136,7 @@ def test_c9_a_version_lies_within_its_umbrella() -> None:
     flow: Any = new_class("User", (Workflow,), {"unique": Unique("k"), "current": 1, "versions": {1: beside}}, _as_user)
     assert flow.versions == {1: beside}
     refused("version 1 has a business key of its own", {1: part(unique=Unique("other"))})
-    refused("version 1 is U.V1, which is a version of U already", {1: _taken()})
+    refused("version 1 is U.V1, which is already a version of U", {1: _taken()})
 
 
 def _as_user(space: dict[str, Any]) -> None:
@@ -154,7 +152,7 @@ def _taken() -> Any:
 def test_c10_a_version_is_a_workflow() -> None:
     """C10: what is no workflow cannot be a version, nor can another umbrella."""
     for wrong in ("V1", int, A, None):
-        refused(r"version 1 is .*, which is no workflow: write class V1\(Workflow\[…\], …\)", {1: wrong})
+        refused(r"version 1 is .*, which is not a workflow: write class V1\(Workflow\[…\], …\)", {1: wrong})
     refused("version 1 is CreateUser, which has versions itself", {1: umbrella()})
 
 
@@ -164,9 +162,11 @@ def test_c11_an_umbrella_has_no_graph() -> None:
     for name in ("graph", "initial", "transitions"):
         assert not hasattr(flow, name)
     assert [edge.source for edge in flow.V1.graph.edges()] == ["confirm", "a"]
-    refused("has versions, so it has no initial of its own", {1: part()}, {"initial": A})
-    refused("has versions, so it has no transitions of its own", {1: part()}, {"transitions": {A: {"done": Done}}})
-    refused("has versions, so it has no steps: give retry, queue and priority to the versions", {1: part()}, queue="x")
+    refused("has versions, so it cannot have initial of its own", {1: part()}, {"initial": A})
+    refused("has versions, so it cannot have transitions of its own", {1: part()}, {"transitions": {A: {"done": Done}}})
+    refused(
+        "has versions and no steps of its own: give retry, queue and priority to the versions", {1: part()}, queue="x"
+    )
 
 
 # -- which version a start takes

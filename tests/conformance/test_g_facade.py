@@ -383,7 +383,7 @@ def test_g16_of_several_apps_none_is_guessed() -> None:
         late = unlisted(name="Late")
         assert late.start("v").id == "u::v"
         assert late.bound() is one
-    with pytest.raises(DefinitionError, match="app is 'shop', which is no app"):
+    with pytest.raises(DefinitionError, match="app is 'shop', which is not an app"):
         unlisted(app="shop")
 
 
@@ -645,7 +645,7 @@ def test_i18_a_payload_has_to_be_what_the_step_declares(stack: Stack) -> None:
     waits(stack, Judged, "a")
     payload: Any
     for payload in ({"of": "Ada"}, {"by": 1}, [], 7):
-        with pytest.raises(InvalidPayload, match="step 'judge' declares the output Verdict, which this is not"):
+        with pytest.raises(InvalidPayload, match="step 'judge' declares the output Verdict, which the value is not"):
             Judged.resume("a", "yes", payload)
         with pytest.raises(InvalidPayload):
             Judged.schedule_resume("a", judge, timedelta(0), "yes", payload)

@@ -497,7 +497,7 @@ def test_h19_nine_metrics_count_what_happens(stack: Stack) -> None:
     assert read["pgflow.step.exception.count"] == {("Broken", "broken", "ValueError"): 1}
     assert read["pgflow.step.async.count"]["Patient", "pause"] == 1
     waited = read["pgflow.step.resume.wait_duration"]["Patient", "pause", "timeout"]
-    assert 30 <= waited.least == waited.total < 60_000
+    assert 30 <= waited.min == waited.total < 60_000
     assert read["pgflow.engine.advance.active_steps_count"]["Line",] == 0
 
 

@@ -266,7 +266,7 @@ def test_an_output_that_is_left_out_is_not_none_and_not_an_empty_object(
         failed = stack.until(workflow)
         assert failed.error is not None
         assert (failed.error["step"], failed.error["type"]) == ("plain", "InvalidPayload")
-        assert "step 'plain' declares the output Limits, which this is not" in failed.error["reason"]
+        assert "step 'plain' declares the output Limits, which the value is not" in failed.error["reason"]
         return
     found = completed(stack, workflow)
     assert SEEN[stack.value]["json"] == found.steps[asked.key] == as_json
@@ -349,7 +349,7 @@ def test_an_input_or_output_of_another_type_that_is_put_fails_the_step_that_read
     failed = stack.until(PlainOutput)
     assert failed.error is not None
     assert (failed.error["step"], failed.error["type"]) == (found.history[1].step, "InvalidPayload")
-    assert "step 'plain' declares the output Limits, which this is not: most" in failed.error["reason"]
+    assert "step 'plain' declares the output Limits, which the value is not: most" in failed.error["reason"]
 
 
 def test_the_message_about_an_omitted_input_names_the_omission() -> None:

@@ -452,7 +452,7 @@ def test_both_stacks_refuse_a_put_with_the_same_error(
 
 @pytest.mark.parametrize("given", [None, {"run": 1}, "asking::a"])
 def test_an_object_that_is_not_an_instance_is_refused(app: Any, given: Any) -> None:
-    with pytest.raises(InvalidValue, match="an Instance is needed"):
+    with pytest.raises(InvalidValue, match="put takes an Instance, got"):
         app.storage.put(given)
 
 

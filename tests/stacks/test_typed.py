@@ -231,7 +231,7 @@ def test_a_payload_that_is_not_of_the_declared_type_is_refused(value: str) -> No
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"a": [b"\xff"]}, r"input.a\[0\] is bytes that are no UTF-8 text: encode them, with base64 for example"),
+        ({"a": [b"\xff"]}, r"input.a\[0\] is bytes that are not UTF-8: encode them, for example with base64"),
         ({"a": {"b": object()}}, "input.a.b cannot be stored"),
         ({"a": lambda: 1}, "input.a cannot be stored"),
     ],

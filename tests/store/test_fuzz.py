@@ -338,5 +338,5 @@ def test_json_on_the_command_line_is_accepted_whole_or_rejected(text: str) -> No
 
 def test_a_duplicate_key_is_rejected_in_json_that_people_write() -> None:
     for text in ('{"a": 1, "a": 2}', '[{"b": {"c": 1, "c": 1}}]'):
-        with pytest.raises(InvalidPayload, match="stands twice in an object"):
+        with pytest.raises(InvalidPayload, match=r"an object has the key .* twice"):
             read_json_argument(text, "input")

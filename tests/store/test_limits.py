@@ -198,10 +198,10 @@ def test_null_metadata_and_tags_are_empty(app: Pgflow, conn: Connection) -> None
         ([""], "1 to 64 characters"),
         ([None], "1 to 64 characters"),
         ([7], "1 to 64 characters"),
-        ("gift", "a list of strings is needed"),
-        (7, "a list of strings is needed"),
-        (["x"] * MAX_TAGS, "32 tags are refused beside the 1 of the workflow: an instance has 32 at most"),
-        (["x"] * 33, "33 tags are refused"),
+        ("gift", "tags must be a list of strings"),
+        (7, "tags must be a list of strings"),
+        (["x"] * MAX_TAGS, "an instance can have at most 32 tags, got 32 and 1 of its workflow"),
+        (["x"] * 33, "an instance can have at most 32 tags, got 33"),
     ],
 )
 def test_python_rejects_the_same_tags(tags: Any, said: str, app: Pgflow, conn: Connection) -> None:

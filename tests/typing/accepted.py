@@ -216,17 +216,17 @@ def start() -> None:
         assert_type(error.hint, str | None)
 
 
-class Backwards(Codec):
-    def seal(self, text: str, place: str) -> str:
+class Reversed(Codec):
+    def encrypt(self, text: str, associated_data: str) -> str:
         return text[::-1]
 
-    def open(self, sealed: str, place: str) -> str:
-        return sealed[::-1]
+    def decrypt(self, encrypted: str, associated_data: str) -> str:
+        return encrypted[::-1]
 
 
-def seal() -> None:
+def use_a_codec() -> None:
     assert_type(Pgflow(workflows=[OrderFlow], codec=AesGcm({"k1": b""}, current="k1")).codec, Codec | None)
-    Pgflow(workflows=[OrderFlow], codec=Backwards())
+    Pgflow(workflows=[OrderFlow], codec=Reversed())
 
 
 async def start_async() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pgflow import Async, Context, Done, Ok, Retry, Step, step
 from pgflow.core.definition.graph import Choice, Graph
 from pgflow.core.definition.step import Parking
-from pgflow.core.engine.attempt import call, failing, waits
+from pgflow.core.engine.attempt import attempt_error, call, parking_of
 from pgflow.errors import InvalidValue, UndeclaredEvent
 
 
@@ -20,7 +20,7 @@ class Mute(Exception):
 
 
 def test_an_error_that_cannot_be_told_has_its_type_for_a_reason() -> None:
-    failed = failing(Mute(), Retry())
+    failed = attempt_error(Mute(), Retry())
     assert (failed.reason, failed.type, failed.retry) == ("Mute", "Mute", True)
 
 
@@ -49,10 +49,10 @@ def test_a_wait_ends_with_events_that_lead_somewhere(ends: Parking) -> None:
 
     choices = {"odd": {"done": Choice(("done",))}}
     with pytest.raises(UndeclaredEvent, match="step 'odd' has no event 'zzz'"):
-        waits(Graph.build("Flow", "odd", [Odd(), Done()], choices), Odd())
+        parking_of(Graph.build("Flow", "odd", [Odd(), Done()], choices), Odd())
     for delay in (timedelta.max, timedelta(-1)):
         ends = Parking({}, delay, "done")
-        with pytest.raises(InvalidValue, match="of zero or more, and of 100 years at most"):
-            waits(Graph.build("Flow", "odd", [Odd(), Done()], choices), Odd())
+        with pytest.raises(InvalidValue, match="must be a timedelta from zero to 100 years"):
+            parking_of(Graph.build("Flow", "odd", [Odd(), Done()], choices), Odd())
     sound = Asking().named("odd")
-    assert waits(Graph.build("Flow", "odd", [sound, Done()], choices), sound) == Parking({"done": "done"})
+    assert parking_of(Graph.build("Flow", "odd", [sound, Done()], choices), sound) == Parking({"done": "done"})

@@ -212,7 +212,7 @@ def test_a_function_that_cannot_be_called_with_the_context_is_not_a_step(name: s
     ("function", "said"),
     [
         (two, r"two cannot be called: .* with one argument, ctx; write `def two\(ctx\)`"),
-        (Shop.method, r"method is a method: a step is a function outside of a class, `def method\(ctx\)`"),
+        (Shop.method, r"method is a method: define the step outside of a class, `def method\(ctx\)`"),
     ],
 )
 def test_the_message_about_a_step_names_the_function_and_the_fix(function: Any, said: str) -> None:
@@ -234,13 +234,13 @@ def test_a_route_is_checked_like_a_step(name: str) -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_a_route_that_cannot_be_called_with_the_context_is_refused(name: str) -> None:
     function, said = BAD[name]
-    with pytest.raises(DefinitionError, match=rf"route\(.*: the function takes one argument, the context: {said}"):
+    with pytest.raises(DefinitionError, match=rf"route\(.*: the function must take one argument, the context: {said}"):
         routed(function, step(name="target")(one))
 
 
 @pytest.mark.parametrize("given", [generator, async_generator, GeneratorCallee(), coroutine, Callee])
 def test_a_route_that_is_not_a_plain_function_is_refused(given: Any) -> None:
-    with pytest.raises(DefinitionError, match="a plain function of the context: not async, not a generator"):
+    with pytest.raises(DefinitionError, match="a plain function of the context: not async, a generator"):
         routed(given, step(name="target")(one))
 
 

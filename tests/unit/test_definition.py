@@ -66,9 +66,9 @@ LOOP: list[Any] = []
 LOOP.append(LOOP)
 
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "tags is no list": ({"tags": "x"}, r"Flow: tags is a list of strings, not 'x'"),
-    "a tag is no string": ({"tags": ["x", 1]}, r"Flow: tags is a list of strings"),
-    "metadata is no dict": ({"metadata": [("a", 1)]}, r"Flow: metadata is a dict"),
+    "tags is no list": ({"tags": "x"}, r"Flow: tags must be a list of strings, got 'x'"),
+    "a tag is no string": ({"tags": ["x", 1]}, r"Flow: tags must be a list of strings"),
+    "metadata is no dict": ({"metadata": [("a", 1)]}, r"Flow: metadata must be a dict"),
     "metadata has a key that is no string": ({"metadata": {1: 2}}, r"Flow: metadata has the key 1, which JSON cannot"),
     "metadata has such a key deep down": ({"metadata": {"a": [{2: 3}]}}, r"Flow: metadata\['a'\]\[0\] has the key 2"),
     "metadata is no JSON": ({"metadata": {"n": object}}, r"Flow: metadata\['n'\] is <class 'object'>"),
@@ -79,18 +79,18 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "metadata is infinite": ({"metadata": {"n": float("inf")}}, r"Flow: metadata\.n is inf"),
     "unique is missing": ({"unique": None}, r"Flow has no business key: add one, as in .*unique=Unique"),
     "unique is a string": ({"unique": "orderid"}, r"Flow: unique is 'orderid': write unique=Unique"),
-    "version is zero": ({"version": 0}, r"Flow: version is a positive whole number, not 0"),
-    "version is a string": ({"version": "1"}, r"Flow: version is a positive whole number, not '1'"),
-    "version is a bool": ({"version": True}, r"Flow: version is a positive whole number"),
+    "version is zero": ({"version": 0}, r"Flow: version must be a whole number from 1, got 0"),
+    "version is a string": ({"version": "1"}, r"Flow: version must be a whole number from 1, got '1'"),
+    "version is a bool": ({"version": True}, r"Flow: version must be a whole number from 1"),
     "retry is a number": ({"retry": 3}, r"Flow: retry is 3: write a policy"),
-    "queue has a space": ({"queue": "a b"}, r"Flow: queue is 'a b': use letters"),
+    "queue has a space": ({"queue": "a b"}, r"Flow: queue is 'a b': use up to 63 letters"),
     "orchestration_queue has a space": ({"orchestration_queue": "a b"}, r"Flow: orchestration_queue is 'a b': use"),
-    "priority is too large": ({"priority": 99_999}, r"Flow: priority is a whole number from -32768 to 32767"),
+    "priority is too large": ({"priority": 99_999}, r"Flow: priority must be a whole number from -32768"),
     "name has a space": ({"name": "a b"}, r"Flow is named 'a b'"),
     "an option is misspelt": ({"verison": 2}, r"Flow: there is no option 'verison'; did you mean 'version'\?"),
     "an option is unknown": (
         {"zzz": 2},
-        r"Flow: there is no option 'zzz'; there are app, current, metadata, name, orchestration_queue, priority, queue",
+        r"Flow: there is no option 'zzz'; the options are app, current, metadata, name, orchestration_queue, priority",
     ),
 }
 
@@ -108,16 +108,16 @@ def plain(ctx: Context[Any]) -> Ok:
 
 RULES: dict[str, tuple[Any, Any, str]] = {
     "no initial step": (..., {A: {"done": Done}}, r"^Flow has no initial step: add `initial = "),
-    "initial is a list": ([A, B], {A: {"done": Done}}, r"^Flow: initial is one step, not \["),
-    "initial is a string": ("a", {A: {"done": Done}}, r"^Flow: initial: 'a' is no step"),
+    "initial is a list": ([A, B], {A: {"done": Done}}, r"^Flow: initial must be one step, got \["),
+    "initial is a string": ("a", {A: {"done": Done}}, r"^Flow: initial: 'a' is not a step"),
     "initial is Done": (Done, {A: {"done": Done}}, r"^Flow: initial is Done, so nothing would ever run"),
     "no transitions": (A, ..., r"^Flow has no transitions: add"),
     "transitions are empty": (A, {}, r"^Flow has no transitions"),
-    "a source is a string": (A, {"a": {"done": Done}}, r"^Flow: a source in transitions: 'a' is no step"),
+    "a source is a string": (A, {"a": {"done": Done}}, r"^Flow: a source in transitions: 'a' is not a step"),
     "Done is a source": (A, {A: {"done": Done}, Done: {"done": A}}, r"^Flow: Done ends the workflow: remove"),
-    "a source stands twice": (Twice.Sized, {Twice.Sized: {"done": Done}, Twice.Sized(): {}}, r"Sized stands twice in"),
+    "a source stands twice": (Twice.Sized, {Twice.Sized: {"done": Done}, Twice.Sized(): {}}, r"Sized is twice in"),
     "a source has no events": (A, {A: Done}, r"leads to <class .*Done'>: write \{event: target\}"),
-    "an event is a number": (A, {A: {1: Done}}, r"has a transition for 1: an event is named by a string"),
+    "an event is a number": (A, {A: {1: Done}}, r"has a transition for 1: the name of an event must be a string"),
     "an event stands twice": (
         A,
         {A: {"done": Done, Plain.DONE: B}, B: {"done": Done}},
@@ -127,14 +127,14 @@ RULES: dict[str, tuple[Any, Any, str]] = {
     "a target list is empty": (A, {A: {"done": []}}, r"^Flow: stub 'a'\.done leads nowhere: give at least one"),
     "a route has no targets": (A, {A: {"done": route(lambda ctx: B)}}, r"\.done leads nowhere"),
     "a target stands twice": (A, {A: {"done": [B, B]}, B: {"done": Done}}, r"leads to stub 'b' twice: name it once"),
-    "a list in a list": (A, {A: {"done": [[B]]}}, r"routes and lists cannot stand inside one another"),
-    "a target is a string": (A, {A: {"done": "b"}}, r"^Flow: stub 'a'\.done: 'b' is no step: give a Step class"),
+    "a list in a list": (A, {A: {"done": [[B]]}}, r"routes and lists cannot be nested"),
+    "a target is a string": (A, {A: {"done": "b"}}, r"^Flow: stub 'a'\.done: 'b' is not a step: give a Step class"),
     "a target is a function": (
         A,
         {A: {"done": plain}},
         r"^Flow: .*: plain is a plain function: decorate it with @step",
     ),
-    "a target is another class": (A, {A: {"done": Unique}}, r"is no step"),
+    "a target is another class": (A, {A: {"done": Unique}}, r"is not a step"),
     "a target lacks its configuration": (
         A,
         {A: {"done": Sized}},
@@ -143,7 +143,7 @@ RULES: dict[str, tuple[Any, Any, str]] = {
     "a cycle": (
         A,
         {A: {"done": B}, B: {"done": C}, C: {"done": B}},
-        r"^Flow: cycle in the graph: b → c → b\. A step runs once: to try again use Retry",
+        r"^Flow: cycle in the graph: b → c → b\. A step runs once: to repeat it use Retry",
     ),
     "a loop to itself": (A, {A: {"done": A}}, r"cycle in the graph: a → a"),
     "an unreachable step": (
@@ -160,7 +160,7 @@ RULES: dict[str, tuple[Any, Any, str]] = {
     "a fan-out that does not converge": (
         A,
         {A: {"done": [B, C]}, B: {"done": Done}, C: {"done": Done}},
-        r"^Flow: a\.done fans out to b, c, whose branches must converge before Done: let them lead to a common step",
+        r"^Flow: a\.done fans out to b, c, whose branches must converge before Done: lead them to a common step",
     ),
     "two configurations share a key": (
         A,
@@ -230,7 +230,7 @@ ODD: dict[str, tuple[Step, str]] = {
     "events are one string": (attribute(events="done"), r"^Flow: Odd has events = 'done': write a tuple"),
     "an event is a number": (
         attribute(events=(1,)),
-        r"^Flow: Odd declares the event 1: the name of an event is a string",
+        r"^Flow: Odd declares the event 1: the name of an event must be a string",
     ),
     "an event has a space": (attribute(events=("a b",)), r"^Flow: Odd declares the event 'a b'"),
     "an event stands twice": (attribute(events=("done", "done")), r"^Flow: Odd declares an event twice"),
@@ -239,7 +239,7 @@ ODD: dict[str, tuple[Step, str]] = {
         r"^Flow: Odd has no execute method: add `def execute\(self, ctx\)`",
     ),
     "execute is a generator": (attribute(execute=generator), r"^Flow: Odd: execute is a generator"),
-    "execute takes more": (attribute(execute=two_arguments), r"^Flow: Odd: execute gets the context and no more"),
+    "execute takes more": (attribute(execute=two_arguments), r"^Flow: Odd: execute gets the context and nothing else"),
     "retry is a number": (attribute(retry=3), r"^Flow: Odd has retry = 3: write a policy"),
     "queue has a space": (attribute(queue="a b"), r"^Flow: Odd has queue = 'a b'"),
     "transactional is a string": (attribute(transactional="yes"), r"^Flow: Odd has transactional = 'yes'"),
@@ -249,11 +249,11 @@ ODD: dict[str, tuple[Step, str]] = {
     "the configuration is no JSON": (Naive(size=float("nan")), r"^Flow: Naive: the configuration\.size is nan"),
     "a signal becomes no event": (
         attribute(parking=lambda self: Parking({"go": "gone"})),
-        r"^Flow: Odd: the signal 'go' becomes 'gone', which is none of its events",
+        r"^Flow: Odd: the signal 'go' becomes 'gone', which it does not declare",
     ),
     "a timeout becomes no event": (
         attribute(parking=lambda self: Parking({}, timedelta(1), "late")),
-        r"^Flow: Odd: its timeout becomes 'late', which is none of its events",
+        r"^Flow: Odd: its timeout becomes 'late', which it does not declare",
     ),
     "a delay without an event": (
         attribute(parking=lambda self: Parking({}, timedelta(1))),
@@ -261,7 +261,7 @@ ODD: dict[str, tuple[Step, str]] = {
     ),
     "a delay of thousands of years": (
         attribute(parking=lambda self: Parking({}, timedelta.max, "done")),
-        r"^Flow: Odd: a timeout needs both a delay of zero or more, 100 years at most, and an event",
+        r"^Flow: Odd: a timeout needs both a delay, from zero to 100 years, and an event",
     ),
 }
 
@@ -283,7 +283,7 @@ def test_the_first_rule_that_is_broken_is_the_one_that_is_told() -> None:
 
 
 def test_linear_branching_parallel_and_dynamic_workflows_are_accepted() -> None:
-    assert define(A, {A: {"done": Done}}).graph.nodes["a"].only == "done"
+    assert define(A, {A: {"done": Done}}).graph.nodes["a"].sole_successor == "done"
     define(AB, {AB: {"x": B, "y": C}, B: {"done": D}, C: {"done": D}, D: {"done": Done}})
     define(A, {A: {"done": [B, C]}, B: {"done": D}, C: {"done": D}, D: {"done": Done}})
     define(A, {A: {"done": route(lambda ctx: B, B, C)}, B: {"done": Done}, C: {"done": Done}})

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 from pgflow import Codec, Context, Done, Ok, Retry, Step, Unique, Workflow, route, step, telemetry
 from pgflow.core.definition.results import Error
 from pgflow.core.definition.route import choose
-from pgflow.core.engine.attempt import AttemptError, call, decide, failing, read
-from pgflow.core.values.codec import Location, decrypt_text, sealed, through
-from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_text, trace
+from pgflow.core.engine.attempt import AttemptError, attempt_error, call, decide, read
+from pgflow.core.values.codec import Location, decrypt_text, encrypt, roundtrip
+from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, format_traceback, sanitize_text
 from pgflow.errors import DecryptionUnavailable, DefinitionError, InvalidPayload, RouteError
 from pgflow.logs import Logger
 from pgflow.telemetry import bus
@@ -39,7 +39,7 @@ def caught(name: str) -> BaseException:
 def test_any_exception_is_described_within_bounds(name: str) -> None:
     error = caught(name)
     began = time.monotonic()
-    failed = returned(lambda: failing(error, Retry(never_on=(OSError,))), name)
+    failed = returned(lambda: attempt_error(error, Retry(never_on=(OSError,))), name)
     assert time.monotonic() - began < PATIENCE / 2
     entry = failed.entry(1)
     assert failed.reason
@@ -62,12 +62,12 @@ def test_an_exception_in_a_policy_that_cannot_be_asked_is_retried(name: str) -> 
     class Refused(Exception, metaclass=Asked):
         """A class that cannot be compared with."""
 
-    assert returned(lambda: failing(caught(name), Retry(never_on=(Refused,))), name).retry
+    assert returned(lambda: attempt_error(caught(name), Retry(never_on=(Refused,))), name).retry
 
 
 def test_a_chain_shows_its_end_and_that_the_rest_is_left_out() -> None:
     for name in ("a long chain of causes", "a long chain of contexts"):
-        text = trace(caught(name))
+        text = format_traceback(caught(name))
         assert "Exception: 19999\n" in text
         assert "Exception: 19990\n" in text
         assert "Exception: 19989\n" not in text
@@ -87,7 +87,7 @@ def test_a_traceback_reads_like_that_of_python() -> None:
     with pytest.raises(ValueError, match="outer") as found:
         outer()
     found.value.add_note("and a note")
-    lines = trace(found.value).splitlines()
+    lines = format_traceback(found.value).splitlines()
     assert lines.count("Traceback (most recent call last):") == 2
     joint = lines.index("The above exception was the direct cause of the following exception:")
     assert lines[joint - 2] == "KeyError: 'inner'"
@@ -98,13 +98,13 @@ def test_a_traceback_reads_like_that_of_python() -> None:
 def test_a_context_that_was_suppressed_is_not_shown() -> None:
     error = ValueError("shown")
     error.__context__ = KeyError("hidden")
-    assert "hidden" in trace(error)
+    assert "hidden" in format_traceback(error)
     error.__suppress_context__ = True
-    assert "hidden" not in trace(error)
+    assert "hidden" not in format_traceback(error)
 
 
 def test_a_group_shows_its_first_members_and_how_many_more_there_are() -> None:
-    text = trace(ExceptionGroup("several", [ValueError(str(number)) for number in range(20)]))
+    text = format_traceback(ExceptionGroup("several", [ValueError(str(number)) for number in range(20)]))
     assert "several (20 sub-exceptions)" in text
     assert "| ValueError: 14" in text
     assert "ValueError: 15" not in text
@@ -123,7 +123,7 @@ def test_an_input_that_a_long_message_quotes_stays_hidden_where_the_message_is_c
     for padding in range(0, 300, 7):
         error = RuntimeError("-" * padding + str(invalid.value))
         error.__cause__ = invalid.value
-        assert CANARY[:6] not in trace(error)
+        assert CANARY[:6] not in format_traceback(error)
 
 
 def test_what_a_sync_step_raises_comes_back_as_a_value() -> None:
@@ -206,14 +206,14 @@ def test_a_route_that_returns_a_coroutine_is_told_to_be_no_coroutine_function() 
     async def chooser(ctx: Context[Any]) -> Step:
         return left
 
-    with pytest.raises(RouteError, match="returned a coroutine: a route is a plain function, not async"):
+    with pytest.raises(RouteError, match="returned a coroutine: a route must be a plain function, not async"):
         choose(lambda ctx: chooser(ctx), DECLARED, Context(None), "Flow: a.done")  # type: ignore[arg-type, return-value]
 
     class Chooser:
         async def __call__(self, ctx: Context[Any]) -> Step:
             return left
 
-    with pytest.raises(DefinitionError, match="is a plain function of the context: not async"):
+    with pytest.raises(DefinitionError, match="must be a plain function of the context: not async"):
         route(Chooser(), left, right)  # type: ignore[arg-type]
 
 
@@ -243,12 +243,12 @@ class BrokenCodec(Codec):
     def __init__(self, raised: BaseException | None = None, instead: Any = None) -> None:
         self.raised, self.instead = raised, instead
 
-    def seal(self, text: str, place: str) -> str:
+    def encrypt(self, text: str, associated_data: str) -> str:
         if self.raised is not None:
             raise self.raised
         return self.instead  # type: ignore[no-any-return]
 
-    def open(self, sealed: str, place: str) -> str:
+    def decrypt(self, encrypted: str, associated_data: str) -> str:
         if self.raised is not None:
             raise self.raised
         return self.instead  # type: ignore[no-any-return]
@@ -265,7 +265,7 @@ def test_what_a_codec_raises_leaves_the_value_to_another_worker(name: str) -> No
         except DecryptionUnavailable as error:
             return str(error)
 
-    assert returned(refused, name).startswith("the sealed output of a cannot be opened now")
+    assert returned(refused, name).startswith("the encrypted output of a cannot be decrypted now")
 
 
 def test_ctrl_c_while_a_codec_works_reaches_the_program() -> None:
@@ -273,12 +273,12 @@ def test_ctrl_c_while_a_codec_works_reaches_the_program() -> None:
         decrypt_text(BrokenCodec(KeyboardInterrupt()), '{"pgflow:sealed": "x"}', PLACE)
 
 
-def test_a_codec_that_seals_to_something_else_than_text_is_refused() -> None:
+def test_a_codec_that_returns_something_other_than_text_is_refused() -> None:
     for instead in (None, 7, b"x"):
-        with pytest.raises(InvalidPayload, match=r"BrokenCodec\.seal\(\) returned \w+ for the output of a, not a str"):
-            sealed(BrokenCodec(instead=instead), "1", PLACE)
+        with pytest.raises(InvalidPayload, match=r"BrokenCodec\.encrypt\(\) returned \w+ for the output of a, not a"):
+            encrypt(BrokenCodec(instead=instead), "1", PLACE)
         with pytest.raises(InvalidPayload, match="not a str"):
-            through(BrokenCodec(instead=instead), "1", PLACE)
+            roundtrip(BrokenCodec(instead=instead), "1", PLACE)
 
 
 # -- telemetry and logging

@@ -39,10 +39,10 @@ def test_one_error_has_every_problem_the_options_first() -> None:
     first, second, third, fourth = problems(
         ask, {ask: {"yes": 7, "maybe": Done}}, tags="x", metadata={"at": object()}, retry=3
     )[:4]
-    assert first.startswith("Flow: tags is a list of strings")
+    assert first.startswith("Flow: tags must be a list of strings")
     assert second.startswith("Flow: metadata['at'] is <object")
     assert third.startswith("Flow: retry is 3")
-    assert fourth.startswith("Flow: ask.yes: 7 is no step")
+    assert fourth.startswith("Flow: ask.yes: 7 is not a step")
 
 
 def test_several_parts_of_one_shape_are_told() -> None:
@@ -70,7 +70,7 @@ def test_the_shape_of_what_cannot_be_read_is_not_looked_at() -> None:
 def test_an_error_without_a_list_has_its_message() -> None:
     assert DefinitionError("a").problems == ("a",)
     gathered = Problems()
-    gathered.refuse()
+    gathered.raise_if_any()
     assert gathered.check(5, int, "7") == 7
 
 
@@ -132,7 +132,7 @@ def test_a_class_that_is_no_step_does_not_hide_what_else_is_wrong() -> None:
             Odd = metaclass("Odd", (Step,), body)
         define(Odd, {Odd: {"done": do}, do: {"late": Done, "done": Done}})
     told = [message.partition(": ")[2] for message in collected.problems]
-    assert told[0].startswith("Odd: step Odd: 'events' is an attribute that every step has")
+    assert told[0].startswith("Odd: step Odd: 'events' is an attribute of every step")
     assert told[1].startswith("do does not declare the event 'late'")
     assert len(told) == 2
 

@@ -46,7 +46,7 @@ def test_an_input_that_changes_when_it_is_read_is_refused_without_its_value() ->
 
 
 def test_a_value_that_is_not_of_its_declared_type_is_named_and_not_shown() -> None:
-    with pytest.raises(InvalidInput, match="not of the type that is declared: name") as caught:
+    with pytest.raises(InvalidInput, match="not of the declared type: name") as caught:
         Input.of("W", Loud).write(
             Loud.model_construct(name=[CANARY])  # type: ignore[arg-type]  # that is it
         )

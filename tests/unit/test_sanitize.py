@@ -8,8 +8,15 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from pgflow import Retry
-from pgflow.core.engine.attempt import failing
-from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, problems, sanitize_line, sanitize_text, trace
+from pgflow.core.engine.attempt import attempt_error
+from pgflow.core.values.sanitize import (
+    MAX_TEXT_LENGTH,
+    error_message,
+    format_traceback,
+    sanitize_line,
+    sanitize_text,
+    validation_message,
+)
 
 CANARY = "canary-4711"
 
@@ -61,7 +68,7 @@ def test_a_line_stays_one(forged: str) -> None:
 def test_fifty_megabytes_of_words_do_no_harm() -> None:
     error = RuntimeError("x" * 50_000_000)
     tracemalloc.start()
-    failed = failing(error, Retry())
+    failed = attempt_error(error, Retry())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(failed.reason) == MAX_TEXT_LENGTH
@@ -72,11 +79,11 @@ def test_fifty_megabytes_of_words_do_no_harm() -> None:
 def test_what_pydantic_finds_is_told_without_the_input() -> None:
     error = invalid()
     assert CANARY in str(error)  # so it would be
-    assert error_message(error) == problems(error)
+    assert error_message(error) == validation_message(error)
     assert "user: Input should be a valid integer" in error_message(error)
     assert "password: " in error_message(error)
     for chained in (_from(error), _after(error), ExceptionGroup("several", [ValueError("x"), _from(error)])):
-        told = trace(chained)
+        told = format_traceback(chained)
         assert CANARY not in told
         assert "unable to parse string as an integer" in told
         assert "Traceback" in told
@@ -114,12 +121,12 @@ def test_a_tag_that_no_union_knows_is_not_told() -> None:
     with pytest.raises(ValidationError) as caught:
         Holder.model_validate({"pet": {"kind": CANARY}})
     assert CANARY in str(caught.value)
-    assert CANARY not in error_message(caught.value) + trace(caught.value)
+    assert CANARY not in error_message(caught.value) + format_traceback(caught.value)
     assert "'a', 'b'" in error_message(caught.value)
 
 
 def test_the_name_of_an_exception_is_text_like_any_other() -> None:
     odd = type("Odd\x1b[2J" + "x" * 1000, (Exception,), {})
-    failed = failing(odd("why"), Retry())
+    failed = attempt_error(odd("why"), Retry())
     assert failed.type.startswith("Odd\\x1b[2Jx")
     assert len(failed.type) == 200

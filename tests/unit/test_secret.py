@@ -14,7 +14,7 @@ from pgflow import Context, Done, Ok, Pgflow, Step, Unique, Workflow, step
 from pgflow.core.definition.input import Input
 from pgflow.core.definition.rules.problems import collecting
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
-from pgflow.core.values.secret import declared
+from pgflow.core.values.secret import secrets_in_type
 from pgflow.errors import DefinitionError, InvalidInput, PgflowError, UnencryptedSecret
 from pgflow.local import Local
 
@@ -89,7 +89,7 @@ class Hidden(BaseModel):
     ],
 )
 def test_a_type_that_declares_one_is_known(kind: Any, places: tuple[str, ...]) -> None:
-    assert declared(kind, "x") == places
+    assert secrets_in_type(kind, "x") == places
 
 
 VALUES = [
@@ -110,7 +110,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("value", "clear"), VALUES, ids=range(len(VALUES)))
 def test_a_value_that_holds_one_is_refused_unless_it_will_be_sealed(value: Any, clear: Any) -> None:
-    with pytest.raises(UnencryptedSecret, match=r"^output\S* is a secret, and would be stored in plain") as caught:
+    with pytest.raises(UnencryptedSecret, match=r"^output\S* is a secret and would be stored in plain") as caught:
         encode(value, what="output", limit=INPUT_LIMIT)
     assert "codec" in (caught.value.hint or "")
     assert decode(encode(value, what="output", limit=INPUT_LIMIT, reveal=True)) == clear
@@ -235,7 +235,7 @@ class Out(Workflow[Any], unique=Unique("out"), current=1):
 )
 def test_an_app_without_a_codec_refuses_a_workflow_that_declares_secrets(workflow: Any, place: str) -> None:
     for make in (lambda: Pgflow(workflows=[workflow]), lambda: Local(workflows=[workflow])):
-        with pytest.raises(DefinitionError, match=f"{place} is a secret, and would be stored in plain") as caught:
+        with pytest.raises(DefinitionError, match=f"{place} is a secret and would be stored in plain") as caught:
             make()
         assert "codec=" in (caught.value.hint or "")
     with collecting() as collected:  # as `pgflow validate` does
@@ -264,5 +264,5 @@ def test_a_configuration_takes_none_for_it_stands_in_the_graph() -> None:
 
 def test_what_is_no_codec_is_refused() -> None:
     for make in (lambda: Pgflow(codec="rot13"), lambda: Local(codec=object())):  # type: ignore[arg-type]  # that is it
-        with pytest.raises(PgflowError, match="is no Codec"):
+        with pytest.raises(PgflowError, match="is not a Codec"):
             make()

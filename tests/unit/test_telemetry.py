@@ -114,8 +114,8 @@ EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
         {"step", "step_key", "step_name", "attempt"},
     ),
     telemetry.RUNNER_RESCUE: (
-        lambda: emit.runner_rescue(name="worker 1", tokens=3, queues=["default"]),
-        {"system_time", "tokens"},
+        lambda: emit.runner_rescue(name="worker 1", jobs=3, queues=["default"]),
+        {"system_time", "jobs"},
         {"name", "runner", "queues"},
     ),
 }
@@ -287,11 +287,11 @@ LINES: dict[Name, tuple[int, str]] = {
     telemetry.ENGINE_ADVANCE: (logging.DEBUG, "Engine advance #4 (2ms)"),
     telemetry.RUNNER_INIT: (logging.INFO, "pgflow runner initialized: worker 1"),
     telemetry.WORKFLOW_CANCEL: (logging.INFO, "Workflow cancelled: ordered twice"),
-    telemetry.WORKFLOW_RETRY: (logging.INFO, "Workflow taken up again"),
+    telemetry.WORKFLOW_RETRY: (logging.INFO, "Workflow retried"),
     telemetry.WORKFLOW_SIGNAL: (logging.INFO, "Signal paid kept"),
-    telemetry.STEP_RETRY: (logging.WARNING, "Step charge will be tried again, after attempt 1"),
+    telemetry.STEP_RETRY: (logging.WARNING, "Step charge will be retried after attempt 1"),
     telemetry.STEP_SNOOZE: (logging.INFO, "Step charge snoozes for 60s"),
-    telemetry.RUNNER_RESCUE: (logging.WARNING, "Tokens of lost workers freed: 3"),
+    telemetry.RUNNER_RESCUE: (logging.WARNING, "Jobs of lost workers rescued: 3"),
 }
 
 
@@ -402,7 +402,7 @@ def test_metrics_come_by_scope_and_an_unknown_one_is_an_error() -> None:
     """H19"""
     assert [len(metrics(scope)) for scope in ("workflow", "step", "engine")] == [4, 4, 1]
     assert metrics("workflow") + metrics("step") + metrics("engine") == metrics(None)
-    with pytest.raises(ConfigError, match="no scope 'runner'"):
+    with pytest.raises(ConfigError, match="there is no metrics scope 'runner'"):
         metrics("runner")
 
 
@@ -421,5 +421,5 @@ def test_a_collector_counts_measures_and_keeps_the_last() -> None:
     assert read["pgflow.workflow.stop.count"] == {("OrderFlow",): 1}
     assert read["pgflow.workflow.stop.duration"] == {}
     seen = read["pgflow.step.stop.duration"]["OrderFlow", "charge"]
-    assert (seen.count, seen.total, seen.least, seen.greatest) == (2, pytest.approx(24.6), 12.3, 12.3)
+    assert (seen.count, seen.total, seen.min, seen.max) == (2, pytest.approx(24.6), 12.3, 12.3)
     assert (sum(seen.buckets), seen.buckets[3]) == (2, 2)  # more than 10 ms, up to 50

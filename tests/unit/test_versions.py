@@ -189,7 +189,7 @@ def test_a_version_without_an_umbrella_cannot_run() -> None:
     with pytest.raises(DefinitionError, match=r"^Lost\.V1 has no business key") as caught:
         Registry([Lost.V1])
     assert caught.value.hint is not None
-    assert "versions of the class around it" in caught.value.hint
+    assert "`versions` of the class around it" in caught.value.hint
 
 
 def umbrella(*, options: dict[str, Any] | None = None, versions: Any = None, body: dict[str, Any] | None = None) -> Any:
@@ -212,30 +212,36 @@ def umbrella(*, options: dict[str, Any] | None = None, versions: Any = None, bod
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a version beside versions": ({"options": {"version": 1}}, "U: cannot use both version and versions"),
     "versions twice": ({"options": {"versions": {1: OldUser}}}, "U has versions twice"),
-    "a queue": ({"options": {"queue": "slow"}}, "U has versions, so it has no steps: give retry, queue and priority"),
-    "a retry": ({"options": {"retry": Retry(max_attempts=2)}}, "U has versions, so it has no steps"),
+    "a queue": (
+        {"options": {"queue": "slow"}},
+        "U has versions and no steps of its own: give retry, queue",
+    ),
+    "a retry": ({"options": {"retry": Retry(max_attempts=2)}}, "U has versions and no steps of its own"),
     "no key": ({"options": {"unique": None}}, "U has no business key"),
-    "bad tags": ({"options": {"tags": "x"}}, "U: tags is a list of strings"),
-    "steps": ({"body": {"initial": store}}, "U has versions, so it has no initial of its own: move it into one"),
-    "transitions": ({"body": {"transitions": STORING}}, "U has versions, so it has no transitions of its own"),
+    "bad tags": ({"options": {"tags": "x"}}, "U: tags must be a list of strings"),
+    "steps": ({"body": {"initial": store}}, "U has versions, so it cannot have initial of its own: move it into one"),
+    "transitions": ({"body": {"transitions": STORING}}, "U has versions, so it cannot have transitions of its own"),
     "no mapping": ({"versions": lambda part: [part(1)]}, r"U: versions is \[.*\]: write versions = \{1: V1, 2: V2\}"),
     "nothing": ({"versions": lambda part: {}}, r"U: versions is \{\}: write versions"),
     "key zero": (
         {"versions": lambda part: {1: part(1), 0: part(1), "2": part(1)}},
-        "U: all keys of versions are positive whole numbers, these are not: 0, '2'",
+        "U: the keys of versions must be whole numbers from 1, these are not: 0, '2'",
     ),
-    "no current": ({"options": {"current": None}}, "U has no current version: say which one .*, as in current=1"),
+    "no current": (
+        {"options": {"current": None}},
+        "U has no current version: choose the one that starts use, as in current=1",
+    ),
     "another current": ({"options": {"current": 9}}, r"U: current=9 is not a key of versions \(available: 1\)"),
     "current is true": ({"options": {"current": True}}, r"U: current=True is not a key of versions"),
-    "no workflow": ({"versions": lambda part: {1: "V1"}}, "U: version 1 is 'V1', which is no workflow"),
-    "another class": ({"versions": lambda part: {1: int}}, "U: version 1 is <class 'int'>, which is no workflow"),
+    "no workflow": ({"versions": lambda part: {1: "V1"}}, "U: version 1 is 'V1', which is not a workflow"),
+    "another class": ({"versions": lambda part: {1: int}}, "U: version 1 is <class 'int'>, which is not a workflow"),
     "an umbrella within": (
         {"versions": lambda part: {1: CreateUser}},
         "U: version 1 is CreateUser, which has versions",
     ),
     "another number": (
         {"versions": lambda part: {1: part(2)}},
-        r"U: version 1 is U\.V2, which says version=2: let the two agree",
+        r"U: version 1 is U\.V2, which has version=2: make the two equal",
     ),
     "elsewhere": (
         {"versions": lambda part: {1: OldUser}},
@@ -258,7 +264,7 @@ def test_an_umbrella_that_is_wrong_is_refused(what: str) -> None:
 
 def test_a_class_is_a_version_of_one_umbrella_only() -> None:
     taken = umbrella().versions
-    with pytest.raises(DefinitionError, match=r"U: version 1 is U\.V1, which is a version of U already"):
+    with pytest.raises(DefinitionError, match=r"U: version 1 is U\.V1, which is already a version of U"):
         umbrella(versions=lambda part: taken)
 
 

@@ -168,12 +168,12 @@ def test_a_route_takes_what_it_chooses(chosen: Any, taken: tuple[str, ...]) -> N
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        (None, "returned None, which is no step: return one of fast, standard"),
-        ("fast", "returned 'fast', which is no step"),
+        (None, "returned None, which is not a step: return one of fast, standard"),
+        ("fast", "returned 'fast', which is not a step"),
         ([], "chose no target: return at least one of fast, standard"),
         (Done, "chose 'done': add it to the route's targets"),
         (Wait(minutes=1), "chose 'wait'"),
-        (Standard(days=4), "chose another 'standard' than the one declared"),
+        (Standard(days=4), "chose 'standard' with another configuration"),
     ],
 )
 def test_a_choice_that_was_not_declared_is_an_error(chosen: Any, said: str) -> None:

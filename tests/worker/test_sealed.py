@@ -225,7 +225,7 @@ def test_keys_rotate_while_jobs_are_under_way(app: Pgflow, dsn: str, conn: Conne
         "the sealed input cannot be opened here: it is sealed with the key 'k2'"
     )
     assert set(found.input) == {ENCRYPTED_MARKER}
-    with pytest.raises(InvalidValue, match="could not be read as a whole"):
+    with pytest.raises(InvalidValue, match="could not be read completely"):
         app.storage.put(replace(app.storage.get("line::b"), tags=("x",)))
 
 
@@ -394,9 +394,9 @@ def test_a_value_as_large_as_may_be_is_sealed_as_well(app: Pgflow, conn: Connect
 
 
 def test_only_a_sealed_value_raises_where_somebody_asks_for_it(app: Pgflow, others: ExitStack, dsn: str) -> None:
-    from pgflow.core.values.codec import Location, opened
+    from pgflow.core.values.codec import Location, decrypt
 
     Line.start("a", {"x": CANARY})
     found = other(others, dsn, None, Line).get(Line, "a")
-    with pytest.raises(DecryptionUnavailable, match="the input is sealed, and there is no codec here"):
-        opened(None, found.input, Location("Line", found.id, "input"))
+    with pytest.raises(DecryptionUnavailable, match="the input is encrypted, and this app has no codec"):
+        decrypt(None, found.input, Location("Line", found.id, "input"))

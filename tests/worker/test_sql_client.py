@@ -290,7 +290,7 @@ def test_a_payload_is_checked_by_the_step_that_takes_it(
     assert found.error is not None
     assert (found.error["step"], found.error["type"], found.error["attempt"]) == (step_key, "InvalidPayload", 1)
     assert (
-        "step ask_plain cannot take the payload of the signal 'told': step 'ask_plain' declares the output Limits"
+        "step ask_plain cannot accept the payload of the signal 'told': step 'ask_plain' declares the output Limits"
         in (found.error["reason"])
     )
     assert leftovers(conn) == {}

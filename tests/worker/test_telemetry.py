@@ -430,7 +430,7 @@ def test_freed_tokens_are_told_with_their_number(told: Told, work: Work, conn: C
     conn.execute("update pgflow.jobs set state = 'running', worker = %s, attempt = 1", [dead])
     work()
     (rescue,) = told.until(telemetry.RUNNER_RESCUE)
-    assert (rescue.measurements["tokens"], rescue.metadata["queues"]) == (1, ("default",))
+    assert (rescue.measurements["jobs"], rescue.metadata["queues"]) == (1, ("default",))
     told.until(telemetry.WORKFLOW_STOP)
 
 

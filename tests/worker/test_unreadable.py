@@ -64,7 +64,7 @@ SPOILED = {
     "huge": ("update pgflow.instances set input = '[1e400]' where run = {run}", None),
     "larger": ("update pgflow.instances set input = '[1e400, 1.5e400, 0.5]' where run = {run}", None),
     "number": ("update pgflow.instances set input = ('[' || repeat('9', 400) || '.5]')::jsonb where run = {run}",
-               "input: .* is larger than any float"),
+               "input: .* is beyond the range of a float"),
     "digits": ("update pgflow.instances set input = '[1e5000]' where run = {run}", "input: .*4300"),
     "metadata": ("update pgflow.instances set metadata = '[1]' where run = {run}", "metadata: it is not a JSON object"),
     "error": ("update pgflow.instances set error = '\"boom\"' where run = {run}", "error: it is not a JSON object"),

@@ -1,4 +1,4 @@
-"""What a connector is: one class per outside service, whose actions the steps of any workflow may call."""
+"""The contract of connectors: one class per external service, with actions that steps call."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Connector"]
 
 
 class Connector(ABC):
-    """The way to an outside service: a mail provider, a payment service. Subclass it and write both methods.
+    """A client for an external service, such as a mail or payment provider. Subclass it and write both methods.
 
-    It is a contract and no more: pgflow never makes one and never calls one; your steps do. So they speak to every
-    service in the same way, and a test can put another connector in its place. A class that lacks one of the two
-    methods cannot be instantiated (`TypeError`).
+    It is only a contract: your steps create and call connectors, pgflow never does. With it, steps call every service
+    in the same way, and a test can substitute a connector. A subclass without one of the methods cannot be instantiated
+    (`TypeError`).
 
         class Mail(Connector):
             def supported_actions(self) -> Sequence[str]:
@@ -35,22 +35,22 @@ class Connector(ABC):
             params = {"to": ctx.initial.email, "text": "Thank you."}
             return Ok("mailed", await mail.execute("send", params, {"key": settings.mail_key}))
 
-    Whatever `execute` raises the step may let through: then it is tried again as its `Retry` says. After
-    `UnsupportedAction`, of `pgflow.errors`, it is not: another attempt would come to the same.
+    A step may let exceptions of `execute` propagate: its `Retry` policy then applies. `UnsupportedAction`, of
+    `pgflow.errors`, fails the step without further attempts.
     """
 
     @abstractmethod
     def execute(
         self, action: str, params: Mapping[str, Any], config: Mapping[str, Any]
     ) -> Mapping[str, Any] | Awaitable[Mapping[str, Any]]:
-        """Do one action and return what came of it; may be a coroutine function.
+        """Perform an action and return its result; may be a coroutine function.
 
-        `params` says what this call is about, `config` how to reach the service: addresses, keys, limits. A step runs
-        at least once, so pass the service a key that is the same in each attempt, such as `f"{ctx.run}-{ctx.step}"`.
-        Raise `UnsupportedAction` for an action that is not among `supported_actions()`, and any other exception when
-        the service refuses or does not answer.
+        `params` are the arguments of this call; `config` is how to reach the service: addresses, keys, limits. A step
+        runs at least once, so pass the service an idempotency key that is the same in every attempt, such as
+        `f"{ctx.run}-{ctx.step}"`. Raise `UnsupportedAction` for an action that is not in `supported_actions()`, and any
+        other exception when the service refuses or does not answer.
         """
 
     @abstractmethod
     def supported_actions(self) -> Sequence[str]:
-        """Return the names of the actions that `execute` knows."""
+        """Return the names of the actions that `execute` supports."""

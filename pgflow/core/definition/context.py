@@ -1,4 +1,4 @@
-"""What a step sees when it runs: the input, what earlier steps came to, and where it stands."""
+"""The argument of a step: its input, the outputs of completed steps, and the identity of instance and attempt."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from pgflow.core.values.append_map import AppendMap
 from pgflow.errors import UnknownStep
 
-__all__ = ["Context", "Source", "read_output"]
+__all__ = ["Context", "HasOutput", "read_output"]
 
 I_co = TypeVar("I_co", covariant=True)
 O_co = TypeVar("O_co", covariant=True)
 O = TypeVar("O")  # noqa: E741 -- the output's type
 
 
-class Source(Protocol[O_co]):
-    """What an output comes from, a step or its class: a key, and a way to read what was stored."""
+class HasOutput(Protocol[O_co]):
+    """A step or its class, as `output` needs it."""
 
     @property
     def key(self) -> str:
         """The step's key in the workflow."""
 
     def read_output(self, output: Any) -> O_co:
-        """Return a stored output as the declared type."""
+        """Return a stored output in the declared type."""
 
 
-class Copies(Mapping[str, Any]):
-    """A read-only view of JSON values that gives a copy of each, made when it is first asked for.
+class CopyOnRead(Mapping[str, Any]):
+    """A read-only view of JSON values that returns a copy of each, made at the first access.
 
-    What a step does to a value that it was given must not reach the steps after it; and the values may be large, so
-    those that nobody looks at are not copied.
+    A step may change the values it reads, and later steps must not see that. Values may be large, so only those that
+    are read are copied.
     """
 
     __slots__ = ("_copied", "_source")
@@ -58,8 +58,8 @@ class Copies(Mapping[str, Any]):
         return repr(dict(self))
 
 
-class Extended(Mapping[str, Any]):
-    """A mapping with one more key, without a copy of the others."""
+class WithItem(Mapping[str, Any]):
+    """A view of a mapping with one more item, without a copy of the others."""
 
     __slots__ = ("_base", "_key", "_value")
 
@@ -82,21 +82,25 @@ class Extended(Mapping[str, Any]):
         return len(self._base) + (self._key not in self._base)
 
 
-NOTHING: Mapping[str, Any] = Copies({})
+EMPTY: Mapping[str, Any] = CopyOnRead({})
 
 
 @dataclass(frozen=True, slots=True)
 class Context(Generic[I_co]):
-    """What a step sees when it runs.
+    """The argument of a step, and of a route.
 
-    `initial` is the workflow's validated input; `steps` holds the output of each completed step by key, as JSON and
-    read-only (what is done to a value in it reaches nobody else), and `output(step)` gives it in its declared type.
-    `id` is the business id, `value` the business value in it, `run` the number of this run, `attempt` counts from 1
-    (one that ended with its worker does not count: the next has its number), `metadata` is the instance's runtime
-    metadata. `conn` is the database connection of a transactional step, whose writes commit together with its result;
-    else None.
+    - `initial`: the workflow's validated input, in its declared type.
+    - `steps`: the output of each completed step by key, as JSON. The mapping is read-only, and changing a value in it
+      affects no other step. `output(step)` returns an output in its declared type.
+    - `id`: the business id, such as "orderid::abc123"; `value`: the business value in it; `run`: the instance's run id.
+    - `workflow`, `version`, `step`: the workflow's name and version, and the step's key.
+    - `attempt`: the number of this attempt, from 1. An attempt that was lost with its worker is repeated under the same
+      number.
+    - `metadata`: the instance's runtime metadata, read-only.
+    - `conn`: in a step with `transactional = True` the database connection, whose writes commit together with the
+      step's result; otherwise None.
 
-    A unit test of a step needs no more than `Context(Order(item_count=3, user_id=42))`.
+    In a unit test the input is enough: `Context(Order(item_count=3, user_id=42))`.
 
         def execute(self, ctx: Context[Order]) -> Ok:
             receipt = ctx.output(charge)
@@ -104,7 +108,7 @@ class Context(Generic[I_co]):
     """
 
     initial: I_co
-    steps: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    steps: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     id: str = ""
     value: str = ""
     run: int = 0
@@ -112,32 +116,32 @@ class Context(Generic[I_co]):
     version: int = 1
     step: str = ""
     attempt: int = 1
-    metadata: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    metadata: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     conn: Any = None
 
     def __post_init__(self) -> None:
         if type(self.steps) in (dict, AppendMap):
-            object.__setattr__(self, "steps", Copies(self.steps))
+            object.__setattr__(self, "steps", CopyOnRead(self.steps))
         if type(self.metadata) is dict:
-            object.__setattr__(self, "metadata", Copies(self.metadata))
+            object.__setattr__(self, "metadata", CopyOnRead(self.metadata))
 
     def with_output(self, step: str, output: Any) -> Context[I_co]:
-        """Return this context with one more output: what a route sees once its step has completed."""
-        return replace(self, steps=Copies(Extended(self.steps, step, output)))
+        """Return this context with one more output: the context of a route after its step has completed."""
+        return replace(self, steps=CopyOnRead(WithItem(self.steps, step, output)))
 
     @overload
-    def output(self, step: Source[O]) -> O: ...
+    def output(self, step: HasOutput[O]) -> O: ...
 
     @overload
-    def output(self, step: type[Source[O]]) -> O: ...
+    def output(self, step: type[HasOutput[O]]) -> O: ...
 
     def output(self, step: Any) -> Any:
-        """Return what an earlier step came to, in the type that it declares as its `output`, else as plain JSON.
+        """Return the output of a completed step, in the type that it declares as its `output`, else as JSON values.
 
-        Raises `UnknownStep` (a `LookupError`) when that step has not completed, `InvalidPayload` when what it stored
-        is not of the declared type.
+        Raises `UnknownStep` (a `LookupError`) if the step has not completed, and `InvalidPayload` if the stored output
+        does not fit the declared type.
 
-            ctx.output(charge).receipt    # charge was made with @step(output=Receipt)
+            ctx.output(charge).receipt    # charge declares @step(output=Receipt)
             ctx.output(ValidateOrder)     # {"count": 3}
         """
         reader = f" that {self.step!r} could read" if self.step else ""
@@ -145,11 +149,11 @@ class Context(Generic[I_co]):
 
 
 def read_output(steps: Mapping[str, Any], step: Any, who: str, reader: str = "") -> Any:
-    """Return the output of `step` among these, in its declared type. Raises `UnknownStep`, `InvalidPayload`."""
+    """Return the output of `step` among `steps`, in its declared type. Raises `UnknownStep`, `InvalidPayload`."""
     key = step.key
     if key not in steps:
         known = ", ".join(sorted(steps)) or "none yet"
-        raise UnknownStep(f"{who}: step {key!r} has no output{reader}; there is output of: {known}")
+        raise UnknownStep(f"{who}: step {key!r} has no output{reader}; steps with an output: {known}")
     return step.read_output(steps[key])
 
 

@@ -1,4 +1,4 @@
-"""What a workflow class, or a task, is to the rest of the package: a value with its graph, options and input."""
+"""The value that a workflow class or a task produces: its graph, options and input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pgflow.core.definition.input import Input
 from pgflow.core.definition.options import Options, is_version
 from pgflow.core.definition.unique import Unique
 from pgflow.core.values.absent import Absent
-from pgflow.core.values.secret import declared
+from pgflow.core.values.secret import secrets_in_type
 from pgflow.errors import InvalidValue
 
 __all__ = ["Definition", "VersionSet"]
@@ -19,7 +19,7 @@ __all__ = ["Definition", "VersionSet"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """One version of a workflow, checked. The registry, the backends and the workers need nothing else of a class.
+    """One validated version of a workflow: all that the registry, the backends and the workers need of a class.
 
     OrderFlow.definition.graph.initial    # "validate_order"
     """
@@ -40,9 +40,11 @@ class Definition:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Where its input, and the outputs of its steps, declare secrets."""
+        """The paths at which its input and the outputs of its steps declare secrets."""
         outputs = [
-            place for node in self.graph.nodes.values() for place in declared(node.step.output, f"{node.key}.output")
+            place
+            for node in self.graph.nodes.values()
+            for place in secrets_in_type(node.step.output, f"{node.key}.output")
         ]
         return (*self.input.secrets, *outputs)
 
@@ -57,9 +59,9 @@ class Definition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VersionSet:
-    """The definitions of one workflow by version: what a call on `OrderFlow` addresses.
+    """The definitions of one workflow by version: those that a call on `OrderFlow` addresses.
 
-    `current` is the version that a start takes unless it names one. The class of a single version addresses that
+    `current` is the version of a start that does not name one. The class of a single version addresses that
     version only, and `pinned` is its number. `choose` is the workflow's `version_for`, given the options of a start.
     """
 
@@ -78,7 +80,7 @@ class VersionSet:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Where the inputs, and the outputs of the steps, declare secrets, in all versions: inputs first."""
+        """The paths at which inputs and outputs declare secrets, in all versions: inputs first."""
         inputs = [place for each in self.versions.values() for place in each.input.secrets]
         return tuple(dict.fromkeys([*inputs, *(place for each in self.versions.values() for place in each.secrets)]))
 
@@ -94,7 +96,7 @@ class VersionSet:
         )
 
     def choose_for(self, options: Mapping[str, Any]) -> Definition:
-        """Return the version for a start that names none: what `version_for` returns, else the current one.
+        """Return the version for a start that does not name one: that of `version_for`, else the current one.
 
         Raises `InvalidValue`.
         """

@@ -1,4 +1,4 @@
-"""The `@step` decorator: make a step out of a function."""
+"""The `@step` decorator, which makes a step of a function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class FunctionStep(Step, Generic[C, R, T]):
-    """A step that was a function. Calling it calls the function, as a unit test will.
+    """A step made of a function. Calling the step calls the function, for unit tests.
 
     assert await charge(Context(order)) == Ok("paid", {"receipt": "r-1"})
     """
@@ -84,18 +84,18 @@ def step(
     name: str | None = None,
     output: Any = None,
 ) -> Any:
-    """Make a step out of a function of one argument, the context; async or not, with or without parentheses.
+    """Make a step of a function that takes the context; the function may be async, the parentheses may be left out.
 
-    The arguments are a step's class attributes (see `Step`); `name` is its key, by default the function's name, and
-    `events` is `("done",)` when left out. What comes back is a configured step: put it into `transitions`, call it in a
-    test. Raises `DefinitionError`.
+    The arguments are the class attributes of `Step`, except that `name` sets the key, by default the function's name.
+    `events` is `("done",)` by default. Returns a configured step: use it in `transitions`, or call it in a test. Raises
+    `DefinitionError` for a function that cannot be called with one argument, a method, a generator or an invalid name.
 
         @step(events=("paid", "declined"), retry=Retry(max_attempts=8), output=Receipt)
         async def charge(ctx: Context[Order]) -> Ok | Error:
             return Ok("paid", Receipt(number="r-1"))
     """
     attributes = {
-        # A string is left as it is: the workflow's check names the mistake.
+        # A string is kept: the check of the workflow reports it.
         "events": events if isinstance(events, str) else tuple(events),
         "retry": retry,
         "queue": queue,
@@ -115,42 +115,42 @@ def _make(function: Callable[..., Any], attributes: dict[str, Any]) -> Step:
     function = unwrapped(function)
     named = attributes["step_key"]
     key = getattr(function, "__name__", None) if named is None else named
-    wrong = _wrong(function, key)
-    if wrong is not None:
+    problem = _problem(function, key)
+    if problem is not None:
         name = getattr(function, "__name__", None)
-        stand_in = _stand_in(name if is_key(name) else f"unusable_{id(function)}", attributes)
-        collect_or_raise(stand_in, DefinitionError(wrong))
-        return stand_in
-    return _made(function, attributes, key)
+        placeholder = _placeholder(name if is_key(name) else f"unusable_{id(function)}", attributes)
+        collect_or_raise(placeholder, DefinitionError(problem))
+        return placeholder
+    return _build(function, attributes, key)
 
 
-def _wrong(function: Any, key: Any) -> str | None:
+def _problem(function: Any, key: Any) -> str | None:
     if isinstance(function, classmethod):
-        return f"@step: {key} is a class method: a step is a function outside of a class, `def {key}(ctx)`"
+        return f"@step: {key} is a class method: define the step outside of a class, `def {key}(ctx)`"
     if not callable(function) or isinstance(function, type):
-        return f"@step is for functions, and {function!r} is none"
+        return f"@step is for functions, and {function!r} is not one"
     if not is_key(key):
         return f'@step: {key!r} cannot be the key of a step: give one, as in @step(name="charge")'
     if is_generator(function):
         return f"@step: {key} is a generator; a step returns one result"
     if inspect.isfunction(function) and next(iter(inspect.signature(function).parameters), "") in ("self", "cls"):
-        return f"@step: {key} is a method: a step is a function outside of a class, `def {key}(ctx)`"
+        return f"@step: {key} is a method: define the step outside of a class, `def {key}(ctx)`"
     if (problem := arity_problem(function, "ctx")) is not None:
         return f"@step: {key} cannot be called: {problem}; write `def {key}(ctx)`"
     return None
 
 
-def _stand_in(name: Any, attributes: dict[str, Any]) -> Step:
-    """Make a step that takes the place of one that cannot be, for as long as problems are collected."""
+def _placeholder(name: Any, attributes: dict[str, Any]) -> Step:
+    """Return a step in place of an invalid one, for use while problems are collected."""
 
     def unusable(ctx: Context[Any]) -> Any:
         """Do nothing."""
 
     unusable.__name__ = name
-    return _made(unusable, {**attributes, "step_key": None}, name)
+    return _build(unusable, {**attributes, "step_key": None}, name)
 
 
-def _made(function: Callable[..., Any], attributes: dict[str, Any], key: Any) -> Step:
+def _build(function: Callable[..., Any], attributes: dict[str, Any], key: Any) -> Step:
     async def execute_async(self: Step, ctx: Context[Any]) -> Any:
         return await function(ctx)
 

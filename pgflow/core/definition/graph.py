@@ -1,4 +1,4 @@
-"""A workflow as plain data: steps by key, and for each event of each step where it leads."""
+"""A workflow as plain data: steps by key, and the targets of each event of each step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgflow.core.definition.context import Context
-from pgflow.core.definition.retry import DEFAULT, Retry, prevailing
+from pgflow.core.definition.retry import DEFAULT, Retry, most_specific
 from pgflow.core.definition.route import Chooser, choose
 from pgflow.core.definition.step import Step, Target
 from pgflow.core.definition.unique import Unique
@@ -22,7 +22,7 @@ DONE = "done"  # the key of the step that ends every workflow
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Where an event leads: to all of `targets`, or to those among them that `chooser` chooses."""
+    """The target of an event: all of `targets`, or those among them that `chooser` chooses."""
 
     targets: tuple[str, ...]
     chooser: Chooser | None = None
@@ -30,7 +30,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One transition, for pictures and comparisons: `dynamic` says that a route chooses among the targets."""
+    """One transition, for pictures and comparisons; `dynamic` if a route chooses among the targets."""
 
     source: str
     event: str
@@ -40,9 +40,10 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A step in its place. `config`, `queue` and `retry` are those that count here, the workflow's being the default.
+    """A step in a graph. `config`, `queue` and `retry` are the effective ones, with the workflow's as defaults.
 
-    `only` is the step that follows, when no other can follow and nothing else leads to it: the stretch is linear.
+    `sole_successor` is the next step if it is the only successor and this is its only predecessor: such a transition
+    needs no join logic.
     """
 
     key: str
@@ -53,14 +54,14 @@ class Node:
     config: dict[str, Any] | None = None
     queue: str = "default"
     retry: Retry = DEFAULT
-    only: str | None = None
+    sole_successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A workflow's graph in one version. Immutable; compare two by `digest()`.
+    """The graph of one version of a workflow. Immutable; compare two by `digest()`.
 
-    `nodes` are in topological order: each step comes after all that lead to it.
+    `nodes` are in topological order: each step comes after its predecessors.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Graph:
     metadata: Mapping[str, Any] | None = None
     orchestration_queue: str | None = None
     _by_signal: dict[str, tuple[Node, ...]] = field(default_factory=dict, init=False, repr=False)
-    has_optional_input: bool = False  # an input that is left out is None, not an empty object
+    has_optional_input: bool = False  # an input that is left out is None instead of {}
 
     @classmethod
     def build(
@@ -93,34 +94,34 @@ class Graph:
         orchestration_queue: str | None = None,
         has_optional_input: bool = False,
     ) -> Graph:
-        """Make a graph of steps and, by step key and event, of choices; `retry` and `queue` are defaults for steps.
+        """Build a graph from steps and their choices by step key and event; `retry` and `queue` are defaults for steps.
 
-        It trusts its arguments, but for a cycle (`DefinitionError`): a `Workflow` class checks everything else.
+        Raises `DefinitionError` for a cycle; a `Workflow` class checks everything else.
 
             Graph.build("Tiny", "greet", [greet, Done()], {"greet": {"done": Choice(("done",))}})
         """
         by_key = {step.key: step for step in steps}
-        follows = {
+        successors = {
             key: tuple(dict.fromkeys(target for choice in choices.get(key, {}).values() for target in choice.targets))
             for key in by_key
         }
-        leads: dict[str, list[str]] = {key: [] for key in by_key}
-        for source, targets in follows.items():
+        predecessors: dict[str, list[str]] = {key: [] for key in by_key}
+        for source, targets in successors.items():
             for target in targets:
-                leads[target].append(source)
+                predecessors[target].append(source)
         nodes = {}
-        for key in _topological(name, follows, leads):
-            step, after = by_key[key], follows[key]
+        for key in _topological(name, successors, predecessors):
+            step, after = by_key[key], successors[key]
             nodes[key] = Node(
                 key=key,
                 step=step,
                 choices=dict(choices.get(key, {})),
-                predecessors=tuple(leads[key]),
+                predecessors=tuple(predecessors[key]),
                 successors=after,
                 config=step.config(),
                 queue=step.queue or queue,
-                retry=prevailing(step.retry, retry),
-                only=after[0] if len(after) == 1 and len(leads[after[0]]) == 1 else None,
+                retry=most_specific(step.retry, retry),
+                sole_successor=after[0] if len(after) == 1 and len(predecessors[after[0]]) == 1 else None,
             )
         return cls(
             name, version, initial, nodes, unique, priority, tags, metadata, orchestration_queue, has_optional_input
@@ -135,7 +136,7 @@ class Graph:
             raise UnknownStep(f"{self.name} has no step {step!r}", hint=hint) from None
 
     def consumers(self, signal: str) -> tuple[Node, ...]:
-        """Return the steps that may take a signal, in topological order; they are looked up once for all signals."""
+        """Return the steps that may consume a signal, in topological order. The index of all signals is cached."""
         if not self._by_signal:
             found: dict[str, list[Node]] = {}
             for node in self.nodes.values():
@@ -145,14 +146,14 @@ class Graph:
         return self._by_signal.get(signal, ())
 
     def orchestration_queue_of(self, step: str) -> str:
-        """Return the queue in which a signal, a timer or a result of a step is dealt with; the step runs in its own.
+        """Return the queue of a step's advance and resume jobs: the orchestration queue, else the step's own.
 
-        Raises `UnknownStep`.
+        The step's execute jobs always run in its own queue. Raises `UnknownStep`.
         """
         return self.orchestration_queue or self.node(step).queue
 
     def queues(self) -> frozenset[str]:
-        """Return the queues that some worker has to serve for this graph."""
+        """Return all queues that workers have to serve for this graph."""
         return frozenset(
             queue
             for key, node in self.nodes.items()
@@ -161,7 +162,7 @@ class Graph:
         )
 
     def choice(self, step: str, event: str) -> Choice:
-        """Return where an event of a step leads. Raises `UndeclaredEvent`, `UnknownStep`."""
+        """Return the choice for an event of a step. Raises `UndeclaredEvent`, `UnknownStep`."""
         node = self.node(step)
         choice = node.choices.get(event)
         if choice is None:
@@ -178,15 +179,15 @@ class Graph:
         return self.choice(step, event).chooser is not None
 
     def is_route_pending(self, step: str, event: str, targets: tuple[str, ...] | None) -> bool:
-        """Whether a recorded result has no targets yet because its route failed when the step completed."""
+        """Whether a recorded result still has no targets because its route failed when the step completed."""
         node = self.nodes.get(step)
         choice = None if node is None else node.choices.get(event)
         return choice is not None and choice.chooser is not None and targets is None
 
     def select(self, step: str, event: str, ctx: Context[Any]) -> tuple[str, ...]:
-        """Return the targets that are taken: a route's choice among the declared ones, or all of them.
+        """Return the targets to take: a route's choice among the declared ones, or all of them.
 
-        Raises `RouteError` when a route raises or chooses what it does not declare, `UndeclaredEvent`, `UnknownStep`.
+        Raises `RouteError` if the route raises or chooses an undeclared target, `UndeclaredEvent`, `UnknownStep`.
         """
         choice = self.choice(step, event)
         if choice.chooser is None:
@@ -203,12 +204,12 @@ class Graph:
         )
 
     def predecessors(self, step: str | Target) -> frozenset[str]:
-        """Return the keys of the steps that may lead to a step, over all events; empty for a step that is not here."""
+        """Return the keys of the steps with an event that leads to this step; empty for a step not in the graph."""
         node = self.nodes.get(step if isinstance(step, str) else step.key)
         return frozenset(node.predecessors) if node else frozenset()
 
     def spec(self) -> dict[str, Any]:
-        """Return the graph as JSON values: the form in which the database keeps it, and plain SQL starts from it."""
+        """Return the graph as JSON values. The database stores this form, and the SQL function `start` uses it."""
         unique = {"key": self.unique.key, "scope": self.unique.scope} if self.unique else None
         return {
             "workflow": self.name,
@@ -219,7 +220,7 @@ class Graph:
             "unique": unique,
             "tags": list(self.tags),
             "metadata": dict(self.metadata or {}),
-            # Only where it differs from the default, so that graphs stored by earlier releases stay as they are.
+            # Only if it differs from the default, so that the specs stored by earlier releases do not change.
             **({"absent_input": None} if self.has_optional_input else {}),
             "steps": {key: _node_spec(node) for key, node in self.nodes.items()},
             "edges": [
@@ -229,9 +230,9 @@ class Graph:
         }
 
     def digest(self) -> str:
-        """Return a hash over what an instance under way depends on: the initial step, events and transitions.
+        """Return a hash of the parts that running instances depend on: initial step, events and transitions.
 
-        Configuration, retry policies, queues, tags and the order of writing may change without changing it.
+        Configuration, retry policies, queues, tags and the order of declaration do not affect it.
         """
         events = {key: sorted(node.step.emits()) for key, node in self.nodes.items()}
         edges = sorted([edge.source, edge.event, sorted(edge.targets), edge.dynamic] for edge in self.edges())
@@ -250,14 +251,18 @@ def _node_spec(node: Node) -> dict[str, Any]:
     }
 
 
-def _topological(name: str, follows: Mapping[str, tuple[str, ...]], leads: Mapping[str, list[str]]) -> list[str]:
-    waits = {key: len(sources) for key, sources in leads.items()}
-    order = [key for key, count in waits.items() if not count]
-    for key in order:  # grows while it is read
-        for target in follows[key]:
-            waits[target] -= 1
-            if not waits[target]:
+def _topological(
+    name: str, successors: Mapping[str, tuple[str, ...]], predecessors: Mapping[str, list[str]]
+) -> list[str]:
+    """Return the keys in topological order (Kahn's algorithm). Raises `DefinitionError` for a cycle."""
+    open_edges = {key: len(sources) for key, sources in predecessors.items()}
+    order = [key for key, count in open_edges.items() if not count]
+    for key in order:  # grows during the iteration
+        for target in successors[key]:
+            open_edges[target] -= 1
+            if not open_edges[target]:
                 order.append(target)
-    if len(order) < len(follows):
-        raise DefinitionError(f"{name}: cycle among the steps {', '.join(key for key in follows if key not in order)}")
+    if len(order) < len(successors):
+        cyclic = ", ".join(key for key in successors if key not in order)
+        raise DefinitionError(f"{name}: cycle among the steps {cyclic}")
     return order

@@ -1,4 +1,4 @@
-"""A workflow's input: validated on its way in, stored as JSON text, read back as the declared type."""
+"""A workflow's input: validated at the start, stored as JSON text, read back in the declared type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgflow.core.values.absent import ABSENT, default_for
 from pgflow.core.values.aliases import unreadable_field
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode, refuse_lost
 from pgflow.core.values.roundtrip import difference, is_untyped, sort_sets
-from pgflow.core.values.secret import MASK, declared, shown
+from pgflow.core.values.secret import MASK, reveal_secrets, secrets_in_type
 from pgflow.errors import DefinitionError, InvalidInput, UnencryptedSecret
 
 __all__ = ["Input", "declared_type"]
@@ -22,9 +22,9 @@ __all__ = ["Input", "declared_type"]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """How the input of one workflow is written and read; `kind` is its declared type, Any when it declares none.
+    """Writes and reads the input of one workflow; `kind` is its declared type, Any if it declares none.
 
-    `secrets` are the places in it where that declares a secret.
+    `secrets` are the paths at which the type declares a secret.
     """
 
     workflow: str
@@ -34,11 +34,11 @@ class Input:
 
     @classmethod
     def of(cls, workflow: str, kind: Any) -> Input:
-        """Return the input of a workflow. Raises `DefinitionError` for a type that pydantic cannot validate."""
+        """Return the `Input` of a workflow. Raises `DefinitionError` for a type that pydantic cannot validate."""
         try:
             adapter = TypeAdapter(kind)
-            secrets = declared(kind, "input")
-        except Exception as error:  # pydantic has several for this, and an undefined name is a NameError
+            secrets = secrets_in_type(kind, "input")
+        except Exception as error:  # pydantic raises several classes for this, an undefined name is a NameError
             raise DefinitionError(
                 f"{workflow}: {kind!r} cannot be the input: write Workflow[Order] with a pydantic model ({error})"
             ) from error
@@ -47,10 +47,10 @@ class Input:
         return cls(workflow, kind, adapter, secrets)
 
     def write(self, value: Any, *, reveal: bool = False) -> str:
-        """Return a given input, validated, as JSON text. With `reveal` it may hold secrets.
+        """Return an input, validated, as JSON text. With `reveal` it may contain secrets.
 
-        `ABSENT` is None where the declared type names None, else an empty object. Raises `InvalidInput` when it does
-        not fit, `InvalidPayload` when it cannot be stored, `UnencryptedSecret`.
+        `ABSENT` becomes None if the declared type includes None, else `{}`. Raises `InvalidInput` if it does not fit
+        the type, `InvalidPayload` if it cannot be stored, and `UnencryptedSecret`.
         """
         given = default_for(self.kind) if value is ABSENT else value
         if self.kind is Any:
@@ -66,20 +66,20 @@ class Input:
             # By alias, because that is how it will be read.
             dumped = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
             if self.secrets:
-                dumped = shown(valid, dumped, "input", reveal=reveal)
+                dumped = reveal_secrets(valid, dumped, "input", reveal=reveal)
         except UnencryptedSecret:
             raise
         except (PydanticSerializationError, ValueError) as error:
             if isinstance(valid, BaseModel):
-                for name, item in valid.__dict__.items():  # to say where
+                for name, item in valid.__dict__.items():  # to name the field in the error
                     encode(item, what=f"input.{name}", limit=INPUT_LIMIT, reveal=reveal)
             raise InvalidInput(f"{self.workflow}: the input cannot be stored as JSON: {_reason(error)}") from None
         text = encode(sort_sets(valid, dumped), what="input", limit=INPUT_LIMIT)
         if MASK in text and not self.secrets:
-            shown(valid, dumped, "input", reveal=reveal)  # one that no type declares, and that no type would read
+            reveal_secrets(valid, dumped, "input", reveal=reveal)  # undeclared, so it could not be read back
         refuse_lost(valid, "input", text)
         if (lost := difference(valid, self.read(text), "input")) is not None:
-            raise InvalidInput(f"{self.workflow}: {lost}", hint="Declare the type that it is to have.")
+            raise InvalidInput(f"{self.workflow}: {lost}", hint="Declare its type.")
         return text
 
     def read(self, text: str) -> Any:
@@ -97,16 +97,16 @@ class Input:
 
 
 def _reason(error: Exception) -> str:
-    """What pydantic says, but for the values that it quotes."""
-    said = str(error)
-    if "input_value=" not in said:
-        return said
-    names = ", ".join(re.findall(r"field_name='(\w+)'", said))
-    return f"not of the type that is declared: {names or 'a value in it'}"
+    """Return pydantic's message, without the values that it quotes."""
+    message = str(error)
+    if "input_value=" not in message:
+        return message
+    names = ", ".join(re.findall(r"field_name='(\w+)'", message))
+    return f"not of the declared type: {names or 'a value in it'}"
 
 
 def declared_type(workflow: type[Any], origin: type[Any]) -> Any:
-    """Return the type in `class OrderFlow(Workflow[Order])`, looked up along the parents; Any when none is given."""
+    """Return the type in `class OrderFlow(Workflow[Order])`, searched along the parents; Any if there is none."""
     for each in workflow.__mro__:
         for parent in each.__dict__.get("__orig_bases__", ()):
             if get_origin(parent) is origin:

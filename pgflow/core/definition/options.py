@@ -1,4 +1,4 @@
-"""The options of a workflow, given as keywords where its class is made."""
+"""The options of a workflow, given as keywords of its class."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pgflow.core.values.names import check_tags, is_event, is_queue
 from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
 from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
 
-__all__ = ["Options", "check", "is_priority", "is_version"]
+__all__ = ["Options", "is_priority", "is_version", "read_options"]
 
-UMBRELLA = ("versions", "current", "app")  # options too, but not of what has steps
+CLASS_OPTIONS = ("versions", "current", "app")  # keywords of the class that are not options of a graph
 MAX_VERSION = 2**31 - 1
 PRIORITIES = range(-(2**15), 2**15)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A workflow's options, checked; `unique` is None for a version that takes it from its umbrella."""
+    """A workflow's validated options; `unique` is None for a version that takes it from the workflow around it."""
 
     name: str
     unique: Unique | None
@@ -37,7 +37,7 @@ class Options:
     orchestration_queue: str | None = None
 
 
-def check(
+def read_options(
     class_name: str,
     *,
     unique: Any,
@@ -52,20 +52,22 @@ def check(
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
 ) -> Options:
-    """Return the options of a workflow. Raises `DefinitionError` for those that are wrong, or unknown.
+    """Return the options of a workflow. Raises `DefinitionError` for invalid and unknown ones.
 
-    `may_lack_key` says that an umbrella is still to give the business key.
+    `may_lack_key` is for a class in the body of another, which provides the business key.
     """
     who = class_name if name is None else name
     problems = Problems()
     if not is_event(who):  # one rule for names of workflows and of events
-        problems.add([f"{class_name} is named {who!r}: a name is a string of 1 to 100 characters, without white space"])
+        problems.add(
+            [f"{class_name} is named {who!r}: a name must be a string of 1 to 100 characters, without white space"]
+        )
         who = class_name
     for option in unknown:
-        known = [*(each.name for each in fields(Options)), *UMBRELLA]
+        known = [*(each.name for each in fields(Options)), *CLASS_OPTIONS]
         near = difflib.get_close_matches(option, known, 1)
-        mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-        problems.add([f"{who}: there is no option {option!r}; {mend}"])
+        hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted(known))}"
+        problems.add([f"{who}: there is no option {option!r}; {hint}"])
     rule = problems.check
     options = Options(
         name=who,
@@ -80,14 +82,14 @@ def check(
             None if orchestration_queue is None else rule(None, _queue, who, "orchestration_queue", orchestration_queue)
         ),
     )
-    problems.refuse()
+    problems.raise_if_any()
     return options
 
 
 def _tags(who: str, tags: Any) -> tuple[str, ...]:
     is_list = isinstance(tags, Sequence) and not isinstance(tags, str)
     if not is_list or not all(isinstance(tag, str) and tag and tag.isprintable() for tag in tags):
-        raise DefinitionError(f'{who}: tags is a list of strings, not {tags!r}: write tags=["orders"]')
+        raise DefinitionError(f'{who}: tags must be a list of strings, got {tags!r}: write tags=["orders"]')
     try:
         return check_tags(dict.fromkeys(tags))
     except InvalidValue as error:
@@ -98,17 +100,17 @@ def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
     if metadata is None:
         return MappingProxyType({})
     if not isinstance(metadata, dict):
-        raise DefinitionError(f'{who}: metadata is a dict, not {metadata!r}: write metadata={{"team": "orders"}}')
+        raise DefinitionError(f'{who}: metadata must be a dict, got {metadata!r}: write metadata={{"team": "orders"}}')
     _check_json(f"{who}: metadata", metadata)
     try:
         text = encode(metadata, what="metadata", limit=INPUT_LIMIT)
     except InvalidPayload as error:
         raise DefinitionError(f"{who}: {error}") from None
-    return MappingProxyType(decode(text))  # a copy: what becomes of the caller's dict is no matter
+    return MappingProxyType(decode(text))  # a copy: later changes of the caller's dict have no effect
 
 
 def _check_json(where: str, value: Any, depth: int = 0) -> None:
-    """Refuse whatever would not come back from JSON as it was; `encode` would convert it."""
+    """Refuse values that JSON would not return unchanged, which `encode` would convert."""
     if depth > DEPTH_LIMIT:
         raise DefinitionError(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
     match value:
@@ -120,11 +122,12 @@ def _check_json(where: str, value: Any, depth: int = 0) -> None:
         case dict():
             for key, item in value.items():
                 if not isinstance(key, str):
-                    raise DefinitionError(f"{where} has the key {key!r}, which JSON cannot keep: use a string")
+                    raise DefinitionError(f"{where} has the key {key!r}, which JSON cannot represent: use a string")
                 _check_json(f"{where}[{key!r}]", item, depth + 1)
         case _:
             raise DefinitionError(
-                f"{where} is {value!r}, which JSON cannot keep: use strings, numbers, booleans, None, lists and dicts"
+                f"{where} is {value!r}, which JSON cannot represent: "
+                "use strings, numbers, booleans, None, lists and dicts"
             )
 
 
@@ -135,49 +138,49 @@ def _unique(who: str, unique: Any) -> Unique:
         )
     if not isinstance(unique, Unique):
         raise DefinitionError(f'{who}: unique is {unique!r}: write unique=Unique("orderid")')
-    _refuse_fault(who, unique)
+    _refuse_defect(who, unique)
     return unique
 
 
 def is_version(number: object) -> bool:
-    """Whether `number` can be the number of a version: a whole number from 1 to 2,147,483,647."""
+    """Whether `number` can be a version: a whole number from 1 to 2,147,483,647."""
     return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_VERSION
 
 
 def _version(who: str, version: Any) -> int:
     if not is_version(version):
-        raise DefinitionError(f"{who}: version is a positive whole number, not {version!r}: begin with version=1")
+        raise DefinitionError(f"{who}: version must be a whole number from 1, got {version!r}: begin with version=1")
     return int(version)
 
 
 def _retry(who: str, retry: Any) -> Retry | None:
     if retry is not None and not isinstance(retry, Retry):
         raise DefinitionError(f"{who}: retry is {retry!r}: write a policy, as in retry=Retry(max_attempts=8)")
-    _refuse_fault(who, retry)
+    _refuse_defect(who, retry)
     return retry
 
 
-def _refuse_fault(who: str, given: object) -> None:
-    fault = defect_of(given)
-    if fault is not None:
-        raise DefinitionError(f"{who}: {fault}")
+def _refuse_defect(who: str, given: object) -> None:
+    defect = defect_of(given)
+    if defect is not None:
+        raise DefinitionError(f"{who}: {defect}")
 
 
 def _queue(who: str, option: str, queue: Any) -> str:
     if not is_queue(queue):
-        raise DefinitionError(f"{who}: {option} is {queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
+        raise DefinitionError(f"{who}: {option} is {queue!r}: use up to 63 letters, digits, '_', '-' and '.'")
     return str(queue)
 
 
 def is_priority(number: object) -> bool:
-    """Whether `number` can be a priority: what a smallint holds."""
+    """Whether `number` can be a priority: a smallint."""
     return isinstance(number, int) and not isinstance(number, bool) and number in PRIORITIES
 
 
 def _priority(who: str, priority: Any) -> int:
     if not is_priority(priority):
         raise DefinitionError(
-            f"{who}: priority is a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, the lowest going first, "
-            f"not {priority!r}"
+            f"{who}: priority must be a whole number from {PRIORITIES[0]} (first) to {PRIORITIES[-1]} (last), "
+            f"got {priority!r}"
         )
     return int(priority)

@@ -1,4 +1,4 @@
-"""What a step may return: it is done, it waits for a signal, it failed, or it wants to be called again later."""
+"""The results that a step may return: completed, waiting for a signal, failed, or to be called again later."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ __all__ = ["Async", "Error", "Ok", "Result", "Snooze"]
 
 @dataclass(frozen=True, slots=True)
 class Ok:
-    """The step is done: `event` says how it went, and so which way the workflow goes on.
+    """The step is completed with an event, which selects the transition to take.
 
-    `event` is one of the step's declared events (a member of a string enum will do). `output` is any value that can
-    be stored as JSON; it *replaces* the step's entry in `ctx.steps`. Left out, it is None where the step declares an
-    optional type as its `output`, else `{}`; None is a value, stored as null. `metadata` is merged into the instance's
-    runtime metadata, the latest step winning. Raises `InvalidValue` when the event is no
-    string, `InvalidPayload` when the metadata is no mapping.
+    - `event`: one of the step's declared events, as a string or a member of an enum of strings.
+    - `output`: any value that can be stored as JSON, up to 1 MiB; later steps read it as `ctx.steps[key]`. If it is
+      left out, it is None for a step that declares an optional `output` type, else `{}`. None is stored as null.
+    - `metadata`: a mapping merged into the instance's runtime metadata; a later step overwrites the same keys.
+
+    Raises `InvalidValue` if the event is not a string, and `InvalidPayload` if the metadata is not a mapping.
 
         return Ok("paid", {"receipt": "r-1"}, metadata={"amount": 42})
     """
@@ -36,18 +37,18 @@ class Ok:
         if type(self.event) is not str:
             name = event_name(self.event)
             if not isinstance(name, str):
-                raise InvalidValue(f"the event of an Ok is the name of an event, not {self.event!r}")
+                raise InvalidValue(f"Ok: event must be the name of an event, got {self.event!r}")
             object.__setattr__(self, "event", str.__str__(name))
         if self.metadata is not None and not isinstance(self.metadata, Mapping):
-            raise InvalidPayload(f"the metadata of an Ok is a mapping, not {type(self.metadata).__name__}")
+            raise InvalidPayload(f"Ok: metadata must be a mapping, got {type(self.metadata).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
 class Async:
-    """The step has begun something that ends elsewhere: it waits, and a signal completes it.
+    """The step has started work that finishes elsewhere. It waits for a signal without holding a worker.
 
-    What it waits for, and for how long, is what the step's `parking()` says: by default a signal named like one of its
-    events, without limit.
+    The step's `parking()` returns the signals that end the wait and a timeout: by default a signal named like one of
+    its events, and no timeout. The signal's payload becomes the step's output.
 
         return Async()    # later: OrderFlow.resume("abc123", "payment_confirmed", {"amount": 3})
     """
@@ -55,9 +56,11 @@ class Async:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """The step failed. It is tried again as its retry policy says, at once never again with `retry=False`.
+    """The attempt failed. The step is retried as its `Retry` policy allows, or never with `retry=False`.
 
-    return Error("card expired", retry=False)
+    `reason` is text for people; it is stored with the instance.
+
+        return Error("card expired", retry=False)
     """
 
     reason: str
@@ -66,18 +69,18 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Call the step again after `delay`, without counting this as an attempt; 100 years at most. Raises `InvalidValue`.
+    """Call the step again after `delay`; the call does not count as an attempt.
 
-    return Snooze(timedelta(minutes=5))    # the file is not there yet
+    `delay` is a timedelta from zero to 100 years, else `InvalidValue` is raised.
+
+        return Snooze(timedelta(minutes=5))    # the file does not exist yet
     """
 
     delay: timedelta
 
     def __post_init__(self) -> None:
         if not is_duration(self.delay):
-            raise InvalidValue(
-                f"the delay of a Snooze is a timedelta of zero or more, and of 100 years at most, not {self.delay!r}"
-            )
+            raise InvalidValue(f"Snooze: delay must be a timedelta from zero to 100 years, got {self.delay!r}")
 
 
 Result: TypeAlias = Ok | Async | Error | Snooze

@@ -1,4 +1,4 @@
-"""How often a failing step is tried again, and how long the pauses between are."""
+"""Retry policies: how many attempts a failing step has, and the pauses between them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from typing import Literal, Protocol, TypeAlias, get_args
 from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.errors import DefinitionError
 
-__all__ = ["DEFAULT", "Backoff", "Retry", "prevailing", "resolve"]
+__all__ = ["DEFAULT", "Backoff", "Retry", "most_specific", "resolve"]
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
-MAX_ATTEMPTS = 32_767  # what a smallint holds
+MAX_ATTEMPTS = 32_767  # the largest smallint
 MAX_PAUSE = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A retry policy: `max_attempts` counts the first attempt too, so 1 means "never again".
+    """A retry policy for a step or for all steps of a workflow.
 
-    Before attempt n + 1 there is a pause of `base * 2**(n - 1)` (exponential), `base * n` (linear) or `base`
-    (constant), never longer than `max_backoff`; chance takes off up to the share `jitter` (0 to 1) of it, so that steps
-    which failed together are not tried together. An exception that is an instance of one in `never_on` ends the step
-    at once. Raises `DefinitionError` for values that make no sense.
+    - `max_attempts`: attempts in all, including the first, from 1 (no retry) to 32,767.
+    - `backoff`: the pause after attempt n is `base * 2**(n - 1)` ("exponential"), `base * n` ("linear") or `base`
+      ("constant"), but at most `max_backoff`.
+    - `jitter`: the share of the pause, from 0 to 1, of which a random part is subtracted, so that steps that failed
+      together are not retried together.
+    - `never_on`: exception classes that fail the step without a further attempt.
+
+    Raises `DefinitionError` for a value out of range.
 
         Retry(max_attempts=8, backoff="exponential", max_backoff=timedelta(minutes=1), never_on=(CardExpired,))
     """
@@ -43,19 +47,19 @@ class Retry:
 
     def _check(self) -> None:
         if not _is_count(self.max_attempts):
-            raise _refusal("max_attempts", self.max_attempts, f"a whole number from 1 to {MAX_ATTEMPTS}")
+            raise _option_error("max_attempts", self.max_attempts, f"a whole number from 1 to {MAX_ATTEMPTS}")
         if self.backoff not in get_args(Backoff):
-            raise _refusal("backoff", self.backoff, "one of " + ", ".join(map(repr, get_args(Backoff))))
+            raise _option_error("backoff", self.backoff, "one of " + ", ".join(map(repr, get_args(Backoff))))
         for name, pause in (("base", self.base), ("max_backoff", self.max_backoff)):
             if not isinstance(pause, timedelta) or not timedelta(0) <= pause <= MAX_PAUSE:
-                raise _refusal(name, pause, f"a timedelta from 0 to {MAX_PAUSE.days} days")
+                raise _option_error(name, pause, f"a timedelta from 0 to {MAX_PAUSE.days} days")
         if isinstance(self.jitter, bool) or not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
-            raise _refusal("jitter", self.jitter, "a share from 0 to 1")
+            raise _option_error("jitter", self.jitter, "a number from 0 to 1")
         if not isinstance(self.never_on, tuple) or not all(_is_exception(kind) for kind in self.never_on):
-            raise _refusal("never_on", self.never_on, "a tuple of exception classes, as in never_on=(ValueError,)")
+            raise _option_error("never_on", self.never_on, "a tuple of exception classes, as in never_on=(ValueError,)")
 
-    def delay(self, attempt: int, dice: float = 0.0) -> timedelta:
-        """Return the pause after the failed attempt number `attempt` (from 1); `dice` in [0, 1) is the caller's chance.
+    def delay(self, attempt: int, random: float = 0.0) -> timedelta:
+        """Return the pause after the failed attempt `attempt`, from 1; `random` is a random number in [0, 1).
 
         Retry(base=timedelta(seconds=1)).delay(3)    # timedelta(seconds=4)
         """
@@ -67,39 +71,39 @@ class Retry:
             case "exponential":
                 factor = 2 ** (min(attempt, 32) - 1)
         seconds = min(self.max_backoff.total_seconds(), self.base.total_seconds() * factor)
-        return timedelta(seconds=seconds * (1 - self.jitter * dice))
+        return timedelta(seconds=seconds * (1 - self.jitter * random))
 
     def ends(self, error: BaseException) -> bool:
-        """Whether this exception ends the step at once, however many attempts are left."""
+        """Whether this exception fails the step without a further attempt."""
         return isinstance(error, self.never_on)
 
 
 class HasRetry(Protocol):
-    """A step, for `resolve`."""
+    """A step, as `resolve` needs it."""
 
     @property
     def retry(self) -> Retry | None:
-        """Its own policy, if it has one."""
+        """Its own policy, or None."""
 
 
 class HasPolicy(Protocol):
-    """A workflow, for `resolve`; its `retry` is the call that takes a failed instance up again."""
+    """A workflow, as `resolve` needs it; its `retry` is the call that retries a failed instance."""
 
     @property
     def retry_policy(self) -> Retry | None:
-        """The policy of its steps that have none of their own."""
+        """The policy of its steps without one of their own."""
 
 
 def resolve(step: HasRetry, workflow: HasPolicy) -> Retry:
-    """Return the policy that counts: the step's own, else the workflow's, else the default of five attempts.
+    """Return the policy that applies to a step: its own, else the workflow's, else the default of five attempts.
 
     resolve(charge, OrderFlow).max_attempts    # 8
     """
-    return prevailing(step.retry, workflow.retry_policy)
+    return most_specific(step.retry, workflow.retry_policy)
 
 
-def prevailing(step: Retry | None, workflow: Retry | None) -> Retry:
-    """Return the policy that counts, of a step's own and its workflow's: the most specific that there is."""
+def most_specific(step: Retry | None, workflow: Retry | None) -> Retry:
+    """Return the step's policy if it has one, else the workflow's, else the default."""
     return step or workflow or DEFAULT
 
 
@@ -111,7 +115,7 @@ def _is_exception(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
-def _refusal(name: str, value: object, rule: str) -> DefinitionError:
+def _option_error(name: str, value: object, rule: str) -> DefinitionError:
     return DefinitionError(f"Retry({name}={value!r}): give {rule}")
 
 

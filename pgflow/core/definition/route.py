@@ -1,4 +1,4 @@
-"""A transition whose target is chosen at run time, among targets that are declared."""
+"""A transition whose target is chosen at run time among declared targets."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ I = TypeVar("I")  # noqa: E741 -- the workflow's input
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A choice among `targets`, made by `chooser` when the event happens. Made by `route`."""
+    """A choice among `targets`, made by `chooser` when the event happens. Created by `route`."""
 
     chooser: Chooser
     targets: tuple[Target, ...]
 
 
 def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
-    """Choose the next step, or steps, at run time: `chooser` gets the context and returns one or several of `targets`.
+    """Return a transition whose target is chosen at run time: `chooser` returns one or several of `targets`.
 
-    It sees the outputs of all steps before, that of the step which just completed included. It is called once for each
-    completion, must not wait or do I/O, and what it chooses is recorded. Raises `DefinitionError` when the chooser
-    cannot be called so.
+    `chooser` is a plain function of the `Context`, which has the outputs of all completed steps, including the one that
+    just completed. It returns a step, a step class, or a list, tuple or set of them, all among `targets`. It is called
+    once for each completion and must not block or do I/O; its choice is recorded. Raises `DefinitionError` if
+    `chooser` cannot be called with one argument.
 
-    A route that raises, or chooses a target that was not declared, fails the instance with `RouteError`, at once and
-    not the step: the step's result is recorded first, so `retry()` calls the route again and does not run the step.
+    If it raises or chooses an undeclared target, the instance fails with `RouteError` without further attempts. The
+    step's result is recorded before, so `retry()` calls the route again and does not run the step again.
 
         def by_priority(ctx: Context[Order]) -> type[Step]:
             return FastTrack if ctx.steps["triage"]["urgent"] else StandardProcess
@@ -48,29 +49,28 @@ def route(chooser: Callable[[Context[I]], Chosen], *targets: Target) -> Route:
     chooser = unwrapped(chooser)
     made = Route(chooser, targets)
     try:
-        _check(chooser)
+        _check_chooser(chooser)
     except DefinitionError as error:
         collect_or_raise(made, error)
     return made
 
 
-def _check(given: Any) -> None:
+def _check_chooser(given: Any) -> None:
     who = f"route({_title(given)}, …)"
     if isinstance(given, Step) or (isinstance(given, type) and issubclass(given, Step)):
-        raise DefinitionError(f"{who}: the first argument is the function that chooses among the others")
+        raise DefinitionError(f"{who}: the first argument must be the function that chooses among the others")
     if not callable(given) or isinstance(given, type) or is_async(given) or is_generator(given):
         raise DefinitionError(
-            f"{who}: the first argument is a plain function of the context: not async, not a generator, not a class"
+            f"{who}: the first argument must be a plain function of the context: not async, a generator or a class"
         )
     if (problem := arity_problem(given, "ctx")) is not None:
-        raise DefinitionError(f"{who}: the function takes one argument, the context: {problem}")
+        raise DefinitionError(f"{who}: the function must take one argument, the context: {problem}")
 
 
 def choose(chooser: Chooser, declared: Mapping[str, Step], ctx: Context[Any], where: str) -> tuple[str, ...]:
-    """Ask `chooser` and return the keys of what it chose, in the order of `declared`.
+    """Call `chooser` and return the keys of the chosen steps, in the order of `declared`.
 
-    Raises `RouteError`, and nothing else, whatever the chooser raises or returns. `where` names the transition, for
-    messages.
+    Raises only `RouteError`, whatever the chooser raises or returns. `where` is the transition's name in messages.
     """
     who = f"{where}: the route {_title(chooser)}"
     try:
@@ -88,7 +88,7 @@ def choose(chooser: Chooser, declared: Mapping[str, Step], ctx: Context[Any], wh
 def _keys(chosen: Any, declared: Mapping[str, Step], who: str) -> tuple[str, ...]:
     if inspect.iscoroutine(chosen):
         chosen.close()
-        raise RouteError(f"{who} returned a coroutine: a route is a plain function, not async")
+        raise RouteError(f"{who} returned a coroutine: a route must be a plain function, not async")
     several = chosen if isinstance(chosen, list | tuple | set | frozenset) else [chosen]
     keys = {_key(each, declared, who) for each in several}
     if not keys:
@@ -100,13 +100,13 @@ def _key(each: Any, declared: Mapping[str, Step], who: str) -> str:
     is_class = isinstance(each, type) and issubclass(each, Step)
     known = ", ".join(declared)
     if not is_class and not isinstance(each, Step):
-        raise RouteError(f"{who} returned {_shown(each)}, which is no step: return one of {known}")
+        raise RouteError(f"{who} returned {_short_repr(each)}, which is not a step: return one of {known}")
     key: str = each.key
     step = declared.get(key)
     if step is None:
         raise RouteError(f"{who} chose {key!r}: add it to the route's targets, or return one of {known}")
     if not isinstance(step, each) if is_class else step != each:
-        raise RouteError(f"{who} chose another {key!r} than the one declared: its configuration is fixed there")
+        raise RouteError(f"{who} chose {key!r} with another configuration: return the step as it is declared")
     return key
 
 
@@ -115,7 +115,7 @@ def _summary(error: BaseException) -> str:
     return f"{type_name(error)}: {message}" if message else type_name(error)
 
 
-def _shown(value: Any) -> str:
+def _short_repr(value: Any) -> str:
     text = guarded(lambda: str.__str__(repr(value)), f"an object of {type_name(value)}")
     return text if len(text) <= MAX_REPR_LENGTH else f"{text[:MAX_REPR_LENGTH]}…"
 

@@ -1,4 +1,4 @@
-"""A step: a pydantic model whose fields are its configuration and whose `execute` does the work."""
+"""A step: a pydantic model with its configuration as fields and its work in `execute`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pgflow.core.values.aliases import unreadable_field
 from pgflow.core.values.names import event_name, is_key, snake_case
 from pgflow.core.values.payload import encode
 from pgflow.core.values.roundtrip import difference, is_untyped, sort_sets
-from pgflow.core.values.sanitize import findings
-from pgflow.core.values.secret import found
+from pgflow.core.values.sanitize import validation_errors
+from pgflow.core.values.secret import secrets_in_value
 from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["Parking", "Step", "Target", "as_step"]
@@ -31,10 +31,12 @@ __all__ = ["Parking", "Step", "Target", "as_step"]
 
 @dataclass(frozen=True, slots=True)
 class Parking:
-    """What ends the wait of a step that returned `Async()`.
+    """How the wait of a step that returned `Async()` ends.
 
-    `awaits` maps each signal's name to the event that it becomes; after `delay`, if there is one, the step completes
-    with `timeout_event` by itself.
+    `awaits` maps the name of each signal that ends it to the event with which the step then completes. With a `delay`,
+    a timer completes the step with `timeout_event` if no signal arrives first.
+
+        Parking({"payment_confirmed": "paid"}, delay=timedelta(days=3), timeout_event="expired")
     """
 
     awaits: Mapping[str, str]
@@ -42,13 +44,13 @@ class Parking:
     timeout_event: str | None = None
 
     def __post_init__(self) -> None:
-        named = {event_name(signal): event_name(event) for signal, event in self.awaits.items()}
-        object.__setattr__(self, "awaits", named)
+        names = {event_name(signal): event_name(event) for signal, event in self.awaits.items()}
+        object.__setattr__(self, "awaits", names)
         object.__setattr__(self, "timeout_event", event_name(self.timeout_event))
 
 
 class _Key:
-    """The key of a step, to be read from the class as well as from an instance."""
+    """The key of a step, readable on the class and on its instances."""
 
     def __get__(self, step: Step | None, owner: type[Step]) -> str:
         named = step._named if step is not None else None
@@ -57,14 +59,24 @@ class _Key:
 
 
 class Step(BaseModel):
-    """A unit of work. Subclass it: name the events it may emit, add fields for its configuration, write `execute`.
+    """A unit of work. Subclass it: declare the events it may emit, add fields for its configuration, write `execute`.
 
-    Class attributes, all without annotation: `events` (required); `retry`, a policy of its own; `queue`, where it
-    runs; `transactional`, whether it shares a database transaction with its own result; `max_runtime`, how long an
-    attempt may run before it counts as failed with a `TimeoutError` (an async step is cancelled then, a sync one goes
-    on in its thread, to no effect here); `step_key`, another key than the snake_case of its name; `output`, the type
-    that `ctx.output(...)` gives. A step is frozen and is a value: two are equal when class, key and configuration are.
-    `execute` may be a coroutine function.
+    `execute` takes the `Context` and returns `Ok`, `Async`, `Error` or `Snooze`. It may be a coroutine function. It
+    runs at least once per instance: make its effects on other systems idempotent.
+
+    Class attributes, all written without annotation:
+
+    - `events` (required): names of the events with which the step may complete.
+    - `retry`: a `Retry` policy, instead of the workflow's.
+    - `queue`: name of the queue in which it runs, instead of the workflow's.
+    - `transactional`: True to run in the database transaction that records its result, see `Context.conn`.
+    - `max_runtime`: a timedelta after which an attempt fails with `TimeoutError`. An async step is cancelled; the
+      thread of a sync step keeps running, but its result is discarded.
+    - `step_key`: the step's key, instead of the class name in snake_case.
+    - `output`: the type of its output, which `ctx.output(...)` returns.
+
+    Annotated attributes are the configuration: pydantic fields that JSON can represent. A step is frozen; two steps are
+    equal if class, key and configuration are.
 
         class Ship(Step):
             events = ("shipped",)
@@ -98,26 +110,28 @@ class Step(BaseModel):
         for name in cls.model_fields:
             if name in RESERVED:
                 error = DefinitionError(
-                    f"step {cls.__name__}: {name!r} is an attribute that every step has, so it cannot be a field: "
+                    f"step {cls.__name__}: {name!r} is an attribute of every step, so it cannot be a field: "
                     f"write `{name} = …` without annotation to set it, or give the field another name"
                 )
                 collect_or_raise(cls, error)
         cls.is_async = inspect.iscoroutinefunction(cls.execute)
 
     def execute(self, ctx: Context[Any]) -> Result | Awaitable[Result]:
-        """Do the work and say how it went. Raising is an error, too, and is tried again as the retry policy says."""
+        """Do the work and return its result. An exception fails the attempt, as `Error` does."""
         raise DefinitionError(f"step {type(self).__name__} has no execute method")
 
     def named(self, key: str) -> Self:
-        """Return the same step under another key, so that it can stand twice in a workflow. Raises `DefinitionError`.
+        """Return this step under another key, so that a workflow can use it twice. Raises `DefinitionError`.
 
-        Wait(timedelta(hours=1)).named("cool_off")
+        `key` has up to 100 letters, digits and underscores, and does not start with a digit.
+
+            Wait(timedelta(hours=1)).named("cool_off")
         """
         copy = self.model_copy()
         copy._named = key
-        fault = defect_of(self)
-        if fault is not None:
-            collect_or_raise(copy, DefinitionError(fault))
+        defect = defect_of(self)
+        if defect is not None:
+            collect_or_raise(copy, DefinitionError(defect))
         if not is_key(key):
             error = DefinitionError(
                 f"step {type(self).__name__} cannot be named {key!r}: use up to 100 letters, digits and underscores, "
@@ -127,28 +141,30 @@ class Step(BaseModel):
         return copy
 
     def emits(self) -> tuple[str, ...]:
-        """Return the events that this step may emit: those of its class, unless its configuration says otherwise."""
+        """Return the events that this step may emit. Override it if they depend on the configuration."""
         return tuple(event_name(event) for event in type(self).events)
 
     def parking(self) -> Parking:
-        """Return what ends its wait after `Async()`: by default a signal named like one of its events, no timer."""
+        """Return how its wait after `Async()` ends: by default with a signal named like one of its events, no timer."""
         return Parking({event: event for event in self.emits()})
 
     def signals(self) -> tuple[str, ...]:
-        """Return the names of the signals that this step may ever take."""
+        """Return the names of all signals that this step may consume."""
         return tuple(self.parking().awaits)
 
     def config(self) -> dict[str, Any] | None:
-        """Return its configuration as JSON values, None when it has no fields. Raises `DefinitionError`.
+        """Return its configuration as JSON values, or None if it has no fields.
 
-        Wait(timedelta(minutes=5)).config()    # {"duration": "PT5M"}
+        Raises `DefinitionError` for a value that JSON cannot represent, and for a secret.
+
+            Wait(timedelta(minutes=5)).config()    # {"duration": "PT5M"}
         """
         if not type(self).model_fields:
             return None
-        for place in found(self, f"step {self.key}"):
+        for path in secrets_in_value(self, f"step {self.key}"):
             raise DefinitionError(
-                f"{place} is a secret, and a configuration is stored in plain, with the graph: "
-                "read it where the step runs, from the environment for example"
+                f"{path} is a secret, and a configuration is stored in plain, with the graph: "
+                "read it in `execute`, for example from the environment"
             )
         try:
             config: dict[str, Any] = sort_sets(self, self.model_dump(mode="json", by_alias=True, round_trip=True))
@@ -156,13 +172,14 @@ class Step(BaseModel):
         except (PydanticSerializationError, ValueError) as error:
             raise DefinitionError(f"step {self.key!r}: its configuration is not JSON: {error}") from error
         if lost is not None:
-            raise DefinitionError(f"{lost}: declare the type that the field is to have")
+            raise DefinitionError(f"{lost}: declare the field's type")
         return config
 
     def with_config(self, config: Mapping[str, Any] | None) -> Self:
-        """Return this step with the configuration that `config()` once gave, under the same key.
+        """Return this step with a stored configuration, as `config()` returned it, under the same key.
 
-        So a job runs with the configuration that it was made with. Raises `DefinitionError` when that no longer fits.
+        A step runs with the configuration that it had when it was activated. Raises `DefinitionError` when the stored
+        configuration no longer fits the class.
         """
         if config is None:
             return self
@@ -178,7 +195,7 @@ class Step(BaseModel):
 
     @classmethod
     def read_output(cls, output: Any) -> Any:
-        """Return a stored output in the declared type, as it is when none is declared. Raises `InvalidPayload`."""
+        """Return a stored output in the declared type, or unchanged if none is declared. Raises `InvalidPayload`."""
         if cls.output is None:
             return output
         try:
@@ -186,52 +203,52 @@ class Step(BaseModel):
         except ValidationError as error:
             raise InvalidPayload(
                 f"step {cls.key!r} declares the output {getattr(cls.output, '__name__', cls.output)}, "
-                f"which this is not: {first_problem(error)}"
-            ) from None  # it quotes what is stored
+                f"which the value is not: {first_problem(error)}"
+            ) from None  # pydantic's error quotes the stored value
 
     @classmethod
     def absent_text(cls) -> str | None:
-        """Return the JSON text to store for an output, or a payload, that was left out; None for nothing.
+        """Return the JSON text to store for an output or a payload that was left out; None to store nothing.
 
-        Where the declared type names None it is null, elsewhere nothing, which reads as `{}`.
+        It is null if the declared type includes None. Nothing is read back as `{}`.
         """
         return "null" if cls.output is not None and default_for(cls.output) is None else None
 
     @classmethod
     def encode_output(cls, output: Any, what: str, limit: int, *, reveal: bool = False) -> str:
-        """Return an output, or a payload, as the JSON text that `read_output` reads it from.
+        """Return an output or a payload as the JSON text that `read_output` reads.
 
-        Raises `InvalidPayload` for what cannot be stored, `UnencryptedSecret`.
+        Raises `InvalidPayload` for a value that cannot be stored, and `UnencryptedSecret`.
         """
         is_typed = cls.output is not None and not is_untyped(cls.output)
         return encode(output, what=what, limit=limit, reveal=reveal, round_trip=is_typed)
 
     @classmethod
     def output_problem(cls) -> str | None:
-        """Say why values of the declared output type could not be read back; None when they can."""
+        """Return why values of the declared output type could not be read back, or None."""
         if cls.output is None:
             return None
         try:
             adapter = _output_adapter(cls)
-        except Exception:  # a name that is defined later: pydantic reports it when an output is read
+        except Exception:  # a forward reference: pydantic reports it when an output is read
             return None
         return unreadable_field(adapter)
 
     @classmethod
     def check_output(cls, output: Any, stored: Any, what: str) -> None:
-        """Refuse an output, or a payload, whose JSON is `stored`, unless it comes back as it is in the declared type.
+        """Check that `stored`, the JSON of an output or a payload, reads back as the same value in the declared type.
 
-        Raises `InvalidPayload` with the path to what would be lost.
+        Raises `InvalidPayload` with the path of the first value that would be lost.
         """
         back = cls.read_output(stored)
         if cls.output is None or is_untyped(cls.output):
             return
         try:
             given = _output_adapter(cls).validate_python(output)
-        except ValidationError:  # it is of that type as JSON only
+        except ValidationError:  # only its JSON is of the declared type
             return
         if (lost := difference(given, back, what)) is not None:
-            raise InvalidPayload(lost, hint="Declare the type that it is to have.")
+            raise InvalidPayload(lost, hint="Declare its type.")
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -250,9 +267,9 @@ Target: TypeAlias = Step | type[Step]
 
 
 def as_step(target: object) -> Step:
-    """Return the configured step that `target` stands for: itself, or an instance of the class.
+    """Return a target as a configured step: itself, or an instance of the class.
 
-    Raises `DefinitionError` for anything else, and for a class that cannot do without configuration.
+    Raises `DefinitionError` for anything else, and for a class with required configuration.
 
         as_step(Ship) == Ship()
     """
@@ -272,17 +289,19 @@ def as_step(target: object) -> Step:
         name = target.__name__
         raise DefinitionError(
             f"{name} is a plain function: decorate it with @step, "
-            f"or, if it chooses the next step, write route({name}, …) with all that it may choose"
+            f"or, if it chooses the next step, write route({name}, …) with all steps that it may choose"
         )
-    raise DefinitionError(f"{target!r} is no step: give a Step class, a configured step or a function made with @step")
+    raise DefinitionError(
+        f"{target!r} is not a step: give a Step class, a configured step or a function made with @step"
+    )
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first of pydantic's findings as `field.path: what is wrong`, and how many more there are."""
-    (place, said), *others = findings(error)
-    where = ".".join(map(str, place))
+    """Return the first of pydantic's errors as `field.path: message`, and the number of further ones."""
+    (location, message), *others = validation_errors(error)
+    where = ".".join(map(str, location))
     more = f" (and {len(others)} more)" if others else ""
-    return f"{where}: {said}{more}" if where else f"{said}{more}"
+    return f"{where}: {message}{more}" if where else f"{message}{more}"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How a workflow class becomes a definition: its first step and where each event of each step leads, checked."""
+"""The definition part of a workflow class: options and body, validated when the class is created."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from pydantic import TypeAdapter
 from pgflow.core.definition.definition import Definition, VersionSet
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.input import Input, declared_type
-from pgflow.core.definition.options import Options, check
+from pgflow.core.definition.options import Options, read_options
 from pgflow.core.definition.retry import Retry
-from pgflow.core.definition.rules.build import Declared, Transitions, check_input, read
+from pgflow.core.definition.rules.build import Declaration, Transitions, input_problems, read_declaration
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator
 from pgflow.core.definition.rules.problems import Problems, try_collect
 from pgflow.core.definition.step import Target
 from pgflow.core.definition.unique import Unique
-from pgflow.core.definition.versions import Umbrella, is_nested, read_umbrella
+from pgflow.core.definition.versions import Versions, is_nested, read_versions
 from pgflow.core.values.absent import Absent, is_optional
 from pgflow.errors import DefinitionError
 
 __all__ = ["DefinedWorkflow"]
 
 I = TypeVar("I")  # noqa: E741 -- the input
-UNSET: Final[Any] = object()  # so that an explicit version=1 beside versions is noticed
+UNSET: Final[Any] = object()  # distinguishes an explicit version=1 next to `versions`
 
 
 class App(Protocol):
-    """What the option `app` needs: an app that takes a workflow in."""
+    """An app, as the option `app` needs it."""
 
     def adopt(self, workflow: type[Any]) -> None: ...
 
 
 class DefinedWorkflow(Generic[I]):
-    """What makes a `Workflow` class a definition: its options and its body, checked when the class is made.
+    """The part of `Workflow` that turns a class into a definition: validates its options and its body.
 
-    `definition` is the value that a class with a graph produces, and `definitions` what a call on the class addresses:
-    its own definition, or those of an umbrella's versions.
+    `definition` is the value of a class with a graph. `definitions` are those that a call on the class addresses: its
+    own one, or those of all versions.
     """
 
     initial: ClassVar[Target]
@@ -67,8 +67,8 @@ class DefinedWorkflow(Generic[I]):
     input_adapter: ClassVar[TypeAdapter[Any]]
     _input: ClassVar[Input]
     _options: ClassVar[Options]
-    _declared: ClassVar[Declared]
-    _is_template: ClassVar[bool]  # in the body of the class that workflows are declared with: it is not one itself
+    _declared: ClassVar[Declaration]
+    _is_template: ClassVar[bool]  # set in the body of `Workflow`, which is not a workflow itself
 
     def __init_subclass__(
         cls,
@@ -94,13 +94,13 @@ class DefinedWorkflow(Generic[I]):
         has_versions = versions is not None or in_body is not None
         is_part = not has_versions and version is not UNSET and is_nested(cls)
         cls.pinned, cls.umbrella, cls.is_versioned, cls.is_valid = None, None, has_versions, True
-        called = _called(cls) if is_part else cls.__name__
+        called = _nested_name(cls) if is_part else cls.__name__
         problems = Problems()
         if app is not None and not hasattr(app, "adopt"):
-            problems.add([f"{cls.__name__}: app is {app!r}, which is no app: write app=Pgflow(dsn)"])
+            problems.add([f"{cls.__name__}: app is {app!r}, which is not an app: write app=Pgflow(dsn)"])
         options = problems.check(
             None,
-            check,
+            read_options,
             called,
             unique=unique,
             version=1 if version is UNSET else version,
@@ -118,50 +118,50 @@ class DefinedWorkflow(Generic[I]):
         try:
             if has_versions:
                 if options is not None:
-                    _check_umbrella(options, version, versions, in_body, problems)
+                    _check_versioned_options(options, version, versions, in_body, problems)
                     given = in_body if versions is None else versions
-                    umbrella = problems.check(None, read_umbrella, cls, DefinedWorkflow, options, given, current)
+                    read = problems.check(None, read_versions, cls, DefinedWorkflow, options, given, current)
             else:
                 if current is not None:
-                    mend = "write versions = {1: V1, 2: V2}"
-                    problems.add([f"{who}: current={current!r} needs versions to choose from: {mend}"])
+                    fix = "write versions = {1: V1, 2: V2}"
+                    problems.add([f"{who}: current={current!r} needs versions to choose from: {fix}"])
                 first, transitions = getattr(cls, "initial", None), getattr(cls, "transitions", None)
-                declared = problems.check(None, read, who, first, transitions)
+                declared = problems.check(None, read_declaration, who, first, transitions)
             kind = declared_type(cls, _template(cls))
             read_input = problems.check(None, Input.of, who, kind)
             if not has_versions and declared is not None:
-                problems.add(check_input(who, declared, kind))
+                problems.add(input_problems(who, declared, kind))
             problems.add(_hook_problems(who, cls))
-            problems.refuse()
+            problems.raise_if_any()
         except DefinitionError as error:
-            cls._stay_unusable(who)
+            cls._mark_invalid(who)
             if not try_collect(error):
                 raise
             return
-        assert options is not None  # noqa: S101 -- for the type checker: else there were problems
+        assert options is not None  # noqa: S101 -- for the type checker: otherwise there were problems
         assert read_input is not None  # noqa: S101 -- likewise
         cls._options, cls._input = options, read_input
         if has_versions:
-            if umbrella is None:  # one of its versions is wrong, and has been told of
-                cls._stay_unusable(who)
+            if read is None:  # one of the version classes is invalid, which is reported
+                cls._mark_invalid(who)
                 return
-            cls._cover(umbrella)
+            cls._adopt_versions(read)
         elif declared is not None:
             cls._declared = declared
-            cls._settle(options)
+            cls._build_graph(options)
         if app is not None:
             app.adopt(cls)
 
     @classmethod
-    def _stay_unusable(cls, name: str) -> None:
-        """Be a class that is wrong: nobody sees it but who collects what is wrong with a module."""
+    def _mark_invalid(cls, name: str) -> None:
+        """Become a placeholder for an invalid class, which is visible only while problems are collected."""
         cls.is_valid, cls.name, cls.versions = False, name, MappingProxyType({})
 
     @classmethod
-    def _settle(cls, options: Options) -> None:
-        """Be a workflow with a graph."""
+    def _build_graph(cls, options: Options) -> None:
+        """Become a workflow with a graph."""
         declared = cls._declared
-        cls._introduce(options)
+        cls._set_identity(options)
         cls.version = cls.current_version = options.version
         cls.versions = MappingProxyType({options.version: cls})
         cls.retry_policy = options.retry
@@ -187,17 +187,17 @@ class DefinedWorkflow(Generic[I]):
         cls._set_definitions(options, {options.version: cls.definition})
 
     @classmethod
-    def _cover(cls, umbrella: Umbrella) -> None:
-        """Be an umbrella: the versions take its name, its key, and its tags and metadata beside their own."""
+    def _adopt_versions(cls, versions: Versions) -> None:
+        """Become a versioned workflow: the versions take its name and key, and add its tags and metadata to theirs."""
         above = cls._options
-        cls._introduce(above)
+        cls._set_identity(above)
         cls.version = None
-        cls.versions = umbrella.versions
-        cls.current_version = umbrella.current
-        for number, version in umbrella.versions.items():
+        cls.versions = versions.by_number
+        cls.current_version = versions.current
+        for number, version in versions.by_number.items():
             own = version._options
             version.pinned, version.umbrella = number, cls
-            version._settle(
+            version._build_graph(
                 replace(
                     own,
                     name=above.name,
@@ -206,11 +206,11 @@ class DefinedWorkflow(Generic[I]):
                     metadata=MappingProxyType({**above.metadata, **own.metadata}),
                 )
             )
-        cls._set_definitions(above, {number: version.definition for number, version in umbrella.versions.items()})
+        cls._set_definitions(above, {number: version.definition for number, version in versions.by_number.items()})
 
     @classmethod
     def _set_definitions(cls, options: Options, definitions: Mapping[int, Definition]) -> None:
-        unique: Any = getattr(cls, "unique", None)  # a version has none until its umbrella is made
+        unique: Any = getattr(cls, "unique", None)  # a version has none until its workflow is created
         cls.definitions = VersionSet(
             name=options.name,
             unique=unique,
@@ -222,7 +222,7 @@ class DefinedWorkflow(Generic[I]):
         )
 
     @classmethod
-    def _introduce(cls, options: Options) -> None:
+    def _set_identity(cls, options: Options) -> None:
         cls.name = options.name
         if options.unique is not None:
             cls.unique = options.unique
@@ -233,22 +233,22 @@ class DefinedWorkflow(Generic[I]):
         cls.input_adapter = cls._input.adapter
 
     @classmethod
-    def own_unique(cls) -> Unique | None:
-        """Return the business key that the class itself declares; None for a version that leaves it to its umbrella."""
+    def declared_unique(cls) -> Unique | None:
+        """Return the business key that the class itself declares; None for a version that leaves it to its workflow."""
         return cls._options.unique
 
     @classmethod
     def write_input(cls, value: I | Mapping[str, Any] | Absent, *, reveal: bool = False) -> str:
-        """Return an input, a model or a dict, validated and as JSON text; for `ABSENT` what it is when it is left out.
+        """Return an input, a model or a dict, validated and as JSON text; for `ABSENT` the type's default.
 
-        With `reveal` it may hold secrets: for a text that will be sealed. Raises `InvalidInput`, `InvalidPayload`,
-        `UnencryptedSecret`.
+        With `reveal` it may contain secrets, for callers that encrypt the text. Raises `InvalidInput`,
+        `InvalidPayload`, `UnencryptedSecret`.
         """
         return cls._input.write(value, reveal=reveal)
 
     @classmethod
     def declared_secrets(cls) -> tuple[str, ...]:
-        """Return where its input, and the outputs of its steps, declare secrets, in all of its versions.
+        """Return the paths at which the input and the outputs of all versions declare secrets.
 
         Login.declared_secrets()    # ("input.password", "sign_in.output.token")
         """
@@ -262,20 +262,20 @@ class DefinedWorkflow(Generic[I]):
 
     @classmethod
     def resolve_version(cls, version: int | None = None) -> tuple[int, type[Any]]:
-        """Return a version and its class, the current one for None. Raises `InvalidValue` for one that is not there.
+        """Return a version's number and class, the current one for None. Raises `InvalidValue` for an unknown version.
 
         CreateUser.resolve_version()     # (2, CreateUser.V2)
-        OrderFlow.resolve_version()      # (1, OrderFlow), which has this one version
+        OrderFlow.resolve_version()      # (1, OrderFlow): it has a single version
         """
         number = cls.definitions.resolve(version).version
         return number, cls.versions[number]
 
     @classmethod
     def version_for(cls, versions: Mapping[int, type[Any]], options: Mapping[str, Any]) -> int | None:
-        """Return the version to start when the caller names none; None, as here, for the current one.
+        """Return the version for a start that does not name one; None, the default, for the current version.
 
-        An umbrella may override it. `options` holds everything that the start was given: `value`, `input`, `delay`,
-        `tags`, …, and what the caller passed as `options=`, which goes nowhere else.
+        Override it in a versioned workflow. `versions` maps numbers to classes. `options` has all arguments of the
+        start (`value`, `input`, `delay`, `tags`, …) and the items of its `options=`, which is used only here.
 
             @classmethod
             def version_for(cls, versions, options):
@@ -287,7 +287,7 @@ class DefinedWorkflow(Generic[I]):
 
     @classmethod
     def choose_version(cls, version: int | None, options: Mapping[str, Any]) -> tuple[int, type[Any]]:
-        """Return the version that a start takes: the one named, else what `version_for` says, else the current one.
+        """Return the version for a start: the one it names, else that of `version_for`, else the current one.
 
         Raises `InvalidValue`.
         """
@@ -295,29 +295,29 @@ class DefinedWorkflow(Generic[I]):
 
 
 def _template(cls: type[Any]) -> type[Any]:
-    """Return the class that a workflow is declared with: `Workflow`."""
+    """Return `Workflow`, the class that declares `_is_template`."""
     return next(each for each in cls.__mro__ if "_is_template" in each.__dict__)
 
 
-def _called(cls: type[Any]) -> str:
-    """Return a nested class as messages name it: with the class around it."""
+def _nested_name(cls: type[Any]) -> str:
+    """Return the name of a nested class in messages: with the class around it."""
     return ".".join(cls.__qualname__.split(".")[-2:])
 
 
 def _hook_problems(who: str, cls: type[DefinedWorkflow[Any]]) -> Iterator[str]:
     hook: Any = cls.version_for
-    mend = "write @classmethod and `def version_for(cls, versions, options)`"
+    fix = "write @classmethod and `def version_for(cls, versions, options)`"
     if not callable(hook) or is_async(hook) or is_generator(hook):
-        yield f"{who}: version_for is a plain method that returns the number of a version: {mend}"
+        yield f"{who}: version_for must be a plain method that returns the number of a version: {fix}"
     elif (problem := arity_problem(hook, "versions", "options")) is not None:
-        yield f"{who}: version_for cannot be called: {problem}: {mend}"
+        yield f"{who}: version_for cannot be called: {problem}: {fix}"
 
 
-def _check_umbrella(options: Options, version: Any, versions: Any, in_body: Any, problems: Problems) -> None:
+def _check_versioned_options(options: Options, version: Any, versions: Any, in_body: Any, problems: Problems) -> None:
     who = options.name
     if version is not UNSET:
         problems.add([f"{who}: cannot use both version and versions: the keys of versions are the numbers"])
     if versions is not None and in_body is not None:
-        problems.add([f"{who} has versions twice: keep those in the class body, or the option"])
+        problems.add([f"{who} has versions twice: keep either those in the class body or the option"])
     if options.retry or options.queue != "default" or options.priority or options.orchestration_queue:
-        problems.add([f"{who} has versions, so it has no steps: give retry, queue and priority to the versions"])
+        problems.add([f"{who} has versions and no steps of its own: give retry, queue and priority to the versions"])

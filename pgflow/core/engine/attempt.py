@@ -1,4 +1,4 @@
-"""Read what an attempt at a step came to, from what it returned or raised: the same for every stack."""
+"""The outcome of an attempt at a step, from what the step returned or raised; the same for every backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.duration import is_duration, plain
 from pgflow.core.values.names import TELEMETRY
 from pgflow.core.values.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
-from pgflow.core.values.sanitize import error_message, guarded, sanitize_text, trace, type_name
+from pgflow.core.values.sanitize import error_message, format_traceback, guarded, sanitize_text, type_name
 from pgflow.errors import (
     InvalidInput,
     InvalidPayload,
@@ -29,28 +29,28 @@ from pgflow.process import call_in_parent
 
 __all__ = [
     "KEPT_ERRORS",
-    "Attempt",
     "AttemptError",
+    "AttemptResult",
     "EncodedResult",
+    "attempt_error",
     "call",
     "decide",
-    "failing",
     "finish",
     "overdue",
+    "parking_of",
     "read",
-    "taken",
-    "waits",
+    "signal_output",
 ]
 
-KEPT_ERRORS = 20  # of the failed attempts of one step, the newest
-SILENT = {"CancelledError": "the step was cancelled from within"}  # reasons of exceptions without a message
-# Another attempt would come to the same.
+KEPT_ERRORS = 20  # errors of one step's failed attempts that are stored, the newest
+DEFAULT_REASONS = {"CancelledError": "the step was cancelled from within"}  # for exceptions without a message
+# Another attempt would fail in the same way.
 NON_RETRYABLE = (InvalidInput, InvalidPayload, UnencryptedSecret, RouteError, UndeclaredEvent, UnsupportedAction)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """The attempt failed. `reason` is text for people; `retry` False ends the step at once."""
+    """The attempt failed. `reason` is text for people; `retry` is False if another attempt is pointless."""
 
     reason: str
     type: str
@@ -58,16 +58,16 @@ class AttemptError:
     details: dict[str, Any] = field(default_factory=dict)
 
     def entry(self, attempt: int) -> dict[str, Any]:
-        """Return it as the JSON that is kept of a failed attempt."""
+        """Return the JSON that is stored for a failed attempt."""
         return {"reason": self.reason, "type": self.type, "attempt": attempt, **self.details}
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedResult:
-    """The step completed: its output as the JSON `text` to store and as the `value` that later steps see.
+    """The step completed: its output as the JSON `text` to store, and as the `value` that later steps see.
 
-    `targets` is what a route chose, None for the event's declared targets. `failing` is the error of a route that
-    failed: the result is recorded nevertheless, and the instance fails. A retry calls the route again, not the step.
+    `targets` are those that a route chose, None for the event's declared targets. `route_error` is the error of a route
+    that failed: the result is recorded, and the instance fails. A retry then calls the route again, not the step.
     """
 
     event: str
@@ -75,32 +75,32 @@ class EncodedResult:
     value: Any = None
     metadata: dict[str, Any] | None = None
     targets: tuple[str, ...] | None = None
-    failing: AttemptError | None = None
+    route_error: AttemptError | None = None
 
 
-Attempt: TypeAlias = EncodedResult | AttemptError | Async | Snooze
+AttemptResult: TypeAlias = EncodedResult | AttemptError | Async | Snooze
 
 
 def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
-    """Run a sync step in its thread and return its result, or a `AttemptError` for what it raised.
+    """Run a sync step in its thread and return its result, or an `AttemptError` for an exception.
 
-    No exception of the step passes through a future, which cannot hold StopIteration and treats CancelledError as its
-    own; and the exception's `__str__`, which may be slow, runs in the step's thread. A child that the step forks ends
-    here, before its exception becomes a `AttemptError`.
+    The exception does not pass through a future, which cannot carry StopIteration and treats CancelledError as its own;
+    and its `__str__`, which may be slow, runs in the step's thread. A child process that the step forks exits here,
+    before its exception becomes an `AttemptError`.
     """
     try:
         return call_in_parent(step.execute, ctx)
     except BaseException as error:
-        return failing(error, policy)
+        return attempt_error(error, policy)
 
 
 def read(
     graph: Graph, step: str, result: object, context: Callable[[], Context[Any]], *, reveal: bool = False
-) -> Attempt:
-    """Return what a step came to that has returned `result`; `context()` gives what a route is to see.
+) -> AttemptResult:
+    """Return the outcome of a step that returned `result`; `context()` creates the context for a route.
 
-    With `reveal` the output may hold secrets, because it is encrypted later. Raises `InvalidPayload`,
-    `UnencryptedSecret` or `UndeclaredEvent` for a result that cannot be.
+    With `reveal` the output may contain secrets, because the caller encrypts it. Raises `InvalidPayload`,
+    `UnencryptedSecret` or `UndeclaredEvent` for an invalid result.
     """
     if type(result) is AttemptError:  # by `call`
         return result
@@ -117,13 +117,13 @@ def read(
                 text = own.encode_output(output, what, OUTPUT_LIMIT, reveal=reveal)
                 value = decode(text)
                 if own.output is not None:
-                    # Refused here rather than in a step that reads it later.
+                    # Fail this step rather than the later one that reads its output.
                     own.check_output(output, value, what)
             if metadata is not None:
                 metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
                 if TELEMETRY in metadata:
-                    raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is pgflow's own")
-            return _written(graph, step, event, text, value, context, metadata)
+                    raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is reserved for pgflow")
+            return _encoded(graph, step, event, text, value, context, metadata)
         case Error(reason, retry):
             return AttemptError(
                 sanitize_text(guarded(lambda: str.__str__(str(reason)), "")) or "Error", "Error", bool(retry)
@@ -135,16 +135,15 @@ def read(
     assert_never(result)
 
 
-def waits(graph: Graph, step: Step) -> Parking:
-    """Return what ends the wait of a step that returned `Async`.
+def parking_of(graph: Graph, step: Step) -> Parking:
+    """Return how the wait of a step that returned `Async` ends.
 
-    Raises `UndeclaredEvent` for an event that leads nowhere, `InvalidValue` for a delay that cannot be.
+    Raises `UndeclaredEvent` for an event without a transition, and `InvalidValue` for an invalid delay.
     """
     parking = step.parking()
     if parking.delay is not None and not is_duration(parking.delay):
         raise InvalidValue(
-            f"step {step.key} cannot wait for {parking.delay!r}: a delay is a timedelta of zero or more, and of 100 "
-            "years at most"
+            f"step {step.key} cannot wait for {parking.delay!r}: a delay must be a timedelta from zero to 100 years"
         )
     events = [*parking.awaits.values(), *([] if parking.timeout_event is None else [parking.timeout_event])]
     for event in events:
@@ -152,11 +151,11 @@ def waits(graph: Graph, step: Step) -> Parking:
     return parking if parking.delay is None else replace(parking, delay=plain(parking.delay))
 
 
-def taken(graph: Graph, step: str, signal: str, payload: Any) -> str | None:
-    """Return the payload of a signal that ends a wait as the JSON text of the step's output, None for none.
+def signal_output(graph: Graph, step: str, signal: str, payload: Any) -> str | None:
+    """Return the payload of a signal that ends a wait as the JSON text of the step's output, None for no output.
 
-    A payload that came through SQL has not been checked before. Raises `InvalidPayload`, which names step and signal,
-    when it is not of the type that the step declares.
+    A payload that was sent with plain SQL has not been checked before. Raises `InvalidPayload` with step and signal if
+    it does not fit the type that the step declares.
     """
     own = graph.nodes[step].step
     if payload is ABSENT:
@@ -165,7 +164,7 @@ def taken(graph: Graph, step: str, signal: str, payload: Any) -> str | None:
         own.read_output(payload)
         return encode(payload, what="payload", limit=OUTPUT_LIMIT)
     except InvalidPayload as error:
-        raise InvalidPayload(f"step {step} cannot take the payload of the signal {signal!r}: {error}") from None
+        raise InvalidPayload(f"step {step} cannot accept the payload of the signal {signal!r}: {error}") from None
 
 
 def finish(
@@ -175,14 +174,14 @@ def finish(
     text: str | None,
     context: Callable[[], Context[Any]],
 ) -> EncodedResult:
-    """Return the end of a wait: its output is what a replay would read, and a route has chosen or failed.
+    """Return the result of a step whose wait has ended, with `text` as its output; calls the event's route.
 
     Raises `UndeclaredEvent`.
     """
-    return _written(graph, step, event, text, None if text is None else decode(text), context, None)
+    return _encoded(graph, step, event, text, None if text is None else decode(text), context, None)
 
 
-def _written(
+def _encoded(
     graph: Graph,
     step: str,
     event: str,
@@ -191,17 +190,17 @@ def _written(
     context: Callable[[], Context[Any]],
     metadata: Mapping[str, Any] | None,
 ) -> EncodedResult:
-    targets, why = decide(graph, step, event, {} if text is None else value, context)
-    return EncodedResult(event, text, value, None if metadata is None else dict(metadata), targets, why)
+    targets, route_error = decide(graph, step, event, {} if text is None else value, context)
+    return EncodedResult(event, text, value, None if metadata is None else dict(metadata), targets, route_error)
 
 
 def decide(
     graph: Graph, step: str, event: str, value: Any, context: Callable[[], Context[Any]]
 ) -> tuple[tuple[str, ...] | None, AttemptError | None]:
-    """Call the route of a completed step's event, if it has one; `value` is the step's output as a context shows it.
+    """Call the route of a completed step's event, if it has one; `value` is the step's output in the route's context.
 
-    Returns the targets it chose, None for the event's declared targets; and the error of a route that failed, whatever
-    it raised. It is an error of the route: the step is not run again. Raises `UndeclaredEvent`.
+    Returns the chosen targets, or None for the event's declared targets; and the error of a route that failed, whatever
+    it raised. Such an error does not run the step again. Raises `UndeclaredEvent`.
     """
     if not graph.is_dynamic(step, event):
         return None, None
@@ -213,23 +212,23 @@ def decide(
             reason, cause = str(error), error.__cause__
         else:
             reason, cause = f"{graph.name}: {step}.{event}: the route cannot be called: {error_message(error)}", error
-        details = {} if cause is None else {"trace": sanitize_text(trace(cause), tail=True)}
+        details = {} if cause is None else {"trace": sanitize_text(format_traceback(cause), tail=True)}
         return None, AttemptError(sanitize_text(reason), "RouteError", retry=False, details=details)
 
 
 def overdue(graph: Graph, step: str) -> AttemptError:
-    """Return what becomes of an attempt that still ran when its step's `max_runtime` was over."""
+    """Return the error of an attempt that exceeded its step's `max_runtime`."""
     node = graph.nodes[step]
-    return failing(TimeoutError(f"it still ran after {node.step.max_runtime}, its max_runtime"), node.retry)
+    return attempt_error(TimeoutError(f"it still ran after {node.step.max_runtime}, its max_runtime"), node.retry)
 
 
-def failing(error: BaseException, policy: Retry) -> AttemptError:
-    """Return what an exception makes of an attempt: whether another one may help, and what is kept of it.
+def attempt_error(error: BaseException, policy: Retry) -> AttemptError:
+    """Return the error of an attempt that raised: whether it may be retried, and the text to store.
 
-    It raises nothing, whatever the exception's own code does, and its result is bounded in size.
+    It never raises, whatever the exception's own code does, and its result is bounded in size.
     """
     kind, reason = type_name(error), sanitize_text(error_message(error))
-    is_hopeless = issubclass(type(error), NON_RETRYABLE)  # isinstance() would ask the exception for its __class__
-    retry = not is_hopeless and not guarded(lambda: policy.ends(error), False)
-    details = {} if is_hopeless else {"trace": sanitize_text(trace(error), tail=True)}
-    return AttemptError(reason or SILENT.get(kind, kind), kind, retry, details)
+    is_final = issubclass(type(error), NON_RETRYABLE)  # isinstance() would call the exception's __class__
+    retry = not is_final and not guarded(lambda: policy.ends(error), False)
+    details = {} if is_final else {"trace": sanitize_text(format_traceback(error), tail=True)}
+    return AttemptError(reason or DEFAULT_REASONS.get(kind, kind), kind, retry, details)

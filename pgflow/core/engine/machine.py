@@ -1,9 +1,9 @@
-"""The engine: `advance(state, event)` gives the new state and what to do next. It does nothing itself.
+"""The engine: `advance(state, event)` returns the next state and the commands to carry out. It has no side effects.
 
-The join rule is dead-path elimination. When a step completes, the edges that its event takes are *taken*, its others
-are *dead*. A step becomes active once every edge into it is resolved and one of them is taken; it is *skipped*, and its
-own edges die in turn, when all of them are dead. So each join runs exactly once, whatever way the branches before it
-went. The idea is that of BPEL's links (OASIS WS-BPEL 2.0, section 11.6).
+Joins follow dead-path elimination, as the links of BPEL do (OASIS WS-BPEL 2.0, section 11.6). When a step completes,
+the edges of its event are *taken* and its other edges are *dead*. A step becomes active once all edges into it are
+resolved and at least one is taken. If all are dead it is *skipped*, and its own edges become dead. So each join runs
+exactly once, whichever branches before it ran.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ __all__ = [
 ]
 
 COMPLETE = (Complete(),)
-NO_PATH = Failure(None, "no path to Done is left")  # no workflow class allows it: see `shape`
+NO_PATH = Failure(None, "no path to Done is left")  # a validated workflow never gets here, see rules.graph_rules
 
 
 def new(graph: Graph) -> State:
-    """Return the state of an instance that has not begun."""
+    """Return the state of an instance that has not started."""
     return State(graph, "pending", AppendMap())
 
 
 def advance(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
-    """Return the state after `event`, and the commands that follow from it, in the order in which steps were declared.
+    """Return the state after `event`, and the commands that follow, in the order in which the steps are declared.
 
-    An event that comes late or again, or after the end, changes nothing and commands nothing. Raises `UndeclaredEvent`,
-    `RouteError` or `UnknownStep` for one that cannot be; the state, being immutable, stays as it was.
+    A late or repeated event, or one after the end, changes nothing and returns no commands. Raises `UndeclaredEvent`,
+    `RouteError` or `UnknownStep` for an event that the graph does not allow.
 
         state, commands = advance(new(OrderFlow.graph), Begun())
         # commands == (Execute("validate_order", None),)
@@ -100,17 +100,17 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
 
 
 def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] | None]]) -> State:
-    """Return the state of an instance that has begun and whose steps came to `completions`, in any order.
+    """Return the state of a started instance from the results of its steps, given in any order.
 
-    Each is (step, event, a route's choice or None). Which steps wait is not in them: add it with `Parked`. Raises
-    `GraphChanged` for a completion of a step that could not have run, `UndeclaredEvent` and `RouteError` as `advance`
-    does.
+    Each completion is (step, event, the targets that a route chose or None). They do not tell which steps wait: apply
+    `Parked` for those. Raises `GraphChanged` for a step that cannot have run, and `UndeclaredEvent` and `RouteError` as
+    `advance` does.
 
         replay(OrderFlow.graph, [("validate_order", "valid", None)]).active    # frozenset({"charge"})
     """
     results: dict[str, tuple[str, tuple[str, ...] | None]] = {}
     for step, event, targets in completions:
-        results.setdefault(step, (event, targets))  # a step completes once; the first counts
+        results.setdefault(step, (event, targets))  # a step completes once; the first result counts
     results.pop(DONE, None)
     done: dict[str, Completion] = {}
     skipped: set[str] = set()
@@ -124,8 +124,8 @@ def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] |
             active.append(step)
             continue
         done[step] = completion(graph, step, *result)
-        only = graph.nodes[step].only
-        frontier += (only,) if only is not None else _spread(graph, step, done, skipped, pointers)
+        successor = graph.nodes[step].sole_successor
+        frontier += (successor,) if successor is not None else _resolve(graph, step, done, skipped, pointers)
     if results:
         raise GraphChanged(
             f"{graph.name} version {graph.version} has a result of {', '.join(sorted(results))}, which its other "
@@ -150,15 +150,15 @@ def _complete(state: State, event: Completed) -> tuple[State, tuple[Command, ...
     if step not in state.active:
         return _ignore(state, step)
     done = state.done.adding(step, completion(graph, step, event.event, event.targets))
-    only = graph.nodes[step].only
-    if only is not None:
-        started, skipped = [only], state.skipped
+    successor = graph.nodes[step].sole_successor
+    if successor is not None:
+        started, skipped = [successor], state.skipped
     else:
-        dead = Dead(state.skipped)
-        started = _spread(graph, step, done, dead, state.pointers)
-        skipped = dead.all()
+        collected = SkippedSteps(state.skipped)
+        started = _resolve(graph, step, done, collected, state.pointers)
+        skipped = collected.all()
     timer: tuple[Command, ...] = (CancelTimer(step),) if step in state.timers and not event.by_timer else ()
-    if started and started[0] == DONE:  # all else is resolved by then, Done being behind every step
+    if started and started[0] == DONE:  # Done comes after every step, so all others are resolved
         return State(graph, "completed", done.adding(DONE, Completion(DONE, ())), skipped=skipped), timer + COMPLETE
     active = state.active.difference((step,)).union(started)
     if not active:
@@ -169,11 +169,11 @@ def _complete(state: State, event: Completed) -> tuple[State, tuple[Command, ...
 
 
 def completion(graph: Graph, step: str, event: str, targets: tuple[str, ...] | None) -> Completion:
-    """Return a step's completion with an event; `targets` are a route's choice. Raises as `advance` does."""
+    """Return a step's completion with an event; `targets` are those that a route chose. Raises as `advance` does."""
     choice = graph.choice(step, event)
     if targets is None:
         if choice.chooser is not None:
-            raise RouteError(f"{graph.name}: {step}.{event} is a route: say which targets it chose")
+            raise RouteError(f"{graph.name}: {step}.{event} is a route: pass the targets that it chose")
         return Completion(event, choice.targets)
     chosen = set(targets)
     taken = tuple([target for target in choice.targets if target in chosen])
@@ -183,8 +183,8 @@ def completion(graph: Graph, step: str, event: str, targets: tuple[str, ...] | N
     return Completion(event, taken)
 
 
-class Dead:
-    """The skipped steps while one event is applied: those of before, which are shared, and the new ones."""
+class SkippedSteps:
+    """The skipped steps while an event is applied: the previous ones, shared and immutable, and the new ones."""
 
     def __init__(self, before: frozenset[str]) -> None:
         self._before = before
@@ -200,10 +200,10 @@ class Dead:
         return self._before | self._new if self._new else self._before
 
 
-def _spread(
-    graph: Graph, step: str, done: Mapping[str, Completion], skipped: Dead | set[str], pointers: dict[str, int]
+def _resolve(
+    graph: Graph, step: str, done: Mapping[str, Completion], skipped: SkippedSteps | set[str], pointers: dict[str, int]
 ) -> list[str]:
-    """Resolve what follows from a completion: return the steps that start, add those that never will to `skipped`."""
+    """Resolve the edges of a completed step: return the steps that start, add those that never will to `skipped`."""
     nodes = graph.nodes
     taken = frozenset(done[step].targets)
     started: dict[str, None] = {}  # an ordered set
@@ -214,7 +214,7 @@ def _spread(
             if key in skipped or key in started:
                 continue
             is_join = len(nodes[key].predecessors) > 1
-            match _fate(nodes[key], done, skipped, pointers) if is_join else source == step and key in taken:
+            match _join_starts(nodes[key], done, skipped, pointers) if is_join else source == step and key in taken:
                 case True:
                     started[key] = None
                 case False:
@@ -223,20 +223,20 @@ def _spread(
     return list(started)
 
 
-def _fate(
-    node: Node, done: Mapping[str, Completion], skipped: Dead | set[str], pointers: dict[str, int]
+def _join_starts(
+    node: Node, done: Mapping[str, Completion], skipped: SkippedSteps | set[str], pointers: dict[str, int]
 ) -> bool | None:
     """Return whether a join starts (True) or never will (False); None while an edge into it is open.
 
-    `pointers` remembers for each join a predecessor that was open when it was last looked at, and the search begins
-    there: a join of n branches costs n looks over all n completions, not n each time. It is a hint that any lineage of
-    states may share, because what it points at is looked up.
+    `pointers` caches for each join the index of a predecessor that was open at the last check. The search begins there,
+    so a join of n branches costs n lookups over all n completions instead of n for each. It is only a hint: the
+    predecessor is checked again, so states of different histories may share it.
     """
     sources = node.predecessors
     first = pointers.get(node.key, 0)
-    for place in chain(range(first, len(sources)), range(first)):
-        if sources[place] not in done and sources[place] not in skipped:
-            pointers[node.key] = place
+    for index in chain(range(first, len(sources)), range(first)):
+        if sources[index] not in done and sources[index] not in skipped:
+            pointers[node.key] = index
             return None
     return any((completion := done.get(source)) is not None and node.key in completion.targets for source in sources)
 
@@ -267,5 +267,5 @@ def _no_timers(state: State) -> tuple[Command, ...]:
 
 
 def _ignore(state: State, step: str) -> tuple[State, tuple[Command, ...]]:
-    state.graph.node(step)  # a step that does not exist is a mistake, not a late event
+    state.graph.node(step)  # an unknown step is an error, not a late event
     return state, ()

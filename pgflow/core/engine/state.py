@@ -1,4 +1,4 @@
-"""The words of the engine: where an instance stands, what has happened to it, and what is to be done."""
+"""The types of the engine: the state of an instance, the events that change it, and the commands that follow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How a step ended: its event, and the targets that this took."""
+    """How a step completed: its event, and the targets that were taken."""
 
     event: str
     targets: tuple[str, ...]
@@ -45,7 +45,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an instance failed; `step` is None when no step is to blame."""
+    """Why an instance failed; `step` is None if no step caused it."""
 
     step: str | None
     reason: str
@@ -53,10 +53,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where an instance stands: a pure function of its graph and of what its steps came to.
+    """The state of an instance: a pure function of its graph and the results of its steps.
 
-    `active` steps run or wait, those in `waiting` wait, those in `timers` have a timer; `done` holds each completed
-    step, Done itself included, and `skipped` those that no branch can reach any more.
+    `active` steps run or wait; `waiting` are those that wait, `timers` those with a timer. `done` has each completed
+    step, including Done, and `skipped` the steps that no branch can reach.
     """
 
     graph: Graph
@@ -67,7 +67,7 @@ class State:
     skipped: frozenset[str] = NONE
     timers: frozenset[str] = NONE
     error: Failure | None = None
-    pointers: dict[str, int] = field(default_factory=dict, repr=False, compare=False)  # hints for joins: engine._fate
+    pointers: dict[str, int] = field(default_factory=dict, repr=False, compare=False)  # cache of machine._join_starts
 
 
 # Events: what has happened.
@@ -75,12 +75,12 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The instance begins."""
+    """The instance has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A step completed with an event; `targets` are a route's choice, `by_timer` says that its timer ended its wait."""
+    """A step completed; `targets` are those that a route chose, `by_timer` is True if a timer ended its wait."""
 
     step: str
     event: str
@@ -90,7 +90,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A step waits; with a delay it will complete with `timeout_event` by itself."""
+    """A step waits; after `delay`, if there is one, a timer completes it with `timeout_event`."""
 
     step: str
     delay: timedelta | None = None
@@ -99,7 +99,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A step failed for good, or the instance did (None)."""
+    """A step failed for the last time, or the instance failed (`step` is None)."""
 
     step: str | None
     reason: str
@@ -107,18 +107,18 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody cancelled the instance."""
+    """The instance was cancelled."""
 
 
 Event: TypeAlias = Begun | Completed | Parked | Failed | Cancelled
 
 
-# Commands: what is to be done.
+# Commands: what the caller has to do.
 
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Run a step, with the configuration that it has now."""
+    """Run a step with this configuration."""
 
     step: str
     config: dict[str, Any] | None
@@ -135,7 +135,7 @@ class ScheduleResume:
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    """Forget the step's timer."""
+    """Cancel the step's timer."""
 
     step: str
 
@@ -147,7 +147,7 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Record that the instance has failed; nothing of it runs any more."""
+    """Record that the instance has failed; its other steps stop."""
 
     error: Failure
 

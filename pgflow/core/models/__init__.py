@@ -1,7 +1,7 @@
 """What callers read: instances and jobs, and the filters that select them.
 
 instance, job       frozen read models, the same for every backend
-filters             one vocabulary for `list` and `query`, in memory and on PostgreSQL
+filters             the filters of `list` and `query`, the same in memory and on PostgreSQL
 instance_rules      validate an instance that is put into a storage
 instance_codec      encrypt and decrypt the fields of an instance
 """

@@ -1,4 +1,4 @@
-"""Say which instances are meant: one vocabulary for `list` and `query`, in memory and on PostgreSQL."""
+"""The filters of `list` and `query`, the same in memory and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ MAX_VERSION = 2**31 - 1
 
 
 class ListOptions(TypedDict, total=False):
-    """Which instances to read; all that are given have to hold.
+    """Filters for instances; an instance must match all of them.
 
-    `status` is one or several, `id` a whole business id, `version` a number, `family` how the workflow's name begins.
-    `tags` are those that an instance must have, all of them. `metadata` and `input` are JSON that the instance's
-    contains, `steps` says the same of outputs by the step or its key, all as PostgreSQL's `@>`: objects contain objects
-    with fewer keys, arrays contain arrays of some of their elements. `order` is "newest" first or "oldest". `limit` is
-    the length of a page, 50 unless given; the run of its last instance is `before` (newest first) or `after` (oldest
-    first) for the next one.
+    - `status`: one status or several.
+    - `id`: a whole business id.
+    - `version`: a number.
+    - `family`: a prefix of the workflow's name.
+    - `tags`: tags that the instance has, all of them.
+    - `metadata`, `input`: JSON that the instance's contains, as `@>` in PostgreSQL: an object contains objects with a
+      subset of its keys, an array contains arrays of some of its elements.
+    - `steps`: the same for outputs, by step or by its key.
+    - `order`: "newest" (default) or "oldest" first.
+    - `limit`: instances in a page, from 1 to 10,000, by default 50.
+    - `before`, `after`: the run id of the previous page's last instance, with the newest or the oldest first.
     """
 
     status: str | Sequence[str] | None
@@ -52,9 +57,9 @@ class ListOptions(TypedDict, total=False):
 
 
 class QueryOptions(TypedDict, total=False):
-    """`ListOptions` as a storage's `query` has them: without a limit unless one is given.
+    """The filters of a storage's `query`, as in `ListOptions`, but without a default limit.
 
-    `status_in` has to hold beside `status`; `workflow` is a class or a name.
+    `status_in` applies in addition to `status`; `workflow` is a class or a name.
     """
 
     id: str | None
@@ -74,7 +79,7 @@ class QueryOptions(TypedDict, total=False):
 
 
 class Head(Protocol):
-    """What identifies an instance and says where it stands: an `Instance` has it, without its history too."""
+    """Identity and status of an instance: the part of an `Instance` that filters can check without its history."""
 
     @property
     def run(self) -> int: ...
@@ -92,9 +97,9 @@ class Head(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Checked filters: None, and nothing in `tags` and `steps`, holds for every instance.
+    """Validated filters. None, and empty `tags` and `steps`, match every instance.
 
-    `metadata`, `input` and the values of `steps` are JSON text. A `limit` of None asks for all.
+    `metadata`, `input` and the values of `steps` are JSON text. A `limit` of None means all.
 
         Filters.of({"status": "failed", "tags": ["gift"]}, OrderFlow).matches(instance)
     """
@@ -115,10 +120,9 @@ class Filters:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], workflow: str | type[Any] | VersionSet | None = None) -> Self:
-        """Return the filters that `list` was given; a class that is one version of a workflow asks for that version.
+        """Return the filters given to `list`; the class of a single version filters by that version.
 
-        Raises `UnknownOption` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
-        cannot be.
+        Raises `UnknownOption` for an unknown filter, and `InvalidValue` or `InvalidPayload` for an invalid value.
         """
         check_options("filter", options, ListOptions)
         limit = options.get("limit", DEFAULT_PAGE_SIZE)
@@ -128,11 +132,11 @@ class Filters:
 
     @classmethod
     def of_query(cls, options: Mapping[str, Any]) -> Self:
-        """Return the filters that a storage's `query` was given. Raises as `of` does."""
+        """Return the filters given to a storage's `query`. Raises as `of` does."""
         check_options("filter", options, QueryOptions)
         limit = options.get("limit")
         if limit is not None and not is_integer(limit, 1, MAX_RUN_ID):
-            refuse("limit", limit, "a number from 1 up is needed, or None for all")
+            refuse("limit", limit, "it must be a whole number from 1, or None for all")
         statuses = _statuses(options.get("status_in"))
         also = _statuses(options.get("status"))
         if also is not None:
@@ -144,12 +148,12 @@ class Filters:
     def of_id(cls, id: Any, workflow: str | type[Any] | None, version: int | None) -> Self:  # noqa: A002 -- as in ListOptions
         """Return the filters for the newest run of a business id. Raises `InvalidValue`."""
         if id is None:
-            refuse("id", id, "a whole business id is needed")
+            refuse("id", id, "it must be a whole business id")
         return cls.of_query({"id": id, "workflow": workflow, "workflow_version": version, "limit": 1})
 
     @property
     def named(self) -> str:
-        """The business id, workflow and version that are asked for, as messages name them."""
+        """The business id, workflow and version of these filters, for messages."""
         of = "" if self.workflow is None else f" of {self.workflow}"
         return f"{self.id!r}{of}" + ("" if self.version is None else f", version {self.version}")
 
@@ -164,15 +168,15 @@ class Filters:
     ) -> Self:
         pinned = None if workflow is None or isinstance(workflow, str) else workflow.pinned
         if version is not None and not is_integer(version, 1, MAX_VERSION):
-            refuse("version", version, "a version is a whole number from 1 up")
+            refuse("version", version, "it must be a whole number from 1")
         if pinned is not None and version not in (None, pinned):
             refuse("version", version, f"this class is version {pinned}", "List the class around it.")
         order = options.get("order", "newest")
         if order not in get_args(Order):
-            refuse("order", order, 'it is "newest" or "oldest"')
+            refuse("order", order, 'it must be "newest" or "oldest"')
         for name in ("before", "after"):
             if (run := options.get(name)) is not None and not is_integer(run, 0, MAX_RUN_ID):
-                refuse(name, run, "the number of a run is needed")
+                refuse(name, run, "it must be a run id")
         return cls(
             workflow=check_text(
                 "workflow", workflow if workflow is None or isinstance(workflow, str) else workflow.name
@@ -192,7 +196,7 @@ class Filters:
         )
 
     def matches_head(self, head: Head) -> bool:
-        """Whether the filters hold that need no more of an instance than its head."""
+        """Whether an instance matches the filters that need only its head."""
         return (
             self.workflow in (None, head.workflow)
             and (self.statuses is None or head.status in self.statuses)
@@ -205,7 +209,7 @@ class Filters:
         )
 
     def matches(self, instance: Instance) -> bool:
-        """Whether all filters hold for an instance, which has its `steps`."""
+        """Whether an instance, with its `steps`, matches all filters."""
         return (
             self.matches_head(instance)
             and (self.metadata is None or contains(instance.metadata, decode(self.metadata)))
@@ -214,7 +218,7 @@ class Filters:
         )
 
     def page(self, found: Iterable[Instance]) -> list[Instance]:
-        """Return those of `found` for which all filters hold, in order, as many as are asked for."""
+        """Return the matching instances of `found`, in the requested order, up to the limit."""
         kept = sorted(filter(self.matches, found), key=lambda each: each.run, reverse=not self.oldest)
         return kept[: self.limit]
 
@@ -223,19 +227,19 @@ def _statuses(given: Any) -> tuple[str, ...] | None:
     if given is None:
         return None
     if not isinstance(given, str | Iterable):
-        refuse("status", given, "one or several of the statuses are needed")
-    asked = tuple(dict.fromkeys([given] if isinstance(given, str) else given))
-    for each in asked:
+        refuse("status", given, "it must be a status or several")
+    statuses = tuple(dict.fromkeys([given] if isinstance(given, str) else given))
+    for each in statuses:
         if each not in get_args(Status):
             raise InvalidValue(f"the status {each!r} is unknown", hint=f"Known: {', '.join(get_args(Status))}.")
-    return asked
+    return statuses
 
 
 def _steps(given: Any) -> tuple[tuple[str, str], ...]:
     if given is None:
         return ()
     if not isinstance(given, Mapping):
-        refuse("steps", given, "a dict of step and what its output contains is needed")
+        refuse("steps", given, "it must be a dict of steps and what their outputs contain")
     keys = [str(check_text("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
     return tuple(
         (key, encode(part, what=f"steps.{key}", limit=INPUT_LIMIT))

@@ -1,4 +1,4 @@
-"""What a caller reads about instances: that one was started, where it stands, and what happened so far."""
+"""What callers read about instances: the result of a start, the current state, and the history."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
-from pgflow.core.definition.context import Source, read_output
+from pgflow.core.definition.context import HasOutput, read_output
 from pgflow.core.definition.graph import DONE, Graph
 from pgflow.core.definition.unique import check_id
 from pgflow.core.engine.state import ACTIVE, Status
@@ -32,7 +32,7 @@ Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
 
 
 I_contra = TypeVar("I_contra", contravariant=True)  # a workflow's input
-UNSAVED = datetime.min.replace(tzinfo=UTC)  # the time of creation until it is stored
+UNSAVED = datetime.min.replace(tzinfo=UTC)  # `created_at` until the instance is stored
 
 
 class Definition(Protocol[I_contra]):
@@ -45,9 +45,9 @@ class Definition(Protocol[I_contra]):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An instance was started: its business `id`, and the number of its `run`.
+    """The result of a start: the instance's business `id` and its run id, `run`.
 
-    `created` is False where many were started at once and this key was active already; `run` is then that one's.
+    `created` is False if `start_many` found an active instance with this key; `run` is then the id of that one.
 
         OrderFlow.start("abc123", order)    # Started(id="orderid::abc123", run=7, created=True)
     """
@@ -58,18 +58,19 @@ class Started:
 
 
 class Unscheduler(Protocol):
-    """What can call a scheduled signal off: an app."""
+    """An app, as `Scheduled` needs it to cancel a scheduled signal."""
 
-    def unschedule(self, id: int) -> bool: ...  # noqa: A002 -- "id" is the word for it in all of the API
+    def unschedule(self, id: int) -> bool: ...  # noqa: A002 -- "id" is the name for it in the whole API
 
-    async def aunschedule(self, id: int) -> bool: ...  # noqa: A002 -- as its twin
+    async def aunschedule(self, id: int) -> bool: ...  # noqa: A002 -- as above
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A signal that will be sent to a step of a run, not before the moment `at`.
+    """A handle for a signal that is sent to a step of an instance at the time `at`, or shortly after.
 
-    `id` is for `app.unschedule(id)`, where the handle itself is not at hand any more.
+    `run` is the instance's run id, `event` the name of the signal. Without the handle, `app.unschedule(id)` cancels the
+    signal by its `id`.
 
         handle = OrderFlow.schedule_resume("abc123", "approval", timedelta(days=2), "rejected")
         handle.cancel()
@@ -83,7 +84,7 @@ class Scheduled:
     app: Unscheduler = field(repr=False, compare=False)
 
     def cancel(self) -> bool:
-        """Call it off; returns whether it was still to be sent. To do so twice is no error."""
+        """Cancel the signal. Returns False if it was already sent or cancelled."""
         return self.app.unschedule(self.id)
 
     async def acancel(self) -> bool:
@@ -95,8 +96,12 @@ class Scheduled:
 class Entry:
     """One completed step in an instance's history.
 
-    `attempt` counts from 1; `errors` says why the attempts before it failed, in dicts with `reason`, `attempt`, …;
-    `worker` is None for what no worker ran. `targets` are what a route chose, None where there was nothing to choose.
+    - `event`, `output`, `metadata`: the step's result; output and metadata as JSON values.
+    - `at`: the time of completion, an aware datetime; `duration`: of the last attempt.
+    - `attempt`: the number of the attempt that completed it, from 1; `errors`: the failed attempts before, dicts with
+      `reason`, `type` and `attempt`.
+    - `worker`: the id of the worker that ran it, None if no worker did (a wait, or the in-memory backend).
+    - `targets`: the keys of the steps that a route chose, None for a transition without a route.
     """
 
     step: str
@@ -115,9 +120,10 @@ class Entry:
 class WaitingFor:
     """What one active step waits for.
 
-    `kind` is a `signal` (one of `events` ends it), a `timer`, a `retry` after `error`, a place in its `queue`, or it is
-    `running`. `until` is when it goes on by itself, None when it does not. `attempt` counts those that have begun, of
-    `max_attempts`.
+    - `kind`: "signal" (one of `events` ends the wait), "timer", "retry" after a failed attempt, "queue" (ready for a
+      worker, or delayed), or "running".
+    - `until`: when the step continues without a signal, None if it does not.
+    - `attempt`: the number of attempts that have started, of `max_attempts`; `error`: why the last one failed, or None.
     """
 
     step: str
@@ -131,11 +137,11 @@ class WaitingFor:
 
 @dataclass(frozen=True, slots=True)
 class PendingSignal:
-    """A signal that no step has taken yet.
+    """A signal that no step has consumed yet.
 
-    It came at the moment `at` and is kept for the step that will wait for it; one with an `id`, by which it can be
-    canceled, is scheduled for then. `step` is the step it is addressed to, None for any that waits. Without a payload
-    `has_payload` is False and `payload` None; a payload that is None is one.
+    It arrived at the time `at` and is kept until a step waits for it. A signal with an `id` is scheduled for `at`
+    instead, and can be cancelled by that id. `step` is the key of the step it is addressed to, None for any step that
+    waits for it. For a signal without a payload `has_payload` is False, as a payload may be None.
     """
 
     event: str
@@ -147,22 +153,27 @@ class PendingSignal:
 
     @property
     def due(self) -> datetime | None:
-        """When it is to be sent; None when it has come."""
+        """When a scheduled signal is sent; None for one that has arrived."""
         return None if self.id is None else self.at
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One run of a workflow, as the database has it.
+    """One instance of a workflow, as it is stored.
 
-    `input` and `steps`, the output of each completed step by key, are JSON. `history` has an entry for each completion,
-    in order. `signals` are those that no step has taken yet, also of a failed instance, which `retry` can continue;
-    they, too, come with `get`, not with `list`. `error` says which step failed and why. `telemetry` is what `start` was
-    given as `telemetry=`. `step_configs` holds the configuration of each active step that has one, by key: the one that
-    the step was activated with. Times are aware datetimes; `finished_at` is None until the end.
-
-    `unreadable` is None, unless something that is stored of it cannot be read: then it says what and why, and that is
-    left out here (an input is None). Nothing that pgflow wrote is unreadable; what was written by hand may be.
+    - `run`: the run id, unique among all instances; `id`: the business id, such as "orderid::abc123".
+    - `status`: "pending", "running", "waiting", "completed", "failed" or "cancelled".
+    - `input`: the input as JSON values; `steps`: the output of each completed step by key, as JSON values.
+    - `history`: an `Entry` for each completed step, in order. `list` leaves `steps`, `history` and `signals` empty.
+    - `waiting_for`: what each active step waits for.
+    - `signals`: the signals that no step has consumed yet, also of a failed instance, which `retry` may continue.
+    - `metadata`, `tags`: those of the workflow and of the start, and the metadata that steps recorded.
+    - `error`: None, or a dict with the failed step, the reason, the type of the exception and more.
+    - `created_at`, `finished_at`: aware datetimes; `finished_at` is None until the end.
+    - `telemetry`: the `telemetry=` of the start.
+    - `step_configs`: the configuration with which each active step was activated, by key.
+    - `unreadable`: None, or why a stored value could not be read, which is then missing here (an input is None).
+      Values that pgflow wrote are always readable; values changed by hand, or encrypted with a missing key, may not be.
 
         OrderFlow.get("abc123").status    # "waiting"
     """
@@ -192,15 +203,14 @@ class Instance:
         workflow: Definition[I_contra],
         version: int,
         context: I_contra | Mapping[str, Any],
-        id: str,  # noqa: A002 -- "id" is the word for it in all of the API
+        id: str,  # noqa: A002 -- "id" is the name for it in the whole API
     ) -> Instance:
-        """Return a new instance, pending and not stored yet: `storage.put` stores it, and then it begins.
+        """Return a new pending instance that is not stored yet; `storage.put` stores and starts it.
 
-        `context` is the workflow's input, a model or a dict, and `id` the whole business id. The workflow's tags and
-        metadata come with it. Its `run` is 0 until it is stored, and `put` returns the run that it was given then;
-        `created_at` is `UNSAVED`, for which the storage puts the time at which it is stored. Raises `InvalidValue` for
-        a version or an id that the workflow cannot have, `InvalidInput` and `InvalidPayload` for a context that does
-        not fit.
+        `context` is the workflow's input, a model or a dict, and `id` the whole business id. The instance has the
+        workflow's tags and metadata. Its `run` is 0 and its `created_at` is `UNSAVED` until `put` stores it and returns
+        its run id. Raises `InvalidValue` for a version or an id that the workflow cannot have, and `InvalidInput` or
+        `InvalidPayload` for a context that does not fit.
 
             run = app.storage.put(Instance.new(OrderFlow, 1, Order(item_count=3), "orderid::abc123"))
         """
@@ -213,7 +223,7 @@ class Instance:
             workflow=graph.name,
             version=graph.version,
             status="pending",
-            # A declared secret is stored only by an app with a codec, which seals it.
+            # Only an app with a codec can store a declared secret, and it encrypts the input.
             input=decode(kind.write_input(context, reveal=bool(kind.declared_secrets()))),
             steps={},
             history=(),
@@ -226,17 +236,17 @@ class Instance:
 
     @property
     def is_saved(self) -> bool:
-        """Whether a storage has it: `Instance.new` makes one that is not stored yet."""
+        """Whether the instance is stored; False for one from `Instance.new`."""
         return self.run > 0
 
     @property
     def active_steps(self) -> frozenset[str]:
-        """The keys of the steps that run or wait, or will first."""
+        """The keys of the steps that run or wait; of a pending instance, its initial step."""
         return frozenset(each.step for each in self.waiting_for)
 
     @property
     def completed_steps(self) -> tuple[str, ...]:
-        """The keys of the steps that have completed, in order, "done" the last; empty where the history was not read.
+        """The keys of the completed steps in order, ending with "done" if completed; empty for one from `list`.
 
         OrderFlow.get("abc123").completed_steps    # ("validate_order", "charge", "ship", "done")
         """
@@ -245,21 +255,21 @@ class Instance:
 
     @property
     def is_active(self) -> bool:
-        """Whether it still runs or waits."""
+        """Whether the instance is pending, running or waiting."""
         return self.status in ACTIVE
 
     @overload
-    def output(self, step: Source[O]) -> O: ...
+    def output(self, step: HasOutput[O]) -> O: ...
 
     @overload
-    def output(self, step: type[Source[O]]) -> O: ...
+    def output(self, step: type[HasOutput[O]]) -> O: ...
 
     def output(self, step: Any) -> Any:
-        """Return what a step came to, in the type that it declares as its `output`, else as plain JSON.
+        """Return the output of a completed step, in the type that it declares as its `output`, else as JSON values.
 
-        Raises `UnknownStep` when it has not completed, and for an instance from `list`, which comes without outputs;
-        `InvalidPayload` when what is stored is not of the declared type.
+        Raises `UnknownStep` if the step has not completed, and for an instance from `list`, which has no outputs;
+        `InvalidPayload` if the stored output does not fit the declared type.
 
-            OrderFlow.get("abc123").output(charge).receipt    # charge was made with @step(output=Receipt)
+            OrderFlow.get("abc123").output(charge).receipt    # charge declares @step(output=Receipt)
         """
         return read_output(self.steps, step, f"{self.workflow} {self.id!r}")

@@ -1,75 +1,75 @@
-"""Open and seal whole instances, as readers and storages have them."""
+"""Encrypt and decrypt the input, outputs and payloads of whole instances, for readers and storages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from pgflow.core.models.instance import Entry, Instance
-from pgflow.core.values.codec import Codec, Kind, Location, is_encrypted, opened, sealed
+from pgflow.core.values.codec import Codec, Kind, Location, decrypt, encrypt, is_encrypted
 from pgflow.core.values.payload import decode, encode
 from pgflow.errors import DecryptionUnavailable, InvalidPayload
 
 __all__ = ["decrypt_instance", "encrypt_instance"]
 
-Turn = Callable[[Kind, str, Any], Any]
-LARGEST = 2**31  # bytes of text: what is put has been checked
+Convert: TypeAlias = Callable[[Kind, str, Any], Any]
+NO_LIMIT = 2**31  # bytes of text: the sizes of an instance's values were checked before
 
 
 def decrypt_instance(codec: Codec | None, instance: Instance) -> Instance:
-    """Return an instance with its input, outputs and payloads opened; without a codec as it is.
+    """Return an instance with its input, outputs and payloads decrypted; without a codec unchanged.
 
-    What cannot be opened stays sealed, and `unreadable` says why.
+    A value that cannot be decrypted stays encrypted, and `unreadable` gives the reason.
     """
     if codec is None:
         return instance
     faults: list[str] = []
 
-    def turn(kind: Kind, name: str, value: Any) -> Any:
-        if value is None and instance.unreadable is not None:  # it may be what could not be read
+    def convert(kind: Kind, name: str, value: Any) -> Any:
+        if value is None and instance.unreadable is not None:  # maybe in place of a value that could not be read
             return value
-        if value == {} and kind == "output":  # the step may have had no output, and nothing is not sealed
+        if value == {} and kind == "output":  # an output that was left out is stored as nothing, not encrypted
             return value
         try:
-            return opened(codec, value, Location(instance.workflow, instance.id, kind, name))
+            return decrypt(codec, value, Location(instance.workflow, instance.id, kind, name))
         except (InvalidPayload, DecryptionUnavailable) as error:
             faults.append(str(error))
             return value
 
-    turned = _turned(instance, turn)
-    said = "; ".join(([] if instance.unreadable is None else [instance.unreadable]) + faults)
-    return replace(turned, unreadable=said or None)
+    converted = _convert_all(instance, convert)
+    reasons = ([] if instance.unreadable is None else [instance.unreadable]) + faults
+    return replace(converted, unreadable="; ".join(reasons) or None)
 
 
 def encrypt_instance(codec: Codec | None, instance: Instance) -> Instance:
-    """Return a checked instance with its input and outputs sealed; without a codec as it is."""
+    """Return a checked instance with its input and outputs encrypted; without a codec unchanged."""
     if codec is None:
         return instance
 
-    def turn(kind: Kind, name: str, value: Any) -> Any:
+    def convert(kind: Kind, name: str, value: Any) -> Any:
         if is_encrypted(value):
             return value
-        text = encode(value, what=kind, limit=LARGEST)
-        return decode(sealed(codec, text, Location(instance.workflow, instance.id, kind, name)))
+        text = encode(value, what=kind, limit=NO_LIMIT)
+        return decode(encrypt(codec, text, Location(instance.workflow, instance.id, kind, name)))
 
-    return _turned(instance, turn)
+    return _convert_all(instance, convert)
 
 
-def _turned(instance: Instance, turn: Turn) -> Instance:
-    history = tuple(_entry(entry, turn) for entry in instance.history)
+def _convert_all(instance: Instance, convert: Convert) -> Instance:
+    history = tuple(_convert_entry(entry, convert) for entry in instance.history)
     signals = (
-        replace(each, payload=turn("payload", each.event, each.payload)) if each.has_payload else each
+        replace(each, payload=convert("payload", each.event, each.payload)) if each.has_payload else each
         for each in instance.signals
     )
     return replace(
         instance,
-        input=turn("input", "", instance.input),
+        input=convert("input", "", instance.input),
         steps={entry.step: entry.output for entry in history} if history else instance.steps,
         history=history,
         signals=tuple(signals),
     )
 
 
-def _entry(entry: Entry, turn: Turn) -> Entry:
-    return replace(entry, output=turn("output", entry.step, entry.output))
+def _convert_entry(entry: Entry, convert: Convert) -> Entry:
+    return replace(entry, output=convert("output", entry.step, entry.output))

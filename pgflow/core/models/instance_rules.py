@@ -1,4 +1,4 @@
-"""Check and complete an instance that somebody wants to put into a storage."""
+"""Validate an instance before it is put into a storage."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ __all__ = ["check_against", "check_single_workflow", "checked", "overlaps", "res
 FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 
 MAX_RUN_ID = 2**63 - 1
-LARGEST_INTEGER = 2**31 - 1  # of PostgreSQL's type integer
+MAX_INTEGER = 2**31 - 1  # of PostgreSQL's type integer
 
 
 def checked(instance: Instance) -> Instance:
-    """Return an instance as it will be read: its values as JSON, its outputs those of its history.
+    """Return an instance as it will be read back: values as JSON, and `steps` from its history.
 
-    Checks all that can be checked without its workflow, which `check_against` has. Raises `InvalidValue` for an
-    instance that cannot exist, `InvalidPayload` with the path for a value that cannot be stored.
+    Checks everything except the rules of its workflow, which `check_against` checks. Raises `InvalidValue` for an
+    instance that cannot exist, and `InvalidPayload` with the path of a value that cannot be stored.
     """
     if not isinstance(instance, Instance):
-        raise InvalidValue(f"an Instance is needed, not {type(instance).__name__}")
+        raise InvalidValue(f"put takes an Instance, got {type(instance).__name__}")
     if instance.unreadable is not None:
         raise InvalidValue(
-            f"{instance.id!r} could not be read as a whole ({instance.unreadable})",
-            hint="Putting it would lose the rest: mend what is stored first.",
+            f"{instance.id!r} could not be read completely ({instance.unreadable})",
+            hint="Putting it would lose the unreadable values: repair them first.",
         )
     is_unsaved = instance.run == 0 and instance.status == "pending"
     if not is_integer(instance.run, 0 if is_unsaved else 1, MAX_RUN_ID):
         raise InvalidValue(
-            f"run={instance.run!r} is refused: a run is a whole number from 1 up",
-            hint="Only a pending instance may have run 0: storing it gives it a new run.",
+            f"run={instance.run!r} is refused: a run id is a whole number from 1",
+            hint="Only a pending instance may have run 0: storing it assigns a new run id.",
         )
-    if not is_integer(instance.version, 1, LARGEST_INTEGER):
+    if not is_integer(instance.version, 1, MAX_INTEGER):
         raise InvalidValue(
-            f"version={instance.version!r} is refused: a version is a whole number from 1 to {LARGEST_INTEGER:,}"
+            f"version={instance.version!r} is refused: a version is a whole number from 1 to {MAX_INTEGER:,}"
         )
     _text("id", instance.id)
     extract_value(instance.id)
@@ -62,24 +62,26 @@ def checked(instance: Instance) -> Instance:
     for wait in instance.waiting_for:
         _check_moment(f"waiting_for {wait.step}: until", wait.until)
     if not isinstance(instance.steps, Mapping):
-        raise InvalidValue(f"steps is {type(instance.steps).__name__}, and a mapping is needed")
+        raise InvalidValue(f"steps must be a mapping, got {type(instance.steps).__name__}")
     known = {entry.step for entry in instance.history}
     if len(known) < len(instance.history) or known != set(instance.steps):
         raise InvalidValue(f"the history of {instance.id!r} does not have each of its steps once")
     if instance.status == "pending" and known:
-        raise InvalidValue(f"{instance.id!r} is pending and has a history: one that has begun is running or waiting")
+        raise InvalidValue(f"{instance.id!r} is pending and has a history: once started it is running or waiting")
     error = None if instance.error is None else _object("error", instance.error, OUTPUT_LIMIT)
     if error is not None and instance.status not in ("failed", "cancelled"):
-        raise InvalidValue(f"{instance.id!r} is {instance.status} and has an error: only failed and cancelled ones do")
+        raise InvalidValue(
+            f"{instance.id!r} is {instance.status} and has an error: only failed and cancelled instances have one"
+        )
     if not isinstance(instance.step_configs, Mapping):
-        raise InvalidValue(f"step_configs is {type(instance.step_configs).__name__}, and a mapping is needed")
+        raise InvalidValue(f"step_configs must be a mapping, got {type(instance.step_configs).__name__}")
     history = tuple(_entry(entry) for entry in instance.history)
     return replace(
         instance,
         input=_json("input", instance.input),
         steps={entry.step: entry.output for entry in history},
         history=history,
-        metadata=_object("metadata", instance.metadata, OUTPUT_LIMIT),  # what all of its steps recorded is in it
+        metadata=_object("metadata", instance.metadata, OUTPUT_LIMIT),  # includes the metadata of all steps
         tags=check_tags([_text("tags", tag) for tag in instance.tags]),
         error=error,
         signals=tuple(_signal(signal) for signal in instance.signals),
@@ -92,15 +94,15 @@ def checked(instance: Instance) -> Instance:
 
 
 def check_against(instance: Instance, graph: Graph) -> None:
-    """Raise an error unless its workflow could have a checked instance.
+    """Raise an error unless a checked instance is possible for its workflow.
 
-    Raises `InvalidValue` for a business id or a configuration that is not one of this workflow, `UnknownStep`,
-    `UndeclaredEvent` and `RouteError` for a history or signals of steps and events that it does not have, and
-    `GraphChanged` when an active instance has a history that the workflow could not have had.
+    Raises `InvalidValue` for a business id or a configuration that does not fit the workflow, `UnknownStep`,
+    `UndeclaredEvent` and `RouteError` for a history or signals with steps and events that it does not have, and
+    `GraphChanged` for an active instance with a history that the workflow cannot have.
     """
     check_id(graph.unique, graph.name, instance.id)
     for entry in instance.history:
-        # A result has no targets yet while its route has failed: only a completed instance cannot have one.
+        # A result whose route failed has no targets yet; only a completed instance cannot have one.
         if instance.status == "completed" or not graph.is_route_pending(entry.step, entry.event, entry.targets):
             completion(graph, entry.step, entry.event, entry.targets)
     for signal in instance.signals:
@@ -126,9 +128,9 @@ def check_against(instance: Instance, graph: Graph) -> None:
 
 
 def restore_state(instance: Instance, graph: Graph) -> State:
-    """Return the state of an active instance, with its waits started again. A step whose route failed is still active.
+    """Return the state of an active instance, in which waits start again. A step whose route failed is still active.
 
-    Raises `GraphChanged`, `UndeclaredEvent` or `RouteError` when its history is none that this workflow could have had.
+    Raises `GraphChanged`, `UndeclaredEvent` or `RouteError` for a history that this workflow cannot have.
     """
     if instance.status == "pending":
         return new(graph)
@@ -136,8 +138,8 @@ def restore_state(instance: Instance, graph: Graph) -> State:
     return replay(graph, [result for result in results if not graph.is_route_pending(*result)])
 
 
-def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is the word for it in all of the API
-    """Return what at most one active instance may have; None: any number may be active."""
+def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is the name for it in the whole API
+    """Return the key that at most one active instance may have; None if any number may be active."""
     match graph.unique.scope if graph.unique else "none":
         case "workflow":
             return f"w {graph.name} {id}"
@@ -149,9 +151,9 @@ def unique_key(graph: Graph, id: str) -> str | None:  # noqa: A002 -- "id" is th
 
 
 def overlaps(a: str | None, b: str | None, *, is_same_workflow: bool) -> bool:
-    """Whether of two active instances with one business id and these unique keys only one may be.
+    """Whether two active instances with the same business id and these unique keys exclude each other.
 
-    The wider of two scopes counts: global over workflow over version. The same rule as `pgflow.excluding_run` in SQL.
+    The wider scope applies: global over workflow over version. The same rule as `pgflow.excluding_run` in SQL.
     """
     if a is None or b is None:
         return False
@@ -162,16 +164,17 @@ def check_single_workflow(id: str, workflows: Sequence[str]) -> None:  # noqa: A
     """Raise `AmbiguousId` when several workflows have instances with a business id."""
     if len(workflows) > 1:
         raise AmbiguousId(
-            f"{id!r} has runs of several workflows", hint=f"Name one of them, workflow=…: {', '.join(workflows)}."
+            f"{id!r} has runs of several workflows",  # as in sql/functions/delete_id.sql
+            hint=f"Name one of them, workflow=…: {', '.join(workflows)}.",
         )
 
 
 def _check_times(instance: Instance) -> None:
-    # finished_at may be before created_at: an instance that was stored with a time to come may have ended already.
+    # finished_at may be before created_at: an instance stored with a future created_at may already have ended.
     _check_moment("created_at", instance.created_at)
     _check_moment("finished_at", instance.finished_at)
     if instance.created_at is None:
-        raise InvalidValue("created_at=None is refused: an aware datetime is needed")
+        raise InvalidValue("created_at=None is refused: it must be an aware datetime")
     if (instance.finished_at is None) != (instance.status in ACTIVE):
         raise InvalidValue(f"{instance.id!r} is {instance.status}, and its finished_at is {instance.finished_at}")
 
@@ -182,7 +185,7 @@ def _check_items(what: str, items: Any, kind: type[Any]) -> None:
         or isinstance(items, str | bytes)
         or not all(isinstance(each, kind) for each in items)
     ):
-        raise InvalidValue(f"{what} is refused: a tuple of {kind.__name__} values is needed")
+        raise InvalidValue(f"{what} is refused: it must be a tuple of {kind.__name__} values")
 
 
 def _entry(entry: Entry) -> Entry:
@@ -190,13 +193,13 @@ def _entry(entry: Entry) -> Entry:
     _event(where, entry.event)
     _check_moment(f"{where}: at", entry.at)
     if not isinstance(entry.duration, timedelta) or entry.duration < timedelta(0):
-        raise InvalidValue(f"{where}: duration={entry.duration!r} is refused: a timedelta of zero or more is needed")
+        raise InvalidValue(f"{where}: duration={entry.duration!r} is refused: it must be a timedelta of zero or more")
     if entry.at is None or entry.at.astimezone(UTC) - FIRST_MOMENT < entry.duration:
         raise InvalidValue(f"{where}: at={entry.at!r} and duration={entry.duration!r} are refused")
-    if not is_integer(entry.attempt, 0, LARGEST_INTEGER):
-        raise InvalidValue(f"{where}: attempt={entry.attempt!r} is refused: a whole number from 0 up is needed")
+    if not is_integer(entry.attempt, 0, MAX_INTEGER):
+        raise InvalidValue(f"{where}: attempt={entry.attempt!r} is refused: it must be a whole number from 0")
     if entry.worker is not None and not is_integer(entry.worker, 0, MAX_RUN_ID):
-        raise InvalidValue(f"{where}: worker={entry.worker!r} is refused: a whole number from 0 up, or None, is needed")
+        raise InvalidValue(f"{where}: worker={entry.worker!r} is refused: it must be a whole number from 0, or None")
     if entry.targets is not None:
         _check_items(f"{where}: targets", entry.targets, str)
     _check_items(f"{where}: errors", entry.errors, Mapping)
@@ -215,9 +218,9 @@ def _signal(signal: PendingSignal) -> PendingSignal:
         _key(where, signal.step)
     _check_moment(f"{where}: at", signal.at)
     if signal.at is None:
-        raise InvalidValue(f"{where}: at=None is refused: an aware datetime is needed")
+        raise InvalidValue(f"{where}: at=None is refused: it must be an aware datetime")
     if signal.id is not None and (signal.step is None or not is_integer(signal.id, 1, MAX_RUN_ID)):
-        raise InvalidValue(f"{where}: id={signal.id!r} is refused: a scheduled signal has a number and a step")
+        raise InvalidValue(f"{where}: id={signal.id!r} is refused: a scheduled signal has a whole number and a step")
     return replace(signal, payload=None if signal.payload is None else _json(f"{where}: payload", signal.payload))
 
 
@@ -235,25 +238,25 @@ def _event(what: str, event: Any) -> str:
 
 def _check_moment(what: str, moment: Any) -> None:
     if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-        raise InvalidValue(f"{what}={moment!r} is refused: an aware datetime is needed")
+        raise InvalidValue(f"{what}={moment!r} is refused: it must be an aware datetime")
 
 
 def _text(what: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise InvalidValue(f"{what}={value!r} is refused: text is needed")
+        raise InvalidValue(f"{what}={value!r} is refused: it must be a string with text")
     encode(value, what=what, limit=INPUT_LIMIT)
     return value
 
 
 def _json(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
-    if is_encrypted(value):  # by an app with a codec, and read without it: it stays as it is
+    if is_encrypted(value):  # read by an app without the codec: stored again unchanged
         return value
     return decode(encode(value, what=what, limit=limit))
 
 
 def _object(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
     if not isinstance(value, Mapping):
-        raise InvalidPayload(f"{what} is {type(value).__name__}, and a mapping is needed")
+        raise InvalidPayload(f"{what} must be a mapping, got {type(value).__name__}")
     if TELEMETRY in value:
-        raise InvalidPayload(f"the key {TELEMETRY!r} of {what} is pgflow's own")
+        raise InvalidPayload(f"the key {TELEMETRY!r} of {what} is reserved for pgflow")
     return _json(what, dict(value), limit)

@@ -1,4 +1,4 @@
-"""What people and tools read of a live job: where a branch of an instance stands, and how it is marked."""
+"""What callers read about live jobs: the state of each branch of an instance, and its tags and metadata."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ MAX_JOB_ID = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One live job: the right to move one branch of one instance.
+    """One live job: the right to advance one branch of one instance.
 
-    `kind` says whether its step is to `execute`, its wait to `resume`, or the instance to `advance` by a decision; then
-    `step` may be empty. `state` is `ready` for a worker, `running` on `worker`, `scheduled` for `run_at`
-    (a delayed start, a retry, a snooze), or `parked`: it waits for a signal, or for `run_at`. `attempt` counts those
-    that have begun, and `errors` says why the earlier ones failed.
-
-    `tags` are the workflow's name in snake_case, the workflow's tags and the instance's, each once. `meta` holds the
-    workflow's metadata, over it the instance's, over these what completed steps have recorded, and over all of them
-    `workflow`, `instance_id`, `run`, `workflow_version` and, where there is one, `step`.
+    - `id`: the job's id; `run`: the instance's run id; `instance_id`: its business id.
+    - `kind`: "execute" runs `step`, "resume" ends its wait, "advance" applies a result to the instance, in which case
+      `step` may be empty.
+    - `state`: "ready" for a worker, "running" on `worker`, "scheduled" for `run_at` (a delayed start, a retry, a
+      snooze), or "parked": waiting for a signal, or for a timer at `run_at`.
+    - `attempt`: the number of attempts that have started, of `max_attempts`; `errors`: the failed ones, as in `Entry`.
+    - `priority`: the lowest is claimed first.
+    - `tags`: the workflow's name in snake_case, the workflow's tags and the instance's, without duplicates.
+    - `meta`: the workflow's metadata, overwritten by the instance's, by the metadata that steps recorded, and by the
+      keys `workflow`, `instance_id`, `run`, `workflow_version` and, if there is one, `step`.
 
         app.jobs(OrderFlow, state="parked", tags=["gift"])
     """
@@ -59,10 +61,10 @@ class Job:
 
 
 class JobOptions(TypedDict, total=False):
-    """Which jobs to read; all that are given have to hold.
+    """Filters for jobs; a job must match all of them.
 
-    `tags` are those that a job must have, all of them, and `meta` is JSON that its metadata contains. `limit` is the
-    length of a page, 50 unless given; the id of its last job is `after` for the next one.
+    `tags` are tags that the job has, all of them; `meta` is JSON that its metadata contains. `limit` is the number of
+    jobs in a page, from 1 to 10,000, by default 50; `after` is the id of the previous page's last job.
     """
 
     queue: str | None
@@ -75,7 +77,7 @@ class JobOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class JobFilters:
-    """Checked filters; `meta` is JSON text."""
+    """Validated filters; `meta` is JSON text."""
 
     queue: str | None
     state: str | None
@@ -86,17 +88,16 @@ class JobFilters:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> JobFilters:
-        """Return the filters that `jobs` was given.
+        """Return the filters given to `jobs`.
 
-        Raises `UnknownOption` for a filter that does not exist, `InvalidValue` or `InvalidPayload` for a value that
-        cannot be.
+        Raises `UnknownOption` for an unknown filter, and `InvalidValue` or `InvalidPayload` for an invalid value.
         """
         check_options("filter", options, JobOptions)
         state, after, limit = options.get("state"), options.get("after"), options.get("limit", DEFAULT_PAGE_SIZE)
         if state is not None and state not in get_args(JobState):
             raise InvalidValue(f"the state {state!r} is unknown", hint=f"Known: {', '.join(get_args(JobState))}.")
         if after is not None and not is_integer(after, 0, MAX_JOB_ID):
-            refuse("after", after, "the id of a job is needed")
+            refuse("after", after, "it must be the id of a job")
         if not is_integer(limit, 1, MAX_PAGE_SIZE):
             refuse("limit", limit, f"a page has 1 to {MAX_PAGE_SIZE:,} jobs", "Read on with after=.")
         return cls(
@@ -109,11 +110,11 @@ class JobFilters:
         )
 
     def page(self, found: Iterable[Job]) -> list[Job]:
-        """Return those of `found` for which all filters hold, the oldest first, as many as are asked for."""
+        """Return the matching jobs of `found`, the oldest first, up to the limit."""
         return sorted(filter(self.matches, found), key=lambda job: job.id)[: self.limit]
 
     def matches(self, job: Job) -> bool:
-        """Whether all filters hold for a job."""
+        """Whether a job matches all filters."""
         return (
             self.queue in (None, job.queue)
             and self.state in (None, job.state)
@@ -134,7 +135,7 @@ def job_tags(workflow: str, tags: Iterable[str]) -> tuple[str, ...]:
 def job_meta(
     metadata: Mapping[str, Any], *, workflow: str, instance_id: str, run: int, version: int, step: str
 ) -> dict[str, Any]:
-    """Return the metadata of a job; `metadata` is the instance's with what its completed steps have recorded."""
+    """Return the metadata of a job; `metadata` is the instance's, including that of its completed steps."""
     kept = {key: value for key, value in metadata.items() if key not in (TELEMETRY, "step")}
     system = {"workflow": workflow, "instance_id": instance_id, "run": run, "workflow_version": version}
     return {**kept, **system, **({"step": step} if step else {})}
@@ -150,7 +151,7 @@ def waiting_for(
     max_attempts: int,
     errors: Sequence[Mapping[str, Any]],
 ) -> WaitingFor:
-    """Return what a live job's step waits for; `errors` are its failed attempts, `until` counts while it waits."""
+    """Return what a live job's step waits for; `errors` are its failed attempts, `until` applies while it waits."""
     kind: Kind
     match state:
         case "running":
@@ -173,6 +174,6 @@ def waiting_for(
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    """What an attempt failed with; `Error` is what a step returns to say so in its own words."""
+    """Return why an attempt failed: the reason of a returned `Error`, or the exception's type and message."""
     kind, reason = error.get("type", "Error"), error.get("reason", "no reason was given")
     return str(reason) if kind == "Error" else f"{kind}: {reason}"

@@ -1,4 +1,4 @@
-"""A value that was left out, which is neither None nor an empty object, and what it means for a declared type."""
+"""A marker for an argument that was left out, as opposed to None or `{}`, and its default for a declared type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ABSENT", "Absent", "default_for", "is_optional"]
 
 @final
 class Absent:
-    """The type of `ABSENT`, the default of an input, an output and a payload: the argument was left out."""
+    """The type of `ABSENT`, the default of inputs, outputs and payloads: the argument was left out."""
 
     __slots__ = ()
 
@@ -21,14 +21,14 @@ class Absent:
         return False
 
     def __reduce__(self) -> str:
-        return "ABSENT"  # copies and pickles are the same object
+        return "ABSENT"  # so that copying and unpickling give the same object
 
 
 ABSENT: Final = Absent()
 
 
 def is_optional(kind: Any) -> bool:
-    """Whether a type names None: `None` itself, a union with it, or an alias of either. `Any` does not name it.
+    """Whether a type includes None: `None` itself, a union with it, or an alias of either. `Any` does not count.
 
     is_optional(Receipt | None)    # True
     """
@@ -44,5 +44,5 @@ def is_optional(kind: Any) -> bool:
 
 
 def default_for(kind: Any) -> Any:
-    """Return the JSON value of what was left out where `kind` is declared: None if it names None, else `{}`."""
+    """Return the JSON value stored for an argument that was left out: None if its type includes None, else `{}`."""
     return None if is_optional(kind) else {}

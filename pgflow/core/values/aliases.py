@@ -1,4 +1,4 @@
-"""Find the fields of a type that are written under one name and read under another."""
+"""Find the fields of a type that are written to JSON under one name and read under another."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ CUSTOM = ("function-before", "function-wrap", "function-plain")
 
 
 def unreadable_field(adapter: TypeAdapter[Any]) -> str | None:
-    """Return the first field whose JSON pydantic cannot read back, with the names it has; None when there is none.
+    """Return the first field whose JSON pydantic cannot read back, with its names and the fix, or None.
 
-    Values are stored as JSON by alias and validated when they are read, so the alias a field is written with has to be
-    one of the names that it is read from. A model with a serializer or a `mode="before"` validator of its own may
-    rename what it likes, and is left to the check of each value. A type whose schema cannot be built yet has none.
+    Values are stored as JSON by alias and validated when they are read, so the alias that a field is written with must
+    be one of the names that it is read from. A model with a custom serializer or a `mode="before"` validator may rename
+    fields itself; it is not checked here, but each of its values is. Returns None for a type whose schema cannot be
+    built yet.
 
         unreadable_field(TypeAdapter(Order))    # "Order.number is written as 'no' and read from 'number': …"
     """
@@ -62,7 +63,7 @@ def _unreadable(node: Any, owner: str, config: Mapping[str, Any], seen: set[int]
 
 
 def _read_names(name: str, field: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """The top-level keys that a field is read from; a path into a nested value is not one."""
+    """Return the top-level keys that a field is read from; a path into a nested value is not one."""
     alias = field.get("validation_alias")
     by_name = config.get("validate_by_name") or config.get("populate_by_name")
     if alias is None:

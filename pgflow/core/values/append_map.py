@@ -1,4 +1,4 @@
-"""An immutable mapping to which adding a key costs the same however many keys it has."""
+"""An immutable mapping with insertion in constant time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ T = TypeVar("T")
 
 
 class AppendMap(Mapping[K, V], Generic[K, V]):
-    """One version of a mapping that only grows; versions share their items, and each sees the first `len(self)`.
+    """One version of a mapping that only grows. Versions share their items; each sees the first `len(self)` of them.
 
-    `adding` appends to the shared items when no other version has done so after this one, and copies them otherwise. So
-    a history of n steps costs n appends instead of n copies, and no version ever changes. A key that exists keeps its
-    value.
+    `adding` appends to the shared items if this is the newest version, and copies them otherwise. A history of n steps
+    therefore costs n appends instead of n copies, and no version ever changes. An existing key keeps its value.
 
         one = AppendMap().adding("a", 1)
         two = one.adding("b", 2)     # one == {"a": 1}, two == {"a": 1, "b": 2}
@@ -33,10 +32,10 @@ class AppendMap(Mapping[K, V], Generic[K, V]):
         self._size = len(self._keys)
 
     def adding(self, key: K, value: V) -> AppendMap[K, V]:
-        """Return the version that has one more key; this one if it has the key already."""
+        """Return a version with one more key, or this one if it already has the key."""
         if key in self:
             return self
-        # One caller gets the place behind this version, also among threads: `setdefault` is atomic.
+        # Only one caller may append to this version, also among threads: `setdefault` is atomic.
         mine = object()
         base = self if self._claims.setdefault(self._size, mine) is mine else self._copy()
         base._claims.setdefault(base._size, mine)
@@ -67,7 +66,7 @@ class AppendMap(Mapping[K, V], Generic[K, V]):
         return value
 
     def __contains__(self, key: object) -> bool:
-        found = self._items.get(key)  # type: ignore[arg-type]  # any object may be asked for
+        found = self._items.get(key)  # type: ignore[arg-type]  # `in` accepts any object
         return found is not None and found[0] < self._size
 
     def __iter__(self) -> Iterator[K]:

@@ -1,4 +1,4 @@
-"""Seal what users keep in the database: a codec's contract, and the place that each sealed value is bound to."""
+"""Encrypt inputs, outputs and payloads before they are stored: the codec's contract, and the location of a value."""
 
 from __future__ import annotations
 
@@ -17,61 +17,65 @@ __all__ = [
     "Kind",
     "Location",
     "checked_codec",
+    "decrypt",
     "decrypt_text",
+    "encrypt",
     "encryption_key_id",
     "is_encrypted",
-    "opened",
-    "sealed",
-    "through",
+    "roundtrip",
 ]
 
 Kind: TypeAlias = Literal["input", "output", "payload"]
 
 
 class Codec(ABC):
-    """How an app seals the inputs, outputs and signals that it stores: `Pgflow(…, codec=…)`. Subclass it, or take one.
+    """Encrypts the inputs, step outputs and signal payloads that an app stores: `Pgflow(…, codec=…)`.
 
-    `pgflow.contrib.encryption` has one that encrypts. A codec is called in the event loop of workers and from many
-    threads, for each value: let it hold its keys, and not ask for them. With `strict` it opens nothing but what is
-    sealed; without, what was stored before there was a codec, or by plain SQL, is read as it is.
+    Subclass it, or use `AesGcm` of `pgflow.contrib.encryption`. Both methods are called once for each value, from the
+    event loop of workers and from many threads: keep the keys in memory, do not fetch them in a call, and make the
+    methods thread-safe.
 
-        class Backwards(Codec):                            # its shape only: it protects nothing, and binds to no place
-            def seal(self, text: str, place: str) -> str:
+    A codec with `strict = True` refuses stored values that are not encrypted. Without it, values that were stored
+    before the app had a codec, or by plain SQL, are read as they are.
+
+        class Reversed(Codec):                 # shows the shape only: it neither encrypts nor authenticates
+            def encrypt(self, text: str, associated_data: str) -> str:
                 return text[::-1]
 
-            def open(self, sealed: str, place: str) -> str:
-                return sealed[::-1]
+            def decrypt(self, encrypted: str, associated_data: str) -> str:
+                return encrypted[::-1]
     """
 
     strict: bool = False
 
     @abstractmethod
-    def seal(self, text: str, place: str) -> str:
-        """Return `text`, which is JSON, as text that tells nothing of it; "id of the key" and a dot may go before.
+    def encrypt(self, text: str, associated_data: str) -> str:
+        """Return `text`, a JSON text, encrypted. The result may begin with the key's id and a dot.
 
-        `place` says where the value belongs: its workflow, its instance, its step or signal. Bind the two together,
-        as associated data, so that what is copied to another place cannot be opened there.
+        `associated_data` identifies where the value belongs: its workflow, its instance, its step or signal.
+        Authenticate it together with the value (AEAD), so that a value copied to another place cannot be decrypted.
         """
 
     @abstractmethod
-    def open(self, sealed: str, place: str) -> str:
-        """Return the text of what `seal` returned for this place.
+    def decrypt(self, encrypted: str, associated_data: str) -> str:
+        """Return the text that `encrypt` was given with the same associated data.
 
-        Raises `InvalidPayload` when it was changed, or sealed for another place: the instance fails. Whatever else it
-        raises, for example `DecryptionUnavailable` for a missing key, leaves the work to another worker.
+        Raise `InvalidPayload` when the value was changed or encrypted for another place: the instance fails. Raise
+        anything else, such as `DecryptionUnavailable` for a key that this process does not have yet, to leave the job
+        to another worker or to a later attempt.
         """
 
 
 def checked_codec(given: Any) -> Codec | None:
-    """Return the codec that an app was given, if any. Raises `ConfigError` for what is none."""
+    """Return the codec that an app was given, or None. Raises `ConfigError` for anything that is not a `Codec`."""
     if given is not None and not isinstance(given, Codec):
-        raise ConfigError(f"codec={type(given).__name__} is no Codec", hint="Subclass pgflow.Codec, or take one.")
+        raise ConfigError(f"codec={type(given).__name__} is not a Codec", hint="Subclass pgflow.Codec, or use AesGcm.")
     return given
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a value belongs: the instance, and what it is in it, the input or what a step or a signal named so has."""
+    """Where a value belongs: an instance's input, or the output or payload of the step or signal `name`."""
 
     workflow: str
     id: str
@@ -79,85 +83,86 @@ class Location:
     name: str = ""
 
     def __str__(self) -> str:
-        """Return it as text that no other place has. Runs of one business value share it, whatever their suffix."""
+        """Return the associated data: unique to this location, but the same for all runs of one business value."""
         return json.dumps([self.workflow, bare_id(self.id), self.kind, self.name])
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """The value's name in messages."""
         return f"{self.kind} of {self.name}" if self.name else self.kind
 
 
-def sealed(codec: Codec, text: str, place: Location) -> str:
-    """Return JSON text sealed, as the JSON text of an object that says so."""
-    return json.dumps({ENCRYPTED_MARKER: _sealed_text(codec, text, place)})
+def encrypt(codec: Codec, text: str, location: Location) -> str:
+    """Return JSON text encrypted, as the JSON text of an object that is marked as encrypted."""
+    return json.dumps({ENCRYPTED_MARKER: _encrypt_text(codec, text, location)})
 
 
 def is_encrypted(value: Any) -> bool:
-    """Whether a JSON value is one that a codec has sealed."""
+    """Whether a JSON value is one that a codec has encrypted."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(ENCRYPTED_MARKER), str)
 
 
 def encryption_key_id(value: Any) -> str | None:
-    """Return the id of the key that a value is sealed with, "" if it names none; None for one that is not sealed."""
+    """Return the id of the key that a value is encrypted with, "" if it has none; None for a value in plain."""
     if not is_encrypted(value):
         return None
     key, dot, _ = str(value[ENCRYPTED_MARKER]).partition(".")
     return key if dot and len(key) <= 64 else ""
 
 
-def opened(codec: Codec | None, value: Any, place: Location) -> Any:
-    """Return a stored JSON value as it was before it was sealed; one that is not sealed, as it is.
+def decrypt(codec: Codec | None, value: Any, location: Location) -> Any:
+    """Return a stored JSON value decrypted; a value in plain is returned unchanged.
 
-    Raises `DecryptionUnavailable` when it cannot be decrypted here or now, `InvalidPayload` when it never can, or
-    when a strict codec finds it not sealed.
+    Raises `DecryptionUnavailable` when it cannot be decrypted here or now, and `InvalidPayload` when it never can, or
+    when it is in plain and the codec is strict.
     """
     if is_encrypted(value):
-        return decode(_open(codec, value[ENCRYPTED_MARKER], place))
-    _refuse_plain(codec, place)
+        return decode(_decrypt(codec, value[ENCRYPTED_MARKER], location))
+    _refuse_plain(codec, location)
     return value
 
 
-def decrypt_text(codec: Codec | None, text: str, place: Location) -> str:
-    """`opened`, for a value as JSON text."""
-    if ENCRYPTED_MARKER in text:  # a cheap sign, which may be a false alarm
+def decrypt_text(codec: Codec | None, text: str, location: Location) -> str:
+    """Return the JSON text of a stored value decrypted; raises as `decrypt` does."""
+    if ENCRYPTED_MARKER in text:  # cheaper than decoding; a match inside a string is ruled out below
         value = decode(text)
         if is_encrypted(value):
-            return _open(codec, value[ENCRYPTED_MARKER], place)
-    _refuse_plain(codec, place)
+            return _decrypt(codec, value[ENCRYPTED_MARKER], location)
+    _refuse_plain(codec, location)
     return text
 
 
-def through(codec: Codec | None, text: str, place: Location) -> str:
-    """Return JSON text sealed and opened again: for a stack that stores nothing, but is to fail where another would."""
-    return text if codec is None else codec.open(_sealed_text(codec, text, place), str(place))
+def roundtrip(codec: Codec | None, text: str, location: Location) -> str:
+    """Return JSON text encrypted and decrypted again: the in-memory stack stores plain text, but has to fail alike."""
+    return text if codec is None else codec.decrypt(_encrypt_text(codec, text, location), str(location))
 
 
-def _sealed_text(codec: Codec, text: str, place: Location) -> str:
-    found: object = codec.seal(text, str(place))
-    if not isinstance(found, str):
-        raise InvalidPayload(f"{type_name(codec)}.seal() returned {type_name(found)} for the {place.title}, not a str")
-    return found
+def _encrypt_text(codec: Codec, text: str, location: Location) -> str:
+    encrypted: object = codec.encrypt(text, str(location))
+    if not isinstance(encrypted, str):
+        raise InvalidPayload(
+            f"{type_name(codec)}.encrypt() returned {type_name(encrypted)} for the {location.title}, not a str"
+        )
+    return encrypted
 
 
-def _refuse_plain(codec: Codec | None, place: Location) -> None:
+def _refuse_plain(codec: Codec | None, location: Location) -> None:
     if codec is not None and codec.strict:
-        raise InvalidPayload(f"the {place.title} is not sealed, and the codec is strict")
+        raise InvalidPayload(f"the {location.title} is not encrypted, and the codec is strict")
 
 
-def _open(codec: Codec | None, found: str, place: Location) -> str:
+def _decrypt(codec: Codec | None, encrypted: str, location: Location) -> str:
     if codec is None:
-        hint = "Give the app the codec that sealed it: Pgflow(…, codec=…)."
-        raise DecryptionUnavailable(f"the {place.title} is sealed, and there is no codec here", hint=hint)
+        hint = "Give the app the codec that encrypted it: Pgflow(…, codec=…)."
+        raise DecryptionUnavailable(f"the {location.title} is encrypted, and this app has no codec", hint=hint)
+    what = f"the encrypted {location.title} cannot be decrypted"
     try:
-        return codec.open(found, str(place))
+        return codec.decrypt(encrypted, str(location))
     except InvalidPayload as error:
-        raise InvalidPayload(f"the sealed {place.title} cannot be opened: {error}") from None
+        raise InvalidPayload(f"{what}: {error}") from None
     except DecryptionUnavailable as error:
-        raise DecryptionUnavailable(
-            f"the sealed {place.title} cannot be opened here: {error}", hint=error.hint
-        ) from None
+        raise DecryptionUnavailable(f"{what} here: {error}", hint=error.hint) from None
     except KeyboardInterrupt:  # Ctrl+C in a program that reads an instance; a worker handles SIGINT itself
         raise
-    except BaseException as error:  # it may work in a moment; nothing is awaited here, so it is not a cancellation
-        raise DecryptionUnavailable(f"the sealed {place.title} cannot be opened now: {type_name(error)}") from error
+    except BaseException as error:  # maybe transient; nothing is awaited here, so it is not a cancellation
+        raise DecryptionUnavailable(f"{what} now: {type_name(error)}") from error

@@ -1,4 +1,4 @@
-"""Say whether one JSON value contains another, as PostgreSQL's `jsonb @> jsonb` does."""
+"""Containment of JSON values with the semantics of PostgreSQL's `jsonb @> jsonb`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["contains"]
 
 
 def contains(whole: Any, part: Any) -> bool:
-    """Whether `part` is contained in `whole`; both are values that JSON text was read into.
+    """Whether `part` is contained in `whole`; both are decoded JSON.
 
-    An object contains another when it has each of its keys with a value that contains that key's. An array contains
-    another when each of its elements is found somewhere in it, in any order and however often; at the top, and only
-    there, an array also contains a lone value that is one of its elements. Anything else contains what equals it.
+    An object contains another that has a subset of its keys, with values that its own values contain. An array contains
+    another whose elements it all contains, in any order and number; only at the top level, an array also contains a
+    scalar that is one of its elements. Scalars contain equal scalars.
 
         contains({"kind": "gift", "items": [{"sku": "a", "count": 2}]}, {"items": [{"sku": "a"}]})    # True
         contains({"items": ["a", "b"]}, {"items": "a"})                                             # False
@@ -39,7 +39,7 @@ def _holds(array: list[Any], element: Any) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two scalars are one; 1 and 1.0 are, 1 and true are not."""
+    """Whether two scalars are equal; 1 and 1.0 are, 1 and true are not."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
@@ -48,5 +48,5 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _exact(number: float) -> Decimal:
-    """The number that its JSON text names, which is what PostgreSQL keeps: 1e23 is ten to the 23rd, as text says."""
+    """Return the decimal number of the JSON text, which PostgreSQL stores exactly: 1e23 is 10**23, unlike the float."""
     return Decimal(repr(number) if isinstance(number, float) else number)

@@ -1,4 +1,4 @@
-"""How long anything may be put off: no longer than the calendars of PostgreSQL and Python both reach."""
+"""The range of durations: short enough that adding one to now stays within the dates of PostgreSQL and Python."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MAX_DURATION = timedelta(days=36_525)  # a hundred years
 
 
 def is_duration(value: object) -> bool:
-    """Whether `value` is a timedelta of zero or more, and of a hundred years at most."""
+    """Whether `value` is a timedelta from zero to a hundred years."""
     return isinstance(value, timedelta) and timedelta(0) <= value <= MAX_DURATION
 
 
 def plain(span: timedelta) -> timedelta:
-    """Return an equal `timedelta` of the class itself: the methods of a subclass may raise."""
+    """Return an equal instance of `timedelta` itself: the methods of a user's subclass may raise."""
     return span if type(span) is timedelta else timedelta.__add__(timedelta(0), span)

@@ -1,4 +1,4 @@
-"""The rules for names: of events, steps and options; and how one is made from a Python name."""
+"""The rules for the names of events, steps, queues, tags and options, and for business ids."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 EVENT = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
 QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 TAG = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,64}")
-MAX_TAGS = 32  # of an instance, its workflow's included; sql/functions/start.sql and a constraint say it, too
+MAX_TAGS = 32  # of an instance with its workflow's; sql/functions/start.sql and a constraint have the same limit
 MAX_KEY_LENGTH = 100
 SEPARATOR = "::"  # between the key and the value of a business id
 SUFFIX = re.compile(r"[0-9a-f]{8}")  # of a business id in the scope "none"
-TELEMETRY = "pgflow:telemetry"  # in an instance's metadata: what its starter gave along for telemetry
+TELEMETRY = "pgflow:telemetry"  # key in an instance's metadata: the `telemetry=` of its start
 
 
 def snake_case(name: str) -> str:
@@ -63,25 +63,25 @@ def is_tag(name: object) -> bool:
 
 
 def check_tags(given: Any, own: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the tags that an instance is given, beside the `own` ones of its workflow. Raises `InvalidValue`.
+    """Return an instance's tags as a tuple; `own` are those of its workflow, for the limit. Raises `InvalidValue`.
 
     check_tags(["gift"], own=["orders"])    # ("gift",)
     """
     if given is None:
         return ()
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise InvalidValue(f"tags is {type(given).__name__}, and a list of strings is needed")
+        raise InvalidValue(f"tags must be a list of strings, got {type(given).__name__}")
     tags = tuple(given)
     if not all(map(is_tag, tags)):
-        raise InvalidValue("one of the tags is refused: a tag has 1 to 64 characters, without control characters")
+        raise InvalidValue("a tag must be a string of 1 to 64 characters, without control characters")
     if len(own) + len(tags) > MAX_TAGS:
-        beside = f" beside the {len(own)} of the workflow" if own else ""
-        raise InvalidValue(f"{len(tags)} tags are refused{beside}: an instance has {MAX_TAGS} at most")
+        beside = f" and {len(own)} of its workflow" if own else ""
+        raise InvalidValue(f"an instance can have at most {MAX_TAGS} tags, got {len(tags)}{beside}")
     return tags
 
 
 def event_name(event: Any) -> Any:
-    """Return the name of an event that may be given as a member of an enum; anything else comes back as it is.
+    """Return the value of an enum member, as events may be given as one; anything else unchanged.
 
     event_name("paid")         # "paid"
     event_name(Event.PAID)     # "paid", when that is its value
@@ -90,7 +90,7 @@ def event_name(event: Any) -> Any:
 
 
 def check_options(what: str, given: Iterable[str], known: type[Any]) -> None:
-    """Raise `UnknownOption` for the name of an option, or of a filter, that the TypedDict `known` does not have.
+    """Raise `UnknownOption` for a name that the TypedDict `known` does not have; `what` is "option" or "filter".
 
     check_options("filter", {"statsu": "failed"}, ListOptions)    # … did you mean 'status'?
     """
@@ -103,7 +103,7 @@ def check_options(what: str, given: Iterable[str], known: type[Any]) -> None:
 
 
 def bare_id(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of the API
-    """Return a business id without the suffix that it has where no uniqueness is needed.
+    """Return a business id without the random suffix that it has in the scope "none".
 
     bare_id("visit::ann::0a1b2c3d")    # "visit::ann"
     """

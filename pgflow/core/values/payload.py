@@ -1,4 +1,4 @@
-"""The door to JSON: whatever goes into the database passes `encode`, whatever comes out passes `decode`."""
+"""JSON text: `encode` checks every value before it is stored, `decode` every text that is read."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from pgflow.core.values.names import event_name
 from pgflow.core.values.roundtrip import sort_sets
-from pgflow.core.values.secret import MASK, SECRETS, is_declared, refusal, shown
+from pgflow.core.values.secret import MASK, SECRETS, reveal_secrets, secret_error, type_has_secrets
 from pgflow.errors import InvalidPayload, PgflowError
 
 __all__ = ["DEPTH_LIMIT", "ENCRYPTED_MARKER", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode", "refuse_lost"]
 
 INPUT_LIMIT = 65_536  # bytes of JSON text
 OUTPUT_LIMIT = 1_048_576
-DEPTH_LIMIT = 64  # containers inside one another
-ENCRYPTED_MARKER = "pgflow:sealed"  # the one key of what a codec has sealed
-SEALED_BEGINS = f'{{"{ENCRYPTED_MARKER}"'
+DEPTH_LIMIT = 64  # nested containers
+ENCRYPTED_MARKER = "pgflow:sealed"  # the only key of a stored object that a codec has encrypted
+ENCRYPTED_PREFIX = f'{{"{ENCRYPTED_MARKER}"'
 CLOCK = re.compile(r":\d\d:\d\d")  # in the JSON text of every time and datetime
 
-# Sorted keys make C's sort compare them, which fails when strings and others are mixed: the only way for two keys to
-# become one.
+# `sort_keys` raises TypeError when keys of different types are mixed, which is the only way for two keys to become the
+# same string: those values take the slow path, which checks for it.
 _dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
-class How(NamedTuple):
-    """How values become JSON: with their secrets in clear, and in the form that their models can be read back from."""
+class Encoding(NamedTuple):
+    """Options of encoding: secrets in clear, and models in a form that can be validated again."""
 
     reveal: bool
     round_trip: bool
 
 
 def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_trip: bool = False) -> str:
-    """Return `value` as compact JSON text that PostgreSQL's jsonb accepts, of `limit` bytes at most.
+    """Return `value` as compact JSON text of at most `limit` bytes that PostgreSQL's jsonb accepts.
 
-    Takes what JSON has, and pydantic models, dataclasses, datetimes, dates, timedeltas, UUIDs, Decimals, enums, sets
-    (sorted), tuples and UTF-8 bytes. What the text says is what PostgreSQL will: 1e22 becomes the integer that it is,
-    and -0.0 loses its sign. Raises `InvalidPayload`, which says where in `what` the trouble is: NaN and
-    infinities, NUL characters and lone surrogates, keys that become the same string, more than 64 levels, integers of
-    more than 4300 digits, times whose offset cannot be written, and objects that are not data. Raises
-    `UnencryptedSecret`
-    for a secret of pydantic's, unless it is to be revealed because the text will be sealed. With `round_trip` models
-    are written so that they can be validated again: without computed fields, and `Json` fields as the text they hold.
+    Accepts JSON values, pydantic models, dataclasses, datetimes, dates, timedeltas, UUIDs, Decimals, enums, sets
+    (sorted), tuples and UTF-8 bytes. Numbers are written as PostgreSQL keeps them: 1e22 as an integer, -0.0 as 0.0.
+    With `round_trip`, models are written so that they can be validated again: without computed fields, and `Json`
+    fields as the text that they contain.
+
+    Raises `InvalidPayload` with the path of the offending value, which begins with `what`: NaN and infinities, NUL
+    characters and lone surrogates, keys that become the same string, more than 64 levels, integers of more than 4300
+    digits, times whose offset cannot be written, and objects that are not data. Raises `UnencryptedSecret` for one of
+    pydantic's secrets, unless `reveal`, which callers pass when they encrypt the text.
 
         encode({"at": date(2030, 1, 1)}, what="input", limit=INPUT_LIMIT)    # '{"at":"2030-01-01"}'
         encode({"items": [{"name": "\\0"}]}, what="input", limit=INPUT_LIMIT)
@@ -59,10 +60,10 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_tri
     try:
         plain = sort_sets(value, _in_full(value, round_trip)) if isinstance(value, BaseModel) else value
         text = _dumps(plain)
-        # Cheap signs that a closer look is needed; a false alarm costs only the look.
+        # Cheap checks for values that need the slow path; a false positive only costs time.
         is_plain = not ("\\u0000" in text or _may_change(text) or _may_be_deep(text))
         if is_plain and isinstance(value, BaseModel):
-            is_plain = not (MASK in text or is_declared(type(value)))
+            is_plain = not (MASK in text or type_has_secrets(type(value)))
         size = len(text) if text.isascii() else len(text.encode())
     except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
         is_plain = False
@@ -70,24 +71,24 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_tri
     if is_plain and plain is not value:
         refuse_lost(value, what, text)
     if not is_plain:
-        text = _dumps(_plain(value, what, 0, How(reveal, round_trip)))
+        text = _dumps(_plain(value, what, 0, Encoding(reveal, round_trip)))
         size = len(text.encode())
     if size > limit:
         raise InvalidPayload(
             f"{what} is {size:,} bytes of JSON, more than the {limit:,} allowed: "
             "keep large data elsewhere and pass a reference to it"
         )
-    if text.startswith(SEALED_BEGINS):
-        raise InvalidPayload(f"the key {ENCRYPTED_MARKER!r} of {what} is pgflow's own")
+    if text.startswith(ENCRYPTED_PREFIX):
+        raise InvalidPayload(f"the key {ENCRYPTED_MARKER!r} of {what} is reserved for pgflow")
     return text
 
 
-def decode(text: str, around: int = 0, *, is_written: bool = False) -> Any:
+def decode(text: str, extra_levels: int = 0, *, is_written: bool = False) -> Any:
     """Return the value of JSON text.
 
-    Raises `InvalidPayload` for what is no JSON, holds a number that no float can be, or is more than 64 levels deep,
-    beside the `around` levels that somebody else has put around what was stored. Text that somebody has written, and
-    not PostgreSQL, may also hold a key twice, which is refused.
+    Raises `InvalidPayload` for text that is not JSON, has a number beyond the range of a float, or is more than 64
+    levels deep. `extra_levels` allows for containers that a query puts around the stored value. `is_written` is for
+    text that a person wrote: unlike jsonb it may repeat a key in an object, which is refused.
 
         decode('{"count":3}')    # {"count": 3}
     """
@@ -95,15 +96,15 @@ def decode(text: str, around: int = 0, *, is_written: bool = False) -> Any:
         value = (_loads_written if is_written else _loads)(text)
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(f"stored JSON cannot be read: {error}") from error
-    if _may_be_deep(text) and _is_deep(value, DEPTH_LIMIT + around):
+    if _may_be_deep(text) and _is_deep(value, DEPTH_LIMIT + extra_levels):
         raise InvalidPayload(f"stored JSON is more than {DEPTH_LIMIT} levels deep")
     return value
 
 
 def refuse_lost(value: Any, where: str, text: str) -> None:
-    """Raise `InvalidPayload` for what pydantic may have written as something else in `text`, the JSON of `value`.
+    """Raise `InvalidPayload` for a value that pydantic silently changed in `text`, the JSON of `value`.
 
-    A NaN or an infinity becomes null, and a time may lose its zone. The text shows cheaply whether to look.
+    A NaN or an infinity becomes null, and a time may lose its zone. Only text that contains null or a time is checked.
     """
     if "null" in text or CLOCK.search(text):
         _refuse_lost(value, where)
@@ -134,23 +135,23 @@ def _refuse_lost(value: Any, where: str) -> None:
 
 
 def _refuse_offset(value: datetime | time, where: str) -> None:
-    """Refuse a time with a zone whose UTC offset cannot be written in JSON, which knows hours and minutes."""
+    """Refuse a time whose UTC offset cannot be written in JSON: the text has only hours and minutes."""
     if value.tzinfo is None:
         return
     offset = value.utcoffset()
     if offset is None:
-        mend = (
+        fix = (
             "pass a datetime, a time with a fixed offset, or a time without a zone and the zone's name"
             if isinstance(value, time)
             else "pass a datetime with an offset, or one without a zone"
         )
         without = " without a date" if isinstance(value, time) else ""
         raise InvalidPayload(
-            f"{where} is a {type(value).__name__} whose zone, {value.tzinfo!r}, has no UTC offset{without}: {mend}"
+            f"{where} is a {type(value).__name__} whose zone, {value.tzinfo!r}, has no UTC offset{without}: {fix}"
         )
     if offset % timedelta(minutes=1):
         raise InvalidPayload(
-            f"{where} has the UTC offset {offset}, and an offset is stored in whole minutes: convert it to UTC"
+            f"{where} has the UTC offset {offset}, but an offset is stored in whole minutes: convert it to UTC"
         )
 
 
@@ -163,30 +164,32 @@ def _inside(where: str, key: str) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError("a number is larger than any float")
+        raise ValueError("a number is beyond the range of a float")
     return number
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    known = dict(pairs)
-    if len(known) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    items = dict(pairs)
+    if len(items) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
-    return known
+        raise ValueError(f"an object has the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return items
 
 
 _loads = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
-_loads_written = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once).decode
+_loads_written = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys
+).decode
 
 
 def _may_change(text: str) -> bool:
-    """Whether a number may be in it that PostgreSQL writes otherwise. One letter is looked for first: that is quick."""
+    """Whether text may have a number that PostgreSQL writes differently. The search for one character is fastest."""
     return ("+" in text and "e+" in text) or ("-" in text and "-0.0" in text)
 
 
@@ -207,8 +210,8 @@ def _children(container: Any) -> Any:
     return container.values() if isinstance(container, dict) else container
 
 
-def _plain(value: Any, where: str, depth: int, how: How) -> Any:
-    """Return `value` made of JSON's own types, or raise `InvalidPayload` with the path to what has none."""
+def _plain(value: Any, where: str, depth: int, how: Encoding) -> Any:
+    """Return `value` converted to JSON's own types. Raises `InvalidPayload` with the path of what cannot be."""
     value = event_name(value)
     if depth >= DEPTH_LIMIT and isinstance(value, Mapping | list | tuple | AbstractSet):
         raise InvalidPayload(f"{where} is more than {DEPTH_LIMIT} levels deep: flatten it, or look for a cycle")
@@ -230,7 +233,7 @@ def _plain(value: Any, where: str, depth: int, how: How) -> Any:
             return sort_sets(value, items)
         case _ if isinstance(value, SECRETS):
             if not how.reveal:
-                raise refusal(where)
+                raise secret_error(where)
             return _plain(value.get_secret_value(), where, depth, how)
     return _plain(_converted(value, where, how), where, depth, how)
 
@@ -241,7 +244,9 @@ def _plain_text(value: str, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidPayload(f"{where} holds a lone surrogate, which is no text: decode it otherwise") from None
+        raise InvalidPayload(
+            f"{where} holds a lone surrogate, which is not a character: decode it with another error handler"
+        ) from None
     return str(value)
 
 
@@ -254,23 +259,23 @@ def _plain_integer(value: int, where: str) -> int:
 
 
 def _plain_float(value: float, where: str) -> float:
-    """Return an equal number that PostgreSQL keeps as it is: it knows neither exponents nor a negative zero."""
+    """Return an equal number that PostgreSQL keeps unchanged: numeric has neither exponents nor a negative zero."""
     if not math.isfinite(value):
         raise _not_finite(value, where)
     return int(value) if "e+" in repr(float(value)) else float(value) or 0.0
 
 
-def _plain_items(value: Mapping[Any, Any], where: str, depth: int, how: How) -> Iterator[tuple[str, Any]]:
+def _plain_items(value: Mapping[Any, Any], where: str, depth: int, how: Encoding) -> Iterator[tuple[str, Any]]:
     seen: dict[str, Any] = {}
     for key, item in value.items():
         name = _plain_key(key, where, how)
         if name in seen:
-            raise InvalidPayload(f"{where} has the keys {seen[name]!r} and {key!r}, which are one and the same in JSON")
+            raise InvalidPayload(f"{where} has the keys {seen[name]!r} and {key!r}, which are the same in JSON")
         seen[name] = key
         yield name, _plain(item, _inside(where, name), depth + 1, how)
 
 
-def _plain_key(key: Any, where: str, how: How) -> str:
+def _plain_key(key: Any, where: str, how: Encoding) -> str:
     key = event_name(key)
     match key:
         case str():
@@ -280,20 +285,20 @@ def _plain_key(key: Any, where: str, how: How) -> str:
             return _dumps(key)
     converted = _converted(key, f"a key of {where}", how)
     if not isinstance(converted, str):
-        raise InvalidPayload(f"{where} has the key {key!r}, which cannot be a key in JSON: use a string")
+        raise InvalidPayload(f"{where} has the key {key!r}, which cannot be a JSON key: use a string")
     return _plain_text(converted, f"a key of {where}")
 
 
-def _converted(value: Any, where: str, how: How) -> Any:
+def _converted(value: Any, where: str, how: Encoding) -> Any:
     _refuse_lost(value, where)
     try:
         if isinstance(value, BaseModel):
             plain = _in_full(value, how.round_trip)
         else:
             plain = to_jsonable_python(value, round_trip=how.round_trip)
-        return sort_sets(value, shown(value, plain, where, reveal=how.reveal))
+        return sort_sets(value, reveal_secrets(value, plain, where, reveal=how.reveal))
     except UnicodeDecodeError:
-        raise InvalidPayload(f"{where} is bytes that are no UTF-8 text: encode them, with base64 for example") from None
+        raise InvalidPayload(f"{where} is bytes that are not UTF-8: encode them, for example with base64") from None
     except PgflowError:
         raise
     except (PydanticSerializationError, RecursionError, ValueError) as error:
@@ -306,5 +311,5 @@ def _in_full(model: BaseModel, round_trip: bool) -> Any:
 
 def _reason(value: Any, error: Exception) -> str:
     if "unknown type" in str(error):
-        return f"{type(value).__name__} is no data; pass a dict, a pydantic model or a string"
+        return f"{type(value).__name__} is not a data type; pass a dict, a pydantic model or a string"
     return str(error)

@@ -1,4 +1,4 @@
-"""Check what a reader asks for, value by value: texts, tags, JSON, numbers."""
+"""Validate the arguments of queries: text, tags, JSON and numbers. All functions raise `InvalidValue`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ __all__ = ["check_tag_filter", "check_text", "encode_filter", "is_integer", "ref
 
 
 def refuse(name: str, value: Any, rule: str, hint: str | None = None) -> NoReturn:
-    raise InvalidValue(f"{name}={value!r} cannot be: {rule}", hint=hint)
+    """Raise `InvalidValue`; `rule` completes the message "limit=0 is refused: …"."""
+    raise InvalidValue(f"{name}={value!r} is refused: {rule}", hint=hint)
 
 
-def is_integer(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def is_integer(value: Any, low: int, high: int) -> bool:
+    """Whether `value` is an int, and not a bool, from `low` to `high`."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def check_text(name: str, value: Any) -> str | None:
+    """Return a string that PostgreSQL can store, or None."""
     if value is None:
         return None
     if not isinstance(value, str):
-        refuse(name, value, "a string is needed")
+        refuse(name, value, "it must be a string")
     try:
         encode(value, what=name, limit=INPUT_LIMIT)
     except InvalidPayload as error:
@@ -32,21 +35,23 @@ def check_text(name: str, value: Any) -> str | None:
 
 
 def check_tag_filter(given: Any) -> tuple[str, ...]:
+    """Return tags to filter by, none for None."""
     if given is None:
         return ()
     if isinstance(given, str) or not isinstance(given, Iterable):
-        refuse("tags", given, "a list of strings is needed")
+        refuse("tags", given, "it must be a list of strings")
     tags = tuple(given)
     for each in tags:
         if not isinstance(each, str):
-            refuse("tags", given, "each tag is a string")
+            refuse("tags", given, "each tag must be a string")
         check_text("tags", each)
     return tags
 
 
 def encode_filter(name: str, given: Any) -> str | None:
+    """Return a filter's value as JSON text, or None. Raises `InvalidPayload` for a value that JSON cannot represent."""
     if given is None:
         return None
     if name == "metadata" and not isinstance(given, Mapping):
-        refuse(name, given, "a dict is needed")
+        refuse(name, given, "it must be a dict")
     return encode(given, what=name, limit=INPUT_LIMIT)

@@ -1,4 +1,4 @@
-"""Compare a value with what comes back of it, and put sets into an order, so that what is stored is always the same."""
+"""Compare a value with the one read back from its JSON, and sort sets, so that equal values have equal JSON."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
 
-__all__ = ["aliased", "difference", "is_untyped", "members", "sort_sets"]
+__all__ = ["dataclass_items", "difference", "is_untyped", "items_by_alias", "sort_sets"]
 
 PLAIN = frozenset({bool, int, str, type(None)})
 
 
 def difference(given: Any, back: Any, where: str) -> str | None:
-    """Say where `back` is not what was `given`, None when nothing is lost; fields that are excluded may be lost.
+    """Return where `back`, the value read back, differs from `given`; None when nothing is lost.
+
+    Fields that pydantic excludes from JSON may be lost.
 
     difference({"at": date(2030, 1, 1)}, {"at": "2030-01-01"}, "input")
     # "input['at'] is a date, and would come back as a str"
@@ -26,9 +28,9 @@ def difference(given: Any, back: Any, where: str) -> str | None:
     if isinstance(given, BaseModel) and isinstance(back, BaseModel) and type(given) is type(back):
         if _are_plainly_equal(given, back):
             return None
-        return next(_differences(_kept(given), _kept(back), where), None)
+        return next(_differences(_stored_items(given), _stored_items(back), where), None)
     if is_dataclass(given) and type(given) is type(back):
-        return next(_differences(members(given), members(back), where), None)
+        return next(_differences(dataclass_items(given), dataclass_items(back), where), None)
     if isinstance(given, dict) and isinstance(back, dict):
         return next(_differences(given, back, where), None)
     if isinstance(given, list | tuple) and type(given) is type(back) and len(given) == len(back):
@@ -36,7 +38,7 @@ def difference(given: Any, back: Any, where: str) -> str | None:
         found = (difference(one, other, f"{where}[{index}]") for index, (one, other) in enumerate(pairs))
         return next((each for each in found if each is not None), None)
     if type(given) is type(back):
-        # Equality by identity says nothing about the value.
+        # A class without `__eq__` compares by identity, which cannot show a difference in value.
         is_same = "__eq__" not in _attributes(type(given)) or _are_same(given, back)
         # The message does not quote the values, which may be secrets.
         return None if is_same else f"{where} would come back as another {type(given).__name__}"
@@ -46,9 +48,9 @@ def difference(given: Any, back: Any, where: str) -> str | None:
 
 
 def _are_same(given: Any, back: Any) -> bool:
-    """Whether two values that are not containers of others are one value.
+    """Whether two values that contain no others are the same value.
 
-    Decided by `comparable`, because the types' own equality has exceptions: NaN is unequal to itself, a signalling NaN
+    `comparable` decides, because the types' own equality has exceptions: NaN is unequal to itself, a signalling NaN
     cannot be compared at all, and a datetime in a repeated or missing hour equals none in another zone (PEP 495).
     """
     if isinstance(given, datetime | Decimal | AbstractSet) and isinstance(back, datetime | Decimal | AbstractSet):
@@ -57,9 +59,9 @@ def _are_same(given: Any, back: Any) -> bool:
 
 
 def comparable(value: Any) -> Any:
-    """Return a value whose equality and hash are those of the moments and numbers in `value`.
+    """Return a value that is equal, and hashes equal, where the moments and numbers in `value` are the same.
 
-    An aware datetime becomes the time since the year 1 in UTC, a NaN its digits; containers are gone through.
+    An aware datetime becomes the time since the year 1 in UTC, a NaN its digits; containers are converted recursively.
     """
     match value:
         case datetime():
@@ -72,14 +74,14 @@ def comparable(value: Any) -> Any:
         case AbstractSet():
             return frozenset(map(comparable, value))
         case BaseModel():
-            return type(value), tuple(map(comparable, _kept(value).values()))
+            return type(value), tuple(map(comparable, _stored_items(value).values()))
         case _ if is_dataclass(value) and not isinstance(value, type):
-            return type(value), tuple(map(comparable, members(value).values()))
+            return type(value), tuple(map(comparable, dataclass_items(value).values()))
     return value
 
 
 def _are_plainly_equal(given: BaseModel, back: BaseModel) -> bool:
-    """Whether all is the same at first sight: numbers and text, as with most inputs."""
+    """Whether all fields are plain numbers and text and equal: the cheap check that most inputs pass."""
     mine, theirs = given.__dict__, back.__dict__
     return (
         not given.__pydantic_extra__
@@ -89,12 +91,12 @@ def _are_plainly_equal(given: BaseModel, back: BaseModel) -> bool:
 
 
 def is_untyped(kind: Any) -> bool:
-    """Whether it is a dict of anything: then values become JSON, as where no type is declared."""
+    """Whether a type is a dict of Any: its values become JSON, as where no type is declared."""
     return kind is dict or (get_origin(kind) in (dict, Mapping) and get_args(kind)[1] is Any)
 
 
 def sort_sets(value: Any, plain: Any) -> Any:
-    """Return `plain`, the JSON of `value`, with the lists sorted that were sets."""
+    """Return `plain`, the JSON of `value`, with the lists that come from sets sorted."""
     if isinstance(plain, dict) and not any(isinstance(item, list | dict) for item in plain.values()):
         return plain
     if isinstance(value, RootModel):
@@ -105,25 +107,25 @@ def sort_sets(value: Any, plain: Any) -> Any:
         case list() if isinstance(value, list | tuple) and len(value) == len(plain):
             return [sort_sets(one, other) for one, other in zip(value, plain, strict=True)]
         case dict() if isinstance(value, BaseModel):
-            known = dict(aliased(value))
-            return {key: sort_sets(known.get(key), item) for key, item in plain.items()}
+            items = dict(items_by_alias(value))
+            return {key: sort_sets(items.get(key), item) for key, item in plain.items()}
         case dict() if is_dataclass(value):
-            known = members(value)
-            return {key: sort_sets(known.get(key), item) for key, item in plain.items()}
+            items = dataclass_items(value)
+            return {key: sort_sets(items.get(key), item) for key, item in plain.items()}
         case dict() if isinstance(value, Mapping):
             return {key: sort_sets(value.get(key), item) for key, item in plain.items()}
     return plain
 
 
 def _order(element: Any) -> tuple[int, Any]:
-    """Numbers by their size, then text, then all else by how it is written."""
+    """Sort numbers by value, then text, then everything else by its JSON text."""
     if isinstance(element, int | float) and not isinstance(element, bool):
         return 0, element
     return (1, element) if isinstance(element, str) else (2, json.dumps(element, sort_keys=True))
 
 
 def _differences(given: Mapping[Any, Any], back: Mapping[Any, Any], where: str) -> Iterator[str]:
-    if given.keys() != back.keys():  # the same moment in another zone may be another key
+    if given.keys() != back.keys():  # keys that are the same moment in different zones differ
         back = _rekeyed(back, given)
     for key, item in given.items():
         path = f"{where}.{key}" if isinstance(key, str) and key.isidentifier() else f"{where}[{key!r}]"
@@ -137,29 +139,29 @@ def _differences(given: Mapping[Any, Any], back: Mapping[Any, Any], where: str) 
 
 
 def _rekeyed(back: Mapping[Any, Any], given: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Return `back` with the keys of `given` in the place of those that are the same."""
-    known = {comparable(key): key for key in given}
-    return {known.get(comparable(key), key): item for key, item in back.items()}
+    """Return `back` with each key that is the same value as a key of `given` replaced by that key."""
+    keys = {comparable(key): key for key in given}
+    return {keys.get(comparable(key), key): item for key, item in back.items()}
 
 
-def _kept(model: BaseModel) -> dict[str, Any]:
-    """The values that are stored: a cached property keeps its own in `__dict__`, too, and is computed again."""
-    known = {name: model.__dict__[name] for name, field in type(model).model_fields.items() if not field.exclude}
-    return {**known, **(model.__pydantic_extra__ or {})}
+def _stored_items(model: BaseModel) -> dict[str, Any]:
+    """Return the field values that are stored. `__dict__` also contains cached properties, which are not."""
+    stored = {name: model.__dict__[name] for name, field in type(model).model_fields.items() if not field.exclude}
+    return {**stored, **(model.__pydantic_extra__ or {})}
 
 
-def aliased(model: BaseModel) -> Iterator[tuple[str, Any]]:
-    """Yield the values of a model under the names that they have in JSON."""
+def items_by_alias(model: BaseModel) -> Iterator[tuple[str, Any]]:
+    """Yield a model's values under the names that they have in JSON."""
     for name, field in type(model).model_fields.items():
         yield field.serialization_alias or field.alias or name, model.__dict__.get(name)
     yield from (model.__pydantic_extra__ or {}).items()
 
 
-def members(value: Any) -> dict[str, Any]:
-    """Return the values of a dataclass by name."""
+def dataclass_items(value: Any) -> dict[str, Any]:
+    """Return a dataclass's field values by name."""
     return {each.name: getattr(value, each.name) for each in fields(value) if each.init}
 
 
 def _attributes(kind: type) -> set[str]:
-    """What the class itself, or a parent other than object, has."""
+    """Return the names that a class or a parent other than object defines."""
     return {name for each in kind.__mro__[:-1] for name in vars(each)}

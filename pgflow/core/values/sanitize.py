@@ -1,4 +1,4 @@
-"""Make text that anybody may have written fit to be stored, and fit for a line of a log or a terminal."""
+"""Make untrusted text and exceptions safe to store, and safe for a log line or a terminal."""
 
 from __future__ import annotations
 
@@ -13,42 +13,51 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-__all__ = ["MAX_TEXT_LENGTH", "error_message", "guarded", "sanitize_line", "sanitize_text", "trace", "type_name"]
+__all__ = [
+    "MAX_TEXT_LENGTH",
+    "error_message",
+    "format_traceback",
+    "guarded",
+    "sanitize_line",
+    "sanitize_text",
+    "type_name",
+    "validation_errors",
+]
 
 T = TypeVar("T")
 
-MAX_TEXT_LENGTH = 8_000  # characters of an error's error_message, and of its traceback, that are kept
+MAX_TEXT_LENGTH = 8_000  # characters of an error's message, and of its traceback
 MAX_NAME_LENGTH = 200  # characters of the name of an exception's type
-FRAMES = 20  # of a traceback, the innermost
-CHAIN = 10  # exceptions that led to one another
-WIDTH = 15  # members of an exception group
-DEPTH = 5  # levels of exception groups
-MAX_EXCEPTIONS = 50  # exceptions in one text
-NOTES = 20  # of one exception
-CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
-MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
-LEFT_OUT = "(earlier exceptions are left out)\n\n"
-TAG = re.compile(r"Input tag '.*' found")  # the one message of pydantic's own that quotes the input
-CUT_TAG = re.compile(r"Input tag '.*")
-# What steers a terminal or breaks a line elsewhere, but for the line feeds and tabs that a traceback is made of.
+MAX_FRAMES = 20  # of a traceback, the innermost
+MAX_CHAIN = 10  # exceptions in a chain of causes and contexts
+MAX_GROUP_MEMBERS = 15
+MAX_GROUP_DEPTH = 5
+MAX_EXCEPTIONS = 50  # in one text
+MAX_NOTES = 20  # of one exception
+CAUSE_LINE = "\nThe above exception was the direct cause of the following exception:\n\n"
+CONTEXT_LINE = "\nDuring handling of the above exception, another exception occurred:\n\n"
+OMITTED_LINE = "(earlier exceptions are left out)\n\n"
+QUOTED_TAG = re.compile(r"Input tag '.*' found")  # the only message of pydantic that quotes the input
+CUT_QUOTED_TAG = re.compile(r"Input tag '.*")
+# Control characters, which can drive a terminal or forge a line; a traceback needs line feeds and tabs.
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(1, 32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def sanitize_text(text: str, limit: int = MAX_TEXT_LENGTH, *, tail: bool = False) -> str:
-    """Return text that jsonb accepts and that steers no terminal, of `limit` characters at most; the last if `tail`.
+    """Return the first `limit` characters of text, or the last with `tail`, safe for jsonb and for a terminal.
 
-    NUL becomes U+FFFD and a lone surrogate a question mark; other control characters are written out, but for line
-    feeds and tabs.
+    NUL becomes U+FFFD and a lone surrogate a question mark; other control characters except line feeds and tabs are
+    escaped.
 
         sanitize_text("\\x1b[2Jgone\\r\\n")    # "\\\\x1b[2Jgone\\\\x0d\\n"
     """
-    part = text[-limit:] if tail else text[:limit]  # first, as it may be long
+    part = text[-limit:] if tail else text[:limit]  # cut first: the text may be very long
     plain = part.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8").translate(CONTROL)
     return plain[-limit:] if tail else plain[:limit]
 
 
 def sanitize_line(text: str, limit: int = 500) -> str:
-    """Return text in one line that can forge no other: white space made one blank, what cannot be printed written out.
+    """Return text as one log line: runs of white space become one blank, unprintable characters are escaped.
 
     sanitize_line("no\\n2030-01-01 INFO all is well")    # "no 2030-01-01 INFO all is well"
     """
@@ -57,53 +66,53 @@ def sanitize_line(text: str, limit: int = 500) -> str:
 
 
 def error_message(error: BaseException) -> str:
-    """Return an exception's message, empty if it cannot be read; of pydantic's errors without the input they quote.
+    """Return an exception's message, or "" if its `__str__` raises; of pydantic's errors without the input they quote.
 
-    A `__str__` of the user's makes the message, and may raise anything.
+    The user's `__str__` makes the message, and may raise anything.
     """
     if issubclass(type(error), ValidationError):
-        return guarded(lambda: problems(error), "")  # type: ignore[arg-type]  # it is one
+        return guarded(lambda: validation_message(error), "")  # type: ignore[arg-type]  # it is one
     return guarded(lambda: str.__str__(str(error)), "")
 
 
 def type_name(value: object) -> str:
-    """Return the name of a value's class. It does not call a `__name__` that a metaclass defines."""
+    """Return the name of a value's class, without calling a `__name__` that a metaclass defines."""
     return sanitize_text(str.__str__(type.__dict__["__name__"].__get__(type(value))), MAX_NAME_LENGTH)
 
 
-def guarded(read: Callable[[], T], instead: T) -> T:
-    """Return what `read` returns, or `instead` if it raises anything. `read` must not await.
+def guarded(read: Callable[[], T], default: T) -> T:
+    """Return the result of `read`, or `default` if it raises anything. `read` must not await.
 
     It catches `BaseException` because a `__str__` may call sys.exit() or raise GeneratorExit.
     """
     try:
         return read()
     except BaseException:
-        return instead
+        return default
 
 
-def problems(error: ValidationError) -> str:
-    """Return all that pydantic found, a line each, without the input that it was given."""
-    found = [f"{'.'.join(map(str, loc)) or '(the value)'}: {said}" for loc, said in findings(error)]
-    return "\n".join([f"{error.error_count()} validation errors for {error.title}", *found])
+def validation_message(error: ValidationError) -> str:
+    """Return all of pydantic's errors, one a line, without the input that they quote."""
+    lines = [f"{'.'.join(map(str, loc)) or '(the value)'}: {message}" for loc, message in validation_errors(error)]
+    return "\n".join([f"{error.error_count()} validation errors for {error.title}", *lines])
 
 
-def findings(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
-    """Return where pydantic found something and what, without the input that it was given."""
-    found = error.errors(include_url=False, include_input=False)
-    return [(each["loc"], _said(each["type"], each["msg"], each.get("ctx", {}))) for each in found]
+def validation_errors(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """Return location and message of each of pydantic's errors, without the input that they quote."""
+    errors = error.errors(include_url=False, include_input=False)
+    return [(each["loc"], _without_tag(each["type"], each["msg"], each.get("ctx", {}))) for each in errors]
 
 
-def _said(kind: str, message: str, about: dict[str, object]) -> str:
-    return f"Input tag is none of {about['expected_tags']}" if kind == "union_tag_invalid" else message
+def _without_tag(kind: str, message: str, context: dict[str, object]) -> str:
+    return f"Input tag is none of {context['expected_tags']}" if kind == "union_tag_invalid" else message
 
 
-def trace(error: BaseException) -> str:
-    """Return the traceback of an exception with those that led to it; of pydantic's errors without the input.
+def format_traceback(error: BaseException) -> str:
+    """Return the traceback of an exception and its causes; of pydantic's errors without the input they quote.
 
-    It looks like Python's own, but is bounded in time and size whatever the exceptions hold, and calls no code of the
-    user's except `__str__` and `__notes__`, both guarded. It contains the last 10 exceptions of a chain, 15 members
-    and 5 levels of a group, 50 exceptions in all; the 20 innermost frames of each and the beginning of its message.
+    It looks like Python's own, but is bounded in time and size whatever the exceptions contain. It runs no user code
+    except `__str__` and `__notes__`, both guarded. It contains the last 10 exceptions of a chain, 15 members and 5
+    levels of a group, 50 exceptions in all; the 20 innermost frames of each and the beginning of its message.
     """
     shown: list[BaseException] = []
     text = "".join(guarded(lambda: _chain(error, shown, 0), [])) or f"{type_name(error)}\n"
@@ -121,48 +130,49 @@ def _without_inputs(text: str, error: BaseException) -> str:
 
 
 def _without_input(line: str) -> str:
-    return TAG.sub("Input tag found", line.partition(" [type=")[0])
+    return QUOTED_TAG.sub("Input tag found", line.partition(" [type=")[0])
 
 
 def _chain(error: BaseException, shown: list[BaseException], depth: int) -> list[str]:
-    """Format an exception after those that led to it; `shown` collects all exceptions that are in the text."""
+    """Format an exception after its causes; `shown` collects all exceptions in the text."""
     links: list[tuple[BaseException, str]] = []  # the outermost first, each with the line that follows it
     inner: BaseException | None = error
-    joint = lead = ""
+    separator = first_line = ""
     while inner is not None and all(inner is not other for other in shown):
-        if len(links) == CHAIN or len(shown) == MAX_EXCEPTIONS:
-            lead = LEFT_OUT
+        if len(links) == MAX_CHAIN or len(shown) == MAX_EXCEPTIONS:
+            first_line = OMITTED_LINE
             break
         shown.append(inner)
-        links.append((inner, joint))
+        links.append((inner, separator))
         # Read through the base class: a subclass may have properties of these names.
         if (cause := _read("__cause__", inner)) is not None:
-            inner, joint = cause, CAUSED
+            inner, separator = cause, CAUSE_LINE
         else:
-            inner, joint = None if _read("__suppress_context__", inner) else _read("__context__", inner), MEANWHILE
-    lines = [lead]
+            is_hidden = _read("__suppress_context__", inner)
+            inner, separator = None if is_hidden else _read("__context__", inner), CONTEXT_LINE
+    lines = [first_line]
     for each, after in reversed(links):
-        lines += [*_formatted(each, shown, depth), after]
+        lines += [*_format_one(each, shown, depth), after]
     return lines
 
 
-def _formatted(error: BaseException, shown: list[BaseException], depth: int) -> list[str]:
+def _format_one(error: BaseException, shown: list[BaseException], depth: int) -> list[str]:
     """Format one exception: its frames, its message and notes, and the members of a group indented below."""
     lines = []
-    innermost: deque[TracebackType] = deque(maxlen=FRAMES)
+    innermost: deque[TracebackType] = deque(maxlen=MAX_FRAMES)
     frame: TracebackType | None = _read("__traceback__", error)
     while frame is not None:
         innermost.append(frame)
         frame = frame.tb_next
     if innermost:
         lines += ["Traceback (most recent call last):\n", *_frames(innermost[0])]
-    message = _beginning(error_message(error))
+    message = _cut(error_message(error))
     lines.append(f"{_full_name(error)}: {message}\n" if message else f"{_full_name(error)}\n")
     lines += [f"{note}\n" for note in _notes(error)]
     if issubclass(type(error), BaseExceptionGroup):
         members = BaseExceptionGroup.exceptions.__get__(error)
         for number, member in enumerate(members, 1):
-            if number > WIDTH or depth == DEPTH or len(shown) == MAX_EXCEPTIONS:
+            if number > MAX_GROUP_MEMBERS or depth == MAX_GROUP_DEPTH or len(shown) == MAX_EXCEPTIONS:
                 lines.append(f"  | and {len(members) - number + 1} more exceptions\n")
                 break
             lines.append(f"  +-- {number} of {len(members)}\n")
@@ -171,12 +181,12 @@ def _formatted(error: BaseException, shown: list[BaseException], depth: int) -> 
     return lines
 
 
-def _beginning(message: str) -> str:
+def _cut(message: str) -> str:
     """Return the beginning of a message. It strips the input from a cut line, which `_without_inputs` cannot match."""
     if len(message) <= MAX_TEXT_LENGTH:
         return sanitize_text(message)
     whole, newline, cut = message[:MAX_TEXT_LENGTH].rpartition("\n")
-    return sanitize_text(whole + newline + _without_input(CUT_TAG.sub("Input tag", cut)))
+    return sanitize_text(whole + newline + _without_input(CUT_QUOTED_TAG.sub("Input tag", cut)))
 
 
 def _read(attribute: str, error: BaseException) -> Any:
@@ -184,14 +194,14 @@ def _read(attribute: str, error: BaseException) -> Any:
 
 
 def _full_name(error: BaseException) -> str:
-    """The name of the class, qualified by its module unless it is a builtin."""
+    """Return the name of an exception's class, qualified by its module unless it is a builtin."""
     module = guarded(lambda: str.__str__(type.__dict__["__module__"].__get__(type(error))), "")
     name = type_name(error)
     return name if module in ("", "builtins", "__main__") else f"{sanitize_text(module, MAX_NAME_LENGTH)}.{name}"
 
 
 def _frames(first: TracebackType) -> list[str]:
-    lines: list[str] = guarded(lambda: traceback.format_tb(first), [])  # may ask a loader of the user's for source
+    lines: list[str] = guarded(lambda: traceback.format_tb(first), [])  # may call a user's loader for the source
     return lines
 
 
@@ -200,6 +210,6 @@ def _notes(error: BaseException) -> list[str]:
         notes: Any = getattr(error, "__notes__", None)
         if not issubclass(type(notes), list | tuple):
             return []
-        return [sanitize_text(str.__str__(note)) for note in islice(notes, NOTES) if issubclass(type(note), str)]
+        return [sanitize_text(str.__str__(note)) for note in islice(notes, MAX_NOTES) if issubclass(type(note), str)]
 
     return guarded(read, [])

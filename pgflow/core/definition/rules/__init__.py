@@ -1,4 +1,4 @@
-"""The checks on definitions: each reports every problem it finds, in one error per class.
+"""The checks on definitions. One error per class lists all of its problems.
 
 problems        collects problems, so that one message lists all of them
 callables       signatures and return types of a user's functions

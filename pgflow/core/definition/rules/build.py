@@ -1,4 +1,4 @@
-"""Check what a workflow class declares and make its graph; each rule that is broken is told, in order."""
+"""Check what a workflow class declares, rule by rule in a fixed order, and return it as the parts of its graph."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Any, TypeAlias
 from pgflow.core.definition.graph import DONE, Choice
 from pgflow.core.definition.route import Route
 from pgflow.core.definition.rules.callables import input_problem
-from pgflow.core.definition.rules.graph_rules import check_shape
+from pgflow.core.definition.rules.graph_rules import graph_problems
 from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.rules.step_rules import check_step
 from pgflow.core.definition.step import Step, Target, as_step
 from pgflow.core.values.names import event_name, snake_case
 from pgflow.errors import DefinitionError
 
-__all__ = ["Declared", "Transitions", "check_input", "describe", "read"]
+__all__ = ["Declaration", "Transitions", "describe", "input_problems", "read_declaration"]
 
 Transitions: TypeAlias = Mapping[Target, Mapping[str, Target | Sequence[Target] | Route]]
 Branches: TypeAlias = dict[Step, dict[str, tuple[tuple[Step, ...], Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
-    """What a workflow class declares, found sound: its steps, and for each event of each step where it leads."""
+class Declaration:
+    """The valid declaration of a workflow class: its steps, and the targets of each event of each step."""
 
     initial: str
     steps: tuple[Step, ...]
     choices: Mapping[str, Mapping[str, Choice]] = field(default_factory=dict)
 
 
-def read(workflow: str, initial: Any, transitions: Any) -> Declared:
-    """Return what `initial` and `transitions` declare. Raises `DefinitionError`, which names workflow, step and mend.
+def read_declaration(workflow: str, initial: Any, transitions: Any) -> Declaration:
+    """Return what `initial` and `transitions` declare. Raises `DefinitionError` with workflow, step and fix.
 
-    Its `problems` are all that is wrong, but for what only follows from something else: the shape of a graph is looked
-    at when it can be read.
+    Its `problems` are all that is wrong, except for consequences of others: the graph is checked only if it can be
+    read.
 
-    The order of the rules: the initial step; sources, events and targets as they are written; keys; the shape of the
-    graph (no cycle, nothing unreachable, every path ends in Done, every fan-out meets again); each step by itself
-    (events, `execute`, configuration); and that steps and transitions agree on the events.
+    The order of the rules: the initial step; sources, events and targets as they are written; keys; the graph (no
+    cycle, no unreachable step, every path ends in Done, every fan-out converges); each step (events, `execute`,
+    configuration); and that steps and transitions agree on the events.
     """
     problems = Problems()
     first = problems.check(None, _initial, workflow, initial)
@@ -47,10 +47,10 @@ def read(workflow: str, initial: Any, transitions: Any) -> Declared:
     steps = tuple(dict.fromkeys([*([first] if first else []), *branches, *_targets(branches)]))
     problems.add(_shared_keys(workflow, steps))
     if first is not None and not problems:
-        problems.add(check_shape(workflow, first, steps, branches))
-    sound = {step for step in steps if check_step(workflow, step, describe(step), problems)}
-    problems.add(_mismatches(workflow, {step: events for step, events in branches.items() if step in sound}))
-    problems.refuse()
+        problems.add(graph_problems(workflow, first, steps, branches))
+    valid = {step for step in steps if check_step(workflow, step, describe(step), problems)}
+    problems.add(_mismatches(workflow, {step: events for step, events in branches.items() if step in valid}))
+    problems.raise_if_any()
     assert first is not None  # noqa: S101 -- for the type checker: without it there was a problem
     choices = {
         step.key: {
@@ -59,11 +59,11 @@ def read(workflow: str, initial: Any, transitions: Any) -> Declared:
         }
         for step, events in branches.items()
     }
-    return Declared(first.key, steps, choices)
+    return Declaration(first.key, steps, choices)
 
 
-def check_input(workflow: str, declared: Declared, kind: Any) -> Iterator[str]:
-    """Say which steps and routes are annotated for another input than the workflow's, which is of the type `kind`."""
+def input_problems(workflow: str, declared: Declaration, kind: Any) -> Iterator[str]:
+    """Yield the steps and routes whose annotation does not fit the workflow's input type `kind`."""
     for step in declared.steps:
         function = getattr(type(step), "function", step.execute)
         if (problem := input_problem(function, kind)) is not None:
@@ -74,7 +74,7 @@ def check_input(workflow: str, declared: Declared, kind: Any) -> Iterator[str]:
 
 
 def describe(step: Step) -> str:
-    """Return a step as messages name it: its class, and its key when that is another name."""
+    """Return a step's name in messages: its class, and its key if that differs."""
     name = type(step).__name__
     return name if step.key in (name, snake_case(name)) else f"{name} {step.key!r}"
 
@@ -84,7 +84,7 @@ def _initial(workflow: str, initial: Any) -> Step:
         raise DefinitionError(f"{workflow} has no initial step: add `initial = FirstStep`")
     if isinstance(initial, list | tuple | set | frozenset | Mapping | Route):
         raise DefinitionError(
-            f"{workflow}: initial is one step, not {initial!r}: begin with a step that fans out to the others"
+            f"{workflow}: initial must be one step, got {initial!r}: begin with a step that fans out to the others"
         )
     step = _step(initial, f"{workflow}: initial")
     if step.is_end:
@@ -95,8 +95,8 @@ def _initial(workflow: str, initial: Any) -> Step:
 def _branches(workflow: str, transitions: Any, problems: Problems) -> Branches:
     branches: Branches = {}
     if not isinstance(transitions, Mapping) or not transitions:
-        mend = "add `transitions = {FirstStep: {event: NextStep}, …}`, ending in Done"
-        problems.add([f"{workflow} has no transitions: {mend}"])
+        fix = "add `transitions = {FirstStep: {event: NextStep}, …}`, ending in Done"
+        problems.add([f"{workflow} has no transitions: {fix}"])
         return branches
     for source, events in transitions.items():
         problems.check(None, _read_source, workflow, source, events, branches, problems)
@@ -104,33 +104,34 @@ def _branches(workflow: str, transitions: Any, problems: Problems) -> Branches:
 
 
 def _read_source(workflow: str, source: Any, events: Any, branches: Branches, problems: Problems) -> None:
-    """Read the entry of one step into `branches`, where a target that is none leads nowhere, to be told once."""
+    """Read the entry of one step into `branches`. An invalid target becomes no target, so that it is reported once."""
     step = _step(source, f"{workflow}: a source in transitions")
     who = f"{workflow}: {describe(step)}"
     if step.is_end:
         raise DefinitionError(f"{who} ends the workflow: remove its entry from transitions")
     if step in branches:
-        raise DefinitionError(f"{who} stands twice in transitions: put its events into one entry")
+        raise DefinitionError(f"{who} is twice in transitions: put its events into one entry")
     if not isinstance(events, Mapping):
         raise DefinitionError(f"{who} leads to {events!r}: write {{event: target}}")
     branches[step] = {}
     for event, target in events.items():
         name = event_name(event)
         if not isinstance(name, str):
-            problems.add([f"{who} has a transition for {event!r}: an event is named by a string"])
+            problems.add([f"{who} has a transition for {event!r}: the name of an event must be a string"])
             continue
         if name in branches[step]:
             problems.add([f"{who} has two transitions for {name!r}: keep one of them"])
             continue
-        nowhere: tuple[tuple[Step, ...], Any] = ((), None)
-        branches[step][str(name)] = problems.check(nowhere, _leads, target, f"{workflow}: {describe(step)}.{name}")
+        no_target: tuple[tuple[Step, ...], Any] = ((), None)
+        where = f"{workflow}: {describe(step)}.{name}"
+        branches[step][str(name)] = problems.check(no_target, _read_target, target, where)
 
 
-def _leads(target: Any, where: str) -> tuple[tuple[Step, ...], Any]:
+def _read_target(target: Any, where: str) -> tuple[tuple[Step, ...], Any]:
     if isinstance(target, Route):
-        fault = defect_of(target)
-        if fault is not None:
-            raise DefinitionError(f"{where}: {fault}")
+        defect = defect_of(target)
+        if defect is not None:
+            raise DefinitionError(f"{where}: {defect}")
         declared: Sequence[Any] = target.targets
     elif isinstance(target, list | tuple):
         declared = target
@@ -143,7 +144,7 @@ def _leads(target: Any, where: str) -> tuple[tuple[Step, ...], Any]:
     steps = []
     for each in declared:
         if isinstance(each, Route | list | tuple):
-            raise DefinitionError(f"{where}: routes and lists cannot stand inside one another: put a step between them")
+            raise DefinitionError(f"{where}: routes and lists cannot be nested: put a step between them")
         step = _step(each, where)
         if step in steps:
             raise DefinitionError(
@@ -178,7 +179,7 @@ def _shared_keys(workflow: str, steps: Sequence[Step]) -> Iterator[str]:
         if other is not step:
             yield (
                 f"{workflow}: {_in_full(other)} and {_in_full(step)} share the key {step.key!r}: "
-                'give one of them another with .named("…"), wherever it stands'
+                'give one of them another with .named("…"), in every place where it is used'
             )
 
 

@@ -1,4 +1,4 @@
-"""Check a user's function before it is called: what calling it returns, how many arguments it needs, which input."""
+"""Inspect a user's function before it is called: coroutine or generator, number of arguments, type of input."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["arity_problem", "input_problem", "is_async", "is_generator", "unwrap
 
 
 def unwrapped(function: Any) -> Any:
-    """Return the function in a `staticmethod` object, as it stands in a class body; anything else as it is."""
+    """Return the function inside a `staticmethod` object, as found in a class body; anything else unchanged."""
     return function.__func__ if isinstance(function, staticmethod) else function
 
 
 def is_async(function: Any) -> bool:
-    """Whether calling it gives a coroutine: a coroutine function, or an object whose `__call__` is one."""
+    """Whether calling it returns a coroutine: a coroutine function, or an object whose `__call__` is one."""
     return any(map(inspect.iscoroutinefunction, _implementations(function)))
 
 
 def is_generator(function: Any) -> bool:
-    """Whether calling it gives a generator, async or not."""
+    """Whether calling it returns a generator, async or not."""
     found = list(_implementations(function))
     return any(map(inspect.isgeneratorfunction, found)) or any(map(inspect.isasyncgenfunction, found))
 
@@ -34,17 +34,17 @@ def _implementations(function: Any) -> Iterator[Any]:
         function = function.func
     yield function
     if not inspect.isroutine(function):
-        yield getattr(type(function), "__call__", None)  # noqa: B004 -- the method itself, not whether there is one
+        yield getattr(type(function), "__call__", None)  # noqa: B004 -- the method itself, not whether it exists
 
 
 def arity_problem(function: Any, *names: str) -> str | None:
-    """Return why `function` cannot be called with as many positional arguments as there are `names`; None when it can.
+    """Return why `function` cannot be called with one positional argument for each of `names`; None if it can.
 
     arity_problem(lambda: 3, "ctx")    # "it takes no argument, and is called with one: ctx"
     """
     called = f"one argument, {names[0]}" if len(names) == 1 else f"{len(names)} arguments, {', '.join(names)}"
     try:
-        # The function that is called: a decorator may supply what the wrapped one needs.
+        # Not the wrapped function: a decorator may supply arguments of it.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         # Some builtins have no signature; a method without `self` has an invalid one.
@@ -65,10 +65,10 @@ def _is_required(parameter: inspect.Parameter) -> bool:
 
 
 def input_problem(function: Any, given: Any) -> str | None:
-    """Return why a function annotated with `Context[…]` is not for a workflow with an input of type `given`, else None.
+    """Return why a function annotated with `Context[…]` does not fit a workflow whose input is `given`; None if it may.
 
-    Only what is clearly wrong is reported: an annotation that cannot be resolved, Any, type variables, protocols and
-    subclasses in either direction are accepted, and a union when one of its members is.
+    Only a clear mismatch is reported. Accepted are annotations that cannot be resolved, Any, type variables, protocols,
+    subclasses in either direction, and a union if one of its members is accepted.
 
         input_problem(ship, Order)    # "it takes Context[Parcel], and the input is Order"
     """
@@ -79,7 +79,7 @@ def input_problem(function: Any, given: Any) -> str | None:
 
 
 def _wanted(function: Any) -> Any:
-    """The type in the annotation `Context[…]` of the first parameter, Any where there is none."""
+    """Return the type in the annotation `Context[…]` of the first parameter, Any if it has none."""
     try:
         first = next(iter(inspect.signature(function).parameters.values()))
         names = next(
@@ -87,7 +87,7 @@ def _wanted(function: Any) -> Any:
         )
         annotated: Any = SimpleNamespace(__annotations__={first.name: first.annotation})
         hint = get_type_hints(annotated, names)[first.name]
-    except Exception:  # no parameter, no signature, or a name that is not defined here
+    except Exception:  # no parameter, no signature, or an undefined name
         return Any
     is_context = isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Context)
     return get_args(hint)[0] if is_context else Any
@@ -104,7 +104,7 @@ def _may_be(given: Any, wanted: Any) -> bool:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The classes that a type is made of; None counts only where there is nothing else."""
+    """Return the classes that a type consists of; NoneType only if there are no others."""
     origin = get_origin(kind)
     alias = getattr(kind if origin is None else origin, "__value__", None)  # type Name = …
     if alias is not None:

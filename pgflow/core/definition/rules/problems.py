@@ -1,7 +1,7 @@
-"""Gather everything that is wrong with definitions: in one class before it is refused, in a module when all is asked.
+"""Collect the problems of definitions, so that one error lists all of a class, and one report all of a module.
 
-Usually the first wrong thing that a module defines ends its import, with a `DefinitionError`. Within `collecting()` it
-does not: what is wrong stays as it is, unusable and noted, and the import goes on to what comes next.
+Outside `collecting()`, the first invalid class or step of a module raises `DefinitionError` and ends the import. Inside
+it the problem is recorded, the class or step stays as an unusable placeholder, and the import continues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ D = TypeVar("D")
 
 
 class Problems:
-    """What is wrong with one definition, in the order of its rules."""
+    """The problems of one definition, in the order of the rules."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -30,87 +30,89 @@ class Problems:
         return bool(self.found)
 
     def add(self, messages: Iterable[str]) -> None:
-        """Note what is wrong."""
+        """Record problems."""
         self.found += messages
 
-    def check(self, instead: D, rule: Callable[..., T], *args: Any, **options: Any) -> T | D:
-        """Return what `rule` returns; when it refuses, note that and return `instead`."""
+    def check(self, default: D, rule: Callable[..., T], *args: Any, **options: Any) -> T | D:
+        """Return the result of `rule`; if it raises `DefinitionError`, record its problems and return `default`."""
         try:
             return rule(*args, **options)
         except DefinitionError as error:
             self.add(error.problems)
-            return instead
+            return default
 
-    def refuse(self) -> None:
-        """Raise `DefinitionError` if anything is wrong: with the first message, and all of them as `problems`."""
+    def raise_if_any(self) -> None:
+        """Raise one `DefinitionError` for all problems: the first is its message."""
         if self.found:
             raise DefinitionError(self.found[0], problems=self.found) from None
 
 
 @dataclass(slots=True)
-class Fault:
-    """Why something that a definition is made of is unusable; `is_told` when a workflow that uses it has said so."""
+class Defect:
+    """Why a part of a workflow, such as a step, is unusable; `is_reported` once a workflow that uses it reports it."""
 
-    subject: object  # kept, so that its id stays its own
+    subject: object  # keeps the object alive, so that its id is not reused
     message: str
-    is_told: bool = False
+    is_reported: bool = False
 
 
 @dataclass(slots=True)
 class Collected:
-    """What was found wrong within `collecting()`."""
+    """The problems found inside `collecting()`."""
 
-    told: list[str] = field(default_factory=list)
-    faults: dict[int, Fault] = field(default_factory=dict)
+    reported: list[str] = field(default_factory=list)
+    defects: dict[int, Defect] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
-        """Every problem once: those that name their workflow, then those of what no workflow uses."""
-        loose = [fault.message for fault in self.faults.values() if not fault.is_told]
-        return list(dict.fromkeys([*self.told, *loose]))
+        """Every problem once: first those of workflows, then those of parts that no workflow uses."""
+        unused = [defect.message for defect in self.defects.values() if not defect.is_reported]
+        return list(dict.fromkeys([*self.reported, *unused]))
 
 
-OPEN: ContextVar[Collected | None] = ContextVar("pgflow_collected", default=None)
+CURRENT: ContextVar[Collected | None] = ContextVar("pgflow_collected", default=None)
 
 
 @contextmanager
 def collecting() -> Iterator[Collected]:
-    """Let what is wrong be noted instead of raised, for as long as the `with` lasts.
+    """Record the problems of definitions instead of raising them, inside the `with` block.
 
     with collecting() as collected:
         import_module("myapp.flows")
     collected.problems    # ["OrderFlow: charge does not declare …", …]
     """
     collected = Collected()
-    token = OPEN.set(collected)
+    reset_token = CURRENT.set(collected)
     try:
         yield collected
     finally:
-        OPEN.reset(token)
+        CURRENT.reset(reset_token)
 
 
 def try_collect(error: DefinitionError) -> bool:
-    """Whether a class that is wrong may stay, unusable: its problems are noted then."""
-    collected = OPEN.get()
+    """Record the problems of an invalid class; False outside `collecting()`, where the caller raises `error`."""
+    collected = CURRENT.get()
     if collected is not None:
-        collected.told += error.problems
+        collected.reported += error.problems
     return collected is not None
 
 
 def collect_or_raise(subject: object, error: DefinitionError) -> None:
-    """Let `subject`, which a workflow may be made of, stay though it is wrong; raise `error` when nobody collects."""
-    collected = OPEN.get()
+    """Record that `subject`, a part of a workflow, is unusable; outside `collecting()` raise `error`."""
+    collected = CURRENT.get()
     if collected is None:
         raise error
-    collected.faults[id(subject)] = Fault(subject, str(error))
+    collected.defects[id(subject)] = Defect(subject, str(error))
 
 
 def defect_of(*subjects: object) -> str | None:
-    """Return why one of these is unusable, None when all are sound. Whoever asks tells it, with its own name before."""
-    collected = OPEN.get()
-    for subject in subjects if collected is not None else ():
-        fault = collected.faults.get(id(subject)) if collected is not None else None
-        if fault is not None:
-            fault.is_told = True
-            return fault.message
+    """Return why one of these parts is unusable, or None. The caller reports it, prefixed with its own name."""
+    collected = CURRENT.get()
+    if collected is None:
+        return None
+    for subject in subjects:
+        defect = collected.defects.get(id(subject))
+        if defect is not None:
+            defect.is_reported = True
+            return defect.message
     return None

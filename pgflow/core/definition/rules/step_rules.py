@@ -1,4 +1,4 @@
-"""Check one step by itself: its events, its `execute`, its attributes, its configuration, and what it waits for."""
+"""Check one step: its events, `execute`, attributes, configuration, and the end of its wait."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["check_step"]
 
 
 def check_step(workflow: str, step: Step, title: str, problems: Problems) -> bool:
-    """Note what would keep the step from running; `title` is how messages call it.
+    """Record the problems that would keep the step from running; `title` is its name in messages.
 
-    Returns whether its events are sound, so that transitions can be compared with them.
+    Returns whether its events are valid, so that they can be compared with the transitions.
     """
     who = f"{workflow}: {title}"
-    fault = defect_of(step, type(step))
-    if fault is not None:
-        problems.add([f"{who}: {fault}"])
+    defect = defect_of(step, type(step))
+    if defect is not None:
+        problems.add([f"{who}: {defect}"])
         return False
     has_events = problems.check(False, _check_events, who, step)
     problems.check(None, _check_execute, who, step)
@@ -42,11 +42,11 @@ def _check_events(who: str, step: Step) -> bool:
         raise DefinitionError(f'{who} has events = {events!r}: write a tuple of names, as in events = ("done",)')
     emitted = step.emits()
     if not emitted:
-        raise DefinitionError(f'{who} declares no events: add events = ("done",), or whatever it may come to')
+        raise DefinitionError(f'{who} declares no events: add events = ("done",), or the events that it may emit')
     for event in emitted:
         if not is_event(event):
             raise DefinitionError(
-                f"{who} declares the event {event!r}: the name of an event is a string of 1 to 100 characters, "
+                f"{who} declares the event {event!r}: the name of an event must be a string of 1 to 100 characters, "
                 "without white space or control characters"
             )
     if len(set(emitted)) < len(emitted):
@@ -57,27 +57,27 @@ def _check_events(who: str, step: Step) -> bool:
 def _check_execute(who: str, step: Step) -> None:
     execute: Any = step.execute
     if type(step).execute is Step.execute or not callable(execute):
-        raise DefinitionError(f"{who} has no execute method: add `def execute(self, ctx)`, which returns an Ok")
+        raise DefinitionError(f"{who} has no execute method: add `def execute(self, ctx)` that returns an Ok")
     if is_generator(execute):
         raise DefinitionError(f"{who}: execute is a generator: return one result, without yield")
     if arity_problem(execute, "ctx") is not None:
-        raise DefinitionError(f"{who}: execute gets the context and no more: write `def execute(self, ctx)`")
+        raise DefinitionError(f"{who}: execute gets the context and nothing else: write `def execute(self, ctx)`")
 
 
 def _check_attributes(who: str, step: Step) -> None:
     retry: Any = step.retry
     if retry is not None and not isinstance(retry, Retry):
         raise DefinitionError(f"{who} has retry = {retry!r}: write a policy, as in retry = Retry(max_attempts=8)")
-    fault = defect_of(retry)
-    if fault is not None:
-        raise DefinitionError(f"{who}: {fault}")
+    defect = defect_of(retry)
+    if defect is not None:
+        raise DefinitionError(f"{who}: {defect}")
     if step.queue is not None and not is_queue(step.queue):
-        raise DefinitionError(f"{who} has queue = {step.queue!r}: use letters, digits, '_', '-' and '.', 63 at most")
+        raise DefinitionError(f"{who} has queue = {step.queue!r}: use up to 63 letters, digits, '_', '-' and '.'")
     if not isinstance(step.transactional, bool):
         raise DefinitionError(f"{who} has transactional = {step.transactional!r}: write True or False")
     limit: Any = step.max_runtime
     if limit is not None and not (is_duration(limit) and limit):
-        raise DefinitionError(f"{who} has max_runtime = {limit!r}: write a timedelta of more than zero")
+        raise DefinitionError(f"{who} has max_runtime = {limit!r}: write a timedelta greater than zero")
     if (field := step.output_problem()) is not None:
         raise DefinitionError(f"{who}: its output cannot be read back: {field}")
     if not is_key(step.key):
@@ -98,8 +98,8 @@ def _check_config(who: str, step: Step) -> None:
         raise DefinitionError(f"{who}: {error}") from None
     if again != step:
         raise DefinitionError(
-            f"{who}: its configuration comes back from JSON as {again!r}, not as {step!r}: "
-            "use field types that JSON keeps"
+            f"{who}: its configuration is read back from JSON as {again!r}, not as {step!r}: "
+            "use field types that JSON can represent"
         )
 
 
@@ -111,12 +111,10 @@ def _check_parking(who: str, step: Step) -> None:
         if not is_event(name):
             raise DefinitionError(f"{who}: it cannot wait for a signal named {name!r}: use a name without white space")
         if event not in step.emits():
-            raise DefinitionError(f"{who}: the signal {name!r} becomes {event!r}, which is none of its events")
+            raise DefinitionError(f"{who}: the signal {name!r} becomes {event!r}, which it does not declare")
     if parking.timeout_event is not None and parking.timeout_event not in step.emits():
-        raise DefinitionError(f"{who}: its timeout becomes {parking.timeout_event!r}, which is none of its events")
+        raise DefinitionError(f"{who}: its timeout becomes {parking.timeout_event!r}, which it does not declare")
     if (parking.delay is None) != (parking.timeout_event is None) or not is_duration(parking.delay or timedelta(0)):
-        raise DefinitionError(
-            f"{who}: a timeout needs both a delay of zero or more, 100 years at most, and an event: {parking!r}"
-        )
+        raise DefinitionError(f"{who}: a timeout needs both a delay, from zero to 100 years, and an event: {parking!r}")
     if not set(parking.awaits) <= set(step.signals()):
-        raise DefinitionError(f"{who}: it awaits {', '.join(parking.awaits)}, but signals() says {step.signals()!r}")
+        raise DefinitionError(f"{who}: it awaits {', '.join(parking.awaits)}, but signals() returns {step.signals()!r}")
