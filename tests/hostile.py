@@ -1,6 +1,6 @@
-"""Exceptions whose own code raises, lies or never ends, and other objects of that kind, by name.
+"""Exceptions whose own code raises, lies or never ends, and other hostile objects, by name.
 
-Each is made when it is needed: `HOSTILE["str exits"]()` returns an exception, which the caller raises.
+Each is created on demand: `HOSTILE["str exits"]()` returns an exception, which the caller raises.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CONTROL_FLOW: tuple[type[BaseException], ...] = (
 
 
 def returned(call: Callable[[], T], what: str) -> T:
-    """Return what `call` returns, and fail the test if it raises anything, without a frame for pytest to format.
+    """Return the result of `call`; fail the test if it raises anything, without a frame for pytest to format.
 
-    pytest cannot show these exceptions, nor the arguments of a function that was called with one.
+    pytest cannot format these exceptions, nor the arguments of a function that was called with one.
     """
     try:
         return call()
@@ -41,7 +41,7 @@ def returned(call: Callable[[], T], what: str) -> T:
 
 
 class Plain(BaseException):
-    """Neither an `Exception` nor one of Python's own."""
+    """Neither an `Exception` nor a built-in class."""
 
 
 class HostileText(str):
@@ -57,7 +57,7 @@ class HostileText(str):
 
 
 class HostileRepr:
-    """An object that cannot be shown, compared, hashed or asked for its class."""
+    """An object that cannot be formatted, compared, hashed or iterated."""
 
     def _refuse(self, *args: object) -> NoReturn:
         raise SystemExit("object")
@@ -177,7 +177,7 @@ HOSTILE: dict[str, Callable[[], BaseException]] = {
     "getattribute raises": lambda: _exception(__getattribute__=_raiser(KeyError)),
     "getattribute exits": lambda: _exception(__getattribute__=_raiser(SystemExit)),
     "notes are a number": lambda: _with_notes(7),
-    "notes are no text": lambda: _with_notes([HostileRepr(), HostileText("x"), 7, "a note"]),
+    "notes are not text": lambda: _with_notes([HostileRepr(), HostileText("x"), 7, "a note"]),
     "notes raise": lambda: _exception(__notes__=property(_raiser(KeyError))),
     "notes exit": lambda: _exception(__notes__=property(_raiser(SystemExit))),
     "notes cannot be read": lambda: _with_notes(_Stuck(["x"])),

@@ -1,4 +1,4 @@
-"""The stacks that a behaviour is promised on: in memory, and on each major version of PostgreSQL at hand."""
+"""The stacks that every behaviour is tested on: in memory, and each available major version of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ POSTGRES = [f"postgresql-{version}" if version else "PGFLOW_TEST_DSN" for versio
 
 
 class Stack(ABC):
-    """Runs workflows for one test, and forgets all about them afterwards."""
+    """Runs workflows for one test, and deletes all of their data afterwards."""
 
     is_local: bool
     app: Any
 
     @abstractmethod
     def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Any:
-        """Return an app with these workflows, which works on them until the test ends; `options` are a worker's."""
+        """Return an app that runs these workflows until the test ends; `options` are those of a worker."""
 
     @abstractmethod
     def restart(self, *workflows: type[Workflow[Any]]) -> Any:
-        """End what works now, as a process that stops does, and return another app that goes on with what is stored.
+        """Stop the app and its workers, and return a new app on the same storage.
 
-        `workflows` are what the next deployment brings, by default the same.
+        `workflows` are those of the next deployment, by default the same.
         """
 
     def until(self, workflow: type[Workflow[Any]], value: str, *statuses: str) -> Instance:
@@ -55,7 +55,7 @@ class Stack(ABC):
 
 
 class InMemory(Stack):
-    """Workflows in this process's memory."""
+    """Workflows in the memory of this process."""
 
     is_local = True
     app: Local
@@ -65,13 +65,13 @@ class InMemory(Stack):
         self.storage = Storage()
 
     def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Local:
-        """Return a `Local`; queues and a worker's options mean nothing here."""
+        """Return a `Local`; queues and the options of a worker do not apply."""
         self.app = Local(workflows=workflows, storage=self.storage, allow_transactional=True)
         self._ends.callback(self.app.close)
         return self.app
 
     def restart(self, *workflows: type[Workflow[Any]]) -> Local:
-        """Close it, and let another one go on with its storage."""
+        """Close the app, and return another one on its storage."""
         self.app.close()
         return self.run(*(workflows or self.app.workflows))
 
@@ -88,27 +88,27 @@ class OnPostgres(Stack):
         self._workers: list[Inside] = []
 
     def run(self, *workflows: type[Workflow[Any]], queues: dict[str, int] | None = None, **options: Any) -> Pgflow:
-        """Return a `Pgflow` and let a worker of it begin."""
+        """Return a `Pgflow` and start a worker of it."""
         app = self.idle(*workflows)
         self.work(queues, **options)
         return app
 
     def idle(self, *workflows: type[Workflow[Any]]) -> Pgflow:
-        """Return a `Pgflow` for which nobody works yet."""
+        """Return a `Pgflow` without workers."""
         self.app = Pgflow(self.dsn, workflows=workflows)
         self._ends.callback(self.app.close)
         self.app.register()
         return self.app
 
     def work(self, queues: dict[str, int] | None = None, **options: Any) -> Inside:
-        """Let another worker begin."""
+        """Start another worker."""
         self._options = (queues, options)
         worker = self._ends.enter_context(Inside(self.app, queues or {"default": 20}, **options))
         self._workers.append(worker)
         return worker
 
     def restart(self, *workflows: type[Workflow[Any]]) -> Pgflow:
-        """Stop the workers, and let another one of another app go on."""
+        """Stop the workers, and start one of a new app."""
         for worker in self._workers:
             worker.stop()
         self._workers.clear()
@@ -116,7 +116,7 @@ class OnPostgres(Stack):
         return self.run(*(workflows or self.app.workflows), queues=queues, **options)
 
     def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Return what a query reads."""
+        """Return the rows of a query."""
         with connect(self.dsn, "test") as conn:
             return conn.execute(query.encode(), params).fetchall()
 
@@ -125,7 +125,7 @@ class OnPostgres(Stack):
 def installed(
     start_server: Callable[[int | None], Server], new_database: Callable[..., str]
 ) -> Callable[[int | None], str]:
-    """Give `installed(version)`: the dsn of one database on that PostgreSQL, with pgflow in it."""
+    """Return `installed(version)`: the dsn of a database on that PostgreSQL with pgflow's schema."""
     known: dict[int | None, str] = {}
 
     def install(version: int | None) -> str:
@@ -163,11 +163,11 @@ def _stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     finally:
         with connect(dsn, "test") as conn:
             for table in TABLES:
-                conn.execute(f"delete from pgflow.{table}".encode())  # noqa: S608 -- the names stand above
+                conn.execute(f"delete from pgflow.{table}".encode())  # noqa: S608 -- the names are constants
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses a stack on each of them."""
+    """Run tests that use a stack on each of them."""
     if "stack" in metafunc.fixturenames:
         metafunc.parametrize("stack", ["local", *POSTGRES], indirect=True)
     if "postgres" in metafunc.fixturenames:
@@ -176,7 +176,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run this suite, where it is run by itself, in the order of its list and not in a random one."""
+    """Run this suite, if it runs alone, in the order of its list instead of a random one."""
     here = Path(__file__).parent
     if all(item.path.parent == here for item in items):
         items.sort(key=_place)

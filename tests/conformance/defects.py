@@ -1,4 +1,4 @@
-"""The defects that group R is about, each as a change of one file that brings it back."""
+"""The defects that the tests of group R detect, each as a change of one file that reintroduces it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DECIDE = "pgflow/worker/decide.py"
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """With `after` in the place of `before` in the file at `path`, `defect` is so, and a test of `item` has to fail."""
+    """Replacing `before` with `after` in the file at `path` introduces `defect`, and a test of `item` has to fail."""
 
     item: str
     defect: str
@@ -27,28 +27,28 @@ class Mutant:
 
     @property
     def test(self) -> str:
-        """How the names of the tests begin that have to notice."""
+        """The prefix of the tests that have to detect it."""
         return f"test_{self.item.lower()}_"
 
     def apply(self, text: str) -> str:
-        """Return the file's text with the defect in it."""
+        """Return the file's text with the defect."""
         assert text.count(self.before) == 1, f"{self.item} {self.defect}: {self.before!r} is not there once"
         return text.replace(self.before, self.after)
 
 
 MUTANTS = (
     Mutant(
-        "R1", "a result that could not be applied wakes nobody", SETTLE,
+        "R1", "a result that could not be applied wakes no worker", SETTLE,
         "state = case o.kind when 'advance' then 'scheduled' else 'ready' end,",
         "state = case o.kind when 'advance' then 'scheduled' else 'parked' end,",
     ),
     Mutant(
-        "R1", "a wake-up that meets another change is taken for done", SETTLE,
+        "R1", "a wake-up that meets a concurrent change counts as done", SETTLE,
         "(select x.id is not null and (not d.guarded or c.run is not null)) as v (is_written)",
         "(select x.id is not null and (not d.guarded or d.kind = 'advance' or c.run is not null)) as v (is_written)",
     ),
     Mutant(
-        "R2", "what meets a held row is dropped as if it were written", "pgflow/worker/settler.py",
+        "R2", "a write that meets a locked row is dropped as if written", "pgflow/worker/settler.py",
         "            self._outcomes.append(outcome)\n            return\n",
         "            return\n",
     ),
@@ -74,7 +74,7 @@ MUTANTS = (
         "    graph, step = state.graph, event.step\n    if step not in state.active and step not in state.done:\n",
     ),
     Mutant(
-        "R5", "a step whose attempts are used up is tried again for ever", DECIDE,
+        "R5", "a step without attempts left is retried forever", DECIDE,
         "if outcome.retry and job.attempt < job.max_attempts:",
         "if outcome.retry:",
     ),
@@ -84,17 +84,17 @@ MUTANTS = (
         "crashes = j.crashes,",
     ),
     Mutant(
-        "R5", "a failure leaves the siblings' tokens behind", SETTLE,
+        "R5", "a failure leaves the jobs of siblings behind", SETTLE,
         "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails\n",
         "delete from pgflow.jobs j using decided x join outcome o on o.run = x.run where j.id = o.id and x.fails\n",
     ),
     Mutant(
-        "R6", "results are looked up by key, over all its runs", CLAIM,
+        "R6", "results are looked up by key, across all runs", CLAIM,
         "from pgflow.step_results r where r.run = i.run\n",
         "from pgflow.step_results r where r.run in (select o.run from pgflow.instances o where o.id = i.id)\n",
     ),
     Mutant(
-        "R6", "a failed run keeps its key for ever", ENGINE_TABLES,
+        "R6", "a failed run keeps its key forever", ENGINE_TABLES,
         "on pgflow.instances (unique_key) where status in ('pending', 'running', 'waiting');",
         "on pgflow.instances (unique_key) where status in ('pending', 'running', 'waiting', 'failed');",
     ),
@@ -104,86 +104,86 @@ MUTANTS = (
         "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'parked';",
     ),
     Mutant(
-        "R7", "signals are looked up by key, over all its runs", CLAIM,
+        "R7", "signals are looked up by key, across all runs", CLAIM,
         "from pgflow.signals s where s.run = i.run and s.consumed_at is null\n",
         "from pgflow.signals s join pgflow.instances o on o.run = s.run where o.id = i.id and s.consumed_at is null\n",
     ),
     Mutant(
-        "R8", "a signal goes to whichever step is there", RESUME,
+        "R8", "a signal goes to any step that is active", RESUME,
         "where j.run = resume_run.run and j.state = 'parked' and j.awaits ? resume_run.event and (",
         "where j.run = resume_run.run and (",
     ),
     Mutant(
-        "R9", "a signal before its wait is forgotten", DECIDE,
+        "R9", "a signal before its wait is lost", DECIDE,
         "    for signal in instance.signals:\n",
         "    for signal in instance.signals[:0]:\n",
     ),
     Mutant(
-        "R9", "a signal does not disturb a step that is about to wait", RESUME,
+        "R9", "a signal does not conflict with a step that is about to wait", RESUME,
         "set revision = i.revision + 1, status = case when waiting.id is null",
         "set revision = i.revision, status = case when waiting.id is null",
     ),
     Mutant(
-        "R10", "whether a key is taken is looked up first, and then acted upon", START,
+        "R10", "the uniqueness of a key is checked before the insert", START,
         "when 'workflow' then 'w ' || workflow || ' ' || a.id\n",
         "when 'workflow' then coalesce((select i.unique_key from pgflow.instances i where i.id = a.id and "
         "i.status in ('pending', 'running', 'waiting') limit 1), 'w ' || a.id || pg_current_xact_id()::text)\n",
     ),
     Mutant(
-        "R11", "a step that runs does not notice a cancel", CANCEL,
+        "R11", "a running step does not notice a cancel", CANCEL,
         "delete from pgflow.jobs j where j.run = cancel_run.run;",
         "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'running';",
     ),
     Mutant(
-        "R11", "cancel looks without a lock", CANCEL,
+        "R11", "cancel reads without a lock", CANCEL,
         "from pgflow.instances i where i.run = cancel_run.run for no key update;",
         "from pgflow.instances i where i.run = cancel_run.run;",
     ),
     Mutant(
-        "R12", "only steps are taken over from the dead, not wake-ups", "sql/queries/job/rescue.sql",
+        "R12", "only steps of dead workers are rescued, not wake-ups", "sql/queries/job/rescue.sql",
         "    where j.state = 'running'\n        and not exists",
         "    where j.state = 'running' and j.kind <> 'advance'\n        and not exists",
     ),
     Mutant(
-        "R12", "whoever held something is never looked at again", "sql/queries/job/rescue.sql",
+        "R12", "a dead worker with jobs is never checked again", "sql/queries/job/rescue.sql",
         "where w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))",
         "where w.id = any (array[j.worker]))",
     ),
     Mutant(
-        "R13", "data that makes no sense brings the whole batch down", "pgflow/worker/held_jobs.py",
+        "R13", "invalid data fails the whole batch", "pgflow/worker/held_jobs.py",
         "            except BaseException as error:  # code of the codec's; nothing is awaited here\n"
         "                reason = f\"stored",
         "            except KeyError as error:\n                reason = f\"stored",
     ),
     Mutant(
-        "R14", "a refused result is let go as if it were stored", "pgflow/worker/claimer.py",
+        "R14", "a refused result is released as if it were stored", "pgflow/worker/claimer.py",
         "await self._settle_singly(conn, error)",
         "self._unknown = []",
     ),
     Mutant(
-        "R15", "a fan-out writes only the tokens that it keeps itself", SETTLE,
+        "R15", "a fan-out writes only the jobs that it keeps itself", SETTLE,
         "    where not c.fails\n    returning",
         "    where not c.fails and k.kept\n    returning",
     ),
     Mutant(
-        "R15", "an instance is stored without its token", START,
+        "R15", "an instance is stored without its job", START,
         "        from inserted b join keyed k on k.run = b.run\n        order by k.ord  --",
         "        from inserted b join keyed k on k.run = b.run\n        where due > pgflow.now()\n"
         "        order by k.ord  --",
     ),
     Mutant(
-        "R16", "signals are put in line by advisory locks", "sql/functions/admit_signal.sql",
+        "R16", "signals are serialized by advisory locks", "sql/functions/admit_signal.sql",
         "begin\n    if fault is not null",
         "begin\n    perform pg_advisory_xact_lock(hashtext('signal')); if fault is not null",
     ),
     Mutant(
-        "R17", "late results find their tokens after a failure", SETTLE,
+        "R17", "late results still have jobs after a failure", SETTLE,
         "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails\n",
         "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails "
         "and j.state <> 'running'\n",
     ),
     Mutant(
-        "R17", "an instance that has ended changes again", "pgflow/core/engine/machine.py",
+        "R17", "an ended instance changes again", "pgflow/core/engine/machine.py",
         "    if state.status not in ACTIVE:\n",
         "    if not ACTIVE:\n",
     ),
@@ -193,7 +193,7 @@ MUTANTS = (
         "'worker', r.worker) order by r.finished_at, r.step)",
     ),
     Mutant(
-        "R19", "workers tell nothing of what they have written", "pgflow/worker/settler.py",
+        "R19", "workers emit no events", "pgflow/worker/settler.py",
         "            if handlers_by_event:\n                report.settled",
         "            if not handlers_by_event:\n                report.settled",
     ),

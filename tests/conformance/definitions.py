@@ -1,4 +1,4 @@
-"""Workflows for one test: steps made on the spot, and classes made of them."""
+"""Helpers that build steps and workflow classes inside a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Flow = type[Workflow[Any]]
 
 
 def make(name: str, *events: str, act: Callable[[Context[Any]], Any] | None = None, **options: Any) -> Step:
-    """Make a step that does `act`, or else completes with the event that the input names for it, or with its first."""
+    """Return a step that runs `act`, or completes with the event that the input has for it, or with its first event."""
     declared = events or ("done",)
 
     @step(events=declared, name=name, **options)
@@ -23,7 +23,7 @@ def make(name: str, *events: str, act: Callable[[Context[Any]], Any] | None = No
 
 
 def define(initial: Any, transitions: Any, *, name: str = "Flow", **options: Any) -> Flow:
-    """Make a workflow class; what is `...` is left out."""
+    """Return a workflow class; arguments that are `...` are left out."""
     given = (("initial", initial), ("transitions", transitions))
     body = {"__module__": __name__, **{key: value for key, value in given if value is not ...}}
     flow: Flow = type(name, (Workflow,), body, **{"unique": Unique("k"), **options})
@@ -31,7 +31,7 @@ def define(initial: Any, transitions: Any, *, name: str = "Flow", **options: Any
 
 
 def chain(*steps: Step, **options: Any) -> Flow:
-    """Make a workflow of steps one after the other: whatever a step comes to, the next one follows."""
+    """Return a workflow with these steps in a row: every event of a step leads to the next one."""
     follows = [*steps[1:], Done]
     transitions = {each: dict.fromkeys(each.emits(), after) for each, after in zip(steps, follows, strict=True)}
     return define(steps[0], transitions, **options)

@@ -1,4 +1,4 @@
-"""What worker processes run that are killed again and again: steps have attempts enough for all of it."""
+"""The app of worker processes that are killed repeatedly; its steps have enough attempts for all kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workflows of groups I and R, and a bench: workers in the hands of a test, which says who does what and when."""
+"""The workflows of groups I and R, and workers that a test steps by hand, to control every interleaving."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CALLS: list[str] = []  # each run of a step, as "value.step"
 
 
 def act(ctx: Context[Input]) -> Ok:
-    """Write down that the step ran; fail where the input says so."""
+    """Record that the step ran; fail if the input names this step."""
     CALLS.append(f"{ctx.value}.{ctx.step}")
     if ctx.initial.get("fails") == ctx.step:
-        raise RuntimeError("as told")
+        raise RuntimeError("fails")
     return Ok("ok", {"by": ctx.step, "value": ctx.value})
 
 
@@ -133,7 +133,7 @@ WORKFLOWS = (Line, Three, Asking, Mixed, Paused)
 
 
 class ManualWorkers:
-    """A database with these workflows, and workers that do nothing by themselves."""
+    """A database with these workflows, and workers that act only when the test calls them."""
 
     def __init__(self, stack: OnPostgres, ends: ExitStack) -> None:
         CALLS.clear()
@@ -158,12 +158,12 @@ class ManualWorkers:
         self.step(workers[0])
         for worker in workers:
             assert worker.claim(1) == 1
-        steps = [token.step for worker in workers for token in worker.held_jobs.tokens.values()]
+        steps = [held.step for worker in workers for held in worker.held_jobs.tokens.values()]
         assert steps == ["west", "east", "north"]
         return workers
 
     def step(self, worker: Driver) -> None:
-        """Let a worker take what is ready, run it and settle it, and keep nothing."""
+        """Let a worker claim the ready jobs, run and settle them, and keep none."""
         worker.settler.is_draining = True
         worker.claim()
         worker.run_steps()
@@ -171,7 +171,7 @@ class ManualWorkers:
         worker.settler.is_draining = False
 
     def end(self, worker: Driver) -> None:
-        """Let a worker run what it holds and settle it, and fold it in if a sibling was faster."""
+        """Let a worker run and settle its jobs, and apply results that a faster sibling left unapplied."""
         worker.run_steps()
         worker.settle()
         worker.turn()
@@ -179,13 +179,13 @@ class ManualWorkers:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Give another connection in a transaction, committed at the end."""
+        """Yield another connection in a transaction that is committed at the end."""
         conn = self.connect()
         with conn.transaction():
             yield conn
 
     def aside(self, call: Callable[[], Any]) -> Future[Any]:
-        """Make a call from another thread, and return once it waits for a lock, or is over."""
+        """Make a call in another thread, and return once it waits for a lock or has finished."""
         waits = """select count(*) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'"""
         future = self._threads.submit(call)
@@ -193,41 +193,41 @@ class ManualWorkers:
         return future
 
     def die(self, worker: Driver) -> None:
-        """End a worker's lease, and let its tokens be rescued."""
+        """Expire a worker's lease, and rescue its jobs."""
         self.conn.execute(
             "update pgflow.workers set lease_expires_at = pgflow.now() where id = %s", [worker.settler.worker]
         )
         run(self.conn, job.rescue("pgflow"))
 
     def finish(self, *workers: Driver) -> None:
-        """Let workers go on, another one if none is given, until all that is left waits for a signal or an hour."""
+        """Let workers, by default a new one, continue until all remaining jobs are parked."""
         chosen = workers or (self.worker(),)
         for _ in range(40):
             self.conn.execute("update pgflow.jobs set run_at = pgflow.now() where state = 'scheduled'")
             held = [worker.turn() for worker in chosen]
             if not any(held) and not self.one("select count(*) from pgflow.jobs where state <> 'parked'"):
                 return
-        raise AssertionError(f"it goes on for ever: {self.tokens()}")
+        raise AssertionError(f"jobs remain: {self.jobs()}")
 
     def rows(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Return what a query reads."""
+        """Return the rows of a query."""
         return self.conn.execute(query.encode(), params).fetchall()
 
     def one(self, query: str, *params: Any) -> Any:
-        """Return the first value that a query reads."""
+        """Return the first value of a query's first row."""
         return self.rows(query, *params)[0][0]
 
-    def tokens(self) -> list[tuple[Any, ...]]:
-        """Return step, kind, state and attempt of all tokens."""
+    def jobs(self) -> list[tuple[Any, ...]]:
+        """Return step, kind, state and attempt of all jobs."""
         return self.rows("select step, kind, state, attempt from pgflow.jobs order by id")
 
     def results(self, *, applied: bool = True) -> list[str]:
-        """Return the steps whose results are recorded, in order: those that are applied, or those that are not yet."""
+        """Return the steps with a recorded result, in order: the applied ones, or the unapplied ones."""
         query = "select step from pgflow.step_results where applied = %s order by seq"
         return [name for (name,) in self.rows(query, applied)]
 
     def check(self, workflow: type[Workflow[Any]], value: str, *steps: str, status: str = "completed") -> None:
-        """The instance has ended like this, each of these steps ran and is recorded once, and nothing is left of it."""
+        """Assert that the instance has this status, each step ran and was recorded once, and no rows are left."""
         seen = workflow.get(value)
         history = [entry.step for entry in seen.history]
         assert (seen.status, sorted(history)) == (status, sorted(steps))

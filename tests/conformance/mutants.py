@@ -1,7 +1,7 @@
-"""Bring each defect of group R back, one at a time, and see its tests fail: `python -m tests.conformance.mutants R3`.
+"""Reintroduce each defect of group R, one at a time, and see its tests fail: `python -m tests.conformance.mutants R3`.
 
-Each mutant is a change of one file in a copy of the tree; the item's tests run there, on the newest PostgreSQL. One
-that they do not notice survives, and the exit code is 1. Without items all are tried, which takes some minutes.
+Each mutant is a change of one file in a copy of the tree; the item's tests run there, on the newest PostgreSQL. A
+mutant that no test detects survives, and the exit code is 1. Without arguments all are tried, which takes minutes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LIMIT = 300  # seconds for one item's tests
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How an item's tests went: whether they passed, and pytest's last words on the first that did not."""
+    """The result of an item's tests: whether they passed, and pytest's message for the first failure."""
 
     passed: bool
-    said: str
+    message: str
 
 
 def copy(folder: Path) -> Path:
-    """Copy what the tests need into a folder."""
+    """Copy the files that the tests need into a folder."""
     for name in ("pgflow", "sql", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
@@ -41,7 +41,7 @@ def copy(folder: Path) -> Path:
 
 
 def judge(tree: Path, tests: str) -> Report:
-    """Run the tests whose names begin so in a tree."""
+    """Run the tests with this prefix in a tree."""
     older = "".join(f" and not postgresql-{version}" for version in VERSIONS[1:])
     done = subprocess.run(
         [*PYTEST, TESTS, "-k", f"{tests}{older}"],
@@ -68,7 +68,7 @@ def try_out(mutant: Mutant) -> Report:
 
 
 def main(items: list[str]) -> int:
-    """Try the mutants of these items, all of them by default, and print what became of each."""
+    """Try the mutants of these items, by default all, and print the result of each."""
     unknown = set(items) - {mutant.item for mutant in MUTANTS}
     if unknown:
         print(f"no mutants: {', '.join(sorted(unknown))}", file=sys.stderr)
@@ -78,13 +78,13 @@ def main(items: list[str]) -> int:
     for item in dict.fromkeys(mutant.item for mutant in chosen):
         sound = judge(ROOT, f"test_{item.lower()}_")
         survivors += not sound.passed
-        print(f"{item:4} {'as it is':72} {'passes' if sound.passed else 'FAILS: ' + sound.said}", flush=True)
+        print(f"{item:4} {'unchanged':72} {'passes' if sound.passed else 'FAILS: ' + sound.message}", flush=True)
         for mutant in (each for each in chosen if each.item == item):
             report = try_out(mutant)
             survivors += report.passed
             print(f"{item:4} {mutant.defect:72} {'SURVIVES' if report.passed else 'found'}", flush=True)
             if not report.passed:
-                print(f"     {report.said[:170]}", flush=True)
+                print(f"     {report.message[:170]}", flush=True)
     print(f"{len(chosen)} mutants, {survivors} of them not found" if survivors else f"{len(chosen)} mutants, all found")
     return 1 if survivors else 0
 

@@ -1,4 +1,4 @@
-"""Group A, connectors: a contract that both of its methods belong to, and that any step may use."""
+"""Group A, connectors: a contract of two methods, which any step may use."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Post(Workflow[dict[str, Any]], unique=Unique("post")):
 
 
 @pytest.mark.parametrize("missing", ["execute", "supported_actions"])
-def test_a16_a_connector_without_both_methods_cannot_be_made(missing: str) -> None:
+def test_a16_a_connector_without_both_methods_cannot_be_instantiated(missing: str) -> None:
     """A16: a connector that lacks `execute` or `supported_actions` cannot be instantiated; with both it can."""
     half: Any = type("Half", (Mail,), {})
     assert half().supported_actions() == ("send",)
@@ -62,7 +62,7 @@ def test_a16_a_connector_without_both_methods_cannot_be_made(missing: str) -> No
 
 
 def test_a16_steps_call_a_connector_async_or_not(stack: Stack) -> None:
-    """A16: what `execute(action, params, config)` returns is the step's to use, whether it is async or not."""
+    """A16: a step can use the result of `execute(action, params, config)`, whether it is async or not."""
     stack.run(Post)
     Post.start("1", {"action": "send"})
     ended = stack.until(Post, "1")
@@ -70,8 +70,8 @@ def test_a16_steps_call_a_connector_async_or_not(stack: Stack) -> None:
     assert ended.steps == {"mail": {"to": "ada", "from": "bob"}, "stamp": {"stamped": 1, "with": "blue"}}
 
 
-def test_a16_an_unsupported_action_is_not_tried_again(stack: Stack) -> None:
-    """A16: an action that a connector does not have ends the step in its first attempt."""
+def test_a16_an_unsupported_action_is_not_retried(stack: Stack) -> None:
+    """A16: an action that the connector does not support fails the step in its first attempt."""
     stack.run(Post)
     Post.start("2", {"action": "fax"})
     ended = stack.until(Post, "2")

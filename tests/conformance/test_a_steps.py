@@ -1,4 +1,4 @@
-"""Group A: what a step returns, its key, configuration and retries, and the steps that come with pgflow."""
+"""Group A: the results of a step, its key, configuration and retries, and the built-in steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOON = timedelta(milliseconds=10)
 
 
 def returning(*results: Any) -> Step:
-    """A step that returns these one attempt after the other, the last one ever after."""
+    """Return a step with these results, one per attempt; the last one is repeated."""
     left = list(results)
     return make("act", "done", "other", act=lambda ctx: left.pop(0) if len(left) > 1 else left[0], retry=ONCE)
 
@@ -40,7 +40,7 @@ def returning(*results: Any) -> Step:
 def test_a1_a_step_completes_with_an_event_data_and_metadata(
     stack: Stack, result: Ok, output: Any, metadata: Any
 ) -> None:
-    """A1: `Ok(event)`, `Ok(event, output)` and `Ok(event, output, metadata)` complete a step; all of it is kept."""
+    """A1: `Ok(event)`, `Ok(event, output)` and `Ok(event, output, metadata)` complete a step; all of it is stored."""
     flow = chain(returning(result))
     stack.run(flow)
     flow.start("v")
@@ -51,7 +51,7 @@ def test_a1_a_step_completes_with_an_event_data_and_metadata(
 
 @pytest.mark.parametrize(("sent", "output"), [((), {}), ((None,), None), (({"amount": 3},), {"amount": 3})])
 def test_a1_a_step_waits_and_a_resume_completes_it(stack: Stack, sent: tuple[Any, ...], output: Any) -> None:
-    """A1: `Async()` writes nothing and waits; a resume completes the step, and its payload is the output."""
+    """A1: `Async()` stores nothing and waits; a resume completes the step, and its payload is the output."""
     flow = chain(returning(Async()))
     stack.run(flow)
     flow.start("v")
@@ -70,8 +70,8 @@ def test_a1_a_step_waits_and_a_resume_completes_it(stack: Stack, sent: tuple[Any
         (None, "TypeError", "step act returned NoneType; a step returns Ok, Async, Error or Snooze"),
     ],
 )
-def test_a1_an_error_and_what_is_no_result_fail_the_step(stack: Stack, result: Any, kind: str, reason: str) -> None:
-    """A1: `Error(reason)` fails the step and writes nothing, and so does whatever is none of the results."""
+def test_a1_an_error_and_an_invalid_result_fail_the_step(stack: Stack, result: Any, kind: str, reason: str) -> None:
+    """A1: `Error(reason)` fails the step and stores nothing, and so does a value that is not a result."""
     flow = chain(returning(result))
     stack.run(flow)
     flow.start("v")
@@ -82,7 +82,7 @@ def test_a1_an_error_and_what_is_no_result_fail_the_step(stack: Stack, result: A
 
 
 def test_a1_a_snooze_calls_the_step_again(stack: Stack) -> None:
-    """A1: `Snooze(delay)`, a form of our own, calls the step again later, and counts as no attempt."""
+    """A1: `Snooze(delay)`, an addition to the list, calls the step again later and does not count as an attempt."""
     flow = chain(returning(Snooze(SOON), Snooze(SOON), Ok("done", 3)))
     stack.run(flow)
     flow.start("v")
@@ -94,8 +94,8 @@ NEVER = (timedelta.max, timedelta(days=365 * 9000), timedelta(-1))
 
 
 @pytest.mark.parametrize("delay", NEVER)
-def test_a1_a_snooze_beyond_the_calendar_fails_the_step(stack: Stack, delay: timedelta) -> None:
-    """A1: a `Snooze` beyond what a calendar reaches fails its step with the rule, and can be read."""
+def test_a1_a_snooze_out_of_range_fails_the_step(stack: Stack, delay: timedelta) -> None:
+    """A1: a `Snooze` beyond the range of dates fails its step with the rule, and the instance stays readable."""
     flow = chain(make("act", act=lambda ctx: Snooze(delay), retry=ONCE))
     stack.run(flow)
     flow.start("v")
@@ -106,15 +106,15 @@ def test_a1_a_snooze_beyond_the_calendar_fails_the_step(stack: Stack, delay: tim
 
 
 def test_a2_an_event_alone_stores_an_empty_dict(stack: Stack) -> None:
-    """A2: `Ok(event)` stores an empty dict, which later steps see."""
+    """A2: `Ok(event)` stores an empty dict, which later steps read."""
     flow = chain(make("a"), make("b", act=lambda ctx: Ok("done", {"seen": ctx.steps["a"]})))
     stack.run(flow)
     flow.start("v")
     assert stack.until(flow, "v").steps == {"a": {}, "b": {"seen": {}}}
 
 
-def test_a3_an_output_replaces_and_is_never_merged(stack: Stack) -> None:
-    """A3: a step's output is what its completion gave and nothing else: neither an earlier run's nor an attempt's."""
+def test_a3_an_output_is_never_merged(stack: Stack) -> None:
+    """A3: a step's output is exactly that of its completion, without values of earlier runs or attempts."""
 
     def act(ctx: Context[Input]) -> Ok | Error:
         return Ok("done", ctx.initial) if ctx.attempt == 2 else Error("not yet")
@@ -131,7 +131,7 @@ def look(ctx: Context[Input]) -> Ok:
 
 
 def test_a4_metadata_merges_and_the_later_step_wins(stack: Stack) -> None:
-    """A4: the metadata of each step merges into the instance's runtime metadata, the later step winning."""
+    """A4: the metadata of each step is merged into the instance's runtime metadata; the later step wins."""
     flow = chain(
         make("a", act=lambda ctx: Ok("done", metadata={"status": "new", "by": "a"})),
         make("b", act=lambda ctx: Ok("done", {"seen": dict(ctx.metadata)}, {"status": "paid"})),
@@ -161,7 +161,7 @@ class Custom(ValidateOrder):
 
 
 def test_a5_the_key_is_the_name_in_snake_case(stack: Stack) -> None:
-    """A5: a step's output stands under its name in snake_case, unless it is told another key."""
+    """A5: a step's output is stored under its name in snake_case, unless it has another key."""
     assert ValidateOrder.key == ValidateOrder().key == "validate_order"
     flow = chain(ValidateOrder())
     stack.run(flow)
@@ -170,7 +170,7 @@ def test_a5_the_key_is_the_name_in_snake_case(stack: Stack) -> None:
 
 
 def test_a6_a_step_may_have_another_key(stack: Stack) -> None:
-    """A6: `step_key` names the key under which the output stands; `.named` gives one to a step in its place."""
+    """A6: `step_key` sets the key under which the output is stored; `.named` sets it for one use of a step."""
     assert (Custom.key, Custom().named("again").key) == ("custom_key", "again")
     flow = chain(Custom(), Custom().named("again"))
     stack.run(flow)
@@ -179,7 +179,7 @@ def test_a6_a_step_may_have_another_key(stack: Stack) -> None:
 
 
 def test_a7_a_step_declares_its_events() -> None:
-    """A7: a workflow with a step that declares no events is refused, and told workflow, step and mend."""
+    """A7: a workflow with a step without events is refused, with workflow, step and fix."""
 
     class Silent(Step):
         def execute(self, ctx: Context[Input]) -> Ok:
@@ -200,7 +200,7 @@ class Echo(Step):
 
 
 def test_a8_a_steps_configuration_reaches_it(stack: Stack) -> None:
-    """A8: `execute` finds the configuration in the step's fields, with their types; a step without fields has None."""
+    """A8: `execute` reads the configuration from typed fields of the step; a step without fields has None."""
     flow = chain(Echo(word="ho"), make("plain", act=lambda ctx: Ok("done", {"config": plain().config()})))
     stack.run(flow)
     flow.start("v")
@@ -215,7 +215,7 @@ def plain() -> Step:
     return make("plain")
 
 
-def test_a9_a_steps_policy_counts_before_the_workflows_and_that_before_the_default() -> None:
+def test_a9_a_steps_policy_overrides_the_workflows_and_that_the_default() -> None:
     """A9: a retry policy is the step's own, else the workflow's, else five attempts, exponential, up to a minute."""
     own, bare = make("own", retry=Retry(max_attempts=8, backoff="linear")), make("bare")
     patient, silent = chain(own, bare, retry=Retry(max_attempts=3, backoff="constant")), chain(own, bare)
@@ -226,8 +226,8 @@ def test_a9_a_steps_policy_counts_before_the_workflows_and_that_before_the_defau
 
 
 @pytest.mark.parametrize(("step_retry", "attempts"), [(Retry(max_attempts=2, base=SOON), 2), (None, 3)])
-def test_a9_a_step_is_tried_as_often_as_its_policy_says(stack: Stack, step_retry: Retry | None, attempts: int) -> None:
-    """A9: a failing step is tried as often as the policy that counts says, and each attempt is told."""
+def test_a9_a_step_has_the_attempts_of_its_policy(stack: Stack, step_retry: Retry | None, attempts: int) -> None:
+    """A9: a failing step has as many attempts as its effective policy allows, and each is recorded."""
     flow = chain(make("a", act=lambda ctx: Error("no"), retry=step_retry), retry=Retry(max_attempts=3, base=SOON))
     stack.run(flow)
     flow.start("v")
@@ -237,7 +237,7 @@ def test_a9_a_step_is_tried_as_often_as_its_policy_says(stack: Stack, step_retry
 
 
 def test_a10_a_step_without_execute_is_refused_at_its_definition() -> None:
-    """A10: a step that does not implement `execute` is refused where its workflow is made, not when it runs."""
+    """A10: a step that does not implement `execute` is refused when its workflow is defined, not when it runs."""
 
     class Idle(Step):
         events = ("done",)
@@ -250,15 +250,15 @@ def test_a10_a_step_without_execute_is_refused_at_its_definition() -> None:
 
 
 def test_a11_done_has_one_event_and_no_configuration() -> None:
-    """A11: `Done` declares "done", returns `Ok("done")` and takes no configuration, which it is told at once."""
+    """A11: `Done` declares "done", returns `Ok("done")` and refuses any configuration."""
     assert (Done().emits(), Done().execute(Context(None)), Done().config()) == (("done",), Ok("done"), None)
     wrong: Any = {"x": 1}
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Done(**wrong)
 
 
-def test_a12_debug_logs_where_an_instance_stands(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
-    """A12: `Debug` logs input, outputs and history at level DEBUG, and goes on with "completed"."""
+def test_a12_debug_logs_the_state_of_an_instance(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    """A12: `Debug` logs input, outputs and history at level DEBUG, and completes with "completed"."""
     flow = chain(make("a", act=lambda ctx: Ok("done", {"x": 1})), Debug())
     with caplog.at_level(logging.DEBUG, logger="pgflow.debug"):
         stack.run(flow)
@@ -280,7 +280,7 @@ def test_a12_debug_logs_where_an_instance_stands(stack: Stack, caplog: pytest.Lo
         (Wait(timedelta(days=1)), 86_400_000),
     ],
 )
-def test_a13_a_wait_knows_its_delay(wait: Wait, milliseconds: int) -> None:
+def test_a13_a_wait_has_the_given_delay(wait: Wait, milliseconds: int) -> None:
     """A13: a wait of 10 s, 5 min, 2 h or 1 d lasts as many milliseconds."""
     assert wait.parking().delay == timedelta(milliseconds=milliseconds)
 
@@ -297,8 +297,8 @@ def test_a13_another_unit_is_refused() -> None:
             Wait(given)
 
 
-def test_a14_a_wait_ends_by_itself(stack: Stack) -> None:
-    """A14: a wait goes on by itself with "timeout" when its time is over, and not before."""
+def test_a14_a_timer_ends_a_wait(stack: Stack) -> None:
+    """A14: a wait completes with "timeout" when its time is over, and not before."""
     flow = chain(Wait(timedelta(milliseconds=150)))
     stack.run(flow)
     flow.start("v")
@@ -307,8 +307,8 @@ def test_a14_a_wait_ends_by_itself(stack: Stack) -> None:
     assert timedelta(milliseconds=150) <= done.history[0].at - done.created_at < timedelta(seconds=2)
 
 
-def test_a14_a_wait_ends_by_itself_after_a_restart(stack: Stack) -> None:
-    """A14: so it does in the process that comes after."""
+def test_a14_a_timer_ends_a_wait_after_a_restart(stack: Stack) -> None:
+    """A14: a timer also ends a wait in the next process."""
     flow = chain(Wait(timedelta(milliseconds=300)))
     stack.run(flow)
     flow.start("v")
@@ -320,8 +320,8 @@ def test_a14_a_wait_ends_by_itself_after_a_restart(stack: Stack) -> None:
     assert wait.until <= done.history[0].at < wait.until + timedelta(seconds=2)
 
 
-def test_a15_a_wait_for_an_event_takes_its_own_signal_alone(stack: Stack) -> None:
-    """A15: `WaitForEvent(name)` waits for the signal of that name ("received" by default), then goes on."""
+def test_a15_a_wait_for_an_event_consumes_only_its_signal(stack: Stack) -> None:
+    """A15: `WaitForEvent(name)` waits for the signal of that name ("received" by default), then completes."""
     flow = chain(WaitForEvent("payment_confirmed"), WaitForEvent().named("second"))
     stack.run(flow)
     flow.start("v")
@@ -336,7 +336,7 @@ def test_a15_a_wait_for_an_event_takes_its_own_signal_alone(stack: Stack) -> Non
 
 
 def test_a15_a_wait_for_an_event_has_a_timeout(stack: Stack) -> None:
-    """A15: with a `timeout` it goes on with "timeout" when no signal came in that time."""
+    """A15: with a `timeout` it completes with "timeout" if no signal arrives in time."""
     pay, late = WaitForEvent("paid", timeout=timedelta(milliseconds=100)), make("late")
     flow = define(pay, {pay: {"received": Done, "timeout": late}, late: {"done": Done}})
     stack.run(flow)

@@ -1,4 +1,4 @@
-"""Group B: what a workflow class declares, and what is refused where it is made."""
+"""Group B: what a workflow class can declare, and what is refused when it is defined."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Plain(Step):
 
 
 class Elsewhere:
-    """A place for another class of the same name."""
+    """A namespace for another class with the same name."""
 
     class Plain(Plain):
         pass
 
 
-def refused(said: str, initial: Any, transitions: Any, **options: Any) -> None:
-    """Assert that a definition is refused with a message that begins with the workflow's name and has `said` in it."""
-    with pytest.raises(DefinitionError, match=rf"^Flow\b.*{said}"):
+def refused(expected: str, initial: Any, transitions: Any, **options: Any) -> None:
+    """Assert that a definition is refused with a message that starts with its name and matches `expected`."""
+    with pytest.raises(DefinitionError, match=rf"^Flow\b.*{expected}"):
         define(initial, transitions, **options)
 
 
@@ -69,7 +69,7 @@ SOUND: dict[str, tuple[Any, Any, list[str]]] = {
 
 @pytest.mark.parametrize("kind", SOUND)
 def test_b1_workflows_of_each_kind_define_and_run(stack: Stack, kind: str) -> None:
-    """B1: linear, branching, fanning and dynamic workflows are accepted, and run."""
+    """B1: linear, branching, fan-out and dynamic workflows are accepted, and run."""
     initial, transitions, ran = SOUND[kind]
     flow = define(initial, transitions)
     stack.run(flow)
@@ -79,7 +79,7 @@ def test_b1_workflows_of_each_kind_define_and_run(stack: Stack, kind: str) -> No
 
 
 def test_b2_a_target_is_a_step_a_configured_one_or_a_list_of_either() -> None:
-    """B2: a target may be a class, a configured step, a list, and a list with configured steps in it."""
+    """B2: a target may be a class, a configured step, a list, and a list with configured steps."""
     big = Sized(size=9).named("big")
     flow = define(
         Plain,
@@ -97,7 +97,7 @@ def test_b2_a_target_is_a_step_a_configured_one_or_a_list_of_either() -> None:
 
 
 def test_b3_a_dynamic_transition_declares_its_targets() -> None:
-    """B3: a function that chooses is given with the targets it may choose: without, the definition is refused."""
+    """B3: a function that chooses must be given with its possible targets; otherwise the definition is refused."""
     refused(r"ch.*x leads nowhere: give at least one target", Ch, {Ch: {"x": route(choose_b), "y": Done}})
     refused(
         r"choose_b is a plain function: decorate it .*write route\(choose_b, …\)", Ch, {Ch: {"x": choose_b, "y": Done}}
@@ -105,8 +105,8 @@ def test_b3_a_dynamic_transition_declares_its_targets() -> None:
 
 
 @pytest.mark.parametrize("chosen", [D, Sized(size=1), None, [], "b"])
-def test_b3_a_choice_that_was_not_declared_fails_the_instance(stack: Stack, chosen: Any) -> None:
-    """B3: a choice that was not declared is an error, which is stored, and never a silent end."""
+def test_b3_an_undeclared_choice_fails_the_instance(stack: Stack, chosen: Any) -> None:
+    """B3: an undeclared choice is an error that is stored, never a silent end."""
     flow = define(A, {A: {"done": route(lambda ctx: chosen, B, C)}, B: {"done": Done}, C: {"done": Done}})
     stack.run(flow)
     flow.start("v")
@@ -119,8 +119,8 @@ def test_b3_a_choice_that_was_not_declared_fails_the_instance(stack: Stack, chos
 DIAMOND = define(Ch, {Ch: {"x": [A, B], "y": route(choose_b, A, B)}, A: {"done": C}, B: {"done": C}, C: {"done": Done}})
 
 
-def test_b4_a_graph_knows_the_predecessors_of_a_step() -> None:
-    """B4: `predecessors(step)` are those that lead to it over all events; of a step that is not there, none."""
+def test_b4_a_graph_has_the_predecessors_of_a_step() -> None:
+    """B4: `predecessors(step)` are the steps that lead to it over all events; none for a step outside of the graph."""
     graph = DIAMOND.graph
     assert [graph.predecessors(each) for each in (Ch, A, C, Done)] == [set(), {"ch"}, {"a", "b"}, {"c"}]
     assert graph.predecessors("c") == {"a", "b"}
@@ -148,7 +148,7 @@ def test_b6_a_workflow_has_an_initial_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("initial", "said"),
+    ("initial", "expected"),
     [
         ([A, B], "initial must be one step, got "),
         (route(choose_b, A, B), "initial must be one step, got "),
@@ -158,13 +158,13 @@ def test_b6_a_workflow_has_an_initial_step() -> None:
         (Done, "initial is Done, so nothing would ever run: begin with another step"),
     ],
 )
-def test_b7_the_initial_step_is_a_step(initial: Any, said: str) -> None:
-    """B7: what is no single step cannot be the initial one. It is a value, so there is no rule about literals."""
-    refused(said, initial, {A: {"done": Done}})
+def test_b7_the_initial_step_is_a_step(initial: Any, expected: str) -> None:
+    """B7: only a single step can be the initial one. It is a value, so there is no rule about literals."""
+    refused(expected, initial, {A: {"done": Done}})
 
 
 def test_b7_the_initial_step_may_be_configured(stack: Stack) -> None:
-    """B7: a configured step can be the initial one, however the expression came about."""
+    """B7: a configured step can be the initial one, whatever expression creates it."""
     flow = define([Sized(size=7)][0], {Sized(size=7): {"done": Done}})
     stack.run(flow)
     flow.start("v")
@@ -180,12 +180,12 @@ def test_b7_the_initial_step_may_be_configured(stack: Stack) -> None:
     ],
 )
 def test_b8_a_cycle_is_refused(transitions: Any, loop: str) -> None:
-    """B8: a cycle is refused, a step that leads to itself included; the message shows it and says what to use."""
+    """B8: a cycle is refused, also a step that leads to itself; the message shows the cycle and the alternatives."""
     refused(rf"cycle in the graph: {loop}\. A step runs once: to repeat it use Retry, Snooze", A, transitions)
 
 
 def test_b9_an_unreachable_step_is_refused_by_name() -> None:
-    """B9: steps that nothing leads to are refused by name."""
+    """B9: unreachable steps are refused by name."""
     refused(
         "no path from a leads to b, c, which is unreachable: add a transition to it, or remove it",
         A,
@@ -194,7 +194,7 @@ def test_b9_an_unreachable_step_is_refused_by_name() -> None:
 
 
 def test_b10_every_path_ends_in_done() -> None:
-    """B10: a path that ends at another step than Done is refused, and told the step."""
+    """B10: a path that ends at another step than Done is refused, with the step."""
     refused(
         r"the path ends at Plain \('plain'\), which is not Done: add transitions", Ch, {Ch: {"x": Plain, "y": Done}}
     )
@@ -204,12 +204,12 @@ def test_b10_every_path_ends_in_done() -> None:
     ("targets", "more"), [([B, C], {B: {"done": Done}, C: {"done": Done}}), ([B, Done], {B: {"done": Done}})]
 )
 def test_b11_a_fan_out_converges(targets: Any, more: Any) -> None:
-    """B11: branches of a fan-out that never meet before Done are refused."""
+    """B11: branches of a fan-out that never converge before Done are refused."""
     refused("a.done fans out to b, .* must converge before Done: lead them", A, {A: {"done": targets}, **more})
 
 
 def test_b12_two_steps_with_one_key_are_refused_by_name() -> None:
-    """B12: two steps that would write to the same key are refused, both named; `.named` is the mend."""
+    """B12: two steps with the same key are refused, both by name; `.named` is the fix."""
     refused(
         r"test_b_definition\.Plain\(\) and \S+Elsewhere\.Plain\(\) share the key 'plain': give one .*\.named",
         Plain,
@@ -220,7 +220,7 @@ def test_b12_two_steps_with_one_key_are_refused_by_name() -> None:
 
 
 def test_b13_each_declared_event_has_a_transition() -> None:
-    """B13: an event that a step declares and that leads nowhere is refused."""
+    """B13: a declared event without a transition is refused."""
     refused("'ch' declares the event 'y', which leads nowhere: add {'y': target}", Ch, {Ch: {"x": Done}})
 
 
@@ -234,7 +234,7 @@ def test_b14_each_transition_is_for_a_declared_event() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "said"),
+    ("events", "expected"),
     [
         ("done", 'has events = .done.: write a tuple of names, as in events = \\("done",\\)'),
         ({"done": 1}, "has events = {'done': 1}: write a tuple"),
@@ -247,10 +247,10 @@ def test_b14_each_transition_is_for_a_declared_event() -> None:
         (("done", "done"), "declares an event twice in .*: name each once"),
     ],
 )
-def test_b15_events_are_names(events: Any, said: str) -> None:
-    """B15: events that are no tuple of different names are refused."""
+def test_b15_events_are_names(events: Any, expected: str) -> None:
+    """B15: events must be a tuple of distinct names."""
     kind: Any = type("Odd", (Plain,), {"events": events, "__module__": __name__})
-    refused(f"Odd {said}", kind, {kind: {"done": Done}})
+    refused(f"Odd {expected}", kind, {kind: {"done": Done}})
 
 
 class Outcome(StrEnum):
@@ -265,7 +265,7 @@ class Graded(Enum):
 
 @pytest.mark.parametrize("kind", [Outcome, Graded])
 def test_b15_events_may_be_members_of_an_enum(stack: Stack, kind: Any) -> None:
-    """B15: the members of an enum with names for values will do, wherever an event is given."""
+    """B15: members of an enum of strings are accepted wherever an event is given."""
 
     class Asking(Step):
         events = (kind.GOOD, kind.BAD)
@@ -292,13 +292,13 @@ def test_b15_events_may_be_members_of_an_enum(stack: Stack, kind: Any) -> None:
 
 
 def test_b15_two_names_for_one_event_are_refused() -> None:
-    """B15: a transition for a member of an enum, and another for the name that is its value, are refused."""
+    """B15: transitions for a member of an enum and for its value are refused as duplicates."""
     graded = make("graded", "good", "bad")
     refused("'graded' has two transitions for 'good': keep one", graded, {graded: {"good": A, Graded.GOOD: B}})
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "expected"),
     [
         ("b", "'b' is not a step: give a Step class, a configured step or a function made with @step"),
         (None, "leads to None: give a target, Done to end the workflow"),
@@ -312,13 +312,13 @@ def test_b15_two_names_for_one_event_are_refused() -> None:
         (Sized, r"Sized needs a configuration \(size\)"),
     ],
 )
-def test_b16_a_target_is_a_step(target: Any, said: str) -> None:
-    """B16: a target that is not a step is refused, and told source and event."""
-    refused(f"'a'.done.*{said}", A, {A: {"done": target}, B: {"done": Done}})
+def test_b16_a_target_is_a_step(target: Any, expected: str) -> None:
+    """B16: a target that is not a step is refused, with source and event."""
+    refused(f"'a'.done.*{expected}", A, {A: {"done": target}, B: {"done": Done}})
 
 
 def test_b16_a_source_is_a_step() -> None:
-    """B16: so is a source that is none, Done, or one that stands there twice."""
+    """B16: so is an invalid source, Done as a source, and a source that appears twice."""
     refused("a source in transitions: 'a' is not a step", A, {"a": {"done": Done}})
     refused("Done ends the workflow: remove its entry", A, {A: {"done": Done}, Done: {"done": A}})
     refused("Plain is twice in transitions", Plain, {Plain: {"done": Done}, Plain(): {"done": Done}})
@@ -327,16 +327,16 @@ def test_b16_a_source_is_a_step() -> None:
 
 
 @pytest.mark.parametrize("event", [1, None, ("done",), Done])
-def test_b17_an_event_is_named_by_a_string(event: Any) -> None:
-    """B17: a transition whose event is no name is refused."""
+def test_b17_the_name_of_an_event_is_a_string(event: Any) -> None:
+    """B17: a transition whose event is not a name is refused."""
     refused("'a' has a transition for .*: the name of an event must be a string", A, {A: {event: Done}})
 
 
 # -- options
 
 
-def option_refused(said: str, **options: Any) -> None:
-    refused(said, A, {A: {"done": Done}}, **options)
+def option_refused(expected: str, **options: Any) -> None:
+    refused(expected, A, {A: {"done": Done}}, **options)
 
 
 def test_b18_tags_are_a_list_of_strings() -> None:
@@ -348,7 +348,7 @@ def test_b18_tags_are_a_list_of_strings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "expected"),
     [
         ([("a", 1)], "metadata must be a dict"),
         ({1: 2}, "metadata has the key 1, which JSON cannot represent: use a string"),
@@ -362,20 +362,20 @@ def test_b18_tags_are_a_list_of_strings() -> None:
         ({"n": "x" * 70_000}, "metadata is 70,008 bytes of JSON, more than the 65,536 allowed"),
     ],
 )
-def test_b19_metadata_is_json_all_the_way_down(metadata: Any, said: str) -> None:
-    """B19: metadata is a dict with strings for keys, and JSON all the way down, nested keys included."""
-    option_refused(said, metadata=metadata)
+def test_b19_metadata_is_json_at_every_level(metadata: Any, expected: str) -> None:
+    """B19: metadata is a dict with string keys and JSON values, at every level."""
+    option_refused(expected, metadata=metadata)
 
 
-def test_b19_metadata_inside_itself_is_refused() -> None:
-    """B19: so is metadata that holds itself."""
+def test_b19_recursive_metadata_is_refused() -> None:
+    """B19: so is metadata that contains itself."""
     circle: dict[str, Any] = {}
     circle["again"] = [circle]
     option_refused(r"metadata\['again'\].* is more than 64 levels deep", metadata=circle)
 
 
 def test_b19_metadata_stays_as_it_was_declared(stack: Stack) -> None:
-    """B19: metadata reaches each instance as it was declared, whatever becomes of the dict that it was."""
+    """B19: each instance has the metadata as declared, whatever happens to the original dict afterwards."""
     given: dict[str, Any] = {"team": {"name": "x", "size": 2, "on": True, "pay": 1.5, "none": None, "list": [1]}}
     before = {"team": dict(given["team"])}
     flow = chain(A, metadata=given)
@@ -387,14 +387,14 @@ def test_b19_metadata_stays_as_it_was_declared(stack: Stack) -> None:
 
 
 def test_b20_a_business_key_is_mandatory() -> None:
-    """B20: a workflow without `unique` is refused, and told what to add."""
+    """B20: a workflow without `unique` is refused, with the option to add."""
     option_refused(r'has no business key: add one, as in class Flow\(.*unique=Unique\("orderid"\)\)', unique=None)
     option_refused(r"unique is 'orderid': write unique=Unique", unique="orderid")
 
 
 @pytest.mark.parametrize("key", ["orderid", "a", "order_id2", "x" * 63])
 def test_b21_a_key_is_a_name_in_lower_case(key: str) -> None:
-    """B21: a key is a lower-case letter, then letters, digits and underscores, 63 at most."""
+    """B21: a key is a lower-case letter followed by up to 62 letters, digits and underscores."""
     assert Unique(key).key == key
 
 
@@ -402,7 +402,7 @@ def test_b21_a_key_is_a_name_in_lower_case(key: str) -> None:
     "key", ["", "Order", "order-id", "1a", "_a", "a b", "abc\n", "\nabc", "ä", "x" * 64, 123, None]
 )
 def test_b21_another_key_is_refused(key: Any) -> None:
-    """B21: anything else is refused, a newline at its end included."""
+    """B21: anything else is refused, including a trailing newline."""
     with pytest.raises(DefinitionError, match=r"^the unique key .*(is refused: use up to 63 lower-case|is a string)"):
         Unique(key)
     if isinstance(key, str):
@@ -423,7 +423,7 @@ def test_b22_a_scope_is_one_of_four() -> None:
 
 
 def test_b23_another_option_of_unique_is_refused() -> None:
-    """B23: `Unique` has these two options; another is refused where it stands, as Python does."""
+    """B23: `Unique` has these two options; Python refuses another."""
     wrong: Any = {"foo": 1}
     with pytest.raises(TypeError, match="foo"):
         Unique("k", **wrong)
@@ -432,15 +432,15 @@ def test_b23_another_option_of_unique_is_refused() -> None:
 
 
 def test_b24_an_unknown_option_of_a_workflow_is_refused() -> None:
-    """B24: an unknown option is refused, and told the one that was meant or those that there are."""
+    """B24: an unknown option is refused, with the closest option or all of them."""
     option_refused("there is no option 'verison'; did you mean 'version'", verison=2)
     option_refused(
         "there is no option 'zzz'; the options are app, current, metadata, name, orchestration_queue,", zzz=2
     )
 
 
-def test_b25_a_workflow_says_what_it_declares() -> None:
-    """B25: tags, metadata, key, version, whether it is an umbrella, as declared; and the app that its calls go to."""
+def test_b25_a_workflow_exposes_what_it_declares() -> None:
+    """B25: a class has its tags, metadata, key and version, whether it is versioned, and the app of its calls."""
     flow = chain(A, tags=["t"], metadata={"m": 1}, unique=Unique("key", "global"), version=3, queue="q", priority=2)
     assert (flow.name, flow.tags, flow.metadata, flow.unique) == ("Flow", ("t",), {"m": 1}, Unique("key", "global"))
     assert (flow.version, flow.versions, flow.is_versioned) == (3, {3: flow}, False)
@@ -450,7 +450,7 @@ def test_b25_a_workflow_says_what_it_declares() -> None:
         assert (chain(A, app=app).bound(), flow.bound()) == (app, other)
 
 
-# Each breaks one rule more than the one before it: the rules in their order.
+# The rules in their order: each entry breaks one rule more than the previous one.
 ORDER: list[tuple[str, dict[str, Any]]] = [
     ("tags must be a list of strings", {"tags": "x"}),
     ("metadata must be a dict", {"metadata": "x"}),
@@ -471,35 +471,35 @@ SHAPES: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize("number", range(len(ORDER)))
 def test_b26_options_are_checked_in_their_order(number: int) -> None:
-    """B26: of several wrong options the first in the order of the rules is told first, and each once."""
+    """B26: of several wrong options the first in the order of the rules is reported first, and each once."""
     broken = {key: value for _, wrong in ORDER[number:] for key, value in wrong.items()}
     initial = broken.pop("initial")
-    _told_in_order([said for said, _ in ORDER[number:]], initial, {A: {"done": Done}}, **broken)
+    _reported_in_order([expected for expected, _ in ORDER[number:]], initial, {A: {"done": Done}}, **broken)
 
 
 @pytest.mark.parametrize("number", range(len(SHAPES)))
 def test_b26_transitions_are_checked_in_their_order(number: int) -> None:
-    """B26: and of several mistakes in the transitions likewise; each message names workflow and step."""
-    said, initial, transitions = SHAPES[number]
-    message = _told_in_order([said], initial, transitions)
+    """B26: the same for transitions; each message has workflow and step."""
+    expected, initial, transitions = SHAPES[number]
+    message = _reported_in_order([expected], initial, transitions)
     assert re.search(r"\b[a-d]\b", message)
 
 
-def _told_in_order(said: list[str], initial: Any, transitions: Any, **options: Any) -> str:
+def _reported_in_order(expected: list[str], initial: Any, transitions: Any, **options: Any) -> str:
     with pytest.raises(DefinitionError) as caught:
         define(initial, transitions, **options)
     message = str(caught.value)
     assert message.startswith("Flow")
-    places = [message.find(each) for each in said]
+    places = [message.find(each) for each in expected]
     assert places[0] >= 0
     assert [place for place in places if place >= 0] == sorted(place for place in places if place >= 0)
-    assert max(message.count(each) for each in said) == 1
+    assert max(message.count(each) for each in expected) == 1
     return message
 
 
 @pytest.mark.parametrize(("event", "branch"), [("x", "b"), ("y", "c")])
-def test_b27_exclusive_branches_that_meet_are_accepted_and_run(stack: Stack, event: str, branch: str) -> None:
-    """B27: branches that exclude each other and meet again are accepted, and their join runs once."""
+def test_b27_exclusive_branches_that_converge_are_accepted_and_run(stack: Stack, event: str, branch: str) -> None:
+    """B27: exclusive branches that converge are accepted, and their join runs once."""
     flow = define(Ch, {Ch: {"x": B, "y": C}, B: {"done": D}, C: {"done": D}, D: {"done": Done}})
     stack.run(flow)
     flow.start("v", {"ch": event})

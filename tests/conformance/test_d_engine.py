@@ -68,7 +68,7 @@ WAITING = define(
 
 
 def play(flow: Flow, *events: Event) -> State:
-    """Begin an instance and let these events happen to it."""
+    """Start an instance and apply these events."""
     state, _ = advance(new(flow.graph), Begun())
     for event in events:
         state, _ = advance(state, event)
@@ -88,8 +88,8 @@ def ran(stack: Stack, flow: Flow, **given: Any) -> list[str]:
 # -- what an event does
 
 
-def test_d1_an_instance_begins_with_its_initial_step_and_the_configuration_of_it() -> None:
-    """D1: a pending instance becomes a running one, with its initial step active and that step's configuration."""
+def test_d1_an_instance_starts_with_its_initial_step_and_its_configuration() -> None:
+    """D1: a pending instance becomes running, with its initial step active and that step's configuration."""
     flow = chain(Wait(HOUR))
     pending = new(flow.graph)
     assert (pending.status, pending.active) == ("pending", frozenset())
@@ -101,8 +101,8 @@ def test_d1_an_instance_begins_with_its_initial_step_and_the_configuration_of_it
     )
 
 
-def test_d2_an_instance_that_runs_or_waits_does_not_begin_again() -> None:
-    """D2: an instance that is active or waits stays as it is when it is told to begin."""
+def test_d2_an_active_instance_does_not_start_again() -> None:
+    """D2: starting an instance that runs or waits changes nothing."""
     running = play(FORK)
     waiting = play(WAITING, Completed("a", "done"), Parked("wait", HOUR, "timeout"), Parked("wait_for_event"))
     assert (running.status, waiting.status) == ("running", "waiting")
@@ -111,7 +111,7 @@ def test_d2_an_instance_that_runs_or_waits_does_not_begin_again() -> None:
 
 
 def test_d3_a_completion_moves_a_step_from_active_to_done() -> None:
-    """D3: a completed step is active no more, nor waiting, nor timed; the next one gets a configuration of its own."""
+    """D3: a completed step is neither active, waiting nor timed; the next one gets its own configuration."""
     before = play(WAITING, Completed("a", "done"), Parked("wait_for_event", HOUR, "timeout"))
     assert before.timers == {"wait_for_event"}
     after, commands = advance(before, Completed("wait_for_event", "received"))
@@ -121,7 +121,7 @@ def test_d3_a_completion_moves_a_step_from_active_to_done() -> None:
 
 
 def test_d4_a_fan_out_starts_all_and_the_join_waits_for_all(stack: Stack) -> None:
-    """D4: a fan-out activates each of its targets, and the join runs once, when all that live have completed."""
+    """D4: a fan-out activates all of its targets, and the join runs once, when all live branches have completed."""
     forked = play(FORK, Completed("a", "done"))
     assert forked.active == {"b", "c"}
     half, commands = advance(forked, Completed("c", "done"))
@@ -139,13 +139,13 @@ def test_d5_a_join_after_an_exclusive_branch_runs(stack: Stack, event: str, bran
 
 @pytest.mark.parametrize("choice", [["b"], ["c"], ["b", "c"]])
 def test_d6_a_join_after_a_dynamic_choice_runs(stack: Stack, choice: list[str]) -> None:
-    """D6: a dynamic choice of one of two that meet again, or of both, runs their join once."""
+    """D6: a route to one of two branches that converge, or to both, runs their join once."""
     steps = ran(stack, DYNAMIC, chosen=choice)
     assert (sorted(steps[1:-2]), steps[-2:]) == (choice, ["d", "done"])
 
 
 def test_d7_a_branch_that_leaves_by_another_event_does_not_starve_the_join(stack: Stack) -> None:
-    """D7: a branch of a fan-out that leaves by another event does not keep the join from running."""
+    """D7: a branch of a fan-out that leaves by another event does not block the join."""
     assert sorted(ran(stack, LOSING, ch="y")) == ["a", "b", "c", "ch", "d", "done"]
 
 
@@ -159,14 +159,14 @@ def test_d8_completed_means_that_done_was_reached(stack: Stack, flow: Flow, even
 
 
 def starving() -> Graph:
-    """A graph that no workflow class would allow: b leads nowhere."""
+    """Return a graph that no workflow class would allow: b leads nowhere."""
     edges = {"a": {"done": Choice(("b", "c"))}, "c": {"done": Choice(("b",))}}
     b = make("b", act=lambda ctx: Ok("done"))
     return Graph.build("Flow", "a", [A, b, C], {**edges, "b": {"done": Choice(())}}, unique=Unique("k"))
 
 
 def test_d8_an_instance_that_cannot_reach_done_fails() -> None:
-    """D8: an instance from which nothing leads on, and which is not done, has failed with "no path"."""
+    """D8: an instance without a way on that has not reached Done has failed with "no path"."""
     graph = starving()
     state, _ = advance(new(graph), Begun())
     for step in ("a", "c"):
@@ -179,7 +179,7 @@ def test_d8_an_instance_that_cannot_reach_done_fails() -> None:
 
 
 def test_d8_an_instance_that_cannot_reach_done_is_never_completed(stack: Stack) -> None:
-    """D8: so it is on each stack, should such a graph ever come about, and taking it up again changes nothing."""
+    """D8: the same on each stack, should such a graph ever exist; a retry changes nothing."""
     flow = chain(A, B, C)
     flow.graph = starving()
     stack.run(flow)
@@ -195,13 +195,13 @@ def test_d8_an_instance_that_cannot_reach_done_is_never_completed(stack: Stack) 
 
 
 def test_d9_an_unknown_event_is_an_error(stack: Stack) -> None:
-    """D9: an event that a step does not declare is an error, from the step as from a resume, and never a silent end."""
+    """D9: an undeclared event is an error, from a step and from a resume, never a silent end."""
     with pytest.raises(UndeclaredEvent, match="Exclusive: step 'ch' has no event 'zzz'; it declares 'x', 'y'"):
         advance(play(EXCLUSIVE), Completed("ch", "zzz"))
     with pytest.raises(UndeclaredEvent, match="has no event 'zzz'"):
         advance(play(EXCLUSIVE), Parked("ch", HOUR, "zzz"))
-    with pytest.raises(UnknownStep, match="Exclusive has no step 'nobody'"):
-        advance(play(EXCLUSIVE), Completed("nobody", "x"))
+    with pytest.raises(UnknownStep, match="Exclusive has no step 'unknown'"):
+        advance(play(EXCLUSIVE), Completed("unknown", "x"))
     wait = WaitForEvent("go")
     flow = define(Ch, {Ch: {"x": wait, "y": Done}, wait: {"received": Done}})
     stack.run(flow)
@@ -217,7 +217,7 @@ def test_d9_an_unknown_event_is_an_error(stack: Stack) -> None:
 
 
 class Changing(Step):
-    """A step whose wait would end with an event that was declared when its workflow was made, or with another."""
+    """A step whose wait ends with another event than when its workflow was defined."""
 
     events = ("done",)
     ends: ClassVar[list[Parking]] = []
@@ -233,7 +233,7 @@ class Changing(Step):
     "parking", [Parking({"done": "zzz"}), Parking({}, HOUR, "zzz"), Parking({}, timedelta(0), "zzz")]
 )
 def test_d9_a_wait_that_would_end_with_an_unknown_event_is_an_error(stack: Stack, parking: Parking) -> None:
-    """D9: a wait that could end only with such an event fails its instance at once, and nobody else's."""
+    """D9: a wait that can only end with an undeclared event fails its own instance at once."""
     Changing.ends.clear()
     flow = chain(Changing())
     stack.run(flow)
@@ -249,8 +249,8 @@ def test_d9_a_wait_that_would_end_with_an_unknown_event_is_an_error(stack: Stack
     assert stack.until(flow, "good").status == "completed"
 
 
-def test_d10_a_step_completes_once_in_a_run() -> None:
-    """D10: a second result of a step changes nothing and starts nothing, whatever it says."""
+def test_d10_a_step_completes_once_in_an_instance() -> None:
+    """D10: a second result of a step changes nothing and starts nothing."""
     done = play(EXCLUSIVE, Completed("ch", "x"))
     for again in (
         Completed("ch", "x"),
@@ -262,8 +262,8 @@ def test_d10_a_step_completes_once_in_a_run() -> None:
         assert advance(done, again) == (done, ())
 
 
-def test_d10_a_signal_that_comes_twice_runs_nothing_twice(stack: Stack) -> None:
-    """D10: nor does a second signal to a wait that has ended run what follows a second time."""
+def test_d10_a_repeated_signal_runs_nothing_twice(stack: Stack) -> None:
+    """D10: a second signal for a wait that has ended does not run the next step again."""
     calls: Counter[str] = Counter()
 
     def count(ctx: Context[Input]) -> Ok:
@@ -284,8 +284,8 @@ def test_d10_a_signal_that_comes_twice_runs_nothing_twice(stack: Stack) -> None:
     assert (done.steps["wait_for_event"], done.steps["after"], calls) == (1, 1, {"after": 1})
 
 
-def test_d11_a_resume_of_what_does_not_wait_changes_nothing_that_is_stored(stack: Stack) -> None:
-    """D11: a signal for a step that does not wait yet leaves the instance as it is, and is kept for its wait."""
+def test_d11_a_signal_before_its_wait_changes_nothing_else(stack: Stack) -> None:
+    """D11: a signal for a step that does not wait yet leaves the instance unchanged, and is kept for its wait."""
     running = play(WAITING)
     assert advance(running, Completed("wait_for_event", "received")) == (running, ())
     flow = chain(A, WaitForEvent("go"))
@@ -308,8 +308,8 @@ def test_d12_the_end_is_final(end: Event) -> None:
         assert advance(ended, late) == (ended, ())
 
 
-def test_d12_what_has_ended_can_neither_be_resumed_nor_cancelled(stack: Stack) -> None:
-    """D12: a caller who tries is told so, and the instance stays as it is."""
+def test_d12_an_ended_instance_can_neither_be_resumed_nor_cancelled(stack: Stack) -> None:
+    """D12: an attempt to do so is refused, and the instance does not change."""
     act = make("act", act=lambda ctx: Error("no") if ctx.value == "failed" else Ok("done"), retry=Retry(max_attempts=1))
     flow = define(act, {act: {"done": waits}, waits: {"received": Done, "timeout": Done}})
     stack.run(flow)
@@ -332,7 +332,7 @@ def test_d12_what_has_ended_can_neither_be_resumed_nor_cancelled(stack: Stack) -
 
 
 def test_d13_the_engine_is_a_pure_function() -> None:
-    """D13: the engine needs no runner, gives a new state and leaves the old one, which cannot be changed."""
+    """D13: the engine needs no runner, returns a new state, and leaves the old one, which is immutable."""
     before = play(FORK, Completed("a", "done"))
     seen = (before.status, dict(before.done), set(before.active))
     first, second = (advance(before, Completed("b", "done")) for _ in range(2))
@@ -349,7 +349,7 @@ def test_d13_the_engine_is_a_pure_function() -> None:
 
 
 def orders(state: State, outcomes: dict[str, Completed]) -> Iterator[State]:
-    """Every end that an instance can come to, over all orders in which its steps may complete."""
+    """Yield the final states over all orders in which the steps can complete."""
     if not state.active:
         yield state
     for step in sorted(state.active):
@@ -358,7 +358,7 @@ def orders(state: State, outcomes: dict[str, Completed]) -> Iterator[State]:
 
 @pytest.mark.parametrize("event", ["x", "y"])
 def test_d13_the_order_of_events_makes_no_difference(event: str) -> None:
-    """D13: the same events in any order that can be bring an instance to the same end."""
+    """D13: the same events in any possible order lead to the same final state."""
     E, F = make("e"), make("f", "left", "right")
     flow = define(
         A,
@@ -382,8 +382,8 @@ def test_d13_the_order_of_events_makes_no_difference(event: str) -> None:
     assert set(ends[0].done) == set(flow.graph.nodes)
 
 
-def test_d13_its_commands_say_what_is_to_be_done() -> None:
-    """D13: what follows from an event comes back as values: run a step, set or forget a timer, end it."""
+def test_d13_its_effects_are_commands() -> None:
+    """D13: the effects of an event are returned as values: run a step, set or cancel a timer, end the instance."""
     state = play(WAITING, Completed("a", "done"))
     state, asked = advance(state, Parked("wait", HOUR, "timeout"))
     assert asked == (ScheduleResume("wait", HOUR, "timeout"),)
@@ -398,7 +398,7 @@ def test_d13_its_commands_say_what_is_to_be_done() -> None:
 
 
 def test_d14_a_route_sees_the_outputs_of_the_steps_before_it(stack: Stack) -> None:
-    """D14: the function that chooses sees the input and what every step before came to, the one just ended included."""
+    """D14: a route gets the input and the outputs of all completed steps, including the last one."""
 
     def by_size(ctx: Context[Input]) -> Any:
         return C if ctx.steps["first"]["size"] + ctx.steps["second"]["size"] > ctx.initial["limit"] else B
@@ -422,7 +422,7 @@ def raises(ctx: Context[Input]) -> Any:
 
 @pytest.mark.parametrize("kind", ["step", "signal"])
 def test_d15_a_route_that_raises_fails_the_instance(stack: Stack, kind: str) -> None:
-    """D15: an error in a transition fails the instance and is stored, at once, whether a step or a signal led there."""
+    """D15: an error in a route fails the instance and is stored, after a step and after a signal."""
     first = (
         make("first", act=lambda ctx: Ok("done", {"size": 2})) if kind == "step" else WaitForEvent("go").named("first")
     )

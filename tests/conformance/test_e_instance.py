@@ -1,4 +1,4 @@
-"""Group E: what is read of an instance, and what its steps see."""
+"""Group E: what callers read about an instance, and what its steps receive."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Ordering(Workflow[Order], unique=Unique("orderid")):
     transitions = {A: {"done": Done}}
 
 
-def test_e1_a_start_checks_what_it_is_given(stack: Stack) -> None:
-    """E1: workflow, version, input, value and metadata of a start are checked; what is wrong leaves nothing behind."""
+def test_e1_a_start_validates_its_arguments(stack: Stack) -> None:
+    """E1: workflow, version, input, value and metadata of a start are validated; an invalid start stores nothing."""
     app = stack.run(Ordering)
     wrong: Any
     for wrong in (None, {}, {"count": "many"}, {"size": 3}, [], "x", 3):
@@ -52,7 +52,7 @@ def test_e1_a_start_checks_what_it_is_given(stack: Stack) -> None:
 
 
 def test_e2_a_new_instance_has_these_defaults(stack: Stack) -> None:
-    """E2: of an instance that has just been started, every field has its default."""
+    """E2: every field of an instance that was just started has its default."""
     flow = chain(A)
     stack.run(flow)
     before = datetime.now(UTC)
@@ -83,7 +83,7 @@ def test_e2_a_new_instance_has_these_defaults(stack: Stack) -> None:
 
 
 def spoil(ctx: Context[Input]) -> Ok:
-    """Try to change whatever a step can lay hands on."""
+    """Try to change everything that a step can reach."""
     ctx.initial["order"]["count"] = ctx.initial["new"] = "spoilt"
     ctx.steps["first"]["list"].append("spoilt")
     ctx.metadata["deep"]["x"] = "spoilt"
@@ -107,7 +107,7 @@ def look(ctx: Context[Input]) -> Ok:
 
 
 def test_e3_a_step_cannot_change_what_others_see(stack: Stack) -> None:
-    """E3: the input never changes: what a step does to it, to an output or to metadata is refused or reaches nobody."""
+    """E3: a step cannot change the input, outputs or metadata that other steps read."""
     first = make("first", act=lambda ctx: Ok("done", {"list": [1]}, {"deep": {"x": 1}}))
     flow = chain(first, make("spoil", act=spoil), make("look", act=look))
     stack.run(flow)
@@ -119,8 +119,8 @@ def test_e3_a_step_cannot_change_what_others_see(stack: Stack) -> None:
     assert (done.input, done.steps["first"], done.metadata) == tuple(seen.values())
 
 
-def test_e3_a_typed_input_is_the_model_that_was_declared(stack: Stack) -> None:
-    """E3: a workflow that declares a frozen model as its input gives it to each step, and it cannot be changed."""
+def test_e3_a_typed_input_is_an_instance_of_the_declared_model(stack: Stack) -> None:
+    """E3: a workflow that declares a frozen model as its input gives it to each step, unchangeable."""
 
     def act(ctx: Context[Order]) -> Ok:
         with pytest.raises(ValueError, match="frozen"):
@@ -140,7 +140,7 @@ def test_e3_a_typed_input_is_the_model_that_was_declared(stack: Stack) -> None:
 
 @pytest.mark.parametrize("value", ["abc123", "ORD-2024_001", "Ann@example.com", "a:b", "ä", "x" * 200, "%_\\'\""])
 def test_e4_an_id_is_kept_verbatim(stack: Stack, value: str) -> None:
-    """E4: an id is the key and the value as given, character by character, and finds its instance again."""
+    """E4: an id is the key and the value exactly as given, and finds its instance again."""
     flow = chain(make("a", act=lambda ctx: Ok("done", {"id": ctx.id, "value": ctx.value})), unique=Unique("key_2"))
     stack.run(flow)
     assert flow.start(value).id == f"key_2::{value}"
@@ -176,7 +176,7 @@ def test_e5_the_history_has_an_entry_for_each_completion_in_order(stack: Stack) 
 
 
 def test_e6_a_failure_is_stored_with_its_step_and_reason(stack: Stack) -> None:
-    """E6: a failed instance says which step failed, why, and in which attempt; a later success has no error."""
+    """E6: a failed instance has the failed step, the reason and the attempt; a later success has no error."""
 
     def act(ctx: Context[Input]) -> Ok:
         if broken:

@@ -258,7 +258,7 @@ def test_g11_of_fifty_concurrent_starts_one_wins(stack: Stack) -> None:
 
 
 def test_g12_calls_take_the_raw_value_and_lists_filter(stack: Stack) -> None:
-    """G12: resume, get, list and cancel take the raw value; list filters by status; an umbrella lists all versions."""
+    """G12: resume, get, list and cancel take the raw value; list filters by status; a versioned workflow lists all versions."""
     stack.run(Asking, PerVersion)
     for value in ("a", "b", "c"):
         Asking.start(value)
@@ -388,10 +388,10 @@ def test_g16_of_several_apps_none_is_guessed() -> None:
 
 
 @pytest.mark.usefixtures("no_open_app")
-def test_g16_a_version_is_found_with_its_umbrella() -> None:
-    """G16: a version of an umbrella that no app lists takes the umbrella along."""
+def test_g16_a_version_is_found_with_its_workflow() -> None:
+    """G16: a call on a version that no app lists registers the versioned workflow."""
 
-    class Umbrella(Workflow[Input], unique=Unique("u"), current=1):
+    class Versioned(Workflow[Input], unique=Unique("u"), current=1):
         class V1(Workflow[Input], version=1):
             initial = work
             transitions = {work: {"done": Done}}
@@ -399,8 +399,8 @@ def test_g16_a_version_is_found_with_its_umbrella() -> None:
         versions = {1: V1}
 
     with Local() as app:
-        assert Umbrella.V1.start("v").id == "u::v"
-        assert app.workflows == (Umbrella,)
+        assert Versioned.V1.start("v").id == "u::v"
+        assert app.workflows == (Versioned,)
 
 
 @pytest.mark.usefixtures("no_open_app")

@@ -39,7 +39,7 @@ TENANT = {"tenant": "a", "instance_id": "mine", "workflow_version": 0}
 OF_ALL = {"tenant", "instance_id", "run", "workflow", "workflow_version"}
 OF_STEPS = {"step", "step_key", "step_name", "attempt"}
 
-# Measurements, and metadata beyond what all events of an instance have: the family's, and behind them ours.
+# Measurements, and metadata beyond that of all events of an instance: the required fields, then the additional ones.
 KEYS: dict[Name, tuple[set[str], set[str]]] = {
     telemetry.WORKFLOW_START: ({"system_time"}, {"initial_step", "context_keys", "runner"}),
     telemetry.WORKFLOW_STOP: ({"duration", "step_count", "advance_count"}, {"status", "completed_steps", "runner"}),
@@ -87,7 +87,7 @@ left, right, join = second.named("left"), second.named("right"), second.named("j
 
 
 class Fan(Workflow[Input], unique=Unique("fan")):
-    """Two branches that meet again."""
+    """Two branches that converge."""
 
     initial = first
     transitions = {first: {"done": [left, right]}, left: {"done": join}, right: {"done": join}, join: {"done": Done}}
@@ -101,7 +101,7 @@ def shaky(ctx: Context[Input]) -> Ok | Error:
 
 
 class Shaky(Workflow[Input], unique=Unique("shaky")):
-    """Comes through in the third attempt."""
+    """Succeeds in the third attempt."""
 
     initial = shaky
     transitions = {shaky: {"done": Done}}
@@ -138,14 +138,14 @@ class Sleepy(Workflow[Input], unique=Unique("sleepy")):
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
-    """Listen to everything."""
+def recorded() -> Iterator[Told]:
+    """Record all events."""
     with listening() as listener:
         yield listener
 
 
 def check(event: Event, workflow: type[Workflow[Any]], /, **expected: Any) -> None:
-    """An event has the measurements and the metadata of the table, no other, and says what is expected."""
+    """An event has exactly the measurements and metadata of the table, with the expected values."""
     measurements, metadata = KEYS[event.name]
     assert set(event.measurements) == measurements
     assert set(event.metadata) == metadata | OF_ALL
@@ -156,7 +156,7 @@ def check(event: Event, workflow: type[Workflow[Any]], /, **expected: Any) -> No
 
 
 def is_time(event: Event) -> bool:
-    """Whether its time is of this century, in nanoseconds."""
+    """Whether a time in nanoseconds is in this century."""
     return bool(1_600_000_000 * 10**9 < event.measurements["system_time"] < 4_000_000_000 * 10**9)
 
 
@@ -164,52 +164,52 @@ def runner(stack: Stack) -> str:
     return "local" if stack.is_local else "worker"
 
 
-def test_h1_there_are_eleven_events_and_six_of_our_own() -> None:
-    """H1: the seed's 11 events are all there; `events()` lists them with the six that are ours."""
+def test_h1_there_are_eleven_events_and_six_additions() -> None:
+    """H1: the 11 required events exist; `events()` lists them with the six additional ones."""
     assert len(set(telemetry.SEED_EVENTS)) == 11
     assert telemetry.events()[:11] == telemetry.SEED_EVENTS
     assert set(telemetry.events()) == set(KEYS) | {telemetry.RUNNER_RESCUE}
 
 
-def test_h2_workflow_start(stack: Stack, told: Told) -> None:
-    """H2: an instance that begins is told with its first step and the keys of its input."""
+def test_h2_workflow_start(stack: Stack, recorded: Told) -> None:
+    """H2: the start of an instance emits an event with its first step and the keys of its input."""
     stack.run(Line)
     Line.start("1", {"b": 1, "a": 2}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
-    (start,) = told.of(telemetry.WORKFLOW_START)
+    recorded.until(telemetry.WORKFLOW_STOP)
+    (start,) = recorded.of(telemetry.WORKFLOW_START)
     check(start, Line, initial_step="first", context_keys=("a", "b"), runner=runner(stack))
     assert is_time(start)
-    assert next(each.name for each in told.events if each.name[1] != "runner") == telemetry.WORKFLOW_START
+    assert next(each.name for each in recorded.events if each.name[1] != "runner") == telemetry.WORKFLOW_START
 
 
-def test_h3_workflow_stop(stack: Stack, told: Told) -> None:
-    """H3: an instance that completes is told once, last of all, with its duration since the start call."""
+def test_h3_workflow_stop(stack: Stack, recorded: Told) -> None:
+    """H3: the completion of an instance emits one last event, with its duration since the start call."""
     stack.run(Line)
     Line.start("1", {}, telemetry=TENANT)
-    (stop,) = told.until(telemetry.WORKFLOW_STOP)
+    (stop,) = recorded.until(telemetry.WORKFLOW_STOP)
     check(stop, Line, status="completed", completed_steps=("first", "second"), runner=runner(stack), step_count=2)
     assert 0 < stop.measurements["duration"] < 60
-    assert told.events[-1] is stop
+    assert recorded.events[-1] is stop
 
 
-def test_h4_workflow_exception(stack: Stack, told: Told) -> None:
-    """H4: an instance that fails is told with the step, the reason and the traceback; the counts are metadata."""
+def test_h4_workflow_exception(stack: Stack, recorded: Told) -> None:
+    """H4: the failure of an instance emits an event with step, reason and traceback; the counts are metadata."""
     stack.run(Broken)
     Broken.start("1", {}, telemetry=TENANT)
-    (failed,) = told.until(telemetry.WORKFLOW_EXCEPTION)
+    (failed,) = recorded.until(telemetry.WORKFLOW_EXCEPTION)
     check(failed, Broken, kind="ValueError", reason="never", status="failed", failed_step="broken", step_count=1)
     assert (failed.metadata["advance_count"], failed.metadata["runner"]) == (2, runner(stack))
     assert "ValueError: never" in failed.metadata["stacktrace"]
     assert 0 < failed.measurements["duration"] < 60
-    assert told.of(telemetry.WORKFLOW_STOP) == []
+    assert recorded.of(telemetry.WORKFLOW_STOP) == []
 
 
-def test_h5_workflow_transition(stack: Stack, told: Told) -> None:
-    """H5: each completion is told with the steps that it activates, none where a join waits for another branch."""
+def test_h5_workflow_transition(stack: Stack, recorded: Told) -> None:
+    """H5: each completion emits an event with the activated steps, none if a join waits for another branch."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
-    transitions = told.of(telemetry.WORKFLOW_TRANSITION)
+    recorded.until(telemetry.WORKFLOW_STOP)
+    transitions = recorded.of(telemetry.WORKFLOW_TRANSITION)
     check(transitions[0], Fan, from_step="first", event="done", targets=("left", "right"))
     assert sorted((each.metadata["from_step"], each.metadata["targets"]) for each in transitions[1:3]) in (
         [("left", ()), ("right", ("join",))],
@@ -218,69 +218,69 @@ def test_h5_workflow_transition(stack: Stack, told: Told) -> None:
     check(transitions[3], Fan, from_step="join", event="done", targets=("done",))
 
 
-def test_h6_step_start(stack: Stack, told: Told) -> None:
-    """H6: each attempt that begins is told, before it ends, and whether it is alone."""
+def test_h6_step_start(stack: Stack, recorded: Told) -> None:
+    """H6: each attempt emits an event when it starts, with the number of active steps."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
-    starts = told.of(telemetry.STEP_START)
+    recorded.until(telemetry.WORKFLOW_STOP)
+    starts = recorded.of(telemetry.STEP_START)
     check(starts[0], Fan, step="first", step_key="first", attempt=1, concurrent=False, active_steps_count=1)
     assert is_time(starts[0])
-    assert sorted(told.about(telemetry.STEP_START, "step")) == ["first", "join", "left", "right"]
+    assert sorted(recorded.about(telemetry.STEP_START, "step")) == ["first", "join", "left", "right"]
     assert starts[1].metadata["concurrent"]
     assert starts[1].metadata["active_steps_count"] == 2
     assert not starts[3].metadata["concurrent"]
     for step_ in ("first", "left", "right", "join"):
-        of_step = [each.name for each in told.events if each.metadata.get("step") == step_]
+        of_step = [each.name for each in recorded.events if each.metadata.get("step") == step_]
         assert of_step == [telemetry.STEP_START, telemetry.STEP_STOP]
 
 
-def test_h7_step_stop(stack: Stack, told: Told) -> None:
-    """H7: each completion is told once, with its event, its duration, and what it adds."""
+def test_h7_step_stop(stack: Stack, recorded: Told) -> None:
+    """H7: each completion emits one event, with the step's event, its duration, and whether it has output."""
     stack.run(Line)
     Line.start("1", {}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
-    one, two = told.of(telemetry.STEP_STOP)
+    recorded.until(telemetry.WORKFLOW_STOP)
+    one, two = recorded.of(telemetry.STEP_STOP)
     check(one, Line, step="first", event="done", has_context_updates=True, has_metadata_updates=True)
     check(two, Line, step="second", event="done", has_context_updates=False, has_metadata_updates=False)
     assert all(0 <= each.measurements["duration"] < 30 for each in (one, two))
 
 
-def test_h8_step_exception(stack: Stack, told: Told) -> None:
-    """H8: each failed attempt is told, with the traceback of what was raised and None for a returned `Error`."""
+def test_h8_step_exception(stack: Stack, recorded: Told) -> None:
+    """H8: each failed attempt emits an event, with the traceback, or None for a returned `Error`."""
     stack.run(Shaky)
     Shaky.start("1", {}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
-    raised, returned = told.of(telemetry.STEP_EXCEPTION)
+    recorded.until(telemetry.WORKFLOW_STOP)
+    raised, returned = recorded.of(telemetry.STEP_EXCEPTION)
     check(raised, Shaky, step="shaky", attempt=1, kind="ConnectionError", reason="not yet", will_retry=True)
     check(returned, Shaky, step="shaky", attempt=2, kind="Error", reason="nor now", stacktrace=None)
     assert "ConnectionError: not yet" in raised.metadata["stacktrace"]
     assert raised.measurements["duration"] > 0
-    assert told.about(telemetry.STEP_RETRY, "attempt", "max_attempts") == [(1, 3), (2, 3)]
-    check(told.of(telemetry.STEP_RETRY)[0], Shaky, kind="ConnectionError", reason="not yet")
-    assert told.of(telemetry.WORKFLOW_EXCEPTION) == []
+    assert recorded.about(telemetry.STEP_RETRY, "attempt", "max_attempts") == [(1, 3), (2, 3)]
+    check(recorded.of(telemetry.STEP_RETRY)[0], Shaky, kind="ConnectionError", reason="not yet")
+    assert recorded.of(telemetry.WORKFLOW_EXCEPTION) == []
 
 
-def test_h9_step_async(stack: Stack, told: Told) -> None:
-    """H9: a step that waits is told, with the duration of its attempt and the instance's status."""
+def test_h9_step_async(stack: Stack, recorded: Told) -> None:
+    """H9: the start of a wait emits an event with the attempt's duration and the instance's status."""
     stack.run(Patient)
     Patient.start("1", {}, telemetry=TENANT)
-    (waits,) = told.until(telemetry.STEP_ASYNC)
+    (waits,) = recorded.until(telemetry.STEP_ASYNC)
     check(waits, Patient, step="approval", attempt=1, instance_status="waiting")
     assert 0 <= waits.measurements["duration"] < 30
 
 
-def test_h10_step_resume(stack: Stack, told: Told) -> None:
-    """H10: the end of a wait is told with who ended it and how long it was, also after a restart."""
+def test_h10_step_resume(stack: Stack, recorded: Told) -> None:
+    """H10: the end of a wait emits an event with its cause and the time waited, also after a restart."""
     stack.run(Patient)
     Patient.start("1", {}, telemetry=TENANT)
     stack.until(Patient, "1", "waiting")
     assert Patient.resume("1", "approved") == "delivered"
-    told.until(telemetry.STEP_ASYNC, 3)
+    recorded.until(telemetry.STEP_ASYNC, 3)
     stack.restart()
     Patient.resume("1", "arrived")
-    told.until(telemetry.WORKFLOW_STOP)
-    by_call, by_timer, later = told.of(telemetry.STEP_RESUME)
+    recorded.until(telemetry.WORKFLOW_STOP)
+    by_call, by_timer, later = recorded.of(telemetry.STEP_RESUME)
     check(by_call, Patient, step="approval", resume_event="approved", source="external")
     check(by_timer, Patient, step="pause", resume_event="timeout", source="timeout")
     check(later, Patient, step="courier", resume_event="received", source="external")
@@ -289,33 +289,33 @@ def test_h10_step_resume(stack: Stack, told: Told) -> None:
     assert all(0 < each.measurements["wait_duration"] < 60 for each in (by_call, later))
 
 
-def test_h11_engine_advance(stack: Stack, told: Told) -> None:
-    """H11: each decision is told with the status before and after it, and counted."""
+def test_h11_engine_advance(stack: Stack, recorded: Told) -> None:
+    """H11: each advance emits an event with the status before and after, and its number."""
     stack.run(Line)
     Line.start("1", {}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
-    one, two = told.of(telemetry.ENGINE_ADVANCE)
+    recorded.until(telemetry.WORKFLOW_STOP)
+    one, two = recorded.of(telemetry.ENGINE_ADVANCE)
     check(one, Line, status_before="running", status_after="running", iteration=1, active_steps_count=1)
     check(two, Line, status_before="running", status_after="completed", iteration=2, active_steps_count=0)
     assert [each.measurements["completed_in_advance"] for each in (one, two)] == [1, 1]
     assert all(0 < each.measurements["duration"] < 30 for each in (one, two))
 
 
-def test_h12_runner_init(stack: Stack, told: Told) -> None:
-    """H12: whatever runs workflows says so when it is ready, and again after a restart."""
+def test_h12_runner_init(stack: Stack, recorded: Told) -> None:
+    """H12: a runner emits an event when it is ready, and again after a restart."""
     stack.run(Line)
-    (init,) = told.until(telemetry.RUNNER_INIT)
+    (init,) = recorded.until(telemetry.RUNNER_INIT)
     assert (set(init.measurements), set(init.metadata)) == KEYS[telemetry.RUNNER_INIT]
     assert is_time(init)
     assert (init.metadata["runner"], init.metadata["pid"]) == (runner(stack), os.getpid())
     assert init.metadata["storage"] == ("memory" if stack.is_local else "postgresql")
     assert init.metadata["name"]
     stack.restart()
-    assert len(told.until(telemetry.RUNNER_INIT, 2)) == 2
+    assert len(recorded.until(telemetry.RUNNER_INIT, 2)) == 2
 
 
-def test_h12_what_is_told_beyond_the_eleven(stack: Stack, told: Told) -> None:
-    """H12: signals, cancels, retries and snoozes are told as well, each once."""
+def test_h12_the_additional_events(stack: Stack, recorded: Told) -> None:
+    """H12: signals, cancels, retries and snoozes emit events as well, each once."""
     stack.run(Patient, Broken, Sleepy)
     Patient.start("1", {}, telemetry=TENANT)
     stack.until(Patient, "1", "waiting")
@@ -323,100 +323,100 @@ def test_h12_what_is_told_beyond_the_eleven(stack: Stack, told: Told) -> None:
     Patient.resume("1", "approved", step=approval)
     Patient.cancel("1", reason="withdrawn")
     Broken.start("1", {}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_EXCEPTION)
+    recorded.until(telemetry.WORKFLOW_EXCEPTION)
     Broken.retry("1")
-    told.until(telemetry.WORKFLOW_EXCEPTION, 2)
+    recorded.until(telemetry.WORKFLOW_EXCEPTION, 2)
     Sleepy.start("1", {"night": len(slept)}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
-    assert told.about(telemetry.WORKFLOW_SIGNAL, "signal", "step", "outcome", "in_transaction") == [
+    recorded.until(telemetry.WORKFLOW_STOP)
+    assert recorded.about(telemetry.WORKFLOW_SIGNAL, "signal", "step", "outcome", "in_transaction") == [
         ("arrived", None, "kept", False),
         ("approved", "approval", "delivered", False),
     ]
-    (cancelled,) = told.of(telemetry.WORKFLOW_CANCEL)
+    (cancelled,) = recorded.of(telemetry.WORKFLOW_CANCEL)
     assert (cancelled.metadata["instance_id"], cancelled.metadata["reason"]) == ("patient::1", "withdrawn")
-    (retried,) = told.of(telemetry.WORKFLOW_RETRY)
+    (retried,) = recorded.of(telemetry.WORKFLOW_RETRY)
     assert (retried.metadata["instance_id"], retried.metadata["workflow"]) == ("broken::1", "Broken")
-    (snoozed,) = told.of(telemetry.STEP_SNOOZE)
+    (snoozed,) = recorded.of(telemetry.STEP_SNOOZE)
     check(snoozed, Sleepy, step="sleepy", delay=0.005)
-    for event in (*told.of(telemetry.WORKFLOW_SIGNAL), cancelled, retried):  # whose caller may not know all of it
+    for event in (*recorded.of(telemetry.WORKFLOW_SIGNAL), cancelled, retried):  # a client may not know all metadata
         measurements, metadata = KEYS[event.name]
         assert set(event.measurements) == measurements
         assert set(event.metadata) | {"tenant"} == metadata | OF_ALL
 
 
-def test_h13_what_the_caller_gave_along_is_in_all_events_and_outlives_a_restart(stack: Stack, told: Told) -> None:
-    """H13: `telemetry=` comes with each event, never in the place of our own fields, and survives a restart."""
+def test_h13_the_callers_metadata_is_in_all_events_and_survives_a_restart(stack: Stack, recorded: Told) -> None:
+    """H13: `telemetry=` is in each event, never overwrites pgflow's fields, and survives a restart."""
     stack.run(Patient)
     mine = dict.fromkeys({key for _, metadata in KEYS.values() for key in (metadata | OF_ALL) - {"tenant"}}, "mine")
     Patient.start("1", {}, telemetry={**mine, "tenant": "a"}, metadata={"source": "web"})
     stack.until(Patient, "1", "waiting")
     assert Patient.get("1").metadata == {"source": "web"}
     Patient.resume("1", "approved")
-    told.until(telemetry.STEP_ASYNC, 3)
+    recorded.until(telemetry.STEP_ASYNC, 3)
     stack.restart()
     Patient.resume("1", "arrived")
-    told.until(telemetry.WORKFLOW_STOP)
-    of_instance = [each for each in told.events if each.name in telemetry.SEED_EVENTS and each.name[1] != "runner"]
+    recorded.until(telemetry.WORKFLOW_STOP)
+    of_instance = [each for each in recorded.events if each.name in telemetry.SEED_EVENTS and each.name[1] != "runner"]
     assert len(of_instance) > 10
     assert {each.metadata["tenant"] for each in of_instance} == {"a"}
     for event in of_instance:
         assert "mine" not in {event.metadata[key] for key in KEYS[event.name][1] | OF_ALL}
 
 
-def test_h14_the_version_is_in_all_events(stack: Stack, told: Told) -> None:
-    """H14: each event of an instance has `workflow_version`, and the run."""
+def test_h14_the_version_is_in_all_events(stack: Stack, recorded: Told) -> None:
+    """H14: each event of an instance has `workflow_version` and the run id."""
     stack.run(Line)
     run = Line.start("1", {}, telemetry=TENANT).run
-    told.until(telemetry.WORKFLOW_STOP)
-    of_instance = [each for each in told.events if each.name[1] != "runner"]
+    recorded.until(telemetry.WORKFLOW_STOP)
+    of_instance = [each for each in recorded.events if each.name[1] != "runner"]
     assert len(of_instance) == 10
     assert {(each.metadata["workflow_version"], each.metadata["run"]) for each in of_instance} == {(4, run)}
 
 
-def test_h15_a_duration_that_nobody_knows_is_none(stack: Stack, told: Told) -> None:
-    """H15: what a timer ended has no duration, nor has an instance that was started in the future."""
+def test_h15_an_unknown_duration_is_none(stack: Stack, recorded: Told) -> None:
+    """H15: a step that a timer completes has no duration, nor has an instance that was started in the future."""
     app = stack.run(Patient)
     if stack.is_local:
         app.advance_time(timedelta(hours=1))
     Patient.start("1", {}, telemetry=TENANT)
     Patient.resume("1", "approved")
-    until(lambda: "courier" in {each.metadata["step"] for each in told.of(telemetry.STEP_ASYNC)}, "the last wait")
+    until(lambda: "courier" in {each.metadata["step"] for each in recorded.of(telemetry.STEP_ASYNC)}, "the last wait")
     if not stack.is_local:
         stack.rows("update pgflow.instances set created_at = created_at + interval '1 hour' returning 1")  # type: ignore[attr-defined]
     stack.restart()
     Patient.resume("1", "arrived")
     if stack.is_local:
         stack.app.advance_time(timedelta(minutes=59))
-    (stop,) = told.until(telemetry.WORKFLOW_STOP)
+    (stop,) = recorded.until(telemetry.WORKFLOW_STOP)
     assert stop.measurements["duration"] is None
-    assert [each.measurements["duration"] for each in told.of(telemetry.STEP_STOP)][1:] == [None, None]
+    assert [each.measurements["duration"] for each in recorded.of(telemetry.STEP_STOP)][1:] == [None, None]
 
 
-def test_h16_the_counts_are_measurements_of_the_stop(stack: Stack, told: Told) -> None:
+def test_h16_the_counts_are_measurements_of_the_stop(stack: Stack, recorded: Told) -> None:
     """H16: `step_count` and `advance_count` of a completed instance are measurements."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    (stop,) = told.until(telemetry.WORKFLOW_STOP)
-    advances = told.of(telemetry.ENGINE_ADVANCE)
+    (stop,) = recorded.until(telemetry.WORKFLOW_STOP)
+    advances = recorded.of(telemetry.ENGINE_ADVANCE)
     assert stop.measurements["step_count"] == 4 == sum(each.measurements["completed_in_advance"] for each in advances)
     assert stop.measurements["advance_count"] == advances[-1].metadata["iteration"] == len(advances)
 
 
-def test_h17_a_fan_out_says_so(stack: Stack, told: Told) -> None:
-    """H17: `fan_out` is true where a completion activates several steps, and `targets_count` says how many."""
+def test_h17_a_fan_out_is_flagged(stack: Stack, recorded: Told) -> None:
+    """H17: `fan_out` is true if a completion activates several steps, and `targets_count` is their number."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    told.until(telemetry.WORKFLOW_STOP)
+    recorded.until(telemetry.WORKFLOW_STOP)
     seen = [
         (each.metadata["from_step"], each.metadata["fan_out"], each.measurements["targets_count"])
-        for each in told.of(telemetry.WORKFLOW_TRANSITION)
+        for each in recorded.of(telemetry.WORKFLOW_TRANSITION)
     ]
     assert (seen[0], seen[3]) == (("first", True, 2), ("join", False, 1))
     assert sorted((fan_out, count) for _, fan_out, count in seen[1:3]) == [(False, 0), (False, 1)]
 
 
-def test_h18_events_become_lines_of_the_log(stack: Stack, told: Told, caplog: pytest.LogCaptureFixture) -> None:
-    """H18: each event is a line, with a level, the instance before it, and its fields; a wait says its milliseconds."""
+def test_h18_events_become_lines_of_the_log(stack: Stack, recorded: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """H18: each event is a log line with a level, the instance and its fields; a wait has its milliseconds."""
     caplog.set_level(logging.DEBUG, "pgflow.telemetry")
     telemetry.attach_log_handler()
     try:
@@ -424,7 +424,7 @@ def test_h18_events_become_lines_of_the_log(stack: Stack, told: Told, caplog: py
         Patient.start("1", {}, telemetry=TENANT)
         Patient.resume("1", "approved")
         Patient.resume("1", "arrived")
-        told.until(telemetry.WORKFLOW_STOP)
+        recorded.until(telemetry.WORKFLOW_STOP)
         until(lambda: "Workflow completed in" in caplog.text)
     finally:
         telemetry.detach_log_handler()
@@ -448,7 +448,7 @@ def test_h18_events_become_lines_of_the_log(stack: Stack, told: Told, caplog: py
 
 
 def test_h18_the_log_handler_is_attached_and_detached_once(caplog: pytest.LogCaptureFixture) -> None:
-    """H18: to attach it twice and to detach it twice are errors of our own; events and levels can be chosen."""
+    """H18: attaching or detaching it twice raises; events and levels can be chosen."""
     caplog.set_level(logging.INFO, "pgflow.telemetry")
     telemetry.attach_log_handler(
         events=[telemetry.STEP_START, telemetry.STEP_STOP], level={telemetry.STEP_START: "debug"}
@@ -462,7 +462,7 @@ def test_h18_the_log_handler_is_attached_and_detached_once(caplog: pytest.LogCap
         telemetry.detach_log_handler()
 
 
-def test_h19_nine_metrics_count_what_happens(stack: Stack) -> None:
+def test_h19_there_are_nine_metrics(stack: Stack) -> None:
     """H19: nine metrics, four of workflows, four of steps, one of the engine, with their types and tags."""
     assert [len(telemetry.metrics(scope)) for scope in ("workflow", "step", "engine")] == [4, 4, 1]
     assert len(telemetry.metrics()) == 9
@@ -526,11 +526,11 @@ HEAD = "(Workflow, unique=Unique('x'))"
 BODY = "\n    initial = sell\n    transitions = EDGES\n"
 INNER = BODY.replace("\n    ", "\n        ")
 FLOWS = {
-    "Bare": f"class Bare{HEAD}:  # so: it is{BODY}",
+    "Bare": f"class Bare{HEAD}:  # so: a comment{BODY}",
     "Plain": f'class Plain{HEAD}:\n    """Sell it.\n\n    In parts.\n    """\n{BODY}',
     "Raw": f'class Raw{HEAD}:\n    r"""Sell \\d of it."""{BODY}',
     "Short": f"class Short{HEAD}: initial = sell; transitions = EDGES\n",
-    "Said": f"class Said{HEAD}: 'Sell it.'; initial = sell; transitions = EDGES\n",
+    "Quoted": f"class Quoted{HEAD}: 'Sell it.'; initial = sell; transitions = EDGES\n",
     "Registered": f"@registered\nclass Registered{HEAD}:{BODY}",
     "Tabs": f"class Tabs{HEAD}:\n\t'''Sell it.'''\n\tinitial = sell\n\ttransitions = EDGES\n",
     "Two": (
@@ -542,8 +542,8 @@ FLOWS = {
 }
 
 
-def test_h20_pictures_go_into_docstrings_and_a_second_run_changes_nothing(tmp_path: Path) -> None:
-    """H20: a picture goes into each docstring, however it is written; doing it twice is doing it once."""
+def test_h20_pictures_are_inserted_into_docstrings_idempotently(tmp_path: Path) -> None:
+    """H20: a picture is inserted into each docstring, in any form; a second run changes nothing."""
     sources = {name: (STEPS + source).encode() for name, source in FLOWS.items()}
     plain = (STEPS + FLOWS["Plain"]).replace
     sources["Crlf"] = plain("Plain", "Crlf").replace("\n", "\r\n").encode()
@@ -568,11 +568,11 @@ def test_h20_pictures_go_into_docstrings_and_a_second_run_changes_nothing(tmp_pa
     done = run_docs(tmp_path)
     assert (done.returncode, done.stdout) == (6, "Updated 0 workflow(s).\n")
     assert found() == once
-    assert once["Two"].decode().count("graph:start") == 2  # that of each version; the umbrella has no graph
+    assert once["Two"].decode().count("graph:start") == 2  # one for each version; the versioned workflow has no graph
     assert once["Crlf"].count(b"\n") == once["Crlf"].count(b"\r\n") > 40
     drawn = once["Plain"].decode()
     assert f"sell ──sold{'─' * 11}> pack\n" in drawn
-    assert "sell ──refused, lost──> done\n" in drawn  # all events of a pair, and over two layers
+    assert "sell ──refused, lost──> done\n" in drawn  # all events of a pair, across two layers
 
 
 def run_docs(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Group I, what a job carries and where it runs: tags, metadata, its workflow's version, queues by role."""
+"""Group I, jobs: tags, metadata, the workflow's version, and queues by role."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Versioned(Workflow[Input], unique=Unique("versioned"), current=2):
 
 
 def parked(app: Any, workflow: Any = None, count: int = 1) -> list[Job]:
-    """Wait until so many jobs are parked, and return them."""
+    """Wait until this number of jobs is parked, and return them."""
 
     def look() -> list[Job]:
         found: list[Job] = app.jobs(workflow, state="parked")
@@ -79,7 +79,7 @@ def parked(app: Any, workflow: Any = None, count: int = 1) -> list[Job]:
 
 
 def test_i22_a_job_has_the_tags_of_its_workflow_and_its_instance_once(stack: Stack) -> None:
-    """I22: tags are the workflow's name in snake_case, its tags and the instance's; none stands there twice."""
+    """I22: tags are the workflow's name in snake_case, its tags and the instance's, without duplicates."""
     app = stack.run(HTTPOrderFlow)
     HTTPOrderFlow.start("1", {}, tags=["gift", "orders", "gift"])
     (job,) = parked(app)
@@ -87,7 +87,7 @@ def test_i22_a_job_has_the_tags_of_its_workflow_and_its_instance_once(stack: Sta
 
 
 def test_i22_a_job_has_the_metadata_of_its_workflow_its_instance_and_its_steps(stack: Stack) -> None:
-    """I22: meta is the workflow's, below the instance's, below what steps recorded, below pgflow's own keys."""
+    """I22: meta is the workflow's, overwritten by the instance's, by that of steps, and by pgflow's own keys."""
     app = stack.run(HTTPOrderFlow)
     started = HTTPOrderFlow.start(
         "1", {}, metadata={"region": "us", "tenant": "a", "instance_id": "mine"}, telemetry={"trace": "secret"}
@@ -109,8 +109,8 @@ def test_i22_a_job_has_the_metadata_of_its_workflow_its_instance_and_its_steps(s
     assert "secret" not in repr(job)
 
 
-def test_i22_a_job_says_where_it_stands(stack: Stack) -> None:
-    """I22: a job names its instance, its step, and what it waits for."""
+def test_i22_a_job_has_instance_step_and_wait(stack: Stack) -> None:
+    """I22: a job has its instance, its step, and what it waits for."""
     app = stack.run(HTTPOrderFlow)
     started = HTTPOrderFlow.start("1", {})
     (job,) = parked(app)
@@ -164,8 +164,8 @@ def test_i22_jobs_are_found_by_workflow_queue_state_tags_and_meta(stack: Stack) 
         app.jobs(state="asleep")
 
 
-def test_i23_every_job_and_result_knows_the_version_of_its_workflow(stack: Stack) -> None:
-    """I23: the version in which the instance started is in each of its jobs; what it has done says so by its run."""
+def test_i23_every_job_and_result_has_the_version_of_its_workflow(stack: Stack) -> None:
+    """I23: each job has the version in which the instance started; results have it through their run."""
     app = stack.run(Versioned)
     Versioned.start("1", {}, version=1)
     Versioned.start("2", {})
@@ -181,7 +181,7 @@ def test_i23_every_job_and_result_knows_the_version_of_its_workflow(stack: Stack
 
 
 def test_i23_results_in_the_database_lead_to_their_version(postgres: OnPostgres) -> None:
-    """I23: on PostgreSQL a result has no version of its own to go wrong: its run has it."""
+    """I23: on PostgreSQL a result has no version column that could be wrong: its run has the version."""
     app = postgres.run(Versioned)
     Versioned.start("1", {}, version=1)
     parked(app)
@@ -221,7 +221,7 @@ class Napping(Workflow[Input], unique=Unique("napping"), orchestration_queue="or
 
 
 def test_i25_each_role_has_its_queue_and_its_number_of_slots(postgres: OnPostgres) -> None:
-    """I25: while steps hold every slot of their queue, a signal is applied in the queue of its own, and goes on."""
+    """I25: while steps hold every slot of their queue, a signal is applied in the orchestration queue."""
     app = postgres.run(Slow, Deciding, queues={"default": 1, "mail": 2, "orchestration": 5})
     Deciding.start("1", {})
     (job,) = parked(app)
@@ -238,8 +238,8 @@ def test_i25_each_role_has_its_queue_and_its_number_of_slots(postgres: OnPostgre
     postgres.until(Slow, "2")
 
 
-def test_i25_each_phase_of_an_instance_stands_in_the_queue_of_its_role(postgres: OnPostgres) -> None:
-    """I25: steps in their own queue, waits and decisions in the workflow's; a worker of one leaves the other alone."""
+def test_i25_each_phase_of_an_instance_is_in_the_queue_of_its_role(postgres: OnPostgres) -> None:
+    """I25: steps are in their own queue, waits and advances in the orchestration queue, with separate workers."""
     app = postgres.idle(Deciding)
     seen = []
 
@@ -259,8 +259,8 @@ def test_i25_each_phase_of_an_instance_stands_in_the_queue_of_its_role(postgres:
     assert Deciding.get("1").status == "completed"
 
 
-def test_i25_both_stacks_name_the_queue_of_a_wait(stack: Stack) -> None:
-    """I25: a timer stands in the workflow's queue for decisions; in memory, where no queue holds up another, too."""
+def test_i25_both_stacks_have_the_queue_of_a_wait(stack: Stack) -> None:
+    """I25: a timer is in the orchestration queue, also in memory, where queues have no effect."""
     app = stack.run(Napping, queues={"default": 1, "orchestration": 1})
     Napping.start("1", {})
     (job,) = parked(app)

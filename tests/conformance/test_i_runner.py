@@ -1,4 +1,4 @@
-"""Group I: the durable runner, whose tokens and results are rows that a test can read, and tamper with."""
+"""Group I: the durable runner, whose jobs and results are rows that a test can read and change."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ BRIEFLY = timedelta(milliseconds=300)
 
 
 @pytest.fixture
-def bench(postgres: OnPostgres) -> Iterator[ManualWorkers]:
-    """A bench on each PostgreSQL in turn."""
+def workers(postgres: OnPostgres) -> Iterator[ManualWorkers]:
+    """Manual workers on each PostgreSQL in turn."""
     with ExitStack() as ends:
         yield ManualWorkers(postgres, ends)
 
 
 @pytest.fixture
 def newest(installed: Callable[[int | None], str]) -> Iterator[OnPostgres]:
-    """The newest PostgreSQL only, for what takes long."""
+    """Only the newest PostgreSQL, for slow tests."""
     dsn = installed(NEWEST)
     try:
         with ExitStack() as ends:
@@ -52,11 +52,11 @@ def newest(installed: Callable[[int | None], str]) -> Iterator[OnPostgres]:
     finally:
         with connect(dsn, "test") as conn:
             for table in TABLES:
-                conn.execute(f"delete from pgflow.{table}".encode())  # noqa: S608 -- the names stand in conftest
+                conn.execute(f"delete from pgflow.{table}".encode())  # noqa: S608 -- the names are constants
 
 
 class Gate:
-    """Where steps of a running worker meet the test."""
+    """A barrier between the steps of a running worker and the test."""
 
     begun = Event()
     go = Event()
@@ -65,7 +65,7 @@ class Gate:
 
 @pytest.fixture(autouse=True)
 def gate() -> None:
-    """Close the gate, and forget the calls."""
+    """Close the gate, and clear the calls."""
     for event in (Gate.begun, Gate.go, Gate.interrupted):
         event.clear()
     CALLS.clear()
@@ -148,7 +148,7 @@ class Sending(Workflow[Input], unique=Unique("sending"), retry=TWICE, priority=-
 
 
 class Slow(Workflow[Input], unique=Unique("slow"), retry=TWICE):
-    """A branch that the test holds up, beside two quick ones."""
+    """A branch that the test delays, next to two fast ones."""
 
     initial = start_
     transitions = {
@@ -161,7 +161,7 @@ class Slow(Workflow[Input], unique=Unique("slow"), retry=TWICE):
 
 
 class Doomed(Workflow[Input], unique=Unique("doomed"), retry=TWICE):
-    """A branch that fails, one that would run for ever, and one that waits."""
+    """A branch that fails, one that would run forever, and one that waits."""
 
     initial = start_
     transitions = {
@@ -181,14 +181,14 @@ class Brief(Workflow[Input], unique=Unique("brief"), retry=TWICE):
 
 
 class HeldUp(Workflow[Input], unique=Unique("heldup"), retry=TWICE):
-    """A step that the test holds up, and then a wait."""
+    """A step that the test delays, followed by a wait."""
 
     initial = held
     transitions = {held: {"ok": ask_ann}, ask_ann: {"yes": end, "no": end}, end: {"ok": Done}}
 
 
 class Polling(Workflow[Input], unique=Unique("polling"), retry=TWICE):
-    """Two waits for answers of the same names."""
+    """Two waits for signals of the same names."""
 
     initial = start_
     transitions = {
@@ -200,7 +200,7 @@ class Polling(Workflow[Input], unique=Unique("polling"), retry=TWICE):
 
 
 def stray(ctx: Context[Input]) -> Any:
-    """Choose what was not declared, or nothing."""
+    """Choose an undeclared target, or none."""
     if ctx.initial["how"] == "raises":
         raise LookupError("no way")
     return start_
@@ -213,7 +213,7 @@ def guide(ctx: Context[Input]) -> Ok:
 
 
 class Guided(Workflow[Input], unique=Unique("guided"), retry=TWICE):
-    """A step whose way on is a mistake."""
+    """A step with a wrong event or route."""
 
     initial = guide
     transitions = {guide: {"ok": Done, "routed": route(stray, end, mail)}, end: {"ok": Done}, mail: {"ok": Done}}
@@ -222,26 +222,26 @@ class Guided(Workflow[Input], unique=Unique("guided"), retry=TWICE):
 # -- tokens and results
 
 
-def test_i1_a_start_is_one_commit_with_its_first_token(bench: ManualWorkers) -> None:
-    """I1: a start stores the instance and its first token in one transaction, the caller's if there is one."""
+def test_i1_a_start_commits_the_instance_and_its_first_job(workers: ManualWorkers) -> None:
+    """I1: a start stores the instance and its first job in one transaction, the caller's if given."""
     count = "select (select count(*) from pgflow.instances), (select count(*) from pgflow.jobs)"
-    conn = bench.connect()
+    conn = workers.connect()
     conn.execute("begin")
     Line.start("v", conn=conn)
     Line.start_many([("w", {}), ("x", {})], conn=conn)
-    assert bench.rows(count) == [(0, 0)]
+    assert workers.rows(count) == [(0, 0)]
     conn.execute("commit")
-    assert bench.rows(count) == [(3, 3)]
+    assert workers.rows(count) == [(3, 3)]
     with pytest.raises(InvalidPayload):
         Line.start_many([("y", {}), ("z", {"what": object()})])
-    assert bench.rows(count) == [(3, 3)]
+    assert workers.rows(count) == [(3, 3)]
     together = """select count(distinct t.xmin::text)
         from (select xmin from pgflow.instances union all select xmin from pgflow.jobs) t"""
-    assert bench.one(together) == 1
+    assert workers.one(together) == 1
 
 
-def test_i2_each_active_step_has_a_token_with_all_it_needs(postgres: OnPostgres) -> None:
-    """I2: a fan-out makes one token for each active step: its queue, priority, attempts and configuration are in it."""
+def test_i2_each_active_step_has_a_job_with_all_it_needs(postgres: OnPostgres) -> None:
+    """I2: a fan-out creates a job for each active step, with queue, priority, attempts and configuration."""
     postgres.idle(Sending)
     Sending.start("v")
     query = "select step, kind, queue, priority, max_attempts, config from pgflow.jobs order by step"
@@ -256,12 +256,12 @@ def test_i2_each_active_step_has_a_token_with_all_it_needs(postgres: OnPostgres)
     ]
 
 
-def test_i3_a_linear_flow_runs_to_its_end_and_sees_what_came_before(postgres: OnPostgres) -> None:
-    """I3: a linear flow runs from start to end; each step sees the input and the outputs, as the database has them."""
+def test_i3_a_linear_flow_runs_to_its_end_with_all_outputs(postgres: OnPostgres) -> None:
+    """I3: a linear flow runs from start to end; each step reads the input and the stored outputs."""
     given = {"text": "ä \U0001f600", "deep": {"list": [1, 2.5, None, True, []]}, "large": 12345678901234567890}
     postgres.run(Line)
     Line.start("v", given)
-    postgres.restart()  # whoever goes on has nothing but what is stored
+    postgres.restart()  # the next process has only the stored data
     done = postgres.until(Line, "v")
     assert (done.status, done.input) == ("completed", given)
     assert done.steps == {name: {"by": name, "value": "v"} for name in ("first", "second", "third")}
@@ -273,7 +273,7 @@ def test_i3_a_linear_flow_runs_to_its_end_and_sees_what_came_before(postgres: On
 
 
 def test_i4_an_async_flow_waits_is_resumed_and_completes(postgres: OnPostgres) -> None:
-    """I4: an instance waits without a worker's help, is resumed with a payload, and completes."""
+    """I4: an instance waits without a worker, is resumed with a payload, and completes."""
     postgres.run(Asking)
     Asking.start("v")
     waiting = postgres.until(Asking, "v", "waiting")
@@ -286,49 +286,49 @@ def test_i4_an_async_flow_waits_is_resumed_and_completes(postgres: OnPostgres) -
     assert (done.status, done.steps["answer"]) == ("completed", {"amount": 3})
 
 
-def test_i5_a_wait_is_a_parked_token_and_no_result(bench: ManualWorkers) -> None:
-    """I5: a step that waits is a parked token with what it awaits and its timer; among the results stands nothing."""
+def test_i5_a_wait_is_a_parked_job_and_not_a_result(workers: ManualWorkers) -> None:
+    """I5: a step that waits is a parked job with the events it awaits and its timer; it has no result row."""
     Asking.start("v")
-    bench.finish()
+    workers.finish()
     query = "select step, kind, state, awaits, run_at > now() + interval '59 minutes', worker from pgflow.jobs"
-    assert bench.rows(query) == [("answer", "resume", "parked", {"answered": "received"}, True, None)]
-    assert bench.results() == ["first"]
-    assert (bench.results(applied=False), bench.one("select status from pgflow.instances")) == ([], "waiting")
+    assert workers.rows(query) == [("answer", "resume", "parked", {"answered": "received"}, True, None)]
+    assert workers.results() == ["first"]
+    assert (workers.results(applied=False), workers.one("select status from pgflow.instances")) == ([], "waiting")
 
 
-def test_i6_results_are_stored_marked_and_ordered(bench: ManualWorkers) -> None:
-    """I6: a result is a row of step_results, ordered by seq: `applied` says whether it is part of the instance yet."""
-    a, b, c = bench.forked("v")
+def test_i6_results_are_stored_marked_and_ordered(workers: ManualWorkers) -> None:
+    """I6: a result is a row of step_results, ordered by seq; `applied` is true once it is part of the instance."""
+    a, b, c = workers.forked("v")
     for worker in (c, a):
         worker.run_steps()
-        with bench.transaction() as conn:
+        with workers.transaction() as conn:
             conn.execute("select from pgflow.instances for update")
             worker.settle()
-    assert bench.results() == ["first"]
-    assert bench.results(applied=False) == ["north", "west"]
-    bench.end(a)
-    assert bench.results() == ["first", "north", "west"]
-    bench.finish(a, b)
-    assert bench.results() == ["first", "north", "west", "east", "join"]
-    bench.check(Three, "v", *THREE)
+    assert workers.results() == ["first"]
+    assert workers.results(applied=False) == ["north", "west"]
+    workers.end(a)
+    assert workers.results() == ["first", "north", "west"]
+    workers.finish(a, b)
+    assert workers.results() == ["first", "north", "west", "east", "join"]
+    workers.check(Three, "v", *THREE)
 
 
-def test_i7_the_same_result_sent_twice_is_stored_once(bench: ManualWorkers) -> None:
-    """I7: a settle that is sent again, because its answer was lost, changes nothing any more."""
-    worker = bench.worker()
+def test_i7_the_same_result_sent_twice_is_stored_once(workers: ManualWorkers) -> None:
+    """I7: a settle that is repeated because its answer was lost changes nothing."""
+    worker = workers.worker()
     Line.start("v")
     worker.claim()
     worker.run_steps()
     worker.decide()
     worker.send()
-    rows = bench.rows("select * from pgflow.step_results"), bench.rows("select * from pgflow.jobs")
+    rows = workers.rows("select * from pgflow.step_results"), workers.rows("select * from pgflow.jobs")
     worker.send()
     assert [row.status for row in worker.settled] == ["fenced"]
-    assert (bench.rows("select * from pgflow.step_results"), bench.rows("select * from pgflow.jobs")) == rows
+    assert (workers.rows("select * from pgflow.step_results"), workers.rows("select * from pgflow.jobs")) == rows
 
 
 def test_i8_each_step_of_a_fan_out_with_a_slow_branch_runs_once(postgres: OnPostgres) -> None:
-    """I8: while a branch is slow its siblings end, and each step runs exactly once."""
+    """I8: while one branch is slow its siblings complete, and each step runs exactly once."""
     postgres.run(Slow, queues={"default": 4, "post": 4})
     postgres.work({"default": 4, "post": 4})
     Slow.start("v")
@@ -343,7 +343,7 @@ def test_i8_each_step_of_a_fan_out_with_a_slow_branch_runs_once(postgres: OnPost
 
 
 def test_i9_five_hundred_fan_outs_and_ten_workers_leave_nothing_behind(postgres: OnPostgres) -> None:
-    """I9: 500 quick fan-outs with ten workers all complete, and no result is left that nobody has applied."""
+    """I9: 500 fast fan-outs with ten workers all complete, and no unapplied result is left."""
     is_newest = NEWEST is None or postgres.rows("show server_version_num")[0][0].startswith(str(NEWEST))
     number = 500 if is_newest else 60
     postgres.idle(Three)
@@ -359,7 +359,7 @@ def test_i9_five_hundred_fan_outs_and_ten_workers_leave_nothing_behind(postgres:
 
 
 def kill_often(postgres: OnPostgres, folder: Path, kills: int) -> None:
-    """Kill workers with SIGKILL at random points of their work, always giving more; then see everything end."""
+    """Kill workers with SIGKILL at random points of their work, starting instances; then wait for all to end."""
     app = Pgflow(postgres.dsn, workflows=(Errands, Spread))
     dice = random.Random(kills)  # noqa: S311 -- chance for a test, the same each time
     batch: list[Process] = []
@@ -389,14 +389,14 @@ def kill_often(postgres: OnPostgres, folder: Path, kills: int) -> None:
             active = "select from pgflow.instances where finished_at is null limit 1"
             start("--drain").wait(2 * PATIENCE)
             until(lambda: not postgres.rows(active), "the end")
-            # Nobody can tell a step that lost five workers, three of them while it ran alone, from one that kills them.
+            # A step that lost five workers, three of them while running alone, counts as a poison job.
             failed = "select id from pgflow.instances where status = 'failed' and error ->> 'type' = 'WorkerLost'"
             unlucky = [str(row[0]).partition("::") for row in postgres.rows(failed)]
             assert len(unlucky) <= kills // 20
             for key, _, value in unlucky:
                 {"errands": Errands, "spread": Spread}[key].retry(value)
             start("--drain").wait(2 * PATIENCE)
-            until(lambda: not postgres.rows(active), "the end of what was taken up again")
+            until(lambda: not postgres.rows(active), "the end of the retried instances")
         finally:
             processes.reap()
             app.close()
@@ -410,17 +410,17 @@ def kill_often(postgres: OnPostgres, folder: Path, kills: int) -> None:
 
 
 @pytest.mark.chaos
-def test_i10_everything_ends_though_workers_are_killed_again_and_again(postgres: OnPostgres, tmp_path: Path) -> None:
-    """I10: workers are killed with SIGKILL at random points of their work, and every workflow ends, each step once."""
+def test_i10_all_instances_end_while_workers_are_killed(postgres: OnPostgres, tmp_path: Path) -> None:
+    """I10: workers are killed with SIGKILL at random points; every workflow ends, and each step completes once."""
     kill_often(postgres, tmp_path, 5)
 
 
 @pytest.mark.chaos
 @pytest.mark.slow
-def test_i10_everything_ends_though_a_hundred_workers_are_killed(newest: OnPostgres, tmp_path: Path) -> None:
-    """I10: of a hundred workers each is killed with SIGKILL at a random point, and every workflow ends.
+def test_i10_all_instances_end_while_a_hundred_workers_are_killed(newest: OnPostgres, tmp_path: Path) -> None:
+    """I10: a hundred workers are killed with SIGKILL at random points, and every workflow ends.
 
-    Those few whose step lost five of them have failed, and complete when they are taken up again.
+    The few whose step lost five workers have failed, and complete after a retry.
     """
     kill_often(newest, tmp_path, 100)
 
@@ -429,11 +429,11 @@ def test_i10_everything_ends_though_a_hundred_workers_are_killed(newest: OnPostg
 
 
 def pauses(backoff: Backoff) -> type[Workflow[Input]]:
-    """A workflow whose only step fails and pauses in this way: ten seconds to begin with, 35 at most."""
+    """Return a workflow with a failing step and this kind of backoff: from ten seconds to 35."""
 
     @step(events=("ok",), retry=Retry(5, backoff, timedelta(seconds=10), timedelta(seconds=35), jitter=0))
     def failing(ctx: Context[Input]) -> Ok:
-        raise RuntimeError("as told")
+        raise RuntimeError("fails")
 
     class Pausing(Workflow[Input], unique=Unique("pausing"), name=f"Pausing_{backoff}"):
         initial = failing
@@ -447,7 +447,7 @@ def pauses(backoff: Backoff) -> type[Workflow[Input]]:
     [("constant", [10, 10, 10, 10]), ("linear", [10, 20, 30, 35]), ("exponential", [10, 20, 35, 35])],
 )
 def test_i11_the_pauses_are_those_of_the_policy(postgres: OnPostgres, backoff: Backoff, expected: list[float]) -> None:
-    """I11: a retry's token is due after the pause of its kind, never more than the cap, and attempts are counted."""
+    """I11: a retry's job is due after the pause of its policy, up to the cap, and attempts are counted."""
     workflow = pauses(backoff)
     postgres.idle(workflow)
     workflow.start("v")
@@ -473,7 +473,7 @@ def test_i11_the_pauses_are_those_of_the_policy(postgres: OnPostgres, backoff: B
 
 
 def test_i12_the_last_failed_attempt_fails_the_instance_within_a_second(postgres: OnPostgres) -> None:
-    """I12: when attempts are used up the instance fails within a second, its siblings are stopped, and that is told."""
+    """I12: the last failed attempt fails the instance within a second, stops its siblings, and emits events."""
     seen: list[telemetry.Event] = []
     telemetry.attach("seen", [telemetry.WORKFLOW_EXCEPTION], lambda event, config: seen.append(event))
     try:
@@ -485,34 +485,34 @@ def test_i12_the_last_failed_attempt_fails_the_instance_within_a_second(postgres
         telemetry.detach("seen")
     assert failed.status == "failed"
     assert failed.error is not None
-    assert (failed.error["step"], failed.error["reason"], failed.error["attempt"]) == ("doomed", "as told", 2)
+    assert (failed.error["step"], failed.error["reason"], failed.error["attempt"]) == ("doomed", "fails", 2)
     assert failed.finished_at is not None
     assert failed.finished_at - failed.history[0].at < timedelta(seconds=1)
-    assert [(event.metadata["instance_id"], event.metadata["reason"]) for event in seen] == [("doomed::v", "as told")]
+    assert [(event.metadata["instance_id"], event.metadata["reason"]) for event in seen] == [("doomed::v", "fails")]
     assert (failed.waiting_for, postgres.rows("select from pgflow.jobs")) == ((), [])
     assert [entry.step for entry in Doomed.get("v").history] == ["start_"]
 
 
-def test_i13_a_failure_takes_only_its_own_tokens_along(bench: ManualWorkers) -> None:
-    """I13: when an instance fails, tokens of other instances stay as they are, of its own workflow and of others."""
+def test_i13_a_failure_removes_only_its_own_jobs(workers: ManualWorkers) -> None:
+    """I13: when an instance fails, jobs of other instances stay, of the same workflow and of others."""
     Mixed.start("m")
     Asking.start("a")
-    bench.finish()
-    kept = bench.rows("select * from pgflow.jobs order by id")
+    workers.finish()
+    kept = workers.rows("select * from pgflow.jobs order by id")
     assert len(kept) == 2
     Mixed.start("v", {"fails": "third"})
-    bench.finish()
+    workers.finish()
     assert Mixed.get("v").status == "failed"
-    assert bench.rows("select * from pgflow.jobs order by id") == kept
+    assert workers.rows("select * from pgflow.jobs order by id") == kept
     Mixed.resume("m", "word")
     Asking.resume("a", "answered")
-    bench.finish()
-    bench.check(Mixed, "m", "first", "second", "third", "word", "close")
-    bench.check(Asking, "a", "first", "answer", "close")
+    workers.finish()
+    workers.check(Mixed, "m", "first", "second", "third", "word", "close")
+    workers.check(Asking, "a", "first", "answer", "close")
 
 
-def test_i14_a_key_is_started_anew_after_a_failure(postgres: OnPostgres) -> None:
-    """I14: after a failure the same key starts anew, runs each step, and completes; the failed run stays as it was."""
+def test_i14_a_key_can_be_started_again_after_a_failure(postgres: OnPostgres) -> None:
+    """I14: after a failure the same key can be started again and completes; the failed run does not change."""
     postgres.run(Line)
     Line.start("v", {"fails": "third"})
     failed = postgres.until(Line, "v")
@@ -524,8 +524,8 @@ def test_i14_a_key_is_started_anew_after_a_failure(postgres: OnPostgres) -> None
     assert (old.run, old.status, old.error, old.finished_at) == (failed.run, "failed", failed.error, failed.finished_at)
 
 
-def test_i15_a_timer_of_an_old_run_does_nothing_to_a_new_one(postgres: OnPostgres) -> None:
-    """I15: the timer of an earlier run of a key does not end the wait of the next run, whose own one does."""
+def test_i15_a_timer_of_an_old_run_does_not_affect_a_new_one(postgres: OnPostgres) -> None:
+    """I15: the timer of an earlier run of a key does not end the wait of the next run, whose own timer does."""
     postgres.run(Brief)
     Brief.start("v")
     postgres.until(Brief, "v", "waiting")
@@ -538,8 +538,8 @@ def test_i15_a_timer_of_an_old_run_does_nothing_to_a_new_one(postgres: OnPostgre
     assert done.steps["brief"] == {}
 
 
-def test_i15_a_signal_of_an_old_run_does_nothing_to_a_new_one(postgres: OnPostgres) -> None:
-    """I15: a signal that an earlier run of a key has kept does not end the wait of the next run."""
+def test_i15_a_signal_of_an_old_run_does_not_affect_a_new_one(postgres: OnPostgres) -> None:
+    """I15: a signal kept for an earlier run of a key does not end the wait of the next run."""
     postgres.run(HeldUp)
     HeldUp.start("v")
     assert Gate.begun.wait(PATIENCE)
@@ -553,7 +553,7 @@ def test_i15_a_signal_of_an_old_run_does_nothing_to_a_new_one(postgres: OnPostgr
 
 
 def test_i16_a_stray_signal_while_a_step_runs_is_kept(postgres: OnPostgres) -> None:
-    """I16: a signal that comes while a step runs is kept for the wait that takes it; nothing runs twice."""
+    """I16: a signal sent while a step runs is kept for the wait that consumes it; nothing runs twice."""
     postgres.run(HeldUp)
     HeldUp.start("v")
     assert Gate.begun.wait(PATIENCE)
@@ -568,7 +568,7 @@ def test_i16_a_stray_signal_while_a_step_runs_is_kept(postgres: OnPostgres) -> N
 
 
 def test_i17_of_a_hundred_signals_right_after_the_start_none_is_lost(postgres: OnPostgres) -> None:
-    """I17: a signal sent right after the start always ends the wait that is still to come: 100 of 100."""
+    """I17: a signal sent right after the start ends the wait that comes later: 100 of 100."""
     postgres.run(Asking)
     postgres.work()
     for number in range(100):
@@ -584,7 +584,7 @@ def test_i17_of_a_hundred_signals_right_after_the_start_none_is_lost(postgres: O
 
 
 def test_i18_two_waits_are_ended_one_by_one(postgres: OnPostgres) -> None:
-    """I18: of two steps that wait side by side each is ended by a signal of its own, and neither runs again."""
+    """I18: two parallel waits each end with their own signal, and neither step runs again."""
     postgres.run(Polling)
     Polling.start("v")
     postgres.until(Polling, "v", "waiting")
@@ -598,8 +598,8 @@ def test_i18_two_waits_are_ended_one_by_one(postgres: OnPostgres) -> None:
     assert Counter(CALLS) == Counter(f"v.{name}" for name in ("start_", "ask_ann", "ask_bob", "end"))
 
 
-def test_i19_a_branch_goes_on_while_its_sibling_waits(postgres: OnPostgres) -> None:
-    """I19: a branch of steps that need not wait runs to the join while its sibling waits."""
+def test_i19_a_branch_continues_while_its_sibling_waits(postgres: OnPostgres) -> None:
+    """I19: a branch without waits runs up to the join while its sibling waits."""
     postgres.run(Mixed)
     Mixed.start("v")
     waiting = postgres.until(Mixed, "v", "waiting")
@@ -608,58 +608,58 @@ def test_i19_a_branch_goes_on_while_its_sibling_waits(postgres: OnPostgres) -> N
     assert postgres.until(Mixed, "v").status == "completed"
 
 
-def test_i21_of_two_signals_for_one_wait_the_first_counts(bench: ManualWorkers) -> None:
+def test_i21_of_two_signals_for_one_wait_the_first_counts(workers: ManualWorkers) -> None:
     """I21: two signals for one wait complete it once, with the first one's payload; the second one is refused."""
     Asking.start("v")
-    bench.finish()
-    conn = bench.connect()
+    workers.finish()
+    conn = workers.connect()
     conn.execute("begin")
     assert Asking.resume("v", "answered", "one", conn=conn) == "delivered"
-    later = bench.aside(lambda: Asking.resume("v", "answered", "two"))
+    later = workers.aside(lambda: Asking.resume("v", "answered", "two"))
     assert not later.done()
     conn.execute("commit")
     with pytest.raises(NotActive, match="has gone past the step that takes 'answered'"):
         later.result()
-    bench.finish()
+    workers.finish()
     assert Asking.get("v").steps["answer"] == "one"
-    bench.check(Asking, "v", "first", "answer", "close")
-    assert bench.rows("select payload from pgflow.signals where consumed_at is null") == []
+    workers.check(Asking, "v", "first", "answer", "close")
+    assert workers.rows("select payload from pgflow.signals where consumed_at is null") == []
 
 
-def test_i24_two_advances_of_one_instance_never_overlap(bench: ManualWorkers) -> None:
-    """I24: whoever writes a join holds its instance's row; another advance that meets it writes nothing of its own."""
-    a, b, c = bench.forked("v")
+def test_i24_two_advances_of_one_instance_never_overlap(workers: ManualWorkers) -> None:
+    """I24: an advance of a join locks the instance's row; a concurrent advance writes nothing."""
+    a, b, c = workers.forked("v")
     probe = "select run from pgflow.instances for no key update nowait"
-    with bench.transaction() as conn:
+    with workers.transaction() as conn:
         a.run_steps()
         a.decide()
         a.send(conn)
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            bench.conn.execute(probe)
-        revision = bench.rows("select revision from pgflow.instances")
+            workers.conn.execute(probe)
+        revision = workers.rows("select revision from pgflow.instances")
         for worker in (b, c):
             worker.run_steps()
             worker.decide()
             worker.send()
             assert [row.status for row in worker.settled] == ["conflict"]
             worker.adopt()
-        assert bench.rows("select revision from pgflow.instances") == revision
-    bench.conn.execute(probe)
+        assert workers.rows("select revision from pgflow.instances") == revision
+    workers.conn.execute(probe)
     a.adopt()
-    bench.finish(a, b, c)
-    bench.check(Three, "v", *THREE)
+    workers.finish(a, b, c)
+    workers.check(Three, "v", *THREE)
 
 
 def test_i26_the_quick_start_works_as_printed(server: Server, new_database: Callable[..., str], tmp_path: Path) -> None:
-    """I26: README's first workflow runs as printed and prints what README shows; tests/acceptance runs the rest."""
+    """I26: the first workflow of the docs runs and prints as shown; tests/acceptance runs the rest."""
     workspace = Workspace(tmp_path, new_database(server))
     workspace.prepare(README.files)
     commands = [block.command for block in README.blocks]
     command = README.blocks[commands.index("python flow.py")]
     shown = README.blocks[commands.index("python flow.py") + 1]
     done = workspace.sh(command.text)
-    said = [line for line in done.stderr.splitlines() if "after a crash" not in line]  # said of a server for tests
-    assert (done.returncode, said, done.stdout) == (0, [], shown.text)
+    errors = [line for line in done.stderr.splitlines() if "after a crash" not in line]  # a notice of the test server
+    assert (done.returncode, errors, done.stdout) == (0, [], shown.text)
 
 
 @pytest.mark.parametrize(
@@ -670,10 +670,8 @@ def test_i26_the_quick_start_works_as_printed(server: Server, new_database: Call
         ("undeclared", "RouteError", "start_"),
     ],
 )
-def test_i27_a_way_on_that_does_not_exist_fails_the_instance(
-    postgres: OnPostgres, how: str, kind: str, words: str
-) -> None:
-    """I27: an undeclared event, or a route that raises or chooses amiss, ends in `failed`, with the reason."""
+def test_i27_an_invalid_transition_fails_the_instance(postgres: OnPostgres, how: str, kind: str, words: str) -> None:
+    """I27: an undeclared event, or a route that raises or chooses wrongly, fails the instance with the reason."""
     postgres.run(Guided)
     Guided.start("v", {"how": how})
     failed = postgres.until(Guided, "v")
@@ -686,8 +684,8 @@ def test_i27_a_way_on_that_does_not_exist_fails_the_instance(
     assert postgres.rows("select from pgflow.jobs") == []
 
 
-def test_i28_an_instance_without_a_token_is_taken_up_again(postgres: OnPostgres) -> None:
-    """I28: an active instance that has no token left gets one from any worker's next sweep, and goes on as it stood."""
+def test_i28_an_orphaned_instance_is_repaired(postgres: OnPostgres) -> None:
+    """I28: an active instance without jobs gets new ones from any worker's next sweep, and continues."""
     app = postgres.run(Line, Asking, Three)
     Asking.start("v")
     postgres.until(Asking, "v", "waiting")
@@ -699,36 +697,36 @@ def test_i28_an_instance_without_a_token_is_taken_up_again(postgres: OnPostgres)
     assert app.get(Asking, "v").steps["answer"] == "yes"
 
 
-def test_i28_what_was_recorded_and_not_yet_applied_counts_when_an_instance_is_taken_up(bench: ManualWorkers) -> None:
-    """I28: results that wait to be applied when the tokens are lost are taken over; no step of theirs runs again."""
-    _, b, _ = bench.forked("v")
+def test_i28_unapplied_results_count_when_an_instance_is_repaired(workers: ManualWorkers) -> None:
+    """I28: unapplied results are applied when lost jobs are repaired; their steps do not run again."""
+    _, b, _ = workers.forked("v")
     b.run_steps()
-    with bench.transaction() as conn:
+    with workers.transaction() as conn:
         conn.execute("select from pgflow.instances for update")
         b.settle()
-    assert bench.results(applied=False) == ["east"]
-    tamper(bench.stack, "delete from pgflow.jobs")
-    assert run(bench.conn, job.repair_orphaned("pgflow")).jobs == 1
-    assert run(bench.conn, job.repair_orphaned("pgflow")).jobs == 0
-    bench.finish()
-    bench.check(Three, "v", *THREE)
+    assert workers.results(applied=False) == ["east"]
+    tamper(workers.stack, "delete from pgflow.jobs")
+    assert run(workers.conn, job.repair_orphaned("pgflow")).jobs == 1
+    assert run(workers.conn, job.repair_orphaned("pgflow")).jobs == 0
+    workers.finish()
+    workers.check(Three, "v", *THREE)
 
 
-def test_i28_a_start_whose_token_was_lost_is_found_among_many(bench: ManualWorkers) -> None:
-    """I28: workers look through all active instances, a page at a time."""
+def test_i28_an_orphaned_instance_is_found_among_many(workers: ManualWorkers) -> None:
+    """I28: workers scan all active instances, a page at a time."""
     Line.start_many([(f"v{number}", {}) for number in range(25)])
     Line.start("lost")
-    tamper(bench.stack, "delete from pgflow.jobs where run = (select max(run) from pgflow.instances)")
+    tamper(workers.stack, "delete from pgflow.jobs where run = (select max(run) from pgflow.instances)")
     found, after = [], 0
-    while (page := run(bench.conn, job.repair_orphaned("pgflow", after, limit=10))).last_run is not None:
+    while (page := run(workers.conn, job.repair_orphaned("pgflow", after, limit=10))).last_run is not None:
         found.append(page.jobs)
         after = page.last_run
     assert [*found, page.jobs] == [0, 0, 1]
-    bench.finish()
-    bench.check(Line, "lost", "first", "second", "third")
+    workers.finish()
+    workers.check(Line, "lost", "first", "second", "third")
 
 
 def tamper(postgres: OnPostgres, statement: str) -> None:
-    """Change rows behind the engine's back."""
+    """Change rows with plain SQL."""
     with psycopg.connect(postgres.dsn, autocommit=True) as conn:
         conn.execute(statement.encode())

@@ -1,4 +1,4 @@
-"""Group J, migrations: step by step and forward only, told by a ledger whose loss destroys nothing."""
+"""Group J, migrations: step by step, forward only, recorded in a ledger whose loss destroys nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOSSES = {
 
 @pytest.fixture
 def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of an empty database of the test's own."""
+    """The dsn of an empty database for one test."""
     return new_database(any_server)
 
 
@@ -62,10 +62,10 @@ class Lone(Workflow[dict[str, int]], unique=Unique("lone")):
     transitions = {only: {"done": Done}}
 
 
-def test_j14_up_to_a_version_one_by_one_comes_to_the_same_as_all_at_once(
+def test_j14_migrating_one_by_one_equals_migrating_at_once(
     any_server: Server, new_database: Callable[..., str], dsn: str
 ) -> None:
-    """J14: up to a version, from each to the next; the end is the same as a fresh install, and each step idempotent."""
+    """J14: migrating version by version ends with the same schema as a fresh install; each step is idempotent."""
     assert version(dsn) == 0
     for each in migrations():
         assert migrate_up(dsn, to=each.version)[0] == each.name
@@ -81,8 +81,8 @@ def test_j14_up_to_a_version_one_by_one_comes_to_the_same_as_all_at_once(
         migrate.check(conn)
 
 
-def test_j14_what_was_started_before_an_upgrade_is_there_after_it(dsn: str) -> None:
-    """J14: the upgrade path keeps what is stored, and what is stored then runs."""
+def test_j14_instances_survive_an_upgrade(dsn: str) -> None:
+    """J14: an upgrade keeps stored instances, which then run."""
     migrate_up(dsn, to=1)
     execute(
         dsn,
@@ -97,8 +97,8 @@ def test_j14_what_was_started_before_an_upgrade_is_there_after_it(dsn: str) -> N
     app.close()
 
 
-def test_j14_there_is_no_way_down_and_none_beyond_the_newest(dsn: str) -> None:
-    """J14: in place of a way down there is a refusal that says what to do; the present version is no error."""
+def test_j14_there_is_no_downgrade_and_no_version_beyond_the_newest(dsn: str) -> None:
+    """J14: a downgrade is refused with the alternative; migrating to the current version succeeds."""
     migrate_up(dsn)
     before = catalog(dsn)
     assert migrate_up(dsn, to=NEWEST) == []
@@ -112,7 +112,7 @@ def test_j14_there_is_no_way_down_and_none_beyond_the_newest(dsn: str) -> None:
     assert version(dsn) == NEWEST
 
 
-def test_j14_the_command_goes_to_a_version_too(dsn: str) -> None:
+def test_j14_the_command_migrates_to_a_version(dsn: str) -> None:
     """J14: `pgflow migrate --to N`, with --dry-run, --json and --sql."""
     assert pgflow(dsn, "--to", "1", "--dry-run").output == "would apply 0001 engine\n"
     assert version(dsn) == 0
@@ -130,8 +130,8 @@ def test_j14_the_command_goes_to_a_version_too(dsn: str) -> None:
 
 @pytest.mark.parametrize("schema", ["pgflow", "orders"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_j14_a_lost_ledger_is_refused_and_can_be_written_anew(dsn: str, loss: str, schema: str) -> None:
-    """J14: without its ledger a schema is left alone, by a worker too; the command in the hint brings it back."""
+def test_j14_a_lost_ledger_is_refused_and_can_be_restored(dsn: str, loss: str, schema: str) -> None:
+    """J14: without its ledger a schema is refused, also by a worker; the command in the hint restores it."""
     migrate_up(dsn, schema)
     whole = catalog(dsn, schema)
     how, said = (text.replace("pgflow.", f"{schema}.") for text in LOSSES[loss])
@@ -154,7 +154,7 @@ def test_j14_a_lost_ledger_is_refused_and_can_be_written_anew(dsn: str, loss: st
 
 
 def test_j14_the_name_of_a_schema_is_checked(dsn: str) -> None:
-    """J14: a prefix that is no plain name is refused before anything is sent."""
+    """J14: a schema name that is not a plain identifier is refused before anything is sent."""
     for name in ('a"; drop schema public; --', "Orders", "1a", ""):
         with pytest.raises(ConfigError, match="is not a valid schema name"):
             migrate_up(dsn, name, to=1)
@@ -162,8 +162,8 @@ def test_j14_the_name_of_a_schema_is_checked(dsn: str) -> None:
             script.ledger(name)
 
 
-def test_j14_an_older_pgflow_refuses_what_a_newer_one_broke(dsn: str) -> None:
-    """J14: a newer schema is fine for older code, unless a migration says that it is not."""
+def test_j14_older_code_refuses_a_breaking_migration(dsn: str) -> None:
+    """J14: older code works with a newer schema, unless a migration declares itself breaking."""
     migrate_up(dsn)
     with connect(dsn) as conn:
         newer = "insert into pgflow.migrations (version, name, checksum, breaking) values ({}, 'x', '', {})"
@@ -179,8 +179,8 @@ def test_j14_an_older_pgflow_refuses_what_a_newer_one_broke(dsn: str) -> None:
             migrate.up(conn, to=NEWEST)
 
 
-def test_j14_a_foreign_table_of_migrations_is_not_ours(dsn: str) -> None:
-    """J14: tables of somebody else are told apart from a schema of ours that has lost its ledger."""
+def test_j14_a_foreign_table_of_migrations_is_recognized(dsn: str) -> None:
+    """J14: foreign tables are distinguished from pgflow's schema without its ledger."""
     execute(dsn, "create schema pgflow; create table pgflow.instances (id int); create table pgflow.jobs (id int)")
     with connect(dsn) as conn, pytest.raises(SchemaForeign):
         migrate.up(conn, to=1)

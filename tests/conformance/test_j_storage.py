@@ -1,4 +1,4 @@
-"""Group J: what is stored, how it comes back, and how it is found; J14 stands in test_j14_migrations.py."""
+"""Group J: how instances are stored, read and found; J14 is in test_j14_migrations.py."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def instance(value: str, run: int, **more: Any) -> Instance:
     return Instance(run=run, id=f"plain::{value}", **{**known, **more})
 
 
-def test_j1_every_field_comes_back(stack: Stack) -> None:
-    """J1: what was stored of an instance comes back in every field, through a restart, too, and through put."""
+def test_j1_every_field_is_read_back(stack: Stack) -> None:
+    """J1: every field of a stored instance is read back, also after a restart and after put."""
     app = stack.run(Plain)
     Plain.start("a", {"fails": True, "n": [1, 2.5, None, "ü"]}, tags=["gift"], metadata={"tenant": "t1"})
     found = stack.until(Plain, "a")
@@ -140,8 +140,8 @@ SPOILING = {
 
 
 @pytest.mark.parametrize("what", SPOILING)
-def test_j2_what_cannot_be_read_spoils_nobody_else(postgres: OnPostgres, what: str) -> None:
-    """J2: of a page the others come back whole, and the one that cannot be read says what is unreadable."""
+def test_j2_an_unreadable_instance_does_not_affect_others(postgres: OnPostgres, what: str) -> None:
+    """J2: the other instances of a page are complete, and the unreadable one states what is unreadable."""
     app = postgres.run(Plain)
     runs = [Plain.start(value, {"v": value}).run for value in "abc"]
     for value in "abc":
@@ -171,8 +171,8 @@ def test_j3_typed_values_come_back_typed(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("what", [date(2030, 1, 1), (1, 2), {"a": {1}}, Colour.RED, object()])
-def test_j3_what_could_not_come_back_is_refused_before_the_start(stack: Stack, what: Any) -> None:
-    """J3: a value that would come back as another is refused, with the place, before anything is stored."""
+def test_j3_a_value_that_would_change_is_refused_before_the_start(stack: Stack, what: Any) -> None:
+    """J3: a value that would be read back differently is refused, with its path, before anything is stored."""
     stack.run(LooseInput)
     with pytest.raises((InvalidInput, InvalidPayload), match=r"input\.what"):
         LooseInput.start("a", Loose(what=what))
@@ -180,7 +180,7 @@ def test_j3_what_could_not_come_back_is_refused_before_the_start(stack: Stack, w
 
 
 class Counted(Step):
-    """Its configuration has keys that are no strings."""
+    """A step whose configuration has keys that are not strings."""
 
     events = ("done",)
     prices: dict[int, timedelta] = {}
@@ -197,8 +197,8 @@ class Pausing(Workflow[Input], unique=Unique("pausing")):
     }
 
 
-def test_j4_a_configuration_keeps_its_types_over_a_restart(stack: Stack) -> None:
-    """J4: a step's configuration has its keys and durations back after a restart; the wait goes on as it was."""
+def test_j4_a_configuration_keeps_its_types_across_a_restart(stack: Stack) -> None:
+    """J4: after a restart a step's configuration has its key types and durations; the wait continues."""
     stack.run(Pausing)
     Pausing.start("a")
     stack.until(Pausing, "a", "waiting")
@@ -208,7 +208,7 @@ def test_j4_a_configuration_keeps_its_types_over_a_restart(stack: Stack) -> None
 
 
 def test_j5_sets_are_stored_as_sorted_lists(stack: Stack) -> None:
-    """J5: a set is stored as a sorted list, wherever it stands."""
+    """J5: a set is stored as a sorted list, at any depth."""
     app = stack.run(Plain, Echo)
     Plain.start("a", {"letters": {"c", "a", "b"}, "numbers": frozenset({20, 3, 100})})
     assert stack.until(Plain, "a").input == {"letters": ["a", "b", "c"], "numbers": [3, 20, 100]}
@@ -220,8 +220,8 @@ def test_j5_sets_are_stored_as_sorted_lists(stack: Stack) -> None:
     assert app.storage.get("echo::a").input["colours"] == ["blue", "red"]
 
 
-def test_j6_rows_of_an_older_time_load_with_defaults(postgres: OnPostgres) -> None:
-    """J6: a row with nothing but what has to be there is read, with a default in the place of all else."""
+def test_j6_rows_of_earlier_releases_load_with_defaults(postgres: OnPostgres) -> None:
+    """J6: a row with only the required columns is read, with defaults for all others."""
     app = postgres.run(Plain)
     postgres.rows(
         "insert into pgflow.instances (id, workflow, version, status, input, finished_at)"
@@ -240,7 +240,7 @@ def test_j6_rows_of_an_older_time_load_with_defaults(postgres: OnPostgres) -> No
 
 
 def test_j7_put_replaces_get_may_not_find_and_delete_may_be_repeated(stack: Stack) -> None:
-    """J7: put is an upsert by run, get raises for what is not there, delete is idempotent."""
+    """J7: put is an upsert by run, get raises for an unknown id, delete is idempotent."""
     storage = stack.run(Plain).storage
     storage.put(instance("a", 900))
     storage.put(instance("a", 900, status="cancelled"))
@@ -279,7 +279,7 @@ def put_four(storage: Any) -> None:
         ({"status_in": ["failed", "completed"], "workflow": Plain, "tags": ["x"], "workflow_family": "Pl"}, "ba"),
     ],
 )
-def test_j8_filters_are_anded_and_know_no_wildcards(stack: Stack, filters: dict[str, Any], found: str) -> None:
+def test_j8_filters_are_anded_and_have_no_wildcards(stack: Stack, filters: dict[str, Any], found: str) -> None:
     """J8: id, status, status_in, workflow, version and family are ANDed; `%`, `_` and the backslash are plain."""
     storage = stack.run(Plain, PlainOther).storage
     put_four(storage)
@@ -287,7 +287,7 @@ def test_j8_filters_are_anded_and_know_no_wildcards(stack: Stack, filters: dict[
 
 
 def test_j9_the_version_is_that_of_the_run(stack: Stack) -> None:
-    """J9: each run has the version that it runs in, and is found by it; the newest run's is what an id means."""
+    """J9: each run keeps the version it started with, and is found by it; an id means the newest run."""
     app = stack.run(Evolving)
     old = Evolving.start("a", version=1)
     assert stack.until(Evolving, "a").version == 1
@@ -312,7 +312,7 @@ def test_j10_cancelled_is_a_status_like_the_others(stack: Stack) -> None:
 
 
 def test_j10_the_database_refuses_a_status_that_does_not_exist(postgres: OnPostgres) -> None:
-    """J10: the check of the column knows all six statuses, and no other."""
+    """J10: the check of the column accepts exactly the six statuses."""
     postgres.run(Held)
     with pytest.raises(psycopg.errors.CheckViolation):
         postgres.rows("insert into pgflow.instances (id, workflow, version, status, input) values ('a','A',1,'x','{}')")
@@ -325,8 +325,8 @@ def test_j10_the_database_refuses_a_status_that_does_not_exist(postgres: OnPostg
         {"created_at": AT.replace(tzinfo=None)}, {"unreadable": "input: too deep"},
     ],
 )  # fmt: skip
-def test_j11_a_put_that_cannot_be_raises(stack: Stack, wrong: dict[str, Any]) -> None:
-    """J11: what cannot be put raises, and leaves what was there; nothing is swallowed."""
+def test_j11_an_invalid_put_raises(stack: Stack, wrong: dict[str, Any]) -> None:
+    """J11: an invalid put raises and changes nothing; no error is swallowed."""
     storage = stack.run(Plain).storage
     storage.put(instance("a", 900))
     with pytest.raises((InvalidValue, InvalidPayload)):
@@ -336,8 +336,8 @@ def test_j11_a_put_that_cannot_be_raises(stack: Stack, wrong: dict[str, Any]) ->
     assert storage.query() == [instance("a", 900)]
 
 
-def test_j12_ten_puts_at_once_and_reads_meanwhile(stack: Stack) -> None:
-    """J12: of ten concurrent puts none is lost, and reads meanwhile see whole instances."""
+def test_j12_ten_concurrent_puts_with_readers(stack: Stack) -> None:
+    """J12: of ten concurrent puts none is lost, and concurrent reads see whole instances."""
     storage = stack.run(Plain).storage
     with ThreadPoolExecutor(12) as pool:
         puts = [pool.submit(storage.put, instance(f"v{n}", 900 + n, input={"n": n})) for n in range(10)]
@@ -349,8 +349,8 @@ def test_j12_ten_puts_at_once_and_reads_meanwhile(stack: Stack) -> None:
     assert {each.run for each in storage.query()} == {900 + n for n in range(10)}
 
 
-def test_j12_ten_puts_of_one_run_at_once(stack: Stack) -> None:
-    """J12: of ten concurrent puts of one run the last one stands, whole."""
+def test_j12_ten_concurrent_puts_of_one_run(stack: Stack) -> None:
+    """J12: of ten concurrent puts of one run exactly one is stored, whole."""
     storage = stack.run(Plain).storage
     entry = Entry("work", "done", AT)
     given = [
@@ -365,7 +365,7 @@ def test_j12_ten_puts_of_one_run_at_once(stack: Stack) -> None:
 
 @pytest.fixture
 def side_by_side(postgres: OnPostgres) -> Iterator[tuple[Pgflow, Pgflow]]:
-    """Two apps with a schema of their own each, in one database."""
+    """Two apps in one database, each with its own schema."""
     apps = tuple(
         Pgflow(postgres.dsn, workflows=[kind], schema=schema, name=schema)
         for kind, schema in ((Plain, "left_side"), (PlainOther, "right_side"))
@@ -379,8 +379,8 @@ def side_by_side(postgres: OnPostgres) -> Iterator[tuple[Pgflow, Pgflow]]:
         conn.execute("drop schema left_side cascade; drop schema right_side cascade")
 
 
-def test_j13_schemas_stand_side_by_side(postgres: OnPostgres, side_by_side: tuple[Pgflow, Pgflow]) -> None:
-    """J13: storages of two schemas in one database know nothing of each other, whatever is called."""
+def test_j13_schemas_are_separate(postgres: OnPostgres, side_by_side: tuple[Pgflow, Pgflow]) -> None:
+    """J13: storages of two schemas in one database are independent in every call."""
     left, right = side_by_side
     assert (left.storage.name, right.storage.name) == ("left_side", "right_side")
     started = left.start("Plain", "a", {})
@@ -395,8 +395,8 @@ def test_j13_schemas_stand_side_by_side(postgres: OnPostgres, side_by_side: tupl
     assert postgres.rows("select count(*) from pgflow.instances") == [(0,)]
 
 
-def test_j13_storages_in_memory_stand_side_by_side() -> None:
-    """J13: storages in memory have a name of their own each, and know nothing of each other."""
+def test_j13_storages_in_memory_are_separate() -> None:
+    """J13: storages in memory have their own names and are independent."""
     from pgflow.local import Storage
 
     left, right = Storage("left"), Storage("right")
@@ -414,8 +414,8 @@ def test_j13_storages_in_memory_stand_side_by_side() -> None:
         ({"steps": {"work": {"receipt": "r77"}}}, "step_results_by_output"),
     ],
 )
-def test_j15_containment_is_found_by_an_index(postgres: OnPostgres, filters: dict[str, Any], index: str) -> None:
-    """J15: what asks for JSON in inputs, metadata, outputs, or for tags, is planned with an index."""
+def test_j15_containment_uses_an_index(postgres: OnPostgres, filters: dict[str, Any], index: str) -> None:
+    """J15: filters by JSON in inputs, metadata and outputs, and by tags, are planned with an index."""
     from pgflow.core.models.filters import Filters
     from pgflow.store import instance as statements
 
@@ -429,7 +429,9 @@ def test_j15_containment_is_found_by_an_index(postgres: OnPostgres, filters: dic
             " select run, 'work', 'done', 1, now(), jsonb_build_object('receipt', replace(tags[1], 'tag', 'r'))"
             " from pgflow.instances"
         )
-        conn.execute("vacuum analyze pgflow.instances")  # as autovacuum does: what is new is sorted into the index
+        conn.execute(
+            "vacuum analyze pgflow.instances"
+        )  # like autovacuum: moves new entries from the pending list into the index
         conn.execute("vacuum analyze pgflow.step_results")
         statement = statements.list("pgflow", Filters.of(filters, Plain))
         plan = conn.execute(f"explain (format json) {statement.query}".encode(), statement.params).fetchone()
@@ -439,7 +441,7 @@ def test_j15_containment_is_found_by_an_index(postgres: OnPostgres, filters: dic
 
 
 def test_j16_lists_have_an_order_a_limit_and_pages(stack: Stack) -> None:
-    """J16: newest first or oldest first, page after page, without a gap and without one twice."""
+    """J16: newest or oldest first, page after page, without gaps or duplicates."""
     app = stack.run(Held)
     started = sorted(each.run for each in Held.start_many((f"v{n}", {}) for n in range(25)))
     assert [each.run for each in Held.list()] == started[::-1]

@@ -1,4 +1,4 @@
-"""The list is whole: each item has a test, whose name and whose docstring say its number, and none is left out."""
+"""The list is complete: each item has a test, with its number in the test's name and docstring, and none is skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_item_has_a_test() -> None:
     assert tested == items
 
 
-def test_every_test_says_which_item_it_is() -> None:
+def test_every_test_has_its_item_in_name_and_docstring() -> None:
     for name, docstring, _ in listed():
         found = NAME.match(name)
         assert found, name

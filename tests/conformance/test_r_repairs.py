@@ -1,4 +1,4 @@
-"""Group R: what engines of this kind are known to get wrong, and what is promised here instead."""
+"""Group R: the known defects of engines of this kind, and what pgflow guarantees instead."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LINE = ("first", "second", "third")
 
 
 @pytest.fixture
-def bench(postgres: OnPostgres) -> Iterator[ManualWorkers]:
-    """A bench on each PostgreSQL in turn."""
+def workers(postgres: OnPostgres) -> Iterator[ManualWorkers]:
+    """Manual workers on each PostgreSQL in turn."""
     with ExitStack() as ends:
         yield ManualWorkers(postgres, ends)
 
@@ -35,129 +35,129 @@ def bench(postgres: OnPostgres) -> Iterator[ManualWorkers]:
 # -- R1, R2: wake-ups
 
 
-def test_r1_a_step_that_ends_while_a_sibling_is_being_settled_is_not_lost(bench: ManualWorkers) -> None:
-    """R1: a step that ends while a sibling's end is being written is recorded at once and applied afterwards."""
-    a, b, c = bench.forked("v")
+def test_r1_a_step_that_ends_while_a_sibling_is_being_settled_is_not_lost(workers: ManualWorkers) -> None:
+    """R1: a step that ends while a sibling is being settled is recorded immediately and applied afterwards."""
+    a, b, c = workers.forked("v")
     for worker in (a, b, c):
         worker.run_steps()
-    with bench.transaction() as conn:
+    with workers.transaction() as conn:
         a.decide()
         a.send(conn)
-        b.settle()  # waits for nobody
-        assert bench.results(applied=False) == ["east"]
+        b.settle()  # does not wait
+        assert workers.results(applied=False) == ["east"]
     a.adopt()
-    folding = bench.worker()
+    folding = workers.worker()
     assert folding.claim() == 1
     folding.run_steps()
     folding.decide()
-    assert Three.resume("v", "ok", step="join") == "kept"  # and so that decision is out of date
+    assert Three.resume("v", "ok", step="join") == "kept"  # which makes that decision stale
     folding.send()
     assert [row.status for row in folding.settled] == ["conflict"]
     folding.adopt()
     c.settle()
-    bench.finish(a, b, c, folding)
-    bench.check(Three, "v", *THREE)
+    workers.finish(a, b, c, folding)
+    workers.check(Three, "v", *THREE)
 
 
-def test_r1_a_sibling_that_dies_in_the_middle_takes_nobodys_wake_up_along(bench: ManualWorkers) -> None:
-    """R1: when the transaction that a sibling's end had to give way to is rolled back, both ends are applied."""
-    a, b, c = bench.forked("v")
+def test_r1_a_sibling_that_rolls_back_loses_no_wake_up(workers: ManualWorkers) -> None:
+    """R1: when the transaction that a sibling's end had to wait for is rolled back, both ends are applied."""
+    a, b, c = workers.forked("v")
     for worker in (b, c):
         worker.run_steps()
-    conn = bench.connect()
+    conn = workers.connect()
     conn.execute("begin")
     conn.execute("select from pgflow.instances for update")
     b.settle()
     c.settle()
-    assert bench.results(applied=False) == ["east", "north"]
+    assert workers.results(applied=False) == ["east", "north"]
     conn.execute("rollback")
-    bench.die(a)
-    bench.finish(b, c)
-    bench.check(Three, "v", *THREE)
+    workers.die(a)
+    workers.finish(b, c)
+    workers.check(Three, "v", *THREE)
 
 
-def test_r2_a_lock_that_somebody_holds_delays_a_write_and_never_drops_it(bench: ManualWorkers) -> None:
-    """R2: what meets a row that somebody has locked is told so and sent again; it never passes for written."""
-    worker = bench.worker()
+def test_r2_a_held_lock_delays_a_write_and_never_drops_it(workers: ManualWorkers) -> None:
+    """R2: a write that meets a locked row is reported as such and sent again; it never counts as written."""
+    worker = workers.worker()
     Line.start("v")
     worker.claim()
     worker.run_steps()
-    with bench.transaction() as conn:
+    with workers.transaction() as conn:
         conn.execute("select from pgflow.jobs for update")
         worker.settle()
-        assert (bench.results(), worker.settler.has_outcomes, worker.settler.is_held_up) == ([], True, True)
+        assert (workers.results(), worker.settler.has_outcomes, worker.settler.is_held_up) == ([], True, True)
     worker.settle()
-    assert bench.results() == ["first"]
-    bench.finish(worker)
-    bench.check(Line, "v", *LINE)
+    assert workers.results() == ["first"]
+    workers.finish(worker)
+    workers.check(Line, "v", *LINE)
 
 
-def test_r2_a_token_that_is_skipped_while_it_is_locked_is_claimed_later(bench: ManualWorkers) -> None:
-    """R2: whoever claims, or makes due tokens ready, passes over locked rows and finds them the next time."""
-    worker = bench.worker()
+def test_r2_a_job_that_is_skipped_while_locked_is_claimed_later(workers: ManualWorkers) -> None:
+    """R2: claim and staging skip locked rows and find them the next time."""
+    worker = workers.worker()
     Line.start("v", delay=timedelta(hours=1))
-    bench.conn.execute("update pgflow.jobs set run_at = pgflow.now()")
-    with bench.transaction() as conn:
+    workers.conn.execute("update pgflow.jobs set run_at = pgflow.now()")
+    with workers.transaction() as conn:
         conn.execute("select from pgflow.jobs for update")
-        assert run(bench.conn, job.stage("pgflow")).jobs == 0
-    assert run(bench.conn, job.stage("pgflow")).jobs == 1
-    with bench.transaction() as conn:
+        assert run(workers.conn, job.stage("pgflow")).jobs == 0
+    assert run(workers.conn, job.stage("pgflow")).jobs == 1
+    with workers.transaction() as conn:
         conn.execute("select from pgflow.jobs for update")
         assert worker.claim() == 0
-    bench.finish(worker)
-    bench.check(Line, "v", *LINE)
+    workers.finish(worker)
+    workers.check(Line, "v", *LINE)
 
 
 # -- R3, R4: once
 
 
-def test_r3_a_slow_branch_is_not_enqueued_again_when_others_end(bench: ManualWorkers) -> None:
-    """R3: only steps that have just become active get a token: a slow branch keeps its one while its siblings end."""
-    slow, b, c = bench.forked("v")
-    kept = bench.rows("select id, attempt from pgflow.jobs where step = 'west'")
+def test_r3_a_slow_branch_is_not_enqueued_again_when_others_end(workers: ManualWorkers) -> None:
+    """R3: only steps that have just become active get a job: a slow branch keeps its job while siblings end."""
+    slow, b, c = workers.forked("v")
+    kept = workers.rows("select id, attempt from pgflow.jobs where step = 'west'")
     for worker in (b, c):
-        bench.end(worker)
-    assert bench.tokens() == [("west", "execute", "running", 1)]
-    assert bench.rows("select id, attempt from pgflow.jobs") == kept
+        workers.end(worker)
+    assert workers.jobs() == [("west", "execute", "running", 1)]
+    assert workers.rows("select id, attempt from pgflow.jobs") == kept
     slow.run_steps()
     slow.settle()
-    bench.finish(slow)
-    bench.check(Three, "v", *THREE)
+    workers.finish(slow)
+    workers.check(Three, "v", *THREE)
 
 
-def test_r4_a_late_result_leaves_no_trace(bench: ManualWorkers) -> None:
-    """R4: a worker that lost its token can write nothing, be it before or after another one has done the step."""
-    late, other = bench.worker(), bench.worker()
+def test_r4_a_late_result_leaves_no_trace(workers: ManualWorkers) -> None:
+    """R4: a worker that lost its job can write nothing, before or after another worker has done the step."""
+    late, other = workers.worker(), workers.worker()
     Line.start("v")
     late.claim()
     late.run_steps()
     late.decide()
-    bench.die(late)
+    workers.die(late)
     CALLS.clear()
     other.claim()
     late.send()
     assert [row.status for row in late.settled] == ["fenced"]
-    assert bench.results() == []
-    bench.finish(other)
-    recorded = bench.rows("select * from pgflow.step_results order by seq")
+    assert workers.results() == []
+    workers.finish(other)
+    recorded = workers.rows("select * from pgflow.step_results order by seq")
     late.send()
     assert [row.status for row in late.settled] == ["fenced"]
-    assert bench.rows("select * from pgflow.step_results order by seq") == recorded
-    bench.check(Line, "v", *LINE)
+    assert workers.rows("select * from pgflow.step_results order by seq") == recorded
+    workers.check(Line, "v", *LINE)
 
 
-def test_r4_the_database_keeps_one_result_of_a_step(bench: ManualWorkers) -> None:
+def test_r4_the_database_keeps_one_result_of_a_step(workers: ManualWorkers) -> None:
     """R4: a second result of a step cannot be stored in a run, however long ago the first one was applied."""
     Line.start("v")
-    bench.finish()
+    workers.finish()
     again = """insert into pgflow.step_results (run, step, event, attempt, started_at)
         select run, 'first', 'ok', 1, now() from pgflow.instances"""
     with pytest.raises(psycopg.errors.UniqueViolation):
-        bench.conn.execute(again)
+        workers.conn.execute(again)
 
 
 def test_r4_a_step_completes_once() -> None:
-    """R4: the engine passes over the second completion of a step, so that what follows it is activated once."""
+    """R4: the engine ignores a second completion of a step, so its successors are activated once."""
     begun, _ = advance(new(Line.graph), Begun())
     once, commands = advance(begun, Completed("first", "ok"))
     assert len(commands) == 1
@@ -167,122 +167,122 @@ def test_r4_a_step_completes_once() -> None:
 # -- R5, R6, R7: failures, and what they leave behind
 
 
-def test_r5_the_last_failed_attempt_fails_the_instance_in_its_own_transaction(bench: ManualWorkers) -> None:
-    """R5: whoever records the last attempt's failure ends the instance in the same statement, its siblings with it."""
-    a, b, c = bench.forked("v", fails="west")
+def test_r5_the_last_failed_attempt_fails_the_instance_in_its_own_transaction(workers: ManualWorkers) -> None:
+    """R5: the statement that records the last attempt's failure ends the instance and its siblings."""
+    a, b, c = workers.forked("v", fails="west")
     a.run_steps()
     a.settle()
-    assert bench.tokens()[0] == ("west", "execute", "scheduled", 1)
-    run(bench.conn, job.stage("pgflow"))
+    assert workers.jobs()[0] == ("west", "execute", "scheduled", 1)
+    run(workers.conn, job.stage("pgflow"))
     assert a.claim() == 1
     a.run_steps()
     a.decide()
-    with bench.transaction() as conn:
+    with workers.transaction() as conn:
         a.send(conn)
-        assert (Three.get("v").status, len(bench.tokens())) == ("running", 3)
+        assert (Three.get("v").status, len(workers.jobs())) == ("running", 3)
     failed = Three.get("v")
-    assert (failed.status, bench.tokens()) == ("failed", [])
+    assert (failed.status, workers.jobs()) == ("failed", [])
     assert failed.error is not None
-    assert (failed.error["step"], failed.error["reason"], failed.error["attempt"]) == ("west", "as told", 2)
+    assert (failed.error["step"], failed.error["reason"], failed.error["attempt"]) == ("west", "fails", 2)
     assert [attempt["attempt"] for attempt in failed.error["attempts"]] == [1]
     for worker in (b, c):
         worker.run_steps()
         worker.settle()
-    assert bench.results() == ["first"]
+    assert workers.results() == ["first"]
 
 
-def test_r5_a_step_whose_workers_all_die_fails_its_instance(bench: ManualWorkers) -> None:
+def test_r5_a_step_whose_workers_all_die_fails_its_instance(workers: ManualWorkers) -> None:
     """R5: the loss of a worker counts, too: after the fifth one the instance fails, and nothing runs."""
     Line.start("v")
     for _ in range(5):
-        worker = bench.worker()
+        worker = workers.worker()
         assert worker.claim() == 1
-        bench.die(worker)
-    bench.finish()
+        workers.die(worker)
+    workers.finish()
     failed = Line.get("v")
     assert failed.status == "failed"
     assert failed.error is not None
     assert (failed.error["step"], len(failed.error["attempts"]), CALLS) == ("first", 5, [])
 
 
-def test_r6_a_key_that_failed_starts_anew(bench: ManualWorkers) -> None:
-    """R6: a run knows nothing of an earlier failed one of its key: it begins at the beginning and runs to its end."""
+def test_r6_a_failed_key_starts_from_the_beginning(workers: ManualWorkers) -> None:
+    """R6: a run is independent of an earlier failed run of its key: it starts from the beginning and completes."""
     old = Line.start("v", {"fails": "second"})
-    bench.finish()
+    workers.finish()
     CALLS.clear()
     fresh = Line.start("v")
     assert fresh.run > old.run
     assert Line.get("v").history == ()
-    bench.finish()
-    bench.check(Line, "v", *LINE)
+    workers.finish()
+    workers.check(Line, "v", *LINE)
     assert [(each.run, each.status) for each in Line.runs("v")] == [(fresh.run, "completed"), (old.run, "failed")]
 
 
-def test_r7_timers_of_an_old_run_are_gone(bench: ManualWorkers) -> None:
-    """R7: when a run ends, its timers end with it, and so cannot touch the next run of its key."""
+def test_r7_timers_of_an_old_run_are_gone(workers: ManualWorkers) -> None:
+    """R7: the end of a run removes its timers, so they cannot affect the next run of its key."""
     old = Asking.start("v")
-    bench.finish()
-    assert bench.tokens() == [("answer", "resume", "parked", 1)]
+    workers.finish()
+    assert workers.jobs() == [("answer", "resume", "parked", 1)]
     Asking.cancel("v")
     Asking.start("v")
-    bench.finish()
-    bench.conn.execute("update pgflow.jobs set run_at = pgflow.now() where run = %s", [old.run])
-    bench.finish()
-    assert bench.rows("select step from pgflow.jobs where run = %s", old.run) == []
+    workers.finish()
+    workers.conn.execute("update pgflow.jobs set run_at = pgflow.now() where run = %s", [old.run])
+    workers.finish()
+    assert workers.rows("select step from pgflow.jobs where run = %s", old.run) == []
     assert [entry.step for entry in Asking.get("v").history] == ["first"]
     assert Asking.get("v").status == "waiting"
 
 
-def test_r7_signals_of_an_old_run_are_its_own(bench: ManualWorkers) -> None:
-    """R7: a signal belongs to the run that it was sent to, and is never taken by the next run of its key."""
+def test_r7_signals_of_an_old_run_are_its_own(workers: ManualWorkers) -> None:
+    """R7: a signal belongs to the run that it was sent to, and the next run of its key never consumes it."""
     Asking.start("v")
     assert Asking.resume("v", "answered", "old") == "kept"
     Asking.cancel("v")
     Asking.start("v")
-    bench.finish()
+    workers.finish()
     assert Asking.get("v").status == "waiting"
     assert Asking.resume("v", "answered", "new") == "delivered"
-    bench.finish()
+    workers.finish()
     assert Asking.get("v").steps["answer"] == "new"
-    bench.check(Asking, "v", "first", "answer", "close")
+    workers.check(Asking, "v", "first", "answer", "close")
 
 
 # -- R8, R9: signals
 
 
-def test_r8_a_signal_for_a_step_that_runs_is_kept_and_nothing_runs_twice(bench: ManualWorkers) -> None:
-    """R8: a signal that comes while its step runs, or another one does, is kept; it completes nothing by itself."""
-    worker = bench.worker()
+def test_r8_a_signal_for_a_step_that_runs_is_kept_and_nothing_runs_twice(workers: ManualWorkers) -> None:
+    """R8: a signal sent while its step or another one runs is kept; by itself it completes nothing."""
+    worker = workers.worker()
     Asking.start("v")
     worker.claim()
-    before = bench.tokens()
+    before = workers.jobs()
     assert Asking.resume("v", "ok", step="first") == "kept"  # an event of the step that runs
     assert Asking.resume("v", "answered", {"n": 1}) == "kept"  # of one that is still to come
     with pytest.raises(UndeclaredEvent):
         Asking.resume("v", "ok", step="answer")
-    assert (bench.tokens(), bench.results()) == (before, [])
+    assert (workers.jobs(), workers.results()) == (before, [])
     worker.run_steps()
     worker.settle()
-    bench.finish(worker)
+    workers.finish(worker)
     assert Asking.get("v").steps["answer"] == {"n": 1}
-    bench.check(Asking, "v", "first", "answer", "close")
-    assert bench.rows("select name from pgflow.signals where consumed_at is null") == [("ok",)]
+    workers.check(Asking, "v", "first", "answer", "close")
+    assert workers.rows("select name from pgflow.signals where consumed_at is null") == [("ok",)]
 
 
-def test_r9_a_signal_before_the_wait_is_kept_for_it(bench: ManualWorkers) -> None:
-    """R9: a signal sent before its wait begins ends that wait."""
+def test_r9_a_signal_before_the_wait_is_kept_for_it(workers: ManualWorkers) -> None:
+    """R9: a signal sent before the start of its wait ends that wait."""
     Asking.start("v")
     assert Asking.resume("v", "answered", "early") == "kept"
-    bench.finish()
+    workers.finish()
     assert Asking.get("v").steps["answer"] == "early"
-    bench.check(Asking, "v", "first", "answer", "close")
+    workers.check(Asking, "v", "first", "answer", "close")
 
 
-def test_r9_a_signal_in_the_very_moment_of_parking_is_found(bench: ManualWorkers) -> None:
-    """R9: a signal that comes between a step's decision to wait and the writing of it ends that wait, too."""
-    worker = bench.worker()
+def test_r9_a_signal_concurrent_with_parking_is_found(workers: ManualWorkers) -> None:
+    """R9: a signal sent between a step's decision to wait and its settle ends that wait, too."""
+    worker = workers.worker()
     Asking.start("v")
-    bench.step(worker)
+    workers.step(worker)
     worker.claim()
     worker.run_steps("answer")
     worker.decide()
@@ -290,33 +290,33 @@ def test_r9_a_signal_in_the_very_moment_of_parking_is_found(bench: ManualWorkers
     worker.send()
     assert [row.status for row in worker.settled] == ["conflict"]
     worker.adopt()
-    bench.finish(worker)
+    workers.finish(worker)
     assert Asking.get("v").steps["answer"] == "just now"
-    bench.check(Asking, "v", "first", "answer", "close")
+    workers.check(Asking, "v", "first", "answer", "close")
 
 
 # -- R10, R11: starts and cancels that meet something
 
 
 @pytest.mark.parametrize("is_undone", [False, True], ids=["committed", "rolled back"])
-def test_r10_of_two_starts_at_once_one_wins(bench: ManualWorkers, is_undone: bool) -> None:
-    """R10: a start that meets another one of its key under way waits for it, and is refused if that one commits."""
-    conn = bench.connect()
+def test_r10_of_two_concurrent_starts_one_wins(workers: ManualWorkers, is_undone: bool) -> None:
+    """R10: a start waits for a concurrent start of its key, and is refused if that one commits."""
+    conn = workers.connect()
     conn.execute("begin")
     Line.start("v", conn=conn)
-    second = bench.aside(lambda: Line.start("v"))
+    second = workers.aside(lambda: Line.start("v"))
     conn.execute("rollback" if is_undone else "commit")
     if is_undone:
         assert second.result().created
     else:
         with pytest.raises(AlreadyRunning):
             second.result()
-    assert bench.one("select count(*) from pgflow.instances") == bench.one("select count(*) from pgflow.jobs") == 1
+    assert workers.one("select count(*) from pgflow.instances") == workers.one("select count(*) from pgflow.jobs") == 1
 
 
-def test_r11_what_ends_after_a_cancel_is_not_recorded(bench: ManualWorkers) -> None:
-    """R11: cancel takes every token away, also that of a step which runs: what it comes to afterwards is dropped."""
-    worker = bench.worker()
+def test_r11_a_result_after_a_cancel_is_not_recorded(workers: ManualWorkers) -> None:
+    """R11: cancel removes every job, also that of a running step, whose later result is dropped."""
+    worker = workers.worker()
     Line.start("v")
     worker.claim()
     worker.run_steps()
@@ -325,42 +325,42 @@ def test_r11_what_ends_after_a_cancel_is_not_recorded(bench: ManualWorkers) -> N
     worker.send()
     assert [row.status for row in worker.settled] == ["fenced"]
     worker.adopt()
-    bench.finish(worker)
+    workers.finish(worker)
     gone = Line.get("v")
-    assert (gone.status, gone.error, bench.tokens(), bench.results()) == ("cancelled", {"reason": "enough"}, [], [])
+    assert (gone.status, gone.error, workers.jobs(), workers.results()) == ("cancelled", {"reason": "enough"}, [], [])
 
 
 @pytest.mark.parametrize("is_last", [False, True], ids=["in the middle", "at the end"])
-def test_r11_a_cancel_waits_for_an_end_that_is_being_written(bench: ManualWorkers, is_last: bool) -> None:
-    """R11: a cancel that meets a step's end under way waits for it, and is refused if the instance ended with it."""
-    worker = bench.worker()
+def test_r11_a_cancel_waits_for_an_end_that_is_being_written(workers: ManualWorkers, is_last: bool) -> None:
+    """R11: a cancel waits for a concurrent settle, and is refused if the instance ended with it."""
+    worker = workers.worker()
     Line.start("v")
     for _ in range(2 if is_last else 1):
-        bench.step(worker)
+        workers.step(worker)
     worker.claim()
     worker.run_steps()
     worker.decide()
-    conn = bench.connect()
+    conn = workers.connect()
     conn.execute("begin")
     worker.send(conn)
-    cancel = bench.aside(lambda: Line.cancel("v"))
+    cancel = workers.aside(lambda: Line.cancel("v"))
     conn.execute("commit")
     if is_last:
         with pytest.raises(NotActive):
             cancel.result()
-        bench.check(Line, "v", *LINE)
+        workers.check(Line, "v", *LINE)
     else:
         cancel.result()
-        assert (Line.get("v").status, bench.tokens()) == ("cancelled", [])
+        assert (Line.get("v").status, workers.jobs()) == ("cancelled", [])
 
 
 # -- R12 to R15: what breaks in the middle
 
 
 @pytest.mark.parametrize("kind", ["execute", "resume", "advance"])
-def test_r12_a_dead_workers_token_of_any_kind_is_taken_over(bench: ManualWorkers, kind: str) -> None:
-    """R12: whatever a worker held when it died, another one takes over once its lease has ended."""
-    dead = bench.worker()
+def test_r12_a_dead_workers_job_of_any_kind_is_rescued(workers: ManualWorkers, kind: str) -> None:
+    """R12: another worker gets all jobs of a dead one once its lease has expired."""
+    dead = workers.worker()
     workflow: type[Workflow[Any]] = Line
     steps: tuple[str, ...] = LINE
     if kind == "execute":
@@ -368,44 +368,44 @@ def test_r12_a_dead_workers_token_of_any_kind_is_taken_over(bench: ManualWorkers
     elif kind == "resume":
         workflow, steps = Asking, ("first", "answer", "close")
         Asking.start("v")
-        bench.finish()
+        workers.finish()
         Asking.resume("v", "answered")
     else:
         workflow, steps = Three, THREE
-        conflict(bench)
+        conflict(workers)
     assert dead.claim() == 1
     assert [token.kind for token in dead.held_jobs.tokens.values()] == [kind]
-    bench.die(dead)
-    bench.finish()
-    bench.check(workflow, "v", *steps)
+    workers.die(dead)
+    workers.finish()
+    workers.check(workflow, "v", *steps)
 
 
-def conflict(bench: ManualWorkers) -> None:
-    """Leave an instance of Three whose last branch is recorded and waits to be folded in."""
-    a, b, c = bench.forked("v")
+def conflict(workers: ManualWorkers) -> None:
+    """Return an instance of Three whose last branch is recorded and not yet applied."""
+    a, b, c = workers.forked("v")
     for worker in (a, b):
-        bench.end(worker)
+        workers.end(worker)
     c.run_steps()
-    with bench.transaction() as conn:
+    with workers.transaction() as conn:
         conn.execute("select from pgflow.instances for update")
         c.settle()
-    assert bench.results(applied=False) == ["north"]
+    assert workers.results(applied=False) == ["north"]
 
 
-def test_r13_what_cannot_be_read_fails_its_own_instance_and_hides_nobody_elses(bench: ManualWorkers) -> None:
-    """R13: stored data that makes no sense fails the instance that has it, with the reason; all can still be read."""
-    worker = bench.worker()
+def test_r13_unreadable_data_fails_only_its_own_instance(workers: ManualWorkers) -> None:
+    """R13: invalid stored data fails its own instance, with the reason; all instances stay readable."""
+    worker = workers.worker()
     for value in ("bad", "good"):
-        Line.start(value, {f"a key that nobody has seen: {value}": {"é": [None, 1.5]}})
-    bench.step(worker)
-    bench.conn.execute(
+        Line.start(value, {f"a key never seen before: {value}": {"é": [None, 1.5]}})
+    workers.step(worker)
+    workers.conn.execute(
         """update pgflow.step_results set event = 'unheard_of'
         where run = (select run from pgflow.instances where id = 'line::bad')"""
     )
     assert worker.claim() == 2
-    bench.finish(worker)
-    bench.check(Line, "good", *LINE)
-    assert Line.get("good").input == {"a key that nobody has seen: good": {"é": [None, 1.5]}}
+    workers.finish(worker)
+    workers.check(Line, "good", *LINE)
+    assert Line.get("good").input == {"a key never seen before: good": {"é": [None, 1.5]}}
     bad = Line.get("bad")
     assert bad.status == "failed"
     assert bad.error is not None
@@ -413,15 +413,15 @@ def test_r13_what_cannot_be_read_fails_its_own_instance_and_hides_nobody_elses(b
     assert [each.id for each in Line.list()] == ["line::good", "line::bad"]
 
 
-def test_r13_what_could_not_be_read_is_refused_before_it_is_stored(bench: ManualWorkers) -> None:
-    """R13: an input that JSON cannot hold is refused at the start."""
+def test_r13_unreadable_data_is_refused_before_it_is_stored(workers: ManualWorkers) -> None:
+    """R13: an input that JSON cannot represent is refused at the start."""
     with pytest.raises(InvalidPayload, match=r"input\.what"):
         Line.start("v", {"what": object()})
-    assert bench.one("select count(*) from pgflow.instances") == 0
+    assert workers.one("select count(*) from pgflow.instances") == 0
 
 
-def test_r14_a_result_that_the_database_refuses_fails_its_step_and_says_so(postgres: OnPostgres) -> None:
-    """R14: what cannot be stored never passes for done: its instance fails with the reason, and its batch goes on."""
+def test_r14_a_result_that_the_database_refuses_fails_its_step(postgres: OnPostgres) -> None:
+    """R14: a result that cannot be stored never counts as done: its instance fails, and the batch continues."""
     postgres.idle(Line)
     with psycopg.connect(postgres.dsn, autocommit=True) as conn:
         conn.execute("alter table pgflow.step_results add constraint no_bad check (output ->> 'value' <> 'bad')")
@@ -441,36 +441,36 @@ def test_r14_a_result_that_the_database_refuses_fails_its_step_and_says_so(postg
     assert (error["step"], "no_bad" in error["reason"], ended["bad"].history) == ("first", True, ())
 
 
-def test_r15_an_instance_and_its_first_token_are_one_commit(bench: ManualWorkers) -> None:
-    """R15: a start stores the instance and its first token together, or neither."""
+def test_r15_an_instance_and_its_first_job_are_one_commit(workers: ManualWorkers) -> None:
+    """R15: a start stores the instance and its first job together, or neither."""
     count = "select (select count(*) from pgflow.instances), (select count(*) from pgflow.jobs)"
-    conn = bench.connect()
+    conn = workers.connect()
     for end, expected in (("rollback", (0, 0)), ("commit", (1, 1))):
         conn.execute("begin")
         Line.start("v", conn=conn)
-        assert bench.rows(count) == [(0, 0)]
+        assert workers.rows(count) == [(0, 0)]
         conn.execute(end)
-        assert bench.rows(count) == [expected]
+        assert workers.rows(count) == [expected]
 
 
-def test_r15_a_result_and_the_tokens_that_follow_are_one_commit(bench: ManualWorkers) -> None:
-    """R15: a result, the change of its instance and every token that follows from it are stored together, or not."""
-    worker = bench.worker(room=1)  # two of the three branches are for others
+def test_r15_a_result_and_the_following_jobs_are_one_commit(workers: ManualWorkers) -> None:
+    """R15: a result, the change of its instance and every following job are stored together, or not at all."""
+    worker = workers.worker(room=1)  # the other two branches are for other workers
     Three.start("v")
     worker.claim()
     worker.run_steps()
     worker.decide()
-    conn = bench.connect()
+    conn = workers.connect()
     for end in ("rollback", "commit"):
         conn.execute("begin")
         worker.send(conn)
-        assert (bench.results(), [token[0] for token in bench.tokens()]) == ([], ["first"])
+        assert (workers.results(), [token[0] for token in workers.jobs()]) == ([], ["first"])
         conn.execute(end)
-    assert bench.results() == ["first"]
-    assert [token[0] for token in bench.tokens()] == ["west", "east", "north"]
+    assert workers.results() == ["first"]
+    assert [token[0] for token in workers.jobs()] == ["west", "east", "north"]
     worker.adopt()
-    bench.finish(worker)
-    bench.check(Three, "v", *THREE)
+    workers.finish(worker)
+    workers.check(Three, "v", *THREE)
 
 
 # -- R16 to R20
@@ -480,11 +480,11 @@ ADVISORY = """select count(*) from pg_locks where locktype = 'advisory'
     and database = (select oid from pg_database where datname = current_database())"""
 
 
-def test_r16_no_statement_takes_an_advisory_lock(bench: ManualWorkers) -> None:
-    """R16: rows are locked by themselves, never through a number in a space that the application shares."""
-    conn = bench.connect()
+def test_r16_no_statement_takes_an_advisory_lock(workers: ManualWorkers) -> None:
+    """R16: rows are locked themselves, never by a number in the advisory lock space of the application."""
+    conn = workers.connect()
     worker = Driver(conn, (Three, Asking))
-    with conn.transaction():  # a lock of any statement in it would last until its end
+    with conn.transaction():  # locks last until the end of the transaction
         Three.start("v", conn=conn)
         Asking.start("w", conn=conn)
         Asking.start("x", {"fails": "first"}, conn=conn)
@@ -511,17 +511,17 @@ def test_r16_workers_at_work_hold_no_advisory_lock(postgres: OnPostgres) -> None
         seen += postgres.rows(ADVISORY)
     assert set(seen) == {(0,)}
     speaking = {path for path in files.list_files() if "advisory" in files.load(path)}
-    assert {path for path in speaking if not path.startswith(("queries/migration/", "queries/bench/"))} == set()
+    assert {path for path in speaking if not path.startswith(("queries/migration/", "queries/workers/"))} == set()
 
 
-def test_r17_a_failed_instance_stays_failed(bench: ManualWorkers) -> None:
-    """R17: what a sibling comes to after the failure changes nothing, and is not recorded."""
-    a, b, c = bench.forked("v", fails="west")
+def test_r17_a_failed_instance_stays_failed(workers: ManualWorkers) -> None:
+    """R17: a sibling's result after the failure changes nothing, and is not recorded."""
+    a, b, c = workers.forked("v", fails="west")
     for worker in (b, c):
         worker.run_steps()
         worker.decide()
     for _ in range(2):
-        run(bench.conn, job.stage("pgflow"))
+        run(workers.conn, job.stage("pgflow"))
         a.claim()
         a.run_steps()
         a.settle()
@@ -531,15 +531,15 @@ def test_r17_a_failed_instance_stays_failed(bench: ManualWorkers) -> None:
         worker.send()
         assert [row.status for row in worker.settled] == ["fenced"]
         worker.adopt()
-    bench.finish(a, b, c)
-    assert (Three.get("v"), bench.tokens(), bench.results()) == (failed, [], ["first"])
+    workers.finish(a, b, c)
+    assert (Three.get("v"), workers.jobs(), workers.results()) == (failed, [], ["first"])
 
 
 def test_r17_an_end_is_final() -> None:
     """R17: no event changes an instance that has ended."""
     begun, _ = advance(new(Three.graph), Begun())
     forked, _ = advance(begun, Completed("first", "ok"))
-    failed, _ = advance(forked, Failed("west", "as told"))
+    failed, _ = advance(forked, Failed("west", "fails"))
     completed = replay(Line.graph, [(step, "ok", None) for step in LINE])
     assert (failed.status, completed.status) == ("failed", "completed")
     for ended in (failed, completed):
@@ -547,36 +547,38 @@ def test_r17_an_end_is_final() -> None:
             assert advance(ended, event) == (ended, ())
 
 
-def test_r18_results_of_one_moment_keep_their_order(bench: ManualWorkers) -> None:
+def test_r18_results_with_one_time_keep_their_order(workers: ManualWorkers) -> None:
     """R18: a sequence orders results: those of one statement, with one time, are listed as they were recorded."""
-    worker = bench.worker()
+    worker = workers.worker()
     Three.start("v")
     worker.turn()
     worker.settle()
     worker.run_steps()
     worker.settle()
-    assert len(bench.rows("select distinct finished_at from pgflow.step_results where step <> 'first'")) == 1
-    bench.finish(worker)
-    bench.conn.execute("update pgflow.step_results set attempt = attempt where step = 'west'")  # lies elsewhere now
+    assert len(workers.rows("select distinct finished_at from pgflow.step_results where step <> 'first'")) == 1
+    workers.finish(worker)
+    workers.conn.execute(
+        "update pgflow.step_results set attempt = attempt where step = 'west'"
+    )  # moves the row version
     history = [entry.step for entry in Three.get("v").history]
-    assert history == bench.results() == list(THREE)
+    assert history == workers.results() == list(THREE)
 
 
-def test_r18_a_finished_instance_can_be_deleted(bench: ManualWorkers) -> None:
-    """R18: the rows of a finished instance can be deleted, and nothing but that instance is gone."""
+def test_r18_a_finished_instance_can_be_deleted(workers: ManualWorkers) -> None:
+    """R18: the rows of a finished instance can be deleted, without affecting any other."""
     for value in ("old", "young"):
         Line.start(value)
-        bench.finish()
+        workers.finish()
     run_ = Line.get("old").run
     for table in ("signals", "step_results", "instances"):
-        bench.conn.execute(f"delete from pgflow.{table} where run = %s".encode(), [run_])  # noqa: S608 -- named above
+        workers.conn.execute(f"delete from pgflow.{table} where run = %s".encode(), [run_])  # noqa: S608 -- named above
     assert [each.id for each in Line.list()] == ["line::young"]
-    bench.check(Line, "young", *LINE)
+    workers.check(Line, "young", *LINE)
     assert Line.start("old").created
 
 
-def test_r19_all_events_are_told_on_postgresql(postgres: OnPostgres) -> None:
-    """R19: workers tell the eleven events, and the reason and the attempts of a failure are in its instance's row."""
+def test_r19_all_events_are_emitted_on_postgresql(postgres: OnPostgres) -> None:
+    """R19: workers emit the eleven events, and store the reason and the attempts of a failure."""
     seen: list[telemetry.Event] = []
     telemetry.attach("seen", telemetry.SEED_EVENTS, lambda event, config: seen.append(event))
     try:
@@ -587,28 +589,28 @@ def test_r19_all_events_are_told_on_postgresql(postgres: OnPostgres) -> None:
         postgres.until(Asking, "w", "waiting")
         Asking.resume("w", "answered")
         postgres.until(Asking, "w")
-        postgres.restart()  # what was committed last is told by now
+        postgres.restart()  # after the last commit all events are emitted
     finally:
         telemetry.detach("seen")
     assert {event.name for event in seen} == set(telemetry.SEED_EVENTS)
-    (told,) = [event for event in seen if event.name == telemetry.WORKFLOW_EXCEPTION]
-    assert (told.metadata["failed_step"], told.metadata["reason"]) == ("second", "as told")
+    (failure,) = [event for event in seen if event.name == telemetry.WORKFLOW_EXCEPTION]
+    assert (failure.metadata["failed_step"], failure.metadata["reason"]) == ("second", "fails")
     assert failed.error is not None
-    assert (failed.error["reason"], failed.error["type"], failed.error["attempt"]) == ("as told", "RuntimeError", 2)
-    assert [(each["attempt"], each["reason"]) for each in failed.error["attempts"]] == [(1, "as told")]
+    assert (failed.error["reason"], failed.error["type"], failed.error["attempt"]) == ("fails", "RuntimeError", 2)
+    assert [(each["attempt"], each["reason"]) for each in failed.error["attempts"]] == [(1, "fails")]
 
 
 @pytest.mark.parametrize("workflow", [Mixed, Paused])
-def test_r20_a_branch_goes_on_while_its_sibling_waits(bench: ManualWorkers, workflow: type[Workflow[Any]]) -> None:
-    """R20: waiting is a step's affair: what becomes active in the batch in which a sibling begins to wait, runs."""
-    worker = bench.worker()
+def test_r20_a_branch_continues_while_its_sibling_waits(workers: ManualWorkers, workflow: type[Workflow[Any]]) -> None:
+    """R20: only the step waits: steps activated in the batch in which a sibling starts to wait run."""
+    worker = workers.worker()
     workflow.start("v")
     worker.turn()
     worker.settle()
     worker.run_steps()  # both branches
-    worker.settle()  # one of them waits from now on
+    worker.settle()  # one of them waits now
     assert [entry.step for entry in workflow.get("v").history] == ["first", "second"]
-    bench.finish(worker)
+    workers.finish(worker)
     waiting = workflow.get("v")
     ran = [entry.step for entry in waiting.history]
     assert (waiting.status, ran) == (
@@ -618,5 +620,5 @@ def test_r20_a_branch_goes_on_while_its_sibling_waits(bench: ManualWorkers, work
     wait = "word" if workflow is Mixed else "hour"
     assert [each.step for each in waiting.waiting_for] == [wait]
     workflow.resume("v", "word" if workflow is Mixed else "timeout", step=wait)
-    bench.finish(worker)
-    bench.check(workflow, "v", *ran, wait, "close")
+    workers.finish(worker)
+    workers.check(workflow, "v", *ran, wait, "close")

@@ -1,4 +1,4 @@
-"""What users write: mypy --strict accepts every line of it."""
+"""Code of users: mypy --strict accepts every line of it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What users get wrong: mypy --strict refuses each marked line, so an unused mark means that a mistake would pass."""
+"""Mistakes of users: mypy --strict refuses each marked line, so an unused mark means that a mistake would pass."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What users write passes mypy --strict, and what they get wrong does not."""
+"""mypy --strict accepts valid code of users and refuses their mistakes."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accepted.py", "refused.py"])
-def test_mypy_finds_what_is_marked_and_nothing_else(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mypy_finds_the_marked_lines_and_no_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     # bin/check checks the package itself.
     said, trouble, _ = api.run(["--strict", "--follow-imports=silent", f"tests/typing/{name}"])
@@ -18,7 +18,7 @@ def test_mypy_finds_what_is_marked_and_nothing_else(name: str, monkeypatch: pyte
     assert said.startswith("Success")
 
 
-def test_what_is_accepted_also_runs() -> None:
+def test_accepted_code_also_runs() -> None:
     from tests.typing import accepted
 
     assert accepted.OrderFlow.graph.initial == "validate_order"

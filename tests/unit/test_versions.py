@@ -227,10 +227,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"versions": lambda part: {1: part(1), 0: part(1), "2": part(1)}},
         "U: the keys of versions must be whole numbers from 1, these are not: 0, '2'",
     ),
-    "no current": (
-        {"options": {"current": None}},
-        "U has no current version: choose the one that starts use, as in current=1",
-    ),
+    "no current": ({"options": {"current": None}}, "U has no current version: choose the one that starts use"),
     "another current": ({"options": {"current": 9}}, r"U: current=9 is not a key of versions \(available: 1\)"),
     "current is true": ({"options": {"current": True}}, r"U: current=True is not a key of versions"),
     "no workflow": ({"versions": lambda part: {1: "V1"}}, "U: version 1 is 'V1', which is not a workflow"),
