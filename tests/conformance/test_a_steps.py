@@ -196,7 +196,7 @@ class Echo(Step):
     pause: timedelta = timedelta(seconds=1)
 
     def execute(self, ctx: Context[Input]) -> Ok:
-        return Ok("done", {"said": self.word * self.times, "pause": self.pause, "config": self.config()})
+        return Ok("done", {"text": self.word * self.times, "pause": self.pause, "config": self.config()})
 
 
 def test_a8_a_steps_configuration_reaches_it(stack: Stack) -> None:
@@ -206,7 +206,7 @@ def test_a8_a_steps_configuration_reaches_it(stack: Stack) -> None:
     flow.start("v")
     config = {"word": "ho", "times": 2, "pause": "PT1S"}
     assert stack.until(flow, "v").steps == {
-        "echo": {"said": "hoho", "pause": "PT1S", "config": config},
+        "echo": {"text": "hoho", "pause": "PT1S", "config": config},
         "plain": {"config": None},
     }
 

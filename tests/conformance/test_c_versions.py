@@ -204,8 +204,8 @@ def test_c13_version_for_gets_the_versions_and_all_arguments_of_the_start(stack:
     assert stack.until(flow, "v").version == 2
     ((versions, options),) = asked
     assert versions == {1: flow.V1, 2: flow.V2}
-    told = {"value": "v", "input": {"n": 1}, "tags": ["t"], "metadata": {"m": 1}, "priority": 3, "tenant": "acme"}
-    assert told.items() <= options.items()
+    given = {"value": "v", "input": {"n": 1}, "tags": ["t"], "metadata": {"m": 1}, "priority": 3, "tenant": "acme"}
+    assert given.items() <= options.items()
 
 
 def test_c14_an_instance_keeps_the_version_that_it_started_with(stack: Stack) -> None:

@@ -189,10 +189,10 @@ def test_e6_a_failure_is_stored_with_its_step_and_reason(stack: Stack) -> None:
     flow.start("v")
     failed = stack.until(flow, "v")
     assert failed.error is not None
-    told: Mapping[str, Any] = failed.error
-    assert (failed.status, told["step"], told["reason"]) == ("failed", "act", "the printer is on fire")
-    assert (told["type"], told["attempt"]) == ("ConnectionError", 2)
-    assert [(each["attempt"], each["reason"]) for each in told["attempts"]] == [(1, "the printer is on fire")]
+    error: Mapping[str, Any] = failed.error
+    assert (failed.status, error["step"], error["reason"]) == ("failed", "act", "the printer is on fire")
+    assert (error["type"], error["attempt"]) == ("ConnectionError", 2)
+    assert [(each["attempt"], each["reason"]) for each in error["attempts"]] == [(1, "the printer is on fire")]
     assert (failed.completed_steps, failed.active_steps, failed.is_active) == (("a",), frozenset(), False)
     broken = False
     flow.retry("v")

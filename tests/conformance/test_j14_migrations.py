@@ -134,10 +134,10 @@ def test_j14_a_lost_ledger_is_refused_and_can_be_restored(dsn: str, loss: str, s
     """J14: without its ledger a schema is refused, also by a worker; the command in the hint restores it."""
     migrate_up(dsn, schema)
     whole = catalog(dsn, schema)
-    how, said = (text.replace("pgflow.", f"{schema}.") for text in LOSSES[loss])
+    how, expected = (text.replace("pgflow.", f"{schema}.") for text in LOSSES[loss])
     execute(dsn, how)
     before = catalog(dsn, schema)
-    with pytest.raises(SchemaError, match=said) as refused:
+    with pytest.raises(SchemaError, match=expected) as refused:
         migrate_up(dsn, schema)
     assert not isinstance(refused.value, SchemaForeign)
     assert "--sql --ledger --to N" in str(refused.value.hint)

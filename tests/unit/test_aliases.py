@@ -1,4 +1,4 @@
-"""A model works as an input, an output and a payload alike, or its definition is refused because of an alias."""
+"""A model works as an input, an output and a payload, or its definition is refused because of an alias."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def as_payload(kind: Any, value: Any) -> tuple[str, Any]:
         (Serialized, Serialized(number=1), '{"number":"1"}'),
     ],
 )
-def test_a_model_that_can_be_read_back_works_in_each_place(
+def test_a_readable_model_works_as_input_output_and_payload(
     place: Callable[[Any, Any], tuple[str, Any]], kind: Any, value: Any, text: str
 ) -> None:
     written, back = place(kind, value)
@@ -298,7 +298,7 @@ def test_an_output_without_a_declared_type_keeps_its_computed_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "expected"),
     [
         (ReadAs, "ReadAs.number is written as 'number' and read from 'no'"),
         (WrittenAs, "WrittenAs.number is written as 'no' and read from 'number'"),
@@ -318,10 +318,8 @@ def test_an_output_without_a_declared_type_keeps_its_computed_fields() -> None:
         (dict[str, tuple[ReadAs, ...]], "ReadAs.number is written as 'number' and read from 'no'"),
     ],
 )
-def test_a_field_that_is_read_under_another_name_than_it_is_written_is_refused_at_definition(
-    kind: Any, said: str
-) -> None:
-    with pytest.raises(DefinitionError, match=f"Flow: the input cannot be read back: {said}: give it one alias"):
+def test_a_field_written_and_read_under_different_names_is_refused_at_definition(kind: Any, expected: str) -> None:
+    with pytest.raises(DefinitionError, match=f"Flow: the input cannot be read back: {expected}: give it one alias"):
         flow(kind)
-    with pytest.raises(DefinitionError, match=f"its output cannot be read back: {said}: give it one alias"):
+    with pytest.raises(DefinitionError, match=f"its output cannot be read back: {expected}: give it one alias"):
         output_flow(kind)

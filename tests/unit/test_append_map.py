@@ -1,4 +1,4 @@
-"""A mapping that only grows: each version sees its own keys, whoever adds to which version."""
+"""A mapping that only grows: each version has its own keys, whichever version is extended."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pgflow.core.values.append_map import AppendMap
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9))))
-def test_each_version_is_what_a_copied_dict_would_be(adds: list[tuple[int, int]]) -> None:
-    """Each pair adds a key to one of the versions so far."""
+def test_each_version_equals_a_copied_dict(adds: list[tuple[int, int]]) -> None:
+    """Each pair adds a key to one of the earlier versions."""
     versions: list[AppendMap[int, int]] = [AppendMap()]
     dicts: list[dict[int, int]] = [{}]
     for number, (place, key) in enumerate(adds):

@@ -1,4 +1,4 @@
-"""What an attempt came to is told alike on every stack, whatever the step raised."""
+"""The outcome of an attempt is the same on every stack, whatever the step raised."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Mute(Exception):
         raise RuntimeError("no words")
 
 
-def test_an_error_that_cannot_be_told_has_its_type_for_a_reason() -> None:
+def test_an_error_without_a_readable_message_has_its_type_as_reason() -> None:
     failed = attempt_error(Mute(), Retry())
     assert (failed.reason, failed.type, failed.retry) == ("Mute", "Mute", True)
 
 
-def test_a_stop_iteration_is_an_error_although_no_future_can_hold_it() -> None:
+def test_a_stop_iteration_is_an_error_although_no_future_can_carry_it() -> None:
     @step
     def first_of_nothing(ctx: Context[Any]) -> Ok:
         return Ok("done", next(iter([])))
@@ -42,7 +42,7 @@ class Asking(Step):
 
 
 @pytest.mark.parametrize("ends", [Parking({"done": "zzz"}), Parking({}, timedelta(1), "zzz")])
-def test_a_wait_ends_with_events_that_lead_somewhere(ends: Parking) -> None:
+def test_a_wait_ends_with_events_that_have_transitions(ends: Parking) -> None:
     class Odd(Asking):
         def parking(self) -> Parking:
             return ends

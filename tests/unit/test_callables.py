@@ -1,4 +1,4 @@
-"""A function that cannot be called as a step, a route or a hook, or is for another input, is refused at definition."""
+"""A function that cannot be called as a step, route or hook, or is for another input, is refused at definition."""
 
 from __future__ import annotations
 
@@ -203,20 +203,20 @@ def test_a_function_that_can_be_called_with_the_context_is_a_step(name: str) -> 
 
 @pytest.mark.parametrize("name", [*BAD, *ONLY_BAD_STEPS])
 def test_a_function_that_cannot_be_called_with_the_context_is_not_a_step(name: str) -> None:
-    function, said = {**ONLY_BAD_STEPS, **BAD}[name]
-    with pytest.raises(DefinitionError, match=said):
+    function, expected = {**ONLY_BAD_STEPS, **BAD}[name]
+    with pytest.raises(DefinitionError, match=expected):
         flow_of(step(name="work")(function))
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "expected"),
     [
         (two, r"two cannot be called: .* with one argument, ctx; write `def two\(ctx\)`"),
         (Shop.method, r"method is a method: define the step outside of a class, `def method\(ctx\)`"),
     ],
 )
-def test_the_message_about_a_step_names_the_function_and_the_fix(function: Any, said: str) -> None:
-    with pytest.raises(DefinitionError, match=said):
+def test_the_message_about_a_step_names_the_function_and_the_fix(function: Any, expected: str) -> None:
+    with pytest.raises(DefinitionError, match=expected):
         flow_of(step(function))
 
 
@@ -233,8 +233,10 @@ def test_a_route_is_checked_like_a_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_route_that_cannot_be_called_with_the_context_is_refused(name: str) -> None:
-    function, said = BAD[name]
-    with pytest.raises(DefinitionError, match=rf"route\(.*: the function must take one argument, the context: {said}"):
+    function, expected = BAD[name]
+    with pytest.raises(
+        DefinitionError, match=rf"route\(.*: the function must take one argument, the context: {expected}"
+    ):
         routed(function, step(name="target")(one))
 
 
@@ -348,7 +350,7 @@ def test_a_function_that_may_be_for_the_input_is_accepted(as_route: bool, kind: 
     with_input(kind, annotated(annotation), as_route=as_route)
 
 
-def test_a_step_class_for_another_input_is_refused_and_a_decorated_function_is_seen_through() -> None:
+def test_a_step_class_for_another_input_is_refused_also_behind_a_decorator() -> None:
     class Weigh(Step):
         events: ClassVar[tuple[str, ...]] = ("done",)
 

@@ -1,4 +1,4 @@
-"""No way leads from data to code: nothing unpickles, evaluates or imports what it was given, and no SQL is glued."""
+"""Data never becomes code: nothing unpickles, evaluates or imports its input, and no SQL is concatenated."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pgflow.cli import COMMANDS
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pgflow"
 
-# They make objects, or worse, out of what they read.
+# Modules that create objects from their input, or run it.
 MAKERS = {
     *("pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "joblib", "yaml"),
     *("code", "codeop", "runpy", "ctypes", "imp", "pkgutil", "pydoc", "xmlrpc"),
 }
 CALLS = {"eval", "exec", "compile", "__import__", "import_module", "import_string", "load_app", "load_module", "locate"}
-# Who may, and what it is given there.
+# The allowed exceptions: module, and why its input is safe.
 EXCEPTIONS = {
     ("cli/app_loader.py", "import_module"): "the app that the command line, or the user's own configuration, names",
     ("cli/lazy_group.py", "import_module"): "the modules of the commands, from a table",
@@ -35,7 +35,14 @@ EXCEPTIONS = {
         )
     },
 }
-RUNNERS = {"execute", "executemany", "copy", "stream", "Statement", "SQL"}  # where the text of a statement goes
+RUNNERS = {
+    "execute",
+    "executemany",
+    "copy",
+    "stream",
+    "Statement",
+    "SQL",
+}  # take the text of a statement
 SPLICES = (ast.JoinedStr, ast.BinOp)
 
 
@@ -44,7 +51,7 @@ def modules() -> list[Path]:
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """Yield each call with the name of what is called, whatever it is an attribute of."""
+    """Yield each call with the name of the called function, also if it is an attribute."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             match node.func:
@@ -62,20 +69,20 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def dangers(tree: ast.AST, path: str) -> list[str]:
-    """Say where a module could make code out of data."""
+    """Return the places where a module could turn data into code."""
     made = [name for name in imports(tree) if name.partition(".")[0] in MAKERS]
-    said = [f"imports {name}" for name in made if (path, name) not in EXCEPTIONS]
+    findings = [f"imports {name}" for name in made if (path, name) not in EXCEPTIONS]
     for name, call in calls(tree):
         is_method = isinstance(call.func, ast.Attribute)
         is_builtin = name in {"eval", "exec", "compile", "__import__"}
         if name in CALLS and not (is_builtin and is_method) and (path, name) not in EXCEPTIONS:
-            said.append(f"calls {name} in line {call.lineno}")
-    return said
+            findings.append(f"calls {name} in line {call.lineno}")
+    return findings
 
 
-def glued(tree: ast.AST) -> list[str]:
-    """Say where a statement is put together from strings. psycopg's own `sql` composes identifiers, and only these."""
-    said = []
+def concatenated(tree: ast.AST) -> list[str]:
+    """Return the places where a statement is concatenated from strings; psycopg's `sql` composes only identifiers."""
+    findings = []
     for name, call in calls(tree):
         if name not in RUNNERS or not call.args:
             continue
@@ -87,19 +94,19 @@ def glued(tree: ast.AST) -> list[str]:
             and isinstance(text.func.value, ast.Constant)
         )
         if (isinstance(text, SPLICES) and not _is_constant(text)) or is_formatted:
-            said.append(f"line {call.lineno}: {ast.unparse(text)[:60]}")
-    return said
+            findings.append(f"line {call.lineno}: {ast.unparse(text)[:60]}")
+    return findings
 
 
 def _is_constant(node: ast.AST) -> bool:
-    """Whether an f-string or a sum has nothing but names in capitals in it, which are constants of ours."""
+    """Whether an f-string or a sum contains only names in capitals, which are constants."""
     parts = [each for each in ast.walk(node) if isinstance(each, ast.Name | ast.Attribute | ast.Call)]
     return all(isinstance(each, ast.Name) and each.id.isupper() for each in parts)
 
 
 def loose_asserts(tree: ast.AST) -> list[str]:
-    """Say which asserts do more than tell the type checker what is known: python -O takes them away."""
-    said = []
+    """Return the asserts that do more than inform the type checker: python -O removes them."""
+    findings = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             match node.test:
@@ -107,18 +114,18 @@ def loose_asserts(tree: ast.AST) -> list[str]:
                     continue
                 case ast.Call(func=ast.Name(id="isinstance")):
                     continue
-            said.append(f"line {node.lineno}: {ast.unparse(node.test)}")
-    return said
+            findings.append(f"line {node.lineno}: {ast.unparse(node.test)}")
+    return findings
 
 
-@pytest.mark.parametrize("look", [dangers, glued, loose_asserts], ids=lambda look: look.__name__)
-def test_no_module_leads_from_data_to_code(look: object) -> None:
+@pytest.mark.parametrize("look", [dangers, concatenated, loose_asserts], ids=lambda look: look.__name__)
+def test_no_module_turns_data_into_code(look: object) -> None:
     assert callable(look)
-    said = {}
+    findings = {}
     for path in modules():
         tree, name = ast.parse(path.read_text()), path.relative_to(PACKAGE).as_posix()
-        said[name] = look(tree, name) if look is dangers else look(tree)
-    assert {path: what for path, what in said.items() if what} == {}
+        findings[name] = look(tree, name) if look is dangers else look(tree)
+    assert {path: what for path, what in findings.items() if what} == {}
 
 
 def test_each_exception_is_still_needed() -> None:
@@ -131,12 +138,12 @@ def test_each_exception_is_still_needed() -> None:
     assert set(EXCEPTIONS) - found == set()
 
 
-def test_the_tables_name_nothing_but_pgflow() -> None:
+def test_lazy_imports_name_only_modules_of_pgflow() -> None:
     assert all(module.startswith("pgflow.") for module in pgflow.MODULES.values())
     assert all(each.target.startswith("pgflow.cli.") for each in COMMANDS.values())
 
 
-def test_the_look_sees_what_it_looks_for() -> None:
+def test_the_checks_detect_their_defects() -> None:
     code = """
 import pickle, json
 from yaml import load
@@ -156,7 +163,7 @@ def f(row, conn):
         "calls __import__ in line 5",
         "calls import_module in line 5",
     ]
-    assert [each.partition(":")[0] for each in glued(tree)] == ["line 6"] * 3 + ["line 7", "line 9"]
+    assert [each.partition(":")[0] for each in concatenated(tree)] == ["line 6"] * 3 + ["line 7", "line 9"]
     assert loose_asserts(tree) == ["line 10: row.is_allowed"]
 
 

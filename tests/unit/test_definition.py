@@ -1,4 +1,4 @@
-"""A workflow that could not run is refused where its class is made, with one message: workflow, step, mend."""
+"""A workflow that cannot run is refused when its class is defined, with workflow, step and fix in one message."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def define(initial: Any, transitions: Any, **options: Any) -> type[Workflow[Any]
 
 
 def attribute(**attributes: Any) -> Step:
-    """A sound step but for the attributes given."""
+    """Return a step that is valid except for the given attributes."""
     sound = {"events": ("done",), "execute": lambda self, ctx: Ok("done"), "__module__": __name__}
     metaclass: Any = type(Step)
     made: Step = metaclass("Odd", (Step,), {**sound, **attributes})()
@@ -49,7 +49,7 @@ def attribute(**attributes: Any) -> Step:
 
 
 class Twice:
-    """A namespace for a second class of the same name."""
+    """A namespace for a second class with the same name."""
 
     class Sized(Step):
         events = ("done",)
@@ -66,12 +66,15 @@ LOOP: list[Any] = []
 LOOP.append(LOOP)
 
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "tags is no list": ({"tags": "x"}, r"Flow: tags must be a list of strings, got 'x'"),
-    "a tag is no string": ({"tags": ["x", 1]}, r"Flow: tags must be a list of strings"),
-    "metadata is no dict": ({"metadata": [("a", 1)]}, r"Flow: metadata must be a dict"),
-    "metadata has a key that is no string": ({"metadata": {1: 2}}, r"Flow: metadata has the key 1, which JSON cannot"),
+    "tags is not a list": ({"tags": "x"}, r"Flow: tags must be a list of strings, got 'x'"),
+    "a tag is not a string": ({"tags": ["x", 1]}, r"Flow: tags must be a list of strings"),
+    "metadata is not a dict": ({"metadata": [("a", 1)]}, r"Flow: metadata must be a dict"),
+    "metadata has a key that is not a string": (
+        {"metadata": {1: 2}},
+        r"Flow: metadata has the key 1, which JSON cannot",
+    ),
     "metadata has such a key deep down": ({"metadata": {"a": [{2: 3}]}}, r"Flow: metadata\['a'\]\[0\] has the key 2"),
-    "metadata is no JSON": ({"metadata": {"n": object}}, r"Flow: metadata\['n'\] is <class 'object'>"),
+    "metadata is not JSON": ({"metadata": {"n": object}}, r"Flow: metadata\['n'\] is <class 'object'>"),
     "metadata is too deep": (
         {"metadata": {"a": LOOP}},
         r"Flow: metadata\['a'\]\[0\].* is more than 64 levels deep: flatten",
@@ -97,8 +100,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("problem", OPTIONS)
 def test_a_wrong_option_is_refused(problem: str) -> None:
-    options, said = OPTIONS[problem]
-    with pytest.raises(DefinitionError, match=said):
+    options, expected = OPTIONS[problem]
+    with pytest.raises(DefinitionError, match=expected):
         define(A, {A: {"done": Done}}, **options)
 
 
@@ -201,14 +204,14 @@ RULES: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("problem", RULES)
-def test_a_definition_that_could_not_run_is_refused(problem: str) -> None:
-    initial, transitions, said = RULES[problem]
-    with pytest.raises(DefinitionError, match=said):
+def test_a_definition_that_cannot_run_is_refused(problem: str) -> None:
+    initial, transitions, expected = RULES[problem]
+    with pytest.raises(DefinitionError, match=expected):
         define(initial, transitions)
 
 
 class Naive(Step):
-    """A step whose configuration JSON does not keep."""
+    """A step whose configuration JSON does not preserve."""
 
     events = ("done",)
     size: float
@@ -246,7 +249,7 @@ ODD: dict[str, tuple[Step, str]] = {
     "max_runtime is a number": (attribute(max_runtime=30), r"^Flow: Odd has max_runtime = 30: write a timedelta"),
     "max_runtime is nothing": (attribute(max_runtime=timedelta(0)), r"^Flow: Odd has max_runtime = datetime"),
     "the key has a hyphen": (attribute(step_key="a-b"), r"^Flow: Odd 'a-b' has the key 'a-b': set step_key"),
-    "the configuration is no JSON": (Naive(size=float("nan")), r"^Flow: Naive: the configuration\.size is nan"),
+    "the configuration is not JSON": (Naive(size=float("nan")), r"^Flow: Naive: the configuration\.size is nan"),
     "a signal becomes no event": (
         attribute(parking=lambda self: Parking({"go": "gone"})),
         r"^Flow: Odd: the signal 'go' becomes 'gone', which it does not declare",
@@ -267,13 +270,13 @@ ODD: dict[str, tuple[Step, str]] = {
 
 
 @pytest.mark.parametrize("problem", ODD)
-def test_a_step_that_could_not_run_is_refused(problem: str) -> None:
-    odd, said = ODD[problem]
-    with pytest.raises(DefinitionError, match=said):
+def test_a_step_that_cannot_run_is_refused(problem: str) -> None:
+    odd, expected = ODD[problem]
+    with pytest.raises(DefinitionError, match=expected):
         define(odd, {odd: {"done": Done}})
 
 
-def test_the_first_rule_that_is_broken_is_the_one_that_is_told() -> None:
+def test_the_first_broken_rule_is_reported() -> None:
     with pytest.raises(DefinitionError, match="tags"):
         define(..., ..., tags="x", unique=None)
     with pytest.raises(DefinitionError, match="no initial step"):
@@ -289,11 +292,11 @@ def test_linear_branching_parallel_and_dynamic_workflows_are_accepted() -> None:
     define(A, {A: {"done": route(lambda ctx: B, B, C)}, B: {"done": Done}, C: {"done": Done}})
 
 
-def test_a_fan_out_may_lose_a_branch_on_the_way() -> None:
+def test_a_branch_may_leave_a_fan_out() -> None:
     define(A, {A: {"done": [B, AB]}, B: {"done": D}, AB: {"x": D, "y": C}, C: {"done": Done}, D: {"done": Done}})
 
 
-def test_the_same_step_may_stand_twice_under_two_keys() -> None:
+def test_the_same_step_may_be_used_twice_under_two_keys() -> None:
     first, second = Wait(minutes=1).named("first"), Wait(minutes=1).named("second")
     flow = define(first, {first: {"timeout": second}, second: {"timeout": Done}})
     assert list(flow.graph.nodes) == ["first", "second", "done"]
@@ -309,7 +312,7 @@ def test_events_may_be_members_of_a_string_enum() -> None:
     assert [type(event) for event in flow.graph.nodes["odd"].choices] == [str]
 
 
-def test_what_a_step_waits_for_may_be_named_by_members_of_an_enum() -> None:
+def test_awaited_signals_may_be_members_of_an_enum() -> None:
     parking = Parking({Plain.DONE: Plain.DONE}, timedelta(1), Plain.DONE)  # type: ignore[dict-item,arg-type] # not typed so
     assert parking == Parking({"done": "done"}, timedelta(1), "done")
 
@@ -328,7 +331,7 @@ def test_the_defaults_of_a_workflow_reach_its_steps() -> None:
     assert [(nodes[key].queue, nodes[key].retry.max_attempts) for key in ("a", "quick")] == [("slow", 2), ("fast", 9)]
 
 
-def test_a_long_chain_is_no_trouble() -> None:
+def test_a_long_chain_is_accepted() -> None:
     link = attribute()
     chain = [link.named(f"s{number}") for number in range(1000)]
     flow = define(chain[0], {each: {"done": after} for each, after in zip(chain, [*chain[1:], Done], strict=True)})

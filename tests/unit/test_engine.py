@@ -1,4 +1,4 @@
-"""The engine's rules, one by one, through workflow classes as users write them."""
+"""The engine's rules, one by one, with workflow classes as users write them."""
 
 from __future__ import annotations
 
@@ -81,17 +81,17 @@ def play(graph: Graph, *events: Any) -> State:
     return state
 
 
-def test_an_instance_begins_with_its_initial_step() -> None:
+def test_an_instance_starts_with_its_initial_step() -> None:
     state, commands = advance(new(Exclusive.graph), Begun())
     assert (state.status, set(state.active), commands) == ("running", {"ch"}, (Execute("ch", None),))
 
 
-def test_an_instance_that_has_not_begun_takes_no_results() -> None:
+def test_an_instance_that_has_not_started_accepts_no_results() -> None:
     pending = new(Exclusive.graph)
     assert advance(pending, Completed("ch", "x")) == (pending, ())
 
 
-def test_an_execute_brings_the_steps_configuration() -> None:
+def test_an_execute_command_has_the_steps_configuration() -> None:
     _, commands = advance(play(Waiting.graph), Completed("a", "done"))
     assert commands == (
         Execute("wait", {"duration": "PT1H"}),
@@ -101,7 +101,7 @@ def test_an_execute_brings_the_steps_configuration() -> None:
 
 
 @pytest.mark.parametrize(("event", "branch", "other"), [("x", "b", "c"), ("y", "c", "b")])
-def test_exclusive_branches_that_meet_again_run_their_join(event: str, branch: str, other: str) -> None:
+def test_exclusive_branches_that_converge_run_their_join(event: str, branch: str, other: str) -> None:
     state = play(Exclusive.graph, Completed("ch", event), Completed(branch, "done"))
     assert state.active == {"d"}
     assert state.skipped == {other}
@@ -110,13 +110,13 @@ def test_exclusive_branches_that_meet_again_run_their_join(event: str, branch: s
     assert list(state.done) == ["ch", branch, "d", "done"]
 
 
-def test_a_choice_of_one_of_two_runs_the_join_where_they_meet() -> None:
+def test_a_route_to_one_of_two_branches_runs_their_join() -> None:
     state = play(Chosen.graph, Completed("a", "done", ("c",)), Completed("c", "done"))
     assert state.active == {"d"}
     assert state.skipped == {"b"}
 
 
-def test_a_choice_of_both_waits_for_both() -> None:
+def test_a_route_to_both_branches_waits_for_both() -> None:
     state = play(Chosen.graph, Completed("a", "done", ("c", "b")), Completed("c", "done"))
     assert state.active == {"b"}
     assert state.done["a"].targets == ("b", "c")
@@ -168,15 +168,15 @@ def test_an_undeclared_event_is_an_error_and_changes_nothing() -> None:
     assert state == play(Exclusive.graph)
 
 
-@pytest.mark.parametrize("event", [Completed("nobody", "x"), Parked("nobody"), Failed("nobody", "why")])
+@pytest.mark.parametrize("event", [Completed("unknown", "x"), Parked("unknown"), Failed("unknown", "why")])
 def test_a_step_that_does_not_exist_is_an_error(event: Any) -> None:
-    with pytest.raises(UnknownStep, match="Exclusive has no step 'nobody'") as caught:
+    with pytest.raises(UnknownStep, match="Exclusive has no step 'unknown'") as caught:
         advance(play(Exclusive.graph), event)
     assert caught.value.hint == "It has: ch, b, c, d, done."
 
 
-@pytest.mark.parametrize("targets", [None, (), ("d",), ("b", "nobody")])
-def test_a_route_must_be_told_a_choice_among_its_targets(targets: tuple[str, ...] | None) -> None:
+@pytest.mark.parametrize("targets", [None, (), ("d",), ("b", "unknown")])
+def test_a_completion_with_a_route_needs_a_choice_among_its_targets(targets: tuple[str, ...] | None) -> None:
     with pytest.raises(RouteError, match=r"Chosen: a\.done"):
         advance(play(Chosen.graph), Completed("a", "done", targets))
 
@@ -195,7 +195,7 @@ def test_a_failure_ends_the_instance_and_names_the_step() -> None:
     assert state.active == frozenset()
 
 
-def test_an_instance_can_fail_without_a_step_to_blame() -> None:
+def test_an_instance_can_fail_without_a_failed_step() -> None:
     state, _ = advance(new(Parallel.graph), Failed(None, "unreadable input"))
     assert (state.status, state.error) == ("failed", Failure(None, "unreadable input"))
 
@@ -207,7 +207,7 @@ def test_the_end_is_final(last: Any) -> None:
         assert advance(ended, event) == (ended, ())
 
 
-def test_siblings_go_on_while_a_step_waits() -> None:
+def test_siblings_continue_while_a_step_waits() -> None:
     state = play(Waiting.graph, Completed("a", "done"), Parked("wait", HOUR, "timeout"))
     assert state.status == "running"
     state = play(state.graph, Completed("a", "done"), Parked("wait"), Parked("wait_for_event"), Completed("b", "done"))
@@ -222,7 +222,7 @@ def test_two_waits_end_separately() -> None:
     assert (state.status, commands) == ("running", (Execute("c", None),))
 
 
-def test_a_wait_with_a_delay_asks_for_a_timer_once() -> None:
+def test_a_wait_with_a_delay_schedules_one_timer() -> None:
     state = play(Waiting.graph, Completed("a", "done"))
     parked, commands = advance(state, Parked("wait", HOUR, "timeout"))
     assert commands == (ScheduleResume("wait", HOUR, "timeout"),)
@@ -243,7 +243,7 @@ def test_the_end_cancels_all_timers(last: Any) -> None:
     assert commands[:2] == (CancelTimer("wait"), CancelTimer("wait_for_event"))
 
 
-def test_a_timer_cannot_bring_an_undeclared_event() -> None:
+def test_a_timer_cannot_have_an_undeclared_event() -> None:
     state = play(Waiting.graph, Completed("a", "done"))
     with pytest.raises(UndeclaredEvent):
         advance(state, Parked("b", HOUR, "timeout"))
@@ -269,11 +269,11 @@ def test_a_graph_that_never_reaches_done_fails_its_instance() -> None:
     assert replay(graph, [("b", "done", None), ("a", "done", None)]) == state
 
 
-def test_a_replay_of_nothing_is_an_instance_that_has_begun() -> None:
+def test_a_replay_without_results_is_a_started_instance() -> None:
     assert replay(Exclusive.graph, []) == play(Exclusive.graph)
 
 
-def test_a_replay_counts_the_first_result_of_a_step() -> None:
+def test_a_replay_uses_the_first_result_of_a_step() -> None:
     assert replay(Exclusive.graph, [("ch", "x", None), ("ch", "y", None)]) == play(
         Exclusive.graph, Completed("ch", "x")
     )

@@ -1,4 +1,4 @@
-"""Whatever the graph and whatever the order in which its steps end, the engine comes to the same state."""
+"""For any graph and any order in which its steps end, the engine reaches the same state."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from pgflow.core.engine.state import (
     State,
 )
 
-# Enough to find a broken rule each time; no deadline, because a busy machine is no broken rule.
+# Enough examples to find a broken rule each time; no deadline, because a busy machine does not break a rule.
 some = settings(max_examples=40, deadline=None)
 
 
 class Stub(Step):
-    """A step with as many events as it is told."""
+    """A step with the given events."""
 
     outcomes: tuple[str, ...]
 
@@ -44,25 +44,25 @@ class Stub(Step):
 
 
 def never_asked(ctx: Context[Any]) -> type[Step]:
-    raise AssertionError("the engine is told what a route chose; it does not ask")
+    raise AssertionError("the engine gets the choice of a route; it does not call it")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A graph, what each step will come to, and chance for the order of arrival."""
+    """A graph, the result of each step, and a random order of arrival."""
 
     graph: Graph
     outcomes: Mapping[str, tuple[str, tuple[str, ...] | None]]
     dice: Any
 
     def completed(self, step: str) -> Completed:
-        """The completion of a step as it will arrive."""
+        """Return the completion event of a step in this case."""
         return Completed(step, *self.outcomes[step])
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A DAG of up to nine steps, each reachable: branches, fan-outs, merges and routes; and what happens in it."""
+    """Draw a DAG of up to nine reachable steps with branches, fan-outs, joins and routes, and their results."""
     size = draw(st.integers(1, 9))
     names = [*(f"s{number}" for number in range(size)), DONE]
     targets: dict[str, dict[str, list[str]]] = {}
@@ -95,7 +95,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def expected(case: Case) -> set[str]:
-    """Return the steps that must complete, found another way: in topological order, by any edge that is taken."""
+    """Return the steps that must complete, computed independently: in topological order, by any taken edge."""
     runs = {case.graph.initial}
     for name in case.graph.nodes:
         if name in runs and name != DONE:
@@ -110,7 +110,7 @@ def begin(graph: Graph) -> tuple[State, list[Command]]:
 
 
 def run(case: Case) -> tuple[State, list[Command], list[str]]:
-    """Let active steps complete in some order to the end; return the state, all commands and the order."""
+    """Complete active steps in some order until the end; return the state, all commands and the order."""
     state, commands = begin(case.graph)
     order = []
     while state.active:
@@ -145,7 +145,7 @@ def test_each_step_that_a_branch_reaches_runs_exactly_once(case: Case) -> None:
 
 @some
 @given(cases())
-def test_the_order_of_arrival_makes_no_difference(case: Case) -> None:
+def test_the_order_of_arrival_does_not_matter(case: Case) -> None:
     first, _, _ = run(case)
     second, _, _ = run(case)
     assert first == second
@@ -223,7 +223,7 @@ def test_a_result_without_a_choice_leaves_its_step_active_until_the_route_has_ch
 
 @some
 @given(cases())
-def test_a_step_that_fails_fails_the_instance_by_name_and_for_good(case: Case) -> None:
+def test_a_failed_step_fails_the_instance_finally(case: Case) -> None:
     _, _, order = run(case)
     victim = case.dice.choice(order)
     state, _ = begin(case.graph)
@@ -256,7 +256,7 @@ def test_an_instance_waits_exactly_when_all_its_active_steps_wait(case: Case) ->
 
 @some
 @given(cases())
-def test_the_digest_does_not_depend_on_the_order_of_writing(case: Case) -> None:
+def test_the_digest_does_not_depend_on_the_order_of_declaration(case: Case) -> None:
     graph = case.graph
     names = case.dice.sample(list(graph.nodes), len(graph.nodes))
     again = Graph.build(
@@ -277,7 +277,7 @@ def test_nodes_are_in_topological_order(case: Case) -> None:
 
 @some
 @given(cases())
-def test_cancelling_ends_it_at_any_point(case: Case) -> None:
+def test_cancelling_ends_an_instance_at_any_point(case: Case) -> None:
     _, _, order = run(case)
     state, _ = begin(case.graph)
     for _ in range(case.dice.randrange(len(order))):

@@ -1,4 +1,4 @@
-"""SQL files are found, and another schema's name is put in where it belongs and nowhere else."""
+"""SQL files are found, and the schema's name is replaced in qualified names and nowhere else."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from pgflow.errors import ConfigError
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder that stands in for sql/."""
+    """An empty folder in place of sql/."""
     monkeypatch.setattr(files, "root", lambda: tmp_path)
     files.load.cache_clear()
     yield tmp_path
@@ -56,12 +56,12 @@ def test_every_file_of_the_tree_is_listed_in_order_and_can_be_loaded(tree: Path)
         files.load("queries/a/three.sql")
 
 
-def test_the_real_tree_holds_what_its_readme_says() -> None:
+def test_the_real_tree_matches_its_readme() -> None:
     folders = {"functions", "migrations", "queries", "roles"}
     assert {path.split("/")[0] for path in files.list_files()} == folders
 
 
-def test_the_two_queries_that_list_differ_in_the_outputs_alone() -> None:
+def test_the_two_list_queries_differ_only_in_the_outputs() -> None:
     plain, by_output = (
         files.load(f"queries/instance/{name}.sql").partition("\nselect\n")[2].splitlines()
         for name in ("list", "list_by_output")
@@ -74,15 +74,15 @@ def test_the_two_queries_that_list_differ_in_the_outputs_alone() -> None:
 
 
 def test_every_file_is_ascii() -> None:
-    # A client sends it in its own encoding, and a tool that --sql is piped to may take any for the file's.
+    # A client sends it in its own encoding, and a tool behind `--sql` may assume another one for the file.
     assert {path: text for path in files.list_files() if not (text := files.load(path)).isascii()} == {}
 
 
 LITERAL = re.compile(r"--[^\n]*|(?P<prefix>\b[eE])?'(?P<text>(?:[^']|'')*)'")
 
 
-def test_no_literal_depends_on_what_a_backslash_means_in_a_session() -> None:
-    # Functions are parsed when they are called: with the caller's standard_conforming_strings.
+def test_no_literal_depends_on_standard_conforming_strings() -> None:
+    # Functions are parsed when called, with the caller's standard_conforming_strings.
     found = [
         (path, match[0])
         for path in (*files.list_files("queries"), *files.list_files("functions"))

@@ -54,13 +54,13 @@ def test_any_exception_is_described_within_bounds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_an_exception_in_a_policy_that_cannot_be_asked_is_retried(name: str) -> None:
+def test_an_exception_that_breaks_the_policy_check_is_retried(name: str) -> None:
     class Asked(type):
         def __instancecheck__(cls, instance: object) -> NoReturn:
             raise SystemExit("asked")
 
     class Refused(Exception, metaclass=Asked):
-        """A class that cannot be compared with."""
+        """A class that raises in comparisons."""
 
     assert returned(lambda: attempt_error(caught(name), Retry(never_on=(Refused,))), name).retry
 
@@ -74,7 +74,7 @@ def test_a_chain_shows_its_end_and_that_the_rest_is_left_out() -> None:
         assert text.startswith("(earlier exceptions are left out)")
 
 
-def test_a_traceback_reads_like_that_of_python() -> None:
+def test_a_traceback_looks_like_pythons() -> None:
     def inner() -> NoReturn:
         raise KeyError("inner")
 
@@ -95,7 +95,7 @@ def test_a_traceback_reads_like_that_of_python() -> None:
     assert lines[-2:] == ["ValueError: outer", "and a note"]
 
 
-def test_a_context_that_was_suppressed_is_not_shown() -> None:
+def test_a_suppressed_context_is_not_shown() -> None:
     error = ValueError("shown")
     error.__context__ = KeyError("hidden")
     assert "hidden" in format_traceback(error)
@@ -103,7 +103,7 @@ def test_a_context_that_was_suppressed_is_not_shown() -> None:
     assert "hidden" not in format_traceback(error)
 
 
-def test_a_group_shows_its_first_members_and_how_many_more_there_are() -> None:
+def test_a_group_shows_its_first_members_and_the_number_of_others() -> None:
     text = format_traceback(ExceptionGroup("several", [ValueError(str(number)) for number in range(20)]))
     assert "several (20 sub-exceptions)" in text
     assert "| ValueError: 14" in text
@@ -111,7 +111,7 @@ def test_a_group_shows_its_first_members_and_how_many_more_there_are() -> None:
     assert "| and 5 more exceptions" in text
 
 
-def test_an_input_that_a_long_message_quotes_stays_hidden_where_the_message_is_cut() -> None:
+def test_a_quoted_input_stays_hidden_where_the_message_is_cut() -> None:
     class Model(BaseModel):
         count: int
 
@@ -126,7 +126,7 @@ def test_an_input_that_a_long_message_quotes_stays_hidden_where_the_message_is_c
         assert CANARY[:6] not in format_traceback(error)
 
 
-def test_what_a_sync_step_raises_comes_back_as_a_value() -> None:
+def test_an_exception_of_a_sync_step_is_returned_as_a_value() -> None:
     for name in HOSTILE:
 
         @step
@@ -171,8 +171,8 @@ def right(ctx: Context[Any]) -> Ok:
 DECLARED: dict[str, Step] = {"left": left, "right": right}
 
 
-def refusal(chooser: Any) -> str:
-    """Return the message of the `RouteError` for what a route does."""
+def route_error(chooser: Any) -> str:
+    """Return the message of the `RouteError` of a chooser."""
     try:
         choose(chooser, DECLARED, Context(None), "Flow: a.done")
     except RouteError as error:
@@ -190,19 +190,19 @@ def test_a_route_that_raises_anything_is_a_route_error(name: str) -> None:
     def chooser(ctx: Context[Any]) -> Step:
         raise HOSTILE[name]()
 
-    said = returned(lambda: refusal(chooser), name)
-    assert said.startswith("Flow: a.done: the route chooser raised ")
-    assert len(said) < 2 * MAX_TEXT_LENGTH
+    message = returned(lambda: route_error(chooser), name)
+    assert message.startswith("Flow: a.done: the route chooser raised ")
+    assert len(message) < 2 * MAX_TEXT_LENGTH
 
 
-def test_a_route_that_returns_what_cannot_be_read_is_a_route_error() -> None:
+def test_a_route_that_returns_an_unreadable_value_is_a_route_error() -> None:
     # Not by parametrize: pytest itself would have to show these.
     for chosen in (HostileRepr(), HostileText("left"), HostileList([left]), [HostileRepr()], 7, None):
-        said = returned(lambda chosen=chosen: refusal(lambda ctx: chosen), "choose")  # type: ignore[misc]
-        assert said.startswith("Flow: a.done: the route <lambda> returned ")
+        message = returned(lambda chosen=chosen: route_error(lambda ctx: chosen), "choose")  # type: ignore[misc]
+        assert message.startswith("Flow: a.done: the route <lambda> returned ")
 
 
-def test_a_route_that_returns_a_coroutine_is_told_to_be_no_coroutine_function() -> None:
+def test_a_route_that_returns_a_coroutine_is_a_route_error() -> None:
     async def chooser(ctx: Context[Any]) -> Step:
         return left
 
@@ -217,7 +217,7 @@ def test_a_route_that_returns_a_coroutine_is_told_to_be_no_coroutine_function() 
         route(Chooser(), left, right)  # type: ignore[arg-type]
 
 
-def test_a_route_that_cannot_be_given_its_context_has_failed() -> None:
+def test_a_route_whose_context_cannot_be_created_has_failed() -> None:
     class Flow(Workflow[None], unique=Unique("v")):
         """A route after the first step."""
 
@@ -238,7 +238,7 @@ def test_a_route_that_cannot_be_given_its_context_has_failed() -> None:
 
 
 class BrokenCodec(Codec):
-    """Raises, or returns what it is given."""
+    """A codec that raises, or returns a given value."""
 
     def __init__(self, raised: BaseException | None = None, instead: Any = None) -> None:
         self.raised, self.instead = raised, instead
@@ -258,7 +258,7 @@ PLACE = Location("Flow", "v::1", "output", "a")
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "a KeyboardInterrupt"])
-def test_what_a_codec_raises_leaves_the_value_to_another_worker(name: str) -> None:
+def test_an_exception_of_a_codec_leaves_the_value_to_another_worker(name: str) -> None:
     def refused() -> str:
         try:
             return decrypt_text(BrokenCodec(HOSTILE[name]()), '{"pgflow:sealed": "x"}', PLACE)
@@ -311,9 +311,7 @@ def test_a_handler_that_raises_anything_is_logged_and_stays(
     assert "the handler 'fails' failed at pgflow.workflow.stop" in caplog.text
 
 
-def test_ctrl_c_in_a_handler_reaches_the_program_whose_ctrl_c_it_is(
-    handled: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_in_a_handler_reaches_the_program(handled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(event: telemetry.Event, config: object) -> None:
         raise KeyboardInterrupt
 
@@ -364,6 +362,6 @@ def test_a_record_names_its_caller(caplog: pytest.LogCaptureFixture) -> None:
     assert (record.funcName, record.module) == ("test_a_record_names_its_caller", "test_hostile")
 
 
-def test_words_and_storable_take_hostile_text() -> None:
+def test_messages_and_text_may_be_hostile() -> None:
     assert error_message(caught("str returns hostile text")) == "x"
     assert sanitize_text(error_message(caught("a message that no text holds"))) == "a\ufffdb?c\\x1b[2J"

@@ -1,4 +1,4 @@
-"""A logging configuration that disables existing loggers does not hide what pgflow logs; an entry for it decides."""
+"""A logging configuration that disables existing loggers does not disable pgflow's, unless it has an entry."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ format=%(name)s %(levelname)s %(message)s
 
 
 def lines(*script: str) -> list[str]:
-    """Run a script in a process of its own, then let each logger tell a failure and something else."""
+    """Run a script in its own process, then let each logger log a failure and something else."""
     tell = f"for name in {NAMES!r}: log = logging.getLogger(name); log.error('it failed'); log.info('it began')"
     text = "\n".join(("import logging, logging.config", *script, tell))
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, check=True, text=True, timeout=60)
@@ -70,7 +70,7 @@ def test_a_blanket_disable_silences_nothing(tmp_path: Path, is_imported_first: b
         assert lines(*script) == ALL
 
 
-def test_one_that_came_between_two_imports_silences_nothing_either() -> None:
+def test_a_disable_between_two_imports_silences_nothing_either() -> None:
     asked = [f"logging.getLogger({name!r})" for name in NAMES]
     assert lines(*asked, by_dict(), IMPORT, by_dict()) == ALL
 
@@ -90,14 +90,14 @@ def test_an_entry_for_pgflow_decides(entry: dict[str, Any], heard: list[str], is
     assert lines(*((IMPORT, configure) if is_imported_first else (configure, IMPORT))) == heard
 
 
-def test_an_entry_for_one_logger_decides_on_that_one(tmp_path: Path) -> None:
+def test_an_entry_for_one_logger_applies_to_that_one(tmp_path: Path) -> None:
     expected = [line for line in ALL if line != "pgflow.worker INFO it began"]
     assert lines(IMPORT, by_dict(loggers={"pgflow.worker": {"level": "ERROR"}})) == expected
     entry = "[logger_worker]\nlevel=ERROR\nhandlers=\nqualname=pgflow.worker\n"
     assert lines(IMPORT, by_file(tmp_path / "log.ini", ",worker", entry)) == expected
 
 
-def test_the_level_of_the_root_decides_where_pgflow_has_none() -> None:
+def test_the_level_of_the_root_applies_if_pgflow_has_none() -> None:
     quiet = by_dict(root={"handlers": ["out"], "level": "ERROR"})
     assert lines(IMPORT, quiet) == [f"{name} ERROR it failed" for name in NAMES]
 
@@ -118,7 +118,7 @@ def test_other_loggers_are_disabled_as_before() -> None:
     assert lines("other = logging.getLogger('other')", IMPORT, by_dict(), "other.error('x')") == ALL
 
 
-def test_it_is_the_logger_that_everybody_gets() -> None:
+def test_it_is_the_logger_of_logging_getlogger() -> None:
     log = get_logger("pgflow.worker")
     assert log is logging.getLogger("pgflow.worker")
     assert get_logger("pgflow.worker") is log
@@ -128,7 +128,7 @@ def test_it_is_the_logger_that_everybody_gets() -> None:
     assert log.isEnabledFor(logging.ERROR)
 
 
-def test_no_module_makes_its_logger_in_another_way() -> None:
+def test_no_module_creates_its_logger_in_another_way() -> None:
     found = [
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
@@ -137,7 +137,7 @@ def test_no_module_makes_its_logger_in_another_way() -> None:
     assert found == []
 
 
-def test_a_local_app_tells_its_failures(tmp_path: Path) -> None:
+def test_a_local_app_logs_its_failures(tmp_path: Path) -> None:
     flows = """
 from pgflow import Context, Done, Ok, Retry, Unique, Workflow, step
 from pgflow.local import Local

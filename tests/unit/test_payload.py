@@ -1,4 +1,4 @@
-"""Only what PostgreSQL can store and Python can read passes the door, and a refusal says where the trouble is."""
+"""Only values that PostgreSQL can store and Python can read are encoded; an error has the path of the value."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-def test_plain_values_come_back_as_they_were(value: Any) -> None:
+def test_plain_values_are_read_back_unchanged(value: Any) -> None:
     assert decode(text_of(value)) == value
 
 
@@ -113,7 +113,7 @@ CYCLE.append(CYCLE)
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ({"items": [{}, {"name": "a\0b"}]}, r"^input\.items\[1\]\.name holds a NUL character"),
         ({"a\0": 1}, r"^a key of input holds a NUL character"),
@@ -139,8 +139,8 @@ CYCLE.append(CYCLE)
     ],
     ids=range(21),
 )  # fmt: skip
-def test_a_refusal_names_the_place_and_the_reason(value: Any, said: str) -> None:
-    with pytest.raises(InvalidPayload, match=said):
+def test_an_error_has_the_path_and_the_reason(value: Any, expected: str) -> None:
+    with pytest.raises(InvalidPayload, match=expected):
         text_of(value)
 
 
@@ -162,7 +162,7 @@ def test_the_limit_counts_bytes(letter: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "NaN", "[Infinity]", "[-Infinity]", "9" * 4301, "[" * 5000, "[" * 65 + "]" * 65, "{'a': 1}"]
 )
-def test_bad_text_is_refused(text: str) -> None:
+def test_invalid_text_is_refused(text: str) -> None:
     with pytest.raises(InvalidPayload, match="stored JSON"):
         decode(text)
 

@@ -1,4 +1,4 @@
-"""Pictures of workflows: every edge is in each of them, whatever the names, and nothing lies over anything else."""
+"""Pictures of workflows: every edge is in each of them, whatever the names, and nothing overlaps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NASTY = ["a,b", 'x"<b>&', "#1;`", "\u202eevil\\N", "-->", '"""', "'''", "?", "鈹
 
 
 def spec(*edges: Edge, initial: str = "a") -> dict[str, Any]:
-    """The JSON values of a workflow, as far as pictures look at them."""
+    """Return the JSON values of a workflow that pictures use."""
     pairs: dict[tuple[str, str, bool], list[str]] = {}
     for source, event, target, is_dynamic in edges:
         pairs.setdefault((source, event, is_dynamic), []).append(target)
@@ -46,7 +46,7 @@ def spec(*edges: Edge, initial: str = "a") -> dict[str, Any]:
 
 @st.composite
 def specs(draw: st.DrawFn) -> dict[str, Any]:
-    """A workflow of up to ten steps: each is reached from one before, and leads on; some events have nasty names."""
+    """Draw a workflow of up to ten steps: each is reached from one before and leads on; some names are hostile."""
     steps = [f"s{number}" for number in range(draw(st.integers(1, 10)))]
     after = [*steps, DONE]
     edges: dict[tuple[str, str], tuple[set[str], bool]] = {}
@@ -62,7 +62,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def edges_of(workflow: dict[str, Any]) -> set[Edge]:
-    """Every single edge."""
+    """Return all single edges."""
     return {
         (each["from"], each["event"], target, each["dynamic"])
         for each in workflow["edges"]
@@ -71,13 +71,13 @@ def edges_of(workflow: dict[str, Any]) -> set[Edge]:
 
 
 def events_of(label: str) -> list[tuple[str, bool]]:
-    """Read what stands at an arrow: the events, and whether each is dynamic."""
+    """Parse the label of an arrow: the events, and whether each is dynamic."""
     found = re.findall(r'(?:("(?:[^"\\]|\\.)*")|([\w.:/+-]+))(\?)?(?:, |$)', label)
     return [(json.loads(quoted) if quoted else plain, bool(mark)) for quoted, plain, mark in found]
 
 
 def read_ascii(text: str) -> set[Edge]:
-    """Read every edge back."""
+    """Parse every edge."""
     edges = set()
     for line in text.splitlines():
         if found := re.fullmatch(r" {4}(\w+) +(?:鈹�鈹�(.*?)鈹�鈹�+|路路(.*?)路路+)> (\w+)", line):
@@ -89,7 +89,7 @@ def read_ascii(text: str) -> set[Edge]:
 
 
 def read_mermaid(text: str) -> set[Edge]:
-    """Read every edge back."""
+    """Parse every edge."""
 
     def plain(label: str) -> str:
         return re.sub(r"#(\d+);", lambda found: chr(int(found[1])), label)
@@ -105,7 +105,7 @@ def read_mermaid(text: str) -> set[Edge]:
 
 
 def read_dot(text: str) -> set[Edge]:
-    """Read every edge back."""
+    """Parse every edge."""
     arrows = re.findall(
         r'^    "(\w+)" -> "(\w+)" \[label="((?:[^"\\]|\\.)*)"(?:, style=dashed)?\];$', text, re.MULTILINE
     )
@@ -190,7 +190,7 @@ def test_a_workflow_is_drawn_as_rows_and_lines() -> None:
 
 
 @pytest.mark.parametrize("draw", ALL)
-def test_what_the_database_keeps_gives_the_same_picture(draw: Any) -> None:
+def test_a_stored_graph_gives_the_same_picture(draw: Any) -> None:
     kept = json.loads(json.dumps(Triage.graph.spec(), sort_keys=True))
     assert draw(kept) == draw(Triage.graph) == draw(Outline.of(Triage.graph))
 
@@ -205,7 +205,7 @@ def test_every_edge_can_be_read_back_from_text(workflow: dict[str, Any]) -> None
 
 @some
 @given(specs())
-def test_every_step_stands_below_all_that_lead_to_it(workflow: dict[str, Any]) -> None:
+def test_every_step_is_below_its_predecessors(workflow: dict[str, Any]) -> None:
     outline = Outline.of(workflow)
     at = {key: number for number, layer in enumerate(outline.layers) for key in layer}
     for key, number in at.items():
@@ -217,7 +217,7 @@ def test_every_step_stands_below_all_that_lead_to_it(workflow: dict[str, Any]) -
 
 @some
 @given(specs())
-def test_nothing_in_the_svg_lies_over_anything_else(workflow: dict[str, Any]) -> None:
+def test_nothing_in_the_svg_overlaps(workflow: dict[str, Any]) -> None:
     outline = Outline.of(workflow)
     layout = arrange(outline, lambda key: (60.0, 30.0), lambda arrow: (40.0, 15.0))
     for rank in layout.ranks:
@@ -231,7 +231,7 @@ def test_nothing_in_the_svg_lies_over_anything_else(workflow: dict[str, Any]) ->
 
 @some
 @given(specs())
-def test_the_svg_is_sound_and_shows_everything(workflow: dict[str, Any]) -> None:
+def test_the_svg_is_valid_and_complete(workflow: dict[str, Any]) -> None:
     text = picture.svg(workflow)
     root = ET.fromstring(text)  # noqa: S314 -- our own
     outline = Outline.of(workflow)
@@ -254,7 +254,7 @@ def test_the_svg_is_sound_and_shows_everything(workflow: dict[str, Any]) -> None
     assert not any(key in {"style", "id"} or key.startswith("on") for each in root.iter() for key in each.attrib)
 
 
-def test_branches_that_need_not_cross_do_not() -> None:
+def test_avoidable_crossings_are_avoided() -> None:
     crossed = spec(
         ("a", "go", "b", False), ("a", "go", "c", False),
         ("b", "done", "e", False), ("c", "done", "d", False),
@@ -270,14 +270,14 @@ def test_branches_that_need_not_cross_do_not() -> None:
     ]
 
 
-def test_an_arrow_that_passes_layers_runs_straight() -> None:
+def test_an_arrow_across_layers_is_straight() -> None:
     long = spec(*((f"s{n}", "done", f"s{n + 1}", False) for n in range(6)), ("s0", "skip", "s6", False), initial="s0")
     layout = arrange(Outline.of(long), lambda key: (60.0, 30.0), lambda arrow: (40.0, 15.0))
     (path,) = [path for arrow, path in layout.paths.items() if arrow.events == ("skip",)]
     assert len({place.x for place in path[1:-1]}) == 1
 
 
-def test_a_row_of_many_steps_is_broken() -> None:
+def test_a_row_of_many_steps_is_wrapped() -> None:
     wide = spec(*(("a", "go", f"a_rather_long_name_{number}", False) for number in range(20)))
     rows = [line for line in picture.ascii(wide).splitlines() if line.startswith("[a_rather")]
     assert len(rows) == 5
@@ -285,7 +285,7 @@ def test_a_row_of_many_steps_is_broken() -> None:
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_no_name_steers_a_terminal_or_passes_for_another(text: str) -> None:
+def test_no_name_drives_a_terminal_or_looks_like_another(text: str) -> None:
     assert quoted(text).isprintable()
     assert re.fullmatch(r"\w+", quoted(text)) or json.loads(quoted(text)) == text
 
@@ -301,7 +301,7 @@ def test_no_name_steers_a_terminal_or_passes_for_another(text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("draw", ALL)
-def test_stored_data_without_sense_is_refused(draw: Any, stored: dict[str, Any]) -> None:
+def test_invalid_stored_data_is_refused(draw: Any, stored: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match="the stored graph cannot be drawn"):
         draw(stored)
 
@@ -321,7 +321,7 @@ SOURCES = {
     "empty": 'class Flow(Base):\n    """"""\n    initial = 1\n',
     "none": "class Flow(Base):\n    # why\n    initial = 1\n",
     "none, decorated first": "class Flow(Base):\n    @property\n    def x(self): pass\n",
-    "none, long head": 'class Flow(\n    Base, tags=["a:b"], metadata={"a": 1}\n):  # so: it is\n    x = 1\n',
+    "none, long head": 'class Flow(\n    Base, tags=["a:b"], metadata={"a": 1}\n):  # so: a comment\n    x = 1\n',
     "none, in one line": "class Flow(Base): initial = 1; other = 2\n",
     "in one line": "class Flow(Base): 'Sell it.'; initial = 1\n",
     "tabs": "class Flow(Base):\n\t'''Sell it.\n\n\tIn parts.'''\n\tinitial = 1\n",
@@ -336,7 +336,7 @@ SOURCES = {
 
 
 def docstring(source: str, qualname: str = "Flow") -> str:
-    """Return the docstring of the last class of that name, cleaned."""
+    """Return the docstring of the last class with that name, cleaned."""
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
     found = [ast.get_docstring(node) for node in nodes if node.name == qualname.rpartition(".")[2]]
     (doc,) = [each for each in found if each != "Not this."]
@@ -353,12 +353,12 @@ def program(source: str) -> str:
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_a_picture_is_put_into_a_docstring_and_nothing_else_changes(source: str) -> None:
+def test_a_picture_is_inserted_and_nothing_else_changes(source: str) -> None:
     changed = picture.embed(source, "Flow", "Flow", PICTURE)
     assert program(changed) == program(source)
-    said = docstring(changed)
-    assert said.endswith(BLOCK)
-    assert said.removesuffix(BLOCK).split() == docstring(source).split()
+    expected = docstring(changed)
+    assert expected.endswith(BLOCK)
+    assert expected.removesuffix(BLOCK).split() == docstring(source).split()
     assert picture.embed(changed, "Flow", "Flow", PICTURE) == changed
     comments = [line.partition("#")[2] for line in source.splitlines() if "#" in line]
     assert all(comment in changed for comment in comments)
@@ -366,7 +366,7 @@ def test_a_picture_is_put_into_a_docstring_and_nothing_else_changes(source: str)
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_a_new_picture_takes_the_place_of_the_old(source: str) -> None:
+def test_a_new_picture_replaces_the_old_one(source: str) -> None:
     old = picture.embed(source, "Flow", "Flow", "[*old]\n\n[x]")
     new = picture.embed(old, "Flow", "Renamed", PICTURE)
     assert "old" not in new
@@ -374,7 +374,7 @@ def test_a_new_picture_takes_the_place_of_the_old(source: str) -> None:
     assert picture.embed(new, "Flow", "Flow", "[*old]\n\n[x]") == old
 
 
-def test_text_around_the_marks_stays_where_it_is() -> None:
+def test_text_around_the_markers_does_not_change() -> None:
     marks = "<!-- pgflow:graph:start:Flow -->\n    <!-- pgflow:graph:end:Flow -->"
     source = f'class Flow(Base):\n    """Sell.\n\n    {marks} Now.\n    """\n'
     changed = picture.embed(source, "Flow", "Flow", "[*a]")
@@ -383,7 +383,7 @@ def test_text_around_the_marks_stays_where_it_is() -> None:
     )
 
 
-def test_classes_within_classes_and_several_in_a_file_have_a_picture_each() -> None:
+def test_nested_classes_and_several_in_a_file_have_a_picture_each() -> None:
     source = 'class A(Base):\n    """One."""\n\n    class B(Base):\n        x = 1\n\n\nclass B(Base):\n    """Two."""\n'
     for qualname in ("A", "A.B", "B"):
         source = picture.embed(source, qualname, qualname, f"[*{qualname}]")
@@ -416,6 +416,6 @@ def test_no_picture_breaks_out_of_its_docstring(drawn: str, quote: str) -> None:
         ('class Flow:\n    """Sell \\ """\n', "without changing the program"),
     ],
 )
-def test_what_cannot_be_done_safely_is_refused(source: str, reason: str) -> None:
+def test_an_unsafe_change_is_refused(source: str, reason: str) -> None:
     with pytest.raises(Invalid, match=reason):
         picture.embed(source, "Flow", "Flow", '"""')

@@ -1,4 +1,4 @@
-"""What is wrong with a definition is told in whole: by one error, or for a whole module where somebody collects."""
+"""All problems of a definition are reported: in one error, or for a whole module inside `collecting()`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_one_error_has_every_problem_the_options_first() -> None:
     assert fourth.startswith("Flow: ask.yes: 7 is not a step")
 
 
-def test_several_parts_of_one_shape_are_told() -> None:
+def test_all_problems_of_a_graph_are_reported() -> None:
     lost = do.named("lost")
     told = problems(
         ask,
@@ -62,7 +62,7 @@ def test_several_parts_of_one_shape_are_told() -> None:
     assert "must converge" in told[2]
 
 
-def test_the_shape_of_what_cannot_be_read_is_not_looked_at() -> None:
+def test_a_graph_that_cannot_be_read_is_not_checked_further() -> None:
     (only,) = problems(ask, {ask: {"yes": None, "no": Done}, do: {"done": Done}})
     assert only.startswith("Flow: ask.yes leads to None")
 
@@ -74,11 +74,11 @@ def test_an_error_without_a_list_has_its_message() -> None:
     assert gathered.check(5, int, "7") == 7
 
 
-def test_where_somebody_collects_what_is_wrong_stays_and_is_noted() -> None:
+def test_inside_collecting_an_invalid_class_stays_and_is_recorded() -> None:
     with collecting() as collected:
         broken = define(ask, {ask: {"yes": Done}}, "Broken")
         sound = define(do, {do: {"done": Done}}, "Sound")
-        registry = Registry([broken, sound, 7])  # type: ignore[list-item]  # is to be noted
+        registry = Registry([broken, sound, 7])  # type: ignore[list-item]  # recorded as a problem
         again = define(do, {do: {"done": Done}}, "Sound")
         registry.add(again)
     assert not broken.is_valid
@@ -93,7 +93,7 @@ def test_where_somebody_collects_what_is_wrong_stays_and_is_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (lambda: Unique("A"), "the unique key 'A'"),
         (lambda: Retry(jitter=2), "Retry(jitter=2)"),
@@ -105,17 +105,17 @@ def test_where_somebody_collects_what_is_wrong_stays_and_is_noted() -> None:
         (lambda: step(7), "@step is for functions"),  # type: ignore[call-overload]
     ],
 )
-def test_a_part_that_no_workflow_uses_is_noted_too(make: Any, said: str) -> None:
+def test_a_part_that_no_workflow_uses_is_recorded_too(make: Any, expected: str) -> None:
     with pytest.raises(DefinitionError):
         make()
     with collecting() as collected:
         part = make()
     assert len(collected.problems) == 1
-    assert collected.problems[0].startswith(said)
-    assert defect_of(part) is None  # nobody collects any more
+    assert collected.problems[0].startswith(expected)
+    assert defect_of(part) is None  # outside collecting
 
 
-def test_what_a_workflow_uses_is_told_with_its_name_alone() -> None:
+def test_a_defect_of_a_used_part_is_reported_once_with_its_workflow() -> None:
     with collecting() as collected:
         define(Wait(seconds=-1), {Wait(seconds=-1): {"timeout": Done}}, unique=Unique("A"))
         pause = Wait(seconds=-2).named("pause")
@@ -124,7 +124,7 @@ def test_what_a_workflow_uses_is_told_with_its_name_alone() -> None:
     assert collected.problems[2].startswith("Other: Wait 'pause': Wait cannot wait for")
 
 
-def test_a_class_that_is_no_step_does_not_hide_what_else_is_wrong() -> None:
+def test_a_class_that_is_not_a_step_does_not_hide_other_problems() -> None:
     body = {"__module__": __name__, "__annotations__": {"events": Any, "size": int}}  # fields, and required
     metaclass: Any = type(Step)
     with collecting() as collected:
@@ -137,6 +137,6 @@ def test_a_class_that_is_no_step_does_not_hide_what_else_is_wrong() -> None:
     assert len(told) == 2
 
 
-def test_who_collects_nothing_excuses_nothing() -> None:
+def test_outside_collecting_a_defect_raises() -> None:
     with pytest.raises(DefinitionError, match="wrong"):
         collect_or_raise(object(), DefinitionError("wrong"))

@@ -1,4 +1,4 @@
-"""A process is ended together with its children, also with those who do not want to."""
+"""Ending a process also ends its children, including those that ignore signals."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import pytest
 
 from pgflow.embedded import process_tree
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who a process's children are")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the children of a process are known only on Linux")
 
 # A parent with two children: one ends when its parent does, one does not.
 FAMILY = """
 import os, sys, time
-heir, lasting = os.pipe()
-heeding = os.fork()
-if heeding == 0:
+child, lasting = os.pipe()
+obedient = os.fork()
+if obedient == 0:
     os.close(lasting)
-    os.read(heir, 1)
+    os.read(child, 1)
     os._exit(0)
-deaf = os.fork()
-if deaf == 0:
+stubborn = os.fork()
+if stubborn == 0:
     os.close(lasting)
     time.sleep(60)
-print(heeding, deaf, flush=True)
+print(obedient, stubborn, flush=True)
 time.sleep(60)
 """
 
 
 @contextmanager
 def family() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A process with two children, who are given as file descriptors."""
+    """Return a process with two children, which are represented by file descriptors."""
     with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         children = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]
@@ -48,7 +48,7 @@ def family() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
                 os.close(child)
 
 
-def test_children_that_do_not_end_by_themselves_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_that_ignore_the_signal_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_tree, "GRACE_SECONDS", 0.1)
     with family() as (parent, children):
         process_tree.kill(parent.pid)
@@ -56,7 +56,7 @@ def test_children_that_do_not_end_by_themselves_are_killed(monkeypatch: pytest.M
         assert parent.wait(10) == -9
 
 
-def test_children_have_time_to_end_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_have_time_to_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_tree, "GRACE_SECONDS", 0.3)
     with family() as (parent, _):
         began = time.monotonic()

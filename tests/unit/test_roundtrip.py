@@ -1,4 +1,4 @@
-"""What would come back as another is told by its place and its type, and never by its value."""
+"""A value that would be read back differently is reported by path and type, never by value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Loud(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("given", "back", "said"),
+    ("given", "back", "expected"),
     [
         ({"a": [CANARY]}, {"a": ["x"]}, "it.a[0] would come back as another str"),
         ({"a": CANARY}, {"a": [CANARY]}, "it.a is a str, and would come back as a list"),
@@ -35,8 +35,8 @@ class Loud(BaseModel):
         ({"a": 1.0}, {"a": 1.0}, None),
     ],
 )
-def test_a_difference_names_the_place_and_no_value(given: Any, back: Any, said: str | None) -> None:
-    assert difference(given, back, "it") == said
+def test_a_difference_has_the_path_and_not_the_value(given: Any, back: Any, expected: str | None) -> None:
+    assert difference(given, back, "it") == expected
 
 
 def test_an_input_that_changes_when_it_is_read_is_refused_without_its_value() -> None:
@@ -45,7 +45,7 @@ def test_an_input_that_changes_when_it_is_read_is_refused_without_its_value() ->
     assert CANARY not in f"{caught.value} {caught.value.hint}"
 
 
-def test_a_value_that_is_not_of_its_declared_type_is_named_and_not_shown() -> None:
+def test_a_value_of_another_type_is_reported_without_the_value() -> None:
     with pytest.raises(InvalidInput, match="not of the declared type: name") as caught:
         Input.of("W", Loud).write(
             Loud.model_construct(name=[CANARY])  # type: ignore[arg-type]  # that is it

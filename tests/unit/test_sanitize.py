@@ -1,4 +1,4 @@
-"""What a step says when it fails is kept short, steers nothing, forges no line, and gives no input away."""
+"""The stored error of a step is short, safe for a terminal and a log line, and does not reveal its input."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def invalid() -> ValidationError:
         ("x" * (MAX_TEXT_LENGTH + 1), "x" * MAX_TEXT_LENGTH),
     ],
 )
-def test_text_that_is_stored_steers_no_terminal(given: str, stored: str) -> None:
+def test_stored_text_is_safe_for_a_terminal(given: str, stored: str) -> None:
     assert sanitize_text(given) == stored
 
 
-def test_of_a_traceback_the_end_is_kept() -> None:
+def test_the_end_of_a_traceback_is_kept() -> None:
     assert sanitize_text("a" * 10_000 + "end", tail=True).endswith("aend")
     assert len(sanitize_text("\x1b" * 10_000, tail=True)) == MAX_TEXT_LENGTH
 
@@ -58,14 +58,14 @@ def test_of_a_traceback_the_end_is_kept() -> None:
 @pytest.mark.parametrize(
     "forged", ["no\n2030-01-01 INFO all is well", "no\r\x1b[2K2030", "no\u2028x", "no\u202ex", "no\x85x", "no\0x"]
 )
-def test_a_line_stays_one(forged: str) -> None:
+def test_a_line_stays_one_line(forged: str) -> None:
     line = sanitize_line(forged)
     assert line.splitlines() == [line]
     assert line.isprintable()
     assert line.startswith("no")
 
 
-def test_fifty_megabytes_of_words_do_no_harm() -> None:
+def test_a_message_of_fifty_megabytes_does_no_harm() -> None:
     error = RuntimeError("x" * 50_000_000)
     tracemalloc.start()
     failed = attempt_error(error, Retry())
@@ -76,17 +76,17 @@ def test_fifty_megabytes_of_words_do_no_harm() -> None:
     assert peak < 500_000_000
 
 
-def test_what_pydantic_finds_is_told_without_the_input() -> None:
+def test_pydantics_errors_are_reported_without_the_input() -> None:
     error = invalid()
-    assert CANARY in str(error)  # so it would be
+    assert CANARY in str(error)  # pydantic's own text contains the input
     assert error_message(error) == validation_message(error)
     assert "user: Input should be a valid integer" in error_message(error)
     assert "password: " in error_message(error)
     for chained in (_from(error), _after(error), ExceptionGroup("several", [ValueError("x"), _from(error)])):
-        told = format_traceback(chained)
-        assert CANARY not in told
-        assert "unable to parse string as an integer" in told
-        assert "Traceback" in told
+        reported = format_traceback(chained)
+        assert CANARY not in reported
+        assert "unable to parse string as an integer" in reported
+        assert "Traceback" in reported
 
 
 def _from(error: Exception) -> Exception:
@@ -106,7 +106,7 @@ def _after(error: Exception) -> Exception:
         return chained
 
 
-def test_a_tag_that_no_union_knows_is_not_told() -> None:
+def test_an_unknown_union_tag_is_not_reported() -> None:
     from typing import Annotated, Literal
 
     class A(BaseModel):
@@ -125,7 +125,7 @@ def test_a_tag_that_no_union_knows_is_not_told() -> None:
     assert "'a', 'b'" in error_message(caught.value)
 
 
-def test_the_name_of_an_exception_is_text_like_any_other() -> None:
+def test_the_name_of_an_exception_is_sanitized() -> None:
     odd = type("Odd\x1b[2J" + "x" * 1000, (Exception,), {})
     failed = attempt_error(odd("why"), Retry())
     assert failed.type.startswith("Odd\\x1b[2Jx")

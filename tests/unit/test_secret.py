@@ -1,4 +1,4 @@
-"""A secret is found wherever a type declares it or a value holds it, and never stored masked or in plain."""
+"""A secret is found wherever a type declares it or a value contains it, and never stored masked or in plain."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Hidden(BaseModel):
         (int | str, ()),
     ],
 )
-def test_a_type_that_declares_one_is_known(kind: Any, places: tuple[str, ...]) -> None:
+def test_a_type_that_declares_a_secret_is_detected(kind: Any, places: tuple[str, ...]) -> None:
     assert secrets_in_type(kind, "x") == places
 
 
@@ -109,14 +109,14 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("value", "clear"), VALUES, ids=range(len(VALUES)))
-def test_a_value_that_holds_one_is_refused_unless_it_will_be_sealed(value: Any, clear: Any) -> None:
+def test_a_value_with_a_secret_is_refused_unless_it_will_be_encrypted(value: Any, clear: Any) -> None:
     with pytest.raises(UnencryptedSecret, match=r"^output\S* is a secret and would be stored in plain") as caught:
         encode(value, what="output", limit=INPUT_LIMIT)
     assert "codec" in (caught.value.hint or "")
     assert decode(encode(value, what="output", limit=INPUT_LIMIT, reveal=True)) == clear
 
 
-def test_asterisks_alone_are_no_secret() -> None:
+def test_asterisks_alone_are_not_a_secret() -> None:
     assert encode({"a": "**********"}, what="x", limit=99) == '{"a":"**********"}'
     assert Input.of("W", Box[str]).write({"inside": "**********"}) == '{"inside":"**********"}'
 
@@ -132,7 +132,7 @@ class Login(BaseModel):
     level: Secret[int] = Secret[int](3)
 
 
-def test_a_typed_input_comes_back_with_its_secrets() -> None:
+def test_a_typed_input_is_read_back_with_its_secrets() -> None:
     given = Login(
         user="ada",
         password=SecretStr(CANARY),
@@ -174,7 +174,7 @@ class Odd(BaseModel):
         return {"is": "odd"}
 
 
-def test_a_serializer_of_the_models_own_shows_no_secret_without_a_codec() -> None:
+def test_a_custom_serializer_reveals_no_secret_without_a_codec() -> None:
     own = Own(key=SecretStr(CANARY))
     writes: list[Callable[[], Any]] = [
         lambda: encode(own, what="x", limit=99),
@@ -187,7 +187,7 @@ def test_a_serializer_of_the_models_own_shows_no_secret_without_a_codec() -> Non
     assert Input.of("W", Odd).write(Odd(key=SecretStr("a")), reveal=True) == '{"key":"a"}'
 
 
-def test_neither_metadata_nor_telemetry_nor_a_filter_takes_one() -> None:
+def test_neither_metadata_nor_telemetry_nor_a_filter_accepts_a_secret() -> None:
     with Local(workflows=[Plain]):
         held = {"k": SecretStr(CANARY)}
         starts: list[Callable[[], Any]] = [
@@ -243,7 +243,7 @@ def test_an_app_without_a_codec_refuses_a_workflow_that_declares_secrets(workflo
     assert [message.partition(" is ")[0] for message in collected.problems] == [place.replace("\\", "")]
 
 
-def test_a_configuration_takes_none_for_it_stands_in_the_graph() -> None:
+def test_a_configuration_accepts_no_secret() -> None:
     class Call(Step):
         events = ("done",)
         token: SecretStr = SecretStr(CANARY)
@@ -262,7 +262,7 @@ def test_a_configuration_takes_none_for_it_stands_in_the_graph() -> None:
     assert CANARY not in str(e.value)
 
 
-def test_what_is_no_codec_is_refused() -> None:
+def test_a_value_that_is_not_a_codec_is_refused() -> None:
     for make in (lambda: Pgflow(codec="rot13"), lambda: Local(codec=object())):  # type: ignore[arg-type]  # that is it
         with pytest.raises(PgflowError, match="is not a Codec"):
             make()

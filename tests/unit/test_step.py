@@ -60,7 +60,7 @@ def test_events_and_policies_need_no_annotation() -> None:
     assert list(Ship.model_fields) == ["carrier"]
 
 
-def test_a_key_is_the_name_or_what_it_is_told() -> None:
+def test_a_key_is_the_name_or_the_given_one() -> None:
     class Custom(Ship):
         step_key = "custom_key"
 
@@ -102,7 +102,7 @@ def test_an_attribute_of_every_step_cannot_be_a_field() -> None:
         metaclass("Odd", (Step,), {"__annotations__": {"queue": str}, "queue": "x", "__module__": __name__})
 
 
-def test_configuration_makes_the_way_to_json_and_back() -> None:
+def test_configuration_round_trips_through_json() -> None:
     bike = Ship(carrier="bike").named("by_bike")
     assert bike.config() == {"carrier": "bike"}
     assert Ship().named("by_bike").with_config(bike.config()) == bike
@@ -117,7 +117,7 @@ def test_a_stored_configuration_that_no_longer_fits_is_refused() -> None:
         Sized(size=1).with_config({})
 
 
-def test_a_class_that_needs_configuration_says_which() -> None:
+def test_a_class_with_required_configuration_reports_it() -> None:
     with pytest.raises(DefinitionError, match=r"Sized needs a configuration \(size\): write Sized\(size=…\)"):
         as_step(Sized)
 
@@ -131,13 +131,13 @@ def test_calling_a_step_made_of_a_function_calls_the_function() -> None:
     assert stop.value.value == Ok("paid", Receipt(number="r-1"))
 
 
-def test_a_step_knows_whether_it_is_async() -> None:
+def test_a_step_has_is_async() -> None:
     assert [each.is_async for each in (Ship, Sized, type(charge), type(email))] == [True, False, True, False]
     assert inspect.iscoroutinefunction(charge.execute)
     assert not inspect.iscoroutinefunction(email.execute)
 
 
-def test_the_decorator_sets_what_a_class_would() -> None:
+def test_the_decorator_sets_the_attributes_of_a_class() -> None:
     kind = type(charge)
     assert (kind.events, kind.queue, kind.transactional) == (("paid", "declined"), "money", True)
     assert (kind.retry, kind.output) == (Retry(max_attempts=2), Receipt)
@@ -200,7 +200,7 @@ def test_a_step_cannot_write_to_its_context() -> None:
     assert repr(ctx.steps) == "{'a': 1}"
 
 
-def test_what_a_step_does_to_an_output_stays_in_its_own_context() -> None:
+def test_a_change_of_an_output_stays_in_its_own_context() -> None:
     outputs = {"a": {"list": [{"n": 1}]}}
     one, other = Context(None, steps=outputs), Context(None, steps=outputs)
     one.steps["a"]["list"][0]["n"] = 2
@@ -209,7 +209,7 @@ def test_what_a_step_does_to_an_output_stays_in_its_own_context() -> None:
     assert other.steps == outputs == {"a": {"list": [{"n": 1}]}}
 
 
-def test_done_is_one_and_takes_no_signal() -> None:
+def test_there_is_one_done_and_it_takes_no_signal() -> None:
     assert (Done.key, Done().emits(), Done().signals(), Done().config()) == ("done", ("done",), (), None)
     assert Done().execute(Context(None)) == Ok("done")
     with pytest.raises(DefinitionError, match="Done cannot be named 'end': a workflow has one end"):
@@ -228,14 +228,14 @@ def test_done_is_one_and_takes_no_signal() -> None:
         (Wait(days=1, minutes=1), 86_460),
     ],
 )
-def test_a_wait_lasts_as_long_as_it_is_told(wait: Wait, seconds: int) -> None:
+def test_a_wait_has_the_given_duration(wait: Wait, seconds: int) -> None:
     assert wait.parking() == Parking({"timeout": "timeout"}, timedelta(seconds=seconds), "timeout")
     assert wait.with_config(wait.config()) == wait
     assert wait.execute(Context(None)) == Async()
 
 
 @pytest.mark.parametrize("duration", [timedelta(0), timedelta(seconds=-1), timedelta(days=40_000), 5, "5m", None])
-def test_a_wait_that_makes_no_sense_is_refused(duration: Any) -> None:
+def test_an_invalid_wait_is_refused(duration: Any) -> None:
     with pytest.raises(DefinitionError, match=r"Wait cannot wait for .*: give a timedelta greater than zero"):
         Wait(duration)
 
@@ -248,7 +248,7 @@ def test_a_wait_has_one_duration_in_known_units() -> None:
         Wait(**weeks)
 
 
-def test_a_wait_for_an_event_takes_its_signal_or_its_timeout() -> None:
+def test_a_wait_for_an_event_ends_with_its_signal_or_its_timeout() -> None:
     plain, named = WaitForEvent(), WaitForEvent("paid", timeout=timedelta(1))
     assert (plain.emits(), plain.signals(), plain.parking()) == (
         ("received",),
@@ -263,7 +263,7 @@ def test_a_wait_for_an_event_takes_its_signal_or_its_timeout() -> None:
 @pytest.mark.parametrize(
     "options", [{"event": 3}, {"event": "a b"}, {"event": ""}, {"timeout": 60}, {"timeout": timedelta(0)}]
 )
-def test_a_wait_for_an_event_that_makes_no_sense_is_refused(options: Any) -> None:
+def test_an_invalid_wait_for_an_event_is_refused(options: Any) -> None:
     with pytest.raises(DefinitionError, match="WaitForEvent cannot wait for"):
         WaitForEvent(**options)
 
@@ -273,14 +273,14 @@ def test_by_default_a_step_waits_for_signals_named_like_its_events() -> None:
     assert charge.signals() == ("paid", "declined")
 
 
-def test_debug_logs_where_the_instance_stands(caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_logs_the_state_of_the_instance(caplog: pytest.LogCaptureFixture) -> None:
     ctx = Context(Order(count=3), steps={"a": {"x": 1}}, id="k::v", workflow="OrderFlow")
     with caplog.at_level(logging.DEBUG, logger="pgflow.debug"):
         assert Debug().execute(ctx) == Ok("completed")
     assert caplog.messages == ["OrderFlow k::v: initial=Order(count=3) steps={'a': {'x': 1}} history=['a'] metadata={}"]
 
 
-def test_a_class_variable_of_ones_own_is_no_configuration() -> None:
+def test_a_class_variable_is_not_configuration() -> None:
     class Own(Ship):
         rate: ClassVar[int] = 3
 

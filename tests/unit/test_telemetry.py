@@ -1,4 +1,4 @@
-"""Events reach whoever attached a handler, and nobody else notices; log lines and metrics say what they should."""
+"""Events reach the attached handlers and affect nothing else; log lines and metrics have the expected content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEP = AttemptRef(SUBJECT, "charge", "Charge", 1)
 FAILURE: dict[str, Any] = {"kind": "ValueError", "reason": "no\n good", "stacktrace": "Traceback"}
 COUNTS: dict[str, Any] = {"step_count": 2, "advance_count": 4}
 
-# What each event is emitted with here, its measurements, and its metadata beyond what all events of an instance have.
+# How each event is emitted here, its measurements, and its metadata beyond that of all events of an instance.
 EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
     telemetry.WORKFLOW_START: (
         lambda: emit.workflow_start(SUBJECT, initial_step="charge", context_keys=["b", "a"]),
@@ -123,7 +123,7 @@ OF_ALL = {"tenant", "instance_id", "run", "workflow", "workflow_version"}
 
 
 @pytest.fixture(autouse=True)
-def _nobody_else() -> Iterator[None]:
+def _no_other_handlers() -> Iterator[None]:
     assert telemetry.attached() == ()
     yield
     for handler_id in telemetry.attached():
@@ -132,13 +132,13 @@ def _nobody_else() -> Iterator[None]:
 
 @pytest.fixture
 def seen() -> list[Event]:
-    """All events from now on."""
+    """Record all events."""
     found: list[Event] = []
     telemetry.attach("seen", telemetry.events(), lambda event, config: found.append(event))
     return found
 
 
-def tell(name: Name) -> None:
+def emit_example(name: Name) -> None:
     """Emit the example of an event."""
     EMITTED[name][0]()
 
@@ -146,7 +146,7 @@ def tell(name: Name) -> None:
 # -- events
 
 
-def test_there_are_the_eleven_events_and_six_of_our_own() -> None:
+def test_there_are_eleven_events_and_six_additions() -> None:
     """H1"""
     assert len(set(telemetry.SEED_EVENTS)) == 11
     assert len(set(telemetry.events())) == 17
@@ -156,16 +156,16 @@ def test_there_are_the_eleven_events_and_six_of_our_own() -> None:
 
 @pytest.mark.parametrize("name", telemetry.events(), ids=".".join)
 def test_each_event_has_its_measurements_and_its_metadata(name: Name, seen: list[Event]) -> None:
-    tell(name)
+    emit_example(name)
     (event,) = seen
     _, measurements, metadata = EMITTED[name]
     of_all = set() if name[1] == "runner" else OF_ALL
     assert (event.name, set(event.measurements), set(event.metadata)) == (name, measurements, metadata | of_all)
 
 
-def test_what_the_caller_gave_along_never_takes_the_place_of_our_own_fields(seen: list[Event]) -> None:
+def test_the_callers_metadata_never_overwrites_pgflows_fields(seen: list[Event]) -> None:
     """H13, H14"""
-    tell(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_STOP)
     about = seen[0].metadata
     assert (about["tenant"], about["instance_id"], about["workflow_version"]) == ("a", "orderid::1", 3)
 
@@ -184,17 +184,17 @@ def test_a_fan_out_has_more_than_one_target(seen: list[Event]) -> None:
 # -- handlers
 
 
-def test_a_handler_hears_what_it_is_attached_to_with_its_config_until_it_is_detached() -> None:
+def test_a_handler_gets_its_events_and_config_until_it_is_detached() -> None:
     heard: list[tuple[Name, str]] = []
     telemetry.attach("h", [telemetry.STEP_STOP], lambda event, config: heard.append((event.name, config)), "config")
-    tell(telemetry.STEP_STOP)
-    tell(telemetry.STEP_START)
+    emit_example(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_START)
     telemetry.detach("h")
-    tell(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_STOP)
     assert heard == [(telemetry.STEP_STOP, "config")]
 
 
-def test_nothing_is_left_of_handlers_that_are_gone() -> None:
+def test_a_detached_handler_leaves_nothing_behind() -> None:
     telemetry.attach("a", [telemetry.STEP_STOP, telemetry.STEP_START], print)
     telemetry.attach("b", [telemetry.STEP_STOP], print)
     assert telemetry.attached(telemetry.STEP_STOP) == ("a", "b")
@@ -204,7 +204,7 @@ def test_nothing_is_left_of_handlers_that_are_gone() -> None:
     assert bus.handlers_by_event == {}
 
 
-def test_an_id_is_taken_once_and_detached_once() -> None:
+def test_an_id_is_attached_once_and_detached_once() -> None:
     telemetry.attach("h", [telemetry.STEP_STOP], print)
     with pytest.raises(AlreadyAttached):
         telemetry.attach("h", [telemetry.STEP_START], print)
@@ -225,14 +225,14 @@ async def _async_handler(event: Event, config: object) -> None: ...
         ([telemetry.STEP_STOP], "print"),
     ],
 )
-def test_an_event_that_does_not_exist_and_a_handler_that_cannot_be_called_are_refused(names: Any, handler: Any) -> None:
+def test_an_unknown_event_and_an_invalid_handler_are_refused(names: Any, handler: Any) -> None:
     with pytest.raises(ConfigError):
         telemetry.attach("h", names, handler)
     assert telemetry.attached() == ()
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, asyncio.CancelledError])
-def test_a_handler_that_fails_stays_harms_nobody_and_is_complained_of_once_a_minute(
+def test_a_failing_handler_stays_attached_and_is_logged_once_a_minute(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
     now = 1000.0
@@ -244,17 +244,17 @@ def test_a_handler_that_fails_stays_harms_nobody_and_is_complained_of_once_a_min
     telemetry.attach("bad", [telemetry.STEP_STOP], bad)
     heard: list[Event] = []
     telemetry.attach("good", [telemetry.STEP_STOP], lambda event, config: heard.append(event))
-    tell(telemetry.STEP_STOP)
-    tell(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_STOP)
     assert (len(heard), len(caplog.records)) == (2, 1)
     assert "'bad' failed at pgflow.step.stop" in caplog.text
     now += 61
-    tell(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_STOP)
     assert (len(heard), len(caplog.records)) == (3, 2)
 
 
-def test_what_an_event_says_cannot_be_changed_by_a_handler(seen: list[Event]) -> None:
-    tell(telemetry.STEP_STOP)
+def test_a_handler_cannot_change_an_event(seen: list[Event]) -> None:
+    emit_example(telemetry.STEP_STOP)
     with pytest.raises(TypeError):
         seen[0].metadata["step"] = "other"  # type: ignore[index]
 
@@ -267,8 +267,8 @@ def test_a_handler_may_detach_itself() -> None:
         telemetry.detach("once")
 
     telemetry.attach("once", [telemetry.STEP_STOP], once)
-    tell(telemetry.STEP_STOP)
-    tell(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_STOP)
+    emit_example(telemetry.STEP_STOP)
     assert len(heard) == 1
 
 
@@ -300,7 +300,7 @@ def test_each_event_is_a_line_with_a_level(name: Name, caplog: pytest.LogCapture
     """H18"""
     caplog.set_level(logging.DEBUG)
     telemetry.attach_log_handler()
-    tell(name)
+    emit_example(name)
     (record,) = caplog.records
     level, line = LINES[name]
     prefix = "" if name[1] == "runner" else "[orderid::1] "
@@ -310,15 +310,15 @@ def test_each_event_is_a_line_with_a_level(name: Name, caplog: pytest.LogCapture
 def test_a_line_carries_its_fields(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     telemetry.attach_log_handler()
-    tell(telemetry.STEP_STOP)
-    tell(telemetry.WORKFLOW_START)
+    emit_example(telemetry.STEP_STOP)
+    emit_example(telemetry.WORKFLOW_START)
     fields = ("instance_id", "workflow", "step", "event", "duration_ms")
-    told = [{field: vars(record)[field] for field in fields if field in vars(record)} for record in caplog.records]
+    reported = [{field: vars(record)[field] for field in fields if field in vars(record)} for record in caplog.records]
     subject = {"instance_id": "orderid::1", "workflow": "OrderFlow"}
-    assert told == [{**subject, "step": "charge", "event": "paid", "duration_ms": 12.3}, subject]
+    assert reported == [{**subject, "step": "charge", "event": "paid", "duration_ms": 12.3}, subject]
 
 
-def test_what_the_caller_gave_along_does_not_pass_for_a_field_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_callers_metadata_does_not_become_a_field_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     telemetry.attach_log_handler()
     subject = InstanceRef("orderid::1", "OrderFlow", 3, 7, {"step": "mine", "event": "mine", "resume_event": "mine"})
@@ -350,13 +350,13 @@ def test_levels_and_events_of_the_log_can_be_chosen(caplog: pytest.LogCaptureFix
         level={telemetry.STEP_START: "debug", telemetry.STEP_STOP: logging.ERROR}, events=names
     )
     for name in (*names, telemetry.WORKFLOW_STOP):
-        tell(name)
+        emit_example(name)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "[orderid::1] Step charge completed in 12ms → paid")
     ]
 
 
-def test_a_level_or_an_event_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_level_or_event_is_refused() -> None:
     with pytest.raises(ConfigError, match="no log level 'loud'"):
         telemetry.attach_log_handler(level={telemetry.STEP_START: "loud"})
     with pytest.raises(ConfigError, match="no event"):
@@ -364,7 +364,7 @@ def test_a_level_or_an_event_that_does_not_exist_is_refused() -> None:
     assert telemetry.attached() == ()
 
 
-def test_a_duration_that_is_not_known_is_left_out_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_duration_is_left_out_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
     """H15"""
     caplog.set_level(logging.DEBUG)
     telemetry.attach_log_handler()
@@ -391,14 +391,14 @@ def test_the_nine_metrics_are_these() -> None:
     ]
 
 
-def test_each_metric_looks_at_what_its_event_has() -> None:
+def test_each_metric_uses_fields_of_its_event() -> None:
     for metric in metrics():
         _, measurements, metadata = EMITTED[metric.event]
         assert metric.measurement is None or metric.measurement in measurements
         assert set(metric.tags) <= metadata | OF_ALL
 
 
-def test_metrics_come_by_scope_and_an_unknown_one_is_an_error() -> None:
+def test_metrics_are_listed_by_scope_and_an_unknown_one_is_an_error() -> None:
     """H19"""
     assert [len(metrics(scope)) for scope in ("workflow", "step", "engine")] == [4, 4, 1]
     assert metrics("workflow") + metrics("step") + metrics("engine") == metrics(None)
@@ -408,13 +408,13 @@ def test_metrics_come_by_scope_and_an_unknown_one_is_an_error() -> None:
 
 def test_a_collector_counts_measures_and_keeps_the_last() -> None:
     with Collector() as collector:
-        tell(telemetry.WORKFLOW_START)
-        tell(telemetry.WORKFLOW_START)
-        tell(telemetry.STEP_STOP)
-        tell(telemetry.STEP_STOP)
-        tell(telemetry.ENGINE_ADVANCE)
+        emit_example(telemetry.WORKFLOW_START)
+        emit_example(telemetry.WORKFLOW_START)
+        emit_example(telemetry.STEP_STOP)
+        emit_example(telemetry.STEP_STOP)
+        emit_example(telemetry.ENGINE_ADVANCE)
         emit.workflow_stop(SUBJECT, duration=None, completed_steps=[], advance_count=0)
-    tell(telemetry.WORKFLOW_START)
+    emit_example(telemetry.WORKFLOW_START)
     read = collector.read()
     assert read["pgflow.workflow.start.count"] == {("OrderFlow",): 2}
     assert read["pgflow.engine.advance.active_steps_count"] == {("OrderFlow",): 2}

@@ -1,4 +1,4 @@
-"""Dates, times and numbers come back as the moments and numbers they were, as inputs, outputs and untyped values."""
+"""Dates, times and numbers are read back as the same values, as inputs, outputs and untyped values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Dateutil(tzinfo):
 
 
 class Unknowing(Dateutil):
-    """A zone that never knows its offset."""
+    """A zone without an offset."""
 
     def utcoffset(self, moment: datetime | None) -> None:  # type: ignore[override]  # tzinfo allows it
         return None
@@ -91,15 +91,15 @@ def as_output(kind: Any, value: Any) -> Any:
     return Given.read_output(decode(written.text))
 
 
-PLACES = pytest.mark.parametrize("place", [as_input, as_output])
-Location = Callable[[Any, Any], Any]
+ROUNDTRIPS = pytest.mark.parametrize("roundtrip", [as_input, as_output])
+Roundtrip = Callable[[Any, Any], Any]
 
 
-@PLACES
+@ROUNDTRIPS
 @pytest.mark.parametrize("kind", ["datetime", "model", "set", "key", "tuple", "union"])
 @pytest.mark.parametrize("given", [REPEATED, REPEATED.replace(fold=1), MISSING, MISSING.replace(fold=1)], ids=str)
 def test_a_datetime_in_a_repeated_or_missing_hour_is_stored_as_its_moment(
-    place: Location, kind: str, given: datetime
+    roundtrip: Roundtrip, kind: str, given: datetime
 ) -> None:
     typed: dict[str, tuple[Any, Any, Callable[[Any], datetime]]] = {
         "datetime": (datetime, given, lambda back: back),
@@ -110,12 +110,12 @@ def test_a_datetime_in_a_repeated_or_missing_hour_is_stored_as_its_moment(
         "union": (datetime | None, given, lambda back: back),
     }
     declared, value, moment = typed[kind]
-    back = moment(place(declared, value))
+    back = moment(roundtrip(declared, value))
     assert back.astimezone(UTC) == given.astimezone(UTC)
     assert back.utcoffset() == given.utcoffset()
 
 
-@PLACES
+@ROUNDTRIPS
 @pytest.mark.parametrize(
     ("given", "text"),
     [
@@ -128,18 +128,20 @@ def test_a_datetime_in_a_repeated_or_missing_hour_is_stored_as_its_moment(
     ],
     ids=str,
 )
-def test_datetimes_without_a_zone_and_with_any_offset_are_kept(place: Location, given: datetime, text: str) -> None:
-    back = place(datetime, given)
+def test_datetimes_without_a_zone_and_with_any_offset_are_kept(
+    roundtrip: Roundtrip, given: datetime, text: str
+) -> None:
+    back = roundtrip(datetime, given)
     assert back.replace(tzinfo=None, fold=0) == given.replace(tzinfo=None, fold=0)
     assert back.utcoffset() == given.utcoffset()
     assert encode(given, what="it", limit=100) == f'"{text}"'
 
 
-@PLACES
+@ROUNDTRIPS
 @pytest.mark.parametrize("zone", [None, UTC, ZoneInfo("UTC"), timezone(timedelta(hours=-2, minutes=-30)), Dateutil()])
-def test_a_time_keeps_an_offset_that_needs_no_date(place: Location, zone: tzinfo | None) -> None:
+def test_a_time_keeps_an_offset_that_needs_no_date(roundtrip: Roundtrip, zone: tzinfo | None) -> None:
     given = time(2, 30, tzinfo=zone)
-    back = place(time, given)
+    back = roundtrip(time, given)
     assert (back.replace(tzinfo=None), back.utcoffset()) == (time(2, 30), given.utcoffset())
 
 
@@ -157,12 +159,12 @@ IN_A_ZONE = time(2, 30, tzinfo=BERLIN)
         (datetime, datetime(2026, 1, 1, tzinfo=Unknowing()), ""),
     ],
 )
-def test_a_time_whose_zone_has_no_offset_is_refused_with_its_place(kind: Any, value: Any, where: str) -> None:
-    said = rf"{where} is a (date)?time whose zone, .*, has no UTC offset.*: pass a datetime"
-    for place in (as_input, as_output):
-        with pytest.raises(InvalidPayload, match=rf"^(input|given\.output){said}"):
-            place(kind, value)
-    with pytest.raises(InvalidPayload, match=rf"^it{said}"):
+def test_a_time_whose_zone_has_no_offset_is_refused_with_its_path(kind: Any, value: Any, where: str) -> None:
+    expected = rf"{where} is a (date)?time whose zone, .*, has no UTC offset.*: pass a datetime"
+    for roundtrip in (as_input, as_output):
+        with pytest.raises(InvalidPayload, match=rf"^(input|given\.output){expected}"):
+            roundtrip(kind, value)
+    with pytest.raises(InvalidPayload, match=rf"^it{expected}"):
         encode(value, what="it", limit=1000)
 
 
@@ -172,21 +174,21 @@ def test_a_time_in_a_zone_is_refused_as_a_key_and_deep_in_a_model() -> None:
         more: Any = None
 
     for value in ({IN_A_ZONE: 1}, Shift(begins=IN_A_ZONE), Shift(begins=time(1), more=[{"x": IN_A_ZONE}])):
-        for place, kind in ((as_input, Any), (as_input, type(value)), (as_output, type(value))):
+        for roundtrip, kind in ((as_input, Any), (as_input, type(value)), (as_output, type(value))):
             with pytest.raises(InvalidPayload, match="has no UTC offset without a date"):
-                place(kind, value)
+                roundtrip(kind, value)
 
 
 @pytest.mark.parametrize(
     "given", [datetime(1850, 1, 1, tzinfo=BERLIN), time(1, tzinfo=timezone(timedelta(seconds=30)))]
 )
 def test_an_offset_with_seconds_cannot_be_written_and_is_refused(given: Any) -> None:
-    for place in (as_input, as_output):
+    for roundtrip in (as_input, as_output):
         with pytest.raises(InvalidPayload, match="an offset is stored in whole minutes: convert it to UTC"):
-            place(type(given), given)
+            roundtrip(type(given), given)
 
 
-@PLACES
+@ROUNDTRIPS
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
@@ -216,37 +218,37 @@ def test_an_offset_with_seconds_cannot_be_written_and_is_refused(given: Any) -> 
     ],
     ids=repr,
 )
-def test_a_value_of_a_declared_type_comes_back_equal_and_of_its_type(place: Location, kind: Any, value: Any) -> None:
-    back = place(kind, value)
+def test_a_value_of_a_declared_type_is_read_back_equal(roundtrip: Roundtrip, kind: Any, value: Any) -> None:
+    back = roundtrip(kind, value)
     assert (back, type(back)) == (value, type(value))
 
 
-@PLACES
+@ROUNDTRIPS
 @pytest.mark.parametrize("number", ["NaN", "sNaN", "-NaN", "NaN123"])
-def test_a_decimal_that_is_not_a_number_comes_back_where_its_type_allows_it(place: Location, number: str) -> None:
-    back = place(NUMBER, Decimal(number))
+def test_a_decimal_nan_is_read_back_where_its_type_allows_it(roundtrip: Roundtrip, number: str) -> None:
+    back = roundtrip(NUMBER, Decimal(number))
     assert back.as_tuple() == Decimal(number).as_tuple()
-    assert place(list[NUMBER], [Decimal(number)])[0].as_tuple() == Decimal(number).as_tuple()
+    assert roundtrip(list[NUMBER], [Decimal(number)])[0].as_tuple() == Decimal(number).as_tuple()
     with pytest.raises(PgflowError, match="Input should be a finite number"):
-        place(Decimal, Decimal(number))
+        roundtrip(Decimal, Decimal(number))
 
 
-@PLACES
+@ROUNDTRIPS
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_float_that_json_does_not_have_is_refused(place: Location, value: float) -> None:
+def test_a_float_that_is_not_finite_is_refused(roundtrip: Roundtrip, value: float) -> None:
     for kind, given in ((float, value), (list[float], [value]), (float | None, value)):
         with pytest.raises(InvalidPayload, match="which JSON cannot hold"):
-            place(kind, given)
+            roundtrip(kind, given)
 
 
-@PLACES
-def test_a_negative_zero_loses_its_sign_as_it_does_in_postgresql(place: Location) -> None:
-    assert math.copysign(1, place(float, -0.0)) == 1
+@ROUNDTRIPS
+def test_a_negative_zero_loses_its_sign_as_it_does_in_postgresql(roundtrip: Roundtrip) -> None:
+    assert math.copysign(1, roundtrip(float, -0.0)) == 1
 
 
-@PLACES
-def test_bytes_that_are_not_text_and_secrets_are_refused(place: Location) -> None:
+@ROUNDTRIPS
+def test_bytes_that_are_not_text_and_secrets_are_refused(roundtrip: Roundtrip) -> None:
     with pytest.raises(PgflowError, match=r"UTF-8|utf-8"):
-        place(bytes, b"\xff")
+        roundtrip(bytes, b"\xff")
     with pytest.raises(UnencryptedSecret):
-        place(SecretStr, SecretStr("hidden"))
+        roundtrip(SecretStr, SecretStr("hidden"))

@@ -34,7 +34,7 @@ def test_an_event_may_be_a_string_or_a_member_of_an_enum() -> None:
 
 
 @pytest.mark.parametrize("event", [3, None, Other.NUMBER, ["paid"]])
-def test_an_event_of_another_kind_is_refused(event: Any) -> None:
+def test_an_event_that_is_not_a_string_is_refused(event: Any) -> None:
     with pytest.raises(InvalidValue, match="Ok: event must be the name of an event, got"):
         Ok(event)
 
@@ -70,12 +70,12 @@ def test_pauses_follow_the_policy_up_to_its_limit(policy: Retry, pauses: list[fl
     assert [policy.delay(number).total_seconds() for number in range(1, len(pauses) + 1)] == pauses
 
 
-def test_chance_only_shortens_a_pause() -> None:
+def test_jitter_only_shortens_a_pause() -> None:
     assert Retry(jitter=0.5, backoff="constant").delay(1, random=0.5) == timedelta(seconds=0.75)
     assert Retry().delay(10_000, random=0.999) < timedelta(seconds=60)
 
 
-def test_declared_exceptions_end_a_step_at_once() -> None:
+def test_never_on_exceptions_fail_a_step_without_a_retry() -> None:
     policy = Retry(never_on=(LookupError,))
     assert policy.ends(KeyError("x"))
     assert not policy.ends(ValueError("x"))
@@ -100,7 +100,7 @@ def test_declared_exceptions_end_a_step_at_once() -> None:
     ],
     ids=str,
 )
-def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+def test_an_invalid_policy_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match=rf"Retry\({next(iter(options))}=.*: give "):
         Retry(**options)
 
@@ -116,7 +116,7 @@ def test_another_key_is_refused(key: str) -> None:
         Unique(key)
 
 
-def test_a_key_that_is_no_string_and_a_scope_that_is_unknown_are_refused() -> None:
+def test_a_key_that_is_not_a_string_and_an_unknown_scope_are_refused() -> None:
     number: Any = 123
     planet: Any = "planet"
     with pytest.raises(DefinitionError, match="the unique key must be a string, got 123"):
@@ -130,26 +130,26 @@ BAD = ["", " ", "a b", "a\n", "\tx", "a\0", "a\x7f", "a\x85", "a\xa0b", "a\u2028
 
 
 @pytest.mark.parametrize("value", GOOD)
-def test_real_keys_can_be_business_values(value: str) -> None:
+def test_real_world_keys_can_be_business_values(value: str) -> None:
     assert validate_value(value) == value
     assert extract_value(build_id("orderid", value)) == value
     assert extract_value(build_id_with_suffix("orderid", value, "0a1b2c3d")) == value
 
 
 @pytest.mark.parametrize("value", BAD)
-def test_a_value_that_breaks_the_rule_is_told_the_rule(value: str) -> None:
+def test_a_value_that_breaks_the_rule_is_refused_with_the_rule(value: str) -> None:
     with pytest.raises(InvalidValue, match=r'it must have 1 to 200 characters, without white space, .* or "::"'):
         validate_value(value)
 
 
 @pytest.mark.parametrize("value", [None, 123, b"abc", ["abc"]])
-def test_a_value_that_is_no_string_is_refused(value: Any) -> None:
+def test_a_value_that_is_not_a_string_is_refused(value: Any) -> None:
     with pytest.raises(InvalidValue, match="it must be a string"):
         validate_value(value)
 
 
 @given(st.text(max_size=210))
-def test_an_id_always_gives_back_its_value(value: str) -> None:
+def test_the_value_is_extracted_from_every_id(value: str) -> None:
     try:
         validate_value(value)
     except InvalidValue:
@@ -161,7 +161,7 @@ def test_an_id_always_gives_back_its_value(value: str) -> None:
 @pytest.mark.parametrize(
     "id", ["", "abc", "::", "key::", "::value", "Key::a", "k::a::b", "k::a::0123456", "k::a::b::01234567"]
 )
-def test_what_is_no_business_id_is_refused(id: str) -> None:  # noqa: A002 -- the word for it in all of the API
+def test_an_invalid_business_id_is_refused(id: str) -> None:  # noqa: A002 -- the word for it in all of the API
     with pytest.raises(InvalidValue, match="is not a business id"):
         extract_value(id)
 

@@ -1,4 +1,4 @@
-"""Several versions under one name: what an umbrella declares, which version a start takes, and what is refused."""
+"""A versioned workflow: what it declares, which version a start uses, and what is refused."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class OldUser(Workflow[Any], unique=Unique("userid"), version=1):
 asked: list[tuple[Mapping[int, type[Workflow[Any]]], Mapping[str, Any]]] = []
 
 
-def test_an_umbrella_says_which_versions_it_has() -> None:
+def test_a_versioned_workflow_exposes_its_versions() -> None:
     assert CreateUser.is_versioned
     assert (CreateUser.version, CreateUser.current_version) == (None, 2)
     assert CreateUser.versions == {1: CreateUser.V1, 2: CreateUser.V2}
 
 
-def test_an_umbrella_has_no_graph() -> None:
+def test_a_versioned_workflow_has_no_graph() -> None:
     for name in ("graph", "initial", "transitions", "queue"):
         assert not hasattr(CreateUser, name)
 
@@ -76,7 +76,7 @@ def test_versions_share_the_name_and_the_key_and_add_to_tags_and_metadata() -> N
     assert second.nodes["check"].queue == "slow"
 
 
-def test_a_version_knows_its_number_and_that_it_sees_no_other() -> None:
+def test_a_version_is_pinned_to_its_number() -> None:
     assert (CreateUser.V2.version, CreateUser.V2.pinned, CreateUser.V2.is_versioned) == (2, 2, False)
     assert (CreateUser.pinned, OldUser.pinned) == (None, None)
     assert CreateUser.V1.resolve_version() == (1, CreateUser.V1)
@@ -88,12 +88,12 @@ def test_a_version_is_resolved_to_its_class() -> None:
 
 
 @pytest.mark.parametrize("version", [99, 0, True, "1"])
-def test_a_version_that_is_not_there_is_refused_with_those_that_are(version: Any) -> None:
+def test_an_unknown_version_is_refused_with_the_available_ones(version: Any) -> None:
     with pytest.raises(InvalidValue, match=rf"version {version!r} not found in CreateUser\. Available: \[1, 2\]"):
         CreateUser.resolve_version(version)
 
 
-def test_an_explicit_version_goes_before_version_for_and_that_before_the_current_one() -> None:
+def test_an_explicit_version_overrides_version_for_and_that_the_current_one() -> None:
     assert CreateUser.choose_version(1, {"wanted": 2}) == (1, CreateUser.V1)
     assert CreateUser.choose_version(None, {"wanted": 1}) == (1, CreateUser.V1)
     assert CreateUser.choose_version(None, {}) == (2, CreateUser.V2)
@@ -107,7 +107,7 @@ def test_version_for_gets_the_versions_and_the_options() -> None:
     assert asked == [(CreateUser.versions, {"tenant": "acme"})]
 
 
-def test_a_workflow_without_versions_asks_nobody() -> None:
+def test_a_workflow_without_versions_does_not_call_version_for() -> None:
     class Plain(OldUser, unique=Unique("userid")):
         @classmethod
         def version_for(cls, versions: Mapping[int, type[Workflow[Any]]], options: Mapping[str, Any]) -> int | None:
@@ -117,7 +117,7 @@ def test_a_workflow_without_versions_asks_nobody() -> None:
     assert Plain.versions == {1: Plain}
 
 
-def test_versions_may_be_made_before_their_umbrella() -> None:
+def test_versions_may_be_defined_before_their_workflow() -> None:
     class LoadV1(Workflow[Any], unique=Unique("load")):
         initial = store
         transitions = STORING
@@ -133,7 +133,7 @@ def test_versions_may_be_made_before_their_umbrella() -> None:
     assert LoadV2.name == LoadV2.graph.name == "Load"
 
 
-def test_a_version_may_build_upon_another() -> None:
+def test_a_version_may_subclass_another() -> None:
     class Grow(Workflow[Any], unique=Unique("k"), current=2):
         class V1(Workflow[Any], version=1):
             initial = store
@@ -148,7 +148,7 @@ def test_a_version_may_build_upon_another() -> None:
     assert Grow.V2.graph.nodes["store"].queue == "slow"
 
 
-def test_a_version_that_is_wrong_is_named_with_the_class_around_it() -> None:
+def test_an_invalid_version_is_reported_with_the_class_around_it() -> None:
     with pytest.raises(DefinitionError, match=r"^Broken\.V1 has no initial step"):
 
         class Broken(Workflow[Any], unique=Unique("k"), current=1):
@@ -156,7 +156,7 @@ def test_a_version_that_is_wrong_is_named_with_the_class_around_it() -> None:
                 transitions = STORING
 
 
-def test_the_calls_of_versions_go_to_the_app_of_the_umbrella(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_calls_of_versions_go_to_the_app_of_their_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apps, "open_apps", WeakSet())
 
     class Bound(Workflow[Any], unique=Unique("k"), current=1):
@@ -172,7 +172,7 @@ def test_the_calls_of_versions_go_to_the_app_of_the_umbrella(monkeypatch: pytest
     assert Bound.V1.bound() is Bound.bound() is app
 
 
-def test_a_registry_knows_an_umbrella_by_its_name_and_all_versions() -> None:
+def test_a_registry_has_a_versioned_workflow_by_name_and_all_versions() -> None:
     registry = Registry([CreateUser])
     assert registry.named("CreateUser") is CreateUser
     assert registry.versions == [CreateUser.V1, CreateUser.V2]
@@ -180,7 +180,7 @@ def test_a_registry_knows_an_umbrella_by_its_name_and_all_versions() -> None:
         Registry([CreateUser, CreateUser.V1])
 
 
-def test_a_version_without_an_umbrella_cannot_run() -> None:
+def test_a_version_without_its_workflow_cannot_run() -> None:
     class Lost:
         class V1(Workflow[Any], version=1):
             initial = store
@@ -192,8 +192,10 @@ def test_a_version_without_an_umbrella_cannot_run() -> None:
     assert "`versions` of the class around it" in caught.value.hint
 
 
-def umbrella(*, options: dict[str, Any] | None = None, versions: Any = None, body: dict[str, Any] | None = None) -> Any:
-    """Make an umbrella named U with a version V1 in its body, as a class statement would."""
+def versioned(
+    *, options: dict[str, Any] | None = None, versions: Any = None, body: dict[str, Any] | None = None
+) -> Any:
+    """Return a versioned workflow U with a version V1 in its body, as a class statement would create it."""
 
     def part(number: int, **more: Any) -> Any:
         def fill(space: dict[str, Any]) -> None:
@@ -232,7 +234,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "current is true": ({"options": {"current": True}}, r"U: current=True is not a key of versions"),
     "no workflow": ({"versions": lambda part: {1: "V1"}}, "U: version 1 is 'V1', which is not a workflow"),
     "another class": ({"versions": lambda part: {1: int}}, "U: version 1 is <class 'int'>, which is not a workflow"),
-    "an umbrella within": (
+    "an versioned within": (
         {"versions": lambda part: {1: CreateUser}},
         "U: version 1 is CreateUser, which has versions",
     ),
@@ -253,16 +255,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_an_umbrella_that_is_wrong_is_refused(what: str) -> None:
-    given, said = REFUSED[what]
-    with pytest.raises(DefinitionError, match=said):
-        umbrella(**given)
+def test_an_invalid_versioned_workflow_is_refused(what: str) -> None:
+    given, expected = REFUSED[what]
+    with pytest.raises(DefinitionError, match=expected):
+        versioned(**given)
 
 
-def test_a_class_is_a_version_of_one_umbrella_only() -> None:
-    taken = umbrella().versions
+def test_a_class_is_a_version_of_one_workflow_only() -> None:
+    taken = versioned().versions
     with pytest.raises(DefinitionError, match=r"U: version 1 is U\.V1, which is already a version of U"):
-        umbrella(versions=lambda part: taken)
+        versioned(versions=lambda part: taken)
 
 
 def test_a_current_version_needs_versions() -> None:

@@ -1,4 +1,4 @@
-"""A worker's event loop goes on after a SystemExit of a step's task, and ends with the worker or Ctrl+C."""
+"""A worker's event loop survives a SystemExit of a step's task, and ends with the worker or Ctrl+C."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _raise(raised: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, ValueError])
-def test_what_the_worker_itself_raises_is_raised(raised: type[BaseException]) -> None:
+def test_an_exception_of_the_worker_is_raised(raised: type[BaseException]) -> None:
     with pytest.raises(raised, match="from within"):
         run(raising(raised))
 

@@ -1,4 +1,4 @@
-"""A workflow class says what it is, validates its input, and hands its calls to the app that it belongs to."""
+"""A workflow class exposes its declaration, validates its input, and passes its calls to its app."""
 
 from __future__ import annotations
 
@@ -64,19 +64,19 @@ class Flow(Workflow[Order], unique=Unique("orderid"), tags=["a", "b", "a"], meta
     }
 
 
-def test_a_workflow_says_what_it_is() -> None:
+def test_a_workflow_exposes_its_options() -> None:
     assert (Flow.name, Flow.version, Flow.tags, Flow.metadata) == ("Flow", 1, ("a", "b"), {"team": "x"})
     assert (Flow.unique, Flow.queue, Flow.priority, Flow.retry_policy) == (Unique("orderid"), "default", 2, None)
     assert (Flow.is_versioned, Flow.input_type) == (False, Order)
 
 
-def test_a_workflow_has_one_version_unless_it_is_an_umbrella() -> None:
+def test_a_workflow_has_one_version_unless_it_is_versioned() -> None:
     assert Flow.resolve_version() == Flow.resolve_version(1) == (1, Flow)
     with pytest.raises(InvalidValue, match="Flow is not a versioned workflow; it only supports version 1, not 2"):
         Flow.resolve_version(2)
 
 
-def test_the_graph_says_its_edges_and_predecessors() -> None:
+def test_the_graph_has_its_edges_and_predecessors() -> None:
     assert Flow.graph.edges() == (
         Edge("triage", "big", ("fast", "standard"), dynamic=True),
         Edge("triage", "small", ("standard",)),
@@ -87,7 +87,7 @@ def test_the_graph_says_its_edges_and_predecessors() -> None:
     assert Flow.graph.predecessors(triage) == Flow.graph.predecessors("nobody") == frozenset()
 
 
-def test_the_specification_is_what_the_database_keeps() -> None:
+def test_the_spec_is_the_stored_form_of_the_graph() -> None:
     assert Flow.graph.spec() == {
         "workflow": "Flow",
         "version": 1,
@@ -117,7 +117,7 @@ def _entry(name: str, events: list[str], **more: Any) -> dict[str, Any]:
     return {**plain, **more}
 
 
-def test_the_digest_changes_with_the_graph_alone() -> None:
+def test_the_digest_changes_only_with_the_graph() -> None:
     class Same(Workflow[Any], unique=Unique("other", scope="none"), version=7, queue="x", retry=Retry(max_attempts=1)):
         initial = triage
         transitions = {
@@ -138,7 +138,7 @@ def test_the_digest_changes_with_the_graph_alone() -> None:
     assert Other.graph.digest() != Flow.graph.digest()
 
 
-def test_the_most_specific_retry_policy_counts() -> None:
+def test_the_most_specific_retry_policy_applies() -> None:
     class Patient(Workflow[Any], unique=Unique("k"), retry=Retry(max_attempts=99)):
         initial = fast
         transitions = {fast: {"done": triage}, triage: {"big": Done, "small": Done}}
@@ -161,12 +161,12 @@ def choosing(chosen: Any) -> Context[Any]:
         ({fast}, ("fast",)),
     ],
 )
-def test_a_route_takes_what_it_chooses(chosen: Any, taken: tuple[str, ...]) -> None:
+def test_a_route_takes_the_chosen_targets(chosen: Any, taken: tuple[str, ...]) -> None:
     assert Flow.graph.select("triage", "big", choosing(chosen)) == taken
 
 
 @pytest.mark.parametrize(
-    ("chosen", "said"),
+    ("chosen", "expected"),
     [
         (None, "returned None, which is not a step: return one of fast, standard"),
         ("fast", "returned 'fast', which is not a step"),
@@ -176,8 +176,8 @@ def test_a_route_takes_what_it_chooses(chosen: Any, taken: tuple[str, ...]) -> N
         (Standard(days=4), "chose 'standard' with another configuration"),
     ],
 )
-def test_a_choice_that_was_not_declared_is_an_error(chosen: Any, said: str) -> None:
-    with pytest.raises(RouteError, match=rf"^Flow: triage\.big: the route by_steps {said}"):
+def test_an_undeclared_choice_is_an_error(chosen: Any, expected: str) -> None:
+    with pytest.raises(RouteError, match=rf"^Flow: triage\.big: the route by_steps {expected}"):
         Flow.graph.select("triage", "big", choosing(chosen))
 
 
@@ -202,7 +202,7 @@ async def chooses_async(ctx: Context[Any]) -> Step:
 
 
 @pytest.mark.parametrize("chooser", [fast, Standard, 3, chooses_async, lambda: fast, lambda one, two: fast])
-def test_a_route_is_made_of_a_plain_function_of_the_context(chooser: Any) -> None:
+def test_a_route_needs_a_plain_function_of_the_context(chooser: Any) -> None:
     with pytest.raises(DefinitionError, match=r"route\("):
         route(chooser, fast)
 
@@ -226,7 +226,7 @@ def test_an_input_that_does_not_fit_is_refused() -> None:
         Flow.read_input('{"itemCount": "x"}')
 
 
-def test_a_workflow_without_an_input_type_takes_any_json() -> None:
+def test_a_workflow_without_an_input_type_accepts_any_json() -> None:
     class Untyped(Workflow, unique=Unique("k")):  # type: ignore[type-arg] # what it is about
         initial = fast
         transitions = {fast: {"done": Done}}
@@ -238,7 +238,7 @@ def test_a_workflow_without_an_input_type_takes_any_json() -> None:
         Untyped.write_input({"a": object()})
 
 
-def test_a_dict_as_input_says_where_the_trouble_is() -> None:
+def test_an_error_in_an_untyped_input_has_its_path() -> None:
     class Loose(Workflow[dict[str, Any]], unique=Unique("k")):
         initial = fast
         transitions = {fast: {"done": Done}}
@@ -258,7 +258,7 @@ def test_an_input_type_that_cannot_be_validated_is_refused() -> None:
 
 
 class Recorder:
-    """Stands in for an app: keeps what it is asked, and answers with an instance."""
+    """A fake app that records calls and returns an instance."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -302,12 +302,12 @@ def test_each_call_and_its_async_twin_go_to_the_app(name: str) -> None:
 
 @pytest.fixture
 def open_apps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if no app had been made in this process yet."""
+    """As if this process had not created an app yet."""
     monkeypatch.setattr(apps, "open_apps", WeakSet())
 
 
 @pytest.mark.usefixtures("open_apps")
-def test_a_workflow_of_no_app_says_how_to_make_one() -> None:
+def test_a_call_without_an_app_raises_with_a_hint() -> None:
     with pytest.raises(NotBound, match="Flow belongs to no app, and none is open") as caught:
         Flow.start("v")
     assert caught.value.hint == "Make one first: Pgflow(dsn, workflows=[Flow])."
