@@ -138,13 +138,15 @@ def test_real_world_keys_can_be_business_values(value: str) -> None:
 
 @pytest.mark.parametrize("value", BAD)
 def test_a_value_that_breaks_the_rule_is_refused_with_the_rule(value: str) -> None:
-    with pytest.raises(InvalidValue, match=r'it must have 1 to 200 characters, without white space, .* or "::"'):
+    with pytest.raises(
+        InvalidValue, match=r'it must be a string of 1 to 200 characters, without white space, .* or "::"'
+    ):
         validate_value(value)
 
 
 @pytest.mark.parametrize("value", [None, 123, b"abc", ["abc"]])
 def test_a_value_that_is_not_a_string_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidValue, match="it must be a string"):
+    with pytest.raises(InvalidValue, match="it must be a string of 1 to 200 characters"):
         validate_value(value)
 
 

@@ -26,7 +26,7 @@ KEY = re.compile(r"[a-z][a-z0-9_]{0,62}")
 # White space as in str.isspace(), and control characters, listed one by one: sql/functions/start.sql has the same list.
 REFUSED = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 VALUE = re.compile(rf"[^{REFUSED}\ud800-\udfff]{{1,200}}")
-VALUE_RULE = 'it must have 1 to 200 characters, without white space, control characters or "::"'
+VALUE_RULE = 'it must be a string of 1 to 200 characters, without white space, control characters or "::"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def validate_value(value: object) -> str:
     validate_value("ORD-2024_001")    # "ORD-2024_001"; a UUID and an e-mail address are valid, too
     """
     if not isinstance(value, str):
-        raise InvalidValue(f"the business value {value!r} is refused: it must be a string")
+        raise InvalidValue(f"the business value {value!r} is refused: {VALUE_RULE}")
     if VALUE.fullmatch(value) and SEPARATOR not in value:
         return value
     shown = repr(value) if len(value) <= 200 else f"{value[:20]!r}… of {len(value)} characters"
