@@ -28,15 +28,23 @@ I = TypeVar("I")  # noqa: E741 -- the workflow's input
 
 
 class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
-    """A DAG of steps. Subclass it with the input's type, the business key, an `initial` step and `transitions`.
+    """A DAG of steps. Subclass it with the type of its input, the business key, an `initial` step and `transitions`.
 
-    Options: `unique` (required), the business key and where it must be unique; `version`, from 1; `tags` and
-    `metadata`, kept with each instance; `retry`, `queue` and `priority` (the lowest goes first), for steps that have
-    none of their own; `orchestration_queue`, for the jobs of signals, timers and joins, so that slow steps do not
-    delay them (by default the step's own queue); `name`, by default that of the class; `app`, one that was made before
-    the class. `transitions` gives for each step and event the target, several targets (they run side by side),
-    or a `route` among declared ones; every path ends in `Done`. Raises `DefinitionError`, at import, for a definition
-    that could not run.
+    `transitions` maps each step and each of its events to a target: a step, a list of steps that run in parallel, or a
+    `route` among declared steps. Every path ends in `Done`. A definition that cannot run raises `DefinitionError` at
+    import.
+
+    Options, as keywords of the class:
+
+    - `unique` (required): the business key and the scope of its uniqueness, see `Unique`.
+    - `version`: a whole number from 1, the default.
+    - `tags`, `metadata`: a list of strings and a dict of JSON values, stored with each instance.
+    - `retry`, `queue`: the `Retry` policy and the queue of steps without their own.
+    - `priority`: of its jobs, from -32768 (first) to 32767, by default 0.
+    - `orchestration_queue`: a queue for the jobs of signals, timers and joins, so that slow steps do not delay them; by
+      default the step's queue.
+    - `name`: by default the name of the class. It identifies stored instances.
+    - `app`: the app to register with, if it exists before the class.
 
         class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["orders"]):
             initial = ValidateOrder
@@ -48,12 +56,12 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
 
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
 
-    A workflow may have several versions at once: then it is an *umbrella*, which has no graph of its own. The
-    versions are classes in its body; they share its name and its business key, and each instance keeps the version
-    that it started with. `versions` may also be an option, for classes that are made before: in this module under a
-    name that begins with the umbrella's, or in a module below. `current` is the version that a start takes, unless it
-    names one (`version=1`) or `version_for` returns another. `get`, `list`, `resume`, `cancel` and `retry` cover all
-    versions; on a version's class, `CreateUser.V1.get(…)`, they see that version only.
+    A *versioned workflow* has several versions at once, and no graph of its own. The versions are classes in its body
+    and share its name and business key; each instance keeps the version that it was started with. `versions` can also
+    be a keyword, for version classes that are defined elsewhere: in the same module with a name that begins with the
+    workflow's, or in a module below. A start uses the version `current`, unless it names one (`version=1`) or
+    `version_for` returns one. `get`, `list`, `resume`, `cancel` and `retry` cover all versions; on the class of a
+    version, `CreateUser.V1.get(…)`, only that one.
 
         class CreateUser(Workflow[User], unique=Unique("userid"), current=2):
             class V1(Workflow[User], version=1):
@@ -85,7 +93,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
     """
 
     versions: ClassVar[Mapping[int, type[Workflow[Any]]]]
-    umbrella: ClassVar[type[Workflow[Any]] | None] = None
+    versioned_workflow: ClassVar[type[Workflow[Any]] | None] = None
     _is_template: ClassVar[bool] = True
 
     @classmethod
@@ -319,7 +327,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
 
     @classmethod
     def bound(cls) -> Client:
-        """Return the app that these calls go to: for a version, that of its umbrella. Raises `NotBound`."""
-        if cls.umbrella is not None and cls._own_app() is None:
-            cls.umbrella.bound()  # it binds its versions, too
+        """Return the app that these calls go to: for a version, that of its versioned workflow. Raises `NotBound`."""
+        if cls.versioned_workflow is not None and cls._own_app() is None:
+            cls.versioned_workflow.bound()  # which binds its versions, too
         return super().bound()

@@ -73,7 +73,7 @@ WORKFLOWS = (Careful, Paired)
 
 
 def signup(name: str, current: int, *numbers: int, scope: Scope = "workflow") -> type[Workflow[dict[str, Any]]]:
-    """Make an umbrella as one deployment brings it: version 1 waits, each higher one does not."""
+    """Return a versioned workflow as one deployment defines it: version 1 waits, each higher one does not."""
 
     class Signup(Workflow[dict[str, Any]], unique=Unique("signup", scope), name=name, current=current):
         class V1(Workflow[dict[str, Any]], version=1):
@@ -154,7 +154,7 @@ def test_all_versions_run_each_in_its_own_way(app: Pgflow, work: Work) -> None:
     assert new.steps["first"] == {"version": 2, "workflow": "Careful"}
 
 
-def test_the_umbrella_sees_all_versions_and_a_version_only_its_own(app: Pgflow) -> None:
+def test_a_versioned_workflow_sees_all_versions_and_a_version_only_its_own(app: Pgflow) -> None:
     Careful.start("a")
     Careful.start("b", version=2)
     assert {each.id for each in Careful.list()} == {"careful::a", "careful::b"}
@@ -307,7 +307,7 @@ def test_a_changed_unique_key_or_scope_under_one_version_is_refused(
     assert conn.execute("select count(*) from pgflow.instances where workflow = %s", [name]).fetchall() == [(1,)]
 
 
-def test_a_change_of_scope_of_an_umbrella_asks_for_another_name(dsn: str, conn: Connection) -> None:
+def test_a_change_of_scope_of_a_versioned_workflow_needs_another_name(dsn: str, conn: Connection) -> None:
     class Changed(Workflow[dict[str, Any]], unique=Unique("signup", scope="version"), name="Rescoped", current=1):
         class V1(Workflow[dict[str, Any]], version=1):
             initial = confirm
@@ -352,7 +352,7 @@ def test_a_new_version_with_another_scope_respects_the_wider_of_the_two(
         assert new.start("a").created
 
 
-def test_a_plain_workflow_becomes_an_umbrella_and_its_instances_go_on(dsn: str, conn: Connection) -> None:
+def test_a_plain_workflow_becomes_versioned_and_its_instances_continue(dsn: str, conn: Connection) -> None:
     class Plain(Workflow[dict[str, Any]], unique=Unique("signup"), name="Grown"):
         initial = confirm
         transitions = {confirm: {"received": first}, first: {"done": Done}}

@@ -51,7 +51,7 @@ class DefinedWorkflow(Generic[I]):
     version: ClassVar[int | None]
     current_version: ClassVar[int]
     pinned: ClassVar[int | None] = None
-    umbrella: ClassVar[type[DefinedWorkflow[Any]] | None] = None
+    versioned_workflow: ClassVar[type[DefinedWorkflow[Any]] | None] = None
     tags: ClassVar[tuple[str, ...]]
     metadata: ClassVar[Mapping[str, Any]]
     retry_policy: ClassVar[Retry | None]
@@ -93,7 +93,7 @@ class DefinedWorkflow(Generic[I]):
         in_body = cls.__dict__.get("versions")
         has_versions = versions is not None or in_body is not None
         is_part = not has_versions and version is not UNSET and is_nested(cls)
-        cls.pinned, cls.umbrella, cls.is_versioned, cls.is_valid = None, None, has_versions, True
+        cls.pinned, cls.versioned_workflow, cls.is_versioned, cls.is_valid = None, None, has_versions, True
         called = _nested_name(cls) if is_part else cls.__name__
         problems = Problems()
         if app is not None and not hasattr(app, "adopt"):
@@ -196,7 +196,7 @@ class DefinedWorkflow(Generic[I]):
         cls.current_version = versions.current
         for number, version in versions.by_number.items():
             own = version._options
-            version.pinned, version.umbrella = number, cls
+            version.pinned, version.versioned_workflow = number, cls
             version._build_graph(
                 replace(
                     own,
