@@ -21,7 +21,7 @@ class App(Client):
 
     @property
     def versions(self) -> tuple[type[Workflow[Any]], ...]:
-        """Every class with a graph among them: each version of an umbrella, and every other workflow itself."""
+        """Every class with a graph: each version of a versioned workflow, and every other workflow."""
         return tuple(self._registry.versions)
 
     def workflow(self, name: str) -> type[Workflow[Any]]:

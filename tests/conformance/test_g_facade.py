@@ -258,7 +258,7 @@ def test_g11_of_fifty_concurrent_starts_one_wins(stack: Stack) -> None:
 
 
 def test_g12_calls_take_the_raw_value_and_lists_filter(stack: Stack) -> None:
-    """G12: resume, get, list and cancel take the raw value; list filters by status; a versioned workflow lists all versions."""
+    """G12: resume, get, list and cancel take the raw value; list filters by status and covers all versions."""
     stack.run(Asking, PerVersion)
     for value in ("a", "b", "c"):
         Asking.start(value)

@@ -163,7 +163,7 @@ def test_the_value_is_extracted_from_every_id(value: str) -> None:
 @pytest.mark.parametrize(
     "id", ["", "abc", "::", "key::", "::value", "Key::a", "k::a::b", "k::a::0123456", "k::a::b::01234567"]
 )
-def test_an_invalid_business_id_is_refused(id: str) -> None:  # noqa: A002 -- the word for it in all of the API
+def test_an_invalid_business_id_is_refused(id: str) -> None:  # noqa: A002 -- the name for it in the whole API
     with pytest.raises(InvalidValue, match="is not a business id"):
         extract_value(id)
 

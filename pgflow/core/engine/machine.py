@@ -102,9 +102,9 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
 def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] | None]]) -> State:
     """Return the state of a started instance from the results of its steps, given in any order.
 
-    Each completion is (step, event, the targets that a route chose or None). They do not tell which steps wait: apply
-    `Parked` for those. Raises `GraphChanged` for a step that cannot have run, and `UndeclaredEvent` and `RouteError` as
-    `advance` does.
+    Each completion is (step, event, the targets that a route chose or None). They do not include which steps wait:
+    apply `Parked` for those. Raises `GraphChanged` for a step that cannot have run, and `UndeclaredEvent` and
+    `RouteError` as `advance` does.
 
         replay(OrderFlow.graph, [("validate_order", "valid", None)]).active    # frozenset({"charge"})
     """

@@ -102,7 +102,7 @@ def check_options(what: str, given: Iterable[str], known: type[Any]) -> None:
             raise UnknownOption(f"there is no {what} {name!r}", hint=hint)
 
 
-def bare_id(id: str) -> str:  # noqa: A002 -- "id" is the word for it in all of the API
+def bare_id(id: str) -> str:  # noqa: A002 -- "id" is the name for it in the whole API
     """Return a business id without the random suffix that it has in the scope "none".
 
     bare_id("visit::ann::0a1b2c3d")    # "visit::ann"
