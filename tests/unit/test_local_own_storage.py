@@ -77,6 +77,7 @@ def test_a_local_writes_each_change_through_and_a_later_one_continues_from_there
         assert Asking.resume("v", "done", "late") == "delivered"
         app.drain(PATIENCE)
         assert Asking.start("v").run == first.run + 1
+        app.settle(PATIENCE)
     assert [each.status for each in own.query(id=first.id)] == ["waiting", "completed"]
     assert own.query(id=first.id)[1].steps["ask"] == "late"
 
