@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -123,7 +124,9 @@ class MemoryBackend:
             case Load(filters):
                 return self._storage.get(filters.id or "", workflow=filters.workflow, version=filters.version)
             case Delete(filters):
-                return self._storage.delete(filters.id or "", workflow=filters.workflow, version=filters.version)
+                count = len(self._storage.find(replace(filters, limit=None)))
+                self._storage.delete(filters.id or "", workflow=filters.workflow, version=filters.version)
+                return count
             case Query(filters):
                 return [read(each) for each in self._storage.find(filters)]
             case Register():

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from pgflow import Done, Ok, Unique, Workflow, step
+from pgflow import Done, Instance, Ok, Unique, Workflow, step
 from pgflow.client import commands
 from pgflow.client.client import Client
 from pgflow.client.commands import Command
 from pgflow.client.postgres import PostgresBackend
 from pgflow.core.definition.registry import Registry
-from pgflow.core.models.filters import ListOptions
+from pgflow.core.models.filters import Filters, ListOptions
 from pgflow.core.models.job import JobOptions
 from pgflow.errors import ConfigError, UnknownOption
-from pgflow.local import Local
+from pgflow.local import Local, Storage
 from pgflow.local.backend import MemoryBackend
 
 
@@ -129,3 +129,16 @@ def test_a_misspelt_option_is_refused_with_the_options_that_exist(call: Any, kno
         repr(name) in (refused.value.hint or "") or name in (refused.value.hint or "") for name in known.__annotations__
     )
     assert recorder.seen == []
+
+
+def test_memory_executes_the_commands_of_a_storage_like_postgres() -> None:
+    backend = MemoryBackend(Registry([Flow]), Storage(), 1, allow_transactional=False)
+    try:
+        run = backend.execute(commands.Put(Instance.new(Flow, 1, {}, "flow::v")))
+        filters = Filters.of_id("flow::v", Flow, None)
+        assert backend.execute(commands.Load(filters)).run == run
+        assert [each.run for each in backend.execute(commands.Query(filters))] == [run]
+        backend.execute(commands.Register())
+        assert [backend.execute(commands.Delete(filters)) for _ in range(2)] == [1, 0]
+    finally:
+        backend.scheduler.close()
