@@ -12,7 +12,7 @@ from tests.torture.install.audit import Change
 __all__ = ["logs_are_clean", "only_own_failures_count", "sessions_are_clean", "workers_stay_small"]
 
 MAX_CRASHES = 5
-QUARANTINE_FROM = 2  # lost workers from which on a step is a suspect
+QUARANTINE_FROM = 2  # lost workers
 CONNECTIONS_EACH = 3 + 20  # work, heartbeats, notifications, and transactional steps
 MAX_RSS = 160 * 1024 * 1024
 INTENDED = "failpoint "  # an error that the harness raised

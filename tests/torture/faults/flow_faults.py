@@ -10,7 +10,7 @@ from tests.torture.faults.fault import Aim, Fault
 from tests.torture.trial.setup import Environment
 from tests.torture.workers.fleet import LEASE
 from tests.torture.workload import flows
-from tests.torture.workload.flows import Script
+from tests.torture.workload.steps import Script
 
 __all__ = ["FAULTS"]
 

@@ -23,8 +23,8 @@ from tests.torture.install import audit
 from tests.torture.wire.proxy import Proxy, upstream_of
 from tests.torture.wire.rule import ActiveRule
 from tests.torture.workers.fleet import Fleet, WorkerSlot
-from tests.torture.workload import flows
-from tests.torture.workload.flows import Script
+from tests.torture.workload import flows, steps
+from tests.torture.workload.steps import Script
 
 __all__ = ["Environment", "open_environment"]
 
@@ -74,7 +74,7 @@ def open_environment(folder: Path, workers: int, callers: int) -> Iterator[Envir
     """Set up everything that this machine supports."""
     for name in ("visited", "fixed"):
         (folder / name).mkdir()
-    os.environ[flows.FOLDER] = str(folder)
+    os.environ[steps.FOLDER] = str(folder)
     with ExitStack() as stack:
         network = stack.enter_context(Network()) if Network.why_not() is None else None
         cluster = stack.enter_context(

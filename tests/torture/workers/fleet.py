@@ -15,7 +15,7 @@ from typing import IO, Self
 
 from tests.torture.worker import COMMAND
 from tests.torture.workers.failpoints import VARIABLE
-from tests.torture.workload import flows
+from tests.torture.workload import flows, steps
 
 __all__ = ["Fleet", "WorkerSlot"]
 
@@ -153,7 +153,7 @@ class Fleet:
         environment = {
             **os.environ,
             "PGFLOW_DSN": slot.dsn,
-            flows.FOLDER: str(self._folder),
+            steps.FOLDER: str(self._folder),
             VARIABLE: armed,
         }
         environment.pop(

@@ -25,8 +25,8 @@ from pgflow.database.connect import connect
 from pgflow.database.db_errors import is_outcome_unknown, is_transient
 from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, Unreachable
 from tests.torture.trial.journal import Journal
-from tests.torture.workload import flows
-from tests.torture.workload.flows import Script
+from tests.torture.workload import flows, steps
+from tests.torture.workload.steps import Script
 
 __all__ = ["Caller", "Load"]
 
@@ -92,7 +92,7 @@ class Caller:
         self._folder = folder
         self._rate = rate
         self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- repeatable, not secret
-        self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, whatever the dice print_notice later
+        self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, before the weights apply
         self._app = app or Pgflow(dsn, workflows=flows.WORKFLOWS)
         self._journal = Journal(folder / "calls.jsonl")
         self._tasks: list[Task] = []
@@ -236,7 +236,7 @@ class Caller:
 
         def call() -> Any:
             with connect(self._dsn) as conn, conn.transaction(force_rollback=not is_kept):
-                conn.execute(flows.ENTER, [0, value, workflow.name])
+                conn.execute(steps.ENTER, [0, value, workflow.name])
                 return self._app.start(workflow, value, script, conn=conn)
 
         self._call("start_in_own", about, call)
