@@ -1,15 +1,15 @@
 """What a settle writes: a small value per effect, encoded as one group of arrays per effect.
 
-`sql/README.md` lists the groups, their columns and what `job/settle.sql` writes for each.
+`sql/README.md` lists the groups, their columns and what `job/settle.sql` writes for each. The values are named tuples,
+because a worker makes several per step and a frozen dataclass takes twice as long.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pgflow.core.engine.state import Status
 from pgflow.database.arrays import Array, Bigints, Booleans, Doubles, Integers, Smallints, Texts
@@ -31,8 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """The job moves to the next step. `keep`: it stays with this worker, unless something more urgent is ready."""
 
     step: str
@@ -44,8 +43,7 @@ class Move:
     keep: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(NamedTuple):
     """The job waits in `queue` (None: its own) for a signal in `awaits`, or `seconds` (None: for a signal only)."""
 
     queue: str | None
@@ -53,8 +51,7 @@ class Park:
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(NamedTuple):
     """The step runs again after a back-off, by its retry policy. `errors` are those of all attempts so far."""
 
     errors: str
@@ -64,29 +61,25 @@ class Retry:
     jitter: float
 
 
-@dataclass(frozen=True, slots=True)
-class Snooze:
+class Snooze(NamedTuple):
     """The step runs again after `seconds` (None: the job is released); the attempt does not count."""
 
     seconds: float | None = None
     errors: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The job is deleted: its branch of the instance has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(NamedTuple):
     """The instance fails, by its `InstanceUpdate`, and all its jobs are deleted with it."""
 
 
 Effect: TypeAlias = Move | Park | Retry | Snooze | End | Fail
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The result of the job's step. `stored`: it was recorded before, without being applied."""
 
     event: str
@@ -99,8 +92,7 @@ class Result:
     stored: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(NamedTuple):
     """The alternative to an effect, if the instance has moved on: an advance job, in `queue` (None: its own).
 
     `keeps_result`: the job's result is recorded, and the advance job applies it; otherwise it decides again.
@@ -111,8 +103,7 @@ class Advance:
     keeps_result: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class JobUpdate:
+class JobUpdate(NamedTuple):
     """What a settle does with one claimed job; written only if the job still is this worker's, in this attempt.
 
     With `advance` the effect depends on the instance: it is written together with the instance's `InstanceUpdate`, or
@@ -135,8 +126,7 @@ class JobUpdate:
         return self.advance is not None or isinstance(self.effect, Fail)
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceUpdate:
+class InstanceUpdate(NamedTuple):
     """How an instance changes; `revision` is the one that was decided on (None: any)."""
 
     run: int
@@ -146,8 +136,7 @@ class InstanceUpdate:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """A job to insert: a further branch of a fan-out, or of an instance that is retried. `keep` as in `Move`."""
 
     run: int
@@ -174,37 +163,23 @@ class Group:
     """A group of arrays: one per column, each a parameter `<prefix>_<column>` of the statement."""
 
     def __init__(self, prefix: str, columns: Iterable[str]) -> None:
-        self._columns = [(f"{prefix}_{name}", ARRAYS.get(name, Texts), attrgetter(name)) for name in columns]
-        self.empty: Mapping[str, Array] = {name: array() for name, array, _ in self._columns}
+        self._columns = [(f"{prefix}_{name}", ARRAYS.get(name, Texts)) for name in columns]
+        self._empty: Mapping[str, Array] = {name: array() for name, array in self._columns}
 
-    def arrays(self, rows: Sequence[Any]) -> Mapping[str, Array]:
+    def arrays(self, rows: Sequence[tuple[Any, ...]]) -> Mapping[str, Array]:
         """Return the arrays of these rows."""
         if not rows:
-            return self.empty
-        return {name: array(map(read, rows)) for name, array, read in self._columns}
+            return self._empty
+        return {name: array(items) for (name, array), items in zip(self._columns, zip(*rows, strict=True), strict=True)}
 
 
-class EffectGroup(Group):
-    """A group whose first column is the id of the job."""
-
-    def __init__(self, prefix: str, kind: type) -> None:
-        super().__init__(prefix, [field.name for field in fields(kind)])
-        self._job = f"{prefix}_job"
-        self.empty = {self._job: Bigints(), **self.empty}
-
-    def of_jobs(self, rows: Sequence[tuple[int, Any]]) -> Mapping[str, Array]:
-        """Return the arrays of these (job, row)."""
-        if not rows:
-            return self.empty
-        jobs, effects = zip(*rows, strict=True)
-        return {self._job: Bigints(jobs), **self.arrays(effects)}
-
-
-JOBS = Group("job", ("id", "run", "attempt", "step", "kind", "guarded", "signal"))
-INSTANCES = Group("instance", [field.name for field in fields(InstanceUpdate)])
-BRANCHES = Group("branch", [field.name for field in fields(Branch)])
-EFFECTS: Mapping[type, EffectGroup] = {  # not `Fail`: it is the status of the instance's update
-    kind: EffectGroup(kind.__name__.lower(), kind) for kind in (Result, Advance, Move, Park, Retry, Snooze, End)
+FENCE = ("id", "run", "attempt", "step", "kind", "guarded", "signal")
+JOBS = Group("job", FENCE)
+INSTANCES = Group("instance", InstanceUpdate._fields)
+BRANCHES = Group("branch", Branch._fields)
+BY_JOB: Mapping[type, Group] = {  # not `Fail`: it is the status of the instance's update
+    kind: Group(kind.__name__.lower(), ("job", *kind._fields))
+    for kind in (Result, Advance, Move, Park, Retry, Snooze, End)
 }
 
 
@@ -212,14 +187,15 @@ def encode(
     updates: Sequence[JobUpdate], instances: Sequence[InstanceUpdate], branches: Sequence[Branch]
 ) -> dict[str, Array]:
     """Return the parameters of `job/settle.sql` that hold these."""
-    rows: defaultdict[type, list[tuple[int, Any]]] = defaultdict(list)
+    rows: defaultdict[type, list[tuple[Any, ...]]] = defaultdict(list)
     for update in updates:
         for part in (update.effect, update.result, update.advance):
             if part is not None:
-                rows[type(part)].append((update.id, part))
+                rows[type(part)].append((update.id, *part))
     params: dict[str, Array] = {}
-    for group, each in ((JOBS, updates), (INSTANCES, instances), (BRANCHES, branches)):
-        params.update(group.arrays(each))
-    for kind, effect in EFFECTS.items():
-        params.update(effect.of_jobs(rows[kind]))
+    params.update(JOBS.arrays([*map(attrgetter(*FENCE), updates)]))
+    params.update(INSTANCES.arrays(instances))
+    params.update(BRANCHES.arrays(branches))
+    for kind, group in BY_JOB.items():
+        params.update(group.arrays(rows[kind]))
     return params

@@ -136,7 +136,7 @@ class TransactionalRunner:
         for _ in range(TRIES):
             decision = self._settler.decide([outcome])
             # Not kept: if this process died after the commit, no other one would know of them.
-            decision.branches = [replace(branch, keep=False) for branch in decision.branches]
+            decision.branches = [branch._replace(keep=False) for branch in decision.branches]
             try:
                 settled = await transaction.settle(self._settler.schema, self._settler.statement([decision]))
             except (psycopg.Error, PgflowError) as error:
