@@ -14,6 +14,7 @@ from pgflow.client.storage import Storage
 from pgflow.client.transport import Transport
 from pgflow.client.workflow import Workflow
 from pgflow.config import resolve_dsn, resolve_pooler
+from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
 from pgflow.core.values.codec import Codec, checked_codec
 from pgflow.database.connect import connect
@@ -33,7 +34,8 @@ class Pgflow(App):
     database. Nothing connects before the first call. A program may have several apps, on databases or `schema`s of
     their own; `name`, by default that of the schema, distinguishes them in messages. `OrderFlow.start(…)` then goes to
     the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
-    With a `codec` inputs, outputs and payloads are encrypted in the database and may hold secrets.
+    With a `codec` inputs, outputs and payloads are encrypted in the database and may hold secrets. `middleware` are
+    async functions that run around each attempt of a step, the outermost first: `pgflow.core.definition.middleware`.
     Raises `DefinitionError` for an object that is not a workflow, and for one with secrets without a codec.
 
         app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow])
@@ -52,9 +54,11 @@ class Pgflow(App):
         pooler: bool | None = None,
         name: str | None = None,
         codec: Codec | None = None,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         self.name = name or schema
         self.codec = checked_codec(codec)
+        self.middleware = check_middleware(middleware)
         registry = Registry(workflows, has_codec=codec is not None)
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self._postgres = PostgresBackend(self._transport, registry, self.codec)
@@ -107,8 +111,8 @@ class Pgflow(App):
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        given = {"schema": self.schema, "pooler": self.pooler, "codec": self.codec, **options}
-        worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **given)
+        own = {"schema": self.schema, "pooler": self.pooler, "codec": self.codec, "middleware": self.middleware}
+        worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **{**own, **options})
         self._workers.add(worker)
         return worker
 

@@ -29,6 +29,7 @@ from pgflow.errors import (
 from pgflow.migrations import migrate
 from pgflow.process import PerProcess
 from pgflow.store import worker
+from pgflow.store.notification import decode
 from pgflow.store.request import arun_once, new_key, run_once
 
 __all__ = ["Transport"]
@@ -109,7 +110,7 @@ class Transport:
                     result = run_once(ours, self.schema, sending.key, write.name, sending.statement, write.decode)
                     with suppress(psycopg.Error):  # the write has committed, and polling finds the work
                         if queues := self._throttle.get().due(write.queues, self._wake):
-                            run(ours, worker.wake(self.schema, queues))
+                            run(ours, worker.notify(self.schema, map(decode, queues)))
         except FAULTS as error:
             self._give_up(error, sending)
         return result
@@ -132,7 +133,7 @@ class Transport:
                         )
                         with suppress(psycopg.Error):  # as above
                             if queues := self._throttle.get().due(write.queues, self._wake):
-                                await arun(ours, worker.wake(self.schema, queues))
+                                await arun(ours, worker.notify(self.schema, map(decode, queues)))
         except FAULTS as error:
             self._give_up(error, sending)
         return result
@@ -213,7 +214,7 @@ class Transport:
 
     def _wake(self, queues: Iterable[str]) -> None:
         with suppress(psycopg.Error, Unreachable):  # only a hint: polling finds the work
-            self.send(worker.wake(self.schema, queues))
+            self.send(worker.notify(self.schema, map(decode, queues)))
 
 
 class _Sending(Generic[T]):

@@ -37,6 +37,7 @@ from pgflow.migrations.schema import (
 )
 from pgflow.store import migration, role, worker
 from pgflow.store.migration import ANNOUNCED, Applied
+from pgflow.store.notification import SweepRequested
 from pgflow.store.worker import Alive
 
 __all__ = ["DEFAULT_TIMEOUT", "acheck", "aexamine", "astatus", "check", "examine", "status", "up"]
@@ -202,7 +203,7 @@ def _advance(
 def _announce(conn: psycopg.Connection[Any], now: Status, following: Migration) -> None:
     run(conn, migration.record(now.schema, Applied(following.version, following.name, ANNOUNCED, breaking=True)))
     if now.functions is not None:
-        run(conn, worker.wake(now.schema, {worker.SWEEP}))
+        run(conn, worker.notify(now.schema, [SweepRequested()]))
 
 
 def _require_no_workers(conn: psycopg.Connection[Any], schema: str, on_wait: Callable[[Sequence[Alive]], None]) -> None:
@@ -212,12 +213,12 @@ def _require_no_workers(conn: psycopg.Connection[Any], schema: str, on_wait: Cal
     """
     alive = run(conn, worker.alive(schema))
     if not alive:
-        run(conn, worker.bar(schema))
+        run(conn, worker.block_registration(schema))
         alive = run(conn, worker.alive(schema))
     if alive:
         on_wait(alive)
         raise WorkersAlive(alive)
-    run(conn, worker.oust(schema))
+    run(conn, worker.terminate_stale_sessions(schema))
 
 
 def _withdraw(conn: psycopg.Connection[Any], schema: str) -> None:

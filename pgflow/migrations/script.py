@@ -63,7 +63,7 @@ def sql(schema: str = SCHEMA, after: int = 0, to: int | None = None) -> str:
         sections += [create_schema(schema).as_string() + ";", _text(migration.create_table(schema))]
     for each in migrations()[after:goal]:
         if each.breaking and each.version > 1:
-            sections += [_text(worker.bar(schema)), _text(worker.require_none(schema))]
+            sections += [_text(worker.block_registration(schema)), _text(worker.require_none(schema))]
         record = _text(migration.record(schema, planned_row(each)))
         body = _terminated(files.load(each.path, schema))
         # "concurrently" is not possible in the script's single transaction; `migrate.up` uses it.

@@ -1,4 +1,4 @@
-"""Register workers, renew their leases and wake them."""
+"""Register workers, renew their leases and notify them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,28 @@ from datetime import timedelta
 from pgflow.database import files
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import Row, Statement
+from pgflow.store.notification import Notification, encode
 
 __all__ = [
-    "SWEEP",
     "Alive",
     "alive",
     "attach",
-    "bar",
     "beat",
+    "block_registration",
     "channel",
-    "evict",
     "forget",
     "leave",
-    "oust",
+    "notify",
     "register",
     "require_none",
-    "wake",
+    "terminate_expired_backends",
+    "terminate_stale_sessions",
 ]
-
-SWEEP = "!"  # no queue's name: every worker sweeps at once, and so looks at the ledger of migrations
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A worker whose lease runs."""
+    """A worker whose lease has not expired."""
 
     id: int
     node: str
@@ -47,6 +45,10 @@ def _nothing(rows: Sequence[Row]) -> None:
     return None
 
 
+def _count(rows: Sequence[Row]) -> int:
+    return int(rows[0][0])
+
+
 def register(
     schema: str,
     *,
@@ -58,12 +60,12 @@ def register(
     lease: timedelta,
     backend: int | None = None,
 ) -> Statement[int]:
-    """Add a worker with its first lease; returns its id, which no other process start ever gets from this server.
+    """Add a worker with its first lease; returns its id, which this server never gives to another process start.
 
-    `nonce` is known to nobody else: whoever attaches or beats says it, too. `backend` is the server process that the
-    connection was promised (`conn.info.backend_pid`). If it is the one that answers, which is not so behind a pooler,
-    it is noted, for `evict`. Returns 0 and adds nothing where a migration has broken this code, or is announced that
-    will.
+    `nonce` is a secret of this registration: `attach` and `beat` must present it. `backend` is the process id of the
+    server process that `conn` reports (`conn.info.backend_pid`). It is stored, for `terminate_expired_backends`, only
+    if that process executes the statement, which is not so behind a pooler. Returns 0 and adds nothing if an applied
+    or announced migration breaks this code.
     """
     params = {
         "node": node,
@@ -80,28 +82,36 @@ def register(
 
 
 def alive(schema: str) -> Statement[list[Alive]]:
-    """Return the workers whose lease runs, on a schema of any age."""
+    """Return the workers whose lease has not expired, on a schema of any age."""
     query = files.load("queries/worker/alive.sql", schema)
     return Statement("worker/alive", query, {}, lambda rows: [Alive(*row) for row in rows])
 
 
-def bar(schema: str) -> Statement[None]:
+def block_registration(schema: str) -> Statement[None]:
     """Let no worker register until the transaction ends."""
-    return Statement("worker/bar", files.load("queries/worker/bar.sql", schema), {}, _nothing)
+    query = files.load("queries/worker/block_registration.sql", schema)
+    return Statement("worker/block_registration", query, {}, _nothing)
 
 
-def oust(schema: str) -> Statement[int]:
-    """End the transactions that workers have left open, when none of them is alive; returns how many there were."""
-    return Statement("worker/oust", files.load("queries/worker/oust.sql", schema), {}, lambda rows: int(rows[0][0]))
+def terminate_stale_sessions(schema: str) -> Statement[int]:
+    """Terminate sessions of workers that still have a transaction open, once no worker is alive; returns how many."""
+    query = files.load("queries/worker/terminate_stale_sessions.sql", schema)
+    return Statement("worker/terminate_stale_sessions", query, {}, _count)
+
+
+def terminate_expired_backends(schema: str) -> Statement[int]:
+    """Terminate backends in which workers with an expired lease still have a transaction open; returns how many."""
+    query = files.load("queries/worker/terminate_expired_backends.sql", schema)
+    return Statement("worker/terminate_expired_backends", query, {}, _count)
 
 
 def require_none(schema: str) -> Statement[None]:
-    """Refuse to go on while a worker is alive, in words for psql."""
+    """Raise an error while a worker is alive; for a script that runs in psql."""
     return Statement("worker/require_none", files.load("queries/worker/require_none.sql", schema), {}, _nothing)
 
 
 def attach(schema: str, worker: int, nonce: str, backend: int | None = None) -> Statement[bool]:
-    """Note that a worker goes on with this connection; returns False when it may not, because its lease has ended.
+    """Record that a worker has reconnected; returns False when its lease has expired, so that it must not go on.
 
     `backend` as in `register`.
     """
@@ -109,13 +119,8 @@ def attach(schema: str, worker: int, nonce: str, backend: int | None = None) -> 
     return Statement("worker/attach", files.load("queries/worker/attach.sql", schema), params, bool)
 
 
-def evict(schema: str) -> Statement[int]:
-    """End the transactions that workers without a lease have left open; returns how many there were."""
-    return Statement("worker/evict", files.load("queries/worker/evict.sql", schema), {}, lambda rows: int(rows[0][0]))
-
-
 def beat(schema: str, worker: int, nonce: str, lease: timedelta) -> Statement[bool]:
-    """Renew a lease; returns False when it has ended already, because then it stays ended."""
+    """Renew a lease; returns False when it has expired: an expired lease is never renewed."""
     params = {"worker": worker, "nonce": nonce, "lease": lease.total_seconds()}
     return Statement("worker/beat", files.load("queries/worker/beat.sql", schema), params, bool, prepare=True)
 
@@ -126,24 +131,18 @@ def leave(schema: str, worker: int) -> Statement[None]:
 
 
 def forget(schema: str, age: timedelta) -> Statement[None]:
-    """Delete the rows of workers whose lease ended longer than `age` ago."""
-    return Statement(
-        "worker/forget", files.load("queries/worker/forget.sql", schema), {"age": age.total_seconds()}, _nothing
-    )
+    """Delete the rows of workers whose lease expired longer than `age` ago."""
+    query = files.load("queries/worker/forget.sql", schema)
+    return Statement("worker/forget", query, {"age": age.total_seconds()}, _nothing)
 
 
-def wake(schema: str, queues: Iterable[str]) -> Statement[None]:
-    """Notify the workers of these queues.
-
-    An empty name asks every worker to look whether its steps are still wanted, `SWEEP` to sweep.
-    """
-    return Statement(
-        "worker/wake", files.load("queries/worker/wake.sql", schema), {"queues": sorted(queues)}, _nothing, prepare=True
-    )
+def notify(schema: str, notifications: Iterable[Notification]) -> Statement[None]:
+    """Notify all workers that listen."""
+    params = {"payloads": sorted(map(encode, notifications))}
+    return Statement("worker/notify", files.load("queries/worker/notify.sql", schema), params, _nothing, prepare=True)
 
 
 def channel(schema: str) -> Statement[str]:
-    """Return the name of the channel on which `wake` speaks."""
-    return Statement(
-        "worker/channel", files.load("queries/worker/channel.sql", schema), {}, lambda rows: str(rows[0][0])
-    )
+    """Return the name of the channel that `notify` uses."""
+    query = files.load("queries/worker/channel.sql", schema)
+    return Statement("worker/channel", query, {}, lambda rows: str(rows[0][0]))

@@ -62,17 +62,28 @@ class InstanceRef:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRef:
-    """The attempt of an event: the instance, the step's key, the name of its class, and the attempt's number from 1."""
+    """The attempt of an event: the instance, the step's key, the name of its class, and the attempt's number from 1.
+
+    `queue` and `worker` (its id) are where it runs; both are None in memory.
+    """
 
     subject: InstanceRef
     step: str
     step_name: str
     number: int
+    queue: str | None = None
+    worker: int | None = None
 
     def metadata(self, **own: Any) -> dict[str, Any]:
         """Return the metadata of an event; it has the step's key under two names."""
         return self.subject.metadata(
-            step=self.step, step_key=self.step, step_name=self.step_name, attempt=self.number, **own
+            step=self.step,
+            step_key=self.step,
+            step_name=self.step_name,
+            attempt=self.number,
+            queue=self.queue,
+            worker=self.worker,
+            **own,
         )
 
 

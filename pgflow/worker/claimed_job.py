@@ -1,4 +1,4 @@
-"""What a worker holds in memory: the tokens it has claimed and what it knows of their instances."""
+"""The values that a worker keeps in memory: claimed jobs, and its copies of their instances."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ __all__ = [
     "ClaimedJob",
     "Signal",
     "StoredResult",
+    "cached_instance",
     "caller",
-    "known",
-    "token",
+    "claimed_job",
 ]
 
 
-QUARANTINE_FROM = 2  # lost workers from which on a step runs alone, and those that end it:
-POISONED_FROM = 5  # sql/queries/job/{claim,rescue}.sql and an index say both, too
+# Workers lost while they held a job, from which on it is quarantined and from which on it fails.
+# Also in sql/queries/job/{claim,rescue}.sql and in the predicate of an index.
+QUARANTINE_FROM = 2
+POISONED_FROM = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal that waits in the mailbox of an instance; `step` is None when any step may take it.
+    """A signal in an instance's mailbox; `step` is None when any step may consume it.
 
-    `payload` is None without one, and where it is None: `has_payload` tells them apart.
+    `payload` is None both without a payload and with the payload null: `has_payload` tells them apart.
     """
 
     id: int
@@ -52,7 +54,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """A result that is recorded but not yet applied: an advance token will fold it in."""
+    """A result that is recorded but not yet applied; an advance job will fold it in."""
 
     event: str
     targets: tuple[str, ...] | None
@@ -60,10 +62,11 @@ class StoredResult:
 
 @dataclass(slots=True)
 class CachedInstance:
-    """An instance as this worker knows it, true as of `revision`: decisions made on it hold only as long.
+    """This worker's copy of an instance, as of `revision`.
 
-    `status` is the one in the database; `state` the engine's, a pure function of graph and results. `caller` is what
-    its starter gave along for telemetry, `age` how many seconds it had existed at `known_at` (monotonic).
+    Decisions are made on it without a lock, and the settle writes them only if the revision is still the same
+    (optimistic concurrency). `status` is the one in the database, `state` the engine's: a pure function of graph and
+    results. `caller` is the telemetry metadata of the start; `age` is in seconds, at `known_at` (monotonic).
     """
 
     run: int
@@ -80,8 +83,8 @@ class CachedInstance:
     signals: list[Signal]
     caller: Mapping[str, Any]
     age: float | None
-    tokens: int = 0
-    advances: int = 0  # decisions written since this worker took it up
+    jobs: int = 0  # held here
+    advances: int = 0  # decisions written since this worker cached it
     known_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -89,10 +92,19 @@ class CachedInstance:
         """The graph that this instance follows, pinned when it started."""
         return self.state.graph
 
+    def refresh(self, newer: CachedInstance) -> None:
+        """Take over what a later claim has read."""
+        self.status, self.revision, self.state = newer.status, newer.revision, newer.state
+        self.metadata, self.outputs = newer.metadata, newer.outputs
+        self.unapplied, self.signals = newer.unapplied, newer.signals
+
 
 @dataclass(slots=True, eq=False)
 class ClaimedJob:
-    """The right to move one branch of one instance, leased to this worker."""
+    """A job that this worker has claimed: the right to advance one branch of one instance.
+
+    Compared by identity: a job that moves to its next step, or is claimed again, is another claim.
+    """
 
     id: int
     run: CachedInstance
@@ -107,24 +119,25 @@ class ClaimedJob:
     awaits: Mapping[str, str] | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
     waited: float | None = None  # seconds since it parked, when it was claimed
-    since: float = 0.0  # monotonic seconds at which it came into the buffer
+    since: float = 0.0  # monotonic seconds at which it was buffered
     crashes: int = 0  # workers that were lost while they held it
+    worker: int = 0  # the id of the worker that holds it
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether it may be what its workers died of, so that it has to run alone."""
+        """Whether it may be a poison job, which has to run alone."""
         return QUARANTINE_FROM <= self.crashes < POISONED_FROM
 
     @property
     def is_poisoned(self) -> bool:
-        """Whether it has run alone again and again, and each time its worker was lost: it does not run any more."""
+        """Whether it has run alone several times and its worker was lost each time: it must not run again."""
         return self.crashes >= POISONED_FROM
 
 
-def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> CachedInstance:
-    """Make what is known of an instance out of the first token claimed of it.
+def cached_instance(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> CachedInstance:
+    """Build the cache entry of an instance from the first row that a claim returned of it.
 
-    Raises when a stored payload cannot be read, and `DecryptionUnavailable` when it cannot be opened here.
+    Raises when a stored value cannot be read, and `DecryptionUnavailable` when it cannot be decrypted here.
     """
     # The first row of a run has them all.
     assert row.business_id is not None  # noqa: S101 -- for the type checker
@@ -136,7 +149,7 @@ def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> 
     outputs: dict[str, Any] = {}
     unapplied: dict[str, StoredResult] = {}
     metadata: dict[str, Any] = decode(row.metadata) if row.metadata else {}
-    told = metadata.pop(TELEMETRY, None)
+    of_caller = metadata.pop(TELEMETRY, None)
     results = decode(row.results, extra_levels=2) if row.results else []
     for step, event, targets, output, has_output, extra, is_applied in results:
         chosen = tuple(targets) if targets is not None else None
@@ -177,7 +190,7 @@ def known(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> 
         outputs=outputs,
         unapplied=unapplied,
         signals=signals,
-        caller=told if isinstance(told, dict) else {},
+        caller=of_caller if isinstance(of_caller, dict) else {},
         age=row.age,
     )
 
@@ -187,7 +200,7 @@ def _opened_signal(codec: Codec | None, each: Signal, place: Location) -> Signal
 
 
 def _absent_output(graph: Graph, step: str) -> Any:
-    """The output of a step without a stored one: `{}`, or None where the declared type is optional.
+    """Return the output of a step that has none stored: `{}`, or None where the declared type is optional.
 
     Earlier releases stored nothing for an optional type.
     """
@@ -195,11 +208,11 @@ def _absent_output(graph: Graph, step: str) -> Any:
     return {} if node is None or node.step.absent_text() is None else None
 
 
-def token(row: ClaimedRow, run: CachedInstance, now: float) -> ClaimedJob:
-    """Make the token of a claimed row. Raises when a stored payload cannot be read."""
+def claimed_job(row: ClaimedRow, instance: CachedInstance, now: float) -> ClaimedJob:
+    """Build a job from its claimed row. Raises when a stored value cannot be read."""
     return ClaimedJob(
         id=row.id,
-        run=run,
+        run=instance,
         kind=row.kind,
         step=row.step,
         config=row.config,
@@ -217,10 +230,10 @@ def token(row: ClaimedRow, run: CachedInstance, now: float) -> ClaimedJob:
 
 
 def caller(metadata: str | None) -> Mapping[str, Any]:
-    """Return what an instance's starter gave along for telemetry; nothing when its metadata cannot be read."""
+    """Return the telemetry metadata of an instance's start; empty when the metadata cannot be read."""
     try:
         found = decode(metadata or "{}")
     except InvalidPayload:
         return {}
-    told = found.get(TELEMETRY) if isinstance(found, dict) else None
-    return told if isinstance(told, dict) else {}
+    of_caller = found.get(TELEMETRY) if isinstance(found, dict) else None
+    return of_caller if isinstance(of_caller, dict) else {}

@@ -1,8 +1,8 @@
-"""Keep a worker's lease while a step keeps Python's global lock: a process beside it that beats when it cannot.
+"""Renew a worker's lease from a second process while a step holds Python's global lock.
 
-A thread cannot beat while native code (a regular expression, a sum of a billion numbers) holds the lock of all
-threads. A process can, and it can also tell that its parent is *stopped*, which is no reason to go on: then the lease
-is to end. It is forked before the app is loaded: it shares the interpreter's memory, and none of the app's threads.
+A thread cannot send heartbeats while native code (a regular expression, a sum of a billion numbers) holds that lock. A
+process can, and it can also see that its parent is *stopped* (SIGSTOP): then the lease must expire. It is forked before
+the app is loaded, so it shares the interpreter's memory and has none of the app's threads.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ __all__ = ["HeartbeatProcess", "HeartbeatTarget"]
 log = Logger("pgflow.worker")
 
 MOMENT = struct.Struct("d")
-GLANCES = 8  # looks in a lease
+CHECKS_PER_LEASE = 8
 STOPPED = frozenset("TtZX")  # states of a process in /proc: stopped, traced, ended
-LONGEST_ORDERS = 65_536
+MAX_MESSAGE = 65_536
 END = b"end"
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatTarget:
-    """For whom to beat: a worker as it is registered, and how long its lease is, in seconds."""
+    """The worker to send heartbeats for, as it is registered; `lease` is in seconds."""
 
     dsn: str
     pooler: bool
@@ -54,35 +54,35 @@ class HeartbeatTarget:
 
 
 class HeartbeatProcess:
-    """The process. `confirmed` is when the last heartbeat was sent that was confirmed, whoever sent it.
+    """The process, as its parent sees it.
 
-    pulse = HeartbeatProcess.fork()    # None where there is no /proc to see by whether a process is stopped
+    process = HeartbeatProcess.fork()    # None without /proc, which shows whether the parent is stopped
     """
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, MOMENT.size)
-        self._orders, self._line = os.pipe()
+        self._reader, self._writer = os.pipe()
         self._parent = os.getpid()
         self._owner = process.current()
         self._pid = 0
 
     @classmethod
     def fork(cls) -> HeartbeatProcess | None:
-        """Fork it. Call it early: while there are no other threads, and nothing is loaded that is of no use to it."""
+        """Fork it. Call this early: before there are other threads, and before the app is loaded."""
         if not Path("/proc/self/stat").exists():
             return None
-        pulse = cls()
+        child = cls()
         sys.stdout.flush()
         sys.stderr.flush()
-        pulse._pid = os.fork()
-        if pulse._pid == 0:
-            pulse._live()
-        os.close(pulse._orders)
-        return pulse
+        child._pid = os.fork()
+        if child._pid == 0:
+            child._live()
+        os.close(child._reader)
+        return child
 
     @property
     def confirmed(self) -> float:
-        """In monotonic seconds, which are the same for both."""
+        """When the last confirmed heartbeat was sent, by either process; in monotonic seconds, which both share."""
         moment: float = MOMENT.unpack_from(self._shared)[0]
         return moment
 
@@ -92,31 +92,31 @@ class HeartbeatProcess:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it watches this process. In a forked child it does not: it would renew the lease of a dead worker."""
+        """Whether it watches this process, and not the parent of this one: it must not renew a dead worker's lease."""
         return self._owner is process.current()
 
-    def begin(self, orders: HeartbeatTarget) -> None:
-        """Beat for this worker from now on, instead of another."""
-        with contextlib.suppress(OSError):  # it has been killed: the thread beats on
-            os.write(self._line, json.dumps(asdict(orders)).encode() + b"\n")
+    def begin(self, target: HeartbeatTarget) -> None:
+        """Send heartbeats for this worker from now on, instead of another."""
+        with contextlib.suppress(OSError):  # it was killed: the thread goes on
+            os.write(self._writer, json.dumps(asdict(target)).encode() + b"\n")
 
     def end(self) -> None:
-        """Beat no more; returns when the process has ended."""
+        """End the process, and wait until it has ended."""
         if not self.is_ours:
             return
-        with contextlib.suppress(OSError):  # it has been killed
-            os.write(self._line, END + b"\n")  # closing is not enough: a forked child may hold a copy of the pipe
-        os.close(self._line)
+        with contextlib.suppress(OSError):  # it was killed
+            os.write(self._writer, END + b"\n")  # closing is not enough: a forked child may hold a copy of the pipe
+        os.close(self._writer)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
     # -- in the process
 
     def _live(self) -> NoReturn:
-        """Watch until the parent is gone."""
+        """Watch the parent until it has ended."""
         try:
-            os.close(self._line)
-            # A Ctrl-C, or a service manager that ends all processes of a service, is for the parent to deal with.
+            os.close(self._writer)
+            # Ctrl-C, or a service manager that signals all processes of a service: the parent decides.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             self._watch()
@@ -124,41 +124,41 @@ class HeartbeatProcess:
             os._exit(0)
 
     def _watch(self) -> None:
-        beater: HeartbeatSender | None = None
-        pause, heard = 1.0, b""
+        sender: HeartbeatSender | None = None
+        pause, buffered = 1.0, b""
         while os.getppid() == self._parent:
-            if select.select([self._orders], [], [], pause)[0]:
-                told = os.read(self._orders, LONGEST_ORDERS)
-                if not told:
+            if select.select([self._reader], [], [], pause)[0]:
+                received = os.read(self._reader, MAX_MESSAGE)
+                if not received:
                     return
-                *lines, heard = (heard + told).split(b"\n")
+                *lines, buffered = (buffered + received).split(b"\n")
                 if END in lines:
                     return
                 if lines:
-                    beater = HeartbeatSender(HeartbeatTarget(**json.loads(lines[-1])))
-                    pause = beater.orders.lease / GLANCES
-            elif beater is not None and time.monotonic() - self.confirmed > beater.orders.lease / 2:
+                    sender = HeartbeatSender(HeartbeatTarget(**json.loads(lines[-1])))
+                    pause = sender.target.lease / CHECKS_PER_LEASE
+            elif sender is not None and time.monotonic() - self.confirmed > sender.target.lease / 2:
                 asked_at = time.monotonic()
-                if _is_running(self._parent) and beater.beat():
+                if _is_running(self._parent) and sender.beat():
                     self.confirmed = asked_at
 
 
 class HeartbeatSender:
-    """Sends heartbeats on a connection that is made with the first one."""
+    """Sends heartbeats; it connects with the first one."""
 
-    def __init__(self, orders: HeartbeatTarget) -> None:
-        self.orders = orders
+    def __init__(self, target: HeartbeatTarget) -> None:
+        self.target = target
         self._conn: psycopg.Connection[Any] | None = None
-        self._statement = worker.beat(orders.schema, orders.worker, orders.nonce, timedelta(seconds=orders.lease))
+        self._statement = worker.beat(target.schema, target.worker, target.nonce, timedelta(seconds=target.lease))
 
     def beat(self) -> bool:
-        """Renew the lease; returns whether that was confirmed."""
+        """Renew the lease; returns whether the database has confirmed that."""
         try:
             if self._conn is None:
-                self._conn = connect(self.orders.dsn, role="heart", pooler=self.orders.pooler)
+                self._conn = connect(self.target.dsn, role="heart", pooler=self.target.pooler)
             return run(self._conn, self._statement)
         except (psycopg.Error, PgflowError, OSError) as error:
-            log.warning("worker %d: no heartbeat from outside: %s", self.orders.worker, error)
+            log.warning("worker %d: no heartbeat from its second process: %s", self.target.worker, error)
             if self._conn is not None:
                 self._conn.close()
                 self._conn = None
@@ -166,9 +166,9 @@ class HeartbeatSender:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process is there and not stopped."""
+    """Whether a process exists and is not stopped."""
     try:
-        # The name may hold anything, a ")" too; what follows the last one does not.
+        # The process name may contain anything, also ")"; the fields after the last one cannot.
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return False

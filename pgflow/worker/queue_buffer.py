@@ -1,4 +1,4 @@
-"""Decide how many tokens a queue may hold on this worker and which one runs next."""
+"""Buffer the claimed jobs of one queue: a concurrency limit, and a prefetch that follows the throughput."""
 
 from __future__ import annotations
 
@@ -7,78 +7,101 @@ import itertools
 
 from pgflow.worker.claimed_job import ClaimedJob
 
-__all__ = ["AHEAD_LIMIT", "QueueBuffer"]
+__all__ = ["PREFETCH_LIMIT", "QueueBuffer"]
 
-AHEAD_LIMIT = 500  # tokens that a lane may hold beyond those that can run at once
-AHEAD_SECONDS = 0.1  # how much work it holds in advance: what it completed in the last such span
+PREFETCH_LIMIT = 500  # jobs held beyond those that can run at once
+PREFETCH_SECONDS = 0.1  # a buffer prefetches as many jobs as it completed in the last such span
 
 
 class QueueBuffer:
-    """One queue on this worker: at most `limit` steps run at once, a few more tokens wait in memory.
+    """One queue on this worker: at most `concurrency` steps run at once, a few more jobs wait in memory.
 
-    The more a lane completes, the more it takes in advance, so that quick steps come by the hundred in one round
-    trip and slow steps are left to other workers.
+    The prefetch grows with the throughput: quick steps are claimed by the hundred in one round trip, slow steps are
+    left to other workers.
+
+    A held job is waiting, running, or settling (it ran, or is being given back, and its outcome is not recorded yet).
+    The buffer alone keeps count, by identity, so that every transition may be reported twice or too late.
     """
 
-    def __init__(self, queue: str, limit: int) -> None:
+    def __init__(self, queue: str, concurrency: int) -> None:
         self.queue = queue
-        self.limit = limit
-        self.running = 0
-        self.settling = 0
+        self.concurrency = concurrency
         self._waiting: list[tuple[int, int, ClaimedJob]] = []
+        self._running: set[ClaimedJob] = set()
+        self._settling: set[ClaimedJob] = set()
         self._order = itertools.count()
         self._completed = 0
-        self._ahead = 0
+        self._prefetch = 0
         self._span_began = 0.0
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a slot."""
         return len(self._waiting)
 
-    def push(self, token: ClaimedJob) -> None:
-        """Add a token to those that wait for a free slot."""
-        heapq.heappush(self._waiting, (token.priority, next(self._order), token))
+    @property
+    def running(self) -> int:
+        """How many steps run."""
+        return len(self._running)
+
+    @property
+    def settling(self) -> int:
+        """How many outcomes are not recorded yet."""
+        return len(self._settling)
+
+    def push(self, job: ClaimedJob) -> None:
+        """Add a job to those that wait for a slot."""
+        heapq.heappush(self._waiting, (job.priority, next(self._order), job))
 
     def pop(self) -> ClaimedJob | None:
-        """Take the most urgent token if a slot is free, and count it as running."""
-        if not self._waiting or self.running >= self.limit:
+        """Take the most urgent job if a slot is free, and count it as running."""
+        if not self._waiting or len(self._running) >= self.concurrency:
             return None
-        self.running += 1
-        return heapq.heappop(self._waiting)[2]
+        job = heapq.heappop(self._waiting)[2]
+        self._running.add(job)
+        return job
 
-    def finished(self) -> None:
-        """Count a step as run to its outcome, which now has to be settled."""
-        self.running -= 1
-        self.settling += 1
+    def drop(self, job: ClaimedJob) -> None:
+        """Free the slot of a job that this worker no longer owns."""
+        self._running.discard(job)
+
+    def finished(self, job: ClaimedJob) -> None:
+        """Free the slot of a job that ran to its outcome; the outcome has to be settled."""
+        self._running.discard(job)
+        self._settling.add(job)
         self._completed += 1
 
-    def settled(self) -> None:
-        """Count an outcome as settled."""
-        self.settling -= 1
+    def releasing(self, job: ClaimedJob) -> None:
+        """Count a job that is given back without having run; that has to be settled, too."""
+        self._settling.add(job)
 
-    def room(self, now: float) -> int:
-        """How many more tokens to claim; `now` in monotonic seconds."""
-        if now - self._span_began >= AHEAD_SECONDS:
-            self._ahead = min(AHEAD_LIMIT, self._completed)
+    def settled(self, job: ClaimedJob) -> None:
+        """Count an outcome as recorded, or as no longer needed."""
+        self._settling.discard(job)
+
+    def capacity(self, now: float) -> int:
+        """Return how many more jobs to claim at `now` (monotonic seconds)."""
+        if now - self._span_began >= PREFETCH_SECONDS:
+            self._prefetch = min(PREFETCH_LIMIT, self._completed)
             self._completed = 0
             self._span_began = now
-        return max(
-            0,
-            self.limit
-            + max(self._ahead, min(self._completed, AHEAD_LIMIT))
-            - self.running
-            - self.settling
-            - len(self._waiting),
-        )
+        prefetch = max(self._prefetch, min(self._completed, PREFETCH_LIMIT))
+        held = len(self._running) + len(self._settling) + len(self._waiting)
+        return max(0, self.concurrency + prefetch - held)
 
-    def free(self) -> int:
-        """How many slots are free beyond the tokens that wait for one."""
-        return max(0, self.limit - self.running - len(self._waiting))
+    def idle_slots(self) -> int:
+        """Return how many slots are free beyond the jobs that wait for one."""
+        return max(0, self.concurrency - len(self._running) - len(self._waiting))
 
-    def drain(self, older_than: float | None = None) -> list[ClaimedJob]:
-        """Take out the tokens that wait (only those that came before `older_than`), to give them back."""
-        out = [token for _, _, token in self._waiting if older_than is None or token.since < older_than]
-        if out:
-            gone = set(map(id, out))
-            self._waiting = [entry for entry in self._waiting if id(entry[2]) not in gone]
+    def take_waiting(self, older_than: float = float("inf")) -> list[ClaimedJob]:
+        """Take out the waiting jobs that were buffered before `older_than` (monotonic seconds)."""
+        taken = [job for _, _, job in self._waiting if job.since < older_than]
+        if taken:
+            self._waiting = [entry for entry in self._waiting if entry[2].since >= older_than]
             heapq.heapify(self._waiting)
-        return out
+        return taken
+
+    def clear(self) -> None:
+        """Forget the jobs that wait and those that settle: they belong to another worker."""
+        self._waiting.clear()
+        self._settling.clear()

@@ -130,7 +130,7 @@ def _reference(instance: CachedInstance) -> InstanceRef:
 
 def _attempt(job: ClaimedJob) -> AttemptRef:
     name = type(job.run.graph.nodes[job.step].step).__name__
-    return AttemptRef(_reference(job.run), job.step, name, job.attempt)
+    return AttemptRef(_reference(job.run), job.step, name, job.attempt, job.queue, job.worker)
 
 
 def _duration(job: ClaimedJob, seconds: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Run the step that a job stands for and say, as a value, what it came to."""
+"""Run a job's step, and return the outcome as a value."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, assert_never, cast
 
 from pgflow.core.definition.context import Context
+from pgflow.core.definition.middleware import Middleware, StepCall
 from pgflow.core.definition.results import Async, Snooze
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Parking, Step
 from pgflow.core.definition.unique import extract_value
-from pgflow.core.engine import attempt
+from pgflow.core.engine import attempt, middleware
 from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Codec, Location, encrypt
@@ -38,24 +40,28 @@ log = Logger("pgflow.worker")
 
 
 class Runner:
-    """Runs steps: async ones on the event loop, sync ones in `threads`. With a `codec` their outputs are sealed."""
+    """Runs steps: async ones on the event loop, sync ones in `threads`. With a `codec`, outputs are encrypted.
 
-    def __init__(self, threads: Executor, codec: Codec | None = None) -> None:
-        self.calls: set[Future[Any]] = set()  # of sync steps that run in their threads, also those that were given up
+    `around` is the middleware, the outermost first.
+    """
+
+    def __init__(self, threads: Executor, codec: Codec | None = None, around: Sequence[Middleware] = ()) -> None:
+        self.calls: set[Future[Any]] = set()  # sync steps that run in threads, also those that were given up
         self._threads = threads
         self._codec = codec
+        self._middleware = around
 
     def using(self, threads: Executor) -> Runner:
-        """Return the same with other threads."""
-        other = Runner(threads, self._codec)
+        """Return the same runner with other threads."""
+        other = Runner(threads, self._codec, self._middleware)
         other.calls = self.calls
         return other
 
     async def run(self, job: ClaimedJob, conn: Any = None) -> Outcome:
-        """Run one job to its outcome: whatever the step raises becomes an `AttemptFailed`.
+        """Run a job to its outcome: any exception of the step becomes an `AttemptFailed`.
 
-        It raises only `CancelledError`, and only while the task is being cancelled: one that the step raises itself is
-        an error like any other.
+        Raises only `CancelledError`, and only while the task is being cancelled: a `CancelledError` that the step
+        raises itself is an error like any other.
         """
         if job.is_poisoned and job.step:
             return AttemptFailed(
@@ -73,25 +79,25 @@ class Runner:
             step = self.step(job)
             ctx = self.context(job, conn)
             points.reached("step.begins")
-            result = await self._call(step, ctx, job.run.graph.nodes[job.step].retry)
+            result = await self._call(job, step, ctx)
             points.reached("step.ended")
             return self._read(job, step, result, time.perf_counter() - began)
-        except BaseException as error:  # nothing that a step raises, sys.exit() included, may end the worker
+        except BaseException as error:  # a step must not end the worker, not even by sys.exit()
             if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():
                 raise
             return self._failed(job, error, time.perf_counter() - began)
 
     def step(self, job: ClaimedJob) -> Step:
-        """The step to run, with the configuration that was stored when it was activated."""
+        """Return the step to run, with the configuration that was stored when it was activated."""
         step = job.run.graph.nodes[job.step].step
         return step if job.config is None else step.with_config(json.loads(job.config))
 
     def context(self, job: ClaimedJob, conn: Any = None) -> Context[Any]:
-        """What the step sees: the validated input, and the outputs of the steps before it."""
+        """Return what the step sees: the validated input, and the outputs of the completed steps."""
         run = job.run
         return Context(
-            initial=run.workflow.read_input(run.input),  # anew: a step may write to a model of its own
-            steps=run.outputs.copy(),  # a sibling may complete meanwhile
+            initial=run.workflow.read_input(run.input),  # a new object: a step may change its own
+            steps=run.outputs.copy(),  # a sibling may complete while it runs
             id=run.id,
             value=extract_value(run.id),
             run=run.run,
@@ -103,11 +109,19 @@ class Runner:
             conn=conn,
         )
 
-    async def _call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
+    async def _call(self, job: ClaimedJob, step: Step, ctx: Context[Any]) -> Any:
+        policy = job.run.graph.nodes[job.step].retry
+        if not self._middleware:
+            return await self._execute(attempt.call, step, ctx, policy)
+        execute = partial(self._execute, middleware.call, step, ctx, policy)
+        return await middleware.around(self._middleware, StepCall(step, ctx, job.queue, job.worker), execute)
+
+    async def _execute(self, call: Callable[..., Any], step: Step, ctx: Context[Any], policy: Retry) -> Any:
+        """Execute a step; a sync one in a thread, by `call`, with the context variables of this task."""
         if step.is_async:
             return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
-        call: Callable[..., Any] = contextvars.copy_context().run
-        running = self._threads.submit(call, attempt.call, step, ctx, policy)
+        in_context: Callable[..., Any] = contextvars.copy_context().run
+        running = self._threads.submit(in_context, call, step, ctx, policy)
         self.calls.add(running)
         running.add_done_callback(self.calls.discard)
         result = await asyncio.wrap_future(running)
@@ -120,7 +134,7 @@ class Runner:
             case EncodedResult():
                 return self._finished(job, read, seconds)
             case AttemptError():
-                return self._erred(job, read, seconds)
+                return self._attempt_failed(job, read, seconds)
             case Async():
                 return self._waits(job, attempt.parking_of(job.run.graph, step), seconds)
             case Snooze(delay):
@@ -142,11 +156,11 @@ class Runner:
             text = attempt.signal_output(job.run.graph, job.step, signal.name, payload)
         except InvalidPayload as error:
             return replace(self._failed(job, error, seconds), signal=signal)
-        except BaseException as error:  # code of the output's type; nothing is awaited here
+        except BaseException as error:  # from the code of the output's type; nothing is awaited here
             return self._failed(job, error, seconds)
         try:
             return self._finish(job, awaits[signal.name], text, seconds, signal=signal, awaits=awaits)
-        except BaseException as error:  # code of the codec's; nothing is awaited here
+        except BaseException as error:  # from the codec's code; nothing is awaited here
             return self._failed(job, error, seconds)
 
     def _finish(self, job: ClaimedJob, event: str, text: str | None, seconds: float = 0.0, **more: Any) -> Finished:
@@ -154,7 +168,7 @@ class Runner:
         return self._finished(job, end, seconds, **more)
 
     def _resume(self, job: ClaimedJob) -> Outcome:
-        """A wait has ended: by the signal that is addressed to it, or else because its time is over."""
+        """End a wait: with a signal for it, or because its time is over."""
         try:
             awaits = job.awaits or {}
             for signal in job.run.signals:
@@ -165,11 +179,11 @@ class Runner:
                 return self._waits(job, parking)
             text = self.step(job).absent_text()
             return self._finish(job, parking.timeout_event, text, by_timer=True)
-        except BaseException as error:  # code of the step's parking(); nothing is awaited here
+        except BaseException as error:  # from the step's parking(); nothing is awaited here
             return self._failed(job, error, 0.0)
 
     def _advance(self, job: ClaimedJob) -> Outcome:
-        """A result or a wait that could not be applied at once, or a job that an older worker has given up."""
+        """Fold in a result or wait that was not applied at once; fail a job whose last attempt lost its worker."""
         run = job.run
         if not job.step:
             return Reactivated(job)
@@ -182,7 +196,7 @@ class Runner:
         if job.awaits is not None:
             try:
                 parking = replace(attempt.parking_of(run.graph, self.step(job)), awaits=job.awaits)
-            except BaseException as error:  # code of the step's parking(); nothing is awaited here
+            except BaseException as error:  # from the step's parking(); nothing is awaited here
                 return self._failed(job, error, 0.0)
             return self._waits(job, parking)
         return AttemptFailed(
@@ -190,18 +204,18 @@ class Runner:
         )
 
     def overdue(self, job: ClaimedJob) -> AttemptFailed:
-        """Say what comes of a job whose step still ran when its time was over."""
+        """Return the outcome of a step that still ran when its `max_runtime` had passed."""
         failed = attempt.overdue(job.run.graph, job.step)
         seconds = job.run.graph.nodes[job.step].step.max_runtime or timedelta(0)
         return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
 
     def _failed(self, job: ClaimedJob, error: BaseException, seconds: float) -> AttemptFailed:
-        return self._erred(job, attempt.attempt_error(error, job.run.graph.nodes[job.step].retry), seconds)
+        return self._attempt_failed(job, attempt.attempt_error(error, job.run.graph.nodes[job.step].retry), seconds)
 
-    def _erred(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed:
+    def _attempt_failed(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed:
         if log.isEnabledFor(logging.DEBUG):
-            told = failed.details.get("trace", failed.reason)
-            log.debug("step %s of %s failed: %s", job.step, job.run.id, sanitize_line(told, MAX_TEXT_LENGTH))
+            text = failed.details.get("trace", failed.reason)
+            log.debug("step %s of %s failed: %s", job.step, job.run.id, sanitize_line(text, MAX_TEXT_LENGTH))
         return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details)
 
     def _finished(self, job: ClaimedJob, end: EncodedResult, seconds: float, **more: Any) -> Finished:
@@ -214,6 +228,6 @@ class Runner:
 
 
 def _is_cancelled() -> bool:
-    """Whether the current task was cancelled from outside: then a `CancelledError` in it is not the step's own."""
+    """Whether the current task is being cancelled, so that a `CancelledError` is not one that the step has raised."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

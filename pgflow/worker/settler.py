@@ -12,9 +12,11 @@ from pgflow.logs import Logger, is_interrupt
 from pgflow.store import job
 from pgflow.store.job import SettleResult
 from pgflow.store.job_updates import Branch, JobUpdate, Move, Retry, Snooze
+from pgflow.store.notification import CheckCancels, Notification, QueueReady
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import report
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob
+from pgflow.worker.committed import Committed, JobOutcome
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.held_jobs import HeldJobs, RejectedJob
 from pgflow.worker.outcome import AttemptFailed, Outcome, Released
@@ -45,8 +47,7 @@ class Stats:
 class Settler:
     """Takes outcomes, returns decisions, and adopts them once they are written.
 
-    `wake(queues)` notifies other workers of ready jobs in these queues; the empty name makes them check for revoked
-    jobs.
+    `notify(notifications)` notifies other workers, after the commit.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Settler:
         schema: str,
         held_jobs: HeldJobs,
         *,
-        wake: Callable[[Iterable[str]], None],
+        notify: Callable[[Iterable[Notification]], None],
         stats: Stats | None = None,
     ) -> None:
         self.schema = schema
@@ -66,27 +67,29 @@ class Settler:
         self._outcomes: list[Outcome] = []
         self._deferred: list[list[Outcome]] = []  # by instance
         self._spare: dict[str, int] = {}
-        self._wake = wake
+        self._notify = notify
 
-    def finished(self, outcome: Outcome) -> None:
-        """Take the outcome of a job that ran."""
-        lane = self.held_jobs.buffers[outcome.job.queue]
-        lane.finished()
-        if self.held_jobs.holds(outcome.job):
+    def finished(self, outcome: JobOutcome) -> None:
+        """Accept the outcome of a job that ran."""
+        buffer = self.held_jobs.buffers[outcome.job.queue]
+        buffer.finished(outcome.job)
+        if isinstance(outcome, Committed):
+            self.adopt([outcome.decision], outcome.rows)
+        elif self.held_jobs.holds(outcome.job):
             self._outcomes.append(outcome)
         else:
-            lane.settled()
+            buffer.settled(outcome.job)
 
     def release(self, jobs: Iterable[ClaimedJob]) -> None:
         """Release jobs that have not begun to run."""
         for held in jobs:
-            self.held_jobs.buffers[held.queue].settling += 1
+            self.held_jobs.buffers[held.queue].releasing(held)
             self._outcomes.append(Released(held))
 
     @property
     def has_outcomes(self) -> bool:
         """Whether outcomes wait to be settled."""
-        return bool(self._outcomes or self.held_jobs.refused)
+        return bool(self._outcomes or self.held_jobs.rejected)
 
     @property
     def has_deferred(self) -> bool:
@@ -109,7 +112,7 @@ class Settler:
                 if self.held_jobs.holds(outcome.job):
                     kept.append(outcome)
                 else:
-                    self.held_jobs.buffers[outcome.job.queue].settled()
+                    self.held_jobs.buffers[outcome.job.queue].settled(outcome.job)
             if kept:
                 return self._decide_or_fail(kept)
         return None
@@ -117,13 +120,13 @@ class Settler:
     def take(self) -> list[Decision]:
         """Decide on the outcomes that wait, one decision per instance."""
         batch, self._outcomes = self._outcomes[:BATCH_LIMIT], self._outcomes[BATCH_LIMIT:]
-        self._spare = {name: lane.free() for name, lane in self.held_jobs.buffers.items()}
+        self._spare = {name: buffer.idle_slots() for name, buffer in self.held_jobs.buffers.items()}
         by_run: dict[int, list[Outcome]] = {}
         for outcome in batch:
             if self.held_jobs.holds(outcome.job):
                 by_run.setdefault(outcome.job.run.run, []).append(outcome)
             else:
-                self.held_jobs.buffers[outcome.job.queue].settled()
+                self.held_jobs.buffers[outcome.job.queue].settled(outcome.job)
         return [self._decide_or_fail(outcomes) for outcomes in by_run.values()]
 
     def _decide_or_fail(self, outcomes: list[Outcome]) -> Decision:
@@ -169,13 +172,13 @@ class Settler:
     def adopt(self, decisions: list[Decision], settled: list[SettleResult]) -> None:
         """Adopt what was written: jobs that go on here are held, the others are forgotten."""
         results = {row.id: row for row in settled if not row.is_branch}
-        elsewhere: set[str] = set()
+        notifications: set[Notification] = set()
         before = len(self._outcomes)
         for decision in decisions:
             is_written = self._adopt_state(decision, results)
             for outcome, update in zip(decision.outcomes, decision.updates, strict=True):
-                self._adopt_job(outcome, update, results[update.id], elsewhere)
-            self._end_failed(decision, elsewhere)
+                self._adopt_job(outcome, update, results[update.id], notifications)
+            self._end_failed(decision, notifications)
             if handlers_by_event:
                 report.settled(decision, results, is_written=is_written)
         branches = {
@@ -185,16 +188,16 @@ class Settler:
         }
         for row in settled:
             if row.is_branch:
-                self._adopt_branch(row, *branches[row.run, row.step], elsewhere)
+                self._adopt_branch(row, *branches[row.run, row.step], notifications)
         # All jobs are locked by other sessions: the next try may wait a moment.
         self.is_held_up = 0 < len(self._outcomes) - before == len(results)
-        if elsewhere:
-            self._wake(elsewhere)
+        if notifications:
+            self._notify(notifications)
 
     def drop(self, decision: Decision) -> None:
         """Forget the jobs of a decision that cannot be written."""
         for outcome in decision.outcomes:
-            self.held_jobs.buffers[outcome.job.queue].settled()
+            self.held_jobs.buffers[outcome.job.queue].settled(outcome.job)
             self.held_jobs.give_up(outcome.job)
 
     def adopt_rejected(self, rejected: Iterable[RejectedJob], settled: list[SettleResult]) -> None:
@@ -229,21 +232,23 @@ class Settler:
             instance.status = decision.instance_update.status or instance.status
         return True
 
-    def _adopt_job(self, outcome: Outcome, update: JobUpdate, result: SettleResult, elsewhere: set[str]) -> None:
-        """Hold the job at its next step, or forget it; add its queue to `elsewhere` if another worker may run it."""
+    def _adopt_job(
+        self, outcome: Outcome, update: JobUpdate, result: SettleResult, notifications: set[Notification]
+    ) -> None:
+        """Hold the job at its next step, or forget it; notify its queue if another worker may run it."""
         held, buffer = outcome.job, self.held_jobs.buffers[outcome.job.queue]
         if not self.held_jobs.holds(held):
-            buffer.settled()
+            buffer.settled(held)
             return
         if result.status == "busy":
             self._outcomes.append(outcome)
             return
-        buffer.settled()
+        buffer.settled(held)
         self.held_jobs.forget(held)
         match result.status:
             case "conflict":
                 self.stats.conflicts += 1
-                elsewhere.add((update.advance and update.advance.queue) or held.queue)
+                notifications.add(QueueReady((update.advance and update.advance.queue) or held.queue))
                 return
             case "fenced":
                 self.stats.fenced += 1
@@ -254,15 +259,17 @@ class Settler:
             case Move() as move if result.kept:
                 self.held_jobs.hold(_moved(held, move))
             case Move(queue=queue):
-                elsewhere.add(queue)
+                notifications.add(QueueReady(queue))
             case Snooze(seconds=None):
-                elsewhere.add(held.queue)
+                notifications.add(QueueReady(held.queue))
             case Retry():
                 self.stats.retries += 1
 
-    def _adopt_branch(self, row: SettleResult, branch: Branch, instance: CachedInstance, elsewhere: set[str]) -> None:
+    def _adopt_branch(
+        self, row: SettleResult, branch: Branch, instance: CachedInstance, notifications: set[Notification]
+    ) -> None:
         if not row.kept:
-            elsewhere.add(branch.queue)
+            notifications.add(QueueReady(branch.queue))
             return
         self.held_jobs.hold(
             ClaimedJob(
@@ -279,14 +286,14 @@ class Settler:
             )
         )
 
-    def _end_failed(self, decision: Decision, elsewhere: set[str]) -> None:
+    def _end_failed(self, decision: Decision, notifications: set[Notification]) -> None:
         instance, failure = decision.instance, decision.failure
         if failure is not None and instance.status == "failed":
             reason = sanitize_line(failure["reason"])
             log.warning("%s %s failed at step %s: %s", instance.graph.name, instance.id, failure["step"], reason)
             self.held_jobs.give_up_instance(instance)
             if not all(outcome.job.solo for outcome in decision.outcomes):
-                elsewhere.add("")  # siblings that run on other workers are revoked
+                notifications.add(CheckCancels())  # siblings that run on other workers are revoked
 
 
 def _moved(held: ClaimedJob, move: Move) -> ClaimedJob:

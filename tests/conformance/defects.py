@@ -151,14 +151,14 @@ MUTANTS = (
     ),
     Mutant(
         "R13", "invalid data fails the whole batch", "pgflow/worker/held_jobs.py",
-        "            except BaseException as error:  # code of the codec's; nothing is awaited here\n"
+        "            except BaseException as error:  # from the codec's code; nothing is awaited here\n"
         "                reason = f\"stored",
         "            except KeyError as error:\n                reason = f\"stored",
     ),
     Mutant(
-        "R14", "a refused result is released as if it were stored", "pgflow/worker/claimer.py",
-        "await self._settle_singly(conn, error)",
-        "self._unknown = []",
+        "R14", "a refused result is released as if it were stored", "pgflow/worker/turns/claimer.py",
+        "await self._single.settle(conn, self._unconfirmed)",
+        "self._unconfirmed = []",
     ),
     Mutant(
         "R15", "a fan-out writes only the jobs that it keeps itself", SETTLE,

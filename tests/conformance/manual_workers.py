@@ -158,7 +158,7 @@ class ManualWorkers:
         self.step(workers[0])
         for worker in workers:
             assert worker.claim(1) == 1
-        steps = [held.step for worker in workers for held in worker.held_jobs.tokens.values()]
+        steps = [held.step for worker in workers for held in worker.held_jobs.jobs.values()]
         assert steps == ["west", "east", "north"]
         return workers
 

@@ -37,7 +37,7 @@ CHECKOUT = Path(__file__).parents[2]
 QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=5))
 TENANT = {"tenant": "a", "instance_id": "mine", "workflow_version": 0}
 OF_ALL = {"tenant", "instance_id", "run", "workflow", "workflow_version"}
-OF_STEPS = {"step", "step_key", "step_name", "attempt"}
+OF_STEPS = {"step", "step_key", "step_name", "attempt", "queue", "worker"}
 
 # Measurements, and metadata beyond that of all events of an instance: the required fields, then the additional ones.
 KEYS: dict[Name, tuple[set[str], set[str]]] = {

@@ -374,7 +374,7 @@ def test_r12_a_dead_workers_job_of_any_kind_is_rescued(workers: ManualWorkers, k
         workflow, steps = Three, THREE
         conflict(workers)
     assert dead.claim() == 1
-    assert [token.kind for token in dead.held_jobs.tokens.values()] == [kind]
+    assert [job.kind for job in dead.held_jobs.jobs.values()] == [kind]
     workers.die(dead)
     workers.finish()
     workers.check(workflow, "v", *steps)

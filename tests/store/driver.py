@@ -40,8 +40,8 @@ class Driver:
         self.ready: list[ClaimedJob] = []
         self.held_jobs = HeldJobs(self.buffers, start=self.ready.append, drop=self._drop)
         for workflow in workflows:
-            self.held_jobs.learn(workflow)
-        self.settler = Settler("pgflow", self.held_jobs, wake=lambda queues: None)
+            self.held_jobs.register(workflow)
+        self.settler = Settler("pgflow", self.held_jobs, notify=lambda notifications: None)
         self.settler.worker = run(
             conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", nonce="", lease=LEASE)
         )
@@ -56,7 +56,7 @@ class Driver:
     def claim(self, limit: int = 100, conn: psycopg.Connection[Any] | None = None) -> int:
         """Claim jobs and hold them."""
         rows = run(conn or self.conn, job.claim("pgflow", self.settler.worker, dict.fromkeys(self.buffers, limit)))
-        self.held_jobs.take_in(rows)
+        self.held_jobs.add_claimed(rows)
         return len(rows)
 
     def run_steps(self, *steps: str) -> None:
@@ -100,4 +100,4 @@ class Driver:
         run(self.conn, signal.send_due("pgflow"))
         self.claim()
         self.run_steps()
-        return len(self.held_jobs.tokens)
+        return len(self.held_jobs.jobs)

@@ -18,7 +18,7 @@ from pgflow.database.arrays import Texts
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, arun, run
 from pgflow.migrations.migrate import up
-from pgflow.worker.step_session import StepSession
+from pgflow.worker.transactional.session import StepSession
 from tests.conftest import Server
 from tests.torture.install import audit, debug
 
@@ -131,12 +131,12 @@ def test_adapters_of_the_process_have_no_effect(migrated: str) -> None:
 @pytest.mark.parametrize("pooler", [False, True])
 def test_a_step_has_the_adapters_of_its_process(migrated: str, pooler: bool) -> None:
     with connect(migrated, "step", pooler=pooler) as line:
-        loan = StepSession(line)
-        loan.begin()
-        assert loan.conn.execute("select 1::int8").fetchone() == (("strange", b"1"),)
-        assert run(loan.conn, ALL) == READ
-        loan.rollback()
-        assert loan.is_clean
+        session = StepSession(line)
+        session.begin()
+        assert session.conn.execute("select 1::int8").fetchone() == (("strange", b"1"),)
+        assert run(session.conn, ALL) == READ
+        session.rollback()
+        assert session.is_clean
 
 
 @pytest.mark.usefixtures("changed_process")

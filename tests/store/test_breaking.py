@@ -16,6 +16,7 @@ from pgflow.database.statement import run
 from pgflow.errors import SchemaError, SchemaOutdated, SchemaTooNew
 from pgflow.migrations import migrate, script
 from pgflow.store import migration, worker
+from pgflow.store.notification import SweepRequested, decode
 from pgflow.store.worker import Alive
 from tests.store.sql_copy import add_migration, clear_caches
 from tests.store.test_migrate import all_at_once, catalog, execute, migrate_up
@@ -170,7 +171,7 @@ def test_a_worker_that_checks_before_the_announcement_and_registers_after_it_is_
     line = migration.Applied(9999, "future", "", breaking=True)
     with connect(empty, "migrate") as other, ThreadPoolExecutor(1) as pool:
         with other.transaction():
-            run(other, worker.bar("pgflow"))
+            run(other, worker.block_registration("pgflow"))
             assert run(other, worker.alive("pgflow")) == []
             coming = pool.submit(register, conn)
             waiting = "select count(*) from pg_locks where not granted and relation = 'pgflow.workers'::regclass"
@@ -201,7 +202,7 @@ def test_the_announcement_wakes_the_workers(sql_copy: Path, empty: str, conn: Co
         add_migration(sql_copy, RENAME)
         migrate_up(empty)
         (notification,) = listener.notifies(timeout=10, stop_after=1)
-    assert notification.payload == worker.SWEEP
+    assert decode(notification.payload) == SweepRequested()
 
 
 def test_a_fresh_install_does_not_wait(sql_copy: Path, empty: str) -> None:

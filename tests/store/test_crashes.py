@@ -11,6 +11,7 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
+from pgflow.worker.admission import claim_capacity
 from tests.conftest import Server
 from tests.store.driver import Driver
 from tests.store.test_interleavings import WORKFLOWS, Line, start
@@ -94,7 +95,7 @@ def test_a_worker_claims_one_quarantined_job_and_then_nothing_until_it_has_run_a
     driver = worker_with_jobs(conn, 0, 2, 2)
     driver.settler.is_draining = True  # what it makes ready it leaves
     assert driver.claim() == 2
-    assert driver.held_jobs.rooms(0.0) == {}
+    assert claim_capacity(driver.held_jobs, 0.0) == {}
     driver.held_jobs.run_waiting()
     assert [each.crashes for each in driver.ready] == [0], "it waits until nothing else is held"
     driver.run_steps()
@@ -103,9 +104,9 @@ def test_a_worker_claims_one_quarantined_job_and_then_nothing_until_it_has_run_a
     driver.held_jobs.run_waiting()
     assert [each.crashes for each in driver.ready] == [2]
     driver.run_steps()
-    assert driver.held_jobs.rooms(0.0) == {}
+    assert claim_capacity(driver.held_jobs, 0.0) == {}
     driver.settle()
-    assert driver.held_jobs.rooms(0.0) != {}
+    assert claim_capacity(driver.held_jobs, 0.0) != {}
     assert crashes(conn) == [0, 0, 2]
 
 
@@ -123,6 +124,6 @@ def test_a_quarantined_job_that_has_not_started_is_released_when_the_worker_stop
     driver.settler.is_draining = True
     driver.settler.release(driver.held_jobs.not_started())
     driver.settle()
-    assert driver.held_jobs.tokens == {}
+    assert driver.held_jobs.jobs == {}
     assert crashes(conn) == [0, 2]
     assert conn.execute("select distinct state, attempt from pgflow.jobs").fetchall() == [("ready", 0)]

@@ -53,7 +53,7 @@ def end_lease(conn: Connection) -> None:
 
 def test_a_worker_with_a_valid_lease_is_left_alone(frozen: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
-        assert run(other, worker.evict("pgflow")) == 0
+        assert run(other, worker.terminate_expired_backends("pgflow")) == 0
         frozen.execute("commit")
 
 
@@ -61,9 +61,9 @@ def test_jobs_of_a_frozen_worker_are_rescued_once_its_lease_has_expired(frozen: 
     with connect(dsn, "worker") as other:
         end_lease(other)
         assert run(other, job.rescue("pgflow")).jobs == 0  # skips locked jobs
-        assert run(other, worker.evict("pgflow")) == 1
+        assert run(other, worker.terminate_expired_backends("pgflow")) == 1
         until(lambda: run(other, job.rescue("pgflow")).jobs == 1, "the rescue")
-        assert run(other, worker.evict("pgflow")) == 0
+        assert run(other, worker.terminate_expired_backends("pgflow")) == 0
     with pytest.raises(psycopg.OperationalError):
         frozen.execute("commit")
 
@@ -86,7 +86,7 @@ def test_a_step_frozen_after_its_settle_is_rescued_too(paused: Connection, dsn: 
         bystander.execute("create table others ()")
         paused.execute("delete from pgflow.jobs")
         assert run(other, job.rescue("pgflow")).jobs == 0  # skips locked jobs
-        assert run(other, worker.evict("pgflow")) == 1
+        assert run(other, worker.terminate_expired_backends("pgflow")) == 1
         until(lambda: run(other, job.rescue("pgflow")).jobs == 1, "the rescue")
         bystander.execute("commit")
     with pytest.raises(psycopg.OperationalError):
@@ -95,7 +95,7 @@ def test_a_step_frozen_after_its_settle_is_rescued_too(paused: Connection, dsn: 
 
 def test_a_step_that_has_not_locked_its_job_is_not_terminated(paused: Connection, dsn: str) -> None:
     with connect(dsn, "worker") as other:
-        assert run(other, worker.evict("pgflow")) == 0
+        assert run(other, worker.terminate_expired_backends("pgflow")) == 0
         assert run(other, job.rescue("pgflow")).jobs == 1
         paused.execute("commit")
 
@@ -106,9 +106,9 @@ def test_a_session_is_terminated_only_if_it_is_surely_the_workers(frozen: Connec
         for change in ("backend = 1", "attached_at = attached_at - interval '1 hour'", "backend = pg_backend_pid()"):
             with other.transaction(force_rollback=True):
                 other.execute(f"update pgflow.workers set {change}".encode())  # noqa: S608 -- the constants above
-                assert run(other, worker.evict("pgflow")) == 0, change
+                assert run(other, worker.terminate_expired_backends("pgflow")) == 0, change
         frozen.execute("set local application_name = 'another client of the same pooler'")
-        assert run(other, worker.evict("pgflow")) == 0
+        assert run(other, worker.terminate_expired_backends("pgflow")) == 0
         frozen.execute("commit")
 
 

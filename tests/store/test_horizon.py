@@ -13,7 +13,7 @@ from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
 from pgflow.store.job import ClaimedRow
 from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Result
-from pgflow.worker.watermark import Watermark
+from pgflow.worker.turns.watermark import Watermark
 from tests.conftest import Server
 
 BATCH = 50

@@ -183,7 +183,7 @@ def forked(a: Driver, b: Driver, value: str) -> None:
     del a.settler._keep
     a.claim(1)
     b.claim(1)
-    assert {token.step for driver in (a, b) for token in driver.held_jobs.tokens.values()} == {"left", "right"}
+    assert {token.step for driver in (a, b) for token in driver.held_jobs.jobs.values()} == {"left", "right"}
 
 
 def siblings(a: Driver, b: Driver, value: str) -> Programs:
@@ -550,8 +550,8 @@ def guided(a: Driver, b: Driver, value: str) -> None:
     a.claim(1)
     b.claim(1)
     del a.settler._keep
-    if any(token.step == "guide" for token in b.held_jobs.tokens.values()):
-        a.held_jobs.tokens, b.held_jobs.tokens = b.held_jobs.tokens, a.held_jobs.tokens
+    if any(token.step == "guide" for token in b.held_jobs.jobs.values()):
+        a.held_jobs.jobs, b.held_jobs.jobs = b.held_jobs.jobs, a.held_jobs.jobs
     a.run_steps()
     b.run_steps()
 
@@ -583,7 +583,7 @@ def retried_route(a: Driver, value: str) -> None:
     a.turn()
     a.settle()
     a.claim()
-    assert [(token.kind, token.step) for token in a.held_jobs.tokens.values()] == [("advance", "guide")]
+    assert [(token.kind, token.step) for token in a.held_jobs.jobs.values()] == [("advance", "guide")]
     a.run_steps()
 
 

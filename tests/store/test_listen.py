@@ -1,8 +1,8 @@
-"""Listening: a notification wakes immediately, a broken connection is replaced, and a silent one is detected."""
+"""The listener: notifications arrive at once, a broken connection is replaced, one without notifications is noticed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 import pytest
@@ -10,22 +10,26 @@ import pytest
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.store import worker
+from pgflow.store.notification import CheckCancels, Notification, QueueReady, SweepRequested
 from pgflow.worker import listener
 from pgflow.worker.listener import Listener
 
 PATIENCE = 20
 
 
-def with_listener(dsn: str, test: Callable[["asyncio.Queue[str | None]", Listener], Awaitable[None]]) -> None:
-    """Run a test next to a listener on `dsn`; the queue contains its notifications."""
+Notifications: TypeAlias = "asyncio.Queue[Notification]"
+
+
+def with_listener(dsn: str, test: Callable[[Notifications, Listener], Awaitable[None]]) -> None:
+    """Run a test beside a listener on `dsn`; the queue receives the notifications."""
 
     async def scene() -> None:
-        heard: asyncio.Queue[str | None] = asyncio.Queue()
-        listener = Listener(dsn, "pgflow", heard.put_nowait)
+        received: Notifications = asyncio.Queue()
+        listener = Listener(dsn, "pgflow", received.put_nowait)
         task = asyncio.create_task(listener.run())
         try:
             async with asyncio.timeout(PATIENCE):
-                await test(heard, listener)
+                await test(received, listener)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -33,9 +37,9 @@ def with_listener(dsn: str, test: Callable[["asyncio.Queue[str | None]", Listene
     asyncio.run(scene())
 
 
-def wake(dsn: str, *queues: str) -> None:
+def notify(dsn: str, *notifications: Notification) -> None:
     with connect(dsn) as conn:
-        run(conn, worker.wake("pgflow", queues))
+        run(conn, worker.notify("pgflow", notifications))
 
 
 def end_listeners(dsn: str) -> None:
@@ -46,28 +50,29 @@ def end_listeners(dsn: str) -> None:
         )
 
 
-def test_a_notification_wakes_with_the_name_of_its_queue(migrated: str) -> None:
-    async def scene(heard: "asyncio.Queue[str | None]", listener: Listener) -> None:
+def test_a_notification_arrives_as_the_value_that_was_sent(migrated: str) -> None:
+    async def scene(received: Notifications, listener: Listener) -> None:
         await listener.listening.wait()
-        wake(migrated, "mail", "")
-        assert await heard.get() is None
-        assert sorted([await heard.get() or "", await heard.get() or ""]) == ["", "mail"]
+        sent: set[Notification] = {QueueReady("mail"), CheckCancels(), SweepRequested()}
+        notify(migrated, *sent)
+        assert await received.get() == SweepRequested()
+        assert {await received.get() for _ in sent} == sent
 
     with_listener(migrated, scene)
 
 
-def test_a_broken_connection_is_replaced_and_every_queue_is_checked(migrated: str) -> None:
-    async def scene(heard: "asyncio.Queue[str | None]", listener: Listener) -> None:
-        assert await heard.get() is None
+def test_after_each_connection_it_asks_for_a_sweep(migrated: str) -> None:
+    async def scene(received: Notifications, listener: Listener) -> None:
+        assert await received.get() == SweepRequested()
         end_listeners(migrated)
-        assert await heard.get() is None
-        wake(migrated, "mail")
-        assert await heard.get() == "mail"
+        assert await received.get() == SweepRequested()
+        notify(migrated, QueueReady("mail"))
+        assert await received.get() == QueueReady("mail")
 
     with_listener(migrated, scene)
 
 
-class SilentConnection(psycopg.AsyncConnection[Any]):
+class Silent(psycopg.AsyncConnection[Any]):
     """A connection through a pooler in transaction mode: LISTEN succeeds, nothing arrives."""
 
     async def notifies(self, **_: Any) -> AsyncIterator[psycopg.Notify]:  # type: ignore[override]  # a generator, but fewer arguments
@@ -76,14 +81,14 @@ class SilentConnection(psycopg.AsyncConnection[Any]):
             yield each
 
 
-def test_a_connection_without_notifications_is_given_up_with_a_warning(
+def test_a_connection_without_notifications_is_given_up_and_logged(
     migrated: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def deaf(dsn: str, role: str, **_: Any) -> psycopg.AsyncConnection[Any]:
-        return await SilentConnection.connect(dsn, autocommit=True)
+    async def silent(dsn: str, role: str, **_: Any) -> psycopg.AsyncConnection[Any]:
+        return await Silent.connect(dsn, autocommit=True)
 
-    monkeypatch.setattr(listener, "aconnect", deaf)
-    waiting = Listener(migrated, "pgflow", lambda queue: None)
+    monkeypatch.setattr(listener, "aconnect", silent)
+    waiting = Listener(migrated, "pgflow", lambda notification: None)
     asyncio.run(asyncio.wait_for(waiting.run(), PATIENCE))
     assert "polling only" in caplog.text
     assert not waiting.listening.is_set()

@@ -191,7 +191,7 @@ def test_a_job_moved_to_another_queue_stays_with_its_worker_only_if_a_slot_is_fr
     driver = to_the_answer(conn, value)
     Split.resume(value, "answered")
     driver.claim()
-    driver.buffers["default"].running = driver.buffers["default"].limit - free
+    driver.buffers["default"].concurrency = free
     driver.run_steps()
     driver.settle()
     assert tokens(conn) == [("close", "execute", state, "default")]

@@ -25,7 +25,7 @@ SETTLE = "sql/queries/job/settle.sql"
 CLAIM = "sql/queries/job/claim.sql"
 RESCUE = "sql/queries/job/rescue.sql"
 DECIDE = "pgflow/worker/decide.py"
-LENT = "pgflow/worker/step_session.py"
+LENT = "pgflow/worker/transactional/session.py"
 TESTS = (
     *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
     *("tests/worker/test_misuse.py", "tests/worker/test_reset.py", "tests/worker/test_database_faults.py"),
@@ -96,7 +96,7 @@ MUTANTS = (
         "does_not_reach_the_next",
     ),
     Mutant(
-        "no session check", "a step's session is not checked", "pgflow/worker/transactional.py",
+        "no session check", "a step's session is not checked", "pgflow/worker/transactional/runner.py",
         "if fault is not None and not (",
         "if False and not (",
         "costs_one_attempt",
@@ -207,9 +207,9 @@ MUTANTS = (
         only("kill a worker", "kill all"),
     ),
     Mutant(
-        "no poll", "a worker looks for work only when it is woken", "pgflow/worker/claimer.py",
-        "if \"stage\" not in statements and self._maintenance.is_look_due(",
-        "if False and self._maintenance.is_look_due(",
+        "no poll", "a worker looks for work only when it is woken", "pgflow/worker/chores/peek.py",
+        "return is_due_unknown or (",
+        "return False and (",
         "whose_wake_up_is_lost",
     ),
     Mutant(

@@ -15,7 +15,7 @@ from pgflow.telemetry import Collector, Event, InstanceRef, Name, bus, emit, met
 from pgflow.telemetry.emit import AttemptRef
 
 SUBJECT = InstanceRef("orderid::1", "OrderFlow", 3, 7, {"tenant": "a", "instance_id": "mine", "workflow_version": 0})
-STEP = AttemptRef(SUBJECT, "charge", "Charge", 1)
+STEP = AttemptRef(SUBJECT, "charge", "Charge", 1, "default", 12)
 FAILURE: dict[str, Any] = {"kind": "ValueError", "reason": "no\n good", "stacktrace": "Traceback"}
 COUNTS: dict[str, Any] = {"step_count": 2, "advance_count": 4}
 
@@ -44,29 +44,39 @@ EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
     telemetry.STEP_START: (
         lambda: emit.step_start(STEP, active_steps_count=2),
         {"system_time"},
-        {"step", "step_key", "step_name", "attempt", "concurrent", "active_steps_count"},
+        {"step", "step_key", "step_name", "attempt", "queue", "worker", "concurrent", "active_steps_count"},
     ),
     telemetry.STEP_STOP: (
         lambda: emit.step_stop(
             STEP, event="paid", duration=0.0123, has_context_updates=True, has_metadata_updates=False
         ),
         {"duration"},
-        {"step", "step_key", "step_name", "attempt", "event", "has_context_updates", "has_metadata_updates"},
+        {
+            "step",
+            "step_key",
+            "step_name",
+            "attempt",
+            "queue",
+            "worker",
+            "event",
+            "has_context_updates",
+            "has_metadata_updates",
+        },
     ),
     telemetry.STEP_EXCEPTION: (
         lambda: emit.step_exception(STEP, **FAILURE, duration=0.5, will_retry=True),
         {"duration"},
-        {"step", "step_key", "step_name", "attempt", "kind", "reason", "stacktrace", "will_retry"},
+        {"step", "step_key", "step_name", "attempt", "queue", "worker", "kind", "reason", "stacktrace", "will_retry"},
     ),
     telemetry.STEP_ASYNC: (
         lambda: emit.step_async(STEP, duration=0.5, instance_status="waiting"),
         {"duration"},
-        {"step", "step_key", "step_name", "attempt", "instance_status"},
+        {"step", "step_key", "step_name", "attempt", "queue", "worker", "instance_status"},
     ),
     telemetry.STEP_RESUME: (
         lambda: emit.step_resume(STEP, resume_event="paid", source="external", wait_duration=2.5),
         {"system_time", "wait_duration"},
-        {"step", "step_key", "step_name", "attempt", "resume_event", "source"},
+        {"step", "step_key", "step_name", "attempt", "queue", "worker", "resume_event", "source"},
     ),
     telemetry.ENGINE_ADVANCE: (
         lambda: emit.engine_advance(
@@ -106,12 +116,12 @@ EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
     telemetry.STEP_RETRY: (
         lambda: emit.step_retry(STEP, max_attempts=5, kind="ValueError", reason="no"),
         {"system_time"},
-        {"step", "step_key", "step_name", "attempt", "max_attempts", "kind", "reason"},
+        {"step", "step_key", "step_name", "attempt", "queue", "worker", "max_attempts", "kind", "reason"},
     ),
     telemetry.STEP_SNOOZE: (
         lambda: emit.step_snooze(STEP, delay=60.0),
         {"system_time", "delay"},
-        {"step", "step_key", "step_name", "attempt"},
+        {"step", "step_key", "step_name", "attempt", "queue", "worker"},
     ),
     telemetry.RUNNER_RESCUE: (
         lambda: emit.runner_rescue(name="worker 1", jobs=3, queues=["default"]),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflow.store.job import QUEUE_START, ClaimedRow, QueuePosition
-from pgflow.worker.watermark import SHARE, SHARE_DRY, SLOW_SECONDS, TOKEN_SECONDS, Watermark
+from pgflow.worker.turns.watermark import SHARE, SHARE_DRY, SLOW_SECONDS, TOKEN_SECONDS, Watermark
 
 SLOW = 0.05
 QUICK = 0.001

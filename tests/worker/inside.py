@@ -62,8 +62,11 @@ class Inside:
 
     def check(self) -> None:
         """Nothing is in its hands: each token that it took it has settled or given up, each slot is free again."""
-        assert not self.worker.held_jobs.tokens
-        slots = {name: (lane.running, lane.settling, len(lane)) for name, lane in self.worker.held_jobs.buffers.items()}
+        assert not self.worker.held_jobs.jobs
+        slots = {
+            name: (buffer.running, buffer.settling, buffer.waiting)
+            for name, buffer in self.worker.held_jobs.buffers.items()
+        }
         assert set(slots.values()) == {(0, 0, 0)}, f"running, settling and waiting by queue: {slots}"
 
     def call(self, what: Callable[[], Any]) -> None:

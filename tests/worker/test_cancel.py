@@ -160,7 +160,7 @@ def test_a_running_async_step_is_interrupted_and_leaves_no_trace(
     assert scene.begun.wait(PATIENCE)
     Lingering.cancel("v")
     assert scene.interrupted.wait(5)
-    until(lambda: not inside.worker.held_jobs.tokens, "the release of what it held")
+    until(lambda: not inside.worker.held_jobs.jobs, "the release of what it held")
     assert (Lingering.get("v").status, rows(conn, "select * from pgflow.step_results")) == ("cancelled", [])
     assert leftovers(conn) == {}
 
@@ -198,7 +198,7 @@ def test_a_running_transactional_step_is_rolled_back(app: Pgflow, conn: Connecti
     Booking.start("v")
     assert scene.begun.wait(PATIENCE)
     Booking.cancel("v")
-    until(lambda: not inside.worker.held_jobs.tokens, "the release of what it held")
+    until(lambda: not inside.worker.held_jobs.jobs, "the release of what it held")
     scene.go.set()
     inside.stop()
     assert one(conn, "select count(*) from cancelled_books") == 0

@@ -126,7 +126,7 @@ def whole(conn: Connection) -> Iterator[None]:
 def test_a_sequence_behind_its_table_fails_no_instance_and_holds_up_no_other_one(
     app: Pgflow, conn: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.worker.claimer.REPORT_SECONDS", 600.0)  # longer than the test on any machine
+    monkeypatch.setattr("pgflow.worker.turns.faults.REPORT_SECONDS", 600.0)  # longer than the test on any machine
     Forked.start_many([(f"f{number}", {}) for number in range(4)])
     Line.start_many([(f"l{number}", {}) for number in range(20)])
     occupy(conn, "jobs")
@@ -151,7 +151,7 @@ def test_a_sequence_behind_its_table_fails_no_instance_and_holds_up_no_other_one
 def test_a_transactional_step_whose_result_meets_it_runs_again_and_takes_effect_once(
     app: Pgflow, conn: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow.worker.transactional.RETRY_REFUSED", timedelta(seconds=0.1))
+    monkeypatch.setattr("pgflow.worker.transactional.runner.REFUSED_RETRY", timedelta(seconds=0.1))
     Booked.start("b", {})
     occupy(conn, "jobs")
     with Inside(app):
@@ -345,7 +345,7 @@ def test_upkeep_that_is_refused_holds_up_no_other_upkeep(
         until(lambda: Asking.get("a").status == "waiting")
         Asking.schedule_resume("a", "ask", timedelta(0), "given")
         occupy(conn, "signals")
-        until(lambda: "upkeep (send_due)" in caplog.text, "it is reported")
+        until(lambda: "upkeep (send due signals)" in caplog.text, "it is reported")
         Line.start("later", {}, delay=timedelta(milliseconds=50))
         until(lambda: Line.get("later").status == "completed", "a delayed start is made ready")
         repair(conn)

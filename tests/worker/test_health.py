@@ -74,7 +74,7 @@ def test_a_loop_that_stands_still_is_not_alive(dsn: str, monkeypatch: pytest.Mon
     assert worker.liveness_error() is None
     assert worker.readiness_error() == "it is starting"
     monkeypatch.setattr(supervisor, "LOOP_STALL_TIMEOUT", -1.0)
-    assert "stood still" in (worker.liveness_error() or "")
+    assert "has stalled" in (worker.liveness_error() or "")
 
 
 @pytest.mark.parametrize("address", ["here", "1.2.3.4:", "65536", "-1", ":x"])

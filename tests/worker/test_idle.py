@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pgflow.database.statement import Statement
-from pgflow.worker.claimer import Claimer
+from pgflow.worker.turns.claimer import Claimer
 from tests.worker.conftest import Work
 from tests.worker.flows import Line
 from tests.worker.patience import until
@@ -19,23 +18,23 @@ WORKFLOWS = (Line,)
 LATER = timedelta(hours=1)
 
 
-def test_an_idle_worker_only_looks_and_takes_what_nobody_told_it_of(
+def test_an_idle_worker_only_peeks_and_takes_what_nobody_told_it_of(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[str, ...]] = []
-    send = Claimer._send
+    run_all = Claimer._run_all
 
-    async def note(self: Claimer, conn: Any, statements: Mapping[str, Statement[Any]]) -> dict[str, Any]:
-        sent.append(tuple(statements))
-        return await send(self, conn, statements)
+    async def note(self: Claimer, conn: Any, statements: list[Statement[Any]]) -> list[Any]:
+        sent.append(tuple(each.name for each in statements))
+        return await run_all(self, conn, statements)
 
-    monkeypatch.setattr(Claimer, "_send", note)
+    monkeypatch.setattr(Claimer, "_run_all", note)
     work(listen=False, poll=timedelta(milliseconds=20), sweep=LATER)
-    looks = ("look",)
-    until(lambda: looks in sent)
-    del sent[: sent.index(looks)]
+    peeks = ("job/peek",)
+    until(lambda: peeks in sent)
+    del sent[: sent.index(peeks)]
     until(lambda: len(sent) > 20)
-    assert set(sent) == {looks}
+    assert set(sent) == {peeks}
     Line.start("v", {})
     assert until_status(Line, "v", "completed").history
-    assert ("claim",) in sent
+    assert ("job/claim",) in sent

@@ -66,7 +66,7 @@ def test_of_a_batch_only_the_instance_fails_whose_value_is_refused(
     for each in failed.values():
         assert each.error is not None
         assert each.error["reason"] == (
-            "what the step came to cannot be stored: a value is over the limit that the database has for output of "
+            "the result of the step cannot be stored: a value is over the limit that the database has for output of "
             "step_results"
         )
         assert each.error["type"] == "InvalidPayload"
@@ -84,7 +84,7 @@ def test_an_instance_that_cannot_be_changed_at_all_waits_for_whoever_mends_it(
         until(lambda: len(Line.list(status="completed")) == 5, "the others complete")
         until(lambda: tight.execute("select from pgflow.jobs where state = 'scheduled'").fetchall(), "it is put off")
     assert Line.get("bad").status == "running"
-    assert "line::bad cannot be changed: a value is over the limit that the database has for input" in caplog.text
+    assert "line::bad cannot be updated: a value is over the limit that the database has for input" in caplog.text
     assert CANARY not in caplog.text
     constrain(tight, "instances", "input", 3_145_728)
     tight.execute("update pgflow.jobs set run_at = pgflow.now()")

@@ -526,7 +526,7 @@ def test_a_step_that_cancels_its_own_instance_ends_it_and_its_writes_are_kept(
     kind.start("v", {"how": "cancel", "then": then})
     done = until_status(kind, "v")
     assert (done.status, written(conn)) == ("cancelled", [("v", 1)])
-    until(lambda: not worker.held_jobs.tokens, "its end in memory")
+    until(lambda: not worker.held_jobs.jobs, "its end in memory")
     assert (recorded(conn), leftovers(conn)) == (0, {})
     kind.start("w", {"how": "signal"})
     assert until_status(kind, "w").status == "completed"
@@ -561,7 +561,7 @@ def test_a_step_may_delete_its_own_instance(app: Pgflow, conn: Connection, work:
     worker = work({"default": 1}).worker
     kind.start("v", {"how": how})
     until(lambda: written(conn), "the step's commit")
-    until(lambda: not worker.held_jobs.tokens and "tokens" not in leftovers(conn), "its end")
+    until(lambda: not worker.held_jobs.jobs and "tokens" not in leftovers(conn), "its end")
     assert written(conn) == [("v", 1)]
     assert not one(conn, "select count(*) from pgflow.instances")
     kind.start("v", {"how": "signal"})

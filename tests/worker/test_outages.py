@@ -159,7 +159,7 @@ def test_a_crash_of_the_database_is_survived(fragile: EmbeddedPostgres, is_long:
             born = inside.worker.settler.worker
             fragile.crash()
             if is_long:
-                until(lambda: not inside.worker._heart or inside.worker._claimer.is_lost, "the lease's end")
+                until(lambda: inside.worker._claimer.is_lease_lost, "the lease's end")
             fragile.start()
             with connect(fragile.dsn, "test") as conn:
                 assert until_all_ended(conn)["completed"] >= 400

@@ -19,6 +19,7 @@ from pgflow.database.statement import Statement, run
 from pgflow.errors import SchemaOutdated, SchemaTooNew
 from pgflow.store import job, migration, worker
 from pgflow.store.migration import ANNOUNCED, Applied
+from pgflow.store.notification import SweepRequested
 from tests.worker.conftest import Work
 from tests.worker.flows import WORKFLOWS as FLOWS
 from tests.worker.flows import Held, HeldAsync
@@ -51,7 +52,7 @@ def announce(conn: Connection) -> None:
     """What `pgflow migrate` of a newer release does first."""
     with conn.transaction():
         run(conn, migration.record("pgflow", Applied(NEXT, "rename", ANNOUNCED, breaking=True)))
-        run(conn, worker.wake("pgflow", {worker.SWEEP}))
+        run(conn, worker.notify("pgflow", [SweepRequested()]))
 
 
 def ended(inside: Inside) -> BaseException | None:

@@ -284,7 +284,7 @@ def test_a_step_that_a_run_left_behind_does_not_touch_the_next_one(app: Pgflow, 
 
     asyncio.run(run())
     assert worker.abandoned == 0
-    slots = {(lane.running, lane.settling, len(lane)) for lane in worker.held_jobs.buffers.values()}
+    slots = {(buffer.running, buffer.settling, buffer.waiting) for buffer in worker.held_jobs.buffers.values()}
     assert slots == {(0, 0, 0)}
     assert leftovers(conn) == {}
 

@@ -17,12 +17,12 @@ from pgflow.errors import SchemaMissing
 from pgflow.store import job
 from pgflow.worker import heartbeat, supervisor
 from pgflow.worker import settler as settling
-from pgflow.worker.claimer import Claimer
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.heartbeat import Heartbeat
 from pgflow.worker.listener import Listener
 from pgflow.worker.outcome import Finished
-from pgflow.worker.transactional import TransactionalRunner
+from pgflow.worker.transactional.runner import TransactionalRunner
+from pgflow.worker.turns.claimer import Claimer
 from tests.worker.conftest import Work
 from tests.worker.flows import WORKFLOWS as FLOWS
 from tests.worker.flows import Books, Line
@@ -110,10 +110,10 @@ def test_upkeep_that_fails_stands_in_no_steps_way(app: Pgflow, conn: Connection,
         inside = work()
         Trio.start_many([(f"v{number}", {}) for number in range(20)])
         assert until_all_ended(conn, patience=10) == {"completed": 20}
-        assert inside.worker._claimer._maintenance._failures > 0
+        assert inside.worker._claimer.state.upkeep.failures > 0
     finally:
         conn.execute("alter table pgflow.elsewhere rename to scheduled_signals")
-    until(lambda: inside.worker._claimer._maintenance._failures == 0, "its recovery")
+    until(lambda: inside.worker._claimer.state.upkeep.failures == 0, "its recovery")
 
 
 def test_a_schema_that_is_gone_is_the_workers_end(app: Pgflow, conn: Connection) -> None:
@@ -222,8 +222,7 @@ def test_a_heart_that_stops_for_an_unknown_reason_gives_the_worker_a_new_one(
     inside = work()
     before = inside.worker.settler.worker
     monkeypatch.setattr(Heartbeat, "lease_is_safe", Heartbeat.lease_is_safe)
-    heartbeat = inside.worker._heart
-    assert heartbeat is not None
+    heartbeat = inside.worker._lease.heartbeat
     monkeypatch.setattr(heartbeat, "_confirm", failing(1, heartbeat._confirm))
     until(lambda: inside.worker.settler.worker > before, "its new id")
     Line.start("v", {})
@@ -248,5 +247,5 @@ def test_a_server_that_keeps_not_what_it_has_committed_is_warned_of(
 ) -> None:
     work()
     off = ", ".join(name for name in ("fsync", "full_page_writes") if one(conn, f"show {name}") == "off")
-    said = [record.getMessage() for record in caplog.records if "after a crash" in record.getMessage()]
-    assert said == ([f"{off}: off. What this server has committed may be gone after a crash"] if off else [])
+    said = [record.getMessage() for record in caplog.records if "in a crash" in record.getMessage()]
+    assert said == ([f"{off}: off. This server may lose committed transactions in a crash"] if off else [])

@@ -270,7 +270,7 @@ def test_a_step_whose_token_another_worker_has_meanwhile_takes_its_writes_back(
     other = one(conn, register)
     conn.execute("update pgflow.jobs set worker = %s, attempt = attempt + 1", [other])
     Gate.go.set()
-    until(lambda: not inside.worker.held_jobs.tokens, "the insight of the first worker")
+    until(lambda: not inside.worker.held_jobs.jobs, "the insight of the first worker")
     inside.stop()
     assert (written(conn), rows(conn, "select * from pgflow.step_results")) == ([], [])
     assert rows(conn, "select worker, attempt from pgflow.jobs") == [(other, 2)]

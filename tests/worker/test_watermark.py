@@ -10,7 +10,7 @@ from pgflow import Pgflow
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement
 from pgflow.store import job
-from pgflow.worker import watermark
+from pgflow.worker.turns import watermark
 from tests.worker.conftest import Work
 from tests.worker.gate import Gate, Trio
 from tests.worker.patience import PATIENCE

@@ -153,7 +153,7 @@ def command(
         shutdown_timeout=shutdown_timeout,
         listen=listen,
         drain=drain,
-        pulse=heartbeat,
+        heartbeat_process=heartbeat,
     )
     found.close()
     _tune_garbage_collector(default_threshold)

@@ -12,7 +12,7 @@ from pgflow.core.definition.middleware import Middleware, Proceed, StepCall
 from pgflow.core.definition.results import Result
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Step
-from pgflow.core.engine.attempt import AttemptError, failing
+from pgflow.core.engine.attempt import AttemptError, attempt_error
 from pgflow.process import acall_in_parent, call_in_parent
 
 __all__ = ["Raised", "around", "call"]
@@ -31,7 +31,7 @@ def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
     try:
         return call_in_parent(step.execute, ctx)
     except BaseException as error:
-        return Raised(error, failing(error, policy))
+        return Raised(error, attempt_error(error, policy))
 
 
 async def around(

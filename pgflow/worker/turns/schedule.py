@@ -1,97 +1,97 @@
-"""Know when due tokens have to be made ready and when to look for tokens of dead workers."""
+"""Know when the worker has to look at the database again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
 
 from pgflow.jitter import uniform
-from pgflow.worker.decide import Decision
 
-__all__ = ["EARLY_SECONDS", "Maintenance"]
+__all__ = ["EARLY_SECONDS", "Schedule", "UpkeepPause"]
 
-LOOK_SECONDS = 1.0  # how often to look for what will be due, of a client's or another worker's
-EARLY_SECONDS = 0.25  # by which a look may come earlier to go along with something else
-MARGIN_SECONDS = 0.01  # after the end of a lease, so that it surely has ended
-FORGET_SECONDS = 600.0
-LONGEST_REST_SECONDS = 60.0
+EARLY_SECONDS = 0.25  # by which a poll may come earlier to share a round trip
+MAX_DUE_SECONDS = 1.0  # how often to ask for the next due time: a client or another worker may have set an earlier one
+EXPIRY_MARGIN_SECONDS = 0.01  # after the end of a lease, so that it has surely expired
+MAX_UPKEEP_PAUSE_SECONDS = 60.0
 
 
-class Maintenance:
-    """When which statement of upkeep is due, in monotonic seconds. Any number of workers may do them at once."""
+class Schedule:
+    """When to poll, to sweep, and to make due jobs ready. Moments are monotonic seconds; callers pass the time.
 
-    def __init__(self, sweep: timedelta) -> None:
+    Any number of workers may do each at once. `is_due_known` tells that something becomes due at `due_at`; otherwise
+    that is when to ask again.
+    """
+
+    def __init__(self, poll: timedelta, sweep: timedelta) -> None:
+        self._poll = poll.total_seconds()
         self._sweep = sweep.total_seconds()
-        self._sweep_at = 0.0
-        self._stage_at = 0.0
-        self._forget_at = 0.0
-        self._rests_until = 0.0
-        self._failures = 0
+        self.poll_at = 0.0
+        self.sweep_at = 0.0
+        self.due_at = 0.0
         self.is_due_known = False
-        self.is_split = False  # each statement of upkeep goes out by itself, because one of them was refused
-        self.seen_run = 0  # up to which active instances were looked through for ones without a token
+        self._answered_at = 0.0
 
     @property
-    def next_at(self) -> float:
-        """When something is due next."""
-        return max(min(self._sweep_at, self._stage_at), self._rests_until)
-
-    def hasten(self) -> None:
-        """Let a sweep be due now."""
-        self._sweep_at = 0.0
+    def upkeep_at(self) -> float:
+        """When upkeep is due next."""
+        return min(self.sweep_at, self.due_at)
 
     def is_sweep_due(self, now: float) -> bool:
-        """Whether to free the tokens of dead workers now."""
-        return now >= max(self._sweep_at, self._rests_until)
+        """Whether to look for workers whose lease has expired."""
+        return now >= self.sweep_at
 
-    def is_forget_due(self, now: float) -> bool:
-        """Whether to delete the rows of workers that are long gone."""
-        return now >= self._forget_at
+    def sweep_now(self) -> None:
+        """Sweep with the next turn."""
+        self.sweep_at = 0.0
 
-    def is_stage_due(self, now: float, decisions: Iterable[Decision]) -> bool:
-        """Whether to make due tokens ready now: at the known moment, or to learn the next one after adding another."""
-        if self.rests(now):
-            return False
-        return (self.is_due_known and now >= self._stage_at) or any(decision.schedules_jobs for decision in decisions)
+    def swept(self, now: float, next_expiry: float | None) -> None:
+        """Plan the next sweep: when the next lease could expire, so that a dead worker is noticed at once."""
+        pause = self._sweep if next_expiry is None else min(self._sweep, next_expiry + EXPIRY_MARGIN_SECONDS)
+        self.sweep_at = now + pause * uniform(1.0, 1.1)  # jitter: workers do not sweep in step
 
-    def is_look_due(self, now: float, *, is_wanted: bool) -> bool:
-        """Whether to ask what there is to do: where a poll wants it, and where nobody here knows what will be due."""
-        return not self.rests(now) and (is_wanted or (not self.is_due_known and now >= self._stage_at))
+    def polled(self, now: float) -> None:
+        """Plan the next poll."""
+        self.poll_at = now + self._poll * uniform(0.9, 1.1)
 
-    def rests(self, now: float) -> bool:
-        """Whether upkeep has failed, and is left alone for a while."""
-        return now < self._rests_until
+    def answered(self, now: float, next_due: float | None) -> None:
+        """Take over in how many seconds something is due (None: nothing is).
+
+        The first answer of a turn replaces the plan; a further one of the same turn (the same `now`) can only be
+        earlier, because each looks at another table.
+        """
+        seconds = MAX_DUE_SECONDS if next_due is None else next_due
+        at, is_known = now + min(seconds, MAX_DUE_SECONDS), seconds < MAX_DUE_SECONDS
+        if self._answered_at != now or at < self.due_at:
+            self.due_at, self.is_due_known = at, is_known
+        self._answered_at = now
 
     def expect(self, moment: float) -> None:
-        """Look for due tokens at `moment` at the latest."""
-        if moment < self._stage_at:
-            self._stage_at, self.is_due_known = moment, True
+        """Make due jobs ready at `moment` at the latest."""
+        if moment < self.due_at:
+            self.due_at, self.is_due_known = moment, True
 
-    def put_off(self, now: float) -> None:
-        """Rest: what went out together with upkeep has failed, and is to be tried without it."""
-        self._failures += 1
-        self._rests_until = now + min(LONGEST_REST_SECONDS, 0.5 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
 
-    def learn(self, now: float, answers: Mapping[str, Any]) -> None:
-        """Take over what the statements returned."""
-        if "rescue" in answers or "stage" in answers:
-            self._failures = 0
-        if "rescue" in answers:
-            # A worker that dies is missed as soon as its lease ends; those that live have renewed theirs by then.
-            next_expiry = answers["rescue"].next_expiry
-            pause = self._sweep if next_expiry is None else min(self._sweep, next_expiry + MARGIN_SECONDS)
-            self._sweep_at = now + pause * uniform(1.0, 1.1)  # so that workers do not sweep in step
-        if "revive" in answers:
-            self.seen_run = answers["revive"].last_run or 0
-        if "forget_requests" in answers:
-            self._forget_at = now + (0.0 if answers["forget_requests"] else FORGET_SECONDS)
-        if "stage" in answers:  # without the other one, if it was refused: then it is tried again in LOOK_SECONDS
-            self._plan(now, *(answers[name].next_due for name in ("stage", "send_due") if name in answers))
-        elif "look" in answers:
-            self._plan(now, answers["look"].next_due)
+class UpkeepPause:
+    """Keeps upkeep out of the way of jobs while the database refuses it.
 
-    def _plan(self, now: float, *moments: float | None) -> None:
-        next_due = min((moment for moment in moments if moment is not None), default=LOOK_SECONDS)
-        self.is_due_known = next_due < LOOK_SECONDS
-        self._stage_at = now + min(next_due, LOOK_SECONDS)
+    After a failed turn it pauses, with exponential backoff; then each statement of upkeep has a round trip of its own
+    (`is_split`), so that a refused one delays no other.
+    """
+
+    def __init__(self) -> None:
+        self.is_split = False
+        self.failures = 0
+        self.until = 0.0
+
+    def is_active(self, now: float) -> bool:
+        """Whether upkeep pauses."""
+        return now < self.until
+
+    def begin(self, now: float) -> None:
+        """Pause after a failed turn."""
+        self.failures += 1
+        longest = min(MAX_UPKEEP_PAUSE_SECONDS, 0.5 * 2 ** min(self.failures, 10))
+        self.until = now + longest * uniform(0.5, 1.0)
+
+    def recovered(self) -> None:
+        """Start the backoff from the beginning: a statement of upkeep has succeeded."""
+        self.failures = 0

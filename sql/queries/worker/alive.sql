@@ -1,4 +1,4 @@
--- Finds the workers whose lease runs, in words that each schema since 0001 understands. => id, node, pid, version
+-- Finds the workers whose lease has not expired; valid on every schema since 0001. => id, node, pid, version
 select w.id, w.node, w.pid, w.version
 from pgflow.workers w
 where w.lease_expires_at > pgflow.now()

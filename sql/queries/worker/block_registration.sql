@@ -1,2 +1,2 @@
--- Lets no worker register or renew its lease until the transaction ends; who looks next sees all who have. => nothing
+-- Lets no worker register or renew its lease until the transaction ends; a later look sees every worker that has registered. => nothing
 lock table pgflow.workers in share mode

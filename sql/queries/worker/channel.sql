@@ -1,2 +1,2 @@
--- The channel to listen on. => channel
+-- The channel that workers listen on. => channel
 select pgflow.channel()

@@ -1,2 +1,2 @@
--- Wakes the workers of these queues; an empty name asks every worker whether its steps are still wanted. => nothing to read
-select pg_notify(pgflow.channel(), q.name) from unnest(%(queues)b::text[]) q (name)
+-- Sends notifications to all workers that listen; store/notification.py defines the payloads. => nothing
+select pg_notify(pgflow.channel(), n.payload) from unnest(%(payloads)b::text[]) n (payload)

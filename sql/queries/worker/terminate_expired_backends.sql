@@ -1,8 +1,9 @@
--- Ends the transactions that workers have left open whose lease has ended: what they hold locked, nobody could rescue. => backends
--- A process that stands still in the middle of a message keeps its transaction for as long as it likes: before PostgreSQL 17 no timeout counts then.
--- And one that stands still in a transactional step, from its settle until the commit, keeps the step's token and its instance.
--- Only what is surely theirs: a process that a worker reached through a pooler serves others, too, and has not been noted; a step's is
--- told by the token that it has locked, in whose row its transaction stands (nobody shares that lock: no foreign key leads to a token).
+-- Terminates backends in which workers with an expired lease keep a transaction open, and so rows locked that a rescue has to free. => backends
+-- A process that is stopped in the middle of a message keeps its transaction open: before PostgreSQL 17 no timeout applies then. One that is
+-- stopped in a transactional step, between its settle and the commit, keeps its job and its instance locked.
+-- Only backends that surely belong to such a worker. Behind a pooler a backend serves other clients, too, so it was not recorded. A step's
+-- backend is found by the job that it has locked: its transaction id is the row's xmax. No other transaction shares that lock, because no
+-- foreign key refers to jobs.
 select count(*) filter (where pg_terminate_backend(a.pid)) as backends
 from pg_stat_activity a
 where a.pid <> pg_backend_pid() and a.datname = current_database() and pg_has_role(a.usesysid, 'member') and (

@@ -1,5 +1,5 @@
--- Ends the transactions that workers have left open on the tables of this schema, when none of them is alive any more: what stands still in the
--- middle of one, a transactional step most of all, would keep its locks for minutes. => backends
+-- Terminates sessions of workers that still have a transaction open on this schema's tables, when no worker is alive: a process that is
+-- stopped in the middle of one, most likely in a transactional step, would keep its locks for minutes. => backends
 select count(*) filter (where pg_terminate_backend(a.pid)) as backends
 from pg_stat_activity a
 where a.datname = current_database() and a.pid <> pg_backend_pid() and a.xact_start is not null

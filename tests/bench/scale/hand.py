@@ -14,7 +14,7 @@ from pgflow.database.statement import run
 from pgflow.store import job, worker
 from pgflow.store.job import ClaimedRow
 from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Result
-from pgflow.worker.watermark import Watermark
+from pgflow.worker.turns.watermark import Watermark
 
 __all__ = ["BATCH", "Hand", "median_ms", "opened"]
 

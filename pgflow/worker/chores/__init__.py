@@ -1,0 +1,54 @@
+"""Upkeep: statements that any worker runs along with its turns, a file each.
+
+A chore decides when it is due, gives the statement, and takes over the answer. All that the rest of the worker knows
+of them is the list below; adding a chore takes its file and one entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pgflow.worker.chores.check_migrations import CheckMigrations
+from pgflow.worker.chores.check_revoked import CheckRevoked
+from pgflow.worker.chores.chore import Chore
+from pgflow.worker.chores.forget_requests import ForgetRequests
+from pgflow.worker.chores.forget_workers import ForgetWorkers
+from pgflow.worker.chores.peek import Peek
+from pgflow.worker.chores.reconcile import Reconcile
+from pgflow.worker.chores.repair_orphans import RepairOrphans
+from pgflow.worker.chores.rescue import Rescue
+from pgflow.worker.chores.send_signals import SendSignals
+from pgflow.worker.chores.stage import Stage
+from pgflow.worker.chores.terminate_backends import TerminateBackends
+from pgflow.worker.turns.state import WorkerState
+
+__all__ = ["Chores", "chores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chores:
+    """The chores of one worker, by their place in a turn's transaction; in this order."""
+
+    before_settle: tuple[Chore[Any], ...]
+    before_claim: tuple[Chore[Any], ...]
+    after_claim: tuple[Chore[Any], ...]
+
+
+def chores(state: WorkerState) -> Chores:
+    """Return a new worker's chores."""
+    return Chores(
+        # Reconcile must come before the settle, which gives this worker jobs that its memory does not hold yet.
+        before_settle=(
+            TerminateBackends(state),
+            Rescue(state),
+            RepairOrphans(state),
+            CheckMigrations(state),
+            ForgetWorkers(state),
+            ForgetRequests(state),
+            Reconcile(state),
+        ),
+        # What these make ready, the claim of the same turn can take.
+        before_claim=(Stage(state), SendSignals(state)),
+        after_claim=(Peek(state), CheckRevoked(state)),
+    )

@@ -1,0 +1,28 @@
+"""The outcome of a transactional step whose result is already recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pgflow.store.job import SettleResult
+from pgflow.worker.claimed_job import ClaimedJob
+from pgflow.worker.decide import Decision
+from pgflow.worker.outcome import Outcome
+
+__all__ = ["Committed", "JobOutcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The step's own transaction has settled `decision`; `rows` are the answer of that settle.
+
+    It was committed, or, where the fence refused it, rolled back. Nothing is left to send.
+    """
+
+    job: ClaimedJob
+    decision: Decision
+    rows: list[SettleResult]
+
+
+JobOutcome: TypeAlias = Outcome | Committed
