@@ -1,4 +1,4 @@
-"""Loggers that an application's logging configuration cannot silence by accident, and whose handlers cannot raise."""
+"""Loggers that a logging configuration cannot disable by accident, and whose handlers cannot raise."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["AlwaysEnabledLogger", "Logger", "get_logger", "is_interrupt"]
 class AlwaysEnabledLogger(logging.Logger):
     """A logger that is never disabled as a whole.
 
-    `logging.config.dictConfig` and `fileConfig` disable every logger that exists already and that they do not name,
-    unless they are given `disable_existing_loggers=False`. An application that configures logging after it has imported
-    pgflow would so lose the errors of its worker without having asked for it. Levels, filters, handlers and `propagate`
-    work as for any logger, so an entry for `pgflow` or `pgflow.worker` decides what is logged.
+    `logging.config.dictConfig` and `fileConfig` disable every existing logger that they do not name, unless
+    `disable_existing_loggers` is False. An application that configures logging after it has imported pgflow would lose
+    the errors of its worker. Levels, filters, handlers and `propagate` work as for any logger, so an entry for `pgflow`
+    or `pgflow.worker` decides what is logged.
     """
 
     @property
@@ -26,17 +26,17 @@ class AlwaysEnabledLogger(logging.Logger):
 
     @disabled.setter
     def disabled(self, value: bool) -> None:
-        """Ignore it: `Logger.setLevel` and an entry in a configuration are what silences this logger."""
+        """Ignore it; set a level to silence this logger."""
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of this name, which `disable_existing_loggers` does not reach.
+    """Return the logger of this name; `disable_existing_loggers` does not affect it.
 
     log = get_logger("pgflow.worker")
     """
     logger = logging.getLogger(name)
     if not isinstance(logger, AlwaysEnabledLogger):
-        # Its class, not the class of loggers to come: that is the application's to choose.
+        # Change the class of this logger only: the application chooses the class of new loggers.
         kind = type(logger)
         logger.__class__ = (
             AlwaysEnabledLogger if kind is logging.Logger else type(kind.__name__, (AlwaysEnabledLogger, kind), {})
@@ -45,7 +45,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an exception may be a real Ctrl+C rather than a KeyboardInterrupt that a handler raised itself.
+    """Whether an exception may come from Ctrl+C, and not from a handler that raised KeyboardInterrupt itself.
 
     Python raises it in the main thread only, and only while its own SIGINT handler is installed; `asyncio.run` and
     `pgflow worker` install others.

@@ -1,9 +1,9 @@
-"""Give each process values of its own, so that a forked child neither uses nor disturbs what its parent holds.
+"""Give each process its own values, so that a forked child neither uses nor disturbs those of its parent.
 
 A fork copies memory and file descriptors but only the thread that forks. So a child inherits sockets that its parent
-still uses, locks that other threads held, and objects whose threads do not exist in it. What must not be shared is kept
-in a `PerProcess`, which makes a new value in each process. `os.register_at_fork` reports a fork; the process id is
-compared as well, because programs that embed Python (uWSGI, for one) may fork without running those hooks.
+still uses, locks that other threads held, and objects whose threads do not exist in it. A value that must not be shared
+is kept in a `PerProcess`, which makes a new one in each process. `os.register_at_fork` reports a fork; the process id
+is compared as well, because programs that embed Python (uWSGI, for one) may fork without running those hooks.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Process:
-    """This process. Compared by identity, because the kernel gives a process id again after its process has ended."""
+    """This process. Compared by identity, because the kernel reuses process ids."""
 
     pid: int
 
 
 class PerProcess(Generic[T]):
-    """A value of which each process has its own, made by `make` at its first use there.
+    """A value per process, made by `make` at its first use there.
 
-    The values of the ancestors stay referenced and are never touched: to close or to collect them could end sessions
-    and wait for threads that are not this process's.
+    The values of parent processes stay referenced and are never used: to close or to collect them could end sessions
+    and wait for threads of those processes.
 
         pool = PerProcess(Connections)
         pool.get()
@@ -54,7 +54,7 @@ class PerProcess(Generic[T]):
         self._values: dict[Process, T] = {}
 
     def get(self) -> T:
-        """Return this process's value. Threads that ask at the same time get the same one."""
+        """Return this process's value. Concurrent threads get the same one."""
         process = current()
         value = self._values.get(process)
         return self._values.setdefault(process, self._make()) if value is None else value
@@ -80,21 +80,21 @@ class Lock:
 
 
 def current() -> Process:
-    """Return the process that this code runs in."""
+    """Return the current process."""
     if _this.pid != os.getpid():
         _enter_child()
     return _this
 
 
 def after_fork(do: Callable[[], object]) -> None:
-    """Call `do` in each forked child, in the thread that forked, before it uses anything of pgflow's."""
+    """Call `do` in each forked child, in the thread that forked, before it uses anything else of pgflow."""
     _in_child.append(do)
 
 
 def call_in_parent(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call user code. A child that it forks and that returns from it ends here: only the parent goes on.
+    """Call user code, and return in the parent only: a child that the code forks, and that returns from it, ends here.
 
-    Otherwise the child would go on as a second copy of the caller, for example of a worker with the same identity.
+    Otherwise the child would continue as a second copy of the caller, for example as a worker with the same identity.
     """
     here = os.getpid()
     try:
@@ -123,10 +123,7 @@ async def acall_in_parent(call: Awaitable[T]) -> T:
 
 
 def exit_if_forked(owner: Process, error: BaseException | None = None) -> None:
-    """End this process when it is a forked child of `owner`: what follows belongs to `owner` alone.
-
-    It ends as `error` would end it.
-    """
+    """End this process if it is a forked child of `owner`, with the exit code that `error` would give it."""
     if owner.pid != os.getpid():
         _leave(error)
 

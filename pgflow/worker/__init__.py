@@ -1,44 +1,60 @@
-"""The worker: claim tokens in batches, run their steps, and settle what they came to in one round trip.
+"""The worker: claim jobs in batches, run their steps, and settle the results and claim again in one round trip.
 
-Floor 3. The data goes one way, and each module is one station of it:
+Data flows one way:
 
-    claim ─► held_jobs.take_in ─► lane ─► runner ─► outcome ─► decide ─► settler.statement ─► settle ─► settler.adopt
-             (token.py: what                      (a value)   (pure)                               (tokens that go on
-              is known)                                                                             stay with us)
+    claim ─► HeldJobs ─► QueueBuffer ─► Runner ─► outcome ─► decide ─► settle ─► Settler.adopt
+             (claimed     (a slot of     (the      (a value)   (pure)    (SQL)     (jobs that move on
+              jobs)        its queue)     step)                                     stay with this worker)
 
-Its decisions:
+| module | what it does |
+|---|---|
+| supervisor | `Worker`: its life cycle from start to drain |
+| lease, heartbeat, heartbeat_process | its identity in the database, and what keeps it |
+| turns | the loop's round trips: planning, sending, outages |
+| chores | upkeep that goes along with turns, one file each |
+| held_jobs, queue_buffer, admission | claimed jobs in memory; how many more to claim |
+| claimed_job, outcome, committed | the values that pass between these |
+| job_tasks, runner, transactional | running steps |
+| decide, settler | turning outcomes into rows, and answers into the next state |
+| listener | notifications |
+| report, points | telemetry; hooks for fault injection |
+| loop, preflight | the event loop; the check of a server at the start |
 
-*One loop, one connection, one statement for everything that happened.* Outcomes collect while a settle is under
-way; the next one takes them all, and claims the next tokens in the same round trip and commit (claimer.py). No
-timer delays a lone step.
+Decisions:
 
-*Decide on what is known, write only if it is still so.* A decision is made in memory on a revision of the instance; the
-settle statement locks and compares. So nothing is locked while Python thinks, no worker waits for another, and a
-decision that came too late is folded in later by an advance token. A solo token's owner needs neither lock nor
-instance.
+*One loop, one connection, group commit.* Outcomes collect while a settle is in flight; the next settle takes them all
+and claims the next jobs in the same round trip and transaction (turns/). No timer delays a lone step.
 
-*A claim costs what it takes.* Beside a transaction that stays open, what is dead piles up where claims begin. Where one
-was slow, the next ones begin at the queue's floor, and a look below it is made in a small share of the time
-(watermark.py).
+*Optimistic concurrency.* A decision is made in memory on a revision of the instance; the settle locks the instance and
+compares. So nothing is locked while Python runs, no worker waits for another, and a decision that came too late is
+folded in later by an advance job. The owner of a solo job needs neither the lock nor the instance.
 
-*Whoever lost the lease has no say.* Every row that a settle writes needs its token to be this worker's still, in this
-attempt, at this step (the fence). A worker whose lease has ended takes a new identity and forgets what it held.
+*A claim stays cheap under a pinned xmin.* While a transaction stays open, dead tuples pile up where claims start in the
+index. After a slow claim, the next ones start at the queue's watermark; a small share of the time goes into claims
+below it (turns/watermark.py).
 
-*What may kill its worker runs alone.* A token with which two workers were lost waits until nothing else is held
-here, and nothing is claimed meanwhile (held_jobs.py; sql/README.md says why that finds the cause).
+*Fencing.* A settle writes a row only if its job still belongs to this worker, in this attempt, at this step. A worker
+whose lease has expired takes a new identity and forgets the jobs that it held.
 
-*The heart beats elsewhere.* A thread and a connection of its own renew the lease, so that no step can starve it
-(heart.py); where a step keeps even Python's global lock, a process does (pulse.py).
+*Poison jobs are isolated.* A job whose worker was lost twice is quarantined: it waits until no other job is held, and
+nothing is claimed until it has run (held_jobs.py; sql/README.md explains why that finds the cause).
 
-*A run leaves nothing behind.* Connections, threads, locks of the event loop and what is held belong to one call of
-`run`, which makes them new each time; the worker object itself has only its settings and counters. So it can run again
-after a failed start, a drain or a cancellation, also in another event loop (supervisor.py).
+*Heartbeats cannot be starved.* A thread with its own connection renews the lease (heartbeat.py); while a step holds
+Python's global lock, a second process does (heartbeat_process.py).
 
-*A step's child is not a worker.* A step may fork. A child that returns from the step ends there (`pgflow.process`), and
-the heart and the process for heartbeats ignore children, so each identity and each lease has one process.
+*One run, one set of resources.* Connections, threads, locks of the event loop and held jobs belong to one call of
+`run`. The worker object keeps only settings and counters. So it can run again after a failed start, a drain or a
+cancellation, also in another event loop (supervisor.py).
 
-*Who will be too old makes way.* Along with each sweep goes a look at the ledger of migrations. When one is announced
-that breaks this code, the worker takes nothing more, finishes what it runs and ends; store/migrate.py waits for it.
+*One process, one lease.* A step may fork. A child that returns from the step ends there (`pgflow.process`), and both
+kinds of heartbeat ignore children.
+
+*Drain before a breaking migration.* Each sweep also looks for an announced migration that breaks this code
+(chores/check_migrations.py). The worker then claims nothing more, finishes its steps and ends; `pgflow migrate` waits
+for it.
+
+*One seam around a step.* Middleware (`Pgflow(middleware=[…])`) runs around each attempt, in the task of its job: spans,
+log context and users' own wrappers live there (runner.py).
 """
 
 from pgflow.worker.supervisor import Worker

@@ -42,7 +42,7 @@ POISONED_FROM = 5
 class Signal:
     """A signal in an instance's mailbox; `step` is None when any step may consume it.
 
-    `payload` is None both without a payload and with the payload null: `has_payload` tells them apart.
+    `payload` is None both without a payload and with the payload null: `has_payload` distinguishes the two.
     """
 
     id: int

@@ -29,7 +29,7 @@ SAFE_SHARE = 0.75  # of the lease, in which the last heartbeat has to be confirm
 class Heartbeat:
     """Sends four heartbeats in a lease. Calls `on_lost` once, in its thread, when the lease has expired.
 
-    A lease has expired when the database says so, and when no heartbeat was confirmed for its whole length: another
+    A lease has expired when the database reports it, and when no heartbeat was confirmed for its whole length: another
     worker may have rescued the jobs then. `process` sends heartbeats when the thread does not get to run.
     """
 

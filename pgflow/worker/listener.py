@@ -1,7 +1,7 @@
 """Receive notifications with LISTEN on a connection of its own, which is re-established when it breaks.
 
-Only an accelerator: a notification may be lost, forged or late. So polling always runs underneath, and a payload is no
-more than a hint where to look.
+Only an accelerator: a notification may be lost, forged or late. So polling always runs underneath, and a payload is
+only a hint where to look.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Run a worker in an event loop that a step cannot end."""
+"""Run a worker in an event loop that no step can end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = Logger("pgflow.worker")
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine like `asyncio.run`, and go on when a task or callback of a step raises SystemExit.
+    """Run a coroutine like `asyncio.run`, and continue when a task or callback of a step raises SystemExit.
 
-    asyncio records a SystemExit or KeyboardInterrupt as the result of the task that raised it, then raises it out of
-    the loop as well. The first is enough: who awaits that task gets the exception. Ctrl+C works as with `asyncio.run`.
+    asyncio records a SystemExit or KeyboardInterrupt as the result of its task, and also raises it out of the loop. The
+    first is enough: the code that awaits the task gets the exception. Ctrl+C works as with `asyncio.run`.
     """
     owner = current()
     with asyncio.Runner() as runner:

@@ -46,7 +46,7 @@ class CountingWorker:
 
     def claim(self, *, took: float = 0.0) -> tuple[list[ClaimedRow], int]:
         """Claim a batch as if it took `took` seconds; returns it, and how many blocks were visited."""
-        rooms, floors = {"default": BATCH}, self.mark.floors(self.now)
+        rooms, floors = {"default": BATCH}, self.mark.positions(self.now)
         with self.conn.transaction():
             before = self.conn.execute(BLOCKS).fetchone()
             rows = run(self.conn, job.claim("pgflow", self.id, rooms, floors))

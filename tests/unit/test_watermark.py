@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflow.store.job import QUEUE_START, ClaimedRow, QueuePosition
-from pgflow.worker.turns.watermark import SHARE, SHARE_DRY, SLOW_SECONDS, TOKEN_SECONDS, Watermark
+from pgflow.worker.turns.watermark import JOB_SECONDS, SHARE, SHARE_DRY, SLOW_SECONDS, Watermark
 
 SLOW = 0.05
 QUICK = 0.001
@@ -34,13 +34,13 @@ A, B, C = QueuePosition(0, 10.0, 1), QueuePosition(0, 10.0, 2), QueuePosition(5,
 def test_a_quick_claim_leaves_no_floor() -> None:
     mark = Watermark()
     slow(mark, A, B, took=QUICK)
-    assert mark.floors(0.0) == {}
+    assert mark.positions(0.0) == {}
     assert not mark.is_in_use
 
 
 def test_a_large_claim_may_take_longer() -> None:
     mark = Watermark()
-    rows = [claimed(QueuePosition(0, 1.0, number), SLOW_SECONDS + 99 * TOKEN_SECONDS) for number in range(100)]
+    rows = [claimed(QueuePosition(0, 1.0, number), SLOW_SECONDS + 99 * JOB_SECONDS) for number in range(100)]
     assert not mark.learn(0.0, {"q": 100}, {}, rows)
     assert mark.learn(0.0, {"q": 100}, {}, rows[:50])
 
@@ -48,9 +48,9 @@ def test_a_large_claim_may_take_longer() -> None:
 def test_after_a_slow_claim_the_next_begins_where_it_ended() -> None:
     mark = Watermark()
     slow(mark, A, B)
-    assert mark.floors(0.0) == {"q": B}
-    mark.learn(0.0, ROOMS, mark.floors(0.0), [claimed(C, QUICK), claimed(QueuePosition(5, 4.0, 9), QUICK)])
-    assert mark.floors(0.0) == {"q": QueuePosition(5, 4.0, 9)}
+    assert mark.positions(0.0) == {"q": B}
+    mark.learn(0.0, ROOMS, mark.positions(0.0), [claimed(C, QUICK), claimed(QueuePosition(5, 4.0, 9), QUICK)])
+    assert mark.positions(0.0) == {"q": QueuePosition(5, 4.0, 9)}
 
 
 def test_the_plan_is_doubted_when_a_floor_comes_into_use() -> None:
@@ -63,18 +63,18 @@ def test_the_plan_is_doubted_when_a_floor_comes_into_use() -> None:
 def test_a_look_below_is_made_after_a_share_of_the_time() -> None:
     mark = Watermark()
     slow(mark, A, B)
-    assert mark.floors(SHARE * SLOW - 0.01)
-    assert not mark.floors(SHARE * SLOW)
+    assert mark.positions(SHARE * SLOW - 0.01)
+    assert not mark.positions(SHARE * SLOW)
 
 
 def test_a_look_below_is_made_sooner_when_the_queue_gave_less_than_its_room() -> None:
     mark = Watermark()
     slow(mark, A, B)
-    mark.learn(0.01, ROOMS, mark.floors(0.01), [claimed(C, QUICK)])
+    mark.learn(0.01, ROOMS, mark.positions(0.01), [claimed(C, QUICK)])
     assert mark.look_at(ROOMS) == SHARE_DRY * SLOW
     assert mark.look_at(["p"]) == inf  # that one has no room: nothing is to be done for it
-    assert mark.floors(SHARE_DRY * SLOW - 0.01)
-    assert not mark.floors(SHARE_DRY * SLOW)
+    assert mark.positions(SHARE_DRY * SLOW - 0.01)
+    assert not mark.positions(SHARE_DRY * SLOW)
 
 
 def test_a_look_that_is_quick_again_ends_it() -> None:
@@ -88,29 +88,29 @@ def test_a_look_that_finds_nothing_says_nothing_of_how_slow_it_is() -> None:
     mark = Watermark()
     slow(mark, A, B)
     slow(mark, now=2.0)
-    assert mark.floors(2.0) == {"q": B}
+    assert mark.positions(2.0) == {"q": B}
 
 
 def test_a_full_look_takes_the_floor_down_and_a_short_one_does_not() -> None:
     mark = Watermark()
     slow(mark, A, C)
     slow(mark, A, now=2.0)
-    assert mark.floors(2.0) == {"q": C}
+    assert mark.positions(2.0) == {"q": C}
     slow(mark, A, B, now=4.0)
-    assert mark.floors(4.0) == {"q": B}
+    assert mark.positions(4.0) == {"q": B}
 
 
 def test_what_has_to_run_alone_moves_no_floor() -> None:
     mark = Watermark()
     mark.learn(0.0, ROOMS, {}, [claimed(A, SLOW), claimed(C, SLOW, crashes=2)])
-    assert mark.floors(0.0) == {"q": A}
+    assert mark.positions(0.0) == {"q": A}
 
 
 def test_each_queue_has_its_own_floor() -> None:
     mark = Watermark()
     rooms = {"q": 1, "p": 1, "none": 1}
     mark.learn(0.0, rooms, {}, [claimed(A, SLOW), claimed(C, SLOW, queue="p")])
-    assert mark.floors(0.0) == {"q": A, "p": C, "none": QUEUE_START}
+    assert mark.positions(0.0) == {"q": A, "p": C, "none": QUEUE_START}
 
 
 @dataclass
@@ -147,7 +147,7 @@ def test_each_token_is_claimed_and_none_is_passed_over_for_longer_than_a_share(
             for _ in range(count):
                 number += 1
                 queue.ready[QueuePosition(priority, moment, number)] = now
-        floors = mark.floors(now)
+        floors = mark.positions(now)
         if passed_over := [place for place in queue.ready if floors and place <= floors["q"]]:
             assert now < looked_at + SHARE * took, passed_over
         rows = queue.claim(floors.get("q", QUEUE_START), room)

@@ -20,8 +20,7 @@ class StepCall:
     """One attempt of a step, as its middleware sees it.
 
     `step` has the configuration of this place in the graph, `ctx` is what its `execute` gets: `ctx.id`, `ctx.run`,
-    `ctx.workflow`, `ctx.step`, `ctx.attempt`, `ctx.metadata`, … `queue` and `worker` tell where it runs; both are None
-    in memory (`pgflow.local`).
+    `ctx.workflow`, `ctx.step`, `ctx.attempt`, `ctx.metadata`, … It runs on `worker` (an id), in `queue`.
     """
 
     step: Step

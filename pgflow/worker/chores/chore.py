@@ -1,4 +1,4 @@
-"""A chore: one statement of upkeep, when it is due, and what follows from its answer."""
+"""A chore: one statement of upkeep, when it is due, and what its answer changes."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 | module | what it does |
 |---|---|
 | claimer | owns the connection, sends turns, and waits out outages |
-| planner | decides what goes into a turn, and takes over the answers |
+| planner | plans the requests of a turn, and takes over the answers |
 | turn | the values of one turn: requests with their callbacks |
-| state | what the turns of one worker share, and what chores may change |
+| state | the state that turns share and chores may change |
 | schedule | when to look at the database again |
 | single | settles decisions one by one where the database refuses a batch |
 | faults | classifies errors of the database, logs each fault once a minute |

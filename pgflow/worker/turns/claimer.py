@@ -44,7 +44,7 @@ CONTENTION_LIMIT = 3  # failures of a batch by locks or deadlocks, after which i
 class Claimer:
     """Owns the worker's connection for jobs. `turn` does all that is due, in one round trip where possible.
 
-    `may_claim` tells whether the worker may take more jobs: it is not stopping, and its lease is safe.
+    `may_claim` returns whether the worker may take more jobs: it is not stopping, and its lease is safe.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Claimer:
         self.state.should_claim = True
 
     def lose_lease(self) -> None:
-        """Forget with the next turn what is held, and take a new identity."""
+        """Forget the held jobs with the next turn, and take a new identity."""
         self.is_lease_lost = True
 
     def notify(self, notifications: Iterable[Notification]) -> None:
@@ -152,7 +152,7 @@ class Claimer:
         return claim_capacity(self._settler.held_jobs, now, may_claim=self._may_claim())
 
     async def turn(self) -> None:
-        """Do what is due. During an outage, wait: what could not be settled is settled when the database is back."""
+        """Take one turn. During an outage, wait: unsettled results are kept until the database is back."""
         if self.is_lease_lost:
             self._forget_all()
         try:
@@ -177,7 +177,7 @@ class Claimer:
         return self.conn
 
     def _forget_all(self) -> None:
-        """The lease has ended: what was held belongs to other workers."""
+        """Forget all jobs: the lease has ended, so they belong to other workers."""
         self._unconfirmed = []
         self._settler.abandon()
         self._settler.worker = 0
@@ -284,7 +284,7 @@ class Claimer:
         return error
 
     async def _wait_out(self, error: Exception) -> None:
-        """Back off after an outage or a refusal; what is to be settled is kept."""
+        """Back off after an outage or a refusal; unsettled results are kept."""
         self._is_in_doubt = self.state.should_claim = True
         if self._has_upkeep:
             # Upkeep must not delay results: try again at once without it.

@@ -1,4 +1,4 @@
-"""Plan a turn: what goes into its round trip, in which order, and what happens to the answers."""
+"""Plan the requests of a turn, and take over their answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STALE_SECONDS = 2.0  # after which a claimed job that found no slot is given bac
 class Planner:
     """Plans the turns of one worker. `capacity(now)` is how many jobs it may claim, by queue.
 
-    `found_nothing` tells whether the last claim was empty, `below_watermark_at` when to claim below a watermark.
+    `found_nothing` is whether the last claim was empty, `below_watermark_at` when to claim below a watermark.
     """
 
     def __init__(self, state: WorkerState, capacity: Callable[[float], dict[str, int]], *, pooler: bool) -> None:
@@ -61,7 +61,7 @@ class Planner:
         turn.early = EARLY_SECONDS if turn.requests else 0.0
         turn.is_polling = now >= state.schedule.poll_at - turn.early
         turn.capacity = {} if is_in_doubt else self._capacity(now)
-        turn.positions = self._watermark.floors(now)
+        turn.positions = self._watermark.positions(now)
         if turn.capacity and (state.should_claim or turn.decisions or self._must_claim(turn)):
             self._add_claim(turn)
         self._add_chores(turn, self._chores.after_claim)

@@ -17,8 +17,8 @@ MAX_UPKEEP_PAUSE_SECONDS = 60.0
 class Schedule:
     """When to poll, to sweep, and to make due jobs ready. Moments are monotonic seconds; callers pass the time.
 
-    Any number of workers may do each at once. `is_due_known` tells that something becomes due at `due_at`; otherwise
-    that is when to ask again.
+    Any number of workers may do each at once. With `is_due_known`, something becomes due at `due_at`; otherwise that
+    is when to ask again.
     """
 
     def __init__(self, poll: timedelta, sweep: timedelta) -> None:

@@ -1,4 +1,4 @@
-"""What the turns of one worker share, and what the answers to its chores may change."""
+"""The state that the turns of one worker share, and that its chores may change."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Hand:
     def claim(self, rooms: Mapping[str, int] | None = None) -> list[ClaimedRow]:
         """Claim a hundred jobs, or as many as each queue has capacity for, from a worker's watermark."""
         wanted = rooms or {"default": BATCH}
-        floors = self._watermark.floors(time.monotonic())
+        floors = self._watermark.positions(time.monotonic())
         rows = run(self.conn, job.claim(SCHEMA, self.id, wanted, floors))
         if self._watermark.learn(time.monotonic(), wanted, floors, rows):
             run(self.conn, job.replan(SCHEMA))
