@@ -1,4 +1,4 @@
-"""Coalesce notifications: a queue is notified at once the first time, and together with those that soon follow."""
+"""Coalesce notifications: one is sent at once the first time, and repeats that soon follow are sent together."""
 
 from __future__ import annotations
 
@@ -6,38 +6,42 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from pgflow.store.notification import Notification
+
 __all__ = ["NotifyThrottle"]
 
-QUIET_SECONDS = 0.01  # between two notifications of one queue
+QUIET_SECONDS = 0.01  # between two equal notifications
 
 
 class NotifyThrottle:
-    """Which queues to notify workers of now, and which together a moment later.
+    """Decides which notifications to send now, and which together a moment later.
 
-    throttle.due({"default"}, notify)    # {"default"}: notify now; later ones are passed to `notify` in a thread
+    throttle.due({QueueReady("mail")}, notify)    # those to send now; `notify` gets the others, in a thread
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._woken: dict[str, float] = {}
-        self._late: set[str] = set()
+        self._sent_at: dict[Notification, float] = {}
+        self._late: set[Notification] = set()
         self._timer: threading.Timer | None = None
 
-    def due(self, queues: Iterable[str], wake: Callable[[set[str]], None]) -> set[str]:
-        """Return the queues to notify now; `wake` is called with the others a moment later, in a thread."""
+    def due(
+        self, notifications: Iterable[Notification], notify: Callable[[set[Notification]], None]
+    ) -> set[Notification]:
+        """Return what to send now; `notify` is called with the rest a moment later, in a thread."""
         now = time.monotonic()
-        due: set[str] = set()
+        due: set[Notification] = set()
         with self._lock:
-            for queue in queues:
-                if now - self._woken.get(queue, 0.0) >= QUIET_SECONDS:
-                    self._woken[queue] = now
-                    due.add(queue)
+            for each in notifications:
+                if now - self._sent_at.get(each, 0.0) >= QUIET_SECONDS:
+                    self._sent_at[each] = now
+                    due.add(each)
                     continue
                 if not self._late:
-                    self._timer = threading.Timer(QUIET_SECONDS, self._wake_late, [wake])
+                    self._timer = threading.Timer(QUIET_SECONDS, self._send_late, [notify])
                     self._timer.daemon = True
                     self._timer.start()
-                self._late.add(queue)
+                self._late.add(each)
         return due
 
     def join(self) -> None:
@@ -45,8 +49,8 @@ class NotifyThrottle:
         if self._timer is not None:
             self._timer.join()
 
-    def _wake_late(self, wake: Callable[[set[str]], None]) -> None:
+    def _send_late(self, notify: Callable[[set[Notification]], None]) -> None:
         with self._lock:
-            queues, self._late = self._late, set()
-            self._woken.update(dict.fromkeys(queues, time.monotonic()))
-        wake(queues)
+            late, self._late = self._late, set()
+            self._sent_at.update(dict.fromkeys(late, time.monotonic()))
+        notify(late)

@@ -1,4 +1,4 @@
-"""Turn each command into SQL: a statement to read with, or a write and the queues to wake once it has committed."""
+"""Turn each command into SQL: a statement to read with, or a write and the notifications that follow its commit."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from pgflow.core.values.query_args import check_text
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
 from pgflow.store import instance, job, signal
+from pgflow.store.notification import CheckCancels, Notification, QueueReady
 from pgflow.telemetry import emit
 from pgflow.telemetry.emit import InstanceRef
 
@@ -45,12 +46,10 @@ __all__ = ["Statements", "Write", "encrypted_input"]
 
 T = TypeVar("T")
 
-CHECK_CANCELS = ""  # notified in place of a queue: workers look up which of their running jobs were cancelled
-
 
 @dataclass(frozen=True, slots=True)
 class Write(Generic[T]):
-    """A statement that changes something, and the queues to wake once it has committed.
+    """A statement that changes something, and the notifications to send once it has committed.
 
     `key` is the caller's idempotency key, None without one. `name` says what is called and on what, so that a key that
     was used for another call is refused. `decode` makes the result out of the answer stored for an earlier call with
@@ -65,7 +64,7 @@ class Write(Generic[T]):
     statement: Callable[[bool], Statement[T]]
     decode: Callable[[Any], T]
     key: str | None = None
-    queues: frozenset[str] = frozenset()
+    notifications: frozenset[Notification] = frozenset()
     emit: Callable[[T, bool], None] = field(default=lambda result, in_transaction: None)
 
 
@@ -113,9 +112,9 @@ class Statements:
         # A worker makes ready what starts later; there is nothing to wake workers for now.
         is_due = request.at is None and request.delay is None
         graph = definition.graph
-        queues = frozenset({graph.nodes[graph.initial].queue}) if is_due else frozenset[str]()
+        ready = frozenset({QueueReady(graph.nodes[graph.initial].queue)}) if is_due else frozenset[QueueReady]()
         name = call_name("start", workflow, *(each.value for each in request.instances))
-        return Write(name, statement, instance.decode_started, request.key, queues)
+        return Write(name, statement, instance.decode_started, request.key, ready)
 
     def signal(self, command: Signal) -> Write[str]:
         """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once when no step of any version takes it."""
@@ -138,14 +137,14 @@ class Statements:
             ref = _ref(workflow, value)
             emit.workflow_signal(ref, signal=event, step=key, outcome=outcome, in_transaction=in_transaction)
 
-        queues = {
-            graph.orchestration_queue_of(node.key)
+        ready = {
+            QueueReady(graph.orchestration_queue_of(node.key))
             for graph in workflow.graphs
             for node in nodes
             if graph.nodes.get(node.key) is node
         }
         name = call_name("resume", workflow, value, event, key or "")
-        return Write(name, statement, str, checked_key(command.idempotency_key), frozenset(queues), report)
+        return Write(name, statement, str, checked_key(command.idempotency_key), frozenset(ready), report)
 
     def schedule_signal(self, command: ScheduleSignal) -> Write[Scheduled]:
         """Send a signal to a step later. It wakes nothing: workers look for signals that are due."""
@@ -200,7 +199,7 @@ class Statements:
             emit.workflow_cancel(_ref(workflow, value), reason=reason, in_transaction=in_transaction)
 
         key, name = checked_key(command.idempotency_key), call_name("cancel", workflow, value)
-        return Write(name, statement, lambda answer: None, key, frozenset({CHECK_CANCELS}), report)
+        return Write(name, statement, lambda answer: None, key, frozenset({CheckCancels()}), report)
 
     def retry(self, command: Retry) -> Write[None]:
         """Retry the newest run of a value after it failed."""
@@ -215,9 +214,9 @@ class Statements:
         def report(_: None, in_transaction: bool) -> None:
             emit.workflow_retry(_ref(workflow, value), in_transaction=in_transaction)
 
-        queues = frozenset(graph.orchestration_queue_of(graph.initial) for graph in workflow.graphs)
+        ready = frozenset(QueueReady(graph.orchestration_queue_of(graph.initial)) for graph in workflow.graphs)
         key, name = checked_key(command.idempotency_key), call_name("retry", workflow, value)
-        return Write(name, statement, lambda answer: None, key, queues, report)
+        return Write(name, statement, lambda answer: None, key, ready, report)
 
     def put(self, command: Put, definition_of: Callable[[str, int], Definition]) -> Write[int]:
         """Store a whole instance. Raises before anything is sent when its workflow could not have it."""
@@ -233,7 +232,9 @@ class Statements:
         def statement(notify: bool) -> Statement[int]:
             return instance.put(self.schema, stored, unique_key=key, due=due, queue=queue, notify=notify)
 
-        return Write(f"put {each.id} {each.run}", statement, int, queues=frozenset({queue, CHECK_CANCELS}))
+        return Write(
+            f"put {each.id} {each.run}", statement, int, notifications=frozenset({QueueReady(queue), CheckCancels()})
+        )
 
     def delete(self, command: Delete) -> Write[int]:
         """Delete all runs with a business id."""
@@ -244,7 +245,7 @@ class Statements:
                 self.schema, id=business_id, workflow=filters.workflow, version=filters.version, notify=notify
             )
 
-        return Write(f"delete {business_id}", statement, int, queues=frozenset({CHECK_CANCELS}))
+        return Write(f"delete {business_id}", statement, int, notifications=frozenset({CheckCancels()}))
 
     # -- reads
 

@@ -29,7 +29,7 @@ from pgflow.errors import (
 from pgflow.migrations import migrate
 from pgflow.process import PerProcess
 from pgflow.store import worker
-from pgflow.store.notification import decode
+from pgflow.store.notification import Notification
 from pgflow.store.request import arun_once, new_key, run_once
 
 __all__ = ["Transport"]
@@ -109,8 +109,8 @@ class Transport:
                         continue
                     result = run_once(ours, self.schema, sending.key, write.name, sending.statement, write.decode)
                     with suppress(psycopg.Error):  # the write has committed, and polling finds the work
-                        if queues := self._throttle.get().due(write.queues, self._wake):
-                            run(ours, worker.notify(self.schema, map(decode, queues)))
+                        if due := self._throttle.get().due(write.notifications, self._notify):
+                            run(ours, worker.notify(self.schema, due))
         except FAULTS as error:
             self._give_up(error, sending)
         return result
@@ -132,8 +132,8 @@ class Transport:
                             ours, self.schema, sending.key, write.name, sending.statement, write.decode
                         )
                         with suppress(psycopg.Error):  # as above
-                            if queues := self._throttle.get().due(write.queues, self._wake):
-                                await arun(ours, worker.notify(self.schema, map(decode, queues)))
+                            if due := self._throttle.get().due(write.notifications, self._notify):
+                                await arun(ours, worker.notify(self.schema, due))
         except FAULTS as error:
             self._give_up(error, sending)
         return result
@@ -212,9 +212,9 @@ class Transport:
         await asyncio.to_thread(self._throttle.get().join)
         await self.pool.aclose()
 
-    def _wake(self, queues: Iterable[str]) -> None:
+    def _notify(self, notifications: Iterable[Notification]) -> None:
         with suppress(psycopg.Error, Unreachable):  # only a hint: polling finds the work
-            self.send(worker.notify(self.schema, map(decode, queues)))
+            self.send(worker.notify(self.schema, notifications))
 
 
 class _Sending(Generic[T]):

@@ -13,6 +13,7 @@ from pgflow import Context, Done, Error, Ok, Pgflow, Retry, Step, Unique, Wait, 
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.store import job
+from pgflow.store.notification import QueueReady
 from tests.store import commands
 from tests.store.driver import Driver
 
@@ -242,12 +243,12 @@ def test_a_job_parked_before_there_was_such_a_queue_continues_in_its_own(conn: C
 
 
 def test_the_workers_of_the_queue_with_ready_work_are_notified() -> None:
-    decisions, steps = frozenset({"decisions"}), frozenset({"default"})
-    assert commands.signal(Split, "v", "answered", None, None).queues == decisions
-    assert commands.retry(Split, "v").queues == decisions
-    assert commands.start(Split, [("v", {})]).queues == steps
-    assert commands.signal(Plain, "v", "answered", None, None).queues == steps
-    assert commands.retry(Plain, "v").queues == steps
+    decisions, steps = frozenset({QueueReady("decisions")}), frozenset({QueueReady("default")})
+    assert commands.signal(Split, "v", "answered", None, None).notifications == decisions
+    assert commands.retry(Split, "v").notifications == decisions
+    assert commands.start(Split, [("v", {})]).notifications == steps
+    assert commands.signal(Plain, "v", "answered", None, None).notifications == steps
+    assert commands.retry(Plain, "v").notifications == steps
 
 
 def test_without_such_a_queue_a_job_stays_in_the_queue_of_its_step(conn: Connection) -> None:
