@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pgflow.core.definition.connector import Connector
     from pgflow.core.definition.context import Context
     from pgflow.core.definition.function import step
-    from pgflow.core.definition.results import Async, Error, Ok, Snooze
+    from pgflow.core.definition.middleware import Middleware, Proceed, StepCall
+    from pgflow.core.definition.results import Async, Error, Ok, Result, Snooze
     from pgflow.core.definition.retry import Retry
     from pgflow.core.definition.route import route
     from pgflow.core.definition.step import Step
@@ -32,14 +33,18 @@ __all__ = [
     "Error",
     "Instance",
     "Job",
+    "Middleware",
     "Ok",
     "Pgflow",
     "PgflowError",
+    "Proceed",
+    "Result",
     "Retry",
     "Scheduled",
     "Snooze",
     "Started",
     "Step",
+    "StepCall",
     "Unique",
     "Wait",
     "WaitForEvent",
@@ -60,14 +65,18 @@ MODULES = {
     "Error": "pgflow.core.definition.results",
     "Instance": "pgflow.core.models.instance",
     "Job": "pgflow.core.models.job",
+    "Middleware": "pgflow.core.definition.middleware",
     "Ok": "pgflow.core.definition.results",
     "Pgflow": "pgflow.app",
     "PgflowError": "pgflow.errors",
+    "Proceed": "pgflow.core.definition.middleware",
+    "Result": "pgflow.core.definition.results",
     "Retry": "pgflow.core.definition.retry",
     "Scheduled": "pgflow.core.models.instance",
     "Snooze": "pgflow.core.definition.results",
     "Started": "pgflow.core.models.instance",
     "Step": "pgflow.core.definition.step",
+    "StepCall": "pgflow.core.definition.middleware",
     "Unique": "pgflow.core.definition.unique",
     "Wait": "pgflow.steps",
     "WaitForEvent": "pgflow.steps",

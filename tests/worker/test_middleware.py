@@ -11,9 +11,22 @@ from typing import Any
 
 import pytest
 
-from pgflow import Context, Done, Error, Ok, Pgflow, Retry, Snooze, Unique, Workflow, step
-from pgflow.core.definition.middleware import Middleware, Proceed, StepCall
-from pgflow.core.definition.results import Result
+from pgflow import (
+    Context,
+    Done,
+    Error,
+    Middleware,
+    Ok,
+    Pgflow,
+    Proceed,
+    Result,
+    Retry,
+    Snooze,
+    StepCall,
+    Unique,
+    Workflow,
+    step,
+)
 from pgflow.database.connect import Connection
 from pgflow.errors import ConfigError
 from tests.worker.conftest import Work
