@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -30,6 +30,7 @@ from pgflow.client.commands import (
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
+from pgflow.core.definition.middleware import Middleware
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.unique import build_id, build_id_with_suffix
 from pgflow.core.engine import machine
@@ -71,8 +72,9 @@ class MemoryBackend:
         *,
         allow_transactional: bool,
         codec: Codec | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
-        self.scheduler = Scheduler(storage, threads, codec)
+        self.scheduler = Scheduler(storage, threads, codec, middleware)
         self.instances = Instances(registry, storage, self.scheduler)
         self._storage = storage
         self._allow_transactional = allow_transactional

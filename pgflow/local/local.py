@@ -14,6 +14,7 @@ from typing import Any, Self
 from pgflow.client.app import App
 from pgflow.client.storage import InstanceStorage
 from pgflow.client.workflow import Workflow
+from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
 from pgflow.core.values.codec import Codec, checked_codec
 from pgflow.errors import ConfigError
@@ -34,8 +35,8 @@ class Local(App):
     once. A workflow's calls go to the app that was made last with it. A transactional step has no connection here, so a
     workflow that has one is refused at its start, unless `allow_transactional` lets such steps run with `ctx.conn`
     None. With a `codec` workflows may have secrets, as on PostgreSQL; memory holds them unencrypted, after a round trip
-    through the codec. Raises `DefinitionError` for an object that is not a workflow, `Conflict` for a storage in use,
-    `GraphChanged` when an active instance does not fit its workflow.
+    through the codec. `middleware` runs around each step, as in `Pgflow`. Raises `DefinitionError` for an object that
+    is not a workflow, `Conflict` for a storage in use, `GraphChanged` when an active instance does not fit it.
 
         with Local(workflows=[OrderFlow]) as app:
             OrderFlow.start("abc123", Order(item_count=3))
@@ -51,12 +52,18 @@ class Local(App):
         threads: int = 32,
         allow_transactional: bool = False,
         codec: Codec | None = None,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         self.codec = checked_codec(codec)
         registry = Registry(workflows, has_codec=codec is not None)
         self.storage = _opened(storage)
         self._memory = MemoryBackend(
-            registry, self.storage, threads, allow_transactional=allow_transactional, codec=self.codec
+            registry,
+            self.storage,
+            threads,
+            allow_transactional=allow_transactional,
+            codec=self.codec,
+            middleware=check_middleware(middleware),
         )
         self._scheduler = self._memory.scheduler
         super().__init__(registry, self._memory)

@@ -6,14 +6,16 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 from pgflow.core.definition.context import Context
+from pgflow.core.definition.middleware import Middleware, StepCall
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Step
-from pgflow.core.engine import attempt
+from pgflow.core.engine import attempt, middleware
 from pgflow.process import acall_in_parent, current, exit_if_forked
 
 __all__ = ["Loop"]
@@ -22,7 +24,8 @@ __all__ = ["Loop"]
 class Loop:
     """Runs from its creation until `close`. Any thread may call its methods, except `task` and `call`."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, around: Sequence[Middleware] = ()) -> None:
+        self._middleware = around
         self._loop = asyncio.new_event_loop()
         self._is_closed = False
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pgflow-local-step")
@@ -47,11 +50,17 @@ class Loop:
         return self._loop.create_task(work, context=contextvars.Context())
 
     async def call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
-        """Execute a step: an async one on the loop, a sync one in a thread."""
+        """Execute a step within the middleware: an async one on the loop, a sync one in a thread."""
+        if not self._middleware:
+            return await self._execute(attempt.call, step, ctx, policy)
+        execute = partial(self._execute, middleware.call, step, ctx, policy)
+        return await middleware.around(self._middleware, StepCall(step, ctx), execute)
+
+    async def _execute(self, call: Callable[..., Any], step: Step, ctx: Context[Any], policy: Retry) -> Any:
         if step.is_async:
             return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
-        call: Callable[..., Any] = contextvars.copy_context().run
-        result = await self._loop.run_in_executor(self._threads, call, attempt.call, step, ctx, policy)
+        in_context: Callable[..., Any] = contextvars.copy_context().run
+        result = await self._loop.run_in_executor(self._threads, in_context, call, step, ctx, policy)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:

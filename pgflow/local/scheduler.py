@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
+from pgflow.core.definition.middleware import Middleware
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import (
     ACTIVE,
@@ -47,7 +48,9 @@ log = Logger("pgflow.local")
 class Scheduler:
     """Holds the active instances. They are read and changed only with its `lock` held."""
 
-    def __init__(self, storage: Storage, threads: int, codec: Codec | None = None) -> None:
+    def __init__(
+        self, storage: Storage, threads: int, codec: Codec | None = None, middleware: Sequence[Middleware] = ()
+    ) -> None:
         self.lock = DeferringLock(self._run_later, self._on_idle)
         self.clock = Clock()
         self.report = Report(self.lock, self.clock)
@@ -56,7 +59,7 @@ class Scheduler:
         self._active_by_id: dict[str, set[int]] = {}  # the active runs of each business id
         self.is_closed = False
         self._storage = storage
-        self._loop = Loop(threads)
+        self._loop = Loop(threads, middleware)
         self._runner = Runner(self._loop, self.lock, self.outcomes.settle, codec)
         self._timers = Timers(self._loop, self.lock, self.clock, self.live, self._run_due)
         self._waiters = Waiters()
