@@ -28,9 +28,9 @@ from pgflow import (
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.telemetry import Collector, Event, Name
 from tests.conformance.conftest import Stack
+from tests.worker.event_recorder import EventRecorder, recording
 from tests.worker.patience import until
 from tests.worker.patient import Patient, approval
-from tests.worker.told import Told, listening
 
 Input = dict[str, Any]
 CHECKOUT = Path(__file__).parents[2]
@@ -138,9 +138,9 @@ class Sleepy(Workflow[Input], unique=Unique("sleepy")):
 
 
 @pytest.fixture
-def recorded() -> Iterator[Told]:
+def recorder() -> Iterator[EventRecorder]:
     """Record all events."""
-    with listening() as listener:
+    with recording() as listener:
         yield listener
 
 
@@ -171,45 +171,45 @@ def test_h1_there_are_eleven_events_and_six_additions() -> None:
     assert set(telemetry.events()) == set(KEYS) | {telemetry.RUNNER_RESCUE}
 
 
-def test_h2_workflow_start(stack: Stack, recorded: Told) -> None:
+def test_h2_workflow_start(stack: Stack, recorder: EventRecorder) -> None:
     """H2: the start of an instance emits an event with its first step and the keys of its input."""
     stack.run(Line)
     Line.start("1", {"b": 1, "a": 2}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
-    (start,) = recorded.of(telemetry.WORKFLOW_START)
+    recorder.until(telemetry.WORKFLOW_STOP)
+    (start,) = recorder.of(telemetry.WORKFLOW_START)
     check(start, Line, initial_step="first", context_keys=("a", "b"), runner=runner(stack))
     assert is_time(start)
-    assert next(each.name for each in recorded.events if each.name[1] != "runner") == telemetry.WORKFLOW_START
+    assert next(each.name for each in recorder.events if each.name[1] != "runner") == telemetry.WORKFLOW_START
 
 
-def test_h3_workflow_stop(stack: Stack, recorded: Told) -> None:
+def test_h3_workflow_stop(stack: Stack, recorder: EventRecorder) -> None:
     """H3: the completion of an instance emits one last event, with its duration since the start call."""
     stack.run(Line)
     Line.start("1", {}, telemetry=TENANT)
-    (stop,) = recorded.until(telemetry.WORKFLOW_STOP)
+    (stop,) = recorder.until(telemetry.WORKFLOW_STOP)
     check(stop, Line, status="completed", completed_steps=("first", "second"), runner=runner(stack), step_count=2)
     assert 0 < stop.measurements["duration"] < 60
-    assert recorded.events[-1] is stop
+    assert recorder.events[-1] is stop
 
 
-def test_h4_workflow_exception(stack: Stack, recorded: Told) -> None:
+def test_h4_workflow_exception(stack: Stack, recorder: EventRecorder) -> None:
     """H4: the failure of an instance emits an event with step, reason and traceback; the counts are metadata."""
     stack.run(Broken)
     Broken.start("1", {}, telemetry=TENANT)
-    (failed,) = recorded.until(telemetry.WORKFLOW_EXCEPTION)
+    (failed,) = recorder.until(telemetry.WORKFLOW_EXCEPTION)
     check(failed, Broken, kind="ValueError", reason="never", status="failed", failed_step="broken", step_count=1)
     assert (failed.metadata["advance_count"], failed.metadata["runner"]) == (2, runner(stack))
     assert "ValueError: never" in failed.metadata["stacktrace"]
     assert 0 < failed.measurements["duration"] < 60
-    assert recorded.of(telemetry.WORKFLOW_STOP) == []
+    assert recorder.of(telemetry.WORKFLOW_STOP) == []
 
 
-def test_h5_workflow_transition(stack: Stack, recorded: Told) -> None:
+def test_h5_workflow_transition(stack: Stack, recorder: EventRecorder) -> None:
     """H5: each completion emits an event with the activated steps, none if a join waits for another branch."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
-    transitions = recorded.of(telemetry.WORKFLOW_TRANSITION)
+    recorder.until(telemetry.WORKFLOW_STOP)
+    transitions = recorder.of(telemetry.WORKFLOW_TRANSITION)
     check(transitions[0], Fan, from_step="first", event="done", targets=("left", "right"))
     assert sorted((each.metadata["from_step"], each.metadata["targets"]) for each in transitions[1:3]) in (
         [("left", ()), ("right", ("join",))],
@@ -218,69 +218,69 @@ def test_h5_workflow_transition(stack: Stack, recorded: Told) -> None:
     check(transitions[3], Fan, from_step="join", event="done", targets=("done",))
 
 
-def test_h6_step_start(stack: Stack, recorded: Told) -> None:
+def test_h6_step_start(stack: Stack, recorder: EventRecorder) -> None:
     """H6: each attempt emits an event when it starts, with the number of active steps."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
-    starts = recorded.of(telemetry.STEP_START)
+    recorder.until(telemetry.WORKFLOW_STOP)
+    starts = recorder.of(telemetry.STEP_START)
     check(starts[0], Fan, step="first", step_key="first", attempt=1, concurrent=False, active_steps_count=1)
     assert is_time(starts[0])
-    assert sorted(recorded.about(telemetry.STEP_START, "step")) == ["first", "join", "left", "right"]
+    assert sorted(recorder.about(telemetry.STEP_START, "step")) == ["first", "join", "left", "right"]
     assert starts[1].metadata["concurrent"]
     assert starts[1].metadata["active_steps_count"] == 2
     assert not starts[3].metadata["concurrent"]
     for step_ in ("first", "left", "right", "join"):
-        of_step = [each.name for each in recorded.events if each.metadata.get("step") == step_]
+        of_step = [each.name for each in recorder.events if each.metadata.get("step") == step_]
         assert of_step == [telemetry.STEP_START, telemetry.STEP_STOP]
 
 
-def test_h7_step_stop(stack: Stack, recorded: Told) -> None:
+def test_h7_step_stop(stack: Stack, recorder: EventRecorder) -> None:
     """H7: each completion emits one event, with the step's event, its duration, and whether it has output."""
     stack.run(Line)
     Line.start("1", {}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
-    one, two = recorded.of(telemetry.STEP_STOP)
+    recorder.until(telemetry.WORKFLOW_STOP)
+    one, two = recorder.of(telemetry.STEP_STOP)
     check(one, Line, step="first", event="done", has_context_updates=True, has_metadata_updates=True)
     check(two, Line, step="second", event="done", has_context_updates=False, has_metadata_updates=False)
     assert all(0 <= each.measurements["duration"] < 30 for each in (one, two))
 
 
-def test_h8_step_exception(stack: Stack, recorded: Told) -> None:
+def test_h8_step_exception(stack: Stack, recorder: EventRecorder) -> None:
     """H8: each failed attempt emits an event, with the traceback, or None for a returned `Error`."""
     stack.run(Shaky)
     Shaky.start("1", {}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
-    raised, returned = recorded.of(telemetry.STEP_EXCEPTION)
+    recorder.until(telemetry.WORKFLOW_STOP)
+    raised, returned = recorder.of(telemetry.STEP_EXCEPTION)
     check(raised, Shaky, step="shaky", attempt=1, kind="ConnectionError", reason="not yet", will_retry=True)
     check(returned, Shaky, step="shaky", attempt=2, kind="Error", reason="nor now", stacktrace=None)
     assert "ConnectionError: not yet" in raised.metadata["stacktrace"]
     assert raised.measurements["duration"] > 0
-    assert recorded.about(telemetry.STEP_RETRY, "attempt", "max_attempts") == [(1, 3), (2, 3)]
-    check(recorded.of(telemetry.STEP_RETRY)[0], Shaky, kind="ConnectionError", reason="not yet")
-    assert recorded.of(telemetry.WORKFLOW_EXCEPTION) == []
+    assert recorder.about(telemetry.STEP_RETRY, "attempt", "max_attempts") == [(1, 3), (2, 3)]
+    check(recorder.of(telemetry.STEP_RETRY)[0], Shaky, kind="ConnectionError", reason="not yet")
+    assert recorder.of(telemetry.WORKFLOW_EXCEPTION) == []
 
 
-def test_h9_step_async(stack: Stack, recorded: Told) -> None:
+def test_h9_step_async(stack: Stack, recorder: EventRecorder) -> None:
     """H9: the start of a wait emits an event with the attempt's duration and the instance's status."""
     stack.run(Patient)
     Patient.start("1", {}, telemetry=TENANT)
-    (waits,) = recorded.until(telemetry.STEP_ASYNC)
+    (waits,) = recorder.until(telemetry.STEP_ASYNC)
     check(waits, Patient, step="approval", attempt=1, instance_status="waiting")
     assert 0 <= waits.measurements["duration"] < 30
 
 
-def test_h10_step_resume(stack: Stack, recorded: Told) -> None:
+def test_h10_step_resume(stack: Stack, recorder: EventRecorder) -> None:
     """H10: the end of a wait emits an event with its cause and the time waited, also after a restart."""
     stack.run(Patient)
     Patient.start("1", {}, telemetry=TENANT)
     stack.until(Patient, "1", "waiting")
     assert Patient.resume("1", "approved") == "delivered"
-    recorded.until(telemetry.STEP_ASYNC, 3)
+    recorder.until(telemetry.STEP_ASYNC, 3)
     stack.restart()
     Patient.resume("1", "arrived")
-    recorded.until(telemetry.WORKFLOW_STOP)
-    by_call, by_timer, later = recorded.of(telemetry.STEP_RESUME)
+    recorder.until(telemetry.WORKFLOW_STOP)
+    by_call, by_timer, later = recorder.of(telemetry.STEP_RESUME)
     check(by_call, Patient, step="approval", resume_event="approved", source="external")
     check(by_timer, Patient, step="pause", resume_event="timeout", source="timeout")
     check(later, Patient, step="courier", resume_event="received", source="external")
@@ -289,32 +289,32 @@ def test_h10_step_resume(stack: Stack, recorded: Told) -> None:
     assert all(0 < each.measurements["wait_duration"] < 60 for each in (by_call, later))
 
 
-def test_h11_engine_advance(stack: Stack, recorded: Told) -> None:
+def test_h11_engine_advance(stack: Stack, recorder: EventRecorder) -> None:
     """H11: each advance emits an event with the status before and after, and its number."""
     stack.run(Line)
     Line.start("1", {}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
-    one, two = recorded.of(telemetry.ENGINE_ADVANCE)
+    recorder.until(telemetry.WORKFLOW_STOP)
+    one, two = recorder.of(telemetry.ENGINE_ADVANCE)
     check(one, Line, status_before="running", status_after="running", iteration=1, active_steps_count=1)
     check(two, Line, status_before="running", status_after="completed", iteration=2, active_steps_count=0)
     assert [each.measurements["completed_in_advance"] for each in (one, two)] == [1, 1]
     assert all(0 < each.measurements["duration"] < 30 for each in (one, two))
 
 
-def test_h12_runner_init(stack: Stack, recorded: Told) -> None:
+def test_h12_runner_init(stack: Stack, recorder: EventRecorder) -> None:
     """H12: a runner emits an event when it is ready, and again after a restart."""
     stack.run(Line)
-    (init,) = recorded.until(telemetry.RUNNER_INIT)
+    (init,) = recorder.until(telemetry.RUNNER_INIT)
     assert (set(init.measurements), set(init.metadata)) == KEYS[telemetry.RUNNER_INIT]
     assert is_time(init)
     assert (init.metadata["runner"], init.metadata["pid"]) == (runner(stack), os.getpid())
     assert init.metadata["storage"] == ("memory" if stack.is_local else "postgresql")
     assert init.metadata["name"]
     stack.restart()
-    assert len(recorded.until(telemetry.RUNNER_INIT, 2)) == 2
+    assert len(recorder.until(telemetry.RUNNER_INIT, 2)) == 2
 
 
-def test_h12_the_additional_events(stack: Stack, recorded: Told) -> None:
+def test_h12_the_additional_events(stack: Stack, recorder: EventRecorder) -> None:
     """H12: signals, cancels, retries and snoozes emit events as well, each once."""
     stack.run(Patient, Broken, Sleepy)
     Patient.start("1", {}, telemetry=TENANT)
@@ -323,28 +323,30 @@ def test_h12_the_additional_events(stack: Stack, recorded: Told) -> None:
     Patient.resume("1", "approved", step=approval)
     Patient.cancel("1", reason="withdrawn")
     Broken.start("1", {}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_EXCEPTION)
+    recorder.until(telemetry.WORKFLOW_EXCEPTION)
     Broken.retry("1")
-    recorded.until(telemetry.WORKFLOW_EXCEPTION, 2)
+    recorder.until(telemetry.WORKFLOW_EXCEPTION, 2)
     Sleepy.start("1", {"night": len(slept)}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
-    assert recorded.about(telemetry.WORKFLOW_SIGNAL, "signal", "step", "outcome", "in_transaction") == [
+    recorder.until(telemetry.WORKFLOW_STOP)
+    assert recorder.about(telemetry.WORKFLOW_SIGNAL, "signal", "step", "outcome", "in_transaction") == [
         ("arrived", None, "kept", False),
         ("approved", "approval", "delivered", False),
     ]
-    (cancelled,) = recorded.of(telemetry.WORKFLOW_CANCEL)
+    (cancelled,) = recorder.of(telemetry.WORKFLOW_CANCEL)
     assert (cancelled.metadata["instance_id"], cancelled.metadata["reason"]) == ("patient::1", "withdrawn")
-    (retried,) = recorded.of(telemetry.WORKFLOW_RETRY)
+    (retried,) = recorder.of(telemetry.WORKFLOW_RETRY)
     assert (retried.metadata["instance_id"], retried.metadata["workflow"]) == ("broken::1", "Broken")
-    (snoozed,) = recorded.of(telemetry.STEP_SNOOZE)
+    (snoozed,) = recorder.of(telemetry.STEP_SNOOZE)
     check(snoozed, Sleepy, step="sleepy", delay=0.005)
-    for event in (*recorded.of(telemetry.WORKFLOW_SIGNAL), cancelled, retried):  # a client may not know all metadata
+    for event in (*recorder.of(telemetry.WORKFLOW_SIGNAL), cancelled, retried):  # a client may not know all metadata
         measurements, metadata = KEYS[event.name]
         assert set(event.measurements) == measurements
         assert set(event.metadata) | {"tenant"} == metadata | OF_ALL
 
 
-def test_h13_the_callers_metadata_is_in_all_events_and_survives_a_restart(stack: Stack, recorded: Told) -> None:
+def test_h13_the_callers_metadata_is_in_all_events_and_survives_a_restart(
+    stack: Stack, recorder: EventRecorder
+) -> None:
     """H13: `telemetry=` is in each event, never overwrites pgflow's fields, and survives a restart."""
     stack.run(Patient)
     mine = dict.fromkeys({key for _, metadata in KEYS.values() for key in (metadata | OF_ALL) - {"tenant"}}, "mine")
@@ -352,70 +354,72 @@ def test_h13_the_callers_metadata_is_in_all_events_and_survives_a_restart(stack:
     stack.until(Patient, "1", "waiting")
     assert Patient.get("1").metadata == {"source": "web"}
     Patient.resume("1", "approved")
-    recorded.until(telemetry.STEP_ASYNC, 3)
+    recorder.until(telemetry.STEP_ASYNC, 3)
     stack.restart()
     Patient.resume("1", "arrived")
-    recorded.until(telemetry.WORKFLOW_STOP)
-    of_instance = [each for each in recorded.events if each.name in telemetry.SEED_EVENTS and each.name[1] != "runner"]
+    recorder.until(telemetry.WORKFLOW_STOP)
+    of_instance = [each for each in recorder.events if each.name in telemetry.SEED_EVENTS and each.name[1] != "runner"]
     assert len(of_instance) > 10
     assert {each.metadata["tenant"] for each in of_instance} == {"a"}
     for event in of_instance:
         assert "mine" not in {event.metadata[key] for key in KEYS[event.name][1] | OF_ALL}
 
 
-def test_h14_the_version_is_in_all_events(stack: Stack, recorded: Told) -> None:
+def test_h14_the_version_is_in_all_events(stack: Stack, recorder: EventRecorder) -> None:
     """H14: each event of an instance has `workflow_version` and the run id."""
     stack.run(Line)
     run = Line.start("1", {}, telemetry=TENANT).run
-    recorded.until(telemetry.WORKFLOW_STOP)
-    of_instance = [each for each in recorded.events if each.name[1] != "runner"]
+    recorder.until(telemetry.WORKFLOW_STOP)
+    of_instance = [each for each in recorder.events if each.name[1] != "runner"]
     assert len(of_instance) == 10
     assert {(each.metadata["workflow_version"], each.metadata["run"]) for each in of_instance} == {(4, run)}
 
 
-def test_h15_an_unknown_duration_is_none(stack: Stack, recorded: Told) -> None:
+def test_h15_an_unknown_duration_is_none(stack: Stack, recorder: EventRecorder) -> None:
     """H15: a step that a timer completes has no duration, nor has an instance that was started in the future."""
     app = stack.run(Patient)
     if stack.is_local:
         app.advance_time(timedelta(hours=1))
     Patient.start("1", {}, telemetry=TENANT)
     Patient.resume("1", "approved")
-    until(lambda: "courier" in {each.metadata["step"] for each in recorded.of(telemetry.STEP_ASYNC)}, "the last wait")
+    until(lambda: "courier" in {each.metadata["step"] for each in recorder.of(telemetry.STEP_ASYNC)}, "the last wait")
     if not stack.is_local:
         stack.rows("update pgflow.instances set created_at = created_at + interval '1 hour' returning 1")  # type: ignore[attr-defined]
     stack.restart()
     Patient.resume("1", "arrived")
     if stack.is_local:
         stack.app.advance_time(timedelta(minutes=59))
-    (stop,) = recorded.until(telemetry.WORKFLOW_STOP)
+    (stop,) = recorder.until(telemetry.WORKFLOW_STOP)
     assert stop.measurements["duration"] is None
-    assert [each.measurements["duration"] for each in recorded.of(telemetry.STEP_STOP)][1:] == [None, None]
+    assert [each.measurements["duration"] for each in recorder.of(telemetry.STEP_STOP)][1:] == [None, None]
 
 
-def test_h16_the_counts_are_measurements_of_the_stop(stack: Stack, recorded: Told) -> None:
+def test_h16_the_counts_are_measurements_of_the_stop(stack: Stack, recorder: EventRecorder) -> None:
     """H16: `step_count` and `advance_count` of a completed instance are measurements."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    (stop,) = recorded.until(telemetry.WORKFLOW_STOP)
-    advances = recorded.of(telemetry.ENGINE_ADVANCE)
+    (stop,) = recorder.until(telemetry.WORKFLOW_STOP)
+    advances = recorder.of(telemetry.ENGINE_ADVANCE)
     assert stop.measurements["step_count"] == 4 == sum(each.measurements["completed_in_advance"] for each in advances)
     assert stop.measurements["advance_count"] == advances[-1].metadata["iteration"] == len(advances)
 
 
-def test_h17_a_fan_out_is_flagged(stack: Stack, recorded: Told) -> None:
+def test_h17_a_fan_out_is_flagged(stack: Stack, recorder: EventRecorder) -> None:
     """H17: `fan_out` is true if a completion activates several steps, and `targets_count` is their number."""
     stack.run(Fan)
     Fan.start("1", {}, telemetry=TENANT)
-    recorded.until(telemetry.WORKFLOW_STOP)
+    recorder.until(telemetry.WORKFLOW_STOP)
     seen = [
         (each.metadata["from_step"], each.metadata["fan_out"], each.measurements["targets_count"])
-        for each in recorded.of(telemetry.WORKFLOW_TRANSITION)
+        for each in recorder.of(telemetry.WORKFLOW_TRANSITION)
     ]
     assert (seen[0], seen[3]) == (("first", True, 2), ("join", False, 1))
     assert sorted((fan_out, count) for _, fan_out, count in seen[1:3]) == [(False, 0), (False, 1)]
 
 
-def test_h18_events_become_lines_of_the_log(stack: Stack, recorded: Told, caplog: pytest.LogCaptureFixture) -> None:
+def test_h18_events_become_lines_of_the_log(
+    stack: Stack, recorder: EventRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
     """H18: each event is a log line with a level, the instance and its fields; a wait has its milliseconds."""
     caplog.set_level(logging.DEBUG, "pgflow.telemetry")
     telemetry.attach_log_handler()
@@ -424,7 +428,7 @@ def test_h18_events_become_lines_of_the_log(stack: Stack, recorded: Told, caplog
         Patient.start("1", {}, telemetry=TENANT)
         Patient.resume("1", "approved")
         Patient.resume("1", "arrived")
-        recorded.until(telemetry.WORKFLOW_STOP)
+        recorder.until(telemetry.WORKFLOW_STOP)
         until(lambda: "Workflow completed in" in caplog.text)
     finally:
         telemetry.detach_log_handler()

@@ -234,7 +234,7 @@ MUTANTS = (
         "no pid check", "a fork that runs no hooks of Python is not noticed", "pgflow/process.py",
         "    if _this.pid != os.getpid():\n        _enter_child()\n    return _this\n",
         "    return _this\n",
-        "not_told_of",
+        "without_pythons_hooks",
     ),
     Mutant(
         "shared sessions", "a forked child keeps its parent's sessions", "pgflow/database/fork_safety.py",

@@ -16,8 +16,8 @@ from pgflow.errors import ConfigError, InvalidPayload
 from pgflow.local import Local, Storage
 from pgflow.local.lock import DeferringLock
 from pgflow.telemetry import Event
+from tests.worker.event_recorder import EventRecorder, recording
 from tests.worker.patience import PATIENCE, until
-from tests.worker.told import Told, listening
 
 Input = dict[str, Any]
 
@@ -74,55 +74,55 @@ WORKFLOWS = (Fan, Asking, Held)
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def recorder() -> Iterator[EventRecorder]:
     """Attach to all events."""
-    with listening() as listener:
+    with recording() as listener:
         yield listener
 
 
-def names(told: Told, instance_id: str) -> list[str]:
+def names(recorder: EventRecorder, instance_id: str) -> list[str]:
     """The events of an instance, in order."""
-    return [" ".join(each.name[1:]) for each in told.events if each.metadata.get("instance_id") == instance_id]
+    return [" ".join(each.name[1:]) for each in recorder.events if each.metadata.get("instance_id") == instance_id]
 
 
-def test_all_events_are_emitted_in_order_when_drain_returns(told: Told) -> None:
+def test_all_events_are_emitted_in_order_when_drain_returns(recorder: EventRecorder) -> None:
     many = 100
     with Local(workflows=WORKFLOWS) as app:
         Fan.start_many((str(number), {}) for number in range(many))
         app.drain(timeout=PATIENCE)
-        counted = Counter(" ".join(each.name[1:]) for each in told.events)
+        counted = Counter(" ".join(each.name[1:]) for each in recorder.events)
         assert (counted["workflow start"], counted["workflow stop"]) == (many, many)
         assert counted["step start"] == counted["step stop"] == counted["workflow transition"] == 4 * many
-        of_one = names(told, "fan::7")
+        of_one = names(recorder, "fan::7")
     ends = ["step stop", "workflow transition", "engine advance"]
     assert of_one[:6] == ["workflow start", "step start", *ends, "step start"]
     assert of_one[-5:] == ["step start", *ends, "workflow stop"]
 
 
-def test_the_event_of_a_call_precedes_its_return_and_its_effects(told: Told) -> None:
+def test_the_event_of_a_call_precedes_its_return_and_its_effects(recorder: EventRecorder) -> None:
     with Local(workflows=WORKFLOWS) as app:
         Asking.start("1", {}, telemetry={"tenant": "a"})
         app.settle(timeout=PATIENCE)
-        before = len(told.events)
+        before = len(recorder.events)
         Asking.resume("1", "answered", {"ok": True})
-        of_call = [" ".join(each.name[1:]) for each in told.events[before : before + 5]]
+        of_call = [" ".join(each.name[1:]) for each in recorder.events[before : before + 5]]
         assert of_call == ["workflow signal", "step resume", "step stop", "workflow transition", "engine advance"]
-        assert told.events[before].metadata["tenant"] == "a"
+        assert recorder.events[before].metadata["tenant"] == "a"
         app.settle(timeout=PATIENCE)
         Asking.cancel("1")
-        assert told.events[-1].name == telemetry.WORKFLOW_CANCEL
+        assert recorder.events[-1].name == telemetry.WORKFLOW_CANCEL
 
 
-def test_waits_and_durations_use_the_virtual_clock_also_after_a_restart(told: Told) -> None:
+def test_waits_and_durations_use_the_virtual_clock_also_after_a_restart(recorder: EventRecorder) -> None:
     storage = Storage()
     with Local(workflows=WORKFLOWS, storage=storage) as app:
         Asking.start("1", {}, telemetry={"tenant": "a"})
         app.settle(timeout=PATIENCE)
     with Local(workflows=WORKFLOWS, storage=storage) as app:
         app.advance_time(timedelta(days=2), timeout=PATIENCE)
-    (stop,) = told.of(telemetry.WORKFLOW_STOP)
-    day, hours = told.of(telemetry.STEP_RESUME)
-    assert told.about(telemetry.STEP_RESUME, "step", "source", "tenant") == [
+    (stop,) = recorder.of(telemetry.WORKFLOW_STOP)
+    day, hours = recorder.of(telemetry.STEP_RESUME)
+    assert recorder.about(telemetry.STEP_RESUME, "step", "source", "tenant") == [
         ("answer", "timeout", "a"),
         ("pause", "timeout", "a"),
     ]
@@ -132,7 +132,7 @@ def test_waits_and_durations_use_the_virtual_clock_also_after_a_restart(told: To
     assert stop.measurements["advance_count"] == 3  # of the second one: an end, a wait, an end
 
 
-def test_an_interrupted_step_emits_no_stop_event(told: Told) -> None:
+def test_an_interrupted_step_emits_no_stop_event(recorder: EventRecorder) -> None:
     begun.clear()
     go_on.clear()
     with Local(workflows=WORKFLOWS) as app:
@@ -141,7 +141,7 @@ def test_an_interrupted_step_emits_no_stop_event(told: Told) -> None:
         Held.cancel("1", reason="withdrawn")
         go_on.set()
         app.drain(timeout=PATIENCE)
-    assert names(told, "held::1") == ["workflow start", "step start", "workflow cancel"]
+    assert names(recorder, "held::1") == ["workflow start", "step start", "workflow cancel"]
 
 
 def test_a_handler_may_call_the_app(caplog: pytest.LogCaptureFixture) -> None:
@@ -233,7 +233,7 @@ def test_a_handler_that_fails_breaks_no_step(caplog: pytest.LogCaptureFixture) -
     assert sum("'bad' failed" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_the_metadata_key_of_telemetry_is_reserved(told: Told) -> None:
+def test_the_metadata_key_of_telemetry_is_reserved(recorder: EventRecorder) -> None:
     with Local(workflows=WORKFLOWS) as app:
         with pytest.raises(InvalidPayload, match=TELEMETRY):
             Fan.start("1", {}, metadata={TELEMETRY: {}})
@@ -244,7 +244,7 @@ def test_the_metadata_key_of_telemetry_is_reserved(told: Told) -> None:
         given["tenant"].append("b")
         app.drain(timeout=PATIENCE)
         assert Fan.get("1").metadata == {"source": "web"}
-    assert told.of(telemetry.WORKFLOW_STOP)[0].metadata["tenant"] == ["a"]
+    assert recorder.of(telemetry.WORKFLOW_STOP)[0].metadata["tenant"] == ["a"]
 
 
 def test_no_event_is_built_without_a_handler() -> None:
@@ -306,7 +306,7 @@ def test_an_exception_in_a_callback_leaves_the_others_for_the_next_release() -> 
     assert done == [1]
 
 
-def test_concurrent_threads_lose_no_event(told: Told) -> None:
+def test_concurrent_threads_lose_no_event(recorder: EventRecorder) -> None:
     threads = 8
     with Local(workflows=WORKFLOWS) as app:
         Asking.start_many((f"{thread}-{number}", {}) for thread in range(threads) for number in range(20))
@@ -321,4 +321,4 @@ def test_concurrent_threads_lose_no_event(told: Told) -> None:
         for caller in callers:
             caller.join(PATIENCE)
         app.drain(timeout=PATIENCE)
-        until(lambda: len(told.of(telemetry.WORKFLOW_CANCEL)) == threads * 20)
+        until(lambda: len(recorder.of(telemetry.WORKFLOW_CANCEL)) == threads * 20)

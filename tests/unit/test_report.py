@@ -14,7 +14,7 @@ from pgflow.worker import report
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob
 from pgflow.worker.decide import Decision, decide
 from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Released
-from tests.worker.told import Told, listening
+from tests.worker.event_recorder import EventRecorder, recording
 
 
 @step
@@ -33,9 +33,9 @@ class Fan(Workflow[dict[str, Any]], unique=Unique("fan")):
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def recorder() -> Iterator[EventRecorder]:
     """Record all events."""
-    with listening() as listener:
+    with recording() as listener:
         yield listener
 
 
@@ -75,32 +75,32 @@ def settle(decision: Decision, *statuses: str, is_written: bool) -> None:
     report.settled(decision, results, is_written=is_written)
 
 
-def names(told: Told) -> list[str]:
+def names(recorder: EventRecorder) -> list[str]:
     """The names of the events, in order."""
-    return [" ".join(each.name[1:]) for each in told.events]
+    return [" ".join(each.name[1:]) for each in recorder.events]
 
 
-def test_a_result_kept_after_a_conflict_is_reported_without_a_transition(told: Told) -> None:
+def test_a_result_kept_after_a_conflict_is_reported_without_a_transition(recorder: EventRecorder) -> None:
     one, two = jobs("left", "right")
     decision = decided(Finished(one, "done"), AttemptFailed(two, "no", "ValueError"))
     settle(decision, "conflict", "done", is_written=False)
-    assert names(told) == ["step stop", "step exception", "step retry"]
-    told.events.clear()
+    assert names(recorder) == ["step stop", "step exception", "step retry"]
+    recorder.events.clear()
     (again,) = jobs("left")
     settle(decided(Finished(again, "done", stored=True)), "done", is_written=True)
-    assert names(told) == ["workflow transition", "engine advance"]
+    assert names(recorder) == ["workflow transition", "engine advance"]
 
 
-def test_busy_and_fenced_jobs_are_not_reported(told: Told) -> None:
+def test_busy_and_fenced_jobs_are_not_reported(recorder: EventRecorder) -> None:
     one, two = jobs("left", "right")
     settle(decided(AttemptFailed(one, "no", "ValueError", retry=False)), "busy", is_written=False)
     one.run.status = "failed"  # by another worker
     settle(decided(AttemptFailed(two, "no", "ValueError", retry=False)), "fenced", is_written=False)
     settle(decided(Finished(two, "done")), "fenced", is_written=False)
-    assert names(told) == []
+    assert names(recorder) == []
 
 
-def test_a_released_job_is_not_reported_as_a_decision(told: Told) -> None:
+def test_a_released_job_is_not_reported_as_a_decision(recorder: EventRecorder) -> None:
     one, two = jobs("left", "right")
     settle(decided(Released(one), Released(two)), "done", "done", is_written=True)
-    assert names(told) == []
+    assert names(recorder) == []

@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode, as a distribution ships it, where one is at hand."""
+"""A real PgBouncer in transaction mode, as a distribution ships it, if one is installed."""
 
 from __future__ import annotations
 

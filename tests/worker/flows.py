@@ -134,7 +134,7 @@ async def hog(ctx: Context[Errand]) -> Ok:
     """Keep the event loop itself from running as long as the file is there."""
     note(ctx)
     while is_held(ctx):
-        time.sleep(0.01)  # noqa: ASYNC251 -- the mistake that is to be survived
+        time.sleep(0.01)  # noqa: ASYNC251 -- the mistake that the worker has to survive
     return Ok("done", {"attempt": ctx.attempt})
 
 
@@ -216,7 +216,7 @@ def crash(ctx: Context[Errand]) -> Ok:
 
 
 class Deadly(Workflow[Errand], unique=Unique("deadly")):
-    """A step that kills whoever runs it."""
+    """A step that kills its worker."""
 
     initial = crash
     transitions = {crash: {"done": Done}}

@@ -308,7 +308,7 @@ def spawned(dsn: str) -> Any:
 
 
 def without_hooks(dsn: str) -> Any:
-    """A fork that Python is not told of, as by uWSGI: libc's."""
+    """Fork by libc, without Python's hooks, as uWSGI does."""
     import ctypes
 
     app = Pgflow(dsn, workflows=[Single])

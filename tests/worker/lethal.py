@@ -57,14 +57,14 @@ async def strike_async(ctx: Context[Deed]) -> Ok:
 
 
 @step(retry=ONCE)
-def stand_by(ctx: Context[Deed]) -> Ok:
+def wait_sync(ctx: Context[Deed]) -> Ok:
     note(ctx)
     time.sleep(LONG_ENOUGH)
     return Ok("done")
 
 
 @step(retry=ONCE)
-async def stand_by_async(ctx: Context[Deed]) -> Ok:
+async def wait_async(ctx: Context[Deed]) -> Ok:
     note(ctx)
     await asyncio.sleep(LONG_ENOUGH)
     return Ok("done")
@@ -87,15 +87,15 @@ class PoisonAsync(Workflow[Deed], unique=Unique("poison")):
 class Innocent(Workflow[Deed], unique=Unique("innocent")):
     """Two steps that do no harm and have one attempt each."""
 
-    initial = stand_by
-    transitions = {stand_by: {"done": stand_by_async}, stand_by_async: {"done": Done}}
+    initial = wait_sync
+    transitions = {wait_sync: {"done": wait_async}, wait_async: {"done": Done}}
 
 
 class Short(Workflow[Deed], unique=Unique("short")):
     """One step that does no harm."""
 
-    initial = stand_by
-    transitions = {stand_by: {"done": Done}}
+    initial = wait_sync
+    transitions = {wait_sync: {"done": Done}}
 
 
 WORKFLOWS = (Poison, PoisonAsync, Innocent, Short)

@@ -20,7 +20,7 @@ BRISK = {"--lease": "2", "--poll": "0.2", "--sweep": "0.3"}
 
 
 class Process:
-    """One worker process; its pid stands in pgflow.workers."""
+    """One worker process; its pid is in pgflow.workers."""
 
     def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
         self._popen = popen
@@ -29,7 +29,7 @@ class Process:
 
     @property
     def log(self) -> str:
-        """What it has said."""
+        """Its log so far."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -117,7 +117,7 @@ class Processes:
         return bool(self._conn.execute("select from pgflow.workers where pid = %s", [process.pid]).fetchall())
 
     def reap(self) -> None:
-        """Kill those that still run, stopped ones too, and show what all of them said."""
+        """Kill those that still run, also stopped ones, and print all logs."""
         for process in self._all:
             if process.code is None:
                 process.kill()

@@ -1,7 +1,7 @@
 """A connection pooler in transaction mode, as PgBouncer is one: many clients, few sessions, and no memory of whose.
 
 A session is lent to a client for a transaction. What the client leaves in it, the next one finds: settings, prepared
-statements, LISTEN. Startup options are refused, notifications reach nobody, ids of processes are made up.
+statements, LISTEN. Startup options are refused, notifications are not delivered, ids of processes are made up.
 """
 
 from __future__ import annotations
@@ -73,22 +73,22 @@ class Session:
                 rest += piece
                 at = 0
                 for start, at in messages(rest):
-                    self._heard(rest[start:at])
+                    self._received(rest[start:at])
                 rest = rest[at:]
         self.is_lost = True
         self.quiet.set()
         if self.client is not None:
             self.client.end()
 
-    def _heard(self, said: bytes) -> None:
-        kind = said[0]
+    def _received(self, data: bytes) -> None:
+        kind = data[0]
         if kind == PARAMETER and self.client is None:
-            self.parameters += said
+            self.parameters += data
         if kind == READY:
             self.owed -= 1
-            self.status = said[5]
+            self.status = data[5]
         if self.client is not None and kind != NOTIFICATION:
-            self.client.writer.write(said)
+            self.client.writer.write(data)
         if kind == READY and not self.owed:
             self.quiet.set()
             if self.client is not None:
@@ -113,13 +113,13 @@ class Client:
                 return
             while True:
                 head = await self._reader.readexactly(5)
-                said = head + await self._reader.readexactly(int.from_bytes(head[1:]) - 4)
+                data = head + await self._reader.readexactly(int.from_bytes(head[1:]) - 4)
                 if head[0] == END:
                     return
                 if self._session is None:
                     self._session = await self._pooler.lend(self)
                 self._is_asking = head[0] not in (SYNC, QUERY)
-                self._session.send(said, 0 if self._is_asking else 1)
+                self._session.send(data, 0 if self._is_asking else 1)
 
     def quiet(self) -> None:
         """Give the session back, once a transaction has ended and all has been answered."""
@@ -198,7 +198,7 @@ class StandIn:
         return compose({**parse(dsn), **plain, "host": "127.0.0.1", "port": str(self.port)})
 
     async def welcome(self, user: str, database: str) -> bytes:
-        """Return what the server says of itself to who comes in."""
+        """Return the parameters that the server reports to a new client."""
         if not self._parameters:
             self._who = user, database
             session = await self._session()

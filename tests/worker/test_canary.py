@@ -25,14 +25,14 @@ from pgflow.contrib.encryption import AesGcm
 from pgflow.database.connect import connect
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import PgflowError
+from tests.worker.event_recorder import recording
 from tests.worker.inside import Inside
 from tests.worker.leaky import CANARY, KEY, WORKFLOWS, WRONG, Leaky, Typed, ask
 from tests.worker.patience import until
 from tests.worker.processes import CHECKOUT, RUN
 from tests.worker.sight import everything
-from tests.worker.told import listening
 
-# As much as a server can tell, but for parameters: whoever logs statements has to say so (README.md, Security).
+# All that a server can log except parameters, which an operator has to enable (docs/security.md).
 TALKATIVE = {
     "log_statement": "all",
     "log_min_duration_statement": "0",
@@ -82,7 +82,7 @@ def work_until_done(dsn: str, codec: bool, log: Path) -> None:
 
 
 def refusals(app: Pgflow) -> Iterator[str]:
-    """What a client is told of values that cannot be."""
+    """The errors that a client gets for invalid values."""
     bad: list[Any] = [
         lambda: app.start(Typed, "x", {"number": CANARY}),
         lambda: app.start(Leaky, "x", {"a": [CANARY, "\0" + CANARY]}),
@@ -107,7 +107,7 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
     app.migrate()
     app.register()
     before = len(talkative.log)
-    with overheard(dsn) as heard, listening() as told, connect(dsn, "test") as conn:
+    with overheard(dsn) as heard, recording() as recorder, connect(dsn, "test") as conn:
         for how in ("ok", "shown", *WRONG):
             app.start(Leaky, how.replace(" ", "-"), {"how": how, "card": CANARY})
         app.start(Leaky, "spoiled", {"how": "ok", "card": CANARY})
@@ -115,7 +115,7 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
         if not has_codec:  # what plain SQL writes is in plain
             conn.execute("select pgflow.start('Typed', 'sql', %s::jsonb)", [json.dumps({"number": CANARY})])
             conn.execute("select pgflow.start('Typed', 'deep', %s::jsonb)", ["[" * 60 + f'"{CANARY}"' + "]" * 60])
-        said = list(refusals(app))
+        messages = list(refusals(app))
         work_until_done(dsn, has_codec, tmp_path / "log")
         app.resume(Leaky, "ok", "answered", {"card": CANARY})
         app.schedule_resume(Leaky, "shown", ask, timedelta(hours=1), "answered", CANARY)
@@ -128,7 +128,7 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
     log = (tmp_path / "log").read_text()
     assert "Step work started" in log
     assert "input_value" not in log
-    lines = [f"{event.name} {event.measurements} {event.metadata}" for event in told.events]
+    lines = [f"{event.name} {event.measurements} {event.metadata}" for event in recorder.events]
     assert len(lines) > 5
     assert len(heard) > 10
     shown = CliRunner().invoke(cli, ["show", "Leaky", "pydantic", "--json", "--dsn", dsn]).stdout
@@ -139,7 +139,7 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
         dumped = everything(conn)
     assert (CANARY in dumped) != has_codec
     places = {
-        "refusals": said,
+        "refusals": messages,
         "worker": [log],
         "server": [talkative.log[before:]],
         "heard": heard,
@@ -152,7 +152,7 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
     app.close()
 
 
-def test_each_line_of_a_workers_log_is_one_event_whatever_is_said() -> None:
+def test_each_line_of_a_workers_log_is_one_event_whatever_its_text() -> None:
     code = (
         "import logging, sys; from pgflow.cli.operations.worker import OneLineFormatter\n"
         "handler = logging.StreamHandler(sys.stderr)\n"
@@ -198,9 +198,9 @@ def run(*arguments: str, **env: str) -> str:
 )
 def test_a_password_is_in_no_message_and_no_traceback(dsn: str) -> None:
     for command in (["worker", "--app", "tests.worker.leaky:app"], ["list"], ["migrate"], ["doctor"]):
-        said = run(*command, "--debug", PGFLOW_DSN=dsn)
-        assert "Traceback" in said
-        assert PASSWORD not in said
+        output = run(*command, "--debug", PGFLOW_DSN=dsn)
+        assert "Traceback" in output
+        assert PASSWORD not in output
 
 
 def test_a_password_on_the_command_line_is_warned_of_and_else_it_is_seen_nowhere(

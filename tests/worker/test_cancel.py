@@ -1,4 +1,4 @@
-"""Cancel: whatever an instance does at that moment, it stops, and leaves no trace of what came after."""
+"""Cancel: an instance stops, whatever it does at that moment, and records nothing afterwards."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_step_that_does_not_let_itself_be_interrupted_leaves_no_trace_either(
     assert leftovers(conn) == {}
 
 
-def test_a_running_sync_step_cannot_be_interrupted_but_what_it_comes_to_is_dropped(
+def test_a_running_sync_step_cannot_be_interrupted_but_its_result_is_dropped(
     app: Pgflow, conn: Connection, work: Work, scene: Scene
 ) -> None:
     work()

@@ -61,7 +61,7 @@ def method(app: Pgflow, name: str) -> Callable[..., Any]:
 
 
 def asked(app: Pgflow, name: str, instance: Instance, conn: Any) -> Any:
-    """Call a method, sync or async as its name says."""
+    """Call a method, sync or async according to its name."""
     owner, dot, call = name.rpartition(".")
     is_async = name not in ARGUMENTS
     given = ARGUMENTS[f"{owner}{dot}{call.removeprefix('a')}" if is_async else name]

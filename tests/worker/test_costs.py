@@ -21,7 +21,7 @@ TABLES = ("step_results", "jobs", "instances", "signals")
 
 
 class Finish:
-    """Counts the instances at their end, so that nobody has to ask the database, which would count."""
+    """Counts completed instances in the worker: a query would add to the costs."""
 
     def __init__(self) -> None:
         self.reached = Event()

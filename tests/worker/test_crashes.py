@@ -1,4 +1,4 @@
-"""A step that kills its worker is found and ended, and what was beside it comes to its end as if nothing had been."""
+"""Poison jobs: a step that kills its worker is found and failed, and the steps that ran beside it complete."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_step_that_kills_its_worker_fails_after_five_crashes_and_those_beside_
     assert leftovers(conn) == {}
 
 
-def test_several_of_them_cost_five_crashes_each_at_most_and_nobody_else_fails(
+def test_several_of_them_cost_five_crashes_each_at_most_and_no_other_step_fails(
     app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
 ) -> None:
     log = str(tmp_path / "log")
@@ -91,7 +91,7 @@ def test_several_of_them_cost_five_crashes_each_at_most_and_nobody_else_fails(
     assert leftovers(conn) == {}
 
 
-def test_a_suspect_that_has_run_alone_is_followed_by_the_next_at_once(
+def test_a_quarantined_job_that_has_run_alone_is_followed_by_the_next_at_once(
     app: Pgflow, conn: Connection, work: Work, tmp_path: Path
 ) -> None:
     log = str(tmp_path / "log")
@@ -102,7 +102,7 @@ def test_a_suspect_that_has_run_alone_is_followed_by_the_next_at_once(
     until(lambda: inside.worker.stats.steps == 6, "the last answer")
 
 
-def test_a_worker_that_may_take_nothing_more_rests(app: Pgflow, conn: Connection, work: Work, tmp_path: Path) -> None:
+def test_a_worker_without_capacity_rests(app: Pgflow, conn: Connection, work: Work, tmp_path: Path) -> None:
     Short.start_many([(f"v{number}", {"log": str(tmp_path / "log")}) for number in range(2)])
     conn.execute("update pgflow.jobs set crashes = 2")
     inside = work({"default": 1}, poll=timedelta(seconds=0.01))
@@ -115,4 +115,4 @@ def test_a_worker_that_may_take_nothing_more_rests(app: Pgflow, conn: Connection
 
     inside.worker._claimer.turn = counted  # type: ignore[method-assign]
     assert until_all_ended(conn) == {"completed": 2}
-    assert turns["taken"] < 300, "each suspect runs for 0.3 s"
+    assert turns["taken"] < 300, "each quarantined job runs for 0.3 s"

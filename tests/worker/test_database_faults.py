@@ -105,7 +105,7 @@ def behind(conn: Connection) -> list[str]:
 
 
 def repair(conn: Connection) -> None:
-    """Do what the doctor says."""
+    """Run the repair that the doctor suggests."""
     for each in run(conn, doctor.sequences("pgflow")):
         if each.fault:
             conn.execute(each.repair.encode())
@@ -200,7 +200,7 @@ def test_async_calls_that_meet_it_name_the_repair(app: Pgflow, conn: Connection)
     asyncio.run(call())
 
 
-def test_a_worker_that_gets_no_id_says_why(app: Pgflow, conn: Connection) -> None:
+def test_a_worker_that_gets_no_id_raises_the_reason(app: Pgflow, conn: Connection) -> None:
     occupy(conn, "workers")
     with pytest.raises(SequenceError, match=r"pgflow\.workers\.id is behind"), Inside(app):
         pass
@@ -210,7 +210,7 @@ def test_a_worker_that_gets_no_id_says_why(app: Pgflow, conn: Connection) -> Non
         until(lambda: Line.get("l").status == "completed")
 
 
-def test_an_exhausted_sequence_and_one_that_is_gone_are_told(app: Pgflow, conn: Connection) -> None:
+def test_an_exhausted_and_a_missing_sequence_are_reported(app: Pgflow, conn: Connection) -> None:
     with conn.transaction(force_rollback=True):
         conn.execute("alter sequence pgflow.jobs_id_seq maxvalue 9000000; select setval('pgflow.jobs_id_seq', 9000000)")
         (found,) = [each for each in run(conn, doctor.sequences("pgflow")) if each.fault]
@@ -266,7 +266,7 @@ FAULTS = {
         "drop trigger theirs on pgflow.jobs",
         'relation "public.gone" does not exist',
     ),
-    "a foreign key that somebody has added": (
+    "a foreign key that a user has added": (
         (
             "create table public.steps (name text primary key);"
             "alter table pgflow.jobs add constraint theirs foreign key (step) references public.steps not valid"
@@ -281,11 +281,11 @@ FAULTS = {
 def test_what_others_have_put_on_the_tables_fails_no_instance(
     app: Pgflow, conn: Connection, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    harm, undo, said = FAULTS[fault]
+    harm, undo, message = FAULTS[fault]
     Forked.start("f", {})
     conn.execute(harm.encode())
     with Inside(app) as inside:
-        until(lambda: said in (inside.worker.readiness_error() or ""), "it is reported")
+        until(lambda: message in (inside.worker.readiness_error() or ""), "it is reported")
         assert Forked.get("f").status == "running"
         conn.execute(undo.encode())
         until(lambda: Forked.get("f").status == "completed", "it goes on")

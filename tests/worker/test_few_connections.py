@@ -148,7 +148,7 @@ def test_idle_connections_of_another_event_loop_make_room(few: Few) -> None:
 
 
 @pytest.mark.parametrize("has_called", [False, True])
-def test_one_connection_too_many_is_an_error_that_says_what_to_do(conn: Connection, few: Few, has_called: bool) -> None:
+def test_one_connection_too_many_is_an_error_with_advice(conn: Connection, few: Few, has_called: bool) -> None:
     dsn = few(1)
     with closing(dsn) as app:
         if has_called:
@@ -192,7 +192,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[Unreachable]:
 
 
 def test_a_step_waits_for_a_place_that_another_process_may_free(few: Few, refused: list[Unreachable]) -> None:
-    """A worker has nothing better to do; an app says at once what is wrong."""
+    """A worker waits for a connection; an app raises at once."""
     dsn = few(1)
     pool = Pool(dsn, "step", keep_retrying=True)
     with ThreadPoolExecutor(1) as threads:

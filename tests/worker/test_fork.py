@@ -53,7 +53,7 @@ def results(reports: list[Any]) -> list[Any]:
 
 
 def assert_each_is_stored_once(conn: Connection, *runs: list[int]) -> None:
-    """Each run that a process was told is stored, and no other: nothing was lost, doubled or mixed up."""
+    """Each run that a process was given is stored, and no other: none is lost, doubled or mixed up."""
     told = [run for each in runs for run in each]
     assert Counter(told) == Counter(row[0] for row in rows(conn, "select run from pgflow.instances"))
 
@@ -106,7 +106,7 @@ def test_programs_that_are_started_rather_than_forked_change_nothing(dsn: str, c
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="calls fork() of libc")
-def test_a_fork_that_python_is_not_told_of_is_noticed_by_the_process_id(dsn: str, conn: Connection) -> None:
+def test_a_fork_without_pythons_hooks_is_noticed_by_the_process_id(dsn: str, conn: Connection) -> None:
     found = program("without_hooks", dsn)
     (result,) = results([found["child"]])
     assert result["backend"] != found["backend"]

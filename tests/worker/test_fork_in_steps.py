@@ -30,7 +30,7 @@ def worker(app: Pgflow, processes: Processes) -> Iterator[Process]:
     process = processes.start("--queue", "default=4", app="tests.worker.forked")
     yield process
     assert process.terminate() == 0, process.log
-    assert "began anew" not in process.log
+    assert "a turn failed" not in process.log
     assert "Exception ignored" not in process.log
 
 
@@ -81,7 +81,7 @@ def test_a_pool_of_forked_processes_in_a_step_calls_side_by_side(worker: Process
 def test_a_worker_ends_while_a_child_of_one_of_its_steps_lives_on(
     app: Pgflow, processes: Processes, conn: Connection, tmp_path: Path
 ) -> None:
-    """The child has a copy of the pipe whose end tells the process for heartbeats that its worker is gone."""
+    """The child has a copy of the pipe whose end the heartbeat process waits for."""
     process = processes.start(app="tests.worker.forked")
     app.start(Lasting, "child", {"pid": str(tmp_path / "pid")})
     until((tmp_path / "pid").exists, "the child", patience=PATIENCE)

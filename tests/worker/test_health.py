@@ -1,4 +1,4 @@
-"""What a worker answers to the probes of whoever looks after processes."""
+"""A worker's answers to the probes of a process manager."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_worker_whose_database_is_away_is_alive_and_not_ready(tmp_path: Path) 
         assert ask("/livez") == (200, "ok")
 
 
-def test_a_loop_that_stands_still_is_not_alive(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_loop_is_not_alive(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Pgflow(dsn, workflows=WORKFLOWS).worker({"default": 1})
     assert worker.liveness_error() is None
     assert worker.readiness_error() == "it is starting"
@@ -78,13 +78,13 @@ def test_a_loop_that_stands_still_is_not_alive(dsn: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("address", ["here", "1.2.3.4:", "65536", "-1", ":x"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     done = CliRunner().invoke(cli, ["worker", f"--health={address}", "--app", "tests.worker.flows"])
     assert done.exit_code == 2
     assert "use PORT or HOST:PORT, such as 8080 or 0.0.0.0:8080" in done.output
 
 
-def test_an_address_that_somebody_has_is_refused(app: Pgflow, processes: Processes) -> None:
+def test_an_address_in_use_is_refused(app: Pgflow, processes: Processes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = processes.start("--health", str(taken.getsockname()[1]), ready=False)
         assert process.wait() == 1

@@ -15,7 +15,7 @@ from tests.worker.sight import until_status
 
 
 @pytest.mark.parametrize("has_entry", [False, True])
-def test_failures_are_logged_unless_an_entry_for_pgflow_says_otherwise(
+def test_failures_are_logged_unless_an_entry_for_pgflow_disables_that(
     app: Pgflow, dsn: str, conn: Connection, tmp_path: Path, has_entry: bool
 ) -> None:
     processes = Processes(dsn, tmp_path, conn, more={"HUSHED": "entry" if has_entry else "root"})

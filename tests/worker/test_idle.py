@@ -1,4 +1,4 @@
-"""A worker that has nothing to do asks one question at a time, and no other."""
+"""An idle worker sends one cheap statement per poll."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORKFLOWS = (Line,)
 LATER = timedelta(hours=1)
 
 
-def test_an_idle_worker_only_peeks_and_takes_what_nobody_told_it_of(
+def test_an_idle_worker_only_peeks_and_finds_work_without_a_notification(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[str, ...]] = []

@@ -99,7 +99,7 @@ def test_sigterm_lets_a_step_longer_than_the_lease_end_normally(
     assert stopped.wait() == 0, stopped.log
     done = task.done()
     assert (done.status, done.history[0].attempt, done.history[0].worker) == ("completed", 1, worker_of(conn, stopped))
-    assert done.history[1].worker == worker_of(conn, other), "whoever stops takes nothing new"
+    assert done.history[1].worker == worker_of(conn, other), "a worker that stops claims nothing"
     assert leftovers(conn) == {}
 
 
@@ -234,7 +234,7 @@ def test_a_paused_worker_alone_takes_its_step_up_again(
     assert done.history[0].worker == worker_of(conn, paused) > old
 
 
-def test_a_worker_that_is_stopped_before_the_commit_of_a_transactional_step_keeps_nobody_from_it(
+def test_a_worker_stopped_before_the_commit_of_a_transactional_step_does_not_block_it(
     conn: Connection, processes: Processes, errand: Callable[[Kind], Errand]
 ) -> None:
     stopped = processes.start(failpoints="transaction.settled=stop@1")
@@ -242,7 +242,7 @@ def test_a_worker_that_is_stopped_before_the_commit_of_a_transactional_step_keep
     task.until_runs()
     task.let_go()
     state = Path(f"/proc/{stopped.pid}/stat")
-    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "the worker to stand still")
+    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "the worker to be stopped")
     other = processes.start()
     done = task.done()
     assert [entry.worker for entry in done.history] == [worker_of(conn, other)] * 2

@@ -1,4 +1,4 @@
-"""What the database refuses to store fails its own instance alone, also in a batch, and nothing of it is told."""
+"""A value that the database refuses fails its own instance alone, also in a batch, and appears in no message."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_of_a_batch_only_the_instance_fails_whose_value_is_refused(
     given = [(f"v{number}", {"times": 30 if number == 7 else 1}) for number in range(20)]
     Line.start_many([*given, ("later", {"times": 1, "later": 30})])
     with Inside(app, {"default": 50}):
-        until(lambda: not Line.list(status=["pending", "running"]), "nobody is left to run")
+        until(lambda: not Line.list(status=["pending", "running"]), "the end of all instances")
     failed = {each.id: each for each in Line.list(status="failed")}
     assert set(failed) == {"line::v7", "line::later"}
     assert len(Line.list(status="completed")) == 19
@@ -75,7 +75,7 @@ def test_of_a_batch_only_the_instance_fails_whose_value_is_refused(
     assert "settling one by one" in caplog.text
 
 
-def test_an_instance_that_cannot_be_changed_at_all_waits_for_whoever_mends_it(
+def test_an_instance_that_cannot_be_updated_waits_until_it_is_repaired(
     app: Pgflow, tight: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     Line.start_many([("bad", {"times": 1, "x": CANARY * 9}), *((f"v{number}", {"times": 1}) for number in range(5))])
@@ -89,4 +89,4 @@ def test_an_instance_that_cannot_be_changed_at_all_waits_for_whoever_mends_it(
     constrain(tight, "instances", "input", 3_145_728)
     tight.execute("update pgflow.jobs set run_at = pgflow.now()")
     with Inside(app, sweep=timedelta(seconds=0.2)):
-        until(lambda: Line.get("bad").status == "completed", "it goes on when that is mended")
+        until(lambda: Line.get("bad").status == "completed", "it continues after the repair")

@@ -176,7 +176,7 @@ def asql(query: str) -> Callable[[Context[Input]], Awaitable[None]]:
     return execute
 
 
-# What ends the step's transaction, and what the database says where it does not let it.
+# Statements that end the transaction of the step, and the error where the database refuses them.
 ENDINGS = {
     "commit": ENDED,
     "end": ENDED,
@@ -186,7 +186,7 @@ ENDINGS = {
     "rollback and chain": ENDED,
     "commit; begin": ENDED,
     "rollback; begin": ENDED,
-    "commit | select 1": ENDED,  # psycopg begins a transaction of its own for what follows
+    "commit | select 1": ENDED,  # psycopg begins another transaction for the next statement
     "rollback | select 1": ENDED,
     "reset all": ENDED,
     "prepare transaction 'mine'": "prepared transactions are disabled",
@@ -363,7 +363,7 @@ def tail(ctx: Context[Input]) -> Ok:
 
 
 class Acting(Workflow[Input], unique=Unique("acting")):
-    """A sync transactional step that does what its input says."""
+    """A sync transactional step that executes its input."""
 
     initial = act
     transitions = {act: {"done": Done}}
@@ -483,7 +483,7 @@ def test_what_a_step_sets_breaks_nothing(app: Pgflow, conn: Connection, work: Wo
 
 
 @pytest.mark.parametrize("kind", [Using, AUsing], ids=["sync", "async"])
-def test_what_goes_on_after_the_step_loses_the_connection(
+def test_a_thread_that_outlives_the_step_loses_the_connection(
     app: Pgflow, conn: Connection, work: Work, kind: Kind
 ) -> None:
     work({"default": 1})
@@ -570,11 +570,11 @@ def test_a_step_may_delete_its_own_instance(app: Pgflow, conn: Connection, work:
 
 @owns
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [("put", "changed its own job"), ("delete job", "changed its own job"), ("retry", "only a failed instance|is not")],
 )
 def test_a_step_that_takes_its_own_job_away_fails(
-    app: Pgflow, conn: Connection, work: Work, kind: Kind, how: str, said: str
+    app: Pgflow, conn: Connection, work: Work, kind: Kind, how: str, message: str
 ) -> None:
     Seen.conn = app
     work({"default": 1})
@@ -582,7 +582,7 @@ def test_a_step_that_takes_its_own_job_away_fails(
     failed = until_status(kind, "v")
     assert failed.error is not None
     assert (failed.status, failed.error["attempt"]) == ("failed", 2)
-    assert any(part in failed.error["reason"] for part in said.split("|")), failed.error
+    assert any(part in failed.error["reason"] for part in message.split("|")), failed.error
     assert (recorded(conn), written(conn), leftovers(conn)) == (0, [], {})
 
 

@@ -1,4 +1,4 @@
-"""Who goes first: the more urgent, then who came first; and a paused queue lets nobody through."""
+"""Order of claims: priority, then age; a paused queue is not claimed from."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_more_urgent_instance_is_not_overtaken_by_those_under_way(app: Pgflow,
     assert until_all_ended(conn) == {"completed": 7}
     assert Gate.calls[:2] == ["v0.first", "urgent.first"]
     urgent = [place for place, call in enumerate(Gate.calls) if call.startswith("urgent.")]
-    assert urgent[-1] <= 12, Gate.calls  # while what it came to is settled, other steps may run
+    assert urgent[-1] <= 12, Gate.calls  # while its result is settled, other steps may run
 
 
 def test_those_of_one_priority_go_first_in_first_out(app: Pgflow, conn: Connection, work: Work) -> None:

@@ -175,7 +175,7 @@ def test_a_crash_of_the_database_is_survived(fragile: EmbeddedPostgres, is_long:
 # -- what it cannot make sense of
 
 
-def test_an_unknown_workflow_is_left_alone_until_somebody_comes_who_knows_it(
+def test_a_job_of_an_unknown_workflow_waits_for_a_worker_that_knows_it(
     app: Pgflow, dsn: str, conn: Connection, work: Work
 ) -> None:
     newer = Pgflow(dsn, workflows=[Newcomer])
@@ -191,9 +191,7 @@ def test_an_unknown_workflow_is_left_alone_until_somebody_comes_who_knows_it(
             [(0, None)],
         )
         with Inside(newer):
-            conn.execute(
-                "update pgflow.jobs set run_at = pgflow.now() where state = 'scheduled'"
-            )  # nobody waits for it
+            conn.execute("update pgflow.jobs set run_at = pgflow.now() where state = 'scheduled'")  # not waited for
             until(
                 lambda: (
                     Newcomer.get("v").status == "completed"

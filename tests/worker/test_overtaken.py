@@ -1,4 +1,4 @@
-"""A migration is announced that breaks a worker's code: it finishes what it runs, gives the rest back and ends."""
+"""A breaking migration is announced: a worker finishes its steps, gives the other jobs back and ends."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_the_ledger_is_read_with_each_sweep_and_never_else(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Held, HeldAsync])
-def test_a_process_says_what_to_deploy_and_ends_with_4_also_when_a_step_does_not_end(
+def test_a_process_logs_what_to_deploy_and_exits_with_4_also_when_a_step_does_not_end(
     conn: Connection, app: Pgflow, processes: Processes, tmp_path: Path, kind: Any
 ) -> None:
     hold = tmp_path / "hold"
@@ -168,8 +168,8 @@ def test_a_process_says_what_to_deploy_and_ends_with_4_also_when_a_step_does_not
     until(lambda: one(conn, "select count(*) from pgflow.jobs where state = 'running'") == 1, "the step")
     announce(conn)
     assert process.wait() == 4
-    said = process.log.splitlines()
-    assert said[-1].startswith(f"pgflow: {SAID}, which knows the schema up to {NEXT - 1:04}. Deploy the pgflow that")
+    lines = process.log.splitlines()
+    assert lines[-1].startswith(f"pgflow: {SAID}, which knows the schema up to {NEXT - 1:04}. Deploy the pgflow that")
     assert rows(conn, "select state, attempt, crashes from pgflow.jobs") == [("ready", 0, 0)]
 
     late = processes.start(ready=False)
@@ -211,7 +211,7 @@ def test_a_schema_that_falls_behind_its_worker_is_the_end_at_once(app: Pgflow, c
 
 
 @pytest.mark.parametrize("is_breaking", [True, False])
-def test_a_call_that_fails_says_whether_it_is_too_old_sync_and_async(
+def test_a_call_that_fails_reports_whether_its_code_is_too_old_sync_and_async(
     app: Pgflow, dsn: str, conn: Connection, is_breaking: bool
 ) -> None:
     Trio.start("v", {})

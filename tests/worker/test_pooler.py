@@ -66,7 +66,7 @@ async def alook(ctx: Context[Input]) -> Ok:
 
 
 class Look(Workflow[Input], unique=Unique("look")):
-    """Steps that tell what their transactions have."""
+    """Steps that return the settings of their transactions."""
 
     initial = look
     transitions = {look: {"done": alook}, alook: {"done": Done}}
@@ -121,7 +121,7 @@ def left_in_sessions(through: str) -> list[tuple[Any, ...]]:
     return found
 
 
-# -- what goes through it
+# -- through a pooler
 
 
 @pytest.mark.chaos
@@ -201,7 +201,7 @@ def test_each_transaction_of_ours_has_its_limits(through: str) -> None:
     assert left_in_sessions(through) == []
 
 
-def test_a_step_has_what_it_is_to_have_whatever_the_database_says(
+def test_a_step_has_pgflows_settings_whatever_the_database_sets(
     server: Server, new_database: Callable[..., str], template: str
 ) -> None:
     dsn = new_database(server, template)
@@ -229,12 +229,12 @@ def test_clients_that_do_nothing_keep_no_session(dsn: str) -> None:
             assert run(conn, show(*SHOWN)) == run(other, show(*SHOWN)) == OURS
 
 
-# -- where nobody has said so
+# -- an undeclared pooler
 
 
 @pytest.mark.parametrize("takes_options", [True, False], ids=["takes options", "refuses options"])
 @pytest.mark.parametrize("kind", POOLERS)
-def test_a_pooler_of_which_nobody_has_spoken_is_refused_with_the_mend(
+def test_an_undeclared_pooler_is_refused_with_the_fix(
     kind: str, takes_options: bool, dsn: str, conn: Connection, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pooler_before(kind, dsn, takes_options=takes_options) as pooler:
@@ -250,7 +250,7 @@ def test_a_pooler_of_which_nobody_has_spoken_is_refused_with_the_mend(
             assert "--pooler, PGFLOW_POOLER=1 or Pgflow(…, pooler=True)" in (error.value.hint or "")
         with pytest.raises(PoolerDetected) as error:
             app.migrate()
-        assert "This needs PostgreSQL itself" in (error.value.hint or "")
+        assert "needs a direct connection" in (error.value.hint or "")
         app.close()
         monkeypatch.chdir(tmp_path)
         for command in (["list"], ["cancel", "Chain", "v"], ["migrate"], ["roles", "--apply", "--client", "c"]):
@@ -261,7 +261,7 @@ def test_a_pooler_of_which_nobody_has_spoken_is_refused_with_the_mend(
     assert rows(conn, "select from pgflow.instances") == []
 
 
-def test_the_commands_go_through_it_when_it_is_said(
+def test_the_commands_work_through_a_declared_pooler(
     through: str, client: Pgflow, conn: Connection, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -294,7 +294,7 @@ def test_a_migration_does_not_mind_that_the_others_go_through_one(
 
 
 @pytest.mark.parametrize("kind", POOLERS)
-def test_in_transaction_mode_only_who_insists_listens_and_is_told_that_nothing_comes(
+def test_in_transaction_mode_a_worker_listens_only_on_request_and_logs_that_nothing_arrives(
     kind: str, dsn: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pooler_before(kind, dsn) as pooler:
@@ -310,7 +310,7 @@ def test_in_transaction_mode_only_who_insists_listens_and_is_told_that_nothing_c
         app.close()
 
 
-def test_in_session_mode_notifications_are_heard(dsn: str, conn: Connection) -> None:
+def test_in_session_mode_notifications_arrive(dsn: str, conn: Connection) -> None:
     with run_fake_pooler(str(upstream_of(dsn)), delivers=True) as port:
         session = psycopg.conninfo.make_conninfo(
             dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable"

@@ -73,7 +73,7 @@ class Seen:
 
 
 class Shouting(Loader):
-    """Loads text as nobody expects it."""
+    """Loads text as an unexpected value."""
 
     def load(self, data: Any) -> str:
         return bytes(data).decode().upper()

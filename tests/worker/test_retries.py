@@ -105,7 +105,7 @@ class WorkflowPolicy(Workflow[Input], unique=Unique("workflow"), retry=Retry(max
 
 
 class DefaultPolicy(Workflow[Input], unique=Unique("default")):
-    """Nobody says anything: five attempts, exponential, from a second."""
+    """The default policy: five attempts, exponential, from a second."""
 
     initial = inherited
     transitions = {inherited: {"done": Done}}
@@ -158,7 +158,7 @@ def test_the_longest_pause_of_all_can_be_written(conn: Connection) -> None:
     assert one(conn, query, longest, longest) == pytest.approx(longest)
 
 
-def test_a_retried_token_waits_as_long_as_its_policy_says(app: Pgflow, conn: Connection, work: Work) -> None:
+def test_a_retried_job_waits_as_long_as_its_policy_demands(app: Pgflow, conn: Connection, work: Work) -> None:
     work()
     DefaultPolicy.start("v", {"how": "raises"})
     pause = """select extract(epoch from run_at - pgflow.now())::float, errors from pgflow.jobs
@@ -195,7 +195,7 @@ def test_the_workflows_policy_counts_where_the_step_has_none(app: Pgflow, conn: 
     assert World.calls == [("inherited", 1), ("inherited", 2)]
 
 
-def test_a_flaky_step_gets_through_and_its_history_tells(app: Pgflow, conn: Connection, work: Work) -> None:
+def test_a_flaky_step_completes_and_its_history_has_the_failures(app: Pgflow, conn: Connection, work: Work) -> None:
     work()
     OwnPolicy.start("v", {"how": "flaky"})
     done = until_status(OwnPolicy, "v")
@@ -222,7 +222,7 @@ def test_a_flaky_step_gets_through_and_its_history_tells(app: Pgflow, conn: Conn
         ("nul_raised", 3, "a NUL \ufffd and half a pair ?", "ConnectionError"),
     ],
 )
-def test_a_step_that_fails_for_good_fails_its_instance_and_says_why(
+def test_a_step_that_fails_for_good_fails_its_instance_with_the_reason(
     app: Pgflow, conn: Connection, work: Work, how: str, attempts: int, reason: str, kind: str
 ) -> None:
     work()
@@ -321,7 +321,7 @@ def test_retry_that_fails_again_ends_failed_again(app: Pgflow, conn: Connection,
     assert leftovers(conn) == {}
 
 
-def test_a_key_may_be_started_anew_after_a_failure_and_then_the_old_run_stays_ended(
+def test_a_key_may_be_started_again_after_a_failure_and_then_the_old_run_stays_failed(
     app: Pgflow, conn: Connection, work: Work
 ) -> None:
     inside = work()

@@ -168,7 +168,7 @@ def test_every_door_opens_and_the_database_holds_nothing_in_plain(app: Pgflow, c
         assert [each.unreadable for each in read] == [None]
     whole = app.storage.get("buy::a")
     assert whole.steps == done.steps
-    assert Buy.list(input={"note": CANARY}) == []  # what is sealed cannot be searched
+    assert Buy.list(input={"note": CANARY}) == []  # encrypted values cannot be searched
     app.storage.put(replace(whole, tags=("again",)))
     assert CANARY not in everything(conn)
     assert app.storage.get("buy::a") == replace(whole, tags=("again",))
@@ -250,7 +250,7 @@ def test_who_has_not_the_key_leaves_it_to_who_has(
     app.resume(Line, "a", "go", CANARY)
     with Inside(app):
         assert ended(app, Line, "a").steps["after"] == [{"x": CANARY}, CANARY]
-        if codec is not None:  # and the other way round: app reads what is in plain, not what was sealed with k9
+        if codec is not None:  # and the other way round: the app reads plain values, not those encrypted with k9
             return
         app.resume(Line, "b", "go")
         assert ended(app, Line, "b").steps["after"] == [{"x": 1}, {}]
@@ -278,7 +278,7 @@ SWAPS = {
         "the sealed input cannot be opened",
     ),
 }  # fmt: skip
-# What is known of the two instances as a and b: the input, and what belongs to their first step and to their signal.
+# Of the two instances a and b: the input, and the values of their first step and their signal.
 BOTH_OF_THEM = """
 with found as (
     select i.id, i.run, i.input, r.output, s.payload
@@ -297,14 +297,14 @@ def test_what_is_put_into_another_place_fails_its_instance_alone(what: str, app:
         until(lambda: all(Line.get(value).active_steps == {"gate"} for value in "abc"), "all wait")
     for value in "abc":
         Line.resume(value, "go", f"{CANARY}-{value}")
-    statement, said = SWAPS[what]
+    statement, message = SWAPS[what]
     assert conn.execute((BOTH_OF_THEM + statement).encode()).rowcount == 1
     with Inside(app):
         failed = ended(app, Line, "a")
         others = [ended(app, Line, value) for value in "bc"]
     assert failed.status == "failed"
     assert failed.error is not None
-    assert said in failed.error["reason"]
+    assert message in failed.error["reason"]
     assert CANARY not in json.dumps(dict(failed.error))
     assert [each.status for each in others] == ["completed", "completed"]
     assert others[0].steps["after"] == [{"of": f"{CANARY}-b"}, f"{CANARY}-b"]
@@ -348,24 +348,24 @@ def test_an_app_without_the_codec_can_put_what_it_cannot_read(
     assert (done.steps["after"], done.tags) == ([{"x": CANARY}, CANARY], ("moved",))
 
 
-def test_the_commands_say_that_it_is_sealed(app: Pgflow, dsn: str, conn: Connection) -> None:
+def test_the_commands_report_encrypted_values(app: Pgflow, dsn: str, conn: Connection) -> None:
     Line.start("a", {"x": CANARY})
     with Inside(app):
         until(lambda: Line.get("a").active_steps == {"gate"}, "it waits")
     Line.resume("a", "go", CANARY)
-    said = {
+    results = {
         words: CliRunner().invoke(cli, [*words.split(), "--dsn", dsn], catch_exceptions=False)
         for words in ("show Line a", "show Line a --json", "list Line", "list --json", "jobs", "jobs --json")
     }
-    assert {done.exit_code for done in said.values()} == {0}
-    assert all(CANARY not in done.output for done in said.values())
-    assert "input     (encrypted with key k1)" in said["show Line a"].output
-    assert "echo" in said["show Line a"].output
-    document = json.loads(said["show Line a --json"].stdout)["instance"]
+    assert {done.exit_code for done in results.values()} == {0}
+    assert all(CANARY not in done.output for done in results.values())
+    assert "input     (encrypted with key k1)" in results["show Line a"].output
+    assert "echo" in results["show Line a"].output
+    document = json.loads(results["show Line a --json"].stdout)["instance"]
     assert document["input"][ENCRYPTED_MARKER].startswith("k1.")
     assert document["history"][0]["output"][ENCRYPTED_MARKER].startswith("k1.")
     assert document["signals"][0]["payload"][ENCRYPTED_MARKER].startswith("k1.")
-    assert json.loads(said["list --json"].stdout)["instances"][0]["unreadable"] is None
+    assert json.loads(results["list --json"].stdout)["instances"][0]["unreadable"] is None
 
 
 def test_the_command_start_seals_with_the_codec_of_the_app(
@@ -393,7 +393,7 @@ def test_a_value_as_large_as_may_be_is_sealed_as_well(app: Pgflow, conn: Connect
     assert "x" * 20 not in everything(conn)
 
 
-def test_only_a_sealed_value_raises_where_somebody_asks_for_it(app: Pgflow, others: ExitStack, dsn: str) -> None:
+def test_only_reading_an_encrypted_value_raises(app: Pgflow, others: ExitStack, dsn: str) -> None:
     from pgflow.core.values.codec import Location, decrypt
 
     Line.start("a", {"x": CANARY})

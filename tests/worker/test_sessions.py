@@ -318,7 +318,7 @@ def test_a_callers_async_session_may_have_other_settings(app: Pgflow, expected: 
 
 @pytest.mark.parametrize("is_on", ["on", "off"])
 def test_the_size_of_an_input_is_counted_alike_whatever_a_backslash_means(app: Pgflow, is_on: str) -> None:
-    # In PostgreSQL's form they are over the limit: only what stands outside of strings is counted without its blanks.
+    # In PostgreSQL's form they are over the limit: only the text outside of strings is counted without its blanks.
     fits, does_not = {"many": [1] * 30_000, "name": 'a"b\\'}, {"many": ['a"\\ '] * 12_000}
     with psycopg.connect(app.dsn) as conn:
         conn.execute("select set_config('standard_conforming_strings', %s, false)", [is_on])

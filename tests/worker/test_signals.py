@@ -76,7 +76,7 @@ def by_answer(ctx: Context[Input]) -> Any:
 
 
 class Routed(Workflow[Input], unique=Unique("routed")):
-    """What the signal brings decides what follows."""
+    """The payload of the signal decides the next step."""
 
     initial = answer
     transitions = {

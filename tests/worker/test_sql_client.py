@@ -23,7 +23,7 @@ BROKEN: set[str] = set()
 
 
 class Refused(Exception):
-    """What the database said."""
+    """The message of the database."""
 
 
 @step
@@ -211,7 +211,7 @@ def test_psql_starts_many_in_its_own_transaction(app: Pgflow, conn: Connection, 
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         ("select pgflow.start('Nothing', 'a1')", "no workflow named 'Nothing' is registered here"),
         ("select pgflow.start('Selling', 'a b')", "is not a valid business value"),
@@ -222,10 +222,10 @@ def test_psql_starts_many_in_its_own_transaction(app: Pgflow, conn: Connection, 
         ("select pgflow.start('Selling', 'a1', jsonb_build_object('n', repeat('x', 70000)))", "over the limit"),
     ],
 )
-def test_psql_is_told_what_is_wrong_and_what_to_do(
-    app: Pgflow, conn: Connection, sql: Sql, statement: str, said: str
+def test_psql_shows_what_is_wrong_and_what_to_do(
+    app: Pgflow, conn: Connection, sql: Sql, statement: str, message: str
 ) -> None:
-    with pytest.raises(Refused, match=said) as refusal:
+    with pytest.raises(Refused, match=message) as refusal:
         sql(statement)
     assert "HINT: " in str(refusal.value)
     assert one(conn, "select count(*) from pgflow.instances") == 0
@@ -242,7 +242,7 @@ def test_a_second_start_of_an_active_key_is_refused(app: Pgflow, conn: Connectio
 
 
 @pytest.mark.parametrize(("declared", "given", "stored", "seen"), SQL_VALUES)
-def test_an_input_that_is_left_out_is_told_from_null_and_an_empty_object(
+def test_an_input_that_is_left_out_differs_from_null_and_an_empty_object(
     app: Pgflow, conn: Connection, work: Work, sql: Sql, declared: str, given: str, stored: Any, seen: Any
 ) -> None:
     work()
@@ -275,12 +275,12 @@ def test_a_payload_is_checked_by_the_step_that_takes_it(
         case "delivered":
             work()
             until_status(workflow, "a1", "waiting")
-            assert sql(f"select pgflow.resume('{workflow.name}', 'a1', 'told'{more})") == "delivered"
+            assert sql(f"select pgflow.resume('{workflow.name}', 'a1', 'sent'{more})") == "delivered"
         case "kept":
-            assert sql(f"select pgflow.resume('{workflow.name}', 'a1', 'told'{more})") == "kept"
+            assert sql(f"select pgflow.resume('{workflow.name}', 'a1', 'sent'{more})") == "kept"
             work()
         case "scheduled":
-            sql(f"select pgflow.schedule_resume('{workflow.name}', 'a1', '{step_key}', '1 millisecond', 'told'{more})")
+            sql(f"select pgflow.schedule_resume('{workflow.name}', 'a1', '{step_key}', '1 millisecond', 'sent'{more})")
             work()
     found = until_status(workflow, "a1")
     if seen is not REFUSED:
@@ -290,7 +290,7 @@ def test_a_payload_is_checked_by_the_step_that_takes_it(
     assert found.error is not None
     assert (found.error["step"], found.error["type"], found.error["attempt"]) == (step_key, "InvalidPayload", 1)
     assert (
-        "step ask_plain cannot accept the payload of the signal 'told': step 'ask_plain' declares the output Limits"
+        "step ask_plain cannot accept the payload of the signal 'sent': step 'ask_plain' declares the output Limits"
         in (found.error["reason"])
     )
     assert leftovers(conn) == {}

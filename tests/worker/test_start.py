@@ -1,4 +1,4 @@
-"""Starts: in the caller's transaction, many at once, later; and how soon a worker hears of them."""
+"""Starts: in the caller's transaction, many at once, later; and how soon a worker is notified."""
 
 from __future__ import annotations
 
@@ -155,11 +155,11 @@ def test_one_bad_input_refuses_the_whole_batch(app: Pgflow, conn: Connection) ->
     assert count(conn) == 0
 
 
-def test_none_at_all_is_no_error(app: Pgflow, conn: Connection) -> None:
+def test_starting_none_is_not_an_error(app: Pgflow, conn: Connection) -> None:
     assert Single.start_many([]) == []
 
 
-def test_nothing_is_opened_anew_by_a_late_notification_after_the_app_is_closed(
+def test_a_late_notification_opens_no_connection_after_the_app_is_closed(
     app: Pgflow, conn: Connection, dsn: str
 ) -> None:
     for number in range(20):  # the first wakes at once, those that follow together a moment later
@@ -219,7 +219,7 @@ def latencies(number: int) -> list[float]:
     return sorted(found)
 
 
-def test_an_idle_worker_hears_of_a_start_at_once(app: Pgflow, conn: Connection, work: Work) -> None:
+def test_an_idle_worker_is_notified_of_a_start_at_once(app: Pgflow, conn: Connection, work: Work) -> None:
     work(poll=NEVER, sweep=NEVER)
     until(lambda: connections(conn, "listen"), "the listener")
     found = latencies(15)
@@ -231,7 +231,7 @@ def test_a_worker_that_does_not_listen_finds_a_start_by_polling_only(app: Pgflow
     inside = work(listen=False, poll=timedelta(seconds=0.5))
     found = latencies(6)
     assert found[-1] < 2
-    assert found[3] > 0.15, found  # whoever listens is there by then
+    assert found[3] > 0.15, found  # the listener is connected then
     assert connections(conn, "listen") == 0
     until(lambda: inside.worker.stats.steps == 6, "the last answer")
 
@@ -282,7 +282,7 @@ def hurried(app: Pgflow, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     own.close()
 
 
-def test_a_start_over_the_statement_timeout_is_not_sent_again_and_says_what_to_do(
+def test_a_start_over_the_statement_timeout_is_not_sent_again_and_gives_advice(
     hurried: tuple[Pgflow, list[str]], conn: Connection, dsn: str
 ) -> None:
     app, sent = hurried

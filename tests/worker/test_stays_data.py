@@ -57,7 +57,7 @@ class Bomb:
 
 
 def evils(sentinel: Path) -> list[Any]:
-    """Values that somebody, somewhere, has taken for code."""
+    """Values that some programs take for code."""
     touch = f"touch {sentinel}"
     pickled = base64.b64encode(pickle.dumps(Bomb(sentinel))).decode()
     return [
@@ -178,7 +178,7 @@ def test_in_no_column_do_they_do_anything(place: str, app: Pgflow, restored: Con
     sound = started[-1].run
     status = "select status from pgflow.instances where run = %s"
     with Inside(app):
-        until(lambda: restored.execute(status, [sound]).fetchall() == [("completed",)], "what nobody has touched ends")
+        until(lambda: restored.execute(status, [sound]).fetchall() == [("completed",)], "the untouched instance ends")
     for words in (["list", "--json"], ["show", "Line", "v0", "--json"], ["jobs", "--json"]):
         done = CliRunner().invoke(cli, [*words, "--dsn", app.dsn])
         assert done.exit_code in (0, 5), done.output  # 5: its workflow has another name now

@@ -1,4 +1,4 @@
-"""What a worker does when something goes wrong that has nothing to do with a step: it goes on, or says why it ends."""
+"""Faults of the worker itself: it continues, or ends with the reason."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gate() -> Iterator[None]:
 
 
 def failing(times: int, then: Defect) -> Defect:
-    """Something that goes wrong so many times before it does what it should."""
+    """Fail so many times before calling `then`."""
     left = [times]
 
     def call(*args: Any, **options: Any) -> Any:
@@ -55,7 +55,7 @@ def failing(times: int, then: Defect) -> Defect:
     return call
 
 
-def test_after_a_turn_that_went_wrong_it_begins_anew_and_loses_nothing(
+def test_after_a_failed_turn_it_takes_a_new_identity_and_loses_nothing(
     app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside = work()
@@ -68,7 +68,7 @@ def test_after_a_turn_that_went_wrong_it_begins_anew_and_loses_nothing(
     assert leftovers(conn) == {}
 
 
-def test_a_worker_whose_turns_all_go_wrong_ends_with_what_is_wrong_and_gives_everything_back(
+def test_a_worker_whose_turns_all_fail_gives_its_jobs_back_and_raises_the_error(
     app: Pgflow, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Claimer, "_take_over", failing(1000, Claimer._take_over))
@@ -104,7 +104,7 @@ def test_an_instance_on_which_nothing_can_be_decided_fails_alone(
     assert failed["reason"] == "the step's outcome does not fit the workflow: 'a defect'"
 
 
-def test_upkeep_that_fails_stands_in_no_steps_way(app: Pgflow, conn: Connection, work: Work) -> None:
+def test_failing_upkeep_does_not_delay_steps(app: Pgflow, conn: Connection, work: Work) -> None:
     conn.execute("alter table pgflow.scheduled_signals rename to elsewhere")
     try:
         inside = work()
@@ -116,7 +116,7 @@ def test_upkeep_that_fails_stands_in_no_steps_way(app: Pgflow, conn: Connection,
     until(lambda: inside.worker._claimer.state.upkeep.failures == 0, "its recovery")
 
 
-def test_a_schema_that_is_gone_is_the_workers_end(app: Pgflow, conn: Connection) -> None:
+def test_a_missing_schema_ends_the_worker(app: Pgflow, conn: Connection) -> None:
     inside = Inside(app)
     with inside:
         conn.execute("alter schema pgflow rename to gone")
@@ -157,7 +157,7 @@ def test_what_is_settled_one_by_one_survives_a_lost_connection(
     assert leftovers(conn) == {}
 
 
-def test_a_heart_that_was_stopped_while_it_beat_tells_nobody_that_the_lease_has_ended(
+def test_a_heartbeat_stopped_while_it_waits_for_an_answer_does_not_report_a_lost_lease(
     dsn: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answered, lost = Event(), Event(), []
@@ -172,7 +172,7 @@ def test_a_heart_that_was_stopped_while_it_beat_tells_nobody_that_the_lease_has_
     beating.start(1, "nonce", time.monotonic())
     thread = beating._thread
     assert asked.wait(PATIENCE)
-    monkeypatch.setattr(beating, "_thread", None)  # nobody waits for it
+    monkeypatch.setattr(beating, "_thread", None)  # not waited for
     beating.stop()
     answered.set()
     assert thread is not None
@@ -198,7 +198,7 @@ def test_a_worker_that_drains_waits_for_a_database_that_is_away_for_a_moment(
     assert times == [0]
 
 
-def test_a_listener_that_meets_what_nobody_thought_of_listens_again(
+def test_a_listener_reconnects_after_an_unexpected_error(
     app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, times = Listener._open, [2]
@@ -216,7 +216,7 @@ def test_a_listener_that_meets_what_nobody_thought_of_listens_again(
     assert until_status(Trio, "v").status == "completed"
 
 
-def test_a_heart_that_stops_for_an_unknown_reason_gives_the_worker_a_new_one(
+def test_a_heartbeat_that_fails_gives_the_worker_a_new_identity(
     app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside = work()
@@ -242,10 +242,10 @@ def test_a_transaction_that_cannot_even_be_opened_is_a_failed_attempt(
     assert one(conn, "select count(*) from ledger") == 1
 
 
-def test_a_server_that_keeps_not_what_it_has_committed_is_warned_of(
+def test_a_server_that_may_lose_commits_is_logged(
     app: Pgflow, conn: Connection, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
     work()
     off = ", ".join(name for name in ("fsync", "full_page_writes") if one(conn, f"show {name}") == "off")
-    said = [record.getMessage() for record in caplog.records if "in a crash" in record.getMessage()]
-    assert said == ([f"{off}: off. This server may lose committed transactions in a crash"] if off else [])
+    messages = [record.getMessage() for record in caplog.records if "in a crash" in record.getMessage()]
+    assert messages == ([f"{off}: off. This server may lose committed transactions in a crash"] if off else [])

@@ -1,4 +1,4 @@
-"""Timers: never early, once, and also when nobody lived while they ran."""
+"""Timers: never early, once, and also if no worker lived while they ran."""
 
 from __future__ import annotations
 

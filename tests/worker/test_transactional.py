@@ -1,4 +1,4 @@
-"""Transactional steps: their writes, their result and what follows commit together, or not at all."""
+"""Transactional steps: their writes, their result and the next jobs commit together, or not at all."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_a_transactional_step_may_wait(app: Pgflow, conn: Connection, work: Work
 
 
 @both
-def test_a_step_whose_token_another_worker_has_meanwhile_takes_its_writes_back(
+def test_a_step_whose_job_another_worker_has_claimed_rolls_its_writes_back(
     app: Pgflow, conn: Connection, work: Work, kind: Kind
 ) -> None:
     inside = work()
@@ -293,7 +293,7 @@ def test_a_step_whose_workers_lease_ends_takes_its_writes_back_and_runs_again(
     assert leftovers(conn) == {}
 
 
-def test_a_worker_killed_in_the_middle_leaves_nothing_and_another_one_begins_anew(
+def test_a_worker_killed_in_the_middle_leaves_nothing_and_another_one_runs_the_step_again(
     app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
 ) -> None:
     hold, log = tmp_path / "hold", tmp_path / "log"

@@ -26,7 +26,7 @@ MANY = 50
 @step(events=("well", "badly"))
 def end(ctx: Context[dict[str, Any]]) -> Ok:
     if ctx.initial.get("fails"):
-        raise RuntimeError("as told")
+        raise RuntimeError("as intended")
     return Ok("well")
 
 
@@ -196,7 +196,7 @@ def test_the_usual_scope_locks_no_business_id(app: Pgflow, conn: Connection) -> 
     assert one(conn, "select count(*) from pgflow.business_ids where id <> 'shared::v'") == 0
 
 
-def test_a_refusal_says_which_run_is_active(app: Pgflow, conn: Connection) -> None:
+def test_a_refusal_names_the_active_run(app: Pgflow, conn: Connection) -> None:
     Single.start("v")
     Single.cancel("v")
     active = Single.start("v")
@@ -228,7 +228,7 @@ CALLS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_without_uniqueness_a_bare_value_names_nobody(app: Pgflow, name: str) -> None:
+def test_without_uniqueness_a_bare_value_names_no_instance(app: Pgflow, name: str) -> None:
     with pytest.raises(InvalidValue, match="Anything may have many instances of 'v'") as caught:
         CALLS[name]()
     assert caught.value.hint == "Give the whole id, which start returned: 'anything::v::…'."
@@ -268,5 +268,5 @@ def test_an_app_takes_the_name_of_a_workflow_for_its_class(app: Pgflow) -> None:
     app.cancel("Single", "v")
     with pytest.raises(InstanceNotFound):
         app.get("Neighbour", "v")
-    with pytest.raises(UnknownWorkflow, match="this app has no workflow named 'Nobody'"):
-        app.start("Nobody", "v")
+    with pytest.raises(UnknownWorkflow, match="this app has no workflow named 'Missing'"):
+        app.start("Missing", "v")

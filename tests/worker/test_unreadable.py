@@ -1,4 +1,4 @@
-"""What somebody has written into the tables by hand, and nobody can read, stands in nobody else's way."""
+"""Unreadable values, written into the tables by hand, affect their own instance only."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def waiting(*values: str) -> dict[str, int]:
 def test_a_row_that_cannot_be_read_spoils_no_page(what: str, app: Pgflow, conn: Connection) -> None:
     with Inside(app):
         runs = waiting("a", "b", "c")
-    statement, said = SPOILED[what]
+    statement, message = SPOILED[what]
     whole = {each.run: each for each in app.storage.query()}
     conn.execute(statement.format(run=runs["b"], deep=DEEP).encode())
 
@@ -106,24 +106,24 @@ def test_a_row_that_cannot_be_read_spoils_no_page(what: str, app: Pgflow, conn: 
         assert len(by_run) == 3
         assert [by_run[runs[each]].unreadable for each in "ac"] == [None, None]
         assert [by_run[runs[each]].input for each in "ac"] == [{"value": "a"}, {"value": "c"}]
-        _is_named(by_run[runs["b"]].unreadable, said)
+        _is_named(by_run[runs["b"]].unreadable, message)
     got = {each.run: each for each in app.storage.query()}
     assert [got[runs[each]] for each in "ac"] == [whole[runs[each]] for each in "ac"]
     one = Line.get("b")
-    _is_named(one.unreadable, said)
+    _is_named(one.unreadable, message)
     assert (one.id, one.status, one.steps) == ("line::b", "waiting", {"first": {"n": 1}})
-    if said is not None and said.startswith("input"):
+    if message is not None and message.startswith("input"):
         assert one.input is None
     conn.execute("delete from pgflow.jobs")
 
 
-def _is_named(unreadable: str | None, said: str | None) -> None:
+def _is_named(unreadable: str | None, message: str | None) -> None:
 
-    if said is None:  # odd, but it can be read
+    if message is None:  # odd, but it can be read
         assert unreadable is None
     else:
         assert unreadable is not None
-        assert re.search(said, unreadable), unreadable
+        assert re.search(message, unreadable), unreadable
 
 
 @pytest.mark.parametrize("what", SPOILED_HISTORY)
@@ -132,11 +132,11 @@ def test_a_result_that_cannot_be_read_leaves_the_others(what: str, app: Pgflow, 
         runs = waiting("a", "b")
         Line.resume("b", "go", {"by": "hand"})
         until(lambda: Line.get("b").status == "completed", "it ends")
-    change, said = SPOILED_HISTORY[what]
+    change, message = SPOILED_HISTORY[what]
     update = f"update pgflow.step_results set {change} where run = {runs['b']} and step = 'first'"  # noqa: S608 -- ours
     conn.execute(update.format(deep=DEEP).encode())
     for found in (Line.get("b"), app.storage.get("line::b")):
-        _is_named(found.unreadable, said)
+        _is_named(found.unreadable, message)
         assert found.steps["second"] == {"by": "hand"}
         assert [each.step for each in found.history] == ["first", "second"]
         assert found.input == {"value": "b"}
@@ -150,10 +150,10 @@ def test_the_commands_name_what_they_cannot_read(app: Pgflow, conn: Connection) 
     conn.execute(f"update pgflow.instances set input = '{DEEP}' where run = {runs['b']}".encode())  # noqa: S608 -- ours
     for arguments in (["list", "Line"], ["show", "Line", "b"], ["list", "--json"], ["show", "Line", "b", "--json"]):
         done = CliRunner().invoke(cli, [*arguments, "--dsn", app.dsn])
-        said = done.output
-        assert done.exit_code == 0, said
-        assert "input: stored JSON is more than 64 levels deep" in said
-        assert ("line::a" in said) == ("list" in arguments)
+        message = done.output
+        assert done.exit_code == 0, message
+        assert "input: stored JSON is more than 64 levels deep" in message
+        assert ("line::a" in message) == ("list" in arguments)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_a_worker_that_claims_a_batch_fails_the_one_and_goes_on_with_the_others(
     spoiled = started[7].run
     conn.execute(f"update pgflow.instances set {change} where run = {spoiled}".encode())  # noqa: S608 -- ours
     with Inside(app):
-        until(lambda: not Line.list(status=["pending", "running"]), "nobody is left to run")
-    is_odd = "created_at" in change  # nobody needs it to go on
+        until(lambda: not Line.list(status=["pending", "running"]), "the end of all instances")
+    is_odd = "created_at" in change  # not needed to continue
     statuses = {each.run: each for each in app.storage.query()}
     assert [run for run, each in statuses.items() if each.status != "waiting"] == ([] if is_odd else [spoiled])
     if not is_odd:
@@ -184,7 +184,7 @@ def test_a_worker_that_claims_a_batch_fails_the_one_and_goes_on_with_the_others(
     conn.execute("delete from pgflow.jobs")
 
 
-def test_a_signal_that_nobody_can_read_fails_its_instance_alone(app: Pgflow, conn: Connection) -> None:
+def test_an_unreadable_signal_fails_its_instance_alone(app: Pgflow, conn: Connection) -> None:
     with Inside(app):
         runs = waiting("a", "b")
     conn.execute(

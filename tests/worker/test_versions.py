@@ -234,7 +234,7 @@ def current(conn: Connection, workflow: str) -> int:
     return found.version
 
 
-def test_the_current_version_goes_forward_and_back_as_apps_say(dsn: str, conn: Connection) -> None:
+def test_the_current_version_goes_forward_and_back_as_apps_register(dsn: str, conn: Connection) -> None:
     seen = []
     for deployed in [(1, 1, 2), (2, 1, 2), (1, 1, 2), (1, 1, 2, 3), (3, 1, 2, 3)]:
         with opened(dsn, signup("Moving", *deployed)):
@@ -324,7 +324,7 @@ def test_a_change_of_scope_of_a_versioned_workflow_needs_another_name(dsn: str, 
 
 
 @pytest.mark.parametrize("stored", ["graph - 'unique'", "jsonb_set(graph, '{unique}', 'null')"])
-def test_a_stored_definition_without_its_unique_key_gets_it_and_is_no_false_alarm(
+def test_a_stored_definition_without_its_unique_key_gets_it_without_an_error(
     dsn: str, conn: Connection, name: str, stored: str
 ) -> None:
     with opened(dsn, scoped(name, "scoped", "global")):

@@ -30,7 +30,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watermark, "SHARE_DRY", 200)
 
 
-def test_what_was_committed_late_is_found_below_the_floor_though_nobody_sweeps(
+def test_a_job_committed_late_is_found_below_the_watermark_without_a_sweep(
     app: Pgflow, dsn: str, conn: Connection, work: Work
 ) -> None:
     with connect(dsn, "late", autocommit=False) as late:
@@ -52,7 +52,7 @@ def test_what_is_more_urgent_is_found_below_the_floor(app: Pgflow, conn: Connect
     assert until_all_ended(conn) == {"completed": 45}
 
 
-def test_the_first_slow_claim_has_the_plans_made_anew(
+def test_the_first_slow_claim_discards_the_plans(
     app: Pgflow, conn: Connection, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

@@ -1,4 +1,4 @@
-"""What telemetry tells while a test listens."""
+"""Records the telemetry events of this process for a test."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pgflow import telemetry
 from pgflow.telemetry import Event, Name
 from tests.worker.patience import until
 
-__all__ = ["Told", "listening"]
+__all__ = ["EventRecorder", "recording"]
 
 
-class Told:
+class EventRecorder:
     """The events so far, in order."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self._lock = threading.Lock()
 
-    def hear(self, event: Event, config: object) -> None:
-        """Take an event in."""
+    def record(self, event: Event, config: object) -> None:
+        """Add an event."""
         with self._lock:
             self.events.append(event)
 
@@ -32,22 +32,22 @@ class Told:
             return [event for event in self.events if event.name == name]
 
     def until(self, name: Name, number: int = 1) -> list[Event]:
-        """Wait for so many events of a name: they come a moment after what they tell of is true."""
+        """Wait for so many events of a name: they are emitted after the commit."""
         until(lambda: len(self.of(name)) >= number, f"{number} of {name}", pause=0.005)
         return self.of(name)
 
     def about(self, name: Name, *keys: str) -> list[Any]:
-        """Return what events of a name say: of one key its values, of several tuples."""
+        """Return metadata of the events of a name: the values of one key, tuples for several."""
         found = [tuple(event.metadata[key] for key in keys) for event in self.of(name)]
         return [each[0] for each in found] if len(keys) == 1 else found
 
 
 @contextmanager
-def listening() -> Iterator[Told]:
-    """Listen to everything as long as the `with` lasts."""
-    listener = Told()
-    telemetry.attach("told", telemetry.events(), listener.hear)
+def recording() -> Iterator[EventRecorder]:
+    """Record all events as long as the `with` lasts."""
+    recorder = EventRecorder()
+    telemetry.attach("recorder", telemetry.events(), recorder.record)
     try:
-        yield listener
+        yield recorder
     finally:
-        telemetry.detach("told")
+        telemetry.detach("recorder")
