@@ -107,7 +107,7 @@ class ClaimedJob:
     """
 
     id: int
-    run: CachedInstance
+    instance: CachedInstance
     kind: str
     step: str
     config: str | None
@@ -212,7 +212,7 @@ def claimed_job(row: ClaimedRow, instance: CachedInstance, now: float) -> Claime
     """Build a job from its claimed row. Raises when a stored value cannot be read."""
     return ClaimedJob(
         id=row.id,
-        run=instance,
+        instance=instance,
         kind=row.kind,
         step=row.step,
         config=row.config,

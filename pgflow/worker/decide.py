@@ -88,7 +88,7 @@ class Decision:
         self.updates.append(
             JobUpdate(
                 id=job.id,
-                run=job.run.run,
+                run=job.instance.run,
                 attempt=job.attempt,
                 step=job.step,
                 kind=job.kind,

@@ -153,8 +153,8 @@ class HeldJobs:
     def hold(self, job: ClaimedJob) -> None:
         """Hold a job, and run it as soon as its queue has a free slot."""
         job.worker = self.worker
-        job.run.jobs += 1
-        self._instances[job.run.run] = job.run
+        job.instance.jobs += 1
+        self._instances[job.instance.run] = job.instance
         self.jobs[job.id] = job
         job.since = time.monotonic()
         if job.is_quarantined:
@@ -182,9 +182,9 @@ class HeldJobs:
             self._isolated = None
         elif job in self._quarantined:
             self._quarantined.remove(job)
-        job.run.jobs -= 1
-        if job.run.jobs <= 0:
-            self._instances.pop(job.run.run, None)
+        job.instance.jobs -= 1
+        if job.instance.jobs <= 0:
+            self._instances.pop(job.instance.run, None)
 
     def give_up(self, job: ClaimedJob) -> None:
         """Stop holding and running a job that this worker no longer owns."""
@@ -195,7 +195,7 @@ class HeldJobs:
 
     def give_up_instance(self, instance: CachedInstance) -> None:
         """Give up every job of an instance that has ended."""
-        for job in [job for job in self.jobs.values() if job.run is instance]:
+        for job in [job for job in self.jobs.values() if job.instance is instance]:
             self.give_up(job)
 
     def abandon(self) -> None:

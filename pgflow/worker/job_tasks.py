@@ -62,7 +62,7 @@ class JobTasks:
 
     async def _run(self, job: ClaimedJob) -> None:
         me = self._tasks[job.id]
-        step = job.run.graph.nodes[job.step].step if job.step and job.kind == "execute" else None
+        step = job.instance.graph.nodes[job.step].step if job.step and job.kind == "execute" else None
         limit = None if step is None else step.max_runtime
         if limit is not None:
             timer = self._loop.call_later(limit.total_seconds(), self._end_overdue, job)
@@ -79,7 +79,7 @@ class JobTasks:
             log.error(
                 "step %s of %s could not be run:\n%s",
                 job.step,
-                job.run.id,
+                job.instance.id,
                 sanitize_text(format_traceback(error), tail=True),
             )
             text = sanitize_text(f"the step could not be run: {error_message(error)}")

@@ -35,7 +35,7 @@ def rescued(worker: int, result: RescueResult) -> None:
 def began(job: ClaimedJob) -> None:
     """A step begins to run; with the first step, its instance."""
     if instance_events.has_handler(instance_events.START_EVENTS):
-        instance_events.began(_attempt(job), job.run.state, job.run.input)
+        instance_events.began(_attempt(job), job.instance.state, job.instance.input)
 
 
 def rejected(each: RejectedJob) -> None:
@@ -129,8 +129,8 @@ def _reference(instance: CachedInstance) -> InstanceRef:
 
 
 def _attempt(job: ClaimedJob) -> AttemptRef:
-    name = type(job.run.graph.nodes[job.step].step).__name__
-    return AttemptRef(_reference(job.run), job.step, name, job.attempt, job.queue, job.worker)
+    name = type(job.instance.graph.nodes[job.step].step).__name__
+    return AttemptRef(_reference(job.instance), job.step, name, job.attempt, job.queue, job.worker)
 
 
 def _duration(job: ClaimedJob, seconds: float) -> float | None:

@@ -89,28 +89,28 @@ class Runner:
 
     def step(self, job: ClaimedJob) -> Step:
         """Return the step to run, with the configuration that was stored when it was activated."""
-        step = job.run.graph.nodes[job.step].step
+        step = job.instance.graph.nodes[job.step].step
         return step if job.config is None else step.with_config(json.loads(job.config))
 
     def context(self, job: ClaimedJob, conn: Any = None) -> Context[Any]:
         """Return what the step sees: the validated input, and the outputs of the completed steps."""
-        run = job.run
+        instance = job.instance
         return Context(
-            initial=run.workflow.read_input(run.input),  # a new object: a step may change its own
-            steps=run.outputs.copy(),  # a sibling may complete while it runs
-            id=run.id,
-            value=extract_value(run.id),
-            run=run.run,
-            workflow=run.graph.name,
-            version=run.version,
+            initial=instance.workflow.read_input(instance.input),  # a new object: a step may change its own
+            steps=instance.outputs.copy(),  # a sibling may complete while it runs
+            id=instance.id,
+            value=extract_value(instance.id),
+            run=instance.run,
+            workflow=instance.graph.name,
+            version=instance.version,
             step=job.step,
             attempt=job.attempt,
-            metadata=run.metadata.copy(),
+            metadata=instance.metadata.copy(),
             conn=conn,
         )
 
     async def _call(self, job: ClaimedJob, step: Step, ctx: Context[Any]) -> Any:
-        policy = job.run.graph.nodes[job.step].retry
+        policy = job.instance.graph.nodes[job.step].retry
         if not self._middleware:
             return await self._execute(attempt.call, step, ctx, policy)
         execute = partial(self._execute, middleware.call, step, ctx, policy)
@@ -129,14 +129,14 @@ class Runner:
 
     def _read(self, job: ClaimedJob, step: Step, result: Any, seconds: float) -> Outcome:
         reveal = self._codec is not None
-        read = attempt.read(job.run.graph, job.step, result, lambda: self.context(job), reveal=reveal)
+        read = attempt.read(job.instance.graph, job.step, result, lambda: self.context(job), reveal=reveal)
         match read:
             case EncodedResult():
                 return self._finished(job, read, seconds)
             case AttemptError():
                 return self._attempt_failed(job, read, seconds)
             case Async():
-                return self._waits(job, attempt.parking_of(job.run.graph, step), seconds)
+                return self._waits(job, attempt.parking_of(job.instance.graph, step), seconds)
             case Snooze(delay):
                 return Snoozed(job, delay)
         assert_never(read)
@@ -153,7 +153,7 @@ class Runner:
         """End a wait with a signal; its payload may not fit."""
         try:
             payload = signal.payload if signal.has_payload else ABSENT
-            text = attempt.signal_output(job.run.graph, job.step, signal.name, payload)
+            text = attempt.signal_output(job.instance.graph, job.step, signal.name, payload)
         except InvalidPayload as error:
             return replace(self._failed(job, error, seconds), signal=signal)
         except BaseException as error:  # from the code of the output's type; nothing is awaited here
@@ -164,14 +164,14 @@ class Runner:
             return self._failed(job, error, seconds)
 
     def _finish(self, job: ClaimedJob, event: str, text: str | None, seconds: float = 0.0, **more: Any) -> Finished:
-        end = attempt.finish(job.run.graph, job.step, event, text, lambda: self.context(job))
+        end = attempt.finish(job.instance.graph, job.step, event, text, lambda: self.context(job))
         return self._finished(job, end, seconds, **more)
 
     def _resume(self, job: ClaimedJob) -> Outcome:
         """End a wait: with a signal for it, or because its time is over."""
         try:
             awaits = job.awaits or {}
-            for signal in job.run.signals:
+            for signal in job.instance.signals:
                 if signal.name in awaits and signal.step in (None, job.step):
                     return self._signalled(job, awaits, signal)
             parking = replace(self.step(job).parking(), awaits=awaits)
@@ -184,18 +184,18 @@ class Runner:
 
     def _advance(self, job: ClaimedJob) -> Outcome:
         """Fold in a result or wait that was not applied at once; fail a job whose last attempt lost its worker."""
-        run = job.run
+        instance = job.instance
         if not job.step:
             return Reactivated(job)
-        stored = run.unapplied.get(job.step)
+        stored = instance.unapplied.get(job.step)
         if stored is not None:
-            value, targets, why = run.outputs.get(job.step), stored.targets, None
-            if run.graph.is_route_pending(job.step, stored.event, targets):
-                targets, why = attempt.decide(run.graph, job.step, stored.event, value, lambda: self.context(job))
+            value, targets, why = instance.outputs.get(job.step), stored.targets, None
+            if instance.graph.is_route_pending(job.step, stored.event, targets):
+                targets, why = attempt.decide(instance.graph, job.step, stored.event, value, lambda: self.context(job))
             return Finished(job, stored.event, "", value, None, targets, stored=True, failing=why)
         if job.awaits is not None:
             try:
-                parking = replace(attempt.parking_of(run.graph, self.step(job)), awaits=job.awaits)
+                parking = replace(attempt.parking_of(instance.graph, self.step(job)), awaits=job.awaits)
             except BaseException as error:  # from the step's parking(); nothing is awaited here
                 return self._failed(job, error, 0.0)
             return self._waits(job, parking)
@@ -205,23 +205,25 @@ class Runner:
 
     def overdue(self, job: ClaimedJob) -> AttemptFailed:
         """Return the outcome of a step that still ran when its `max_runtime` had passed."""
-        failed = attempt.overdue(job.run.graph, job.step)
-        seconds = job.run.graph.nodes[job.step].step.max_runtime or timedelta(0)
+        failed = attempt.overdue(job.instance.graph, job.step)
+        seconds = job.instance.graph.nodes[job.step].step.max_runtime or timedelta(0)
         return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
 
     def _failed(self, job: ClaimedJob, error: BaseException, seconds: float) -> AttemptFailed:
-        return self._attempt_failed(job, attempt.attempt_error(error, job.run.graph.nodes[job.step].retry), seconds)
+        return self._attempt_failed(
+            job, attempt.attempt_error(error, job.instance.graph.nodes[job.step].retry), seconds
+        )
 
     def _attempt_failed(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed:
         if log.isEnabledFor(logging.DEBUG):
             text = failed.details.get("trace", failed.reason)
-            log.debug("step %s of %s failed: %s", job.step, job.run.id, sanitize_line(text, MAX_TEXT_LENGTH))
+            log.debug("step %s of %s failed: %s", job.step, job.instance.id, sanitize_line(text, MAX_TEXT_LENGTH))
         return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details)
 
     def _finished(self, job: ClaimedJob, end: EncodedResult, seconds: float, **more: Any) -> Finished:
         text = end.text
         if text is not None and self._codec is not None:
-            text = encrypt(self._codec, text, Location(job.run.graph.name, job.run.id, "output", job.step))
+            text = encrypt(self._codec, text, Location(job.instance.graph.name, job.instance.id, "output", job.step))
         return Finished(
             job, end.event, text, end.value, end.metadata, end.targets, seconds, failing=end.route_error, **more
         )

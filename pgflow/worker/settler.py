@@ -124,7 +124,7 @@ class Settler:
         by_run: dict[int, list[Outcome]] = {}
         for outcome in batch:
             if self.held_jobs.holds(outcome.job):
-                by_run.setdefault(outcome.job.run.run, []).append(outcome)
+                by_run.setdefault(outcome.job.instance.run, []).append(outcome)
             else:
                 self.held_jobs.buffers[outcome.job.queue].settled(outcome.job)
         return [self._decide_or_fail(outcomes) for outcomes in by_run.values()]
@@ -136,16 +136,16 @@ class Settler:
         except BaseException as error:  # nothing is awaited here, so it is not a cancellation
             if is_interrupt(error):
                 raise
-            log.exception("%s: cannot decide on the outcome of its steps", outcomes[0].job.run.id)
+            log.exception("%s: cannot decide on the outcome of its steps", outcomes[0].job.instance.id)
             text = sanitize_text(f"the step's outcome does not fit the workflow: {error_message(error)}")
             return self.decide([AttemptFailed(each.job, text, type_name(error), retry=False) for each in outcomes])
 
     def decide(self, outcomes: list[Outcome]) -> Decision:
         """Decide on outcomes of one instance."""
         if not handlers_by_event:
-            return decide(outcomes[0].job.run, outcomes, self._keep)
+            return decide(outcomes[0].job.instance, outcomes, self._keep)
         began = time.perf_counter()
-        decision = decide(outcomes[0].job.run, outcomes, self._keep)
+        decision = decide(outcomes[0].job.instance, outcomes, self._keep)
         decision.seconds = time.perf_counter() - began
         return decision
 
@@ -252,7 +252,7 @@ class Settler:
                 return
             case "fenced":
                 self.stats.fenced += 1
-                log.info("step %s of %s: the lease was revoked, its outcome is dropped", update.step, held.run.id)
+                log.info("step %s of %s: the lease was revoked, its outcome is dropped", update.step, held.instance.id)
                 return
         self.stats.steps += update.result is not None
         match update.effect:
@@ -274,7 +274,7 @@ class Settler:
         self.held_jobs.hold(
             ClaimedJob(
                 id=row.id,
-                run=instance,
+                instance=instance,
                 kind="execute",
                 step=row.step,
                 config=branch.config,
@@ -300,7 +300,7 @@ def _moved(held: ClaimedJob, move: Move) -> ClaimedJob:
     """Return the job at its next step."""
     return ClaimedJob(
         id=held.id,
-        run=held.run,
+        instance=held.instance,
         kind="execute",
         step=move.step,
         config=move.config,

@@ -41,7 +41,7 @@ def recorder() -> Iterator[EventRecorder]:
 
 def decided(*outcomes: Outcome) -> Decision:
     """Decide on outcomes of one instance."""
-    return decide(outcomes[0].job.run, outcomes, lambda queue, is_branch: True)
+    return decide(outcomes[0].job.instance, outcomes, lambda queue, is_branch: True)
 
 
 def jobs(*steps: str) -> list[ClaimedJob]:
@@ -94,7 +94,7 @@ def test_a_result_kept_after_a_conflict_is_reported_without_a_transition(recorde
 def test_busy_and_fenced_jobs_are_not_reported(recorder: EventRecorder) -> None:
     one, two = jobs("left", "right")
     settle(decided(AttemptFailed(one, "no", "ValueError", retry=False)), "busy", is_written=False)
-    one.run.status = "failed"  # by another worker
+    one.instance.status = "failed"  # by another worker
     settle(decided(AttemptFailed(two, "no", "ValueError", retry=False)), "fenced", is_written=False)
     settle(decided(Finished(two, "done")), "fenced", is_written=False)
     assert names(recorder) == []

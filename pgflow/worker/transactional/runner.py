@@ -107,7 +107,7 @@ class TransactionalRunner:
         await self._pool.aclose()
 
     def _open(self, job: ClaimedJob) -> AbstractAsyncContextManager[Transaction]:
-        if job.run.graph.nodes[job.step].step.is_async:
+        if job.instance.graph.nodes[job.step].step.is_async:
             return open_async(self._pool, self._runner)
         return open_sync(self._pool, self._runner, self._threads)
 
@@ -130,7 +130,7 @@ class TransactionalRunner:
             status = next(row.status for row in settled if not row.is_branch and row.id == job.id)
             if status == "fenced" and await self._is_still_held(job):
                 # Other sessions see the job as this worker's, so the step itself has taken it away.
-                if await transaction.ask(instance.status(schema, job.run.run)) in ACTIVE:
+                if await transaction.ask(instance.status(schema, job.instance.run)) in ACTIVE:
                     return _misused(job, REPLACED)
                 status = "done"  # it cancelled or deleted its own instance: that commits, and there is no result
             if status in ("done", "conflict"):
