@@ -77,7 +77,7 @@ def counters(history: History) -> dict[str, int]:
         "rescued from dead workers": sum(
             bool(move.was and move.now and move.now["crashes"] > move.was["crashes"]) for move in moves
         ),
-        "fenced": history.log_matches(r"fenced|not ours"),
+        "fenced": history.log_matches(r"the lease was revoked, its outcome is dropped"),
         "conflicts applied later": sum(len(instance.folds) for instance in instances),
         "waits parked": sum(bool(move.now and move.now["state"] == "parked") for move in moves),
         "snoozes and retries": sum(bool(move.now and move.now["state"] == "scheduled") for move in moves),
