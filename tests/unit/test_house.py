@@ -1,4 +1,4 @@
-"""The house is in order: what lies at the top, what SQL files look like, and what no file of the project says."""
+"""Rules for all files: the top level, SQL files and their functions, and texts that no file may contain."""
 
 import ast
 import os
@@ -29,7 +29,7 @@ PLACEHOLDER = re.compile(r"%\(\w+\)|%[sbt]\b")
 
 @cache
 def project_files() -> list[Path]:
-    """Return every file of the project: what git knows or would add; without git, what .gitignore does not name."""
+    """Return every file of the project: tracked or new; without git, all that .gitignore does not match."""
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
         listed = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -48,12 +48,12 @@ def below(folder: str, pattern: str = "*") -> list[Path]:
 
 
 def named(paths: list[Path]) -> list[str]:
-    """Return paths as a report shows them."""
+    """Return paths relative to the root."""
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
 def placeholders_in_literals(query: str) -> list[str]:
-    """Return the string literals of a query that hold a placeholder, which PostgreSQL would take for mere text."""
+    """Return the string literals of a query that hold a placeholder, which PostgreSQL would not replace."""
     literals = [found["literal"] for found in SQL_TEXT.finditer(query) if found["literal"]]
     return [literal for literal in literals if PLACEHOLDER.search(literal)]
 
@@ -71,7 +71,7 @@ def query_functions() -> set[str]:
     }
 
 
-def test_the_top_level_holds_what_it_should_and_nothing_else() -> None:
+def test_the_top_level_has_the_fixed_entries_only() -> None:
     tops = {path.relative_to(ROOT).parts[0] for path in project_files()}
     assert {top for top in tops if not top.startswith(".")} == TOP_LEVEL
 
@@ -91,14 +91,14 @@ def test_each_query_has_its_function_and_each_function_its_query() -> None:
     assert queries == query_functions()
 
 
-def test_each_sql_file_says_first_what_it_does() -> None:
+def test_each_sql_file_begins_with_a_comment() -> None:
     silent = [
         path for path in [*below("sql", "*.sql"), *below("tests", "*.sql")] if not re.match(r"-- \w", path.read_text())
     ]
     assert named(silent) == []
 
 
-def test_no_placeholder_stands_inside_a_literal() -> None:
+def test_no_literal_contains_a_placeholder() -> None:
     found = {
         str(path.relative_to(ROOT)): placeholders_in_literals(path.read_text())
         for path in below("sql/queries", "*.sql")
@@ -120,21 +120,21 @@ def test_the_search_for_placeholders_knows_what_a_literal_is(query: str, literal
     assert placeholders_in_literals(query) == literals
 
 
-def test_no_file_names_a_place_on_somebodys_machine() -> None:
+def test_no_file_contains_a_path_of_a_machine() -> None:
     place = re.compile(r"(?<![\w.}\"'$])/(?:root|home|Users|work)/\w")
-    told = [
+    found = [
         path for path in project_files() if path.suffix != ".png" and place.search(path.read_text(errors="replace"))
     ]
-    assert named(told) == []
+    assert named(found) == []
 
 
 def test_no_script_or_pin_names_a_host() -> None:
     address = re.compile(r"\w://|^--?(?:f|i|index-url|extra-index-url|find-links|trusted-host)\b", re.MULTILINE)
-    told = [path for path in [*below("bin"), *below(".ci")] if address.search(path.read_text())]
-    assert named(told) == []
+    found = [path for path in [*below("bin"), *below(".ci")] if address.search(path.read_text())]
+    assert named(found) == []
 
 
-def test_each_script_runs_as_it_lies() -> None:
+def test_each_script_is_executable_and_strict() -> None:
     scripts = [path for path in [*below("bin"), *below(".ci")] if not path.suffix]
     assert {"setup", "demo", "test", "check", "build", "run"} <= {path.name for path in scripts}
     assert named([path for path in scripts if not os.access(path, os.X_OK)]) == []
@@ -142,8 +142,8 @@ def test_each_script_runs_as_it_lies() -> None:
     assert named([path for path in scripts if "\nset -euo pipefail\n" not in path.read_text()]) == []
 
 
-def test_nothing_unfinished_is_left() -> None:
-    # put together so that this file does not accuse itself
+def test_no_file_is_marked_unfinished() -> None:
+    # concatenated, so that this file does not match
     marks = re.compile(
         "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", r"pytest\.skip" + r"\(", "NotImplemented" + "Error"])
     )

@@ -72,7 +72,7 @@ def test_a_look_below_is_made_sooner_when_the_queue_gave_less_than_its_room() ->
     slow(mark, A, B)
     mark.learn(0.01, ROOMS, mark.positions(0.01), [claimed(C, QUICK)])
     assert mark.look_at(ROOMS) == SHARE_DRY * SLOW
-    assert mark.look_at(["p"]) == inf  # that one has no room: nothing is to be done for it
+    assert mark.look_at(["p"]) == inf  # no capacity: nothing to do for that queue
     assert mark.positions(SHARE_DRY * SLOW - 0.01)
     assert not mark.positions(SHARE_DRY * SLOW)
 
@@ -84,7 +84,7 @@ def test_a_look_that_is_quick_again_ends_it() -> None:
     assert not mark.is_in_use
 
 
-def test_a_look_that_finds_nothing_says_nothing_of_how_slow_it_is() -> None:
+def test_a_look_that_finds_nothing_does_not_measure_the_queue() -> None:
     mark = Watermark()
     slow(mark, A, B)
     slow(mark, now=2.0)
@@ -115,7 +115,7 @@ def test_each_queue_has_its_own_floor() -> None:
 
 @dataclass
 class Queue:
-    """One queue with a pinned horizon: a claim steps over what is dead after its floor, at a cost."""
+    """One queue with a pinned horizon: each claim skips the dead tuples after its watermark, at a cost."""
 
     cost: float
     ready: dict[QueuePosition, float] = field(default_factory=dict)  # since when
