@@ -417,9 +417,7 @@ def test_i10_all_instances_end_while_workers_are_killed(postgres: OnPostgres, tm
 
 @pytest.mark.chaos
 @pytest.mark.slow
-def test_i10_all_instances_end_while_many_workers_are_killed(
-    newest: OnPostgres, tmp_path: Path, is_long: bool
-) -> None:
+def test_i10_all_instances_end_while_many_workers_are_killed(newest: OnPostgres, tmp_path: Path, is_long: bool) -> None:
     """I10: a hundred workers (30 without --long) are killed with SIGKILL at random points, and every workflow ends.
 
     The few whose step lost five workers have failed, and complete after a retry.
