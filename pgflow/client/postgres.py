@@ -8,26 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from psycopg.errors import InsufficientPrivilege
 
-from pgflow.client import registration
-from pgflow.client.commands import (
-    Cancel,
-    Command,
-    Delete,
-    Get,
-    List,
-    ListJobs,
-    Load,
-    Prune,
-    Put,
-    Query,
-    Register,
-    Retry,
-    Runs,
-    ScheduleSignal,
-    Signal,
-    Start,
-    Unschedule,
-)
+from pgflow.client import commands, registration
 from pgflow.client.pruning import pruning
 from pgflow.client.statements import Statements, Write
 from pgflow.client.transport import Transport
@@ -44,6 +25,7 @@ from pgflow.store import instance
 __all__ = ["PostgresBackend"]
 
 R = TypeVar("R")
+C = TypeVar("C")  # a sync or an async connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +53,7 @@ class PostgresBackend:
         self._registry = registry
         self._sql = Statements(transport.schema, codec)
 
-    def execute(self, command: Command[R], session: Any = None) -> R:
+    def execute(self, command: commands.Command[R], session: Any = None) -> R:
         """Execute a command, in the transaction of `session`, an open psycopg connection, if given."""
         plan: Plan[R] = self._plan(command)
         try:
@@ -79,10 +61,7 @@ class PostgresBackend:
             conn = None if session is None else session_of(session, SYNC_SESSION)
             while True:
                 try:
-                    if isinstance(step, Separate):
-                        answer = self.transport.send(step.statement)
-                    else:
-                        answer = self.transport.send(step, conn)
+                    answer = self.transport.send(*_routed(step, conn))
                 except Exception as error:
                     step = plan.throw(error)
                 else:
@@ -91,7 +70,7 @@ class PostgresBackend:
             result: R = end.value
             return result
 
-    async def aexecute(self, command: Command[R], session: Any = None) -> R:
+    async def aexecute(self, command: commands.Command[R], session: Any = None) -> R:
         """`execute`, async; `session` is an open `psycopg.AsyncConnection`."""
         plan: Plan[R] = self._plan(command)
         try:
@@ -99,10 +78,7 @@ class PostgresBackend:
             conn = None if session is None else session_of(session, ASYNC_SESSION)
             while True:
                 try:
-                    if isinstance(step, Separate):
-                        answer = await self.transport.asend(step.statement)
-                    else:
-                        answer = await self.transport.asend(step, conn)
+                    answer = await self.transport.asend(*_routed(step, conn))
                 except Exception as error:
                     step = plan.throw(error)
                 else:
@@ -111,40 +87,40 @@ class PostgresBackend:
             result: R = end.value
             return result
 
-    def _plan(self, command: Command[Any]) -> Plan[Any]:
+    def _plan(self, command: commands.Command[Any]) -> Plan[Any]:
         sql = self._sql
         match command:
-            case Start():
+            case commands.Start():
                 return self._registered(sql.start(command))
-            case Put():
+            case commands.Put():
                 return self._registered(sql.put(command, self._definition))
-            case Register():
+            case commands.Register():
                 return self._register()
-            case Signal():
+            case commands.Signal():
                 return _one(sql.signal(command))
-            case ScheduleSignal():
+            case commands.ScheduleSignal():
                 return _one(sql.schedule_signal(command))
-            case Unschedule():
+            case commands.Unschedule():
                 return _one(sql.unschedule(command))
-            case Cancel():
+            case commands.Cancel():
                 return _one(sql.cancel(command))
-            case Retry():
+            case commands.Retry():
                 return _one(sql.retry(command))
-            case Delete():
+            case commands.Delete():
                 return _one(sql.delete(command))
-            case Prune():
+            case commands.Prune():
                 return self._prune(command)
-            case Get():
+            case commands.Get():
                 return _one(sql.get(command))
-            case List():
+            case commands.List():
                 return _one(sql.instances(command))
-            case Runs():
+            case commands.Runs():
                 return _one(sql.runs(command))
-            case ListJobs():
+            case commands.ListJobs():
                 return _one(sql.jobs(command))
-            case Load():
+            case commands.Load():
                 return self._load(command)
-            case Query():
+            case commands.Query():
                 return _one(sql.query(command))
         raise TypeError(f"{type(command).__name__} is not a command of pgflow.client.commands")
 
@@ -167,18 +143,18 @@ class PostgresBackend:
         registration.check(self._registry, stored)
         self.is_registered = True
 
-    def _prune(self, command: Prune) -> Plan[int]:
+    def _prune(self, command: commands.Prune) -> Plan[int]:
         deleted = 0
         pages = pruning(self._sql.schema, command.older_than, command.statuses)
         for page in pages:
             deleted += pages.took((yield page))
         return deleted
 
-    def _load(self, command: Load) -> Plan[Instance]:
+    def _load(self, command: commands.Load) -> Plan[Instance]:
         filters, schema = command.filters, self._sql.schema
         if filters.workflow is None:
             check_single_workflow(filters.id or "", (yield instance.workflows(schema, id=filters.id or "")))
-        found: list[Instance] = yield self._sql.query(Query(filters))
+        found: list[Instance] = yield self._sql.query(commands.Query(filters))
         if not found:
             raise InstanceNotFound(
                 f"Storage({schema!r}) has no instance {filters.named}", hint="List them: pgflow list"
@@ -187,6 +163,10 @@ class PostgresBackend:
 
     def _definition(self, workflow: str, version: int) -> Definition:
         return self._registry.definitions(workflow).resolve(version)
+
+
+def _routed(step: Step, conn: C | None) -> tuple[Statement[Any] | Write[Any], C | None]:
+    return (step.statement, None) if isinstance(step, Separate) else (step, conn)
 
 
 def _one(step: Statement[R] | Write[R]) -> Plan[R]:

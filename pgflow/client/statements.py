@@ -8,22 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from pgflow.client import commands
 from pgflow.client.addressing import address, call_name, checked_key, runs_filters
-from pgflow.client.commands import (
-    Cancel,
-    Delete,
-    Get,
-    List,
-    ListJobs,
-    Put,
-    Query,
-    Retry,
-    Runs,
-    ScheduleSignal,
-    Signal,
-    Start,
-    Unschedule,
-)
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
@@ -80,7 +66,7 @@ class Statements:
 
     # -- writes
 
-    def start(self, command: Start) -> Write[list[Started]]:
+    def start(self, command: commands.Start) -> Write[list[Started]]:
         """Start instances. Raises before anything is sent when one of them cannot be started."""
         workflow, request = command.workflow, StartRequest.of(command, reveal=self.codec is not None)
         inputs = [encrypted_input(self.codec, workflow, each.value, each.text) for each in request.instances]
@@ -116,7 +102,7 @@ class Statements:
         name = call_name("start", workflow, *(each.value for each in request.instances))
         return Write(name, statement, instance.decode_started, request.key, ready)
 
-    def signal(self, command: Signal) -> Write[str]:
+    def signal(self, command: commands.Signal) -> Write[str]:
         """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once when no step of any version takes it."""
         workflow, value = command.workflow, command.value
         event, key, nodes = consumers(workflow.graphs, command.event, command.step)
@@ -146,7 +132,7 @@ class Statements:
         name = call_name("resume", workflow, value, event, key or "")
         return Write(name, statement, str, checked_key(command.idempotency_key), frozenset(ready), report)
 
-    def schedule_signal(self, command: ScheduleSignal) -> Write[Scheduled]:
+    def schedule_signal(self, command: commands.ScheduleSignal) -> Write[Scheduled]:
         """Send a signal to a step later. It wakes nothing: workers look for signals that are due."""
         workflow, value, delay = command.workflow, command.value, command.delay
         event, key, nodes = scheduled_consumers(workflow.graphs, command.event, command.step, delay)
@@ -179,12 +165,12 @@ class Statements:
         name = call_name("schedule_resume", workflow, value, key, event)
         return Write(name, statement, decode, checked_key(command.idempotency_key), emit=report)
 
-    def unschedule(self, command: Unschedule) -> Write[bool]:
+    def unschedule(self, command: commands.Unschedule) -> Write[bool]:
         """Cancel a scheduled signal."""
         key = checked_key(command.idempotency_key)
         return Write(f"unschedule {command.id}", lambda notify: signal.unschedule(self.schema, command.id), bool, key)
 
-    def cancel(self, command: Cancel) -> Write[None]:
+    def cancel(self, command: commands.Cancel) -> Write[None]:
         """Cancel the newest run of a value."""
         workflow, value, reason = command.workflow, command.value, command.reason
         params: dict[str, Any] = {"workflow": workflow.name, "value": address(workflow, value), "reason": reason}
@@ -201,7 +187,7 @@ class Statements:
         key, name = checked_key(command.idempotency_key), call_name("cancel", workflow, value)
         return Write(name, statement, lambda answer: None, key, frozenset({CheckCancels()}), report)
 
-    def retry(self, command: Retry) -> Write[None]:
+    def retry(self, command: commands.Retry) -> Write[None]:
         """Retry the newest run of a value after it failed."""
         workflow, value = command.workflow, command.value
         params: dict[str, Any] = {"workflow": workflow.name, "value": address(workflow, value)}
@@ -218,7 +204,7 @@ class Statements:
         key, name = checked_key(command.idempotency_key), call_name("retry", workflow, value)
         return Write(name, statement, lambda answer: None, key, ready, report)
 
-    def put(self, command: Put, definition_of: Callable[[str, int], Definition]) -> Write[int]:
+    def put(self, command: commands.Put, definition_of: Callable[[str, int], Definition]) -> Write[int]:
         """Store a whole instance. Raises before anything is sent when its workflow could not have it."""
         each = checked(command.instance)
         graph = definition_of(each.workflow, each.version).graph
@@ -236,7 +222,7 @@ class Statements:
             f"put {each.id} {each.run}", statement, int, notifications=frozenset({QueueReady(queue), CheckCancels()})
         )
 
-    def delete(self, command: Delete) -> Write[int]:
+    def delete(self, command: commands.Delete) -> Write[int]:
         """Delete all runs with a business id."""
         filters, business_id = command.filters, command.filters.id or ""
 
@@ -249,26 +235,26 @@ class Statements:
 
     # -- reads
 
-    def get(self, command: Get) -> Statement[Instance]:
+    def get(self, command: commands.Get) -> Statement[Instance]:
         """Read the newest run of a value."""
         workflow, to = command.workflow, address(command.workflow, command.value)
         found = instance.get(self.schema, workflow=workflow.name, value=to, version=workflow.pinned)
         return found.then(partial(decrypt_instance, self.codec))
 
-    def instances(self, command: List) -> Statement[list[Instance]]:
+    def instances(self, command: commands.List) -> Statement[list[Instance]]:
         """Read a page of instances."""
         return self._decrypted(instance.list(self.schema, command.filters))
 
-    def runs(self, command: Runs) -> Statement[list[Instance]]:
+    def runs(self, command: commands.Runs) -> Statement[list[Instance]]:
         """Read a page of the runs of a value."""
         filters = runs_filters(command.workflow, command.value, before=command.before, limit=command.limit)
         return self._decrypted(instance.list(self.schema, filters))
 
-    def query(self, command: Query) -> Statement[list[Instance]]:
+    def query(self, command: commands.Query) -> Statement[list[Instance]]:
         """Read whole instances."""
         return self._decrypted(instance.list(self.schema, command.filters, whole=True))
 
-    def jobs(self, command: ListJobs) -> Statement[list[Job]]:
+    def jobs(self, command: commands.ListJobs) -> Statement[list[Job]]:
         """Read a page of live jobs."""
         workflow = command.workflow
         name, version = (None, None) if workflow is None else (workflow.name, workflow.pinned)

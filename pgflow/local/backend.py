@@ -8,25 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
+from pgflow.client import commands
 from pgflow.client.addressing import runs_filters
-from pgflow.client.commands import (
-    Cancel,
-    Command,
-    Delete,
-    Get,
-    List,
-    ListJobs,
-    Load,
-    Put,
-    Query,
-    Register,
-    Retry,
-    Runs,
-    ScheduleSignal,
-    Signal,
-    Start,
-    Unschedule,
-)
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
@@ -80,7 +63,7 @@ class MemoryBackend:
         self._allow_transactional = allow_transactional
         self._codec = codec
 
-    def execute(self, command: Command[R], session: Any = None) -> R:
+    def execute(self, command: commands.Command[R], session: Any = None) -> R:
         """Execute a command, or refuse it by name."""
         if session is not None:
             raise ConfigError(
@@ -94,44 +77,44 @@ class MemoryBackend:
         answer: R = self._execute(command)
         return answer
 
-    async def aexecute(self, command: Command[R], session: Any = None) -> R:
+    async def aexecute(self, command: commands.Command[R], session: Any = None) -> R:
         """`execute`, async."""
         return self.execute(command, session)
 
-    def _execute(self, command: Command[Any]) -> Any:
+    def _execute(self, command: commands.Command[Any]) -> Any:
         match command:
-            case Start():
+            case commands.Start():
                 return self._start(command)
-            case Signal():
+            case commands.Signal():
                 return self._signal(command)
-            case ScheduleSignal():
+            case commands.ScheduleSignal():
                 return self._schedule(command)
-            case Unschedule():
+            case commands.Unschedule():
                 with self.instances.opened():
                     return self.scheduler.unschedule(command.id)
-            case Cancel():
+            case commands.Cancel():
                 return self._cancel(command)
-            case Retry():
+            case commands.Retry():
                 return self._retry(command)
-            case Get():
+            case commands.Get():
                 return read(self.instances.newest(command.workflow, command.value))
-            case List():
+            case commands.List():
                 return _page(self._storage.find(command.filters))
-            case Runs(workflow, value, before, limit):
+            case commands.Runs(workflow, value, before, limit):
                 return _page(self._storage.find(runs_filters(workflow, value, before=before, limit=limit)))
-            case ListJobs():
+            case commands.ListJobs():
                 return self._jobs(command)
-            case Put():
+            case commands.Put():
                 return self._storage.put(command.instance)
-            case Load(filters):
+            case commands.Load(filters):
                 return self._storage.get(filters.id or "", workflow=filters.workflow, version=filters.version)
-            case Delete(filters):
+            case commands.Delete(filters):
                 count = len(self._storage.find(replace(filters, limit=None)))
                 self._storage.delete(filters.id or "", workflow=filters.workflow, version=filters.version)
                 return count
-            case Query(filters):
+            case commands.Query(filters):
                 return [read(each) for each in self._storage.find(filters)]
-            case Register():
+            case commands.Register():
                 return None  # definitions are stored for clients and workers in other processes
         name = type(command).__name__.lower()
         raise ConfigError(
@@ -139,7 +122,7 @@ class MemoryBackend:
             hint="Use app.storage.delete, or an app on PostgreSQL: Pgflow(dsn, workflows=[…]).",
         )
 
-    def _start(self, command: Start) -> list[Started]:
+    def _start(self, command: commands.Start) -> list[Started]:
         """Start an instance for each item, unless its key is active; all of them or, when one is refused, none."""
         self.instances.check_known(command.workflow)
         request = StartRequest.of(command, reveal=self._codec is not None)
@@ -171,7 +154,7 @@ class MemoryBackend:
                 started.append(Started(live.id, live.run if active is None else active, created=active is None))
         return started
 
-    def _signal(self, command: Signal) -> str:
+    def _signal(self, command: commands.Signal) -> str:
         workflow, value = command.workflow, command.value
         self.instances.check_known(workflow)
         _, _, nodes = consumers(workflow.graphs, command.event, command.step)
@@ -198,7 +181,7 @@ class MemoryBackend:
                 self.scheduler.keep(live, signal)
             return outcome
 
-    def _schedule(self, command: ScheduleSignal) -> Scheduled:
+    def _schedule(self, command: commands.ScheduleSignal) -> Scheduled:
         workflow, value, delay = command.workflow, command.value, command.delay
         self.instances.check_known(workflow)
         _, _, nodes = scheduled_consumers(workflow.graphs, command.event, command.step, delay)
@@ -216,7 +199,7 @@ class MemoryBackend:
             self.scheduler.schedule(live, number, signal)
         return Scheduled(id=number, run=live.run, step=key, event=event, at=due, app=command.app)
 
-    def _cancel(self, command: Cancel) -> None:
+    def _cancel(self, command: commands.Cancel) -> None:
         self.instances.check_known(command.workflow)
         check_text("reason", command.reason)
         with self.instances.opened():
@@ -225,7 +208,7 @@ class MemoryBackend:
             self.scheduler.report.cancelled(live, command.reason)
             self.scheduler.cancel(live, command.reason)
 
-    def _retry(self, command: Retry) -> None:
+    def _retry(self, command: commands.Retry) -> None:
         workflow, value = command.workflow, command.value
         self.instances.check_known(workflow)
         with self.instances.opened():
@@ -245,7 +228,7 @@ class MemoryBackend:
             self.scheduler.report.retried(live)
             self.scheduler.restart(live)
 
-    def _jobs(self, command: ListJobs) -> list[Job]:
+    def _jobs(self, command: commands.ListJobs) -> list[Job]:
         with self.scheduler.lock:
             found = [live.as_job(job) for live in self.scheduler.live.values() for job in live.jobs.values()]
         if (workflow := command.workflow) is not None:

@@ -66,7 +66,7 @@ def handled(backend: type[Any]) -> set[str]:
     """The commands that a backend's match statement names."""
     tree = ast.parse(inspect.getsource(inspect.getmodule(backend) or backend))
     patterns = [node.cls for node in ast.walk(tree) if isinstance(node, ast.MatchClass)]
-    return {name.id for name in patterns if isinstance(name, ast.Name)} & set(COMMANDS)
+    return {name.attr for name in patterns if isinstance(name, ast.Attribute)} & set(COMMANDS)
 
 
 def test_commands_are_frozen_values() -> None:
