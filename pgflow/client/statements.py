@@ -37,8 +37,8 @@ T = TypeVar("T")
 class Write(Generic[T]):
     """A statement that changes something, and the notifications to send once it has committed.
 
-    `key` is the caller's idempotency key, None without one. `name` is the call and its target, so that a key that was
-    used for another call is refused. `decode` makes the result out of the answer stored for an earlier call with
+    `key` is the caller's idempotency key, None without one. `name` is what is called and on what, so that a key that
+    was used for another call is refused. `decode` makes the result out of the answer stored for an earlier call with
     the same key.
 
     `statement(notify)` builds it. With True it notifies workers itself, inside the transaction, which is right only
