@@ -1,0 +1,1 @@
+"""The workload: `steps` and `flows` that record their executions, and `callers` that start and signal instances."""
