@@ -187,6 +187,15 @@ def test_the_files_and_folders_that_it_names_exist(documented: Page) -> None:
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
+def test_each_change_in_the_contributors_guide_touches_at_most_six_files() -> None:
+    _, _, rest = page("pgflow/docs/contributing.md").prose.partition("\n## Where a change goes\n")
+    changes = re.split(r"^### ", rest.partition("\n## ")[0], flags=re.MULTILINE)[1:]
+    steps = [re.findall(r"^\d\. .*(?:\n   .*)*", change, re.MULTILINE) for change in changes]
+    assert len(changes) == 10
+    assert all(1 <= len(each) <= 6 for each in steps)
+    assert all(len(set(PATH.findall("\n".join(each)))) <= 6 for each in steps)
+
+
 def test_the_tree_is_the_tree() -> None:
     (tree,) = [block for block in README.blocks if block.label == "tree"]
     drawn: list[str] = []
