@@ -12,7 +12,7 @@ import click
 from pgflow.cli.error_reporting import GlobalOptions, report
 from pgflow.cli.options import debug_option, json_option
 from pgflow.cli.output import document, print_notice, table
-from tests.torture.trial.run import FaultRow, Plan, Verdict, judge, read_recording, run_trial
+from tests.torture.trial.run import SLACK_SECONDS, FaultRow, Plan, Verdict, judge, read_recording, run_trial
 
 __all__ = ["command", "main"]
 
@@ -24,6 +24,12 @@ SEEDS = 1_000_000
 @click.option("--seed", type=click.IntRange(0), help="The random seed; a run prints the one that it used.")
 @click.option("--workers", type=click.IntRange(2, 16), default=4, help="Worker processes.")
 @click.option("--rate", type=click.FloatRange(0.1, 100), default=6.0, help="Instances started a second.")
+@click.option(
+    "--slack",
+    type=click.FloatRange(0, 300),
+    default=SLACK_SECONDS,
+    help="Seconds added to the limits for rescues and timers, for a busy machine.",
+)
 @click.option("--only", multiple=True, metavar="TEXT", help="Only faults whose name contains this; may be repeated.")
 @click.option(
     "--replay",
@@ -47,6 +53,7 @@ def command(
     seed: int | None,
     workers: int,
     rate: float,
+    slack: float,
     only: tuple[str, ...],
     replay: Path | None,
     folder: Path | None,
@@ -73,9 +80,8 @@ def command(
         chosen = random.SystemRandom().randrange(SEEDS) if seed is None else seed
         place.mkdir(parents=True, exist_ok=True)
         print_notice(f"seed {chosen}; everything is recorded in {place}")
-        verdict = judge(
-            run_trial(Plan(place, 60 * minutes, chosen, workers, rate=rate, only=only, replay=replay), print_notice)
-        )
+        plan = Plan(place, 60 * minutes, chosen, workers, rate=rate, slack=slack, only=only, replay=replay)
+        verdict = judge(run_trial(plan, print_notice))
     else:
         verdict = judge(read_recording(check))
     if as_json:

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SEED = "1"
+SLACK = ("--slack", "60")  # other tests run at the same time
 SHORT = (
     *("kill a worker", "stop a worker beyond its lease", "drain a worker that runs again"),
     *("kill at transaction.settled", "stop at claimer.sending", "fail at claimer.sent"),
@@ -80,7 +81,7 @@ def test_faults_of_every_kind_lose_and_double_nothing(tmp_path: Path, is_long: b
     folder = str(tmp_path / "run")
     chosen = {fault.name for fault in FAULTS if is_long or any(each in fault.name for each in SHORT)}
     only = [] if is_long else [option for each in SHORT for option in ("--only", each)]
-    done = torture("--minutes", "0.1", "--seed", SEED, *only, "--folder", folder, "--json", seconds=400)
+    done = torture("--minutes", "0.1", "--seed", SEED, *SLACK, *only, "--folder", folder, "--json", seconds=400)
     output = f"{done.stdout[-3000:]}\n{done.stderr[-1000:]}"
     verdict = verdict_of(done)
     assert verdict["violations"] == [], output
@@ -88,7 +89,7 @@ def test_faults_of_every_kind_lose_and_double_nothing(tmp_path: Path, is_long: b
     assert done.returncode == 0, output
     assert verdict["green"] is True
     assert verdict["drained"] < 60
-    assert min(verdict["counters"].values()) > 0
+    assert not is_long or min(verdict["counters"].values()) > 0
     happened = {row["fault"] for row in verdict["faults"] if row["times"]}
     assert happened == chosen - verdict["impossible"].keys()
     assert all(len(reason) > 10 for reason in verdict["impossible"].values())
@@ -102,7 +103,7 @@ def test_without_root_unsupported_faults_are_listed_and_the_others_can_be_replay
     user = as_a_normal_user()
     run, replayed = shared_folder / "run", shared_folder / "replayed"
     few = ["--only", "kill a worker that", "--only", "cut replies", "--only", "disk full"]
-    done = torture("--minutes", "0.1", "--seed", SEED, *few, "--folder", str(run), prefix=user)
+    done = torture("--minutes", "0.1", "--seed", SEED, *SLACK, *few, "--folder", str(run), prefix=user)
     assert done.returncode == 2, done.stdout + done.stderr  # faults that never happened make it invalid
     rows = rows_of(done.stdout)
     assert rows.keys() == {"kill a worker that starts", "cut replies", "disk full"}
@@ -114,7 +115,7 @@ def test_without_root_unsupported_faults_are_listed_and_the_others_can_be_replay
     assert (run / "schedule.jsonl").stat().st_uid != 0
 
     schedule = (run / "schedule.jsonl").read_text()
-    options = ["--replay", str(run / "schedule.jsonl"), "--seed", SEED, "--folder", str(replayed), "--json"]
+    options = ["--replay", str(run / "schedule.jsonl"), "--seed", SEED, *SLACK, "--folder", str(replayed), "--json"]
     again = torture(*options, prefix=user)
     assert again.returncode == 2, again.stdout + again.stderr
     assert verdict_of(again)["violations"] == []
