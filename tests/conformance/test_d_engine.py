@@ -181,7 +181,8 @@ def test_d8_an_instance_that_cannot_reach_done_fails() -> None:
 def test_d8_an_instance_that_cannot_reach_done_is_never_completed(stack: Stack) -> None:
     """D8: the same on each stack, should such a graph ever exist; a retry changes nothing."""
     flow = chain(A, B, C)
-    flow.graph = starving()
+    flow.definition = replace(flow.definition, graph=starving())
+    flow.definitions = replace(flow.definitions, versions={1: flow.definition})
     stack.run(flow)
     flow.start("v")
     failed = stack.until(flow, "v")

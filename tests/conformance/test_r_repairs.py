@@ -510,8 +510,8 @@ def test_r16_workers_at_work_hold_no_advisory_lock(postgres: OnPostgres) -> None
     while postgres.rows("select from pgflow.instances where status = 'running' limit 1"):
         seen += postgres.rows(ADVISORY)
     assert set(seen) == {(0,)}
-    speaking = {path for path in files.list_files() if "advisory" in files.load(path)}
-    assert {path for path in speaking if not path.startswith(("queries/migration/", "queries/workers/"))} == set()
+    users = {path for path in files.list_files() if "advisory" in files.load(path)}
+    assert {path for path in users if not path.startswith(("queries/migration/", "queries/bench/"))} == set()
 
 
 def test_r17_a_failed_instance_stays_failed(workers: ManualWorkers) -> None:
