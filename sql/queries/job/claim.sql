@@ -1,6 +1,6 @@
 -- Claims ready jobs: up to the capacity of each queue, and one quarantined job. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input, metadata, results, signals, parked, waited (seconds since the job parked, null: it has not), age (seconds since the instance was created), moment (run_at, in seconds of the epoch), took (seconds of this statement)
 -- (priority, moment, id) is the watermark of a queue, where its index scan starts. The scan skips the entries before it: this worker has
--- claimed the live ones, and the rest are dead tuples that vacuum cannot remove yet (worker/watermark.py).
+-- claimed the live ones, and the rest are dead tuples that vacuum cannot remove yet (worker/turns/watermark.py).
 with admissible as materialized (  -- the queues that may be claimed from; settle.sql asks the same before it keeps a job
     select q.*
     from unnest(
