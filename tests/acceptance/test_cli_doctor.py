@@ -26,6 +26,7 @@ from pgflow.doctor import checks, finding, maintenance, server, work
 from pgflow.doctor.checks import CHECKS
 from pgflow.doctor.finding import Check, Result, Target, ok
 from pgflow.embedded import EmbeddedPostgres
+from pgflow.errors import PgflowError
 from pgflow.migrations.migrate import up
 from tests.acceptance.fake_pooler import run_fake_pooler
 from tests.acceptance.shop import app as shop
@@ -523,6 +524,25 @@ def test_a_check_cannot_write(dsn: str, conn: psycopg.Connection[Any], monkeypat
     done = CliRunner().invoke(cli, ["doctor", "--dsn", dsn])
     assert done.exit_code == 0
     assert "could not be checked: cannot execute INSERT in a read-only transaction" in done.stdout
+
+
+def test_an_error_of_a_check_does_not_abort_the_run_but_a_lost_connection_does(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(target: Target) -> Iterator[Result]:
+        raise PgflowError("no answer")
+        yield
+
+    def disconnect(target: Target) -> Iterator[Result]:
+        target.conn.execute("select pg_terminate_backend(pg_backend_pid())")
+        yield ok("connected")
+
+    monkeypatch.setattr(
+        checks, "CHECKS", [Check("failing", "it fails", fail), Check("next", "it runs", lambda _: iter([]))]
+    )
+    assert look(dsn).one("failing", "note").startswith("could not be checked: no answer")
+    monkeypatch.setattr(checks, "CHECKS", [Check("lost", "it disconnects", disconnect)])
+    assert CliRunner().invoke(cli, ["doctor", "--dsn", dsn]).exit_code == 3
 
 
 def test_a_check_that_takes_too_long_does_not_abort_the_run(
