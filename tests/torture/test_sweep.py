@@ -17,7 +17,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow import Pgflow, Started, client
+from pgflow import Pgflow, Started
+from pgflow.client import transport
 from pgflow.database.connect import Connection, connect
 from pgflow.database.pooling import pool
 from pgflow.errors import OutcomeUnknown
@@ -143,7 +144,7 @@ class Away:
 
 @pytest.fixture
 def away(free: SimpleQueue[Lane], monkeypatch: pytest.MonkeyPatch) -> Iterator[Away]:
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(pool, "WAIT_SECONDS", 0.2)
     lane = free.get()
     with connect(lane.dsn, "test") as conn:
