@@ -23,7 +23,7 @@ from pgflow.app import Pgflow
 from pgflow.client.workflow import Workflow
 from pgflow.database.connect import connect
 from pgflow.database.db_errors import is_outcome_unknown, is_transient
-from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, Unreachable
+from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, StatementTimeout, Unreachable
 from tests.torture.trial.journal import Journal
 from tests.torture.workload import flows, steps
 from tests.torture.workload.steps import Script
@@ -182,7 +182,7 @@ class Caller:
             answer = {"r": "info", "why": error.code}
         except (PgflowError, psycopg.Error, OSError) as error:
             doubt = "info" if is_outcome_unknown(error) else "fail"
-            is_outage = is_transient(error) or isinstance(error, OSError | SequenceError | Unreachable)
+            is_outage = is_transient(error) or isinstance(error, OSError | SequenceError | StatementTimeout | Unreachable)
             code = getattr(error, "code", type(error).__name__)
             answer = {"r": doubt, "why": code, "outage": is_outage}
         self._journal.write(op=op, caller=self._number, t0=before, t1=time.monotonic_ns(), **about, **answer)
