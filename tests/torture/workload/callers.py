@@ -182,7 +182,8 @@ class Caller:
             answer = {"r": "info", "why": error.code}
         except (PgflowError, psycopg.Error, OSError) as error:
             doubt = "info" if is_outcome_unknown(error) else "fail"
-            is_outage = is_transient(error) or isinstance(error, OSError | SequenceError | StatementTimeout | Unreachable)
+            repeated = OSError | SequenceError | StatementTimeout | Unreachable
+            is_outage = is_transient(error) or isinstance(error, repeated)
             code = getattr(error, "code", type(error).__name__)
             answer = {"r": doubt, "why": code, "outage": is_outage}
         self._journal.write(op=op, caller=self._number, t0=before, t1=time.monotonic_ns(), **about, **answer)
