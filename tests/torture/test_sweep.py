@@ -145,7 +145,7 @@ class Away:
 @pytest.fixture
 def away(free: SimpleQueue[Lane], monkeypatch: pytest.MonkeyPatch) -> Iterator[Away]:
     monkeypatch.setattr(transport, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(pool, "ACQUIRE_TIMEOUT", 0.2)
     lane = free.get()
     with connect(lane.dsn, "test") as conn:
         yield Away(lane, conn)
