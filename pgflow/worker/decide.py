@@ -47,7 +47,9 @@ MAX_DISCONNECT_DELAY = 5.0  # seconds until the next attempt
 class Decision:
     """The consequences for one instance: rows for the settle statement, and the state to adopt once they are written.
 
-    `updates` has one entry per outcome, in the same order. `seconds` is how long the decision took, if measured.
+    `updates` has one entry per outcome, in the same order. `is_guarded`: some of them are written only if the instance
+    has not moved on. `schedules_jobs`: a job becomes due later, because it is parked, retried or snoozed. `seconds` is
+    how long the decision took, if measured.
     """
 
     instance: CachedInstance
@@ -55,6 +57,8 @@ class Decision:
     outcomes: Sequence[Outcome]
     before: State = field(init=False)
     seconds: float | None = None
+    is_guarded: bool = False
+    schedules_jobs: bool = False
     updates: list[JobUpdate] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
     instance_update: InstanceUpdate | None = None
@@ -67,14 +71,6 @@ class Decision:
     def __post_init__(self) -> None:
         self.before = self.state
 
-    @property
-    def schedules_jobs(self) -> bool:
-        """Whether it leaves a job that becomes due later: one that is parked, retried or snoozed."""
-        return any(
-            isinstance(effect, Park | Retry) or (isinstance(effect, Snooze) and effect.seconds is not None)
-            for effect in (update.effect for update in self.updates)
-        )
-
     def add(
         self,
         job: ClaimedJob,
@@ -85,19 +81,24 @@ class Decision:
         signal: Signal | None = None,
     ) -> None:
         """Add the update of one job."""
-        self.updates.append(
-            JobUpdate(
-                id=job.id,
-                run=job.instance.run,
-                attempt=job.attempt,
-                step=job.step,
-                kind=job.kind,
-                effect=effect,
-                result=result,
-                advance=advance,
-                signal=None if signal is None else signal.id,
-            )
+        update = JobUpdate(
+            job.id,
+            job.instance.run,
+            job.attempt,
+            job.step,
+            job.kind,
+            effect,
+            result,
+            advance,
+            None if signal is None else signal.id,
         )
+        self.updates.append(update)
+        self.is_guarded |= update.guarded
+        match effect:
+            case Park() | Retry():
+                self.schedules_jobs = True
+            case Snooze(seconds=seconds):
+                self.schedules_jobs |= seconds is not None
 
 
 def decide(instance: CachedInstance, outcomes: Sequence[Outcome], keep: Keep) -> Decision:
@@ -119,7 +120,7 @@ def decide(instance: CachedInstance, outcomes: Sequence[Outcome], keep: Keep) ->
                 _reactivate(decision, job, keep)
             case _:
                 assert_never(outcome)
-    if any(update.guarded for update in decision.updates):
+    if decision.is_guarded:
         _update_instance(decision)
     return decision
 
