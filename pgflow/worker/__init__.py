@@ -9,7 +9,7 @@ Data flows one way:
 | module | what it does |
 |---|---|
 | supervisor | `Worker`: its life cycle from start to drain |
-| lease, heartbeat, heartbeat_process | its identity in the database, and what keeps it |
+| lease | its identity in the database, its heartbeats, the check of a server at the start |
 | turns | the loop's round trips: planning, sending, outages |
 | chores | upkeep that goes along with turns, one file each |
 | held_jobs, queue_buffer, admission | claimed jobs in memory; how many more to claim |
@@ -18,7 +18,7 @@ Data flows one way:
 | decide, settler | turning outcomes into rows, and answers into the next state |
 | listener | notifications |
 | report, points | telemetry; hooks for fault injection |
-| loop, preflight | the event loop; the check of a server at the start |
+| loop | the event loop |
 
 Decisions:
 
@@ -39,8 +39,8 @@ whose lease has expired takes a new identity and forgets the jobs that it held.
 *Poison jobs are isolated.* A job whose worker was lost twice is quarantined: it waits until no other job is held, and
 nothing is claimed until it has run (held_jobs.py; sql/README.md explains why that finds the cause).
 
-*Heartbeats cannot be starved.* A thread with its own connection renews the lease (heartbeat.py); while a step holds
-Python's global lock, a second process does (heartbeat_process.py).
+*Heartbeats cannot be starved.* A thread with its own connection renews the lease; while a step holds Python's global
+lock, a second process does (lease/).
 
 *One run, one set of resources.* Connections, threads, locks of the event loop and held jobs belong to one call of
 `run`. The worker object keeps only settings and counters. So it can run again after a failed start, a drain or a

@@ -26,12 +26,12 @@ from pgflow.migrations.schema import too_new
 from pgflow.process import Process, current, exit_if_forked
 from pgflow.store import job
 from pgflow.store.notification import Notification
-from pgflow.worker.heartbeat_process import HeartbeatProcess
 from pgflow.worker.held_jobs import HeldJobs
 from pgflow.worker.job_tasks import JobTasks
-from pgflow.worker.lease import Lease
+from pgflow.worker.lease.heartbeat_process import HeartbeatProcess
+from pgflow.worker.lease.identity import Lease
+from pgflow.worker.lease.preflight import warn_of_unsafe_settings
 from pgflow.worker.listener import Listener
-from pgflow.worker.preflight import warn_of_unsafe_settings
 from pgflow.worker.queue_buffer import QueueBuffer
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler, Stats

@@ -15,10 +15,11 @@ from pgflow import Pgflow
 from pgflow.database.connect import Connection
 from pgflow.errors import SchemaMissing
 from pgflow.store import job
-from pgflow.worker import heartbeat, supervisor
 from pgflow.worker import settler as settling
+from pgflow.worker import supervisor
 from pgflow.worker.decide import Decision, decide
-from pgflow.worker.heartbeat import Heartbeat
+from pgflow.worker.lease import heartbeat
+from pgflow.worker.lease.heartbeat import Heartbeat
 from pgflow.worker.listener import Listener
 from pgflow.worker.outcome import Finished
 from pgflow.worker.transactional.runner import TransactionalRunner

@@ -28,7 +28,7 @@ from pgflow.errors import PgflowError
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.worker import Worker
-from pgflow.worker.heartbeat_process import HeartbeatProcess
+from pgflow.worker.lease.heartbeat_process import HeartbeatProcess
 from pgflow.worker.loop import run
 
 __all__ = ["command"]

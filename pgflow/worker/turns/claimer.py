@@ -22,7 +22,7 @@ from pgflow.store.notification import CheckCancels, Notification, QueueReady, Sw
 from pgflow.worker import points
 from pgflow.worker.admission import claim_capacity
 from pgflow.worker.decide import Decision
-from pgflow.worker.lease import Lease
+from pgflow.worker.lease.identity import Lease
 from pgflow.worker.settler import Settler
 from pgflow.worker.turns.faults import OUTAGE, RECONNECT, REFUSAL, SCHEMA_SUSPECT, FaultLog, error_text
 from pgflow.worker.turns.planner import Planner

@@ -20,8 +20,8 @@ from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.store import job, worker
 from pgflow.worker import points, report
-from pgflow.worker.heartbeat import Heartbeat
-from pgflow.worker.heartbeat_process import HeartbeatProcess
+from pgflow.worker.lease.heartbeat import Heartbeat
+from pgflow.worker.lease.heartbeat_process import HeartbeatProcess
 from pgflow.worker.settler import Settler
 
 __all__ = ["Lease"]

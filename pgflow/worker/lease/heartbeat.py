@@ -16,7 +16,7 @@ from pgflow.errors import PgflowError
 from pgflow.logs import Logger
 from pgflow.store import worker
 from pgflow.worker import points
-from pgflow.worker.heartbeat_process import HeartbeatProcess, HeartbeatTarget
+from pgflow.worker.lease.heartbeat_process import HeartbeatProcess, HeartbeatTarget
 
 __all__ = ["Heartbeat"]
 
