@@ -14,10 +14,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, client, step
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow.client import transport
 from pgflow.database.connect import Connection
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput, StatementTimeout
-from pgflow.store import request
 from tests.worker.conftest import Work
 from tests.worker.patience import until
 from tests.worker.sight import connections, leftovers, one, rows, until_all_ended, until_status
@@ -273,8 +273,8 @@ def hurried(app: Pgflow, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
         return call
 
-    for module, name in ((request, "run_once"), (request, "arun_once"), (client, "run"), (client, "arun")):
-        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    for name in ("run_once", "arun_once", "run", "arun"):
+        monkeypatch.setattr(transport, name, counted(getattr(transport, name)))
     own = Pgflow(make_conninfo(dsn, options="-c statement_timeout=200"), workflows=WORKFLOWS)
     own.register()
     sent.clear()
