@@ -31,7 +31,7 @@ from pgflow.migrations.migrate import up
 from tests.acceptance.fake_pooler import run_fake_pooler
 from tests.acceptance.shop import app as shop
 from tests.conftest import Server
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 LIVE = """
     insert into pgflow.workers (node, pid, queues, version, lease_expires_at)

@@ -24,7 +24,7 @@ from pgflow.database.statement import run
 from pgflow.errors import Conflict, SchemaForeign
 from pgflow.migrations.migrate import up
 from pgflow.store import bench
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 COUNT = 30
 COSTS = {"steps", "wal_bytes", "commits", "inserted", "updated", "deleted", "dead"}

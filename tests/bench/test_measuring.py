@@ -21,7 +21,7 @@ from pgflow.cli.operations.progress_bar import ProgressBar
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.store import bench
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 COUNT_IN_A_PROCESS = "import trace, sys; [trace.count() for _ in range(int(sys.argv[1]))]"
 

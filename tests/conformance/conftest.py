@@ -16,8 +16,8 @@ from pgflow.database.connect import connect
 from pgflow.local import Local, Storage
 from pgflow.migrations.migrate import up
 from tests.conftest import VERSIONS, Server
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 ITEM = re.compile(r"test_([a-z])(\d+)_")
 ENDED = ("completed", "failed", "cancelled")

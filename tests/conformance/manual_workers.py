@@ -14,7 +14,7 @@ from pgflow.database.statement import run
 from pgflow.store import job
 from tests.conformance.conftest import OnPostgres
 from tests.store.driver import Driver
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 __all__ = ["CALLS", "WORKFLOWS", "Asking", "Input", "Line", "ManualWorkers", "Mixed", "Paused", "Three"]
 

@@ -14,7 +14,7 @@ from pgflow.core.definition.retry import resolve
 from pgflow.errors import DefinitionError, UndeclaredEvent
 from tests.conformance.conftest import Stack
 from tests.conformance.definitions import Input, chain, define, make
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 ONCE = Retry(max_attempts=1)
 SOON = timedelta(milliseconds=10)

@@ -32,7 +32,7 @@ from pgflow.core.engine.state import (
 from pgflow.errors import NotActive, UndeclaredEvent, UnknownStep
 from tests.conformance.conftest import Stack
 from tests.conformance.definitions import Flow, Input, chain, define, make
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 HOUR = timedelta(hours=1)
 A, B, C, D = make("a"), make("b"), make("c"), make("d")

@@ -19,10 +19,10 @@ from pgflow.errors import AlreadyRunning, InstanceNotFound, InvalidValue, NotAct
 from pgflow.local import Local, Storage
 from tests.conformance.conftest import OnPostgres, Stack
 from tests.conformance.definitions import Flow, Input, chain, define, make
+from tests.worker.db_helpers import until_status
 from tests.worker.flows import Held
-from tests.worker.patience import PATIENCE, until
 from tests.worker.processes import Processes
-from tests.worker.sight import until_status
+from tests.worker.waiting import PATIENCE, until
 
 HOUR = timedelta(hours=1)
 SOON = timedelta(milliseconds=10)

@@ -32,7 +32,7 @@ from pgflow.errors import (
 )
 from pgflow.local import Local, Storage
 from tests.conformance.conftest import OnPostgres, Stack
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 UUID = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"

@@ -29,8 +29,8 @@ from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
 from pgflow.telemetry import Collector, Event, Name
 from tests.conformance.conftest import Stack
 from tests.worker.event_recorder import EventRecorder, recording
-from tests.worker.patience import until
-from tests.worker.patient import Patient, approval
+from tests.worker.waiting import until
+from tests.worker.waiting_flows import Patient, approval
 
 Input = dict[str, Any]
 CHECKOUT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import pytest
 from pgflow import Context, Done, Job, Ok, Unique, Wait, WaitForEvent, Workflow, step
 from pgflow.errors import InvalidValue
 from tests.conformance.conftest import OnPostgres, Stack
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 GO = Event()

@@ -27,8 +27,8 @@ from tests.conformance.killed_worker import Errands, Spread
 from tests.conformance.manual_workers import CALLS, TWICE, Asking, Input, Line, ManualWorkers, Mixed, Three, act
 from tests.conftest import VERSIONS, Server
 from tests.store.driver import Driver
-from tests.worker.patience import PATIENCE, until
 from tests.worker.processes import Process, Processes
+from tests.worker.waiting import PATIENCE, until
 
 THREE = ("first", "west", "east", "north", "join")
 NEWEST = VERSIONS[0] if VERSIONS else None

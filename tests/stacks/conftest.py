@@ -15,8 +15,8 @@ import pytest
 from pgflow import Instance, Pgflow, Workflow
 from pgflow.local import Local
 from tests.conftest import Server
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 NUMBERS = count(1)
 ENDED = ("completed", "failed", "cancelled")

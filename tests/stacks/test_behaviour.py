@@ -46,7 +46,7 @@ from tests.stacks.flows import (
     WorldwideToo,
     ann,
 )
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 WORKFLOWS = flows.WORKFLOWS
 FIRST = {"on": "2030-01-01", "pair": [1, 2]}

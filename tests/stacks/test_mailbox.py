@@ -11,7 +11,7 @@ import pytest
 
 from pgflow import Async, Context, Done, Error, Instance, Ok, Retry, Unique, Workflow, route, step
 from pgflow.errors import NotActive
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 Input = dict[str, Any]
 NUMBERS = count(1)

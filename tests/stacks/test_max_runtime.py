@@ -11,7 +11,7 @@ import pytest
 
 from pgflow import Context, Done, Ok, Retry, Step, Unique, Workflow
 from tests.stacks.conftest import Stack
-from tests.worker.patience import PATIENCE
+from tests.worker.waiting import PATIENCE
 
 MOMENT = timedelta(milliseconds=50)
 SOON = Retry(max_attempts=2, base=timedelta(milliseconds=1))

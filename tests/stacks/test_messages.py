@@ -15,7 +15,7 @@ from pgflow.local import Local
 from tests.stacks import flows
 from tests.stacks.conftest import Stack
 from tests.stacks.flows import Asking, Repeating, Signing, WorldwideToo, answer
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 
 @step(events=("yes",))

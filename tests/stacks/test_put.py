@@ -29,7 +29,7 @@ from pgflow.errors import (
     UnknownWorkflow,
 )
 from pgflow.local import Local, Storage
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 NUMBERS = count(1)
 RUNS = count(5000)

@@ -27,7 +27,7 @@ from pgflow import (
 )
 from tests.hostile import CONTROL_FLOW, HOSTILE, HostileRepr
 from tests.stacks.conftest import Stack
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 Input = dict[str, Any]
 

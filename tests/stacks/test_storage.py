@@ -24,7 +24,7 @@ from pgflow.errors import (
     UnknownWorkflow,
 )
 from pgflow.local import Local
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 Input = dict[str, Any]
 RUNS = count(1000)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pgflow import Async, Context, Done, Ok, Step, Unique, Workflow, step
 from pgflow.errors import DefinitionError, InvalidInput, InvalidPayload
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 
 class Colour(Enum):

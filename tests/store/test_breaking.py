@@ -20,7 +20,7 @@ from pgflow.store.notification import SweepRequested, decode
 from pgflow.store.worker import Alive
 from tests.store.sql_copy import add_migration, clear_caches
 from tests.store.test_migrate import all_at_once, catalog, execute, migrate_up
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 RENAME = "-- pgflow: breaking\nalter table pgflow.jobs rename column crashes to losses;"
 SOON = timedelta(milliseconds=300)

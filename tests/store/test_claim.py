@@ -18,8 +18,8 @@ from pgflow.store import job
 from tests.conftest import Server
 from tests.store.driver import Driver
 from tests.store.test_interleavings import WORKFLOWS, Pair, start
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 # Blocks a session in the middle of a statement, after its snapshot: a view replaces a table and waits for a lock if the
 # session has enabled it.

@@ -22,8 +22,8 @@ from pgflow.migrations import grants, migrate, script
 from pgflow.store import role
 from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 ORDERS = "orders"
 

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pgflow.embedded import EmbeddedPostgres, find_installations
 from pgflow.embedded.installation import copy_installation
 from pgflow.errors import ConfigError, DatabaseError
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 VERSIONS = sorted({each.version for each in find_installations()})
 SECONDS = 30.0

@@ -13,7 +13,7 @@ from pgflow.database.statement import Statement, run
 from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
 from tests.conftest import Server
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 LEASE = timedelta(hours=1)
 

@@ -19,8 +19,8 @@ from pgflow.cli import cli
 from pgflow.database.connect import connect
 from pgflow.errors import AlreadyRunning, UnknownWorkflow
 from tests.store.granted_roles import GrantedRoles
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 REPAIRED = threading.Event()
 QUICKLY = Retry(max_attempts=2, base=timedelta(milliseconds=5))

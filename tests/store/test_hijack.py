@@ -18,8 +18,8 @@ from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
 from tests.store.shadows import SHADOW_CALLED, create_shadows, shadow_tables
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 
 @step(events=("ok",))

@@ -15,7 +15,7 @@ import pytest
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
 from pgflow.database.connect import Connection, connect
 from tests.store.driver import Driver
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "requests")
 

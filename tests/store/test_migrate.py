@@ -21,7 +21,7 @@ from pgflow.migrations import migrate, script
 from pgflow.store import migration
 from tests.conftest import Server
 from tests.store.sql_copy import add_migration, clear_caches
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 AT_ONCE = 8
 

@@ -13,7 +13,7 @@ from pgflow.database.connect import connect
 from pgflow.database.pooling import pool as module
 from pgflow.database.pooling.pool import MAX_SIZE, Pool
 from pgflow.errors import Unreachable
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 
 @pytest.fixture

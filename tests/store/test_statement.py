@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from pgflow.database.connect import Connection, aconnect
 from pgflow.database.statement import Statement, arun, arun_all, astart, run, run_all, start
 from pgflow.errors import AlreadyRunning, SchemaMissing
-from tests.worker.patience import PATIENCE
+from tests.worker.waiting import PATIENCE
 
 DOUBLE = Statement("test/double", "select %(n)s::int * 2", {"n": 21}, lambda rows: int(rows[0][0]))
 SILENT = Statement("test/silent", "set local jit = off", {}, len)

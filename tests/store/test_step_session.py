@@ -16,7 +16,7 @@ from pgflow.store import worker
 from pgflow.worker.transactional.faults import LOST
 from pgflow.worker.transactional.session import StepSession
 from tests.conftest import Server
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 NAME = Statement("test/name", "select current_setting('application_name')", {}, lambda rows: str(rows[0][0]))
 

@@ -23,7 +23,7 @@ from pgflow import (
     Workflow,
     step,
 )
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 Input: TypeAlias = dict[str, Any]
 

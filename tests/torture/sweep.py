@@ -36,9 +36,9 @@ from tests.torture.acts import ACTS, LEDGER, WORKFLOWS, Scene
 from tests.torture.wire.active_rules import COMMIT_POINT, WireEvent
 from tests.torture.wire.proxy import Proxy, upstream_of
 from tests.torture.wire.rule import COMMITS, Kind, Rule
-from tests.worker.inside import Inside
-from tests.worker.patience import until
-from tests.worker.sight import leftovers, rows
+from tests.worker.db_helpers import leftovers, rows
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind in COMMITS)
 ROLES = ("client", "worker", "step", "heart", "listen")

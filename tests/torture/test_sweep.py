@@ -26,7 +26,7 @@ from tests.conftest import Server
 from tests.torture.acts import ACTS, WORKFLOWS, Asked, Chain, word
 from tests.torture.sweep import KINDS, LANES, Lane, lanes, losses, sample, sweep
 from tests.torture.wire.rule import Kind, Rule
-from tests.worker.sight import one
+from tests.worker.db_helpers import one
 
 SAMPLE = 8  # of the losses of each act
 HOUR = timedelta(hours=1)

@@ -9,9 +9,9 @@ from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.database.connect import connect
 from tests.torture.wire.proxy import Proxy
 from tests.torture.wire.rule import Rule
-from tests.worker.inside import Inside
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import connections
+from tests.worker.db_helpers import connections
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import PATIENCE, until
 
 NEVER = timedelta(minutes=10)  # longer than a test takes
 STARTS = 5

@@ -22,7 +22,7 @@ from pgflow.errors import DecryptionUnavailable, DefinitionError, InvalidPayload
 from pgflow.logs import Logger
 from pgflow.telemetry import bus
 from tests.hostile import CONTROL_FLOW, HOSTILE, HostileRepr, HostileText, returned
-from tests.worker.patience import PATIENCE
+from tests.worker.waiting import PATIENCE
 
 CANARY = "canary-4711"
 

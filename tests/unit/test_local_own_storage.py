@@ -11,7 +11,7 @@ import pytest
 from pgflow import Async, Context, Done, Instance, Ok, Unique, Workflow, step
 from pgflow.errors import InstanceNotFound, InvalidValue
 from pgflow.local import InstanceStorage, Local, Storage, select
-from tests.worker.patience import PATIENCE
+from tests.worker.waiting import PATIENCE
 
 Input = dict[str, Any]
 

@@ -17,7 +17,7 @@ from pgflow.local import Local, Storage
 from pgflow.local.lock import DeferringLock
 from pgflow.telemetry import Event
 from tests.worker.event_recorder import EventRecorder, recording
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgflow.database.connect import Connection, connect
-from tests.worker.patience import until
-from tests.worker.sight import rows
+from tests.worker.db_helpers import rows
+from tests.worker.waiting import until
 
 # Each in a separate transaction; valid on every schema since 0001.
 WORK = """

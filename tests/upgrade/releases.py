@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tests.worker.patience import PATIENCE
 from tests.worker.processes import RUN
+from tests.worker.waiting import PATIENCE
 
 CHECKOUT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

@@ -19,8 +19,8 @@ from pgflow.migrations import migrate
 from tests.conftest import Server
 from tests.store.test_migrate import catalog
 from tests.upgrade.releases import Release, Site
-from tests.worker.patience import until
-from tests.worker.sight import one, rows
+from tests.worker.db_helpers import one, rows
+from tests.worker.waiting import until
 
 pytestmark = pytest.mark.slow
 

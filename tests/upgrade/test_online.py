@@ -15,7 +15,7 @@ from tests.store.sql_copy import clear_caches
 from tests.store.test_migrate import catalog
 from tests.upgrade.background_load import SEED, BackgroundLoad, filenodes
 from tests.upgrade.releases import Release
-from tests.worker.sight import rows
+from tests.worker.db_helpers import rows
 
 LIMIT = 0.2  # seconds that a session may wait for a migration
 NOISE = 0.1  # for other load of the machine

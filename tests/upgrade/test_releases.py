@@ -10,9 +10,9 @@ import pytest
 from pgflow.database.connect import Connection
 from tests.upgrade.conftest import Hire
 from tests.upgrade.releases import Release, Site, earlier, previous_commit
-from tests.worker.patience import until
+from tests.worker.db_helpers import leftovers, one, rows, until_all_ended, until_recorded
 from tests.worker.processes import Process
-from tests.worker.sight import leftovers, one, rows, until_all_ended, until_recorded
+from tests.worker.waiting import until
 
 pytestmark = pytest.mark.slow
 

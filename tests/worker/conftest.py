@@ -12,8 +12,8 @@ import pytest
 from pgflow import Pgflow
 from pgflow.database.connect import Connection, connect
 from tests.conftest import Server
-from tests.worker.inside import Inside
 from tests.worker.processes import Processes
+from tests.worker.thread_worker import Inside
 
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues")
 

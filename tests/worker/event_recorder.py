@@ -9,7 +9,7 @@ from typing import Any
 
 from pgflow import telemetry
 from pgflow.telemetry import Event, Name
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 __all__ = ["EventRecorder", "recording"]
 

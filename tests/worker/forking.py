@@ -28,7 +28,7 @@ from pgflow.database.connect import connect
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import PgflowError
 from pgflow.local import Local
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 PATIENCE = 60.0  # seconds for a child to end
 CHILDREN = 2

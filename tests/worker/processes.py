@@ -12,7 +12,7 @@ from pathlib import Path
 from pgflow.database.connect import Connection
 from tests.torture import worker as torture
 from tests.torture.workers.failpoints import VARIABLE
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 CHECKOUT = Path(__file__).parents[2]
 RUN = "from pgflow.cli import main; main()"

@@ -25,12 +25,12 @@ from pgflow.contrib.encryption import AesGcm
 from pgflow.database.connect import connect
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.errors import PgflowError
+from tests.worker.db_helpers import everything
 from tests.worker.event_recorder import recording
-from tests.worker.inside import Inside
-from tests.worker.leaky import CANARY, KEY, WORKFLOWS, WRONG, Leaky, Typed, ask
-from tests.worker.patience import until
 from tests.worker.processes import CHECKOUT, RUN
-from tests.worker.sight import everything
+from tests.worker.secret_flows import CANARY, KEY, WORKFLOWS, WRONG, Leaky, Typed, ask
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 # All that a server can log except parameters, which an operator has to enable (docs/security.md).
 TALKATIVE = {
@@ -75,7 +75,7 @@ def work_until_done(dsn: str, codec: bool, log: Path) -> None:
     """Run a real worker, as talkative as it can be."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
     env = {**kept, "PYTHONPATH": str(CHECKOUT), "PGFLOW_DSN": dsn, **({"LEAKY_KEY": "1"} if codec else {})}
-    arguments = ["worker", "--app", "tests.worker.leaky:app", "--drain", "--log-level", "debug"]
+    arguments = ["worker", "--app", "tests.worker.secret_flows:app", "--drain", "--log-level", "debug"]
     with log.open("wb") as file:
         command = [sys.executable, "-c", RUN, *arguments]
         subprocess.run(command, env=env, cwd=CHECKOUT, stdout=file, stderr=file, timeout=60, check=True)
@@ -197,7 +197,7 @@ def run(*arguments: str, **env: str) -> str:
     ],
 )
 def test_a_password_is_in_no_message_and_no_traceback(dsn: str) -> None:
-    for command in (["worker", "--app", "tests.worker.leaky:app"], ["list"], ["migrate"], ["doctor"]):
+    for command in (["worker", "--app", "tests.worker.secret_flows:app"], ["list"], ["migrate"], ["doctor"]):
         output = run(*command, "--debug", PGFLOW_DSN=dsn)
         assert "Traceback" in output
         assert PASSWORD not in output
@@ -211,7 +211,7 @@ def test_a_password_on_the_command_line_is_warned_of_and_else_it_is_seen_nowhere
         from pgflow.migrations.migrate import up
 
         up(conn)
-        worker = ["worker", "--app", "tests.worker.leaky:app", "--drain"]
+        worker = ["worker", "--app", "tests.worker.secret_flows:app", "--drain"]
         warned = run(*worker, "--dsn", dsn)
         assert "the password in --dsn is visible to all users of this machine" in warned
         silent = run(*worker, PGFLOW_DSN=dsn)

@@ -13,8 +13,8 @@ from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent,
 from pgflow.database.connect import Connection
 from pgflow.errors import InstanceNotFound, NotActive
 from tests.worker.conftest import Work
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import leftovers, one, rows, steps, until_status
+from tests.worker.db_helpers import leftovers, one, rows, steps, until_status
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 

@@ -16,7 +16,7 @@ from pgflow import Context, Done, Instance, Ok, Pgflow, Unique, Wait, Workflow, 
 from pgflow.database.connect import Connection
 from pgflow.errors import ConfigError, PgflowError
 from pgflow.local import Local
-from tests.worker.sight import one
+from tests.worker.db_helpers import one
 
 Input = dict[str, Any]
 

@@ -12,10 +12,10 @@ import pytest
 
 from pgflow import Pgflow
 from pgflow.cli.operations import init_process
+from tests.worker.db_helpers import until_status
 from tests.worker.flows import Line
-from tests.worker.patience import PATIENCE, until
 from tests.worker.processes import CHECKOUT
-from tests.worker.sight import until_status
+from tests.worker.waiting import PATIENCE, until
 
 WORKFLOWS = (Line,)
 

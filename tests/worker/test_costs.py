@@ -11,9 +11,9 @@ import pytest
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.database.connect import Connection, connect
 from tests.conftest import Server
-from tests.worker.inside import Inside
-from tests.worker.patience import until
-from tests.worker.sight import leftovers, one, rows
+from tests.worker.db_helpers import leftovers, one, rows
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 INSTANCES = 600
 STEPS = 5 * INSTANCES

@@ -12,11 +12,11 @@ import pytest
 from pgflow import Pgflow, Workflow
 from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
-from tests.worker.lethal import WORKFLOWS as WORKFLOWS
-from tests.worker.lethal import Innocent, Poison, PoisonAsync, Short
-from tests.worker.patience import PATIENCE, until
+from tests.worker.db_helpers import leftovers, one, rows, until_all_ended
+from tests.worker.killing_flows import WORKFLOWS as WORKFLOWS
+from tests.worker.killing_flows import Innocent, Poison, PoisonAsync, Short
 from tests.worker.processes import Process, Processes
-from tests.worker.sight import leftovers, one, rows, until_all_ended
+from tests.worker.waiting import PATIENCE, until
 
 INNOCENTS = 20
 Kind = type[Workflow[Any]]
@@ -32,7 +32,7 @@ class Ward:
         self._living = self._start()
 
     def _start(self) -> Process:
-        return self._processes.start("--lease", "1", "-q", "default=30", app="tests.worker.lethal", ready=False)
+        return self._processes.start("--lease", "1", "-q", "default=30", app="tests.worker.killing_flows", ready=False)
 
     def until_all_ended(self) -> Process:
         """Wait for the end of all instances; returns the worker that lives."""

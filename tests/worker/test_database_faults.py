@@ -20,8 +20,8 @@ from pgflow.errors import AlreadyRunning, SequenceError
 from pgflow.migrations.migrate import up
 from pgflow.store import doctor
 from tests.conftest import Server
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 ONCE = Retry(max_attempts=1)
 AHEAD = 5000  # ids in use beyond the sequence: more than the attempts of a test use up

@@ -19,9 +19,9 @@ from pgflow.database.connect import Connection, connect
 from pgflow.database.pooling import idle
 from pgflow.database.pooling.pool import Pool
 from pgflow.errors import TooManyConnections, Unreachable
-from tests.worker.inside import Inside
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import one, until_all_ended
+from tests.worker.db_helpers import one, until_all_ended
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 

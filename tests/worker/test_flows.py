@@ -9,7 +9,7 @@ import pytest
 from pgflow import Context, Done, Ok, Pgflow, Step, Unique, Workflow, route, step
 from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
-from tests.worker.sight import leftovers, steps, until_all_ended, until_status
+from tests.worker.db_helpers import leftovers, steps, until_all_ended, until_status
 
 Input = dict[str, Any]
 

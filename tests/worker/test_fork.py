@@ -13,9 +13,9 @@ import pytest
 
 from pgflow import Pgflow
 from pgflow.database.connect import Connection
+from tests.worker.db_helpers import rows
 from tests.worker.forking import CHILDREN, MANY, Single
 from tests.worker.processes import CHECKOUT
-from tests.worker.sight import rows
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

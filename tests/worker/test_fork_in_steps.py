@@ -13,11 +13,11 @@ import pytest
 from pgflow import Pgflow, Workflow
 from pgflow.database.connect import Connection
 from pgflow.local import Local
+from tests.worker.db_helpers import one, rows, until_all_ended
 from tests.worker.forked import WORKFLOWS as FORKING
 from tests.worker.forked import Async, ATransactional, Child, Lasting, Pooled, Sync, Task, Transactional
-from tests.worker.patience import until
 from tests.worker.processes import Process, Processes
-from tests.worker.sight import one, rows, until_all_ended
+from tests.worker.waiting import until
 
 WORKFLOWS = FORKING
 PATIENCE = 90.0

@@ -18,8 +18,8 @@ from pgflow.database.connect import Connection, connect
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.worker import supervisor
 from tests.worker.flows import WORKFLOWS, Held
-from tests.worker.patience import until
 from tests.worker.processes import Process, Processes
+from tests.worker.waiting import until
 
 
 class Probe:

@@ -10,9 +10,9 @@ import pytest
 from pgflow.database.statement import Statement
 from pgflow.worker.turns.claimer import Claimer
 from tests.worker.conftest import Work
+from tests.worker.db_helpers import until_status
 from tests.worker.flows import Line
-from tests.worker.patience import until
-from tests.worker.sight import until_status
+from tests.worker.waiting import until
 
 WORKFLOWS = (Line,)
 LATER = timedelta(hours=1)

@@ -13,11 +13,20 @@ import pytest
 
 from pgflow import Instance, Pgflow, Workflow
 from pgflow.database.connect import Connection
+from tests.worker.db_helpers import (
+    leftovers,
+    one,
+    rows,
+    steps,
+    until_all_ended,
+    until_later,
+    until_recorded,
+    until_status,
+)
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
 from tests.worker.flows import Books, Clutched, Deadly, Held, HeldAsync, Hogged, Line, Paused
-from tests.worker.patience import until
 from tests.worker.processes import Process, Processes
-from tests.worker.sight import leftovers, one, rows, steps, until_all_ended, until_later, until_recorded, until_status
+from tests.worker.waiting import until
 
 LEASE = 2.0  # seconds, as in BRISK
 Kind = type[Workflow[Any]]

@@ -11,8 +11,8 @@ import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
 from pgflow.database.connect import Connection
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 CANARY = "canary-4711"
 ONCE = Retry(max_attempts=1)

@@ -9,11 +9,11 @@ import pytest
 
 from pgflow import Pgflow
 from pgflow.database.connect import Connection
+from tests.worker.db_helpers import leftovers, one, rows, until_all_ended
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
 from tests.worker.flows import Fan, Line
-from tests.worker.patience import until
 from tests.worker.processes import Process, Processes
-from tests.worker.sight import leftovers, one, rows, until_all_ended
+from tests.worker.waiting import until
 
 LINES, FANS = 1000, 200
 STEPS = 5 * LINES + 12 * FANS

@@ -8,13 +8,13 @@ import pytest
 
 from pgflow import Pgflow, Workflow
 from pgflow.database.connect import Connection
-from tests.worker import overdue
-from tests.worker.overdue import Booked, BookedAsync, Hung
-from tests.worker.patience import until
+from tests.worker import hanging_steps
+from tests.worker.db_helpers import one, until_status
+from tests.worker.hanging_steps import Booked, BookedAsync, Hung
 from tests.worker.processes import Processes
-from tests.worker.sight import one, until_status
+from tests.worker.waiting import until
 
-WORKFLOWS = overdue.WORKFLOWS
+WORKFLOWS = hanging_steps.WORKFLOWS
 HANGS = "select count(*) from pg_stat_activity where datname = current_database() and query like 'select pg_sleep%%'"
 
 
@@ -29,7 +29,7 @@ def ledger(app: Pgflow, conn: Connection) -> None:
 def test_what_an_attempt_has_written_that_took_too_long_is_rolled_back(
     conn: Connection, processes: Processes, workflow: type[Workflow[Any]]
 ) -> None:
-    process = processes.start(app="tests.worker.overdue")
+    process = processes.start(app="tests.worker.hanging_steps")
     workflow.start("v", {})
     (entry,) = until_status(workflow, "v", "completed").history
     assert [error["type"] for error in entry.errors] == ["TimeoutError"]
@@ -39,7 +39,7 @@ def test_what_an_attempt_has_written_that_took_too_long_is_rolled_back(
 
 
 def test_a_worker_does_not_wait_for_ever_for_a_thread_that_it_has_given_up(processes: Processes) -> None:
-    process = processes.start("--shutdown-timeout", "0.5", app="tests.worker.overdue")
+    process = processes.start("--shutdown-timeout", "0.5", app="tests.worker.hanging_steps")
     Hung.start("v", {})
     until_status(Hung, "v", "completed")
     assert process.terminate() == 75

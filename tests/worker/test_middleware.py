@@ -30,8 +30,8 @@ from pgflow import (
 from pgflow.database.connect import Connection
 from pgflow.errors import ConfigError
 from tests.worker.conftest import Work
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import leftovers, one, until_status
+from tests.worker.db_helpers import leftovers, one, until_status
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=10))

@@ -15,8 +15,8 @@ import pytest
 from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Retry, Snooze, Unique, Workflow, step
 from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import connections, leftovers, one, rows, until_status
+from tests.worker.db_helpers import connections, leftovers, one, rows, until_status
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 INSERT = "insert into ledger (value, attempt) values (%s, %s)"

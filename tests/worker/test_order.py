@@ -10,9 +10,9 @@ from pgflow import Pgflow
 from pgflow.database.connect import Connection
 from tests.store.driver import Driver
 from tests.worker.conftest import Work
-from tests.worker.gate import Gate, Trio
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import rows, steps, until_all_ended, until_status
+from tests.worker.db_helpers import rows, steps, until_all_ended, until_status
+from tests.worker.gated_steps import Gate, Trio
+from tests.worker.waiting import PATIENCE, until
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,7 @@ from pgflow.database.transaction_status import is_idle
 from pgflow.embedded import EmbeddedPostgres
 from pgflow.migrations.migrate import up
 from tests.worker.conftest import Work
-from tests.worker.flows import Fan, Line, Paused
-from tests.worker.gate import Gate, Input, Trio, first, third
-from tests.worker.inside import Inside
-from tests.worker.patience import until
-from tests.worker.processes import Processes
-from tests.worker.sight import (
+from tests.worker.db_helpers import (
     connections,
     cut,
     leftovers,
@@ -32,6 +27,11 @@ from tests.worker.sight import (
     until_recorded,
     until_status,
 )
+from tests.worker.flows import Fan, Line, Paused
+from tests.worker.gated_steps import Gate, Input, Trio, first, third
+from tests.worker.processes import Processes
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 ROLES = ("worker", "heart", "listen", "step")
 

@@ -21,13 +21,13 @@ from pgflow.store import job, migration, worker
 from pgflow.store.migration import ANNOUNCED, Applied
 from pgflow.store.notification import SweepRequested
 from tests.worker.conftest import Work
+from tests.worker.db_helpers import leftovers, one, rows, until_all_ended
 from tests.worker.flows import WORKFLOWS as FLOWS
 from tests.worker.flows import Held, HeldAsync
-from tests.worker.gate import Gate, Trio
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.gated_steps import Gate, Trio
 from tests.worker.processes import Processes
-from tests.worker.sight import leftovers, one, rows, until_all_ended
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 WORKFLOWS = (*FLOWS, Trio)
 NEXT = len(migrations()) + 1

@@ -27,12 +27,12 @@ from tests.conftest import Server
 from tests.torture import acts
 from tests.torture.acts import ACTS, LEDGER, Asked, Chain, Fan, Scene, Timed, word
 from tests.torture.wire.proxy import upstream_of
-from tests.worker.bouncer import PROGRAM, Bouncer
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.db_helpers import connections, leftovers, one, rows, until_all_ended, until_status
+from tests.worker.fake_pooler import StandIn
+from tests.worker.pgbouncer import PROGRAM, Bouncer
 from tests.worker.processes import Processes
-from tests.worker.sight import connections, leftovers, one, rows, until_all_ended, until_status
-from tests.worker.standin import StandIn
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 POOLERS = ("stand-in", *(("PgBouncer",) if PROGRAM else ()))
 SIZE = 3  # sessions that all clients share

@@ -10,9 +10,9 @@ import pytest
 from pgflow import Done, Pgflow, Unique, WaitForEvent, Workflow
 from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
-from tests.worker.gate import Gate, Input, Trio, first, second
-from tests.worker.patience import until
-from tests.worker.sight import leftovers, one, rows, steps, until_status
+from tests.worker.db_helpers import leftovers, one, rows, steps, until_status
+from tests.worker.gated_steps import Gate, Input, Trio, first, second
+from tests.worker.waiting import until
 
 answer = WaitForEvent("answered").named("answer")
 hurried = WaitForEvent("answered", timeout=timedelta(seconds=0.3)).named("hurried")

@@ -14,9 +14,9 @@ from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
 from pgflow.database.connect import Connection
 from tests.torture.wire.proxy import upstream_of
 from tests.worker.conftest import Work
-from tests.worker.inside import Inside
-from tests.worker.sight import rows, until_status
-from tests.worker.standin import StandIn
+from tests.worker.db_helpers import rows, until_status
+from tests.worker.fake_pooler import StandIn
+from tests.worker.thread_worker import Inside
 
 Input = dict[str, Any]
 

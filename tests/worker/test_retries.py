@@ -12,8 +12,8 @@ from pgflow.core.definition.retry import Backoff
 from pgflow.database.connect import Connection
 from pgflow.errors import NotRetryable
 from tests.worker.conftest import Work
-from tests.worker.patience import until
-from tests.worker.sight import leftovers, one, rows, steps, until_status
+from tests.worker.db_helpers import leftovers, one, rows, steps, until_status
+from tests.worker.waiting import until
 
 Input = dict[str, Any]
 HOUR = timedelta(hours=1)

@@ -16,9 +16,9 @@ from pgflow.database.connect import Connection
 from pgflow.errors import BadDsn, Conflict, SchemaMissing, Unreachable
 from pgflow.worker import Worker
 from tests.conftest import Server
-from tests.worker.inside import BRISK
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import leftovers, one, rows
+from tests.worker.db_helpers import leftovers, one, rows
+from tests.worker.thread_worker import BRISK
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 GO: dict[str, threading.Event] = {}

@@ -22,9 +22,9 @@ from pgflow.core.values.payload import ENCRYPTED_MARKER
 from pgflow.database.connect import Connection
 from pgflow.errors import DecryptionUnavailable, InvalidValue
 from pgflow.local import Local
-from tests.worker.inside import Inside
-from tests.worker.patience import until
-from tests.worker.sight import everything
+from tests.worker.db_helpers import everything
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 CANARY = "canary-4711"
 OLD, NEW = os.urandom(32), os.urandom(32)

@@ -28,8 +28,8 @@ from pgflow.migrations import migrate
 from pgflow.migrations.script import sql as script
 from tests.conftest import Server
 from tests.torture.wire.proxy import upstream_of
-from tests.worker.inside import Inside
-from tests.worker.standin import StandIn
+from tests.worker.fake_pooler import StandIn
+from tests.worker.thread_worker import Inside
 
 Input = dict[str, Any]
 NAME = "Zoë"

@@ -13,8 +13,8 @@ from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, ro
 from pgflow.database.connect import Connection
 from pgflow.errors import AmbiguousSignal, NotActive, UndeclaredEvent
 from tests.worker.conftest import Work
-from tests.worker.patience import until
-from tests.worker.sight import leftovers, one, rows, steps, until_all_ended, until_status
+from tests.worker.db_helpers import leftovers, one, rows, steps, until_all_ended, until_status
+from tests.worker.waiting import until
 
 Input = dict[str, Any]
 

@@ -15,7 +15,7 @@ from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Step, Unique, WaitFo
 from pgflow.database.connect import Connection
 from pgflow.embedded import find_installations
 from tests.worker.conftest import Work
-from tests.worker.sight import leftovers, one, steps, until_all_ended, until_status
+from tests.worker.db_helpers import leftovers, one, steps, until_all_ended, until_status
 
 Sql = Callable[[str], str]
 

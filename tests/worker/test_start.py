@@ -19,8 +19,8 @@ from pgflow.client import transport
 from pgflow.database.connect import Connection
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput, StatementTimeout
 from tests.worker.conftest import Work
-from tests.worker.patience import until
-from tests.worker.sight import connections, leftovers, one, rows, until_all_ended, until_status
+from tests.worker.db_helpers import connections, leftovers, one, rows, until_all_ended, until_status
+from tests.worker.waiting import until
 
 Input = dict[str, Any]
 NEVER = timedelta(seconds=30)  # to poll in: longer than a test takes

@@ -19,8 +19,8 @@ from psycopg import sql
 from pgflow import Async, Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
 from pgflow.database.connect import Connection
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 
 @step

@@ -25,12 +25,12 @@ from pgflow.worker.outcome import Finished
 from pgflow.worker.transactional.runner import TransactionalRunner
 from pgflow.worker.turns.claimer import Claimer
 from tests.worker.conftest import Work
+from tests.worker.db_helpers import connections, cut, leftovers, one, rows, until_all_ended, until_status
 from tests.worker.flows import WORKFLOWS as FLOWS
 from tests.worker.flows import Books, Line
-from tests.worker.gate import Gate, Trio
-from tests.worker.inside import Inside
-from tests.worker.patience import PATIENCE, until
-from tests.worker.sight import connections, cut, leftovers, one, rows, until_all_ended, until_status
+from tests.worker.gated_steps import Gate, Trio
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import PATIENCE, until
 
 WORKFLOWS = (*FLOWS, Trio)
 Defect = Callable[..., Any]

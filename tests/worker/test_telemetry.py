@@ -31,10 +31,10 @@ from pgflow.database.connect import Connection
 from pgflow.errors import InvalidPayload, NotActive
 from pgflow.telemetry import Collector, Event
 from tests.worker.conftest import Work
+from tests.worker.db_helpers import one, rows, until_all_ended, until_status
 from tests.worker.event_recorder import EventRecorder, recording
-from tests.worker.patience import PATIENCE, until
-from tests.worker.patient import Patient
-from tests.worker.sight import one, rows, until_all_ended, until_status
+from tests.worker.waiting import PATIENCE, until
+from tests.worker.waiting_flows import Patient
 
 Input = dict[str, Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 from pgflow import Context, Done, Ok, Pgflow, Snooze, Unique, Wait, Workflow, step
 from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
+from tests.worker.db_helpers import leftovers, one, rows, steps, until_all_ended, until_status
 from tests.worker.flows import Paused
-from tests.worker.patience import until
 from tests.worker.processes import Processes
-from tests.worker.sight import leftovers, one, rows, steps, until_all_ended, until_status
+from tests.worker.waiting import until
 
 SHORTLY = timedelta(milliseconds=300)
 

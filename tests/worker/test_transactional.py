@@ -15,10 +15,10 @@ from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step,
 from pgflow.database.connect import Connection
 from pgflow.worker import decide
 from tests.worker.conftest import Work
+from tests.worker.db_helpers import connections, cut, leftovers, one, rows, steps, until_all_ended, until_status
 from tests.worker.flows import Books
-from tests.worker.patience import PATIENCE, until
 from tests.worker.processes import Processes
-from tests.worker.sight import connections, cut, leftovers, one, rows, steps, until_all_ended, until_status
+from tests.worker.waiting import PATIENCE, until
 
 Input = dict[str, Any]
 SEVER = "select pg_terminate_backend(pg_backend_pid())"

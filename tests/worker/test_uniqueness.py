@@ -18,7 +18,7 @@ from pgflow import Context, Done, Instance, Ok, Pgflow, Started, Unique, Workflo
 from pgflow.database.connect import Connection
 from pgflow.errors import AlreadyRunning, InstanceNotFound, InvalidValue, UnknownWorkflow
 from tests.worker.conftest import Work
-from tests.worker.sight import one, rows, until_all_ended, until_status
+from tests.worker.db_helpers import one, rows, until_all_ended, until_status
 
 MANY = 50
 

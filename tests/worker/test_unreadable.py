@@ -13,8 +13,8 @@ from pgflow import Async, Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.cli import cli
 from pgflow.core.values.payload import DEPTH_LIMIT
 from pgflow.database.connect import Connection
-from tests.worker.inside import Inside
-from tests.worker.patience import until
+from tests.worker.thread_worker import Inside
+from tests.worker.waiting import until
 
 Input = dict[str, Any]
 DEEP = "[" * 70 + "]" * 70

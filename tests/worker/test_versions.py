@@ -19,8 +19,8 @@ from pgflow.errors import AlreadyRunning, GraphChanged, InvalidInput, InvalidVal
 from pgflow.store import definition
 from pgflow.worker import held_jobs
 from tests.worker.conftest import Work
-from tests.worker.inside import Inside
-from tests.worker.sight import one, rows, steps, until_status
+from tests.worker.db_helpers import one, rows, steps, until_status
+from tests.worker.thread_worker import Inside
 
 
 @step

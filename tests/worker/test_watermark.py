@@ -12,9 +12,9 @@ from pgflow.database.statement import Statement
 from pgflow.store import job
 from pgflow.worker.turns import watermark
 from tests.worker.conftest import Work
-from tests.worker.gate import Gate, Trio
-from tests.worker.patience import PATIENCE
-from tests.worker.sight import until_all_ended
+from tests.worker.db_helpers import until_all_ended
+from tests.worker.gated_steps import Gate, Trio
+from tests.worker.waiting import PATIENCE
 
 WORKFLOWS = (Trio,)
 LONG = timedelta(minutes=1)

@@ -17,7 +17,7 @@ from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.torture.host.clock import WorkerClock
 from tests.torture.selftest.clock_flow import ClockFlow, Request
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 

@@ -17,7 +17,7 @@ from pgflow.errors import DatabaseError, PgflowError
 from tests.torture.host.cluster import Cluster, Outage
 from tests.torture.host.probe import write
 from tests.torture.selftest.writer import QUICK, Writer
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 pytestmark = pytest.mark.chaos
 

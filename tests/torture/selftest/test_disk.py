@@ -17,7 +17,7 @@ from tests.torture.host.cluster import Cluster
 from tests.torture.host.disk import Disk
 from tests.torture.selftest.unsupported import is_unsupported
 from tests.torture.selftest.writer import QUICK, Writer
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 pytestmark = pytest.mark.chaos
 

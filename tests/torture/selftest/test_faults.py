@@ -18,7 +18,7 @@ from tests.torture.host.network import Network
 from tests.torture.host.replication import why_not as why_no_standby
 from tests.torture.selftest.unsupported import is_unsupported
 from tests.torture.selftest.writer import QUICK, Writer
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 

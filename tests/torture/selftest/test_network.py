@@ -22,7 +22,7 @@ from tests.torture.host.network import Cut, Network
 from tests.torture.host.programs import find, run
 from tests.torture.selftest.unsupported import is_unsupported
 from tests.torture.selftest.writer import QUICK
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 

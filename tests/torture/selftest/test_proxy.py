@@ -18,7 +18,7 @@ from pgflow.errors import InvalidValue
 from tests.torture.wire.active_rules import WireEvent
 from tests.torture.wire.proxy import Proxy, upstream_of
 from tests.torture.wire.rule import Kind, Rule
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 Conn = psycopg.Connection[Any]
 ENDINGS = ("autocommit", "pipeline", "block", "simple")

@@ -10,7 +10,7 @@ import pytest
 from tests.torture.host.cluster import Cluster
 from tests.torture.host.resource_faults import Exhaustion, ForgottenTransaction, TableLock
 from tests.torture.selftest.writer import QUICK
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 pytestmark = pytest.mark.chaos
 

@@ -8,7 +8,7 @@ from typing import Self
 
 import psycopg
 
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 __all__ = ["QUICK", "Writer"]
 

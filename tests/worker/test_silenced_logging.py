@@ -8,10 +8,10 @@ import pytest
 
 from pgflow import Pgflow
 from pgflow.database.connect import Connection
-from tests.worker.hushed import WORKFLOWS as WORKFLOWS
-from tests.worker.hushed import Failing
+from tests.worker.db_helpers import until_status
 from tests.worker.processes import Processes
-from tests.worker.sight import until_status
+from tests.worker.silenced_logging import WORKFLOWS as WORKFLOWS
+from tests.worker.silenced_logging import Failing
 
 
 @pytest.mark.parametrize("has_entry", [False, True])
@@ -20,7 +20,7 @@ def test_failures_are_logged_unless_an_entry_for_pgflow_disables_that(
 ) -> None:
     processes = Processes(dsn, tmp_path, conn, more={"HUSHED": "entry" if has_entry else "root"})
     try:
-        worker = processes.start(app="tests.worker.hushed")
+        worker = processes.start(app="tests.worker.silenced_logging")
         for value in ("a", "b"):
             Failing.start(value, {})
             until_status(Failing, value, "failed")

@@ -1,4 +1,4 @@
-"""A connection pooler in transaction mode, as PgBouncer is one: many clients, few sessions, and no memory of whose.
+"""A connection pooler in transaction mode, like PgBouncer: many clients share a few sessions.
 
 A session is lent to a client for a transaction. What the client leaves in it, the next one finds: settings, prepared
 statements, LISTEN. Startup options are refused, notifications are not delivered, ids of processes are made up.

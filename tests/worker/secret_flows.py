@@ -1,4 +1,4 @@
-"""Workflows whose values must not get about, run by real workers: with the codec if LEAKY_KEY is set."""
+"""Workflows with secret values, run by real workers: with a codec if LEAKY_KEY is set."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A program that has changed psycopg's global adapters before it loads pgflow; `test_adapted.py` runs it.
+"""A program that has changed psycopg's global adapters before it loads pgflow; `test_global_adapters.py` runs it.
 
-    python -m tests.worker.adapted DSN POOLER_DSN CHANGE…
+    python -m tests.worker.adapted_program DSN POOLER_DSN CHANGE…
 
 It migrates through DSN and does the rest through POOLER_DSN, which is the same when there is no pooler. Prints its
 instance as JSON.

@@ -1,4 +1,4 @@
-"""A worker on a thread of this process: for tests that look into it, or whose steps talk to the test."""
+"""A worker on a thread of this process, for tests that inspect it or whose steps call the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 from pgflow import Pgflow
 from pgflow.worker import Worker
 from pgflow.worker.loop import run
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 BRISK = {
     "lease": timedelta(seconds=2),

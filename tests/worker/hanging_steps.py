@@ -1,4 +1,4 @@
-"""Steps that hang in their first attempt, and may run for a moment only."""
+"""Steps with a short max_runtime that hang in their first attempt."""
 
 import asyncio
 import time

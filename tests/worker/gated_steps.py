@@ -1,4 +1,4 @@
-"""Steps that wait for the test at a gate and write down who came by, and the workflow of the three."""
+"""Steps that wait until the test opens a gate and record their runs, and a workflow of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from threading import Event
 from typing import Any
 
 from pgflow import Context, Done, Ok, Unique, Workflow, step
-from tests.worker.patience import PATIENCE
+from tests.worker.waiting import PATIENCE
 
 Input = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""A workflow that waits in each way that there is."""
+"""A workflow that waits in every supported way."""
 
 from __future__ import annotations
 

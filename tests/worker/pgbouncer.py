@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode, as a distribution ships it, if one is installed."""
+"""A real PgBouncer in transaction mode, if one is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgflow.database.dsn import compose, parse
 from pgflow.embedded.installation import unprivileged
-from tests.worker.patience import until
+from tests.worker.waiting import until
 
 __all__ = ["PROGRAM", "Bouncer"]
 

@@ -1,4 +1,4 @@
-"""Workflows for real worker processes whose steps kill the process that runs them, and others that are beside them."""
+"""Workflows whose steps kill their worker process, and innocent ones that run beside them."""
 
 from __future__ import annotations
 

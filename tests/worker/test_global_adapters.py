@@ -12,9 +12,9 @@ import pytest
 
 from tests.conftest import Server
 from tests.torture.wire.proxy import upstream_of
-from tests.worker.adapted import CHANGES
-from tests.worker.patience import PATIENCE
-from tests.worker.standin import StandIn
+from tests.worker.adapted_program import CHANGES
+from tests.worker.fake_pooler import StandIn
+from tests.worker.waiting import PATIENCE
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def test_behind_a_pooler_they_work_as_well(server: Server, new_database: Callabl
 def check(dsn: str, pooler_dsn: str, changes: tuple[str, ...]) -> None:
     """Run the program with these changes, and look at its instance."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.worker.adapted", dsn, pooler_dsn, *changes],
+        [sys.executable, "-m", "tests.worker.adapted_program", dsn, pooler_dsn, *changes],
         capture_output=True,
         check=False,
         cwd=CHECKOUT,

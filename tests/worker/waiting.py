@@ -1,4 +1,4 @@
-"""Wait for what a test expects to come about, with a limit: the one place where a test looks again."""
+"""Poll for a condition until it holds, with a generous deadline: the only place where tests poll."""
 
 from __future__ import annotations
 

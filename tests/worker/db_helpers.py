@@ -1,4 +1,4 @@
-"""What a test sees of instances, in the database and past the engine."""
+"""Read instances and jobs from the tables directly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from psycopg import sql
 
 from pgflow import Instance, Workflow
 from pgflow.database.connect import Connection
-from tests.worker.patience import PATIENCE, until
+from tests.worker.waiting import PATIENCE, until
 
 ENDED = ("completed", "failed", "cancelled")
 
