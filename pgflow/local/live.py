@@ -13,7 +13,7 @@ from pgflow.core.definition.context import Context
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.unique import extract_value
-from pgflow.core.engine import machine
+from pgflow.core.engine import state as engine_state
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import State, Status
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
@@ -180,7 +180,7 @@ class LiveInstance:
         jobs = stored.jobs if isinstance(stored, SavedInstance) else ()
         for job in jobs:
             if job.state == "parked":
-                state, _ = advance(state, machine.Parked(job.step))
+                state, _ = advance(state, engine_state.Parked(job.step))
         return cls(
             run=stored.run,
             id=stored.id,

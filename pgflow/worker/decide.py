@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, assert_never
 
-from pgflow.core.engine import machine
+from pgflow.core.engine import state as engine_state
 from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import Command, Execute, State
@@ -145,7 +145,7 @@ def _finish(decision: Decision, outcome: Finished, keep: Keep) -> None:
     if outcome.failing is not None:
         _fail(decision, job, outcome.failing, result=result, signal=signal)
         return
-    completed = machine.Completed(job.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
+    completed = engine_state.Completed(job.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
     decision.state, commands = advance(decision.state, completed)
     decision.commands[job.step] = commands
     steps = [command for command in commands if isinstance(command, Execute)]
@@ -191,7 +191,7 @@ def _park(decision: Decision, outcome: Parked, keep: Keep) -> None:
                 case AttemptFailed() as failed:
                     _retry_or_fail(decision, failed)
             return
-    decision.state, _ = advance(decision.state, machine.Parked(job.step, outcome.delay, outcome.timeout_event))
+    decision.state, _ = advance(decision.state, engine_state.Parked(job.step, outcome.delay, outcome.timeout_event))
     queue, awaits = instance.graph.orchestration_queue, json.dumps(dict(outcome.awaits))
     seconds = outcome.delay.total_seconds() if outcome.delay is not None else None
     decision.add(job, Park(queue, awaits, seconds), advance=Advance(queue, awaits))
@@ -225,7 +225,7 @@ def _fail(
     signal: Signal | None = None,
 ) -> None:
     """Fail the instance."""
-    decision.state, _ = advance(decision.state, machine.Failed(job.step, failing.reason))
+    decision.state, _ = advance(decision.state, engine_state.Failed(job.step, failing.reason))
     decision.failure = {"step": job.step, **failing.entry(job.attempt), "attempts": job.errors[-KEPT_ERRORS:]}
     decision.add(job, Fail(), result=result, signal=signal)
 

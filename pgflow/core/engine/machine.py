@@ -36,29 +36,7 @@ from pgflow.core.engine.state import (
 from pgflow.core.values.append_map import AppendMap
 from pgflow.errors import GraphChanged, RouteError
 
-__all__ = [
-    "ACTIVE",
-    "Begun",
-    "CancelTimer",
-    "Cancelled",
-    "Command",
-    "Complete",
-    "Completed",
-    "Completion",
-    "Event",
-    "Execute",
-    "Fail",
-    "Failed",
-    "Failure",
-    "Parked",
-    "ScheduleResume",
-    "State",
-    "Status",
-    "advance",
-    "completion",
-    "new",
-    "replay",
-]
+__all__ = ["advance", "completion", "new", "replay"]
 
 COMPLETE = (Complete(),)
 NO_PATH = Failure(None, "no path to Done is left")  # a validated workflow never gets here, see rules.graph_rules

@@ -16,7 +16,7 @@ from pgflow.core.values.payload import decode
 
 __all__ = [
     "UNSAVED",
-    "Definition",
+    "Instantiable",
     "Entry",
     "Instance",
     "Kind",
@@ -35,7 +35,7 @@ I_contra = TypeVar("I_contra", contravariant=True)  # a workflow's input
 UNSAVED = datetime.min.replace(tzinfo=UTC)  # `created_at` until the instance is stored
 
 
-class Definition(Protocol[I_contra]):
+class Instantiable(Protocol[I_contra]):
     """What `Instance.new` needs of a workflow class."""
 
     def resolve_version(self, version: int | None = None) -> tuple[int, Any]: ...
@@ -200,7 +200,7 @@ class Instance:
     @classmethod
     def new(
         cls,
-        workflow: Definition[I_contra],
+        workflow: Instantiable[I_contra],
         version: int,
         context: I_contra | Mapping[str, Any],
         id: str,  # noqa: A002 -- "id" is the name for it in the whole API
