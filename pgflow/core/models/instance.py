@@ -16,9 +16,9 @@ from pgflow.core.values.payload import decode
 
 __all__ = [
     "UNSAVED",
-    "Instantiable",
     "Entry",
     "Instance",
+    "Instantiable",
     "Kind",
     "PendingSignal",
     "Scheduled",
