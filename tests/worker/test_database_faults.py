@@ -143,7 +143,7 @@ def test_a_sequence_behind_its_table_fails_no_instance_and_holds_up_no_other_one
     for number in range(4):
         assert [entry.attempt for entry in Forked.get(f"f{number}").history] == [1, 1, 1, 1]
     told = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
-    assert len([line for line in told if "gave out a value that is in use" in line]) == 1, "once, not with each attempt"
+    assert len([line for line in told if "returned a value that is in use" in line]) == 1, "once, not with each attempt"
     (found,) = [line for line in told if line.startswith("sequence pgflow.jobs_id_seq is behind pgflow.jobs: max id ")]
     assert re.search(r"max id \d+, last value \d+\. Run: select setval\('pgflow.jobs_id_seq', \d+\)", found)
 
