@@ -75,7 +75,7 @@ PROBLEMS = [
     ("Many: there is no option 'verison'", "did you mean 'version'?"),
     ("Many: tags must be a list of strings, got 'x'", 'write tags=["orders"]'),
     ("Many: the unique key 'Many' is refused", "use up to 63 lower-case letters"),
-    ("Many: queue is 'a b'", "use letters, digits"),
+    ("Many: queue is 'a b'", "use up to 63 letters, digits"),
     ("Many: do.done leads to None", "give a target, Done to end the workflow"),
     ("Many: ask does not declare the event 'maybe'", "remove its transition, or add it"),
     ("Many: ask declares the event 'no', which leads nowhere", "add {'no': target}"),

@@ -492,8 +492,8 @@ def test_the_doctor_names_it(other_encoding: tuple[str, str], monkeypatch: pytes
     (found,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "encoding"]
     assert (found["state"], done.exit_code) == ("problem", 1)
     assert encoding in found["what"]
-    assert "createdb" in found["mend"]
-    assert "pg_dump" in found["mend"]
+    assert "createdb" in found["fix"]
+    assert "pg_dump" in found["fix"]
 
 
 @pytest.mark.parametrize("role", ["client", "worker", "heart", "listen", "read", "step", "migrate"])
