@@ -55,7 +55,7 @@ class Limits(BaseModel):
 class Ask(Step):
     """Waits for an answer, which is its output."""
 
-    events = ("told",)
+    events = ("sent",)
 
     def execute(self, ctx: Context[Any]) -> Async:
         return Async()
@@ -102,17 +102,17 @@ class PlainInput(Workflow[Limits], unique=Unique("plain_input")):
 
 class Asking(Workflow[Any], unique=Unique("asking")):
     initial = Ask
-    transitions = {Ask: {"told": read}, read: {"done": Done}}
+    transitions = {Ask: {"sent": read}, read: {"done": Done}}
 
 
 class AskingOptional(Workflow[Any], unique=Unique("asking_optional")):
     initial = AskOptional
-    transitions = {AskOptional: {"told": read}, read: {"done": Done}}
+    transitions = {AskOptional: {"sent": read}, read: {"done": Done}}
 
 
 class AskingPlain(Workflow[Any], unique=Unique("asking_plain")):
     initial = AskPlain
-    transitions = {AskPlain: {"told": read}, read: {"done": Done}}
+    transitions = {AskPlain: {"sent": read}, read: {"done": Done}}
 
 
 WORKFLOWS = (Selling, AnyInput, OptionalInput, PlainInput, Asking, AskingOptional, AskingPlain)
@@ -297,6 +297,6 @@ def test_a_payload_is_checked_by_the_step_that_takes_it(
     # The refused payload is consumed: the step that runs again waits for another one.
     workflow.retry("a1")
     until_status(workflow, "a1", "waiting")
-    assert workflow.resume("a1", "told", {"most": 3}) == "delivered"
+    assert workflow.resume("a1", "sent", {"most": 3}) == "delivered"
     assert until_status(workflow, "a1").status == "completed"
     assert SEEN["a1"] == Limits(most=3)
