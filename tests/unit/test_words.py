@@ -38,6 +38,7 @@ BANNED = {
     r"of (?:which|what) \w+ has (?:\w+ )?(?:spoken|said)": "undeclared",
 }
 PATTERNS = {re.compile(rf"\b(?:{banned})\b", re.IGNORECASE): instead for banned, instead in BANNED.items()}
+ANY = re.compile(rf"\b(?:{'|'.join(BANNED)})\b", re.IGNORECASE)  # one search for the many texts without a finding
 
 
 def project_texts(paths: tuple[str, ...] = FOLDERS) -> Iterator[Path]:
@@ -76,6 +77,7 @@ def findings(path: Path) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{line + text.count(chr(10), 0, found.start())}: {found.group()!r} -> {instead}"
         for line, text in texts(path)
+        if ANY.search(text)
         for pattern, instead in PATTERNS.items()
         for found in pattern.finditer(text)
     ]

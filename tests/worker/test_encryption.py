@@ -371,8 +371,8 @@ def test_the_commands_report_encrypted_values(app: Pgflow, dsn: str, conn: Conne
 def test_the_command_start_seals_with_the_codec_of_the_app(
     app: Pgflow, dsn: str, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.worker.test_sealed.APP", app, raising=False)
-    start = ["start", "Buy", "--app", "tests.worker.test_sealed:APP", "--dsn", dsn]
+    monkeypatch.setattr("tests.worker.test_encryption.APP", app, raising=False)
+    start = ["start", "Buy", "--app", "tests.worker.test_encryption:APP", "--dsn", dsn]
     lines = tmp_path / "orders.jsonl"
     lines.write_text(f'{{"value": "b", "input": {{"card": "{CANARY}"}}}}\n')
     for given in (["a", "--input", f'{{"card": "{CANARY}"}}'], ["--from", str(lines)]):
