@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, get_origin
 
 from pgflow.errors import PgflowError
 
@@ -44,7 +44,10 @@ def surface() -> str:
 def _of(module: Any, name: str) -> Iterator[str]:
     value = getattr(module, name)
     if not isinstance(value, type):
-        yield f"{name}{_signature(value)}" if callable(value) else f"{name}: {type(value).__name__}"
+        if get_origin(value) is not None:  # its text depends on the version of Python
+            yield f"{name}: type alias"
+        else:
+            yield f"{name}{_signature(value)}" if callable(value) else f"{name}: {type(value).__name__}"
         return
     bases = ", ".join(each.__name__ for each in value.__bases__ if each is not object)
     code = f" {value.code!r}, exit code {value.exit_code}" if issubclass(value, PgflowError) else ""
