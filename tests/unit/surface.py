@@ -38,7 +38,7 @@ def surface() -> str:
         lines += [f"{module}", *(f"  {line}" for name in sorted(public.__all__) for line in _of(public, name)), ""]
     for module, names in OPTIONS.items():
         lines += [f"{module}", *(f"  {line}" for name in names for line in _of(import_module(module), name)), ""]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("pathlib._local.", "pathlib.")  # Path's module in Python 3.13
 
 
 def _of(module: Any, name: str) -> Iterator[str]:
