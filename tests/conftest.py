@@ -30,6 +30,12 @@ GIVEN_DSN = os.environ.get("PGFLOW_TEST_DSN")
 VERSIONS = [None] if GIVEN_DSN else sorted({each.version for each in find_installations()}, reverse=True)
 
 
+SLOW = frozenset({
+    *("test_torture.py", "test_interleavings.py", "test_releases.py"),
+    *("test_crashes.py", "test_life.py", "test_docs.py"),
+})  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A running PostgreSQL on which a test may create databases: an embedded one, or that of PGFLOW_TEST_DSN."""
@@ -72,7 +78,7 @@ def is_long(pytestconfig: pytest.Config) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that take minutes, so that no process waits for them at the end."""
-    items.sort(key=lambda item: item.path.name != "test_torture.py")
+    items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 @pytest.fixture(scope="session")
