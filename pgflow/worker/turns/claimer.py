@@ -236,7 +236,7 @@ class Claimer:
                 await self.faults.report(error, f"upkeep ({request.upkeep})", conn)
             else:
                 has_answer = True
-                request.on_answer(answer)
+                request.on_answer(answer, turn)
         if not has_answer:
             upkeep.begin(turn.now)
         elif was_sweep_due and schedule.is_sweep_due(turn.now):  # the rescue, which plans the next one, was refused
@@ -261,7 +261,7 @@ class Claimer:
 
     def _take_over(self, turn: Turn, answers: list[Any]) -> None:
         for request, answer in zip(turn.requests, answers, strict=True):
-            request.on_answer(answer)
+            request.on_answer(answer, turn)
         self.state.schedule.expect(turn.conflict_due_at)
 
     # -- outages

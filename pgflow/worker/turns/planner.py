@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 from pgflow.store import job
 from pgflow.store.job import ClaimedRow, SettleResult
@@ -19,8 +18,6 @@ from pgflow.worker.turns.turn import Request, Turn
 from pgflow.worker.turns.watermark import Watermark
 
 __all__ = ["Planner"]
-
-T = TypeVar("T")
 
 CONFLICT_SECONDS = 0.03  # until a job that met a second conflict is due: see job/settle
 STALE_SECONDS = 2.0  # after which a claimed job that found no slot is given back
@@ -56,7 +53,7 @@ class Planner:
         turn.decisions = unconfirmed or settler.take()
         turn.rejected = settler.held_jobs.take_rejected()
         if turn.decisions or turn.rejected:
-            turn.add(settler.statement(turn.decisions, turn.rejected), partial(self._settled, turn))
+            turn.add(settler.statement(turn.decisions, turn.rejected), self._settled)
         self._add_chores(turn, self._chores.before_claim)
         turn.early = EARLY_SECONDS if turn.requests else 0.0
         turn.is_polling = now >= state.schedule.poll_at - turn.early
@@ -76,9 +73,9 @@ class Planner:
     def _add_claim(self, turn: Turn) -> None:
         state = self._state
         if self._should_replan and not self._pooler:
-            turn.requests.insert(0, Request(job.replan(state.schema), lambda answer: None))
+            turn.requests.insert(0, Request(job.replan(state.schema), lambda answer, turn: None))
         self._should_replan = False
-        turn.add(job.claim(state.schema, state.worker, turn.capacity, turn.positions), partial(self._claimed, turn))
+        turn.add(job.claim(state.schema, state.worker, turn.capacity, turn.positions), self._claimed)
         turn.is_claiming = True
         state.should_claim = False  # a notification from here on is for the next claim
 
@@ -87,15 +84,15 @@ class Planner:
         for chore in candidates:
             if not (is_paused and chore.is_upkeep) and chore.is_due(turn):
                 upkeep = chore.name if chore.is_upkeep else None
-                turn.add(chore.statement(turn), partial(_answered, chore, turn), upkeep=upkeep)
+                turn.add(chore.statement(turn), chore.on_answer, upkeep=upkeep)
 
-    def _settled(self, turn: Turn, rows: list[SettleResult]) -> None:
+    def _settled(self, rows: list[SettleResult], turn: Turn) -> None:
         self._state.settler.adopt(turn.decisions, rows)
         self._state.settler.adopt_rejected(turn.rejected, rows)
         if any(row.status == "conflict" for row in rows):
             turn.conflict_due_at = turn.now + CONFLICT_SECONDS
 
-    def _claimed(self, turn: Turn, rows: list[ClaimedRow]) -> None:
+    def _claimed(self, rows: list[ClaimedRow], turn: Turn) -> None:
         state, settler = self._state, self._state.settler
         settler.stats.claimed += len(rows)
         settler.held_jobs.add_claimed(rows)
@@ -109,7 +106,3 @@ class Planner:
         self._should_replan = self._watermark.learn(time.monotonic(), turn.capacity, turn.positions, rows)
         self.below_watermark_at = self._watermark.look_at(turn.capacity)
         state.schedule.polled(turn.now)
-
-
-def _answered(chore: Chore[T], turn: Turn, answer: T) -> None:
-    chore.on_answer(answer, turn)
