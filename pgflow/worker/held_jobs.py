@@ -68,7 +68,7 @@ class HeldJobs:
         self.buffers = buffers
         self.jobs: dict[int, ClaimedJob] = {}
         self.rejected: list[RejectedJob] = []
-        self.worker = 0  # which worker holds them: its id in the database
+        self.worker = 0  # the id in the database of the worker that holds them, 0 while it has none
         self._workflows: dict[tuple[str, int], Definition] = {}
         self._instances: dict[int, CachedInstance] = {}
         self._start = start

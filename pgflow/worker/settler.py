@@ -60,7 +60,6 @@ class Settler:
     ) -> None:
         self.schema = schema
         self.held_jobs = held_jobs
-        self.worker = 0
         self.stats = Stats() if stats is None else stats
         self.is_draining = False
         self.is_held_up = False
@@ -85,6 +84,11 @@ class Settler:
         for held in jobs:
             self.held_jobs.buffers[held.queue].releasing(held)
             self._outcomes.append(Released(held))
+
+    @property
+    def worker(self) -> int:
+        """The worker's id in the database, 0 while it has none."""
+        return self.held_jobs.worker
 
     @property
     def has_outcomes(self) -> bool:

@@ -42,7 +42,7 @@ class Driver:
         for workflow in workflows:
             self.held_jobs.register(workflow)
         self.settler = Settler("pgflow", self.held_jobs, notify=lambda notifications: None)
-        self.settler.worker = run(
+        self.held_jobs.worker = run(
             conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", nonce="", lease=LEASE)
         )
         self.runner = Runner(ThreadPoolExecutor(1))

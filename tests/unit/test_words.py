@@ -1,6 +1,6 @@
 """Every text of the project is plain engineering English: no phrase that a reader of psycopg or River has to translate.
 
-`python tests/unit/test_words.py pgflow/store sql` lists the findings of some files or folders.
+`python -m tests.unit.test_words pgflow/store sql` lists the findings of some files or folders.
 """
 
 import ast
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.test_house import ROOT, project_files
+
 FOLDERS = ("README.md", "bin", "pgflow", "sql", "tests")
 # Released: their checksums cover the comments.
 EXEMPT = ("sql/migrations/", "tests/unit/test_words.py")
@@ -42,13 +43,12 @@ ANY = re.compile(rf"\b(?:{'|'.join(BANNED)})\b", re.IGNORECASE)  # one search fo
 
 
 def project_texts(paths: tuple[str, ...] = FOLDERS) -> Iterator[Path]:
-    """Yield the project's Python, SQL, Markdown and shell files."""
-    for name in paths:
-        path = ROOT / name
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            relative = str(file.relative_to(ROOT))
-            if file.is_file() and not relative.startswith(EXEMPT) and file.suffix in {".py", ".sql", ".md", ""}:
-                yield file
+    """Yield the project's Python, SQL, Markdown and shell files in some files or folders."""
+    for file in project_files():
+        relative = str(file.relative_to(ROOT))
+        is_wanted = any(file.is_relative_to(ROOT / path) for path in paths)
+        if is_wanted and not relative.startswith(EXEMPT) and file.suffix in {".py", ".sql", ".md", ""}:
+            yield file
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:

@@ -76,7 +76,7 @@ class Lease:
         while not (number := await arun(conn, statement)):
             await migrate.acheck(conn, schema)  # raises the reason, unless it is gone again
         self._nonce = nonce
-        self._settler.worker = self._settler.held_jobs.worker = number
+        self._settler.held_jobs.worker = number
         points.reached("worker.registered")
         self.heartbeat.start(number, nonce, asked_at)
         log.info("worker %d is ready: %s", number, ", ".join(f"{name}={limit}" for name, limit in self._queues.items()))

@@ -180,7 +180,7 @@ class Claimer:
         """Forget all jobs: the lease has ended, so they belong to other workers."""
         self._unconfirmed = []
         self._settler.abandon()
-        self._settler.worker = 0
+        self._settler.held_jobs.worker = 0
 
     async def _exchange(self, conn: AsyncConnection) -> None:
         turn = self._planner.plan(time.monotonic(), self._unconfirmed, is_in_doubt=self._is_in_doubt)
