@@ -68,7 +68,7 @@ class Statements:
 
     def start(self, command: commands.Start) -> Write[list[Started]]:
         """Start instances. Raises before anything is sent when one of them cannot be started."""
-        workflow, request = command.workflow, StartRequest.of(command, reveal=self.codec is not None)
+        workflow, request = command.workflow, StartRequest.of(command, reveal=self._reveal)
         inputs = [encrypted_input(self.codec, workflow, each.value, each.text) for each in request.instances]
         chosen = {each.definition for each in request.instances} or {workflow.resolve(command.version)}
         if len(chosen) > 1:
@@ -209,10 +209,9 @@ class Statements:
         each = checked(command.instance)
         graph = definition_of(each.workflow, each.version).graph
         queue = graph.nodes[graph.initial].queue
-        due = None
         check_against(each, graph)
-        if each.status == "pending":
-            due = min((wait.until for wait in each.waiting_for if wait.until is not None), default=None)
+        waits = each.waiting_for if each.status == "pending" else ()
+        due = min((wait.until for wait in waits if wait.until is not None), default=None)
         key, stored = unique_key(graph, each.id), encrypt_instance(self.codec, each)
 
         def statement(notify: bool) -> Statement[int]:
