@@ -159,11 +159,12 @@ def unfinished_end(changes: list[Change], calls: list[dict[str, Any]], bodies: l
 
 
 def scheduled_twice(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    failed = {changes[place].row["run"] for place in where(changes, "instances", status="failed")}
     place = next(
         place
         for place, each in enumerate(changes)
         if each.relation == "jobs" and each.op == "update" and each.now and each.was and each.now["step"] == "last"
-        if each.was["step"] != "last"
+        if each.was["step"] != "last" and each.now["run"] not in failed  # a retried one may schedule it again
     )
     changes.append(dataclasses.replace(changes[place], seq=changes[-1].seq + 1))
 
