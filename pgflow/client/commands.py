@@ -9,20 +9,27 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.step import Target
+from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.models.filters import Filters
 from pgflow.core.models.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.models.job import Job, JobFilters
+from pgflow.core.models.task import Enqueued, TaskFilters, TaskInstance
 from pgflow.core.values.absent import ABSENT
 
 __all__ = [
     "ENDED",
+    "AwaitTask",
     "Cancel",
     "CancelOptions",
+    "CancelTask",
     "Command",
     "Delete",
+    "Enqueue",
     "Get",
+    "GetTask",
     "List",
     "ListJobs",
+    "ListTasks",
     "Load",
     "Prune",
     "Put",
@@ -30,6 +37,7 @@ __all__ = [
     "Register",
     "Retry",
     "RetryOptions",
+    "RetryTask",
     "Runs",
     "ScheduleOptions",
     "ScheduleSignal",
@@ -208,7 +216,71 @@ class Register(Command[None]):
     """Store the definitions of the app, unless they are stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class Enqueue(Command[list[Enqueued]]):
+    """Enqueue a task once for each of `arguments`, which are JSON objects as text, all in one transaction.
+
+    `queue`, `priority` and `max_attempts` override those of the task.
+    """
+
+    task: TaskDefinition
+    arguments: tuple[str, ...]
+    at: datetime | None = None
+    delay: timedelta | None = None
+    queue: str | None = None
+    priority: int | None = None
+    max_attempts: int | None = None
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Any] | None = None
+    telemetry: Mapping[str, Any] | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTask(Command[None]):
+    """Cancel a task that has not ended."""
+
+    task: TaskDefinition | None
+    id: int
+    reason: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryTask(Command[None]):
+    """Run a failed or cancelled task once more, with all its attempts; or a waiting one now."""
+
+    task: TaskDefinition | None
+    id: int
+    idempotency_key: str | None = None
+
+
 # -- commands that read
+
+
+@dataclass(frozen=True, slots=True)
+class GetTask(Command[TaskInstance]):
+    """Read one execution of a task (of any task for None) by its job's id."""
+
+    task: TaskDefinition | None
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListTasks(Command[list[TaskInstance]]):
+    """Read a page of executions of one task, or of all."""
+
+    filters: TaskFilters
+    task: TaskDefinition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitTask(Command[TaskInstance]):
+    """Wait until a task has ended, for `timeout` at most. Raises `StillRunning` after that."""
+
+    task: TaskDefinition | None
+    id: int
+    timeout: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
