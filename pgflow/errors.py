@@ -20,8 +20,10 @@
     │   └── SchemaTooNew
     ├── NotFound (a LookupError)                    5: a name or id does not exist
     │   ├── UnknownWorkflow
+    │   ├── UnknownTask
     │   ├── UnknownStep
     │   ├── InstanceNotFound
+    │   ├── JobNotFound
     │   └── NotAttached
     ├── Invalid (a ValueError)                      6: a definition, an input or a value is refused
     │   ├── DefinitionError
@@ -34,8 +36,14 @@
     │   ├── UnknownOption (a TypeError)
     │   ├── UnsupportedAction
     │   └── RouteError
+    ├── NoResult                                    1: a job has no result
+    │   ├── TaskFailed
+    │   ├── TaskCancelled
+    │   └── StillRunning (a TimeoutError)
     └── Conflict                                    7: the current state does not allow the call
         ├── AlreadyRunning
+        ├── AlreadyEnqueued
+        ├── AlreadyStarted
         ├── AlreadyDone
         ├── KeyReused
         ├── NotActive
@@ -55,7 +63,9 @@ from typing import ClassVar
 __all__ = [
     "AlreadyAttached",
     "AlreadyDone",
+    "AlreadyEnqueued",
     "AlreadyRunning",
+    "AlreadyStarted",
     "AmbiguousId",
     "AmbiguousSignal",
     "BadApp",
@@ -72,7 +82,9 @@ __all__ = [
     "InvalidInput",
     "InvalidPayload",
     "InvalidValue",
+    "JobNotFound",
     "KeyReused",
+    "NoResult",
     "NotActive",
     "NotAttached",
     "NotBound",
@@ -90,11 +102,15 @@ __all__ = [
     "SchemaTooNew",
     "SequenceError",
     "StatementTimeout",
+    "StillRunning",
+    "TaskCancelled",
+    "TaskFailed",
     "TooManyConnections",
     "UndeclaredEvent",
     "UnencryptedSecret",
     "UnknownOption",
     "UnknownStep",
+    "UnknownTask",
     "UnknownWorkflow",
     "Unreachable",
     "UnsupportedAction",
@@ -270,6 +286,12 @@ class UnknownWorkflow(NotFound):
     code = "unknown-workflow"
 
 
+class UnknownTask(NotFound):
+    """The app has no task of that name."""
+
+    code = "unknown-task"
+
+
 class UnknownStep(NotFound):
     """The workflow has no step with that key, or the step has no output yet."""
 
@@ -280,6 +302,12 @@ class InstanceNotFound(NotFound):
     """No instance has that id."""
 
     code = "instance-not-found"
+
+
+class JobNotFound(NotFound):
+    """No job has that id, or it is one of another task."""
+
+    code = "job-not-found"
 
 
 class NotAttached(NotFound):
@@ -366,6 +394,35 @@ class RouteError(Invalid):
     code = "route-error"
 
 
+class NoResult(PgflowError):
+    """A job has no result: it failed, was cancelled, or has not ended yet. `job` is its id."""
+
+    code = "no-result"
+    job: int | None
+
+    def __init__(self, message: str, *, hint: str | None = None, job: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.job = job
+
+
+class TaskFailed(NoResult):
+    """The task failed in all of its attempts; the message has the reason of the last one."""
+
+    code = "task-failed"
+
+
+class TaskCancelled(NoResult):
+    """The task was cancelled."""
+
+    code = "task-cancelled"
+
+
+class StillRunning(NoResult, TimeoutError):
+    """The task had not ended within the timeout. It goes on."""
+
+    code = "still-running"
+
+
 class Conflict(PgflowError):
     """The current state does not allow the call."""
 
@@ -374,9 +431,31 @@ class Conflict(PgflowError):
 
 
 class AlreadyRunning(Conflict):
-    """An active instance already has this business key."""
+    """An active instance already has this business key; `run` is its run id."""
 
     code = "already-running"
+    run: int | None
+
+    def __init__(self, message: str, *, hint: str | None = None, run: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.run = run
+
+
+class AlreadyEnqueued(Conflict):
+    """A job with the same unique key exists; `job` is its id, None if the enqueue skips."""
+
+    code = "already-enqueued"
+    job: int | None
+
+    def __init__(self, message: str, *, hint: str | None = None, job: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.job = job
+
+
+class AlreadyStarted(Conflict):
+    """The job is running, so it can be neither moved nor deleted."""
+
+    code = "already-started"
 
 
 class AlreadyDone(Conflict):

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypedDict, TypeVar
 from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.step import Target
 from pgflow.core.definition.task import TaskDefinition
+from pgflow.core.definition.unique_task import UniqueKey
 from pgflow.core.models.filters import Filters
 from pgflow.core.models.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.models.job import Job, JobFilters
@@ -24,7 +25,9 @@ __all__ = [
     "CancelTask",
     "Command",
     "Delete",
+    "DeleteTask",
     "Enqueue",
+    "EnqueueOptions",
     "Get",
     "GetTask",
     "List",
@@ -47,6 +50,7 @@ __all__ = [
     "StartOptions",
     "Unschedule",
     "UnscheduleOptions",
+    "UpdateTask",
 ]
 
 R_co = TypeVar("R_co", covariant=True)
@@ -113,6 +117,25 @@ class CancelOptions(TypedDict, total=False):
 class RetryOptions(TypedDict, total=False):
     """`idempotency_key`: a repeated call with the same key retries nothing a second time."""
 
+    idempotency_key: str | None
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """How to enqueue: not before `at` (an aware datetime) or for `delay`; with tags and metadata of this job's own.
+
+    `queue`, `priority` (the lowest goes first) and `max_attempts` override those of the task. A job has at most 32
+    tags, those of its task included. `telemetry` is added to the metadata of every event about the job.
+    `idempotency_key`: a repeated enqueue with the same key does nothing, and returns what the first one returned.
+    """
+
+    at: datetime | None
+    delay: timedelta | None
+    queue: str | None
+    priority: int | None
+    max_attempts: int | None
+    tags: Sequence[str]
+    metadata: Mapping[str, Any] | None
+    telemetry: Mapping[str, Any] | None
     idempotency_key: str | None
 
 
@@ -220,11 +243,13 @@ class Register(Command[None]):
 class Enqueue(Command[list[Enqueued]]):
     """Enqueue a task once for each of `arguments`, which are JSON objects as text, all in one transaction.
 
-    `queue`, `priority` and `max_attempts` override those of the task.
+    `queue`, `priority` and `max_attempts` override those of the task. `unique` has a key for each of `arguments`.
+    Everything has been validated.
     """
 
     task: TaskDefinition
     arguments: tuple[str, ...]
+    unique: UniqueKey | None = None
     at: datetime | None = None
     delay: timedelta | None = None
     queue: str | None = None
@@ -238,7 +263,7 @@ class Enqueue(Command[list[Enqueued]]):
 
 @dataclass(frozen=True, slots=True)
 class CancelTask(Command[None]):
-    """Cancel a task that has not ended."""
+    """Cancel a task that has not ended. Raises `JobNotFound`, `NotActive`."""
 
     task: TaskDefinition | None
     id: int
@@ -248,7 +273,36 @@ class CancelTask(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class RetryTask(Command[None]):
-    """Run a failed or cancelled task once more, with all its attempts; or a waiting one now."""
+    """Run a failed or cancelled task once more, with all its attempts; or a waiting one now.
+
+    Raises `JobNotFound`, and `NotRetryable` for one that is pending, running or completed.
+    """
+
+    task: TaskDefinition | None
+    id: int
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTask(Command[None]):
+    """Move a task that has not ended and does not run to another queue, priority or time; None changes nothing.
+
+    `delay` counts from now: zero lets it run at once. Raises `JobNotFound`, `NotActive`, and `AlreadyStarted` while it
+    runs.
+    """
+
+    task: TaskDefinition | None
+    id: int
+    queue: str | None = None
+    priority: int | None = None
+    at: datetime | None = None
+    delay: timedelta | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTask(Command[None]):
+    """Delete an execution of a task, also one that ended. Raises `JobNotFound`, and `AlreadyStarted` while it runs."""
 
     task: TaskDefinition | None
     id: int
@@ -260,7 +314,7 @@ class RetryTask(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class GetTask(Command[TaskInstance]):
-    """Read one execution of a task (of any task for None) by its job's id."""
+    """Read one execution of a task (of any task for None) by its job's id. Raises `JobNotFound`."""
 
     task: TaskDefinition | None
     id: int
@@ -276,7 +330,7 @@ class ListTasks(Command[list[TaskInstance]]):
 
 @dataclass(frozen=True, slots=True)
 class AwaitTask(Command[TaskInstance]):
-    """Wait until a task has ended, for `timeout` at most. Raises `StillRunning` after that."""
+    """Wait until a task has ended, for `timeout` at most. Raises `StillRunning` after that, and `JobNotFound`."""
 
     task: TaskDefinition | None
     id: int
