@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pgflow.core.definition.retry import Retry
     from pgflow.core.definition.route import route
     from pgflow.core.definition.step import Step
+    from pgflow.core.definition.task_context import TaskContext, current_job
     from pgflow.core.definition.unique import Unique
+    from pgflow.core.definition.unique_task import UniqueTask
     from pgflow.core.models.instance import Instance, Scheduled, Started
     from pgflow.core.models.job import Job
     from pgflow.core.values.codec import Codec
@@ -45,10 +47,13 @@ __all__ = [
     "Started",
     "Step",
     "StepCall",
+    "TaskContext",
     "Unique",
+    "UniqueTask",
     "Wait",
     "WaitForEvent",
     "Workflow",
+    "current_job",
     "route",
     "step",
 ]
@@ -77,10 +82,13 @@ MODULES = {
     "Started": "pgflow.core.models.instance",
     "Step": "pgflow.core.definition.step",
     "StepCall": "pgflow.core.definition.middleware",
+    "TaskContext": "pgflow.core.definition.task_context",
     "Unique": "pgflow.core.definition.unique",
+    "UniqueTask": "pgflow.core.definition.unique_task",
     "Wait": "pgflow.steps",
     "WaitForEvent": "pgflow.steps",
     "Workflow": "pgflow.client.workflow",
+    "current_job": "pgflow.core.definition.task_context",
     "route": "pgflow.core.definition.route",
     "step": "pgflow.core.definition.function",
 }

@@ -35,6 +35,7 @@ __all__ = [
     "attempt_error",
     "call",
     "decide",
+    "error_of",
     "finish",
     "overdue",
     "parking_of",
@@ -124,10 +125,8 @@ def read(
                 if TELEMETRY in metadata:
                     raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is reserved for pgflow")
             return _encoded(graph, step, event, text, value, context, metadata)
-        case Error(reason, retry):
-            return AttemptError(
-                sanitize_text(guarded(lambda: str.__str__(str(reason)), "")) or "Error", "Error", bool(retry)
-            )
+        case Error():
+            return error_of(result)
         case Snooze(delay):
             return Snooze(plain(delay))
         case Async():
@@ -214,6 +213,12 @@ def decide(
             reason, cause = f"{graph.name}: {step}.{event}: the route cannot be called: {error_message(error)}", error
         details = {} if cause is None else {"trace": sanitize_text(format_traceback(cause), tail=True)}
         return None, AttemptError(sanitize_text(reason), "RouteError", retry=False, details=details)
+
+
+def error_of(returned: Error) -> AttemptError:
+    """Return the error of an attempt that returned an `Error`."""
+    reason = sanitize_text(guarded(lambda: str.__str__(str(returned.reason)), "")) or "Error"
+    return AttemptError(reason, "Error", bool(returned.retry))
 
 
 def overdue(graph: Graph, step: str) -> AttemptError:
