@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgflow.app import Pgflow
+    from pgflow.client.job_handle import JobHandle
+    from pgflow.client.task import Task, task
     from pgflow.client.workflow import Workflow
     from pgflow.core.definition.connector import Connector
     from pgflow.core.definition.context import Context
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pgflow.core.definition.unique_task import UniqueTask
     from pgflow.core.models.instance import Instance, Scheduled, Started
     from pgflow.core.models.job import Job
+    from pgflow.core.models.task import TaskInstance
     from pgflow.core.values.codec import Codec
     from pgflow.errors import PgflowError
     from pgflow.steps import Debug, Done, Wait, WaitForEvent
@@ -35,6 +38,7 @@ __all__ = [
     "Error",
     "Instance",
     "Job",
+    "JobHandle",
     "Middleware",
     "Ok",
     "Pgflow",
@@ -47,7 +51,9 @@ __all__ = [
     "Started",
     "Step",
     "StepCall",
+    "Task",
     "TaskContext",
+    "TaskInstance",
     "Unique",
     "UniqueTask",
     "Wait",
@@ -56,6 +62,7 @@ __all__ = [
     "current_job",
     "route",
     "step",
+    "task",
 ]
 
 # The module of each name, imported at its first use: `pgflow --help` must not import pydantic, nor a unit test of a
@@ -70,6 +77,7 @@ MODULES = {
     "Error": "pgflow.core.definition.results",
     "Instance": "pgflow.core.models.instance",
     "Job": "pgflow.core.models.job",
+    "JobHandle": "pgflow.client.job_handle",
     "Middleware": "pgflow.core.definition.middleware",
     "Ok": "pgflow.core.definition.results",
     "Pgflow": "pgflow.app",
@@ -82,7 +90,9 @@ MODULES = {
     "Started": "pgflow.core.models.instance",
     "Step": "pgflow.core.definition.step",
     "StepCall": "pgflow.core.definition.middleware",
+    "Task": "pgflow.client.task",
     "TaskContext": "pgflow.core.definition.task_context",
+    "TaskInstance": "pgflow.core.models.task",
     "Unique": "pgflow.core.definition.unique",
     "UniqueTask": "pgflow.core.definition.unique_task",
     "Wait": "pgflow.steps",
@@ -91,6 +101,7 @@ MODULES = {
     "current_job": "pgflow.core.definition.task_context",
     "route": "pgflow.core.definition.route",
     "step": "pgflow.core.definition.function",
+    "task": "pgflow.client.task",
 }
 
 

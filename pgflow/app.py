@@ -1,4 +1,4 @@
-"""`Pgflow`: an app's workflows on a database, with its workers."""
+"""`Pgflow`: an app's workflows and tasks on a database, with its workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pgflow.client.app import App
 from pgflow.client.commands import Register
 from pgflow.client.postgres import PostgresBackend
 from pgflow.client.storage import Storage
+from pgflow.client.task import Task
 from pgflow.client.transport import Transport
 from pgflow.client.workflow import Workflow
 from pgflow.config import resolve_dsn, resolve_pooler
@@ -26,19 +27,20 @@ __all__ = ["Pgflow"]
 
 
 class Pgflow(App):
-    """An app: its workflows and the database that they are stored in.
+    """An app: its workflows and tasks, and the database that they are stored in.
 
     `dsn` is a PostgreSQL connection string; the default is PGFLOW_DSN, then DATABASE_URL, then libpq's own variables
     (PGHOST, PGDATABASE, …). `pooler=True`, or PGFLOW_POOLER=1, declares that it leads to a connection pooler in
-    transaction mode, such as PgBouncer. The workflows are an explicit registry: nothing is imported by a name from the
-    database. Nothing connects before the first call. A program may have several apps, on databases or `schema`s of
-    their own; `name`, by default that of the schema, distinguishes them in messages. `OrderFlow.start(…)` then goes to
-    the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
+    transaction mode, such as PgBouncer. The workflows and tasks are an explicit registry: nothing is imported by a name
+    from the database. Nothing connects before the first call. A program may have several apps, on databases or
+    `schema`s of their own; `name`, by default that of the schema, distinguishes them in messages. `OrderFlow.start(…)`
+    then goes to the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
     With a `codec` inputs, outputs and payloads are encrypted in the database and may hold secrets. `middleware` are
     async functions that run around each attempt of a step, the outermost first: `pgflow.core.definition.middleware`.
-    Raises `DefinitionError` for an object that is not a workflow, and for one with secrets without a codec.
+    Raises `DefinitionError` for an object that is neither, for two with one name, and for one with secrets without a
+    codec.
 
-        app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow])
+        app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow], tasks=[send_receipt])
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
         app.get("OrderFlow", "abc123").status    # each call of a workflow is also one of the app, by class or name
     """
@@ -49,6 +51,7 @@ class Pgflow(App):
         self,
         dsn: str = "",
         workflows: Iterable[type[Workflow[Any]]] = (),
+        tasks: Iterable[Task[..., Any, Any]] = (),
         *,
         schema: str = "pgflow",
         pooler: bool | None = None,
@@ -59,22 +62,22 @@ class Pgflow(App):
         self.name = name or schema
         self.codec = checked_codec(codec)
         self.middleware = check_middleware(middleware)
-        registry = Registry(workflows, has_codec=codec is not None)
+        registry = Registry(workflows, tasks, has_codec=codec is not None)
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self._postgres = PostgresBackend(self._transport, registry, self.codec)
         super().__init__(registry, self._postgres)
         self._workers: WeakSet[Worker] = WeakSet()
         self._bind()
 
-    def adopt(self, workflow: type[Any]) -> None:
-        """Add a workflow, as if it had been listed, also to this app's workers in this process.
+    def adopt(self, given: Any) -> None:
+        """Add a workflow or a task, as if it had been listed, also to this app's workers in this process.
 
         Raises `DefinitionError` when another one has its name.
         """
-        super().adopt(workflow)
+        super().adopt(given)
         self._postgres.is_registered = False
         for worker in list(self._workers):
-            worker.adopt(workflow)
+            worker.adopt(given)
 
     @property
     def dsn(self) -> str:
@@ -97,7 +100,9 @@ class Pgflow(App):
         return Storage(self._backend, self.schema)
 
     def __repr__(self) -> str:
-        return f"Pgflow(name={self.name!r}, workflows=[{', '.join(self._registry.by_name)}], schema={self.schema!r})"
+        tasks = f", tasks=[{', '.join(self._registry.tasks_by_name)}]" if self._registry.tasks_by_name else ""
+        workflows = ", ".join(self._registry.by_name)
+        return f"Pgflow(name={self.name!r}, workflows=[{workflows}]{tasks}, schema={self.schema!r})"
 
     def migrate(self) -> None:
         """Install or upgrade pgflow's schema in the database, like the command `pgflow migrate`.

@@ -1,4 +1,4 @@
-"""What `Pgflow` and `Local` have in common besides their calls: workflows that are bound to them."""
+"""What `Pgflow` and `Local` have in common besides their calls: workflows and tasks that are bound to them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from typing import Any
 
 from pgflow.client import apps
 from pgflow.client.client import Client
+from pgflow.client.task import Task
 from pgflow.client.workflow import Workflow
 
 __all__ = ["App"]
 
 
 class App(Client):
-    """A client that the calls of its workflow classes go to, from its creation until it is closed."""
+    """A client that the calls of its workflows and tasks go to, from its creation until it is closed."""
 
     @property
     def workflows(self) -> tuple[type[Workflow[Any]], ...]:
         """The workflows that it was given."""
         return self._registry.workflows
+
+    @property
+    def tasks(self) -> tuple[Task[..., Any, Any], ...]:
+        """The tasks that it was given."""
+        return self._registry.tasks
 
     @property
     def versions(self) -> tuple[type[Workflow[Any]], ...]:
@@ -28,12 +34,21 @@ class App(Client):
         """Return the workflow of that name. Raises `UnknownWorkflow`."""
         return self._registry.named(name)
 
+    def task(self, name: str) -> Task[..., Any, Any]:
+        """Return the task of that name. Raises `UnknownTask`."""
+        known: Task[..., Any, Any] = self._registry.task_named(name)
+        return known
+
     def _bind(self) -> None:
         for workflow in self.workflows:
             workflow.bind(self)
+        for each in self.tasks:
+            each.bind(self)
         apps.opened(self)
 
     def _unbind(self) -> None:
         apps.closed(self)
         for workflow in self.workflows:
             workflow.unbind(self)
+        for each in self.tasks:
+            each.unbind(self)

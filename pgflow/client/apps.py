@@ -1,14 +1,14 @@
-"""Which app a workflow's calls go to: the one it was given to, else the only open one in this process."""
+"""Which app the calls of a workflow or task go to: the one it was given to, else the only open one in this process."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from weakref import WeakSet, ref
 
 from pgflow.client.client import Client
 from pgflow.errors import NotBound
 
-__all__ = ["Bound", "closed", "only_app", "opened"]
+__all__ = ["Binding", "Bound", "closed", "only_app", "opened"]
 
 # Weak: an app without references is not open. Copied before it is read, since other threads may open and close apps.
 open_apps: WeakSet[Client] = WeakSet()
@@ -24,47 +24,61 @@ def closed(app: Client) -> None:
     open_apps.discard(app)
 
 
-def only_app(workflow: type[Any]) -> Client:
-    """Return the one app that is open. Raises `NotBound` when none is, or several, which it names."""
+def only_app(name: str, listed: str, call: str) -> Client:
+    """Return the one app that is open. Raises `NotBound` when none is, or several, which it names.
+
+    `listed` and `call` are examples for the hint: "workflows=[OrderFlow]", "app.start(OrderFlow, …)".
+    """
     match list(open_apps.copy()):
         case [app]:
             return app
         case []:
             raise NotBound(
-                f"{workflow.name} belongs to no app, and none is open",
-                hint=f"Make one first: Pgflow(dsn, workflows=[{workflow.__name__}]).",
+                f"{name} belongs to no app, and none is open", hint=f"Make one first: Pgflow(dsn, {listed})."
             )
         case found:
             several = ", ".join(sorted(map(repr, found)))
             raise NotBound(
-                f"{workflow.name} belongs to no app, and several are open: {several}",
-                hint=f"Choose one: list it in that app's workflows, write class {workflow.__name__}(…, app=app), or "
-                f"call app.start({workflow.__name__}, …).",
+                f"{name} belongs to no app, and several are open: {several}",
+                hint=f"Choose one: write {listed} where that app is made, or call {call}.",
             )
+
+
+class Binding:
+    """The app that the calls of one workflow class or task go to."""
+
+    def __init__(self) -> None:
+        self.app: Client | None = None
+        self._earlier: tuple[ref[Client], ...] = ()  # weak: a class does not keep an app alive
+
+    def bind(self, app: Client) -> None:
+        """Send the calls to `app`, until it is closed or a later one takes its place."""
+        if self.app is not None and self.app is not app:
+            self._earlier = (*self._earlier, ref(self.app))
+        self.app = app
+
+    def unbind(self, app: Client) -> None:
+        """Send the calls to the app that was made before `app`, if there is one: `app` is closed."""
+        earlier = [each for each in self._earlier if each() is not None and each() is not app]
+        if self.app is app and earlier:
+            self.app = earlier.pop()()
+        self._earlier = tuple(earlier)
 
 
 class Bound:
     """A class whose calls go to an app."""
 
     name: ClassVar[str]
-    _app: ClassVar[Client | None] = None
-    _earlier: ClassVar[tuple[ref[Client], ...]] = ()  # weak: a class does not keep an app alive
 
     @classmethod
     def bind(cls, app: Client) -> None:
         """Send these calls to `app`, until it is closed or a later one takes its place."""
-        before = cls._own_app()
-        if before is not None and before is not app:
-            cls._earlier = (*cls.__dict__.get("_earlier", ()), ref(before))
-        cls._app = app
+        cls._binding().bind(app)
 
     @classmethod
     def unbind(cls, app: Client) -> None:
         """Send these calls to the app that was made before `app`, if there is one: `app` is closed."""
-        earlier = [each for each in cls.__dict__.get("_earlier", ()) if each() is not None and each() is not app]
-        if cls._own_app() is app and earlier:
-            cls._app = earlier.pop()()
-        cls._earlier = tuple(earlier)
+        cls._binding().unbind(app)
 
     @classmethod
     def bound(cls) -> Client:
@@ -74,12 +88,20 @@ class Bound:
         """
         own = cls._own_app()
         if own is None:
-            own = only_app(cls)
+            own = only_app(cls.name, f"workflows=[{cls.__name__}]", f"app.start({cls.__name__}, …)")
             own.adopt(cls)
         return own
 
     @classmethod
     def _own_app(cls) -> Client | None:
+        return cls._binding().app
+
+    @classmethod
+    def _binding(cls) -> Binding:
         # Not the one of a parent class: that app does not know this workflow.
-        own: Client | None = cls.__dict__.get("_app")
+        own: Binding | None = cls.__dict__.get("_app")
+        if own is None:
+            own = cls._app = Binding()
         return own
+
+    _app: ClassVar[Binding]

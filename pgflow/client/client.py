@@ -29,6 +29,7 @@ from pgflow.client.commands import (
     UnscheduleOptions,
 )
 from pgflow.client.start_request import single
+from pgflow.client.task_calls import TaskCalls
 from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.step import Target
@@ -45,8 +46,8 @@ I = TypeVar("I")  # noqa: E741 -- the input, as in Workflow[I]
 Named: TypeAlias = type[DefinedWorkflow[I]] | str
 
 
-class Client:
-    """The calls of an app on its workflows, which are given by class or by name.
+class Client(TaskCalls):
+    """The calls of an app on its workflows, which are given by class or by name, and on its tasks: see `TaskCalls`.
 
     `Pgflow` and `Local` are clients with different backends. `OrderFlow.start(…)` is a call of the client that
     `OrderFlow` is bound to; `Workflow` documents each of them. All take `conn`, a psycopg connection of the caller's,
@@ -57,10 +58,13 @@ class Client:
         self._registry = registry
         self._backend = backend
 
-    def adopt(self, workflow: type[Any]) -> None:
-        """Add a workflow, as if it had been listed. Raises `DefinitionError` when another one has its name."""
-        self._registry.add(workflow)
-        workflow.bind(self)
+    def adopt(self, given: Any) -> None:
+        """Add a workflow or a task, as if it had been listed.
+
+        Raises `DefinitionError` when another one has its name.
+        """
+        self._registry.add(given)
+        given.bind(self)
 
     # -- start
 

@@ -243,8 +243,8 @@ class Register(Command[None]):
 class Enqueue(Command[list[Enqueued]]):
     """Enqueue a task once for each of `arguments`, which are JSON objects as text, all in one transaction.
 
-    `queue`, `priority` and `max_attempts` override those of the task. `unique` has a key for each of `arguments`.
-    Everything has been validated.
+    `queue`, `priority` and `max_attempts` override those of the task. `unique` has a key for each of `arguments`,
+    which have been validated.
     """
 
     task: TaskDefinition

@@ -19,7 +19,7 @@ from pgflow.core.values.names import TELEMETRY, check_tags
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue
 
-__all__ = ["NewInstance", "StartRequest", "check_moment", "single"]
+__all__ = ["NewInstance", "StartRequest", "check_moment", "json_object", "priority_of", "single"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,12 @@ class StartRequest:
             instances.append(NewInstance(value, definition, definition.write_input(entry, reveal=reveal)))
         for each in {definition, *(instance.definition for instance in instances)}:
             check_tags(tags, each.graph.tags)
-        metadata = _object("metadata", command.metadata)
+        metadata = json_object("metadata", command.metadata)
         if TELEMETRY in metadata:
             raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
-        telemetry = _object("telemetry", command.telemetry)
+        telemetry = json_object("telemetry", command.telemetry)
         key = checked_key(command.idempotency_key)
-        return cls(instances, command.at, command.delay, tags, metadata, telemetry, _priority(command.priority), key)
+        return cls(instances, command.at, command.delay, tags, metadata, telemetry, priority_of(command.priority), key)
 
 
 def check_moment(at: datetime | None, delay: timedelta | None) -> None:
@@ -107,14 +107,16 @@ def single(workflow: VersionSet, started: Iterable[Started]) -> Started:
     return one
 
 
-def _object(what: str, given: Any) -> dict[str, Any]:
+def json_object(what: str, given: Any) -> dict[str, Any]:
+    """Return a mapping as JSON values, None as an empty one. Raises `InvalidPayload`."""
     if given is not None and not isinstance(given, Mapping):
         raise InvalidPayload(f"{what} must be a mapping, got {type(given).__name__}")
     value: dict[str, Any] = decode(encode(dict(given or {}), what=what, limit=INPUT_LIMIT))
     return value
 
 
-def _priority(given: Any) -> int | None:
+def priority_of(given: Any) -> int | None:
+    """Return a priority, None for none. Raises `InvalidValue`."""
     if given is not None and not is_priority(given):
         raise InvalidValue(f"priority must be a whole number from -32,768 to 32,767, got {given!r}")
     return None if given is None else int(given)

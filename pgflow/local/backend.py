@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from pgflow.client import commands
 from pgflow.client.addressing import runs_filters
@@ -33,6 +33,7 @@ from pgflow.local.instances import Instances
 from pgflow.local.live import LiveInstance
 from pgflow.local.scheduler import Scheduler
 from pgflow.local.storage import Storage, read
+from pgflow.local.task_backend import TASK_COMMANDS, TaskBackend
 
 __all__ = ["MemoryBackend"]
 
@@ -44,7 +45,8 @@ ENDED_HINT = "Start a new instance to run it once more."
 class MemoryBackend:
     """A `Backend` in memory: it checks and changes `instances`, and the scheduler runs them.
 
-    No command blocks, so the async method only calls the other. What a command needs of PostgreSQL is refused by name.
+    No command but `AwaitTask` blocks, so the async method calls the other for all else. What a command needs of
+    PostgreSQL is refused by name.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class MemoryBackend:
     ) -> None:
         self.scheduler = Scheduler(storage, threads, codec, middleware)
         self.instances = Instances(registry, storage, self.scheduler)
+        self._tasks = TaskBackend(registry, self.instances, self.scheduler, allow_transactional=allow_transactional)
         self._storage = storage
         self._allow_transactional = allow_transactional
         self._codec = codec
@@ -79,9 +82,14 @@ class MemoryBackend:
 
     async def aexecute(self, command: commands.Command[R], session: Any = None) -> R:
         """`execute`, async."""
+        if isinstance(command, commands.AwaitTask):
+            answer: Any = await self._tasks.wait(command)
+            return cast("R", answer)
         return self.execute(command, session)
 
     def _execute(self, command: commands.Command[Any]) -> Any:
+        if isinstance(command, TASK_COMMANDS):
+            return self._tasks.execute(command)
         match command:
             case commands.Start():
                 return self._start(command)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pgflow.client.app import App
 from pgflow.client.storage import InstanceStorage
+from pgflow.client.task import Task
 from pgflow.client.workflow import Workflow
 from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
@@ -28,10 +29,11 @@ __all__ = ["Local"]
 
 
 class Local(App):
-    """An app whose workflows run in memory, in this process: what `Pgflow` and a worker are, without a database.
+    """An app whose workflows and tasks run in memory, in this process: like `Pgflow` and a worker, without a database.
 
     It starts to work at once, on threads of its own, and first continues what is active in `storage`: one of
-    `pgflow.local.Storage`, or an object with the methods of `InstanceStorage`. `threads` is how many sync steps run at
+    `pgflow.local.Storage`, or an object with the methods of `InstanceStorage`. Jobs of tasks are not stored there: they
+    last as long as the `Local`. `threads` is how many sync steps run at
     once. A workflow's calls go to the app that was made last with it. A transactional step has no connection here, so a
     workflow that has one is refused at its start, unless `allow_transactional` lets such steps run with `ctx.conn`
     None. With a `codec` workflows may have secrets, as on PostgreSQL; memory holds them unencrypted, after a round trip
@@ -49,13 +51,14 @@ class Local(App):
         workflows: Iterable[type[Workflow[Any]]] = (),
         storage: Storage | InstanceStorage | None = None,
         *,
+        tasks: Iterable[Task[..., Any, Any]] = (),
         threads: int = 32,
         allow_transactional: bool = False,
         codec: Codec | None = None,
         middleware: Iterable[Middleware] = (),
     ) -> None:
         self.codec = checked_codec(codec)
-        registry = Registry(workflows, has_codec=codec is not None)
+        registry = Registry(workflows, tasks, has_codec=codec is not None)
         self.storage = _opened(storage)
         self._memory = MemoryBackend(
             registry,
@@ -71,16 +74,19 @@ class Local(App):
         report.ready(self.storage.name)
         self._memory.instances.take_up_stored()
 
-    def adopt(self, workflow: type[Any]) -> None:
-        """Add a workflow, as if it had been listed, and continue what is active of it in the storage.
+    def adopt(self, given: Any) -> None:
+        """Add a workflow or a task, as if it had been listed, and continue what is active of it in the storage.
 
         Raises `DefinitionError` when another one has its name.
         """
-        super().adopt(workflow)
-        self._memory.instances.take_up(workflow.definitions)
+        super().adopt(given)
+        if not isinstance(given, Task):
+            self._memory.instances.take_up(given.definitions)
 
     def __repr__(self) -> str:
-        return f"Local(workflows=[{', '.join(each.name for each in self.workflows)}], storage={self.storage!r})"
+        tasks = f", tasks=[{', '.join(each.name for each in self.tasks)}]" if self.tasks else ""
+        workflows = ", ".join(each.name for each in self.workflows)
+        return f"Local(workflows=[{workflows}]{tasks}, storage={self.storage!r})"
 
     def __enter__(self) -> Self:
         return self

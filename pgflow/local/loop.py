@@ -1,4 +1,4 @@
-"""Where steps run: an event loop on its own thread, and a pool of threads for sync steps."""
+"""Where steps and tasks run: an event loop on its own thread, and a pool of threads for the sync ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pgflow.core.definition.context import Context
 from pgflow.core.definition.middleware import Middleware, StepCall
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Step
-from pgflow.core.engine import attempt, middleware
+from pgflow.core.definition.task import TaskDefinition
+from pgflow.core.definition.task_context import TaskContext, running
+from pgflow.core.engine import attempt, middleware, task_attempt
 from pgflow.process import acall_in_parent, current, exit_if_forked
 
 __all__ = ["Loop"]
@@ -49,18 +51,35 @@ class Loop:
         """Start a task, with empty context variables."""
         return self._loop.create_task(work, context=contextvars.Context())
 
-    async def call(self, step: Step, ctx: Context[Any], policy: Retry) -> Any:
+    async def call(self, step: Step, ctx: Context[Any], policy: Retry, current: TaskContext) -> Any:
         """Execute a step within the middleware: an async one on the loop, a sync one in a thread."""
-        if not self._middleware:
-            return await self._execute(attempt.call, step, ctx, policy)
-        execute = partial(self._execute, middleware.call, step, ctx, policy)
-        return await middleware.around(self._middleware, StepCall(step, ctx), execute)
+        with running(current):
+            if not self._middleware:
+                return await self._execute(attempt.call, step, ctx, policy)
+            execute = partial(self._execute, middleware.call, step, ctx, policy)
+            return await middleware.around(self._middleware, StepCall(step, ctx), execute)
+
+    async def call_task(self, task: TaskDefinition, given: dict[str, Any], ctx: TaskContext) -> Any:
+        """Call a task's function within the middleware, as `call` does a step."""
+        with running(ctx):
+            if not self._middleware:
+                return await self._execute_task(task_attempt.call, task, given)
+            execute = partial(self._execute_task, middleware.call_task, task, given)
+            return await middleware.around(self._middleware, middleware.task_call(task, ctx, given), execute)
 
     async def _execute(self, call: Callable[..., Any], step: Step, ctx: Context[Any], policy: Retry) -> Any:
         if step.is_async:
             return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
+        return await self._in_thread(call, step, ctx, policy)
+
+    async def _execute_task(self, call: Callable[..., Any], task: TaskDefinition, given: dict[str, Any]) -> Any:
+        if task.is_async:
+            return await acall_in_parent(task.function(**given))
+        return await self._in_thread(call, task, given)
+
+    async def _in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
         in_context: Callable[..., Any] = contextvars.copy_context().run
-        result = await self._loop.run_in_executor(self._threads, in_context, call, step, ctx, policy)
+        result = await self._loop.run_in_executor(self._threads, in_context, call, *args)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:

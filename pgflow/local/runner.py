@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from pgflow.core.definition.results import Async, Snooze
 from pgflow.core.definition.step import Parking
+from pgflow.core.definition.task_context import TaskContext
 from pgflow.core.engine import attempt
 from pgflow.core.engine.attempt import AttemptError, EncodedResult, attempt_error
 from pgflow.core.values.codec import Codec, Location, roundtrip
@@ -59,8 +60,10 @@ class Runner:
         outcome: Outcome
         try:
             step = node.step.with_config(job.config)
+            ctx = self._context(live, job)
+            current = TaskContext.of_step(ctx, id=job.id, queue=node.queue, max_attempts=node.retry.max_attempts)
             async with limit:
-                result = await self._loop.call(step, self._context(live, job), node.retry)
+                result = await self._loop.call(step, ctx, node.retry, current)
             reveal = self._codec is not None
             result_of_step = attempt.read(live.graph, job.step, result, lambda: self._context(live, job), reveal=reveal)
             if isinstance(result_of_step, EncodedResult) and result_of_step.text is not None:

@@ -30,12 +30,14 @@ from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
+from pgflow.local.local_task import LocalTask
 from pgflow.local.lock import Callback, DeferringLock
 from pgflow.local.loop import Loop
 from pgflow.local.outcomes import Outcomes
 from pgflow.local.report import Report
 from pgflow.local.runner import Runner
 from pgflow.local.storage import Storage
+from pgflow.local.tasks import Hooks, LocalTasks
 from pgflow.local.timers import Timers
 from pgflow.local.waiters import Condition, Waiters
 from pgflow.logs import Logger
@@ -61,9 +63,12 @@ class Scheduler:
         self._storage = storage
         self._loop = Loop(threads, middleware)
         self._runner = Runner(self._loop, self.lock, self.outcomes.settle, codec)
-        self._timers = Timers(self._loop, self.lock, self.clock, self.live, self._run_due)
         self._waiters = Waiters()
         self.busy: set[LocalJob] = set()  # ready or running
+        self._busy_tasks: set[LocalTask] = set()
+        hooks = Hooks(timed=self._add_timer, changed=self._check_waiters_soon)
+        self.tasks = LocalTasks(self._loop, self.lock, self.clock, self._busy_tasks, hooks, codec)
+        self._timers = Timers(self._loop, self.lock, self.clock, self.live, self.tasks.by_id, self._run_due)
         self._scheduled: dict[int, LiveInstance] = {}  # by the id of a scheduled signal
         self._is_check_due = False
 
@@ -173,7 +178,7 @@ class Scheduler:
 
     def is_settled(self) -> bool:
         """Whether no step runs or is ready to, and all telemetry is emitted."""
-        return self.lock.is_idle and not self.busy
+        return self.lock.is_idle and not self.busy and not self._busy_tasks
 
     def is_drained(self) -> bool:
         """Whether nothing is left that continues without a signal, timers included."""
@@ -209,7 +214,8 @@ class Scheduler:
         """Return the active steps, for messages: each with its instance and its state."""
         with self.lock:
             steps = [f"{live.id} {job.step} ({job.state})" for live in self.live.values() for job in live.jobs.values()]
-            return steps if self.lock.is_idle else [*steps, "a handler of telemetry"]
+            active = [*steps, *self.tasks.describe()]
+            return active if self.lock.is_idle else [*active, "a handler of telemetry"]
 
     def close(self) -> None:
         """End all threads. Active instances stay in the storage; a running step does not count as an attempt."""
@@ -218,6 +224,7 @@ class Scheduler:
                 return
             self.is_closed = True
             self._timers.close()
+            self.tasks.close()
             for live in self.live.values():
                 for job in live.jobs.values():
                     if job.state == "running":
@@ -334,6 +341,11 @@ class Scheduler:
             self._wake(*due)
         while (sent := self._timers.due_signal()) is not None:
             self._send(*sent)
+        while (task := self._timers.due_task()) is not None:
+            self.tasks.place(task)
+
+    def _add_timer(self, job: LocalTask) -> None:
+        self._timers.add_task(job)
 
     def _send(self, live: LiveInstance, signal: PendingSignal) -> None:
         assert signal.id is not None  # noqa: S101 -- it is scheduled

@@ -1,4 +1,4 @@
-"""What continues at which time, jobs and scheduled signals, and the alarm on the event loop for the next of them."""
+"""What continues at which time, jobs, tasks and scheduled signals, and the alarm on the loop for the next of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import heapq
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import count
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from pgflow.core.models.instance import PendingSignal
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
+from pgflow.local.local_task import LocalTask
 from pgflow.local.lock import DeferringLock
 from pgflow.local.loop import Loop
 
@@ -20,22 +21,16 @@ __all__ = ["Timers"]
 Ring: TypeAlias = Callable[[], object]
 
 
-class Timed(Protocol):
-    """Something that may be due at a time."""
-
-    @property
-    def due(self) -> datetime | None: ...
-
-
 K = TypeVar("K")
-T = TypeVar("T", bound=Timed)
+F = TypeVar("F")
 
 
-class TimerQueue(Generic[K, T]):
+class TimerQueue(Generic[K, F]):
     """Due times in order. An entry counts only while `find(run, key)` returns something that is due at that time."""
 
-    def __init__(self, find: Callable[[int, K], tuple[LiveInstance, T] | None]) -> None:
+    def __init__(self, find: Callable[[int, K], F | None], due: Callable[[F], datetime | None]) -> None:
         self._find = find
+        self._due = due
         self._heap: list[tuple[datetime, int, int, K]] = []  # due, a number for the order, run, key
         self._numbers = count()
 
@@ -47,9 +42,9 @@ class TimerQueue(Generic[K, T]):
     def next(self) -> datetime | None:
         """Return the next due time."""
         found = self._first()
-        return None if found is None else found[1].due
+        return None if found is None else self._due(found)
 
-    def pop(self, now: datetime) -> tuple[LiveInstance, T] | None:
+    def pop(self, now: datetime) -> F | None:
         """Take the first one that is due at `now`."""
         found = self._first()
         if found is None or self._heap[0][0] > now:
@@ -57,11 +52,11 @@ class TimerQueue(Generic[K, T]):
         heapq.heappop(self._heap)
         return found
 
-    def _first(self) -> tuple[LiveInstance, T] | None:
+    def _first(self) -> F | None:
         while self._heap:
             due, _, run, key = self._heap[0]
             found = self._find(run, key)
-            if found is not None and found[1].due == due:
+            if found is not None and self._due(found) == due:
                 return found
             heapq.heappop(self._heap)
         return None
@@ -76,6 +71,7 @@ class Timers:
         lock: DeferringLock,
         clock: Clock,
         live: Mapping[int, LiveInstance],
+        tasks: Mapping[int, LocalTask],
         ring: Callable[[], object],
     ) -> None:
         self._loop = loop
@@ -83,8 +79,11 @@ class Timers:
         self._clock = clock
         self._live = live
         self._ring = ring
-        self._jobs: TimerQueue[str, LocalJob] = TimerQueue(self._job)
-        self._signals: TimerQueue[int, PendingSignal] = TimerQueue(self._signal)
+        self._jobs: TimerQueue[str, tuple[LiveInstance, LocalJob]] = TimerQueue(self._job, lambda found: found[1].due)
+        self._signals: TimerQueue[int, tuple[LiveInstance, PendingSignal]] = TimerQueue(
+            self._signal, lambda found: found[1].due
+        )
+        self._tasks: TimerQueue[None, LocalTask] = TimerQueue(lambda number, _: tasks.get(number), lambda job: job.due)
         self._alarm: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -98,13 +97,18 @@ class Timers:
         self._signals.add(live.run, number, live.scheduled[number].due)
         self._loop.soon(self._set_alarm)
 
+    def add_task(self, job: LocalTask) -> None:
+        """Ring when a job of a task is due, unless it has run before."""
+        self._tasks.add(job.id, None, job.due)
+        self._loop.soon(self._set_alarm)
+
     def has_jobs(self) -> bool:
         """Whether a job will continue at some time."""
-        return self._jobs.next() is not None
+        return self._jobs.next() is not None or self._tasks.next() is not None
 
     def next(self) -> datetime | None:
         """Return the next due time."""
-        moments = (self._jobs.next(), self._signals.next())
+        moments = (self._jobs.next(), self._signals.next(), self._tasks.next())
         return min((moment for moment in moments if moment is not None), default=None)
 
     def due_job(self) -> tuple[LiveInstance, LocalJob] | None:
@@ -114,6 +118,10 @@ class Timers:
     def due_signal(self) -> tuple[LiveInstance, PendingSignal] | None:
         """Take the next signal that is due."""
         return self._signals.pop(self._clock.now())
+
+    def due_task(self) -> LocalTask | None:
+        """Take the next job of a task that is due."""
+        return self._tasks.pop(self._clock.now())
 
     def close(self) -> None:
         """Stop ringing."""

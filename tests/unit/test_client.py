@@ -22,6 +22,7 @@ from pgflow.core.models.job import JobOptions
 from pgflow.errors import ConfigError, UnknownOption
 from pgflow.local import Local, Storage
 from pgflow.local.backend import MemoryBackend
+from pgflow.local.task_backend import TaskBackend
 
 
 @step
@@ -46,6 +47,9 @@ OPTIONS: dict[type[Any], type[Any]] = {
     commands.Unschedule: commands.UnscheduleOptions,
     commands.Cancel: commands.CancelOptions,
     commands.Retry: commands.RetryOptions,
+    commands.Enqueue: commands.EnqueueOptions,
+    commands.CancelTask: commands.CancelOptions,
+    commands.RetryTask: commands.RetryOptions,
 }
 
 
@@ -77,7 +81,7 @@ def test_commands_are_frozen_values() -> None:
 
 def test_both_backends_execute_every_command_but_memory_does_not_prune() -> None:
     assert handled(PostgresBackend) == set(COMMANDS)
-    assert handled(MemoryBackend) == set(COMMANDS) - {"Prune"}
+    assert handled(MemoryBackend) | handled(TaskBackend) == set(COMMANDS) - {"Prune"}
     with Local(workflows=[Flow]) as app, pytest.raises(ConfigError, match="Local has no prune"):
         app.prune(timedelta(days=1))
 

@@ -1,4 +1,7 @@
-"""A workflow's input: validated at the start, stored as JSON text, read back in the declared type."""
+"""A declared type as JSON: the input of a workflow, the arguments and the output of a task.
+
+A value is validated when it is given, stored as JSON text, and read back in its declared type.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +27,29 @@ __all__ = ["Input", "declared_type"]
 class Input:
     """Writes and reads the input of one workflow; `kind` is its declared type, Any if it declares none.
 
-    `secrets` are the paths at which the type declares a secret.
+    `secrets` are the paths at which the type declares a secret. For a task `what` is "args" or "output".
     """
 
     workflow: str
     kind: Any
     adapter: TypeAdapter[Any]
     secrets: tuple[str, ...] = ()
+    what: str = "input"
+    limit: int = INPUT_LIMIT
 
     @classmethod
-    def of(cls, workflow: str, kind: Any) -> Input:
+    def of(cls, workflow: str, kind: Any, what: str = "input", limit: int = INPUT_LIMIT) -> Input:
         """Return the `Input` of a workflow. Raises `DefinitionError` for a type that pydantic cannot validate."""
         try:
             adapter = TypeAdapter(kind)
-            secrets = secrets_in_type(kind, "input")
+            secrets = secrets_in_type(kind, what)
         except Exception as error:  # pydantic raises several classes for this, an undefined name is a NameError
-            raise DefinitionError(
-                f"{workflow}: {kind!r} cannot be the input: write Workflow[Order] with a pydantic model ({error})"
-            ) from error
+            fix = "write Workflow[Order] with a pydantic model" if what == "input" else "use a type that pydantic knows"
+            reason = str(error).partition("\n")[0]
+            raise DefinitionError(f"{workflow}: {kind!r} cannot be the {what}: {fix} ({reason})") from error
         if (field := unreadable_field(adapter)) is not None:
-            raise DefinitionError(f"{workflow}: the input cannot be read back: {field}")
-        return cls(workflow, kind, adapter, secrets)
+            raise DefinitionError(f"{workflow}: the {what} cannot be read back: {field}")
+        return cls(workflow, kind, adapter, secrets, what, limit)
 
     def write(self, value: Any, *, reveal: bool = False) -> str:
         """Return an input, validated, as JSON text. With `reveal` it may contain secrets.
@@ -54,31 +59,31 @@ class Input:
         """
         given = default_for(self.kind) if value is ABSENT else value
         if self.kind is Any:
-            return encode(given, what="input", limit=INPUT_LIMIT, reveal=reveal)
+            return encode(given, what=self.what, limit=self.limit, reveal=reveal)
         try:
             valid = self.adapter.validate_python(given)
         except ValidationError as error:
-            what = "the input" if value is not ABSENT else f"the input was left out, and {given}"
+            what = f"the {self.what}" if value is not ABSENT else f"the {self.what} was left out, and {given}"
             raise self._refusal(what, error) from None
         if is_untyped(self.kind):
-            return encode(valid, what="input", limit=INPUT_LIMIT, reveal=reveal)
+            return encode(valid, what=self.what, limit=self.limit, reveal=reveal)
         try:
             # By alias, because that is how it will be read.
             dumped = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
             if self.secrets:
-                dumped = reveal_secrets(valid, dumped, "input", reveal=reveal)
+                dumped = reveal_secrets(valid, dumped, self.what, reveal=reveal)
         except UnencryptedSecret:
             raise
         except (PydanticSerializationError, ValueError) as error:
             if isinstance(valid, BaseModel):
                 for name, item in valid.__dict__.items():  # to name the field in the error
-                    encode(item, what=f"input.{name}", limit=INPUT_LIMIT, reveal=reveal)
-            raise InvalidInput(f"{self.workflow}: the input cannot be stored as JSON: {_reason(error)}") from None
-        text = encode(sort_sets(valid, dumped), what="input", limit=INPUT_LIMIT)
+                    encode(item, what=f"{self.what}.{name}", limit=self.limit, reveal=reveal)
+            raise InvalidInput(f"{self.workflow}: the {self.what} cannot be stored as JSON: {_reason(error)}") from None
+        text = encode(sort_sets(valid, dumped), what=self.what, limit=self.limit)
         if MASK in text and not self.secrets:
-            reveal_secrets(valid, dumped, "input", reveal=reveal)  # undeclared, so it could not be read back
-        refuse_lost(valid, "input", text)
-        if (lost := difference(valid, self.read(text), "input")) is not None:
+            reveal_secrets(valid, dumped, self.what, reveal=reveal)  # undeclared, so it could not be read back
+        refuse_lost(valid, self.what, text)
+        if (lost := difference(valid, self.read(text), self.what)) is not None:
             raise InvalidInput(f"{self.workflow}: {lost}", hint="Declare its type.")
         return text
 
@@ -89,11 +94,12 @@ class Input:
         try:
             return self.adapter.validate_json(text)
         except ValidationError as error:
-            raise self._refusal("the stored input", error) from None
+            raise self._refusal(f"the stored {self.what}", error) from None
 
     def _refusal(self, what: str, error: ValidationError) -> InvalidInput:
         kind = getattr(self.kind, "__name__", self.kind)
-        return InvalidInput(f"{self.workflow}: {what} does not fit {kind}: {first_problem(error)}")
+        verb = "do" if self.what == "args" else "does"
+        return InvalidInput(f"{self.workflow}: {what} {verb} not fit {kind}: {first_problem(error)}")
 
 
 def _reason(error: Exception) -> str:

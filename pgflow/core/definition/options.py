@@ -15,7 +15,18 @@ from pgflow.core.values.names import check_tags, is_event, is_queue
 from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
 from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
 
-__all__ = ["Options", "is_priority", "is_version", "read_options"]
+__all__ = [
+    "Options",
+    "is_priority",
+    "is_version",
+    "read_metadata",
+    "read_options",
+    "read_priority",
+    "read_queue",
+    "read_retry",
+    "read_tags",
+    "refuse_defect",
+]
 
 CLASS_OPTIONS = ("versions", "current", "app")  # keywords of the class that are not options of a graph
 MAX_VERSION = 2**31 - 1
@@ -71,22 +82,25 @@ def read_options(
     rule = problems.check
     options = Options(
         name=who,
-        tags=rule((), _tags, who, tags),
-        metadata=rule({}, _metadata, who, metadata),
+        tags=rule((), read_tags, who, tags),
+        metadata=rule({}, read_metadata, who, metadata),
         unique=None if may_lack_key and unique is None else rule(None, _unique, who, unique),
         version=rule(1, _version, who, version),
-        retry=rule(None, _retry, who, retry),
-        queue=rule("default", _queue, who, "queue", queue),
-        priority=rule(0, _priority, who, priority),
+        retry=rule(None, read_retry, who, retry),
+        queue=rule("default", read_queue, who, "queue", queue),
+        priority=rule(0, read_priority, who, priority),
         orchestration_queue=(
-            None if orchestration_queue is None else rule(None, _queue, who, "orchestration_queue", orchestration_queue)
+            None
+            if orchestration_queue is None
+            else rule(None, read_queue, who, "orchestration_queue", orchestration_queue)
         ),
     )
     problems.raise_if_any()
     return options
 
 
-def _tags(who: str, tags: Any) -> tuple[str, ...]:
+def read_tags(who: str, tags: Any) -> tuple[str, ...]:
+    """Return the tags of a workflow or a task, without duplicates. Raises `DefinitionError`."""
     is_list = isinstance(tags, Sequence) and not isinstance(tags, str)
     if not is_list or not all(isinstance(tag, str) and tag and tag.isprintable() for tag in tags):
         raise DefinitionError(f'{who}: tags must be a list of strings, got {tags!r}: write tags=["orders"]')
@@ -96,7 +110,8 @@ def _tags(who: str, tags: Any) -> tuple[str, ...]:
         raise DefinitionError(f"{who}: {error}") from None
 
 
-def _metadata(who: str, metadata: Any) -> Mapping[str, Any]:
+def read_metadata(who: str, metadata: Any) -> Mapping[str, Any]:
+    """Return a copy of its metadata. Raises `DefinitionError`."""
     if metadata is None:
         return MappingProxyType({})
     if not isinstance(metadata, dict):
@@ -138,7 +153,7 @@ def _unique(who: str, unique: Any) -> Unique:
         )
     if not isinstance(unique, Unique):
         raise DefinitionError(f'{who}: unique is {unique!r}: write unique=Unique("orderid")')
-    _refuse_defect(who, unique)
+    refuse_defect(who, unique)
     return unique
 
 
@@ -153,20 +168,23 @@ def _version(who: str, version: Any) -> int:
     return int(version)
 
 
-def _retry(who: str, retry: Any) -> Retry | None:
+def read_retry(who: str, retry: Any) -> Retry | None:
+    """Return its retry policy. Raises `DefinitionError`."""
     if retry is not None and not isinstance(retry, Retry):
         raise DefinitionError(f"{who}: retry is {retry!r}: write a policy, as in retry=Retry(max_attempts=8)")
-    _refuse_defect(who, retry)
+    refuse_defect(who, retry)
     return retry
 
 
-def _refuse_defect(who: str, given: object) -> None:
+def refuse_defect(who: str, given: object) -> None:
+    """Raise `DefinitionError` for a part whose problem was collected."""
     defect = defect_of(given)
     if defect is not None:
         raise DefinitionError(f"{who}: {defect}")
 
 
-def _queue(who: str, option: str, queue: Any) -> str:
+def read_queue(who: str, option: str, queue: Any) -> str:
+    """Return the name of a queue. Raises `DefinitionError`."""
     if not is_queue(queue):
         raise DefinitionError(f"{who}: {option} is {queue!r}: use up to 63 letters, digits, '_', '-' and '.'")
     return str(queue)
@@ -177,7 +195,8 @@ def is_priority(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number in PRIORITIES
 
 
-def _priority(who: str, priority: Any) -> int:
+def read_priority(who: str, priority: Any) -> int:
+    """Return its priority. Raises `DefinitionError`."""
     if not is_priority(priority):
         raise DefinitionError(
             f"{who}: priority must be a whole number from {PRIORITIES[0]} (first) to {PRIORITIES[-1]} (last), "

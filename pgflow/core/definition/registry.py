@@ -31,7 +31,7 @@ class Registry:
         *,
         has_codec: bool = False,
     ) -> None:
-        self._has_codec = has_codec
+        self.has_codec = has_codec
         self.by_name: dict[str, type[Any]] = {}
         self.tasks_by_name: dict[str, Any] = {}
         for workflow in workflows:
@@ -69,7 +69,7 @@ class Registry:
             raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
         if (task := self.tasks_by_name.get(workflow.name)) is not None:
             raise _shared_name(workflow, task)
-        if not self._has_codec and (paths := workflow.declared_secrets()):
+        if not self.has_codec and (paths := workflow.declared_secrets()):
             raise DefinitionError(f"{workflow.name}: {secret_error(paths[0])}", hint=CODEC_HINT)
 
     def _check_task(self, task: Any) -> None:
@@ -88,7 +88,7 @@ class Registry:
             )
         if (workflow := self.by_name.get(task.name)) is not None:
             raise _shared_name(workflow, task)
-        if not self._has_codec and (paths := task.definition.secrets):
+        if not self.has_codec and (paths := task.definition.secrets):
             raise DefinitionError(f"{task.name}: {secret_error(paths[0])}", hint=CODEC_HINT)
 
     @property

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 from pgflow.core.definition.rules.problems import collect_or_raise
 from pgflow.errors import DefinitionError
 
-__all__ = ["DEFAULT", "Backoff", "Retry", "most_specific", "resolve"]
+__all__ = ["DEFAULT", "MAX_ATTEMPTS", "Backoff", "Retry", "most_specific", "resolve"]
 
 Backoff: TypeAlias = Literal["exponential", "linear", "constant"]
 MAX_ATTEMPTS = 32_767  # the largest smallint

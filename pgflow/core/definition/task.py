@@ -23,6 +23,9 @@ class Arguments(Protocol):
         With `reveal` they may hold secrets. Raises `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
         """
 
+    def write_named(self, given: Mapping[str, Any], *, reveal: bool = False) -> str:
+        """`write` for arguments by parameter name."""
+
     def read(self, text: str) -> dict[str, Any]:
         """Return stored arguments in their declared types, to call the function with. Raises `InvalidInput`."""
 

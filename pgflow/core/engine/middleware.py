@@ -1,21 +1,23 @@
-"""Run an attempt of a step within its app's middleware."""
+"""Run an attempt of a step or of a task within its app's middleware."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, ClassVar
 
 from pgflow.core.definition.context import Context
 from pgflow.core.definition.middleware import Middleware, Proceed, StepCall
 from pgflow.core.definition.results import Result
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Step
+from pgflow.core.definition.task import TaskDefinition
+from pgflow.core.definition.task_context import TaskContext
 from pgflow.core.engine.attempt import AttemptError, attempt_error
 from pgflow.process import acall_in_parent, call_in_parent
 
-__all__ = ["Raised", "around", "call"]
+__all__ = ["Raised", "TaskStep", "around", "call", "call_task", "task_call"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,44 @@ def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
         return call_in_parent(step.execute, ctx)
     except BaseException as error:
         return Raised(error, attempt_error(error, policy))
+
+
+class TaskStep(Step):
+    """A task in the place of a step: middleware sees a task as a workflow of one step, both named like the task."""
+
+    events: ClassVar[tuple[str, ...]] = ("done",)
+
+
+@cache
+def task_step(name: str) -> TaskStep:
+    """Return the step of a task."""
+    step = TaskStep()
+    step._named = name
+    return step
+
+
+def task_call(task: TaskDefinition, ctx: TaskContext, given: Mapping[str, Any], worker: int | None = None) -> StepCall:
+    """Return one attempt of a task as middleware sees it: `ctx.initial` are its arguments, `ctx.run` its job's id."""
+    seen = Context(
+        initial=given,
+        id=f"{task.name}::{ctx.id}",
+        value=str(ctx.id),
+        run=ctx.id,
+        workflow=task.name,
+        step=task.name,
+        attempt=ctx.attempt,
+        metadata=ctx.metadata,
+        conn=ctx.conn,
+    )
+    return StepCall(task_step(task.name), seen, ctx.queue, worker)
+
+
+def call_task(task: TaskDefinition, given: dict[str, Any]) -> Any:
+    """Run a sync task in its thread and return its result, or a `Raised`. As `task_attempt.call`, for `around`."""
+    try:
+        return call_in_parent(task.function, **given)
+    except BaseException as error:
+        return Raised(error, attempt_error(error, task.retry))
 
 
 async def around(

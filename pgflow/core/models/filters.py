@@ -16,7 +16,16 @@ from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
 from pgflow.core.values.query_args import check_tag_filter, check_text, encode_filter, is_integer, refuse
 from pgflow.errors import InvalidValue
 
-__all__ = ["DEFAULT_PAGE_SIZE", "MAX_PAGE_SIZE", "Filters", "Head", "ListOptions", "Order", "QueryOptions"]
+__all__ = [
+    "DEFAULT_PAGE_SIZE",
+    "MAX_PAGE_SIZE",
+    "Filters",
+    "Head",
+    "ListOptions",
+    "Order",
+    "QueryOptions",
+    "read_statuses",
+]
 
 Order: TypeAlias = Literal["newest", "oldest"]
 
@@ -128,7 +137,7 @@ class Filters:
         limit = options.get("limit", DEFAULT_PAGE_SIZE)
         if not is_integer(limit, 1, MAX_PAGE_SIZE):
             refuse("limit", limit, f"a page has 1 to {MAX_PAGE_SIZE:,} instances", "Read on with before= or after=.")
-        return cls._read(options, workflow, _statuses(options.get("status")), options.get("version"), limit)
+        return cls._read(options, workflow, read_statuses(options.get("status")), options.get("version"), limit)
 
     @classmethod
     def of_query(cls, options: Mapping[str, Any]) -> Self:
@@ -137,8 +146,8 @@ class Filters:
         limit = options.get("limit")
         if limit is not None and not is_integer(limit, 1, MAX_RUN_ID):
             refuse("limit", limit, "it must be a whole number from 1, or None for all")
-        statuses = _statuses(options.get("status_in"))
-        also = _statuses(options.get("status"))
+        statuses = read_statuses(options.get("status_in"))
+        also = read_statuses(options.get("status"))
         if also is not None:
             statuses = tuple(each for each in also if statuses is None or each in statuses)
         plain = {**options, "family": options.get("workflow_family")}
@@ -223,7 +232,8 @@ class Filters:
         return kept[: self.limit]
 
 
-def _statuses(given: Any) -> tuple[str, ...] | None:
+def read_statuses(given: Any) -> tuple[str, ...] | None:
+    """Return one status or several as a tuple, None for None. Raises `InvalidValue`."""
     if given is None:
         return None
     if not isinstance(given, str | Iterable):
