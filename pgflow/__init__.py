@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pgflow.core.models.task import TaskInstance
     from pgflow.core.values.codec import Codec
     from pgflow.errors import PgflowError
+    from pgflow.payloads.folder import FolderStore
+    from pgflow.payloads.store import PayloadStore
     from pgflow.steps import Debug, Done, Wait, WaitForEvent
 
 __all__ = [
@@ -36,11 +38,13 @@ __all__ = [
     "Debug",
     "Done",
     "Error",
+    "FolderStore",
     "Instance",
     "Job",
     "JobHandle",
     "Middleware",
     "Ok",
+    "PayloadStore",
     "Pgflow",
     "PgflowError",
     "Proceed",
@@ -75,11 +79,13 @@ MODULES = {
     "Debug": "pgflow.steps",
     "Done": "pgflow.steps",
     "Error": "pgflow.core.definition.results",
+    "FolderStore": "pgflow.payloads.folder",
     "Instance": "pgflow.core.models.instance",
     "Job": "pgflow.core.models.job",
     "JobHandle": "pgflow.client.job_handle",
     "Middleware": "pgflow.core.definition.middleware",
     "Ok": "pgflow.core.definition.results",
+    "PayloadStore": "pgflow.payloads.store",
     "Pgflow": "pgflow.app",
     "PgflowError": "pgflow.errors",
     "Proceed": "pgflow.core.definition.middleware",

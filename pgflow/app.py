@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any, ClassVar
 from weakref import WeakSet
 
 from pgflow.client.app import App
-from pgflow.client.commands import Register
+from pgflow.client.commands import Register, SweepPayloads
 from pgflow.client.postgres import PostgresBackend
 from pgflow.client.storage import Storage
 from pgflow.client.task import Task
@@ -17,9 +18,11 @@ from pgflow.client.workflow import Workflow
 from pgflow.config import resolve_dsn, resolve_pooler
 from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
-from pgflow.core.values.codec import Codec, checked_codec
+from pgflow.core.values.codec import Codec
 from pgflow.database.connect import connect
 from pgflow.migrations import migrate
+from pgflow.payloads.policy import PayloadPolicy
+from pgflow.payloads.store import PayloadStore
 from pgflow.worker import Worker
 from pgflow.worker.loop import run
 
@@ -37,8 +40,11 @@ class Pgflow(App):
     then goes to the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
     With a `codec` inputs, outputs and payloads are encrypted in the database and may hold secrets. `middleware` are
     async functions that run around each attempt of a step, the outermost first: `pgflow.core.definition.middleware`.
+    An input, payload or output has at most `max_payload_bytes` bytes of JSON (1 MiB; up to 16 MiB). With a
+    `payload_store` those larger than `store_above` bytes (1 MiB) are kept there instead of in the database, and the
+    limit is 64 MiB, or `max_payload_bytes` up to 1 GiB.
     Raises `DefinitionError` for an object that is neither, for two with one name, and for one with secrets without a
-    codec.
+    codec, and `ConfigError` for an invalid option.
 
         app = Pgflow("postgresql://localhost/shop", workflows=[OrderFlow], tasks=[send_receipt])
         OrderFlow.start("abc123", Order(item_count=3, user_id=42))
@@ -58,13 +64,16 @@ class Pgflow(App):
         name: str | None = None,
         codec: Codec | None = None,
         middleware: Iterable[Middleware] = (),
+        max_payload_bytes: int | None = None,
+        payload_store: PayloadStore | None = None,
+        store_above: int | None = None,
     ) -> None:
         self.name = name or schema
-        self.codec = checked_codec(codec)
+        self.payloads = PayloadPolicy.of(codec, max_payload_bytes, payload_store, store_above)
         self.middleware = check_middleware(middleware)
         registry = Registry(workflows, tasks, has_codec=codec is not None)
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
-        self._postgres = PostgresBackend(self._transport, registry, self.codec)
+        self._postgres = PostgresBackend(self._transport, registry, self.payloads)
         super().__init__(registry, self._postgres)
         self._workers: WeakSet[Worker] = WeakSet()
         self._bind()
@@ -78,6 +87,11 @@ class Pgflow(App):
         self._postgres.is_registered = False
         for worker in list(self._workers):
             worker.adopt(given)
+
+    @property
+    def codec(self) -> Codec | None:
+        """The codec it was given."""
+        return self.payloads.codec
 
     @property
     def dsn(self) -> str:
@@ -116,7 +130,7 @@ class Pgflow(App):
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        own = {"schema": self.schema, "pooler": self.pooler, "codec": self.codec, "middleware": self.middleware}
+        own = {"schema": self.schema, "pooler": self.pooler, "payloads": self.payloads, "middleware": self.middleware}
         worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **{**own, **options})
         self._workers.add(worker)
         return worker
@@ -144,6 +158,22 @@ class Pgflow(App):
         """`close`, async: the connections of this event loop, too."""
         self._unbind()
         await self._transport.aclose()
+
+    def sweep_payloads(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """Delete what no row refers to from the payload store, and return how many objects that were.
+
+        Such objects are left by transactions that were rolled back and by failed calls. Only those stored longer ago
+        than `older_than` are deleted, so it must be longer than any transaction that starts or signals instances: an
+        hour at least. Reads a page of instances at a time. Raises `ConfigError` without a payload store,
+        `InvalidValue`.
+
+            app.sweep_payloads(timedelta(days=2))
+        """
+        return self._backend.execute(SweepPayloads(older_than))
+
+    async def asweep_payloads(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """`sweep_payloads`, async."""
+        return await self._backend.aexecute(SweepPayloads(older_than))
 
     def register(self) -> None:
         """Store this app's definitions, once. Raises `GraphChanged` when one is stored with other edges.

@@ -32,6 +32,7 @@
     │   ├── InvalidValue
     │   ├── UnencryptedSecret
     │   ├── DecryptionUnavailable
+    │   ├── PayloadUnavailable
     │   ├── UndeclaredEvent
     │   ├── UnknownOption (a TypeError)
     │   ├── UnsupportedAction
@@ -91,6 +92,7 @@ __all__ = [
     "NotFound",
     "NotRetryable",
     "OutcomeUnknown",
+    "PayloadUnavailable",
     "PgflowError",
     "PoolerDetected",
     "RouteError",
@@ -368,6 +370,15 @@ class DecryptionUnavailable(Invalid):
     """A stored value is encrypted, and this process cannot decrypt it: it has no codec, or not that key."""
 
     code = "decryption-unavailable"
+
+
+class PayloadUnavailable(Invalid):
+    """A value is in a payload store, and this process cannot reach it now.
+
+    The app has no store, the object is missing, or the store refuses the call.
+    """
+
+    code = "payload-unavailable"
 
 
 class UndeclaredEvent(Invalid):

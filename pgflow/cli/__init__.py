@@ -52,6 +52,7 @@ COMMANDS = {
     "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write workflow diagrams into docstrings."),
     "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app."),
     "prune": LazyCommand("pgflow.cli.instances.prune:command", "Delete old finished instances."),
+    "payloads": LazyCommand("pgflow.cli.operations.payloads:command", "Maintain the payload store of an app."),
     "doctor": LazyCommand("pgflow.cli.operations.doctor:command", "Check a database and its workers for problems."),
     "bench": LazyCommand(
         "pgflow.cli.operations.bench:command", "Measure throughput, latency and the database cost of a step."

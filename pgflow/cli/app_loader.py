@@ -51,6 +51,10 @@ def load_app(app: str | None, dsn: str, schema: str) -> Pgflow:
         found.workflows,
         schema=schema if is_schema_given else found.schema,
         codec=found.codec,
+        middleware=found.middleware,
+        max_payload_bytes=found.payloads.limit,
+        payload_store=found.payloads.store,
+        store_above=None if found.payloads.store is None else found.payloads.store_above,
         pooler=is_pooler_given or found.pooler,
     )
 

@@ -11,7 +11,7 @@ import click
 
 from pgflow.core.definition.unique import extract_value, validate_value
 from pgflow.core.values.names import SEPARATOR
-from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import MAX_PAYLOAD_BYTES, decode, encode
 from pgflow.errors import ConfigError, InvalidPayload, InvalidValue
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 JSON_FORMS = "JSON|@FILE|-"
-JSON_LIMIT = 16 * INPUT_LIMIT  # bytes: JSON on the command line may be indented, what is stored is compact
+JSON_LIMIT = 4 * MAX_PAYLOAD_BYTES  # bytes: JSON on the command line may be indented, what is stored is compact
 PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)")
 PARTS = re.compile(rf"(?:{PART.pattern})+")
 NUMBER = re.compile(r"[0-9]{0,9}\.?[0-9]{1,9}(?:e-?[0-9]{1,2})?|[0-9]{1,9}\.")
@@ -90,7 +90,7 @@ def parse_json(text: str, name: str, *, hint: str | None = None) -> Any:
 
 def payload(argument: str | None, name: str) -> str | None:
     """Return the JSON text to store for an argument (see `read_json_argument`), None for an option not given."""
-    return None if argument is None else encode(read_json_argument(argument, name), what=name, limit=INPUT_LIMIT)
+    return None if argument is None else encode(read_json_argument(argument, name), what=name, limit=MAX_PAYLOAD_BYTES)
 
 
 def parse_business_value(value: Any) -> str:

@@ -235,6 +235,13 @@ class Prune(Command[int]):
 
 
 @dataclass(frozen=True, slots=True)
+class SweepPayloads(Command[int]):
+    """Delete the objects of the payload store, older than `older_than`, that no row refers to. Answers how many."""
+
+    older_than: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Register(Command[None]):
     """Store the definitions of the app, unless they are stored."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from psycopg.errors import InsufficientPrivilege
@@ -16,16 +19,22 @@ from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.registry import Registry
 from pgflow.core.models.instance import Instance
 from pgflow.core.models.instance_rules import check_single_workflow
-from pgflow.core.values.codec import Codec
+from pgflow.core.values.duration import is_duration
 from pgflow.database.session import ASYNC_SESSION, SYNC_SESSION, session_of
 from pgflow.database.statement import Statement
-from pgflow.errors import InstanceNotFound
-from pgflow.store import instance
+from pgflow.errors import ConfigError, InstanceNotFound, InvalidValue
+from pgflow.payloads.instance import fetched, has_references
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy
+from pgflow.store import instance, payload
+from pgflow.store.payload import ReferencePage
 
 __all__ = ["PostgresBackend"]
 
 R = TypeVar("R")
 C = TypeVar("C")  # a sync or an async connection
+
+SHORTEST_SWEEP = timedelta(hours=1)
+SWEEP_BATCH = 1000  # objects that one call of a payload store deletes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,14 @@ class Separate:
     statement: Statement[Any]
 
 
-Step: TypeAlias = Statement[Any] | Write[Any] | Separate
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A blocking call of user code, such as of a payload store. An async command makes it in a thread."""
+
+    function: Callable[[], Any]
+
+
+Step: TypeAlias = Statement[Any] | Write[Any] | Separate | Call
 Plan: TypeAlias = Generator[Step, Any, R]
 
 
@@ -47,11 +63,12 @@ class PostgresBackend:
     sync and async as generators, too.)
     """
 
-    def __init__(self, transport: Transport, registry: Registry, codec: Codec | None = None) -> None:
+    def __init__(self, transport: Transport, registry: Registry, policy: PayloadPolicy = DEFAULT) -> None:
         self.transport = transport
         self.is_registered = False
         self._registry = registry
-        self._sql = Statements(transport.schema, codec)
+        self._policy = policy
+        self._sql = Statements(transport.schema, self._policy)
 
     def execute(self, command: commands.Command[R], session: Any = None) -> R:
         """Execute a command, in the transaction of `session`, an open psycopg connection, if given."""
@@ -61,7 +78,7 @@ class PostgresBackend:
             conn = None if session is None else session_of(session, SYNC_SESSION)
             while True:
                 try:
-                    answer = self.transport.send(*_routed(step, conn))
+                    answer = step.function() if isinstance(step, Call) else self.transport.send(*_routed(step, conn))
                 except Exception as error:
                     step = plan.throw(error)
                 else:
@@ -78,7 +95,11 @@ class PostgresBackend:
             conn = None if session is None else session_of(session, ASYNC_SESSION)
             while True:
                 try:
-                    answer = await self.transport.asend(*_routed(step, conn))
+                    answer = (
+                        await asyncio.to_thread(step.function)
+                        if isinstance(step, Call)
+                        else await self.transport.asend(*_routed(step, conn))
+                    )
                 except Exception as error:
                     step = plan.throw(error)
                 else:
@@ -97,9 +118,9 @@ class PostgresBackend:
             case commands.Register():
                 return self._register()
             case commands.Signal():
-                return _one(sql.signal(command))
+                return self._written(sql.signal(command))
             case commands.ScheduleSignal():
-                return _one(sql.schedule_signal(command))
+                return self._written(sql.schedule_signal(command))
             case commands.Unschedule():
                 return _one(sql.unschedule(command))
             case commands.Cancel():
@@ -110,24 +131,43 @@ class PostgresBackend:
                 return _one(sql.delete(command))
             case commands.Prune():
                 return self._prune(command)
+            case commands.SweepPayloads():
+                return self._sweep_payloads(command)
             case commands.Get():
-                return _one(sql.get(command))
+                return self._fetched_one(sql.get(command))
             case commands.List():
-                return _one(sql.instances(command))
+                return self._fetched(sql.instances(command))
             case commands.Runs():
-                return _one(sql.runs(command))
+                return self._fetched(sql.runs(command))
             case commands.ListJobs():
                 return _one(sql.jobs(command))
             case commands.Load():
                 return self._load(command)
             case commands.Query():
-                return _one(sql.query(command))
+                return self._fetched(sql.query(command))
         raise TypeError(f"{type(command).__name__} is not a command of pgflow.client.commands")
 
     def _registered(self, write: Write[R]) -> Plan[R]:
         yield from self._register()
+        return (yield from self._written(write))
+
+    def _written(self, write: Write[R]) -> Plan[R]:
+        """Send a write, with its objects in the payload store before."""
+        if write.objects:
+            yield Call(partial(self._policy.put, write.objects))
         result: R = yield write
         return result
+
+    def _fetched_one(self, statement: Statement[Instance]) -> Plan[Instance]:
+        (found,) = yield from self._fetched(statement.then(lambda each: [each]))
+        return found
+
+    def _fetched(self, statement: Statement[list[Instance]]) -> Plan[list[Instance]]:
+        """Read instances, and fetch the values that are in the payload store."""
+        found: list[Instance] = yield statement
+        if any(map(has_references, found)):
+            found = yield Call(partial(_fetch_all, self._policy, found))
+        return found
 
     def _register(self) -> Plan[None]:
         """Store the definitions of the app, once. Raises `GraphChanged`.
@@ -150,11 +190,32 @@ class PostgresBackend:
             deleted += pages.took((yield page))
         return deleted
 
+    def _sweep_payloads(self, command: commands.SweepPayloads) -> Plan[int]:
+        """Delete what no row refers to. Objects are listed first: none that is stored during the sweep is deleted."""
+        store = self._policy.store
+        if store is None:
+            raise ConfigError("this app has no payload store", hint="Pass payload_store= to Pgflow.")
+        if not is_duration(command.older_than) or command.older_than < SHORTEST_SWEEP:
+            raise InvalidValue(
+                f"older_than must be a timedelta of at least an hour, got {command.older_than!r}",
+                hint="Objects are stored before their rows are committed: give more than the longest transaction.",
+            )
+        unused: set[str] = yield Call(lambda: set(store.list(command.older_than)))
+        last: int | None = 0
+        while last is not None and unused:
+            page: ReferencePage = yield payload.references(self._sql.schema, last)
+            unused.difference_update(page.keys)
+            last = page.last
+        keys = sorted(unused)
+        for start in range(0, len(keys), SWEEP_BATCH):
+            yield Call(partial(store.delete, keys[start : start + SWEEP_BATCH]))
+        return len(keys)
+
     def _load(self, command: commands.Load) -> Plan[Instance]:
         filters, schema = command.filters, self._sql.schema
         if filters.workflow is None:
             check_single_workflow(filters.id or "", (yield instance.workflows(schema, id=filters.id or "")))
-        found: list[Instance] = yield self._sql.query(commands.Query(filters))
+        found = yield from self._fetched(self._sql.query(commands.Query(filters)))
         if not found:
             raise InstanceNotFound(
                 f"Storage({schema!r}) has no instance {filters.named}", hint="List them: pgflow list"
@@ -165,7 +226,13 @@ class PostgresBackend:
         return self._registry.definitions(workflow).resolve(version)
 
 
-def _routed(step: Step, conn: C | None) -> tuple[Statement[Any] | Write[Any], C | None]:
+def _fetch_all(policy: PayloadPolicy, found: list[Instance]) -> list[Instance]:
+    return [fetched(policy, each) if has_references(each) else each for each in found]
+
+
+def _routed(
+    step: Statement[Any] | Write[Any] | Separate, conn: C | None
+) -> tuple[Statement[Any] | Write[Any], C | None]:
     return (step.statement, None) if isinstance(step, Separate) else (step, conn)
 
 

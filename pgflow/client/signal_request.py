@@ -46,8 +46,10 @@ def consumers(
     return name, key, nodes
 
 
-def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False) -> str | None:
+def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False, limit: int = INPUT_LIMIT) -> str | None:
     """Return a signal's payload as JSON text, None when it was left out. With `reveal` it may hold secrets.
+
+    `limit` is its largest size in bytes.
 
     Raises `InvalidPayload` when no step that may take it declares its type, `UnencryptedSecret`.
     """
@@ -55,7 +57,7 @@ def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False) -
         return None
     refusals = []
     for node in nodes:
-        text = node.step.encode_output(payload, "payload", INPUT_LIMIT, reveal=reveal)
+        text = node.step.encode_output(payload, "payload", limit, reveal=reveal)
         try:
             node.step.check_output(payload, decode(text), "payload")
         except InvalidPayload as error:

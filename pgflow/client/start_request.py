@@ -16,7 +16,7 @@ from pgflow.core.models.instance import Started
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.duration import MAX_DURATION
 from pgflow.core.values.names import TELEMETRY, check_tags
-from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import INPUT_LIMIT, METADATA_LIMIT, decode, encode
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue
 
 __all__ = ["NewInstance", "StartRequest", "check_moment", "json_object", "priority_of", "single"]
@@ -45,8 +45,8 @@ class StartRequest:
     key: str | None
 
     @classmethod
-    def of(cls, command: Start, *, reveal: bool = False) -> StartRequest:
-        """Return what to start. With `reveal`, inputs may hold secrets.
+    def of(cls, command: Start, *, reveal: bool = False, limit: int = INPUT_LIMIT) -> StartRequest:
+        """Return what to start. With `reveal`, inputs may hold secrets; `limit` is their largest size in bytes.
 
         Raises `ConfigError`, `InvalidValue`, `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
         """
@@ -70,7 +70,7 @@ class StartRequest:
             if has_choice:
                 asked = hook_options if entry is ABSENT else {**hook_options, "input": entry}
                 definition = workflow.choose_for({**asked, "value": value})
-            instances.append(NewInstance(value, definition, definition.write_input(entry, reveal=reveal)))
+            instances.append(NewInstance(value, definition, definition.write_input(entry, reveal=reveal, limit=limit)))
         for each in {definition, *(instance.definition for instance in instances)}:
             check_tags(tags, each.graph.tags)
         metadata = json_object("metadata", command.metadata)
@@ -111,7 +111,7 @@ def json_object(what: str, given: Any) -> dict[str, Any]:
     """Return a mapping as JSON values, None as an empty one. Raises `InvalidPayload`."""
     if given is not None and not isinstance(given, Mapping):
         raise InvalidPayload(f"{what} must be a mapping, got {type(given).__name__}")
-    value: dict[str, Any] = decode(encode(dict(given or {}), what=what, limit=INPUT_LIMIT))
+    value: dict[str, Any] = decode(encode(dict(given or {}), what=what, limit=METADATA_LIMIT))
     return value
 
 

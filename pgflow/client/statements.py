@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -13,22 +13,24 @@ from pgflow.client.addressing import address, call_name, checked_key, runs_filte
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
+from pgflow.core.definition.graph import Node
 from pgflow.core.definition.unique import build_id
 from pgflow.core.models.instance import Instance, Scheduled, Started
-from pgflow.core.models.instance_codec import decrypt_instance, encrypt_instance
+from pgflow.core.models.instance_codec import close_values, decrypt_instance
 from pgflow.core.models.instance_rules import check_against, checked, unique_key
 from pgflow.core.models.job import Job
-from pgflow.core.values.codec import Codec, Location, encrypt
+from pgflow.core.values.codec import Location
 from pgflow.core.values.names import SEPARATOR, TELEMETRY
 from pgflow.core.values.query_args import check_text
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy, StoredObject
 from pgflow.store import instance, job, signal
 from pgflow.store.notification import CheckCancels, Notification, QueueReady
 from pgflow.telemetry import emit
 from pgflow.telemetry.emit import InstanceRef
 
-__all__ = ["Statements", "Write", "encrypted_input"]
+__all__ = ["Statements", "Write", "closed_input"]
 
 T = TypeVar("T")
 
@@ -43,7 +45,8 @@ class Write(Generic[T]):
 
     `statement(notify)` builds it. With True it notifies workers itself, inside the transaction, which is right only
     where the transaction is the caller's: a NOTIFY takes a database-wide lock at commit, so ours follows the commit.
-    `emit(result, in_transaction)` emits telemetry afterwards; the caller's transaction may still be rolled back then.
+    `objects` have to be in the payload store before it is sent. `emit(result, in_transaction)` emits telemetry
+    afterwards; the caller's transaction may still be rolled back then.
     """
 
     name: str
@@ -51,25 +54,30 @@ class Write(Generic[T]):
     decode: Callable[[Any], T]
     key: str | None = None
     notifications: frozenset[Notification] = frozenset()
+    objects: tuple[StoredObject, ...] = ()
     emit: Callable[[T, bool], None] = field(default=lambda result, in_transaction: None)
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Makes the SQL of each command, for one schema; `codec` encrypts inputs, outputs and payloads.
+    """Makes the SQL of each command, for one schema; inputs, outputs and payloads are stored by `policy`.
 
     Statements("pgflow").signal(Signal(OrderFlow.definitions, "abc123", "paid")).statement(False)
     """
 
     schema: str
-    codec: Codec | None = None
+    policy: PayloadPolicy = DEFAULT
 
     # -- writes
 
     def start(self, command: commands.Start) -> Write[list[Started]]:
         """Start instances. Raises before anything is sent when one of them cannot be started."""
-        workflow, request = command.workflow, StartRequest.of(command, reveal=self._reveal)
-        inputs = [encrypted_input(self.codec, workflow, each.value, each.text) for each in request.instances]
+        workflow, request = (
+            command.workflow,
+            StartRequest.of(command, reveal=self.policy.reveal, limit=self.policy.limit),
+        )
+        closed = [closed_input(self.policy, workflow, each.value, each.text) for each in request.instances]
+        inputs = [text for text, _ in closed]
         chosen = {each.definition for each in request.instances} or {workflow.resolve(command.version)}
         if len(chosen) > 1:
             several = ", ".join(map(str, sorted(each.version for each in chosen)))
@@ -100,16 +108,17 @@ class Statements:
         graph = definition.graph
         ready = frozenset({QueueReady(graph.nodes[graph.initial].queue)}) if is_due else frozenset[QueueReady]()
         name = call_name("start", workflow, *(each.value for each in request.instances))
-        return Write(name, statement, instance.decode_started, request.key, ready)
+        return Write(name, statement, instance.decode_started, request.key, ready, _objects(each for _, each in closed))
 
     def signal(self, command: commands.Signal) -> Write[str]:
         """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once when no step of any version takes it."""
         workflow, value = command.workflow, command.value
         event, key, nodes = consumers(workflow.graphs, command.event, command.step)
+        payload, objects = self._payload(workflow, value, event, command.payload, nodes)
         params: dict[str, Any] = {
             "workflow": workflow.name,
             "event": event,
-            "payload": self._payload(workflow, value, event, payload_text(command.payload, nodes, reveal=self._reveal)),
+            "payload": payload,
             "value": address(workflow, value),
             "step": key,
         }
@@ -130,13 +139,13 @@ class Statements:
             if graph.nodes.get(node.key) is node
         }
         name = call_name("resume", workflow, value, event, key or "")
-        return Write(name, statement, str, checked_key(command.idempotency_key), frozenset(ready), report)
+        return Write(name, statement, str, checked_key(command.idempotency_key), frozenset(ready), objects, report)
 
     def schedule_signal(self, command: commands.ScheduleSignal) -> Write[Scheduled]:
         """Send a signal to a step later. It wakes nothing: workers look for signals that are due."""
         workflow, value, delay = command.workflow, command.value, command.delay
         event, key, nodes = scheduled_consumers(workflow.graphs, command.event, command.step, delay)
-        payload = self._payload(workflow, value, event, payload_text(command.payload, nodes, reveal=self._reveal))
+        payload, objects = self._payload(workflow, value, event, command.payload, nodes)
         to = address(workflow, value)
 
         def statement(notify: bool) -> Statement[Scheduled]:
@@ -163,7 +172,7 @@ class Statements:
             emit.workflow_signal(ref, signal=event, step=key, outcome="scheduled", in_transaction=in_transaction)
 
         name = call_name("schedule_resume", workflow, value, key, event)
-        return Write(name, statement, decode, checked_key(command.idempotency_key), emit=report)
+        return Write(name, statement, decode, checked_key(command.idempotency_key), objects=objects, emit=report)
 
     def unschedule(self, command: commands.Unschedule) -> Write[bool]:
         """Cancel a scheduled signal."""
@@ -185,7 +194,7 @@ class Statements:
             emit.workflow_cancel(_ref(workflow, value), reason=reason, in_transaction=in_transaction)
 
         key, name = checked_key(command.idempotency_key), call_name("cancel", workflow, value)
-        return Write(name, statement, lambda answer: None, key, frozenset({CheckCancels()}), report)
+        return Write(name, statement, lambda answer: None, key, frozenset({CheckCancels()}), emit=report)
 
     def retry(self, command: commands.Retry) -> Write[None]:
         """Retry the newest run of a value after it failed."""
@@ -202,23 +211,27 @@ class Statements:
 
         ready = frozenset(QueueReady(graph.orchestration_queue_of(graph.initial)) for graph in workflow.graphs)
         key, name = checked_key(command.idempotency_key), call_name("retry", workflow, value)
-        return Write(name, statement, lambda answer: None, key, ready, report)
+        return Write(name, statement, lambda answer: None, key, ready, emit=report)
 
     def put(self, command: commands.Put, definition_of: Callable[[str, int], Definition]) -> Write[int]:
         """Store a whole instance. Raises before anything is sent when its workflow could not have it."""
-        each = checked(command.instance)
+        each = checked(command.instance, self.policy.limit)
         graph = definition_of(each.workflow, each.version).graph
         queue = graph.nodes[graph.initial].queue
         check_against(each, graph)
         waits = each.waiting_for if each.status == "pending" else ()
         due = min((wait.until for wait in waits if wait.until is not None), default=None)
-        key, stored = unique_key(graph, each.id), encrypt_instance(self.codec, each)
+        key, stored, objects = unique_key(graph, each.id), *self._closed(each)
 
         def statement(notify: bool) -> Statement[int]:
             return instance.put(self.schema, stored, unique_key=key, due=due, queue=queue, notify=notify)
 
         return Write(
-            f"put {each.id} {each.run}", statement, int, notifications=frozenset({QueueReady(queue), CheckCancels()})
+            f"put {each.id} {each.run}",
+            statement,
+            int,
+            notifications=frozenset({QueueReady(queue), CheckCancels()}),
+            objects=objects,
         )
 
     def delete(self, command: commands.Delete) -> Write[int]:
@@ -238,7 +251,7 @@ class Statements:
         """Read the newest run of a value."""
         workflow, to = command.workflow, address(command.workflow, command.value)
         found = instance.get(self.schema, workflow=workflow.name, value=to, version=workflow.pinned)
-        return found.then(partial(decrypt_instance, self.codec))
+        return found.then(partial(decrypt_instance, self.policy.codec))
 
     def instances(self, command: commands.List) -> Statement[list[Instance]]:
         """Read a page of instances."""
@@ -259,26 +272,41 @@ class Statements:
         name, version = (None, None) if workflow is None else (workflow.name, workflow.pinned)
         return job.list(self.schema, command.filters, workflow=name, version=version)
 
-    # -- encryption
+    # -- encryption and the payload store
 
-    @property
-    def _reveal(self) -> bool:
-        return self.codec is not None
+    def _payload(
+        self, workflow: VersionSet, value: str, event: str, payload: Any, nodes: Sequence[Node]
+    ) -> tuple[str | None, tuple[StoredObject, ...]]:
+        text = payload_text(payload, nodes, reveal=self.policy.reveal, limit=self.policy.limit)
+        if text is None:
+            return None, ()
+        location = Location(workflow.name, _ref(workflow, value).instance_id, "payload", event)
+        text, stored = self.policy.close(text, location)
+        return text, _objects([stored])
 
-    def _payload(self, workflow: VersionSet, value: str, event: str, text: str | None) -> str | None:
-        if self.codec is None or text is None:
-            return text
-        return encrypt(self.codec, text, Location(workflow.name, _ref(workflow, value).instance_id, "payload", event))
+    def _closed(self, instance: Instance) -> tuple[Instance, tuple[StoredObject, ...]]:
+        if self.policy.codec is None and self.policy.store is None:
+            return instance, ()
+        objects: list[StoredObject | None] = []
+
+        def close(text: str, location: Location) -> str:
+            closed, stored = self.policy.close(text, location)
+            objects.append(stored)
+            return closed
+
+        return close_values(instance, close), _objects(objects)
 
     def _decrypted(self, found: Statement[list[Instance]]) -> Statement[list[Instance]]:
-        return found.then(lambda each: [decrypt_instance(self.codec, one) for one in each])
+        return found.then(lambda each: [decrypt_instance(self.policy.codec, one) for one in each])
 
 
-def encrypted_input(codec: Codec | None, workflow: VersionSet, value: str, text: str) -> str:
-    """Return the input of a new instance as it is stored: encrypted, if there is a codec."""
-    if codec is None:
-        return text
-    return encrypt(codec, text, Location(workflow.name, build_id(workflow.unique.key, value), "input"))
+def closed_input(policy: PayloadPolicy, workflow: VersionSet, value: str, text: str) -> tuple[str, StoredObject | None]:
+    """Return the input of a new instance as its row holds it, and the object for the payload store, if any."""
+    return policy.close(text, Location(workflow.name, build_id(workflow.unique.key, value), "input"))
+
+
+def _objects(stored: Iterable[StoredObject | None]) -> tuple[StoredObject, ...]:
+    return tuple(each for each in stored if each is not None)
 
 
 def _ref(workflow: VersionSet, value: str) -> InstanceRef:

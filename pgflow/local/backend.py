@@ -19,8 +19,8 @@ from pgflow.core.definition.unique import build_id, build_id_with_suffix
 from pgflow.core.engine import machine
 from pgflow.core.models.instance import Instance, PendingSignal, Scheduled, Started
 from pgflow.core.models.job import Job
-from pgflow.core.values.codec import Codec, Location, roundtrip
-from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.codec import Location, roundtrip
+from pgflow.core.values.payload import METADATA_LIMIT, decode, encode
 from pgflow.core.values.query_args import check_text
 from pgflow.errors import (
     AlreadyRunning,
@@ -34,6 +34,7 @@ from pgflow.local.live import LiveInstance
 from pgflow.local.scheduler import Scheduler
 from pgflow.local.storage import Storage, read
 from pgflow.local.task_backend import TASK_COMMANDS, TaskBackend
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 
 __all__ = ["MemoryBackend"]
 
@@ -56,15 +57,15 @@ class MemoryBackend:
         threads: int,
         *,
         allow_transactional: bool,
-        codec: Codec | None = None,
+        policy: PayloadPolicy = DEFAULT,
         middleware: Sequence[Middleware] = (),
     ) -> None:
-        self.scheduler = Scheduler(storage, threads, codec, middleware)
+        self.scheduler = Scheduler(storage, threads, policy, middleware)
         self.instances = Instances(registry, storage, self.scheduler)
         self._tasks = TaskBackend(registry, self.instances, self.scheduler, allow_transactional=allow_transactional)
         self._storage = storage
         self._allow_transactional = allow_transactional
-        self._codec = codec
+        self._policy = policy
 
     def execute(self, command: commands.Command[R], session: Any = None) -> R:
         """Execute a command, or refuse it by name."""
@@ -133,12 +134,12 @@ class MemoryBackend:
     def _start(self, command: commands.Start) -> list[Started]:
         """Start an instance for each item, unless its key is active; all of them or, when one is refused, none."""
         self.instances.check_known(command.workflow)
-        request = StartRequest.of(command, reveal=self._codec is not None)
+        request = StartRequest.of(command, reveal=self._policy.reveal, limit=self._policy.limit)
         metadata = {}
         for definition in dict.fromkeys(each.definition for each in request.instances):
             self._check_steps(definition)
             merged = {**definition.options.metadata, **request.metadata}
-            metadata[definition] = encode(merged, what="metadata", limit=INPUT_LIMIT)
+            metadata[definition] = encode(merged, what="metadata", limit=METADATA_LIMIT)
         started = []
         with self.instances.opened():
             now = self.scheduler.clock.now()
@@ -150,7 +151,7 @@ class MemoryBackend:
                     id=new_id,
                     definition=each.definition,
                     state=machine.new(each.definition.graph),
-                    text=roundtrip(self._codec, each.text, Location(command.workflow.name, new_id, "input")),
+                    text=roundtrip(self._policy.codec, each.text, Location(command.workflow.name, new_id, "input")),
                     metadata=decode(metadata[each.definition]),
                     tags=(*each.definition.graph.tags, *request.tags),
                     created_at=now,
@@ -166,7 +167,7 @@ class MemoryBackend:
         workflow, value = command.workflow, command.value
         self.instances.check_known(workflow)
         _, _, nodes = consumers(workflow.graphs, command.event, command.step)
-        text = payload_text(command.payload, nodes, reveal=self._codec is not None)
+        text = payload_text(command.payload, nodes, reveal=self._policy.reveal, limit=self._policy.limit)
         with self.instances.opened():
             live = self.instances.active(workflow, value, "it takes no more signals", ENDED_HINT)
             event, key, nodes = consumers([live.graph], command.event, command.step)
@@ -193,7 +194,7 @@ class MemoryBackend:
         workflow, value, delay = command.workflow, command.value, command.delay
         self.instances.check_known(workflow)
         _, _, nodes = scheduled_consumers(workflow.graphs, command.event, command.step, delay)
-        text = payload_text(command.payload, nodes, reveal=self._codec is not None)
+        text = payload_text(command.payload, nodes, reveal=self._policy.reveal, limit=self._policy.limit)
         with self.instances.opened():
             live = self.instances.active(workflow, value, "it takes no more signals", ENDED_HINT)
             event, key, _ = scheduled_consumers([live.graph], command.event, command.step, delay)
@@ -247,7 +248,7 @@ class MemoryBackend:
     def _payload(self, live: LiveInstance, event: str, text: str | None) -> Any:
         if text is None:
             return None
-        return decode(roundtrip(self._codec, text, Location(live.graph.name, live.id, "payload", event)))
+        return decode(roundtrip(self._policy.codec, text, Location(live.graph.name, live.id, "payload", event)))
 
     def _check_steps(self, definition: Definition) -> None:
         steps = [node.key for node in definition.graph.nodes.values() if node.step.transactional]

@@ -20,7 +20,7 @@ from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingF
 from pgflow.core.models.instance_rules import restore_state, unique_key
 from pgflow.core.models.job import Job, JobState, job_meta, job_tags, waiting_for
 from pgflow.core.values.append_map import AppendMap
-from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import MAX_PAYLOAD_BYTES, decode, encode
 from pgflow.local.mailbox import Mailbox
 
 __all__ = ["LiveInstance", "LocalJob", "SavedInstance"]
@@ -188,7 +188,7 @@ class LiveInstance:
             state=state,
             text=stored.text
             if isinstance(stored, SavedInstance)
-            else encode(stored.input, what="input", limit=INPUT_LIMIT),
+            else encode(stored.input, what="input", limit=MAX_PAYLOAD_BYTES),
             metadata=dict(stored.metadata),
             tags=stored.tags,
             created_at=stored.created_at,

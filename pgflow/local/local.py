@@ -17,13 +17,14 @@ from pgflow.client.task import Task
 from pgflow.client.workflow import Workflow
 from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
-from pgflow.core.values.codec import Codec, checked_codec
+from pgflow.core.values.codec import Codec
 from pgflow.errors import ConfigError
 from pgflow.local import report
 from pgflow.local.backend import MemoryBackend
 from pgflow.local.storage import Storage
 from pgflow.local.waiters import Condition
 from pgflow.local.write_through import WriteThrough
+from pgflow.payloads.policy import PayloadPolicy
 
 __all__ = ["Local"]
 
@@ -37,8 +38,9 @@ class Local(App):
     once. A workflow's calls go to the app that was made last with it. A transactional step has no connection here, so a
     workflow that has one is refused at its start, unless `allow_transactional` lets such steps run with `ctx.conn`
     None. With a `codec` workflows may have secrets, as on PostgreSQL; memory holds them unencrypted, after a round trip
-    through the codec. `middleware` runs around each step, as in `Pgflow`. Raises `DefinitionError` for an object that
-    is not a workflow, `Conflict` for a storage in use, `GraphChanged` when an active instance does not fit it.
+    through the codec. `middleware` runs around each step and `max_payload_bytes` is the limit of values, as in
+    `Pgflow`. Values stay in memory, so a `payload_store` is refused. Raises `DefinitionError` for an object that is not
+    a workflow, `Conflict` for a storage in use, `GraphChanged` when an active instance does not fit it.
 
         with Local(workflows=[OrderFlow]) as app:
             OrderFlow.start("abc123", Order(item_count=3))
@@ -56,16 +58,25 @@ class Local(App):
         allow_transactional: bool = False,
         codec: Codec | None = None,
         middleware: Iterable[Middleware] = (),
+        max_payload_bytes: int | None = None,
+        payload_store: None = None,
     ) -> None:
-        self.codec = checked_codec(codec)
+        if payload_store is not None:
+            raise ConfigError(
+                f"Local keeps values in memory and has no payload_store, got {type(payload_store).__name__}",
+                hint="Leave it out: max_payload_bytes raises the limit of values here, too.",
+            )
+        policy = PayloadPolicy.of(codec, max_payload_bytes, None, None)
+        self.codec = policy.codec
         registry = Registry(workflows, tasks, has_codec=codec is not None)
         self.storage = _opened(storage)
+        self.storage.limit = policy.limit
         self._memory = MemoryBackend(
             registry,
             self.storage,
             threads,
             allow_transactional=allow_transactional,
-            codec=self.codec,
+            policy=policy,
             middleware=check_middleware(middleware),
         )
         self._scheduler = self._memory.scheduler

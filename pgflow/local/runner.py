@@ -13,12 +13,13 @@ from pgflow.core.definition.step import Parking
 from pgflow.core.definition.task_context import TaskContext
 from pgflow.core.engine import attempt
 from pgflow.core.engine.attempt import AttemptError, EncodedResult, attempt_error
-from pgflow.core.values.codec import Codec, Location, roundtrip
+from pgflow.core.values.codec import Location, roundtrip
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.lock import DeferringLock
 from pgflow.local.loop import Loop
 from pgflow.logs import Logger
+from pgflow.payloads.policy import PayloadPolicy
 
 __all__ = ["Outcome", "Runner"]
 
@@ -35,12 +36,12 @@ class Runner:
         loop: Loop,
         lock: DeferringLock,
         ended: Callable[[LiveInstance, LocalJob, Outcome, timedelta], None],
-        codec: Codec | None = None,
+        policy: PayloadPolicy,
     ) -> None:
         self._loop = loop
         self._lock = lock
         self._ended = ended
-        self._codec = codec
+        self._policy = policy
         self._tasks: dict[LocalJob, asyncio.Task[None]] = {}
 
     def begin(self, live: LiveInstance, job: LocalJob) -> None:
@@ -64,10 +65,12 @@ class Runner:
             current = TaskContext.of_step(ctx, id=job.id, queue=node.queue, max_attempts=node.retry.max_attempts)
             async with limit:
                 result = await self._loop.call(step, ctx, node.retry, current)
-            reveal = self._codec is not None
-            result_of_step = attempt.read(live.graph, job.step, result, lambda: self._context(live, job), reveal=reveal)
+            policy, graph = self._policy, live.graph
+            result_of_step = attempt.read(
+                graph, job.step, result, lambda: self._context(live, job), reveal=policy.reveal, limit=policy.limit
+            )
             if isinstance(result_of_step, EncodedResult) and result_of_step.text is not None:
-                roundtrip(self._codec, result_of_step.text, Location(live.graph.name, live.id, "output", job.step))
+                roundtrip(policy.codec, result_of_step.text, Location(live.graph.name, live.id, "output", job.step))
             outcome = attempt.parking_of(live.graph, step) if isinstance(result_of_step, Async) else result_of_step
         except BaseException as error:  # a step must not end the program, even by sys.exit()
             outcome = attempt.overdue(live.graph, job.step) if limit.expired() else attempt_error(error, node.retry)

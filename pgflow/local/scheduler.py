@@ -26,7 +26,6 @@ from pgflow.core.engine.state import (
 )
 from pgflow.core.models.instance import Entry, PendingSignal
 from pgflow.core.models.instance_rules import overlaps
-from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
@@ -41,6 +40,7 @@ from pgflow.local.tasks import Hooks, LocalTasks
 from pgflow.local.timers import Timers
 from pgflow.local.waiters import Condition, Waiters
 from pgflow.logs import Logger
+from pgflow.payloads.policy import PayloadPolicy
 
 __all__ = ["Scheduler"]
 
@@ -51,7 +51,7 @@ class Scheduler:
     """Holds the active instances. They are read and changed only with its `lock` held."""
 
     def __init__(
-        self, storage: Storage, threads: int, codec: Codec | None = None, middleware: Sequence[Middleware] = ()
+        self, storage: Storage, threads: int, policy: PayloadPolicy, middleware: Sequence[Middleware] = ()
     ) -> None:
         self.lock = DeferringLock(self._run_later, self._on_idle)
         self.clock = Clock()
@@ -62,12 +62,12 @@ class Scheduler:
         self.is_closed = False
         self._storage = storage
         self._loop = Loop(threads, middleware)
-        self._runner = Runner(self._loop, self.lock, self.outcomes.settle, codec)
+        self._runner = Runner(self._loop, self.lock, self.outcomes.settle, policy)
         self._waiters = Waiters()
         self.busy: set[LocalJob] = set()  # ready or running
         self._busy_tasks: set[LocalTask] = set()
         hooks = Hooks(timed=self._add_timer, changed=self._check_waiters_soon)
-        self.tasks = LocalTasks(self._loop, self.lock, self.clock, self._busy_tasks, hooks, codec)
+        self.tasks = LocalTasks(self._loop, self.lock, self.clock, self._busy_tasks, hooks, policy.codec)
         self._timers = Timers(self._loop, self.lock, self.clock, self.live, self.tasks.by_id, self._run_due)
         self._scheduled: dict[int, LiveInstance] = {}  # by the id of a scheduled signal
         self._is_check_due = False

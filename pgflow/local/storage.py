@@ -14,6 +14,7 @@ from typing import Any, Protocol, Unpack
 from pgflow.core.models.filters import Filters, Head, QueryOptions
 from pgflow.core.models.instance import UNSAVED, Instance
 from pgflow.core.models.instance_rules import check_single_workflow, checked
+from pgflow.core.values.payload import INPUT_LIMIT
 from pgflow.errors import Conflict, InstanceNotFound
 from pgflow.local.lock import check_ours
 from pgflow.process import Lock, current
@@ -69,6 +70,7 @@ class Storage:
 
     def __init__(self, name: str = "default") -> None:
         self.name = name
+        self.limit = INPUT_LIMIT  # bytes of a value; that of the `Local` that it belonged to last
         self._lock = Lock()
         self._by_run: dict[int, Instance | Live] = {}
         self._order: list[int] = []  # all runs, in order
@@ -99,7 +101,7 @@ class Storage:
 
             storage.put(replace(storage.get("orderid::abc123"), tags=("gift",)))
         """
-        given = deepcopy(checked(instance))
+        given = deepcopy(checked(instance, self.limit))
         with self._consistent():
             owner = self._owner
             if owner is not None:

@@ -8,6 +8,7 @@ instance, instance_rows instances, and how their rows are decoded
 job                     claim, settle, rescue and the other statements on jobs
 signal                  signals, now or scheduled
 request                 idempotency keys
+payload                 references to a payload store
 worker                  registration, leases and notifications of workers
 step                    the session of a transactional step before its settle
 migration, role         recorded migrations; roles and privileges

@@ -13,10 +13,12 @@ from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
 from pgflow.core.engine.machine import advance, replay
 from pgflow.core.engine.state import Parked, State, Status
-from pgflow.core.values.codec import Codec, Location, decrypt, decrypt_text
+from pgflow.core.values.codec import Location, decrypt, decrypt_text
 from pgflow.core.values.names import TELEMETRY
-from pgflow.core.values.payload import ENCRYPTED_MARKER, decode
+from pgflow.core.values.payload import ENCRYPTED_MARKER, REFERENCE_MARKER, decode
+from pgflow.core.values.reference import Reference, is_reference, read_reference
 from pgflow.errors import InvalidPayload
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.store.job import ClaimedRow
 
 __all__ = [
@@ -65,8 +67,9 @@ class CachedInstance:
     """This worker's copy of an instance, as of `revision`.
 
     Decisions are made on it without a lock, and the settle writes them only if the revision is still the same
-    (optimistic concurrency). `status` is the one in the database, `state` the engine's: a pure function of graph and
-    results. `caller` is the telemetry metadata of the start; `age` is in seconds, at `known_at` (monotonic).
+    (optimistic concurrency). A value in a payload store is a `Reference` until it is fetched. `status` is the one in
+    the database, `state` the engine's: a pure function of graph and results. `caller` is the telemetry metadata of the
+    start; `age` is in seconds, at `known_at` (monotonic).
     """
 
     run: int
@@ -76,7 +79,7 @@ class CachedInstance:
     status: Status
     revision: int
     state: State
-    input: str
+    input: str | Reference
     metadata: dict[str, Any]
     outputs: dict[str, Any]
     unapplied: dict[str, StoredResult]
@@ -84,6 +87,7 @@ class CachedInstance:
     caller: Mapping[str, Any]
     age: float | None
     jobs: int = 0  # held here
+    fetched: dict[str, str] = field(default_factory=dict)  # texts of the payload store, by key
     advances: int = 0  # decisions written since this worker cached it
     known_at: float = field(default_factory=time.monotonic)
 
@@ -134,10 +138,11 @@ class ClaimedJob:
         return self.crashes >= POISONED_FROM
 
 
-def cached_instance(row: ClaimedRow, workflow: Definition, codec: Codec | None = None) -> CachedInstance:
+def cached_instance(row: ClaimedRow, workflow: Definition, policy: PayloadPolicy = DEFAULT) -> CachedInstance:
     """Build the cache entry of an instance from the first row that a claim returned of it.
 
-    Raises when a stored value cannot be read, and `DecryptionUnavailable` when it cannot be decrypted here.
+    Raises when a stored value cannot be read, `DecryptionUnavailable` when it cannot be decrypted here, and
+    `PayloadUnavailable` for a reference without a payload store.
     """
     # The first row of a run has them all.
     assert row.business_id is not None  # noqa: S101 -- for the type checker
@@ -159,21 +164,14 @@ def cached_instance(row: ClaimedRow, workflow: Definition, codec: Codec | None =
             applied.append((step, event, chosen))
         else:
             unapplied[step] = StoredResult(event, chosen)
-    text, signals = (
-        row.input,
-        [Signal(*signal) for signal in (decode(row.signals, extra_levels=2) if row.signals else ())],
-    )
-    if (
-        codec is not None
-        or ENCRYPTED_MARKER in text
-        or ENCRYPTED_MARKER in (row.results or "")
-        or ENCRYPTED_MARKER in (row.signals or "")
-    ):
+    given: str | Reference = row.input
+    signals = [Signal(*signal) for signal in (decode(row.signals, extra_levels=2) if row.signals else ())]
+    if policy.codec is not None or any(map(_is_marked, (row.input, row.results, row.signals))):
         place = partial(Location, workflow.name, row.business_id)
-        text = decrypt_text(codec, text, place("input"))
+        given = _opened_text(policy, row.input, place("input"))
         stored = {step: output for step, _, _, output, has_output, *_ in results if has_output}
-        outputs.update({step: decrypt(codec, output, place("output", step)) for step, output in stored.items()})
-        signals = [_opened_signal(codec, each, place("payload", each.name)) for each in signals]
+        outputs.update({step: _opened(policy, output, place("output", step)) for step, output in stored.items()})
+        signals = [_opened_signal(policy, each, place("payload", each.name)) for each in signals]
     state = replay(workflow.graph, applied)
     for step in row.parked or ():
         state, _ = advance(state, Parked(step))
@@ -185,7 +183,7 @@ def cached_instance(row: ClaimedRow, workflow: Definition, codec: Codec | None =
         status=row.status,
         revision=row.revision,
         state=state,
-        input=text,
+        input=given,
         metadata=metadata,
         outputs=outputs,
         unapplied=unapplied,
@@ -195,8 +193,29 @@ def cached_instance(row: ClaimedRow, workflow: Definition, codec: Codec | None =
     )
 
 
-def _opened_signal(codec: Codec | None, each: Signal, place: Location) -> Signal:
-    return replace(each, payload=decrypt(codec, each.payload, place)) if each.has_payload else each
+def _is_marked(text: str | None) -> bool:
+    return text is not None and (ENCRYPTED_MARKER in text or REFERENCE_MARKER in text)
+
+
+def _opened(policy: PayloadPolicy, value: Any, place: Location) -> Any:
+    """Return a stored value decrypted, or the `Reference` that it is."""
+    if (reference := read_reference(value)) is not None:
+        policy.require_store(place)
+        return reference
+    return decrypt(policy.codec, value, place)
+
+
+def _opened_text(policy: PayloadPolicy, text: str, place: Location) -> str | Reference:
+    if REFERENCE_MARKER in text:  # cheaper than decoding; a match inside a string is ruled out
+        value = decode(text)
+        if is_reference(value):
+            opened: Reference = _opened(policy, value, place)
+            return opened
+    return decrypt_text(policy.codec, text, place)
+
+
+def _opened_signal(policy: PayloadPolicy, each: Signal, place: Location) -> Signal:
+    return replace(each, payload=_opened(policy, each.payload, place)) if each.has_payload else each
 
 
 def _absent_output(graph: Graph, step: str) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.workflow import DefinedWorkflow
-from pgflow.core.values.codec import Codec
 from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_text, type_name
-from pgflow.errors import DecryptionUnavailable
+from pgflow.errors import DecryptionUnavailable, PayloadUnavailable
 from pgflow.logs import Logger
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.store.job import ClaimedRow
 from pgflow.store.job_updates import Effect, End, Fail, InstanceUpdate, JobUpdate, Snooze
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, cached_instance, caller, claimed_job
@@ -53,8 +53,8 @@ class UnknownHere(Exception):
 class HeldJobs:
     """The claimed jobs in a worker's memory, from the claim until their outcome is recorded.
 
-    `start(job)` begins to run a job, `drop(job)` stops one that this worker no longer owns. `codec` decrypts stored
-    values.
+    `start(job)` begins to run a job, `drop(job)` stops one that this worker no longer owns. `payloads` reads
+    stored values.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class HeldJobs:
         *,
         start: Callable[[ClaimedJob], None],
         drop: Callable[[ClaimedJob], None],
-        codec: Codec | None = None,
+        payloads: PayloadPolicy = DEFAULT,
     ) -> None:
         self.buffers = buffers
         self.jobs: dict[int, ClaimedJob] = {}
@@ -73,7 +73,7 @@ class HeldJobs:
         self._instances: dict[int, CachedInstance] = {}
         self._start = start
         self._drop = drop
-        self._codec = codec
+        self._payloads = payloads
         self._quarantined: list[ClaimedJob] = []  # each runs once nothing else is held
         self._isolated: ClaimedJob | None = None  # the quarantined job that runs
 
@@ -113,7 +113,11 @@ class HeldJobs:
                         f"version {instance.version} of {instance.graph.name} has no step {row.step!r} here"
                     )
                 self.hold(claimed_job(row, instance, now))
-            except (UnknownHere, DecryptionUnavailable) as error:  # usual during a rolling deployment
+            except (
+                UnknownHere,
+                DecryptionUnavailable,
+                PayloadUnavailable,
+            ) as error:  # usual in a rolling deployment
                 log.warning("%s: job %d is left to another worker", sanitize_line(error_message(error)), row.id)
                 self.rejected.append(RejectedJob(_rejection(row, Snooze(PASS_ON_SECONDS))))
             except BaseException as error:  # from the codec's code; nothing is awaited here
@@ -135,7 +139,7 @@ class HeldJobs:
         if workflow is None:
             return UnknownHere(f"no app here defines {row.workflow} in version {row.version}")
         try:
-            instance = cached_instance(row, workflow, self._codec)
+            instance = cached_instance(row, workflow, self._payloads)
         except BaseException as error:  # from the codec's code; nothing is awaited here
             return error
         cached = self._instances.get(row.run)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from pgflow.core.engine.attempt import AttemptError
+from pgflow.payloads.policy import StoredObject
 from pgflow.worker.claimed_job import ClaimedJob, Signal
 
 __all__ = ["AttemptFailed", "Finished", "Outcome", "Parked", "Reactivated", "Released", "Snoozed"]
@@ -19,7 +20,8 @@ class Finished:
 
     `targets` is the choice of a route (None: the event's declared targets); `failing` is the error of a route: the
     result is recorded and the instance fails. `stored`: the result was recorded before, without being applied.
-    `signal` ended the wait for the signals in `awaits`; `by_timer`: its time was over.
+    `signal` ended the wait for the signals in `awaits`; `by_timer`: its time was over. `stored_object` is the value of
+    a large output, which the payload store must hold before the outcome is settled.
     """
 
     job: ClaimedJob
@@ -34,6 +36,7 @@ class Finished:
     awaits: Mapping[str, str] | None = None
     by_timer: bool = False
     failing: AttemptError | None = None
+    stored_object: StoredObject | None = None
 
 
 @dataclass(frozen=True, slots=True)

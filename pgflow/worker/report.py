@@ -35,7 +35,8 @@ def rescued(worker: int, result: RescueResult) -> None:
 def began(job: ClaimedJob) -> None:
     """A step begins to run; with the first step, its instance."""
     if instance_events.has_handler(instance_events.START_EVENTS):
-        instance_events.began(_attempt(job), job.instance.state, job.instance.input)
+        given = job.instance.input
+        instance_events.began(_attempt(job), job.instance.state, given if isinstance(given, str) else "")
 
 
 def rejected(each: RejectedJob) -> None:

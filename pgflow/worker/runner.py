@@ -24,14 +24,17 @@ from pgflow.core.definition.unique import extract_value
 from pgflow.core.engine import attempt, middleware
 from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.codec import Codec, Location, encrypt
+from pgflow.core.values.codec import Location
+from pgflow.core.values.payload import MAX_PAYLOAD_BYTES
 from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, sanitize_line
-from pgflow.errors import InvalidPayload
+from pgflow.errors import InvalidPayload, PayloadUnavailable
 from pgflow.logs import Logger
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.process import acall_in_parent
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import points, report
 from pgflow.worker.claimed_job import ClaimedJob, Signal
+from pgflow.worker.large_values import LargeValues, awaited
 from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Reactivated, Snoozed
 
 __all__ = ["Runner"]
@@ -40,20 +43,21 @@ log = Logger("pgflow.worker")
 
 
 class Runner:
-    """Runs steps: async ones on the event loop, sync ones in `threads`. With a `codec`, outputs are encrypted.
+    """Runs steps: async ones on the event loop, sync ones in `threads`. Outputs are stored by `payloads`.
 
     `around` is the middleware, the outermost first.
     """
 
-    def __init__(self, threads: Executor, codec: Codec | None = None, around: Sequence[Middleware] = ()) -> None:
+    def __init__(self, threads: Executor, payloads: PayloadPolicy = DEFAULT, around: Sequence[Middleware] = ()) -> None:
         self.calls: set[Future[Any]] = set()  # sync steps that run in threads, also those that were given up
         self._threads = threads
-        self._codec = codec
+        self._payloads = payloads
+        self._large = LargeValues(self._payloads)
         self._middleware = around
 
     def using(self, threads: Executor) -> Runner:
         """Return the same runner with other threads."""
-        other = Runner(threads, self._codec, self._middleware)
+        other = Runner(threads, self._payloads, self._middleware)
         other.calls = self.calls
         return other
 
@@ -67,6 +71,28 @@ class Runner:
             return AttemptFailed(
                 job, f"the worker was lost while the step ran, {job.crashes} times", "WorkerLost", retry=False
             )
+        if self._payloads.store is not None:
+            return await self._run_with_store(job, conn)
+        return await self._run(job, conn)
+
+    async def _run_with_store(self, job: ClaimedJob, conn: Any) -> Outcome:
+        """`run`, with the values that are in the payload store, and an output that goes there."""
+        try:
+            needs_context = _needs_context(job)
+            await self._large.fetch(job, awaited(job, job.awaits or {}), with_context=needs_context)
+            if needs_context:
+                self._large.complete(job.instance)
+            outcome = await self._run(job, conn)
+            match outcome:
+                case Finished():
+                    return await self._large.store(outcome)
+                case Parked():
+                    return await self._large.prepared(job, outcome)
+            return outcome
+        except (InvalidPayload, PayloadUnavailable) as error:
+            return self._failed(job, error, 0.0)
+
+    async def _run(self, job: ClaimedJob, conn: Any) -> Outcome:
         match job.kind:
             case "resume":
                 return self._resume(job)
@@ -95,6 +121,9 @@ class Runner:
     def context(self, job: ClaimedJob, conn: Any = None) -> Context[Any]:
         """Return what the step sees: the validated input, and the outputs of the completed steps."""
         instance = job.instance
+        if self._payloads.store is not None:
+            self._large.complete(instance)
+        assert isinstance(instance.input, str)  # noqa: S101 -- for the type checker
         return Context(
             initial=instance.workflow.read_input(instance.input),  # a new object: a step may change its own
             steps=instance.outputs.copy(),  # a sibling may complete while it runs
@@ -128,8 +157,10 @@ class Runner:
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
     def _read(self, job: ClaimedJob, step: Step, result: Any, seconds: float) -> Outcome:
-        reveal = self._codec is not None
-        read = attempt.read(job.instance.graph, job.step, result, lambda: self.context(job), reveal=reveal)
+        policy, graph = self._payloads, job.instance.graph
+        read = attempt.read(
+            graph, job.step, result, lambda: self.context(job), reveal=policy.reveal, limit=policy.limit
+        )
         match read:
             case EncodedResult():
                 return self._finished(job, read, seconds)
@@ -143,7 +174,8 @@ class Runner:
 
     def _waits(self, job: ClaimedJob, parking: Parking, seconds: float = 0.0) -> Parked:
         def end(signal: Signal) -> Finished | AttemptFailed:
-            return self._signalled(job, parking.awaits, signal, seconds)
+            outcome = self._signalled(job, parking.awaits, signal, seconds)
+            return self._large.store_now(outcome) if isinstance(outcome, Finished) else outcome
 
         return Parked(job, parking.awaits, parking.delay, parking.timeout_event, end, seconds)
 
@@ -152,8 +184,9 @@ class Runner:
     ) -> Finished | AttemptFailed:
         """End a wait with a signal; its payload may not fit."""
         try:
-            payload = signal.payload if signal.has_payload else ABSENT
-            text = attempt.signal_output(job.instance.graph, job.step, signal.name, payload)
+            payload = self._large.opened(job.instance, signal).payload if signal.has_payload else ABSENT
+            limit = max(self._payloads.limit, MAX_PAYLOAD_BYTES)  # it is stored, so it is not too large here
+            text = attempt.signal_output(job.instance.graph, job.step, signal.name, payload, limit)
         except InvalidPayload as error:
             return replace(self._failed(job, error, seconds), signal=signal)
         except BaseException as error:  # from the code of the output's type; nothing is awaited here
@@ -189,6 +222,8 @@ class Runner:
             return Reactivated(job)
         stored = instance.unapplied.get(job.step)
         if stored is not None:
+            if self._payloads.store is not None and _needs_context(job):
+                self._large.complete(instance)
             value, targets, why = instance.outputs.get(job.step), stored.targets, None
             if instance.graph.is_route_pending(job.step, stored.event, targets):
                 targets, why = attempt.decide(instance.graph, job.step, stored.event, value, lambda: self.context(job))
@@ -221,12 +256,31 @@ class Runner:
         return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details)
 
     def _finished(self, job: ClaimedJob, end: EncodedResult, seconds: float, **more: Any) -> Finished:
-        text = end.text
-        if text is not None and self._codec is not None:
-            text = encrypt(self._codec, text, Location(job.instance.graph.name, job.instance.id, "output", job.step))
+        text, stored = end.text, None
+        if text is not None:
+            text, stored = self._payloads.close(
+                text, Location(job.instance.graph.name, job.instance.id, "output", job.step)
+            )
         return Finished(
-            job, end.event, text, end.value, end.metadata, end.targets, seconds, failing=end.route_error, **more
+            job,
+            end.event,
+            text,
+            end.value,
+            end.metadata,
+            end.targets,
+            seconds,
+            failing=end.route_error,
+            stored_object=stored,
+            **more,
         )
+
+
+def _needs_context(job: ClaimedJob) -> bool:
+    """Whether running a job makes a context: for its step, or for a route that follows a wait or a stored result."""
+    node = job.instance.graph.nodes.get(job.step)
+    if job.kind == "execute" or node is None:
+        return node is not None
+    return any(choice.chooser is not None for choice in node.choices.values())
 
 
 def _is_cancelled() -> bool:

@@ -15,7 +15,6 @@ import psycopg
 
 from pgflow.core.definition.middleware import Middleware
 from pgflow.core.definition.workflow import DefinedWorkflow
-from pgflow.core.values.codec import Codec
 from pgflow.database.connect import aconnect
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import arun
@@ -23,6 +22,7 @@ from pgflow.errors import Conflict, PgflowError, SchemaError
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.migrations.schema import too_new
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.process import Process, current, exit_if_forked
 from pgflow.store import job
 from pgflow.store.notification import Notification
@@ -56,7 +56,7 @@ class Worker:
     `lease` is how long its jobs stay its own without a heartbeat, `poll` how often it looks for work without having
     been notified, `sweep` how often it looks for jobs of dead workers. With `pooler`, for a connection pooler, it only
     polls, unless `listen` is True: a pooler in session mode delivers notifications. With `drain=True`, `run` returns as
-    soon as no job is left that can go on by itself: for scripts and tests. `codec` and `middleware` are the app's.
+    soon as no job is left that can go on by itself: for scripts and tests. `payloads` and `middleware` are the app's.
     `heartbeat_process` keeps the lease while a step holds Python's global lock: see `HeartbeatProcess.fork`.
 
     After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back; if
@@ -85,7 +85,7 @@ class Worker:
         pooler: bool = False,
         listen: bool | None = None,
         drain: bool = False,
-        codec: Codec | None = None,
+        payloads: PayloadPolicy = DEFAULT,
         middleware: Sequence[Middleware] = (),
         heartbeat_process: HeartbeatProcess | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class Worker:
         self._drains = drain
         self._poll = poll
         self._sweep = sweep
-        self._codec = codec
+        self._payloads = payloads
         self._middleware = tuple(middleware)
         self._heartbeat_process = heartbeat_process
         self._stopping = asyncio.Event()
@@ -117,10 +117,10 @@ class Worker:
         concurrency = sum(self.queues.values())
         self._wakeup = asyncio.Event()
         self._threads = ThreadPoolExecutor(concurrency + SPARE_THREADS, thread_name_prefix="pgflow-step")
-        runner = Runner(self._threads, self._codec, self._middleware)
+        runner = Runner(self._threads, self._payloads, self._middleware)
         self._tasks = JobTasks(runner, self._wakeup)
         buffers = {name: QueueBuffer(name, limit) for name, limit in self.queues.items()}
-        self.held_jobs = HeldJobs(buffers, start=self._tasks.start, drop=self._tasks.drop, codec=self._codec)
+        self.held_jobs = HeldJobs(buffers, start=self._tasks.start, drop=self._tasks.drop, payloads=self._payloads)
         for workflow in self._workflows:
             self.held_jobs.register(workflow)
         self.settler = Settler(
@@ -143,6 +143,7 @@ class Worker:
             poll=self._poll,
             sweep=self._sweep,
             may_claim=self._may_claim,
+            payload_store=self._payloads.store,
         )
         self._transactional = TransactionalRunner(
             self.dsn,

@@ -27,6 +27,8 @@ begin
         order by i.run for update);
     -- Jobs before results: a worker with a claimed job may be about to add a result, and cannot once the job is deleted.
     delete from pgflow.jobs j where j.run = any (runs);
+    insert into pgflow.stale_payloads (workflow, instance, kind, name, reference)
+    select p.workflow, p.instance, p.kind, p.name, p.reference from pgflow.payload_references(runs) p;
     delete from pgflow.step_results r where r.run = any (runs);
     delete from pgflow.signals s where s.run = any (runs);
     delete from pgflow.scheduled_signals s where s.run = any (runs);

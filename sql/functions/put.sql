@@ -84,6 +84,8 @@ begin
         raise exception using errcode = 'PF002', message = format('%s %L is already running in another run', put.workflow, put.id),
             hint = 'Wait until it has ended, cancel it, or put this one when it has ended.';
     end if;
+    insert into pgflow.stale_payloads (workflow, instance, kind, name, reference)  -- the mailbox stays
+    select p.workflow, p.instance, p.kind, p.name, p.reference from pgflow.payload_references(array[put.run]) p where p.kind <> 'payload';
     begin
         insert into pgflow.instances as i
             (run, id, workflow, version, status, unique_key, input, tags, metadata, error, created_at, finished_at)

@@ -2,7 +2,7 @@
 grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.requests, pgflow.workers, pgflow.queues,
-    pgflow.definitions, pgflow.business_ids, pgflow.migrations, pgflow.job_details
+    pgflow.definitions, pgflow.business_ids, pgflow.stale_payloads, pgflow.migrations, pgflow.job_details
 to {role};
 grant execute on function pgflow.find(text, text), pgflow.find(text, text, integer) to {role};
 grant select on all sequences in schema {schema} to {role};  -- `pgflow doctor` compares them with their tables

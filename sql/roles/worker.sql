@@ -13,6 +13,7 @@ on pgflow.jobs to {role};
 grant update (consumed_at) on pgflow.signals to {role};
 grant select, delete, update (made_at) on pgflow.requests to {role};  -- update: to lock the rows that it deletes
 grant insert, update (lease_expires_at, backend, attached_at), delete on pgflow.workers to {role};
+grant select, delete on pgflow.stale_payloads to {role};
 grant insert, update (graph, current_since) on pgflow.definitions to {role};
-grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due to {role};
+grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due, pgflow.payload_references to {role};
 grant select on all sequences in schema {schema} to {role};  -- to compare them with their tables

@@ -20,7 +20,7 @@ from pgflow.config import DEFAULT_LIMIT, MAX_LIMIT
 from pgflow.core.definition.retry import MAX_ATTEMPTS
 from pgflow.core.definition.unique import Scope
 from pgflow.core.values.names import MAX_TAGS
-from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, OUTPUT_LIMIT
+from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, METADATA_LIMIT
 from tests.acceptance.pages import PAGES, README, ROOT, Page, page
 from tests.bench import raw
 from tests.bench.compare import command as compare
@@ -80,7 +80,8 @@ def commands() -> dict[str, click.Command]:
 def options(command: click.Command) -> set[str]:
     """Return the long options in the help of a command."""
     wide = click.Context(command, terminal_width=1000, max_content_width=1000)
-    return set(OPTION.findall(command.get_help(wide)))
+    subcommands = command.commands.values() if isinstance(command, click.Group) else ()
+    return set(OPTION.findall(command.get_help(wide))).union(*map(options, subcommands))
 
 
 def test_every_option_is_in_the_help_of_a_command() -> None:
@@ -151,7 +152,8 @@ def test_the_first_column_of_a_table_of_errors_names_errors(documented: Page) ->
 
 def test_the_limits_are_those_of_the_code() -> None:
     assert [row[1].split()[0].rstrip(",") for row in page("pgflow/docs/values.md").table("what")] == [
-        f"{limit:,}" for limit in (INPUT_LIMIT, OUTPUT_LIMIT, DEPTH_LIMIT, 200, 100, MAX_TAGS, MAX_ATTEMPTS, MAX_LIMIT)
+        f"{limit:,}"
+        for limit in (INPUT_LIMIT, METADATA_LIMIT, DEPTH_LIMIT, 200, 100, MAX_TAGS, MAX_ATTEMPTS, MAX_LIMIT)
     ]
 
 

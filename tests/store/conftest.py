@@ -14,7 +14,17 @@ from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
 from tests.store.sql_copy import clear_caches
 
-TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "definitions")
+TABLES = (
+    "instances",
+    "step_results",
+    "jobs",
+    "signals",
+    "scheduled_signals",
+    "workers",
+    "queues",
+    "stale_payloads",
+    "definitions",
+)
 
 
 @pytest.fixture(scope="module")

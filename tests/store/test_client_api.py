@@ -72,7 +72,7 @@ def test_a_temporary_table_does_not_shadow_ours(client: Connection) -> None:
 def test_a_payload_over_the_limit_is_rejected(client: Connection) -> None:
     client.execute("select pgflow.start('Lone', 'c')")
     statement = signal.send(
-        "pgflow", workflow="Lone", value="c", event="ok", payload='"' + 70_000 * "x" + '"', step=None, notify=True
+        "pgflow", workflow="Lone", value="c", event="ok", payload='"' + 17_000_000 * "x" + '"', step=None, notify=True
     )
-    with pytest.raises(InvalidPayload, match="over the limit of 65536"):
+    with pytest.raises(InvalidPayload, match="over the limit of 16777216"):
         run(client, statement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,7 +15,14 @@ import pytest
 
 from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
 from pgflow.core.values.names import MAX_TAGS
-from pgflow.core.values.payload import INPUT_LIMIT, encode
+from pgflow.core.values.payload import (
+    INPUT_LIMIT,
+    MAX_EXPANSION,
+    MAX_PAYLOAD_BYTES,
+    METADATA_LIMIT,
+    WRITTEN_LIMIT,
+    encode,
+)
 from pgflow.database import files
 from pgflow.database.connect import Connection, connect
 from pgflow.database.sqlstate import translate
@@ -24,7 +32,7 @@ from pgflow.migrations.migrate import status, up
 BOMB = "[" + ",".join(["1e131000"] * 1000) + "]"  # nine kilobytes, of which PostgreSQL writes 131 million
 WORSE = "[" + ",".join(["1e131000"] * 10_000) + "]"  # more than it can write
 DEEP = "[" * 65 + "]" * 65
-# At Python's limit, and of characters for which PostgreSQL's text is longer.
+# At Python's limit for metadata, and of characters for which PostgreSQL's text is longer.
 LARGEST = {
     "text": "x" * 65_534,
     "escapes": '", : \\' * 8_000,
@@ -81,7 +89,7 @@ def app(migrated: str) -> Iterator[Pgflow]:
 @pytest.mark.parametrize("what", LARGEST)
 def test_every_sql_function_accepts_the_values_that_python_accepts(what: str, app: Pgflow, conn: Connection) -> None:
     value = LARGEST[what]
-    assert len(encode(value, what="it", limit=INPUT_LIMIT).encode()) <= INPUT_LIMIT
+    assert len(encode(value, what="it", limit=METADATA_LIMIT).encode()) <= METADATA_LIMIT
     value_name = what.replace(" ", "_")
     app.start(Lone, value_name, value, metadata={"half": LARGEST["half"]}, conn=conn)
     app.resume(Lone, value_name, "ok", value, conn=conn)
@@ -105,7 +113,7 @@ def test_every_sql_function_accepts_the_values_that_python_accepts(what: str, ap
 @pytest.mark.parametrize("limit", CONSTRAINTS)
 def test_a_json_bomb_violates_the_constraint_of_its_column(limit: str, app: Pgflow, conn: Connection) -> None:
     app.start(Lone, "a", conn=conn)
-    for bomb in (BOMB, json.dumps("x" * 50_331_648)):
+    for bomb in (BOMB, json.dumps("x" * WRITTEN_LIMIT)):
         with pytest.raises(psycopg.errors.CheckViolation) as caught, conn.transaction():
             conn.execute(CONSTRAINTS[limit].encode(), [bomb])
         assert caught.value.diag.constraint_name == limit
@@ -140,7 +148,7 @@ CALLS = {
 @pytest.mark.parametrize(
     ("call", "bomb", "said"),
     [
-        *((call, BOMB, "limit of 65536") for call in CALLS),
+        *((call, BOMB, "limit of 65536" if call == "metadata" else "limit of 16777216") for call in CALLS),
         *((call, DEEP, "more than 64 levels deep") for call in CALLS),
         ("start", WORSE, "cannot be written out"),
     ],
@@ -257,8 +265,19 @@ def test_a_row_over_a_new_limit_is_reported_and_kept(empty: str) -> None:
 
 def test_python_and_sql_have_the_same_limit() -> None:
     text = "".join(Path(str(files.root())).joinpath(path).read_text() for path in files.list_files("functions"))
-    assert f"is over the limit of {INPUT_LIMIT}" in text
+    assert f"pgflow.json_fault(value, {MAX_PAYLOAD_BYTES})" in text
+    assert f"least({MAX_EXPANSION} * most::bigint, {WRITTEN_LIMIT})" in text
+    assert f"pgflow.json_fault(metadata, {METADATA_LIMIT})" in text
     assert f"> {MAX_TAGS}" in text
-    limits = files.load("migrations/0011_limits.sql")
-    assert limits.count(f"<= {48 * INPUT_LIMIT})") == 5
-    assert limits.count(f"<= {48 * 1_048_576})") == 2
+    metadata, payloads = files.load("migrations/0011_limits.sql"), files.load("migrations/0016_payload_limits.sql")
+    for table in ("step_results_metadata", "jobs_config"):
+        assert re.search(rf"{table}_limit check .* <= {MAX_EXPANSION * METADATA_LIMIT}\)", metadata)
+    assert payloads.count(f"<= {WRITTEN_LIMIT})") == 4
+
+
+def test_the_largest_values_that_python_accepts_fit_the_constraints(app: Pgflow, conn: Connection) -> None:
+    numbers = [5e-324] * 149_000  # PostgreSQL writes 48 megabytes
+    assert len(encode(numbers, what="it", limit=INPUT_LIMIT)) > 0.99 * INPUT_LIMIT
+    app.start(Lone, "numbers", numbers, conn=conn)
+    conn.execute("select pgflow.start('Lone', 'text', to_jsonb(repeat('x', %s)))", [MAX_PAYLOAD_BYTES - 2])
+    assert app.get(Lone, "numbers", conn=conn).input == numbers

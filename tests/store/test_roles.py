@@ -21,13 +21,14 @@ CLIENT_API = {
 }
 HARMLESS = {"now", "channel", "backoff", "is_leased", "json_fault"}  # they read no tables, so PUBLIC may call them
 INTERNAL = {"admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run"}
+WORKER_API = {"send_due", "payload_references"}
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
-    *("definitions", "migrations", "requests"),
+    *("definitions", "migrations", "requests", "stale_payloads"),
 }
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,
-    "worker": {"send_due"} | HARMLESS,
+    "worker": WORKER_API | HARMLESS,
     "dashboard": {"find"} | HARMLESS,
 }
 MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
@@ -49,6 +50,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("requests", "delete"),
         ("requests", "update made_at"),
         ("workers", "delete"),
+        ("stale_payloads", "delete"),
         ("definitions", "insert"),
         ("definitions", "update graph"),
         ("definitions", "update current_since"),
@@ -115,7 +117,7 @@ def callable_functions(parts: GrantedRoles, part: str) -> set[str]:
     """Return which functions a part may call, by calling each with nulls."""
     with parts.connect("admin") as conn:
         functions = conn.execute(FUNCTIONS, [parts.schema]).fetchall()
-    known = CLIENT_API | HARMLESS | INTERNAL | {"send_due"}
+    known = CLIENT_API | HARMLESS | INTERNAL | WORKER_API
     assert {name for name, _ in functions} == known, "a new function: grant it above and in sql/roles"
     found: dict[str, set[bool]] = {}
     with parts.connect(part) as conn:
@@ -154,7 +156,7 @@ def test_the_owner_has_every_privilege_and_is_not_a_superuser(parts: GrantedRole
     assert {("instances", "update input"), ("jobs", "truncate"), ("queues", "insert")} <= table_privileges(
         parts, "owner"
     )
-    assert callable_functions(parts, "owner") == CLIENT_API | HARMLESS | INTERNAL | {"send_due"}
+    assert callable_functions(parts, "owner") == CLIENT_API | HARMLESS | INTERNAL | WORKER_API
     with parts.connect("owner") as conn:
         assert conn.execute("select rolsuper from pg_roles where rolname = current_user").fetchone() == (False,)
 

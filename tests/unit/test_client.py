@@ -79,9 +79,9 @@ def test_commands_are_frozen_values() -> None:
         assert command.__dataclass_params__.frozen
 
 
-def test_both_backends_execute_every_command_but_memory_does_not_prune() -> None:
+def test_both_backends_execute_every_command_but_memory_neither_prunes_nor_sweeps() -> None:
     assert handled(PostgresBackend) == set(COMMANDS)
-    assert handled(MemoryBackend) | handled(TaskBackend) == set(COMMANDS) - {"Prune"}
+    assert handled(MemoryBackend) | handled(TaskBackend) == set(COMMANDS) - {"Prune", "SweepPayloads"}
     with Local(workflows=[Flow]) as app, pytest.raises(ConfigError, match="Local has no prune"):
         app.prune(timedelta(days=1))
 

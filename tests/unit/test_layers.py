@@ -14,6 +14,7 @@ INTERFACES = {"cli", "web", "testing", "contrib"}
 LAYERS: tuple[set[str], ...] = (
     {"errors", "logs", "process", "jitter"},
     {"core", "steps", "telemetry", "config"},
+    {"payloads"},
     {"database", "embedded"},
     {"store"},
     {"migrations"},

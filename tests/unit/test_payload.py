@@ -155,7 +155,8 @@ def test_depth_is_counted_in_containers_not_in_brackets() -> None:
 def test_the_limit_counts_bytes(letter: str) -> None:
     size = len(text_of(letter * 20).encode())
     assert encode(letter * 20, what="input", limit=size) == f'"{letter * 20}"'
-    with pytest.raises(InvalidPayload, match=rf"input is {size} bytes of JSON, more than the {size - 1} allowed: keep"):
+    message = rf"input is {size} bytes of JSON, more than the {size - 1} allowed: raise max_payload_bytes"
+    with pytest.raises(InvalidPayload, match=message):
         encode(letter * 20, what="input", limit=size - 1)
 
 

@@ -15,7 +15,7 @@ from tests.conftest import Server
 from tests.worker.processes import Processes
 from tests.worker.thread_worker import Inside
 
-TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues")
+TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "stale_payloads")
 
 Work = Callable[..., Inside]
 

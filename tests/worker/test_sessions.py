@@ -319,11 +319,11 @@ def test_a_callers_async_session_may_have_other_settings(app: Pgflow, expected: 
 @pytest.mark.parametrize("is_on", ["on", "off"])
 def test_the_size_of_an_input_is_counted_alike_whatever_a_backslash_means(app: Pgflow, is_on: str) -> None:
     # In PostgreSQL's form they are over the limit: only the text outside of strings is counted without its blanks.
-    fits, does_not = {"many": [1] * 30_000, "name": 'a"b\\'}, {"many": ['a"\\ '] * 12_000}
+    fits, does_not = {"many": [1] * 7_000_000, "name": 'a"b\\'}, {"many": ['a"\\ '] * 2_200_000}
     with psycopg.connect(app.dsn) as conn:
         conn.execute("select set_config('standard_conforming_strings', %s, false)", [is_on])
         conn.execute("select pgflow.start('Guest', 'large', %s::jsonb)", [json.dumps(fits)])
-        with pytest.raises(psycopg.Error, match="over the limit of 65536"):
+        with pytest.raises(psycopg.Error, match="over the limit of 16777216"):
             conn.execute("select pgflow.start('Guest', 'larger', %s::jsonb)", [json.dumps(does_not)])
         conn.rollback()
         with pytest.raises(psycopg.Error, match="invalid tags"):

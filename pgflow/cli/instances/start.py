@@ -18,11 +18,11 @@ from pgflow.cli.instances.json_lines import chunks, open_seekable, progress_bar,
 from pgflow.cli.options import app_option, idempotency_option, result_options
 from pgflow.cli.output import document, print_notice
 from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, parse_business_value, parse_timestamp, read_json_argument
-from pgflow.client.statements import encrypted_input
+from pgflow.client.statements import closed_input
 from pgflow.core.definition.unique import start_value
 from pgflow.core.models.instance import Started
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.payload import INPUT_LIMIT, encode
+from pgflow.core.values.payload import MAX_PAYLOAD_BYTES, METADATA_LIMIT, encode
 from pgflow.database.connect import Connection
 from pgflow.errors import AlreadyRunning, InvalidPayload
 from pgflow.store import instance, request
@@ -53,15 +53,19 @@ class Launch:
     def run(
         self, conn: Connection, values: Sequence[str], inputs: Sequence[str | None], part: int = 0
     ) -> list[Started]:
-        """Start instances in one statement, which is one transaction; the app's codec encrypts their inputs.
+        """Start instances in one statement, which is one transaction; inputs are stored by the app's policy.
 
         `part` numbers the statements of one call, each of which needs an idempotency key of its own.
         """
         if self.app is not None:
-            workflow, codec = self.app.workflow(self.workflow), self.app.codec
+            workflow, policy = self.app.workflow(self.workflow), self.app.payloads
             values = [start_value(workflow.unique.key, value) for value in values]
-            pairs = zip(values, inputs, strict=True)
-            inputs = [text and encrypted_input(codec, workflow.definitions, value, text) for value, text in pairs]
+            closed = [
+                (None, None) if text is None else closed_input(policy, workflow.definitions, value, text)
+                for value, text in zip(values, inputs, strict=True)
+            ]
+            inputs = [text for text, _ in closed]
+            policy.put(stored for _, stored in closed if stored is not None)
         statement = instance.start(
             self.schema,
             workflow=self.workflow,
@@ -193,12 +197,12 @@ def _checks(app: Pgflow | None, name: str, version: int | None) -> tuple[Callabl
         return _encode_input, version
     require_workflow(name, sorted(each.name for each in app.workflows))
     version, workflow = app.workflow(name).resolve_version(version)
-    return partial(workflow.write_input, reveal=app.codec is not None), version
+    return partial(workflow.write_input, reveal=app.payloads.reveal, limit=app.payloads.limit), version
 
 
 def _encode_input(value: Any) -> str | None:
     """Return an input as JSON text; None if it is absent, which takes the workflow's default."""
-    return None if value is ABSENT else encode(value, what="input", limit=INPUT_LIMIT)
+    return None if value is ABSENT else encode(value, what="input", limit=MAX_PAYLOAD_BYTES)
 
 
 def _input(argument: str | None) -> Any:
@@ -211,7 +215,7 @@ def _metadata(argument: str | None) -> dict[str, Any]:
     metadata = read_json_argument(argument, "metadata")
     if not isinstance(metadata, dict):
         raise InvalidPayload("metadata must be a JSON object", hint='Example: {"source": "import"}.')
-    checked: dict[str, Any] = json.loads(encode(metadata, what="metadata", limit=INPUT_LIMIT))
+    checked: dict[str, Any] = json.loads(encode(metadata, what="metadata", limit=METADATA_LIMIT))
     return checked
 
 

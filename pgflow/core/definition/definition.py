@@ -11,6 +11,7 @@ from pgflow.core.definition.input import Input
 from pgflow.core.definition.options import Options, is_version
 from pgflow.core.definition.unique import Unique
 from pgflow.core.values.absent import Absent
+from pgflow.core.values.payload import INPUT_LIMIT
 from pgflow.core.values.secret import secrets_in_type
 from pgflow.errors import InvalidValue
 
@@ -48,9 +49,9 @@ class Definition:
         ]
         return (*self.input.secrets, *outputs)
 
-    def write_input(self, value: Any | Absent, *, reveal: bool = False) -> str:
+    def write_input(self, value: Any | Absent, *, reveal: bool = False, limit: int = INPUT_LIMIT) -> str:
         """Return an input, validated, as JSON text: see `Input.write`."""
-        return self.input.write(value, reveal=reveal)
+        return self.input.write(value, reveal=reveal, limit=limit)
 
     def read_input(self, text: str) -> Any:
         """Return a stored input in its declared type. Raises `InvalidInput`, `InvalidPayload`."""

@@ -35,10 +35,9 @@ class Input:
     adapter: TypeAdapter[Any]
     secrets: tuple[str, ...] = ()
     what: str = "input"
-    limit: int = INPUT_LIMIT
 
     @classmethod
-    def of(cls, workflow: str, kind: Any, what: str = "input", limit: int = INPUT_LIMIT) -> Input:
+    def of(cls, workflow: str, kind: Any, what: str = "input") -> Input:
         """Return the `Input` of a workflow. Raises `DefinitionError` for a type that pydantic cannot validate."""
         try:
             adapter = TypeAdapter(kind)
@@ -49,24 +48,24 @@ class Input:
             raise DefinitionError(f"{workflow}: {kind!r} cannot be the {what}: {fix} ({reason})") from error
         if (field := unreadable_field(adapter)) is not None:
             raise DefinitionError(f"{workflow}: the {what} cannot be read back: {field}")
-        return cls(workflow, kind, adapter, secrets, what, limit)
+        return cls(workflow, kind, adapter, secrets, what)
 
-    def write(self, value: Any, *, reveal: bool = False) -> str:
-        """Return an input, validated, as JSON text. With `reveal` it may contain secrets.
+    def write(self, value: Any, *, reveal: bool = False, limit: int = INPUT_LIMIT) -> str:
+        """Return an input, validated, as JSON text of at most `limit` bytes. With `reveal` it may contain secrets.
 
         `ABSENT` becomes None if the declared type includes None, else `{}`. Raises `InvalidInput` if it does not fit
         the type, `InvalidPayload` if it cannot be stored, and `UnencryptedSecret`.
         """
         given = default_for(self.kind) if value is ABSENT else value
         if self.kind is Any:
-            return encode(given, what=self.what, limit=self.limit, reveal=reveal)
+            return encode(given, what=self.what, limit=limit, reveal=reveal)
         try:
             valid = self.adapter.validate_python(given)
         except ValidationError as error:
             what = f"the {self.what}" if value is not ABSENT else f"the {self.what} was left out, and {given}"
             raise self._refusal(what, error) from None
         if is_untyped(self.kind):
-            return encode(valid, what=self.what, limit=self.limit, reveal=reveal)
+            return encode(valid, what=self.what, limit=limit, reveal=reveal)
         try:
             # By alias, because that is how it will be read.
             dumped = self.adapter.dump_python(valid, mode="json", by_alias=True, round_trip=True, warnings="error")
@@ -77,9 +76,9 @@ class Input:
         except (PydanticSerializationError, ValueError) as error:
             if isinstance(valid, BaseModel):
                 for name, item in valid.__dict__.items():  # to name the field in the error
-                    encode(item, what=f"{self.what}.{name}", limit=self.limit, reveal=reveal)
+                    encode(item, what=f"{self.what}.{name}", limit=limit, reveal=reveal)
             raise InvalidInput(f"{self.workflow}: the {self.what} cannot be stored as JSON: {_reason(error)}") from None
-        text = encode(sort_sets(valid, dumped), what=self.what, limit=self.limit)
+        text = encode(sort_sets(valid, dumped), what=self.what, limit=limit)
         if MASK in text and not self.secrets:
             reveal_secrets(valid, dumped, self.what, reveal=reveal)  # undeclared, so it could not be read back
         refuse_lost(valid, self.what, text)

@@ -12,7 +12,7 @@ from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.unique import Unique
 from pgflow.core.values.names import check_tags, is_event, is_queue
-from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import DEPTH_LIMIT, METADATA_LIMIT, decode, encode
 from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
 
 __all__ = [
@@ -118,7 +118,7 @@ def read_metadata(who: str, metadata: Any) -> Mapping[str, Any]:
         raise DefinitionError(f'{who}: metadata must be a dict, got {metadata!r}: write metadata={{"team": "orders"}}')
     _check_json(f"{who}: metadata", metadata)
     try:
-        text = encode(metadata, what="metadata", limit=INPUT_LIMIT)
+        text = encode(metadata, what="metadata", limit=METADATA_LIMIT)
     except InvalidPayload as error:
         raise DefinitionError(f"{who}: {error}") from None
     return MappingProxyType(decode(text))  # a copy: later changes of the caller's dict have no effect

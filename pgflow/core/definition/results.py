@@ -20,8 +20,9 @@ class Ok:
     """The step is completed with an event, which selects the transition to take.
 
     - `event`: one of the step's declared events, as a string or a member of an enum of strings.
-    - `output`: any value that can be stored as JSON, up to 1 MiB; later steps read it as `ctx.steps[key]`. If it is
-      left out, it is None for a step that declares an optional `output` type, else `{}`. None is stored as null.
+    - `output`: any value that can be stored as JSON, up to the limit of the app (1 MiB); later steps read it as
+      `ctx.steps[key]`. If it is left out, it is None for a step that declares an optional `output` type, else `{}`.
+      None is stored as null.
     - `metadata`: a mapping merged into the instance's runtime metadata; a later step overwrites the same keys.
 
     Raises `InvalidValue` if the event is not a string, and `InvalidPayload` if the metadata is not a mapping.

@@ -21,6 +21,7 @@ from pgflow.core.definition.step import Target
 from pgflow.core.definition.unique import Unique
 from pgflow.core.definition.versions import Versions, is_nested, read_versions
 from pgflow.core.values.absent import Absent, is_optional
+from pgflow.core.values.payload import INPUT_LIMIT
 from pgflow.errors import DefinitionError
 
 __all__ = ["DefinedWorkflow"]
@@ -238,13 +239,15 @@ class DefinedWorkflow(Generic[I]):
         return cls._options.unique
 
     @classmethod
-    def write_input(cls, value: I | Mapping[str, Any] | Absent, *, reveal: bool = False) -> str:
+    def write_input(
+        cls, value: I | Mapping[str, Any] | Absent, *, reveal: bool = False, limit: int = INPUT_LIMIT
+    ) -> str:
         """Return an input, a model or a dict, validated and as JSON text; for `ABSENT` the type's default.
 
-        With `reveal` it may contain secrets, for callers that encrypt the text. Raises `InvalidInput`,
-        `InvalidPayload`, `UnencryptedSecret`.
+        With `reveal` it may contain secrets, for callers that encrypt the text; `limit` is its size in bytes. Raises
+        `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
         """
-        return cls._input.write(value, reveal=reveal)
+        return cls._input.write(value, reveal=reveal, limit=limit)
 
     @classmethod
     def declared_secrets(cls) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pgflow.core.definition.step import Parking, Step
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.duration import is_duration, plain
 from pgflow.core.values.names import TELEMETRY
-from pgflow.core.values.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import MAX_PAYLOAD_BYTES, METADATA_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.values.sanitize import error_message, format_traceback, guarded, sanitize_text, type_name
 from pgflow.errors import (
     InvalidInput,
@@ -96,12 +96,18 @@ def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
 
 
 def read(
-    graph: Graph, step: str, result: object, context: Callable[[], Context[Any]], *, reveal: bool = False
+    graph: Graph,
+    step: str,
+    result: object,
+    context: Callable[[], Context[Any]],
+    *,
+    reveal: bool = False,
+    limit: int = OUTPUT_LIMIT,
 ) -> AttemptResult:
     """Return the outcome of a step that returned `result`; `context()` creates the context for a route.
 
-    With `reveal` the output may contain secrets, because the caller encrypts it. Raises `InvalidPayload`,
-    `UnencryptedSecret` or `UndeclaredEvent` for an invalid result.
+    With `reveal` the output may contain secrets, because the caller encrypts it; `limit` is its size in bytes. Raises
+    `InvalidPayload`, `UnencryptedSecret` or `UndeclaredEvent` for an invalid result.
     """
     if type(result) is AttemptError:  # by `call`
         return result
@@ -115,13 +121,13 @@ def read(
                 text = own.absent_text()
                 value = None
             else:
-                text = own.encode_output(output, what, OUTPUT_LIMIT, reveal=reveal)
+                text = own.encode_output(output, what, limit, reveal=reveal)
                 value = decode(text)
                 if own.output is not None:
                     # Fail this step rather than the later one that reads its output.
                     own.check_output(output, value, what)
             if metadata is not None:
-                metadata = decode(encode(metadata, what=f"{step}.metadata", limit=INPUT_LIMIT))
+                metadata = decode(encode(metadata, what=f"{step}.metadata", limit=METADATA_LIMIT))
                 if TELEMETRY in metadata:
                     raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is reserved for pgflow")
             return _encoded(graph, step, event, text, value, context, metadata)
@@ -150,18 +156,18 @@ def parking_of(graph: Graph, step: Step) -> Parking:
     return parking if parking.delay is None else replace(parking, delay=plain(parking.delay))
 
 
-def signal_output(graph: Graph, step: str, signal: str, payload: Any) -> str | None:
+def signal_output(graph: Graph, step: str, signal: str, payload: Any, limit: int = MAX_PAYLOAD_BYTES) -> str | None:
     """Return the payload of a signal that ends a wait as the JSON text of the step's output, None for no output.
 
-    A payload that was sent with plain SQL has not been checked before. Raises `InvalidPayload` with step and signal if
-    it does not fit the type that the step declares.
+    A payload that was sent with plain SQL has not been checked before; the database's limit applies to it. Raises
+    `InvalidPayload` with step and signal if it does not fit the type that the step declares.
     """
     own = graph.nodes[step].step
     if payload is ABSENT:
         return own.absent_text()
     try:
         own.read_output(payload)
-        return encode(payload, what="payload", limit=OUTPUT_LIMIT)
+        return encode(payload, what="payload", limit=limit)
     except InvalidPayload as error:
         raise InvalidPayload(f"step {step} cannot accept the payload of the signal {signal!r}: {error}") from None
 

@@ -12,7 +12,7 @@ from pgflow.core.engine.state import Status
 from pgflow.core.models.instance import Instance
 from pgflow.core.values.containment import contains
 from pgflow.core.values.names import check_options
-from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import METADATA_LIMIT, decode, encode
 from pgflow.core.values.query_args import check_tag_filter, check_text, encode_filter, is_integer, refuse
 from pgflow.errors import InvalidValue
 
@@ -252,6 +252,6 @@ def _steps(given: Any) -> tuple[tuple[str, str], ...]:
         refuse("steps", given, "it must be a dict of steps and what their outputs contain")
     keys = [str(check_text("steps", each)) if isinstance(each, str) else as_step(each).key for each in given]
     return tuple(
-        (key, encode(part, what=f"steps.{key}", limit=INPUT_LIMIT))
+        (key, encode(part, what=f"steps.{key}", limit=METADATA_LIMIT))
         for key, part in zip(keys, given.values(), strict=True)
     )

@@ -14,7 +14,7 @@ from pgflow.core.engine.state import ACTIVE, State, Status
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
 from pgflow.core.values.codec import is_encrypted
 from pgflow.core.values.names import TELEMETRY, check_tags, is_event, is_key
-from pgflow.core.values.payload import INPUT_LIMIT, OUTPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import INPUT_LIMIT, METADATA_LIMIT, OUTPUT_LIMIT, decode, encode
 from pgflow.core.values.query_args import is_integer
 from pgflow.errors import AmbiguousId, DefinitionError, InvalidPayload, InvalidValue, UndeclaredEvent
 
@@ -26,11 +26,12 @@ MAX_RUN_ID = 2**63 - 1
 MAX_INTEGER = 2**31 - 1  # of PostgreSQL's type integer
 
 
-def checked(instance: Instance) -> Instance:
+def checked(instance: Instance, limit: int = INPUT_LIMIT) -> Instance:
     """Return an instance as it will be read back: values as JSON, and `steps` from its history.
 
-    Checks everything except the rules of its workflow, which `check_against` checks. Raises `InvalidValue` for an
-    instance that cannot exist, and `InvalidPayload` with the path of a value that cannot be stored.
+    Its values may have `limit` bytes. Checks everything except the rules of its workflow, which `check_against` checks.
+    Raises `InvalidValue` for an instance that cannot exist, and `InvalidPayload` with the path of a value that cannot
+    be stored.
     """
     if not isinstance(instance, Instance):
         raise InvalidValue(f"put takes an Instance, got {type(instance).__name__}")
@@ -75,16 +76,16 @@ def checked(instance: Instance) -> Instance:
         )
     if not isinstance(instance.step_configs, Mapping):
         raise InvalidValue(f"step_configs must be a mapping, got {type(instance.step_configs).__name__}")
-    history = tuple(_entry(entry) for entry in instance.history)
+    history = tuple(_entry(entry, limit) for entry in instance.history)
     return replace(
         instance,
-        input=_json("input", instance.input),
+        input=_json("input", instance.input, limit),
         steps={entry.step: entry.output for entry in history},
         history=history,
         metadata=_object("metadata", instance.metadata, OUTPUT_LIMIT),  # includes the metadata of all steps
         tags=check_tags([_text("tags", tag) for tag in instance.tags]),
         error=error,
-        signals=tuple(_signal(signal) for signal in instance.signals),
+        signals=tuple(_signal(signal, limit) for signal in instance.signals),
         telemetry=_object("telemetry", instance.telemetry),
         step_configs={
             _key("step_configs", step): _object(f"step_configs.{step}", config)
@@ -188,7 +189,7 @@ def _check_items(what: str, items: Any, kind: type[Any]) -> None:
         raise InvalidValue(f"{what} is refused: it must be a tuple of {kind.__name__} values")
 
 
-def _entry(entry: Entry) -> Entry:
+def _entry(entry: Entry, limit: int) -> Entry:
     where = f"history of {_key('step', entry.step)}"
     _event(where, entry.event)
     _check_moment(f"{where}: at", entry.at)
@@ -205,14 +206,14 @@ def _entry(entry: Entry) -> Entry:
     _check_items(f"{where}: errors", entry.errors, Mapping)
     return replace(
         entry,
-        output=_json(f"{entry.step}.output", entry.output, OUTPUT_LIMIT),
+        output=_json(f"{entry.step}.output", entry.output, limit),
         metadata=_object(f"{entry.step}.metadata", entry.metadata),
         errors=tuple(_object(f"{entry.step}.errors", error, OUTPUT_LIMIT) for error in entry.errors),
         targets=None if entry.targets is None else tuple(entry.targets),
     )
 
 
-def _signal(signal: PendingSignal) -> PendingSignal:
+def _signal(signal: PendingSignal, limit: int) -> PendingSignal:
     where = f"signal {_event('signals', signal.event)}"
     if signal.step is not None:
         _key(where, signal.step)
@@ -221,7 +222,9 @@ def _signal(signal: PendingSignal) -> PendingSignal:
         raise InvalidValue(f"{where}: at=None is refused: it must be an aware datetime")
     if signal.id is not None and (signal.step is None or not is_integer(signal.id, 1, MAX_RUN_ID)):
         raise InvalidValue(f"{where}: id={signal.id!r} is refused: a scheduled signal has a whole number and a step")
-    return replace(signal, payload=None if signal.payload is None else _json(f"{where}: payload", signal.payload))
+    return replace(
+        signal, payload=None if signal.payload is None else _json(f"{where}: payload", signal.payload, limit)
+    )
 
 
 def _key(what: str, step: Any) -> str:
@@ -244,17 +247,17 @@ def _check_moment(what: str, moment: Any) -> None:
 def _text(what: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidValue(f"{what}={value!r} is refused: it must be a string with text")
-    encode(value, what=what, limit=INPUT_LIMIT)
+    encode(value, what=what, limit=METADATA_LIMIT)
     return value
 
 
-def _json(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
+def _json(what: str, value: Any, limit: int) -> Any:
     if is_encrypted(value):  # read by an app without the codec: stored again unchanged
         return value
     return decode(encode(value, what=what, limit=limit))
 
 
-def _object(what: str, value: Any, limit: int = INPUT_LIMIT) -> Any:
+def _object(what: str, value: Any, limit: int = METADATA_LIMIT) -> Any:
     if not isinstance(value, Mapping):
         raise InvalidPayload(f"{what} must be a mapping, got {type(value).__name__}")
     if TELEMETRY in value:

@@ -19,14 +19,34 @@ from pgflow.core.values.roundtrip import sort_sets
 from pgflow.core.values.secret import MASK, SECRETS, reveal_secrets, secret_error, type_has_secrets
 from pgflow.errors import InvalidPayload, PgflowError
 
-__all__ = ["DEPTH_LIMIT", "ENCRYPTED_MARKER", "INPUT_LIMIT", "OUTPUT_LIMIT", "decode", "encode", "refuse_lost"]
+__all__ = [
+    "DEPTH_LIMIT",
+    "ENCRYPTED_MARKER",
+    "INPUT_LIMIT",
+    "MAX_PAYLOAD_BYTES",
+    "METADATA_LIMIT",
+    "OUTPUT_LIMIT",
+    "REFERENCE_MARKER",
+    "decode",
+    "encode",
+    "refuse_lost",
+]
 
-INPUT_LIMIT = 65_536  # bytes of JSON text
-OUTPUT_LIMIT = 1_048_576
+# Bytes of JSON text. An app may raise the limit of inputs, payloads and outputs up to MAX_PAYLOAD_BYTES, which
+# pgflow.json_fault checks, too.
+INPUT_LIMIT = 1_048_576  # of an input or a signal's payload
+OUTPUT_LIMIT = INPUT_LIMIT
+MAX_PAYLOAD_BYTES = 16_777_216
+METADATA_LIMIT = 65_536  # of metadata, of a step's configuration, and of a value to search for
+WRITTEN_LIMIT = 67_108_864  # of an input, a payload or an output as PostgreSQL writes it: the check constraints
+MAX_EXPANSION = 48  # PostgreSQL writes at most so many bytes for a byte of JSON text: 5e-324 has 326 digits
 DEPTH_LIMIT = 64  # nested containers
 ENCRYPTED_MARKER = "pgflow:sealed"  # the only key of a stored object that a codec has encrypted
-ENCRYPTED_PREFIX = f'{{"{ENCRYPTED_MARKER}"'
+REFERENCE_MARKER = "pgflow:ref"  # the only key of a stored object that refers to a payload store
+RESERVED_PREFIXES = tuple(f'{{"{marker}"' for marker in (ENCRYPTED_MARKER, REFERENCE_MARKER))
 CLOCK = re.compile(r":\d\d:\d\d")  # in the JSON text of every time and datetime
+STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
+SMALL_NUMBERS = re.compile(r"([0-9.]+)e-([0-9]+)")
 
 # `sort_keys` raises TypeError when keys of different types are mixed, which is the only way for two keys to become the
 # same string: those values take the slow path, which checks for it.
@@ -75,11 +95,16 @@ def encode(value: Any, *, what: str, limit: int, reveal: bool = False, round_tri
         size = len(text.encode())
     if size > limit:
         raise InvalidPayload(
-            f"{what} is {size:,} bytes of JSON, more than the {limit:,} allowed: "
-            "keep large data elsewhere and pass a reference to it"
+            f"{what} is {size:,} bytes of JSON, more than the {limit:,} allowed: {_size_advice(limit)}"
         )
-    if text.startswith(ENCRYPTED_PREFIX):
-        raise InvalidPayload(f"the key {ENCRYPTED_MARKER!r} of {what} is reserved for pgflow")
+    if size * MAX_EXPANSION > WRITTEN_LIMIT and (written := _written_size(text, size)) > WRITTEN_LIMIT:
+        raise InvalidPayload(
+            f"{what} is {written:,} bytes as PostgreSQL writes its numbers, more than the {WRITTEN_LIMIT:,} allowed: "
+            "round numbers such as 5e-324"
+        )
+    if text.startswith(RESERVED_PREFIXES):
+        marker = ENCRYPTED_MARKER if text.startswith(RESERVED_PREFIXES[0]) else REFERENCE_MARKER
+        raise InvalidPayload(f"the key {marker!r} of {what} is reserved for pgflow")
     return text
 
 
@@ -108,6 +133,19 @@ def refuse_lost(value: Any, where: str, text: str) -> None:
     """
     if "null" in text or CLOCK.search(text):
         _refuse_lost(value, where)
+
+
+def _size_advice(limit: int) -> str:
+    if limit == METADATA_LIMIT:
+        return "keep large data elsewhere and pass a reference to it"
+    return "raise max_payload_bytes of the app, or give it a payload_store"
+
+
+def _written_size(text: str, size: int) -> int:
+    """Return how long PostgreSQL's text of a JSON text is at most: with blanks, and without exponents."""
+    bare = STRINGS.sub("", text)
+    expanded = sum(len(digits) + int(exponent) for digits, exponent in SMALL_NUMBERS.findall(bare))
+    return size + bare.count(",") + bare.count(":") + expanded
 
 
 def _refuse_lost(value: Any, where: str) -> None:

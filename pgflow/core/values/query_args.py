@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from pgflow.core.values.payload import INPUT_LIMIT, encode
+from pgflow.core.values.payload import METADATA_LIMIT, encode
 from pgflow.errors import InvalidPayload, InvalidValue
 
 __all__ = ["check_tag_filter", "check_text", "encode_filter", "is_integer", "refuse"]
@@ -28,7 +28,7 @@ def check_text(name: str, value: Any) -> str | None:
     if not isinstance(value, str):
         refuse(name, value, "it must be a string")
     try:
-        encode(value, what=name, limit=INPUT_LIMIT)
+        encode(value, what=name, limit=METADATA_LIMIT)
     except InvalidPayload as error:
         raise InvalidValue(str(error)) from None
     return value
@@ -54,4 +54,4 @@ def encode_filter(name: str, given: Any) -> str | None:
         return None
     if name == "metadata" and not isinstance(given, Mapping):
         refuse(name, given, "it must be a dict")
-    return encode(given, what=name, limit=INPUT_LIMIT)
+    return encode(given, what=name, limit=METADATA_LIMIT)

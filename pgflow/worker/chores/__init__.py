@@ -12,6 +12,7 @@ from typing import Any
 from pgflow.worker.chores.check_migrations import CheckMigrations
 from pgflow.worker.chores.check_revoked import CheckRevoked
 from pgflow.worker.chores.chore import Chore
+from pgflow.worker.chores.delete_payloads import DeletePayloads
 from pgflow.worker.chores.forget_requests import ForgetRequests
 from pgflow.worker.chores.forget_workers import ForgetWorkers
 from pgflow.worker.chores.peek import Peek
@@ -46,6 +47,7 @@ def chores(state: WorkerState) -> Chores:
             CheckMigrations(state),
             ForgetWorkers(state),
             ForgetRequests(state),
+            DeletePayloads(state),
             Reconcile(state),
         ),
         # What these make ready, the claim of the same turn can take.

@@ -16,6 +16,7 @@ from pgflow.errors import RowSecurityError
 from pgflow.jitter import uniform
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
+from pgflow.payloads.store import PayloadStore
 from pgflow.store import job, worker
 from pgflow.store.migration import Applied
 from pgflow.store.notification import CheckCancels, Notification, QueueReady, SweepRequested
@@ -57,10 +58,11 @@ class Claimer:
         poll: timedelta,
         sweep: timedelta,
         may_claim: Callable[[], bool],
+        payload_store: PayloadStore | None = None,
     ) -> None:
         self.conn: AsyncConnection | None = None
         self.is_lease_lost = False
-        self.state = WorkerState(settler, Schedule(poll, sweep))
+        self.state = WorkerState(settler, Schedule(poll, sweep), payload_store=payload_store)
         self.faults = FaultLog(settler, self._ask)
         self._dsn = dsn
         self._pooler = pooler

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pgflow.payloads.store import PayloadStore
 from pgflow.store.migration import Applied
 from pgflow.store.notification import Notification, QueueReady
 from pgflow.worker.held_jobs import HeldJobs
@@ -30,6 +31,7 @@ class WorkerState:
     should_claim: bool = True
     should_check_revoked: bool = False
     breaking_migration: Applied | None = None
+    payload_store: PayloadStore | None = None
     notifications: set[Notification] = field(default_factory=set)
 
     @property

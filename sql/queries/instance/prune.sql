@@ -18,6 +18,10 @@ old as materialized (  -- only a retry, a put or a delete could also lock an ins
     order by i.run
     for update skip locked
 ),
+stale as (
+    insert into pgflow.stale_payloads (workflow, instance, kind, name, reference)
+    select p.workflow, p.instance, p.kind, p.name, p.reference from pgflow.payload_references(array(select o.run from old o)) p
+),
 results as (
     delete from pgflow.step_results r where r.run = any (array(select o.run from old o))
 ),

@@ -11,7 +11,7 @@ from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.step import Parking, Step
 from pgflow.core.values.duration import is_duration
 from pgflow.core.values.names import is_event, is_key, is_queue
-from pgflow.core.values.payload import INPUT_LIMIT, encode
+from pgflow.core.values.payload import METADATA_LIMIT, encode
 from pgflow.errors import DefinitionError, InvalidPayload
 
 __all__ = ["check_step"]
@@ -92,7 +92,7 @@ def _check_config(who: str, step: Step) -> None:
         config = step.config()
         if config is None:
             return
-        encode(config, what="the configuration", limit=INPUT_LIMIT)
+        encode(config, what="the configuration", limit=METADATA_LIMIT)
         again = step.with_config(config)
     except (InvalidPayload, DefinitionError) as error:
         raise DefinitionError(f"{who}: {error}") from None
