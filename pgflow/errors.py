@@ -24,6 +24,7 @@
     │   ├── UnknownStep
     │   ├── InstanceNotFound
     │   ├── JobNotFound
+    │   ├── UnknownQueue
     │   └── NotAttached
     ├── Invalid (a ValueError)                      6: a definition, an input or a value is refused
     │   ├── DefinitionError
@@ -53,6 +54,8 @@
         ├── AmbiguousId
         ├── GraphChanged
         ├── NotBound
+        ├── LimitReached
+        ├── QueueBusy
         └── AlreadyAttached
 
 The class in parentheses is a second base, so that code can catch the error as Python would name it.
@@ -85,6 +88,7 @@ __all__ = [
     "InvalidValue",
     "JobNotFound",
     "KeyReused",
+    "LimitReached",
     "NoResult",
     "NotActive",
     "NotAttached",
@@ -95,6 +99,7 @@ __all__ = [
     "PayloadUnavailable",
     "PgflowError",
     "PoolerDetected",
+    "QueueBusy",
     "RouteError",
     "RowSecurityError",
     "SchemaError",
@@ -111,6 +116,7 @@ __all__ = [
     "UndeclaredEvent",
     "UnencryptedSecret",
     "UnknownOption",
+    "UnknownQueue",
     "UnknownStep",
     "UnknownTask",
     "UnknownWorkflow",
@@ -310,6 +316,12 @@ class JobNotFound(NotFound):
     """No job has that id, or it is one of another task."""
 
     code = "job-not-found"
+
+
+class UnknownQueue(NotFound):
+    """No queue or limit has that name: none has settings, a job, a worker or a definition."""
+
+    code = "unknown-queue"
 
 
 class NotAttached(NotFound):
@@ -515,6 +527,18 @@ class NotBound(Conflict):
     """The workflow class is not bound to an app, or to several."""
 
     code = "not-bound"
+
+
+class LimitReached(Conflict):
+    """No place of a limit became free within the timeout."""
+
+    code = "limit-reached"
+
+
+class QueueBusy(Conflict):
+    """Jobs of a queue still ran when the time to drain it had passed; the queue is paused."""
+
+    code = "queue-busy"
 
 
 class AlreadyAttached(Conflict):

@@ -48,6 +48,10 @@ COMMANDS = {
     "list": LazyCommand("pgflow.cli.instances.list_:command", "List instances, newest first."),
     "show": LazyCommand("pgflow.cli.instances.show:command", "Show an instance, its history and what it waits for."),
     "jobs": LazyCommand("pgflow.cli.instances.jobs:command", "List live jobs: ready, running, scheduled or parked."),
+    "queue": LazyCommand(
+        "pgflow.cli.operations.queue:command", "List, pause, resume, scale and drain queues while workers run."
+    ),
+    "limit": LazyCommand("pgflow.cli.operations.limit:command", "List, set and clear limits of queues."),
     "graph": LazyCommand("pgflow.cli.workflows.graph:command", "Draw a workflow as text, Mermaid, Graphviz or SVG."),
     "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write workflow diagrams into docstrings."),
     "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app."),

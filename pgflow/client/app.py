@@ -6,6 +6,8 @@ from typing import Any
 
 from pgflow.client import apps
 from pgflow.client.client import Client
+from pgflow.client.limits import Limits
+from pgflow.client.queues import Queues
 from pgflow.client.task import Task
 from pgflow.client.workflow import Workflow
 
@@ -29,6 +31,16 @@ class App(Client):
     def versions(self) -> tuple[type[Workflow[Any]], ...]:
         """Every class with a graph: each version of a versioned workflow, and every other workflow."""
         return tuple(self._registry.versions)
+
+    @property
+    def queues(self) -> Queues:
+        """The queues, to pause, resume, scale and drain."""
+        return Queues(self._backend)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of queues and partition keys, to set and clear."""
+        return Limits(self._backend)
 
     def workflow(self, name: str) -> type[Workflow[Any]]:
         """Return the workflow of that name. Raises `UnknownWorkflow`."""

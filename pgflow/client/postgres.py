@@ -13,6 +13,8 @@ from psycopg.errors import InsufficientPrivilege
 
 from pgflow.client import commands, registration
 from pgflow.client.pruning import pruning
+from pgflow.client.queue_commands import QueueCommand
+from pgflow.client.queue_statements import queue_statement
 from pgflow.client.statements import Statements, Write
 from pgflow.client.transport import Transport
 from pgflow.core.definition.definition import Definition
@@ -145,6 +147,8 @@ class PostgresBackend:
                 return self._load(command)
             case commands.Query():
                 return self._fetched(sql.query(command))
+            case QueueCommand():
+                return _one(queue_statement(sql.schema, command))
         raise TypeError(f"{type(command).__name__} is not a command of pgflow.client.commands")
 
     def _registered(self, write: Write[R]) -> Plan[R]:

@@ -29,6 +29,7 @@ ERRORS_BY_SQLSTATE: Mapping[str, type[errors.PgflowError]] = {
     "PF013": errors.AlreadyDone,
     "PF014": errors.KeyReused,
     "PF015": errors.AmbiguousId,
+    "PF016": errors.UnknownQueue,
 }
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
@@ -71,7 +72,7 @@ def quotes_values(error: psycopg.Error) -> bool:
 def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """Return the exception to raise instead of `error`, None to raise it unchanged.
 
-    PF001 to PF015 map to their exceptions, with the database's message and hint; a missing schema, table or function
+    PF001 to PF016 map to their exceptions, with the database's message and hint; a missing schema, table or function
     to `SchemaMissing`, a value over the limit of its column to `InvalidPayload`, an identity column without a new value
     to `SequenceError`. None for all other errors, in particular those that a retry may resolve.
 

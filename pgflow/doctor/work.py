@@ -3,9 +3,6 @@
 import shlex
 from collections.abc import Iterator
 
-from psycopg import sql
-
-from pgflow.database.adapters import ADAPTERS
 from pgflow.database.statement import run
 from pgflow.doctor.finding import COUNT_LIMIT, Check, Result, Target, capped, duration, note, ok, problem
 from pgflow.store import doctor
@@ -50,11 +47,10 @@ def queues(target: Target) -> Iterator[Result]:
         what = (
             f'queue "{each.name}": {kind}{capped(each.jobs, "job")} ready or due, the oldest for {duration(each.age)}'
         )
-        if each.paused:
+        if each.paused_for is not None:
             is_healthy = False
-            resume = sql.SQL("update {} set paused_at = null where name = {}")
-            fix = resume.format(sql.Identifier(target.schema, "queues"), sql.Literal(each.name)).as_string(ADAPTERS)
-            yield note(f"{what}, and the queue is paused", fix)
+            since = f"{duration(each.paused_for)}, by {each.paused_by or 'an unknown role'}"
+            yield note(f"{what}, and the queue is paused for {since}", f"pgflow queue resume {shlex.quote(each.name)}")
         elif not each.served:
             is_healthy = False
             yield problem(f"{what}, and no live worker serves it", f"{START} --queue {shlex.quote(each.name + '=10')}")

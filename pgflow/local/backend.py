@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from pgflow.client import commands
 from pgflow.client.addressing import runs_filters
+from pgflow.client.queue_commands import QueueCommand
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
@@ -125,6 +126,11 @@ class MemoryBackend:
                 return [read(each) for each in self._storage.find(filters)]
             case commands.Register():
                 return None  # definitions are stored for clients and workers in other processes
+            case QueueCommand():
+                raise ConfigError(
+                    "Local has no queues and no limits: every step that is ready runs",
+                    hint="Use an app on PostgreSQL: Pgflow(dsn, workflows=[…]).",
+                )
         name = type(command).__name__.lower()
         raise ConfigError(
             f"Local has no {name}: its instances last as long as its storage",

@@ -69,13 +69,17 @@ class Orphans:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue with jobs that are ready or due: how many (at most 1001), and the age of the oldest."""
+    """A queue with jobs that are ready or due: how many (at most 1001), and the age of the oldest.
+
+    `paused_for` is in seconds, None for a queue that is not paused.
+    """
 
     name: str
     jobs: int
     age: float | None
     served: bool
-    paused: bool
+    paused_for: float | None
+    paused_by: str | None
     orchestrates: bool
 
 

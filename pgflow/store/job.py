@@ -21,6 +21,7 @@ from pgflow.store.job_updates import Branch, InstanceUpdate, JobUpdate, encode
 __all__ = [
     "QUEUE_START",
     "ClaimedRow",
+    "LimitedAnswer",
     "PeekResult",
     "QueuePosition",
     "RepairResult",
@@ -28,6 +29,7 @@ __all__ = [
     "SettleResult",
     "StageResult",
     "claim",
+    "claim_limited",
     "drained",
     "list",
     "peek",
@@ -45,8 +47,9 @@ class ClaimedRow(NamedTuple):
     """A claimed job.
 
     The instance's columns come with the first job of each run and are None in its other rows. `waited` is the number
-    of seconds since the job parked, `age` since the instance was created. `moment` is `run_at` in seconds of the epoch,
-    `took` the time the server spent on the claim, in seconds.
+    of seconds since the job parked, `age` since the instance was created. `key` is its partition key, "*" for a job
+    without one in a queue with limits. `moment` is `run_at` in seconds of the epoch, `took` the time the server spent
+    on the claim, in seconds.
     """
 
     id: int
@@ -74,8 +77,21 @@ class ClaimedRow(NamedTuple):
     parked: Sequence[str] | None
     waited: float | None
     age: float | None
+    key: str | None
     moment: float
     took: float
+
+
+class LimitedAnswer(NamedTuple):
+    """The answer to a claim of a queue with limits.
+
+    "more": there may be more | "done" | "full": no free place | "busy": another worker claims | "paused" | "throttled":
+    by a rate. `seconds`: when to claim again if nothing else happens before (None: not until then).
+    """
+
+    queue: str
+    answer: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -140,6 +156,7 @@ class RepairResult:
 
 QUEUE_START = QueuePosition()
 NO_WATERMARKS: Mapping[str, QueuePosition] = {}
+NO_HINTS: Mapping[str, Sequence[str]] = {}
 
 
 def claim(
@@ -162,6 +179,30 @@ def claim(
         "ids": Bigints(start.id for start in starts),
     }
     return Statement("job/claim", files.load("queries/job/claim.sql", schema), params, _claimed, prepare=True)
+
+
+def claim_limited(
+    schema: str, worker: int, rooms: Mapping[str, int], hints: Mapping[str, Sequence[str]] = NO_HINTS
+) -> Statement[Builtin[LimitedAnswer]]:
+    """Claim up to `rooms[queue]` jobs of queues with limits or partition keys.
+
+    The rows come with a `claim`, which must follow in the same transaction. `hints` are keys of which this worker has
+    settled jobs, by queue.
+    """
+    pairs = [(queue, key) for queue in rooms for key in hints.get(queue, ())]
+    params = {
+        "worker": worker,
+        "queues": Texts(rooms),
+        "rooms": Integers(rooms.values()),
+        "hint_queues": Texts(queue for queue, _ in pairs),
+        "hint_keys": Texts(key for _, key in pairs),
+    }
+    query = files.load("queries/job/claim_limited.sql", schema)
+    return Statement("job/claim_limited", query, params, _answered, prepare=True)
+
+
+def _answered(rows: Sequence[Row]) -> Builtin[LimitedAnswer]:
+    return [*map(LimitedAnswer._make, rows)]
 
 
 def _claimed(rows: Sequence[Row]) -> Builtin[ClaimedRow]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
-__all__ = ["CheckCancels", "Notification", "QueueReady", "SweepRequested", "decode", "encode"]
+__all__ = ["CheckCancels", "Notification", "QueueReady", "QueuesChanged", "SweepRequested", "decode", "encode"]
 
-# Neither is the name of a queue. SQL functions send "" as well: cancel.sql and put.sql.
+# None is the name of a queue. SQL functions send "" and "*" as well: cancel.sql, put.sql, queues.sql and limits.sql.
 CHECK_CANCELS = ""
 SWEEP = "!"
+QUEUES = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,12 @@ class SweepRequested:
     """Every worker sweeps at once, and so checks for an announced migration."""
 
 
-Notification: TypeAlias = QueueReady | CheckCancels | SweepRequested
+@dataclass(frozen=True, slots=True)
+class QueuesChanged:
+    """A queue was paused, resumed or scaled, or its limits were changed: every worker reads its queues again."""
+
+
+Notification: TypeAlias = QueueReady | CheckCancels | SweepRequested | QueuesChanged
 
 
 def encode(notification: Notification) -> str:
@@ -41,6 +47,8 @@ def encode(notification: Notification) -> str:
             return CHECK_CANCELS
         case SweepRequested():
             return SWEEP
+        case QueuesChanged():
+            return QUEUES
     assert_never(notification)
 
 
@@ -51,5 +59,7 @@ def decode(payload: str) -> Notification:
             return CheckCancels()
         case "!":
             return SweepRequested()
+        case "*":
+            return QueuesChanged()
         case queue:
             return QueueReady(queue)

@@ -126,6 +126,7 @@ class ClaimedJob:
     since: float = 0.0  # monotonic seconds at which it was buffered
     crashes: int = 0  # workers that were lost while they held it
     worker: int = 0  # the id of the worker that holds it
+    key: str | None = None  # its partition key, "*" for a job without one in a queue with limits
 
     @property
     def is_quarantined(self) -> bool:
@@ -245,6 +246,7 @@ def claimed_job(row: ClaimedRow, instance: CachedInstance, now: float) -> Claime
         waited=row.waited,
         since=now,
         crashes=row.crashes,
+        key=row.key,
     )
 
 

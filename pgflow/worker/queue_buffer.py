@@ -6,6 +6,7 @@ import heapq
 import itertools
 
 from pgflow.worker.claimed_job import ClaimedJob
+from pgflow.worker.gate import Gate
 
 __all__ = ["PREFETCH_LIMIT", "QueueBuffer"]
 
@@ -21,11 +22,18 @@ class QueueBuffer:
 
     A held job is waiting, running, or settling (it ran, or is being given back, and its outcome is not recorded yet).
     The buffer alone keeps count, by identity, so that every transition may be reported twice or too late.
+
+    `apply` changes at run time how the queue is served. With a `gate` (its jobs have limits or partition keys) only
+    jobs are claimed that can run at once: what is claimed counts as running.
     """
 
     def __init__(self, queue: str, concurrency: int) -> None:
         self.queue = queue
         self.concurrency = concurrency
+        self.is_paused = False
+        self.gate: Gate | None = None
+        self._own_concurrency = concurrency
+        self._has_keys = False
         self._waiting: list[tuple[int, int, ClaimedJob]] = []
         self._running: set[ClaimedJob] = set()
         self._settling: set[ClaimedJob] = set()
@@ -33,6 +41,26 @@ class QueueBuffer:
         self._completed = 0
         self._prefetch = 0
         self._span_began = 0.0
+
+    def __str__(self) -> str:
+        """Return how it is served: "concurrency 10, paused"."""
+        return f"concurrency {self.concurrency}{', paused' * self.is_paused}{', limited' * (self.gate is not None)}"
+
+    def expect_keys(self) -> None:
+        """Claim through the gate in any case: jobs with partition keys come."""
+        self._has_keys = True
+        self.gate = self.gate or Gate()
+
+    def apply(self, concurrency: int | None, *, is_paused: bool, is_limited: bool) -> bool:
+        """Serve the queue like that from now on; `concurrency` None is that of the start. Return whether it changed."""
+        before = (self.concurrency, self.is_paused, self.gate is None)
+        self.concurrency = concurrency or self._own_concurrency
+        self.is_paused = is_paused
+        if not (is_limited or self._has_keys):
+            self.gate = None
+        elif self.gate is None:
+            self.gate = Gate()
+        return (self.concurrency, self.is_paused, self.gate is None) != before
 
     @property
     def waiting(self) -> int:
@@ -55,7 +83,7 @@ class QueueBuffer:
 
     def pop(self) -> ClaimedJob | None:
         """Take the most urgent job if a slot is free, and count it as running."""
-        if not self._waiting or len(self._running) >= self.concurrency:
+        if not self._waiting or self.is_paused or len(self._running) >= self.concurrency:
             return None
         job = heapq.heappop(self._waiting)[2]
         self._running.add(job)
@@ -78,19 +106,27 @@ class QueueBuffer:
     def settled(self, job: ClaimedJob) -> None:
         """Count an outcome as recorded, or as no longer needed."""
         self._settling.discard(job)
+        if self.gate is not None:
+            self.gate.freed(job.key)
 
-    def capacity(self, now: float) -> int:
-        """Return how many more jobs to claim at `now` (monotonic seconds)."""
+    def capacity(self, now: float, settling: int = 0) -> int:
+        """Return how many more jobs to claim at `now` (monotonic seconds), in a turn that settles so many."""
+        if self.is_paused:
+            return 0
+        held = len(self._running) + len(self._settling) + len(self._waiting)
+        if self.gate is not None:
+            return max(0, min(self.concurrency, self.concurrency - held + settling))
         if now - self._span_began >= PREFETCH_SECONDS:
             self._prefetch = min(PREFETCH_LIMIT, self._completed)
             self._completed = 0
             self._span_began = now
         prefetch = max(self._prefetch, min(self._completed, PREFETCH_LIMIT))
-        held = len(self._running) + len(self._settling) + len(self._waiting)
         return max(0, self.concurrency + prefetch - held)
 
     def idle_slots(self) -> int:
-        """Return how many slots are free beyond the jobs that wait for one."""
+        """Return how many slots are free beyond the jobs that wait for one, for jobs that go on in this queue."""
+        if self.is_paused or self.gate is not None:
+            return 0
         return max(0, self.concurrency - len(self._running) - len(self._waiting))
 
     def take_waiting(self, older_than: float = float("inf")) -> list[ClaimedJob]:

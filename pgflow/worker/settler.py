@@ -155,7 +155,10 @@ class Settler:
 
     def _keep(self, queue: str, needs_slot: bool) -> bool:
         """Whether a job that goes on in `queue` may stay with this worker."""
-        if queue not in self.held_jobs.buffers or self.is_draining or self.held_jobs.has_quarantined:
+        buffer = self.held_jobs.buffers.get(queue)
+        if buffer is None or self.is_draining or self.held_jobs.has_quarantined:
+            return False
+        if buffer.is_paused or buffer.gate is not None:
             return False
         if not needs_slot:
             return True

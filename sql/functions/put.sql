@@ -126,9 +126,9 @@ begin
     from jsonb_array_elements(put.history) with ordinality e (value, ord)
     order by e.ord;
     if is_active then
-        insert into pgflow.jobs (run, kind, step, queue, priority, state, run_at, config)
+        insert into pgflow.jobs (run, kind, step, queue, key, cost, priority, state, run_at, config)
         values (
-            put.run, 'advance', '', put.queue, coalesce(priority, (graph ->> 'priority')::smallint, 0::smallint),
+            put.run, 'advance', '', put.queue, pgflow.job_key(graph, put.input), coalesce((graph ->> 'weight')::smallint, 1::smallint), coalesce(priority, (graph ->> 'priority')::smallint, 0::smallint),
             case when put.due > pgflow.now() then 'scheduled' else 'ready' end, coalesce(put.due, pgflow.now()), nullif(put.step_configs, '{}'));
     elsif put.status <> 'failed' then  -- a failed one may be retried, and needs its scheduled signals then
         delete from pgflow.scheduled_signals s where s.run = put.run;

@@ -7,13 +7,14 @@ as $$
 #variable_conflict use_column
 declare
     instance record;
+    graph jsonb;
     orchestration text;
     active bigint;
     violated text;
 begin
     -- Lock order: the business id before the instance, as in a start. Both columns are immutable.
     perform pgflow.lock_business_ids(array[i.id]) from pgflow.instances i where i.run = retry_run.run and i.unique_key is not null;
-    select i.id, i.workflow, i.version, i.status, i.unique_key into instance from pgflow.instances i where i.run = retry_run.run for no key update;
+    select i.id, i.workflow, i.version, i.status, i.unique_key, i.input into instance from pgflow.instances i where i.run = retry_run.run for no key update;
     if not found then
         raise exception using errcode = 'PF003', message = format('there is no instance with run %s', retry_run.run), hint = 'List them: pgflow list';
     end if;
@@ -40,12 +41,13 @@ begin
             hint = 'Wait until that run has ended, or cancel it.';
     end;
     update pgflow.step_results r set applied = true where r.run = retry_run.run and not r.applied;
-    select coalesce(d.graph ->> 'orchestration_queue', d.graph #>> array['steps', d.graph ->> 'initial', 'queue']) into orchestration
-    from pgflow.definitions d where d.workflow = instance.workflow and d.version = instance.version;
-    insert into pgflow.jobs (run, kind, step, queue) values (retry_run.run, 'advance', '', coalesce(orchestration, 'default'));
+    select d.graph into graph from pgflow.definitions d where d.workflow = instance.workflow and d.version = instance.version;
+    orchestration := coalesce(graph ->> 'orchestration_queue', graph #>> array['steps', graph ->> 'initial', 'queue'], 'default');
+    insert into pgflow.jobs (run, kind, step, queue, key, cost) values (
+        retry_run.run, 'advance', '', orchestration, pgflow.job_key(graph, instance.input), coalesce((graph ->> 'weight')::smallint, 1::smallint));
     perform pgflow.answer(null);
     if notify then
-        perform pg_notify(pgflow.channel(), coalesce(orchestration, 'default'));
+        perform pg_notify(pgflow.channel(), orchestration);
     end if;
 end
 $$;

@@ -16,6 +16,7 @@ declare
     documents jsonb[] := inputs::jsonb[];
     bad text;
     own_tags text[];
+    partition_by text[];
     due timestamptz := coalesce(start_many.at, pgflow.now()) + coalesce(start_many.delay, interval '0');
     item record;
     has_key boolean := coalesce(current_setting('pgflow_once.key', true), '') <> '';
@@ -82,6 +83,7 @@ begin
             hint = 'An instance has at most 32 tags, its workflow''s included, of 1 to 64 characters each, without control characters.';
     end if;
     first := definition.graph #> array['steps', definition.graph ->> 'initial'];
+    partition_by := array(select jsonb_array_elements_text(definition.graph -> 'partition_by'));
 
     if definition.overlaps then
         -- Before anything is read: the next statement sees every instance that an earlier holder of the lock started.
@@ -118,9 +120,10 @@ begin
         returning instances.run
     ),
     inserted_jobs as (
-        insert into pgflow.jobs (run, step, queue, priority, max_attempts, config, state, run_at)
+        insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at)
         select
             k.run, definition.graph ->> 'initial', first ->> 'queue',
+            pgflow.partition_key(k.document, partition_by), coalesce((definition.graph ->> 'weight')::smallint, 1::smallint),
             coalesce(start_many.priority, (definition.graph ->> 'priority')::smallint, 0::smallint),
             (first ->> 'max_attempts')::smallint, nullif(first -> 'config', 'null'),
             case when due > pgflow.now() then 'scheduled' else 'ready' end, due

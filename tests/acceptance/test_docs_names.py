@@ -78,7 +78,7 @@ def commands() -> dict[str, click.Command]:
 
 
 def options(command: click.Command) -> set[str]:
-    """Return the long options in the help of a command."""
+    """Return the long options in the help of a command and its subcommands."""
     wide = click.Context(command, terminal_width=1000, max_content_width=1000)
     subcommands = command.commands.values() if isinstance(command, click.Group) else ()
     return set(OPTION.findall(command.get_help(wide))).union(*map(options, subcommands))

@@ -15,15 +15,8 @@ from tests.store.granted_roles import GrantedRoles
 from tests.store.sql_copy import clear_caches
 
 TABLES = (
-    "instances",
-    "step_results",
-    "jobs",
-    "signals",
-    "scheduled_signals",
-    "workers",
-    "queues",
-    "stale_payloads",
-    "definitions",
+    *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "definitions"),
+    *("node_queues", "limits", "rates", "places", "stale_payloads"),
 )
 
 

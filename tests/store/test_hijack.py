@@ -41,22 +41,33 @@ CALLS = {
     "begin_request": "select pgflow.begin_request('k', 'c')",
     "cancel": "select pgflow.cancel('Held', 'a', 'why')",
     "cancel_run": "select pgflow.cancel_run({run}, 'why')",
+    "claim_limited": "select pgflow.claim_limited('default', 10, 1, '{{a}}')",
+    "clear_limit": "select pgflow.clear_limit('default'), pgflow.clear_limit('default', 'a')",
     "delete_id": "select pgflow.delete_id('held::a')",
     "excluding_run": "select pgflow.excluding_run('held::a', 'Held', 'g held::a')",
     "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
+    "known_queues": "select pgflow.known_queues()",
     "lock_business_ids": "select pgflow.lock_business_ids('{{held::a}}')",
     "once": "select pgflow.once('k', 'c')",
+    "pause_queue": "select pgflow.pause_queue('default'), pgflow.pause_queue('default', 'n', 'me')",
     "put": "select pgflow.put({run}, 'held::a', 'Held', 1, 'running', 'w Held held::a', '{{}}', '{{x}}', '{{}}', null,"
     """ pgflow.now(), null, '[{{"step": "only", "event": "ok", "attempt": 1, "started_at": "now", "at": "now"}}]')""",
+    "release_place": "select pgflow.release_place(1)",
+    "renew_places": "select pgflow.renew_places('{{1}}')",
+    "require_queue": "select pgflow.require_queue('default')",
     "resume": "select pgflow.resume('Held', 'a', 'go', '{{}}')",
+    "resume_queue": "select pgflow.resume_queue('default'), pgflow.resume_queue('default', 'n')",
     "resume_run": "select pgflow.resume_run({run}, 'go', '{{}}')",
     "retry": "select pgflow.retry('Held', 'b')",
     "retry_run": "select pgflow.retry_run({failed})",
+    "scale_queue": "select pgflow.scale_queue('default', 5), pgflow.scale_queue('default', 5, 'n')",
     "schedule_resume": "select pgflow.schedule_resume('Held', 'a', 'gate', '1 minute')",
     "schedule_resume_run": "select pgflow.schedule_resume_run({run}, 'gate', '1 minute')",
     "send_due": "select pgflow.send_due(10)",
+    "set_limit": "select pgflow.set_limit('default', 5, 1, 1.5, 2, 1.5, 2), pgflow.set_limit('default', 5, key => 'a')",
     "start": "select pgflow.start('Held', 'c', '{{}}', tags => '{{x}}', delay => '1 hour')",
     "start_many": "select pgflow.start_many('Held', '{{d,a}}', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
+    "take_place": "select pgflow.take_place('limited', 'a')",
     "unschedule": "select pgflow.unschedule(1)",
 }
 DEFINERS = """
@@ -89,6 +100,8 @@ def attacked(parts: GrantedRoles) -> Iterator[Connection]:
         conn.execute("select pgflow.start('Held', 'a', '{}'), pgflow.start('Held', 'b', '{}')")
         conn.execute("update pgflow.instances set status = 'failed', finished_at = pgflow.now() where id = 'held::b'")
         conn.execute("select pgflow.schedule_resume('Held', 'a', 'gate', '0 seconds')")
+        conn.execute("select pgflow.set_limit('limited', 5, 1, 1.5, 2, 1.5, 2, is_new => true)")
+        conn.execute("select pgflow.take_place('limited')")
         conn.execute(sql.SQL("grant create, usage on schema public to {}").format(client))
         conn.execute(sql.SQL("grant execute on all functions in schema pgflow to {}").format(client))
         conn.execute(sql.SQL("set local role {}").format(client))

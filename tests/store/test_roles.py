@@ -18,18 +18,24 @@ from tests.store.granted_roles import GrantedRoles
 CLIENT_API = {
     *("start", "start_many", "resume", "resume_run", "schedule_resume", "schedule_resume_run", "unschedule"),
     *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
+    *("take_place", "renew_places", "release_place"),
 }
-HARMLESS = {"now", "channel", "backoff", "is_leased", "json_fault"}  # they read no tables, so PUBLIC may call them
-INTERNAL = {"admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run"}
-WORKER_API = {"send_due", "payload_references"}
+HARMLESS = {
+    *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
+}  # they read no tables, so PUBLIC may call them
+INTERNAL = {"admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"}
+OPERATING = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit"}
+WORKER_API = {"send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"}
+ALL = CLIENT_API | HARMLESS | INTERNAL | OPERATING | WORKER_API | {"known_queues"}
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
-    *("definitions", "migrations", "requests", "stale_payloads"),
+    *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
 }
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,
-    "worker": WORKER_API | HARMLESS,
-    "dashboard": {"find"} | HARMLESS,
+    "worker": {"send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"}
+    | HARMLESS,
+    "dashboard": {"find", "known_queues"} | HARMLESS,
 }
 MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
     "client": {("migrations", "select")},
@@ -43,7 +49,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("jobs", "delete"),
         *(("jobs", f"update {column}") for column in ("kind", "state", "step", "config", "queue", "priority")),
         *(("jobs", f"update {column}") for column in ("max_attempts", "solo", "worker", "attempt", "run_at")),
-        *(("jobs", f"update {column}") for column in ("awaits", "parked_at", "errors", "crashes")),
+        *(("jobs", f"update {column}") for column in ("awaits", "parked_at", "errors", "crashes", "key")),
         ("signals", "update consumed_at"),
         ("workers", "insert"),
         *(("workers", f"update {column}") for column in ("lease_expires_at", "backend", "attached_at")),
@@ -54,6 +60,10 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("definitions", "insert"),
         ("definitions", "update graph"),
         ("definitions", "update current_since"),
+        ("rates", "delete"),
+        ("rates", "update tat"),
+        ("places", "delete"),
+        ("places", "update expires_at"),
     },
     "dashboard": {(table, "select") for table in READ | {"job_details", "business_ids"}},
 }
@@ -117,8 +127,7 @@ def callable_functions(parts: GrantedRoles, part: str) -> set[str]:
     """Return which functions a part may call, by calling each with nulls."""
     with parts.connect("admin") as conn:
         functions = conn.execute(FUNCTIONS, [parts.schema]).fetchall()
-    known = CLIENT_API | HARMLESS | INTERNAL | WORKER_API
-    assert {name for name, _ in functions} == known, "a new function: grant it above and in sql/roles"
+    assert {name for name, _ in functions} == ALL, "a new function: grant it above and in sql/roles"
     found: dict[str, set[bool]] = {}
     with parts.connect(part) as conn:
         for name, types in functions:
@@ -156,7 +165,7 @@ def test_the_owner_has_every_privilege_and_is_not_a_superuser(parts: GrantedRole
     assert {("instances", "update input"), ("jobs", "truncate"), ("queues", "insert")} <= table_privileges(
         parts, "owner"
     )
-    assert callable_functions(parts, "owner") == CLIENT_API | HARMLESS | INTERNAL | WORKER_API
+    assert callable_functions(parts, "owner") == ALL
     with parts.connect("owner") as conn:
         assert conn.execute("select rolsuper from pg_roles where rolname = current_user").fetchone() == (False,)
 

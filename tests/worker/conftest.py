@@ -15,7 +15,10 @@ from tests.conftest import Server
 from tests.worker.processes import Processes
 from tests.worker.thread_worker import Inside
 
-TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "stale_payloads")
+TABLES = (
+    *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
+    *("node_queues", "limits", "rates", "places", "stale_payloads"),
+)
 
 Work = Callable[..., Inside]
 

@@ -13,9 +13,11 @@ from pgflow.worker.chores.check_migrations import CheckMigrations
 from pgflow.worker.chores.check_revoked import CheckRevoked
 from pgflow.worker.chores.chore import Chore
 from pgflow.worker.chores.delete_payloads import DeletePayloads
+from pgflow.worker.chores.forget_limits import ForgetLimits
 from pgflow.worker.chores.forget_requests import ForgetRequests
 from pgflow.worker.chores.forget_workers import ForgetWorkers
 from pgflow.worker.chores.peek import Peek
+from pgflow.worker.chores.read_queues import ReadQueues
 from pgflow.worker.chores.reconcile import Reconcile
 from pgflow.worker.chores.repair_orphans import RepairOrphans
 from pgflow.worker.chores.rescue import Rescue
@@ -48,9 +50,10 @@ def chores(state: WorkerState) -> Chores:
             ForgetWorkers(state),
             ForgetRequests(state),
             DeletePayloads(state),
+            ForgetLimits(state),
             Reconcile(state),
         ),
         # What these make ready, the claim of the same turn can take.
         before_claim=(Stage(state), SendSignals(state)),
-        after_claim=(Peek(state), CheckRevoked(state)),
+        after_claim=(ReadQueues(state), Peek(state), CheckRevoked(state)),
     )

@@ -27,10 +27,11 @@ class Peek(Chore[PeekResult]):
 
     def statement(self, turn: Turn) -> Statement[PeekResult]:
         """Return the statement to send."""
-        return job.peek(self.state.schema, turn.capacity)
+        return job.peek(self.state.schema, [*turn.capacity, *turn.gated])
 
     def on_answer(self, answer: PeekResult, turn: Turn) -> None:
         """Claim if a job is ready."""
         self.state.schedule.answered(turn.now, answer.next_due)
         self.state.schedule.polled(turn.now)
-        self.state.should_claim |= answer.ready
+        if answer.ready:
+            self.state.claim_all()

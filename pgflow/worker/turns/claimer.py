@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from math import inf
 from typing import Any, TypeVar, assert_never
 
 from pgflow.database.connect import AsyncConnection, aconnect
@@ -19,9 +20,9 @@ from pgflow.migrations import migrate
 from pgflow.payloads.store import PayloadStore
 from pgflow.store import job, worker
 from pgflow.store.migration import Applied
-from pgflow.store.notification import CheckCancels, Notification, QueueReady, SweepRequested
+from pgflow.store.notification import CheckCancels, Notification, QueueReady, QueuesChanged, SweepRequested
 from pgflow.worker import points
-from pgflow.worker.admission import claim_capacity
+from pgflow.worker.admission import NONE, claim_capacity
 from pgflow.worker.decide import Decision
 from pgflow.worker.lease.identity import Lease
 from pgflow.worker.settler import Settler
@@ -108,18 +109,19 @@ class Claimer:
                 self.state.should_check_revoked = True
             case SweepRequested():
                 self.state.schedule.sweep_now()
-                self.state.should_claim = True
+                self.state.queues_changed()
+                self.state.claim_all()
+            case QueuesChanged():
+                self.state.queues_changed()
             case QueueReady(queue):
-                if queue not in self._settler.held_jobs.buffers:
-                    return False
-                self.state.should_claim = True
+                return self.state.queue_ready(queue)
             case _:
                 assert_never(notification)
         return True
 
     def claim_soon(self) -> None:
         """Claim with the next turn."""
-        self.state.should_claim = True
+        self.state.claim_all()
 
     def lose_lease(self) -> None:
         """Forget the held jobs with the next turn, and take a new identity."""
@@ -136,6 +138,8 @@ class Claimer:
         if self._has_outcomes or self.is_lease_lost or self.state.should_check_revoked:
             return 0.0
         now = time.monotonic()
+        if self.state.should_read_queues and not self.state.upkeep.is_active(now):
+            return 0.0
         pause = self._pause(now)
         if self._settler.has_deferred:
             return min(pause, max(0.0, self._single.retry_at - now))
@@ -144,14 +148,19 @@ class Claimer:
     def _pause(self, now: float) -> float:
         schedule = self.state.schedule
         upkeep_at = max(schedule.upkeep_at, self.state.upkeep.until)
-        if not self._capacity(now):
+        capacity = self._capacity(now)
+        if not capacity:
             return max(0.0, upkeep_at - now)
-        if self.state.should_claim:
+        buffers = self._settler.held_jobs.buffers
+        gates = [gate for queue in capacity if (gate := buffers[queue].gate) is not None]
+        if self.state.should_claim and len(gates) < len(capacity):
             return 0.0
-        return max(0.0, min(schedule.poll_at, self._planner.below_watermark_at, upkeep_at) - now)
+        gate_at = min((gate.due_at for gate in gates), default=inf)
+        return max(0.0, min(schedule.poll_at, self._planner.below_watermark_at, upkeep_at, gate_at) - now)
 
-    def _capacity(self, now: float) -> dict[str, int]:
-        return claim_capacity(self._settler.held_jobs, now, may_claim=self._may_claim())
+    def _capacity(self, now: float, settling: Mapping[str, int] = NONE) -> dict[str, int]:
+        may_claim = self.state.knows_queues and self._may_claim()
+        return claim_capacity(self._settler.held_jobs, now, settling, may_claim=may_claim)
 
     async def turn(self) -> None:
         """Take one turn. During an outage, wait: unsettled results are kept until the database is back."""
@@ -163,14 +172,15 @@ class Claimer:
             await self._wait_out(await self._schema_checked(error))
         held_jobs, had_quarantined = self._settler.held_jobs, self._had_quarantined
         self._had_quarantined = held_jobs.has_quarantined
-        self.state.should_claim |= had_quarantined and not self._had_quarantined  # it kept the worker from claiming
+        if had_quarantined and not self._had_quarantined:  # it kept the worker from claiming
+            self.state.claim_all()
         held_jobs.run_waiting()
 
     async def _connected(self) -> AsyncConnection:
         """Return the connection, under a valid identity: after a reconnect the lease may have expired."""
         if self.conn is None or self.conn.closed:
             self.conn = await aconnect(self._dsn, role="worker", pooler=self._pooler)
-            self.state.should_claim = True
+            self.state.claim_all()
             if self._settler.worker and not await self._ask(self.conn, self._lease.attach(self.conn)):
                 self._forget_all()
         if not self._settler.worker:
@@ -189,7 +199,8 @@ class Claimer:
         self._unconfirmed = turn.decisions
         await self._send(conn, turn)
         self._failures = 0
-        self.state.should_claim |= await self._single.settle_deferred(conn)
+        if await self._single.settle_deferred(conn):
+            self.state.claim_all()
         if not self._settler.has_deferred and not self.state.upkeep.is_split:
             self.faults.current = None
 
@@ -206,7 +217,7 @@ class Claimer:
             except REFUSAL as error:
                 if not turn.decisions or not self._may_concern_one(error):
                     raise
-                self.state.should_claim = True
+                self.state.claim_all()
                 log.warning(
                     "a batch of %d cannot be settled (%s): settling one by one",
                     len(self._unconfirmed),
@@ -287,7 +298,8 @@ class Claimer:
 
     async def _wait_out(self, error: Exception) -> None:
         """Back off after an outage or a refusal; unsettled results are kept."""
-        self._is_in_doubt = self.state.should_claim = True
+        self._is_in_doubt = True
+        self.state.claim_all()
         if self._has_upkeep:
             # Upkeep must not delay results: try again at once without it.
             self._has_upkeep = False
@@ -315,7 +327,7 @@ class Claimer:
         notifications, self.state.notifications = self.state.notifications, set()
         capacity = self._capacity(now)
         own = {each for each in notifications if isinstance(each, QueueReady) and each.queue in capacity}
-        if own:
-            self.state.should_claim = True
+        for each in own:
+            self.state.queue_ready(each.queue)
         if others := notifications - own:
             await self._ask(conn, worker.notify(self._settler.schema, others))

@@ -20,9 +20,10 @@ __all__ = ["WorkerState"]
 class WorkerState:
     """The state of one worker between two turns.
 
-    `should_claim`: there may be ready jobs, so claim with the next turn. `should_check_revoked`: jobs that run here may
-    have been taken away. `breaking_migration` is one that breaks this code, applied or announced. `notifications` are
-    to be sent after the commit.
+    `should_claim`: there may be ready jobs, so claim with the next turn. `should_read_queues`: a queue was paused,
+    scaled or limited; `knows_queues`: they have been read once, before which nothing is claimed.
+    `should_check_revoked`: jobs that run here may have been taken away. `breaking_migration` is one that breaks this
+    code, applied or announced. `notifications` are sent after the commit.
     """
 
     settler: Settler
@@ -30,6 +31,8 @@ class WorkerState:
     upkeep: UpkeepPause = field(default_factory=UpkeepPause)
     should_claim: bool = True
     should_check_revoked: bool = False
+    should_read_queues: bool = True
+    knows_queues: bool = False
     breaking_migration: Applied | None = None
     payload_store: PayloadStore | None = None
     notifications: set[Notification] = field(default_factory=set)
@@ -58,5 +61,32 @@ class WorkerState:
         """Claim the jobs that a chore has made ready, and notify the workers of queues that this one does not serve."""
         ready = set(queues)
         self.notifications |= {QueueReady(queue) for queue in ready - self.held_jobs.buffers.keys()}
-        if ready and not turn.is_claiming:  # a claim of the same turn sees them
+        for queue in ready & self.held_jobs.buffers.keys():
+            gate = self.held_jobs.buffers[queue].gate
+            if gate is None and not turn.is_claiming:  # a claim of the same turn sees them
+                self.should_claim = True
+            elif gate is not None and queue not in turn.rooms:
+                gate.want()
+
+    def queue_ready(self, queue: str) -> bool:
+        """Claim from a queue with the next turn; returns whether this worker serves it."""
+        buffer = self.held_jobs.buffers.get(queue)
+        if buffer is not None and buffer.gate is not None:
+            buffer.gate.want()
+        elif buffer is not None:
             self.should_claim = True
+        return buffer is not None
+
+    def claim_all(self) -> None:
+        """Claim from every queue with the next turn."""
+        self.should_claim = True
+        for buffer in self.held_jobs.buffers.values():
+            if buffer.gate is not None:
+                buffer.gate.want()
+
+    def queues_changed(self) -> None:
+        """Read the settings of the queues, and claim again where limits allowed nothing."""
+        self.should_read_queues = True
+        for buffer in self.held_jobs.buffers.values():
+            if buffer.gate is not None:
+                buffer.gate.changed()

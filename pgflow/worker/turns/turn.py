@@ -32,8 +32,10 @@ class Request:
 class Turn:
     """One round trip, and one transaction, while it is planned and while its answers are processed.
 
-    `now` is in monotonic seconds. `is_unconfirmed`: the settle of `decisions` was sent before, and the connection was
-    lost before its answer. `is_polling`: it is time to look for work without having been notified.
+    `now` is in monotonic seconds. `capacity` is how many jobs may be claimed by queue, `gated` the same for queues with
+    a gate, `rooms` for those of them that are asked in this turn. `is_unconfirmed`: the settle of `decisions` was sent
+    before, and the connection was lost before its answer. `is_polling`: it is time to look for work without having been
+    notified.
     """
 
     now: float
@@ -41,6 +43,8 @@ class Turn:
     decisions: list[Decision] = field(default_factory=list)
     rejected: list[RejectedJob] = field(default_factory=list)
     capacity: Mapping[str, int] = field(default_factory=dict)
+    gated: Mapping[str, int] = field(default_factory=dict)
+    rooms: Mapping[str, int] = field(default_factory=dict)
     positions: Mapping[str, QueuePosition] = field(default_factory=dict)
     early: float = 0.0  # seconds by which a poll may come early, because the turn takes place anyway
     is_polling: bool = False

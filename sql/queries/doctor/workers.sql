@@ -21,7 +21,11 @@ select
     extract(epoch from pgflow.now() - nullif(min(e.lease_expires_at), '-infinity'))::double precision as expired_for,
     -- Ordered like an index: otherwise the planner may scan the table for the first match.
     exists (
-        select from (select from pgflow.jobs j where j.state = 'ready' order by j.queue, j.priority, j.run_at, j.id limit 1) r
+        select from (
+            select from pgflow.jobs j where j.state = 'ready' and j.key is null order by j.queue, j.priority, j.run_at, j.id limit 1
+        ) r
+    ) or exists (
+        select from (select from pgflow.jobs j where j.state = 'ready' and j.key is not null order by j.queue, j.key limit 1) k
     ) or exists (
         select from (
             select from pgflow.jobs j

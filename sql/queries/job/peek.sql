@@ -9,7 +9,10 @@ select
     exists (
         select from unnest(%(queues)b::text[]) as q (name)
         cross join lateral (  -- the limit keeps this from becoming a join, which may read all ready jobs
-            select from pgflow.jobs j where j.state = 'ready' and j.queue = q.name limit 1
+            select from (select from pgflow.jobs j where j.state = 'ready' and j.key is null and j.queue = q.name limit 1) plain
+            union all
+            select from (select from pgflow.jobs j where j.state = 'ready' and j.key is not null and j.queue = q.name limit 1) keyed
+            limit 1
         ) t
     ) as ready,
     -- `greatest` would turn a null into 0.

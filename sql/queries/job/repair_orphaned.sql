@@ -17,7 +17,7 @@ orphaned as materialized (  -- offset 0: an index lookup per instance; a join wo
     select p.* from page p where not exists (select from pgflow.jobs j where j.run = p.run offset 0)
 ),
 held as materialized (  -- compares the revision: if a faster worker has repaired it, our snapshot does not show the new job
-    select i.run, a.workflow, a.version
+    select i.run, i.input, a.workflow, a.version
     from orphaned a join pgflow.instances i on i.run = any (array[a.run])
     where i.revision = a.revision
     order by a.run
@@ -30,8 +30,10 @@ applied as (
     update pgflow.step_results r set applied = true where r.run = any (array(select h.run from held h)) and not r.applied
 ),
 born as (
-    insert into pgflow.jobs (run, kind, step, queue)
-    select h.run, 'advance', '', coalesce(d.graph #>> array['steps', d.graph ->> 'initial', 'queue'], 'default')
+    insert into pgflow.jobs (run, kind, step, queue, key, cost)
+    select
+        h.run, 'advance', '', coalesce(d.graph #>> array['steps', d.graph ->> 'initial', 'queue'], 'default'),
+        pgflow.job_key(d.graph, h.input), coalesce((d.graph ->> 'weight')::smallint, 1::smallint)
     from held h left join pgflow.definitions d on d.workflow = h.workflow and d.version = h.version
     order by h.run
     returning queue

@@ -17,7 +17,7 @@ with lost as materialized (
 ),
 freed as (
     update pgflow.jobs j
-    set state = 'ready', worker = null, run_at = pgflow.now(),
+    set state = 'ready', worker = null, key = nullif(j.key, '*'), run_at = pgflow.now(),
         crashes = j.crashes + c.more,
         attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,  -- the claim counted it, but the step did not fail
         -- After the last crash an advance job lets a worker end the instance.

@@ -56,8 +56,8 @@ decided as materialized (  -- a decision covers all guarded jobs of its instance
 crowded as materialized (  -- where this worker may not keep a job: a more urgent one is ready, or the queue may not be claimed from, as in claim.sql
     select k.queue, k.priority
     from (select queue, priority from moves where keep union select queue, priority from branches where keep) k
-    where exists (select from pgflow.jobs r where r.state = 'ready' and r.queue = k.queue and r.priority < k.priority)
-        or exists (select from pgflow.queues p where p.name = k.queue and p.paused_at is not null)
+    where exists (select from pgflow.jobs r where r.state = 'ready' and r.key is null and r.queue = k.queue and r.priority < k.priority)
+        or exists (select from pgflow.queues p where p.name = k.queue and (p.paused_at is not null or p.is_limited))
 ),
 outcome as materialized (  -- one row per claimed job. Conditions are booleans, of which the planner expects half the rows to be true
     select
@@ -112,14 +112,15 @@ moved as (
         attempt = o.kept::integer,
         crashes = 0,  -- the step has run, and its worker is alive; so in `parked` and `advanced`
         run_at = case when o.kept then j.run_at else pgflow.now() end,  -- kept: no indexed column changes, so the update is HOT
-        awaits = null, parked_at = null, errors = null
+        awaits = null, parked_at = null, errors = null, key = nullif(j.key, '*')  -- '*' only while it runs in a queue with limits
     from outcome o
     where j.id = any (array[o.id]) and o.takes_effect and o.kept is not null
 ),
 parked as (
     update pgflow.jobs j
     set kind = 'resume', queue = coalesce(p.queue, j.queue), state = 'parked', worker = null, crashes = 0,
-        run_at = pgflow.now() + make_interval(secs => p.seconds), awaits = p.awaits::jsonb, parked_at = pgflow.now(), errors = null
+        run_at = pgflow.now() + make_interval(secs => p.seconds), awaits = p.awaits::jsonb, parked_at = pgflow.now(), errors = null,
+        key = nullif(j.key, '*')
     from unnest(
         %(park_job)b::bigint[], %(park_queue)b::text[], %(park_awaits)b::text[], %(park_seconds)b::double precision[]
     ) as p (job, queue, awaits, seconds)
@@ -128,7 +129,7 @@ parked as (
 ),
 retried as (
     update pgflow.jobs j
-    set state = 'scheduled', worker = null, errors = r.errors::jsonb,
+    set state = 'scheduled', worker = null, key = nullif(j.key, '*'), errors = r.errors::jsonb,
         run_at = pgflow.now() + pgflow.backoff(r.backoff, r.base, r.cap, r.jitter, j.attempt, random())
     from unnest(
         %(retry_job)b::bigint[], %(retry_errors)b::text[], %(retry_backoff)b::text[], %(retry_base)b::double precision[],
@@ -139,7 +140,7 @@ retried as (
 ),
 snoozed as (
     update pgflow.jobs j
-    set state = case when s.seconds is null then 'ready' else 'scheduled' end, worker = null,
+    set state = case when s.seconds is null then 'ready' else 'scheduled' end, worker = null, key = nullif(j.key, '*'),
         attempt = j.attempt - (j.kind = 'execute')::integer,  -- the attempt does not count
         run_at = pgflow.now() + make_interval(secs => coalesce(s.seconds, 0)),
         errors = coalesce(s.errors::jsonb, j.errors)
@@ -156,7 +157,7 @@ ended as (
 ),
 advanced as (  -- the result is applied, or the wait decided again, by the next claim; a second conflict in a row is delayed
     update pgflow.jobs j
-    set kind = 'advance', queue = coalesce(o.advance_queue, j.queue), worker = null,
+    set kind = 'advance', queue = coalesce(o.advance_queue, j.queue), worker = null, key = nullif(j.key, '*'),
         state = case o.kind when 'advance' then 'scheduled' else 'ready' end,
         run_at = case o.kind when 'advance' then pgflow.now() + interval '25 milliseconds' else pgflow.now() end,
         crashes = case when o.keeps_result then 0 else j.crashes end,
@@ -169,9 +170,9 @@ cleared as (  -- a failure ends the instance: all its jobs, timers included, are
     delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails
 ),
 born as (
-    insert into pgflow.jobs (run, kind, step, config, queue, priority, max_attempts, solo, state, worker, attempt)
+    insert into pgflow.jobs (run, kind, step, config, queue, priority, max_attempts, solo, key, cost, state, worker, attempt)
     select
-        b.run, b.kind, b.step, b.config::jsonb, b.queue, b.priority, b.max_attempts, false,
+        b.run, b.kind, b.step, b.config::jsonb, b.queue, b.priority, b.max_attempts, false, p.key, coalesce(p.cost, 1::smallint),
         case when k.kept then 'running' else 'ready' end, case when k.kept then %(worker)s::bigint end,
         case b.kind  -- a route that is called again sees the attempt of its step
             when 'advance' then (select r.attempt from pgflow.step_results r where r.run = b.run and r.step = b.step)
@@ -179,6 +180,9 @@ born as (
         end
     from branches b
     join decided c on c.run = b.run
+    left join lateral (  -- any other job of the instance has its partition key
+        select nullif(j.key, '*') as key, j.cost from pgflow.jobs j where j.run = b.run order by j.run limit 1
+    ) p on true
     cross join lateral (
         select b.keep and not exists (select from crowded w where w.queue = b.queue and w.priority = b.priority) as kept
     ) k

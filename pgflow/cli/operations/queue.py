@@ -1,0 +1,231 @@
+"""`pgflow queue`: list, pause, resume, scale and drain queues while workers run."""
+
+import getpass
+import socket
+import time
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from pgflow.cli.connection import open_connection
+from pgflow.cli.options import result_options
+from pgflow.cli.output import document, format_time, print_notice, table
+from pgflow.cli.parameters import DURATION, TEXT
+from pgflow.core.models.queue import Queue, QueueLimits, check_limit_name, check_places
+from pgflow.database.statement import run
+from pgflow.errors import QueueBusy
+from pgflow.store import queue as queues
+
+__all__ = ["command", "limits_record", "limits_text"]
+
+HEADERS = ("QUEUE", "STATE", "WORKERS", "READY", "RUNNING", "PER WORKER", "LIMITS", "NODES")
+POLL_SECONDS = 0.2
+COUNT_LIMIT = 1000  # ready jobs are counted up to one more
+MAX_WORKER_CONCURRENCY = 10_000
+
+node_option = click.option("--node", type=TEXT, metavar="HOST", help="Only for workers on this host.")
+by_option = click.option("--by", type=TEXT, help="Who pauses it, for people.", show_default="user@host")
+
+
+@click.group("queue")
+def command() -> None:
+    """List, pause, resume, scale and drain queues while workers run.
+
+    Changes are stored, and running workers follow within a second.
+    """
+
+
+@command.command("list")
+@result_options
+def list_(dsn: str, schema: str, as_json: bool) -> None:
+    """List the queues in use: those with settings, a worker, a definition or jobs.
+
+    \b
+    Example:
+      pgflow queue list
+    """
+    with open_connection(dsn, schema, role="read") as conn:
+        found = run(conn, queues.list(schema))
+    if as_json:
+        click.echo(document({"queues": [_record(each) for each in found]}))
+    elif found:
+        click.echo(table(HEADERS, map(_row, found)))
+    else:
+        print_notice("no queues are in use")
+
+
+@command.command("pause")
+@click.argument("queue", type=TEXT)
+@node_option
+@by_option
+@result_options
+def pause(queue: str, node: str | None, by: str | None, dsn: str, schema: str, as_json: bool) -> None:
+    """Pause QUEUE: workers claim and start no more of its jobs. What runs goes on.
+
+    \b
+    Examples:
+      pgflow queue pause mail
+      pgflow queue pause mail --node host-7 --by "deploy 1.4"
+    """
+    with open_connection(dsn, schema) as conn:
+        run(conn, queues.pause(schema, check_limit_name(queue), node=node, by=by or _user()))
+    _report({"queue": queue, "node": node, "paused": True}, f"{_named(queue, node)} is paused", as_json)
+
+
+@command.command("resume")
+@click.argument("queue", type=TEXT)
+@node_option
+@result_options
+def resume(queue: str, node: str | None, dsn: str, schema: str, as_json: bool) -> None:
+    """End the pause of QUEUE, on all hosts or on one."""
+    with open_connection(dsn, schema) as conn:
+        was_paused = run(conn, queues.resume(schema, check_limit_name(queue), node=node))
+    text = f"{_named(queue, node)} {'is resumed' if was_paused else 'was not paused'}"
+    _report({"queue": queue, "node": node, "was_paused": was_paused}, text, as_json)
+
+
+@command.command("scale")
+@click.argument("queue", type=TEXT)
+@click.option("--per-worker", type=int, metavar="N", help="How many jobs each worker runs at once.")
+@click.option("--reset", is_flag=True, show_default=False, help="As many as each worker was started with.")
+@node_option
+@result_options
+def scale(
+    queue: str, per_worker: int | None, reset: bool, node: str | None, dsn: str, schema: str, as_json: bool
+) -> None:
+    """Set how many jobs of QUEUE each worker runs at once.
+
+    For a limit over all workers together: pgflow limit set QUEUE --concurrency N
+
+    \b
+    Examples:
+      pgflow queue scale mail --per-worker 20
+      pgflow queue scale mail --per-worker 2 --node small-host
+      pgflow queue scale mail --reset
+    """
+    if reset == (per_worker is not None):
+        raise click.UsageError("Pass either --per-worker or --reset.")
+    count = check_places("--per-worker", per_worker, most=MAX_WORKER_CONCURRENCY)
+    with open_connection(dsn, schema) as conn:
+        run(conn, queues.scale(schema, check_limit_name(queue), count, node=node))
+    text = f"{_named(queue, node)}: {'as started' if count is None else f'{count} per worker'}"
+    _report({"queue": queue, "node": node, "worker_concurrency": count}, text, as_json)
+
+
+@command.command("drain")
+@click.argument("queue", type=TEXT)
+@node_option
+@click.option("--timeout", type=DURATION, metavar="DURATION", help="How long to wait at most.")
+@by_option
+@result_options
+def drain(
+    queue: str, node: str | None, timeout: timedelta | None, by: str | None, dsn: str, schema: str, as_json: bool
+) -> None:
+    """Pause QUEUE and wait until none of its jobs runs; it stays paused.
+
+    What is queued is kept, and runs after pgflow queue resume. Exit code 7 if jobs still run after --timeout.
+
+    \b
+    Example:
+      pgflow queue drain mail --node host-7 --timeout 5m
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
+    with open_connection(dsn, schema) as conn:
+        run(conn, queues.pause(schema, check_limit_name(queue), node=node, by=by or _user()))
+        while running := run(conn, queues.running(schema, queue, node=node)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueBusy(
+                    f"{_named(queue, node)} is paused, and still runs {running} {'job' if running == 1 else 'jobs'}",
+                    hint="Run the command again to wait for longer.",
+                )
+            time.sleep(POLL_SECONDS)
+    _report({"queue": queue, "node": node, "drained": True}, f"{_named(queue, node)} is paused and drained", as_json)
+
+
+def limits_text(limits: QueueLimits | None) -> str | None:
+    """Return limits for people: "5, 1 per key, 100/s burst 20"."""
+    if limits is None:
+        return None
+    parts = [
+        f"{limits.concurrency}" if limits.concurrency else "",
+        f"{limits.key_concurrency} per key" if limits.key_concurrency else "",
+        f"{_rate(limits.rate)} burst {limits.burst}" if limits.rate else "",
+        f"{_rate(limits.key_rate)} burst {limits.key_burst} per key" if limits.key_rate else "",
+    ]
+    return ", ".join(filter(None, parts)) or "turns of the keys"
+
+
+def _rate(per_second: float) -> str:
+    """Return a rate in the shortest unit in which it is at least one."""
+    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600)):
+        if per_second * seconds >= 1:
+            return f"{per_second * seconds:.6g}/{unit}"
+    return f"{per_second * 86_400:.6g}/d"
+
+
+def _user() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user id without a name, in a container
+        return socket.gethostname()
+
+
+def _named(queue: str, node: str | None) -> str:
+    return f"queue {queue}" if node is None else f"queue {queue} on {node}"
+
+
+def _report(record: dict[str, Any], text: str, as_json: bool) -> None:
+    click.echo(document(record) if as_json else text)
+
+
+def _row(each: Queue) -> tuple[object, ...]:
+    ready = f"{COUNT_LIMIT}+" if each.ready > COUNT_LIMIT else each.ready
+    nodes = "; ".join(
+        f"{node.node}: " + ", ".join(filter(None, [
+            f"paused since {format_time(node.paused_at)} by {node.paused_by}" if node.paused_at else "",
+            f"{node.concurrency} per worker" if node.concurrency else "",
+        ]))
+        for node in each.nodes
+    )  # fmt: skip
+    state = f"paused since {format_time(each.paused_at)} by {each.paused_by}" if each.paused_at else "active"
+    return (
+        *(each.name, state, each.workers, ready, each.running, each.worker_concurrency),
+        *(limits_text(each.limits), nodes or None),
+    )
+
+
+def _record(each: Queue) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "paused_at": each.paused_at,
+        "paused_by": each.paused_by,
+        "workers": each.workers,
+        "ready": each.ready,
+        "running": each.running,
+        "worker_concurrency": each.worker_concurrency,
+        "limits": limits_record(each.limits),
+        "nodes": [
+            {
+                "node": node.node,
+                "paused_at": node.paused_at,
+                "paused_by": node.paused_by,
+                "worker_concurrency": node.concurrency,
+            }
+            for node in each.nodes
+        ],
+    }
+
+
+def limits_record(limits: QueueLimits | None) -> dict[str, Any] | None:
+    """Return limits as an object of a JSON document; rates are starts per second."""
+    if limits is None:
+        return None
+    return {
+        "concurrency": limits.concurrency,
+        "key_concurrency": limits.key_concurrency,
+        "rate": limits.rate,
+        "burst": limits.burst,
+        "key_rate": limits.key_rate,
+        "key_burst": limits.key_burst,
+    }

@@ -1,0 +1,91 @@
+"""Pause, resume and scale queues, and read their settings."""
+
+from __future__ import annotations
+
+from builtins import list as Builtin
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pgflow.core.models.queue import NodeQueue, Queue, QueueLimits
+from pgflow.core.values.payload import decode
+from pgflow.database import files
+from pgflow.database.arrays import Texts
+from pgflow.database.statement import Row, Statement
+
+__all__ = ["QueueSettings", "list", "pause", "read", "resume", "running", "scale"]
+
+
+class QueueSettings(NamedTuple):
+    """How a worker serves a queue: `concurrency` None is that of its start, `is_limited` claims through the gate."""
+
+    name: str
+    concurrency: int | None
+    is_paused: bool
+    is_limited: bool
+
+
+def read(schema: str, queues: Iterable[str], node: str) -> Statement[Sequence[QueueSettings]]:
+    """Read how a worker on `node` serves its queues now."""
+    return Statement(
+        "queue/read",
+        files.load("queries/queue/read.sql", schema),
+        {"queues": Texts(queues), "node": node},
+        lambda rows: [*map(QueueSettings._make, rows)],
+        prepare=True,
+    )
+
+
+def pause(schema: str, queue: str, *, node: str | None = None, by: str | None = None) -> Statement[None]:
+    """Pause a queue, on one node or on all."""
+    params = {"queue": queue, "node": node, "by": by}
+    return Statement("queue/pause", files.load("queries/queue/pause.sql", schema), params, lambda rows: None)
+
+
+def resume(schema: str, queue: str, *, node: str | None = None) -> Statement[bool]:
+    """End a pause; returns whether there was one."""
+    query = files.load("queries/queue/resume.sql", schema)
+    return Statement("queue/resume", query, {"queue": queue, "node": node}, lambda rows: bool(rows[0][0]))
+
+
+def scale(schema: str, queue: str, worker_concurrency: int | None, *, node: str | None = None) -> Statement[None]:
+    """Set how many jobs each worker runs at once; None: as many as it was started with."""
+    params = {"queue": queue, "worker_concurrency": worker_concurrency, "node": node}
+    return Statement("queue/scale", files.load("queries/queue/scale.sql", schema), params, lambda rows: None)
+
+
+def running(schema: str, queue: str, *, node: str | None = None) -> Statement[int]:
+    """Count the jobs of a queue that run, on one node or on all."""
+    query = files.load("queries/queue/running.sql", schema)
+    return Statement("queue/running", query, {"queue": queue, "node": node}, lambda rows: int(rows[0][0]))
+
+
+def list(schema: str, queue: str | None = None) -> Statement[Builtin[Queue]]:  # noqa: A001 -- path is name: queue/list.sql
+    """Read the queues in use, or one of them."""
+    query = files.load("queries/queue/list.sql", schema)
+    return Statement("queue/list", query, {"queue": queue}, lambda rows: [*map(_queue, rows)])
+
+
+def _queue(row: Row) -> Queue:
+    name, paused_at, paused_by, worker_concurrency, is_limited, *limits, workers, ready, running, nodes = row
+    return Queue(
+        name=name,
+        paused_at=paused_at,
+        paused_by=paused_by,
+        worker_concurrency=worker_concurrency,
+        limits=_limits(*limits) if is_limited else None,
+        workers=workers,
+        ready=ready,
+        running=running,
+        nodes=tuple(_node(**each) for each in decode(nodes)) if nodes else (),
+    )
+
+
+def _limits(*columns: Any) -> QueueLimits:
+    concurrency, key_concurrency, rate, burst, key_rate, key_burst = columns
+    return QueueLimits(concurrency, key_concurrency, rate, burst or 1, key_rate, key_burst or 1)
+
+
+def _node(node: str, paused_at: str | None, paused_by: str | None, concurrency: int | None) -> NodeQueue:
+    at = None if paused_at is None else datetime.fromisoformat(paused_at).astimezone(UTC)
+    return NodeQueue(node, at, paused_by, concurrency)
