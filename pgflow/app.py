@@ -130,7 +130,13 @@ class Pgflow(App):
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        own = {"schema": self.schema, "pooler": self.pooler, "payloads": self.payloads, "middleware": self.middleware}
+        own = {
+            "schema": self.schema,
+            "pooler": self.pooler,
+            "payloads": self.payloads,
+            "middleware": self.middleware,
+            "tasks": self._registry.tasks,
+        }
         worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **{**own, **options})
         self._workers.add(worker)
         return worker

@@ -40,12 +40,12 @@ def runs_filters(workflow: VersionSet, value: str, *, before: int | None = None,
     return Filters.of({"id": business_id, "before": before, "limit": limit}, workflow)
 
 
-def call_name(call: str, workflow: VersionSet, *names: str) -> str:
+def call_name(call: str, *names: str) -> str:
     """Return what a call does, to be stored with its idempotency key: truncated, with a hash suffix to stay unique.
 
-    call_name("resume", OrderFlow.definitions, "abc123", "paid")    # "resume OrderFlow abc123 paid"
+    call_name("resume", "OrderFlow", "abc123", "paid")    # "resume OrderFlow abc123 paid"
     """
-    name = " ".join((call, workflow.name, *names))
+    name = " ".join((call, *names))
     return name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}… {sha256(name.encode()).hexdigest()}"
 
 

@@ -16,6 +16,7 @@ from pgflow.client.pruning import pruning
 from pgflow.client.queue_commands import QueueCommand
 from pgflow.client.queue_statements import queue_statement
 from pgflow.client.statements import Statements, Write
+from pgflow.client.task_statements import TaskStatements
 from pgflow.client.transport import Transport
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.registry import Registry
@@ -70,7 +71,8 @@ class PostgresBackend:
         self.is_registered = False
         self._registry = registry
         self._policy = policy
-        self._sql = Statements(transport.schema, self._policy)
+        self._sql = Statements(transport.schema, policy)
+        self._tasks = TaskStatements(transport.schema, policy.codec)
 
     def execute(self, command: commands.Command[R], session: Any = None) -> R:
         """Execute a command, in the transaction of `session`, an open psycopg connection, if given."""
@@ -111,7 +113,7 @@ class PostgresBackend:
             return result
 
     def _plan(self, command: commands.Command[Any]) -> Plan[Any]:
-        sql = self._sql
+        sql, tasks = self._sql, self._tasks
         match command:
             case commands.Start():
                 return self._registered(sql.start(command))
@@ -149,6 +151,20 @@ class PostgresBackend:
                 return self._fetched(sql.query(command))
             case QueueCommand():
                 return _one(queue_statement(sql.schema, command))
+            case commands.Enqueue():
+                return self._registered(tasks.enqueue(command))
+            case commands.CancelTask():
+                return _one(tasks.cancel(command))
+            case commands.RetryTask():
+                return _one(tasks.retry(command))
+            case commands.UpdateTask():
+                return _one(tasks.update(command))
+            case commands.DeleteTask():
+                return _one(tasks.delete(command))
+            case commands.GetTask():
+                return _one(tasks.get(command))
+            case commands.ListTasks():
+                return _one(tasks.page(command))
         raise TypeError(f"{type(command).__name__} is not a command of pgflow.client.commands")
 
     def _registered(self, write: Write[R]) -> Plan[R]:
@@ -182,6 +198,8 @@ class PostgresBackend:
             return
         try:
             stored = yield Separate(registration.registering(self._sql.schema, self._registry))
+            if self._registry.tasks:
+                yield Separate(registration.registering_tasks(self._sql.schema, self._registry))
         except InsufficientPrivilege:
             stored = []
         registration.check(self._registry, stored)

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.task import TaskDefinition
 from pgflow.database.statement import Statement
 from pgflow.errors import GraphChanged
-from pgflow.store import definition
+from pgflow.store import definition, task
 from pgflow.store.definition import StoredDefinition
+from pgflow.store.task import StoredTask
 
-__all__ = ["check", "registering"]
+__all__ = ["check", "registering", "registering_tasks"]
 
 
 def registering(schema: str, registry: Registry) -> Statement[list[StoredDefinition]]:
@@ -24,6 +26,24 @@ def registering(schema: str, registry: Registry) -> Statement[list[StoredDefinit
         for graph in workflow.definitions.graphs
     ]
     return definition.register(schema, definitions)
+
+
+def registering_tasks(schema: str, registry: Registry) -> Statement[int]:
+    """Store what SQL needs to know of each task; the options of an app that registers later replace the stored ones."""
+    return task.register(schema, [StoredTask(each.name, task_options(each.definition)) for each in registry.tasks])
+
+
+def task_options(definition: TaskDefinition) -> dict[str, Any]:
+    """Return the options of a task as JSON, those that it has."""
+    options = {
+        "queue": definition.queue,
+        "priority": definition.priority,
+        "max_attempts": definition.retry.max_attempts,
+        "tags": list(definition.tags),
+        "metadata": dict(definition.metadata),
+        "unique": None if definition.unique is None else definition.unique.spec(),
+    }
+    return {key: value for key, value in options.items() if value not in (None, [], {})}
 
 
 def check(registry: Registry, stored: Iterable[StoredDefinition]) -> None:

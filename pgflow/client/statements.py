@@ -107,7 +107,7 @@ class Statements:
         is_due = request.at is None and request.delay is None
         graph = definition.graph
         ready = frozenset({QueueReady(graph.nodes[graph.initial].queue)}) if is_due else frozenset[QueueReady]()
-        name = call_name("start", workflow, *(each.value for each in request.instances))
+        name = call_name("start", workflow.name, *(each.value for each in request.instances))
         return Write(name, statement, instance.decode_started, request.key, ready, _objects(each for _, each in closed))
 
     def signal(self, command: commands.Signal) -> Write[str]:
@@ -138,7 +138,7 @@ class Statements:
             for node in nodes
             if graph.nodes.get(node.key) is node
         }
-        name = call_name("resume", workflow, value, event, key or "")
+        name = call_name("resume", workflow.name, value, event, key or "")
         return Write(name, statement, str, checked_key(command.idempotency_key), frozenset(ready), objects, report)
 
     def schedule_signal(self, command: commands.ScheduleSignal) -> Write[Scheduled]:
@@ -171,7 +171,7 @@ class Statements:
             ref = _ref(workflow, value)
             emit.workflow_signal(ref, signal=event, step=key, outcome="scheduled", in_transaction=in_transaction)
 
-        name = call_name("schedule_resume", workflow, value, key, event)
+        name = call_name("schedule_resume", workflow.name, value, key, event)
         return Write(name, statement, decode, checked_key(command.idempotency_key), objects=objects, emit=report)
 
     def unschedule(self, command: commands.Unschedule) -> Write[bool]:
@@ -193,7 +193,7 @@ class Statements:
         def report(_: None, in_transaction: bool) -> None:
             emit.workflow_cancel(_ref(workflow, value), reason=reason, in_transaction=in_transaction)
 
-        key, name = checked_key(command.idempotency_key), call_name("cancel", workflow, value)
+        key, name = checked_key(command.idempotency_key), call_name("cancel", workflow.name, value)
         return Write(name, statement, lambda answer: None, key, frozenset({CheckCancels()}), emit=report)
 
     def retry(self, command: commands.Retry) -> Write[None]:
@@ -210,7 +210,7 @@ class Statements:
             emit.workflow_retry(_ref(workflow, value), in_transaction=in_transaction)
 
         ready = frozenset(QueueReady(graph.orchestration_queue_of(graph.initial)) for graph in workflow.graphs)
-        key, name = checked_key(command.idempotency_key), call_name("retry", workflow, value)
+        key, name = checked_key(command.idempotency_key), call_name("retry", workflow.name, value)
         return Write(name, statement, lambda answer: None, key, ready, emit=report)
 
     def put(self, command: commands.Put, definition_of: Callable[[str, int], Definition]) -> Write[int]:

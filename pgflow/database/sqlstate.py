@@ -29,7 +29,11 @@ ERRORS_BY_SQLSTATE: Mapping[str, type[errors.PgflowError]] = {
     "PF013": errors.AlreadyDone,
     "PF014": errors.KeyReused,
     "PF015": errors.AmbiguousId,
-    "PF016": errors.UnknownQueue,
+    "PF016": errors.UnknownTask,
+    "PF017": errors.JobNotFound,
+    "PF018": errors.AlreadyEnqueued,
+    "PF019": errors.AlreadyStarted,
+    "PF020": errors.UnknownQueue,
 }
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
@@ -46,7 +50,9 @@ IDENTITY: Mapping[str, str] = {
     "workers": "id",
 }
 # The size constraints of the migrations, each named after its column.
-LIMIT = re.compile(r"(?P<table>instances|step_results|jobs|signals|scheduled_signals)_(?P<column>[a-z]+)_limit")
+LIMIT = re.compile(
+    r"(?P<table>instances|(?:step|task)_results|jobs|signals|scheduled_signals)_(?P<column>[a-z]+)_limit"
+)
 
 # A hint for people; pgflow never runs it.
 REPAIR = (
@@ -72,7 +78,7 @@ def quotes_values(error: psycopg.Error) -> bool:
 def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """Return the exception to raise instead of `error`, None to raise it unchanged.
 
-    PF001 to PF016 map to their exceptions, with the database's message and hint; a missing schema, table or function
+    PF001 to PF020 map to their exceptions, with the database's message and hint; a missing schema, table or function
     to `SchemaMissing`, a value over the limit of its column to `InvalidPayload`, an identity column without a new value
     to `SequenceError`. None for all other errors, in particular those that a retry may resolve.
 

@@ -14,11 +14,12 @@ from pgflow.core.values.payload import decode
 from pgflow.database.statement import Row
 from pgflow.errors import InvalidPayload
 
-__all__ = ["instance"]
+__all__ = ["NO_ITEMS", "NO_OBJECT", "TIME_LIMITS", "UNREADABLE", "DecodeErrors", "decode_object", "instance"]
 
 T = TypeVar("T")
 NO_OBJECT: dict[str, Any] = {}
 NO_ITEMS: tuple[Any, ...] = ()
+UNREADABLE = {"reason": "it is unreadable"}  # in place of an error
 # Replace times that Python cannot represent, and sort as in the database.
 TIME_LIMITS = {"infinity": datetime.max.replace(tzinfo=UTC), "-infinity": datetime.min.replace(tzinfo=UTC)}
 
@@ -49,7 +50,7 @@ def instance(row: Row) -> Instance:
     jobs_json, history, signals = parts
     errors = DecodeErrors()
     entries = _entries(errors, history)
-    merged = {**errors.decode("metadata", lambda: _object(metadata), NO_OBJECT)}
+    merged = {**errors.decode("metadata", lambda: decode_object(metadata), NO_OBJECT)}
     telemetry = merged.pop(TELEMETRY, NO_OBJECT)
     for entry in entries:
         merged.update(entry.metadata)
@@ -66,7 +67,9 @@ def instance(row: Row) -> Instance:
         waiting_for=tuple(_waiting(errors, job) for job in jobs),
         metadata=merged,
         tags=errors.decode("tags", lambda: _texts(tags), NO_ITEMS),
-        error=None if error is None else errors.decode("error", lambda: _object(error), {"reason": "it is unreadable"}),
+        error=None
+        if error is None
+        else errors.decode("error", lambda: decode_object(error), {"reason": "it is unreadable"}),
         created_at=errors.timestamp("created_at", created),
         finished_at=None if finished is None else errors.timestamp("finished_at", finished),
         signals=tuple(_signal(errors, signal) for signal in decode(signals or "[]")),
@@ -80,7 +83,8 @@ def _timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _object(text: str) -> dict[str, Any]:
+def decode_object(text: str) -> dict[str, Any]:
+    """Return a JSON object. Raises `InvalidPayload` for anything else."""
     value = decode(text)
     if not isinstance(value, dict):
         raise InvalidPayload("it is not a JSON object")
@@ -118,7 +122,7 @@ def _entry(errors: DecodeErrors, entry: Mapping[str, Any]) -> Entry:
         output={} if output is None else errors.decode(f"output of step {step}", lambda: decode(output), None),
         metadata={}
         if metadata is None
-        else errors.decode(f"metadata of step {step}", lambda: _object(metadata), NO_OBJECT),
+        else errors.decode(f"metadata of step {step}", lambda: decode_object(metadata), NO_OBJECT),
         duration=at - started,
         worker=entry["worker"],
         errors=errors.decode(f"errors of step {step}", lambda: _objects(entry["errors"]), NO_ITEMS),
@@ -147,7 +151,7 @@ def _configs(errors: DecodeErrors, jobs: Sequence[Mapping[str, Any]]) -> dict[st
         step, text = job["step"], job["config"]
         if text is not None:
             what = f"configuration of step {step}" if step else "configurations"
-            config = errors.decode(what, partial(_object, text), NO_OBJECT)
+            config = errors.decode(what, partial(decode_object, text), NO_OBJECT)
             configs.update({step: config} if step else config)
     return configs
 
@@ -155,7 +159,9 @@ def _configs(errors: DecodeErrors, jobs: Sequence[Mapping[str, Any]]) -> dict[st
 def _waiting(errors: DecodeErrors, job: Mapping[str, Any]) -> WaitingFor:
     step = job["step"]
     awaits = job["awaits"]
-    events = () if awaits is None else tuple(errors.decode(f"job of step {step}", lambda: _object(awaits), NO_OBJECT))
+    events = (
+        () if awaits is None else tuple(errors.decode(f"job of step {step}", lambda: decode_object(awaits), NO_OBJECT))
+    )
     attempts = errors.decode(f"errors of the job of step {step}", lambda: _objects(job["errors"]), NO_ITEMS)
     until = None if job["run_at"] is None else errors.timestamp(f"time of step {step}", job["run_at"])
     return waiting_for(

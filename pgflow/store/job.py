@@ -16,7 +16,7 @@ from pgflow.core.values.payload import decode
 from pgflow.database import files
 from pgflow.database.arrays import Bigints, Doubles, Integers, Smallints, Texts
 from pgflow.database.statement import Row, Statement
-from pgflow.store.job_updates import Branch, InstanceUpdate, JobUpdate, encode
+from pgflow.store.job_updates import Branch, Finish, InstanceUpdate, JobUpdate, encode
 
 __all__ = [
     "QUEUE_START",
@@ -47,14 +47,15 @@ class ClaimedRow(NamedTuple):
     """A claimed job.
 
     The instance's columns come with the first job of each run and are None in its other rows. `waited` is the number
-    of seconds since the job parked, `age` since the instance was created. `key` is its partition key, "*" for a job
-    without one in a queue with limits. `moment` is `run_at` in seconds of the epoch, `took` the time the server spent
-    on the claim, in seconds.
+    of seconds since the job parked, `age` since the instance was created, or the task enqueued. `key` is its partition
+    key, "*" for a job without one in a queue with limits. `moment` is `run_at` in seconds of the epoch, `took` the time
+    the server spent on the claim, in seconds. A task has no run and no instance: its `input` are its arguments, and
+    `tags` and `metadata` are its own.
     """
 
     id: int
     kind: str
-    run: int
+    run: int | None
     step: str
     config: str | None
     queue: str
@@ -75,6 +76,7 @@ class ClaimedRow(NamedTuple):
     results: str | None
     signals: str | None
     parked: Sequence[str] | None
+    tags: Sequence[str] | None
     waited: float | None
     age: float | None
     key: str | None
@@ -108,12 +110,12 @@ class SettleResult(NamedTuple):
 
     `status` is "done", "conflict" (the instance was locked or had moved on: the job is now an advance job), "busy"
     (another session had locked it: settle it again) or "fenced" (the job is not this worker's). `kept`: it runs on
-    here.
+    here. `run` and `step` are None for a task that ends.
     """
 
     id: int
-    run: int
-    step: str
+    run: int | None
+    step: str | None
     status: str
     kept: bool
     is_branch: bool = False
@@ -215,9 +217,10 @@ def settle(
     updates: Sequence[JobUpdate],
     instances: Sequence[InstanceUpdate] = (),
     branches: Sequence[Branch] = (),
+    finishes: Sequence[Finish] = (),
 ) -> Statement[Builtin[SettleResult]]:
     """Write the outcomes of a batch of claimed jobs in one statement."""
-    params = {"worker": worker, **encode(updates, instances, branches)}
+    params = {"worker": worker, **encode(updates, instances, branches, finishes)}
     return Statement("job/settle", files.load("queries/job/settle.sql", schema), params, _settled, prepare=True)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Effect",
     "End",
     "Fail",
+    "Finish",
     "InstanceUpdate",
     "JobUpdate",
     "Move",
@@ -111,7 +112,7 @@ class JobUpdate(NamedTuple):
     """
 
     id: int
-    run: int
+    run: int | None
     attempt: int
     step: str
     kind: str
@@ -124,6 +125,20 @@ class JobUpdate(NamedTuple):
     def guarded(self) -> bool:
         """Whether it is written only together with the update of its instance."""
         return self.advance is not None or isinstance(self.effect, Fail)
+
+
+class Finish(NamedTuple):
+    """A task ends with this `status`: its job is deleted, and its result is recorded. It has its own fence.
+
+    `seconds` is how long the last attempt took, None if it did not run to an outcome.
+    """
+
+    job: int
+    attempt: int
+    status: Status
+    output: str | None = None
+    error: str | None = None
+    seconds: float | None = None
 
 
 class InstanceUpdate(NamedTuple):
@@ -177,6 +192,7 @@ FENCE = ("id", "run", "attempt", "step", "kind", "guarded", "signal")
 JOBS = Group("job", FENCE)
 INSTANCES = Group("instance", InstanceUpdate._fields)
 BRANCHES = Group("branch", Branch._fields)
+FINISHES = Group("finish", Finish._fields)
 BY_JOB: Mapping[type, Group] = {  # not `Fail`: it is the status of the instance's update
     kind: Group(kind.__name__.lower(), ("job", *kind._fields))
     for kind in (Result, Advance, Move, Park, Retry, Snooze, End)
@@ -184,7 +200,10 @@ BY_JOB: Mapping[type, Group] = {  # not `Fail`: it is the status of the instance
 
 
 def encode(
-    updates: Sequence[JobUpdate], instances: Sequence[InstanceUpdate], branches: Sequence[Branch]
+    updates: Sequence[JobUpdate],
+    instances: Sequence[InstanceUpdate],
+    branches: Sequence[Branch],
+    finishes: Sequence[Finish] = (),
 ) -> dict[str, Array]:
     """Return the parameters of `job/settle.sql` that hold these."""
     rows: defaultdict[type, list[tuple[Any, ...]]] = defaultdict(list)
@@ -196,6 +215,7 @@ def encode(
     params.update(JOBS.arrays([*map(attrgetter(*FENCE), updates)]))
     params.update(INSTANCES.arrays(instances))
     params.update(BRANCHES.arrays(branches))
+    params.update(FINISHES.arrays(finishes))
     for kind, group in BY_JOB.items():
         params.update(group.arrays(rows[kind]))
     return params

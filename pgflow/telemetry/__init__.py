@@ -1,4 +1,4 @@
-"""Telemetry: frozen events about instances, delivered to attached handlers.
+"""Telemetry: frozen events about instances and tasks, delivered to attached handlers.
 
 The engine emits events and knows no logs, metrics or traces; adapters attach handlers for those.
 
@@ -54,6 +54,13 @@ from pgflow.telemetry.names import (
     STEP_SNOOZE,
     STEP_START,
     STEP_STOP,
+    TASK_CANCEL,
+    TASK_ENQUEUE,
+    TASK_EXCEPTION,
+    TASK_RETRY,
+    TASK_SNOOZE,
+    TASK_START,
+    TASK_STOP,
     WORKFLOW_CANCEL,
     WORKFLOW_EXCEPTION,
     WORKFLOW_RETRY,
@@ -78,6 +85,13 @@ __all__ = [
     "STEP_SNOOZE",
     "STEP_START",
     "STEP_STOP",
+    "TASK_CANCEL",
+    "TASK_ENQUEUE",
+    "TASK_EXCEPTION",
+    "TASK_RETRY",
+    "TASK_SNOOZE",
+    "TASK_START",
+    "TASK_STOP",
     "WORKFLOW_CANCEL",
     "WORKFLOW_EXCEPTION",
     "WORKFLOW_RETRY",

@@ -24,6 +24,7 @@ LEVELS: Mapping[Name, int] = {
     **dict.fromkeys(events(), logging.INFO),
     names.WORKFLOW_EXCEPTION: logging.ERROR,
     names.STEP_EXCEPTION: logging.ERROR,
+    names.TASK_EXCEPTION: logging.ERROR,
     names.STEP_ASYNC: logging.WARNING,
     names.STEP_RETRY: logging.WARNING,
     names.RUNNER_RESCUE: logging.WARNING,
@@ -46,11 +47,11 @@ EVENTS: Mapping[Name, str] = {
 
 
 def attach_log_handler(*, level: Mapping[Name, int | str] | None = None, events: Iterable[Name] | None = None) -> None:
-    """Write events to the logger `pgflow.telemetry`, prefixed with `[instance_id] `.
+    """Write events to the logger `pgflow.telemetry`, prefixed with `[instance_id] ` or `[job 17] `.
 
     `events` are the events to write, by default all; `level` overrides the levels of some. A record has the attributes
-    instance_id, workflow, step, event (a step's event) and duration_ms, as far as the telemetry event has them. Raises
-    `AlreadyAttached` if it is already attached, and `ConfigError` for an unknown event or level.
+    instance_id, workflow, task, job, step, event (a step's event) and duration_ms, as far as the telemetry event has
+    them. Raises `AlreadyAttached` if it is already attached, and `ConfigError` for an unknown event or level.
 
         attach_log_handler(level={telemetry.STEP_START: "debug"}, events=[telemetry.STEP_START, telemetry.STEP_STOP])
     """
@@ -79,17 +80,20 @@ def write(event: Event, levels: Mapping[Name, int]) -> None:
         return
     metadata = event.metadata
     instance_id = metadata.get("instance_id")
+    about = f"job {metadata['job']}" if metadata.get("job") is not None and event.name[1] == "task" else instance_id
     seconds = event.measurements.get("duration")
     extra = {
         "instance_id": instance_id,
         "workflow": metadata.get("workflow"),
+        "task": metadata["task"] if event.name[1] == "task" else None,
+        "job": metadata.get("job") if event.name[1] == "task" else None,
         "step": metadata["step"] if event.name[1] == "step" else metadata.get(STEPS.get(event.name, "")),
         "event": metadata.get(EVENTS.get(event.name, "")),
         "duration_ms": None if seconds is None else round(seconds * 1000, 3),
     }
     line = _line(event.name, event.measurements, metadata)
     present = {key: value for key, value in extra.items() if value is not None}
-    log.log(level, "%s%s", f"[{instance_id}] " if instance_id is not None else "", line, extra=present)
+    log.log(level, "%s%s", f"[{about}] " if about is not None else "", line, extra=present)
 
 
 def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -126,6 +130,21 @@ def _line(name: Name, measured: Mapping[str, Any], about: Mapping[str, Any]) -> 
             return f"Step {about['step']} will be retried after attempt {about['attempt']}"
         case ("step", "snooze"):
             return f"Step {about['step']} snoozes for {measured['delay']:g}s"
+        case ("task", "enqueue"):
+            return f"Task {about['task']} enqueued, jobs: {', '.join(map(str, about['jobs']))}"
+        case ("task", "start"):
+            return f"Task {about['task']} started"
+        case ("task", "stop"):
+            return f"Task {about['task']} completed{within}"
+        case ("task", "exception"):
+            again = f" and will be retried after attempt {about['attempt']}" if about["will_retry"] else ""
+            return f"Task {about['task']} failed{again}: {_reason(about['reason'])}"
+        case ("task", "snooze"):
+            return f"Task {about['task']} snoozes for {measured['delay']:g}s"
+        case ("task", "cancel"):
+            return f"Task cancelled{': ' + _reason(about['reason']) if about['reason'] else ''}"
+        case ("task", "retry"):
+            return "Task retried"
         case ("engine", "advance"):
             return f"Engine advance #{about['iteration']}{f' ({took})' if took else ''}"
         case ("runner", "init"):

@@ -59,6 +59,13 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
         _counter(names.STEP_ASYNC, "workflow", "step"),
         _distribution(names.STEP_RESUME, "wait_duration", "workflow", "step", "source"),
     ),
+    "task": (
+        _counter(names.TASK_ENQUEUE, "task"),
+        _counter(names.TASK_STOP, "task"),
+        _counter(names.TASK_EXCEPTION, "task", "kind"),
+        _distribution(names.TASK_STOP, "duration", "task"),
+        _distribution(names.TASK_STOP, "age", "task"),
+    ),
     "engine": (
         Metric(
             f"{names.dotted(names.ENGINE_ADVANCE)}.active_steps_count",
@@ -73,7 +80,9 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
 
 
 def metrics(scope: str | None = None) -> tuple[Metric, ...]:
-    """Return the metrics of a scope ("workflow", "step" or "engine"), or all. Raises `ConfigError` for another scope.
+    """Return the metrics of a scope ("workflow", "step", "task" or "engine"), or all.
+
+    Raises `ConfigError` for another scope.
 
     metrics("engine")[0].name    # "pgflow.engine.advance.active_steps_count"
     """

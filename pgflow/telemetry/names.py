@@ -16,6 +16,13 @@ __all__ = [
     "STEP_SNOOZE",
     "STEP_START",
     "STEP_STOP",
+    "TASK_CANCEL",
+    "TASK_ENQUEUE",
+    "TASK_EXCEPTION",
+    "TASK_RETRY",
+    "TASK_SNOOZE",
+    "TASK_START",
+    "TASK_STOP",
     "WORKFLOW_CANCEL",
     "WORKFLOW_EXCEPTION",
     "WORKFLOW_RETRY",
@@ -49,6 +56,14 @@ STEP_RETRY: Name = ("pgflow", "step", "retry")
 STEP_SNOOZE: Name = ("pgflow", "step", "snooze")
 RUNNER_RESCUE: Name = ("pgflow", "runner", "rescue")
 
+TASK_ENQUEUE: Name = ("pgflow", "task", "enqueue")
+TASK_START: Name = ("pgflow", "task", "start")
+TASK_STOP: Name = ("pgflow", "task", "stop")
+TASK_EXCEPTION: Name = ("pgflow", "task", "exception")
+TASK_SNOOZE: Name = ("pgflow", "task", "snooze")
+TASK_CANCEL: Name = ("pgflow", "task", "cancel")
+TASK_RETRY: Name = ("pgflow", "task", "retry")
+
 # The eleven events of the original engine; the others are additions.
 SEED_EVENTS: tuple[Name, ...] = (
     WORKFLOW_START,
@@ -71,6 +86,13 @@ EVENTS: tuple[Name, ...] = (
     STEP_RETRY,
     STEP_SNOOZE,
     RUNNER_RESCUE,
+    TASK_ENQUEUE,
+    TASK_START,
+    TASK_STOP,
+    TASK_EXCEPTION,
+    TASK_SNOOZE,
+    TASK_CANCEL,
+    TASK_RETRY,
 )
 
 

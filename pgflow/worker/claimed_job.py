@@ -11,6 +11,7 @@ from typing import Any
 
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
+from pgflow.core.definition.step import Step
 from pgflow.core.engine.machine import advance, replay
 from pgflow.core.engine.state import Parked, State, Status
 from pgflow.core.values.codec import Location, decrypt, decrypt_text
@@ -129,6 +130,16 @@ class ClaimedJob:
     key: str | None = None  # its partition key, "*" for a job without one in a queue with limits
 
     @property
+    def work(self) -> Step | None:
+        """The step that it executes; None if it ends a wait, or decides."""
+        return self.instance.graph.nodes[self.step].step if self.step and self.kind == "execute" else None
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"step {self.step} of {self.instance.id}"
+
+    @property
     def is_quarantined(self) -> bool:
         """Whether it may be a poison job, which has to run alone."""
         return QUARANTINE_FROM <= self.crashes < POISONED_FROM
@@ -176,6 +187,7 @@ def cached_instance(row: ClaimedRow, workflow: Definition, policy: PayloadPolicy
     state = replay(workflow.graph, applied)
     for step in row.parked or ():
         state, _ = advance(state, Parked(step))
+    assert row.run is not None  # noqa: S101 -- as above
     return CachedInstance(
         run=row.run,
         id=row.business_id,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pgflow.store.job import SettleResult
-from pgflow.worker.claimed_job import ClaimedJob
-from pgflow.worker.decide import Decision
-from pgflow.worker.outcome import Outcome
+from pgflow.worker.claimed_task import HeldJob
+from pgflow.worker.decide_task import AnyDecision
+from pgflow.worker.outcome import AnyOutcome
 
 __all__ = ["Committed", "JobOutcome"]
 
@@ -20,9 +20,9 @@ class Committed:
     It was committed, or, where the fence refused it, rolled back. Nothing is left to send.
     """
 
-    job: ClaimedJob
-    decision: Decision
+    job: HeldJob
+    decision: AnyDecision
     rows: list[SettleResult]
 
 
-JobOutcome: TypeAlias = Outcome | Committed
+JobOutcome: TypeAlias = AnyOutcome | Committed

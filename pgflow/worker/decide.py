@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, assert_never
+from typing import Any, ClassVar, TypeAlias, assert_never
 
 from pgflow.core.engine import state as engine_state
 from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError
@@ -21,6 +21,7 @@ from pgflow.store.job_updates import (
     Effect,
     End,
     Fail,
+    Finish,
     InstanceUpdate,
     JobUpdate,
     Move,
@@ -32,7 +33,7 @@ from pgflow.store.job_updates import (
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, Signal
 from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Reactivated, Released, Snoozed
 
-__all__ = ["Decision", "Keep", "decide"]
+__all__ = ["MAX_UNCOUNTED_DISCONNECTS", "Decision", "Keep", "decide", "disconnect_delay"]
 
 # `keep(queue, needs_slot)`: whether a job that goes on in `queue` may stay with this worker. A job that goes on in its
 # own queue has a slot there.
@@ -68,8 +69,15 @@ class Decision:
     failure: dict[str, Any] | None = None
     commands: dict[str, tuple[Command, ...]] = field(default_factory=dict)  # by the step that completed
 
+    finish: ClassVar[Finish | None] = None  # of a task
+
     def __post_init__(self) -> None:
         self.before = self.state
+
+    @property
+    def title(self) -> str:
+        """What it is about, for messages."""
+        return self.instance.id
 
     def add(
         self,
@@ -99,6 +107,11 @@ class Decision:
                 self.schedules_jobs = True
             case Snooze(seconds=seconds):
                 self.schedules_jobs |= seconds is not None
+
+
+def disconnect_delay(disconnects: int) -> float:
+    """Return the seconds until the next attempt after so many lost connections."""
+    return min(MAX_DISCONNECT_DELAY, 0.1 * 2.0**disconnects)
 
 
 def decide(instance: CachedInstance, outcomes: Sequence[Outcome], keep: Keep) -> Decision:
@@ -197,14 +210,14 @@ def _park(decision: Decision, outcome: Parked, keep: Keep) -> None:
     decision.add(job, Park(queue, awaits, seconds), advance=Advance(queue, awaits))
 
 
-def _retry_or_fail(decision: Decision, outcome: AttemptFailed) -> None:
+def _retry_or_fail(decision: Decision, outcome: AttemptFailed[ClaimedJob]) -> None:
     job = outcome.job
     failing = AttemptError(outcome.reason, outcome.type, outcome.retry, outcome.details)
     error = failing.entry(job.attempt)
     disconnects = sum("severed" in each for each in job.errors)
     if outcome.connection_lost and disconnects < MAX_UNCOUNTED_DISCONNECTS:
         errors = [*job.errors, {**error, "severed": disconnects + 1}][-KEPT_ERRORS:]
-        decision.add(job, Snooze(min(MAX_DISCONNECT_DELAY, 0.1 * 2**disconnects), json.dumps(errors)))
+        decision.add(job, Snooze(disconnect_delay(disconnects), json.dumps(errors)))
     elif outcome.retry and job.attempt < job.max_attempts:
         policy = decision.instance.graph.nodes[job.step].retry
         errors = [*job.errors, error][-KEPT_ERRORS:]

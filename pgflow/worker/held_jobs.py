@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgflow.core.definition.definition import Definition
+from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_text, type_name
 from pgflow.errors import DecryptionUnavailable, PayloadUnavailable
@@ -17,6 +18,7 @@ from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.store.job import ClaimedRow
 from pgflow.store.job_updates import Effect, End, Fail, InstanceUpdate, JobUpdate, Snooze
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, cached_instance, caller, claimed_job
+from pgflow.worker.claimed_task import HeldJob, claimed_task
 from pgflow.worker.queue_buffer import QueueBuffer
 
 __all__ = ["HeldJobs", "RejectedJob"]
@@ -43,7 +45,8 @@ class RejectedJob:
         """The update of the instance, if it fails with the job."""
         if self.failure is None:
             return None
-        return InstanceUpdate(self.update.run, None, "failed", error=json.dumps(self.failure))
+        run = self.update.run
+        return None if run is None else InstanceUpdate(run, None, "failed", error=json.dumps(self.failure))
 
 
 class UnknownHere(Exception):
@@ -61,21 +64,22 @@ class HeldJobs:
         self,
         buffers: Mapping[str, QueueBuffer],
         *,
-        start: Callable[[ClaimedJob], None],
-        drop: Callable[[ClaimedJob], None],
+        start: Callable[[HeldJob], None],
+        drop: Callable[[HeldJob], None],
         payloads: PayloadPolicy = DEFAULT,
     ) -> None:
         self.buffers = buffers
-        self.jobs: dict[int, ClaimedJob] = {}
+        self.jobs: dict[int, HeldJob] = {}
         self.rejected: list[RejectedJob] = []
         self.worker = 0  # the id in the database of the worker that holds them, 0 while it has none
         self._workflows: dict[tuple[str, int], Definition] = {}
+        self._tasks: dict[str, TaskDefinition] = {}
         self._instances: dict[int, CachedInstance] = {}
         self._start = start
         self._drop = drop
         self._payloads = payloads
-        self._quarantined: list[ClaimedJob] = []  # each runs once nothing else is held
-        self._isolated: ClaimedJob | None = None  # the quarantined job that runs
+        self._quarantined: list[HeldJob] = []  # each runs once nothing else is held
+        self._isolated: HeldJob | None = None  # the quarantined job that runs
 
     @property
     def has_quarantined(self) -> bool:
@@ -86,7 +90,11 @@ class HeldJobs:
         """Make a workflow known by its name, in all its versions."""
         self._workflows.update({(each.name, each.version): each for each in workflow.definitions.versions.values()})
 
-    def holds(self, job: ClaimedJob) -> bool:
+    def register_task(self, task: TaskDefinition) -> None:
+        """Make a task known by its name."""
+        self._tasks[task.name] = task
+
+    def holds(self, job: HeldJob) -> bool:
         """Whether exactly this claim is held: the job has neither moved on nor been given up."""
         return self.jobs.get(job.id) is job
 
@@ -97,9 +105,12 @@ class HeldJobs:
         read fails its instance; one whose instance was deleted by hand is deleted.
         """
         now = time.monotonic()
-        heads = {row.run: row for row in rows if row.business_id is not None}
+        heads = {row.run: row for row in rows if row.run is not None and row.business_id is not None}
         instances = {number: self._instance(row) for number, row in heads.items()}
         for row in rows:
+            if row.run is None:
+                self._add_task(row, now)
+                continue
             instance = instances.get(row.run)
             if instance is None:
                 log.warning("job %d belongs to run %d, which does not exist: the job is deleted", row.id, row.run)
@@ -134,6 +145,15 @@ class HeldJobs:
             if isinstance(instance, CachedInstance) and not instance.jobs:
                 self._instances.pop(instance.run, None)
 
+    def _add_task(self, row: ClaimedRow, now: float) -> None:
+        task = self._tasks.get(row.step)
+        if task is not None:
+            self.hold(claimed_task(row, task, now))
+            return
+        # Usual during a rolling deployment.
+        log.warning("no app here defines the task %s: job %d is left to another worker", row.step, row.id)
+        self.rejected.append(RejectedJob(_rejection(row, Snooze(PASS_ON_SECONDS))))
+
     def _instance(self, row: ClaimedRow) -> CachedInstance | BaseException:
         workflow = self._workflows.get((row.workflow or "", row.version or 0))
         if workflow is None:
@@ -142,9 +162,9 @@ class HeldJobs:
             instance = cached_instance(row, workflow, self._payloads)
         except BaseException as error:  # from the codec's code; nothing is awaited here
             return error
-        cached = self._instances.get(row.run)
+        cached = self._instances.get(instance.run)
         if cached is None:
-            self._instances[row.run] = instance
+            self._instances[instance.run] = instance
             return instance
         cached.refresh(instance)  # in place: jobs that run now refer to it
         return cached
@@ -154,11 +174,12 @@ class HeldJobs:
         rejected, self.rejected = self.rejected, []
         return rejected
 
-    def hold(self, job: ClaimedJob) -> None:
+    def hold(self, job: HeldJob) -> None:
         """Hold a job, and run it as soon as its queue has a free slot."""
         job.worker = self.worker
-        job.instance.jobs += 1
-        self._instances[job.instance.run] = job.instance
+        if isinstance(job, ClaimedJob):
+            job.instance.jobs += 1
+            self._instances[job.instance.run] = job.instance
         self.jobs[job.id] = job
         job.since = time.monotonic()
         if job.is_quarantined:
@@ -178,7 +199,7 @@ class HeldJobs:
                 else:
                     buffer.drop(job)
 
-    def forget(self, job: ClaimedJob) -> None:
+    def forget(self, job: HeldJob) -> None:
         """Stop holding a job whose outcome is recorded."""
         if self.holds(job):
             del self.jobs[job.id]
@@ -186,11 +207,12 @@ class HeldJobs:
             self._isolated = None
         elif job in self._quarantined:
             self._quarantined.remove(job)
-        job.instance.jobs -= 1
-        if job.instance.jobs <= 0:
-            self._instances.pop(job.instance.run, None)
+        if isinstance(job, ClaimedJob):
+            job.instance.jobs -= 1
+            if job.instance.jobs <= 0:
+                self._instances.pop(job.instance.run, None)
 
-    def give_up(self, job: ClaimedJob) -> None:
+    def give_up(self, job: HeldJob) -> None:
         """Stop holding and running a job that this worker no longer owns."""
         if self.holds(job):
             self.forget(job)
@@ -199,7 +221,7 @@ class HeldJobs:
 
     def give_up_instance(self, instance: CachedInstance) -> None:
         """Give up every job of an instance that has ended."""
-        for job in [job for job in self.jobs.values() if job.instance is instance]:
+        for job in [job for job in self.jobs.values() if isinstance(job, ClaimedJob) and job.instance is instance]:
             self.give_up(job)
 
     def abandon(self) -> None:
@@ -210,11 +232,11 @@ class HeldJobs:
         for job in list(self.jobs.values()):
             self.give_up(job)
 
-    def take_stale(self, older_than: float) -> Iterable[ClaimedJob]:
+    def take_stale(self, older_than: float) -> Iterable[HeldJob]:
         """Take out the jobs that have waited for a slot since before `older_than` (monotonic seconds)."""
         return [job for buffer in self.buffers.values() for job in buffer.take_waiting(older_than) if self.holds(job)]
 
-    def not_started(self) -> Iterable[ClaimedJob]:
+    def not_started(self) -> Iterable[HeldJob]:
         """Take out every job that has not begun to run."""
         quarantined, self._quarantined = self._quarantined, []
         return [*self.take_stale(older_than=float("inf")), *quarantined]

@@ -6,7 +6,7 @@ import asyncio
 
 from pgflow.core.values.sanitize import error_message, format_traceback, sanitize_text, type_name
 from pgflow.logs import Logger
-from pgflow.worker.claimed_job import ClaimedJob
+from pgflow.worker.claimed_task import HeldJob
 from pgflow.worker.committed import Committed, JobOutcome
 from pgflow.worker.outcome import AttemptFailed
 from pgflow.worker.runner import Runner
@@ -50,23 +50,23 @@ class JobTasks:
         """How many sync steps were given up, and still run in their threads."""
         return len(self._runner.calls)
 
-    def start(self, job: ClaimedJob) -> None:
+    def start(self, job: HeldJob) -> None:
         """Begin to run a job."""
         self._tasks[job.id] = self._loop.create_task(self._run(job))
 
-    def drop(self, job: ClaimedJob) -> None:
+    def drop(self, job: HeldJob) -> None:
         """Cancel a job that this worker no longer owns; unless it is committing, which has to come to a known end."""
         task = self._tasks.pop(job.id, None)
         if task is not None and job not in self._transactional.committing:
             task.cancel()
 
-    async def _run(self, job: ClaimedJob) -> None:
+    async def _run(self, job: HeldJob) -> None:
         me = self._tasks[job.id]
-        step = job.instance.graph.nodes[job.step].step if job.step and job.kind == "execute" else None
-        limit = None if step is None else step.max_runtime
+        work = job.work
+        limit = None if work is None else work.max_runtime
         if limit is not None:
             timer = self._loop.call_later(limit.total_seconds(), self._end_overdue, job)
-        is_transactional = step is not None and step.transactional
+        is_transactional = work is not None and work.transactional
         outcome: JobOutcome
         try:
             outcome = await (self._transactional if is_transactional else self._runner).run(job)
@@ -74,15 +74,14 @@ class JobTasks:
             if me in self._overdue:
                 outcome = self._runner.overdue(job)
             else:
-                outcome = AttemptFailed(job, "the step was cancelled from within", "CancelledError")
+                outcome = AttemptFailed(job, f"the {_noun(job)} was cancelled from within", "CancelledError")
         except BaseException as error:  # not the step's, whose errors are outcomes; it must not cost the slot
             log.error(
-                "step %s of %s could not be run:\n%s",
-                job.step,
-                job.instance.id,
+                "%s could not be run:\n%s",
+                job.title,
                 sanitize_text(format_traceback(error), tail=True),
             )
-            text = sanitize_text(f"the step could not be run: {error_message(error)}")
+            text = sanitize_text(f"the {_noun(job)} could not be run: {error_message(error)}")
             outcome = AttemptFailed(job, text, type_name(error))
         finally:
             if limit is not None:
@@ -96,10 +95,14 @@ class JobTasks:
         self._settler.finished(outcome)
         held_jobs.run_waiting()
 
-    def _end_overdue(self, job: ClaimedJob) -> None:
+    def _end_overdue(self, job: HeldJob) -> None:
         """Cancel a step whose `max_runtime` has passed; not while it commits, which has its own time limits."""
         task = self._tasks.get(job.id)
         if task is not None and job not in self._transactional.committing:
             self._overdue.add(task)
             task.add_done_callback(self._overdue.discard)
             task.cancel()
+
+
+def _noun(job: HeldJob) -> str:
+    return "task" if job.kind == "task" else "step"

@@ -83,7 +83,7 @@ class LargeValues:
         await self.fetch(job, [signal])
         ended = await asyncio.to_thread(parked.end, signal)
 
-        def end(each: Signal) -> Finished | AttemptFailed:
+        def end(each: Signal) -> Finished | AttemptFailed[ClaimedJob]:
             return ended if each == signal else parked.end(each)
 
         return replace(parked, end=end)

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pgflow.core.engine.attempt import AttemptError
 from pgflow.payloads.policy import StoredObject
 from pgflow.worker.claimed_job import ClaimedJob, Signal
+from pgflow.worker.claimed_task import ClaimedTask, HeldJob
 
-__all__ = ["AttemptFailed", "Finished", "Outcome", "Parked", "Reactivated", "Released", "Snoozed"]
+__all__ = [
+    "AnyOutcome",
+    "AttemptFailed",
+    "Completed",
+    "Finished",
+    "Outcome",
+    "Parked",
+    "Reactivated",
+    "Released",
+    "Snoozed",
+    "TaskOutcome",
+]
+
+J_co = TypeVar("J_co", bound=HeldJob, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,15 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Completed:
+    """The task completed; `output` is the JSON text to store."""
+
+    job: ClaimedTask
+    output: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
     """The step returned `Async()`: it waits for one of the signals in `awaits`, or for `delay`.
 
@@ -50,19 +73,19 @@ class Parked:
     awaits: Mapping[str, str]
     delay: timedelta | None
     timeout_event: str | None
-    end: Callable[[Signal], Finished | AttemptFailed]
+    end: Callable[[Signal], Finished | AttemptFailed[ClaimedJob]]
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(Generic[J_co]):
     """The attempt failed. `reason` is text for people; with `retry` False there is no further attempt.
 
     `signal` has a payload that the step rejected. It is consumed, because a retry of the instance would find it again.
     `connection_lost`: the step's transaction lost its connection, which may not be the step's fault.
     """
 
-    job: ClaimedJob
+    job: J_co
     reason: str
     type: str
     retry: bool = True
@@ -73,18 +96,18 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Snoozed:
-    """The step runs again after `delay`; the attempt does not count."""
+class Snoozed(Generic[J_co]):
+    """The step or task runs again after `delay`; the attempt does not count."""
 
-    job: ClaimedJob
+    job: J_co
     delay: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
-    """The step did not run, or not to its end: any worker may claim the job; the attempt does not count."""
+class Released(Generic[J_co]):
+    """The job did not run, or not to its end: any worker may claim it; the attempt does not count."""
 
-    job: ClaimedJob
+    job: J_co
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +117,10 @@ class Reactivated:
     job: ClaimedJob
 
 
-Outcome: TypeAlias = Finished | Parked | AttemptFailed | Snoozed | Released | Reactivated
+Outcome: TypeAlias = (
+    Finished | Parked | AttemptFailed[ClaimedJob] | Snoozed[ClaimedJob] | Released[ClaimedJob] | Reactivated
+)
+TaskOutcome: TypeAlias = Completed | AttemptFailed[ClaimedTask] | Snoozed[ClaimedTask] | Released[ClaimedTask]
+AnyOutcome: TypeAlias = (
+    Outcome | TaskOutcome | AttemptFailed[HeldJob] | Snoozed[HeldJob] | Released[HeldJob]  # of whichever it is
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from pgflow.worker.claimed_job import ClaimedJob
+from pgflow.worker.claimed_task import HeldJob
 from pgflow.worker.gate import Gate
 
 __all__ = ["PREFETCH_LIMIT", "QueueBuffer"]
@@ -34,9 +34,9 @@ class QueueBuffer:
         self.gate: Gate | None = None
         self._own_concurrency = concurrency
         self._has_keys = False
-        self._waiting: list[tuple[int, int, ClaimedJob]] = []
-        self._running: set[ClaimedJob] = set()
-        self._settling: set[ClaimedJob] = set()
+        self._waiting: list[tuple[int, int, HeldJob]] = []
+        self._running: set[HeldJob] = set()
+        self._settling: set[HeldJob] = set()
         self._order = itertools.count()
         self._completed = 0
         self._prefetch = 0
@@ -77,11 +77,11 @@ class QueueBuffer:
         """How many outcomes are not recorded yet."""
         return len(self._settling)
 
-    def push(self, job: ClaimedJob) -> None:
+    def push(self, job: HeldJob) -> None:
         """Add a job to those that wait for a slot."""
         heapq.heappush(self._waiting, (job.priority, next(self._order), job))
 
-    def pop(self) -> ClaimedJob | None:
+    def pop(self) -> HeldJob | None:
         """Take the most urgent job if a slot is free, and count it as running."""
         if not self._waiting or self.is_paused or len(self._running) >= self.concurrency:
             return None
@@ -89,21 +89,21 @@ class QueueBuffer:
         self._running.add(job)
         return job
 
-    def drop(self, job: ClaimedJob) -> None:
+    def drop(self, job: HeldJob) -> None:
         """Free the slot of a job that this worker no longer owns."""
         self._running.discard(job)
 
-    def finished(self, job: ClaimedJob) -> None:
+    def finished(self, job: HeldJob) -> None:
         """Free the slot of a job that ran to its outcome; the outcome has to be settled."""
         self._running.discard(job)
         self._settling.add(job)
         self._completed += 1
 
-    def releasing(self, job: ClaimedJob) -> None:
+    def releasing(self, job: HeldJob) -> None:
         """Count a job that is given back without having run; that has to be settled, too."""
         self._settling.add(job)
 
-    def settled(self, job: ClaimedJob) -> None:
+    def settled(self, job: HeldJob) -> None:
         """Count an outcome as recorded, or as no longer needed."""
         self._settling.discard(job)
         if self.gate is not None:
@@ -129,7 +129,7 @@ class QueueBuffer:
             return 0
         return max(0, self.concurrency - len(self._running) - len(self._waiting))
 
-    def take_waiting(self, older_than: float = float("inf")) -> list[ClaimedJob]:
+    def take_waiting(self, older_than: float = float("inf")) -> list[HeldJob]:
         """Take out the waiting jobs that were buffered before `older_than` (monotonic seconds)."""
         taken = [job for _, _, job in self._waiting if job.since < older_than]
         if taken:

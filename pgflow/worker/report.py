@@ -8,15 +8,18 @@ from collections.abc import Mapping
 
 from pgflow.store.job import RescueResult, SettleResult
 from pgflow.store.job_updates import Fail, JobUpdate, Park, Result, Retry, Snooze
-from pgflow.telemetry import emit, instance_events
+from pgflow.telemetry import emit, instance_events, task_events
 from pgflow.telemetry.emit import AttemptRef, InstanceRef
 from pgflow.telemetry.instance_events import Source
+from pgflow.telemetry.task_events import TaskRef
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob
+from pgflow.worker.claimed_task import ClaimedTask
 from pgflow.worker.decide import Decision
+from pgflow.worker.decide_task import TaskDecision
 from pgflow.worker.held_jobs import RejectedJob
-from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Released, Snoozed
+from pgflow.worker.outcome import AttemptFailed, Completed, Finished, Outcome, Released, Snoozed
 
-__all__ = ["began", "ready", "rejected", "rescued", "settled"]
+__all__ = ["began", "ready", "rejected", "rescued", "settled", "task_began", "task_settled"]
 
 
 def ready(worker: int, queues: Mapping[str, int], schema: str) -> None:
@@ -37,6 +40,31 @@ def began(job: ClaimedJob) -> None:
     if instance_events.has_handler(instance_events.START_EVENTS):
         given = job.instance.input
         instance_events.began(_attempt(job), job.instance.state, given if isinstance(given, str) else "")
+
+
+def task_began(job: ClaimedTask) -> None:
+    """A task begins to run."""
+    task_events.task_start(_task(job))
+
+
+def task_settled(decision: TaskDecision) -> None:
+    """The outcome of a task was written."""
+    job, outcome = decision.job, decision.outcome
+    match outcome:
+        case Completed(seconds=seconds):
+            task_events.task_stop(_task(job), duration=seconds, age=_since(job.age, job.since))
+        case Snoozed(delay=delay):
+            task_events.task_snooze(_task(job), delay=delay.total_seconds())
+        case AttemptFailed():
+            task_events.task_exception(
+                _task(job),
+                duration=outcome.seconds,
+                kind=outcome.type,
+                reason=outcome.reason,
+                stacktrace=outcome.details.get("trace"),
+                max_attempts=job.max_attempts,
+                will_retry=decision.finish is None,
+            )
 
 
 def rejected(each: RejectedJob) -> None:
@@ -139,8 +167,18 @@ def _duration(job: ClaimedJob, seconds: float) -> float | None:
     return seconds if job.kind == "execute" else None
 
 
+def _task(job: ClaimedTask) -> TaskRef:
+    _, caller = job.read_metadata()
+    return TaskRef(job.id, job.work.name, job.attempt, job.queue, job.worker, caller)
+
+
 def _age(instance: CachedInstance) -> float | None:
     """Return how many seconds ago the instance was started."""
-    if instance.age is None or instance.age < 0:  # the clock was set back
+    return _since(instance.age, instance.known_at)
+
+
+def _since(age: float | None, known_at: float) -> float | None:
+    """Return an age now, which was known at a moment (monotonic seconds)."""
+    if age is None or age < 0:  # the clock was set back
         return None
-    return instance.age + time.monotonic() - instance.known_at
+    return age + time.monotonic() - known_at

@@ -1,4 +1,4 @@
-"""Run a job's step, and return the outcome as a value."""
+"""Run a job: its step, or its task, and return the outcome as a value."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ from pgflow.process import acall_in_parent
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import points, report
 from pgflow.worker.claimed_job import ClaimedJob, Signal
+from pgflow.worker.claimed_task import ClaimedTask, HeldJob
 from pgflow.worker.large_values import LargeValues, awaited
-from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Reactivated, Snoozed
+from pgflow.worker.outcome import AnyOutcome, AttemptFailed, Finished, Outcome, Parked, Reactivated, Snoozed
+from pgflow.worker.task_runner import TaskRunner
 
 __all__ = ["Runner"]
 
@@ -48,25 +50,33 @@ class Runner:
     `around` is the middleware, the outermost first.
     """
 
-    def __init__(self, threads: Executor, payloads: PayloadPolicy = DEFAULT, around: Sequence[Middleware] = ()) -> None:
-        self.calls: set[Future[Any]] = set()  # sync steps that run in threads, also those that were given up
+    def __init__(
+        self,
+        threads: Executor,
+        payloads: PayloadPolicy = DEFAULT,
+        around: Sequence[Middleware] = (),
+        calls: set[Future[Any]] | None = None,
+    ) -> None:
+        # Sync steps and tasks that run in threads, also those that were given up.
+        self.calls: set[Future[Any]] = set() if calls is None else calls
         self._threads = threads
         self._payloads = payloads
         self._large = LargeValues(self._payloads)
         self._middleware = around
+        self._tasks = TaskRunner(threads, self.calls, payloads.codec, around)
 
     def using(self, threads: Executor) -> Runner:
         """Return the same runner with other threads."""
-        other = Runner(threads, self._payloads, self._middleware)
-        other.calls = self.calls
-        return other
+        return Runner(threads, self._payloads, self._middleware, self.calls)
 
-    async def run(self, job: ClaimedJob, conn: Any = None) -> Outcome:
+    async def run(self, job: HeldJob, conn: Any = None) -> AnyOutcome:
         """Run a job to its outcome: any exception of the step becomes an `AttemptFailed`.
 
         Raises only `CancelledError`, and only while the task is being cancelled: a `CancelledError` that the step
         raises itself is an error like any other.
         """
+        if isinstance(job, ClaimedTask):
+            return await self._tasks.run(job, conn)
         if job.is_poisoned and job.step:
             return AttemptFailed(
                 job, f"the worker was lost while the step ran, {job.crashes} times", "WorkerLost", retry=False
@@ -173,7 +183,7 @@ class Runner:
         assert_never(read)
 
     def _waits(self, job: ClaimedJob, parking: Parking, seconds: float = 0.0) -> Parked:
-        def end(signal: Signal) -> Finished | AttemptFailed:
+        def end(signal: Signal) -> Finished | AttemptFailed[ClaimedJob]:
             outcome = self._signalled(job, parking.awaits, signal, seconds)
             return self._large.store_now(outcome) if isinstance(outcome, Finished) else outcome
 
@@ -181,7 +191,7 @@ class Runner:
 
     def _signalled(
         self, job: ClaimedJob, awaits: Mapping[str, str], signal: Signal, seconds: float = 0.0
-    ) -> Finished | AttemptFailed:
+    ) -> Finished | AttemptFailed[ClaimedJob]:
         """End a wait with a signal; its payload may not fit."""
         try:
             payload = self._large.opened(job.instance, signal).payload if signal.has_payload else ABSENT
@@ -238,18 +248,20 @@ class Runner:
             job, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False
         )
 
-    def overdue(self, job: ClaimedJob) -> AttemptFailed:
-        """Return the outcome of a step that still ran when its `max_runtime` had passed."""
+    def overdue(self, job: HeldJob) -> AnyOutcome:
+        """Return the outcome of a step or task that still ran when its `max_runtime` had passed."""
+        if isinstance(job, ClaimedTask):
+            return self._tasks.overdue(job)
         failed = attempt.overdue(job.instance.graph, job.step)
         seconds = job.instance.graph.nodes[job.step].step.max_runtime or timedelta(0)
         return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
 
-    def _failed(self, job: ClaimedJob, error: BaseException, seconds: float) -> AttemptFailed:
+    def _failed(self, job: ClaimedJob, error: BaseException, seconds: float) -> AttemptFailed[ClaimedJob]:
         return self._attempt_failed(
             job, attempt.attempt_error(error, job.instance.graph.nodes[job.step].retry), seconds
         )
 
-    def _attempt_failed(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed:
+    def _attempt_failed(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed[ClaimedJob]:
         if log.isEnabledFor(logging.DEBUG):
             text = failed.details.get("trace", failed.reason)
             log.debug("step %s of %s failed: %s", job.step, job.instance.id, sanitize_line(text, MAX_TEXT_LENGTH))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from pgflow.core.values.sanitize import error_message, sanitize_line, sanitize_text, type_name
 from pgflow.database.statement import Statement
@@ -16,10 +17,12 @@ from pgflow.store.notification import CheckCancels, Notification, QueueReady
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import report
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob
+from pgflow.worker.claimed_task import ClaimedTask, HeldJob
 from pgflow.worker.committed import Committed, JobOutcome
 from pgflow.worker.decide import Decision, decide
+from pgflow.worker.decide_task import AnyDecision, TaskDecision, decide_task
 from pgflow.worker.held_jobs import HeldJobs, RejectedJob
-from pgflow.worker.outcome import AttemptFailed, Outcome, Released
+from pgflow.worker.outcome import AnyOutcome, AttemptFailed, Outcome, Released, TaskOutcome
 
 __all__ = ["Settler", "Stats"]
 
@@ -36,6 +39,7 @@ class Stats:
     """
 
     steps: int = 0
+    tasks: int = 0
     retries: int = 0
     round_trips: int = 0
     claimed: int = 0
@@ -63,8 +67,8 @@ class Settler:
         self.stats = Stats() if stats is None else stats
         self.is_draining = False
         self.is_held_up = False
-        self._outcomes: list[Outcome] = []
-        self._deferred: list[list[Outcome]] = []  # by instance
+        self._outcomes: list[AnyOutcome] = []
+        self._deferred: list[list[AnyOutcome]] = []  # by instance, and by task
         self._spare: dict[str, int] = {}
         self._notify = notify
 
@@ -79,7 +83,7 @@ class Settler:
         else:
             buffer.settled(outcome.job)
 
-    def release(self, jobs: Iterable[ClaimedJob]) -> None:
+    def release(self, jobs: Iterable[HeldJob]) -> None:
         """Release jobs that have not begun to run."""
         for held in jobs:
             self.held_jobs.buffers[held.queue].releasing(held)
@@ -100,7 +104,7 @@ class Settler:
         """Whether outcomes are kept that the database rejected through no fault of their steps."""
         return bool(self._deferred)
 
-    def defer(self, decision: Decision) -> None:
+    def defer(self, decision: AnyDecision) -> None:
         """Keep the outcomes of a decision that the database rejects for now, after those that are already kept.
 
         Their jobs stay with this worker and occupy slots of their queues. This is backpressure: a worker that cannot
@@ -108,7 +112,7 @@ class Settler:
         """
         self._deferred.append(list(decision.outcomes))
 
-    def take_deferred(self) -> Decision | None:
+    def take_deferred(self) -> AnyDecision | None:
         """Take out the outcomes that were kept longest, decided on the present state of their instance."""
         while self._deferred:
             kept = []
@@ -121,35 +125,44 @@ class Settler:
                 return self._decide_or_fail(kept)
         return None
 
-    def take(self) -> list[Decision]:
-        """Decide on the outcomes that wait, one decision per instance."""
+    def take(self) -> list[AnyDecision]:
+        """Decide on the outcomes that wait, one decision per instance and per task."""
         batch, self._outcomes = self._outcomes[:BATCH_LIMIT], self._outcomes[BATCH_LIMIT:]
         self._spare = {name: buffer.idle_slots() for name, buffer in self.held_jobs.buffers.items()}
-        by_run: dict[int, list[Outcome]] = {}
+        by_run: dict[int, list[AnyOutcome]] = {}
+        decisions: list[AnyDecision] = []
         for outcome in batch:
-            if self.held_jobs.holds(outcome.job):
-                by_run.setdefault(outcome.job.instance.run, []).append(outcome)
+            held = outcome.job
+            if not self.held_jobs.holds(held):
+                self.held_jobs.buffers[held.queue].settled(held)
+            elif isinstance(held, ClaimedTask):
+                decisions.append(decide_task(held, cast("TaskOutcome", outcome)))
             else:
-                self.held_jobs.buffers[outcome.job.queue].settled(outcome.job)
-        return [self._decide_or_fail(outcomes) for outcomes in by_run.values()]
+                by_run.setdefault(held.instance.run, []).append(outcome)
+        decisions += [self._decide_or_fail(outcomes) for outcomes in by_run.values()]
+        return decisions
 
-    def _decide_or_fail(self, outcomes: list[Outcome]) -> Decision:
+    def _decide_or_fail(self, outcomes: list[AnyOutcome]) -> AnyDecision:
         """Decide; if that raises, fail this instance, so that it cannot block the others of the batch."""
         try:
             return self.decide(outcomes)
         except BaseException as error:  # nothing is awaited here, so it is not a cancellation
             if is_interrupt(error):
                 raise
-            log.exception("%s: cannot decide on the outcome of its steps", outcomes[0].job.instance.id)
+            log.exception("%s: its outcome cannot be decided on", outcomes[0].job.title)
             text = sanitize_text(f"the step's outcome does not fit the workflow: {error_message(error)}")
             return self.decide([AttemptFailed(each.job, text, type_name(error), retry=False) for each in outcomes])
 
-    def decide(self, outcomes: list[Outcome]) -> Decision:
-        """Decide on outcomes of one instance."""
+    def decide(self, outcomes: Sequence[AnyOutcome]) -> AnyDecision:
+        """Decide on outcomes of one instance, or on that of one task."""
+        held = outcomes[0].job
+        if isinstance(held, ClaimedTask):
+            return decide_task(held, cast("TaskOutcome", outcomes[0]))
+        of_instance = cast("Sequence[Outcome]", outcomes)
         if not handlers_by_event:
-            return decide(outcomes[0].job.instance, outcomes, self._keep)
+            return decide(held.instance, of_instance, self._keep)
         began = time.perf_counter()
-        decision = decide(outcomes[0].job.instance, outcomes, self._keep)
+        decision = decide(held.instance, of_instance, self._keep)
         decision.seconds = time.perf_counter() - began
         return decision
 
@@ -166,7 +179,7 @@ class Settler:
         return self._spare[queue] >= 0
 
     def statement(
-        self, decisions: list[Decision], rejected: Iterable[RejectedJob] = ()
+        self, decisions: Sequence[AnyDecision], rejected: Iterable[RejectedJob] = ()
     ) -> Statement[list[SettleResult]]:
         """Return the settle statement for decisions, and for jobs that were claimed and rejected."""
         updates = [update for decision in decisions for update in decision.updates]
@@ -174,14 +187,21 @@ class Settler:
         instances = [decision.instance_update for decision in decisions if decision.instance_update is not None]
         instances += {update.run: update for each in rejected if (update := each.instance_update) is not None}.values()
         branches = [branch for decision in decisions for branch in decision.branches]
-        return job.settle(self.schema, self.worker, updates, instances, branches)
+        finishes = [decision.finish for decision in decisions if decision.finish is not None]
+        return job.settle(self.schema, self.worker, updates, instances, branches, finishes)
 
-    def adopt(self, decisions: list[Decision], settled: list[SettleResult]) -> None:
+    def adopt(self, decisions: Sequence[AnyDecision], settled: list[SettleResult]) -> None:
         """Adopt what was written: jobs that go on here are held, the others are forgotten."""
         results = {row.id: row for row in settled if not row.is_branch}
         notifications: set[Notification] = set()
         before = len(self._outcomes)
+        of_instances: list[Decision] = []
         for decision in decisions:
+            if isinstance(decision, TaskDecision):
+                self._adopt_task(decision, results[decision.job.id], notifications)
+            else:
+                of_instances.append(decision)
+        for decision in of_instances:
             is_written = self._adopt_state(decision, results)
             for outcome, update in zip(decision.outcomes, decision.updates, strict=True):
                 self._adopt_job(outcome, update, results[update.id], notifications)
@@ -190,18 +210,18 @@ class Settler:
                 report.settled(decision, results, is_written=is_written)
         branches = {
             (branch.run, branch.step): (branch, decision.instance)
-            for decision in decisions
+            for decision in of_instances
             for branch in decision.branches
         }
         for row in settled:
             if row.is_branch:
-                self._adopt_branch(row, *branches[row.run, row.step], notifications)
+                self._adopt_branch(row, *branches[row.run or 0, row.step or ""], notifications)
         # All jobs are locked by other sessions: the next try may wait a moment.
         self.is_held_up = 0 < len(self._outcomes) - before == len(results)
         if notifications:
             self._notify(notifications)
 
-    def drop(self, decision: Decision) -> None:
+    def drop(self, decision: AnyDecision) -> None:
         """Forget the jobs of a decision that cannot be written."""
         for outcome in decision.outcomes:
             self.held_jobs.buffers[outcome.job.queue].settled(outcome.job)
@@ -218,6 +238,35 @@ class Settler:
         self._outcomes.clear()
         self._deferred.clear()
         self.held_jobs.abandon()
+
+    def _adopt_task(self, decision: TaskDecision, result: SettleResult, notifications: set[Notification]) -> None:
+        """Forget the task, unless it must be settled again."""
+        held, held_jobs = decision.job, self.held_jobs
+        if not held_jobs.holds(held):
+            held_jobs.buffers[held.queue].settled(held)
+        elif result.status == "busy":
+            self._outcomes.append(decision.outcome)
+            return
+        else:
+            held_jobs.buffers[held.queue].settled(held)
+            held_jobs.forget(held)
+            if result.status == "fenced":
+                self.stats.fenced += 1
+                log.info("%s: the lease was revoked, its outcome is dropped", held.title)
+                return
+        if result.status != "done":
+            return
+        update, finish = decision.update, decision.finish
+        if finish is not None:
+            self.stats.tasks += 1
+            if finish.status == "failed" and decision.error is not None:
+                log.warning("%s failed: %s", held.title, sanitize_line(decision.error["reason"]))
+        elif update is not None:
+            self.stats.retries += isinstance(update.effect, Retry)
+            if update.effect == Snooze():
+                notifications.add(QueueReady(held.queue))
+        if handlers_by_event:
+            report.task_settled(decision)
 
     def _adopt_state(self, decision: Decision, results: Mapping[int, SettleResult]) -> bool:
         """Adopt the instance's state if it was written: a guarded decision is written as a whole or not at all.
@@ -283,7 +332,7 @@ class Settler:
                 id=row.id,
                 instance=instance,
                 kind="execute",
-                step=row.step,
+                step=branch.step,
                 config=branch.config,
                 queue=branch.queue,
                 priority=branch.priority,

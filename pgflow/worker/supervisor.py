@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from pgflow.core.definition.middleware import Middleware
+from pgflow.core.definition.task import DefinedTask
 from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.database.connect import aconnect
 from pgflow.database.migration_files import migrations
@@ -51,7 +52,7 @@ LOOP_STALL_TIMEOUT = 60.0  # seconds: a turn of a live event loop ends sooner, e
 
 
 class Worker:
-    """A worker of an app's workflows: `queues` sets how many steps of each queue run at once.
+    """A worker of an app's workflows and `tasks`: `queues` sets how many steps and tasks of each queue run at once.
 
     `lease` is how long its jobs stay its own without a heartbeat, `poll` how often it looks for work without having
     been notified, `sweep` how often it looks for jobs of dead workers. With `pooler`, for a connection pooler, it only
@@ -77,6 +78,7 @@ class Worker:
         workflows: Iterable[type[DefinedWorkflow[Any]]],
         *,
         queues: Mapping[str, int],
+        tasks: Iterable[DefinedTask] = (),
         schema: str = "pgflow",
         lease: timedelta = timedelta(seconds=30),
         poll: timedelta = timedelta(seconds=1),
@@ -99,6 +101,7 @@ class Worker:
         self.stats = Stats()
         self.abandoned = 0
         self._workflows = list(workflows)
+        self._defined_tasks = list(tasks)
         self._last_turn_at = time.monotonic()
         self._listens = not pooler if listen is None else listen
         self._drains = drain
@@ -123,6 +126,8 @@ class Worker:
         self.held_jobs = HeldJobs(buffers, start=self._tasks.start, drop=self._tasks.drop, payloads=self._payloads)
         for workflow in self._workflows:
             self.held_jobs.register(workflow)
+        for task in self._defined_tasks:
+            self.held_jobs.register_task(task.definition)
         self.settler = Settler(
             self.schema, self.held_jobs, notify=lambda notifications: claimer.notify(notifications), stats=self.stats
         )
@@ -188,10 +193,14 @@ class Worker:
             return "its lease may have expired"
         return self.liveness_error()
 
-    def adopt(self, workflow: type[DefinedWorkflow[Any]]) -> None:
-        """Run the steps of another workflow, too, from now on."""
-        self._workflows.append(workflow)
-        self.held_jobs.register(workflow)
+    def adopt(self, given: type[DefinedWorkflow[Any]] | DefinedTask) -> None:
+        """Run the steps of another workflow, or another task, too, from now on."""
+        if isinstance(given, DefinedTask):
+            self._defined_tasks.append(given)
+            self.held_jobs.register_task(given.definition)
+        else:
+            self._workflows.append(given)
+            self.held_jobs.register(given)
 
     async def run(self) -> None:
         """Work until `stop` is called, then finish what runs. Raises if the database cannot be used at the start.

@@ -214,7 +214,7 @@ begin
     ),
     started as (
         update pgflow.jobs j
-        set state = 'running', worker = claim_limited.worker, attempt = j.attempt + (j.kind = 'execute')::integer, key = coalesce(j.key, '*')
+        set state = 'running', worker = claim_limited.worker, attempt = j.attempt + (j.kind in ('execute', 'task'))::integer, key = coalesce(j.key, '*')
         where j.id = any (array(select c.id from chosen c))
         returning j.id
     ),

@@ -114,7 +114,7 @@ declare
 begin
     select q.* into gate from pgflow.queues q where q.name = take_place.queue for no key update;
     if not found or not gate.is_limited then
-        raise exception using errcode = 'PF016', message = format('there is no limit for %L', take_place.queue),
+        raise exception using errcode = 'PF020', message = format('there is no limit for %L', take_place.queue),
             hint = coalesce('Limits: ' || nullif((select string_agg(q.name, ', ' order by q.name) from pgflow.queues q where q.is_limited), '') || '.',
                 'Set one: pgflow limit set NAME --concurrency 5 --new');
     end if;

@@ -26,7 +26,7 @@ as $$
     order by 1
 $$;
 
--- Raises PF016 for a queue that is not in use.
+-- Raises PF020 for a queue that is not in use.
 create or replace function pgflow.require_queue(queue text) returns void
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -36,7 +36,7 @@ declare
 begin
     -- A queue with nothing but scheduled or parked jobs is found by a scan, which reads the table to its end for a wrong name.
     if not require_queue.queue = any (known) and not exists (select from pgflow.jobs j where j.queue = require_queue.queue) then
-        raise exception using errcode = 'PF016', message = format('no queue is named %L', require_queue.queue),
+        raise exception using errcode = 'PF020', message = format('no queue is named %L', require_queue.queue),
             hint = coalesce('Known: ' || nullif(array_to_string(known[:20], ', ') || case when cardinality(known) > 20 then ', ...' else '' end, '') || '.',
                 'No queue is in use: start a worker, or register the app that defines it.');
     end if;

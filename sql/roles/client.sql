@@ -1,9 +1,10 @@
--- Grants an application what it needs: EXECUTE on the client functions, which start, signal, cancel and retry instances and take places of
--- limits, and no rights on tables. It may read `migrations`, so that it can report a schema that is too new for it.
+-- Grants an application what it needs: EXECUTE on the client functions, which start, signal, cancel and retry instances and tasks and take places
+-- of limits, and no rights on tables. It may read `migrations`, so that it can report a schema that is too new for it.
 grant usage on schema {schema} to {role};
 grant execute on function
     pgflow.start, pgflow.start_many, pgflow.resume, pgflow.resume_run, pgflow.schedule_resume, pgflow.schedule_resume_run, pgflow.unschedule,
     pgflow.cancel, pgflow.cancel_run, pgflow.retry, pgflow.retry_run,
+    pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel_task, pgflow.retry_task,
     pgflow.once, pgflow.begin_request, pgflow.answered,
     pgflow.find(text, text), pgflow.find(text, text, integer),
     pgflow.take_place, pgflow.renew_places, pgflow.release_place,

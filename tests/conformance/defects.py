@@ -85,8 +85,8 @@ MUTANTS = (
     ),
     Mutant(
         "R5", "a failure leaves the jobs of siblings behind", SETTLE,
-        "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails\n",
-        "delete from pgflow.jobs j using decided x join outcome o on o.run = x.run where j.id = o.id and x.fails\n",
+        "select j.id from pgflow.jobs j where j.run = x.run offset 0",
+        "select o.id from outcome o where o.run = x.run offset 0",
     ),
     Mutant(
         "R6", "results are looked up by key, across all runs", CLAIM,
@@ -178,9 +178,8 @@ MUTANTS = (
     ),
     Mutant(
         "R17", "late results still have jobs after a failure", SETTLE,
-        "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails\n",
-        "delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails "
-        "and j.state <> 'running'\n",
+        "select j.id from pgflow.jobs j where j.run = x.run offset 0",
+        "select j.id from pgflow.jobs j where j.run = x.run and j.state <> 'running' offset 0",
     ),
     Mutant(
         "R17", "an ended instance changes again", "pgflow/core/engine/machine.py",

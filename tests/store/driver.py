@@ -14,8 +14,8 @@ from pgflow.client.workflow import Workflow
 from pgflow.database.statement import run
 from pgflow.store import job, signal, worker
 from pgflow.store.job import SettleResult
-from pgflow.worker.claimed_job import ClaimedJob
-from pgflow.worker.decide import Decision
+from pgflow.worker.claimed_task import HeldJob
+from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.held_jobs import HeldJobs
 from pgflow.worker.queue_buffer import QueueBuffer
 from pgflow.worker.runner import Runner
@@ -37,7 +37,7 @@ class Driver:
     ) -> None:
         self.conn = conn
         self.buffers = {queue: QueueBuffer(queue, room) for queue in queues}
-        self.ready: list[ClaimedJob] = []
+        self.ready: list[HeldJob] = []
         self.held_jobs = HeldJobs(self.buffers, start=self.ready.append, drop=self._drop)
         for workflow in workflows:
             self.held_jobs.register(workflow)
@@ -46,10 +46,10 @@ class Driver:
             conn, worker.register("pgflow", node="test", pid=0, queues=list(queues), version="0", nonce="", lease=LEASE)
         )
         self.runner = Runner(ThreadPoolExecutor(1))
-        self.decisions: list[Decision] = []
+        self.decisions: list[AnyDecision] = []
         self.settled: list[SettleResult] = []
 
-    def _drop(self, token: ClaimedJob) -> None:
+    def _drop(self, token: HeldJob) -> None:
         if token in self.ready:
             self.ready.remove(token)
 

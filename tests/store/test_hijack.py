@@ -34,7 +34,8 @@ class Held(Workflow[object], unique=Unique("held")):
     transitions = {only: {"ok": WaitForEvent("go").named("gate")}, WaitForEvent("go").named("gate"): {"received": Done}}
 
 
-# A successful call of each: `{run}` is that of an active instance, `{failed}` that of a failed one.
+# A successful call of each: `{run}` is that of an active instance, `{failed}` that of a failed one,
+# `{task}` the job of a task, `{ended}` of one that was cancelled.
 CALLS = {
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
     "answered": "select pgflow.once('k', 'c'), pgflow.answered('k', 'c')",
@@ -43,7 +44,11 @@ CALLS = {
     "cancel_run": "select pgflow.cancel_run({run}, 'why')",
     "claim_limited": "select pgflow.claim_limited('default', 10, 1, '{{a}}')",
     "clear_limit": "select pgflow.clear_limit('default'), pgflow.clear_limit('default', 'a')",
+    "cancel_task": "select pgflow.cancel_task({task}, 'why')",
     "delete_id": "select pgflow.delete_id('held::a')",
+    "delete_task": "select pgflow.delete_task({task})",
+    "enqueue": "select pgflow.enqueue('plain', '{{\"n\": 1}}', tags => '{{x}}', delay => '1 hour')",
+    "enqueue_many": "select pgflow.enqueue_many('plain', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "excluding_run": "select pgflow.excluding_run('held::a', 'Held', 'g held::a')",
     "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
     "known_queues": "select pgflow.known_queues()",
@@ -61,6 +66,7 @@ CALLS = {
     "retry": "select pgflow.retry('Held', 'b')",
     "retry_run": "select pgflow.retry_run({failed})",
     "scale_queue": "select pgflow.scale_queue('default', 5), pgflow.scale_queue('default', 5, 'n')",
+    "retry_task": "select pgflow.retry_task({ended})",
     "schedule_resume": "select pgflow.schedule_resume('Held', 'a', 'gate', '1 minute')",
     "schedule_resume_run": "select pgflow.schedule_resume_run({run}, 'gate', '1 minute')",
     "send_due": "select pgflow.send_due(10)",
@@ -68,8 +74,12 @@ CALLS = {
     "start": "select pgflow.start('Held', 'c', '{{}}', tags => '{{x}}', delay => '1 hour')",
     "start_many": "select pgflow.start_many('Held', '{{d,a}}', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "take_place": "select pgflow.take_place('limited', 'a')",
+    "task_status": "select pgflow.task_status({task}, 'plain')",
     "unschedule": "select pgflow.unschedule(1)",
+    "update_task": "select pgflow.update_task({task}, 'other', delay => '1 hour')",
 }
+ENQUEUE = "select set_config('test.task', pgflow.enqueue('plain')::text, true)"
+END = "select pgflow.cancel_task(set_config('test.ended', pgflow.enqueue('plain')::text, true)::bigint)"
 DEFINERS = """
 select p.proname::text, p.oid::regprocedure::text, coalesce(p.proconfig, '{}'), o.rolsuper, p.prosrc,
     exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
@@ -102,6 +112,9 @@ def attacked(parts: GrantedRoles) -> Iterator[Connection]:
         conn.execute("select pgflow.schedule_resume('Held', 'a', 'gate', '0 seconds')")
         conn.execute("select pgflow.set_limit('limited', 5, 1, 1.5, 2, 1.5, 2, is_new => true)")
         conn.execute("select pgflow.take_place('limited')")
+        conn.execute("insert into pgflow.tasks (name, hash, options) values ('plain', '', '{\"tags\": [\"t\"]}')")
+        conn.execute(ENQUEUE)
+        conn.execute(END)
         conn.execute(sql.SQL("grant create, usage on schema public to {}").format(client))
         conn.execute(sql.SQL("grant execute on all functions in schema pgflow to {}").format(client))
         conn.execute(sql.SQL("set local role {}").format(client))
@@ -116,6 +129,8 @@ def call_with_shadows(conn: Connection, call: str) -> str | None:
         name: conn.execute("select pgflow.find('Held', %s::text, null::integer)", [value]).fetchall()[0][0]
         for name, value in (("run", "a"), ("failed", "b"))
     }
+    for name in ("task", "ended"):
+        runs[name] = conn.execute("select pg_catalog.current_setting(%s)", [f"test.{name}"]).fetchall()[0][0]
     try:
         with conn.transaction(force_rollback=True):
             conn.execute("set local search_path = pg_temp, public, pg_catalog")

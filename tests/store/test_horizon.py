@@ -63,7 +63,7 @@ class CountingWorker:
             JobUpdate(row.id, row.run, row.attempt, row.step, row.kind, End(), Result("ok"), Advance(keeps_result=True))
             for row in rows
         ]
-        instances = [InstanceUpdate(row.run, row.revision, "completed") for row in rows]
+        instances = [InstanceUpdate(row.run or 0, row.revision, "completed") for row in rows]
         settled = run(self.conn, job.settle("pgflow", self.id, updates, instances))
         assert {each.status for each in settled} == {"done"}
 

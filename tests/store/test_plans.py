@@ -17,7 +17,7 @@ from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Mo
 from tests.conftest import Server
 
 ROWS = 120_000
-LARGE = ("jobs", "instances", "step_results", "signals", "scheduled_signals")
+LARGE = ("jobs", "instances", "step_results", "signals", "scheduled_signals", "task_results")
 
 FILL = """
     insert into pgflow.workers (node, pid, queues, version, lease_expires_at)

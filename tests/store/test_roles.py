@@ -19,17 +19,22 @@ CLIENT_API = {
     *("start", "start_many", "resume", "resume_run", "schedule_resume", "schedule_resume_run", "unschedule"),
     *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
     *("take_place", "renew_places", "release_place"),
+    *("enqueue", "enqueue_many", "cancel_task", "retry_task"),
 }
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
 }  # they read no tables, so PUBLIC may call them
-INTERNAL = {"admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"}
+INTERNAL = {
+    *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
+    *("task_status", "update_task", "delete_task"),
+}
 OPERATING = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit"}
 WORKER_API = {"send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"}
 ALL = CLIENT_API | HARMLESS | INTERNAL | OPERATING | WORKER_API | {"known_queues"}
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
+    *("task_results", "tasks"),
 }
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,
@@ -51,6 +56,9 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         *(("jobs", f"update {column}") for column in ("max_attempts", "solo", "worker", "attempt", "run_at")),
         *(("jobs", f"update {column}") for column in ("awaits", "parked_at", "errors", "crashes", "key")),
         ("signals", "update consumed_at"),
+        ("task_results", "insert"),
+        ("tasks", "insert"),
+        *(("tasks", f"update {column}") for column in ("hash", "options", "registered_at")),
         ("workers", "insert"),
         *(("workers", f"update {column}") for column in ("lease_expires_at", "backend", "attached_at")),
         ("requests", "delete"),

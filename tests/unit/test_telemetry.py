@@ -11,8 +11,9 @@ import pytest
 
 from pgflow import telemetry
 from pgflow.errors import AlreadyAttached, ConfigError, NotAttached
-from pgflow.telemetry import Collector, Event, InstanceRef, Name, bus, emit, metrics
+from pgflow.telemetry import Collector, Event, InstanceRef, Name, bus, emit, metrics, task_events
 from pgflow.telemetry.emit import AttemptRef
+from pgflow.telemetry.task_events import TaskRef
 
 SUBJECT = InstanceRef("orderid::1", "OrderFlow", 3, 7, {"tenant": "a", "instance_id": "mine", "workflow_version": 0})
 STEP = AttemptRef(SUBJECT, "charge", "Charge", 1, "default", 12)
@@ -129,6 +130,38 @@ EMITTED: dict[Name, tuple[Callable[[], None], set[str], set[str]]] = {
         {"name", "runner", "queues"},
     ),
 }
+TASK = TaskRef(17, "send_receipt", 2, "mail", 12, {"tenant": "a", "job": "mine"})
+OF_TASK = {"tenant", "job", "task"}
+OF_ATTEMPT = OF_TASK | {"attempt", "queue", "worker", "runner"}
+EMITTED |= {
+    telemetry.TASK_ENQUEUE: (
+        lambda: task_events.task_enqueue("send_receipt", [17, None], in_transaction=False),
+        {"system_time", "jobs_count"},
+        {"task", "jobs", "in_transaction"},
+    ),
+    telemetry.TASK_START: (lambda: task_events.task_start(TASK), {"system_time"}, OF_ATTEMPT),
+    telemetry.TASK_STOP: (
+        lambda: task_events.task_stop(TASK, duration=0.0123, age=2.5),
+        {"duration", "age"},
+        OF_ATTEMPT | {"status"},
+    ),
+    telemetry.TASK_EXCEPTION: (
+        lambda: task_events.task_exception(TASK, **FAILURE, duration=0.5, max_attempts=5, will_retry=True),
+        {"duration"},
+        OF_ATTEMPT | {"kind", "reason", "stacktrace", "max_attempts", "will_retry"},
+    ),
+    telemetry.TASK_SNOOZE: (lambda: task_events.task_snooze(TASK, delay=60.0), {"system_time", "delay"}, OF_ATTEMPT),
+    telemetry.TASK_CANCEL: (
+        lambda: task_events.task_cancel(TASK, reason="sent twice", in_transaction=False),
+        {"system_time"},
+        OF_TASK | {"status", "reason", "in_transaction"},
+    ),
+    telemetry.TASK_RETRY: (
+        lambda: task_events.task_retry(TASK, in_transaction=False),
+        {"system_time"},
+        OF_TASK | {"in_transaction"},
+    ),
+}
 OF_ALL = {"tenant", "instance_id", "run", "workflow", "workflow_version"}
 
 
@@ -156,10 +189,10 @@ def emit_example(name: Name) -> None:
 # -- events
 
 
-def test_there_are_eleven_events_and_six_additions() -> None:
+def test_there_are_eleven_events_six_additions_and_seven_of_tasks() -> None:
     """H1"""
     assert len(set(telemetry.SEED_EVENTS)) == 11
-    assert len(set(telemetry.events())) == 17
+    assert len(set(telemetry.events())) == 24
     assert set(telemetry.SEED_EVENTS) < set(telemetry.events()) == set(EMITTED)
     assert {name[0] for name in telemetry.events()} == {"pgflow"}
 
@@ -169,7 +202,7 @@ def test_each_event_has_its_measurements_and_its_metadata(name: Name, seen: list
     emit_example(name)
     (event,) = seen
     _, measurements, metadata = EMITTED[name]
-    of_all = set() if name[1] == "runner" else OF_ALL
+    of_all = set() if name[1] in ("runner", "task") else OF_ALL
     assert (event.name, set(event.measurements), set(event.metadata)) == (name, measurements, metadata | of_all)
 
 
@@ -285,6 +318,13 @@ def test_a_handler_may_detach_itself() -> None:
 # -- the log
 
 LINES: dict[Name, tuple[int, str]] = {
+    telemetry.TASK_ENQUEUE: (logging.INFO, "Task send_receipt enqueued, jobs: 17, None"),
+    telemetry.TASK_START: (logging.INFO, "Task send_receipt started"),
+    telemetry.TASK_STOP: (logging.INFO, "Task send_receipt completed in 12ms"),
+    telemetry.TASK_EXCEPTION: (logging.ERROR, "Task send_receipt failed and will be retried after attempt 2: no good"),
+    telemetry.TASK_SNOOZE: (logging.INFO, "Task send_receipt snoozes for 60s"),
+    telemetry.TASK_CANCEL: (logging.INFO, "Task cancelled: sent twice"),
+    telemetry.TASK_RETRY: (logging.INFO, "Task retried"),
     telemetry.WORKFLOW_START: (logging.INFO, "Workflow started"),
     telemetry.WORKFLOW_STOP: (logging.INFO, "Workflow completed in 1500ms"),
     telemetry.WORKFLOW_EXCEPTION: (logging.ERROR, "Workflow failed at charge: no good"),
@@ -318,7 +358,7 @@ def test_each_event_is_a_line_with_a_level(name: Name, caplog: pytest.LogCapture
     emit_example(name)
     (record,) = lines_of(caplog)
     level, line = LINES[name]
-    prefix = "" if name[1] == "runner" else "[orderid::1] "
+    prefix = {"runner": "", "task": "" if name == telemetry.TASK_ENQUEUE else "[job 17] "}.get(name[1], "[orderid::1] ")
     assert (record.name, record.levelno, record.getMessage()) == ("pgflow.telemetry", level, prefix + line)
 
 
@@ -393,7 +433,7 @@ def test_an_unknown_duration_is_left_out_of_the_line(caplog: pytest.LogCaptureFi
 # -- metrics
 
 
-def test_the_nine_metrics_are_these() -> None:
+def test_the_metrics_are_these() -> None:
     """H19"""
     assert [(each.name, each.kind, each.unit, each.tags) for each in metrics()] == [
         ("pgflow.workflow.start.count", "counter", "1", ("workflow",)),
@@ -404,6 +444,11 @@ def test_the_nine_metrics_are_these() -> None:
         ("pgflow.step.exception.count", "counter", "1", ("workflow", "step", "kind")),
         ("pgflow.step.async.count", "counter", "1", ("workflow", "step")),
         ("pgflow.step.resume.wait_duration", "distribution", "ms", ("workflow", "step", "source")),
+        ("pgflow.task.enqueue.count", "counter", "1", ("task",)),
+        ("pgflow.task.stop.count", "counter", "1", ("task",)),
+        ("pgflow.task.exception.count", "counter", "1", ("task", "kind")),
+        ("pgflow.task.stop.duration", "distribution", "ms", ("task",)),
+        ("pgflow.task.stop.age", "distribution", "ms", ("task",)),
         ("pgflow.engine.advance.active_steps_count", "last_value", "1", ("workflow",)),
     ]
 
@@ -417,8 +462,8 @@ def test_each_metric_uses_fields_of_its_event() -> None:
 
 def test_metrics_are_listed_by_scope_and_an_unknown_one_is_an_error() -> None:
     """H19"""
-    assert [len(metrics(scope)) for scope in ("workflow", "step", "engine")] == [4, 4, 1]
-    assert metrics("workflow") + metrics("step") + metrics("engine") == metrics(None)
+    assert [len(metrics(scope)) for scope in ("workflow", "step", "task", "engine")] == [4, 4, 5, 1]
+    assert metrics("workflow") + metrics("step") + metrics("task") + metrics("engine") == metrics(None)
     with pytest.raises(ConfigError, match="there is no metrics scope 'runner'"):
         metrics("runner")
 

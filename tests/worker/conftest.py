@@ -12,12 +12,13 @@ import pytest
 from pgflow import Pgflow
 from pgflow.database.connect import Connection, connect
 from tests.conftest import Server
+from tests.hand_tasks import Tasks
 from tests.worker.processes import Processes
 from tests.worker.thread_worker import Inside
 
 TABLES = (
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
-    *("node_queues", "limits", "rates", "places", "stale_payloads"),
+    *("node_queues", "limits", "rates", "places", "stale_payloads", "task_results"),
 )
 
 Work = Callable[..., Inside]
@@ -41,8 +42,10 @@ def conn(dsn: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def app(request: pytest.FixtureRequest, dsn: str, conn: Connection) -> Iterator[Pgflow]:
-    """An app with the test module's WORKFLOWS, registered."""
+    """An app with the test module's WORKFLOWS, and its TASKS if it has some, registered."""
     app = Pgflow(dsn, workflows=request.module.WORKFLOWS)
+    for task in getattr(request.module, "TASKS", ()):
+        Tasks(app).adopt(task)
     app.register()
     yield app
     app.close()

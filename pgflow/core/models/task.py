@@ -43,6 +43,7 @@ class TaskInstance:
     - `output`: what it returned, as JSON.
     - `run_at`: when it may start, or its next attempt; `started_at`: the start of the last attempt that ended.
     - `worker`: the id of the worker that runs it or ran it.
+    - `unreadable`: which stored values could not be read, and why; they are left out.
     """
 
     id: int
@@ -63,6 +64,7 @@ class TaskInstance:
     errors: tuple[Mapping[str, Any], ...] = ()
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    unreadable: str | None = None
 
 
 class TaskListOptions(TypedDict, total=False):

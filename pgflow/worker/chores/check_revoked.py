@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pgflow.database.statement import Statement
 from pgflow.store import job
 from pgflow.worker.chores.chore import Chore
-from pgflow.worker.claimed_job import ClaimedJob
+from pgflow.worker.claimed_task import HeldJob
 from pgflow.worker.turns.state import WorkerState
 from pgflow.worker.turns.turn import Turn
 
@@ -22,7 +22,7 @@ class CheckRevoked(Chore[list[int]]):
 
     def __init__(self, state: WorkerState) -> None:
         super().__init__(state)
-        self._asked: Mapping[int, ClaimedJob] = {}
+        self._asked: Mapping[int, HeldJob] = {}
 
     def is_due(self, turn: Turn) -> bool:
         """Whether it was asked for, or jobs are held during a sweep."""

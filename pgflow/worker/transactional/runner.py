@@ -18,13 +18,14 @@ from pgflow.database.pooling.pool import Pool
 from pgflow.database.statement import arun
 from pgflow.errors import DatabaseError, InvalidPayload, PgflowError
 from pgflow.jitter import uniform
-from pgflow.store import instance
+from pgflow.store import instance, task
 from pgflow.store import job as jobs
 from pgflow.store.step import DeferredError
 from pgflow.worker import points
-from pgflow.worker.claimed_job import ClaimedJob
+from pgflow.worker.claimed_task import ClaimedTask, HeldJob
 from pgflow.worker.committed import Committed, JobOutcome
-from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Snoozed
+from pgflow.worker.decide import Decision
+from pgflow.worker.outcome import AnyOutcome, AttemptFailed, Completed, Finished, Parked, Snoozed
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
 from pgflow.worker.transactional.faults import ABORTED, ENDED, LOST
@@ -70,13 +71,13 @@ class TransactionalRunner:
         self._threads = threads
         self._report = report
         # Jobs whose commit is under way: a cancellation would leave its outcome unknown.
-        self.committing: set[ClaimedJob] = set()
+        self.committing: set[HeldJob] = set()
         # Steps wait here: to wait for a connection would take a thread, and time out. A step that was dropped may
         # still have its place.
         self._places = asyncio.Semaphore(capacity)
         self._pool = Pool(dsn, "step", max_size=capacity, keep_retrying=True, pooler=pooler)
 
-    async def run(self, job: ClaimedJob) -> JobOutcome:
+    async def run(self, job: HeldJob) -> JobOutcome:
         """Run a step; returns `Committed` if it was settled in its transaction, else the outcome to settle."""
         try:
             async with self._places, self._open(job) as transaction:
@@ -86,7 +87,7 @@ class TransactionalRunner:
                     return replace(outcome, connection_lost=fault is LOST)
                 if fault is not None and not (isinstance(outcome, Snoozed) and fault in (ABORTED, LOST)):
                     return _misused(job, fault)
-                if not isinstance(outcome, Finished | Parked):
+                if not isinstance(outcome, Finished | Completed | Parked):
                     return outcome
                 settled = await self._settle(job, outcome, transaction)
                 points.reached("transaction.settled")
@@ -106,17 +107,18 @@ class TransactionalRunner:
         """Close the connections."""
         await self._pool.aclose()
 
-    def _open(self, job: ClaimedJob) -> AbstractAsyncContextManager[Transaction]:
-        if job.instance.graph.nodes[job.step].step.is_async:
+    def _open(self, job: HeldJob) -> AbstractAsyncContextManager[Transaction]:
+        if job.work is not None and job.work.is_async:
             return open_async(self._pool, self._runner)
         return open_sync(self._pool, self._runner, self._threads)
 
-    async def _settle(self, job: ClaimedJob, outcome: Outcome, transaction: Transaction) -> JobOutcome:
+    async def _settle(self, job: HeldJob, outcome: AnyOutcome, transaction: Transaction) -> JobOutcome:
         schema = self._settler.schema
         for _ in range(TRIES):
             decision = self._settler.decide([outcome])
-            # Not kept: if this process died after the commit, a kept branch would wait for a rescue.
-            decision.branches = [branch._replace(keep=False) for branch in decision.branches]
+            if isinstance(decision, Decision):
+                # Not kept: if this process died after the commit, a kept branch would wait for a rescue.
+                decision.branches = [branch._replace(keep=False) for branch in decision.branches]
             try:
                 settled = await transaction.settle(schema, self._settler.statement([decision]))
             except (psycopg.Error, PgflowError) as error:
@@ -130,7 +132,7 @@ class TransactionalRunner:
             status = next(row.status for row in settled if not row.is_branch and row.id == job.id)
             if status == "fenced" and await self._is_still_held(job):
                 # Other sessions see the job as this worker's, so the step itself has taken it away.
-                if await transaction.ask(instance.status(schema, job.instance.run)) in ACTIVE:
+                if await self._is_live(job, transaction):
                     return _misused(job, REPLACED)
                 status = "done"  # it cancelled or deleted its own instance: that commits, and there is no result
             if status in ("done", "conflict"):
@@ -142,20 +144,27 @@ class TransactionalRunner:
             await asyncio.sleep(uniform(0.005, 0.05))
         return AttemptFailed(job, "the instance stayed locked by another transaction", "Busy")
 
-    async def _is_still_held(self, job: ClaimedJob) -> bool:
+    async def _is_live(self, job: HeldJob, transaction: Transaction) -> bool:
+        """Whether the job's task, or its instance, has not ended, as seen from inside its transaction."""
+        schema = self._settler.schema
+        if isinstance(job, ClaimedTask):
+            return any(each.status in ACTIVE for each in await transaction.ask(task.get(schema, [job.id])))
+        return await transaction.ask(instance.status(schema, job.instance.run)) in ACTIVE
+
+    async def _is_still_held(self, job: HeldJob) -> bool:
         """Whether the job is this worker's as seen from outside the step's transaction."""
         settler = self._settler
         async with await aconnect(self._dsn, role="step", pooler=self._pooler) as conn:
             return not await arun(conn, jobs.revoked(settler.schema, settler.worker, {job.id: job.attempt}))
 
 
-def _failed(job: ClaimedJob, error: psycopg.Error | DatabaseError) -> AttemptFailed:
+def _failed(job: HeldJob, error: psycopg.Error | DatabaseError) -> AttemptFailed[HeldJob]:
     connection_lost = is_outcome_unknown(error) or isinstance(error, DatabaseError)
     text = sanitize_text(str(error).strip()) or type(error).__name__
     return AttemptFailed(job, text, type(error).__name__, connection_lost=connection_lost)
 
 
-def _misused(job: ClaimedJob, fault: str) -> AttemptFailed:
+def _misused(job: HeldJob, fault: str) -> AttemptFailed[HeldJob]:
     is_lost = fault is LOST
     kind = "OperationalError" if is_lost else "TransactionMisused"
     return AttemptFailed(job, fault, kind, connection_lost=is_lost)

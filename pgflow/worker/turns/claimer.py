@@ -23,7 +23,7 @@ from pgflow.store.migration import Applied
 from pgflow.store.notification import CheckCancels, Notification, QueueReady, QueuesChanged, SweepRequested
 from pgflow.worker import points
 from pgflow.worker.admission import NONE, claim_capacity
-from pgflow.worker.decide import Decision
+from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.lease.identity import Lease
 from pgflow.worker.settler import Settler
 from pgflow.worker.turns.faults import OUTAGE, RECONNECT, REFUSAL, SCHEMA_SUSPECT, FaultLog, error_text
@@ -73,7 +73,7 @@ class Claimer:
         self._lease = lease
         self._may_claim = may_claim
         self._failures = 0
-        self._unconfirmed: list[Decision] = []  # sent, and not known to be committed
+        self._unconfirmed: list[AnyDecision] = []  # sent, and not known to be committed
         self._is_in_doubt = False  # whether the database may hold jobs for this worker that its memory does not
         self._has_upkeep = False  # in the last round trip
         self._had_quarantined = False

@@ -13,7 +13,7 @@ from pgflow.store.job import ClaimedRow, LimitedAnswer, SettleResult
 from pgflow.store.notification import QueueReady
 from pgflow.worker.chores import chores
 from pgflow.worker.chores.chore import Chore
-from pgflow.worker.decide import Decision
+from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.turns.schedule import EARLY_SECONDS
 from pgflow.worker.turns.state import WorkerState
 from pgflow.worker.turns.turn import Request, Turn
@@ -43,7 +43,7 @@ class Planner:
         self._watermark = Watermark()
         self._should_replan = False
 
-    def plan(self, now: float, unconfirmed: list[Decision], *, is_in_doubt: bool) -> Turn:
+    def plan(self, now: float, unconfirmed: list[AnyDecision], *, is_in_doubt: bool) -> Turn:
         """Collect what to send: results, the upkeep that is due, and a claim if there is capacity.
 
         `unconfirmed` are decisions that were sent before, without an answer; they go first. While the worker

@@ -13,7 +13,7 @@ from pgflow.database.statement import Statement
 from pgflow.database.transaction_status import is_idle
 from pgflow.jitter import uniform
 from pgflow.logs import Logger
-from pgflow.worker.decide import Decision
+from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.outcome import AttemptFailed, Snoozed
 from pgflow.worker.settler import Settler
 from pgflow.worker.turns.faults import REFUSAL, FaultLog, error_text
@@ -45,7 +45,7 @@ class SingleSettler:
         self._ask = ask
         self._refusals = 0  # of deferred decisions, in a row
 
-    async def settle(self, conn: AsyncConnection, decisions: list[Decision]) -> None:
+    async def settle(self, conn: AsyncConnection, decisions: list[AnyDecision]) -> None:
         """Settle a refused batch one by one, and take out of `decisions` what has been settled or deferred.
 
         Raises what concerns more than one instance; the rest of `decisions` is then to be sent again.
@@ -81,7 +81,7 @@ class SingleSettler:
             has_settled = True
         return has_settled
 
-    async def _settle(self, conn: AsyncConnection, decision: Decision) -> None:
+    async def _settle(self, conn: AsyncConnection, decision: AnyDecision) -> None:
         """Settle one decision; if its values can never be stored, let its step fail. Raises all other errors."""
         settler = self._settler
         try:
@@ -101,14 +101,12 @@ class SingleSettler:
                 rows = await self._ask(conn, settler.statement([decision]))
         settler.adopt([decision], rows)
 
-    def _snooze(self, decision: Decision, error: Exception) -> Decision:
+    def _snooze(self, decision: AnyDecision, error: Exception) -> AnyDecision:
         """Not even the failure can be stored, until an operator repairs the instance's row."""
-        log.error(
-            "%s cannot be updated: %s; its jobs wait until that is repaired", decision.instance.id, error_text(error)
-        )
+        log.error("%s cannot be updated: %s; its jobs wait until that is repaired", decision.title, error_text(error))
         return self._settler.decide([Snoozed(outcome.job, UNWRITABLE_RETRY) for outcome in decision.outcomes])
 
-    async def _defer(self, conn: AsyncConnection, decision: Decision, error: Exception) -> None:
+    async def _defer(self, conn: AsyncConnection, decision: AnyDecision, error: Exception) -> None:
         """Keep a decision that the database refuses, and report that."""
         self._settler.defer(decision)
         self._refusals += 1

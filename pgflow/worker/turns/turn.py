@@ -9,7 +9,7 @@ from typing import Any
 
 from pgflow.database.statement import Statement
 from pgflow.store.job import QueuePosition
-from pgflow.worker.decide import Decision
+from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.held_jobs import RejectedJob
 
 __all__ = ["Request", "Turn"]
@@ -40,7 +40,7 @@ class Turn:
 
     now: float
     is_unconfirmed: bool = False
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[AnyDecision] = field(default_factory=list)
     rejected: list[RejectedJob] = field(default_factory=list)
     capacity: Mapping[str, int] = field(default_factory=dict)
     gated: Mapping[str, int] = field(default_factory=dict)

@@ -12,9 +12,9 @@ sampled as materialized (
     select 'step_results' as name, r.run from (select r.run from pgflow.step_results r order by r.run limit %(limit)s) r
     union select 'step_results', r.run from (select r.run from pgflow.step_results r order by r.run desc limit %(limit)s) r
     union select 'step_results', r.run from pgflow.step_results r tablesample system ((select s.percent from size s where s.relname = 'step_results'))
-    union select 'jobs', j.run from (select j.run from pgflow.jobs j order by j.run limit %(limit)s) j
-    union select 'jobs', j.run from (select j.run from pgflow.jobs j order by j.run desc limit %(limit)s) j
-    union select 'jobs', j.run from pgflow.jobs j tablesample system ((select s.percent from size s where s.relname = 'jobs'))
+    union select 'jobs', j.run from (select j.run from pgflow.jobs j where j.run is not null order by j.run limit %(limit)s) j
+    union select 'jobs', j.run from (select j.run from pgflow.jobs j where j.run is not null order by j.run desc limit %(limit)s) j
+    union select 'jobs', j.run from pgflow.jobs j tablesample system ((select s.percent from size s where s.relname = 'jobs')) where j.run is not null
     union select 'signals', s.run from (select s.run from pgflow.signals s order by s.run limit %(limit)s) s
     union select 'signals', s.run from (select s.run from pgflow.signals s order by s.run desc limit %(limit)s) s
     union select 'signals', g.run from pgflow.signals g tablesample system ((select s.percent from size s where s.relname = 'signals'))

@@ -8,7 +8,7 @@ with stray as materialized (
 ),
 freed as (
     update pgflow.jobs j
-    set state = 'ready', worker = null, key = nullif(j.key, '*'), run_at = pgflow.now(), attempt = j.attempt - (j.kind = 'execute')::integer
+    set state = 'ready', worker = null, key = nullif(j.key, '*'), run_at = pgflow.now(), attempt = j.attempt - (j.kind in ('execute', 'task'))::integer
     where j.id = any (array(select s.id from stray s))
     returning j.queue
 )

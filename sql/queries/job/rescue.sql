@@ -19,15 +19,15 @@ freed as (
     update pgflow.jobs j
     set state = 'ready', worker = null, key = nullif(j.key, '*'), run_at = pgflow.now(),
         crashes = j.crashes + c.more,
-        attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,  -- the claim counted it, but the step did not fail
-        -- After the last crash an advance job lets a worker end the instance.
+        attempt = j.attempt - (j.kind = 'task' or j.kind = 'execute' and not c.is_last)::integer,  -- the claim counted it, but the step did not fail
+        -- After the last crash an advance job lets a worker end the instance. A task is claimed once more, and fails without running.
         kind = case when c.is_last and j.kind = 'execute' then 'advance' else j.kind end,
         queue = case when c.is_last and j.kind = 'execute' then coalesce((
             select d.graph ->> 'orchestration_queue'
             from pgflow.instances i join pgflow.definitions d on d.workflow = i.workflow and d.version = i.version
             where i.run = j.run), j.queue) else j.queue end,
         errors = case when c.more = 0 then j.errors else coalesce(j.errors, '[]') || jsonb_build_object(
-            'reason', 'the worker was lost while the step ran', 'attempt', j.attempt, 'crashes', j.crashes + 1, 'worker', j.worker, 'at', pgflow.now()) end
+            'reason', 'the worker was lost while the ' || case j.kind when 'task' then 'task' else 'step' end || ' ran', 'attempt', j.attempt, 'crashes', j.crashes + 1, 'worker', j.worker, 'at', pgflow.now()) end
     from (select l.id, l.is_counted::integer as more, l.is_counted and l.crashes >= 4 as is_last from lost l) c
     where j.id = any (array[c.id])  -- an index lookup per row: see sql/README.md
     returning j.queue

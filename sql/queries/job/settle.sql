@@ -48,6 +48,21 @@ fenced as materialized (  -- fencing: the job must still be ours, in this attemp
     order by d.id
     for no key update of j skip locked
 ),
+finishing as materialized (  -- tasks that end; they have no instance, so the fence is all that they depend on
+    select f.*
+    from unnest(
+        %(finish_job)b::bigint[], %(finish_attempt)b::integer[], %(finish_status)b::text[], %(finish_output)b::text[], %(finish_error)b::text[],
+        %(finish_seconds)b::double precision[]
+    ) as f (job, attempt, status, output, error, seconds), generate_series(1, 100) as series where series < 2
+),
+owned as materialized (
+    select f.job
+    from finishing f join pgflow.jobs j on j.id = any (array[f.job])
+    where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = f.attempt and j.kind = 'task', false) is not null
+        and (select count(*) from held) >= 0  -- as above
+    order by f.job
+    for update of j skip locked
+),
 decided as materialized (  -- a decision covers all guarded jobs of its instance: all of them are written, or none
     select h.run, h.fails
     from held h
@@ -141,7 +156,7 @@ retried as (
 snoozed as (
     update pgflow.jobs j
     set state = case when s.seconds is null then 'ready' else 'scheduled' end, worker = null, key = nullif(j.key, '*'),
-        attempt = j.attempt - (j.kind = 'execute')::integer,  -- the attempt does not count
+        attempt = j.attempt - (j.kind in ('execute', 'task'))::integer,  -- the attempt does not count
         run_at = pgflow.now() + make_interval(secs => coalesce(s.seconds, 0)),
         errors = coalesce(s.errors::jsonb, j.errors)
     from unnest(
@@ -166,8 +181,23 @@ advanced as (  -- the result is applied, or the wait decided again, by the next 
     from outcome o
     where j.id = any (array[o.id]) and o.is_conflict
 ),
+finished as (
+    delete from pgflow.jobs j using owned o where j.id = any (array[o.job])
+    returning j.id, j.step, j.queue, j.priority, j.attempt, j.max_attempts, j.enqueued_at, j.worker, j.args, j.errors, j.tags, j.metadata, j.unique_key
+),
+archived as (
+    insert into pgflow.task_results (
+        id, task, queue, status, priority, attempt, max_attempts, enqueued_at, started_at, worker, args, output, error, errors, tags, metadata,
+        unique_key)
+    select
+        d.id, d.step, d.queue, f.status, d.priority, d.attempt, d.max_attempts, d.enqueued_at, pgflow.now() - make_interval(secs => f.seconds),
+        d.worker, d.args, f.output::jsonb, f.error::jsonb, d.errors, d.tags, d.metadata, d.unique_key
+    from finished d join finishing f on f.job = d.id
+),
 cleared as (  -- a failure ends the instance: all its jobs, timers included, are deleted
-    delete from pgflow.jobs j using decided x where j.run = any (array[x.run]) and x.fails
+    delete from pgflow.jobs j
+    where j.id = any (array(  -- in a lateral: joined by run, the planner could read all of the partial index by run
+        select k.id from decided x cross join lateral (select j.id from pgflow.jobs j where j.run = x.run offset 0) k where x.fails))
 ),
 born as (
     insert into pgflow.jobs (run, kind, step, config, queue, priority, max_attempts, solo, key, cost, state, worker, attempt)
@@ -221,3 +251,16 @@ select
 from outcome o
 union all
 select b.id, b.run, b.step, 'done', b.state = 'running', true from born b
+union all
+select
+    f.job, null, null,
+    case
+        when o.job is not null then 'done'
+        when exists (  -- as above
+            select from pgflow.jobs j
+            where j.id = any (array[f.job]) and j.state || '' = 'running' and j.worker = %(worker)s::bigint and j.attempt = f.attempt and j.kind = 'task'
+        ) then 'busy'
+        else 'fenced'
+    end,
+    false, false
+from finishing f left join owned o on o.job = f.job

@@ -50,7 +50,7 @@ class Hand:
         updates = [
             JobUpdate(row.id, row.run, row.attempt, row.step, row.kind, End(), result, otherwise) for row in rows
         ]
-        instances = [InstanceUpdate(row.run, row.revision, "completed") for row in rows]
+        instances = [InstanceUpdate(row.run or 0, row.revision, "completed") for row in rows]
         settled = run(self.conn, job.settle(SCHEMA, self.id, updates, instances))
         assert {each.status for each in settled} == {"done"}
 

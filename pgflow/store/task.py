@@ -1,0 +1,184 @@
+"""Register, enqueue, cancel, retry and read tasks."""
+
+from __future__ import annotations
+
+import json
+from builtins import list as Builtin
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from psycopg.types.numeric import Int8
+
+from pgflow.core.models.task import Enqueued, TaskFilters, TaskInstance
+from pgflow.database import files
+from pgflow.database.arrays import Bigints, Texts
+from pgflow.database.statement import Row, Statement
+from pgflow.store import task_rows
+
+__all__ = [
+    "StoredTask",
+    "cancel",
+    "decode_enqueued",
+    "delete",
+    "enqueue",
+    "get",
+    "list",
+    "register",
+    "retry",
+    "update",
+]
+
+LIVE = frozenset({"pending", "running", "waiting"})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """What SQL needs to know of a task: its name and its options, as JSON."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The options as JSON text, always the same for the same options."""
+        return json.dumps(dict(self.options), sort_keys=True)
+
+
+def register(schema: str, tasks: Sequence[StoredTask]) -> Statement[int]:
+    """Store tasks, each in place of an earlier one with its name; returns how many were new or have changed."""
+    params = {
+        "names": Texts(each.name for each in tasks),
+        "hashes": Texts(sha256(each.text.encode()).hexdigest() for each in tasks),
+        "options": Texts(each.text for each in tasks),
+    }
+    query = files.load("queries/task/register.sql", schema)
+    return Statement("task/register", query, params, lambda rows: int(rows[0][0]))
+
+
+def enqueue(
+    schema: str,
+    *,
+    task: str,
+    args: Sequence[str],
+    at: datetime | None,
+    delay: timedelta | None,
+    queue: str | None,
+    priority: int | None,
+    max_attempts: int | None,
+    tags: Sequence[str],
+    metadata: Mapping[str, Any],
+    notify: bool,
+) -> Statement[Builtin[Enqueued]]:
+    """Enqueue a task once for each of `args`, which are JSON objects as text."""
+    params = {
+        "task": task,
+        "args": Texts(args),
+        "at": at,
+        "delay": delay.total_seconds() if delay is not None else None,
+        "queue": queue,
+        "priority": priority,
+        "max_attempts": max_attempts,
+        "tags": Texts(tags),
+        "metadata": json.dumps(dict(metadata)),
+        "notify": notify,
+    }
+    query = files.load("queries/task/enqueue.sql", schema)
+    return Statement("task/enqueue", query, params, _enqueued, prepare=True)
+
+
+def _enqueued(rows: Sequence[Row]) -> Builtin[Enqueued]:
+    return [Enqueued(number, created) for _, number, created in rows]
+
+
+def decode_enqueued(answer: Any) -> Builtin[Enqueued]:
+    """Return the result of an earlier enqueue with the same idempotency key, from its recorded answer."""
+    return [Enqueued(number) for number in answer["ids"]]
+
+
+def cancel(
+    schema: str,
+    *,
+    id: int,  # noqa: A002 -- "id" is the word for it in all of the API
+    task: str | None,
+    reason: str | None,
+    notify: bool,
+) -> Statement[None]:
+    """Cancel a task that has not ended; `task` None: of any name."""
+    params = {"id": Int8(id), "task": task, "reason": reason, "notify": notify}
+    return Statement("task/cancel", files.load("queries/task/cancel.sql", schema), params, _nothing)
+
+
+def retry(schema: str, *, id: int, task: str | None, notify: bool) -> Statement[None]:  # noqa: A002 -- as in cancel
+    """Run a failed or cancelled task once more, or a waiting one now."""
+    params = {"id": Int8(id), "task": task, "notify": notify}
+    return Statement("task/retry", files.load("queries/task/retry.sql", schema), params, _nothing)
+
+
+def update(
+    schema: str,
+    *,
+    id: int,  # noqa: A002 -- as in cancel
+    task: str | None,
+    queue: str | None,
+    priority: int | None,
+    at: datetime | None,
+    delay: timedelta | None,
+    notify: bool,
+) -> Statement[None]:
+    """Move a task that does not run to another queue, priority or time; None changes nothing."""
+    params = {
+        "id": Int8(id),
+        "task": task,
+        "queue": queue,
+        "priority": priority,
+        "at": at,
+        "delay": delay.total_seconds() if delay is not None else None,
+        "notify": notify,
+    }
+    return Statement("task/update", files.load("queries/task/update.sql", schema), params, _nothing)
+
+
+def delete(schema: str, *, id: int, task: str | None) -> Statement[None]:  # noqa: A002 -- as in cancel
+    """Delete a task that does not run."""
+    params = {"id": Int8(id), "task": task}
+    return Statement("task/delete", files.load("queries/task/delete.sql", schema), params, _nothing)
+
+
+def get(schema: str, ids: Iterable[int]) -> Statement[Builtin[TaskInstance]]:
+    """Read tasks by the ids of their jobs, live or ended; those that do not exist are left out."""
+    query = files.load("queries/task/get.sql", schema)
+    return Statement("task/get", query, {"ids": Bigints(ids)}, _instances, prepare=True)
+
+
+def list(  # noqa: A001 -- path is name: task/list.sql
+    schema: str, filters: TaskFilters, *, task: str | None = None
+) -> Statement[Builtin[TaskInstance]]:
+    """List the tasks that match all filters, in order of their ids; of one task, or of all."""
+    statuses = filters.statuses
+    params = {
+        "task": task,
+        "is_live": statuses is None or not LIVE.isdisjoint(statuses),
+        "is_ended": statuses is None or not LIVE.issuperset(statuses),
+        "status": statuses[0] if statuses is not None and len(statuses) == 1 else None,  # its index gives the order
+        "statuses": None if statuses is None else Builtin(statuses),
+        "queue": filters.queue,
+        "before": filters.before,
+        "after": filters.after,
+        "tags": Builtin(filters.tags) or None,
+        "args": filters.args,
+        "oldest": filters.oldest,
+        "limit": filters.limit,
+    }
+    query = files.load("queries/task/list.sql", schema)
+    return Statement("task/list", query, params, _instances, prepare=False)
+
+
+def _nothing(rows: Sequence[Row]) -> None:
+    return None
+
+
+def _instances(rows: Sequence[Row]) -> Builtin[TaskInstance]:
+    return [*map(task_rows.task, rows)]

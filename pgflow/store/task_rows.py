@@ -1,0 +1,44 @@
+"""Decode tasks from rows. A value that cannot be decoded is reported in `unreadable` and left out."""
+
+from __future__ import annotations
+
+from pgflow.core.models.task import TaskInstance
+from pgflow.core.values.names import TELEMETRY
+from pgflow.core.values.payload import decode
+from pgflow.database.statement import Row
+from pgflow.store.instance_rows import NO_ITEMS, NO_OBJECT, TIME_LIMITS, UNREADABLE, DecodeErrors, decode_object
+
+__all__ = ["task"]
+
+
+def task(row: Row) -> TaskInstance:
+    """Decode a task from a row of sql/queries/task/list.sql or get.sql."""
+    number, name, status, queue, priority, attempt, max_attempts, args, *times, worker, output, error = row[:15]
+    failed, tags, metadata = row[15:]
+    errors = DecodeErrors()
+    enqueued_at, run_at, started_at, finished_at = (
+        None if text is None else errors.timestamp(what, text)
+        for what, text in zip(("enqueued_at", "run_at", "started_at", "finished_at"), times, strict=True)
+    )
+    own = errors.decode("metadata", lambda: decode_object(metadata or "{}"), NO_OBJECT)
+    return TaskInstance(
+        id=number,
+        task=name,
+        status=status,
+        queue=queue,
+        priority=priority,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        args=errors.decode("args", lambda: decode_object(args or "{}"), NO_OBJECT),
+        enqueued_at=enqueued_at or TIME_LIMITS["-infinity"],
+        run_at=run_at,
+        started_at=started_at,
+        finished_at=finished_at,
+        worker=worker,
+        output=None if output is None else errors.decode("output", lambda: decode(output), None),
+        error=None if error is None else errors.decode("error", lambda: decode_object(error), UNREADABLE),
+        errors=errors.decode("errors", lambda: tuple(decode(failed or "[]", extra_levels=2)), NO_ITEMS),
+        tags=tuple(tags or ()),
+        metadata={key: value for key, value in own.items() if key != TELEMETRY},
+        unreadable=str(errors) or None,
+    )

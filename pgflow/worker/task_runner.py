@@ -1,0 +1,147 @@
+"""Run a claimed task's function, and return the outcome as a value."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor, Future
+from datetime import timedelta
+from functools import partial
+from typing import Any, cast
+
+from pgflow.core.definition.middleware import Middleware
+from pgflow.core.definition.results import Snooze
+from pgflow.core.definition.task import TaskDefinition
+from pgflow.core.definition.task_context import TaskContext, running
+from pgflow.core.engine import middleware, task_attempt
+from pgflow.core.engine.attempt import AttemptError, attempt_error
+from pgflow.core.models.task_codec import args_location, output_location
+from pgflow.core.values.codec import Codec, decrypt_text, encrypt
+from pgflow.core.values.payload import ENCRYPTED_MARKER
+from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_line
+from pgflow.errors import DecryptionUnavailable
+from pgflow.logs import Logger
+from pgflow.process import acall_in_parent
+from pgflow.telemetry.bus import handlers_by_event
+from pgflow.worker import points, report
+from pgflow.worker.claimed_task import ClaimedTask
+from pgflow.worker.outcome import AttemptFailed, Completed, Snoozed, TaskOutcome
+
+__all__ = ["PASS_ON", "TaskRunner"]
+
+log = Logger("pgflow.worker")
+
+PASS_ON = timedelta(seconds=10)  # until a task is offered again whose arguments cannot be decrypted here
+
+
+class TaskRunner:
+    """Runs tasks: async ones on the event loop, sync ones in `threads`; `calls` are those that run in threads."""
+
+    def __init__(
+        self, threads: Executor, calls: set[Future[Any]], codec: Codec | None, around: Sequence[Middleware]
+    ) -> None:
+        self._threads = threads
+        self._calls = calls
+        self._codec = codec
+        self._middleware = around
+
+    async def run(self, job: ClaimedTask, conn: Any = None) -> TaskOutcome:
+        """Run a task to its outcome: any exception of its function becomes an `AttemptFailed`.
+
+        Raises only `CancelledError`, and only while the task of the event loop is being cancelled.
+        """
+        if job.is_poisoned:
+            reason = f"the worker was lost while the task ran, {job.crashes} times"
+            return AttemptFailed(job, reason, "WorkerLost", retry=False)
+        if handlers_by_event:
+            report.task_began(job)
+        began = time.perf_counter()
+        ctx = _context(job, conn)
+        try:
+            text = self._decrypted(job)
+        except DecryptionUnavailable as error:  # usual during a rolling deployment
+            log.warning("%s: job %d is left to another worker", sanitize_line(error_message(error)), job.id)
+            return Snoozed(job, PASS_ON)
+        except BaseException as error:  # from the codec's code; nothing is awaited here
+            return self._failed(job, error, 0.0)
+        try:
+            given = task_attempt.arguments(job.work, text, ctx)
+            with running(ctx):
+                points.reached("task.begins")
+                result = await self._call(job, ctx, given)
+                points.reached("task.ended")
+            return self._read(job, result, time.perf_counter() - began)
+        except BaseException as error:  # a task must not end the worker, not even by sys.exit()
+            if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():
+                raise
+            return self._failed(job, error, time.perf_counter() - began)
+
+    def overdue(self, job: ClaimedTask) -> AttemptFailed[ClaimedTask]:
+        """Return the outcome of a task that still ran when its `max_runtime` had passed."""
+        seconds = (job.work.max_runtime or timedelta(0)).total_seconds()
+        return self._attempt_failed(job, task_attempt.overdue(job.work), seconds)
+
+    def _decrypted(self, job: ClaimedTask) -> str:
+        if self._codec is None and ENCRYPTED_MARKER not in job.args:
+            return job.args
+        return decrypt_text(self._codec, job.args, args_location(job.work.name))
+
+    async def _call(self, job: ClaimedTask, ctx: TaskContext, given: dict[str, Any]) -> Any:
+        if not self._middleware:
+            return await self._execute(task_attempt.call, job.work, given)
+        execute = partial(self._execute, middleware.call_task, job.work, given)
+        call = middleware.task_call(job.work, ctx, given, job.worker)
+        return await middleware.around(self._middleware, call, execute)
+
+    async def _execute(self, call: Callable[..., Any], task: TaskDefinition, given: dict[str, Any]) -> Any:
+        """Execute a task; a sync one in a thread, by `call`, with the context variables of this task."""
+        if task.is_async:
+            return await acall_in_parent(cast("Awaitable[Any]", task.function(**given)))
+        in_context: Callable[..., Any] = contextvars.copy_context().run
+        started = self._threads.submit(in_context, call, task, given)
+        self._calls.add(started)
+        started.add_done_callback(self._calls.discard)
+        result = await asyncio.wrap_future(started)
+        return await acall_in_parent(result) if inspect.isawaitable(result) else result
+
+    def _read(self, job: ClaimedTask, result: Any, seconds: float) -> TaskOutcome:
+        match task_attempt.read(job.work, result, reveal=self._codec is not None):
+            case str(text):
+                if self._codec is not None:
+                    text = encrypt(self._codec, text, output_location(job.work.name, job.id))
+                return Completed(job, text, seconds)
+            case Snooze(delay):
+                return Snoozed(job, delay)
+            case failed:
+                return self._attempt_failed(job, failed, seconds)
+
+    def _failed(self, job: ClaimedTask, error: BaseException, seconds: float) -> AttemptFailed[ClaimedTask]:
+        return self._attempt_failed(job, attempt_error(error, job.work.retry), seconds)
+
+    def _attempt_failed(self, job: ClaimedTask, failed: AttemptError, seconds: float) -> AttemptFailed[ClaimedTask]:
+        if log.isEnabledFor(logging.DEBUG):
+            text = failed.details.get("trace", failed.reason)
+            log.debug("%s failed: %s", job.title, sanitize_line(text, MAX_TEXT_LENGTH))
+        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details)
+
+
+def _context(job: ClaimedTask, conn: Any) -> TaskContext:
+    return TaskContext(
+        id=job.id,
+        task=job.work.name,
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        queue=job.queue,
+        tags=tuple(job.tags),
+        metadata=job.read_metadata()[0] if job.metadata else {},
+        conn=conn,
+    )
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

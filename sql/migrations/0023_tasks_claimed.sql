@@ -1,0 +1,2 @@
+-- Older workers would claim tasks, which they do not know. No table changes: with this the functions that enqueue tasks exist.
+-- pgflow: breaking

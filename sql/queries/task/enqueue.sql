@@ -1,0 +1,8 @@
+-- Enqueues a task once for each of `args`. => ord, id, created
+select e.ord, e.id, e.created
+from pgflow.enqueue_many(
+    %(task)s::text, %(args)b::text[], at => %(at)s::timestamptz, delay => make_interval(secs => %(delay)s::double precision),
+    queue => %(queue)s::text, priority => %(priority)s::smallint, max_attempts => %(max_attempts)s::smallint, tags => %(tags)b::text[],
+    metadata => %(metadata)s::jsonb, notify => %(notify)s::boolean
+) e
+order by e.ord
