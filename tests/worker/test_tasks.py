@@ -368,7 +368,7 @@ def test_bad_input_is_refused_and_nothing_is_written(tasks: Tasks, conn: Connect
     with pytest.raises(InvalidPayload, match="the arguments are not an object"):
         enqueue("add", "[1]")
     with pytest.raises(InvalidPayload, match="over the limit"):
-        enqueue("add", '{"a": "' + 70_000 * "x" + '"}')
+        enqueue("add", '{"a": "' + 17_000_000 * "x" + '"}')
     with pytest.raises(InvalidValue, match="is not a valid queue"):
         tasks.enqueue(ADD, {"a": 1}, queue="no blanks")
     with pytest.raises(InvalidValue, match="max_attempts must be a whole number from 1 to 32,767, got 0"):
