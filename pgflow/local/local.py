@@ -68,6 +68,7 @@ class Local(App):
             )
         policy = PayloadPolicy.of(codec, max_payload_bytes, None, None)
         self.codec = policy.codec
+        self.middleware = list(check_middleware(middleware))  # read for each step, so tests may change it
         registry = Registry(workflows, tasks, has_codec=codec is not None)
         self.storage = _opened(storage)
         self.storage.limit = policy.limit
@@ -77,7 +78,7 @@ class Local(App):
             threads,
             allow_transactional=allow_transactional,
             policy=policy,
-            middleware=check_middleware(middleware),
+            middleware=self.middleware,
         )
         self._scheduler = self._memory.scheduler
         super().__init__(registry, self._memory)

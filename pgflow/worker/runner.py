@@ -114,9 +114,9 @@ class Runner:
         try:
             step = self.step(job)
             ctx = self.context(job, conn)
-            points.reached("step.begins")
+            points.reached("step.begins", job)
             result = await self._call(job, step, ctx)
-            points.reached("step.ended")
+            points.reached("step.ended", job)
             return self._read(job, step, result, time.perf_counter() - began)
         except BaseException as error:  # a step must not end the worker, not even by sys.exit()
             if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -57,7 +57,8 @@ class Worker:
     `lease` is how long its jobs stay its own without a heartbeat, `poll` how often it looks for work without having
     been notified, `sweep` how often it looks for jobs of dead workers. With `pooler`, for a connection pooler, it only
     polls, unless `listen` is True: a pooler in session mode delivers notifications. With `drain=True`, `run` returns as
-    soon as no job is left that can go on by itself: for scripts and tests. `payloads` and `middleware` are the app's.
+    soon as no job is left that can go on by itself: for scripts. With `drain="due"` it does not wait for what is due
+    later, and logs no warning about the server: for tests. `payloads` and `middleware` are the app's.
     `heartbeat_process` keeps the lease while a step holds Python's global lock: see `HeartbeatProcess.fork`.
 
     After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back; if
@@ -86,7 +87,7 @@ class Worker:
         shutdown_timeout: timedelta = timedelta(seconds=25),
         pooler: bool = False,
         listen: bool | None = None,
-        drain: bool = False,
+        drain: bool | Literal["due"] = False,
         payloads: PayloadPolicy = DEFAULT,
         middleware: Sequence[Middleware] = (),
         heartbeat_process: HeartbeatProcess | None = None,
@@ -262,7 +263,8 @@ class Worker:
         try:
             claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
             await migrate.acheck(claimer.conn, self.schema)
-            await warn_of_unsafe_settings(claimer.conn, self.schema)
+            if self._drains != "due":
+                await warn_of_unsafe_settings(claimer.conn, self.schema)
             await self._lease.register(claimer.conn)
             if self._listens:
                 listener = Listener(self.dsn, self.schema, self._notified, pooler=self.pooler)
@@ -362,6 +364,10 @@ class Worker:
             claimer.claim_soon()
             return False
         try:
+            if self._drains == "due":
+                # The claim has found out what can run now: a queue may be paused. The rest is known to the next turn.
+                claimer.peeked(await arun(claimer.conn, job.peek(self.schema, self.queues)))
+                return claimer.pause() > 0
             return await arun(claimer.conn, job.drained(self.schema, self.queues))
         except (psycopg.Error, PgflowError, OSError):
             return False  # unknown; the next turn deals with it

@@ -90,8 +90,8 @@ class TransactionalRunner:
                 if not isinstance(outcome, Finished | Completed | Parked):
                     return outcome
                 settled = await self._settle(job, outcome, transaction)
-                points.reached("transaction.settled")
-            points.reached("transaction.committed")
+                points.reached("transaction.settled", job)
+            points.reached("transaction.committed", job)
             return settled
         except DeferredError as error:  # a deferred constraint of the user's
             return _failed(job, error.error)

@@ -19,6 +19,7 @@ from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.payloads.store import PayloadStore
 from pgflow.store import job, worker
+from pgflow.store.job import PeekResult
 from pgflow.store.migration import Applied
 from pgflow.store.notification import CheckCancels, Notification, QueueReady, QueuesChanged, SweepRequested
 from pgflow.worker import points
@@ -122,6 +123,10 @@ class Claimer:
     def claim_soon(self) -> None:
         """Claim with the next turn."""
         self.state.claim_all()
+
+    def peeked(self, result: PeekResult) -> None:
+        """Plan by a look at the database outside of a turn: make due jobs ready when the next one is due."""
+        self.state.schedule.answered(time.monotonic(), result.next_due)
 
     def lose_lease(self) -> None:
         """Forget the held jobs with the next turn, and take a new identity."""
@@ -227,7 +232,7 @@ class Claimer:
                 return
             self._unconfirmed = []
             self._take_over(turn, answers)
-            points.reached("claimer.adopted")
+            points.reached("claimer.adopted", turn.decisions)
         if self._is_in_doubt:  # a claim may have been committed without its answer: give those jobs back
             settler = self._settler
             await self._ask(conn, job.reconcile(settler.schema, settler.worker, settler.held_jobs.jobs))
@@ -256,7 +261,7 @@ class Claimer:
             schedule.swept(turn.now, None)
 
     async def _run_all(self, conn: AsyncConnection, statements: list[Statement[Any]]) -> list[Any]:
-        points.reached("claimer.sending")
+        points.reached("claimer.sending", self._unconfirmed)
         if len(statements) == 1:
             answers = [await self._ask(conn, statements[0])]
         else:

@@ -40,8 +40,8 @@ class Schedule:
         return now >= self.sweep_at
 
     def sweep_now(self) -> None:
-        """Sweep with the next turn."""
-        self.sweep_at = 0.0
+        """Sweep and look for due jobs with the next turn, whatever the last answers were."""
+        self.sweep_at = self.due_at = 0.0
 
     def swept(self, now: float, next_expiry: float | None) -> None:
         """Plan the next sweep: when the next lease could expire, so that a dead worker is noticed at once."""

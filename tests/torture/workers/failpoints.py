@@ -75,8 +75,8 @@ def disarm() -> None:
     _armed.clear()
 
 
-def hit(point: str) -> None:
-    """Trigger the failpoint of a point, if it is armed."""
+def hit(point: str, subject: object = None) -> None:
+    """Trigger the failpoint of a point, if it is armed, whatever the subject."""
     if not _armed:
         return
     failpoint = _armed.get(point)
