@@ -208,7 +208,7 @@ def _clock(conn: Connection, schema: str) -> tuple[float, float]:
     measured = []
     for _ in range(ROUND_TRIPS):
         before = time.monotonic()
-        database = run(conn, doctor.clock(schema))
+        database = run(conn, doctor.clock(schema)).time
         after = time.monotonic()
         measured.append((after - before, database - (before + after) / 2))
     return min(measured)

@@ -19,6 +19,10 @@ PER_WORKER = 3  # connections that each worker keeps: for work, for heartbeats, 
 MOST_PER_WORKER = PER_WORKER + DEFAULT_LIMIT  # plus one for each transactional step in flight, up to the --queue limit
 LIMITED = f"{DEFAULT_LIMIT} at once on each, or as many as its --queue limits allow"
 MAX_CLOCK_SKEW = timedelta(seconds=2)
+RESTORE_CLOCK = (
+    'create or replace function "{}".now() returns timestamptz language sql stable parallel safe '
+    "as 'select statement_timestamp()'"
+)
 
 SLOW_LOGS = ("log_min_duration_statement", "log_min_duration_sample")  # log a statement that takes this long
 SAFE_SETTINGS = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "track_counts": "on"}
@@ -105,12 +109,16 @@ def connections(target: Target) -> Iterator[Result]:
 
 
 def clock(target: Target) -> Iterator[Result]:
-    """Whether this machine's clock agrees with the database's."""
+    """Whether this machine's clock agrees with the database's, and pgflow's clock is the database's."""
     before = time.time()
     database = run(target.conn, doctor.clock(target.schema))
     after = time.time()
-    skew = database - (before + after) / 2
-    if abs(skew) > MAX_CLOCK_SKEW.total_seconds() + (after - before) / 2:
+    skew = database.time - (before + after) / 2
+    if database.ahead:
+        way = "ahead of" if database.ahead > 0 else "behind"
+        found = f"pgflow.now() is {abs(database.ahead):.0f} s {way} the server's clock: a test has moved it"
+        yield problem(found, f"as the owner, restore it: {RESTORE_CLOCK.format(target.schema)}")
+    elif abs(skew) > MAX_CLOCK_SKEW.total_seconds() + (after - before) / 2:
         way = "behind" if skew > 0 else "ahead of"
         yield note(f"this machine's clock is {abs(skew):.0f} s {way} the database's", "let NTP set the clocks")
     else:
@@ -123,5 +131,5 @@ CHECKS = (
     Check("settings", "committed data must survive a crash, and dead rows must be vacuumed", settings),
     Check("logs", "parameters contain inputs and outputs, and more people read logs than tables", logs),
     Check("connections", "a worker without a connection does no work", connections),
-    Check("clock", "only the times in logs depend on it; the database's clock decides everything else", clock),
+    Check("clock", "pgflow.now() decides everything; only the times in logs depend on this machine's clock", clock),
 )

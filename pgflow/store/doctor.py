@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pgflow.database import files
 from pgflow.database.statement import Row, Statement
 from pgflow.store.doctor_rows import (
+    Clock,
     Connections,
     DeadRows,
     Index,
@@ -158,9 +159,9 @@ def sequences(schema: str) -> Statement[list[Sequence]]:
     return _many("sequences", schema, Sequence)
 
 
-def clock(schema: str) -> Statement[float]:
-    """Read the server's time, in seconds since 1970."""
-    return _one("clock", schema, float)
+def clock(schema: str) -> Statement[Clock]:
+    """Read the server's time and pgflow's."""
+    return _one("clock", schema, Clock)
 
 
 def _one(verb: str, schema: str, make: Callable[..., T], params: Mapping[str, Any] | None = None) -> Statement[T]:

@@ -6,6 +6,7 @@ Ages and durations are seconds of the database's clock, unless noted otherwise.
 from dataclasses import dataclass
 
 __all__ = [
+    "Clock",
     "Connections",
     "DeadRows",
     "Index",
@@ -37,6 +38,14 @@ class Server:
     standby: bool
     read_only: bool
     encoding: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The server's `time`, in seconds since 1970, and by how many seconds pgflow's clock is `ahead` of it."""
+
+    time: float
+    ahead: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from pgflow import Async, Context, Done, Error, Ok, Retry, Snooze, Unique, Wait, WaitForEvent, Workflow, step
 
+HOUR = timedelta(hours=1)
 CHARGES: list[str] = []
 PARCELS: list[str] = []
 
@@ -29,7 +30,7 @@ def validate(ctx: Context[Order]) -> Ok:
     return Ok("valid" if ctx.initial.item_count else "invalid")
 
 
-@step(events=("paid", "declined"), queue="payments", retry=Retry(max_attempts=3, base=timedelta(hours=1), jitter=0))
+@step(events=("paid", "declined"), queue="payments", retry=Retry(max_attempts=3, base=HOUR, max_backoff=HOUR, jitter=0))
 async def charge(ctx: Context[Order]) -> Ok | Error | Snooze | Async:
     CHARGES.append(ctx.value)
     match ctx.initial.card:
