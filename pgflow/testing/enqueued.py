@@ -193,7 +193,7 @@ def _line(*names: str | None, queue: str | None, at: datetime | None, tags: Iter
     if tags:
         parts.append(f"tags={','.join(tags)}")
     if input is not ABSENT:
-        parts.append(f"input={json.dumps(input)}")
+        parts.append(f"input={json.dumps(input, sort_keys=True)}")
     return " ".join(parts)
 
 

@@ -97,7 +97,8 @@ def test_a_transaction_begun_after_the_lease_ended_is_not_terminated_while_the_c
     pgflow_clock.advance(DAY)
     with connect(pgflow_app.dsn, "worker") as worker, connect(pgflow_app.dsn) as conn:
         conn.execute(
-            """insert into pgflow.workers (node, pid, queues, version, nonce, lease, lease_expires_at, backend, attached_at)
+            """insert into pgflow.workers
+                (node, pid, queues, version, nonce, lease, lease_expires_at, backend, attached_at)
             values ('n', 1, '{}', '1', 'x', '30 s', pgflow.now() - interval '1 minute', %s, clock_timestamp())""",
             [worker.info.backend_pid],
         )
