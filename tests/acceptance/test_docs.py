@@ -31,6 +31,7 @@ NOT_RUN = {
 NOT_COMMANDS = {
     "picture": "a drawing",
     "tree": "compared with the folders by another test",
+    "output": "of a test that fails, which tests/testing runs",
 }
 # Commands that run in place of the printed ones.
 STAND_IN = {
@@ -43,6 +44,7 @@ VARYING = {
     "pgflow bench chain": "figures, and the width of columns",
     "pgflow show OrderFlow abc124": "times, and the width of a column",
     "pgflow doctor --app shop:app": "the server's version, and how many migrations there are",
+    "python -m pytest -q conftest.py test_orders.py": "the duration",
 }
 
 

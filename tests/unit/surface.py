@@ -13,7 +13,10 @@ from typing import Any, get_origin
 from pgflow.errors import PgflowError
 
 SNAPSHOT = Path(__file__).with_suffix(".txt")
-MODULES = ("pgflow", "pgflow.local", "pgflow.errors", "pgflow.telemetry", "pgflow.embedded", "pgflow.steps")
+MODULES = (
+    *("pgflow", "pgflow.local", "pgflow.errors", "pgflow.telemetry", "pgflow.embedded", "pgflow.steps"),
+    "pgflow.testing",
+)
 OPTIONS = {
     "pgflow.client.commands": (
         "StartOptions",
