@@ -27,7 +27,7 @@ class CheckCancels:
 
 @dataclass(frozen=True, slots=True)
 class SweepRequested:
-    """Every worker sweeps at once, and so checks for an announced migration and for what is due."""
+    """Every worker sweeps at once, and so checks for an announced migration and for due jobs."""
 
 
 @dataclass(frozen=True, slots=True)

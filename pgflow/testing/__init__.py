@@ -21,7 +21,7 @@ plugin          the fixtures, for pytest
 Decisions, and why.
 
 *A drain is a worker.* It claims, runs and settles as in production, with the same code; only its end differs: it does
-not wait for what is due later. So a test passes through codec, retries, fencing and limits.
+not wait for work that is due later. So a test passes through codec, retries, fencing and limits.
 
 *The clock is a function.* All statements read the time from `pgflow.now()`. A test's clock replaces that function in
 the test's schema, in one transaction, for all sessions. Nothing in the package can move it otherwise.

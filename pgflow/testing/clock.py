@@ -29,8 +29,8 @@ SERVER_TIME = "select statement_timestamp()"
 class Clock:
     """The time of an app's schema, for timers, delays, retries, leases and schedules; at first the real time.
 
-    A move takes effect with the next statement of each session, and workers look for what is due at once. Without a
-    worker, `drain` runs what has come due. Workers that are connected keep their leases, as if they had sent heartbeats
+    A move takes effect with the next statement of each session, and workers look for due jobs at once. Without a
+    worker, `drain` runs them. Workers that are connected keep their leases, as if they had sent heartbeats
     meantime; the leases of workers that have died expire. Time in Python is not changed, nor what is measured with it,
     such as `max_runtime`. `restore`, or the end of a `with`, brings back the real time.
 
@@ -60,7 +60,7 @@ class Clock:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether it stands still."""
+        """Whether it is frozen."""
         return self._frozen is not None
 
     def now(self) -> datetime:

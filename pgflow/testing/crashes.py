@@ -92,7 +92,7 @@ class CrashPlan:
         self._dies_soon = False
 
     async def deliver(self, queues: Iterable[str], make: Callable[[str], Worker]) -> None:
-        """Run what is due in these queues, with one worker after another, until none of them finds anything."""
+        """Run the due jobs of these queues, with one worker after another, until none of them finds anything."""
         before = points.install(self._reached)
         try:
             has_found = True

@@ -31,12 +31,12 @@ def drain(
     raises: bool = False,
     timeout: float = TIMEOUT,
 ) -> Drained:
-    """Run all due work in this process, in order, and what follows from it; returns how the attempts ended.
+    """Run all due work in this process, in order, and the work that results; returns how the attempts ended.
 
-    What is due later (a delay, a retry, a timer, a schedule) stays: move the `Clock` and drain again. Work that other
-    workers run is not waited for. `queues` is a queue or several, by default all; of each, `concurrency` jobs run at
-    once. With `raises` the first exception of a step is raised at the end. Raises `TimeoutError` after `timeout`
-    seconds; what ran then is given back. In a coroutine use `adrain`, which runs async steps in its event loop.
+    Work that is due later (a delay, a retry, a timer, a schedule) stays: move the `Clock` and drain again. Work that
+    other workers run is not waited for. `queues` is a queue or several, by default all; of each, `concurrency` jobs run
+    at once. With `raises` the first exception of a step is raised at the end. Raises `TimeoutError` after `timeout`
+    seconds; steps that run then are given back. In a coroutine use `adrain`, which runs async steps in its event loop.
 
         app = Pgflow(dsn, workflows=[OrderFlow])
         OrderFlow.start("abc123", Order(item_count=3))
@@ -154,6 +154,6 @@ def _checked(app: App) -> Pgflow:
     if not isinstance(app, Pgflow):
         raise ConfigError(
             f"{app!r} runs its work by itself, so there is nothing to drain",
-            hint="Wait for it: app.settle(), or app.advance_time(…) for what is due later.",
+            hint="Wait for it: app.settle(), or app.advance_time(…) for timers.",
         )
     return app

@@ -114,7 +114,9 @@ def _taking(parse: Callable[P, Search]) -> Callable[[Callable[[Search], R]], Cal
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             return check(parse(*args, **kwargs))
 
-        call.__signature__ = inspect.signature(parse)  # type: ignore[attr-defined]  # what help() and editors show
+        returns = inspect.signature(check).return_annotation
+        signature = inspect.signature(parse).replace(return_annotation=returns)
+        call.__signature__ = signature  # type: ignore[attr-defined]  # for help() and editors
         return call
 
     return decorate

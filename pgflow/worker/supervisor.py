@@ -57,8 +57,8 @@ class Worker:
     `lease` is how long its jobs stay its own without a heartbeat, `poll` how often it looks for work without having
     been notified, `sweep` how often it looks for jobs of dead workers. With `pooler`, for a connection pooler, it only
     polls, unless `listen` is True: a pooler in session mode delivers notifications. With `drain=True`, `run` returns as
-    soon as no job is left that can go on by itself: for scripts. With `drain="due"` it does not wait for what is due
-    later, and logs no warning about the server: for tests. `payloads` and `middleware` are the app's.
+    soon as no job is left that can go on by itself: for scripts. With `drain="due"` it does not wait for work that
+    is due later, and logs no warning about the server: for tests. `payloads` and `middleware` are the app's.
     `heartbeat_process` keeps the lease while a step holds Python's global lock: see `HeartbeatProcess.fork`.
 
     After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back; if

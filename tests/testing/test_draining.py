@@ -1,4 +1,4 @@
-"""`drain` runs what is due, and no more; `run_inline` does so within each call."""
+"""`drain` runs due work, and no other; `run_inline` does so within each call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_drain_of_one_queue_leaves_the_others(pgflow_app: Pgflow) -> None:
     assert drain(pgflow_app, ["payments", "default"]) == Drained(completed=2)
 
 
-def test_what_is_due_later_stays(pgflow_app: Pgflow) -> None:
+def test_work_that_is_due_later_stays(pgflow_app: Pgflow) -> None:
     Reminder.start("timer")
     OrderFlow.start("delayed", {}, delay=timedelta(minutes=1))
     OrderFlow.start("refused", {"card": "refused"})
