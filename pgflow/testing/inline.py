@@ -35,8 +35,8 @@ class run_inline:
     """Within the `with`, each call of an app that starts or continues something runs all due work before it returns.
 
     Steps run in this process. The first exception of a step is raised by the call, and also fails the attempt as ever.
-    Work that is due later stays. A call with `conn` is only seen by other sessions once its transaction commits: it runs
-    with the next call, or at the end of the block. Calls of steps run after the step. The value is a `Drained`, which
+    Work that is due later stays. Other sessions see a call with `conn` once its transaction has committed: it runs with
+    the next call, or at the end of the block. Calls of steps run after the step. The value is a `Drained`, which
     grows. Works with a `Local`, too. `timeout` is in seconds, for each call.
 
         with run_inline(app) as ran:

@@ -30,7 +30,13 @@ from tests.torture import command as torture
 README_LINES = 400
 FIRST_WORKFLOW_LINES = 25
 PROGRAMS = (compare.command, raw.command, scale.command, torture.command)
-OTHER_PROGRAMS = {"--init", "--no-acl", "--preload", "--strict"}  # options of docker, pg_dump, gunicorn and mypy
+OTHER_PROGRAMS = {
+    "--init",
+    "--no-acl",
+    "--pgflow-dsn",
+    "--preload",
+    "--strict",
+}  # docker, pg_dump, pytest, gunicorn, mypy
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 PATH = re.compile(r"`((?:bin|pgflow|sql|tests)/[\w./]*)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
