@@ -12,7 +12,7 @@ draining        `drain`: run all due work in this process, and count the outcome
 inline          `run_inline`: run it within each call
 recorder        what happened during a drain: outcomes, and the errors to raise
 enqueued        `assert_enqueued`, `refute_enqueued`: what is stored and waits for a worker
-mocks           `mocked`: other results for a step, in memory and on PostgreSQL
+mocks           `mocked`: other results for a step or a task, in memory and on PostgreSQL
 clock           `Clock`: a database clock that a test moves; its SQL is in `sql/`
 crashes         `crash_mode`: workers that die at each commit point
 server          databases for tests, cloned from a template
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pgflow.testing.draining import adrain, drain
     from pgflow.testing.enqueued import aassert_enqueued, arefute_enqueued, assert_enqueued, refute_enqueued
     from pgflow.testing.inline import run_inline
-    from pgflow.testing.mocks import StepMock, mocked
+    from pgflow.testing.mocks import Mock, mocked
     from pgflow.testing.recorder import Drained, StepFailed
 
 __all__ = [
@@ -51,8 +51,8 @@ __all__ = [
     "CrashReport",
     "Delivery",
     "Drained",
+    "Mock",
     "StepFailed",
-    "StepMock",
     "aassert_enqueued",
     "adrain",
     "arefute_enqueued",
@@ -69,8 +69,8 @@ MODULES = {
     "CrashReport": "crashes",
     "Delivery": "crashes",
     "Drained": "recorder",
+    "Mock": "mocks",
     "StepFailed": "recorder",
-    "StepMock": "mocks",
     "aassert_enqueued": "enqueued",
     "adrain": "draining",
     "arefute_enqueued": "enqueued",

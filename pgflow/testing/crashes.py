@@ -26,16 +26,19 @@ COMMITTED = "after the commit"
 
 @dataclass(slots=True)
 class Delivery:
-    """One step of one instance: how often it was begun, and where workers died that held it."""
+    """One step of one instance, or one task: how often it was begun, and where workers died that held it.
 
-    workflow: str
-    instance_id: str
+    `id` is the business id of the instance, or "job 17".
+    """
+
+    name: str
+    id: str
     step: str
     runs: int = 0
     died: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.workflow} {self.instance_id} {self.step}: ran {self.runs} times; died {'; '.join(self.died)}"
+        return f"{self.name} {self.id} {self.step}: ran {self.runs} times; died {'; '.join(self.died)}"
 
 
 @dataclass(slots=True)
@@ -126,7 +129,7 @@ class CrashPlan:
         if self._running is None or current.get() is None:
             return
         match point, subject:
-            case "step.begins", ClaimedJob():
+            case "step.begins" | "task.begins", ClaimedJob():
                 self._die_once(BEFORE, subject)
                 self._delivery(subject).runs += 1
             case "transaction.settled", ClaimedJob():

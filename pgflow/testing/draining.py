@@ -119,7 +119,11 @@ def _worker(app: Pgflow, recorder: Recorder, queues: dict[str, int]) -> Worker:
 async def _queues(app: Pgflow) -> set[str]:
     """Return the queues of the app's definitions, and those that live jobs are in."""
     declared = {queue for workflow in app.versions for queue in workflow.graph.queues()}
-    return declared | {job.queue for job in await app.ajobs(limit=MAX_PAGE_SIZE)}
+    used = {job.queue for job in await app.ajobs(limit=MAX_PAGE_SIZE)}
+    if app.tasks:
+        declared |= {task.definition.queue for task in app.tasks}
+        used |= {job.queue for job in await app.alist_tasks(status=("pending", "waiting"), limit=MAX_PAGE_SIZE)}
+    return declared | used
 
 
 async def _still_active(app: Pgflow, seconds: float) -> str:

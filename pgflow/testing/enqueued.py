@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from pgflow.client.app import App
+from pgflow.client.task import Task
 from pgflow.client.workflow import Workflow
 from pgflow.core.models.filters import MAX_PAGE_SIZE
 from pgflow.core.models.instance import Instance
 from pgflow.core.models.job import Job
+from pgflow.core.models.task import TaskInstance
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.containment import contains
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
@@ -27,19 +29,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_SHOWN = 20
-NOT_ENDED = ("pending", "running")
+NOT_ENDED = ("pending", "running")  # an instance without a delay is running as soon as it has started
+PENDING = ("pending",)
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """Something that waits for a worker: an instance of the workflow `name`.
+    """Something that waits for a worker: an instance of the workflow `name`, or a job of the task `name`.
 
-    `id` is its business id, `run` its run id, `input` its input as JSON; `at` is when it may begin.
+    `id` is the business id of the instance, or "job 17"; `number` its run id, or 17. `input` is its input as JSON, or
+    the arguments by name; `at` is when it may begin.
     """
 
     name: str
     id: str
-    run: int
+    number: int
     queue: str
     at: datetime
     tags: tuple[str, ...]
@@ -79,7 +83,7 @@ class Search:
 
 
 def _search(
-    workflow: type[Workflow[Any]],
+    what: type[Workflow[Any]] | Task[..., Any, Any],
     value: str | None = None,
     /,
     *,
@@ -102,8 +106,12 @@ def _search(
     part = fields or input
     if part is not ABSENT:
         part = decode(encode(part, what="input", limit=INPUT_LIMIT))
-    where = app or cast("App", workflow.bound())
-    return Search(workflow.name, value, part, queue, tuple(tags), at, within, where, conn)
+    if isinstance(what, Task) and value is not None:
+        raise InvalidValue(
+            f"task {what.name} has no business value, got {value!r}: name the argument, as in order_id=7"
+        )
+    where = app or cast("App", what.bound())
+    return Search(what.name, value, part, queue, tuple(tags), at, within, where, conn)
 
 
 def _taking(parse: Callable[P, Search]) -> Callable[[Callable[[Search], R]], Callable[P, R]]:
@@ -124,17 +132,18 @@ def _taking(parse: Callable[P, Search]) -> Callable[[Callable[[Search], R]], Cal
 
 @_taking(_search)
 def assert_enqueued(search: Search) -> Enqueued:
-    """Assert that a start of a workflow is stored that no worker has begun, and return the newest one.
+    """Assert that a start of a workflow or a job of a task is stored that no worker has begun; returns the newest one.
 
-    `value` is its business value or whole id. `input` is JSON that its input contains, as `@>` in PostgreSQL; further
-    keywords are the same for single fields. It has all of `tags`, is in `queue`, and may begin `at` that time, give or
-    take `within`. `conn` is the connection of a transaction that is still open; for an async one use
-    `aassert_enqueued`. `app` is by default the one that the workflow's calls go to. In a `Local`, which runs everything
-    at once, a start counts also after it has begun.
+    `value` is the workflow's business value or whole id. `input` is JSON that its input, or its arguments by name,
+    contain, as `@>` in PostgreSQL; further keywords are the same for single ones. It has all of `tags`, is in `queue`,
+    and may begin `at` that time, give or take `within`. `conn` is the connection of a transaction that is still open;
+    for an async one use `aassert_enqueued`. `app` is by default the one that its calls go to. In a `Local`, which runs
+    everything at once, it counts also after it has begun.
 
     Raises `AssertionError` with a list of what is enqueued.
 
         assert_enqueued(OrderFlow, "abc123", item_count=3, tags=["gift"], at=datetime(2030, 1, 1, tzinfo=UTC))
+        assert_enqueued(send_receipt, order_id=7, queue="mail")
     """
     return _found(search, _read(search))
 
@@ -201,18 +210,33 @@ def _line(*names: str | None, queue: str | None, at: datetime | None, tags: Iter
 
 def _read(search: Search) -> list[Enqueued]:
     client, conn = search.app, search.conn
-    instances = client.list(limit=MAX_PAGE_SIZE, conn=conn, **_filters(client))
-    return _waiting(client, instances, client.jobs(limit=MAX_PAGE_SIZE, conn=conn))
+    instances = client.list(limit=MAX_PAGE_SIZE, conn=conn, **_filters(client, NOT_ENDED))
+    waiting = _waiting(client, instances, client.jobs(limit=MAX_PAGE_SIZE, conn=conn))
+    if client.tasks:
+        waiting += _jobs(client.list_tasks(limit=MAX_PAGE_SIZE, conn=conn, **_filters(client, PENDING)))
+    return waiting
 
 
 async def _aread(search: Search) -> list[Enqueued]:
     client, conn = search.app, search.conn
-    instances = await client.alist(limit=MAX_PAGE_SIZE, conn=conn, **_filters(client))
-    return _waiting(client, instances, await client.ajobs(limit=MAX_PAGE_SIZE, conn=conn))
+    instances = await client.alist(limit=MAX_PAGE_SIZE, conn=conn, **_filters(client, NOT_ENDED))
+    waiting = _waiting(client, instances, await client.ajobs(limit=MAX_PAGE_SIZE, conn=conn))
+    if client.tasks:
+        waiting += _jobs(await client.alist_tasks(limit=MAX_PAGE_SIZE, conn=conn, **_filters(client, PENDING)))
+    return waiting
 
 
-def _filters(client: App) -> dict[str, Any]:
-    return {} if isinstance(client, Local) else {"status": NOT_ENDED}
+def _filters(client: App, status: Sequence[str]) -> dict[str, Any]:
+    return {} if isinstance(client, Local) else {"status": status}
+
+
+def _jobs(tasks: list[TaskInstance]) -> list[Enqueued]:
+    return [
+        Enqueued(
+            each.task, f"job {each.id}", each.id, each.queue, each.run_at or each.enqueued_at, each.tags, each.args
+        )
+        for each in tasks
+    ]
 
 
 def _waiting(client: App, instances: list[Instance], jobs: list[Job]) -> list[Enqueued]:

@@ -28,6 +28,9 @@ READS = (
     commands.Load,
     commands.Query,
     commands.Register,
+    commands.GetTask,
+    commands.ListTasks,
+    commands.AwaitTask,
 )
 
 
@@ -54,12 +57,13 @@ class run_inline:
     def __enter__(self) -> Drained:
         self._before = self._app._backend
         self._app._backend = self._backend
+        self._backend.is_active = True
         return self._backend.recorder.counts
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._app._backend = self._before
+        self._end()
         if kind is None and self._backend.has_uncommitted:
             self._backend.run()
 
@@ -69,9 +73,13 @@ class run_inline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._app._backend = self._before
+        self._end()
         if kind is None and self._backend.has_uncommitted:
             await self._backend.arun()
+
+    def _end(self) -> None:
+        self._app._backend = self._before
+        self._backend.is_active = False
 
 
 class _InlineBackend:
@@ -80,6 +88,7 @@ class _InlineBackend:
     def __init__(self, app: Pgflow | Local, timeout: float) -> None:
         self.recorder = Recorder(is_local=isinstance(app, Local))
         self.has_uncommitted = False
+        self.is_active = False  # handles of jobs keep their backend
         self._app = app
         self._inner: Backend = app._backend
         self._timeout = timeout
@@ -127,7 +136,7 @@ class _InlineBackend:
             self.recorder.raise_first()
 
     def _must_run(self, command: commands.Command[Any], session: Any) -> bool:
-        if isinstance(command, READS) or current.get() is not None:  # a step's own calls run after it
+        if not self.is_active or isinstance(command, READS) or current.get() is not None:  # a call of a step
             return False
         self.has_uncommitted |= session is not None
         return session is None

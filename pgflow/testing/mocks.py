@@ -1,165 +1,195 @@
-"""Replace what a step does, in all versions of a workflow that have it, for the time of a test."""
+"""Replace what a step of a workflow, or a task, does for the time of a test."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
+from pgflow.client.task import Task
 from pgflow.client.workflow import Workflow
 from pgflow.core.definition.context import Context
 from pgflow.core.definition.graph import Graph, Node
 from pgflow.core.definition.results import Ok, Result
 from pgflow.core.definition.step import Step, Target, as_step
+from pgflow.core.definition.task import TaskDefinition
+from pgflow.core.values.absent import ABSENT
 from pgflow.errors import ConfigError
 
-__all__ = ["StepMock", "mocked"]
+__all__ = ["Mock", "mocked"]
 
-Behaviour: TypeAlias = Callable[[Context[Any]], Any]
-Answer: TypeAlias = Result | BaseException | type[BaseException]
+Behaviour: TypeAlias = Callable[..., Any]
 
-# The nodes of each replaced step: the original, then those of the mocks, the latest last.
-replaced: dict[tuple[int, str], list[Node]] = {}
+# The nodes of each replaced step, and the functions of each replaced task: the original, then those of the mocks.
+nodes: dict[tuple[int, str], list[Node]] = {}
+functions: dict[int, list[Behaviour]] = {}
 
 
 @dataclass(slots=True)
-class StepMock:
-    """A step that was replaced: `calls` are the contexts of its calls so far, in order.
+class Mock:
+    """A step or a task that was replaced. `calls` are its calls, in order: contexts, or arguments by name.
 
     with mocked(OrderFlow, charge, returns=Ok("paid")) as charged:
         ...
         assert [ctx.value for ctx in charged.calls] == ["abc123"]
     """
 
-    step: str
-    calls: list[Context[Any]] = field(default_factory=list)
+    name: str
+    calls: list[Any] = field(default_factory=list)
 
 
 @contextmanager
 def mocked(
-    workflow: type[Workflow[Any]],
-    step: str | Target,
+    what: type[Workflow[Any]] | Task[..., Any, Any],
+    step: str | Target | None = None,
     *,
-    returns: Result | Sequence[Answer] | None = None,
+    returns: Any = ABSENT,
     raises: BaseException | type[BaseException] | None = None,
+    in_turn: Sequence[Any] | None = None,
     calls: Behaviour | None = None,
-) -> Iterator[StepMock]:
-    """Let a step of a workflow return, raise or call something else, within the `with`, in this process.
+) -> Iterator[Mock]:
+    """Let a step of a workflow, or a task, return, raise or call something else within the `with`, in this process.
 
-    Exactly one of: `returns`, a result, or a sequence of results and exceptions, one for each call; `raises`, an
-    exception; `calls`, a function of the context, which may be async if the step is. Events, retries, queue and output
-    type stay those of the step. It applies to a `Local` and to the workers and drains of this process; steps of other
-    workflows are not affected. Raises `UnknownStep`, `UndeclaredEvent` for a result with an event that the step does
-    not declare, `ConfigError` for another use.
+    Exactly one of: `returns`, the result of the step or the output of the task; `raises`, an exception; `in_turn`,
+    results and exceptions, one for each call; `calls`, a function of the step's context, or of the task's arguments by
+    name, which may be async if the original is. Events, retries, queue and types stay those of the original. It applies
+    to a `Local` and to the workers and drains of this process. Other workflows with the step are not affected, nor a
+    task where your code calls it as a function.
 
-        with mocked(OrderFlow, charge, returns=[TimeoutError(), Ok("paid", {"receipt": "r-1"})]):
+    Raises `UnknownStep`, `UndeclaredEvent` for a result with an event that the step does not declare, `ConfigError` for
+    another use.
+
+        with mocked(OrderFlow, charge, in_turn=[TimeoutError(), Ok("paid", {"receipt": "r-1"})]):
             OrderFlow.start("abc123", order)
             drain(app)
     """
-    key = step if isinstance(step, str) else as_step(step).key
-    graphs = [graph for graph in workflow.definitions.graphs if key in graph.nodes]
-    if not graphs:
-        workflow.definitions.graphs[0].node(key)
-    mock = StepMock(key)
-    behave = _behaviour(mock, returns, raises, calls)
-    for graph in graphs:
-        _check(graph, key, returns)
-    nodes = [_replace(graph, key, behave) for graph in graphs]
-    try:
+    with ExitStack() as restore:
+        if isinstance(what, Task):
+            if step is not None:
+                raise ConfigError(f"mocked({what.name}): a task has no steps, got {step!r}")
+            mock = Mock(what.name)
+            _replace_task(what.definition, _recording(mock, _act(mock, returns, raises, in_turn, calls)), restore)
+        else:
+            if step is None:
+                raise ConfigError(f"mocked({what.name}): name the step to replace: mocked({what.name}, charge, …)")
+            mock = Mock(step if isinstance(step, str) else as_step(step).key)
+            act = _act(mock, returns, raises, in_turn, calls)
+            results = [] if raises is not None or calls is not None else [returns] if in_turn is None else in_turn
+            graphs = [graph for graph in what.definitions.graphs if mock.name in graph.nodes]
+            for graph in graphs or what.definitions.graphs[:1]:
+                _check_results(graph, mock.name, results)
+            for graph in graphs:
+                _replace_step(graph, mock.name, _recording(mock, act), restore)
         yield mock
-    finally:
-        for graph, node in zip(graphs, nodes, strict=True):
-            _restore(graph, key, node)
 
 
-def _behaviour(mock: StepMock, returns: Any, raises: Any, calls: Behaviour | None) -> Behaviour:
-    given = [name for name, value in (("returns", returns), ("raises", raises), ("calls", calls)) if value is not None]
-    if len(given) != 1:
+def _act(
+    mock: Mock,
+    returns: Any,
+    raises: BaseException | type[BaseException] | None,
+    in_turn: Sequence[Any] | None,
+    calls: Behaviour | None,
+) -> Behaviour:
+    """Return what the mock does in each call."""
+    given = {"returns": returns, "raises": raises, "in_turn": in_turn, "calls": calls}
+    named = [name for name, value in given.items() if value is not (ABSENT if name == "returns" else None)]
+    if len(named) != 1:
         raise ConfigError(
-            f"mocked({mock.step}): give one of returns, raises and calls, got {' and '.join(given) or 'none'}"
+            f"mocked({mock.name}): give one of {', '.join(given)}, got {' and '.join(named) or 'none of them'}"
         )
     if calls is not None:
-        act = calls
-    elif raises is not None:
-        _check_answer(mock, raises, BaseException)
-        act = _always(raises)
-    elif isinstance(returns, Result):
-        act = _always(returns)
-    elif isinstance(returns, Sequence) and not isinstance(returns, str | bytes):
-        for each in returns:
-            _check_answer(mock, each, Result | BaseException)
-        act = _in_turn(mock, list(returns))
-    else:
-        raise ConfigError(
-            f"mocked({mock.step}): returns must be Ok, Async, Error or Snooze, or several, got {returns!r}"
-        )
+        return calls
+    if raises is not None and not _is_exception(raises):
+        raise ConfigError(f"mocked({mock.name}): {raises!r} is not an exception")
+    if in_turn is None:
+        return lambda *args, **kwargs: _answer(returns if raises is None else raises)
+    if not isinstance(in_turn, Sequence) or isinstance(in_turn, str | bytes):
+        raise ConfigError(f"mocked({mock.name}): in_turn must be a list of results and exceptions, got {in_turn!r}")
+    left, number = iter(in_turn), len(in_turn)
 
-    def behave(ctx: Context[Any]) -> Any:
-        mock.calls.append(ctx)
-        return act(ctx)
+    def act(*args: Any, **kwargs: Any) -> Any:
+        for each in left:
+            return _answer(each)
+        raise AssertionError(f"the mock of {mock.name} has {number} result(s), and was called once more")
+
+    return act
+
+
+def _answer(given: Any) -> Any:
+    if _is_exception(given):
+        raise given
+    return given
+
+
+def _is_exception(given: Any) -> bool:
+    return isinstance(given, BaseException) or (isinstance(given, type) and issubclass(given, BaseException))
+
+
+def _recording(mock: Mock, act: Behaviour) -> Behaviour:
+    def behave(*args: Any, **kwargs: Any) -> Any:
+        mock.calls.append(args[0] if args else kwargs)
+        return act(*args, **kwargs)
 
     return behave
 
 
-def _check_answer(mock: StepMock, answer: Any, kinds: Any) -> None:
-    is_exception = isinstance(answer, type) and issubclass(answer, BaseException)
-    if not (is_exception or isinstance(answer, kinds)):
-        allowed = "an exception" if kinds is BaseException else "a result of a step or an exception"
-        raise ConfigError(f"mocked({mock.step}): {answer!r} is not {allowed}")
-
-
-def _always(answer: Answer) -> Behaviour:
-    def act(ctx: Context[Any]) -> Result:
-        if isinstance(answer, Result):
-            return answer
-        raise answer
-
-    return act
-
-
-def _in_turn(mock: StepMock, answers: list[Answer]) -> Behaviour:
-    left, number = iter(answers), len(answers)
-
-    def act(ctx: Context[Any]) -> Any:
-        answer = next(left, None)
-        if answer is None:
-            raise AssertionError(f"the mock of {mock.step} has {number} result(s), and was called once more")
-        return _always(answer)(ctx)
-
-    return act
-
-
-def _check(graph: Graph, key: str, returns: Any) -> None:
-    if graph.nodes[key].step.is_end:
+def _check_results(graph: Graph, key: str, results: Sequence[Any]) -> None:
+    """Raise for a step that the graph does not have, and for results that it could not return."""
+    if graph.node(key).step.is_end:
         raise ConfigError(f"mocked({key}): the end of a workflow runs nothing")
-    for each in returns if isinstance(returns, Sequence) else [returns]:
+    for each in results:
         if isinstance(each, Ok):
             graph.choice(key, each.event)
+        elif not (isinstance(each, Result) or _is_exception(each)):
+            raise ConfigError(f"mocked({key}): a step returns Ok, Async, Error or Snooze, not {each!r}")
 
 
-def _replace(graph: Graph, key: str, behave: Behaviour) -> Node:
-    node = graph.nodes[key]
-    mock = replace(node, step=_double(node.step, behave))
-    replaced.setdefault((id(graph), key), [node]).append(mock)
-    _nodes(graph)[key] = mock
-    return mock
+def _replace_step(graph: Graph, key: str, behave: Behaviour, restore: ExitStack) -> None:
+    original = graph.nodes[key]
+    mock = replace(original, step=_double(original.step, behave))
+    stack = nodes.setdefault((id(graph), key), [original])
+    mapping: Mapping[str, Node] = graph.nodes
+    shared = cast("dict[str, Node]", mapping)  # by apps, workers and Locals
+
+    def undo() -> None:
+        """Remove this mock; one that was made later stays."""
+        stack.remove(mock)
+        shared[key] = stack[-1]
+
+    stack.append(mock)
+    shared[key] = mock
+    restore.callback(undo)
 
 
-def _restore(graph: Graph, key: str, mock: Node) -> None:
-    """Remove a mock; one that was made later stays."""
-    stack = replaced[id(graph), key]
-    stack.remove(mock)
-    _nodes(graph)[key] = stack[-1]
-    if len(stack) == 1:
-        del replaced[id(graph), key]
+def _replace_task(task: TaskDefinition, behave: Behaviour, restore: ExitStack) -> None:
+    stack = functions.setdefault(id(task), [task.function])
+    mock = _like(behave, is_async=task.is_async)
+
+    def use(function: Behaviour) -> None:
+        object.__setattr__(task, "function", function)  # frozen; shared by apps, workers and Locals
+
+    def undo() -> None:
+        stack.remove(mock)
+        use(stack[-1])
+
+    stack.append(mock)
+    use(mock)
+    restore.callback(undo)
 
 
-def _nodes(graph: Graph) -> dict[str, Node]:
-    """Return the nodes of a graph, to change them: workers, `Local`s and apps share them by reference."""
-    nodes: Mapping[str, Node] = graph.nodes
-    return cast("dict[str, Node]", nodes)
+def _like(behave: Behaviour, *, is_async: bool) -> Behaviour:
+    """Return a function that behaves so, a coroutine function if the original is one."""
+
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
+        result = behave(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return behave(*args, **kwargs)
+
+    return call_async if is_async else call
 
 
 def _double(step: Step, behave: Behaviour) -> Step:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,13 +16,10 @@ from pgflow.telemetry import Event
 
 __all__ = ["Drained", "Recorder", "StepFailed", "current"]
 
-OUTCOMES = {
-    telemetry.STEP_STOP: "completed",
-    telemetry.STEP_RETRY: "retried",
-    telemetry.STEP_SNOOZE: "snoozed",
-    telemetry.STEP_ASYNC: "waiting",
-}
-EVENTS = (*OUTCOMES, telemetry.STEP_EXCEPTION, telemetry.WORKFLOW_EXCEPTION)
+# The last part of the name of an event about an attempt at a step or a task.
+OUTCOMES = {"stop": "completed", "snooze": "snoozed", "async": "waiting"}
+EXCEPTION = "exception"
+EVENTS = tuple(name for name in telemetry.events() if name[1] in ("step", "task") and name[2] in (*OUTCOMES, EXCEPTION))
 
 NUMBERS = count(1)
 
@@ -31,7 +28,7 @@ current: ContextVar[Recorder | None] = ContextVar("pgflow.testing.recorder", def
 
 
 class StepFailed(AssertionError):
-    """A step failed without an exception of its own: it returned an `Error`, or a result that cannot be stored."""
+    """A step or task failed without an exception of its own: it returned an `Error`, or what cannot be stored."""
 
 
 @dataclass(slots=True)
@@ -39,7 +36,7 @@ class Drained:
     """How the attempts of steps and tasks ended while work was drained, in numbers.
 
     - `completed`: with a result; a wait that a signal or a timer ended counts, too.
-    - `failed`: for good, and the instance with it; `retried`: another attempt will follow.
+    - `failed`: for good, and an instance with its step; `retried`: another attempt will follow.
     - `snoozed`: to be called again later; `waiting`: for a signal or a timer.
 
         assert drain(app) == Drained(completed=3)
@@ -73,7 +70,7 @@ class Recorder:
     def recording(self) -> Iterator[None]:
         """Record the telemetry of work that runs in this context."""
         handler_id = f"pgflow.testing.{next(NUMBERS)}"
-        telemetry.attach(handler_id, EVENTS, self._on_event)
+        telemetry.attach(handler_id, [*EVENTS, telemetry.WORKFLOW_EXCEPTION], self._on_event)
         try:
             yield
         finally:
@@ -99,30 +96,37 @@ class Recorder:
 
     def raise_first(self) -> None:
         """Raise the error of the first attempt that failed, if there is one."""
-        if not self.errors:
+        errors, self.errors = [*self.errors, *self._raised.values()], []
+        self._raised.clear()
+        if not errors:
             return
-        errors, self.errors = self.errors, []
         first, *others = errors
         if others:
             first.add_note(f"and {len(others)} more: {'; '.join(map(repr, others[:5]))}")
         raise first
 
     def _on_event(self, event: Event, config: object) -> None:
-        if current.get() is not self and not (self.is_local and event.metadata.get("worker") is None):
+        data, what = event.metadata, event.name[2]
+        if current.get() is not self and not (self.is_local and data.get("worker") is None):
             return
-        if event.name in OUTCOMES:
-            outcome = OUTCOMES[event.name]
-            setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
-        elif event.name == telemetry.STEP_EXCEPTION:
-            self.counts.failed += not event.metadata["will_retry"]
-            self.errors.append(self._error(event, event.metadata["step"], event.metadata["attempt"]))
-        elif not any(event.metadata["reason"] in str(each) for each in self.errors):  # not because of an attempt
-            self.errors.append(self._error(event, event.metadata["failed_step"], None))
+        if event.name == telemetry.WORKFLOW_EXCEPTION:
+            if not any(data["reason"] in str(each) for each in self.errors):  # not because of an attempt
+                self.errors.append(self._error(data, data["failed_step"]))
+            return
+        if what == EXCEPTION:
+            self.errors.append(self._error(data, data.get("step", data.get("task"))))
+            what = "retried" if data["will_retry"] else "failed"
+        else:
+            what = OUTCOMES[what]
+        setattr(self.counts, what, getattr(self.counts, what) + 1)
 
-    def _error(self, event: Event, step: str | None, attempt: int | None) -> BaseException:
-        data = event.metadata
-        where = f"step {step} of {data['workflow']} {data['instance_id']}"
-        raised = self._raised.pop((data["run"], step, attempt), None)
+    def _error(self, data: Mapping[str, Any], step: str | None) -> BaseException:
+        """Return the exception that a step or a task raised, else one with the reason of its failure."""
+        run, attempt = data.get("run", data.get("job")), data.get("attempt")
+        where = (
+            f"step {step} of {data['workflow']} {data['instance_id']}" if "run" in data else f"task {step}, job {run}"
+        )
+        raised = self._raised.pop((run, step, attempt), None)
         if raised is not None:
             raised.add_note(f"in {where}, attempt {attempt}")
             return raised

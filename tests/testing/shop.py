@@ -7,11 +7,27 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pgflow import Async, Context, Done, Error, Ok, Retry, Snooze, Unique, Wait, WaitForEvent, Workflow, step
+from pgflow import (
+    Async,
+    Context,
+    Done,
+    Error,
+    Ok,
+    Retry,
+    Snooze,
+    TaskContext,
+    Unique,
+    Wait,
+    WaitForEvent,
+    Workflow,
+    step,
+    task,
+)
 
 HOUR = timedelta(hours=1)
 CHARGES: list[str] = []
 PARCELS: list[str] = []
+MAILS: list[int] = []
 
 
 class Order(BaseModel):
@@ -78,3 +94,19 @@ class Reminder(Workflow[dict[str, Any]], unique=Unique("reminder")):
 
 
 WORKFLOWS = (OrderFlow, Reminder)
+
+
+@task(queue="mail", retry=Retry(max_attempts=3, base=HOUR, max_backoff=HOUR, jitter=0), tags=["mail"])
+async def send_receipt(order_id: int, *, copy: bool = False) -> str:
+    MAILS.append(order_id)
+    if order_id == 13:
+        raise Declined("no receipt for 13")
+    return f"receipt {order_id}"
+
+
+@task
+def count_stock(ctx: TaskContext, shelf: str) -> int:
+    return len(shelf)
+
+
+TASKS = (send_receipt, count_stock)

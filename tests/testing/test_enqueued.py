@@ -116,7 +116,7 @@ def test_in_memory_a_start_counts_also_after_it_has_begun() -> None:
 
 def test_their_signatures_are_documented() -> None:
     names = [*inspect.signature(assert_enqueued).parameters]
-    assert names[:3] == ["workflow", "value", "input"]
+    assert names[:3] == ["what", "value", "input"]
     assert assert_enqueued.__doc__ is not None
     assert assert_enqueued.__name__ == "assert_enqueued"
 

@@ -88,7 +88,7 @@ def test_a_mock_raises_and_the_workflow_retries_as_declared(app: Any) -> None:
 
 def test_a_sequence_of_results_is_used_in_turn(pgflow_app: Pgflow) -> None:
     answers: list[Result] = [Snooze(timedelta(0)), Error("declined once", retry=False), Ok("paid")]
-    with mocked(OrderFlow, charge, returns=answers) as charged:
+    with mocked(OrderFlow, charge, in_turn=answers) as charged:
         OrderFlow.start_many([("a", {}), ("b", {}), ("c", {})])
         drained = drain(pgflow_app)
         assert (len(charged.calls), drained.snoozed) == (4, 1)
@@ -135,11 +135,17 @@ def test_wrong_mocks_are_refused() -> None:
     for wrong, error, message in (
         ({"step": "chargee", "returns": Ok("paid")}, UnknownStep, "no step 'chargee'"),
         ({"step": charge, "returns": Ok("payed")}, UndeclaredEvent, "no event 'payed'; it declares 'paid', 'declined'"),
-        ({"step": charge, "returns": [Ok("paid"), Ok("x")]}, UndeclaredEvent, "no event 'x'"),
-        ({"step": charge, "returns": [Ok("paid"), "paid"]}, ConfigError, "'paid' is not a result of a step"),
-        ({"step": charge, "returns": "paid"}, ConfigError, "returns must be Ok, Async, Error or Snooze"),
+        ({"step": charge, "in_turn": [Ok("paid"), Ok("x")]}, UndeclaredEvent, "no event 'x'"),
+        (
+            {"step": charge, "in_turn": [Ok("paid"), "paid"]},
+            ConfigError,
+            "a step returns Ok, Async, Error or Snooze, not",
+        ),
+        ({"step": charge, "in_turn": "paid"}, ConfigError, "in_turn must be a list"),
+        ({"step": charge, "returns": "paid"}, ConfigError, "a step returns Ok, Async, Error or Snooze, not 'paid'"),
+        ({"raises": KeyError}, ConfigError, "name the step to replace"),
         ({"step": charge, "raises": "boom"}, ConfigError, "'boom' is not an exception"),
-        ({"step": charge}, ConfigError, "give one of returns, raises and calls, got none"),
+        ({"step": charge}, ConfigError, "give one of returns, raises, in_turn, calls, got none"),
         ({"step": charge, "returns": Ok("paid"), "raises": KeyError}, ConfigError, "got returns and raises"),
         ({"step": "done", "raises": KeyError}, ConfigError, "the end of a workflow runs nothing"),
     ):

@@ -17,7 +17,6 @@ from pgflow.core.definition.task_context import TaskContext
 from pgflow.core.definition.task_options import read_task_options
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.names import is_event
-from pgflow.core.values.payload import OUTPUT_LIMIT
 from pgflow.errors import DefinitionError
 
 __all__ = ["Discarded", "define", "task_name"]
@@ -57,7 +56,7 @@ def define(
     parameters = None if signature is None else problems.check(None, Parameters.of, who, signature)
     checked = problems.check({}, read_task_options, who, options, parameters)
     kind = returned if output is ABSENT else output
-    writer = Discarded() if output is None else problems.check(None, Input.of, who, kind, "output", OUTPUT_LIMIT)
+    writer = Discarded() if output is None else problems.check(None, Input.of, who, kind, "output")
     problems.raise_if_any()
     assert parameters is not None  # noqa: S101 -- for the type checker: otherwise there were problems
     assert writer is not None  # noqa: S101 -- likewise
