@@ -31,7 +31,7 @@ create table pgflow.task_results (
     tags text[],
     metadata jsonb,
     unique_key text,
-    constraint task_results_output_limit check (octet_length(output::text) <= 50331648)
+    constraint task_results_output_limit check (octet_length(output::text) <= 67108864)
 );
 
 create index task_results_by_task on pgflow.task_results (task, id);
