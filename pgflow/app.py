@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from pgflow.client.app import App
 from pgflow.client.commands import Register, SweepPayloads
+from pgflow.client.places import PlaceKeeper, TakenPlace
 from pgflow.client.postgres import PostgresBackend
 from pgflow.client.storage import Storage
 from pgflow.client.task import Task
@@ -75,6 +76,7 @@ class Pgflow(App):
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self._postgres = PostgresBackend(self._transport, registry, self.payloads)
         super().__init__(registry, self._postgres)
+        self._places = PlaceKeeper(self._transport)
         self._workers: WeakSet[Worker] = WeakSet()
         self._bind()
 
@@ -127,6 +129,26 @@ class Pgflow(App):
         """
         with connect(self.dsn, role="migrate") as conn:
             migrate.up(conn, self.schema)
+
+    def limit(
+        self, name: str, *, key: str | int | None = None, cost: int = 1, timeout: timedelta | None = None
+    ) -> TakenPlace:
+        """Take a place of a limit for the code in a `with` or `async with`, exactly, over all processes.
+
+        `name` is a limit of `app.limits.set`, of a queue or a new one: jobs of the queue and code share its places.
+        `key` is a partition key, `cost` how many places it takes. It waits until there is room, for `timeout` at most.
+
+        The place is held under a lease of 30 seconds, which a thread renews: it is free again that long after its
+        process has died. A process that is stopped for longer may find that its place was given to others.
+
+        Raises `UnknownQueue` for a limit that is not set, `InvalidValue` for a cost above it, `LimitReached` after the
+        timeout.
+
+            app.limits.set("stripe", concurrency=10, rate=Rate(100), is_new=True)
+            async with app.limit("stripe", key=account, timeout=timedelta(seconds=30)):
+                await charge(account)
+        """
+        return TakenPlace(self._transport, self._places, name, key=key, cost=cost, timeout=timeout)
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""

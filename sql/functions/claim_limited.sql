@@ -46,11 +46,11 @@ begin
     if is_first then
         perform set_config('pgflow_claim.ids', '', true);
     end if;
-    select q.* into gate from pgflow.queues q where q.name = claim_limited.queue for no key update skip locked;
-    if not found and not exists (select from pgflow.queues q where q.name = claim_limited.queue) then  -- partition keys alone need no row
-        insert into pgflow.queues (name) values (claim_limited.queue) on conflict (name) do nothing;
+    loop
         select q.* into gate from pgflow.queues q where q.name = claim_limited.queue for no key update skip locked;
-    end if;
+        exit when found or exists (select from pgflow.queues q where q.name = claim_limited.queue);
+        insert into pgflow.queues (name) values (claim_limited.queue) on conflict (name) do nothing;  -- partition keys alone need no row
+    end loop;
     if gate.name is null or gate.paused_at is not null then
         answer := case when gate.name is null then 'busy' else 'paused' end;
         return next;
