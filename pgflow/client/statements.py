@@ -14,6 +14,7 @@ from pgflow.client.signal_request import consumers, payload_text, scheduled_cons
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
 from pgflow.core.definition.graph import Node
+from pgflow.core.definition.partition import partition_key
 from pgflow.core.definition.unique import build_id
 from pgflow.core.models.instance import Instance, Scheduled, Started
 from pgflow.core.models.instance_codec import close_values, decrypt_instance
@@ -86,6 +87,9 @@ class Statements:
                 hint="Start those of each version by themselves, with version=.",
             )
         (definition,) = chosen
+        path = definition.options.partition_by
+        # Here, because the stored input may be encrypted, or a reference.
+        keys = [partition_key(each.text, path) for each in request.instances] if path else None
         metadata = {**request.metadata, TELEMETRY: request.telemetry} if request.telemetry else request.metadata
 
         def statement(notify: bool) -> Statement[list[Started]]:
@@ -101,6 +105,7 @@ class Statements:
                 metadata=metadata,
                 priority=request.priority,
                 notify=notify,
+                keys=keys,
             )
 
         # A worker makes ready what starts later; there is nothing to wake workers for now.

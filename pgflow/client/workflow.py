@@ -43,6 +43,9 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
     - `priority`: of its jobs, from -32768 (first) to 32767, by default 0.
     - `orchestration_queue`: a queue for the jobs of signals, timers and joins, so that slow steps do not delay them; by
       default the step's queue.
+    - `partition_by`: a field of the input ("tenant", or a path such as "order.customer"): limits per key hold for each
+      of its values, and workers take turns between them. `weight`: how many places of a limit a job takes, by default
+      1.
     - `name`: by default the name of the class. It identifies stored instances.
     - `app`: the app to register with, if it exists before the class.
 

@@ -55,8 +55,11 @@ def start(
     metadata: Mapping[str, Any],
     priority: int | None,
     notify: bool,
+    keys: Sequence[str | None] | None = None,
 ) -> Statement[Builtin[Started]]:
     """Start an instance for each value; `inputs` are JSON texts, None for no input.
+
+    `keys` are partition keys; without them they are taken from the inputs.
 
     A value whose key is active returns created=False.
     """
@@ -71,6 +74,7 @@ def start(
         "metadata": json.dumps(dict(metadata)),
         "priority": priority,
         "notify": notify,
+        "keys": None if keys is None else Texts(keys),
     }
     query = files.load("queries/instance/start.sql", schema)
     return Statement("instance/start", query, params, _started, prepare=True)

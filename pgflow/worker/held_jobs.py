@@ -88,7 +88,11 @@ class HeldJobs:
 
     def register(self, workflow: type[DefinedWorkflow[Any]]) -> None:
         """Make a workflow known by its name, in all its versions."""
-        self._workflows.update({(each.name, each.version): each for each in workflow.definitions.versions.values()})
+        for each in workflow.definitions.versions.values():
+            self._workflows[each.name, each.version] = each
+            if each.options.partition_by:
+                for queue in each.graph.queues() & self.buffers.keys():
+                    self.buffers[queue].expect_keys()
 
     def register_task(self, task: TaskDefinition) -> None:
         """Make a task known by its name."""

@@ -2,9 +2,12 @@
 -- A value whose key is already active is skipped: its row returns created = false and the active run.
 -- Runs are numbered in the order given. Rows are inserted in the order of their keys, so that two batches with the same keys cannot deadlock.
 -- A whole business id of the workflow's key ("orderid::abc123") is accepted in place of its value.
+-- Drops the earlier signature: two overloads would be ambiguous, and statements of an older pgflow match this one.
+drop function if exists pgflow.start_many(text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean);
+
 create or replace function pgflow.start_many(
     workflow text, "values" text[], inputs text[], version integer default null, at timestamptz default null, delay interval default null,
-    tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true
+    tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true, keys text[] default null
 ) returns table (ord bigint, run bigint, id text, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -52,6 +55,10 @@ begin
             message = format('%s values but %s inputs', coalesce(cardinality("values"), 0), coalesce(cardinality(inputs), 0)),
             hint = 'Pass one input for each value, null for none.';
     end if;
+    if cardinality(keys) <> cardinality("values") then
+        raise exception using errcode = 'PF008', message = format('%s values but %s partition keys', cardinality("values"), cardinality(keys)),
+            hint = 'Pass one key for each value, or none at all: then they are taken from the inputs.';
+    end if;
     if strpos(array_to_string("values", ' '), '::') > 0 then  -- some are whole ids
         "values" := array(
             select case when starts_with(v, definition.unique_key || '::') then substr(v, length(definition.unique_key) + 3) else v end
@@ -93,14 +100,14 @@ begin
     for item in
     with numbered as materialized (
         select
-            a.ord, coalesce(a.document, definition.graph -> 'absent_input', '{}') as document,  -- null: no input was given
+            a.ord, coalesce(a.document, definition.graph -> 'absent_input', '{}') as document, a.key,  -- null: no input was given
             nextval('pgflow.instances_run_seq') as run,
             concat_ws('::', definition.unique_key, a.value,
                 case when definition.unique_scope = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
-        from unnest("values", documents) with ordinality as a (value, document, ord)
+        from unnest("values", documents, coalesce(keys, '{}')) with ordinality as a (value, document, key, ord)
     ),
     keyed as materialized (
-        select a.ord, a.document, a.run, a.id, case definition.unique_scope
+        select a.ord, a.document, a.key, a.run, a.id, case definition.unique_scope
             when 'workflow' then 'w ' || workflow || ' ' || a.id
             when 'version' then 'v ' || workflow || ' ' || definition.version || ' ' || a.id
             when 'global' then 'g ' || a.id
@@ -123,7 +130,7 @@ begin
         insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at)
         select
             k.run, definition.graph ->> 'initial', first ->> 'queue',
-            pgflow.partition_key(k.document, partition_by), coalesce((definition.graph ->> 'weight')::smallint, 1::smallint),
+            case when keys is null then pgflow.partition_key(k.document, partition_by) else k.key end, coalesce((definition.graph ->> 'weight')::smallint, 1::smallint),
             coalesce(start_many.priority, (definition.graph ->> 'priority')::smallint, 0::smallint),
             (first ->> 'max_attempts')::smallint, nullif(first -> 'config', 'null'),
             case when due > pgflow.now() then 'scheduled' else 'ready' end, due
@@ -189,5 +196,7 @@ end
 $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
-revoke all on function pgflow.start_many(text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean) from public;
+revoke all on function pgflow.start_many(
+    text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean, text[]
+) from public;
 revoke all on function pgflow.start(text, text, jsonb, integer, timestamptz, interval, text[], jsonb, smallint, boolean) from public;

@@ -75,6 +75,8 @@ class Graph:
     orchestration_queue: str | None = None
     _by_signal: dict[str, tuple[Node, ...]] = field(default_factory=dict, init=False, repr=False)
     has_optional_input: bool = False  # an input that is left out is None instead of {}
+    partition_by: tuple[str, ...] = ()  # the path of the partition key in the input
+    weight: int = 1
 
     @classmethod
     def build(
@@ -93,6 +95,8 @@ class Graph:
         queue: str = "default",
         orchestration_queue: str | None = None,
         has_optional_input: bool = False,
+        partition_by: tuple[str, ...] = (),
+        weight: int = 1,
     ) -> Graph:
         """Build a graph from steps and their choices by step key and event; `retry` and `queue` are defaults for steps.
 
@@ -124,7 +128,18 @@ class Graph:
                 sole_successor=after[0] if len(after) == 1 and len(predecessors[after[0]]) == 1 else None,
             )
         return cls(
-            name, version, initial, nodes, unique, priority, tags, metadata, orchestration_queue, has_optional_input
+            name,
+            version,
+            initial,
+            nodes,
+            unique,
+            priority,
+            tags,
+            metadata,
+            orchestration_queue,
+            has_optional_input,
+            partition_by,
+            weight,
         )
 
     def node(self, step: str) -> Node:
@@ -222,6 +237,8 @@ class Graph:
             "metadata": dict(self.metadata or {}),
             # Only if it differs from the default, so that the specs stored by earlier releases do not change.
             **({"absent_input": None} if self.has_optional_input else {}),
+            **({"partition_by": list(self.partition_by)} if self.partition_by else {}),
+            **({"weight": self.weight} if self.weight > 1 else {}),
             "steps": {key: _node_spec(node) for key, node in self.nodes.items()},
             "edges": [
                 {"from": edge.source, "event": edge.event, "targets": list(edge.targets), "dynamic": edge.dynamic}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from pgflow.core.definition.partition import read_partition, read_weight
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.unique import Unique
@@ -46,6 +47,8 @@ class Options:
     queue: str
     priority: int
     orchestration_queue: str | None = None
+    partition_by: tuple[str, ...] = ()
+    weight: int = 1
 
 
 def read_options(
@@ -59,6 +62,8 @@ def read_options(
     queue: Any,
     priority: Any,
     orchestration_queue: Any,
+    partition_by: Any,
+    weight: Any,
     name: Any,
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
@@ -94,6 +99,8 @@ def read_options(
             if orchestration_queue is None
             else rule(None, read_queue, who, "orchestration_queue", orchestration_queue)
         ),
+        partition_by=rule((), read_partition, who, partition_by),
+        weight=rule(1, read_weight, who, weight),
     )
     problems.raise_if_any()
     return options

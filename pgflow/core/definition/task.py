@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
+from pgflow.core.definition.partition import partition_key
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.unique_task import UniqueKey, UniqueTask, unique_key
 from pgflow.core.values.payload import decode
@@ -68,6 +69,12 @@ class TaskDefinition:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     transactional: bool = False
     secrets: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    weight: int = 1
+
+    def partition_keys(self, arguments: Sequence[str]) -> tuple[str | None, ...] | None:
+        """Return the partition keys of some enqueues, whose arguments are JSON objects as text; None without them."""
+        return tuple(partition_key(text, self.partition_by) for text in arguments) if self.partition_by else None
 
     def unique_keys(self, arguments: Sequence[str], queue: str | None = None) -> UniqueKey | None:
         """Return the unique keys of some enqueues, whose arguments are JSON objects as text; None without uniqueness.

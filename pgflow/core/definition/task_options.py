@@ -15,6 +15,7 @@ from pgflow.core.definition.options import (
     refuse_defect,
 )
 from pgflow.core.definition.parameters import Parameters
+from pgflow.core.definition.partition import check_partition, read_partition, read_weight
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems
 from pgflow.core.definition.unique_task import UniqueTask
@@ -34,6 +35,8 @@ class TaskOptions(TypedDict, total=False):
     - `max_runtime`: a timedelta after which an attempt fails with `TimeoutError`. An async task is cancelled; the
       thread of a sync task keeps running, but its result is discarded.
     - `transactional`: True to run in the database transaction that records its result, see `TaskContext.conn`.
+    - `partition_by`: the name of an argument, or a path into it ("order.customer"): limits per key hold for each of its
+      values, and workers take turns between them. `weight`: how many places of a limit a job takes, by default 1.
     - `tags`, `metadata`: a list of strings and a dict of JSON values, stored with each job.
     """
 
@@ -45,6 +48,8 @@ class TaskOptions(TypedDict, total=False):
     tags: Sequence[str]
     metadata: Mapping[str, Any] | None
     transactional: bool
+    partition_by: str | None
+    weight: int
 
 
 def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters | None) -> dict[str, Any]:
@@ -68,6 +73,8 @@ def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters
         "tags": rule((), read_tags, who, given.get("tags", ())),
         "metadata": rule({}, read_metadata, who, given.get("metadata")),
         "transactional": rule(False, _transactional, who, given.get("transactional", False)),
+        "partition_by": rule((), _partition, who, given.get("partition_by"), parameters),
+        "weight": rule(1, read_weight, who, given.get("weight", 1)),
     }
     problems.raise_if_any()
     return options
@@ -92,6 +99,13 @@ def _unique(who: str, unique: Any, parameters: Parameters | None) -> UniqueTask 
                 "plain: name the other arguments, as in unique=UniqueTask([…])"
             )
     return unique
+
+
+def _partition(who: str, given: Any, parameters: Parameters | None) -> tuple[str, ...]:
+    path = read_partition(who, given)
+    if parameters is not None:
+        check_partition(who, path, parameters.fields.kind, parameters.fields.secrets)
+    return path
 
 
 def _max_runtime(who: str, limit: Any) -> timedelta | None:

@@ -13,6 +13,7 @@ from pgflow.core.definition.definition import Definition, VersionSet
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.input import Input, declared_type
 from pgflow.core.definition.options import Options, read_options
+from pgflow.core.definition.partition import check_partition
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.build import Declaration, Transitions, input_problems, read_declaration
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator
@@ -82,6 +83,8 @@ class DefinedWorkflow(Generic[I]):
         queue: str = "default",
         priority: int = 0,
         orchestration_queue: str | None = None,
+        partition_by: str | None = None,
+        weight: int = 1,
         name: str | None = None,
         versions: Mapping[int, type[DefinedWorkflow[Any]]] | None = None,
         current: int | None = None,
@@ -111,6 +114,8 @@ class DefinedWorkflow(Generic[I]):
             queue=queue,
             priority=priority,
             orchestration_queue=orchestration_queue,
+            partition_by=partition_by,
+            weight=weight,
             name=name,
             unknown=unknown,
             may_lack_key=is_part,
@@ -133,6 +138,8 @@ class DefinedWorkflow(Generic[I]):
             if not has_versions and declared is not None:
                 problems.add(input_problems(who, declared, kind))
             problems.add(_hook_problems(who, cls))
+            if options is not None and read_input is not None:
+                problems.check(None, check_partition, who, options.partition_by, kind, read_input.secrets)
             problems.raise_if_any()
         except DefinitionError as error:
             cls._mark_invalid(who)
@@ -182,6 +189,8 @@ class DefinedWorkflow(Generic[I]):
             retry=options.retry,
             queue=options.queue,
             orchestration_queue=options.orchestration_queue,
+            partition_by=options.partition_by,
+            weight=options.weight,
             has_optional_input=is_optional(cls._input.kind),
         )
         cls.definition = Definition(cls.graph, options, cls._input)
@@ -322,5 +331,6 @@ def _check_versioned_options(options: Options, version: Any, versions: Any, in_b
         problems.add([f"{who}: cannot use both version and versions: the keys of versions are the numbers"])
     if versions is not None and in_body is not None:
         problems.add([f"{who} has versions twice: keep either those in the class body or the option"])
-    if options.retry or options.queue != "default" or options.priority or options.orchestration_queue:
+    own = (options.retry, options.priority, options.orchestration_queue, options.partition_by, options.weight > 1)
+    if options.queue != "default" or any(own):
         problems.add([f"{who} has versions and no steps of its own: give retry, queue and priority to the versions"])

@@ -3,6 +3,6 @@ select s.ord, s.run, s.id, s.created
 from pgflow.start_many(
     %(workflow)s::text, %(values)b::text[], %(inputs)b::text[], version => %(version)s::integer, at => %(at)s::timestamptz,
     delay => make_interval(secs => %(delay)s::double precision), tags => %(tags)b::text[], metadata => %(metadata)s::jsonb,
-    priority => %(priority)s::smallint, notify => %(notify)s::boolean
+    priority => %(priority)s::smallint, notify => %(notify)s::boolean, keys => %(keys)b::text[]
 ) s
 order by s.ord
