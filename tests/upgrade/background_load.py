@@ -56,10 +56,12 @@ class BackgroundLoad:
     """Within the `with`, two sessions write, one reads every table in an open transaction, and one locks rows.
 
     `migrator` is the process id of the migrating backend, `worst` the longest wait for it so far, with its relation and
-    query; `errors` are the errors of all sessions.
+    query; `errors` are the errors of all sessions. Without `renews` no lease is renewed: a breaking migration waits for
+    the end of all workers.
     """
 
-    def __init__(self, dsn: str, migrator: int) -> None:
+    def __init__(self, dsn: str, migrator: int, *, renews: bool = True) -> None:
+        self._statements = [each for each in STATEMENTS if renews or "lease_expires_at" not in each]
         self.worst: tuple[Any, ...] = (0.0,)
         self.errors: list[str] = []
         self.turns = 0
@@ -91,7 +93,7 @@ class BackgroundLoad:
             self.errors.append(f"{part.__name__}: {error}")
 
     def _write(self, conn: Connection) -> None:
-        for statement in STATEMENTS:
+        for statement in self._statements:
             conn.execute(statement.encode())
         self.turns += 1
 

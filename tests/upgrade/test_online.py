@@ -49,7 +49,10 @@ def test_on_a_busy_database_no_migration_blocks_sessions_or_rewrites_tables(
             if version is None:  # installs all functions again
                 conn.execute("update pgflow.migrations set checksum = '' where version = 0")
             before = filenodes(conn)
-            with BackgroundLoad(dsn, migrator.info.backend_pid) as load:
+            is_breaking = version is not None and migrations()[version - 1].breaking
+            if is_breaking:
+                conn.execute("update pgflow.workers set lease_expires_at = '-infinity'")
+            with BackgroundLoad(dsn, migrator.info.backend_pid, renews=not is_breaking) as load:
                 assert migrate.up(migrator, to=version)
             kept = {name: node for name, node in filenodes(conn).items() if name in before}
             moved = {name for name, node in kept.items() if before[name] != node}
