@@ -59,7 +59,7 @@ async def send(ctx: Context[Order]) -> Ok:
 
 @step(queue="mail")
 async def again(ctx: Context[Order]) -> Ok:
-    return await send.execute(ctx)  # type: ignore[attr-defined,no-any-return]
+    return await send(ctx)
 
 
 class Mail(Workflow[Order], unique=Unique("mail"), partition_by="tenant"):
@@ -316,7 +316,7 @@ def test_unknown_names_and_costs_above_the_limit_are_refused(app: Pgflow, conn: 
         pass
     for wrong in ({"count": 0}, {"count": 1, "per": timedelta(0)}, {"count": 1, "per": 5}, {"count": 1, "burst": 0}):
         with pytest.raises(InvalidValue, match="is refused"):
-            Rate(**wrong)  # type: ignore[arg-type]
+            Rate(**wrong)
     for statement in (
         "select pgflow.set_limit('mail', 0)",
         "select pgflow.set_limit('mail', rate => 0)",
