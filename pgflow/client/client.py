@@ -28,7 +28,7 @@ from pgflow.client.commands import (
     Unschedule,
     UnscheduleOptions,
 )
-from pgflow.client.start_request import single
+from pgflow.client.start_request import OnActive, check_on_conflict, single
 from pgflow.client.task_calls import TaskCalls
 from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.registry import Registry
@@ -75,11 +75,13 @@ class Client(TaskCalls):
         input: Any = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
+        on_conflict: OnActive = "raise",
         **options: Unpack[StartOptions],
     ) -> Started:
         """Start one instance: see `Workflow.start`."""
+        check_on_conflict(on_conflict)
         command = self._start(workflow, [(value, input)], options)
-        return single(command.workflow, self._backend.execute(command, conn))
+        return single(command.workflow, self._backend.execute(command, conn), on_conflict)
 
     async def astart(
         self,
@@ -88,11 +90,13 @@ class Client(TaskCalls):
         input: Any = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
+        on_conflict: OnActive = "raise",
         **options: Unpack[StartOptions],
     ) -> Started:
         """`start`, async."""
+        check_on_conflict(on_conflict)
         command = self._start(workflow, [(value, input)], options)
-        return single(command.workflow, await self._backend.aexecute(command, conn))
+        return single(command.workflow, await self._backend.aexecute(command, conn), on_conflict)
 
     def start_many(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from pgflow.client.addressing import checked_key
 from pgflow.client.commands import Start
@@ -19,7 +19,18 @@ from pgflow.core.values.names import TELEMETRY, check_tags
 from pgflow.core.values.payload import INPUT_LIMIT, METADATA_LIMIT, decode, encode
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue
 
-__all__ = ["NewInstance", "StartRequest", "check_moment", "json_object", "priority_of", "single"]
+__all__ = [
+    "NewInstance",
+    "OnActive",
+    "StartRequest",
+    "check_moment",
+    "check_on_conflict",
+    "json_object",
+    "priority_of",
+    "single",
+]
+
+OnActive: TypeAlias = Literal["raise", "existing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +108,22 @@ def check_moment(at: datetime | None, delay: timedelta | None) -> None:
         raise InvalidValue(f"an instance cannot start after {delay!r}", hint="Give a timedelta, of 100 years at most.")
 
 
-def single(workflow: VersionSet, started: Iterable[Started]) -> Started:
-    """Return the one instance that was started. Raises `AlreadyRunning` when its key was already active."""
+def check_on_conflict(given: Any) -> None:
+    """Refuse what cannot be the `on_conflict` of a start. Raises `InvalidValue`."""
+    if given not in get_args(OnActive):
+        raise InvalidValue(f'on_conflict={given!r} is refused: use "raise" or "existing"')
+
+
+def single(workflow: VersionSet, started: Iterable[Started], on_conflict: OnActive = "raise") -> Started:
+    """Return the one instance that was started, or with "existing" the active one that has its key.
+
+    Raises `AlreadyRunning`, with its run, when the key was already active.
+    """
     (one,) = started
-    if not one.created:
+    if not one.created and on_conflict == "raise":
         hint = "Wait until it has ended, cancel it, or use another value."
         where = f"in run {one.run}" + (", of this workflow or another" if workflow.unique.scope == "global" else "")
-        raise AlreadyRunning(f"{workflow.name} {one.id!r} is already running, {where}", hint=hint)
+        raise AlreadyRunning(f"{workflow.name} {one.id!r} is already running, {where}", hint=hint, run=one.run)
     return one
 
 

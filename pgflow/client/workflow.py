@@ -16,6 +16,7 @@ from pgflow.client.commands import (
     SignalOptions,
     StartOptions,
 )
+from pgflow.client.start_request import OnActive
 from pgflow.core.definition.step import Target
 from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.models.filters import ListOptions
@@ -106,18 +107,20 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
         input: I | Mapping[str, Any] | Absent = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
+        on_conflict: OnActive = "raise",
         **options: Unpack[StartOptions],
     ) -> Started:
         """Start an instance for a business value; returns once it is stored, for a worker to run.
 
         An `input` that is left out is None where the workflow's input type includes None, else `{}`.
 
-        Raises `AlreadyRunning` while an instance with this key is active, `InvalidInput`, `InvalidValue`,
+        While an instance with this key is active, it raises `AlreadyRunning`, whose `run` is that of the active one;
+        with `on_conflict="existing"` it returns that one, with `created=False`. Raises `InvalidInput`, `InvalidValue`,
         `InvalidPayload`.
 
             OrderFlow.start("abc123", Order(item_count=3, user_id=42))    # Started(id="orderid::abc123", run=7, …)
         """
-        return cls.bound().start(cls, value, input, conn=conn, **options)
+        return cls.bound().start(cls, value, input, conn=conn, on_conflict=on_conflict, **options)
 
     @classmethod
     async def astart(
@@ -126,10 +129,11 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
         input: I | Mapping[str, Any] | Absent = ABSENT,  # noqa: A002 -- the word for it in all of the API
         *,
         conn: Any = None,
+        on_conflict: OnActive = "raise",
         **options: Unpack[StartOptions],
     ) -> Started:
         """`start`, async."""
-        return await cls.bound().astart(cls, value, input, conn=conn, **options)
+        return await cls.bound().astart(cls, value, input, conn=conn, on_conflict=on_conflict, **options)
 
     @classmethod
     def start_many(

@@ -239,7 +239,7 @@ class MemoryBackend:
             if (run := self.scheduler.excluding(live)) is not None:
                 hint = "Wait until that run has ended, or cancel it."
                 name = self.scheduler.live[run].graph.name
-                raise AlreadyRunning(f"{name} {stored.id!r} is already running, in run {run}", hint=hint)
+                raise AlreadyRunning(f"{name} {stored.id!r} is already running, in run {run}", hint=hint, run=run)
             self.scheduler.report.retried(live)
             self.scheduler.restart(live)
 

@@ -66,9 +66,11 @@ class Instances:
             yield
             return
         live = self.restored(instance) if _continues(instance) else None
-        if live is not None and instance.is_active and self.scheduler.excluding(live) is not None:
+        if live is not None and instance.is_active and (run := self.scheduler.excluding(live)) is not None:
             hint = "Wait until it has ended, cancel it, or put this one when it has ended."
-            raise AlreadyRunning(f"{instance.workflow} {instance.id!r} is already running in another run", hint=hint)
+            raise AlreadyRunning(
+                f"{instance.workflow} {instance.id!r} is already running in another run", hint=hint, run=run
+            )
         yield
         self.forget([instance.run])
         if live is not None:

@@ -1,6 +1,6 @@
 """Two stacks for one suite: in memory, and on PostgreSQL with a worker on a thread of this process.
 
-A test module names its workflows in WORKFLOWS.
+A test module names its workflows in WORKFLOWS, and its tasks in TASKS.
 """
 
 from __future__ import annotations
@@ -54,15 +54,16 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def local(request: pytest.FixtureRequest) -> Iterator[Local]:
-    """The module's workflows in memory."""
-    with Local(workflows=request.module.WORKFLOWS) as app:
+    """The module's workflows and tasks in memory."""
+    with Local(workflows=request.module.WORKFLOWS, tasks=getattr(request.module, "TASKS", ())) as app:
         yield app
 
 
 @pytest.fixture(scope="module")
 def postgres(request: pytest.FixtureRequest, server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
-    """The module's workflows on a database of their own, with a worker that runs as long as its tests."""
-    app = Pgflow(new_database(server), workflows=request.module.WORKFLOWS)
+    """The module's workflows and tasks on a database of their own, with a worker that runs as long as its tests."""
+    tasks = getattr(request.module, "TASKS", ())
+    app = Pgflow(new_database(server), workflows=request.module.WORKFLOWS, tasks=tasks)
     app.migrate()
     app.register()
     with Inside(app, {"default": 20}, sweep=timedelta(seconds=1), lease=timedelta(seconds=30)):
@@ -72,10 +73,10 @@ def postgres(request: pytest.FixtureRequest, server: Server, new_database: Calla
 
 @pytest.fixture(params=["local", "postgres"])
 def app(request: pytest.FixtureRequest) -> Any:
-    """The app of each stack in turn; the workflows belong to it for the time of the test."""
+    """The app of each stack in turn; the workflows and tasks belong to it for the time of the test."""
     app = request.getfixturevalue(request.param)
-    for workflow in app.workflows:
-        workflow.bind(app)
+    for each in (*app.workflows, *app.tasks):
+        each.bind(app)
     return app
 
 

@@ -81,6 +81,20 @@ def test_an_active_instance_of_scope_global_excludes_every_other_scope_of_its_ke
     assert SCOPED[scope].start(value).created
 
 
+def test_a_start_raises_with_the_active_run_or_returns_it(value: str) -> None:
+    active = Mine.start(value)
+    with pytest.raises(AlreadyRunning) as raised:
+        Mine.start(value)
+    assert raised.value.run == active.run
+    again = Mine.start(value, on_conflict="existing")
+    assert (again.created, again.run, again.id) == (False, active.run, active.id)
+    assert asyncio.run(Mine.astart(value, on_conflict="existing")) == again
+    with pytest.raises(InvalidValue, match='on_conflict=\'skip\' is refused: use "raise" or "existing"'):
+        Mine.start(value, on_conflict="skip")  # type: ignore[arg-type]
+    Mine.cancel(value)
+    assert Mine.start(value, on_conflict="existing").created
+
+
 @pytest.mark.parametrize("scope", SCOPED)
 def test_an_active_instance_of_any_scope_excludes_one_of_scope_global(scope: str, value: str) -> None:
     active = SCOPED[scope].start(value)

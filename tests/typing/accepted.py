@@ -1,7 +1,7 @@
 """Code of users: mypy --strict accepts every line of it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -15,6 +15,7 @@ from pgflow import (
     Error,
     Instance,
     Job,
+    JobHandle,
     Ok,
     Pgflow,
     PgflowError,
@@ -23,12 +24,17 @@ from pgflow import (
     Snooze,
     Started,
     Step,
+    TaskContext,
+    TaskInstance,
     Unique,
+    UniqueTask,
     Wait,
     WaitForEvent,
     Workflow,
+    current_job,
     route,
     step,
+    task,
 )
 from pgflow.contrib.encryption import AesGcm
 
@@ -259,3 +265,69 @@ def start_optional() -> None:
     RefundFlow.start_many([("a4",), ("a5", None), ("a6", 6)])
     RefundFlow.resume("a1", "told")
     RefundFlow.resume("a1", "told", None)
+
+
+# -- tasks
+
+
+@task
+def add(one: int, *, two: int = 0) -> int:
+    return one + two
+
+
+@task(queue="mail", retry=Retry(max_attempts=10), unique=UniqueTask(["order_id"], period=timedelta(hours=1)))
+async def send_receipt(order_id: int, *, copy: bool = False) -> Receipt:
+    return Receipt(number=f"r-{order_id}")
+
+
+@task(priority=-1, tags=["reports"], max_runtime=timedelta(minutes=5), transactional=True)
+def with_context(ctx: TaskContext, day: str) -> None:
+    assert_type(ctx.attempt, int)
+    assert_type(current_job().id, int)
+
+
+@task(output=Receipt)
+async def declared(order_id: int) -> dict[str, str]:
+    return {"number": "r-1"}
+
+
+@task(output=None)
+def discarded(path: str) -> object:
+    return object()
+
+
+async def calls_of_tasks(conn: Any) -> None:
+    assert_type(add(1, two=2), int)
+    assert_type(await send_receipt(7), Receipt)
+    assert_type(with_context("2030-01-31"), None)
+    assert_type(add.enqueue(1, two=2), JobHandle[int])
+    assert_type(add.enqueue(1).result(timeout=10), int)
+    assert_type(await send_receipt.aenqueue(7, copy=True), JobHandle[Receipt])
+    assert_type(await send_receipt.enqueue(7).aresult(timeout=timedelta(seconds=10)), Receipt)
+    assert_type(with_context.enqueue("2030-01-31"), JobHandle[None])
+    assert_type(declared.enqueue(7).result(), Receipt)
+    assert_type(discarded.enqueue("x"), JobHandle[None])
+    later = send_receipt.options(
+        delay=timedelta(minutes=5), priority=1, conn=conn, tags=["a"], metadata={"b": 1}, queue="slow", max_attempts=2
+    )
+    assert_type(later.enqueue(7, copy=True), JobHandle[Receipt])
+    assert_type(add.options(at=datetime.now(UTC), idempotency_key="k").enqueue(1), JobHandle[int])
+    assert_type(add.enqueue_many([add.call(1, two=2), (1,), {"one": 1}]), list[JobHandle[int]])
+    assert_type(await later.aenqueue_many(send_receipt.call(each) for each in range(3)), list[JobHandle[Receipt]])
+    handle = add.job(17)
+    assert_type(handle, JobHandle[int])
+    assert_type(handle.id, int)
+    assert_type(await handle.aget(), TaskInstance)
+    assert_type(add.list(status=["failed"], tags=["a"], args={"one": 1}, limit=10), list[TaskInstance])
+    add.cancel(17, reason="why")
+    await add.aretry(17)
+    add.run_now(17, conn=conn)
+
+
+def tasks_of_an_app() -> None:
+    app = Pgflow("", workflows=[OrderFlow], tasks=[add, send_receipt, with_context])
+    app.enqueue("send_receipt", {"order_id": 7}, delay=timedelta(minutes=5))
+    app.enqueue(add, add.call(1))
+    assert_type(app.list_tasks(add), list[TaskInstance])
+    assert_type(app.job(17), JobHandle[Any])
+    assert_type(OrderFlow.start("v", Order(item_count=1, user_id=2), on_conflict="existing"), Started)

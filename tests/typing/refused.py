@@ -14,14 +14,16 @@ from pgflow import (
     Snooze,
     Step,
     Unique,
+    UniqueTask,
     Wait,
     WaitForEvent,
     Workflow,
     route,
     step,
+    task,
 )
 from pgflow.contrib.encryption import AesGcm
-from tests.typing.accepted import Order, OrderFlow, Ship, charge, email, triage
+from tests.typing.accepted import Order, OrderFlow, Ship, add, charge, email, send_receipt, triage, with_context
 
 
 class Other(BaseModel):
@@ -148,3 +150,29 @@ def codecs() -> None:
 async def async_calls() -> None:
     await OrderFlow.start("abc123")  # type: ignore[misc]
     print(OrderFlow.astart("abc123").run)  # type: ignore[attr-defined]
+
+
+async def calls_of_tasks() -> None:
+    add.enqueue("one")  # type: ignore[arg-type]
+    add.enqueue()  # type: ignore[call-arg]
+    add.enqueue(1, 2)  # type: ignore[call-arg]
+    add.enqueue(1, three=3)  # type: ignore[call-arg]
+    add("one")  # type: ignore[arg-type]
+    add.call(1, two="x")  # type: ignore[arg-type]
+    await send_receipt.aenqueue(7, copy="yes")  # type: ignore[arg-type]
+    with_context.enqueue(7)  # type: ignore[arg-type]
+    add.options(dely=3)  # type: ignore[call-arg]
+    add.options(delay=3)  # type: ignore[arg-type]
+    add.options(queue="slow").enqueue("one")  # type: ignore[arg-type]
+    add.enqueue_many([send_receipt.call(7)])  # type: ignore[list-item]
+    number: str = add.enqueue(1).result()  # type: ignore[assignment]
+    add.list(statsu="failed")  # type: ignore[call-arg]
+    print(number)
+    OrderFlow.start("v", on_conflict="skip")  # type: ignore[arg-type]
+
+
+def definitions_of_tasks() -> None:
+    task(queue=3)(len)  # type: ignore[call-overload]
+    task(quue="slow")  # type: ignore[call-overload]
+    UniqueTask(on_conflict="ignore")  # type: ignore[arg-type]
+    UniqueTask(["a"], replace=["argz"])  # type: ignore[list-item]

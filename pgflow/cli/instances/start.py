@@ -228,6 +228,7 @@ def _start_one(launch: Launch, value: str, input_value: Any) -> Started:
         raise AlreadyRunning(
             f"{launch.workflow} {one.id!r} is already running, in run {one.run}",
             hint=f"Show it with: {shlex.join(['pgflow', 'show', launch.workflow, value])}",
+            run=one.run,
         )
     return one
 
