@@ -2,11 +2,11 @@
 
 A face: it parses options, calls the same functions as a Python program, and prints. Map:
 
-    workflows/, instances/, operations/   the commands, by subject, one module each
-    options.py, parameters.py             shared options; parsing of JSON, durations and timestamps
-    app_loader.py, connection.py          the app and the database connection of a command
-    output.py, error_reporting.py         tables and JSON documents; errors and exit codes
-    lazy_group.py                         imports a command's module when it is used
+    workflows/, instances/, jobs/, operations/   the commands, by subject, one module each
+    options.py, parameters.py                    shared options; parsing of JSON, durations and timestamps
+    app_loader.py, connection.py                 the app and the database connection of a command
+    output.py, error_reporting.py                tables and JSON documents; errors and exit codes
+    lazy_group.py                                imports a command's module when it is used
 
 Decisions:
 
@@ -41,13 +41,17 @@ COMMANDS = {
         "pgflow.cli.operations.roles:command", "Grant roles the privileges of clients, workers and dashboards."
     ),
     "start": LazyCommand("pgflow.cli.instances.start:command", "Start an instance of a workflow."),
+    "enqueue": LazyCommand("pgflow.cli.jobs.enqueue:command", "Enqueue a task."),
+    "job": LazyCommand("pgflow.cli.jobs:group", "List, show, retry, cancel, move or delete jobs of tasks."),
     "resume": LazyCommand("pgflow.cli.instances.resume:command", "Send a signal to an instance."),
     "unschedule": LazyCommand("pgflow.cli.instances.unschedule:command", "Cancel a scheduled signal."),
     "cancel": LazyCommand("pgflow.cli.instances.cancel:command", "Cancel an instance."),
     "retry": LazyCommand("pgflow.cli.instances.retry:command", "Retry a failed instance from the failed step."),
     "list": LazyCommand("pgflow.cli.instances.list_:command", "List instances, newest first."),
     "show": LazyCommand("pgflow.cli.instances.show:command", "Show an instance, its history and what it waits for."),
-    "jobs": LazyCommand("pgflow.cli.instances.jobs:command", "List live jobs: ready, running, scheduled or parked."),
+    "jobs": LazyCommand(
+        "pgflow.cli.instances.jobs:command", "List live jobs of workflows: ready, running, scheduled or parked."
+    ),
     "queue": LazyCommand(
         "pgflow.cli.operations.queue:command", "List, pause, resume, scale and drain queues while workers run."
     ),

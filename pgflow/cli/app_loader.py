@@ -49,6 +49,7 @@ def load_app(app: str | None, dsn: str, schema: str) -> Pgflow:
     return Pgflow(
         dsn if is_dsn_given else found.dsn,
         found.workflows,
+        found.tasks,
         schema=schema if is_schema_given else found.schema,
         codec=found.codec,
         middleware=found.middleware,

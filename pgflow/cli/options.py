@@ -14,6 +14,7 @@ import click
 from pgflow.cli.error_reporting import GlobalOptions
 
 __all__ = [
+    "Decorator",
     "app_option",
     "configured_app",
     "database_options",

@@ -10,11 +10,12 @@ from functools import wraps
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pgflow.core.definition.input import Input
 from pgflow.core.values.absent import ABSENT
-from pgflow.errors import DefinitionError, InvalidInput, PgflowError
+from pgflow.core.values.payload import decode
+from pgflow.errors import DefinitionError, InvalidInput, InvalidPayload, PgflowError
 
 __all__ = ["Parameters", "by_name", "with_argument"]
 
@@ -87,6 +88,25 @@ class Parameters:
     def write_named(self, given: Mapping[str, Any], *, reveal: bool = False) -> str:
         """`write` for arguments by parameter name, also those that a call can only pass by position."""
         return self.fields.write({**self.defaults, **given}, reveal=reveal)
+
+    def parse(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Return arguments that a person wrote, for `write_named`: each as JSON if its type takes that, else as text.
+
+        parameters.parse({"order_id": "7", "to": "123"})    # {"order_id": 7, "to": "123"} with to: str
+        """
+        return {name: self._parsed(name, text) for name, text in texts.items()}
+
+    def _parsed(self, name: str, text: str) -> Any:
+        parameter = self.signature.parameters.get(name)
+        if parameter is None:  # refused by `write_named`
+            return text
+        try:
+            value = decode(text, is_written=True)
+            if parameter.annotation is not inspect.Parameter.empty:
+                TypeAdapter(parameter.annotation).validate_python(value)
+        except (InvalidPayload, ValidationError):
+            return text
+        return value
 
     def read(self, text: str) -> dict[str, Any]:
         """Return stored arguments in their declared types. Raises `InvalidInput`."""

@@ -7,28 +7,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
+from pgflow.core.definition.parameters import Parameters
 from pgflow.core.definition.partition import partition_key
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.unique_task import UniqueKey, UniqueTask, unique_key
 from pgflow.core.values.payload import decode
 
-__all__ = ["Arguments", "DefinedTask", "Output", "TaskDefinition"]
-
-
-class Arguments(Protocol):
-    """Writes the arguments of a call as a JSON object by parameter name, and reads them back in their types."""
-
-    def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, reveal: bool = False) -> str:
-        """Return the validated arguments of a call as JSON text.
-
-        With `reveal` they may hold secrets. Raises `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
-        """
-
-    def write_named(self, given: Mapping[str, Any], *, reveal: bool = False) -> str:
-        """`write` for arguments by parameter name."""
-
-    def read(self, text: str) -> dict[str, Any]:
-        """Return stored arguments in their declared types, to call the function with. Raises `InvalidInput`."""
+__all__ = ["DefinedTask", "Output", "TaskDefinition"]
 
 
 class Output(Protocol):
@@ -56,7 +41,7 @@ class TaskDefinition:
 
     name: str
     function: Callable[..., Any]
-    arguments: Arguments
+    arguments: Parameters
     output: Output
     is_async: bool
     takes_context: str | None = None
