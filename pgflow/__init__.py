@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from pgflow.core.definition.results import Async, Error, Ok, Result, Snooze
     from pgflow.core.definition.retry import Retry
     from pgflow.core.definition.route import route
+    from pgflow.core.definition.schedule import Schedule, schedule
     from pgflow.core.definition.step import Step
     from pgflow.core.definition.task_context import TaskContext, current_job
+    from pgflow.core.definition.timing import every
     from pgflow.core.definition.unique import Unique
     from pgflow.core.definition.unique_task import UniqueTask
     from pgflow.core.models.instance import Instance, Scheduled, Started
     from pgflow.core.models.job import Job
+    from pgflow.core.models.schedule import ScheduledRun, ScheduleInfo
     from pgflow.core.models.task import TaskInstance
     from pgflow.core.values.codec import Codec
     from pgflow.errors import PgflowError
@@ -50,7 +53,10 @@ __all__ = [
     "Proceed",
     "Result",
     "Retry",
+    "Schedule",
+    "ScheduleInfo",
     "Scheduled",
+    "ScheduledRun",
     "Snooze",
     "Started",
     "Step",
@@ -64,7 +70,9 @@ __all__ = [
     "WaitForEvent",
     "Workflow",
     "current_job",
+    "every",
     "route",
+    "schedule",
     "step",
     "task",
 ]
@@ -91,7 +99,10 @@ MODULES = {
     "Proceed": "pgflow.core.definition.middleware",
     "Result": "pgflow.core.definition.results",
     "Retry": "pgflow.core.definition.retry",
+    "Schedule": "pgflow.core.definition.schedule",
+    "ScheduleInfo": "pgflow.core.models.schedule",
     "Scheduled": "pgflow.core.models.instance",
+    "ScheduledRun": "pgflow.core.models.schedule",
     "Snooze": "pgflow.core.definition.results",
     "Started": "pgflow.core.models.instance",
     "Step": "pgflow.core.definition.step",
@@ -105,7 +116,9 @@ MODULES = {
     "WaitForEvent": "pgflow.steps",
     "Workflow": "pgflow.client.workflow",
     "current_job": "pgflow.core.definition.task_context",
+    "every": "pgflow.core.definition.timing",
     "route": "pgflow.core.definition.route",
+    "schedule": "pgflow.core.definition.schedule",
     "step": "pgflow.core.definition.function",
     "task": "pgflow.client.task",
 }

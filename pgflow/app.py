@@ -12,6 +12,7 @@ from pgflow.client.app import App
 from pgflow.client.commands import Register, SweepPayloads
 from pgflow.client.places import PlaceKeeper, TakenPlace
 from pgflow.client.postgres import PostgresBackend
+from pgflow.client.schedule_request import declared_specs
 from pgflow.client.storage import Storage
 from pgflow.client.task import Task
 from pgflow.client.transport import Transport
@@ -19,6 +20,7 @@ from pgflow.client.workflow import Workflow
 from pgflow.config import resolve_dsn, resolve_pooler
 from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.schedule import Schedule, check_schedules
 from pgflow.core.values.codec import Codec
 from pgflow.database.connect import connect
 from pgflow.migrations import migrate
@@ -41,6 +43,7 @@ class Pgflow(App):
     then goes to the app that was made last with `OrderFlow` and is not closed, `app.start(OrderFlow, …)` to this one.
     With a `codec` inputs, outputs and payloads are encrypted in the database and may hold secrets. `middleware` are
     async functions that run around each attempt of a step, the outermost first: `pgflow.core.definition.middleware`.
+    `schedules` are what `schedule` has returned: when to start which workflow or task (pgflow/docs/schedules.md).
     An input, payload or output has at most `max_payload_bytes` bytes of JSON (1 MiB; up to 16 MiB). With a
     `payload_store` those larger than `store_above` bytes (1 MiB) are kept there instead of in the database, and the
     limit is 64 MiB, or `max_payload_bytes` up to 1 GiB.
@@ -60,6 +63,7 @@ class Pgflow(App):
         workflows: Iterable[type[Workflow[Any]]] = (),
         tasks: Iterable[Task[..., Any, Any]] = (),
         *,
+        schedules: Iterable[Schedule] = (),
         schema: str = "pgflow",
         pooler: bool | None = None,
         name: str | None = None,
@@ -74,7 +78,9 @@ class Pgflow(App):
         self.middleware = check_middleware(middleware)
         registry = Registry(workflows, tasks, has_codec=codec is not None)
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
-        self._postgres = PostgresBackend(self._transport, registry, self.payloads)
+        self.declared_schedules = check_schedules(schedules)
+        self._specs = declared_specs(self.declared_schedules, registry, self.codec)
+        self._postgres = PostgresBackend(self._transport, registry, self.payloads, self.name, self._specs)
         super().__init__(registry, self._postgres)
         self._places = PlaceKeeper(self._transport)
         self._workers: WeakSet[Worker] = WeakSet()
@@ -152,12 +158,14 @@ class Pgflow(App):
 
     def worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> Worker:
         """Make a worker of this app's workflows; see `Worker` for the options."""
-        own = {
+        own: dict[str, Any] = {
             "schema": self.schema,
             "pooler": self.pooler,
             "payloads": self.payloads,
             "middleware": self.middleware,
             "tasks": self._registry.tasks,
+            "schedules": self._specs,
+            "app": self.name,
         }
         worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **{**own, **options})
         self._workers.add(worker)

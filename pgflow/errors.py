@@ -25,6 +25,7 @@
     │   ├── InstanceNotFound
     │   ├── JobNotFound
     │   ├── UnknownQueue
+    │   ├── UnknownSchedule
     │   └── NotAttached
     ├── Invalid (a ValueError)                      6: a definition, an input or a value is refused
     │   ├── DefinitionError
@@ -53,6 +54,7 @@
         ├── AmbiguousSignal
         ├── AmbiguousId
         ├── GraphChanged
+        ├── ScheduleConflict
         ├── NotBound
         ├── LimitReached
         ├── QueueBusy
@@ -102,6 +104,7 @@ __all__ = [
     "QueueBusy",
     "RouteError",
     "RowSecurityError",
+    "ScheduleConflict",
     "SchemaError",
     "SchemaForeign",
     "SchemaMissing",
@@ -117,6 +120,7 @@ __all__ = [
     "UnencryptedSecret",
     "UnknownOption",
     "UnknownQueue",
+    "UnknownSchedule",
     "UnknownStep",
     "UnknownTask",
     "UnknownWorkflow",
@@ -324,6 +328,12 @@ class UnknownQueue(NotFound):
     code = "unknown-queue"
 
 
+class UnknownSchedule(NotFound):
+    """No schedule has that name."""
+
+    code = "unknown-schedule"
+
+
 class NotAttached(NotFound):
     """No telemetry handler with that id is attached."""
 
@@ -521,6 +531,12 @@ class GraphChanged(Conflict):
     """The workflow's graph, unique key or scope differs from the stored definition of the same version."""
 
     code = "graph-changed"
+
+
+class ScheduleConflict(Conflict):
+    """There is a schedule of that name, or an app declares it, or it was changed at the same time."""
+
+    code = "schedule-conflict"
 
 
 class NotBound(Conflict):

@@ -2,7 +2,7 @@
 
 A face: it parses options, calls the same functions as a Python program, and prints. Map:
 
-    workflows/, instances/, jobs/, operations/   the commands, by subject, one module each
+    workflows/, instances/, jobs/, schedules/, operations/   the commands, by subject, one module each
     options.py, parameters.py                    shared options; parsing of JSON, durations and timestamps
     app_loader.py, connection.py                 the app and the database connection of a command
     output.py, error_reporting.py                tables and JSON documents; errors and exit codes
@@ -56,6 +56,7 @@ COMMANDS = {
         "pgflow.cli.operations.queue:command", "List, pause, resume, scale and drain queues while workers run."
     ),
     "limit": LazyCommand("pgflow.cli.operations.limit:command", "List, set and clear limits of queues."),
+    "schedule": LazyCommand("pgflow.cli.schedules:command", "List, add, pause and run schedules."),
     "graph": LazyCommand("pgflow.cli.workflows.graph:command", "Draw a workflow as text, Mermaid, Graphviz or SVG."),
     "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write workflow diagrams into docstrings."),
     "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app."),

@@ -50,6 +50,7 @@ def load_app(app: str | None, dsn: str, schema: str) -> Pgflow:
         dsn if is_dsn_given else found.dsn,
         found.workflows,
         found.tasks,
+        schedules=found.declared_schedules,
         schema=schema if is_schema_given else found.schema,
         codec=found.codec,
         middleware=found.middleware,

@@ -28,6 +28,7 @@ from pgflow.client.commands import (
     Unschedule,
     UnscheduleOptions,
 )
+from pgflow.client.schedules import Schedules
 from pgflow.client.start_request import OnActive, check_on_conflict, single
 from pgflow.client.task_calls import TaskCalls
 from pgflow.core.definition.definition import VersionSet
@@ -57,6 +58,7 @@ class Client(TaskCalls):
     def __init__(self, registry: Registry, backend: Backend) -> None:
         self._registry = registry
         self._backend = backend
+        self.schedules = Schedules(backend)
 
     def adopt(self, given: Any) -> None:
         """Add a workflow or a task, as if it had been listed.

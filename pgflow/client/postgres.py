@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -15,6 +15,8 @@ from pgflow.client import commands, registration
 from pgflow.client.pruning import pruning
 from pgflow.client.queue_commands import QueueCommand
 from pgflow.client.queue_statements import queue_statement
+from pgflow.client.schedule_commands import AddSchedule, ScheduleCommand
+from pgflow.client.schedule_statements import ScheduleStatements
 from pgflow.client.statements import Statements, Write
 from pgflow.client.task_statements import TaskStatements
 from pgflow.client.transport import Transport
@@ -22,13 +24,14 @@ from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.registry import Registry
 from pgflow.core.models.instance import Instance
 from pgflow.core.models.instance_rules import check_single_workflow
+from pgflow.core.models.schedule import ScheduleSpec
 from pgflow.core.values.duration import is_duration
 from pgflow.database.session import ASYNC_SESSION, SYNC_SESSION, session_of
 from pgflow.database.statement import Statement
 from pgflow.errors import ConfigError, InstanceNotFound, InvalidValue
 from pgflow.payloads.instance import fetched, has_references
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
-from pgflow.store import instance, payload
+from pgflow.store import instance, payload, schedule
 from pgflow.store.payload import ReferencePage
 
 __all__ = ["PostgresBackend"]
@@ -66,13 +69,23 @@ class PostgresBackend:
     sync and async as generators, too.)
     """
 
-    def __init__(self, transport: Transport, registry: Registry, policy: PayloadPolicy = DEFAULT) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        registry: Registry,
+        policy: PayloadPolicy = DEFAULT,
+        app: str = "",
+        schedules: Sequence[ScheduleSpec] = (),
+    ) -> None:
         self.transport = transport
         self.is_registered = False
         self._registry = registry
         self._policy = policy
         self._sql = Statements(transport.schema, policy)
         self._tasks = TaskStatements(transport.schema, policy.codec)
+        self._app = app
+        self._declared = schedules
+        self._schedules = ScheduleStatements(transport.schema, registry, policy.codec)
 
     def execute(self, command: commands.Command[R], session: Any = None) -> R:
         """Execute a command, in the transaction of `session`, an open psycopg connection, if given."""
@@ -119,6 +132,10 @@ class PostgresBackend:
                 return self._registered(sql.start(command))
             case commands.Put():
                 return self._registered(sql.put(command, self._definition))
+            case AddSchedule():
+                return self._after_registering(self._schedules.plan(command))
+            case ScheduleCommand():
+                return self._schedules.plan(command)
             case commands.Register():
                 return self._register()
             case commands.Signal():
@@ -171,6 +188,10 @@ class PostgresBackend:
         yield from self._register()
         return (yield from self._written(write))
 
+    def _after_registering(self, plan: Plan[R]) -> Plan[R]:
+        yield from self._register()
+        return (yield from plan)
+
     def _written(self, write: Write[R]) -> Plan[R]:
         """Send a write, with its objects in the payload store before."""
         if write.objects:
@@ -200,6 +221,9 @@ class PostgresBackend:
             stored = yield Separate(registration.registering(self._sql.schema, self._registry))
             if self._registry.tasks:
                 yield Separate(registration.registering_tasks(self._sql.schema, self._registry))
+            if self._declared:
+                declaring = schedule.declare(self._sql.schema, self._app, self._declared, is_worker=False)
+                yield Separate(declaring)
         except InsufficientPrivilege:
             stored = []
         registration.check(self._registry, stored)

@@ -34,6 +34,8 @@ ERRORS_BY_SQLSTATE: Mapping[str, type[errors.PgflowError]] = {
     "PF018": errors.AlreadyEnqueued,
     "PF019": errors.AlreadyStarted,
     "PF020": errors.UnknownQueue,
+    "PF030": errors.UnknownSchedule,
+    "PF031": errors.ScheduleConflict,
 }
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
@@ -78,7 +80,7 @@ def quotes_values(error: psycopg.Error) -> bool:
 def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """Return the exception to raise instead of `error`, None to raise it unchanged.
 
-    PF001 to PF020 map to their exceptions, with the database's message and hint; a missing schema, table or function
+    The codes above map to their exceptions, with the database's message and hint; a missing schema, table or function
     to `SchemaMissing`, a value over the limit of its column to `InvalidPayload`, an identity column without a new value
     to `SequenceError`. None for all other errors, in particular those that a retry may resolve.
 

@@ -17,6 +17,7 @@ from pgflow.database import files
 from pgflow.database.arrays import Bigints, Doubles, Integers, Smallints, Texts
 from pgflow.database.statement import Row, Statement
 from pgflow.store.job_updates import Branch, Finish, InstanceUpdate, JobUpdate, encode
+from pgflow.store.schedule import NO_SCHEDULES, ScheduleScope
 
 __all__ = [
     "QUEUE_START",
@@ -237,10 +238,11 @@ def replan(schema: str) -> Statement[None]:
     return Statement("job/replan", files.load("queries/job/replan.sql", schema), {}, lambda rows: None)
 
 
-def peek(schema: str, queues: Iterable[str]) -> Statement[PeekResult]:
-    """Poll: is a job ready in these queues, and when is the next job or signal due? Claims nothing."""
+def peek(schema: str, queues: Iterable[str], schedules: ScheduleScope = NO_SCHEDULES) -> Statement[PeekResult]:
+    """Poll: is a job ready in these queues, and when is the next job, signal or schedule due? Claims nothing."""
+    params = {"queues": Texts(queues), "targets": Texts(schedules.targets), "declared": Texts(schedules.declared)}
     query = files.load("queries/job/peek.sql", schema)
-    return Statement("job/peek", query, {"queues": Texts(queues)}, lambda rows: PeekResult(*rows[0]), prepare=True)
+    return Statement("job/peek", query, params, lambda rows: PeekResult(*rows[0]), prepare=True)
 
 
 def stage(schema: str, limit: int = 1000) -> Statement[StageResult]:

@@ -11,6 +11,7 @@ Data flows one way:
 | supervisor | `Worker`: its life cycle from start to drain |
 | lease | its identity in the database, its heartbeats, the check of a server at the start |
 | turns | the loop's round trips: planning, sending, outages |
+| schedule_targets | what it may start for schedules |
 | chores | upkeep that goes along with turns, one file each |
 | held_jobs, queue_buffer, admission | claimed jobs in memory; how many more to claim |
 | claimed_job, outcome, committed | the values that pass between these |

@@ -16,7 +16,8 @@ import psycopg
 from pgflow.core.definition.middleware import Middleware
 from pgflow.core.definition.task import DefinedTask
 from pgflow.core.definition.workflow import DefinedWorkflow
-from pgflow.database.connect import aconnect
+from pgflow.core.models.schedule import ScheduleSpec
+from pgflow.database.connect import AsyncConnection, aconnect
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import arun
 from pgflow.errors import Conflict, PgflowError, SchemaError
@@ -25,7 +26,7 @@ from pgflow.migrations import migrate
 from pgflow.migrations.schema import too_new
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.process import Process, current, exit_if_forked
-from pgflow.store import job
+from pgflow.store import job, schedule
 from pgflow.store.notification import Notification
 from pgflow.worker.held_jobs import HeldJobs
 from pgflow.worker.job_tasks import JobTasks
@@ -35,6 +36,7 @@ from pgflow.worker.lease.preflight import warn_of_unsafe_settings
 from pgflow.worker.listener import Listener
 from pgflow.worker.queue_buffer import QueueBuffer
 from pgflow.worker.runner import Runner
+from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler, Stats
 from pgflow.worker.transactional.runner import TransactionalRunner
 from pgflow.worker.turns.claimer import Claimer
@@ -58,7 +60,8 @@ class Worker:
     been notified, `sweep` how often it looks for jobs of dead workers. With `pooler`, for a connection pooler, it only
     polls, unless `listen` is True: a pooler in session mode delivers notifications. With `drain=True`, `run` returns as
     soon as no job is left that can go on by itself: for scripts. With `drain="due"` it does not wait for work that
-    is due later, and logs no warning about the server: for tests. `payloads` and `middleware` are the app's.
+    is due later, and logs no warning about the server: for tests. `payloads`, `middleware` and the validated
+    `schedules` are those of the app named `app`.
     `heartbeat_process` keeps the lease while a step holds Python's global lock: see `HeartbeatProcess.fork`.
 
     After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back; if
@@ -90,6 +93,8 @@ class Worker:
         drain: bool | Literal["due"] = False,
         payloads: PayloadPolicy = DEFAULT,
         middleware: Sequence[Middleware] = (),
+        schedules: Sequence[ScheduleSpec] = (),
+        app: str = "",
         heartbeat_process: HeartbeatProcess | None = None,
     ) -> None:
         self.dsn = dsn
@@ -110,6 +115,7 @@ class Worker:
         self._sweep = sweep
         self._payloads = payloads
         self._middleware = tuple(middleware)
+        self._targets = ScheduleTargets(app, schedules, payloads.codec)
         self._heartbeat_process = heartbeat_process
         self._stopping = asyncio.Event()
         self._running = threading.Lock()  # held by the run that is under way
@@ -127,6 +133,7 @@ class Worker:
         self.held_jobs = HeldJobs(buffers, start=self._tasks.start, drop=self._tasks.drop, payloads=self._payloads)
         for workflow in self._workflows:
             self.held_jobs.register(workflow)
+            self._targets.register(workflow)
         for task in self._defined_tasks:
             self.held_jobs.register_task(task.definition)
         self.settler = Settler(
@@ -150,6 +157,7 @@ class Worker:
             sweep=self._sweep,
             may_claim=self._may_claim,
             payload_store=self._payloads.store,
+            targets=self._targets,
         )
         self._transactional = TransactionalRunner(
             self.dsn,
@@ -202,6 +210,7 @@ class Worker:
         else:
             self._workflows.append(given)
             self.held_jobs.register(given)
+            self._targets.register(given)
 
     async def run(self) -> None:
         """Work until `stop` is called, then finish what runs. Raises if the database cannot be used at the start.
@@ -266,6 +275,7 @@ class Worker:
             if self._drains != "due":
                 await warn_of_unsafe_settings(claimer.conn, self.schema)
             await self._lease.register(claimer.conn)
+            await self._declare(claimer.conn)
             if self._listens:
                 listener = Listener(self.dsn, self.schema, self._notified, pooler=self.pooler)
                 listening = asyncio.create_task(listener.run())
@@ -285,6 +295,12 @@ class Worker:
                 raise too_new(self.schema, len(migrations()), claimer.breaking_migration)
         finally:
             await self._close(listening, is_drained=is_drained)
+
+    async def _declare(self, conn: AsyncConnection) -> None:
+        """Store the app's schedules, and mark those that it no longer declares."""
+        targets = self._targets
+        if targets.app:
+            await arun(conn, schedule.declare(self.schema, targets.app, targets.specs, is_worker=True))
 
     async def _close(self, listening: asyncio.Task[None] | None, *, is_drained: bool) -> None:
         """Release everything of this run, even if closing is cancelled."""

@@ -1,5 +1,6 @@
--- Grants an application what it needs: EXECUTE on the client functions, which start, signal, cancel and retry instances and tasks and take places
--- of limits, and no rights on tables. It may read `migrations`, so that it can report a schema that is too new for it.
+-- Grants an application what it needs: EXECUTE on the client functions, which start, signal, cancel and retry instances and tasks, take places of
+-- limits and manage schedules. It may read `migrations`, so that it can report a schema that is too new for it, and `schedules`, whose instants
+-- it computes; no other table.
 grant usage on schema {schema} to {role};
 grant execute on function
     pgflow.start, pgflow.start_many, pgflow.resume, pgflow.resume_run, pgflow.schedule_resume, pgflow.schedule_resume_run, pgflow.unschedule,
@@ -8,6 +9,7 @@ grant execute on function
     pgflow.once, pgflow.begin_request, pgflow.answered,
     pgflow.find(text, text), pgflow.find(text, text, integer),
     pgflow.take_place, pgflow.renew_places, pgflow.release_place,
+    pgflow.add_schedule, pgflow.pause_schedule, pgflow.resume_schedule, pgflow.remove_schedule, pgflow.run_schedule, pgflow.start_instants,
     pgflow.channel
 to {role};
-grant select on pgflow.migrations to {role};
+grant select on pgflow.migrations, pgflow.schedules to {role};

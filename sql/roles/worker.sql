@@ -1,8 +1,10 @@
--- Grants a worker what its statements read and write, updates by column. It can neither start nor cancel instances and tasks, nor change recorded results.
+-- Grants a worker what its statements read and write, updates by column. It can start and cancel
+-- instances and tasks only as runs of schedules, and cannot change recorded results.
 grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.workers, pgflow.queues,
-    pgflow.node_queues, pgflow.limits, pgflow.rates, pgflow.places, pgflow.task_results, pgflow.tasks, pgflow.definitions, pgflow.migrations
+    pgflow.node_queues, pgflow.limits, pgflow.rates, pgflow.places, pgflow.task_results, pgflow.tasks, pgflow.definitions,
+    pgflow.schedules, pgflow.migrations
 to {role};
 grant update (status, revision, metadata, error, finished_at) on pgflow.instances to {role};
 grant insert, update (applied, targets) on pgflow.step_results to {role};
@@ -21,5 +23,5 @@ grant delete, update (tat) on pgflow.rates to {role};  -- update: to lock the ro
 grant delete, update (expires_at) on pgflow.places to {role};
 grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due, pgflow.claim_limited,
     pgflow.take_place, pgflow.renew_places, pgflow.release_place,
-    pgflow.payload_references to {role};
+    pgflow.payload_references, pgflow.declare_schedules, pgflow.fire_schedules to {role};
 grant select on all sequences in schema {schema} to {role};  -- to compare them with their tables

@@ -13,6 +13,7 @@ from pgflow.worker.chores.check_migrations import CheckMigrations
 from pgflow.worker.chores.check_revoked import CheckRevoked
 from pgflow.worker.chores.chore import Chore
 from pgflow.worker.chores.delete_payloads import DeletePayloads
+from pgflow.worker.chores.fire_schedules import FireSchedules
 from pgflow.worker.chores.forget_limits import ForgetLimits
 from pgflow.worker.chores.forget_requests import ForgetRequests
 from pgflow.worker.chores.forget_workers import ForgetWorkers
@@ -54,6 +55,6 @@ def chores(state: WorkerState) -> Chores:
             Reconcile(state),
         ),
         # What these make ready, the claim of the same turn can take.
-        before_claim=(Stage(state), SendSignals(state)),
+        before_claim=(Stage(state), SendSignals(state), FireSchedules(state)),
         after_claim=(ReadQueues(state), Peek(state), CheckRevoked(state)),
     )

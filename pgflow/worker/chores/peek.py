@@ -27,7 +27,7 @@ class Peek(Chore[PeekResult]):
 
     def statement(self, turn: Turn) -> Statement[PeekResult]:
         """Return the statement to send."""
-        return job.peek(self.state.schema, [*turn.capacity, *turn.gated])
+        return job.peek(self.state.schema, [*turn.capacity, *turn.gated], self.state.targets.scope)
 
     def on_answer(self, answer: PeekResult, turn: Turn) -> None:
         """Claim if a job is ready."""

@@ -26,6 +26,7 @@ from pgflow.worker import points
 from pgflow.worker.admission import NONE, claim_capacity
 from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.lease.identity import Lease
+from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler
 from pgflow.worker.turns.faults import OUTAGE, RECONNECT, REFUSAL, SCHEMA_SUSPECT, FaultLog, error_text
 from pgflow.worker.turns.planner import Planner
@@ -61,10 +62,13 @@ class Claimer:
         sweep: timedelta,
         may_claim: Callable[[], bool],
         payload_store: PayloadStore | None = None,
+        targets: ScheduleTargets | None = None,
     ) -> None:
         self.conn: AsyncConnection | None = None
         self.is_lease_lost = False
-        self.state = WorkerState(settler, Schedule(poll, sweep), payload_store=payload_store)
+        self.state = WorkerState(
+            settler, Schedule(poll, sweep), targets or ScheduleTargets(), payload_store=payload_store
+        )
         self.faults = FaultLog(settler, self._ask)
         self._dsn = dsn
         self._pooler = pooler

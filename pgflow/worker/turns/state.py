@@ -9,6 +9,7 @@ from pgflow.payloads.store import PayloadStore
 from pgflow.store.migration import Applied
 from pgflow.store.notification import Notification, QueueReady
 from pgflow.worker.held_jobs import HeldJobs
+from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler, Stats
 from pgflow.worker.turns.schedule import Schedule, UpkeepPause
 from pgflow.worker.turns.turn import Turn
@@ -20,6 +21,7 @@ __all__ = ["WorkerState"]
 class WorkerState:
     """The state of one worker between two turns.
 
+    `targets` are what it may start for schedules.
     `should_claim`: there may be ready jobs, so claim with the next turn. `should_read_queues`: a queue was paused,
     scaled or limited; `knows_queues`: they have been read once, before which nothing is claimed.
     `should_check_revoked`: jobs that run here may have been taken away. `breaking_migration` is one that breaks this
@@ -28,6 +30,7 @@ class WorkerState:
 
     settler: Settler
     schedule: Schedule
+    targets: ScheduleTargets = field(default_factory=ScheduleTargets)
     upkeep: UpkeepPause = field(default_factory=UpkeepPause)
     should_claim: bool = True
     should_check_revoked: bool = False

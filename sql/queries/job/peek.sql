@@ -1,8 +1,17 @@
--- Cheap poll of an idle worker, which claims nothing. => ready (whether a job is ready in these queues), next_due (seconds until a job or a scheduled signal is due, 0: one is, null: none will be)
+-- Cheap poll of an idle worker, which claims nothing. => ready (whether a job is ready in these queues), next_due (seconds until a job, a scheduled signal or a schedule that it may fire is due, 0: one is, null: none will be)
 with due as materialized (  -- the first of each by its partial index: the conditions leave no other one
     select least(
         (select j.run_at from pgflow.jobs j where j.state in ('scheduled', 'parked') and j.run_at < 'infinity' order by j.run_at, j.id limit 1),
-        (select s.due_at from pgflow.scheduled_signals s where s.due_at < 'infinity' order by s.due_at, s.id limit 1)
+        (select s.due_at from pgflow.scheduled_signals s where s.due_at < 'infinity' order by s.due_at, s.id limit 1),
+        (
+            select min(n.next_at)
+            from unnest(%(targets)b::text[]) t (name)
+            cross join lateral (
+                select s.next_at from pgflow.schedules s
+                where s.target = t.name and s.next_at is not null and (s.declared_by is null or s.name = any (%(declared)b::text[]))
+                order by s.next_at limit 1
+            ) n
+        )
     ) as moment
 )
 select

@@ -1,0 +1,2 @@
+-- Removes a schedule. => nothing
+select from pgflow.remove_schedule(%(name)s::text, %(force)s::boolean)
