@@ -16,7 +16,7 @@ from tests.store.sql_copy import clear_caches
 
 TABLES = (
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues", "definitions"),
-    *("node_queues", "limits", "rates", "places", "stale_payloads", "task_results", "tasks"),
+    *("node_queues", "limits", "rates", "places", "stale_payloads", "task_results", "tasks", "schedules"),
 )
 
 

@@ -37,6 +37,7 @@ class Held(Workflow[object], unique=Unique("held")):
 # A successful call of each: `{run}` is that of an active instance, `{failed}` that of a failed one,
 # `{task}` the job of a task, `{ended}` of one that was cancelled.
 CALLS = {
+    "add_schedule": "select pgflow.add_schedule('later', 'Held', '@daily', tz => 'Europe/Berlin', input => '{{}}')",
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
     "answered": "select pgflow.once('k', 'c'), pgflow.answered('k', 'c')",
     "begin_request": "select pgflow.begin_request('k', 'c')",
@@ -45,33 +46,45 @@ CALLS = {
     "claim_limited": "select pgflow.claim_limited('default', 10, 1, '{{a}}')",
     "clear_limit": "select pgflow.clear_limit('default'), pgflow.clear_limit('default', 'a')",
     "cancel_task": "select pgflow.cancel_task({task}, 'why')",
+    "declare_schedules": """select pgflow.declare_schedules('app', '[{{"name": "mine", "target": "Held","""
+    """ "kind": "workflow", "cron": "@daily", "tz": "UTC", "value": "{{instant}}", "overlap": "skip","""
+    """ "catch_up": "last", "jitter": 0}}]', true)""",
     "delete_id": "select pgflow.delete_id('held::a')",
     "delete_task": "select pgflow.delete_task({task})",
     "enqueue": "select pgflow.enqueue('plain', '{{\"n\": 1}}', tags => '{{x}}', delay => '1 hour')",
     "enqueue_many": "select pgflow.enqueue_many('plain', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "excluding_run": "select pgflow.excluding_run('held::a', 'Held', 'g held::a')",
     "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
+    "fire_schedules": """select pgflow.fire_schedules('[{{"name": "due", "revision": 0, """
+    """ "handled_at": "2030-01-01T00:00Z", "next_at": "2030-01-02T00:00Z", "skipped": 1, "missed": 1,"""
+    """ "cancels_last": true, "starts": [{{"instant": "2030-01-01T00:00Z", "value": "z", "input": {{}}}}]}}]')""",
     "known_queues": "select pgflow.known_queues()",
     "lock_business_ids": "select pgflow.lock_business_ids('{{held::a}}')",
     "once": "select pgflow.once('k', 'c')",
     "pause_queue": "select pgflow.pause_queue('default'), pgflow.pause_queue('default', 'n', 'me')",
+    "pause_schedule": "select pgflow.pause_schedule('due', 'me')",
     "put": "select pgflow.put({run}, 'held::a', 'Held', 1, 'running', 'w Held held::a', '{{}}', '{{x}}', '{{}}', null,"
     """ pgflow.now(), null, '[{{"step": "only", "event": "ok", "attempt": 1, "started_at": "now", "at": "now"}}]')""",
     "release_place": "select pgflow.release_place(1)",
     "renew_places": "select pgflow.renew_places('{{1}}')",
     "require_queue": "select pgflow.require_queue('default')",
+    "remove_schedule": "select pgflow.remove_schedule('due')",
     "resume": "select pgflow.resume('Held', 'a', 'go', '{{}}')",
     "resume_queue": "select pgflow.resume_queue('default'), pgflow.resume_queue('default', 'n')",
     "resume_run": "select pgflow.resume_run({run}, 'go', '{{}}')",
+    "resume_schedule": "select pgflow.pause_schedule('due'), pgflow.resume_schedule('due')",
     "retry": "select pgflow.retry('Held', 'b')",
     "retry_run": "select pgflow.retry_run({failed})",
     "scale_queue": "select pgflow.scale_queue('default', 5), pgflow.scale_queue('default', 5, 'n')",
     "retry_task": "select pgflow.retry_task({ended})",
+    "run_schedule": "select pgflow.run_schedule('due')",
     "schedule_resume": "select pgflow.schedule_resume('Held', 'a', 'gate', '1 minute')",
     "schedule_resume_run": "select pgflow.schedule_resume_run({run}, 'gate', '1 minute')",
     "send_due": "select pgflow.send_due(10)",
     "set_limit": "select pgflow.set_limit('default', 5, 1, 1.5, 2, 1.5, 2), pgflow.set_limit('default', 5, key => 'a')",
     "start": "select pgflow.start('Held', 'c', '{{}}', tags => '{{x}}', delay => '1 hour')",
+    "start_instant": "select pgflow.start_instant('due', 'workflow', 'Held', '2030-01-01', 'y', '{{}}', null, null)",
+    "start_instants": """select pgflow.start_instants('due', 0, '[{{"instant": "2030-01-01", "value": "x"}}]')""",
     "start_many": "select pgflow.start_many('Held', '{{d,a}}', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "take_place": "select pgflow.take_place('limited', 'a')",
     "task_status": "select pgflow.task_status({task}, 'plain')",
@@ -115,6 +128,8 @@ def attacked(parts: GrantedRoles) -> Iterator[Connection]:
         conn.execute("insert into pgflow.tasks (name, hash, options) values ('plain', '', '{\"tags\": [\"t\"]}')")
         conn.execute(ENQUEUE)
         conn.execute(END)
+        conn.execute("select pgflow.add_schedule('due', 'Held', every => '1 minute')")
+        conn.execute("update pgflow.schedules set last_run = pgflow.find('Held', 'a')")
         conn.execute(sql.SQL("grant create, usage on schema public to {}").format(client))
         conn.execute(sql.SQL("grant execute on all functions in schema pgflow to {}").format(client))
         conn.execute(sql.SQL("set local role {}").format(client))
@@ -155,7 +170,7 @@ def test_none_of_them_resolves_names_to_objects_of_a_caller(parts: GrantedRoles)
     with attacked(parts) as conn:
         said = {name: call_with_shadows(conn, call) for name, call in CALLS.items()}
         assert {name: what for name, what in said.items() if what is not None} == {}
-        for table in ("instances", "jobs", "signals", "step_results"):
+        for table in ("instances", "jobs", "signals", "step_results", "schedules"):
             count = sql.SQL("select pg_catalog.count(*) from {}").format(sql.Identifier("pg_temp", table))
             assert conn.execute(count).fetchall() == [(0,)]
 

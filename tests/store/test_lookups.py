@@ -12,12 +12,13 @@ import pytest
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
 from pgflow.migrations.migrate import up
-from pgflow.store import job, signal
+from pgflow.store import job, schedule, signal
 from tests.conftest import Server
 from tests.store.test_plans import FILL, LARGE, instance_updates, updates
 
 ROWS = 6000
 CLAIMED = 50
+SCHEDULES = schedule.ScheduleScope(["target 1", "target 2", "other"], ["schedule 1"])
 # How many rows of the large tables each may read: a few per job.
 STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
     "claim": (job.claim("pgflow", 1, {"q3": CLAIMED // 2, "q4": CLAIMED // 2}), 8 * CLAIMED),
@@ -26,7 +27,8 @@ STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
         job.settle("pgflow", 1, updates(16), instance_updates(16)),
         16 * 10,
     ),
-    "peek": (job.peek("pgflow", ["default", "other"]), 20),
+    "peek": (job.peek("pgflow", ["default", "other"], SCHEDULES), 20),
+    "due schedules": (schedule.due("pgflow", SCHEDULES, limit=50), 8 * 50),
     "stage": (job.stage("pgflow", 100), 300),
     "send due": (signal.send_due("pgflow"), 100),
     "repair orphaned": (job.repair_orphaned("pgflow", 0, 100), 600),

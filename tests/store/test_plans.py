@@ -12,12 +12,12 @@ import pytest
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
 from pgflow.migrations.migrate import up
-from pgflow.store import doctor, instance, job, signal, worker
+from pgflow.store import doctor, instance, job, schedule, signal, worker
 from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Move, Park, Result, Retry, Snooze
 from tests.conftest import Server
 
 ROWS = 120_000
-LARGE = ("jobs", "instances", "step_results", "signals", "scheduled_signals", "task_results")
+LARGE = ("jobs", "instances", "step_results", "signals", "scheduled_signals", "task_results", "schedules")
 
 FILL = """
     insert into pgflow.workers (node, pid, queues, version, lease_expires_at)
@@ -37,6 +37,12 @@ FILL = """
     ) s;
     insert into pgflow.scheduled_signals (run, step, name, due_at)
     select g, 'b', 's', now() + (g - 5) * interval '1 minute' from generate_series(1, %(rows)s) g;
+    insert into pgflow.schedules
+        (name, target, kind, cron, value, overlap, catch_up, handled_at, next_at, last_run, declared_by)
+    select
+        'schedule ' || g, 'target ' || g %% 100, 'workflow', '@daily', '{instant}', 'skip', 'last',
+        now() - interval '1 day', now() + (g - 5000) * interval '1 minute', g, case when g < 100 then 'app' end
+    from generate_series(1, %(rows)s) g;
     insert into pgflow.signals (run, name) select g, 's' from generate_series(1, %(rows)s) g where g %% 10 = 0;
 """
 
@@ -186,6 +192,17 @@ def test_sending_due_signals_reads_few_other_rows(full: Connection) -> None:
     assert row is not None
     plan = row[0][0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1000  # the table alone has more than that
+    assert not any(is_large(node) for node in walk(plan))
+
+
+def test_reading_due_schedules_reads_few_other_rows(full: Connection) -> None:
+    scope = schedule.ScheduleScope(["target 1", "target 2"], ["schedule 1", "schedule 101"])
+    statement = schedule.due("pgflow", scope, limit=20)
+    query = f"explain (analyze, buffers, timing off, summary off, format json) {statement.query}"
+    row = full.execute(query, statement.params).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 300
     assert not any(is_large(node) for node in walk(plan))
 
 

@@ -20,30 +20,34 @@ CLIENT_API = {
     *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
     *("take_place", "renew_places", "release_place"),
     *("enqueue", "enqueue_many", "cancel_task", "retry_task"),
+    *("add_schedule", "pause_schedule", "resume_schedule", "remove_schedule", "run_schedule", "start_instants"),
 }
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
+    "instant_text",
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
-    *("task_status", "update_task", "delete_task"),
+    *("task_status", "update_task", "delete_task", "start_instant"),
 }
 OPERATING = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit"}
-WORKER_API = {"send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"}
+WORKER_API = {
+    *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),
+    *("declare_schedules", "fire_schedules"),
+}
 ALL = CLIENT_API | HARMLESS | INTERNAL | OPERATING | WORKER_API | {"known_queues"}
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
-    *("task_results", "tasks"),
+    *("task_results", "tasks", "schedules"),
 }
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,
-    "worker": {"send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"}
-    | HARMLESS,
+    "worker": WORKER_API | HARMLESS,
     "dashboard": {"find", "known_queues"} | HARMLESS,
 }
 MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
-    "client": {("migrations", "select")},
+    "client": {("migrations", "select"), ("schedules", "select")},
     "worker": {
         *((table, "select") for table in READ),
         *(("instances", f"update {column}") for column in ("status", "revision", "metadata", "error", "finished_at")),
