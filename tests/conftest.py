@@ -4,18 +4,20 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import cache
 from itertools import count
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from pgflow.database.connect import connect
 from pgflow.embedded import EmbeddedPostgres, find_installations
 from pgflow.migrations.migrate import up
+from pgflow.testing.server import Server
+
+__all__ = ["GIVEN_DSN", "VERSIONS", "Server"]
 
 # The duration of an example is meaningless on a machine with other load.
 settings.register_profile("pgflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,30 +36,6 @@ SLOW = frozenset({
     *("test_torture.py", "test_interleavings.py", "test_releases.py"),
     *("test_crashes.py", "test_life.py", "test_docs.py"),
 })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A running PostgreSQL on which a test may create databases: an embedded one, or that of PGFLOW_TEST_DSN."""
-
-    dsn: str
-    version: int
-
-    def database_dsn(self, name: str) -> str:
-        """Return the connection string of one of its databases."""
-        return make_conninfo(self.dsn, dbname=name)
-
-    def create_database(self, name: str, template: str | None = None) -> str:
-        """Create a database, as a copy of `template` if given, and return its connection string."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            statement = sql.SQL("create database {} template {}")
-            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template or "template1")))
-        return self.database_dsn(name)
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database, terminating the connections to it."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 def _name_version(version: int | None) -> str:
@@ -137,12 +115,39 @@ def new_database(start_server: Callable[[int | None], Server]) -> Iterator[Calla
 
 
 @pytest.fixture(scope="session")
-def template(server: Server, new_database: Callable[..., str]) -> str:
-    """The dsn of a database with pgflow's schema, to copy."""
-    dsn: str = new_database(server)
-    with connect(dsn, "migrate") as conn:
-        up(conn)
-    return dsn
+def template_on(new_database: Callable[..., str]) -> Callable[[Server], str]:
+    """Return `template_on(server)`: the dsn of a database with pgflow's schema, to copy; made once for each server."""
+
+    @cache
+    def create(server: Server) -> str:
+        dsn: str = new_database(server)
+        with connect(dsn, "migrate") as conn:
+            up(conn)
+        return dsn
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def template(server: Server, template_on: Callable[[Server], str]) -> str:
+    """The dsn of that database on the newest PostgreSQL."""
+    return template_on(server)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(
+    new_database: Callable[..., str], template_on: Callable[[Server], str]
+) -> Callable[[Server], str]:
+    """Return `migrated_database(server)`: the dsn of a new database with pgflow's schema.
+
+    It is a copy of a template: to apply the migrations takes twenty times as long.
+    """
+
+    def create(server: Server) -> str:
+        dsn: str = new_database(server, template_on(server))
+        return dsn
+
+    return create
 
 
 @pytest.fixture(scope="module")

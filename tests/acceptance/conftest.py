@@ -17,10 +17,10 @@ numbers = count(1)
 
 @pytest.fixture(scope="module")
 def live(
-    server: Server, new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+    server: Server, migrated_database: Callable[[Server], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """A deployment with a running worker process."""
-    deployment = Deployment.create(server, new_database)
+    deployment = Deployment.create(server, migrated_database)
     path = tmp_path_factory.mktemp("worker") / "log"
     with path.open("wb") as log:
         worker = subprocess.Popen(
@@ -42,9 +42,9 @@ def live(
 
 
 @pytest.fixture(scope="module")
-def idle(server: Server, new_database: Callable[..., str]) -> Deployment:
+def idle(server: Server, migrated_database: Callable[[Server], str]) -> Deployment:
     """A deployment that knows the workflows of the shop, without a worker."""
-    deployment = Deployment.create(server, new_database)
+    deployment = Deployment.create(server, migrated_database)
     deployment.ok("start", "OrderFlow", "first", "--input", ORDER, "--app", APP)
     return deployment
 

@@ -11,7 +11,6 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from pgflow.core.models.instance import Instance
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
-from pgflow.migrations.migrate import up
 from pgflow.store import instance
 from tests.acceptance.command import environment, error_line
 from tests.acceptance.command import run as run_command
@@ -31,12 +30,9 @@ class Deployment:
         self.dsn = dsn
 
     @classmethod
-    def create(cls, server: Server, new_database: Callable[..., str]) -> "Deployment":
-        """Create a database and install the schema."""
-        dsn = new_database(server)
-        with connect(dsn, "migrate") as conn:
-            up(conn)
-        return cls(dsn)
+    def create(cls, server: Server, migrated_database: Callable[[Server], str]) -> "Deployment":
+        """Create a database with the schema."""
+        return cls(migrated_database(server))
 
     def pgflow(
         self, *arguments: str, stdin: str | bytes = "", cwd: Path | None = None, **variables: str

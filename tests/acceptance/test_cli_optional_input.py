@@ -16,9 +16,9 @@ APP = "tests.acceptance.optional_input:app"
 
 
 @pytest.fixture(scope="module")
-def deployment(server: Server, new_database: Callable[..., str]) -> Deployment:
+def deployment(server: Server, migrated_database: Callable[[Server], str]) -> Deployment:
     """A deployment that knows the workflows, without a worker."""
-    deployment = Deployment.create(server, new_database)
+    deployment = Deployment.create(server, migrated_database)
     with app_of(deployment) as app:
         app.register()
     return deployment

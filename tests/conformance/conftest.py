@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from pgflow import Instance, Pgflow, Workflow
 from pgflow.database.connect import connect
 from pgflow.local import Local, Storage
-from pgflow.migrations.migrate import up
 from tests.conftest import VERSIONS, Server
 from tests.worker.thread_worker import Inside
 from tests.worker.waiting import until
@@ -123,20 +123,10 @@ class OnPostgres(Stack):
 
 @pytest.fixture(scope="session")
 def installed(
-    start_server: Callable[[int | None], Server], new_database: Callable[..., str]
+    start_server: Callable[[int | None], Server], migrated_database: Callable[[Server], str]
 ) -> Callable[[int | None], str]:
     """Return `installed(version)`: the dsn of a database on that PostgreSQL with pgflow's schema."""
-    known: dict[int | None, str] = {}
-
-    def install(version: int | None) -> str:
-        if version not in known:
-            dsn: str = new_database(start_server(version))
-            with connect(dsn, "migrate") as conn:
-                up(conn)
-            known[version] = dsn
-        return known[version]
-
-    return install
+    return cache(lambda version: migrated_database(start_server(version)))
 
 
 @pytest.fixture

@@ -60,11 +60,12 @@ def local(request: pytest.FixtureRequest) -> Iterator[Local]:
 
 
 @pytest.fixture(scope="module")
-def postgres(request: pytest.FixtureRequest, server: Server, new_database: Callable[..., str]) -> Iterator[Pgflow]:
+def postgres(
+    request: pytest.FixtureRequest, server: Server, migrated_database: Callable[[Server], str]
+) -> Iterator[Pgflow]:
     """The module's workflows and tasks on a database of their own, with a worker that runs as long as its tests."""
     tasks = getattr(request.module, "TASKS", ())
-    app = Pgflow(new_database(server), workflows=request.module.WORKFLOWS, tasks=tasks)
-    app.migrate()
+    app = Pgflow(migrated_database(server), workflows=request.module.WORKFLOWS, tasks=tasks)
     app.register()
     with Inside(app, {"default": 20}, sweep=timedelta(seconds=1), lease=timedelta(seconds=30)):
         yield app

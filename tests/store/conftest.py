@@ -9,7 +9,6 @@ import pytest
 
 from pgflow.database import files
 from pgflow.database.connect import Connection, connect
-from pgflow.migrations.migrate import up
 from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
 from tests.store.sql_copy import clear_caches
@@ -21,12 +20,9 @@ TABLES = (
 
 
 @pytest.fixture(scope="module")
-def migrated(server: Server, new_database: Callable[..., str]) -> str:
+def migrated(server: Server, migrated_database: Callable[[Server], str]) -> str:
     """The dsn of a database with pgflow's schema, for one test module."""
-    dsn = new_database(server)
-    with connect(dsn, "migrate") as conn:
-        up(conn)
-    return dsn
+    return migrated_database(server)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from pgflow import Pgflow
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
-from pgflow.migrations.migrate import up
 from pgflow.store import job
 from tests.conftest import Server
 from tests.store.driver import Driver
@@ -50,14 +49,13 @@ def blocked(conn: Connection, late: Connection, statement: Statement[T], lock: i
 
 
 @pytest.fixture
-def dsn(server: Server, new_database: Callable[..., str]) -> str:
+def dsn(server: Server, migrated_database: Callable[[Server], str]) -> str:
     """The dsn of a database in which sessions can be blocked, with the workflows registered."""
-    dsn: str = new_database(server)
+    dsn = migrated_database(server)
+    app = Pgflow(dsn, workflows=WORKFLOWS)
+    app.register()
+    app.close()
     with connect(dsn, "migrate") as conn:
-        up(conn)
-        app = Pgflow(dsn, workflows=WORKFLOWS)
-        app.register()
-        app.close()
         for table, lock in (("queues", 7), ("workers", 8)):
             conn.execute(BLOCK.format(table=table, lock=lock).encode())
     return dsn

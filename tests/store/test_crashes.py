@@ -9,7 +9,6 @@ import pytest
 from pgflow import Pgflow
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
-from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
 from pgflow.worker.admission import claim_capacity
 from tests.conftest import Server
@@ -20,14 +19,13 @@ CRASHES = "select crashes from pgflow.jobs order by run, id"
 
 
 @pytest.fixture
-def conn(server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
+def conn(server: Server, migrated_database: Callable[[Server], str]) -> Iterator[Connection]:
     """A connection to a separate database with the workflows registered."""
-    dsn = new_database(server)
-    with connect(dsn, "migrate") as conn:
-        up(conn)
-        app = Pgflow(dsn, workflows=WORKFLOWS)
-        app.register()
-        app.close()
+    dsn = migrated_database(server)
+    app = Pgflow(dsn, workflows=WORKFLOWS)
+    app.register()
+    app.close()
+    with connect(dsn, "test") as conn:
         yield conn
 
 

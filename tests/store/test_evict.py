@@ -10,7 +10,6 @@ import pytest
 
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
-from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
 from tests.conftest import Server
 from tests.worker.waiting import until
@@ -25,11 +24,10 @@ def registering(backend: int) -> Statement[int]:
 
 
 @pytest.fixture
-def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
+def dsn(any_server: Server, migrated_database: Callable[[Server], str]) -> str:
     """The dsn of a database with one job, for one test, on each PostgreSQL version."""
-    dsn: str = new_database(any_server)
+    dsn = migrated_database(any_server)
     with connect(dsn, "migrate") as conn:
-        up(conn)
         conn.execute("insert into pgflow.jobs (run, step) values (1, 's')")
     return dsn
 

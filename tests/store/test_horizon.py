@@ -9,7 +9,6 @@ import pytest
 
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
-from pgflow.migrations.migrate import up
 from pgflow.store import job, worker
 from pgflow.store.job import ClaimedRow
 from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Result
@@ -69,11 +68,10 @@ class CountingWorker:
 
 
 @pytest.fixture
-def counting_worker(any_server: Server, new_database: Callable[..., str]) -> Iterator[CountingWorker]:
+def counting_worker(any_server: Server, migrated_database: Callable[[Server], str]) -> Iterator[CountingWorker]:
     """A worker next to a transaction that began before the jobs were deleted."""
-    dsn = new_database(any_server)
+    dsn = migrated_database(any_server)
     with connect(dsn, "migrate") as conn:
-        up(conn)
         conn.execute(FILL)
         conn.execute("vacuum analyze")
     with connect(dsn, "old") as old, connect(dsn, "worker") as conn:

@@ -11,7 +11,6 @@ import pytest
 from pgflow.core.models.filters import Filters
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
-from pgflow.migrations.migrate import up
 from pgflow.store import instance
 from tests.conftest import Server
 
@@ -82,11 +81,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
+def full(server: Server, migrated_database: Callable[[Server], str]) -> Iterator[Connection]:
     """A connection to a database with many instances."""
-    dsn = new_database(server)
+    dsn = migrated_database(server)
     with connect(dsn, "migrate") as conn:
-        up(conn)
         for statement in FILL.split(";\n")[:-1]:
             conn.execute(statement.encode())
         # Exact statistics, computed once: a plan must not depend on a sample.

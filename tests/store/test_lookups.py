@@ -11,7 +11,6 @@ import pytest
 
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
-from pgflow.migrations.migrate import up
 from pgflow.store import job, schedule, signal
 from tests.conftest import Server
 from tests.store.test_plans import FILL, LARGE, instance_updates, updates
@@ -49,11 +48,12 @@ def read(conn: Connection) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture(params=["empty", "never analyzed"])
-def early(request: pytest.FixtureRequest, any_server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
+def early(
+    request: pytest.FixtureRequest, any_server: Server, migrated_database: Callable[[Server], str]
+) -> Iterator[Connection]:
     """A worker's connection whose plans were made while the tables were empty; now they are not."""
-    dsn = new_database(any_server)
+    dsn = migrated_database(any_server)
     with connect(dsn, "migrate") as conn:
-        up(conn)
         for table in LARGE:
             conn.execute(f"alter table pgflow.{table} set (autovacuum_enabled = off)".encode())
         if request.param == "empty":

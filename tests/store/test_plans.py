@@ -11,7 +11,6 @@ import pytest
 
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
-from pgflow.migrations.migrate import up
 from pgflow.store import doctor, instance, job, schedule, signal, worker
 from pgflow.store.job_updates import Advance, End, InstanceUpdate, JobUpdate, Move, Park, Result, Retry, Snooze
 from tests.conftest import Server
@@ -48,11 +47,10 @@ FILL = """
 
 
 @pytest.fixture(scope="module")
-def full(server: Server, new_database: Callable[..., str]) -> Iterator[Connection]:
+def full(server: Server, migrated_database: Callable[[Server], str]) -> Iterator[Connection]:
     """A worker's connection to a database with many rows."""
-    dsn = new_database(server)
+    dsn = migrated_database(server)
     with connect(dsn, "migrate") as conn:
-        up(conn)
         for statement in FILL.replace("%(rows)s", str(ROWS)).replace("%%", "%").split(";")[:-1]:
             conn.execute(statement)
         conn.execute("vacuum analyze")

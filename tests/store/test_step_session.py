@@ -11,7 +11,6 @@ from psycopg import pq
 
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
-from pgflow.migrations.migrate import up
 from pgflow.store import worker
 from pgflow.worker.transactional.faults import LOST
 from pgflow.worker.transactional.session import StepSession
@@ -22,12 +21,9 @@ NAME = Statement("test/name", "select current_setting('application_name')", {}, 
 
 
 @pytest.fixture
-def dsn(any_server: Server, new_database: Callable[..., str]) -> str:
+def dsn(any_server: Server, migrated_database: Callable[[Server], str]) -> str:
     """The dsn of a database of the test's own, on each PostgreSQL."""
-    dsn: str = new_database(any_server)
-    with connect(dsn, "migrate") as conn:
-        up(conn)
-    return dsn
+    return migrated_database(any_server)
 
 
 @pytest.fixture
