@@ -15,7 +15,8 @@ from pgflow.errors import ConfigError
 from pgflow.testing.recorder import current
 from pgflow.worker import Worker, points
 from pgflow.worker.claimed_job import ClaimedJob
-from pgflow.worker.decide import Decision
+from pgflow.worker.claimed_task import ClaimedTask, HeldJob
+from pgflow.worker.decide_task import AnyDecision
 
 __all__ = ["CrashReport", "Delivery", "crash_mode", "plan_of"]
 
@@ -129,12 +130,12 @@ class CrashPlan:
         if self._running is None or current.get() is None:
             return
         match point, subject:
-            case "step.begins" | "task.begins", ClaimedJob():
+            case "step.begins" | "task.begins", ClaimedJob() | ClaimedTask():
                 self._die_once(BEFORE, subject)
                 self._delivery(subject).runs += 1
-            case "transaction.settled", ClaimedJob():
+            case "transaction.settled", ClaimedJob() | ClaimedTask():
                 self._die_once(RAN, subject)
-            case "transaction.committed", ClaimedJob():
+            case "transaction.committed", ClaimedJob() | ClaimedTask():
                 self._dies_soon = self._is_first(COMMITTED, subject)  # with the next statement of the worker
             case "claimer.sending", list():
                 if self._dies_soon:
@@ -143,12 +144,12 @@ class CrashPlan:
             case "claimer.adopted", list():
                 self._die_once(COMMITTED, *_jobs(subject))
 
-    def _die_once(self, point: str, *jobs: ClaimedJob) -> None:
+    def _die_once(self, point: str, *jobs: HeldJob) -> None:
         first = [job for job in jobs if self._is_first(point, job)]
         if first:
             self._die()
 
-    def _is_first(self, point: str, job: ClaimedJob) -> bool:
+    def _is_first(self, point: str, job: HeldJob) -> bool:
         key = (*_key(job), job.kind, point)
         if key in self._done:
             return False
@@ -162,10 +163,13 @@ class CrashPlan:
             self._running.cancel()  # before it could settle the outcome of the step's task
         raise asyncio.CancelledError
 
-    def _delivery(self, job: ClaimedJob) -> Delivery:
+    def _delivery(self, job: HeldJob) -> Delivery:
         key = _key(job)
         if key not in self._deliveries:
-            made = Delivery(job.instance.graph.name, job.instance.id, job.step)
+            if isinstance(job, ClaimedTask):
+                made = Delivery(job.work.name, f"job {job.id}", job.step)
+            else:
+                made = Delivery(job.instance.graph.name, job.instance.id, job.step)
             self._deliveries[key] = made
             self.report.deliveries.append(made)
         return self._deliveries[key]
@@ -179,9 +183,9 @@ def plan_of(app: App) -> CrashPlan | None:
     return plans.get(app)
 
 
-def _jobs(decisions: list[Decision]) -> list[ClaimedJob]:
+def _jobs(decisions: list[AnyDecision]) -> list[HeldJob]:
     return [outcome.job for decision in decisions for outcome in decision.outcomes]
 
 
-def _key(job: ClaimedJob) -> tuple[Any, ...]:
-    return job.id, job.instance.run, job.step
+def _key(job: HeldJob) -> tuple[Any, ...]:
+    return job.id, job.step

@@ -71,9 +71,9 @@ class TaskRunner:
         try:
             given = task_attempt.arguments(job.work, text, ctx)
             with running(ctx):
-                points.reached("task.begins")
+                points.reached("task.begins", job)
                 result = await self._call(job, ctx, given)
-                points.reached("task.ended")
+                points.reached("task.ended", job)
             return self._read(job, result, time.perf_counter() - began)
         except BaseException as error:  # a task must not end the worker, not even by sys.exit()
             if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.testing.shop import CHARGES, PARCELS, WORKFLOWS
+from tests.testing.shop import CHARGES, MAILS, PARCELS, TASKS, WORKFLOWS
 
 
 @pytest.fixture
 def pgflow_options() -> dict[str, Any]:
-    """The shop's workflows, for `pgflow_app`."""
+    """The shop's workflows and tasks, for `pgflow_app`."""
     CHARGES.clear()
     PARCELS.clear()
-    return {"workflows": WORKFLOWS}
+    MAILS.clear()
+    return {"workflows": WORKFLOWS, "tasks": TASKS}

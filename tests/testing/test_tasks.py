@@ -1,4 +1,4 @@
-"""Tasks under test: mocked, enqueued and run inline, in memory."""
+"""Tasks under test, in memory and on PostgreSQL: drained, mocked, enqueued, run inline, delivered again."""
 
 from __future__ import annotations
 
@@ -7,32 +7,45 @@ from datetime import timedelta
 
 import pytest
 
-from pgflow import TaskContext
+from pgflow import Pgflow, TaskContext
+from pgflow.client.app import App
 from pgflow.errors import ConfigError, InvalidValue
 from pgflow.local import Local
-from pgflow.testing import assert_enqueued, mocked, refute_enqueued, run_inline
-from tests.testing.shop import MAILS, TASKS, WORKFLOWS, Declined, OrderFlow, count_stock, send_receipt
+from pgflow.testing import (
+    Clock,
+    CrashReport,
+    Drained,
+    assert_enqueued,
+    drain,
+    mocked,
+    refute_enqueued,
+    run_inline,
+)
+from tests.testing.shop import HOUR, MAILS, TASKS, WORKFLOWS, Declined, OrderFlow, count_stock, send_receipt
 
 
-@pytest.fixture
-def local() -> Iterator[Local]:
-    """The shop in memory."""
+@pytest.fixture(params=["local", "postgres"])
+def app(request: pytest.FixtureRequest) -> Iterator[App]:
+    """The shop in memory, and on PostgreSQL."""
     MAILS.clear()
-    with Local(WORKFLOWS, tasks=TASKS) as app:
-        yield app
+    if request.param == "local":
+        with Local(WORKFLOWS, tasks=TASKS) as app:
+            yield app
+    else:
+        yield request.getfixturevalue("pgflow_app")
 
 
-def test_inline_an_enqueue_runs_at_once_and_raises_what_the_task_raises(local: Local) -> None:
-    with run_inline(local):
+def test_inline_an_enqueue_runs_at_once_and_raises_what_the_task_raises(app: App) -> None:
+    with run_inline(app):
         handle = send_receipt.enqueue(7, copy=True)
         assert handle.get().status == "completed"
-        assert handle.result() == "receipt 7"
+        assert handle.get().output == "receipt 7"
         with pytest.raises(Declined, match="no receipt for 13"):
             send_receipt.enqueue(13)
     assert MAILS == [7, 13]
 
 
-def test_a_task_is_found_by_its_arguments(local: Local) -> None:
+def test_a_task_is_found_by_its_arguments(app: App) -> None:
     send_receipt.options(delay=timedelta(hours=1), tags=["gift"]).enqueue(7, copy=True)
     found = assert_enqueued(send_receipt, order_id=7, copy=True, queue="mail", tags=["gift", "mail"])
     assert (found.name, found.id, found.input) == ("send_receipt", f"job {found.number}", {"order_id": 7, "copy": True})
@@ -48,18 +61,45 @@ def test_a_task_is_found_by_its_arguments(local: Local) -> None:
         assert_enqueued(send_receipt, "7")
 
 
-def test_a_mock_replaces_a_task_and_keeps_the_arguments(local: Local) -> None:
+def test_a_mock_replaces_a_task_and_keeps_the_arguments(app: App) -> None:
     def count(ctx: TaskContext, shelf: str) -> int:
         return ctx.attempt
 
-    with run_inline(local):
+    with run_inline(app):
         with mocked(send_receipt, returns="mock") as sent, mocked(count_stock, calls=count):
-            assert send_receipt.enqueue(7).result() == "mock"
-            assert count_stock.enqueue("shelf").result() == 1
+            assert send_receipt.enqueue(7).get().output == "mock"
+            assert count_stock.enqueue("shelf").get().output == 1
         assert sent.calls == [{"order_id": 7, "copy": False}]
-        assert send_receipt.enqueue(8).result() == "receipt 8"
+        assert send_receipt.enqueue(8).get().output == "receipt 8"
         with mocked(send_receipt, in_turn=[ConnectionError("down"), "sent"]), pytest.raises(ConnectionError):
             send_receipt.enqueue(9)
     assert MAILS == [8]
     with pytest.raises(ConfigError, match="a task has no steps"), mocked(send_receipt, "charge", returns=1):
         raise AssertionError
+
+
+def test_tasks_are_drained_and_their_outcomes_counted(pgflow_app: Pgflow, pgflow_clock: Clock) -> None:
+    send_receipt.enqueue_many([(7,), (13,)])
+    count_stock.options(queue="elsewhere").enqueue("shelf")
+    assert drain(pgflow_app, "mail") == Drained(completed=1, retried=1)
+    with pytest.raises(AssertionError, match="count_stock job"):
+        assert_enqueued(send_receipt)
+    assert drain(pgflow_app) == Drained(completed=1)
+    for _ in range(2):
+        pgflow_clock.advance(HOUR)
+        last = drain(pgflow_app)
+    assert last == Drained(failed=1)
+    assert MAILS == [7, 13, 13, 13]
+    send_receipt.enqueue(13)
+    with pytest.raises(Declined) as caught:
+        drain(pgflow_app, raises=True)
+    assert caught.value.__notes__[0].startswith("in task send_receipt, job ")
+
+
+def test_tasks_are_delivered_again_at_each_commit_point(pgflow_app: Pgflow, pgflow_crashes: CrashReport) -> None:
+    handle = send_receipt.enqueue(7)
+    assert drain(pgflow_app) == Drained(completed=1)
+    assert handle.get().status == "completed"
+    (delivery,) = pgflow_crashes.deliveries
+    assert (delivery.name, delivery.id, delivery.runs, len(delivery.died)) == ("send_receipt", f"job {handle.id}", 2, 3)
+    assert MAILS == [7, 7]
