@@ -12,6 +12,10 @@ from pgflow.client.commands import (
     ENDED,
     Cancel,
     CancelOptions,
+    CompleteStep,
+    CompleteStepOptions,
+    FailStep,
+    FailStepOptions,
     Get,
     List,
     ListJobs,
@@ -228,7 +232,7 @@ class Client(TaskCalls):
         check_options("option", options, UnscheduleOptions)
         return await self._backend.aexecute(Unschedule(id, **options), conn)
 
-    # -- cancel, retry
+    # -- cancel, retry, and what an operator does with a step that waits for one
 
     def cancel(self, workflow: Named[I], value: str, *, conn: Any = None, **options: Unpack[CancelOptions]) -> None:
         """Cancel an instance: see `Workflow.cancel`."""
@@ -257,6 +261,66 @@ class Client(TaskCalls):
     def _retry(self, workflow: Named[I], value: str, options: RetryOptions) -> Retry:
         check_options("option", options, RetryOptions)
         return Retry(self._versions(workflow), value, **options)
+
+    def complete_step(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        output: Any = ABSENT,
+        *,
+        conn: Any = None,
+        **options: Unpack[CompleteStepOptions],
+    ) -> None:
+        """Complete a step that waits for an operator: see `Workflow.complete_step`."""
+        self._backend.execute(self._complete(workflow, value, step, output, options), conn)
+
+    async def acomplete_step(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        output: Any = ABSENT,
+        *,
+        conn: Any = None,
+        **options: Unpack[CompleteStepOptions],
+    ) -> None:
+        """`complete_step`, async."""
+        await self._backend.aexecute(self._complete(workflow, value, step, output, options), conn)
+
+    def _complete(
+        self, workflow: Named[I], value: str, step: str | Target, output: Any, options: CompleteStepOptions
+    ) -> CompleteStep:
+        check_options("option", options, CompleteStepOptions)
+        return CompleteStep(self._versions(workflow), value, step, output, **options)
+
+    def fail_step(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        *,
+        conn: Any = None,
+        **options: Unpack[FailStepOptions],
+    ) -> None:
+        """Fail a step that waits for an operator: see `Workflow.fail_step`."""
+        self._backend.execute(self._fail(workflow, value, step, options), conn)
+
+    async def afail_step(
+        self,
+        workflow: Named[I],
+        value: str,
+        step: str | Target,
+        *,
+        conn: Any = None,
+        **options: Unpack[FailStepOptions],
+    ) -> None:
+        """`fail_step`, async."""
+        await self._backend.aexecute(self._fail(workflow, value, step, options), conn)
+
+    def _fail(self, workflow: Named[I], value: str, step: str | Target, options: FailStepOptions) -> FailStep:
+        check_options("option", options, FailStepOptions)
+        return FailStep(self._versions(workflow), value, step, **options)
 
     # -- reads
 

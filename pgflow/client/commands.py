@@ -24,10 +24,14 @@ __all__ = [
     "CancelOptions",
     "CancelTask",
     "Command",
+    "CompleteStep",
+    "CompleteStepOptions",
     "Delete",
     "DeleteTask",
     "Enqueue",
     "EnqueueOptions",
+    "FailStep",
+    "FailStepOptions",
     "Get",
     "GetTask",
     "List",
@@ -74,6 +78,8 @@ class StartOptions(TypedDict, total=False):
     `priority` overrides the workflow's: the lowest goes first. `version` names one of the workflow's versions; without
     it `version_for` chooses, which also receives `options`. `telemetry` is stored with the instance; workers add it to
     the metadata of every event they emit about it, below the events' own fields.
+    `expires_in`: a timedelta from then on; unless a worker has started it by then, the instance is cancelled with the
+    reason "expired". `deadline`: a timedelta within which it must end, instead of the workflow's; otherwise it fails.
     `idempotency_key`: a repeated start with the same key does nothing, and returns what the first one returned.
     """
 
@@ -85,6 +91,8 @@ class StartOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     telemetry: Mapping[str, Any] | None
     priority: int | None
+    expires_in: timedelta | None
+    deadline: timedelta | None
     idempotency_key: str | None
 
 
@@ -115,8 +123,32 @@ class CancelOptions(TypedDict, total=False):
 
 
 class RetryOptions(TypedDict, total=False):
-    """`idempotency_key`: a repeated call with the same key retries nothing a second time."""
+    """`step`: retry only this step, which waits for an operator.
 
+    `idempotency_key`: a repeated call with the same key retries nothing a second time.
+    """
+
+    step: str | Target | None
+    idempotency_key: str | None
+
+
+class CompleteStepOptions(TypedDict, total=False):
+    """`event` is needed only for a step with several.
+
+    `idempotency_key`: a repeated call with the same key does nothing a second time.
+    """
+
+    event: str | None
+    idempotency_key: str | None
+
+
+class FailStepOptions(TypedDict, total=False):
+    """`reason` becomes that of the instance's error; without one it is that of the last attempt.
+
+    `idempotency_key`: a repeated call with the same key does nothing a second time.
+    """
+
+    reason: str | None
     idempotency_key: str | None
 
 
@@ -156,6 +188,8 @@ class Start(Command[list[Started]]):
     metadata: Mapping[str, Any] | None = None
     telemetry: Mapping[str, Any] | None = None
     priority: int | None = None
+    expires_in: timedelta | None = None
+    deadline: timedelta | None = None
     idempotency_key: str | None = None
 
 
@@ -205,10 +239,34 @@ class Cancel(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class Retry(Command[None]):
-    """Retry the newest run of a value from the step that failed."""
+    """Retry the newest run of a value from the step that failed, or a step (None: all) that waits for an operator."""
 
     workflow: VersionSet
     value: str
+    step: str | Target | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteStep(Command[None]):
+    """Complete a step of the newest run of a value that waits for an operator."""
+
+    workflow: VersionSet
+    value: str
+    step: str | Target
+    output: Any = ABSENT
+    event: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailStep(Command[None]):
+    """Fail a step of the newest run of a value that waits for an operator, and with it the instance."""
+
+    workflow: VersionSet
+    value: str
+    step: str | Target
+    reason: str | None = None
     idempotency_key: str | None = None
 
 

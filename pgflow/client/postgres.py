@@ -148,6 +148,10 @@ class PostgresBackend:
                 return _one(sql.cancel(command))
             case commands.Retry():
                 return _one(sql.retry(command))
+            case commands.CompleteStep():
+                return _one(sql.complete_step(command))
+            case commands.FailStep():
+                return _one(sql.fail_step(command))
             case commands.Delete():
                 return _one(sql.delete(command))
             case commands.Prune():

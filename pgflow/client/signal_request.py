@@ -46,8 +46,15 @@ def consumers(
     return name, key, nodes
 
 
-def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False, limit: int = INPUT_LIMIT) -> str | None:
-    """Return a signal's payload as JSON text, None when it was left out. With `reveal` it may hold secrets.
+def payload_text(
+    payload: Any,
+    nodes: Sequence[Node],
+    *,
+    reveal: bool = False,
+    limit: int = INPUT_LIMIT,
+    what: str = "payload",
+) -> str | None:
+    """Return a signal's payload (`what`) as JSON text, None when it was left out. With `reveal` it may hold secrets.
 
     `limit` is its largest size in bytes.
 
@@ -57,14 +64,14 @@ def payload_text(payload: Any, nodes: Sequence[Node], *, reveal: bool = False, l
         return None
     refusals = []
     for node in nodes:
-        text = node.step.encode_output(payload, "payload", limit, reveal=reveal)
+        text = node.step.encode_output(payload, what, limit, reveal=reveal)
         try:
-            node.step.check_output(payload, decode(text), "payload")
+            node.step.check_output(payload, decode(text), what)
         except InvalidPayload as error:
             refusals.append(error)
         else:
             return text
-    raise InvalidPayload(f"the payload is refused: {refusals[0]}", hint="Send what the step declares as its output.")
+    raise InvalidPayload(f"the {what} is refused: {refusals[0]}", hint="Send what the step declares as its output.")
 
 
 def scheduled_consumers(

@@ -14,7 +14,7 @@ from pgflow.core.definition.options import is_priority
 from pgflow.core.definition.unique import start_value
 from pgflow.core.models.instance import Started
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.duration import MAX_DURATION
+from pgflow.core.values.duration import MAX_DURATION, is_duration, plain
 from pgflow.core.values.names import TELEMETRY, check_tags
 from pgflow.core.values.payload import INPUT_LIMIT, METADATA_LIMIT, decode, encode
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidPayload, InvalidValue
@@ -25,6 +25,7 @@ __all__ = [
     "StartRequest",
     "check_moment",
     "check_on_conflict",
+    "check_period",
     "json_object",
     "priority_of",
     "single",
@@ -54,6 +55,8 @@ class StartRequest:
     telemetry: dict[str, Any]
     priority: int | None
     key: str | None
+    expires_in: timedelta | None = None
+    deadline: timedelta | None = None
 
     @classmethod
     def of(cls, command: Start, *, reveal: bool = False, limit: int = INPUT_LIMIT) -> StartRequest:
@@ -69,6 +72,8 @@ class StartRequest:
             "tags": command.tags,
             "metadata": command.metadata,
             "priority": command.priority,
+            "expires_in": command.expires_in,
+            "deadline": command.deadline,
         }
         hook_options = {**(command.options or {}), **given}
         definition = workflow.resolve(command.version)
@@ -89,7 +94,18 @@ class StartRequest:
             raise InvalidPayload(f"the key {TELEMETRY!r} of metadata is pgflow's own", hint="Pass telemetry= instead.")
         telemetry = json_object("telemetry", command.telemetry)
         key = checked_key(command.idempotency_key)
-        return cls(instances, command.at, command.delay, tags, metadata, telemetry, priority_of(command.priority), key)
+        return cls(
+            instances,
+            command.at,
+            command.delay,
+            tags,
+            metadata,
+            telemetry,
+            priority_of(command.priority),
+            key,
+            check_period("expires_in", command.expires_in),
+            check_period("deadline", command.deadline),
+        )
 
 
 def check_moment(at: datetime | None, delay: timedelta | None) -> None:
@@ -106,6 +122,16 @@ def check_moment(at: datetime | None, delay: timedelta | None) -> None:
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
     if delay is not None and not (isinstance(delay, timedelta) and abs(delay) <= MAX_DURATION):
         raise InvalidValue(f"an instance cannot start after {delay!r}", hint="Give a timedelta, of 100 years at most.")
+
+
+def check_period(name: str, given: Any) -> timedelta | None:
+    """Return a period that counts from the start, None for none. Raises `InvalidValue`."""
+    if given is None:
+        return None
+    if not (is_duration(given) and given):
+        hint = "It counts from the start: give a timedelta of more than zero, up to 100 years."
+        raise InvalidValue(f"{name}={given!r} is refused", hint=hint)
+    return plain(given)
 
 
 def check_on_conflict(given: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from pgflow.client import commands
 from pgflow.client.addressing import address, call_name, checked_key, runs_filters
+from pgflow.client.operator_request import completed_event, steps_of
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
@@ -21,7 +22,7 @@ from pgflow.core.models.instance_codec import close_values, decrypt_instance
 from pgflow.core.models.instance_rules import check_against, checked, unique_key
 from pgflow.core.models.job import Job
 from pgflow.core.values.codec import Location
-from pgflow.core.values.names import SEPARATOR, TELEMETRY
+from pgflow.core.values.names import OPERATOR, SEPARATOR, TELEMETRY
 from pgflow.core.values.query_args import check_text
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
@@ -104,6 +105,8 @@ class Statements:
                 tags=request.tags,
                 metadata=metadata,
                 priority=request.priority,
+                expires_in=request.expires_in,
+                deadline=request.deadline,
                 notify=notify,
                 keys=keys,
             )
@@ -205,8 +208,11 @@ class Statements:
         """Retry the newest run of a value after it failed."""
         workflow, value = command.workflow, command.value
         params: dict[str, Any] = {"workflow": workflow.name, "value": address(workflow, value)}
+        step, nodes = ("", ()) if command.step is None else steps_of(workflow.graphs, command.step)
 
         def statement(notify: bool) -> Statement[None]:
+            if step:
+                return instance.retry_step(self.schema, **params, step=step, version=workflow.pinned, notify=notify)
             if workflow.pinned is None:
                 return instance.retry(self.schema, **params, notify=notify)
             return instance.retry_version(self.schema, **params, version=workflow.pinned, notify=notify)
@@ -215,8 +221,55 @@ class Statements:
             emit.workflow_retry(_ref(workflow, value), in_transaction=in_transaction)
 
         ready = frozenset(QueueReady(graph.orchestration_queue_of(graph.initial)) for graph in workflow.graphs)
-        key, name = checked_key(command.idempotency_key), call_name("retry", workflow.name, value)
+        if step:
+            ready = frozenset(QueueReady(node.queue) for node in nodes)
+        name = call_name("retry", workflow.name, value, *filter(None, [step]))
+        key = checked_key(command.idempotency_key)
         return Write(name, statement, lambda answer: None, key, ready, emit=report)
+
+    def complete_step(self, command: commands.CompleteStep) -> Write[None]:
+        """Complete a step that waits for an operator."""
+        workflow, value = command.workflow, command.value
+        step, nodes = steps_of(workflow.graphs, command.step)
+        event = completed_event(nodes, command.event)
+        output, objects = self._payload(workflow, value, OPERATOR, command.output, nodes, "output")
+        to = address(workflow, value)
+
+        def statement(notify: bool) -> Statement[None]:
+            return instance.complete_step(
+                self.schema,
+                workflow=workflow.name,
+                value=to,
+                step=step,
+                event=event,
+                output=output,
+                version=workflow.pinned,
+                notify=notify,
+            )
+
+        queues = {graph.orchestration_queue_of(step) for graph in workflow.graphs if step in graph.nodes}
+        key, name = checked_key(command.idempotency_key), call_name("complete_step", workflow.name, value, step, event)
+        return Write(name, statement, lambda answer: None, key, frozenset(map(QueueReady, queues)), objects)
+
+    def fail_step(self, command: commands.FailStep) -> Write[None]:
+        """Fail a step that waits for an operator."""
+        workflow, value = command.workflow, command.value
+        step, _ = steps_of(workflow.graphs, command.step)
+        reason, to = check_text("reason", command.reason), address(workflow, value)
+
+        def statement(notify: bool) -> Statement[None]:
+            return instance.fail_step(
+                self.schema,
+                workflow=workflow.name,
+                value=to,
+                step=step,
+                reason=reason,
+                version=workflow.pinned,
+                notify=notify,
+            )
+
+        key, name = checked_key(command.idempotency_key), call_name("fail_step", workflow.name, value, step)
+        return Write(name, statement, lambda answer: None, key, frozenset({CheckCancels()}))
 
     def put(self, command: commands.Put, definition_of: Callable[[str, int], Definition]) -> Write[int]:
         """Store a whole instance. Raises before anything is sent when its workflow could not have it."""
@@ -280,9 +333,15 @@ class Statements:
     # -- encryption and the payload store
 
     def _payload(
-        self, workflow: VersionSet, value: str, event: str, payload: Any, nodes: Sequence[Node]
+        self,
+        workflow: VersionSet,
+        value: str,
+        event: str,
+        payload: Any,
+        nodes: Sequence[Node],
+        what: str = "payload",
     ) -> tuple[str | None, tuple[StoredObject, ...]]:
-        text = payload_text(payload, nodes, reveal=self.policy.reveal, limit=self.policy.limit)
+        text = payload_text(payload, nodes, reveal=self.policy.reveal, limit=self.policy.limit, what=what)
         if text is None:
             return None, ()
         location = Location(workflow.name, _ref(workflow, value).instance_id, "payload", event)

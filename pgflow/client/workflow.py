@@ -11,6 +11,8 @@ from pgflow.client.apps import Bound
 from pgflow.client.client import Client
 from pgflow.client.commands import (
     CancelOptions,
+    CompleteStepOptions,
+    FailStepOptions,
     RetryOptions,
     ScheduleOptions,
     SignalOptions,
@@ -47,6 +49,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
     - `partition_by`: a field of the input ("tenant", or a path such as "order.customer"): limits per key hold for each
       of its values, and workers take turns between them. `weight`: how many places of a limit a job takes, by default
       1.
+    - `deadline`: a timedelta from its start within which an instance must end; otherwise it fails.
     - `name`: by default the name of the class. It identifies stored instances.
     - `app`: the app to register with, if it exists before the class.
 
@@ -254,9 +257,12 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
 
     @classmethod
     def retry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
-        """Retry the newest run of a value from the step that failed. Raises `InstanceNotFound`, `NotRetryable`.
+        """Retry the newest run of a value from the step that failed; of an active run, steps that wait for an operator.
 
-        OrderFlow.retry("abc123")
+        Raises `InstanceNotFound`, `NotRetryable`, and with `step` `UnknownStep`, `NotActive`.
+
+            OrderFlow.retry("abc123")
+            OrderFlow.retry("abc123", step=charge)    # not the others that wait for an operator
         """
         cls.bound().retry(cls, value, conn=conn, **options)
 
@@ -264,6 +270,56 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
     async def aretry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
         """`retry`, async."""
         await cls.bound().aretry(cls, value, conn=conn, **options)
+
+    @classmethod
+    def complete_step(
+        cls,
+        value: str,
+        step: str | Target,
+        output: Any = ABSENT,
+        *,
+        conn: Any = None,
+        **options: Unpack[CompleteStepOptions],
+    ) -> None:
+        """Complete a step of the newest run of a value that waits for an operator, as if it had run to its end.
+
+        A step does so whose attempts are used up and whose policy is `Retry(on_exhausted="pause")`. Raises
+        `InstanceNotFound`, `UnknownStep`, `UndeclaredEvent`, `InvalidPayload`, and `NotActive` if it does not wait for
+        an operator.
+
+            OrderFlow.complete_step("abc123", charge, {"receipt": "r-1"}, event="paid")
+        """
+        cls.bound().complete_step(cls, value, step, output, conn=conn, **options)
+
+    @classmethod
+    async def acomplete_step(
+        cls,
+        value: str,
+        step: str | Target,
+        output: Any = ABSENT,
+        *,
+        conn: Any = None,
+        **options: Unpack[CompleteStepOptions],
+    ) -> None:
+        """`complete_step`, async."""
+        await cls.bound().acomplete_step(cls, value, step, output, conn=conn, **options)
+
+    @classmethod
+    def fail_step(cls, value: str, step: str | Target, *, conn: Any = None, **options: Unpack[FailStepOptions]) -> None:
+        """Fail a step of the newest run of a value that waits for an operator, and with it the instance.
+
+        Raises `InstanceNotFound`, `UnknownStep`, and `NotActive` if the step does not wait for an operator.
+
+            OrderFlow.fail_step("abc123", charge, reason="the card was stolen")
+        """
+        cls.bound().fail_step(cls, value, step, conn=conn, **options)
+
+    @classmethod
+    async def afail_step(
+        cls, value: str, step: str | Target, *, conn: Any = None, **options: Unpack[FailStepOptions]
+    ) -> None:
+        """`fail_step`, async."""
+        await cls.bound().afail_step(cls, value, step, conn=conn, **options)
 
     @classmethod
     def get(cls, value: str, *, conn: Any = None) -> Instance:

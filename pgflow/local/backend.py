@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar, cast
 
 from pgflow.client import commands
 from pgflow.client.addressing import runs_filters
+from pgflow.client.operator_request import completed_event, steps_of
 from pgflow.client.queue_commands import QueueCommand
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
 from pgflow.core.definition.middleware import Middleware
 from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.step import Target
 from pgflow.core.definition.unique import build_id, build_id_with_suffix
 from pgflow.core.engine import machine
 from pgflow.core.models.instance import Instance, PendingSignal, Scheduled, Started
 from pgflow.core.models.job import Job
+from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Location, roundtrip
+from pgflow.core.values.names import OPERATOR
 from pgflow.core.values.payload import METADATA_LIMIT, decode, encode
 from pgflow.core.values.query_args import check_text
 from pgflow.errors import (
@@ -31,7 +36,7 @@ from pgflow.errors import (
     NotRetryable,
 )
 from pgflow.local.instances import Instances
-from pgflow.local.live import LiveInstance
+from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.scheduler import Scheduler
 from pgflow.local.storage import Storage, read
 from pgflow.local.task_backend import TASK_COMMANDS, TaskBackend
@@ -106,6 +111,10 @@ class MemoryBackend:
                 return self._cancel(command)
             case commands.Retry():
                 return self._retry(command)
+            case commands.CompleteStep():
+                return self._complete_step(command)
+            case commands.FailStep():
+                return self._fail_step(command)
             case commands.Get():
                 return read(self.instances.newest(command.workflow, command.value))
             case commands.List():
@@ -162,10 +171,11 @@ class MemoryBackend:
                     tags=(*each.definition.graph.tags, *request.tags),
                     created_at=now,
                     telemetry=request.telemetry,
+                    deadline=_later(due, request.deadline or each.definition.options.deadline),
                 )
                 active = self.scheduler.excluding(live)
                 if active is None:
-                    self.scheduler.begin(live, due)
+                    self.scheduler.begin(live, due, _later(due, request.expires_in))
                 started.append(Started(live.id, live.run if active is None else active, created=active is None))
         return started
 
@@ -226,22 +236,63 @@ class MemoryBackend:
     def _retry(self, command: commands.Retry) -> None:
         workflow, value = command.workflow, command.value
         self.instances.check_known(workflow)
+        if command.step is not None:
+            with self._paused(workflow, value, command.step) as (of, job):
+                self.scheduler.run_paused_again(of, job)
+            return
         with self.instances.opened():
             stored = self.instances.newest(workflow, value)
+            live = self.scheduler.live.get(stored.run)
+            paused = [] if live is None else [job for job in live.jobs.values() if job.is_paused]
+            if live is not None and paused:
+                for job in paused:
+                    self.scheduler.run_paused_again(live, job)
+                return
             if stored.status != "failed":
                 raise NotRetryable(
-                    f"{workflow.name} {stored.id!r} is {stored.status}: only a failed instance can be retried",
+                    f"{workflow.name} {stored.id!r} is {stored.status}: only a failed instance can be retried, or "
+                    "a step that waits for an operator",
                     hint=f"See its state: {workflow.name}.get({value!r})",
                 )
-            live = self.instances.restored(stored, is_retry=True)
-            if live is None:
+            restored = self.instances.restored(stored, is_retry=True)
+            if restored is None:
                 self.instances.refuse_unknown(workflow, stored.version)
-            if (run := self.scheduler.excluding(live)) is not None:
+            if (run := self.scheduler.excluding(restored)) is not None:
                 hint = "Wait until that run has ended, or cancel it."
                 name = self.scheduler.live[run].graph.name
                 raise AlreadyRunning(f"{name} {stored.id!r} is already running, in run {run}", hint=hint, run=run)
-            self.scheduler.report.retried(live)
-            self.scheduler.restart(live)
+            self.scheduler.report.retried(restored)
+            self.scheduler.restart(restored)
+
+    def _complete_step(self, command: commands.CompleteStep) -> None:
+        self.instances.check_known(command.workflow)
+        _, nodes = steps_of(command.workflow.graphs, command.step)
+        event = completed_event(nodes, command.event)
+        text = payload_text(command.output, nodes, reveal=self._policy.reveal, limit=self._policy.limit, what="output")
+        with self._paused(command.workflow, command.value, command.step) as (live, job):
+            payload = ABSENT if text is None else self._payload(live, OPERATOR, text)
+            self.scheduler.outcomes.complete_paused(live, job, event, payload)
+
+    def _fail_step(self, command: commands.FailStep) -> None:
+        self.instances.check_known(command.workflow)
+        check_text("reason", command.reason)
+        with self._paused(command.workflow, command.value, command.step) as (live, job):
+            self.scheduler.outcomes.fail_paused(live, job, command.reason)
+
+    @contextmanager
+    def _paused(self, workflow: VersionSet, value: str, step: str | Target) -> Iterator[tuple[LiveInstance, LocalJob]]:
+        """Hold the lock, with an active instance and its step that waits for an operator."""
+        key, _ = steps_of(workflow.graphs, step)
+        with self.instances.opened():
+            live = self.instances.active(workflow, value, "no step of it waits for an operator", "See its state.")
+            live.graph.node(key)
+            job = live.jobs.get(key)
+            if job is None or not job.is_paused:
+                raise NotActive(
+                    f"step {key!r} of {workflow.name} {live.id!r} does not wait for an operator",
+                    hint=f"See what it waits for: {workflow.name}.get({value!r})",
+                )
+            yield live, job
 
     def _jobs(self, command: commands.ListJobs) -> list[Job]:
         with self.scheduler.lock:
@@ -283,3 +334,7 @@ def _new_id(workflow: VersionSet, value: str) -> str:
     if unique.scope == "none":
         return build_id_with_suffix(unique.key, value, secrets.token_hex(4))
     return build_id(unique.key, value)
+
+
+def _later(moment: datetime, span: timedelta | None) -> datetime | None:
+    return None if span is None else moment + span

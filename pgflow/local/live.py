@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from pgflow.core.definition.context import Context
+from pgflow.core.definition.control import Control, Progress
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.unique import extract_value
@@ -18,7 +19,7 @@ from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import State, Status
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
 from pgflow.core.models.instance_rules import restore_state, unique_key
-from pgflow.core.models.job import Job, JobState, job_meta, job_tags, waiting_for
+from pgflow.core.models.job import Job, JobKind, JobState, job_meta, job_tags, waiting_for
 from pgflow.core.values.append_map import AppendMap
 from pgflow.core.values.payload import MAX_PAYLOAD_BYTES, decode, encode
 from pgflow.local.mailbox import Mailbox
@@ -45,7 +46,19 @@ class LocalJob:
     awaits: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
     recorded: Entry | None = None
+    is_paused: bool = False  # it waits for an operator
+    added_attempts: int = 0  # by an operator's retry
+    progress: Progress | None = None
+    checkpoint: str | None = None
+    expires: datetime | None = None  # until when it must have started
+    control: Control | None = None  # of the attempt that runs
     id: int = field(default_factory=NUMBERS.__next__)
+
+    def saved(self) -> LocalJob:
+        """Return a snapshot, without the connection of the attempt that runs."""
+        job = copy(self)
+        job.control = None
+        return job
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,7 @@ class SavedInstance(Instance):
 
     text: str = ""
     jobs: tuple[LocalJob, ...] = ()
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +107,8 @@ class LiveInstance:
     telemetry: Mapping[str, Any] = field(default_factory=dict)
     step_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stored ones
     advances: int = 0
+    deadline: datetime | None = None
+    checkpoints: dict[str, str] = field(default_factory=dict)  # of steps that failed the instance, for a retry
 
     @property
     def graph(self) -> Graph:
@@ -125,11 +141,15 @@ class LiveInstance:
         self.history.append(entry)
         self.outputs = self.outputs.adding(entry.step, entry.output)
 
+    def max_attempts(self, job: LocalJob) -> int:
+        """Return how many attempts a job has, with those that an operator added."""
+        return self.graph.nodes[job.step].retry.max_attempts + job.added_attempts
+
     def holds(self, job: LocalJob) -> bool:
         """Whether a job is still the current one of its step: if not, its outcome is dropped."""
         return self.jobs.get(job.step) is job
 
-    def context(self, job: LocalJob) -> Context[Any]:
+    def context(self, job: LocalJob, control: Control | None = None) -> Context[Any]:
         """Return what a step receives."""
         return Context(
             initial=self.definition.read_input(self.text),
@@ -142,6 +162,7 @@ class LiveInstance:
             step=job.step,
             attempt=job.attempt,
             metadata=self.metadata.copy(),
+            control=control or Control(),
         )
 
     def saved(self) -> SavedInstance:
@@ -162,7 +183,9 @@ class LiveInstance:
             created_at=self.created_at,
             finished_at=self.finished_at,
             text=self.text,
-            jobs=tuple(copy(job) for job in self.jobs.values()),
+            jobs=tuple(job.saved() for job in self.jobs.values()),
+            checkpoints=dict(self.checkpoints),
+            deadline=self.deadline,
             signals=(*self.mailbox, *self.scheduled.values()),
             telemetry=self.telemetry,
             step_configs={job.step: job.config for job in self.jobs.values() if job.config is not None},
@@ -201,11 +224,13 @@ class LiveInstance:
             scheduled={each.id: each for each in stored.signals if each.id is not None},
             telemetry=stored.telemetry,
             step_configs=stored.step_configs,
+            deadline=None if is_retry else stored.deadline,
+            checkpoints=dict(stored.checkpoints) if isinstance(stored, SavedInstance) else {},
         )
 
     def as_job(self, job: LocalJob) -> Job:
         """Return a job as readers of jobs see it."""
-        graph, waits = self.graph, job.state == "parked"
+        graph, kind = self.graph, _kind(job)
         node = graph.nodes[job.step]
         return Job(
             id=job.id,
@@ -214,12 +239,12 @@ class LiveInstance:
             workflow=graph.name,
             version=graph.version,
             step=job.step,
-            kind="resume" if waits else "advance" if job.recorded else "execute",
+            kind=kind,
             state=job.state,
-            queue=graph.orchestration_queue_of(job.step) if waits else node.queue,
+            queue=graph.orchestration_queue_of(job.step) if kind == "resume" else node.queue,
             priority=graph.priority,
             attempt=job.attempt,
-            max_attempts=node.retry.max_attempts,
+            max_attempts=self.max_attempts(job),
             run_at=job.due,
             worker=None,
             tags=job_tags(graph.name, self.tags),
@@ -234,15 +259,24 @@ class LiveInstance:
                 )
             ),
             errors=tuple(deepcopy(job.errors)),
+            progress=job.progress,
         )
 
     def _waiting(self, job: LocalJob) -> WaitingFor:
         return waiting_for(
             job.step,
             job.state,
+            kind=_kind(job),
             events=tuple(job.awaits),
             until=job.due,
             attempt=job.attempt,
-            max_attempts=self.graph.nodes[job.step].retry.max_attempts,
+            max_attempts=self.max_attempts(job),
             errors=job.errors,
+            progress=job.progress,
         )
+
+
+def _kind(job: LocalJob) -> JobKind:
+    if job.state == "parked" and not job.is_paused:
+        return "resume"
+    return "advance" if job.recorded else "execute"

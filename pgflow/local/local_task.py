@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pgflow.core.definition.control import Control, Progress
 from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.task_context import TaskContext
 from pgflow.core.engine.state import ACTIVE, Status
@@ -39,6 +40,9 @@ class LocalTask:
     began_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    progress: Progress | None = None
+    checkpoint: str | None = None
+    control: Control | None = None  # of the attempt that runs
 
     @property
     def is_active(self) -> bool:
@@ -50,7 +54,7 @@ class LocalTask:
         """Its name in messages."""
         return f"job {self.id} ({self.task.name})"
 
-    def context(self) -> TaskContext:
+    def context(self, control: Control) -> TaskContext:
         """Return the context of its current attempt."""
         return TaskContext(
             id=self.id,
@@ -61,6 +65,7 @@ class LocalTask:
             tags=self.tags,
             metadata=dict(self.metadata),
             enqueued_at=self.enqueued_at,
+            control=control,
         )
 
     def saved(self) -> TaskInstance:
@@ -83,4 +88,5 @@ class LocalTask:
             errors=tuple(self.errors),
             tags=self.tags,
             metadata=dict(self.metadata),
+            progress=self.progress if self.is_active else None,
         )

@@ -63,8 +63,8 @@ class Loop:
         """Call a task's function within the middleware, as `call` does a step."""
         with running(ctx):
             if not self._middleware:
-                return await self._execute_task(task_attempt.call, task, given)
-            execute = partial(self._execute_task, middleware.call_task, task, given)
+                return await self._execute_task(task_attempt.call, task, given, ctx.attempt)
+            execute = partial(self._execute_task, middleware.call_task, task, given, ctx.attempt)
             return await middleware.around(self._middleware, middleware.task_call(task, ctx, given), execute)
 
     async def _execute(self, call: Callable[..., Any], step: Step, ctx: Context[Any], policy: Retry) -> Any:
@@ -72,10 +72,12 @@ class Loop:
             return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
         return await self._in_thread(call, step, ctx, policy)
 
-    async def _execute_task(self, call: Callable[..., Any], task: TaskDefinition, given: dict[str, Any]) -> Any:
+    async def _execute_task(
+        self, call: Callable[..., Any], task: TaskDefinition, given: dict[str, Any], number: int
+    ) -> Any:
         if task.is_async:
             return await acall_in_parent(task.function(**given))
-        return await self._in_thread(call, task, given)
+        return await self._in_thread(call, task, given, number)
 
     async def _in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
         in_context: Callable[..., Any] = contextvars.copy_context().run

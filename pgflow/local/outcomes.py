@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from pgflow.core.definition.results import Snooze
 from pgflow.core.definition.step import Parking
 from pgflow.core.engine import attempt
 from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError, EncodedResult, attempt_error
-from pgflow.core.engine.state import Command, Completed, Event, Failed, Parked
+from pgflow.core.engine.state import Command, Completed, Event, Failed, Parked, Paused, Skipped
 from pgflow.core.models.instance import Entry, PendingSignal
 from pgflow.core.values.absent import ABSENT
+from pgflow.core.values.names import OPERATOR
+from pgflow.core.values.sanitize import error_message, sanitize_line
 from pgflow.errors import InvalidPayload
 from pgflow.jitter import uniform
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.report import Report
 from pgflow.local.runner import Outcome
+from pgflow.logs import Logger
 from pgflow.telemetry.instance_events import Source
 
 __all__ = ["Outcomes"]
+
+log = Logger("pgflow.local")
 
 
 class Applier(Protocol):
@@ -51,6 +57,24 @@ class Outcomes:
         number = live.mailbox.put(replace(signal, step=job.step, id=None))
         self._end_wait_by(live, job, number)
 
+    def complete_paused(self, live: LiveInstance, job: LocalJob, event: str, payload: Any) -> None:
+        """Complete a step that waits for an operator, with its output."""
+        try:
+            text = attempt.signal_output(live.graph, job.step, OPERATOR, payload)
+            end = attempt.finish(live.graph, job.step, event, text, lambda: live.context(job))
+        except BaseException as error:  # nothing is awaited here
+            self._fail(live, job, self._error(live, job, error), timedelta(0))
+            return
+        self._complete(live, job, end, timedelta(0), "external")
+
+    def fail_paused(self, live: LiveInstance, job: LocalJob, reason: str | None) -> None:
+        """Fail a step that waits for an operator, and its instance; without a reason for that of its last attempt."""
+        *before, last = job.errors
+        live.error = {"step": job.step, **last, "attempts": before}
+        if reason is not None:
+            live.error.update(reason=reason, type="FailedByOperator", attempts=job.errors)
+        self._scheduler.apply(live, Failed(job.step, str(live.error["reason"])))
+
     def settle(self, live: LiveInstance, job: LocalJob, outcome: Outcome, took: timedelta) -> None:
         if self._scheduler.is_closed:
             return
@@ -70,7 +94,13 @@ class Outcomes:
                 assert_never(outcome)
 
     def _complete(
-        self, live: LiveInstance, job: LocalJob, end: EncodedResult, took: timedelta, source: Source | None
+        self,
+        live: LiveInstance,
+        job: LocalJob,
+        end: EncodedResult,
+        took: timedelta,
+        source: Source | None,
+        failed: Sequence[dict[str, Any]] = (),
     ) -> None:
         before, began = live.state, time.perf_counter()
         live.metadata.update(end.metadata or {})
@@ -83,7 +113,7 @@ class Outcomes:
                 output={} if end.text is None else end.value,
                 metadata=end.metadata or {},
                 duration=took,
-                errors=tuple(job.errors),
+                errors=(*job.errors, *failed)[-KEPT_ERRORS:],
                 targets=end.targets,
             )
         )
@@ -110,6 +140,8 @@ class Outcomes:
         """Apply a recorded result, or fail the instance (None) because the route failed."""
         del live.jobs[job.step]
         self._scheduler.busy.discard(job)
+        if end.targets == ():
+            return self._scheduler.apply(live, Skipped(job.step))
         if end.route_error is None:
             return self._scheduler.apply(
                 live, Completed(job.step, end.event, end.targets, by_timer=source == "timeout")
@@ -152,7 +184,7 @@ class Outcomes:
         except BaseException as error:  # nothing is awaited here
             if number is not None and issubclass(type(error), InvalidPayload):
                 live.mailbox.take(number)
-            self._fail(live, job, attempt_error(error, live.graph.nodes[job.step].retry), took)
+            self._fail(live, job, self._error(live, job, error), took)
             return
         if number is not None:
             live.mailbox.take(number)
@@ -162,12 +194,32 @@ class Outcomes:
         before, began = live.state, time.perf_counter()
         policy = live.graph.nodes[job.step].retry
         error = why.entry(job.attempt)
-        will_retry = why.retry and job.attempt < policy.max_attempts
+        will_retry = why.retry and job.attempt < live.max_attempts(job)
         self._report.failed(live, job, why, took, will_retry=will_retry)
         if will_retry:
             job.errors = [*job.errors, error][-KEPT_ERRORS:]
-            self._scheduler.pause(live, job, policy.delay(job.attempt, uniform(0.0, 1.0)))
+            pause = policy.delay(job.attempt, uniform(0.0, 1.0)) if why.pause is None else why.pause
+            self._scheduler.pause(live, job, pause)
+        elif policy.on_exhausted == "pause":
+            job.errors = [*job.errors, error][-KEPT_ERRORS:]
+            job.state, job.is_paused, job.parked_at = "parked", True, None
+            job.due, job.timeout_event, job.awaits = None, None, {}
+            self._scheduler.busy.discard(job)
+            self._scheduler.apply(live, Paused(job.step))
+        elif (end := self._passed_over(live, job, why)) is not None:
+            self._complete(live, job, end, took, None, [error])
+            return
         else:
             live.error = {"step": job.step, **error, "attempts": job.errors[-KEPT_ERRORS:]}
             self._scheduler.apply(live, Failed(job.step, why.reason))
         self._report.advanced(live, before, time.perf_counter() - began)
+
+    def _passed_over(self, live: LiveInstance, job: LocalJob, why: AttemptError) -> EncodedResult | None:
+        try:
+            return attempt.passed_over(live.graph, job.step, why, job.attempt, lambda: live.context(job))
+        except BaseException as error:  # the graph has lost the event; nothing is awaited here
+            log.error("step %s of %s: its policy: %s", job.step, live.id, sanitize_line(error_message(error)))
+            return None
+
+    def _error(self, live: LiveInstance, job: LocalJob, error: BaseException) -> AttemptError:
+        return attempt_error(error, live.graph.nodes[job.step].retry, job.attempt)

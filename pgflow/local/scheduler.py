@@ -21,7 +21,9 @@ from pgflow.core.engine.state import (
     Event,
     Execute,
     Fail,
+    Failed,
     Failure,
+    Retried,
     ScheduleResume,
 )
 from pgflow.core.models.instance import Entry, PendingSignal
@@ -62,7 +64,7 @@ class Scheduler:
         self.is_closed = False
         self._storage = storage
         self._loop = Loop(threads, middleware)
-        self._runner = Runner(self._loop, self.lock, self.outcomes.settle, policy)
+        self._runner = Runner(self._loop, self.lock, self.outcomes.settle, self._save, policy)
         self._waiters = Waiters()
         self.busy: set[LocalJob] = set()  # ready or running
         self._busy_tasks: set[LocalTask] = set()
@@ -79,6 +81,7 @@ class Scheduler:
         self.live[live.run] = live
         if live.state.status in ACTIVE:
             self._active_by_id.setdefault(live.id, set()).add(live.run)
+            self._timers.add_deadline(live)
         for job in live.jobs.values():
             self._place(live, job)
         for number in live.scheduled:
@@ -86,15 +89,16 @@ class Scheduler:
             self._timers.add_signal(live, number)
         self._save(live)
 
-    def begin(self, live: LiveInstance, due: datetime) -> None:
-        """Add a new instance that begins at `due`."""
+    def begin(self, live: LiveInstance, due: datetime, expires: datetime | None = None) -> None:
+        """Add a new instance that begins at `due`, and is cancelled unless its first step has begun by `expires`."""
+        first = live.graph.initial
         if due > self.clock.now():
-            first = live.graph.initial
-            live.jobs[first] = LocalJob(first, live.config_of(first), "scheduled", due)
+            live.jobs[first] = LocalJob(first, live.config_of(first), "scheduled", due, expires=expires)
             self.admit(live)
             return
         self.admit(live)
         self.apply(live, Begun())
+        live.jobs[first].expires = expires
 
     def restart(self, live: LiveInstance) -> None:
         """Add an instance whose active steps run again from their beginning: a retried or a stored one."""
@@ -168,6 +172,13 @@ class Scheduler:
         """Cancel an instance; a running step is interrupted and its outcome dropped."""
         live.error = None if reason is None else {"reason": reason}
         self.apply(live, Cancelled())
+
+    def run_paused_again(self, live: LiveInstance, job: LocalJob) -> None:
+        """Run a step again that waits for an operator, with all its attempts."""
+        live.state, _ = advance(live.state, Retried(job.step))
+        job.state, job.is_paused, job.added_attempts = "ready", False, job.attempt
+        self._place(live, job)
+        self._save(live)
 
     # -- for callers that wait
 
@@ -263,6 +274,9 @@ class Scheduler:
                     pass  # the state has it
                 case Fail(error):
                     live.error = live.error or _error_of(error)
+                    failed = live.jobs.get(error.step or "")
+                    if failed is not None and failed.checkpoint is not None:
+                        live.checkpoints[failed.step] = failed.checkpoint
                     log.debug("%s failed at %s: %s", live.id, error.step, sanitize_line(error.reason))
                 case _:
                     assert_never(command)
@@ -282,7 +296,7 @@ class Scheduler:
     def _activate(
         self, live: LiveInstance, step: str, config: dict[str, Any] | None, completed: Entry | None = None
     ) -> None:
-        job = live.jobs[step] = LocalJob(step, config, recorded=completed)
+        job = live.jobs[step] = LocalJob(step, config, recorded=completed, checkpoint=live.checkpoints.pop(step, None))
         self._place(live, job)
 
     def _place(self, live: LiveInstance, job: LocalJob) -> None:
@@ -318,6 +332,10 @@ class Scheduler:
         with self.lock:
             if not live.holds(job) or job.state != "ready" or self.is_closed:
                 return
+            if job.expires is not None and job.attempt == 0 and self.clock.now() > job.expires:
+                self.busy.discard(job)
+                self.cancel(live, "expired")
+                return
             if job.recorded is not None:
                 self.outcomes.decide(live, job, job.recorded)
             else:
@@ -343,9 +361,18 @@ class Scheduler:
             self._send(*sent)
         while (task := self._timers.due_task()) is not None:
             self.tasks.place(task)
+        while (late := self._timers.overdue()) is not None:
+            self._end_overdue(late)
 
     def _add_timer(self, job: LocalTask) -> None:
         self._timers.add_task(job)
+
+    def _end_overdue(self, live: LiveInstance) -> None:
+        assert live.deadline is not None  # noqa: S101 -- it was due
+        before, reason = live.state, f"the deadline has passed, {live.deadline.isoformat()}"
+        live.error = {"reason": reason, "type": "DeadlineExceeded"}
+        self.apply(live, Failed(None, reason))
+        self.report.advanced(live, before, 0.0)
 
     def _send(self, live: LiveInstance, signal: PendingSignal) -> None:
         assert signal.id is not None  # noqa: S101 -- it is scheduled
@@ -366,6 +393,7 @@ class Scheduler:
         if live.state.status == "pending":
             del live.jobs[job.step]
             self.apply(live, Begun())
+            live.jobs[job.step].expires = job.expires
         elif job.state == "scheduled":
             job.state = "ready"
             self._place(live, job)

@@ -22,6 +22,7 @@ from pgflow.core.values.sanitize import sanitize_line
 from pgflow.errors import AlreadyEnqueued, AlreadyStarted, JobNotFound, NotActive, NotRetryable
 from pgflow.jitter import uniform
 from pgflow.local.clock import Clock
+from pgflow.local.control import LocalControl
 from pgflow.local.local_task import LocalTask
 from pgflow.local.lock import DeferringLock
 from pgflow.local.loop import Loop
@@ -235,16 +236,22 @@ class LocalTasks:
         task = job.task
         limit = asyncio.timeout(None if task.max_runtime is None else task.max_runtime.total_seconds())
         outcome: TaskOutcome
+        place = Location(task.name, str(job.id), "checkpoint")
+        control = job.control = LocalControl(job, place, self._lock, self._hooks.changed, self._codec)
         try:
-            ctx = job.context()
+            ctx = job.context(control)
             given = task_attempt.arguments(task, job.args, ctx)
             async with limit:
                 result = await self._loop.call_task(task, given, ctx)
-            outcome = task_attempt.read(task, result, reveal=self._codec is not None)
+            outcome = task_attempt.read(task, result, attempt, reveal=self._codec is not None)
             if isinstance(outcome, str):
                 outcome = roundtrip(self._codec, outcome, Location(task.name, str(job.id), "output"))
         except BaseException as error:  # a task must not end the program, even by sys.exit()
-            outcome = task_attempt.overdue(task) if limit.expired() else attempt_error(error, task.retry)
+            if limit.expired():
+                control.is_cancelled = True
+                outcome = task_attempt.overdue(task, attempt)
+            else:
+                outcome = attempt_error(error, task.retry, attempt)
             log.debug("%s failed: %s", job.title, sanitize_line(outcome.reason))
         with self._lock:
             if self._running.get(job) is asyncio.current_task():  # not after an interruption
@@ -264,7 +271,8 @@ class LocalTasks:
                 error = outcome.entry(job.attempt)
                 if outcome.retry and job.attempt < job.max_attempts:
                     job.errors = [*job.errors, error][-KEPT_ERRORS:]
-                    self._pause(job, job.task.retry.delay(job.attempt, uniform(0.0, 1.0)))
+                    pause = outcome.pause
+                    self._pause(job, job.task.retry.delay(job.attempt, uniform(0.0, 1.0)) if pause is None else pause)
                 else:
                     job.error = error
                     self._end(job, "failed")
@@ -280,6 +288,8 @@ class LocalTasks:
         self._hooks.changed()
 
     def _interrupt(self, job: LocalTask) -> None:
+        if job.control is not None:
+            job.control.is_cancelled = True
         if (running := self._running.pop(job, None)) is not None:
             self._loop.soon(running.cancel)
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import count
 from typing import Generic, TypeAlias, TypeVar
 
+from pgflow.core.engine.state import ACTIVE
 from pgflow.core.models.instance import PendingSignal
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
@@ -84,6 +85,7 @@ class Timers:
             self._signal, lambda found: found[1].due
         )
         self._tasks: TimerQueue[None, LocalTask] = TimerQueue(lambda number, _: tasks.get(number), lambda job: job.due)
+        self._deadlines: TimerQueue[None, LiveInstance] = TimerQueue(self._deadline, lambda live: live.deadline)
         self._alarm: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -102,13 +104,19 @@ class Timers:
         self._tasks.add(job.id, None, job.due)
         self._loop.soon(self._set_alarm)
 
+    def add_deadline(self, live: LiveInstance) -> None:
+        """Ring at the deadline of an instance, if it has one, unless it has ended before."""
+        if live.deadline is not None:
+            self._deadlines.add(live.run, None, live.deadline)
+            self._loop.soon(self._set_alarm)
+
     def has_jobs(self) -> bool:
         """Whether a job will continue at some time."""
         return self._jobs.next() is not None or self._tasks.next() is not None
 
     def next(self) -> datetime | None:
         """Return the next due time."""
-        moments = (self._jobs.next(), self._signals.next(), self._tasks.next())
+        moments = (self._jobs.next(), self._signals.next(), self._tasks.next(), self._deadlines.next())
         return min((moment for moment in moments if moment is not None), default=None)
 
     def due_job(self) -> tuple[LiveInstance, LocalJob] | None:
@@ -123,6 +131,10 @@ class Timers:
         """Take the next job of a task that is due."""
         return self._tasks.pop(self._clock.now())
 
+    def overdue(self) -> LiveInstance | None:
+        """Take the next active instance whose deadline has passed."""
+        return self._deadlines.pop(self._clock.now())
+
     def close(self) -> None:
         """Stop ringing."""
         self._is_closed = True
@@ -131,6 +143,10 @@ class Timers:
         live = self._live.get(run)
         job = None if live is None else live.jobs.get(step)
         return None if live is None or job is None else (live, job)
+
+    def _deadline(self, run: int, key: None) -> LiveInstance | None:
+        live = self._live.get(run)
+        return None if live is None or live.state.status not in ACTIVE else live
 
     def _signal(self, run: int, number: int) -> tuple[LiveInstance, PendingSignal] | None:
         live = self._live.get(run)

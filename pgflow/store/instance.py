@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg.types.numeric import Int8
 
@@ -20,11 +20,15 @@ from pgflow.database.statement import Row, Statement
 from pgflow.store import instance_rows
 
 __all__ = [
+    "Expired",
     "PruneResult",
     "cancel",
     "cancel_version",
+    "complete_step",
     "decode_started",
     "delete",
+    "end_expired",
+    "fail_step",
     "get",
     "list",
     "list_by_output",
@@ -32,6 +36,7 @@ __all__ = [
     "prune_orphans",
     "put",
     "retry",
+    "retry_step",
     "retry_version",
     "start",
     "status",
@@ -54,6 +59,8 @@ def start(
     tags: Sequence[str],
     metadata: Mapping[str, Any],
     priority: int | None,
+    expires_in: timedelta | None = None,
+    deadline: timedelta | None = None,
     notify: bool,
     keys: Sequence[str | None] | None = None,
 ) -> Statement[Builtin[Started]]:
@@ -73,6 +80,8 @@ def start(
         "tags": Texts(tags),
         "metadata": json.dumps(dict(metadata)),
         "priority": priority,
+        "expires_in": None if expires_in is None else expires_in.total_seconds(),
+        "deadline": None if deadline is None else deadline.total_seconds(),
         "notify": notify,
         "keys": None if keys is None else Texts(keys),
     }
@@ -116,6 +125,83 @@ def retry_version(schema: str, *, workflow: str, version: int, value: str, notif
     params = {"workflow": workflow, "version": version, "value": value, "notify": notify}
     query = files.load("queries/instance/retry_version.sql", schema)
     return Statement("instance/retry_version", query, params, lambda rows: None)
+
+
+def retry_step(
+    schema: str, *, workflow: str, value: str, step: str, version: int | None = None, notify: bool
+) -> Statement[None]:
+    """Retry a step that waits for an operator, of the newest run of a value."""
+    params = {"workflow": workflow, "value": value, "version": version, "step": step, "notify": notify}
+    query = files.load("queries/instance/retry_step.sql", schema)
+    return Statement("instance/retry_step", query, params, lambda rows: None)
+
+
+def complete_step(
+    schema: str,
+    *,
+    workflow: str,
+    value: str,
+    step: str,
+    event: str | None,
+    output: str | None,
+    version: int | None = None,
+    notify: bool,
+) -> Statement[None]:
+    """Complete a step that waits for an operator; `output` is JSON text, None for no output."""
+    params = {
+        "workflow": workflow,
+        "value": value,
+        "version": version,
+        "step": step,
+        "event": event,
+        "output": output,
+        "notify": notify,
+    }
+    query = files.load("queries/instance/complete_step.sql", schema)
+    return Statement("instance/complete_step", query, params, lambda rows: None)
+
+
+def fail_step(
+    schema: str,
+    *,
+    workflow: str,
+    value: str,
+    step: str,
+    reason: str | None,
+    version: int | None = None,
+    notify: bool,
+) -> Statement[None]:
+    """Fail a step that waits for an operator, and its instance."""
+    params = {
+        "workflow": workflow,
+        "value": value,
+        "version": version,
+        "step": step,
+        "reason": reason,
+        "notify": notify,
+    }
+    query = files.load("queries/instance/fail_step.sql", schema)
+    return Statement("instance/fail_step", query, params, lambda rows: None)
+
+
+class Expired(NamedTuple):
+    """An instance that was ended because its time was over; `age` is in seconds."""
+
+    run: int
+    id: str
+    workflow: str
+    version: int
+    status: str
+    reason: str
+    age: float | None
+
+
+def end_expired(schema: str, limit: int) -> Statement[Sequence[Expired]]:
+    """End instances past their deadline, and those that were not started in time, at most `limit` of each."""
+    query = files.load("queries/instance/end_expired.sql", schema)
+    return Statement(
+        "instance/end_expired", query, {"limit": limit}, lambda rows: [*map(Expired._make, rows)], prepare=True
+    )
 
 
 def get(schema: str, *, workflow: str, value: str, version: int | None = None) -> Statement[Instance]:
@@ -195,6 +281,7 @@ def put(
         "notify": notify,
         "signals": json.dumps([_signal(signal) for signal in each.signals]),
         "step_configs": json.dumps({step: dict(config) for step, config in each.step_configs.items()}),
+        "deadline": each.deadline,
     }
     query = files.load("queries/instance/put.sql", schema)
     return Statement("instance/put", query, params, lambda rows: int(rows[0][0]))

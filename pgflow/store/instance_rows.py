@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from pgflow.core.engine.attempt import CHECKPOINT
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
-from pgflow.core.models.job import waiting_for
+from pgflow.core.models.job import progress_of, waiting_for
 from pgflow.core.values.names import TELEMETRY
 from pgflow.core.values.payload import decode
 from pgflow.database.statement import Row
@@ -47,7 +48,7 @@ class DecodeErrors(list[str]):
 def instance(row: Row) -> Instance:
     """Decode an instance from a row of sql/queries/instance/list.sql or get.sql."""
     run, business_id, workflow, version, status, text, metadata, tags, error, created, finished, *parts = row
-    jobs_json, history, signals = parts
+    jobs_json, history, signals, deadline = parts
     errors = DecodeErrors()
     entries = _entries(errors, history)
     merged = {**errors.decode("metadata", lambda: decode_object(metadata), NO_OBJECT)}
@@ -67,14 +68,13 @@ def instance(row: Row) -> Instance:
         waiting_for=tuple(_waiting(errors, job) for job in jobs),
         metadata=merged,
         tags=errors.decode("tags", lambda: _texts(tags), NO_ITEMS),
-        error=None
-        if error is None
-        else errors.decode("error", lambda: decode_object(error), {"reason": "it is unreadable"}),
+        error=None if error is None else errors.decode("error", lambda: _error(error), {"reason": "it is unreadable"}),
         created_at=errors.timestamp("created_at", created),
         finished_at=None if finished is None else errors.timestamp("finished_at", finished),
         signals=tuple(_signal(errors, signal) for signal in decode(signals or "[]")),
         telemetry=telemetry if isinstance(telemetry, dict) else NO_OBJECT,
         step_configs=_configs(errors, jobs),
+        deadline=None if deadline is None else errors.timestamp("deadline", deadline),
         unreadable=str(errors) or None,
     )
 
@@ -89,6 +89,11 @@ def decode_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidPayload("it is not a JSON object")
     return value
+
+
+def _error(text: str) -> dict[str, Any]:
+    """Return the error of an instance, without what a retry needs."""
+    return {key: value for key, value in decode_object(text).items() if key != CHECKPOINT}
 
 
 def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
@@ -167,9 +172,11 @@ def _waiting(errors: DecodeErrors, job: Mapping[str, Any]) -> WaitingFor:
     return waiting_for(
         step,
         job["state"],
+        kind=job["kind"],
         events=events,
         until=until,
         attempt=job["attempt"],
         max_attempts=job["max_attempts"],
         errors=attempts,
+        progress=errors.decode(f"progress of step {step}", lambda: progress_of(job["progress"]), None),
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from psycopg.types.numeric import Int8
 
 from pgflow.core.engine.state import Status
-from pgflow.core.models.job import Job, JobFilters
+from pgflow.core.models.job import Job, JobFilters, progress_of
 from pgflow.core.values.payload import decode
 from pgflow.database import files
 from pgflow.database.arrays import Bigints, Doubles, Integers, Smallints, Texts
@@ -26,6 +26,7 @@ __all__ = [
     "PeekResult",
     "QueuePosition",
     "RepairResult",
+    "Report",
     "RescueResult",
     "SettleResult",
     "StageResult",
@@ -37,6 +38,7 @@ __all__ = [
     "reconcile",
     "repair_orphaned",
     "replan",
+    "report",
     "rescue",
     "revoked",
     "settle",
@@ -50,8 +52,8 @@ class ClaimedRow(NamedTuple):
     The instance's columns come with the first job of each run and are None in its other rows. `waited` is the number
     of seconds since the job parked, `age` since the instance was created, or the task enqueued. `key` is its partition
     key, "*" for a job without one in a queue with limits. `moment` is `run_at` in seconds of the epoch, `took` the time
-    the server spent on the claim, in seconds. A task has no run and no instance: its `input` are its arguments, and
-    `tags` and `metadata` are its own.
+    the server spent on the claim, in seconds; `expires_in` is in how many seconds it expires. A task has no run and no
+    instance: its `input` are its arguments, and `tags` and `metadata` are its own.
     """
 
     id: int
@@ -83,6 +85,18 @@ class ClaimedRow(NamedTuple):
     key: str | None
     moment: float
     took: float
+    expires_in: float | None = None
+    checkpoint: str | None = None
+
+
+class Report(NamedTuple):
+    """What a running job has reported: its progress and its checkpoint as JSON texts, None for no new one."""
+
+    id: int
+    attempt: int
+    step: str
+    progress: str | None
+    checkpoint: str | None
 
 
 class LimitedAnswer(NamedTuple):
@@ -297,6 +311,20 @@ def revoked(schema: str, worker: int, held: Mapping[int, int]) -> Statement[Buil
     )
 
 
+def report(schema: str, worker: int, reports: Sequence[Report]) -> Statement[Builtin[int]]:
+    """Write what running jobs have reported. Returns those that were written: not locked, and still this worker's."""
+    params = {
+        "worker": worker,
+        "ids": Bigints(each.id for each in reports),
+        "attempts": Integers(each.attempt for each in reports),
+        "steps": Texts(each.step for each in reports),
+        "progress": Texts(each.progress for each in reports),
+        "checkpoints": Texts(each.checkpoint for each in reports),
+    }
+    query = files.load("queries/job/report.sql", schema)
+    return Statement("job/report", query, params, lambda rows: [row[0] for row in rows], prepare=True)
+
+
 def drained(schema: str, queues: Iterable[str]) -> Statement[bool]:
     """Return whether these queues are drained: each job left in them waits for a signal that is not scheduled."""
     params = {"queues": Builtin(queues)}
@@ -327,6 +355,6 @@ def _jobs(rows: Sequence[Row]) -> Builtin[Job]:
 
 
 def _job(*row: Any) -> Job:
-    *known, tags, meta, errors = row
-    values: Sequence[Any] = [*known, tuple(tags), decode(meta), tuple(decode(errors))]
+    *known, tags, meta, errors, progress = row
+    values: Sequence[Any] = [*known, tuple(tags), decode(meta), tuple(decode(errors)), progress_of(progress)]
     return Job(*values)

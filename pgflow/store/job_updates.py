@@ -25,6 +25,7 @@ __all__ = [
     "JobUpdate",
     "Move",
     "Park",
+    "Pause",
     "Result",
     "Retry",
     "Snooze",
@@ -52,6 +53,13 @@ class Park(NamedTuple):
     seconds: float | None
 
 
+class Pause(NamedTuple):
+    """The job waits in `queue` for an operator. `errors` are those of all attempts."""
+
+    queue: str
+    errors: str
+
+
 class Retry(NamedTuple):
     """The step runs again after a back-off, by its retry policy. `errors` are those of all attempts so far."""
 
@@ -63,10 +71,14 @@ class Retry(NamedTuple):
 
 
 class Snooze(NamedTuple):
-    """The step runs again after `seconds` (None: the job is released); the attempt does not count."""
+    """The step runs again after `seconds` (None: the job is released); the attempt does not count.
+
+    `began`: the step has run, so that the job no longer expires.
+    """
 
     seconds: float | None = None
     errors: str | None = None
+    began: bool = False
 
 
 class End(NamedTuple):
@@ -77,7 +89,7 @@ class Fail(NamedTuple):
     """The instance fails, by its `InstanceUpdate`, and all its jobs are deleted with it."""
 
 
-Effect: TypeAlias = Move | Park | Retry | Snooze | End | Fail
+Effect: TypeAlias = Move | Park | Pause | Retry | Snooze | End | Fail
 
 
 class Result(NamedTuple):
@@ -96,12 +108,14 @@ class Result(NamedTuple):
 class Advance(NamedTuple):
     """The alternative to an effect, if the instance has moved on: an advance job, in `queue` (None: its own).
 
-    `keeps_result`: the job's result is recorded, and the advance job applies it; otherwise it decides again.
+    `keeps_result`: the job's result is recorded, and the advance job applies it; otherwise it decides again. `errors`
+    replace those of the job.
     """
 
     queue: str | None = None
     awaits: str | None = None
     keeps_result: bool = False
+    errors: str | None = None
 
 
 class JobUpdate(NamedTuple):
@@ -170,7 +184,7 @@ ARRAYS: Mapping[str, type[Array]] = {
     **dict.fromkeys(("attempt", "revision"), Integers),
     **dict.fromkeys(("priority", "max_attempts"), Smallints),
     **dict.fromkeys(("seconds", "base", "cap", "jitter"), Doubles),
-    **dict.fromkeys(("guarded", "stored", "applied", "keeps_result", "solo", "keep"), Booleans),
+    **dict.fromkeys(("guarded", "stored", "applied", "keeps_result", "solo", "keep", "began"), Booleans),
 }
 
 
@@ -195,7 +209,7 @@ BRANCHES = Group("branch", Branch._fields)
 FINISHES = Group("finish", Finish._fields)
 BY_JOB: Mapping[type, Group] = {  # not `Fail`: it is the status of the instance's update
     kind: Group(kind.__name__.lower(), ("job", *kind._fields))
-    for kind in (Result, Advance, Move, Park, Retry, Snooze, End)
+    for kind in (Result, Advance, Move, Park, Pause, Retry, Snooze, End)
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pgflow.core.models.job import progress_of
 from pgflow.core.models.task import TaskInstance
 from pgflow.core.values.names import TELEMETRY
 from pgflow.core.values.payload import decode
@@ -14,7 +15,7 @@ __all__ = ["task"]
 def task(row: Row) -> TaskInstance:
     """Decode a task from a row of sql/queries/task/list.sql or get.sql."""
     number, name, status, queue, priority, attempt, max_attempts, args, *times, worker, output, error = row[:15]
-    failed, tags, metadata = row[15:]
+    failed, tags, metadata, progress = row[15:]
     errors = DecodeErrors()
     enqueued_at, run_at, started_at, finished_at = (
         None if text is None else errors.timestamp(what, text)
@@ -40,5 +41,6 @@ def task(row: Row) -> TaskInstance:
         errors=errors.decode("errors", lambda: tuple(decode(failed or "[]", extra_levels=2)), NO_ITEMS),
         tags=tuple(tags or ()),
         metadata={key: value for key, value in own.items() if key != TELEMETRY},
+        progress=errors.decode("progress", lambda: progress_of(progress), None),
         unreadable=str(errors) or None,
     )

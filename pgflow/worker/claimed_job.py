@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from pgflow.core.definition.control import Control
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.step import Step
@@ -126,6 +127,9 @@ class ClaimedJob:
     waited: float | None = None  # seconds since it parked, when it was claimed
     since: float = 0.0  # monotonic seconds at which it was buffered
     crashes: int = 0  # workers that were lost while they held it
+    checkpoint: str | None = None  # as it is stored
+    expires: float | None = None  # monotonic seconds after which it must not begin
+    control: Control | None = None  # of the attempt that runs
     worker: int = 0  # the id of the worker that holds it
     key: str | None = None  # its partition key, "*" for a job without one in a queue with limits
 
@@ -259,6 +263,8 @@ def claimed_job(row: ClaimedRow, instance: CachedInstance, now: float) -> Claime
         since=now,
         crashes=row.crashes,
         key=row.key,
+        checkpoint=row.checkpoint,
+        expires=None if row.expires_in is None or row.attempt > 1 else now + row.expires_in,
     )
 
 

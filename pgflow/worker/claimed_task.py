@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
+from pgflow.core.definition.control import Control
 from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.values.names import TELEMETRY
 from pgflow.core.values.payload import decode
@@ -38,6 +39,9 @@ class ClaimedTask:
     metadata: str | None = None
     age: float | None = None
     crashes: int = 0  # workers that were lost while they held it
+    checkpoint: str | None = None  # as it is stored
+    expires: float | None = None  # monotonic seconds after which it must not begin
+    control: Control | None = None  # of the attempt that runs
     key: str | None = None  # its partition key, as of a `ClaimedJob`
     since: float = 0.0  # monotonic seconds at which it was buffered
     worker: int = 0  # the id of the worker that holds it
@@ -92,6 +96,8 @@ def claimed_task(row: ClaimedRow, task: TaskDefinition, now: float) -> ClaimedTa
         metadata=row.metadata,
         age=row.age,
         crashes=row.crashes,
+        checkpoint=row.checkpoint,
+        expires=None if row.expires_in is None or row.attempt > 1 else now + row.expires_in,
         key=row.key,
         since=now,
     )

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar, TypeAlias, assert_never
 
+from pgflow.core.definition.retry import DEFAULT
+from pgflow.core.definition.retry import Retry as Policy
 from pgflow.core.engine import state as engine_state
-from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError
+from pgflow.core.engine.attempt import CHECKPOINT, EXHAUSTED, KEPT_ERRORS, AttemptError
 from pgflow.core.engine.machine import advance
-from pgflow.core.engine.state import Command, Execute, State
+from pgflow.core.engine.state import Command, Event, Execute, State
 from pgflow.store.job_updates import (
     Advance,
     Branch,
@@ -26,22 +29,22 @@ from pgflow.store.job_updates import (
     JobUpdate,
     Move,
     Park,
+    Pause,
     Result,
     Retry,
     Snooze,
 )
 from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, Signal
+from pgflow.worker.claimed_task import HeldJob
 from pgflow.worker.outcome import AttemptFailed, Finished, Outcome, Parked, Reactivated, Released, Snoozed
 
-__all__ = ["MAX_UNCOUNTED_DISCONNECTS", "Decision", "Keep", "decide", "disconnect_delay"]
+__all__ = ["Decision", "Keep", "decide", "disconnect_delay", "retry_update", "with_error"]
 
 # `keep(queue, needs_slot)`: whether a job that goes on in `queue` may stay with this worker. A job that goes on in its
 # own queue has a slot there.
 Keep: TypeAlias = Callable[[str, bool], bool]
 
-# Lost connections that do not count as attempts, 26 s in all: a step that always closes its own connection must fail.
-MAX_UNCOUNTED_DISCONNECTS = 10
-MAX_DISCONNECT_DELAY = 5.0  # seconds until the next attempt
+MAX_DISCONNECT_DELAY = 5.0  # seconds until the next attempt after a lost connection
 
 
 @dataclass(slots=True)
@@ -125,8 +128,8 @@ def decide(instance: CachedInstance, outcomes: Sequence[Outcome], keep: Keep) ->
                 _park(decision, outcome, keep)
             case AttemptFailed():
                 _retry_or_fail(decision, outcome)
-            case Snoozed(job, delay):
-                decision.add(job, Snooze(delay.total_seconds()))
+            case Snoozed(job, delay, began):
+                decision.add(job, Snooze(delay.total_seconds(), began=began))
             case Released(job):
                 decision.add(job, Snooze())
             case Reactivated(job):
@@ -140,12 +143,13 @@ def decide(instance: CachedInstance, outcomes: Sequence[Outcome], keep: Keep) ->
 
 def _finish(decision: Decision, outcome: Finished, keep: Keep) -> None:
     job, signal = outcome.job, outcome.signal
+    errors = job.errors if outcome.failed is None else with_error(job, outcome.failed.entry(job.attempt))
     result = Result(
         event=outcome.event,
         targets=json.dumps(outcome.targets) if outcome.targets is not None else None,
         output=outcome.output,
         metadata=json.dumps(outcome.metadata) if outcome.metadata else None,
-        errors=json.dumps(job.errors) if job.errors else None,
+        errors=json.dumps(errors) if errors else None,
         seconds=outcome.seconds,
         applied=outcome.failing is None,  # otherwise `retry` calls the route again
         stored=outcome.stored,
@@ -158,7 +162,9 @@ def _finish(decision: Decision, outcome: Finished, keep: Keep) -> None:
     if outcome.failing is not None:
         _fail(decision, job, outcome.failing, result=result, signal=signal)
         return
-    completed = engine_state.Completed(job.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
+    completed: Event = engine_state.Completed(job.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
+    if outcome.targets == ():
+        completed = engine_state.Skipped(job.step)
     decision.state, commands = advance(decision.state, completed)
     decision.commands[job.step] = commands
     steps = [command for command in commands if isinstance(command, Execute)]
@@ -211,22 +217,45 @@ def _park(decision: Decision, outcome: Parked, keep: Keep) -> None:
 
 
 def _retry_or_fail(decision: Decision, outcome: AttemptFailed[ClaimedJob]) -> None:
-    job = outcome.job
-    failing = AttemptError(outcome.reason, outcome.type, outcome.retry, outcome.details)
+    job, failing = outcome.job, outcome.error
     error = failing.entry(job.attempt)
-    disconnects = sum("severed" in each for each in job.errors)
-    if outcome.connection_lost and disconnects < MAX_UNCOUNTED_DISCONNECTS:
-        errors = [*job.errors, {**error, "severed": disconnects + 1}][-KEPT_ERRORS:]
-        decision.add(job, Snooze(disconnect_delay(disconnects), json.dumps(errors)))
-    elif outcome.retry and job.attempt < job.max_attempts:
-        policy = decision.instance.graph.nodes[job.step].retry
-        errors = [*job.errors, error][-KEPT_ERRORS:]
-        base, cap = policy.base.total_seconds(), policy.max_backoff.total_seconds()
-        decision.add(job, Retry(json.dumps(errors), policy.backoff, base, cap, policy.jitter))
-    else:
-        if outcome.signal:
-            decision.consumed.append(outcome.signal)
+    if outcome.is_uncounted:
+        disconnects = sum("severed" in each for each in job.errors)
+        errors = with_error(job, {**error, "severed": disconnects + 1})
+        decision.add(job, Snooze(disconnect_delay(disconnects), json.dumps(errors), began=True))
+        return
+    policy = decision.instance.graph.nodes[job.step].retry if job.step else DEFAULT
+    if not outcome.is_last:
+        decision.add(job, retry_update(policy, json.dumps(with_error(job, error)), outcome.pause))
+        return
+    if outcome.signal:
+        decision.consumed.append(outcome.signal)
+    if policy.on_exhausted == "pause" and not outcome.is_fatal:
+        _pause(decision, outcome)
+    else:  # a step that is passed over comes as `Finished`
         _fail(decision, job, failing, signal=outcome.signal)
+
+
+def retry_update(policy: Policy, errors: str, pause: timedelta | None) -> Retry:
+    """Return the update of a job that runs again after its pause, or that of the policy's formula."""
+    if pause is not None:  # the step's own, or that of the policy's function
+        seconds = pause.total_seconds()
+        return Retry(errors, "constant", seconds, seconds, 0.0)
+    return Retry(errors, policy.formula, policy.base.total_seconds(), policy.max_backoff.total_seconds(), policy.jitter)
+
+
+def _pause(decision: Decision, outcome: AttemptFailed[ClaimedJob]) -> None:
+    """Let the step wait for an operator. If the instance has moved on, an advance job does so, by the marked error."""
+    job, graph = outcome.job, decision.instance.graph
+    decision.state, _ = advance(decision.state, engine_state.Paused(job.step))
+    errors = json.dumps(with_error(job, {**outcome.error.entry(job.attempt), EXHAUSTED: True}))
+    otherwise = Advance(graph.orchestration_queue, errors=errors)
+    decision.add(job, Pause(graph.nodes[job.step].queue, errors), advance=otherwise, signal=outcome.signal)
+
+
+def with_error(job: HeldJob, error: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the errors of a job's attempts with one more, the newest ones."""
+    return [*job.errors, error][-KEPT_ERRORS:]
 
 
 def _fail(
@@ -240,6 +269,8 @@ def _fail(
     """Fail the instance."""
     decision.state, _ = advance(decision.state, engine_state.Failed(job.step, failing.reason))
     decision.failure = {"step": job.step, **failing.entry(job.attempt), "attempts": job.errors[-KEPT_ERRORS:]}
+    if job.checkpoint is not None:
+        decision.failure[CHECKPOINT] = json.loads(job.checkpoint)
     decision.add(job, Fail(), result=result, signal=signal)
 
 
@@ -247,7 +278,9 @@ def _reactivate(decision: Decision, job: ClaimedJob, keep: Keep) -> None:
     """Give every active step a job: one that runs it or, if only its route failed, one that calls the route again."""
     state, instance = decision.state, decision.instance
     configs = {} if job.config is None else json.loads(job.config)  # set by `put`
-    to_run = sorted(state.active - instance.unapplied.keys())
+    # The job itself moves to the step that failed, because it carries that step's checkpoint.
+    kept = {} if job.checkpoint is None else json.loads(job.checkpoint)
+    to_run = sorted(state.active - instance.unapplied.keys(), key=lambda key: (key not in kept, key))
     steps = [Execute(key, configs.get(key, state.graph.nodes[key].config)) for key in to_run]
     effect = _go_on(decision, job, steps, keep)
     for key in sorted(state.active & instance.unapplied.keys()):

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, assert_never
 
-from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError
 from pgflow.store.job_updates import Branch, Effect, Finish, InstanceUpdate, JobUpdate, Retry, Snooze
 from pgflow.worker.claimed_task import ClaimedTask
-from pgflow.worker.decide import MAX_UNCOUNTED_DISCONNECTS, Decision, disconnect_delay
+from pgflow.worker.decide import Decision, disconnect_delay, retry_update, with_error
 from pgflow.worker.outcome import AttemptFailed, Completed, Released, Snoozed, TaskOutcome
 
 __all__ = ["AnyDecision", "TaskDecision", "decide_task"]
@@ -61,8 +60,8 @@ def decide_task(job: ClaimedTask, outcome: TaskOutcome) -> TaskDecision:
             return TaskDecision(job, outcome, Finish(job.id, job.attempt, "completed", output, None, seconds))
         case AttemptFailed():
             return _retry_or_fail(job, outcome)
-        case Snoozed(delay=delay):
-            return _stays(job, outcome, Snooze(delay.total_seconds()))
+        case Snoozed(delay=delay, began=began):
+            return _stays(job, outcome, Snooze(delay.total_seconds(), began=began))
         case Released():
             return _stays(job, outcome, Snooze())
     assert_never(outcome)
@@ -74,15 +73,13 @@ def _stays(job: ClaimedTask, outcome: TaskOutcome, effect: Effect, error: dict[s
 
 
 def _retry_or_fail(job: ClaimedTask, outcome: AttemptFailed[ClaimedTask]) -> TaskDecision:
-    error = AttemptError(outcome.reason, outcome.type, outcome.retry, outcome.details).entry(job.attempt)
-    disconnects = sum("severed" in each for each in job.errors)
-    if outcome.connection_lost and disconnects < MAX_UNCOUNTED_DISCONNECTS:
-        errors = [*job.errors, {**error, "severed": disconnects + 1}][-KEPT_ERRORS:]
-        return _stays(job, outcome, Snooze(disconnect_delay(disconnects), json.dumps(errors)), error)
-    if outcome.retry and job.attempt < job.max_attempts:
-        policy = job.work.retry
-        errors = [*job.errors, error][-KEPT_ERRORS:]
-        base, cap = policy.base.total_seconds(), policy.max_backoff.total_seconds()
-        return _stays(job, outcome, Retry(json.dumps(errors), policy.backoff, base, cap, policy.jitter), error)
+    error = outcome.error.entry(job.attempt)
+    if outcome.is_uncounted:
+        disconnects = sum("severed" in each for each in job.errors)
+        errors = json.dumps(with_error(job, {**error, "severed": disconnects + 1}))
+        return _stays(job, outcome, Snooze(disconnect_delay(disconnects), errors, began=True), error)
+    if not outcome.is_last:
+        retry = retry_update(job.work.retry, json.dumps(with_error(job, error)), outcome.pause)
+        return _stays(job, outcome, retry, error)
     finish = Finish(job.id, job.attempt, "failed", None, json.dumps(error), outcome.seconds)
     return TaskDecision(job, outcome, finish, error=error)

@@ -9,6 +9,7 @@ from pgflow.logs import Logger
 from pgflow.worker.claimed_task import HeldJob
 from pgflow.worker.committed import Committed, JobOutcome
 from pgflow.worker.outcome import AttemptFailed
+from pgflow.worker.reports import JobControl
 from pgflow.worker.runner import Runner
 from pgflow.worker.settler import Settler
 from pgflow.worker.transactional.runner import TransactionalRunner
@@ -41,6 +42,7 @@ class JobTasks:
     def begin(self) -> None:
         """Use the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
+        self._runner.reports.begin()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -56,6 +58,7 @@ class JobTasks:
 
     def drop(self, job: HeldJob) -> None:
         """Cancel a job that this worker no longer owns; unless it is committing, which has to come to a known end."""
+        self._mark_cancelled(job)
         task = self._tasks.pop(job.id, None)
         if task is not None and job not in self._transactional.committing:
             task.cancel()
@@ -88,17 +91,28 @@ class JobTasks:
                 timer.cancel()
             if self._tasks.get(job.id) is me:
                 del self._tasks[job.id]
+            if isinstance(job.control, JobControl):
+                self._runner.reports.forget(job.control)
+                job.control = None  # or each job would be part of a reference cycle
             self._has_ended.set()
+        outcome = self._runner.by_policy(outcome)
         held_jobs = self._settler.held_jobs
         if not (isinstance(outcome, Committed) or held_jobs.holds(job)):
             return  # it was dropped, even if the step has caught the cancellation
         self._settler.finished(outcome)
         held_jobs.run_waiting()
 
+    def _mark_cancelled(self, job: HeldJob) -> None:
+        """Let a sync step see that its outcome will be dropped; a checkpoint that it waits for is not stored."""
+        if isinstance(job.control, JobControl):
+            job.control.is_cancelled = True
+            self._runner.reports.forget(job.control)
+
     def _end_overdue(self, job: HeldJob) -> None:
         """Cancel a step whose `max_runtime` has passed; not while it commits, which has its own time limits."""
         task = self._tasks.get(job.id)
         if task is not None and job not in self._transactional.committing:
+            self._mark_cancelled(job)
             self._overdue.add(task)
             task.add_done_callback(self._overdue.discard)
             task.cancel()

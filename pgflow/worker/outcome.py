@@ -27,6 +27,9 @@ __all__ = [
 
 J_co = TypeVar("J_co", bound=HeldJob, covariant=True)
 
+# Lost connections that do not count as attempts, 26 s in all: a step that always closes its own connection must fail.
+MAX_UNCOUNTED_DISCONNECTS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -35,7 +38,8 @@ class Finished:
     `targets` is the choice of a route (None: the event's declared targets); `failing` is the error of a route: the
     result is recorded and the instance fails. `stored`: the result was recorded before, without being applied.
     `signal` ended the wait for the signals in `awaits`; `by_timer`: its time was over. `stored_object` is the value of
-    a large output, which the payload store must hold before the outcome is settled.
+    a large output, which the payload store must hold before the outcome is settled. `failed` is the error of the last
+    attempt of a step that its policy passes over, by a transition or without `targets`, by skipping the branch.
     """
 
     job: ClaimedJob
@@ -51,6 +55,7 @@ class Finished:
     by_timer: bool = False
     failing: AttemptError | None = None
     stored_object: StoredObject | None = None
+    failed: AttemptError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,8 @@ class AttemptFailed(Generic[J_co]):
     """The attempt failed. `reason` is text for people; with `retry` False there is no further attempt.
 
     `signal` has a payload that the step rejected. It is consumed, because a retry of the instance would find it again.
-    `connection_lost`: the step's transaction lost its connection, which may not be the step's fault.
+    `connection_lost`: the step's transaction lost its connection, which may not be the step's fault. `pause` is what it
+    asked for. `is_fatal`: it fails the instance whatever the step's policy is.
     """
 
     job: J_co
@@ -93,14 +99,32 @@ class AttemptFailed(Generic[J_co]):
     details: dict[str, Any] = field(default_factory=dict)
     connection_lost: bool = False
     signal: Signal | None = None
+    pause: timedelta | None = None
+    is_fatal: bool = False
+
+    @property
+    def error(self) -> AttemptError:
+        """The error of the attempt."""
+        return AttemptError(self.reason, self.type, self.retry, self.details, self.pause)
+
+    @property
+    def is_uncounted(self) -> bool:
+        """Whether the attempt does not count: only its connection was lost, and not too often."""
+        return self.connection_lost and sum("severed" in each for each in self.job.errors) < MAX_UNCOUNTED_DISCONNECTS
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no attempt follows."""
+        return not self.is_uncounted and not (self.retry and self.job.attempt < self.job.max_attempts)
 
 
 @dataclass(frozen=True, slots=True)
 class Snoozed(Generic[J_co]):
-    """The step or task runs again after `delay`; the attempt does not count."""
+    """The step or task runs again after `delay`; the attempt does not count. `began`: it has run."""
 
     job: J_co
     delay: timedelta
+    began: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 
+from pgflow.store.instance import Expired
 from pgflow.store.job import RescueResult, SettleResult
 from pgflow.store.job_updates import Fail, JobUpdate, Park, Result, Retry, Snooze
 from pgflow.telemetry import emit, instance_events, task_events
@@ -19,7 +20,7 @@ from pgflow.worker.decide_task import TaskDecision
 from pgflow.worker.held_jobs import RejectedJob
 from pgflow.worker.outcome import AttemptFailed, Completed, Finished, Outcome, Released, Snoozed
 
-__all__ = ["began", "ready", "rejected", "rescued", "settled", "task_began", "task_settled"]
+__all__ = ["began", "expired", "ready", "rejected", "rescued", "settled", "task_began", "task_settled"]
 
 
 def ready(worker: int, queues: Mapping[str, int], schema: str) -> None:
@@ -84,6 +85,24 @@ def rejected(each: RejectedJob) -> None:
     )
 
 
+def expired(each: Expired) -> None:
+    """An instance has ended because its time was over."""
+    ref = InstanceRef(each.id, each.workflow, each.version, each.run)
+    if each.status == "cancelled":
+        emit.workflow_cancel(ref, reason=each.reason, in_transaction=False)
+        return
+    emit.workflow_exception(
+        ref,
+        duration=each.age,
+        kind="DeadlineExceeded",
+        reason=each.reason,
+        stacktrace=None,
+        failed_step=None,
+        step_count=None,
+        advance_count=0,
+    )
+
+
 def settled(decision: Decision, results: Mapping[int, SettleResult], *, is_written: bool) -> None:
     """A decision was sent to the database. Emits events only for the effects that the results confirm.
 
@@ -139,7 +158,7 @@ def _applied(decision: Decision, outcome: Outcome, update: JobUpdate) -> None:
     elif isinstance(effect, Park) and job.kind != "resume":
         took = _duration(job, getattr(outcome, "seconds", 0.0))
         emit.step_async(_attempt(job), duration=took, instance_status=decision.state.status)
-    elif isinstance(outcome, Snoozed):
+    elif isinstance(outcome, Snoozed) and outcome.began:
         emit.step_snooze(_attempt(job), delay=outcome.delay.total_seconds())
     elif isinstance(outcome, AttemptFailed):
         instance_events.failed(

@@ -16,17 +16,18 @@ from functools import partial
 from typing import Any, assert_never, cast
 
 from pgflow.core.definition.context import Context
+from pgflow.core.definition.control import Control
 from pgflow.core.definition.middleware import Middleware, StepCall
 from pgflow.core.definition.results import Async, Snooze
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Parking, Step
 from pgflow.core.definition.unique import extract_value
 from pgflow.core.engine import attempt, middleware
-from pgflow.core.engine.attempt import AttemptError, EncodedResult
+from pgflow.core.engine.attempt import EXHAUSTED, AttemptError, EncodedResult
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Location
 from pgflow.core.values.payload import MAX_PAYLOAD_BYTES
-from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, sanitize_line
+from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_line
 from pgflow.errors import InvalidPayload, PayloadUnavailable
 from pgflow.logs import Logger
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
@@ -35,19 +36,24 @@ from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import points, report
 from pgflow.worker.claimed_job import ClaimedJob, Signal
 from pgflow.worker.claimed_task import ClaimedTask, HeldJob
+from pgflow.worker.committed import JobOutcome
 from pgflow.worker.large_values import LargeValues, awaited
 from pgflow.worker.outcome import AnyOutcome, AttemptFailed, Finished, Outcome, Parked, Reactivated, Snoozed
-from pgflow.worker.task_runner import TaskRunner
+from pgflow.worker.reports import JobControl, Reports
+from pgflow.worker.task_runner import EXPIRED_PAUSE, TaskRunner
 
 __all__ = ["Runner"]
 
 log = Logger("pgflow.worker")
 
+NO_CONTROL = Control()  # of a route, which neither runs long nor reports anything
+SUMMARY = ("reason", "type", "attempt", EXHAUSTED)  # keys of a stored error that are not its details
+
 
 class Runner:
     """Runs steps: async ones on the event loop, sync ones in `threads`. Outputs are stored by `payloads`.
 
-    `around` is the middleware, the outermost first.
+    `around` is the middleware, the outermost first; `reports` takes the progress and the checkpoints of steps.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Runner:
         threads: Executor,
         payloads: PayloadPolicy = DEFAULT,
         around: Sequence[Middleware] = (),
+        reports: Reports | None = None,
         calls: set[Future[Any]] | None = None,
     ) -> None:
         # Sync steps and tasks that run in threads, also those that were given up.
@@ -63,11 +70,12 @@ class Runner:
         self._payloads = payloads
         self._large = LargeValues(self._payloads)
         self._middleware = around
-        self._tasks = TaskRunner(threads, self.calls, payloads.codec, around)
+        self.reports = Reports(payloads.codec) if reports is None else reports
+        self._tasks = TaskRunner(threads, self.calls, payloads.codec, around, self.reports)
 
     def using(self, threads: Executor) -> Runner:
         """Return the same runner with other threads."""
-        return Runner(threads, self._payloads, self._middleware, self.calls)
+        return Runner(threads, self._payloads, self._middleware, self.reports, self.calls)
 
     async def run(self, job: HeldJob, conn: Any = None) -> AnyOutcome:
         """Run a job to its outcome: any exception of the step becomes an `AttemptFailed`.
@@ -108,12 +116,15 @@ class Runner:
                 return self._resume(job)
             case "advance":
                 return self._advance(job)
+        if job.expires is not None and time.monotonic() > job.expires:
+            return Snoozed(job, EXPIRED_PAUSE, began=False)  # `pgflow.end_expired` ends it
         if handlers_by_event:
             report.began(job)
         began = time.perf_counter()
         try:
             step = self.step(job)
-            ctx = self.context(job, conn)
+            control = job.control = JobControl(self.reports, job)
+            ctx = self.context(job, conn, control)
             points.reached("step.begins", job)
             result = await self._call(job, step, ctx)
             points.reached("step.ended", job)
@@ -128,7 +139,7 @@ class Runner:
         step = job.instance.graph.nodes[job.step].step
         return step if job.config is None else step.with_config(json.loads(job.config))
 
-    def context(self, job: ClaimedJob, conn: Any = None) -> Context[Any]:
+    def context(self, job: ClaimedJob, conn: Any = None, control: Control | None = None) -> Context[Any]:
         """Return what the step sees: the validated input, and the outputs of the completed steps."""
         instance = job.instance
         if self._payloads.store is not None:
@@ -146,6 +157,7 @@ class Runner:
             attempt=job.attempt,
             metadata=instance.metadata.copy(),
             conn=conn,
+            control=control or NO_CONTROL,
         )
 
     async def _call(self, job: ClaimedJob, step: Step, ctx: Context[Any]) -> Any:
@@ -169,7 +181,7 @@ class Runner:
     def _read(self, job: ClaimedJob, step: Step, result: Any, seconds: float) -> Outcome:
         policy, graph = self._payloads, job.instance.graph
         read = attempt.read(
-            graph, job.step, result, lambda: self.context(job), reveal=policy.reveal, limit=policy.limit
+            graph, job.step, result, lambda: self.context(job), job.attempt, reveal=policy.reveal, limit=policy.limit
         )
         match read:
             case EncodedResult():
@@ -198,7 +210,7 @@ class Runner:
             limit = max(self._payloads.limit, MAX_PAYLOAD_BYTES)  # it is stored, so it is not too large here
             text = attempt.signal_output(job.instance.graph, job.step, signal.name, payload, limit)
         except InvalidPayload as error:
-            return replace(self._failed(job, error, seconds), signal=signal)
+            return self._passed_over(replace(self._failed(job, error, seconds), signal=signal), awaits)
         except BaseException as error:  # from the code of the output's type; nothing is awaited here
             return self._failed(job, error, seconds)
         try:
@@ -244,28 +256,58 @@ class Runner:
             except BaseException as error:  # from the step's parking(); nothing is awaited here
                 return self._failed(job, error, 0.0)
             return self._waits(job, parking)
+        if job.errors and job.errors[-1].get(EXHAUSTED):  # it was to pause, and the instance had moved on
+            last = job.errors.pop()
+            details = {key: value for key, value in last.items() if key not in SUMMARY}
+            return AttemptFailed(job, str(last["reason"]), str(last["type"]), retry=False, details=details)
         return AttemptFailed(
             job, "the worker was lost while the step ran, in each of its attempts", "WorkerLost", retry=False
         )
+
+    def by_policy(self, outcome: JobOutcome) -> JobOutcome:
+        """Return what the policy of its step makes of a failure; every other outcome is returned unchanged."""
+        if isinstance(outcome, AttemptFailed) and isinstance(outcome.job, ClaimedJob):
+            return self._passed_over(cast("AttemptFailed[ClaimedJob]", outcome))
+        return outcome
+
+    def _passed_over(
+        self, outcome: AttemptFailed[ClaimedJob], awaits: Mapping[str, str] | None = None
+    ) -> Finished | AttemptFailed[ClaimedJob]:
+        """Return the outcome of a step whose last attempt failed, by its policy; any other failure unchanged.
+
+        Steps of the policies "transition" and "skip" are finished.
+        """
+        job = outcome.job
+        if not job.step or outcome.is_fatal or not outcome.is_last:
+            return outcome
+        try:
+            end = attempt.passed_over(
+                job.instance.graph, job.step, outcome.error, job.attempt, lambda: self.context(job)
+            )
+            if end is None:
+                return outcome
+            return self._finished(job, end, outcome.seconds, failed=outcome.error, signal=outcome.signal, awaits=awaits)
+        except BaseException as error:  # of the codec, or the graph has lost the event; nothing is awaited here
+            log.error("step %s of %s: its policy: %s", job.step, job.instance.id, sanitize_line(error_message(error)))
+            return replace(outcome, is_fatal=True)
 
     def overdue(self, job: HeldJob) -> AnyOutcome:
         """Return the outcome of a step or task that still ran when its `max_runtime` had passed."""
         if isinstance(job, ClaimedTask):
             return self._tasks.overdue(job)
-        failed = attempt.overdue(job.instance.graph, job.step)
+        failed = attempt.overdue(job.instance.graph, job.step, job.attempt)
         seconds = job.instance.graph.nodes[job.step].step.max_runtime or timedelta(0)
-        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds.total_seconds(), failed.details)
+        return self._attempt_failed(job, failed, seconds.total_seconds())
 
     def _failed(self, job: ClaimedJob, error: BaseException, seconds: float) -> AttemptFailed[ClaimedJob]:
-        return self._attempt_failed(
-            job, attempt.attempt_error(error, job.instance.graph.nodes[job.step].retry), seconds
-        )
+        policy = job.instance.graph.nodes[job.step].retry
+        return self._attempt_failed(job, attempt.attempt_error(error, policy, job.attempt), seconds)
 
     def _attempt_failed(self, job: ClaimedJob, failed: AttemptError, seconds: float) -> AttemptFailed[ClaimedJob]:
         if log.isEnabledFor(logging.DEBUG):
             text = failed.details.get("trace", failed.reason)
             log.debug("step %s of %s failed: %s", job.step, job.instance.id, sanitize_line(text, MAX_TEXT_LENGTH))
-        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details)
+        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details, pause=failed.pause)
 
     def _finished(self, job: ClaimedJob, end: EncodedResult, seconds: float, **more: Any) -> Finished:
         text, stored = end.text, None

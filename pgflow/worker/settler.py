@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,9 @@ class Settler:
                 raise
             log.exception("%s: its outcome cannot be decided on", outcomes[0].job.title)
             text = sanitize_text(f"the step's outcome does not fit the workflow: {error_message(error)}")
-            return self.decide([AttemptFailed(each.job, text, type_name(error), retry=False) for each in outcomes])
+            return self.decide(
+                [AttemptFailed(each.job, text, type_name(error), retry=False, is_fatal=True) for each in outcomes]
+            )
 
     def decide(self, outcomes: Sequence[AnyOutcome]) -> AnyDecision:
         """Decide on outcomes of one instance, or on that of one task."""
@@ -354,6 +357,10 @@ class Settler:
 
 def _moved(held: ClaimedJob, move: Move) -> ClaimedJob:
     """Return the job at its next step."""
+    checkpoint = None
+    if not held.step and held.checkpoint is not None:  # of the step that is retried
+        kept = json.loads(held.checkpoint)
+        checkpoint = json.dumps(kept[move.step]) if move.step in kept else None
     return ClaimedJob(
         id=held.id,
         instance=held.instance,
@@ -365,4 +372,5 @@ def _moved(held: ClaimedJob, move: Move) -> ClaimedJob:
         attempt=1,
         max_attempts=move.max_attempts,
         solo=move.solo,
+        checkpoint=checkpoint,
     )

@@ -35,6 +35,7 @@ from pgflow.worker.lease.identity import Lease
 from pgflow.worker.lease.preflight import warn_of_unsafe_settings
 from pgflow.worker.listener import Listener
 from pgflow.worker.queue_buffer import QueueBuffer
+from pgflow.worker.reports import Reports
 from pgflow.worker.runner import Runner
 from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler, Stats
@@ -127,7 +128,8 @@ class Worker:
         concurrency = sum(self.queues.values())
         self._wakeup = asyncio.Event()
         self._threads = ThreadPoolExecutor(concurrency + SPARE_THREADS, thread_name_prefix="pgflow-step")
-        runner = Runner(self._threads, self._payloads, self._middleware)
+        reports = Reports(self._payloads.codec, self._wakeup.set)
+        runner = Runner(self._threads, self._payloads, self._middleware, reports)
         self._tasks = JobTasks(runner, self._wakeup)
         buffers = {name: QueueBuffer(name, limit) for name, limit in self.queues.items()}
         self.held_jobs = HeldJobs(buffers, start=self._tasks.start, drop=self._tasks.drop, payloads=self._payloads)
@@ -152,6 +154,7 @@ class Worker:
             self.dsn,
             self.settler,
             self._lease,
+            reports,
             pooler=self.pooler,
             poll=self._poll,
             sweep=self._sweep,

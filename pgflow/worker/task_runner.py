@@ -30,11 +30,13 @@ from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import points, report
 from pgflow.worker.claimed_task import ClaimedTask
 from pgflow.worker.outcome import AttemptFailed, Completed, Snoozed, TaskOutcome
+from pgflow.worker.reports import JobControl, Reports
 
-__all__ = ["PASS_ON", "TaskRunner"]
+__all__ = ["EXPIRED_PAUSE", "PASS_ON", "TaskRunner"]
 
 log = Logger("pgflow.worker")
 
+EXPIRED_PAUSE = timedelta(seconds=5)  # long enough for a worker to end the job
 PASS_ON = timedelta(seconds=10)  # until a task is offered again whose arguments cannot be decrypted here
 
 
@@ -42,12 +44,18 @@ class TaskRunner:
     """Runs tasks: async ones on the event loop, sync ones in `threads`; `calls` are those that run in threads."""
 
     def __init__(
-        self, threads: Executor, calls: set[Future[Any]], codec: Codec | None, around: Sequence[Middleware]
+        self,
+        threads: Executor,
+        calls: set[Future[Any]],
+        codec: Codec | None,
+        around: Sequence[Middleware],
+        reports: Reports,
     ) -> None:
         self._threads = threads
         self._calls = calls
         self._codec = codec
         self._middleware = around
+        self._reports = reports
 
     async def run(self, job: ClaimedTask, conn: Any = None) -> TaskOutcome:
         """Run a task to its outcome: any exception of its function becomes an `AttemptFailed`.
@@ -57,15 +65,18 @@ class TaskRunner:
         if job.is_poisoned:
             reason = f"the worker was lost while the task ran, {job.crashes} times"
             return AttemptFailed(job, reason, "WorkerLost", retry=False)
+        if job.expires is not None and time.monotonic() > job.expires:
+            return Snoozed(job, EXPIRED_PAUSE, began=False)  # `pgflow.end_expired` ends it
         if handlers_by_event:
             report.task_began(job)
         began = time.perf_counter()
-        ctx = _context(job, conn)
+        control = job.control = JobControl(self._reports, job)
+        ctx = _context(job, conn, control)
         try:
             text = self._decrypted(job)
         except DecryptionUnavailable as error:  # usual during a rolling deployment
             log.warning("%s: job %d is left to another worker", sanitize_line(error_message(error)), job.id)
-            return Snoozed(job, PASS_ON)
+            return Snoozed(job, PASS_ON, began=False)
         except BaseException as error:  # from the codec's code; nothing is awaited here
             return self._failed(job, error, 0.0)
         try:
@@ -83,7 +94,7 @@ class TaskRunner:
     def overdue(self, job: ClaimedTask) -> AttemptFailed[ClaimedTask]:
         """Return the outcome of a task that still ran when its `max_runtime` had passed."""
         seconds = (job.work.max_runtime or timedelta(0)).total_seconds()
-        return self._attempt_failed(job, task_attempt.overdue(job.work), seconds)
+        return self._attempt_failed(job, task_attempt.overdue(job.work, job.attempt), seconds)
 
     def _decrypted(self, job: ClaimedTask) -> str:
         if self._codec is None and ENCRYPTED_MARKER not in job.args:
@@ -92,24 +103,24 @@ class TaskRunner:
 
     async def _call(self, job: ClaimedTask, ctx: TaskContext, given: dict[str, Any]) -> Any:
         if not self._middleware:
-            return await self._execute(task_attempt.call, job.work, given)
-        execute = partial(self._execute, middleware.call_task, job.work, given)
+            return await self._execute(task_attempt.call, job.work, given, job.attempt)
+        execute = partial(self._execute, middleware.call_task, job.work, given, job.attempt)
         call = middleware.task_call(job.work, ctx, given, job.worker)
         return await middleware.around(self._middleware, call, execute)
 
-    async def _execute(self, call: Callable[..., Any], task: TaskDefinition, given: dict[str, Any]) -> Any:
+    async def _execute(self, call: Callable[..., Any], task: TaskDefinition, given: dict[str, Any], number: int) -> Any:
         """Execute a task; a sync one in a thread, by `call`, with the context variables of this task."""
         if task.is_async:
             return await acall_in_parent(cast("Awaitable[Any]", task.function(**given)))
         in_context: Callable[..., Any] = contextvars.copy_context().run
-        started = self._threads.submit(in_context, call, task, given)
+        started = self._threads.submit(in_context, call, task, given, number)
         self._calls.add(started)
         started.add_done_callback(self._calls.discard)
         result = await asyncio.wrap_future(started)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
     def _read(self, job: ClaimedTask, result: Any, seconds: float) -> TaskOutcome:
-        match task_attempt.read(job.work, result, reveal=self._codec is not None):
+        match task_attempt.read(job.work, result, job.attempt, reveal=self._codec is not None):
             case str(text):
                 if self._codec is not None:
                     text = encrypt(self._codec, text, output_location(job.work.name, job.id))
@@ -120,16 +131,16 @@ class TaskRunner:
                 return self._attempt_failed(job, failed, seconds)
 
     def _failed(self, job: ClaimedTask, error: BaseException, seconds: float) -> AttemptFailed[ClaimedTask]:
-        return self._attempt_failed(job, attempt_error(error, job.work.retry), seconds)
+        return self._attempt_failed(job, attempt_error(error, job.work.retry, job.attempt), seconds)
 
     def _attempt_failed(self, job: ClaimedTask, failed: AttemptError, seconds: float) -> AttemptFailed[ClaimedTask]:
         if log.isEnabledFor(logging.DEBUG):
             text = failed.details.get("trace", failed.reason)
             log.debug("%s failed: %s", job.title, sanitize_line(text, MAX_TEXT_LENGTH))
-        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details)
+        return AttemptFailed(job, failed.reason, failed.type, failed.retry, seconds, failed.details, pause=failed.pause)
 
 
-def _context(job: ClaimedTask, conn: Any) -> TaskContext:
+def _context(job: ClaimedTask, conn: Any, control: JobControl) -> TaskContext:
     return TaskContext(
         id=job.id,
         task=job.work.name,
@@ -139,6 +150,7 @@ def _context(job: ClaimedTask, conn: Any) -> TaskContext:
         tags=tuple(job.tags),
         metadata=job.read_metadata()[0] if job.metadata else {},
         conn=conn,
+        control=control,
     )
 
 

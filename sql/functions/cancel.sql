@@ -15,12 +15,8 @@ begin
         raise exception using errcode = 'PF005', message = format('%s %L is %s: it cannot be cancelled', instance.workflow, instance.id, instance.status),
             hint = 'Only an active instance can be cancelled.';
     end if;
-    update pgflow.instances i
-    set status = 'cancelled', revision = i.revision + 1, finished_at = pgflow.now(),
-        error = case when cancel_run.reason is not null then jsonb_build_object('reason', cancel_run.reason) end
-    where i.run = cancel_run.run;
-    delete from pgflow.jobs j where j.run = cancel_run.run;
-    delete from pgflow.scheduled_signals s where s.run = cancel_run.run;
+    perform pgflow.end_instance(
+        cancel_run.run, 'cancelled', case when cancel_run.reason is not null then jsonb_build_object('reason', cancel_run.reason) end);
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked

@@ -18,6 +18,7 @@ select
     ), '{}')) - array['pgflow:telemetry', 'step'])
         || jsonb_build_object('workflow', i.workflow, 'instance_id', i.id, 'run', j.run, 'workflow_version', i.version)
         || case when j.step <> '' then jsonb_build_object('step', j.step) else '{}' end as meta,
-    coalesce(j.errors, '[]') as errors
+    coalesce(j.errors, '[]') as errors,
+    j.progress
 from pgflow.jobs j
 join pgflow.instances i on i.run = j.run;

@@ -2,15 +2,18 @@
 -- step makes the next worker compute which steps are active, and these run again, with their configuration from `step_configs` if it is there.
 -- Results of its steps in flight are fenced off. An existing run keeps its mailbox, so that a signal which arrives between a read and a put is
 -- not lost; a new run gets `signals`.
--- Drops the earlier signature: two overloads would be ambiguous, and statements of an older pgflow match this one.
+-- Drops the earlier signatures: two overloads would be ambiguous, and statements of an older pgflow match this one.
 drop function if exists pgflow.put(
     bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean
+);
+drop function if exists pgflow.put(
+    bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean, jsonb, jsonb
 );
 
 create or replace function pgflow.put(
     run bigint, id text, workflow text, version integer, status text, unique_key text, input jsonb, tags text[], metadata jsonb, error jsonb,
     created_at timestamptz, finished_at timestamptz, history jsonb, due timestamptz default null, queue text default 'default',
-    notify boolean default true, signals jsonb default '[]', step_configs jsonb default '{}'
+    notify boolean default true, signals jsonb default '[]', step_configs jsonb default '{}', deadline timestamptz default null
 ) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -88,17 +91,17 @@ begin
     select p.workflow, p.instance, p.kind, p.name, p.reference from pgflow.payload_references(array[put.run]) p where p.kind <> 'payload';
     begin
         insert into pgflow.instances as i
-            (run, id, workflow, version, status, unique_key, input, tags, metadata, error, created_at, finished_at)
+            (run, id, workflow, version, status, unique_key, input, tags, metadata, error, created_at, finished_at, deadline)
         overriding system value
         values (
             put.run, put.id, put.workflow, put.version, put.status, put.unique_key, put.input, put.tags, put.metadata, put.error,
-            coalesce(put.created_at, pgflow.now()), put.finished_at)
+            coalesce(put.created_at, pgflow.now()), put.finished_at, put.deadline)
         on conflict (run) do update
         set version = excluded.version, status = excluded.status, unique_key = excluded.unique_key, input = excluded.input, tags = excluded.tags,
             -- An older pgflow does not read the metadata for telemetry, so it does not write it either.
             metadata = case when excluded.metadata ? 'pgflow:telemetry' or not i.metadata ? 'pgflow:telemetry' then excluded.metadata
                 else excluded.metadata || jsonb_build_object('pgflow:telemetry', i.metadata -> 'pgflow:telemetry') end,
-            error = excluded.error, created_at = excluded.created_at, finished_at = excluded.finished_at, revision = i.revision + 1
+            error = excluded.error, created_at = excluded.created_at, finished_at = excluded.finished_at, deadline = excluded.deadline, revision = i.revision + 1
         where i.id = excluded.id and i.workflow = excluded.workflow
         returning i.revision = 0 into is_new;
     exception when unique_violation then
@@ -156,5 +159,6 @@ $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.put(
-    bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean, jsonb, jsonb
+    bigint, text, text, integer, text, text, jsonb, text[], jsonb, jsonb, timestamptz, timestamptz, jsonb, timestamptz, text, boolean, jsonb, jsonb,
+    timestamptz
 ) from public;

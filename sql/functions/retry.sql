@@ -1,4 +1,5 @@
--- Retries a failed instance from where it stopped: completed steps keep their results, every other active step runs again.
+-- Retries a failed instance from where it stopped: completed steps keep their results, every other active step runs again. In an active instance it
+-- retries the steps that wait for an operator.
 -- One advance job without a step makes the next worker compute from the results which steps those are.
 create or replace function pgflow.retry_run(run bigint, notify boolean default true) returns void
 language plpgsql volatile security definer
@@ -11,15 +12,33 @@ declare
     orchestration text;
     active bigint;
     violated text;
+    paused pgflow.jobs;
 begin
     -- Lock order: the business id before the instance, as in a start. Both columns are immutable.
     perform pgflow.lock_business_ids(array[i.id]) from pgflow.instances i where i.run = retry_run.run and i.unique_key is not null;
-    select i.id, i.workflow, i.version, i.status, i.unique_key, i.input into instance from pgflow.instances i where i.run = retry_run.run for no key update;
+    select
+        i.id, i.workflow, i.version, i.status, i.unique_key, i.input,
+        case when i.error ? 'checkpoint' then jsonb_build_object(i.error ->> 'step', i.error -> 'checkpoint') end as checkpoint
+    into instance from pgflow.instances i where i.run = retry_run.run for no key update;
     if not found then
         raise exception using errcode = 'PF003', message = format('there is no instance with run %s', retry_run.run), hint = 'List them: pgflow list';
     end if;
+    if instance.status in ('running', 'waiting') then
+        for paused in
+            select j.* from pgflow.jobs j where j.run = retry_run.run and j.state = 'parked' and j.kind = 'execute' order by j.id for no key update
+        loop
+            perform pgflow.run_paused_again(paused);
+            if notify then
+                perform pg_notify(pgflow.channel(), paused.queue);
+            end if;
+        end loop;
+        if paused.id is not null then
+            perform pgflow.answer(null);
+            return;
+        end if;
+    end if;
     if instance.status <> 'failed' then
-        raise exception using errcode = 'PF009', message = format('%s %L is %s: only a failed instance can be retried', instance.workflow, instance.id, instance.status),
+        raise exception using errcode = 'PF009', message = format('%s %L is %s: only a failed instance can be retried, or a step that waits for an operator', instance.workflow, instance.id, instance.status),
             hint = 'See its state: pgflow show ' || instance.workflow || ' ' || instance.id;
     end if;
     active := pgflow.excluding_run(instance.id, instance.workflow, instance.unique_key, retry_run.run);
@@ -30,7 +49,7 @@ begin
     end if;
     begin
         update pgflow.instances i
-        set status = 'running', revision = i.revision + 1, error = null, finished_at = null
+        set status = 'running', revision = i.revision + 1, error = null, finished_at = null, deadline = null
         where i.run = retry_run.run;
     exception when unique_violation then
         get stacked diagnostics violated = constraint_name;
@@ -43,8 +62,9 @@ begin
     update pgflow.step_results r set applied = true where r.run = retry_run.run and not r.applied;
     select d.graph into graph from pgflow.definitions d where d.workflow = instance.workflow and d.version = instance.version;
     orchestration := coalesce(graph ->> 'orchestration_queue', graph #>> array['steps', graph ->> 'initial', 'queue'], 'default');
-    insert into pgflow.jobs (run, kind, step, queue, key, cost) values (
-        retry_run.run, 'advance', '', orchestration, pgflow.job_key(graph, instance.input), coalesce((graph ->> 'weight')::smallint, 1::smallint));
+    insert into pgflow.jobs (run, kind, step, queue, key, cost, checkpoint) values (
+        retry_run.run, 'advance', '', orchestration, pgflow.job_key(graph, instance.input), coalesce((graph ->> 'weight')::smallint, 1::smallint),
+        instance.checkpoint);
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), orchestration);

@@ -2,12 +2,15 @@
 -- A value whose key is already active is skipped: its row returns created = false and the active run.
 -- Runs are numbered in the order given. Rows are inserted in the order of their keys, so that two batches with the same keys cannot deadlock.
 -- A whole business id of the workflow's key ("orderid::abc123") is accepted in place of its value.
--- Drops the earlier signature: two overloads would be ambiguous, and statements of an older pgflow match this one.
+-- It is cancelled if no worker starts it within `expires_in`, and fails at its `deadline`, by default the workflow's; both count from its start.
+-- Drops the earlier signatures: two overloads would be ambiguous, and calls of an older pgflow match these.
 drop function if exists pgflow.start_many(text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean);
+drop function if exists pgflow.start(text, text, jsonb, integer, timestamptz, interval, text[], jsonb, smallint, boolean);
 
 create or replace function pgflow.start_many(
     workflow text, "values" text[], inputs text[], version integer default null, at timestamptz default null, delay interval default null,
-    tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true, keys text[] default null
+    tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true, keys text[] default null,
+    expires_in interval default null, deadline interval default null
 ) returns table (ord bigint, run bigint, id text, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -89,6 +92,12 @@ begin
         raise exception using errcode = 'PF008', message = 'invalid tags',
             hint = 'An instance has at most 32 tags, its workflow''s included, of 1 to 64 characters each, without control characters.';
     end if;
+    if start_many.expires_in <= interval '0' or start_many.deadline <= interval '0' then
+        raise exception using errcode = 'PF008',
+            message = format('%s must be positive, got %s', case when start_many.expires_in <= interval '0' then 'expires_in' else 'deadline' end,
+                to_json(least(start_many.expires_in, start_many.deadline)) #>> '{}'),
+            hint = 'Pass an interval, which counts from the start: ''1 hour''.';
+    end if;
     first := definition.graph #> array['steps', definition.graph ->> 'initial'];
     partition_by := array(select jsonb_array_elements_text(definition.graph -> 'partition_by'));
 
@@ -115,11 +124,12 @@ begin
         from numbered a
     ),
     inserted as (
-        insert into pgflow.instances (run, id, workflow, version, status, unique_key, input, tags, metadata)
+        insert into pgflow.instances (run, id, workflow, version, status, unique_key, input, tags, metadata, deadline)
         overriding system value
         select
             k.run, k.id, workflow, definition.version, case when due > pgflow.now() then 'pending' else 'running' end, k.unique_key, k.document,
-            own_tags || start_many.tags, coalesce(definition.graph -> 'metadata', '{}') || coalesce(start_many.metadata, '{}')
+            own_tags || start_many.tags, coalesce(definition.graph -> 'metadata', '{}') || coalesce(start_many.metadata, '{}'),
+            due + coalesce(start_many.deadline, make_interval(secs => (definition.graph ->> 'deadline')::double precision))
         from keyed k
         where not definition.overlaps or pgflow.excluding_run(k.id, workflow, k.unique_key) is null
         order by k.unique_key, k.ord  -- the same order in every batch, so that two batches cannot deadlock
@@ -127,13 +137,13 @@ begin
         returning instances.run
     ),
     inserted_jobs as (
-        insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at)
+        insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at, expires_at)
         select
             k.run, definition.graph ->> 'initial', first ->> 'queue',
             case when keys is null then pgflow.partition_key(k.document, partition_by) else k.key end, coalesce((definition.graph ->> 'weight')::smallint, 1::smallint),
             coalesce(start_many.priority, (definition.graph ->> 'priority')::smallint, 0::smallint),
             (first ->> 'max_attempts')::smallint, nullif(first -> 'config', 'null'),
-            case when due > pgflow.now() then 'scheduled' else 'ready' end, due
+            case when due > pgflow.now() then 'scheduled' else 'ready' end, due, due + start_many.expires_in
         from inserted b join keyed k on k.run = b.run
         order by k.ord  -- first in, first out
     )
@@ -172,7 +182,7 @@ $$;
 create or replace function pgflow.start(
     workflow text, value text, input jsonb default null, version integer default null, at timestamptz default null,
     delay interval default null, tags text[] default '{}', metadata jsonb default '{}', priority smallint default null,
-    notify boolean default true
+    notify boolean default true, expires_in interval default null, deadline interval default null
 ) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -185,7 +195,7 @@ begin
         raise exception using errcode = 'PF006', message = 'an input ' || fault, hint = 'Pass a reference to large data instead of the data.';
     end if;
     select * into item
-    from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify);
+    from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify, expires_in, deadline);
     if not item.created then
         raise exception using errcode = 'PF002', message = format('%s %L is already running, in run %s',
             coalesce((select i.workflow from pgflow.instances i where i.run = item.run), start.workflow), item.id, item.run),  -- a global key: the active run may be of another workflow
@@ -197,6 +207,6 @@ $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.start_many(
-    text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean, text[]
+    text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean, text[], interval, interval
 ) from public;
-revoke all on function pgflow.start(text, text, jsonb, integer, timestamptz, interval, text[], jsonb, smallint, boolean) from public;
+revoke all on function pgflow.start(text, text, jsonb, integer, timestamptz, interval, text[], jsonb, smallint, boolean, interval, interval) from public;

@@ -10,7 +10,8 @@ grant update (status, revision, metadata, error, finished_at) on pgflow.instance
 grant insert, update (applied, targets) on pgflow.step_results to {role};
 grant
     insert, delete,
-    update (kind, state, step, config, queue, priority, max_attempts, solo, worker, attempt, run_at, awaits, parked_at, errors, crashes, key)
+    update (kind, state, step, config, queue, priority, max_attempts, solo, worker, attempt, run_at, awaits, parked_at, errors, crashes, key,
+        progress, checkpoint, expires_at)
 on pgflow.jobs to {role};
 grant insert on pgflow.task_results to {role};
 grant update (consumed_at) on pgflow.signals to {role};
@@ -22,6 +23,6 @@ grant insert, update (hash, options, registered_at) on pgflow.tasks to {role};
 grant delete, update (tat) on pgflow.rates to {role};  -- update: to lock the rows that it deletes
 grant delete, update (expires_at) on pgflow.places to {role};
 grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due, pgflow.claim_limited,
-    pgflow.take_place, pgflow.renew_places, pgflow.release_place,
+    pgflow.take_place, pgflow.renew_places, pgflow.release_place, pgflow.end_expired,
     pgflow.payload_references, pgflow.declare_schedules, pgflow.fire_schedules to {role};
 grant select on all sequences in schema {schema} to {role};  -- to compare them with their tables

@@ -10,6 +10,7 @@ SETTLE = "sql/queries/job/settle.sql"
 CLAIM = "sql/queries/job/claim.sql"
 RESUME = "sql/functions/resume.sql"
 CANCEL = "sql/functions/cancel.sql"
+END = "sql/functions/end_instance.sql"
 START = "sql/functions/start.sql"
 ENGINE_TABLES = "sql/migrations/0001_engine.sql"
 DECIDE = "pgflow/worker/decide.py"
@@ -70,13 +71,13 @@ MUTANTS = (
     ),
     Mutant(
         "R4", "a completed step completes again", "pgflow/core/engine/machine.py",
-        "    graph, step = state.graph, event.step\n    if step not in state.active:\n",
-        "    graph, step = state.graph, event.step\n    if step not in state.active and step not in state.done:\n",
+        "case Completed(step, name, targets, by_timer):\n            if step not in state.active:\n",
+        "case Completed(step, name, targets, by_timer):\n            if step not in {*state.active, *state.done}:\n",
     ),
     Mutant(
-        "R5", "a step without attempts left is retried forever", DECIDE,
-        "if outcome.retry and job.attempt < job.max_attempts:",
-        "if outcome.retry:",
+        "R5", "a step without attempts left is retried forever", "pgflow/worker/outcome.py",
+        "and not (self.retry and self.job.attempt < self.job.max_attempts)",
+        "and not self.retry",
     ),
     Mutant(
         "R5", "the loss of a worker does not count", "sql/queries/job/rescue.sql",
@@ -99,9 +100,9 @@ MUTANTS = (
         "on pgflow.instances (unique_key) where status in ('pending', 'running', 'waiting', 'failed');",
     ),
     Mutant(
-        "R7", "timers outlive their run", CANCEL,
-        "delete from pgflow.jobs j where j.run = cancel_run.run;",
-        "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'parked';",
+        "R7", "timers outlive their run", END,
+        "delete from pgflow.jobs j where j.run = end_instance.run;",
+        "delete from pgflow.jobs j where j.run = end_instance.run and j.state <> 'parked';",
     ),
     Mutant(
         "R7", "signals are looked up by key, across all runs", CLAIM,
@@ -130,9 +131,9 @@ MUTANTS = (
         "i.status in ('pending', 'running', 'waiting') limit 1), 'w ' || a.id || pg_current_xact_id()::text)\n",
     ),
     Mutant(
-        "R11", "a running step does not notice a cancel", CANCEL,
-        "delete from pgflow.jobs j where j.run = cancel_run.run;",
-        "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'running';",
+        "R11", "a running step does not notice a cancel", END,
+        "delete from pgflow.jobs j where j.run = end_instance.run;",
+        "delete from pgflow.jobs j where j.run = end_instance.run and j.state <> 'running';",
     ),
     Mutant(
         "R11", "cancel reads without a lock", CANCEL,

@@ -65,7 +65,8 @@ class Driver:
         chosen = [token for token in self.ready if not steps or token.step in steps]
         for token in chosen:
             self.ready.remove(token)
-            self.settler.finished(asyncio.run(self.runner.run(token)))
+            outcome = asyncio.run(self.runner.run(token))
+            self.settler.finished(self.runner.by_policy(outcome))
 
     def decide(self) -> None:
         """Decide on the outcomes so far, with the cached state of their instances."""

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
+from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, WaitForEvent, Workflow, step
 from pgflow.database import files
 from pgflow.database.connect import Connection, connect
 from pgflow.migrations import script
@@ -22,7 +22,7 @@ from tests.worker.thread_worker import Inside
 from tests.worker.waiting import until
 
 
-@step(events=("ok",))
+@step(events=("ok",), retry=Retry(on_exhausted="pause"))
 def only(ctx: Context[object]) -> Ok:
     return Ok("ok")
 
@@ -34,8 +34,8 @@ class Held(Workflow[object], unique=Unique("held")):
     transitions = {only: {"ok": WaitForEvent("go").named("gate")}, WaitForEvent("go").named("gate"): {"received": Done}}
 
 
-# A successful call of each: `{run}` is that of an active instance, `{failed}` that of a failed one,
-# `{task}` the job of a task, `{ended}` of one that was cancelled.
+# A successful call of each: `{run}` is active, `{failed}` has failed, and a step of `{paused}` waits for an operator;
+# `{task}` is the job of a task, `{ended}` of one that was cancelled.
 CALLS = {
     "add_schedule": "select pgflow.add_schedule('later', 'Held', '@daily', tz => 'Europe/Berlin', input => '{{}}')",
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
@@ -46,14 +46,19 @@ CALLS = {
     "claim_limited": "select pgflow.claim_limited('default', 10, 1, '{{a}}')",
     "clear_limit": "select pgflow.clear_limit('default'), pgflow.clear_limit('default', 'a')",
     "cancel_task": "select pgflow.cancel_task({task}, 'why')",
+    "complete_step": "select pgflow.complete_step('Held', 'p', 'only', 'ok', '{{}}')",
+    "complete_step_run": "select pgflow.complete_step_run({paused}, 'only')",
     "declare_schedules": """select pgflow.declare_schedules('app', '[{{"name": "mine", "target": "Held","""
     """ "kind": "workflow", "cron": "@daily", "tz": "UTC", "value": "{{instant}}", "overlap": "skip","""
     """ "catch_up": "last", "jitter": 0}}]', true)""",
     "delete_id": "select pgflow.delete_id('held::a')",
     "delete_task": "select pgflow.delete_task({task})",
+    "end_expired": "select pgflow.end_expired(10)",
     "enqueue": "select pgflow.enqueue('plain', '{{\"n\": 1}}', tags => '{{x}}', delay => '1 hour')",
     "enqueue_many": "select pgflow.enqueue_many('plain', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "excluding_run": "select pgflow.excluding_run('held::a', 'Held', 'g held::a')",
+    "fail_step": "select pgflow.fail_step('Held', 'p', 'only', 'why')",
+    "fail_step_run": "select pgflow.fail_step_run({paused}, 'only')",
     "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
     "fire_schedules": """select pgflow.fire_schedules('[{{"name": "due", "revision": 0, """
     """ "handled_at": "2030-01-01T00:00Z", "next_at": "2030-01-02T00:00Z", "skipped": 1, "missed": 1,"""
@@ -78,6 +83,8 @@ CALLS = {
     "scale_queue": "select pgflow.scale_queue('default', 5), pgflow.scale_queue('default', 5, 'n')",
     "retry_task": "select pgflow.retry_task({ended})",
     "run_schedule": "select pgflow.run_schedule('due')",
+    "retry_step": "select pgflow.retry_step('Held', 'p', 'only')",
+    "retry_step_run": "select pgflow.retry_step_run({paused}, 'only')",
     "schedule_resume": "select pgflow.schedule_resume('Held', 'a', 'gate', '1 minute')",
     "schedule_resume_run": "select pgflow.schedule_resume_run({run}, 'gate', '1 minute')",
     "send_due": "select pgflow.send_due(10)",
@@ -121,6 +128,11 @@ def attacked(parts: GrantedRoles) -> Iterator[Connection]:
         source = " ".join(row[4] for row in conn.execute(DEFINERS).fetchall())
         client = sql.Identifier(parts.names["client"])
         conn.execute("select pgflow.start('Held', 'a', '{}'), pgflow.start('Held', 'b', '{}')")
+        conn.execute("select pgflow.start('Held', 'p', '{}')")
+        conn.execute(
+            "update pgflow.jobs set state = 'parked', run_at = null, attempt = 5, errors = '[{\"reason\": \"no\"}]'"
+            " where run = pgflow.find('Held', 'p')"
+        )
         conn.execute("update pgflow.instances set status = 'failed', finished_at = pgflow.now() where id = 'held::b'")
         conn.execute("select pgflow.schedule_resume('Held', 'a', 'gate', '0 seconds')")
         conn.execute("select pgflow.set_limit('limited', 5, 1, 1.5, 2, 1.5, 2, is_new => true)")
@@ -142,7 +154,7 @@ def call_with_shadows(conn: Connection, call: str) -> str | None:
     """Call it with every shadow before the built-in object; returns the error, if any. Rolled back."""
     runs = {
         name: conn.execute("select pgflow.find('Held', %s::text, null::integer)", [value]).fetchall()[0][0]
-        for name, value in (("run", "a"), ("failed", "b"))
+        for name, value in (("run", "a"), ("failed", "b"), ("paused", "p"))
     }
     for name in ("task", "ended"):
         runs[name] = conn.execute("select pg_catalog.current_setting(%s)", [f"test.{name}"]).fetchall()[0][0]

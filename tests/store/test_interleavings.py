@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow import Async, Context, Done, Ok, Pgflow, Step, Unique, Workflow, route, step
+from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Step, Unique, Workflow, route, step
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.store import instance, job, signal, worker
@@ -115,6 +115,26 @@ class Guided(Workflow[dict[str, Any]], unique=Unique("guided")):
     }
 
 
+@step(events=("ok",), retry=Retry(max_attempts=1, on_exhausted="pause"))
+def frail(ctx: Context[Any]) -> Error:
+    return Error("it is broken")
+
+
+@step(events=("ok",), retry=Retry(max_attempts=1, on_exhausted="skip"))
+def spare(ctx: Context[Any]) -> Error:
+    return Error("it is broken")
+
+
+class Frail(Workflow[dict[str, Any]], unique=Unique("frail")):
+    initial = first
+    transitions = {first: {"go": [frail, spare]}, frail: {"ok": meet}, spare: {"ok": meet}, meet: {"ok": Done}}
+
+
+class Brittle(Workflow[dict[str, Any]], unique=Unique("brittle")):
+    initial = frail
+    transitions = {frail: {"ok": ship}, ship: {"ok": Done}}
+
+
 class Here(Workflow[dict[str, Any]], unique=Unique("place")):
     initial = left
     transitions = {left: {"ok": ship}, ship: {"ok": Done}}
@@ -127,7 +147,7 @@ class Everywhere(Workflow[dict[str, Any]], unique=Unique("place", scope="global"
     transitions = {left: {"ok": ship}, ship: {"ok": Done}}
 
 
-WORKFLOWS = (Pair, Paid, Line, Guide, Guided, Here, Everywhere)
+WORKFLOWS = (Pair, Paid, Line, Guide, Guided, Here, Everywhere, Frail, Brittle)
 
 
 @pytest.fixture
@@ -173,9 +193,9 @@ def start(driver: Driver, workflow: type[Workflow[Any]], value: str) -> None:
     driver.conn.execute("select pgflow.start(%s, %s)", [workflow.name, value])
 
 
-def forked(a: Driver, b: Driver, value: str) -> None:
-    """Start an instance of Pair whose left branch a has claimed, and b the right one."""
-    start(a, Pair, value)
+def forked(a: Driver, b: Driver, value: str, workflow: type[Workflow[Any]] = Pair) -> None:
+    """Start an instance whose first branch a has claimed, and b the second one."""
+    start(a, workflow, value)
     a.settler._keep = lambda queue, needs_slot: False  # type: ignore[method-assign]  # both branches will be claimed
     a.claim()
     a.run_steps()
@@ -183,7 +203,7 @@ def forked(a: Driver, b: Driver, value: str) -> None:
     del a.settler._keep
     a.claim(1)
     b.claim(1)
-    assert {token.step for driver in (a, b) for token in driver.held_jobs.jobs.values()} == {"left", "right"}
+    assert [len(driver.held_jobs.jobs) for driver in (a, b)] == [1, 1]
 
 
 def siblings(a: Driver, b: Driver, value: str) -> Programs:
@@ -624,11 +644,77 @@ def retry_twice_after_a_route(a: Driver, b: Driver, value: str) -> Programs:
     return retrial, retrial
 
 
+def pause_and_skip(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value, Frail)
+    a.run_steps()
+    b.run_steps()
+    return settling(a), settling(b)
+
+
+def pause_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value, Frail)
+    a.run_steps()
+    return settling(a), transaction(call("select pgflow.cancel('Frail', %s)", value))
+
+
+def paused(a: Driver, value: str) -> None:
+    """Start an instance whose only step waits for an operator."""
+    start(a, Brittle, value)
+    a.claim()
+    a.run_steps()
+    a.settle()
+
+
+def complete_and_fail(a: Driver, b: Driver, value: str) -> Programs:
+    paused(a, value)
+    return (
+        transaction(call("select pgflow.complete_step('Brittle', %s, 'frail')", value)),
+        transaction(call("select pgflow.fail_step('Brittle', %s, 'frail')", value)),
+    )
+
+
+def complete_and_retry(a: Driver, b: Driver, value: str) -> Programs:
+    paused(a, value)
+    return (
+        transaction(call("select pgflow.complete_step('Brittle', %s, 'frail')", value)),
+        transaction(call("select pgflow.retry('Brittle', %s)", value)),
+    )
+
+
+def complete_twice(a: Driver, b: Driver, value: str) -> Programs:
+    paused(a, value)
+    completion = transaction(call("select pgflow.complete_step('Brittle', %s, 'frail')", value))
+    return completion, completion
+
+
+def complete_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    paused(a, value)
+    return (
+        transaction(call("select pgflow.complete_step('Brittle', %s, 'frail')", value)),
+        transaction(call("select pgflow.cancel('Brittle', %s)", value)),
+    )
+
+
+def completed_and_sibling(a: Driver, b: Driver, value: str) -> Programs:
+    forked(a, b, value, Frail)
+    for driver in (a, b):
+        driver.run_steps()
+    (first_step,) = {outcome.job.step for outcome in a.settler._outcomes}
+    pausing, skipping = (a, b) if first_step == "frail" else (b, a)
+    pausing.settle()
+    return settling(skipping), transaction(call("select pgflow.complete_step('Frail', %s, 'frail')", value))
+
+
 # Resets an instance to its start.
 PUT = """
     select pgflow.put(
         run, id, workflow, version, 'running', unique_key, input, tags, metadata, null, created_at, null, '[]')
     from pgflow.instances where id = %s
+"""
+
+# Completes the steps that wait for an operator.
+COMPLETE_PAUSED = """
+    select pgflow.complete_step_run(run, step) from pgflow.jobs where state = 'parked' and kind = 'execute'
 """
 
 # Retries instances that a route has failed.
@@ -648,6 +734,8 @@ PAIRS = [
     send_due_and_park, send_due_and_cancel, send_due_twice, send_due_and_unschedule, send_due_and_timer,
     route_and_sibling, route_and_cancel, solo_route_and_cancel,
     retried_route_and_cancel, retried_route_and_rescue, retried_route_and_sibling, retry_twice_after_a_route,
+    pause_and_skip, pause_and_cancel, complete_and_fail, complete_and_retry, complete_twice, complete_and_cancel,
+    completed_and_sibling,
 ]  # fmt: skip
 
 
@@ -663,8 +751,9 @@ def test_every_order_of_two_transactions_is_correct(prepare: Prepare, database: 
         a.adopt()
         b.adopt()
         finish(database, a, b)
-        if database.execute(RETRY_ROUTES).fetchall():
-            finish(database, a, b)
+        for query in (RETRY_ROUTES, COMPLETE_PAUSED):
+            if database.execute(query).fetchall():
+                finish(database, a, b)
         faults = [*check(database), *(f"{error!r}" for error in errors if not is_refusal(error))]
         assert not faults, (prepare.__name__, schedule, faults)
         value = next(values)
@@ -710,7 +799,11 @@ def check(conn: Connection) -> list[str]:
         "a completed instance does not have each step once": """
             select i.id, count(*) from pgflow.instances i join pgflow.step_results r using (run)
             where i.status = 'completed' group by i.run
-            having count(*) <> case i.workflow when 'Pair' then 4 when 'Guided' then 5 else 2 end""",
+            having count(*) <> case
+                when i.workflow in ('Pair', 'Frail') then 4 when i.workflow = 'Guided' then 5 else 2 end""",
+        "a pause has lost its reason": """
+            select r.run, r.errors from pgflow.step_results r
+            where r.step in ('frail', 'spare') and r.errors -> -1 ->> 'reason' is distinct from 'it is broken'""",
         "a step ran again because of its route": """
             select r.run from pgflow.step_results r where r.step = 'guide' and r.output <> '{"runs": 1}'""",
         "one key has two instances": """

@@ -21,6 +21,7 @@ CLIENT_API = {
     *("take_place", "renew_places", "release_place"),
     *("enqueue", "enqueue_many", "cancel_task", "retry_task"),
     *("add_schedule", "pause_schedule", "resume_schedule", "remove_schedule", "run_schedule", "start_instants"),
+    *("retry_step", "retry_step_run", "complete_step", "complete_step_run", "fail_step", "fail_step_run"),
 }
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
@@ -29,11 +30,12 @@ HARMLESS = {
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
     *("task_status", "update_task", "delete_task", "start_instant"),
+    *("end_instance", "paused_job", "run_paused_again"),
 }
 OPERATING = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit"}
 WORKER_API = {
     *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),
-    *("declare_schedules", "fire_schedules"),
+    *("declare_schedules", "fire_schedules", "end_expired"),
 }
 ALL = CLIENT_API | HARMLESS | INTERNAL | OPERATING | WORKER_API | {"known_queues"}
 READ = {
@@ -59,6 +61,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         *(("jobs", f"update {column}") for column in ("kind", "state", "step", "config", "queue", "priority")),
         *(("jobs", f"update {column}") for column in ("max_attempts", "solo", "worker", "attempt", "run_at")),
         *(("jobs", f"update {column}") for column in ("awaits", "parked_at", "errors", "crashes", "key")),
+        *(("jobs", f"update {column}") for column in ("progress", "checkpoint", "expires_at")),
         ("signals", "update consumed_at"),
         ("task_results", "insert"),
         ("tasks", "insert"),

@@ -127,9 +127,9 @@ MUTANTS = (
         only("kill a worker"),
     ),
     Mutant(
-        "timer without run", "timers outlive the run that they belong to", "sql/functions/cancel.sql",
-        "delete from pgflow.jobs j where j.run = cancel_run.run;",
-        "delete from pgflow.jobs j where j.run = cancel_run.run and j.state <> 'parked';",
+        "timer without run", "timers outlive the run that they belong to", "sql/functions/end_instance.sql",
+        "delete from pgflow.jobs j where j.run = end_instance.run;",
+        "delete from pgflow.jobs j where j.run = end_instance.run and j.state <> 'parked';",
         only("kill a worker", rate=12),
     ),
     Mutant(

@@ -15,6 +15,7 @@ from pgflow import Context, Done, Ok, Step
 from pgflow.core.definition.graph import DONE, Choice, Graph
 from pgflow.core.engine.machine import advance, new, replay
 from pgflow.core.engine.state import (
+    SKIPPED,
     Begun,
     Cancelled,
     Command,
@@ -24,6 +25,9 @@ from pgflow.core.engine.state import (
     Fail,
     Failed,
     Parked,
+    Paused,
+    Retried,
+    Skipped,
     State,
 )
 
@@ -285,3 +289,100 @@ def test_cancelling_ends_an_instance_at_any_point(case: Case) -> None:
     cancelled, commands = advance(state, Cancelled())
     assert (cancelled.status, cancelled.active, commands) == ("cancelled", frozenset(), ())
     assert cancelled.done == state.done
+
+
+# -- steps without attempts left
+
+
+def ends(case: Case, policies: Mapping[str, str]) -> tuple[State, list[Command]]:
+    """Run a case in which each step of `policies` fails for the last time, in a random order, to its end.
+
+    "skip" skips it, "complete" and "retry" are what an operator does once it has paused, some time later.
+    """
+    state, commands = begin(case.graph)
+    paused: set[str] = set()
+    while state.active:
+        step = case.dice.choice(sorted(state.active))
+        policy = policies.get(step)
+        event: Any = case.completed(step)
+        if policy == "skip":
+            event = Skipped(step)
+        elif policy in ("complete", "retry") and step not in paused:
+            paused.add(step)
+            event = Paused(step)
+        elif policy == "retry" and step in state.waiting:
+            event = Retried(step)
+        state, more = advance(state, event)
+        if not isinstance(event, Retried):
+            commands += more
+        else:
+            assert more == (Execute(step, case.graph.nodes[step].config),)
+    return state, commands
+
+
+def policies_of(case: Case) -> dict[str, str]:
+    choice = ("skip", "complete", "retry", "", "")
+    return {step: policy for step in case.graph.nodes if step != DONE and (policy := case.dice.choice(choice))}
+
+
+@some
+@given(cases())
+def test_failed_steps_lead_to_the_same_end_in_any_order(case: Case) -> None:
+    policies = policies_of(case)
+    first, commands = ends(case, policies)
+    for _ in range(3):
+        again, others = ends(case, policies)
+        assert again == first
+        assert sorted(map(repr, others)) == sorted(map(repr, commands))
+    executed = Counter(command.step for command in commands if isinstance(command, Execute))
+    assert set(executed.values()) <= {1}
+    assert set(first.done) | first.skipped == set(case.graph.nodes)
+
+
+@some
+@given(cases())
+def test_only_branches_of_skipped_steps_do_not_run(case: Case) -> None:
+    policies = policies_of(case)
+    state, _ = ends(case, policies)
+    runs = {case.graph.initial}
+    for name in case.graph.nodes:
+        if name in runs and name != DONE and policies.get(name) != "skip":
+            event, chosen = case.outcomes[name]
+            runs |= set(chosen or case.graph.targets(name, event))
+    assert set(state.done) == runs
+    assert state.status == ("completed" if DONE in runs else "failed")
+    if state.error is not None:
+        assert set(state.error.reason.split(": ")[-1].split(", ")) <= {each for each in policies if each in runs}
+
+
+@some
+@given(cases())
+def test_a_replay_reaches_the_state_of_an_instance_with_skipped_steps(case: Case) -> None:
+    policies = policies_of(case)
+    state, _ = begin(case.graph)
+    results: list[tuple[str, str, tuple[str, ...] | None]] = []
+    while state.active:
+        assert replay(case.graph, case.dice.sample(results, len(results))) == state
+        step = case.dice.choice(sorted(state.active))
+        is_skipped = policies.get(step) == "skip"
+        results.append((step, SKIPPED, ()) if is_skipped else (step, *case.outcomes[step]))
+        state, _ = advance(state, Skipped(step) if is_skipped else case.completed(step))
+    assert replay(case.graph, results) == state
+
+
+@some
+@given(cases())
+def test_a_pause_and_a_retry_change_nothing_but_the_wait(case: Case) -> None:
+    state, _ = begin(case.graph)
+    while state.active:
+        step = case.dice.choice(sorted(state.active))
+        paused, commands = advance(state, Paused(step))
+        assert (paused.waiting, commands) == (state.waiting | {step}, ())
+        assert advance(paused, Paused(step)) == (paused, ())
+        again, commands = advance(paused, Retried(step))
+        assert again == state
+        assert commands == (Execute(step, case.graph.nodes[step].config),)
+        assert advance(again, Retried(step)) == (again, ())
+        state, _ = advance(paused if case.dice.random() < 0.5 else again, case.completed(step))
+        assert step not in state.waiting
+    assert state.status == "completed"

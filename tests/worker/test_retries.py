@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent, Workflow, step
-from pgflow.core.definition.retry import Backoff
+from pgflow.core.definition.retry import BackoffName
 from pgflow.database.connect import Connection
 from pgflow.errors import NotRetryable
 from tests.worker.conftest import Work
@@ -130,7 +130,7 @@ WORKFLOWS = (OwnPolicy, WorkflowPolicy, DefaultPolicy, Crowded)
 # -- the pauses, computed by the database
 
 
-def seconds(attempt: int, kind: Backoff, base: float, cap: float) -> float:
+def seconds(attempt: int, kind: BackoffName, base: float, cap: float) -> float:
     growth = {"constant": 1.0, "linear": float(attempt), "exponential": 2.0 ** min(attempt - 1, 64)}[kind]
     return min(cap, base * growth)
 
@@ -139,7 +139,7 @@ def seconds(attempt: int, kind: Backoff, base: float, cap: float) -> float:
 @pytest.mark.parametrize("attempt", [1, 2, 3, 7, 31, 32, 33, 1000, 32_767])
 @pytest.mark.parametrize(("base", "cap"), [(1.0, 60.0), (0.25, 3600.0), (5.0, 5.0), (0.0, 60.0), (10.0, 1.0)])
 def test_the_database_computes_each_kind_of_pause_under_its_cap(
-    conn: Connection, kind: Backoff, attempt: int, base: float, cap: float
+    conn: Connection, kind: BackoffName, attempt: int, base: float, cap: float
 ) -> None:
     query = "select extract(epoch from pgflow.backoff(%s, %s, %s, %s, %s, %s))::float"
     whole = seconds(attempt, kind, base, cap)

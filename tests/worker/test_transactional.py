@@ -13,7 +13,7 @@ import pytest
 
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step, Unique, Workflow, route, step
 from pgflow.database.connect import Connection
-from pgflow.worker import decide
+from pgflow.worker import outcome
 from tests.worker.conftest import Work
 from tests.worker.db_helpers import connections, cut, leftovers, one, rows, steps, until_all_ended, until_status
 from tests.worker.flows import Books
@@ -353,7 +353,7 @@ def test_a_connection_lost_in_the_middle_costs_no_attempt_and_doubles_nothing(
 def test_a_step_that_loses_its_connection_each_time_ends_all_the_same(
     app: Pgflow, conn: Connection, work: Work, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decide, "MAX_UNCOUNTED_DISCONNECTS", 5)  # it would take half a minute
+    monkeypatch.setattr(outcome, "MAX_UNCOUNTED_DISCONNECTS", 5)  # it would take half a minute
     work()
     kind.start("v", {"how": "sever"})
     failed = until_status(kind, "v")

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import click
 
 from pgflow.cli.connection import open_connection, require_workflow
+from pgflow.cli.instances.rendering import format_progress, progress_record
 from pgflow.cli.options import result_options
 from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
@@ -17,7 +18,20 @@ from pgflow.store import definition, job
 __all__ = ["command"]
 
 LARGEST_BIGINT = 2**63 - 1
-HEADERS = ("JOB", "INSTANCE", "WORKFLOW", "STEP", "KIND", "STATE", "QUEUE", "ATTEMPT", "RUN AT", "WORKER", "TAGS")
+HEADERS = (
+    "JOB",
+    "INSTANCE",
+    "WORKFLOW",
+    "STEP",
+    "KIND",
+    "STATE",
+    "QUEUE",
+    "ATTEMPT",
+    "RUN AT",
+    "WORKER",
+    "PROGRESS",
+    "TAGS",
+)
 
 
 @click.command("jobs")
@@ -85,7 +99,7 @@ def _object(meta: str | None) -> Mapping[str, Any] | None:
 def _row(each: Job) -> tuple[object, ...]:
     step, attempt = each.step or None, f"{each.attempt} of {each.max_attempts}"
     columns = (each.id, each.instance_id, each.workflow, step, each.kind, each.state, each.queue)
-    return (*columns, attempt, each.run_at, each.worker, " ".join(each.tags))
+    return (*columns, attempt, each.run_at, each.worker, format_progress(each.progress), " ".join(each.tags))
 
 
 def _record(each: Job) -> dict[str, Any]:
@@ -108,4 +122,5 @@ def _record(each: Job) -> dict[str, Any]:
         "tags": each.tags,
         "meta": each.meta,
         "errors": each.errors,
+        "progress": progress_record(each.progress),
     }

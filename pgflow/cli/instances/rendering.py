@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, assert_never
 
 from pgflow.cli.output import format_time, printable
+from pgflow.core.definition.control import Progress
 from pgflow.core.models.instance import Entry, Instance, PendingSignal, WaitingFor
 from pgflow.core.values.codec import encryption_key_id
 
@@ -16,7 +17,9 @@ __all__ = [
     "describe_wait",
     "entry_record",
     "format_elapsed",
+    "format_progress",
     "instance_record",
+    "progress_record",
     "signal_record",
     "truncate",
 ]
@@ -35,6 +38,7 @@ def instance_record(instance: Instance) -> dict[str, Any]:
         "metadata": instance.metadata,
         "started_at": instance.created_at,
         "finished_at": instance.finished_at,
+        "deadline": instance.deadline,
         "waiting_for": [_wait_record(each) for each in instance.waiting_for],
         "step_configs": instance.step_configs,
         "error": instance.error,
@@ -86,7 +90,21 @@ def _wait_record(each: WaitingFor) -> dict[str, Any]:
         "attempt": each.attempt,
         "max_attempts": each.max_attempts,
         "error": each.error,
+        "progress": progress_record(each.progress),
     }
+
+
+def progress_record(progress: Progress | None) -> dict[str, Any] | None:
+    """Return a progress as an object of a JSON document."""
+    return None if progress is None else {"at": progress.at, "note": progress.note}
+
+
+def format_progress(progress: Progress | None) -> str | None:
+    """Return a progress as text.
+
+    format_progress(Progress(0.4, "page 2"))    # "40 % page 2"
+    """
+    return None if progress is None else f"{progress.at * 100:.0f} % {progress.note}".rstrip()
 
 
 def describe_wait(each: WaitingFor) -> str:
@@ -103,12 +121,16 @@ def describe_wait(each: WaitingFor) -> str:
             return printable(f"{step}: timer until {format_time(each.until)}")
         case "retry":
             state = f"{step}: retry at {format_time(each.until)} {_attempt(each, each.attempt + 1)}"
+        case "operator":
+            state = f"{step}: waiting for an operator, after {each.attempt} of {each.max_attempts} attempts"
         case "queue" if each.until:
             state = f"{step}: scheduled for {format_time(each.until)}"
         case "queue":
             state = f"{step}: waiting for a worker" + (f" {_attempt(each, each.attempt + 1)}" if each.error else "")
         case "running":
             state = f"{step}: running" + (f" {_attempt(each, each.attempt)}" if each.attempt > 1 else "")
+            if (progress := format_progress(each.progress)) is not None:
+                state = f"{state}, {progress}"
         case _:
             assert_never(each.kind)
     return printable(f"{state}: {each.error}" if each.error else state)

@@ -93,6 +93,8 @@ def _header(found: Instance) -> list[str]:
     if found.finished_at is not None:
         elapsed = format_elapsed(found.finished_at - found.created_at)
         lines.append(f"finished  {format_time(found.finished_at)}, after {elapsed}")
+    elif found.deadline is not None:
+        lines.append(f"deadline  {format_time(found.deadline)}")
     if found.tags:
         lines.append(f"tags      {', '.join(found.tags)}")
     if found.metadata:

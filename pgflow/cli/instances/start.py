@@ -18,6 +18,7 @@ from pgflow.cli.instances.json_lines import chunks, open_seekable, progress_bar,
 from pgflow.cli.options import app_option, idempotency_option, result_options
 from pgflow.cli.output import document, print_notice
 from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, parse_business_value, parse_timestamp, read_json_argument
+from pgflow.client.start_request import check_period
 from pgflow.client.statements import closed_input
 from pgflow.core.definition.unique import start_value
 from pgflow.core.models.instance import Started
@@ -48,6 +49,8 @@ class Launch:
     tags: Sequence[str]
     metadata: dict[str, Any]
     priority: int | None
+    expires_in: timedelta | None
+    deadline: timedelta | None
     key: str | None
 
     def run(
@@ -77,6 +80,8 @@ class Launch:
             tags=self.tags,
             metadata=self.metadata,
             priority=self.priority,
+            expires_in=self.expires_in,
+            deadline=self.deadline,
             notify=True,
         )
         key = self.key and (f"{self.key}/{part}" if part else self.key)
@@ -125,6 +130,18 @@ class Launch:
     type=click.IntRange(-LARGEST_SMALLINT - 1, LARGEST_SMALLINT),
     help="Lower runs first; by default the workflow's priority.",
 )
+@click.option(
+    "--expires-in",
+    type=DURATION,
+    metavar="DURATION",
+    help="Cancel the instance unless a worker has started it within this time of its start.",
+)
+@click.option(
+    "--deadline",
+    type=DURATION,
+    metavar="DURATION",
+    help="Fail the instance unless it ends within this time of its start; by default the workflow's.",
+)
 @idempotency_option
 @app_option
 @result_options
@@ -139,6 +156,8 @@ def command(
     tags: tuple[str, ...],
     metadata: str | None,
     priority: int | None,
+    expires_in: timedelta | None,
+    deadline: timedelta | None,
     idempotency_key: str | None,
     app: str | None,
     dsn: str,
@@ -179,6 +198,8 @@ def command(
         tags=tags,
         metadata=_metadata(metadata),
         priority=priority,
+        expires_in=check_period("expires_in", expires_in),
+        deadline=check_period("deadline", deadline),
         key=idempotency_key,
     )
     if source is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, overload
+from uuid import UUID, uuid5
 
+from pgflow.core.definition.control import Control, Controlled
 from pgflow.core.values.append_map import AppendMap
 from pgflow.errors import UnknownStep
 
 __all__ = ["Context", "HasOutput", "read_output"]
 
+NAMESPACE = UUID("6e3b4a53-3f0c-5b0e-9d57-52d8f7f0a9c1")  # of idempotency keys
 I_co = TypeVar("I_co", covariant=True)
 O_co = TypeVar("O_co", covariant=True)
 O = TypeVar("O")  # noqa: E741 -- the output's type
@@ -86,7 +89,7 @@ EMPTY: Mapping[str, Any] = CopyOnRead({})
 
 
 @dataclass(frozen=True, slots=True)
-class Context(Generic[I_co]):
+class Context(Controlled, Generic[I_co]):
     """The argument of a step, and of a route.
 
     - `initial`: the workflow's validated input, in its declared type.
@@ -97,6 +100,14 @@ class Context(Generic[I_co]):
     - `attempt`: the number of this attempt, from 1. An attempt that was lost with its worker is repeated under the same
       number.
     - `metadata`: the instance's runtime metadata, read-only.
+    - `idempotency_key`: a text that is the same for all attempts of this step, also on other workers and after a retry
+      of the instance, and different for every other step and run. Hand it to an API that recognizes repeated requests,
+      such as that of a payment provider.
+    - `cancelled`: becomes True within about a second when the attempt is no longer wanted: the instance was cancelled
+      or has ended, its `max_runtime` has passed, or another worker has taken the job over. Its outcome is dropped. Only
+      sync steps need to look at it; an async step gets `CancelledError`.
+    - `progress(at, note)` shows how far the step is. `checkpoint(data)` stores what the next attempt needs to go on
+      from here, and `checkpointed` is what was stored last.
     - `conn`: in a step with `transactional = True` the database connection, whose writes commit together with the
       step's result; otherwise None.
 
@@ -118,12 +129,21 @@ class Context(Generic[I_co]):
     attempt: int = 1
     metadata: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     conn: Any = None
+    control: Control = field(default_factory=Control, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if type(self.steps) in (dict, AppendMap):
             object.__setattr__(self, "steps", CopyOnRead(self.steps))
         if type(self.metadata) is dict:
             object.__setattr__(self, "metadata", CopyOnRead(self.metadata))
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text of 36 characters, in the form of a UUID, that identifies this step of this run.
+
+        stripe.PaymentIntent.create(amount=…, idempotency_key=ctx.idempotency_key)
+        """
+        return step_key(self.workflow, self.id, self.run, self.step)
 
     def with_output(self, step: str, output: Any) -> Context[I_co]:
         """Return this context with one more output: the context of a route after its step has completed."""
@@ -155,6 +175,14 @@ def read_output(steps: Mapping[str, Any], step: Any, who: str, reader: str = "")
         known = ", ".join(sorted(steps)) or "none yet"
         raise UnknownStep(f"{who}: step {key!r} has no output{reader}; steps with an output: {known}")
     return step.read_output(steps[key])
+
+
+def step_key(*identity: object) -> str:
+    """Return a key that is unique to what identifies a step or a task: no secret, and of a form that every API takes.
+
+    Not the run id alone: another database counts its runs from 1, too.
+    """
+    return str(uuid5(NAMESPACE, "\n".join(map(str, identity))))
 
 
 def _copy(value: Any) -> Any:

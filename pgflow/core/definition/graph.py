@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from pgflow.core.definition.context import Context
@@ -77,6 +78,7 @@ class Graph:
     has_optional_input: bool = False  # an input that is left out is None instead of {}
     partition_by: tuple[str, ...] = ()  # the path of the partition key in the input
     weight: int = 1
+    deadline: timedelta | None = None
 
     @classmethod
     def build(
@@ -94,6 +96,7 @@ class Graph:
         retry: Retry | None = None,
         queue: str = "default",
         orchestration_queue: str | None = None,
+        deadline: timedelta | None = None,
         has_optional_input: bool = False,
         partition_by: tuple[str, ...] = (),
         weight: int = 1,
@@ -140,6 +143,7 @@ class Graph:
             has_optional_input,
             partition_by,
             weight,
+            deadline,
         )
 
     def node(self, step: str) -> Node:
@@ -235,10 +239,11 @@ class Graph:
             "unique": unique,
             "tags": list(self.tags),
             "metadata": dict(self.metadata or {}),
-            # Only if it differs from the default, so that the specs stored by earlier releases do not change.
+            # Only if they differ from the default, so that the specs stored by earlier releases do not change.
             **({"absent_input": None} if self.has_optional_input else {}),
             **({"partition_by": list(self.partition_by)} if self.partition_by else {}),
             **({"weight": self.weight} if self.weight > 1 else {}),
+            **({"deadline": self.deadline.total_seconds()} if self.deadline is not None else {}),
             "steps": {key: _node_spec(node) for key, node in self.nodes.items()},
             "edges": [
                 {"from": edge.source, "event": edge.event, "targets": list(edge.targets), "dynamic": edge.dynamic}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,7 @@ from pgflow.core.definition.partition import read_partition, read_weight
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.unique import Unique
+from pgflow.core.values.duration import is_duration, plain
 from pgflow.core.values.names import check_tags, is_event, is_queue
 from pgflow.core.values.payload import DEPTH_LIMIT, METADATA_LIMIT, decode, encode
 from pgflow.errors import DefinitionError, InvalidPayload, InvalidValue
@@ -49,6 +51,7 @@ class Options:
     orchestration_queue: str | None = None
     partition_by: tuple[str, ...] = ()
     weight: int = 1
+    deadline: timedelta | None = None
 
 
 def read_options(
@@ -64,6 +67,7 @@ def read_options(
     orchestration_queue: Any,
     partition_by: Any,
     weight: Any,
+    deadline: Any,
     name: Any,
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
@@ -101,6 +105,7 @@ def read_options(
         ),
         partition_by=rule((), read_partition, who, partition_by),
         weight=rule(1, read_weight, who, weight),
+        deadline=rule(None, _deadline, who, deadline),
     )
     problems.raise_if_any()
     return options
@@ -195,6 +200,12 @@ def read_queue(who: str, option: str, queue: Any) -> str:
     if not is_queue(queue):
         raise DefinitionError(f"{who}: {option} is {queue!r}: use up to 63 letters, digits, '_', '-' and '.'")
     return str(queue)
+
+
+def _deadline(who: str, deadline: Any) -> timedelta | None:
+    if deadline is not None and not (is_duration(deadline) and deadline):
+        raise DefinitionError(f"{who}: deadline is {deadline!r}: write a timedelta of more than zero, up to 100 years")
+    return None if deadline is None else plain(deadline)
 
 
 def is_priority(number: object) -> bool:

@@ -59,13 +59,21 @@ class Async:
 class Error:
     """The attempt failed. The step is retried as its `Retry` policy allows, or never with `retry=False`.
 
-    `reason` is text for people; it is stored with the instance.
+    `reason` is text for people; it is stored with the instance. `retry_in` is the pause until the next attempt, instead
+    of the policy's, from zero to 100 years (else `InvalidValue` is raised). An exception with an attribute `retry_in`
+    or `retry_after`, a timedelta or a number of seconds, does the same.
 
         return Error("card expired", retry=False)
+        return Error("rate limited", retry_in=timedelta(seconds=30))
     """
 
     reason: str
     retry: bool = True
+    retry_in: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.retry_in is not None and not is_duration(self.retry_in):
+            raise InvalidValue(f"Error: retry_in must be a timedelta from zero to 100 years, got {self.retry_in!r}")
 
 
 @dataclass(frozen=True, slots=True)

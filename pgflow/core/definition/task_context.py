@@ -10,13 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from pgflow.core.definition.context import Context
+from pgflow.core.definition.control import Control, Controlled
 from pgflow.errors import JobNotFound
 
 __all__ = ["TaskContext", "current_job", "running"]
 
 
 @dataclass(frozen=True, slots=True)
-class TaskContext:
+class TaskContext(Controlled):
     """The job that runs a task: the value of a parameter annotated with it, and of `current_job()`.
 
     - `id`: the job's id; `task`: the task's name; `queue`: the queue it was claimed from.
@@ -26,6 +27,8 @@ class TaskContext:
     - `conn`: in a task with `transactional=True` the database connection, whose writes commit together with the task's
       result; otherwise None.
     - `idempotency_key`: the same in all attempts of a job, and in no other job: pass it to services that take one.
+
+    - `cancelled`, `progress`, `checkpoint` and `checkpointed` are those of `Context`.
 
     Everything has a default, so in a unit test `TaskContext()` is enough.
 
@@ -44,6 +47,7 @@ class TaskContext:
     enqueued_at: datetime | None = None
     conn: Any = None
     idempotency_key: str = ""
+    control: Control = field(default_factory=Control, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.idempotency_key:
@@ -60,7 +64,8 @@ class TaskContext:
             queue=queue,
             metadata=ctx.metadata,
             conn=ctx.conn,
-            idempotency_key=f"{ctx.workflow}:{ctx.run}:{ctx.step}",
+            idempotency_key=ctx.idempotency_key,
+            control=ctx.control,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, Never, Protocol, TypeVar
 
@@ -15,7 +16,13 @@ from pgflow.core.definition.input import Input, declared_type
 from pgflow.core.definition.options import Options, read_options
 from pgflow.core.definition.partition import check_partition
 from pgflow.core.definition.retry import Retry
-from pgflow.core.definition.rules.build import Declaration, Transitions, input_problems, read_declaration
+from pgflow.core.definition.rules.build import (
+    Declaration,
+    Transitions,
+    input_problems,
+    policy_problems,
+    read_declaration,
+)
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator
 from pgflow.core.definition.rules.problems import Problems, try_collect
 from pgflow.core.definition.step import Target
@@ -85,6 +92,7 @@ class DefinedWorkflow(Generic[I]):
         orchestration_queue: str | None = None,
         partition_by: str | None = None,
         weight: int = 1,
+        deadline: timedelta | None = None,
         name: str | None = None,
         versions: Mapping[int, type[DefinedWorkflow[Any]]] | None = None,
         current: int | None = None,
@@ -116,6 +124,7 @@ class DefinedWorkflow(Generic[I]):
             orchestration_queue=orchestration_queue,
             partition_by=partition_by,
             weight=weight,
+            deadline=deadline,
             name=name,
             unknown=unknown,
             may_lack_key=is_part,
@@ -137,6 +146,8 @@ class DefinedWorkflow(Generic[I]):
             read_input = problems.check(None, Input.of, who, kind)
             if not has_versions and declared is not None:
                 problems.add(input_problems(who, declared, kind))
+                if options is not None:
+                    problems.add(policy_problems(who, declared, options.retry))
             problems.add(_hook_problems(who, cls))
             if options is not None and read_input is not None:
                 problems.check(None, check_partition, who, options.partition_by, kind, read_input.secrets)
@@ -191,6 +202,7 @@ class DefinedWorkflow(Generic[I]):
             orchestration_queue=options.orchestration_queue,
             partition_by=options.partition_by,
             weight=options.weight,
+            deadline=options.deadline,
             has_optional_input=is_optional(cls._input.kind),
         )
         cls.definition = Definition(cls.graph, options, cls._input)
@@ -332,5 +344,6 @@ def _check_versioned_options(options: Options, version: Any, versions: Any, in_b
     if versions is not None and in_body is not None:
         problems.add([f"{who} has versions twice: keep either those in the class body or the option"])
     own = (options.retry, options.priority, options.orchestration_queue, options.partition_by, options.weight > 1)
-    if options.queue != "default" or any(own):
-        problems.add([f"{who} has versions and no steps of its own: give retry, queue and priority to the versions"])
+    if options.queue != "default" or options.deadline is not None or any(own):
+        fix = "give retry, queue, priority and deadline to the versions"
+        problems.add([f"{who} has versions and no steps of its own: {fix}"])

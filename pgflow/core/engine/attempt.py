@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias, assert_never
 
 from pgflow.core.definition.context import Context
@@ -11,6 +13,7 @@ from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.results import Async, Error, Ok, Result, Snooze
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Parking, Step
+from pgflow.core.engine.state import SKIPPED
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.duration import is_duration, plain
 from pgflow.core.values.names import TELEMETRY
@@ -28,6 +31,8 @@ from pgflow.errors import (
 from pgflow.process import call_in_parent
 
 __all__ = [
+    "CHECKPOINT",
+    "EXHAUSTED",
     "KEPT_ERRORS",
     "AttemptError",
     "AttemptResult",
@@ -39,28 +44,41 @@ __all__ = [
     "finish",
     "overdue",
     "parking_of",
+    "passed_over",
     "read",
     "signal_output",
 ]
 
+CHECKPOINT = "checkpoint"  # in the stored error of an instance: that of the failed step, for a retry
+EXHAUSTED = "exhausted"  # marks the stored error of the last attempt of a step that waits for an operator
 KEPT_ERRORS = 20  # errors of one step's failed attempts that are stored, the newest
 DEFAULT_REASONS = {"CancelledError": "the step was cancelled from within"}  # for exceptions without a message
+PAUSE_ATTRIBUTES = ("retry_in", "retry_after")  # of an exception: the pause that it asks for
 # Another attempt would fail in the same way.
 NON_RETRYABLE = (InvalidInput, InvalidPayload, UnencryptedSecret, RouteError, UndeclaredEvent, UnsupportedAction)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """The attempt failed. `reason` is text for people; `retry` is False if another attempt is pointless."""
+    """The attempt failed. `reason` is text for people; `retry` is False if another attempt is pointless.
+
+    `pause` is the pause until the next attempt that the step or the policy's function asked for, None for the policy's
+    formula.
+    """
 
     reason: str
     type: str
     retry: bool = True
     details: dict[str, Any] = field(default_factory=dict)
+    pause: timedelta | None = None
 
     def entry(self, attempt: int) -> dict[str, Any]:
         """Return the JSON that is stored for a failed attempt."""
-        return {"reason": self.reason, "type": self.type, "attempt": attempt, **self.details}
+        return {**self.summary(attempt), **self.details}
+
+    def summary(self, attempt: int) -> dict[str, Any]:
+        """Return the part of it that a later step sees."""
+        return {"reason": self.reason, "type": self.type, "attempt": attempt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +110,7 @@ def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
     try:
         return call_in_parent(step.execute, ctx)
     except BaseException as error:
-        return attempt_error(error, policy)
+        return attempt_error(error, policy, ctx.attempt)
 
 
 def read(
@@ -100,11 +118,12 @@ def read(
     step: str,
     result: object,
     context: Callable[[], Context[Any]],
+    number: int = 1,
     *,
     reveal: bool = False,
     limit: int = OUTPUT_LIMIT,
 ) -> AttemptResult:
-    """Return the outcome of a step that returned `result`; `context()` creates the context for a route.
+    """Return the outcome of attempt `number`, which returned `result`; `context()` creates the context for a route.
 
     With `reveal` the output may contain secrets, because the caller encrypts it; `limit` is its size in bytes. Raises
     `InvalidPayload`, `UnencryptedSecret` or `UndeclaredEvent` for an invalid result.
@@ -132,7 +151,7 @@ def read(
                     raise InvalidPayload(f"{step}.metadata has the key {TELEMETRY!r}, which is reserved for pgflow")
             return _encoded(graph, step, event, text, value, context, metadata)
         case Error():
-            return error_of(result)
+            return error_of(result, graph.nodes[step].retry, number)
         case Snooze(delay):
             return Snooze(plain(delay))
         case Async():
@@ -221,25 +240,86 @@ def decide(
         return None, AttemptError(sanitize_text(reason), "RouteError", retry=False, details=details)
 
 
-def error_of(returned: Error) -> AttemptError:
-    """Return the error of an attempt that returned an `Error`."""
-    reason = sanitize_text(guarded(lambda: str.__str__(str(returned.reason)), "")) or "Error"
-    return AttemptError(reason, "Error", bool(returned.retry))
+def error_of(returned: Error, policy: Retry, number: int) -> AttemptError:
+    """Return the error of attempt `number`, which returned an `Error`."""
+    text = sanitize_text(guarded(lambda: str.__str__(str(returned.reason)), "")) or "Error"
+    details: dict[str, Any] = {}
+    will_retry = bool(returned.retry)
+    pause = None if returned.retry_in is None else plain(returned.retry_in)
+    if will_retry and pause is None:
+        pause = _chosen_pause(policy, number, returned, details)
+    return AttemptError(text, "Error", will_retry, details, pause)
 
 
-def overdue(graph: Graph, step: str) -> AttemptError:
-    """Return the error of an attempt that exceeded its step's `max_runtime`."""
+def passed_over(
+    graph: Graph, step: str, failed: AttemptError, number: int, context: Callable[[], Context[Any]]
+) -> EncodedResult | None:
+    """Return how a step completes whose last attempt failed, by its policy; None if it fails the instance or pauses.
+
+    With the policy "transition" it completes with that event; with "skip" it has no targets. Its output is the error,
+    `{"error": {"reason": …, "type": …, "attempt": …}}`. Raises `UndeclaredEvent` when the graph has lost the event.
+    """
+    policy = graph.nodes[step].retry
+    event = policy.failure_event
+    if event is None and policy.on_exhausted != "skip":
+        return None
+    text = encode({"error": failed.summary(number)}, what=f"{step}.output", limit=OUTPUT_LIMIT)
+    if event is None:
+        return EncodedResult(SKIPPED, text, decode(text), targets=())
+    return finish(graph, step, event, text, context)
+
+
+def overdue(graph: Graph, step: str, number: int) -> AttemptError:
+    """Return the error of attempt `number`, which exceeded its step's `max_runtime`."""
     node = graph.nodes[step]
-    return attempt_error(TimeoutError(f"it still ran after {node.step.max_runtime}, its max_runtime"), node.retry)
+    error = TimeoutError(f"it still ran after {node.step.max_runtime}, its max_runtime")
+    return attempt_error(error, node.retry, number)
 
 
-def attempt_error(error: BaseException, policy: Retry) -> AttemptError:
-    """Return the error of an attempt that raised: whether it may be retried, and the text to store.
+def attempt_error(error: BaseException, policy: Retry, number: int = 1) -> AttemptError:
+    """Return the error of attempt `number`, which raised: whether it may be retried, and the text to store.
 
     It never raises, whatever the exception's own code does, and its result is bounded in size.
     """
     kind, reason = type_name(error), sanitize_text(error_message(error))
     is_final = issubclass(type(error), NON_RETRYABLE)  # isinstance() would call the exception's __class__
     retry = not is_final and not guarded(lambda: policy.ends(error), False)
-    details = {} if is_final else {"trace": sanitize_text(format_traceback(error), tail=True)}
-    return AttemptError(reason or DEFAULT_REASONS.get(kind, kind), kind, retry, details)
+    details: dict[str, Any] = {} if is_final else {"trace": sanitize_text(format_traceback(error), tail=True)}
+    pause = None
+    if retry:
+        pause = _requested_pause(error, details)
+        if pause is None:
+            pause = _chosen_pause(policy, number, error, details)
+    return AttemptError(reason or DEFAULT_REASONS.get(kind, kind), kind, retry, details, pause)
+
+
+def _requested_pause(error: BaseException, details: dict[str, Any]) -> timedelta | None:
+    """Return the pause that an exception asks for; record in `details` one that cannot be."""
+    for name in PAUSE_ATTRIBUTES:
+        asked: Any = guarded(partial(getattr, error, name, None), None)
+        if asked is None:
+            continue
+        pause = guarded(partial(_pause_of, asked), None)
+        if pause is not None:
+            return pause
+        details[name] = sanitize_text(
+            f"ignored: {guarded(partial(repr, asked), type_name(asked))} is neither a timedelta nor a number of "
+            "seconds, from zero to 100 years"
+        )
+    return None
+
+
+def _pause_of(asked: Any) -> timedelta | None:
+    if isinstance(asked, int | float) and not isinstance(asked, bool):
+        asked = timedelta(seconds=float(asked))
+    return plain(asked) if is_duration(asked) else None
+
+
+def _chosen_pause(policy: Retry, number: int, error: Any, details: dict[str, Any]) -> timedelta | None:
+    """Return the pause that the policy's function chooses; record in `details` why it does not."""
+    try:
+        pause = policy.chosen_pause(number, error)
+        return None if pause is None else plain(pause)
+    except BaseException as fault:  # user code between two attempts: it must not cost the worker
+        details["backoff"] = sanitize_text(f"the back-off function failed: {type_name(fault)}: {error_message(fault)}")
+        return None

@@ -3,7 +3,7 @@
 Joins follow dead-path elimination, as the links of BPEL do (OASIS WS-BPEL 2.0, section 11.6). When a step completes,
 the edges of its event are *taken* and its other edges are *dead*. A step becomes active once all edges into it are
 resolved and at least one is taken. If all are dead it is *skipped*, and its own edges become dead. So each join runs
-exactly once, whichever branches before it ran.
+exactly once, whichever branches before it ran. A step that failed and whose policy is "skip" has only dead edges.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import assert_never
 from pgflow.core.definition.graph import DONE, Graph, Node
 from pgflow.core.engine.state import (
     ACTIVE,
+    SKIPPED,
     Begun,
     Cancelled,
     CancelTimer,
@@ -29,7 +30,10 @@ from pgflow.core.engine.state import (
     Failed,
     Failure,
     Parked,
+    Paused,
+    Retried,
     ScheduleResume,
+    Skipped,
     State,
     Status,
 )
@@ -39,7 +43,7 @@ from pgflow.errors import GraphChanged, RouteError
 __all__ = ["advance", "completion", "new", "replay"]
 
 COMPLETE = (Complete(),)
-NO_PATH = Failure(None, "no path to Done is left")  # a validated workflow never gets here, see rules.graph_rules
+WITHOUT_TARGETS = Completion(SKIPPED, ())
 
 
 def new(graph: Graph) -> State:
@@ -59,10 +63,18 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
     if state.status not in ACTIVE:
         return state, ()
     match event:
-        case Completed():
-            return _complete(state, event)
+        case Completed(step, name, targets, by_timer):
+            if step not in state.active:
+                return _ignore(state, step)
+            return _complete(state, step, completion(state.graph, step, name, targets), by_timer=by_timer)
+        case Skipped(step):
+            return _complete(state, step, WITHOUT_TARGETS) if step in state.active else _ignore(state, step)
         case Parked():
             return _park(state, event)
+        case Paused(step):
+            return _park(state, Parked(step))
+        case Retried(step):
+            return _run_again(state, step)
         case Begun():
             if state.status != "pending":
                 return state, ()
@@ -80,9 +92,9 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
 def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] | None]]) -> State:
     """Return the state of a started instance from the results of its steps, given in any order.
 
-    Each completion is (step, event, the targets that a route chose or None). They do not include which steps wait:
-    apply `Parked` for those. Raises `GraphChanged` for a step that cannot have run, and `UndeclaredEvent` and
-    `RouteError` as `advance` does.
+    Each completion is (step, event, the targets that a route chose or None); a step that failed and was skipped has no
+    targets, `()`. They do not include which steps wait: apply `Parked` for those. Raises `GraphChanged` for a step that
+    cannot have run, and `UndeclaredEvent` and `RouteError` as `advance` does.
 
         replay(OrderFlow.graph, [("validate_order", "valid", None)]).active    # frozenset({"charge"})
     """
@@ -102,7 +114,7 @@ def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] |
             active.append(step)
             continue
         done[step] = completion(graph, step, *result)
-        successor = graph.nodes[step].sole_successor
+        successor = graph.nodes[step].sole_successor if done[step].targets else None
         frontier += (successor,) if successor is not None else _resolve(graph, step, done, skipped, pointers)
     if results:
         raise GraphChanged(
@@ -110,7 +122,7 @@ def replay(graph: Graph, completions: Iterable[tuple[str, str, tuple[str, ...] |
             "results do not lead to: was the workflow changed without a new version?"
         )
     if not active:
-        return State(graph, "failed", AppendMap(done), skipped=frozenset(skipped), error=NO_PATH)
+        return State(graph, "failed", AppendMap(done), skipped=frozenset(skipped), error=_no_path(done))
     if active == [DONE]:
         done[DONE] = Completion(DONE, ())
         return State(graph, "completed", AppendMap(done), skipped=frozenset(skipped))
@@ -123,31 +135,36 @@ def _begin(state: State) -> tuple[State, tuple[Command, ...]]:
     return begun, (Execute(first, state.graph.nodes[first].config),)
 
 
-def _complete(state: State, event: Completed) -> tuple[State, tuple[Command, ...]]:
-    graph, step = state.graph, event.step
-    if step not in state.active:
-        return _ignore(state, step)
-    done = state.done.adding(step, completion(graph, step, event.event, event.targets))
-    successor = graph.nodes[step].sole_successor
+def _complete(state: State, step: str, how: Completion, *, by_timer: bool = False) -> tuple[State, tuple[Command, ...]]:
+    graph = state.graph
+    done = state.done.adding(step, how)
+    successor = graph.nodes[step].sole_successor if how.targets else None
     if successor is not None:
         started, skipped = [successor], state.skipped
     else:
         collected = SkippedSteps(state.skipped)
         started = _resolve(graph, step, done, collected, state.pointers)
         skipped = collected.all()
-    timer: tuple[Command, ...] = (CancelTimer(step),) if step in state.timers and not event.by_timer else ()
+    timer: tuple[Command, ...] = (CancelTimer(step),) if step in state.timers and not by_timer else ()
     if started and started[0] == DONE:  # Done comes after every step, so all others are resolved
         return State(graph, "completed", done.adding(DONE, Completion(DONE, ())), skipped=skipped), timer + COMPLETE
     active = state.active.difference((step,)).union(started)
     if not active:
-        return State(graph, "failed", done, skipped=skipped, error=NO_PATH), (*timer, Fail(NO_PATH))
+        error = _no_path(done)
+        return State(graph, "failed", done, skipped=skipped, error=error), (*timer, Fail(error))
     waiting, timers = state.waiting.difference((step,)), state.timers.difference((step,))
     after = State(graph, _status(active, waiting), done, active, waiting, skipped, timers, pointers=state.pointers)
     return after, timer + tuple([Execute(key, graph.nodes[key].config) for key in started])
 
 
 def completion(graph: Graph, step: str, event: str, targets: tuple[str, ...] | None) -> Completion:
-    """Return a step's completion with an event; `targets` are those that a route chose. Raises as `advance` does."""
+    """Return a step's completion with an event; `targets` are those that a route chose. Raises as `advance` does.
+
+    A step that failed and was skipped has the event `SKIPPED` and no targets.
+    """
+    if targets == () and event == SKIPPED:
+        graph.node(step)
+        return WITHOUT_TARGETS
     choice = graph.choice(step, event)
     if targets is None:
         if choice.chooser is not None:
@@ -230,6 +247,23 @@ def _park(state: State, event: Parked) -> tuple[State, tuple[Command, ...]]:
     state.graph.choice(step, event.timeout_event)
     parked = replace(state, status=status, waiting=waiting, timers=state.timers | {step})
     return parked, (ScheduleResume(step, event.delay, event.timeout_event),)
+
+
+def _run_again(state: State, step: str) -> tuple[State, tuple[Command, ...]]:
+    if step not in state.waiting:
+        return _ignore(state, step)
+    waiting = state.waiting.difference((step,))
+    again = replace(state, status=_status(state.active, waiting), waiting=waiting)
+    return again, (Execute(step, state.graph.nodes[step].config),)
+
+
+def _no_path(done: Mapping[str, Completion]) -> Failure:
+    """Return why nothing is left to run: every branch ended in a step that failed and was skipped.
+
+    A validated workflow without such a step never gets here, see rules.graph_rules.
+    """
+    failed = ", ".join(sorted(step for step, how in done.items() if how == WITHOUT_TARGETS))
+    return Failure(None, "no path to Done is left" + (f": skipped after the last attempt: {failed}" if failed else ""))
 
 
 def _status(active: frozenset[str], waiting: frozenset[str]) -> Status:

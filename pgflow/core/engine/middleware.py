@@ -33,7 +33,7 @@ def call(step: Step, ctx: Context[Any], policy: Retry) -> Any:
     try:
         return call_in_parent(step.execute, ctx)
     except BaseException as error:
-        return Raised(error, attempt_error(error, policy))
+        return Raised(error, attempt_error(error, policy, ctx.attempt))
 
 
 class TaskStep(Step):
@@ -66,12 +66,12 @@ def task_call(task: TaskDefinition, ctx: TaskContext, given: Mapping[str, Any], 
     return StepCall(task_step(task.name), seen, ctx.queue, worker)
 
 
-def call_task(task: TaskDefinition, given: dict[str, Any]) -> Any:
+def call_task(task: TaskDefinition, given: dict[str, Any], number: int = 1) -> Any:
     """Run a sync task in its thread and return its result, or a `Raised`. As `task_attempt.call`, for `around`."""
     try:
         return call_in_parent(task.function, **given)
     except BaseException as error:
-        return Raised(error, attempt_error(error, task.retry))
+        return Raised(error, attempt_error(error, task.retry, number))
 
 
 async def around(

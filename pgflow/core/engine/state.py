@@ -11,6 +11,7 @@ from pgflow.core.values.append_map import AppendMap
 
 __all__ = [
     "ACTIVE",
+    "SKIPPED",
     "Begun",
     "CancelTimer",
     "Cancelled",
@@ -24,7 +25,10 @@ __all__ = [
     "Failed",
     "Failure",
     "Parked",
+    "Paused",
+    "Retried",
     "ScheduleResume",
+    "Skipped",
     "State",
     "Status",
 ]
@@ -33,11 +37,12 @@ Status: TypeAlias = Literal["pending", "running", "waiting", "completed", "faile
 ACTIVE: frozenset[Status] = frozenset({"pending", "running", "waiting"})
 
 NONE: frozenset[str] = frozenset()
+SKIPPED = "skipped"  # the event of a step that was skipped because it failed; its completion has no targets
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How a step completed: its event, and the targets that were taken."""
+    """How a step completed: its event, and the targets that were taken; none if it failed and was skipped."""
 
     event: str
     targets: tuple[str, ...]
@@ -55,8 +60,9 @@ class Failure:
 class State:
     """The state of an instance: a pure function of its graph and the results of its steps.
 
-    `active` steps run or wait; `waiting` are those that wait, `timers` those with a timer. `done` has each completed
-    step, including Done, and `skipped` the steps that no branch can reach.
+    `active` steps run or wait; `waiting` are those that wait, also for an operator, `timers` those with a timer. `done`
+    has each completed step, including Done and those that failed and were skipped, and `skipped` the steps that no
+    branch can reach.
     """
 
     graph: Graph
@@ -98,6 +104,27 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A step failed for the last time, and its policy is to go on without its branch: its edges are dead."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A step failed for the last time, and its policy is to wait for an operator."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """An operator retries a step that was paused."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A step failed for the last time, or the instance failed (`step` is None)."""
 
@@ -110,7 +137,7 @@ class Cancelled:
     """The instance was cancelled."""
 
 
-Event: TypeAlias = Begun | Completed | Parked | Failed | Cancelled
+Event: TypeAlias = Begun | Completed | Parked | Skipped | Paused | Retried | Failed | Cancelled
 
 
 # Commands: what the caller has to do.

@@ -24,16 +24,16 @@ def arguments(task: TaskDefinition, text: str, ctx: TaskContext) -> dict[str, An
     return found if task.takes_context is None else {**found, task.takes_context: ctx}
 
 
-def call(task: TaskDefinition, given: dict[str, Any]) -> Any:
-    """Run a sync task in its thread; returns its result, or an `AttemptError` for an exception, as `attempt.call`."""
+def call(task: TaskDefinition, given: dict[str, Any], number: int = 1) -> Any:
+    """Run a sync task in its thread, in attempt `number`; returns its result, or an `AttemptError` for an exception."""
     try:
         return call_in_parent(task.function, **given)
     except BaseException as error:
-        return attempt_error(error, task.retry)
+        return attempt_error(error, task.retry, number)
 
 
-def read(task: TaskDefinition, result: object, *, reveal: bool = False) -> str | AttemptError | Snooze:
-    """Return the outcome of a task that returned `result`: its output as JSON text, if it completed.
+def read(task: TaskDefinition, result: object, number: int = 1, *, reveal: bool = False) -> str | AttemptError | Snooze:
+    """Return the outcome of attempt `number`, which returned `result`: its output as JSON text, if it completed.
 
     A task may return an `Error` or a `Snooze`, as a step may. Raises `InvalidInput` and `InvalidPayload` for a value
     that is not of its declared type or cannot be stored, `UnencryptedSecret`.
@@ -44,13 +44,13 @@ def read(task: TaskDefinition, result: object, *, reveal: bool = False) -> str |
         return task.output.write(result, reveal=reveal)
     match result:
         case Error():
-            return error_of(result)
+            return error_of(result, task.retry, number)
         case Snooze(delay):
             return Snooze(plain(delay))
     fix = "a task returns its output" if isinstance(result, Ok) else "only a step can wait for a signal"
     return AttemptError(f"task {task.name} returned {type_name(result)}: {fix}", "TypeError", retry=False)
 
 
-def overdue(task: TaskDefinition) -> AttemptError:
-    """Return the error of an attempt that exceeded its task's `max_runtime`."""
-    return attempt_error(TimeoutError(f"it still ran after {task.max_runtime}, its max_runtime"), task.retry)
+def overdue(task: TaskDefinition, number: int = 1) -> AttemptError:
+    """Return the error of attempt `number`, which exceeded its task's `max_runtime`."""
+    return attempt_error(TimeoutError(f"it still ran after {task.max_runtime}, its max_runtime"), task.retry, number)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from pgflow.core.definition.context import HasOutput, read_output
+from pgflow.core.definition.control import Progress
 from pgflow.core.definition.graph import DONE, Graph
 from pgflow.core.definition.unique import check_id
 from pgflow.core.engine.state import ACTIVE, Status
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 O = TypeVar("O")  # noqa: E741 -- the output's type
-Kind: TypeAlias = Literal["signal", "timer", "retry", "queue", "running"]
+Kind: TypeAlias = Literal["signal", "timer", "retry", "operator", "queue", "running"]
 
 
 I_contra = TypeVar("I_contra", contravariant=True)  # a workflow's input
@@ -120,10 +121,11 @@ class Entry:
 class WaitingFor:
     """What one active step waits for.
 
-    - `kind`: "signal" (one of `events` ends the wait), "timer", "retry" after a failed attempt, "queue" (ready for a
-      worker, or delayed), or "running".
+    - `kind`: "signal" (one of `events` ends the wait), "timer", "retry" after a failed attempt, "operator" (no
+      attempt is left, see `Retry.on_exhausted`), "queue" (ready for a worker, or delayed), or "running".
     - `until`: when the step continues without a signal, None if it does not.
     - `attempt`: the number of attempts that have started, of `max_attempts`; `error`: why the last one failed, or None.
+    - `progress`: what the step has reported last, see `Context.progress`.
     """
 
     step: str
@@ -133,6 +135,7 @@ class WaitingFor:
     attempt: int = 0
     error: str | None = None
     max_attempts: int = 0
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ class Instance:
     - `metadata`, `tags`: those of the workflow and of the start, and the metadata that steps recorded.
     - `error`: None, or a dict with the failed step, the reason, the type of the exception and more.
     - `created_at`, `finished_at`: aware datetimes; `finished_at` is None until the end.
+    - `deadline`: when the instance fails unless it has ended before, None for never.
     - `telemetry`: the `telemetry=` of the start.
     - `step_configs`: the configuration with which each active step was activated, by key.
     - `unreadable`: None, or why a stored value could not be read, which is then missing here (an input is None).
@@ -196,6 +200,7 @@ class Instance:
     signals: tuple[PendingSignal, ...] = ()
     telemetry: Mapping[str, Any] = field(default_factory=dict)
     step_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    deadline: datetime | None = None
 
     @classmethod
     def new(

@@ -174,6 +174,7 @@ def _check_times(instance: Instance) -> None:
     # finished_at may be before created_at: an instance stored with a future created_at may already have ended.
     _check_moment("created_at", instance.created_at)
     _check_moment("finished_at", instance.finished_at)
+    _check_moment("deadline", instance.deadline)
     if instance.created_at is None:
         raise InvalidValue("created_at=None is refused: it must be an aware datetime")
     if (instance.finished_at is None) != (instance.status in ACTIVE):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
+from pgflow.core.definition.control import Progress
 from pgflow.core.models.filters import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from pgflow.core.models.instance import Kind, WaitingFor
 from pgflow.core.values.containment import contains
@@ -15,7 +16,17 @@ from pgflow.core.values.payload import decode
 from pgflow.core.values.query_args import check_tag_filter, check_text, encode_filter, is_integer, refuse
 from pgflow.errors import InvalidValue
 
-__all__ = ["Job", "JobFilters", "JobOptions", "JobState", "job_meta", "job_tags", "waiting_for"]
+__all__ = [
+    "Job",
+    "JobFilters",
+    "JobKind",
+    "JobOptions",
+    "JobState",
+    "job_meta",
+    "job_tags",
+    "progress_of",
+    "waiting_for",
+]
 
 JobKind: TypeAlias = Literal["execute", "resume", "advance"]
 JobState: TypeAlias = Literal["ready", "running", "scheduled", "parked"]
@@ -31,9 +42,10 @@ class Job:
     - `kind`: "execute" runs `step`, "resume" ends its wait, "advance" applies a result to the instance, in which case
       `step` may be empty.
     - `state`: "ready" for a worker, "running" on `worker`, "scheduled" for `run_at` (a delayed start, a retry, a
-      snooze), or "parked": waiting for a signal, or for a timer at `run_at`.
+      snooze), or "parked": waiting for a signal, for a timer at `run_at`, or, of the kind "execute", for an operator.
     - `attempt`: the number of attempts that have started, of `max_attempts`; `errors`: the failed ones, as in `Entry`.
     - `priority`: the lowest is claimed first.
+    - `progress`: what the step has reported last, see `Context.progress`.
     - `tags`: the workflow's name in snake_case, the workflow's tags and the instance's, without duplicates.
     - `meta`: the workflow's metadata, overwritten by the instance's, by the metadata that steps recorded, and by the
       keys `workflow`, `instance_id`, `run`, `workflow_version` and, if there is one, `step`.
@@ -58,6 +70,7 @@ class Job:
     tags: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     errors: tuple[Mapping[str, Any], ...] = ()
+    progress: Progress | None = None
 
 
 class JobOptions(TypedDict, total=False):
@@ -145,32 +158,47 @@ def waiting_for(
     step: str,
     state: JobState,
     *,
+    kind: JobKind,
     events: tuple[str, ...],
     until: datetime | None,
     attempt: int,
     max_attempts: int,
     errors: Sequence[Mapping[str, Any]],
+    progress: Progress | None = None,
 ) -> WaitingFor:
     """Return what a live job's step waits for; `errors` are its failed attempts, `until` applies while it waits."""
-    kind: Kind
+    reason: Kind
     match state:
         case "running":
-            kind = "running"
+            reason = "running"
+        case "parked" if kind == "execute":
+            reason = "operator"
         case "parked":
-            kind = "timer" if until is not None and events == ("timeout",) else "signal"
+            reason = "timer" if until is not None and events == ("timeout",) else "signal"
         case "scheduled":
-            kind = "retry" if errors else "queue"
+            reason = "retry" if errors else "queue"
         case "ready":
-            kind = "queue"
+            reason = "queue"
     return WaitingFor(
         step=step,
-        kind=kind,
+        kind=reason,
         events=events,
         until=until if state in ("parked", "scheduled") else None,
         attempt=attempt,
         error=_reason(errors[-1]) if errors else None,
         max_attempts=max_attempts,
+        progress=progress,
     )
+
+
+def progress_of(text: str | None) -> Progress | None:
+    """Return a stored progress. Raises `ValueError` or `TypeError` for another value, which was written by hand."""
+    if text is None:
+        return None
+    value = decode(text)
+    if not isinstance(value, dict):
+        raise TypeError("a progress must be a JSON object")
+    return Progress(float(value.get("at", 0)), str(value.get("note", "")))
 
 
 def _reason(error: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self, TypedDict, get_args
 
+from pgflow.core.definition.control import Progress
 from pgflow.core.engine.state import Status
 from pgflow.core.models.filters import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order, read_statuses
 from pgflow.core.values.containment import contains
@@ -43,6 +44,7 @@ class TaskInstance:
     - `output`: what it returned, as JSON.
     - `run_at`: when it may start, or its next attempt; `started_at`: the start of the last attempt that ended.
     - `worker`: the id of the worker that runs it or ran it.
+    - `progress`: what it has reported last, while it is live.
     - `unreadable`: which stored values could not be read, and why; they are left out.
     """
 
@@ -65,6 +67,7 @@ class TaskInstance:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unreadable: str | None = None
+    progress: Progress | None = None
 
 
 class TaskListOptions(TypedDict, total=False):

@@ -25,7 +25,7 @@ __all__ = [
     "roundtrip",
 ]
 
-Kind: TypeAlias = Literal["input", "output", "payload"]
+Kind: TypeAlias = Literal["input", "output", "payload", "checkpoint"]
 
 
 class Codec(ABC):
@@ -75,7 +75,7 @@ def checked_codec(given: Any) -> Codec | None:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a value belongs: an instance's input, or the output or payload of the step or signal `name`."""
+    """Where a value belongs: an instance's input, or the output, checkpoint or payload of the step or signal `name`."""
 
     workflow: str
     id: str

@@ -12,6 +12,7 @@ from pgflow.errors import InvalidValue, UnknownOption
 
 __all__ = [
     "MAX_TAGS",
+    "OPERATOR",
     "SEPARATOR",
     "SUFFIX",
     "TELEMETRY",
@@ -34,6 +35,7 @@ MAX_TAGS = 32  # of an instance with its workflow's; sql/functions/start.sql and
 MAX_KEY_LENGTH = 100
 SEPARATOR = "::"  # between the key and the value of a business id
 SUFFIX = re.compile(r"[0-9a-f]{8}")  # of a business id in the scope "none"
+OPERATOR = "pgflow:complete"  # the signal with which an operator completes a step; sql/functions/operator.sql sends it
 TELEMETRY = "pgflow:telemetry"  # key in an instance's metadata: the `telemetry=` of its start
 
 

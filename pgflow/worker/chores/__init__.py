@@ -13,6 +13,7 @@ from pgflow.worker.chores.check_migrations import CheckMigrations
 from pgflow.worker.chores.check_revoked import CheckRevoked
 from pgflow.worker.chores.chore import Chore
 from pgflow.worker.chores.delete_payloads import DeletePayloads
+from pgflow.worker.chores.end_expired import EndExpired
 from pgflow.worker.chores.fire_schedules import FireSchedules
 from pgflow.worker.chores.forget_limits import ForgetLimits
 from pgflow.worker.chores.forget_requests import ForgetRequests
@@ -22,6 +23,7 @@ from pgflow.worker.chores.read_queues import ReadQueues
 from pgflow.worker.chores.reconcile import Reconcile
 from pgflow.worker.chores.repair_orphans import RepairOrphans
 from pgflow.worker.chores.rescue import Rescue
+from pgflow.worker.chores.save_reports import SaveReports
 from pgflow.worker.chores.send_signals import SendSignals
 from pgflow.worker.chores.stage import Stage
 from pgflow.worker.chores.terminate_backends import TerminateBackends
@@ -53,8 +55,9 @@ def chores(state: WorkerState) -> Chores:
             DeletePayloads(state),
             ForgetLimits(state),
             Reconcile(state),
+            SaveReports(state),
         ),
-        # What these make ready, the claim of the same turn can take.
-        before_claim=(Stage(state), SendSignals(state), FireSchedules(state)),
+        # What these make ready, the claim of the same turn can take; and what has expired, it must not.
+        before_claim=(Stage(state), SendSignals(state), EndExpired(state), FireSchedules(state)),
         after_claim=(ReadQueues(state), Peek(state), CheckRevoked(state)),
     )

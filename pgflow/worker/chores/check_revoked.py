@@ -13,9 +13,14 @@ from pgflow.worker.turns.turn import Turn
 
 __all__ = ["CheckRevoked"]
 
+INTERVAL_SECONDS = 1.0
+
 
 class CheckRevoked(Chore[list[int]]):
-    """Runs when a notification asks for it, and with each sweep: notifications may be lost."""
+    """Runs when a notification asks for it, and each second for jobs that run longer: notifications may be lost.
+
+    So a sync step sees within about a second that it is cancelled, and quick steps cost nothing.
+    """
 
     name = "check revoked jobs"
     is_upkeep = False
@@ -23,15 +28,17 @@ class CheckRevoked(Chore[list[int]]):
     def __init__(self, state: WorkerState) -> None:
         super().__init__(state)
         self._asked: Mapping[int, HeldJob] = {}
+        self._next_at = 0.0
 
     def is_due(self, turn: Turn) -> bool:
-        """Whether it was asked for, or jobs are held during a sweep."""
+        """Whether it was asked for, or a job has been held for a second."""
         state = self.state
-        return state.should_check_revoked or (
-            bool(state.held_jobs.jobs)
-            and state.schedule.is_sweep_due(turn.now)
-            and not state.upkeep.is_active(turn.now)
-        )
+        if state.should_check_revoked:
+            return True
+        if turn.now < self._next_at or state.upkeep.is_active(turn.now):
+            return False
+        self._next_at = turn.now + INTERVAL_SECONDS
+        return any(each.since < turn.now - INTERVAL_SECONDS for each in state.held_jobs.jobs.values())
 
     def statement(self, turn: Turn) -> Statement[list[int]]:
         """Return the statement to send."""

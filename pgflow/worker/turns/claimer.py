@@ -26,6 +26,7 @@ from pgflow.worker import points
 from pgflow.worker.admission import NONE, claim_capacity
 from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.lease.identity import Lease
+from pgflow.worker.reports import Reports
 from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler
 from pgflow.worker.turns.faults import OUTAGE, RECONNECT, REFUSAL, SCHEMA_SUSPECT, FaultLog, error_text
@@ -56,6 +57,7 @@ class Claimer:
         dsn: str,
         settler: Settler,
         lease: Lease,
+        reports: Reports,
         *,
         pooler: bool,
         poll: timedelta,
@@ -67,7 +69,11 @@ class Claimer:
         self.conn: AsyncConnection | None = None
         self.is_lease_lost = False
         self.state = WorkerState(
-            settler, Schedule(poll, sweep), targets or ScheduleTargets(), payload_store=payload_store
+            settler,
+            Schedule(poll, sweep),
+            targets or ScheduleTargets(),
+            reports,
+            payload_store=payload_store,
         )
         self.faults = FaultLog(settler, self._ask)
         self._dsn = dsn
@@ -85,8 +91,8 @@ class Claimer:
 
     @property
     def has_work(self) -> bool:
-        """Whether outcomes wait to be settled, for the first time or again."""
-        return self._has_outcomes or self._settler.has_deferred
+        """Whether outcomes wait to be settled, for the first time or again, or a checkpoint to be written."""
+        return self._has_outcomes or self._settler.has_deferred or self.state.reports.is_urgent
 
     @property
     def _has_outcomes(self) -> bool:
@@ -144,7 +150,7 @@ class Claimer:
         """Return the seconds until something is due; 0 when there is something to do now."""
         if self._settler.is_held_up:
             return BUSY_SECONDS
-        if self._has_outcomes or self.is_lease_lost or self.state.should_check_revoked:
+        if self._has_outcomes or self.is_lease_lost or self.state.should_check_revoked or self.state.reports.is_urgent:
             return 0.0
         now = time.monotonic()
         if self.state.should_read_queues and not self.state.upkeep.is_active(now):

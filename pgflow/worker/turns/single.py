@@ -91,7 +91,9 @@ class SingleSettler:
                 raise
             text = f"the result of the step cannot be stored: {error_text(error)}"
             kind = type(error).__name__
-            decision = settler.decide([AttemptFailed(each.job, text, kind, retry=False) for each in decision.outcomes])
+            decision = settler.decide(
+                [AttemptFailed(each.job, text, kind, retry=False, is_fatal=True) for each in decision.outcomes]
+            )
             try:
                 rows = await self._ask(conn, settler.statement([decision]))
             except REFUSAL as refusal:

@@ -1,11 +1,11 @@
--- Reads one instance with its jobs, history and signals. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, jobs, history, signals
+-- Reads one instance with its jobs, history and signals. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, jobs, history, signals, deadline
 select
     i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::text, i.tags, i.error::text,
     to_json(i.created_at) #>> '{}' as created_at, to_json(i.finished_at) #>> '{}' as finished_at,  -- text: it can represent infinity
     (
         select json_agg(json_build_object(
             'step', j.step, 'kind', j.kind, 'state', j.state, 'run_at', j.run_at, 'awaits', j.awaits::text, 'attempt', j.attempt,
-            'max_attempts', j.max_attempts, 'errors', j.errors::text, 'config', j.config::text) order by j.id)::text
+            'max_attempts', j.max_attempts, 'errors', j.errors::text, 'config', j.config::text, 'progress', j.progress::text) order by j.id)::text
         from pgflow.jobs j where j.run = i.run
     ) as jobs,
     (
@@ -22,6 +22,7 @@ select
             union all
             select l.name, l.step, l.payload, l.due_at, l.id from pgflow.scheduled_signals l where l.run = i.run
         ) p
-    ) end as signals
+    ) end as signals,
+    to_json(i.deadline) #>> '{}' as deadline
 from pgflow.instances i
 where i.run = pgflow.find(%(workflow)s::text, %(value)s::text, %(version)s::integer)

@@ -1,4 +1,4 @@
--- Lists a page of the instances that match all filters, at least one on an output; `whole` adds their histories. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, jobs, history, signals
+-- Lists a page of the instances that match all filters, at least one on an output; `whole` adds their histories. => run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, jobs, history, signals, deadline
 -- Never prepared: planned for the values of each call, the planner removes conditions on null parameters, and each filter can use its index.
 -- list.sql is the same query without the conditions on outputs.
 select
@@ -7,7 +7,7 @@ select
     (
         select json_agg(json_build_object(
             'step', j.step, 'kind', j.kind, 'state', j.state, 'run_at', j.run_at, 'awaits', j.awaits::text, 'attempt', j.attempt,
-            'max_attempts', j.max_attempts, 'errors', j.errors::text, 'config', j.config::text) order by j.id)::text
+            'max_attempts', j.max_attempts, 'errors', j.errors::text, 'config', j.config::text, 'progress', j.progress::text) order by j.id)::text
         from pgflow.jobs j where j.run = i.run
     ) as jobs,
     case when %(whole)s::boolean then (
@@ -24,7 +24,8 @@ select
             union all
             select l.name, l.step, l.payload, l.due_at, l.id from pgflow.scheduled_signals l where l.run = i.run
         ) p
-    ) end as signals
+    ) end as signals,
+    to_json(i.deadline) #>> '{}' as deadline
 from pgflow.instances i
 where (%(workflow)s::text is null or (i.workflow ~>=~ %(workflow)s::text and i.workflow ~<=~ %(workflow)s::text))  -- see below
     and (%(family)s::text is null or i.workflow like %(family)s::text)

@@ -1,4 +1,4 @@
--- Claims ready jobs: up to the capacity of each queue, and one quarantined job. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input (of a task: its arguments), metadata, results, signals, parked, tags, waited (seconds since the job parked, null: it has not), age (seconds since the instance was created, or the task enqueued), key, moment (run_at, in seconds of the epoch), took (seconds of this statement)
+-- Claims ready jobs: up to the capacity of each queue, and one quarantined job. => id, kind, run, step, config, queue, priority, attempt, max_attempts, crashes, solo, awaits, errors, business_id, workflow, version, status, revision, input (of a task: its arguments), metadata, results, signals, parked, tags, waited (seconds since the job parked, null: it has not), age (seconds since the instance was created, or the task enqueued), key, moment (run_at, in seconds of the epoch), took (seconds of this statement), expires_in (seconds until it expires), checkpoint
 -- (priority, moment, id) is the watermark of a queue, where its index scan starts. The scan skips the entries before it: this worker has
 -- claimed the live ones, and the rest are dead tuples that vacuum cannot remove yet (worker/turns/watermark.py).
 with admissible as materialized (  -- the queues that may be claimed from; settle.sql asks the same before it keeps a job
@@ -38,12 +38,12 @@ claimed as (
     set state = 'running', worker = %(worker)s::bigint, attempt = j.attempt + (j.kind in ('execute', 'task'))::integer
     where j.id = any (array(select t.id from taken t union all select s.id from quarantined s))  -- by primary key, however many rows the planner expects of `taken`
     returning j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.crashes, j.solo, j.awaits, j.errors, j.parked_at, j.key,
-        j.args, j.tags, j.metadata, j.enqueued_at
+        j.args, j.tags, j.metadata, j.enqueued_at, j.expires_at, j.checkpoint
 ),
 limited as materialized (  -- claimed earlier in this transaction, by job/claim_limited: our snapshot, which is later, shows what they build on
     select
         j.id, j.kind, j.run, j.step, j.config, j.queue, j.priority, j.run_at, j.attempt, j.max_attempts, j.crashes, j.solo, j.awaits, j.errors, j.parked_at, j.key,
-        j.args, j.tags, j.metadata, j.enqueued_at
+        j.args, j.tags, j.metadata, j.enqueued_at, j.expires_at, j.checkpoint
     from pgflow.jobs j
     where j.id = any (nullif(current_setting('pgflow_claim.ids', true), '')::bigint[]) and j.state || '' = 'running' and j.worker = %(worker)s::bigint
 ),
@@ -75,7 +75,8 @@ select
     end as age,
     n.key,
     extract(epoch from n.run_at)::double precision as moment,
-    extract(epoch from clock_timestamp() - statement_timestamp())::double precision as took
+    extract(epoch from clock_timestamp() - statement_timestamp())::double precision as took,
+    extract(epoch from n.expires_at - pgflow.now())::double precision as expires_in, n.checkpoint::text
 from numbered n
 left join pgflow.instances i on i.run = any (array[n.run]) and n.nth = 1
 order by n.priority, n.run_at, n.id

@@ -79,7 +79,7 @@ outcome as materialized (  -- one row per claimed job. Conditions are booleans, 
         d.*, x.id is not null as is_ours, v.is_written,
         v.is_written and c.fails is not true as takes_effect,  -- if the instance fails, `cleared` deletes the job instead
         x.id is not null and not v.is_written and a.job is not null as is_conflict,
-        a.queue as advance_queue, a.awaits, a.keeps_result,
+        a.queue as advance_queue, a.awaits, a.keeps_result, a.errors as advance_errors,
         m.step as next_step, m.config, m.queue, m.priority, m.max_attempts, m.solo,
         m.keep and not exists (select from crowded w where w.queue = m.queue and w.priority = m.priority) as kept
     from claimed d
@@ -87,8 +87,9 @@ outcome as materialized (  -- one row per claimed job. Conditions are booleans, 
     left join decided c on c.run = d.run
     left join moves m on m.job = d.id
     left join unnest(
-        %(advance_job)b::bigint[], %(advance_queue)b::text[], %(advance_awaits)b::text[], %(advance_keeps_result)b::boolean[]
-    ) as a (job, queue, awaits, keeps_result) on a.job = d.id
+        %(advance_job)b::bigint[], %(advance_queue)b::text[], %(advance_awaits)b::text[], %(advance_keeps_result)b::boolean[],
+        %(advance_errors)b::text[]
+    ) as a (job, queue, awaits, keeps_result, errors) on a.job = d.id
     cross join lateral (select x.id is not null and (not d.guarded or c.run is not null)) as v (is_written)
 ),
 results as materialized (
@@ -127,7 +128,9 @@ moved as (
         attempt = o.kept::integer,
         crashes = 0,  -- the step has run, and its worker is alive; so in `parked` and `advanced`
         run_at = case when o.kept then j.run_at else pgflow.now() end,  -- kept: no indexed column changes, so the update is HOT
-        awaits = null, parked_at = null, errors = null, key = nullif(j.key, '*')  -- '*' only while it runs in a queue with limits
+        awaits = null, parked_at = null, errors = null, progress = null, expires_at = null,
+        key = nullif(j.key, '*'),  -- '*' only while it runs in a queue with limits
+        checkpoint = case when j.step = '' then j.checkpoint -> o.next_step end  -- of a step that failed its instance, which is retried
     from outcome o
     where j.id = any (array[o.id]) and o.takes_effect and o.kept is not null
 ),
@@ -135,16 +138,24 @@ parked as (
     update pgflow.jobs j
     set kind = 'resume', queue = coalesce(p.queue, j.queue), state = 'parked', worker = null, crashes = 0,
         run_at = pgflow.now() + make_interval(secs => p.seconds), awaits = p.awaits::jsonb, parked_at = pgflow.now(), errors = null,
-        key = nullif(j.key, '*')
+        key = nullif(j.key, '*'), expires_at = null
     from unnest(
         %(park_job)b::bigint[], %(park_queue)b::text[], %(park_awaits)b::text[], %(park_seconds)b::double precision[]
     ) as p (job, queue, awaits, seconds)
     join outcome o on o.id = p.job
     where j.id = any (array[p.job]) and o.takes_effect
 ),
+paused as (  -- the attempts are used up: waits for an operator, who retries it, completes it or fails it
+    update pgflow.jobs j
+    set kind = 'execute', queue = p.queue, state = 'parked', worker = null, crashes = 0,
+        run_at = null, awaits = null, parked_at = pgflow.now(), errors = p.errors::jsonb, expires_at = null
+    from unnest(%(pause_job)b::bigint[], %(pause_queue)b::text[], %(pause_errors)b::text[]) as p (job, queue, errors)
+    join outcome o on o.id = p.job
+    where j.id = any (array[p.job]) and o.takes_effect
+),
 retried as (
     update pgflow.jobs j
-    set state = 'scheduled', worker = null, key = nullif(j.key, '*'), errors = r.errors::jsonb,
+    set state = 'scheduled', worker = null, key = nullif(j.key, '*'), errors = r.errors::jsonb, expires_at = null,
         run_at = pgflow.now() + pgflow.backoff(r.backoff, r.base, r.cap, r.jitter, j.attempt, random())
     from unnest(
         %(retry_job)b::bigint[], %(retry_errors)b::text[], %(retry_backoff)b::text[], %(retry_base)b::double precision[],
@@ -158,10 +169,11 @@ snoozed as (
     set state = case when s.seconds is null then 'ready' else 'scheduled' end, worker = null, key = nullif(j.key, '*'),
         attempt = j.attempt - (j.kind in ('execute', 'task'))::integer,  -- the attempt does not count
         run_at = pgflow.now() + make_interval(secs => coalesce(s.seconds, 0)),
-        errors = coalesce(s.errors::jsonb, j.errors)
+        errors = coalesce(s.errors::jsonb, j.errors),
+        expires_at = case when not s.began then j.expires_at end
     from unnest(
-        %(snooze_job)b::bigint[], %(snooze_seconds)b::double precision[], %(snooze_errors)b::text[]
-    ) as s (job, seconds, errors)
+        %(snooze_job)b::bigint[], %(snooze_seconds)b::double precision[], %(snooze_errors)b::text[], %(snooze_began)b::boolean[]
+    ) as s (job, seconds, errors, began)
     join outcome o on o.id = s.job
     where j.id = any (array[s.job]) and o.takes_effect
 ),
@@ -177,7 +189,7 @@ advanced as (  -- the result is applied, or the wait decided again, by the next 
         run_at = case o.kind when 'advance' then pgflow.now() + interval '25 milliseconds' else pgflow.now() end,
         crashes = case when o.keeps_result then 0 else j.crashes end,
         awaits = o.awaits::jsonb,
-        errors = case when not o.keeps_result then j.errors end
+        errors = case when not o.keeps_result then coalesce(o.advance_errors::jsonb, j.errors) end
     from outcome o
     where j.id = any (array[o.id]) and o.is_conflict
 ),

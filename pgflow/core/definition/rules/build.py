@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pgflow.core.definition.graph import DONE, Choice
+from pgflow.core.definition.retry import POLICIES, Retry, most_specific
 from pgflow.core.definition.route import Route
 from pgflow.core.definition.rules.callables import input_problem
 from pgflow.core.definition.rules.graph_rules import graph_problems
@@ -16,7 +17,7 @@ from pgflow.core.definition.step import Step, Target, as_step
 from pgflow.core.values.names import event_name, snake_case
 from pgflow.errors import DefinitionError
 
-__all__ = ["Declaration", "Transitions", "describe", "input_problems", "read_declaration"]
+__all__ = ["Declaration", "Transitions", "describe", "input_problems", "policy_problems", "read_declaration"]
 
 Transitions: TypeAlias = Mapping[Target, Mapping[str, Target | Sequence[Target] | Route]]
 Branches: TypeAlias = dict[Step, dict[str, tuple[tuple[Step, ...], Any]]]
@@ -29,6 +30,19 @@ class Declaration:
     initial: str
     steps: tuple[Step, ...]
     choices: Mapping[str, Mapping[str, Choice]] = field(default_factory=dict)
+
+
+def policy_problems(workflow: str, declared: Declaration, default: Retry | None) -> Iterator[str]:
+    """Yield the steps whose policy names an event that they do not declare; `default` is the workflow's policy."""
+    for step in declared.steps:
+        policy = most_specific(step.retry, default)
+        if policy.failure_event is not None and not step.is_end and policy.failure_event not in step.emits():
+            whose = "its retry" if step.retry is not None else "the workflow's retry"
+            policies, events = (", ".join(map(repr, names)) for names in (POLICIES, step.emits()))
+            yield (
+                f"{workflow}: {describe(step)}: {whose} has on_exhausted={policy.on_exhausted!r} without the event "
+                f"{policy.failure_event!r}: use one of {policies}, or one of the step's events ({events})"
+            )
 
 
 def read_declaration(workflow: str, initial: Any, transitions: Any) -> Declaration:
