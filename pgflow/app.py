@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from pgflow.migrations import migrate
 from pgflow.payloads.policy import PayloadPolicy
 from pgflow.payloads.store import PayloadStore
 from pgflow.worker import Worker
+from pgflow.worker.cpu.attempts import has_cpu_work
 from pgflow.worker.loop import run
 
 __all__ = ["Pgflow"]
@@ -166,10 +168,21 @@ class Pgflow(App):
             "tasks": self._registry.tasks,
             "schedules": self._specs,
             "app": self.name,
+            "cpu_app": self._import_name() if has_cpu_work(self.workflows, self.tasks) else None,
         }
         worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **{**own, **options})
         self._workers.add(worker)
         return worker
+
+    def _import_name(self) -> str | None:
+        """Return "module:name" under which another process can import this app, None for an app of the main program."""
+        for module in list(sys.modules.values()):
+            name = getattr(module, "__name__", None)
+            if isinstance(name, str) and name != "__main__":
+                for variable, value in list(getattr(module, "__dict__", {}).items()):
+                    if value is self:
+                        return f"{name}:{variable}"
+        return None
 
     def run_worker(self, queues: Mapping[str, int] | None = None, **options: Any) -> None:
         """Run a worker in this process until the program is interrupted, or with `drain=True` until no job is left.

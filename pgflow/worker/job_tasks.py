@@ -66,7 +66,8 @@ class JobTasks:
     async def _run(self, job: HeldJob) -> None:
         me = self._tasks[job.id]
         work = job.work
-        limit = None if work is None else work.max_runtime
+        # The pool of processes measures cpu work itself, from when a process is free.
+        limit = None if work is None or work.cpu else work.max_runtime
         if limit is not None:
             timer = self._loop.call_later(limit.total_seconds(), self._end_overdue, job)
         is_transactional = work is not None and work.transactional

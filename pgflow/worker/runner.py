@@ -28,7 +28,7 @@ from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Location
 from pgflow.core.values.payload import MAX_PAYLOAD_BYTES
 from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_line
-from pgflow.errors import InvalidPayload, PayloadUnavailable
+from pgflow.errors import ConfigError, InvalidPayload, PayloadUnavailable
 from pgflow.logs import Logger
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.process import acall_in_parent
@@ -37,6 +37,8 @@ from pgflow.worker import points, report
 from pgflow.worker.claimed_job import ClaimedJob, Signal
 from pgflow.worker.claimed_task import ClaimedTask, HeldJob
 from pgflow.worker.committed import JobOutcome
+from pgflow.worker.cpu.attempts import execute_step, failed_in_process
+from pgflow.worker.cpu.pool import CpuPool
 from pgflow.worker.large_values import LargeValues, awaited
 from pgflow.worker.outcome import AnyOutcome, AttemptFailed, Finished, Outcome, Parked, Reactivated, Snoozed
 from pgflow.worker.reports import JobControl, Reports
@@ -51,7 +53,9 @@ SUMMARY = ("reason", "type", "attempt", EXHAUSTED)  # keys of a stored error tha
 
 
 class Runner:
-    """Runs steps: async ones on the event loop, sync ones in `threads`. Outputs are stored by `payloads`.
+    """Runs steps: async ones on the event loop, sync ones in `threads`, cpu ones in processes of `cpu`.
+
+    Outputs are stored by `payloads`.
 
     `around` is the middleware, the outermost first; `reports` takes the progress and the checkpoints of steps.
     """
@@ -63,6 +67,7 @@ class Runner:
         around: Sequence[Middleware] = (),
         reports: Reports | None = None,
         calls: set[Future[Any]] | None = None,
+        cpu: CpuPool | None = None,
     ) -> None:
         # Sync steps and tasks that run in threads, also those that were given up.
         self.calls: set[Future[Any]] = set() if calls is None else calls
@@ -71,11 +76,12 @@ class Runner:
         self._large = LargeValues(self._payloads)
         self._middleware = around
         self.reports = Reports(payloads.codec) if reports is None else reports
-        self._tasks = TaskRunner(threads, self.calls, payloads.codec, around, self.reports)
+        self._cpu = cpu
+        self._tasks = TaskRunner(threads, self.calls, payloads, around, self.reports, cpu)
 
     def using(self, threads: Executor) -> Runner:
         """Return the same runner with other threads."""
-        return Runner(threads, self._payloads, self._middleware, self.reports, self.calls)
+        return Runner(threads, self._payloads, self._middleware, self.reports, self.calls, self._cpu)
 
     async def run(self, job: HeldJob, conn: Any = None) -> AnyOutcome:
         """Run a job to its outcome: any exception of the step becomes an `AttemptFailed`.
@@ -163,8 +169,10 @@ class Runner:
     async def _call(self, job: ClaimedJob, step: Step, ctx: Context[Any]) -> Any:
         policy = job.instance.graph.nodes[job.step].retry
         if not self._middleware:
-            return await self._execute(attempt.call, step, ctx, policy)
-        execute = partial(self._execute, middleware.call, step, ctx, policy)
+            return await (self._execute_cpu(job, ctx) if step.cpu else self._execute(attempt.call, step, ctx, policy))
+        execute: Callable[[], Awaitable[Any]] = partial(self._execute, middleware.call, step, ctx, policy)
+        if step.cpu:
+            execute = partial(self._execute_cpu, job, ctx, raising=True)
         return await middleware.around(self._middleware, StepCall(step, ctx, job.queue, job.worker), execute)
 
     async def _execute(self, call: Callable[..., Any], step: Step, ctx: Context[Any], policy: Retry) -> Any:
@@ -177,6 +185,13 @@ class Runner:
         running.add_done_callback(self.calls.discard)
         result = await asyncio.wrap_future(running)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
+
+    async def _execute_cpu(self, job: ClaimedJob, ctx: Context[Any], *, raising: bool = False) -> Any:
+        """Execute a step in a process of the pool; if `raising`, return a `Raised` for an attempt that failed."""
+        if self._cpu is None:
+            raise ConfigError("this worker has no processes for cpu steps")
+        result = await execute_step(self._cpu, job, ctx)
+        return failed_in_process(result) if raising and isinstance(result, AttemptError) else result
 
     def _read(self, job: ClaimedJob, step: Step, result: Any, seconds: float) -> Outcome:
         policy, graph = self._payloads, job.instance.graph

@@ -28,6 +28,9 @@ from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.process import Process, current, exit_if_forked
 from pgflow.store import job, schedule
 from pgflow.store.notification import Notification
+from pgflow.worker.cpu.attempts import has_cpu_work
+from pgflow.worker.cpu.child import ChildSetup
+from pgflow.worker.cpu.pool import CpuPool, checked_size
 from pgflow.worker.held_jobs import HeldJobs
 from pgflow.worker.job_tasks import JobTasks
 from pgflow.worker.lease.heartbeat_process import HeartbeatProcess
@@ -64,6 +67,8 @@ class Worker:
     is due later, and logs no warning about the server: for tests. `payloads`, `middleware` and the validated
     `schedules` are those of the app named `app`.
     `heartbeat_process` keeps the lease while a step holds Python's global lock: see `HeartbeatProcess.fork`.
+    `cpu_processes` is how many `cpu=True` steps and tasks run at once, in processes that import the app as `cpu_app`,
+    such as "shop:app"; by default as many as the machine has processors, and the name under which the app is found.
 
     After `run`, `abandoned` is the number of steps that did not end within `shutdown_timeout` and were given back; if
     there are none, of sync steps that had been given up before, by a cancel or for their `max_runtime`, and still run
@@ -97,6 +102,8 @@ class Worker:
         schedules: Sequence[ScheduleSpec] = (),
         app: str = "",
         heartbeat_process: HeartbeatProcess | None = None,
+        cpu_app: str | None = None,
+        cpu_processes: int | None = None,
     ) -> None:
         self.dsn = dsn
         self.pooler = pooler
@@ -118,6 +125,8 @@ class Worker:
         self._middleware = tuple(middleware)
         self._targets = ScheduleTargets(app, schedules, payloads.codec)
         self._heartbeat_process = heartbeat_process
+        self._cpu_app = cpu_app
+        self._cpu_processes = checked_size(cpu_processes)
         self._stopping = asyncio.Event()
         self._running = threading.Lock()  # held by the run that is under way
         self._has_run = False
@@ -129,7 +138,9 @@ class Worker:
         self._wakeup = asyncio.Event()
         self._threads = ThreadPoolExecutor(concurrency + SPARE_THREADS, thread_name_prefix="pgflow-step")
         reports = Reports(self._payloads.codec, self._wakeup.set)
-        runner = Runner(self._threads, self._payloads, self._middleware, reports)
+        setup = ChildSetup(self._cpu_app, self._payloads.reveal, self._payloads.limit)
+        self._cpu = CpuPool(setup, self._cpu_processes)
+        runner = Runner(self._threads, self._payloads, self._middleware, reports, cpu=self._cpu)
         self._tasks = JobTasks(runner, self._wakeup)
         buffers = {name: QueueBuffer(name, limit) for name, limit in self.queues.items()}
         self.held_jobs = HeldJobs(buffers, start=self._tasks.start, drop=self._tasks.drop, payloads=self._payloads)
@@ -273,6 +284,8 @@ class Worker:
         listening: asyncio.Task[None] | None = None
         is_drained = False
         try:
+            if has_cpu_work(self._workflows, self._defined_tasks):
+                await self._cpu.start()
             claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
             await migrate.acheck(claimer.conn, self.schema)
             if self._drains != "due":
@@ -317,6 +330,7 @@ class Worker:
                 if listening is not None:
                     await asyncio.gather(listening, return_exceptions=True)
                 await self._transactional.close()
+                await self._cpu.close()
             finally:
                 await self._lease.end(self._claimer.conn, is_drained=is_drained)
         finally:

@@ -20,15 +20,18 @@ from pgflow.core.definition.task_context import TaskContext, running
 from pgflow.core.engine import middleware, task_attempt
 from pgflow.core.engine.attempt import AttemptError, attempt_error
 from pgflow.core.models.task_codec import args_location, output_location
-from pgflow.core.values.codec import Codec, decrypt_text, encrypt
+from pgflow.core.values.codec import decrypt_text, encrypt
 from pgflow.core.values.payload import ENCRYPTED_MARKER
 from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_line
-from pgflow.errors import DecryptionUnavailable
+from pgflow.errors import ConfigError, DecryptionUnavailable
 from pgflow.logs import Logger
+from pgflow.payloads.policy import PayloadPolicy
 from pgflow.process import acall_in_parent
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.worker import points, report
 from pgflow.worker.claimed_task import ClaimedTask
+from pgflow.worker.cpu.attempts import execute_task, failed_in_process
+from pgflow.worker.cpu.pool import CpuPool
 from pgflow.worker.outcome import AttemptFailed, Completed, Snoozed, TaskOutcome
 from pgflow.worker.reports import JobControl, Reports
 
@@ -41,21 +44,24 @@ PASS_ON = timedelta(seconds=10)  # until a task is offered again whose arguments
 
 
 class TaskRunner:
-    """Runs tasks: async ones on the event loop, sync ones in `threads`; `calls` are those that run in threads."""
+    """Runs tasks: async ones on the event loop, sync ones in `threads`, cpu ones in processes; `calls` use threads."""
 
     def __init__(
         self,
         threads: Executor,
         calls: set[Future[Any]],
-        codec: Codec | None,
+        payloads: PayloadPolicy,
         around: Sequence[Middleware],
         reports: Reports,
+        cpu: CpuPool | None = None,
     ) -> None:
         self._threads = threads
         self._calls = calls
-        self._codec = codec
+        self._payloads = payloads
+        self._codec = payloads.codec
         self._middleware = around
         self._reports = reports
+        self._cpu = cpu
 
     async def run(self, job: ClaimedTask, conn: Any = None) -> TaskOutcome:
         """Run a task to its outcome: any exception of its function becomes an `AttemptFailed`.
@@ -83,7 +89,7 @@ class TaskRunner:
             given = task_attempt.arguments(job.work, text, ctx)
             with running(ctx):
                 points.reached("task.begins", job)
-                result = await self._call(job, ctx, given)
+                result = await self._call(job, ctx, given, text)
                 points.reached("task.ended", job)
             return self._read(job, result, time.perf_counter() - began)
         except BaseException as error:  # a task must not end the worker, not even by sys.exit()
@@ -101,10 +107,14 @@ class TaskRunner:
             return job.args
         return decrypt_text(self._codec, job.args, args_location(job.work.name))
 
-    async def _call(self, job: ClaimedTask, ctx: TaskContext, given: dict[str, Any]) -> Any:
+    async def _call(self, job: ClaimedTask, ctx: TaskContext, given: dict[str, Any], text: str) -> Any:
+        if job.work.cpu:
+            execute: Callable[[], Awaitable[Any]] = partial(self._execute_cpu, job, ctx, text)
+        else:
+            run = middleware.call_task if self._middleware else task_attempt.call
+            execute = partial(self._execute, run, job.work, given, job.attempt)
         if not self._middleware:
-            return await self._execute(task_attempt.call, job.work, given, job.attempt)
-        execute = partial(self._execute, middleware.call_task, job.work, given, job.attempt)
+            return await execute()
         call = middleware.task_call(job.work, ctx, given, job.worker)
         return await middleware.around(self._middleware, call, execute)
 
@@ -119,8 +129,17 @@ class TaskRunner:
         result = await asyncio.wrap_future(started)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
+    async def _execute_cpu(self, job: ClaimedTask, ctx: TaskContext, text: str) -> Any:
+        """Execute a task in a process of the pool, with its arguments as JSON text."""
+        if self._cpu is None:
+            raise ConfigError("this worker has no processes for cpu tasks")
+        result = await execute_task(self._cpu, job.work, ctx, text)
+        return failed_in_process(result) if self._middleware and isinstance(result, AttemptError) else result
+
     def _read(self, job: ClaimedTask, result: Any, seconds: float) -> TaskOutcome:
-        match task_attempt.read(job.work, result, job.attempt, reveal=self._codec is not None):
+        match task_attempt.read(
+            job.work, result, job.attempt, reveal=self._payloads.reveal, limit=self._payloads.limit
+        ):
             case str(text):
                 if self._codec is not None:
                     text = encrypt(self._codec, text, output_location(job.work.name, job.id))

@@ -25,6 +25,7 @@ CALLS = {"eval", "exec", "compile", "__import__", "import_module", "import_strin
 EXCEPTIONS = {
     ("cli/app_loader.py", "import_module"): "the app that the command line, or the user's own configuration, names",
     ("cli/lazy_group.py", "import_module"): "the modules of the commands, from a table",
+    ("worker/cpu/main.py", "import_module"): "the app that the command line names, or the program has imported itself",
     ("__init__.py", "import_module"): "the homes of the public names, from a table",
     ("testing/__init__.py", "import_module"): "the homes of its public names, from a table",
     ("core/picture/docstring.py", "compile"): "the user's own file, to see whether it still compiles; it is not run",

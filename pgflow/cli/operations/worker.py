@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -18,6 +20,7 @@ from pgflow.cli.app_loader import load_app
 from pgflow.cli.error_reporting import report
 from pgflow.cli.operations.health import ADDRESS, serve_probes
 from pgflow.cli.operations.init_process import fork_if_pid_1
+from pgflow.cli.operations.worker_processes import EXIT_ABANDONED, EXIT_KILLED, Link, Supervisor
 from pgflow.cli.options import app_option, database_options, json_option
 from pgflow.cli.output import document, printable
 from pgflow.cli.parameters import Duration
@@ -36,12 +39,20 @@ __all__ = ["command"]
 log = Logger("pgflow.worker")
 
 RELEASE_TIMEOUT = 1.0  # seconds for releasing claimed jobs after a second signal
-EXIT_KILLED = 130  # after a second signal
-EXIT_ABANDONED = 75  # EX_TEMPFAIL: a sync step was still running at the shutdown timeout
+ARGUMENTS = "pgflow.worker.arguments"  # in the context: the arguments of the command
 GC_THRESHOLD = 10_000  # net allocations between collections of the youngest generation
 
 
-@click.command()
+class WorkerCommand(click.Command):
+    """Keeps its arguments as they were given, for the processes that run the same command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse them."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=WorkerCommand)
 @app_option
 @click.option(
     "-q",
@@ -52,6 +63,20 @@ GC_THRESHOLD = 10_000  # net allocations between collections of the youngest gen
     metavar="NAME=LIMIT",
     help="Queue to work on, and its concurrency: how many of its steps may run at once. Repeatable. "
     "A transactional step uses a connection of its own while it runs.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="How many worker processes to run. Each has the queues and limits given; one that dies is restarted.",
+)
+@click.option(
+    "--cpu-processes",
+    type=click.IntRange(1, 1000),
+    show_default="one per processor",
+    metavar="N",
+    help="How many cpu=True steps run at once in each worker, each in a process of its own.",
 )
 @click.option(
     "--poll",
@@ -108,6 +133,8 @@ GC_THRESHOLD = 10_000  # net allocations between collections of the youngest gen
 def command(
     app: str | None,
     queues: tuple[str, ...],
+    processes: int,
+    cpu_processes: int | None,
     poll: timedelta,
     lease: timedelta,
     sweep: timedelta,
@@ -132,13 +159,18 @@ def command(
     Examples:
       pgflow worker --app myapp.flows:app
       pgflow worker --app myapp.flows:app --queue default=10 --queue mail=2
+      pgflow worker --app myapp.flows:app --processes 4
     """  # fmt: skip
     limits = parse_queues(queues)
-    fork_if_pid_1()
+    link = Link.inherited()
+    if link is None:
+        fork_if_pid_1()
+        if processes > 1:
+            _configure_logging(log_level)
+            arguments = ["worker", *click.get_current_context().meta[ARGUMENTS]]
+            sys.exit(Supervisor(arguments, processes, shutdown_timeout=shutdown_timeout, drain=drain).run(health))
     heartbeat = HeartbeatProcess.fork()  # before the app is imported, while this process is small
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=log_level.upper(), handlers=[handler])
+    _configure_logging(log_level, link)
     default_threshold = gc.get_threshold()
     found = load_app(app, dsn, schema)
     _warn_of_password(dsn)
@@ -154,14 +186,18 @@ def command(
         listen=listen,
         drain=drain,
         heartbeat_process=heartbeat,
+        cpu_app=app,
+        cpu_processes=cpu_processes,
     )
     found.close()
     _tune_garbage_collector(default_threshold)
     is_logging = _attach_log(log_level)
     code = EXIT_ABANDONED
     try:
-        with serve_probes(health, {"/livez": worker.liveness_error, "/readyz": worker.readiness_error}):
-            run(_run(worker))
+        with serve_probes(
+            None if link else health, {"/livez": worker.liveness_error, "/readyz": worker.readiness_error}
+        ):
+            run(_run(worker, link))
     except PgflowError as error:
         if not worker.abandoned:
             raise
@@ -172,7 +208,8 @@ def command(
         if heartbeat is not None:
             heartbeat.end()
     if as_json:
-        counters = {"worker": worker.settler.worker, **asdict(worker.stats), "abandoned": worker.abandoned}
+        process = {} if link is None else {"process": link.number}
+        counters = {**process, "worker": worker.settler.worker, **asdict(worker.stats), "abandoned": worker.abandoned}
         click.echo(document(counters))
     if worker.abandoned:
         sys.stdout.flush()
@@ -186,6 +223,14 @@ class OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, with control characters escaped."""
         return printable(super().format(record))
+
+
+def _configure_logging(level: str, link: Link | None = None) -> None:
+    """Log to stderr; one of several processes with its number."""
+    process = "" if link is None else f"[{link.number}] "
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter(f"%(asctime)s %(levelname)s {process}%(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 def _tune_garbage_collector(default_threshold: tuple[int, int, int]) -> None:
@@ -223,7 +268,7 @@ def _attach_log(log_level: str) -> bool:
     return bool(names)
 
 
-async def _run(worker: Worker) -> None:
+async def _run(worker: Worker, link: Link | None) -> None:
     loop = asyncio.get_running_loop()
     signals = 0
     tasks: list[asyncio.Task[None]] = []
@@ -236,6 +281,12 @@ async def _run(worker: Worker) -> None:
         log.warning("%s: stopping immediately", name)
         tasks.append(loop.create_task(_stop_immediately(worker)))
 
+    def kill(name: str) -> None:
+        last = threading.Timer(RELEASE_TIMEOUT * 1.5, os._exit, [EXIT_KILLED])
+        last.daemon = True
+        last.start()
+        loop.call_soon_threadsafe(stop_immediately, name)
+
     def on_signal(number: int, frame: object) -> None:
         nonlocal signals
         signals += 1
@@ -243,18 +294,22 @@ async def _run(worker: Worker) -> None:
         if signals == 1:
             loop.call_soon_threadsafe(stop, name)
         else:
-            last = threading.Timer(RELEASE_TIMEOUT * 1.5, os._exit, [EXIT_KILLED])
-            last.daemon = True
-            last.start()
-            loop.call_soon_threadsafe(stop_immediately, name)
+            kill(name)
 
     # Not loop.add_signal_handler: a step that blocks the event loop would delay its handlers.
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    if link is not None:
+        link.start(worker, stop=lambda name: _call_in(loop, stop, name), kill=kill)
     try:
         await worker.run()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, do: Callable[[str], None], name: str) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the worker has ended
+        loop.call_soon_threadsafe(do, name)
 
 
 async def _stop_immediately(worker: Worker) -> None:

@@ -70,8 +70,10 @@ class Step(BaseModel):
     - `retry`: a `Retry` policy, instead of the workflow's.
     - `queue`: name of the queue in which it runs, instead of the workflow's.
     - `transactional`: True to run in the database transaction that records its result, see `Context.conn`.
-    - `max_runtime`: a timedelta after which an attempt fails with `TimeoutError`. An async step is cancelled; the
-      thread of a sync step keeps running, but its result is discarded.
+    - `cpu`: True to run in a process of the worker's pool, for work that would hold Python's global lock. It cannot be
+      transactional.
+    - `max_runtime`: a timedelta after which an attempt fails with `TimeoutError`. An async step is cancelled, the
+      process of a `cpu` step is killed; the thread of a sync step keeps running, but its result is discarded.
     - `step_key`: the step's key, instead of the class name in snake_case.
     - `output`: the type of its output, which `ctx.output(...)` returns.
 
@@ -95,6 +97,7 @@ class Step(BaseModel):
     retry: ClassVar[Retry | None] = None
     queue: ClassVar[str | None] = None
     transactional: ClassVar[bool] = False
+    cpu: ClassVar[bool] = False
     max_runtime: ClassVar[timedelta | None] = None
     step_key: ClassVar[str | None] = None
     output: ClassVar[Any] = None

@@ -53,6 +53,7 @@ class TaskDefinition:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     transactional: bool = False
+    cpu: bool = False
     secrets: tuple[str, ...] = ()
     partition_by: tuple[str, ...] = ()
     weight: int = 1

@@ -18,6 +18,7 @@ from pgflow.core.definition.parameters import Parameters
 from pgflow.core.definition.partition import check_partition, read_partition, read_weight
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems
+from pgflow.core.definition.rules.step_rules import CPU_RULE
 from pgflow.core.definition.unique_task import UniqueTask
 from pgflow.core.values.duration import is_duration
 from pgflow.core.values.names import check_options
@@ -32,11 +33,13 @@ class TaskOptions(TypedDict, total=False):
     - `queue`: the queue of its jobs, by default "default". `priority`: from -32768 (first) to 32767, by default 0.
     - `retry`: a `Retry` policy, by default five attempts with exponential back-off.
     - `unique`: a `UniqueTask`, so that an execution is not enqueued twice.
-    - `max_runtime`: a timedelta after which an attempt fails with `TimeoutError`. An async task is cancelled; the
-      thread of a sync task keeps running, but its result is discarded.
+    - `max_runtime`: a timedelta after which an attempt fails with `TimeoutError`. An async task is cancelled, the
+      process of a `cpu` task is killed; the thread of a sync task keeps running, but its result is discarded.
     - `transactional`: True to run in the database transaction that records its result, see `TaskContext.conn`.
     - `partition_by`: the name of an argument, or a path into it ("order.customer"): limits per key hold for each of its
       values, and workers take turns between them. `weight`: how many places of a limit a job takes, by default 1.
+    - `cpu`: True to run in a process of the worker's pool, for work that would hold Python's global lock. It cannot be
+      transactional.
     - `tags`, `metadata`: a list of strings and a dict of JSON values, stored with each job.
     """
 
@@ -50,6 +53,7 @@ class TaskOptions(TypedDict, total=False):
     transactional: bool
     partition_by: str | None
     weight: int
+    cpu: bool
 
 
 def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters | None) -> dict[str, Any]:
@@ -72,10 +76,13 @@ def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters
         "max_runtime": rule(None, _max_runtime, who, given.get("max_runtime")),
         "tags": rule((), read_tags, who, given.get("tags", ())),
         "metadata": rule({}, read_metadata, who, given.get("metadata")),
-        "transactional": rule(False, _transactional, who, given.get("transactional", False)),
+        "transactional": rule(False, _flag, who, "transactional", given.get("transactional", False)),
+        "cpu": rule(False, _flag, who, "cpu", given.get("cpu", False)),
         "partition_by": rule((), _partition, who, given.get("partition_by"), parameters),
         "weight": rule(1, read_weight, who, given.get("weight", 1)),
     }
+    if options["cpu"] and options["transactional"]:
+        problems.add([f"{who} is cpu and transactional: {CPU_RULE}"])
     problems.raise_if_any()
     return options
 
@@ -114,7 +121,7 @@ def _max_runtime(who: str, limit: Any) -> timedelta | None:
     return limit if limit is None else timedelta(0) + limit
 
 
-def _transactional(who: str, given: Any) -> bool:
+def _flag(who: str, option: str, given: Any) -> bool:
     if not isinstance(given, bool):
-        raise DefinitionError(f"{who}: transactional is {given!r}: write True or False")
+        raise DefinitionError(f"{who}: {option} is {given!r}: write True or False")
     return given

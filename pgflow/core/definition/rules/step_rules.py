@@ -14,7 +14,9 @@ from pgflow.core.values.names import is_event, is_key, is_queue
 from pgflow.core.values.payload import METADATA_LIMIT, encode
 from pgflow.errors import DefinitionError, InvalidPayload
 
-__all__ = ["check_step"]
+__all__ = ["CPU_RULE", "check_step"]
+
+CPU_RULE = "a connection cannot be shared with another process, so choose one of them"
 
 
 def check_step(workflow: str, step: Step, title: str, problems: Problems) -> bool:
@@ -75,6 +77,10 @@ def _check_attributes(who: str, step: Step) -> None:
         raise DefinitionError(f"{who} has queue = {step.queue!r}: use up to 63 letters, digits, '_', '-' and '.'")
     if not isinstance(step.transactional, bool):
         raise DefinitionError(f"{who} has transactional = {step.transactional!r}: write True or False")
+    if not isinstance(step.cpu, bool):
+        raise DefinitionError(f"{who} has cpu = {step.cpu!r}: write True or False")
+    if step.cpu and step.transactional:
+        raise DefinitionError(f"{who} has cpu and transactional = True: {CPU_RULE}")
     limit: Any = step.max_runtime
     if limit is not None and not (is_duration(limit) and limit):
         raise DefinitionError(f"{who} has max_runtime = {limit!r}: write a timedelta greater than zero")

@@ -1,0 +1,160 @@
+"""Workflows whose steps run in processes of the pool; each misbehaves in its own way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step, Unique, Workflow, step
+
+QUICK = Retry(max_attempts=2, base=timedelta(milliseconds=10))
+
+
+class Order(BaseModel):
+    rows: int
+    mark: str = ""
+
+
+@dataclass
+class Sum:
+    total: int
+    pid: int
+
+
+@step(cpu=True, output=Sum)
+def add(ctx: Context[Order]) -> Ok:
+    assert isinstance(ctx.initial, Order)
+    return Ok("done", Sum(sum(range(ctx.initial.rows)), os.getpid()), metadata={"attempt": ctx.attempt})
+
+
+class Scale(Step):
+    """A step with a configuration, which reads the typed output of another."""
+
+    events = ("done",)
+    cpu = True
+    by: int = 2
+
+    def execute(self, ctx: Context[Order]) -> Ok:
+        return Ok("done", [ctx.output(add).total * self.by, ctx.id, ctx.run, ctx.step, ctx.workflow, ctx.value])
+
+
+@step(cpu=True)
+async def last(ctx: Context[Order]) -> Ok:
+    await asyncio.sleep(0)
+    return Ok("done", sorted(ctx.steps))
+
+
+class Sums(Workflow[Order], unique=Unique("sums")):
+    initial = add
+    transitions = {add: {"done": Scale(by=3)}, Scale(by=3): {"done": last}, last: {"done": Done}}
+
+
+def mark(ctx: Context[Order], what: object) -> None:
+    """Append a line to the file that the instance names."""
+    with Path(ctx.initial.mark).open("a") as file:
+        file.write(f"{what}\n")
+
+
+@step(cpu=True, retry=QUICK, max_runtime=timedelta(seconds=2))
+def hang(ctx: Context[Order]) -> Ok:
+    """Hold Python's global lock in native code, in a process that has started another."""
+    if ctx.attempt == 1:
+        mark(ctx, subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
+        mark(ctx, os.getpid())
+        sum(range(10**13))
+    return Ok("done")
+
+
+@step(cpu=True)
+def hang_for_good(ctx: Context[Order]) -> Ok:
+    mark(ctx, os.getpid())
+    sum(range(10**13))
+    return Ok("done")
+
+
+@step(cpu=True, retry=QUICK)
+def die(ctx: Context[Order]) -> Ok:
+    if ctx.attempt == 1:
+        if ctx.initial.mark == "exit":
+            os._exit(3)
+        os.kill(os.getpid(), getattr(signal, ctx.initial.mark))
+        time.sleep(60)
+    return Ok("done", ctx.attempt)
+
+
+class Refused(Exception):
+    """The order is refused."""
+
+
+@step(cpu=True, retry=Retry(max_attempts=3, base=timedelta(milliseconds=10), never_on=(Refused,)))
+def misbehave(ctx: Context[Order]) -> Any:
+    match ctx.initial.mark:
+        case "raise":
+            raise Refused("no more orders")
+        case "exit":
+            sys.exit("gone")
+        case "error":
+            return Error("declined", retry=False)
+        case "wrong":
+            return 7
+        case "object":
+            return Ok("done", object())
+        case "large":
+            return Ok("done", "x" * 2_000_000)
+        case "fork":
+            if os.fork() == 0:
+                return Ok("done", "the child")
+            os.wait()
+            return Ok("done", "the parent")
+        case "snooze":
+            return Ok("done") if ctx.attempt == 1 and time.time() % 1 > 2 else Snooze(timedelta(hours=1))
+        case "wait":
+            return Async()
+    return Ok("done")
+
+
+class One(Workflow[Order], unique=Unique("one")):
+    """One step that does what the instance asks for."""
+
+    initial = misbehave
+    transitions = {misbehave: {"done": Done}}
+
+
+class Hang(Workflow[Order], unique=Unique("hang")):
+    initial = hang
+    transitions = {hang: {"done": Done}}
+
+
+class HangForGood(Workflow[Order], unique=Unique("good")):
+    initial = hang_for_good
+    transitions = {hang_for_good: {"done": Done}}
+
+
+class Die(Workflow[Order], unique=Unique("die")):
+    initial = die
+    transitions = {die: {"done": Done}}
+
+
+@step
+def plain(ctx: Context[Order]) -> Ok:
+    return Ok("done")
+
+
+class Plain(Workflow[Order], unique=Unique("plain")):
+    initial = plain
+    transitions = {plain: {"done": Done}}
+
+
+WORKFLOWS = (Sums, One, Hang, HangForGood, Die, Plain)
+app = Pgflow(workflows=WORKFLOWS)
+NAME = "tests.worker.cpu_flows:app"
