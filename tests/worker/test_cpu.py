@@ -242,7 +242,7 @@ def test_a_name_that_is_not_an_app_is_refused_at_the_start(name: str, said: str,
     assert said in str(caught.value)
 
 
-def test_a_program_that_is_run_itself_is_told_how_to_start(dsn: str, tmp_path: Path, conn: Connection) -> None:
+def test_a_program_that_is_run_itself_gets_the_fix(dsn: str, tmp_path: Path, conn: Connection) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         textwrap.dedent(f"""
