@@ -78,7 +78,7 @@ class Pgflow(App):
         self.name = name or schema
         self.payloads = PayloadPolicy.of(codec, max_payload_bytes, payload_store, store_above)
         self.middleware = check_middleware(middleware)
-        registry = Registry(workflows, tasks, has_codec=codec is not None)
+        registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=self.payloads.limit)
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self.declared_schedules = check_schedules(schedules)
         self._specs = declared_specs(self.declared_schedules, registry, self.codec)

@@ -31,29 +31,31 @@ Item: TypeAlias = TaskCall[Any] | tuple[Any, ...] | Mapping[str, Any]
 
 
 def enqueue_command(
-    task: TaskDefinition, items: Iterable[Item], options: EnqueueOptions, *, reveal: bool = False
+    task: TaskDefinition, items: Iterable[Item], options: EnqueueOptions, *, reveal: bool, limit: int
 ) -> Enqueue:
     """Return the command that enqueues some calls of a task. With `reveal` the arguments may hold secrets.
+
+    `limit` is the largest size of the arguments in bytes.
 
     Raises `UnknownOption`, `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
     """
     check_options("option", options, EnqueueOptions)
     if isinstance(items, str | Mapping) or not isinstance(items, Iterable):
         raise InvalidInput(f"{task.name}: calls must be a list, got {type_name(items)}", hint=_example(task))
-    texts = tuple(_arguments(task, item, reveal) for item in items)
+    texts = tuple(_arguments(task, item, reveal, limit) for item in items)
     return Enqueue(task, texts, unique=task.unique_keys(texts, options.get("queue")), **options)
 
 
-def _arguments(task: TaskDefinition, item: Any, reveal: bool) -> str:
+def _arguments(task: TaskDefinition, item: Any, reveal: bool, limit: int) -> str:
     match item:
         case TaskCall():
             if item.task is not task:
                 raise InvalidInput(f"{task.name}: got a call of the task {item.task.name}", hint=_example(task))
-            return task.arguments.write(item.args, item.kwargs, reveal=reveal)
+            return task.arguments.write(item.args, item.kwargs, reveal=reveal, limit=limit)
         case tuple():
-            return task.arguments.write(item, {}, reveal=reveal)
+            return task.arguments.write(item, {}, reveal=reveal, limit=limit)
         case Mapping():
-            return task.arguments.write_named(item, reveal=reveal)
+            return task.arguments.write_named(item, reveal=reveal, limit=limit)
     raise InvalidInput(
         f"{task.name}: a call must be a tuple of arguments or a dict by name, got {type_name(item)}",
         hint=_example(task),

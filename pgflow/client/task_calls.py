@@ -82,7 +82,10 @@ class TaskCalls:
         return await self._backend.aexecute(self._list_tasks(task, options), conn)
 
     def _enqueue(self, task: NamedTask, calls: Iterable[Item], options: EnqueueOptions) -> Enqueue:
-        return enqueue_command(self._definition(task), calls, options, reveal=self._registry.has_codec)
+        registry = self._registry
+        return enqueue_command(
+            self._definition(task), calls, options, reveal=registry.has_codec, limit=registry.payload_limit
+        )
 
     def _handles(self, task: TaskDefinition, enqueued: Iterable[Enqueued]) -> builtins.list[JobHandle[Any]]:
         return [JobHandle(self._backend, self._registry, task, each.id, created=each.created) for each in enqueued]

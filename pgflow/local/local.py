@@ -69,7 +69,7 @@ class Local(App):
         policy = PayloadPolicy.of(codec, max_payload_bytes, None, None)
         self.codec = policy.codec
         self.middleware = list(check_middleware(middleware))  # read for each step, so tests may change it
-        registry = Registry(workflows, tasks, has_codec=codec is not None)
+        registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=policy.limit)
         self.storage = _opened(storage)
         self.storage.limit = policy.limit
         self._memory = MemoryBackend(

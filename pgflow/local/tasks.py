@@ -17,7 +17,7 @@ from pgflow.core.definition.unique_task import UniqueKey
 from pgflow.core.engine import task_attempt
 from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError, attempt_error
 from pgflow.core.models.task import Enqueued
-from pgflow.core.values.codec import Codec, Location, roundtrip
+from pgflow.core.values.codec import Location, roundtrip
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.errors import AlreadyEnqueued, AlreadyStarted, JobNotFound, NotActive, NotRetryable
 from pgflow.jitter import uniform
@@ -27,6 +27,7 @@ from pgflow.local.local_task import LocalTask
 from pgflow.local.lock import DeferringLock
 from pgflow.local.loop import Loop
 from pgflow.logs import Logger
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 
 __all__ = ["LocalTasks", "TaskOutcome"]
 
@@ -56,7 +57,7 @@ class LocalTasks:
         clock: Clock,
         busy: set[LocalTask],
         hooks: Hooks,
-        codec: Codec | None = None,
+        policy: PayloadPolicy = DEFAULT,
     ) -> None:
         self.by_id: dict[int, LocalTask] = {}
         self._loop = loop
@@ -64,7 +65,7 @@ class LocalTasks:
         self._clock = clock
         self._busy = busy
         self._hooks = hooks
-        self._codec = codec
+        self._policy = policy
         self._numbers = count(1)
         self._running: dict[LocalTask, asyncio.Task[None]] = {}
 
@@ -237,15 +238,15 @@ class LocalTasks:
         limit = asyncio.timeout(None if task.max_runtime is None else task.max_runtime.total_seconds())
         outcome: TaskOutcome
         place = Location(task.name, str(job.id), "checkpoint")
-        control = job.control = LocalControl(job, place, self._lock, self._hooks.changed, self._codec)
+        control = job.control = LocalControl(job, place, self._lock, self._hooks.changed, self._policy.codec)
         try:
             ctx = job.context(control)
             given = task_attempt.arguments(task, job.args, ctx)
             async with limit:
                 result = await self._loop.call_task(task, given, ctx)
-            outcome = task_attempt.read(task, result, attempt, reveal=self._codec is not None)
+            outcome = task_attempt.read(task, result, attempt, reveal=self._policy.reveal, limit=self._policy.limit)
             if isinstance(outcome, str):
-                outcome = roundtrip(self._codec, outcome, Location(task.name, str(job.id), "output"))
+                outcome = roundtrip(self._policy.codec, outcome, Location(task.name, str(job.id), "output"))
         except BaseException as error:  # a task must not end the program, even by sys.exit()
             if limit.expired():
                 control.is_cancelled = True
@@ -298,4 +299,4 @@ class LocalTasks:
             raise AlreadyStarted(f"{job.title} is running: it cannot be {what}", hint="Cancel it, or wait for its end.")
 
     def _stored(self, task: TaskDefinition, args: str) -> str:
-        return roundtrip(self._codec, args, Location(task.name, "", "input"))
+        return roundtrip(self._policy.codec, args, Location(task.name, "", "input"))

@@ -9,13 +9,29 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Snooze, Step, Unique, Workflow, step
+from pgflow import (
+    Async,
+    Context,
+    Done,
+    Error,
+    Ok,
+    Pgflow,
+    Retry,
+    Snooze,
+    Step,
+    TaskContext,
+    Unique,
+    Workflow,
+    current_job,
+    step,
+    task,
+)
 
 QUICK = Retry(max_attempts=2, base=timedelta(milliseconds=10))
 
@@ -34,6 +50,7 @@ class Sum:
 @step(cpu=True, output=Sum)
 def add(ctx: Context[Order]) -> Ok:
     assert isinstance(ctx.initial, Order)
+    assert current_job().task == "Sums.add"
     return Ok("done", Sum(sum(range(ctx.initial.rows)), os.getpid()), metadata={"attempt": ctx.attempt})
 
 
@@ -155,6 +172,26 @@ class Plain(Workflow[Order], unique=Unique("plain")):
     transitions = {plain: {"done": Done}}
 
 
+@task(cpu=True, tags=["nightly"], retry=QUICK, max_runtime=timedelta(seconds=2))
+def count(ctx: TaskContext, day: date, *, until: int = 10, how: str = "") -> Sum:
+    if how == "hang" and ctx.attempt == 1:
+        sum(range(10**13))
+    if how == "exit" and ctx.attempt == 1:
+        os._exit(3)
+    if how == "raise":
+        raise Refused(f"no {day:%A}s")
+    assert current_job() is ctx
+    assert ctx.tags == ("nightly",)
+    return Sum(day.year + until, os.getpid())
+
+
+@task(cpu=True)
+async def count_async(number: int) -> int:
+    await asyncio.sleep(0)
+    return number + current_job().attempt
+
+
 WORKFLOWS = (Sums, One, Hang, HangForGood, Die, Plain)
-app = Pgflow(workflows=WORKFLOWS)
+TASKS = (count, count_async)
+app = Pgflow(workflows=WORKFLOWS, tasks=TASKS)
 NAME = "tests.worker.cpu_flows:app"

@@ -9,18 +9,32 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pgflow import Done, Pgflow, Proceed, Result, StepCall, Unique, Workflow, step
+from pgflow import Done, Pgflow, Proceed, Result, StepCall, Unique, Workflow, step, task
 from pgflow.database.connect import Connection
-from pgflow.errors import ConfigError, DefinitionError
+from pgflow.errors import ConfigError, DefinitionError, TaskFailed
 from pgflow.worker.cpu.attempts import CpuAttemptFailed
 from tests.worker.conftest import Work
-from tests.worker.cpu_flows import NAME, WORKFLOWS, Die, Hang, HangForGood, One, Order, Plain, Sums
+from tests.worker.cpu_flows import (
+    NAME,
+    TASKS,
+    WORKFLOWS,
+    Die,
+    Hang,
+    HangForGood,
+    One,
+    Order,
+    Plain,
+    Sum,
+    Sums,
+    count,
+    count_async,
+)
 from tests.worker.db_helpers import until_status
 from tests.worker.processes import CHECKOUT, Processes
 from tests.worker.thread_worker import Inside
@@ -217,6 +231,46 @@ def test_the_log_level_and_the_import_path_are_those_of_the_worker(app: Pgflow, 
     processes.start("--cpu-processes", "1", app="tests.worker.cpu_flows")
     app.start(Sums, "a", Order(rows=3))
     assert until_status(Sums, "a").status == "completed"
+
+
+# -- tasks
+
+
+@pytest.fixture
+def tasks(dsn: str, conn: Connection) -> Iterator[Pgflow]:
+    app = Pgflow(dsn, workflows=WORKFLOWS, tasks=TASKS)
+    with Inside(app, cpu_app=NAME, cpu_processes=2):
+        yield app
+    app.close()
+
+
+def test_tasks_run_in_processes_with_typed_arguments_and_outputs(tasks: Pgflow) -> None:
+    handle, other = count.enqueue(date(2030, 1, 1), until=5), count_async.enqueue(6)
+    found = handle.result(timeout=PATIENCE)
+    assert found == Sum(2035, found.pid)
+    assert found.pid != os.getpid()
+    assert other.result(timeout=PATIENCE) == 7
+
+
+@pytest.mark.parametrize(("how", "kind"), [("hang", "TimeoutError"), ("exit", "ProcessLost")])
+def test_a_task_that_hangs_or_dies_fails_its_attempt(how: str, kind: str, tasks: Pgflow) -> None:
+    handle = count.enqueue(date(2030, 1, 1), how=how)
+    assert handle.result(timeout=PATIENCE).total == 2040
+    (error,) = handle.get().errors
+    assert (error["type"], error["attempt"]) == (kind, 1)
+
+
+def test_a_task_that_raises_fails_with_its_exception(tasks: Pgflow) -> None:
+    handle = count.enqueue(date(2030, 1, 1), how="raise")
+    with pytest.raises(TaskFailed, match="no Tuesdays"):
+        handle.result(timeout=PATIENCE)
+
+
+def test_a_cpu_task_with_a_transaction_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="both is cpu and transactional: a connection cannot be shared"):
+
+        @task(cpu=True, transactional=True)
+        def both() -> None: ...
 
 
 # -- what is refused at the start

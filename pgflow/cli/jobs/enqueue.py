@@ -133,7 +133,8 @@ def _report(task: str, one: Enqueued, *, has_output: bool, as_json: bool) -> Non
 
 
 def _enqueue(app: Pgflow, task: str, given: dict[str, Any], options: EnqueueOptions) -> Enqueued:
-    command = enqueue_command(app.task(task).definition, [given], options, reveal=app.codec is not None)
+    policy = app.payloads
+    command = enqueue_command(app.task(task).definition, [given], options, reveal=policy.reveal, limit=policy.limit)
     write = TaskStatements(app.schema, app.codec).enqueue(command)
     with open_connection(app.dsn, app.schema, pooler=app.pooler) as conn:
         app.register()

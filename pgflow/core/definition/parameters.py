@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pgflow.core.definition.input import Input
 from pgflow.core.values.absent import ABSENT
-from pgflow.core.values.payload import decode
+from pgflow.core.values.payload import INPUT_LIMIT, decode
 from pgflow.errors import DefinitionError, InvalidInput, InvalidPayload, PgflowError
 
 __all__ = ["Parameters", "by_name", "with_argument"]
@@ -74,20 +74,22 @@ class Parameters:
         """The names of those that are secrets or have some."""
         return frozenset(re.split(r"[.[]", path)[1] for path in self.secrets)
 
-    def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, reveal: bool = False) -> str:
-        """Return the arguments of a call, validated, as JSON text. With `reveal` they may hold secrets.
+    def write(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, reveal: bool = False, limit: int = INPUT_LIMIT
+    ) -> str:
+        """Return the arguments of a call, validated, as JSON text of at most `limit` bytes.
 
-        Raises `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
+        With `reveal` they may hold secrets. Raises `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
         """
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InvalidInput(f"{self.task}: {error}", hint=f"It takes {_shown(self.signature)}.") from None
-        return self.write_named(bound.arguments, reveal=reveal)
+        return self.write_named(bound.arguments, reveal=reveal, limit=limit)
 
-    def write_named(self, given: Mapping[str, Any], *, reveal: bool = False) -> str:
+    def write_named(self, given: Mapping[str, Any], *, reveal: bool = False, limit: int = INPUT_LIMIT) -> str:
         """`write` for arguments by parameter name, also those that a call can only pass by position."""
-        return self.fields.write({**self.defaults, **given}, reveal=reveal)
+        return self.fields.write({**self.defaults, **given}, reveal=reveal, limit=limit)
 
     def parse(self, texts: Mapping[str, str]) -> dict[str, Any]:
         """Return arguments that a person wrote, for `write_named`: each as JSON if its type takes that, else as text.

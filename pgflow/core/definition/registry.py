@@ -9,6 +9,7 @@ from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.rules.problems import try_collect
 from pgflow.core.definition.task import DefinedTask, TaskDefinition
 from pgflow.core.definition.workflow import DefinedWorkflow
+from pgflow.core.values.payload import INPUT_LIMIT
 from pgflow.core.values.secret import CODEC_HINT, secret_error
 from pgflow.errors import DefinitionError, UnknownTask, UnknownWorkflow
 
@@ -17,6 +18,8 @@ __all__ = ["Registry"]
 
 class Registry:
     """Workflow classes and tasks by unique name; `has_codec` if their app has a codec, so that they may have secrets.
+
+    `payload_limit` is the largest value that the app accepts, in bytes.
 
     Raises `DefinitionError` for a value that is neither, for two with one name, for a version without the class that
     has it in `versions`, and for a secret that would be stored in plain.
@@ -30,8 +33,10 @@ class Registry:
         tasks: Iterable[DefinedTask] = (),
         *,
         has_codec: bool = False,
+        payload_limit: int = INPUT_LIMIT,
     ) -> None:
         self.has_codec = has_codec
+        self.payload_limit = payload_limit
         self.by_name: dict[str, type[Any]] = {}
         self.tasks_by_name: dict[str, Any] = {}
         for workflow in workflows:

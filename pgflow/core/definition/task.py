@@ -11,7 +11,7 @@ from pgflow.core.definition.parameters import Parameters
 from pgflow.core.definition.partition import partition_key
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.unique_task import UniqueKey, UniqueTask, unique_key
-from pgflow.core.values.payload import decode
+from pgflow.core.values.payload import OUTPUT_LIMIT, decode
 
 __all__ = ["DefinedTask", "Output", "TaskDefinition"]
 
@@ -19,8 +19,8 @@ __all__ = ["DefinedTask", "Output", "TaskDefinition"]
 class Output(Protocol):
     """Writes what a task returns as JSON, and reads it back in its declared type."""
 
-    def write(self, value: Any, *, reveal: bool = False) -> str:
-        """Return it as JSON text. With `reveal` it may hold secrets.
+    def write(self, value: Any, *, reveal: bool = False, limit: int = OUTPUT_LIMIT) -> str:
+        """Return it as JSON text of at most `limit` bytes. With `reveal` it may hold secrets.
 
         Raises `InvalidInput`, `InvalidPayload`, `UnencryptedSecret`.
         """

@@ -17,6 +17,7 @@ from pgflow.core.definition.task_context import TaskContext
 from pgflow.core.definition.task_options import read_task_options
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.names import is_event
+from pgflow.core.values.payload import OUTPUT_LIMIT
 from pgflow.errors import DefinitionError
 
 __all__ = ["Discarded", "define", "task_name"]
@@ -27,7 +28,7 @@ NAME_RULE = "a name must be a string of 1 to 100 characters, without white space
 class Discarded:
     """The output of a task with `output=None`: whatever it returns, None is stored."""
 
-    def write(self, value: Any, *, reveal: bool = False) -> str:
+    def write(self, value: Any, *, reveal: bool = False, limit: int = OUTPUT_LIMIT) -> str:
         """Return null."""
         return "null"
 

@@ -77,10 +77,11 @@ def unpack_task_result(task: TaskDefinition, packed: Mapping[str, Any]) -> Any:
 
 def _pack_other(result: object) -> Packed | None:
     match result:
-        case AttemptError(reason, kind, retry, details):
-            return {"type": "AttemptError", "reason": reason, "kind": kind, "retry": retry, "details": details}
-        case Error(reason, retry):
-            return {"type": "Error", "reason": str(reason), "retry": bool(retry)}
+        case AttemptError(reason, kind, retry, details, pause):
+            packed = {"type": "AttemptError", "reason": reason, "kind": kind, "retry": retry, "details": details}
+            return {**packed, "pause": _seconds(pause)}
+        case Error(reason, retry, retry_in):
+            return {"type": "Error", "reason": str(reason), "retry": bool(retry), "retry_in": _seconds(retry_in)}
         case Snooze(delay):
             return {"type": "Snooze", "seconds": delay.total_seconds()}
     return None
@@ -89,9 +90,17 @@ def _pack_other(result: object) -> Packed | None:
 def _unpack_other(packed: Mapping[str, Any]) -> Error | Snooze | AttemptError:
     match packed:
         case {"type": "AttemptError", "reason": reason, "kind": kind, "retry": retry, "details": details}:
-            return AttemptError(reason, kind, retry, details)
+            return AttemptError(reason, kind, retry, details, _duration(packed.get("pause")))
         case {"type": "Error", "reason": reason, "retry": retry}:
-            return Error(reason, retry)
+            return Error(reason, retry, _duration(packed.get("retry_in")))
         case {"type": "Snooze", "seconds": seconds}:
             return Snooze(timedelta(seconds=seconds))
     raise TypeError("a child process answered with something that is not a result")
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

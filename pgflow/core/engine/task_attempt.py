@@ -9,6 +9,7 @@ from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.task_context import TaskContext
 from pgflow.core.engine.attempt import AttemptError, attempt_error, error_of
 from pgflow.core.values.duration import plain
+from pgflow.core.values.payload import OUTPUT_LIMIT
 from pgflow.core.values.sanitize import type_name
 from pgflow.process import call_in_parent
 
@@ -32,16 +33,18 @@ def call(task: TaskDefinition, given: dict[str, Any], number: int = 1) -> Any:
         return attempt_error(error, task.retry, number)
 
 
-def read(task: TaskDefinition, result: object, number: int = 1, *, reveal: bool = False) -> str | AttemptError | Snooze:
+def read(
+    task: TaskDefinition, result: object, number: int = 1, *, reveal: bool = False, limit: int = OUTPUT_LIMIT
+) -> str | AttemptError | Snooze:
     """Return the outcome of attempt `number`, which returned `result`: its output as JSON text, if it completed.
 
-    A task may return an `Error` or a `Snooze`, as a step may. Raises `InvalidInput` and `InvalidPayload` for a value
-    that is not of its declared type or cannot be stored, `UnencryptedSecret`.
+    `limit` is its size in bytes. A task may return an `Error` or a `Snooze`, as a step may. Raises `InvalidInput` and
+    `InvalidPayload` for a value that is not of its declared type or cannot be stored, `UnencryptedSecret`.
     """
     if type(result) is AttemptError:  # by `call`
         return result
     if not isinstance(result, Result):
-        return task.output.write(result, reveal=reveal)
+        return task.output.write(result, reveal=reveal, limit=limit)
     match result:
         case Error():
             return error_of(result, task.retry, number)

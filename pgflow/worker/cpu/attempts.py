@@ -74,7 +74,7 @@ async def execute_step(pool: CpuPool, job: ClaimedJob, ctx: Context[Any]) -> Res
         "metadata": dict(ctx.metadata),
         "job": {"id": job.id, "queue": job.queue, "max_attempts": job.max_attempts},
     }
-    answer = await _run(pool, request, step.max_runtime, lambda: attempt.overdue(instance.graph, job.step))
+    answer = await _run(pool, request, step.max_runtime, lambda: attempt.overdue(instance.graph, job.step, job.attempt))
     return answer if isinstance(answer, AttemptError) else unpack_result(step, answer)
 
 
@@ -90,7 +90,7 @@ async def execute_task(pool: CpuPool, task: TaskDefinition, ctx: TaskContext, ar
         "tags": list(ctx.tags),
         "metadata": dict(ctx.metadata),
     }
-    answer = await _run(pool, request, task.max_runtime, lambda: task_attempt.overdue(task))
+    answer = await _run(pool, request, task.max_runtime, lambda: task_attempt.overdue(task, ctx.attempt))
     return answer if isinstance(answer, AttemptError) else unpack_task_result(task, answer)
 
 
