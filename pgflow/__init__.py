@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pgflow.core.definition.function import step
     from pgflow.core.definition.middleware import Middleware, Proceed, StepCall
     from pgflow.core.definition.results import Async, Error, Ok, Result, Snooze
+    from pgflow.core.definition.retain import Retain
     from pgflow.core.definition.retry import Retry
     from pgflow.core.definition.route import route
     from pgflow.core.definition.schedule import Schedule, schedule
@@ -52,6 +53,7 @@ __all__ = [
     "PgflowError",
     "Proceed",
     "Result",
+    "Retain",
     "Retry",
     "Schedule",
     "ScheduleInfo",
@@ -98,6 +100,7 @@ MODULES = {
     "PgflowError": "pgflow.errors",
     "Proceed": "pgflow.core.definition.middleware",
     "Result": "pgflow.core.definition.results",
+    "Retain": "pgflow.core.definition.retain",
     "Retry": "pgflow.core.definition.retry",
     "Schedule": "pgflow.core.definition.schedule",
     "ScheduleInfo": "pgflow.core.models.schedule",

@@ -21,6 +21,7 @@ from pgflow.client.workflow import Workflow
 from pgflow.config import resolve_dsn, resolve_pooler
 from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.retain import DEFAULT_RETAIN, Retain
 from pgflow.core.definition.schedule import Schedule, check_schedules
 from pgflow.core.values.codec import Codec
 from pgflow.database.connect import connect
@@ -30,6 +31,7 @@ from pgflow.payloads.store import PayloadStore
 from pgflow.worker import Worker
 from pgflow.worker.cpu.attempts import has_cpu_work
 from pgflow.worker.loop import run
+from pgflow.worker.retention import OnPrune, check_retention
 
 __all__ = ["Pgflow"]
 
@@ -49,6 +51,8 @@ class Pgflow(App):
     An input, payload or output has at most `max_payload_bytes` bytes of JSON (1 MiB; up to 16 MiB). With a
     `payload_store` those larger than `store_above` bytes (1 MiB) are kept there instead of in the database, and the
     limit is 64 MiB, or `max_payload_bytes` up to 1 GiB.
+    Workers delete instances that ended long ago: `retention` is how long they are kept, by default 7 days, or 30 if
+    they failed or were cancelled; None keeps them all. The async function `on_prune` gets each batch before.
     Raises `DefinitionError` for an object that is neither, for two with one name, and for one with secrets without a
     codec, and `ConfigError` for an invalid option.
 
@@ -74,10 +78,15 @@ class Pgflow(App):
         max_payload_bytes: int | None = None,
         payload_store: PayloadStore | None = None,
         store_above: int | None = None,
+        retention: Retain | None = DEFAULT_RETAIN,
+        on_prune: OnPrune | None = None,
     ) -> None:
         self.name = name or schema
         self.payloads = PayloadPolicy.of(codec, max_payload_bytes, payload_store, store_above)
         self.middleware = check_middleware(middleware)
+        check_retention(retention, on_prune)
+        self.retention = retention
+        self.on_prune = on_prune
         registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=self.payloads.limit)
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self.declared_schedules = check_schedules(schedules)
@@ -169,6 +178,8 @@ class Pgflow(App):
             "schedules": self._specs,
             "app": self.name,
             "cpu_app": self._import_name() if has_cpu_work(self.workflows, self.tasks) else None,
+            "retention": self.retention,
+            "on_prune": self.on_prune,
         }
         worker = self._worker_type(self.dsn, self.workflows, queues=queues or {"default": 10}, **{**own, **options})
         self._workers.add(worker)

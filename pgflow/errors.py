@@ -32,6 +32,7 @@
     │   ├── InvalidInput
     │   ├── InvalidPayload
     │   ├── InvalidValue
+    │   │   └── InvalidFilter
     │   ├── UnencryptedSecret
     │   ├── DecryptionUnavailable
     │   ├── PayloadUnavailable
@@ -64,7 +65,7 @@ The class in parentheses is a second base, so that code can catch the error as P
 """
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 __all__ = [
     "AlreadyAttached",
@@ -85,6 +86,7 @@ __all__ = [
     "GraphChanged",
     "InstanceNotFound",
     "Invalid",
+    "InvalidFilter",
     "InvalidInput",
     "InvalidPayload",
     "InvalidValue",
@@ -377,6 +379,37 @@ class InvalidValue(Invalid):
     """A business value, an id, a duration or another plain argument is out of range or malformed."""
 
     code = "invalid-value"
+
+
+class FilterFault(NamedTuple):
+    """One thing that is wrong in a filter, from the character `start` up to `end`, counted from 0."""
+
+    start: int
+    end: int
+    message: str
+    hint: str | None = None
+
+
+class InvalidFilter(InvalidValue):
+    """A filter text cannot be read: an unknown key, a value that the key does not take, or a quote that is not closed.
+
+    `text` is the filter, `faults` is all that is wrong in it, each a `FilterFault` with its position.
+
+        try:
+            app.find("statee:failed")
+        except InvalidFilter as error:
+            print(error, error.faults[0].start)    # column 1: there is no key 'statee' 0
+    """
+
+    code = "invalid-filter"
+
+    def __init__(self, text: str, faults: Iterable[FilterFault]) -> None:
+        self.text = text
+        self.faults = tuple(faults)
+        hints = dict.fromkeys(each.hint for each in self.faults if each.hint)
+        super().__init__(
+            "; ".join(f"column {each.start + 1}: {each.message}" for each in self.faults), hint=" ".join(hints) or None
+        )
 
 
 class UnencryptedSecret(Invalid):

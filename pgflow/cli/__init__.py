@@ -2,7 +2,8 @@
 
 A face: it parses options, calls the same functions as a Python program, and prints. Map:
 
-    workflows/, instances/, jobs/, schedules/, operations/   the commands, by subject, one module each
+    workflows/, instances/, jobs/, schedules/,   the commands, by subject, one module each
+    operations/, operator/
     options.py, parameters.py                    shared options; parsing of JSON, durations and timestamps
     app_loader.py, connection.py                 the app and the database connection of a command
     output.py, error_reporting.py                tables and JSON documents; errors and exit codes
@@ -38,7 +39,8 @@ COMMANDS = {
     "worker": LazyCommand("pgflow.cli.operations.worker:command", "Run a worker: claim jobs and run their steps."),
     "migrate": LazyCommand("pgflow.cli.operations.migrate:command", "Install or upgrade pgflow's schema."),
     "roles": LazyCommand(
-        "pgflow.cli.operations.roles:command", "Grant roles the privileges of clients, workers and dashboards."
+        "pgflow.cli.operations.roles:command",
+        "Grant roles the rights of a client, worker, dashboard or operator.",
     ),
     "start": LazyCommand("pgflow.cli.instances.start:command", "Start an instance of a workflow."),
     "enqueue": LazyCommand("pgflow.cli.jobs.enqueue:command", "Enqueue a task."),
@@ -62,6 +64,10 @@ COMMANDS = {
     "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app."),
     "prune": LazyCommand("pgflow.cli.instances.prune:command", "Delete old finished instances."),
     "payloads": LazyCommand("pgflow.cli.operations.payloads:command", "Maintain the payload store of an app."),
+    "bulk": LazyCommand(
+        "pgflow.cli.operator.bulk:command", "Retry, cancel, move or delete all instances that a filter matches."
+    ),
+    "audit": LazyCommand("pgflow.cli.operator.audit:command", "See who did what."),
     "doctor": LazyCommand("pgflow.cli.operations.doctor:command", "Check a database and its workers for problems."),
     "bench": LazyCommand(
         "pgflow.cli.operations.bench:command", "Measure throughput, latency and the database cost of a step."

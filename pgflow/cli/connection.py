@@ -1,8 +1,9 @@
 """Open a command's connection, and add diagnosis to errors that the database alone cannot explain."""
 
 import difflib
+import getpass
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 import psycopg
@@ -13,9 +14,9 @@ from pgflow.database.db_errors import may_be_schema_mismatch
 from pgflow.database.statement import run
 from pgflow.errors import SchemaError, UnknownWorkflow
 from pgflow.migrations.migrate import check, examine
-from pgflow.store import definition
+from pgflow.store import audit, definition
 
-__all__ = ["open_connection", "require_workflow"]
+__all__ = ["identified", "open_connection", "os_user", "require_workflow"]
 
 
 @contextmanager
@@ -43,6 +44,21 @@ def open_connection(
             if workflow is not None:
                 require_workflow(workflow, run(conn, definition.names(schema)))
             raise error
+
+
+def os_user() -> str | None:
+    """Return the name of the system's user, None if it has none."""
+    with suppress(OSError, KeyError, ImportError):  # a user id without a name, as in a container
+        return getpass.getuser()
+    return None
+
+
+@contextmanager
+def identified(conn: Connection, schema: str) -> Iterator[None]:
+    """Run the block in a transaction whose audit rows name the system's user beside that of the database."""
+    with conn.transaction():
+        run(conn, audit.identify(schema, os_user()))
+        yield
 
 
 def require_workflow(workflow: str, known: list[str]) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, Unpack
 
 from pgflow.client.backend import Backend
+from pgflow.client.bulk import BulkOperations
 from pgflow.client.commands import (
     ENDED,
     Cancel,
@@ -16,6 +17,7 @@ from pgflow.client.commands import (
     CompleteStepOptions,
     FailStep,
     FailStepOptions,
+    Find,
     Get,
     List,
     ListJobs,
@@ -39,9 +41,10 @@ from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.step import Target
 from pgflow.core.definition.workflow import DefinedWorkflow
-from pgflow.core.models.filters import Filters, ListOptions
+from pgflow.core.models.filters import DEFAULT_PAGE_SIZE, Filters, ListOptions, Order
 from pgflow.core.models.instance import Instance, Scheduled, Started
 from pgflow.core.models.job import Job, JobFilters, JobOptions
+from pgflow.core.models.query import Query, parse
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.names import check_options
 
@@ -347,6 +350,39 @@ class Client(TaskCalls):
     def _list(self, workflow: Named[I] | None, options: Mapping[str, Any]) -> List:
         return List(Filters.of(options, None if workflow is None else self._versions(workflow)))
 
+    def find(
+        self,
+        filter: str | Query,  # noqa: A002 -- the word for it in all of the API
+        *,
+        order: Order = "newest",
+        limit: int = DEFAULT_PAGE_SIZE,
+        before: int | None = None,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """Read a page of the instances that a filter matches, without their histories.
+
+        `filter` is a text of the filter language, see `pgflow.core.models.query`; an empty one matches all. `order`,
+        `limit`, `before` and `after` are those of `ListOptions`. Raises `InvalidFilter`, with the position of each
+        fault, and `InvalidValue`.
+
+            app.find('state:failed queue:mail error:"timed out" age:>2h input.tenant:7')
+        """
+        return self._backend.execute(_find(filter, order, limit, before, after), conn)
+
+    async def afind(
+        self,
+        filter: str | Query,  # noqa: A002 -- as in find
+        *,
+        order: Order = "newest",
+        limit: int = DEFAULT_PAGE_SIZE,
+        before: int | None = None,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[Instance]:
+        """`find`, async."""
+        return await self._backend.aexecute(_find(filter, order, limit, before, after), conn)
+
     def runs(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
@@ -382,11 +418,20 @@ class Client(TaskCalls):
 
     # -- upkeep
 
+    @property
+    def bulk(self) -> BulkOperations:
+        """The operations on many instances at once, by filter: retry, cancel, move, reprioritise, reschedule, delete.
+
+        app.bulk.retry("state:failed queue:mail", dry_run=True).matched
+        """
+        return BulkOperations(self._backend)
+
     def prune(self, older_than: timedelta, statuses: Iterable[str] = ENDED) -> int:
         """Delete the instances that ended longer ago than `older_than`, with their histories; returns how many.
 
-        Only those with one of these `statuses`: "completed", "failed", "cancelled". It deletes a page at a time, each
-        in its own transaction, and blocks no other client; call it periodically, as the owner of the schema. Raises
+        Only those with one of these `statuses`: "completed", "failed", "cancelled". It deletes a batch at a time, each
+        in its own transaction, and blocks no other client. Workers do the same by themselves, see `Retain`. Needs the
+        part `--operator` of `pgflow roles`, or the owner. Raises
         `InvalidValue` for a negative age, and for a status that no instance ends with.
 
             app.prune(timedelta(days=30))
@@ -399,3 +444,8 @@ class Client(TaskCalls):
 
     def _versions(self, workflow: Named[I]) -> VersionSet:
         return self._registry.definitions(workflow)
+
+
+def _find(filter: str | Query, order: Order, limit: int, before: int | None, after: int | None) -> Find:  # noqa: A002
+    query = parse(filter, "workflow") if isinstance(filter, str) else filter
+    return Find(query, Filters.of({"order": order, "limit": limit, "before": before, "after": after}))

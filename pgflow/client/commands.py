@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar
@@ -11,15 +11,18 @@ from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.step import Target
 from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.unique_task import UniqueKey
+from pgflow.core.models.bulk import Action, BulkResult
 from pgflow.core.models.filters import Filters
 from pgflow.core.models.instance import Instance, Scheduled, Started, Unscheduler
 from pgflow.core.models.job import Job, JobFilters
+from pgflow.core.models.query import Query as FilterQuery
 from pgflow.core.models.task import Enqueued, TaskFilters, TaskInstance
 from pgflow.core.values.absent import ABSENT
 
 __all__ = [
     "ENDED",
     "AwaitTask",
+    "Bulk",
     "Cancel",
     "CancelOptions",
     "CancelTask",
@@ -32,6 +35,7 @@ __all__ = [
     "EnqueueOptions",
     "FailStep",
     "FailStepOptions",
+    "Find",
     "Get",
     "GetTask",
     "List",
@@ -42,6 +46,7 @@ __all__ = [
     "Put",
     "Query",
     "Register",
+    "ResumeBulk",
     "Retry",
     "RetryOptions",
     "RetryTask",
@@ -300,6 +305,31 @@ class SweepPayloads(Command[int]):
 
 
 @dataclass(frozen=True, slots=True)
+class Bulk(Command[BulkResult]):
+    """Change all instances that a filter matches, `batch` at a time, each batch in its own transaction.
+
+    `options` are those of the action: `reason` of a cancel, `queue`, `priority`, or `at` as an ISO 8601 text. `by` is
+    recorded beside the database user. `on_progress` gets how many were worked off and how many there are.
+    """
+
+    action: Action
+    filter: FilterQuery
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+    by: str | None = None
+    batch: int = 500
+    on_progress: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeBulk(Command[BulkResult]):
+    """Continue a bulk operation, by the number of its audit row, where it stopped."""
+
+    operation: int
+    batch: int = 500
+
+
+@dataclass(frozen=True, slots=True)
 class Register(Command[None]):
     """Store the definitions of the app, unless they are stored."""
 
@@ -415,6 +445,17 @@ class List(Command[list[Instance]]):
     """Read a page of instances, without their histories."""
 
     filters: Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Find(Command[list[Instance]]):
+    """Read a page of the instances that a filter matches, without their histories.
+
+    `page` has the order, the limit and the run that precedes the page; its other filters are not used.
+    """
+
+    filter: FilterQuery
+    page: Filters
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from psycopg.errors import InsufficientPrivilege
 
 from pgflow.client import commands, registration
+from pgflow.client.bulk import working_off, working_off_rest
 from pgflow.client.pruning import pruning
 from pgflow.client.queue_commands import QueueCommand
 from pgflow.client.queue_statements import queue_statement
@@ -158,6 +159,12 @@ class PostgresBackend:
                 return self._prune(command)
             case commands.SweepPayloads():
                 return self._sweep_payloads(command)
+            case commands.Bulk():
+                return working_off(sql.schema, command)
+            case commands.ResumeBulk():
+                return working_off_rest(sql.schema, command)
+            case commands.Find():
+                return _one(sql.find(command))
             case commands.Get():
                 return self._fetched_one(sql.get(command))
             case commands.List():

@@ -1,4 +1,4 @@
-"""Delete instances that ended long ago, a page at a time."""
+"""Delete instances that ended long ago, a batch at a time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pgflow.client.commands import ENDED
 from pgflow.core.values.duration import is_duration
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidValue
-from pgflow.store import instance
+from pgflow.store import instance, retention
 from pgflow.store.instance import PruneResult
+from pgflow.store.retention import Ages
 
 __all__ = ["Pages", "pruning", "pruning_orphans"]
 
 
 class Pages:
-    """The statements that delete, page after page. Pass the answer of each to `took` before the next."""
+    """The statements that delete, batch after batch. Pass the answer of each to `took` before the next."""
 
     def __init__(self, page: Callable[[int], Statement[PruneResult]]) -> None:
         self._page = page
@@ -39,7 +40,9 @@ def pruning(schema: str, older_than: timedelta, statuses: Iterable[str] = ENDED)
     given = tuple(statuses)
     if unknown := set(given) - set(ENDED):
         raise InvalidValue(f"statuses must be of {', '.join(ENDED)}, got {min(unknown)!r}")
-    return Pages(lambda after: instance.prune(schema, older_than=older_than, statuses=given, after=after))
+    completed, failed, cancelled = (older_than if status in given else None for status in ENDED)
+    ages = Ages(completed, failed, cancelled)
+    return Pages(lambda _: retention.prune(schema, ages))
 
 
 def pruning_orphans(schema: str) -> Pages:

@@ -315,6 +315,20 @@ class Statements:
         """Read a page of instances."""
         return self._decrypted(instance.list(self.schema, command.filters))
 
+    def find(self, command: commands.Find) -> Statement[list[Instance]]:
+        """Read a page of the instances that a filter matches."""
+        page = command.page
+        return self._decrypted(
+            instance.find(
+                self.schema,
+                command.filter.document(),
+                oldest=page.oldest,
+                before=page.before,
+                after=page.after,
+                limit=page.limit,
+            )
+        )
+
     def runs(self, command: commands.Runs) -> Statement[list[Instance]]:
         """Read a page of the runs of a value."""
         filters = runs_filters(command.workflow, command.value, before=command.before, limit=command.limit)

@@ -50,6 +50,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
       of its values, and workers take turns between them. `weight`: how many places of a limit a job takes, by default
       1.
     - `deadline`: a timedelta from its start within which an instance must end; otherwise it fails.
+    - `retain`: how long ended instances are kept, see `Retain`; by default as the app sets it.
     - `name`: by default the name of the class. It identifies stored instances.
     - `app`: the app to register with, if it exists before the class.
 

@@ -23,6 +23,7 @@ from pgflow.core.definition.unique import build_id, build_id_with_suffix
 from pgflow.core.engine import machine
 from pgflow.core.models.instance import Instance, PendingSignal, Scheduled, Started
 from pgflow.core.models.job import Job
+from pgflow.core.models.query import Subject
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Location, roundtrip
 from pgflow.core.values.names import OPERATOR
@@ -119,6 +120,13 @@ class MemoryBackend:
                 return read(self.instances.newest(command.workflow, command.value))
             case commands.List():
                 return _page(self._storage.find(command.filters))
+            case commands.Find():
+                return self._find(command)
+            case commands.Bulk() | commands.ResumeBulk():
+                raise ConfigError(
+                    "Local has no bulk operations: it has no queues, no priorities and no audit",
+                    hint="Call retry or cancel for each of app.find(…), or use an app on PostgreSQL.",
+                )
             case commands.Runs(workflow, value, before, limit):
                 return _page(self._storage.find(runs_filters(workflow, value, before=before, limit=limit)))
             case commands.ListJobs():
@@ -293,6 +301,14 @@ class MemoryBackend:
                     hint=f"See what it waits for: {workflow.name}.get({value!r})",
                 )
             yield live, job
+
+    def _find(self, command: commands.Find) -> list[Instance]:
+        page = command.page
+        now = self.scheduler.clock.now()
+        found = self._storage.find(replace(page, limit=None))
+        with self.scheduler.lock:
+            subjects = [Subject(each, self.instances.places(each), now) for each in found]
+        return _page([each.instance for each in subjects if command.filter.matches(each)][: page.limit])
 
     def _jobs(self, command: commands.ListJobs) -> list[Job]:
         with self.scheduler.lock:

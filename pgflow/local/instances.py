@@ -14,6 +14,7 @@ from pgflow.core.engine.state import ACTIVE
 from pgflow.core.models.filters import Filters
 from pgflow.core.models.instance import Instance
 from pgflow.core.models.instance_rules import check_against
+from pgflow.core.models.query import Place
 from pgflow.errors import AlreadyRunning, InstanceNotFound, NotActive, NotBound, UnknownWorkflow
 from pgflow.local.live import LiveInstance, SavedInstance
 from pgflow.local.scheduler import Scheduler
@@ -131,6 +132,25 @@ class Instances:
         if live is None:  # in a version that this app does not have
             self.refuse_unknown(workflow, stored.version)
         return live
+
+    def places(self, instance: Instance) -> tuple[Place, ...]:
+        """Return where an instance is, for a filter: its live jobs, or its failed step. Called with the lock held."""
+        live = self.scheduler.live.get(instance.run)
+        if live is not None and live.jobs:
+            jobs = [live.as_job(job) for job in live.jobs.values()]
+            return tuple(
+                Place(
+                    each.step, each.queue, each.attempt, each.priority, error=each.errors[-1] if each.errors else None
+                )
+                for each in jobs
+            )
+        error = instance.error or {}
+        if instance.status != "failed" or "step" not in error:
+            return ()
+        workflow = self._registry.by_name.get(instance.workflow)
+        definition = None if workflow is None else workflow.definitions.versions.get(instance.version)
+        node = None if definition is None else definition.graph.nodes.get(error["step"])
+        return (Place(error["step"], None if node is None else node.queue, error.get("attempt")),)
 
     # -- refusals
 

@@ -1,4 +1,4 @@
-"""Grant database roles the privileges of a part of pgflow (client, worker or dashboard), or print the SQL that does.
+"""Grant roles the privileges of a part of pgflow (client, worker, dashboard or operator), or print the SQL.
 
 Roles belong to the whole cluster, so pgflow does not create any. In one transaction a role loses all its privileges in
 the schema and gets those of its parts, and PUBLIC loses privileges that a restore without grants or default privileges
@@ -27,7 +27,7 @@ from pgflow.store.role import Roles
 
 __all__ = ["PARTS", "apply", "sql"]
 
-PARTS = ("client", "worker", "dashboard")
+PARTS = ("client", "worker", "dashboard", "operator")
 MAX_NAME_BYTES = 63  # PostgreSQL truncates longer names, and would use another role
 
 

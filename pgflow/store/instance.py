@@ -29,10 +29,10 @@ __all__ = [
     "delete",
     "end_expired",
     "fail_step",
+    "find",
     "get",
     "list",
     "list_by_output",
-    "prune",
     "prune_orphans",
     "put",
     "retry",
@@ -287,26 +287,28 @@ def put(
     return Statement("instance/put", query, params, lambda rows: int(rows[0][0]))
 
 
+def find(
+    schema: str,
+    document: Mapping[str, Any],
+    *,
+    oldest: bool = False,
+    before: int | None = None,
+    after: int | None = None,
+    limit: int | None = None,
+) -> Statement[Builtin[Instance]]:
+    """List the instances that match a filter, without their histories; `document` is that of a `Query`."""
+    params = {"filter": json.dumps(document), "oldest": oldest, "before": before, "after": after, "limit": limit}
+    query = files.load("queries/instance/find.sql", schema)
+    return Statement("instance/find", query, params, _instances)
+
+
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """How many rows of a page were deleted, and the page's last run; None after the last page."""
+    """How many rows were deleted, in how many seconds. `last` is where to continue, None after the last page."""
 
     deleted: int
     last: int | None
-
-
-def prune(
-    schema: str, *, older_than: timedelta, statuses: Sequence[str], after: int = 0, limit: int = 1000
-) -> Statement[PruneResult]:
-    """Delete old ended instances among the `limit` ones after run `after`; pass `last` on for the next page."""
-    params = {
-        "age": older_than.total_seconds(),
-        "statuses": Builtin(statuses),
-        "after": Int8(after),
-        "limit": limit,
-    }
-    query = files.load("queries/instance/prune.sql", schema)
-    return Statement("instance/prune", query, params, lambda rows: PruneResult(*rows[0]))
+    seconds: float = 0.0
 
 
 def prune_orphans(schema: str, *, after: int = 0, limit: int = 5000) -> Statement[PruneResult]:

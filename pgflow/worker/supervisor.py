@@ -14,6 +14,7 @@ from typing import Any, Literal
 import psycopg
 
 from pgflow.core.definition.middleware import Middleware
+from pgflow.core.definition.retain import DEFAULT_RETAIN, Retain
 from pgflow.core.definition.task import DefinedTask
 from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.models.schedule import ScheduleSpec
@@ -39,6 +40,7 @@ from pgflow.worker.lease.preflight import warn_of_unsafe_settings
 from pgflow.worker.listener import Listener
 from pgflow.worker.queue_buffer import QueueBuffer
 from pgflow.worker.reports import Reports
+from pgflow.worker.retention import OnPrune, Retention, check_retention
 from pgflow.worker.runner import Runner
 from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler, Stats
@@ -66,6 +68,7 @@ class Worker:
     soon as no job is left that can go on by itself: for scripts. With `drain="due"` it does not wait for work that
     is due later, and logs no warning about the server: for tests. `payloads`, `middleware` and the validated
     `schedules` are those of the app named `app`.
+    `retention` and `on_prune` are the app's, too: what it deletes by itself.
     `heartbeat_process` keeps the lease while a step holds Python's global lock: see `HeartbeatProcess.fork`.
     `cpu_processes` is how many `cpu=True` steps and tasks run at once, in processes that import the app as `cpu_app`,
     such as "shop:app"; by default as many as the machine has processors, and the name under which the app is found.
@@ -104,6 +107,8 @@ class Worker:
         heartbeat_process: HeartbeatProcess | None = None,
         cpu_app: str | None = None,
         cpu_processes: int | None = None,
+        retention: Retain | None = DEFAULT_RETAIN,
+        on_prune: OnPrune | None = None,
     ) -> None:
         self.dsn = dsn
         self.pooler = pooler
@@ -127,6 +132,8 @@ class Worker:
         self._heartbeat_process = heartbeat_process
         self._cpu_app = cpu_app
         self._cpu_processes = checked_size(cpu_processes)
+        check_retention(retention, on_prune)
+        self._retention = None if retention is None else Retention(retention, on_prune, payloads)
         self._stopping = asyncio.Event()
         self._running = threading.Lock()  # held by the run that is under way
         self._has_run = False
@@ -172,6 +179,7 @@ class Worker:
             may_claim=self._may_claim,
             payload_store=self._payloads.store,
             targets=self._targets,
+            retention=self._retention,
         )
         self._transactional = TransactionalRunner(
             self.dsn,
@@ -295,6 +303,7 @@ class Worker:
             if self._listens:
                 listener = Listener(self.dsn, self.schema, self._notified, pooler=self.pooler)
                 listening = asyncio.create_task(listener.run())
+            self._log_retention()
             self.is_ready.set()
             while not self._stopping.is_set():
                 self._last_turn_at = time.monotonic()
@@ -318,12 +327,23 @@ class Worker:
         if targets.app:
             await arun(conn, schedule.declare(self.schema, targets.app, targets.specs, is_worker=True))
 
+    def _log_retention(self) -> None:
+        if self._retention is not None:
+            log.info(
+                "worker %d deletes ended instances: %s, unless their workflow sets its own retention; "
+                "to keep them all: Pgflow(retention=None), or pgflow worker --no-retention",
+                self.settler.worker,
+                self._retention,
+            )
+
     async def _close(self, listening: asyncio.Task[None] | None, *, is_drained: bool) -> None:
         """Release everything of this run, even if closing is cancelled."""
         try:
             if listening is not None:
                 listening.cancel()
             self._lease.heartbeat.stop()
+            if self._retention is not None:
+                self._retention.stop()
             if not is_drained:
                 self.held_jobs.abandon()
             try:

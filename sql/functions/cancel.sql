@@ -17,6 +17,7 @@ begin
     end if;
     perform pgflow.end_instance(
         cancel_run.run, 'cancelled', case when cancel_run.reason is not null then jsonb_build_object('reason', cancel_run.reason) end);
+    perform pgflow.audit('cancel', jsonb_build_object('run', cancel_run.run, 'id', instance.id, 'workflow', instance.workflow, 'reason', cancel_run.reason));
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked

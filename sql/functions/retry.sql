@@ -65,6 +65,7 @@ begin
     insert into pgflow.jobs (run, kind, step, queue, key, cost, checkpoint) values (
         retry_run.run, 'advance', '', orchestration, pgflow.job_key(graph, instance.input), coalesce((graph ->> 'weight')::smallint, 1::smallint),
         instance.checkpoint);
+    perform pgflow.audit('retry', jsonb_build_object('run', retry_run.run, 'id', instance.id, 'workflow', instance.workflow));
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), orchestration);

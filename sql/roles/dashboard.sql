@@ -1,9 +1,12 @@
 -- Grants a read-only role what it needs: SELECT on every table and the view, inputs and outputs included, and the functions that
--- `pgflow show` and `pgflow queue list` call.
+-- `pgflow show`, `pgflow list --filter` and `pgflow queue list` call.
 grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.requests, pgflow.workers, pgflow.queues,
-    pgflow.node_queues, pgflow.limits, pgflow.rates, pgflow.places, pgflow.task_results, pgflow.tasks, pgflow.definitions, pgflow.schedules, pgflow.business_ids, pgflow.stale_payloads, pgflow.migrations, pgflow.job_details
+    pgflow.node_queues, pgflow.limits, pgflow.rates, pgflow.places, pgflow.task_results, pgflow.tasks, pgflow.definitions, pgflow.business_ids, pgflow.stale_payloads,
+    pgflow.schedules, pgflow.audit, pgflow.migrations, pgflow.job_details
 to {role};
-grant execute on function pgflow.find(text, text), pgflow.find(text, text, integer), pgflow.known_queues to {role};
+grant execute on function
+    pgflow.find(text, text), pgflow.find(text, text, integer), pgflow.matching_runs, pgflow.has_error, pgflow.failed_queue, pgflow.known_queues
+to {role};
 grant select on all sequences in schema {schema} to {role};  -- `pgflow doctor` compares them with their tables

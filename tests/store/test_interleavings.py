@@ -19,7 +19,8 @@ import pytest
 from pgflow import Async, Context, Done, Error, Ok, Pgflow, Retry, Step, Unique, Workflow, route, step
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
-from pgflow.store import instance, job, signal, worker
+from pgflow.store import bulk, job, retention, signal, worker
+from pgflow.store.retention import Ages
 from tests.store.driver import LEASE, Driver
 from tests.store.explorer import Explorer, schedules
 from tests.store.explorer import Step as Move
@@ -421,7 +422,7 @@ def settle_and_put(a: Driver, b: Driver, value: str) -> Programs:
 def pruning() -> list[Move]:
     """Return the transaction that deletes ended instances."""
     return transaction(
-        lambda conn: run(conn, instance.prune("pgflow", older_than=timedelta(0), statuses=["completed", "failed"]))
+        lambda conn: run(conn, retention.prune("pgflow", Ages(completed=timedelta(0), failed=timedelta(0))))
     )
 
 
@@ -458,6 +459,55 @@ def prune_and_settle(a: Driver, b: Driver, value: str) -> Programs:
 def prune_and_delete(a: Driver, b: Driver, value: str) -> Programs:
     make_failed(a, value)
     return pruning(), transaction(call("select pgflow.delete_id('line::' || %s)", value))
+
+
+def bulk_move(action: str, document: dict[str, Any], **options: Any) -> list[Move]:
+    """Return the transaction that works off a bulk operation in one batch."""
+
+    def work_off(conn: Connection) -> None:
+        operation = run(conn, bulk.begin("pgflow", action, document, options=options, text="", who=None))
+        run(conn, bulk.batch("pgflow", operation, limit=100))
+
+    return transaction(work_off)
+
+
+def bulk_retry_and_start(a: Driver, b: Driver, value: str) -> Programs:
+    make_failed(a, value)
+    return bulk_move("retry", {"state": ["failed"]}), transaction(call("select pgflow.start('Line', %s)", value))
+
+
+def bulk_retry_and_start_of_two_scopes(a: Driver, b: Driver, value: str) -> Programs:
+    make_failed(a, value, Everywhere)
+    return bulk_move("retry", {"state": ["failed"]}), transaction(call("select pgflow.start('Here', %s)", value))
+
+
+def bulk_retry_twice(a: Driver, b: Driver, value: str) -> Programs:
+    make_failed(a, value)
+    return bulk_move("retry", {"state": ["failed"]}), bulk_move("retry", {"state": ["failed"]})
+
+
+def bulk_cancel_and_settle(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    a.claim()
+    a.run_steps()
+    return bulk_move("cancel", {"workflow": ["Line"]}), settling(a)
+
+
+def bulk_cancel_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    return bulk_move("cancel", {"workflow": ["Line"]}), transaction(call("select pgflow.cancel('Line', %s)", value))
+
+
+def bulk_move_and_claim(a: Driver, b: Driver, value: str) -> Programs:
+    start(a, Line, value)
+    start(a, Line, value + "x")
+    moving = bulk_move("reprioritise", {"workflow": ["Line"]}, priority=3)
+    return moving, transaction(lambda conn: a.claim(conn=conn))
+
+
+def bulk_delete_and_retry(a: Driver, b: Driver, value: str) -> Programs:
+    make_failed(a, value)
+    return bulk_move("delete", {"state": ["failed"]}), transaction(call("select pgflow.retry('Line', %s)", value))
 
 
 def retry_and_cancel(a: Driver, b: Driver, value: str) -> Programs:
@@ -727,6 +777,8 @@ PAIRS = [
     siblings, settle_and_cancel, solo_settle_and_cancel, resume_and_park, resume_and_cancel, rescue_and_settle,
     rescue_and_settle_siblings, zombie_and_successor, starts, claims, timer_and_resume, two_signals,
     revive_twice, revive_and_cancel, revive_and_settle,
+    bulk_retry_and_start, bulk_retry_and_start_of_two_scopes, bulk_retry_twice, bulk_cancel_and_settle,
+    bulk_cancel_and_cancel, bulk_move_and_claim, bulk_delete_and_retry,
     prune_and_start, prune_and_retry, prune_twice, prune_and_settle, prune_and_delete,
     retry_and_cancel, retry_twice, same_start, claim_and_cancel, claim_and_stage,
     rescue_and_cancel, rescue_twice, rescue_and_beat, reconcile_and_cancel,

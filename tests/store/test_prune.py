@@ -13,7 +13,8 @@ from pgflow import Async, Context, Done, Pgflow, Unique, Workflow, step
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.errors import AlreadyRunning, InvalidValue
-from pgflow.store import instance
+from pgflow.store import instance, retention
+from pgflow.store.retention import Ages
 from tests.store.driver import Driver
 
 TABLES = ("instances", "step_results", "jobs", "signals", "scheduled_signals", "business_ids", "workers")
@@ -110,30 +111,20 @@ def test_only_instances_with_these_statuses_are_deleted(app: Pgflow, database: C
     assert left(database) == ["paid::a"]
 
 
-def test_pages_cover_all_instances_and_skip_those_that_are_kept(app: Pgflow, database: Connection) -> None:
+def test_batches_cover_all_instances_and_skip_those_that_are_kept(app: Pgflow, database: Connection) -> None:
     completed(database, app, *(f"v{number}" for number in range(7)))
     app.start(Paid, "active", {})
     for number in range(7):
         ended(database, f"v{number}", days=40)
     database.execute("update pgflow.instances set finished_at = now() where id = 'paid::v3'")  # it ran for long
-    after, deleted = 0, []
+    deleted = []
     while True:
-        page = run(
-            database,
-            instance.prune("pgflow", older_than=timedelta(days=30), statuses=["completed"], after=after, limit=2),
-        )
-        deleted.append(page.deleted)
-        if page.last is None:
+        batch = run(database, retention.prune("pgflow", Ages(completed=timedelta(days=30)), limit=2))
+        deleted.append(batch.deleted)
+        if batch.last is None:
             break
-        after = page.last
-    assert sum(deleted) == 6
+    assert deleted == [2, 2, 2, 0]
     assert left(database) == ["paid::active", "paid::v3"]
-
-
-def test_it_stops_at_the_first_instance_that_is_too_young(app: Pgflow, database: Connection) -> None:
-    completed(database, app, "a", "b", "c")
-    page = run(database, instance.prune("pgflow", older_than=timedelta(days=1), statuses=["completed"], limit=2))
-    assert (page.deleted, page.last) == (0, None)
 
 
 @pytest.mark.parametrize("age", [timedelta(days=-1), timedelta(days=50_000), 30])

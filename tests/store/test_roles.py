@@ -25,33 +25,46 @@ CLIENT_API = {
 }
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
-    "instant_text",
+    *("identify", "in_range", "failed_attempt", "instant_text"),
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
-    *("task_status", "update_task", "delete_task", "start_instant"),
-    *("end_instance", "paused_job", "run_paused_again"),
+    *("task_status", "update_task", "delete_task", "audit", "prune_runs"),
+    *("start_instant", "end_instance", "paused_job", "run_paused_again"),
+    *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
 }
-OPERATING = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit"}
+QUEUES = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit", "known_queues"}
+PRUNING = {"prune", "prune_archived", "expired_runs", "forget_audit"}
+MATCHING = {"matching_runs", "has_error", "failed_queue"}
+BULK = {"bulk_count", "bulk_begin", "bulk_batch"}
 WORKER_API = {
     *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),
     *("declare_schedules", "fire_schedules", "end_expired"),
+    *PRUNING,
 }
-ALL = CLIENT_API | HARMLESS | INTERNAL | OPERATING | WORKER_API | {"known_queues"}
+ALL = CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
-    *("task_results", "tasks", "schedules"),
+    *("task_results", "tasks", "schedules", "audit"),
 }
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,
     "worker": WORKER_API | HARMLESS,
-    "dashboard": {"find", "known_queues"} | HARMLESS,
+    "dashboard": {"find", "known_queues"} | MATCHING | HARMLESS,
+    "operator": {
+        *("cancel", "cancel_run", "retry", "retry_run", "cancel_task", "retry_task", "find"),
+        *("retry_step", "retry_step_run", "complete_step", "complete_step_run", "fail_step", "fail_step_run"),
+        *("once", "begin_request", "answered", "prune"),
+        *BULK,
+        *QUEUES,
+        *HARMLESS,
+    },
 }
 MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
     "client": {("migrations", "select"), ("schedules", "select")},
     "worker": {
-        *((table, "select") for table in READ),
+        *((table, "select") for table in READ - {"audit"}),
         *(("instances", f"update {column}") for column in ("status", "revision", "metadata", "error", "finished_at")),
         ("step_results", "insert"),
         ("step_results", "update applied"),
@@ -81,6 +94,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("places", "update expires_at"),
     },
     "dashboard": {(table, "select") for table in READ | {"job_details", "business_ids"}},
+    "operator": {("audit", "select"), ("migrations", "select")},
 }
 COLUMNS = """
 select c.relname, array_agg(a.attname::text order by a.attnum)

@@ -2,7 +2,7 @@
 
 import click
 
-from pgflow.cli.connection import open_connection
+from pgflow.cli.connection import identified, open_connection
 from pgflow.cli.options import idempotency_option, result_options
 from pgflow.cli.output import document
 from pgflow.cli.parameters import TEXT
@@ -37,7 +37,9 @@ def command(
     """
     with open_connection(dsn, schema, workflow) as conn:
         statement = instance.cancel(schema, workflow=workflow, value=value, reason=reason, notify=True)
-        request.run_once(conn, schema, idempotency_key, f"cancel {workflow} {value}", statement, lambda answer: None)
+        call = f"cancel {workflow} {value}"
+        with identified(conn, schema):
+            request.run_once(conn, schema, idempotency_key, call, statement, lambda answer: None)
     click.echo(
         document({"workflow": workflow, "value": value, "status": "cancelled"})
         if as_json

@@ -19,7 +19,8 @@ from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.engine.state import Status
 from pgflow.core.models.filters import MAX_PAGE_SIZE, Filters, Order
 from pgflow.core.models.instance import Instance
-from pgflow.database.statement import run
+from pgflow.core.models.query import Query, parse
+from pgflow.database.statement import Statement, run
 from pgflow.store import definition, instance
 
 __all__ = ["command"]
@@ -71,6 +72,7 @@ DETAILS_WIDTH = 72  # characters
     multiple=True,
     help="Only instances where this step is completed and its output contains this JSON. Repeatable.",
 )
+@click.option("--filter", "text", type=TEXT, help="Instead, instances that a filter matches: see pgflow bulk --help.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only business ids.")
 @result_options
 def command(
@@ -87,6 +89,7 @@ def command(
     metadata: str | None,
     contained: str | None,
     outputs: tuple[str, ...],
+    text: str | None,
     quiet: bool,
     dsn: str,
     schema: str,
@@ -102,6 +105,7 @@ def command(
       pgflow list OrderFlow --status waiting
       pgflow list --status failed --limit 500 --json
       pgflow list OrderFlow --tag gift --input '{"card": "stolen"}' --output 'charge={"bank": "b-1"}'
+      pgflow list --filter 'state:failed queue:mail error:timeout age:>2h'
       pgflow list OrderFlow --status failed --quiet | xargs -n 1 pgflow retry OrderFlow
     """
     if quiet and as_json:
@@ -114,8 +118,9 @@ def command(
         "order": order, "before": before, "after": after, "limit": limit,
     }  # fmt: skip
     filters = Filters.of(options, workflow)
+    query = None if text is None else _query(text, filters)
     with open_connection(dsn, schema, workflow, role="read") as conn:
-        found = run(conn, instance.list(schema, filters))
+        found = run(conn, instance.list(schema, filters) if query is None else _matching(schema, query, filters))
         if not found and workflow is not None:
             require_workflow(workflow, run(conn, definition.names(schema)))
     if as_json:
@@ -129,6 +134,19 @@ def command(
             print_notice(f"next page: --{'after' if filters.oldest else 'before'} {found[-1].run}")
     else:
         print_notice("no instances")
+
+
+def _query(text: str, filters: Filters) -> Query:
+    """Parse --filter, which replaces the other filters."""
+    if filters != Filters(oldest=filters.oldest, before=filters.before, after=filters.after, limit=filters.limit):
+        raise click.UsageError("--filter replaces WORKFLOW and the other filters: write workflow:OrderFlow into it.")
+    return parse(text, "workflow")
+
+
+def _matching(schema: str, query: Query, page: Filters) -> Statement[list[Instance]]:
+    return instance.find(
+        schema, query.document(), oldest=page.oldest, before=page.before, after=page.after, limit=page.limit
+    )
 
 
 def _output(argument: str) -> tuple[str, Any]:

@@ -39,8 +39,9 @@ def command(
 ) -> None:
     """Delete finished instances and their history.
 
-    Active instances are never deleted, however old. Deletes in batches of a thousand and does not block workers: run it
-    from cron or a systemd timer. Requires the role that owns the schema.
+    Active instances are never deleted, however old. Deletes in batches and does not block workers. Workers do it by
+    themselves, see the guide on retention; this command is for doing it now. Requires the part --operator of
+    `pgflow roles`, or the role that owns the schema; --orphans requires the owner.
 
     \b
     Examples:
@@ -51,6 +52,6 @@ def command(
     if orphans == (age is not None):
         raise click.UsageError("Pass either --older-than or --orphans.")
     pages = pruning_orphans(schema) if age is None else pruning(schema, age, statuses)
-    with open_connection(dsn, schema, role="migrate") as conn:
+    with open_connection(dsn, schema, role="migrate" if age is None else "client") as conn:
         deleted = sum(pages.took(run(conn, page)) for page in pages)
     click.echo(document({"deleted": deleted}) if as_json else f"deleted {deleted:,}")

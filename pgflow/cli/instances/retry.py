@@ -2,7 +2,7 @@
 
 import click
 
-from pgflow.cli.connection import open_connection
+from pgflow.cli.connection import identified, open_connection
 from pgflow.cli.options import idempotency_option, result_options
 from pgflow.cli.output import document
 from pgflow.cli.parameters import TEXT
@@ -28,7 +28,8 @@ def command(workflow: str, value: str, idempotency_key: str | None, dsn: str, sc
     """
     with open_connection(dsn, schema, workflow) as conn:
         statement = instance.retry(schema, workflow=workflow, value=value, notify=True)
-        request.run_once(conn, schema, idempotency_key, f"retry {workflow} {value}", statement, lambda answer: None)
+        with identified(conn, schema):
+            request.run_once(conn, schema, idempotency_key, f"retry {workflow} {value}", statement, lambda answer: None)
     click.echo(
         document({"workflow": workflow, "value": value, "status": "running"})
         if as_json

@@ -1,4 +1,4 @@
-"""Show the progress of a benchmark on a terminal, in one line."""
+"""Show the progress of a benchmark or a bulk operation on a terminal, in one line."""
 
 import sys
 from typing import TextIO
@@ -22,6 +22,11 @@ class ProgressBar:
         self._label = ""
         self._length = 0
         self._done = 0
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it shows anything."""
+        return self._is_shown
 
     def begin(self, label: str, length: int) -> None:
         """Start a new bar."""

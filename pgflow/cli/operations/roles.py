@@ -1,4 +1,4 @@
-"""`pgflow roles`: grant roles the privileges of a client, a worker or a dashboard, or print the SQL."""
+"""`pgflow roles`: grant roles the privileges of a client, a worker, a dashboard or an operator, or print the SQL."""
 
 import click
 
@@ -17,6 +17,9 @@ __all__ = ["command"]
 @click.option("--client", multiple=True, metavar="ROLE", help="Role that may only call the client API. Repeatable.")
 @click.option("--worker", multiple=True, metavar="ROLE", help="Role that may run workers. Repeatable.")
 @click.option("--dashboard", multiple=True, metavar="ROLE", help="Role that may only read. Repeatable.")
+@click.option(
+    "--operator", multiple=True, metavar="ROLE", help="Role that may cancel, retry and delete instances. Repeatable."
+)
 @direct_options
 def command(
     show_sql: bool,
@@ -24,10 +27,11 @@ def command(
     client: tuple[str, ...],
     worker: tuple[str, ...],
     dashboard: tuple[str, ...],
+    operator: tuple[str, ...],
     dsn: str,
     schema: str,
 ) -> None:
-    """Grant roles the privileges that a client, a worker or a dashboard needs, and revoke all others in the schema.
+    """Grant roles the privileges that a client, a worker, a dashboard or an operator needs, and revoke all others.
 
     The roles must exist: roles belong to the whole cluster, so pgflow does not create them. A role named by several
     options gets the privileges of each. Run it again after each upgrade, because objects that the upgrade creates are
@@ -40,7 +44,7 @@ def command(
     """
     if show_sql == applies:
         raise click.UsageError("Pass either --sql or --apply.")
-    roles = {"client": client, "worker": worker, "dashboard": dashboard}
+    roles = {"client": client, "worker": worker, "dashboard": dashboard, "operator": operator}
     if show_sql:
         click.echo(sql(roles, schema), nl=False)
         return
@@ -48,4 +52,5 @@ def command(
         apply(conn, roles, schema)
     for part, names in roles.items():
         for name in names:
-            click.echo(f'{name} is a {part} of schema "{schema}"')
+            article = "an" if part == "operator" else "a"
+            click.echo(f'{name} is {article} {part} of schema "{schema}"')

@@ -119,6 +119,12 @@ class WorkerCommand(click.Command):
     help="Serve GET /livez and /readyz on this address; without HOST, on localhost only.",
 )
 @click.option(
+    "--no-retention",
+    is_flag=True,
+    show_default=False,
+    help="Delete no instances that ended long ago, whatever the app and its workflows declare.",
+)
+@click.option(
     "--drain", is_flag=True, show_default=False, help="Exit once no job is left that can continue without a signal."
 )
 @click.option(
@@ -141,6 +147,7 @@ def command(
     shutdown_timeout: timedelta,
     listen: bool | None,
     health: tuple[str, int] | None,
+    no_retention: bool,
     drain: bool,
     log_level: str,
     as_json: bool,
@@ -188,6 +195,7 @@ def command(
         heartbeat_process=heartbeat,
         cpu_app=app,
         cpu_processes=cpu_processes,
+        retention=None if no_retention else found.retention,
     )
     found.close()
     _tune_garbage_collector(default_threshold)

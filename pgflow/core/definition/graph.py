@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from pgflow.core.definition.context import Context
+from pgflow.core.definition.retain import Retain
 from pgflow.core.definition.retry import DEFAULT, Retry, most_specific
 from pgflow.core.definition.route import Chooser, choose
 from pgflow.core.definition.step import Step, Target
@@ -74,6 +75,7 @@ class Graph:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
     orchestration_queue: str | None = None
+    retain: Retain | None = None  # how long ended instances are kept, where it differs from the app's
     _by_signal: dict[str, tuple[Node, ...]] = field(default_factory=dict, init=False, repr=False)
     has_optional_input: bool = False  # an input that is left out is None instead of {}
     partition_by: tuple[str, ...] = ()  # the path of the partition key in the input
@@ -97,6 +99,7 @@ class Graph:
         queue: str = "default",
         orchestration_queue: str | None = None,
         deadline: timedelta | None = None,
+        retain: Retain | None = None,
         has_optional_input: bool = False,
         partition_by: tuple[str, ...] = (),
         weight: int = 1,
@@ -140,10 +143,11 @@ class Graph:
             tags,
             metadata,
             orchestration_queue,
-            has_optional_input,
-            partition_by,
-            weight,
-            deadline,
+            has_optional_input=has_optional_input,
+            partition_by=partition_by,
+            weight=weight,
+            deadline=deadline,
+            retain=retain,
         )
 
     def node(self, step: str) -> Node:
@@ -244,6 +248,7 @@ class Graph:
             **({"partition_by": list(self.partition_by)} if self.partition_by else {}),
             **({"weight": self.weight} if self.weight > 1 else {}),
             **({"deadline": self.deadline.total_seconds()} if self.deadline is not None else {}),
+            **({"retain": self.retain.spec()} if self.retain else {}),
             "steps": {key: _node_spec(node) for key, node in self.nodes.items()},
             "edges": [
                 {"from": edge.source, "event": edge.event, "targets": list(edge.targets), "dynamic": edge.dynamic}

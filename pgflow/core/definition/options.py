@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pgflow.core.definition.partition import read_partition, read_weight
+from pgflow.core.definition.retain import Retain
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems, defect_of
 from pgflow.core.definition.unique import Unique
@@ -52,6 +53,7 @@ class Options:
     partition_by: tuple[str, ...] = ()
     weight: int = 1
     deadline: timedelta | None = None
+    retain: Retain | None = None
 
 
 def read_options(
@@ -68,6 +70,7 @@ def read_options(
     partition_by: Any,
     weight: Any,
     deadline: Any,
+    retain: Any,
     name: Any,
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
@@ -106,6 +109,7 @@ def read_options(
         partition_by=rule((), read_partition, who, partition_by),
         weight=rule(1, read_weight, who, weight),
         deadline=rule(None, _deadline, who, deadline),
+        retain=rule(None, _retain, who, retain),
     )
     problems.raise_if_any()
     return options
@@ -186,6 +190,13 @@ def read_retry(who: str, retry: Any) -> Retry | None:
         raise DefinitionError(f"{who}: retry is {retry!r}: write a policy, as in retry=Retry(max_attempts=8)")
     refuse_defect(who, retry)
     return retry
+
+
+def _retain(who: str, retain: Any) -> Retain | None:
+    if retain is not None and not isinstance(retain, Retain):
+        raise DefinitionError(f"{who}: retain is {retain!r}: write retain=Retain(completed=timedelta(days=30))")
+    refuse_defect(who, retain)
+    return retain
 
 
 def refuse_defect(who: str, given: object) -> None:

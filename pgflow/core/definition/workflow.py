@@ -15,6 +15,7 @@ from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.input import Input, declared_type
 from pgflow.core.definition.options import Options, read_options
 from pgflow.core.definition.partition import check_partition
+from pgflow.core.definition.retain import Retain
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.build import (
     Declaration,
@@ -93,6 +94,7 @@ class DefinedWorkflow(Generic[I]):
         partition_by: str | None = None,
         weight: int = 1,
         deadline: timedelta | None = None,
+        retain: Retain | None = None,
         name: str | None = None,
         versions: Mapping[int, type[DefinedWorkflow[Any]]] | None = None,
         current: int | None = None,
@@ -125,6 +127,7 @@ class DefinedWorkflow(Generic[I]):
             partition_by=partition_by,
             weight=weight,
             deadline=deadline,
+            retain=retain,
             name=name,
             unknown=unknown,
             may_lack_key=is_part,
@@ -203,6 +206,7 @@ class DefinedWorkflow(Generic[I]):
             partition_by=options.partition_by,
             weight=options.weight,
             deadline=options.deadline,
+            retain=options.retain,
             has_optional_input=is_optional(cls._input.kind),
         )
         cls.definition = Definition(cls.graph, options, cls._input)
@@ -226,6 +230,7 @@ class DefinedWorkflow(Generic[I]):
                     unique=above.unique,
                     tags=tuple(dict.fromkeys([*above.tags, *own.tags])),
                     metadata=MappingProxyType({**above.metadata, **own.metadata}),
+                    retain=own.retain or above.retain,
                 )
             )
         cls._set_definitions(above, {number: version.definition for number, version in versions.by_number.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["contains"]
+__all__ = ["contains", "is_same"]
 
 
 def contains(whole: Any, part: Any) -> bool:
@@ -19,7 +19,7 @@ def contains(whole: Any, part: Any) -> bool:
         contains({"items": ["a", "b"]}, {"items": "a"})                                             # False
     """
     if isinstance(whole, list) and not isinstance(part, dict | list):
-        return any(_is_same(each, part) for each in whole)
+        return any(is_same(each, part) for each in whole)
     return _contains(whole, part)
 
 
@@ -29,16 +29,16 @@ def _contains(whole: Any, part: Any) -> bool:
             return all(key in whole and _contains(whole[key], value) for key, value in part.items())
         case list(), list():
             return all(_holds(whole, each) for each in part)
-    return _is_same(whole, part)
+    return is_same(whole, part)
 
 
 def _holds(array: list[Any], element: Any) -> bool:
     if isinstance(element, dict | list):
         return any(type(each) is type(element) and _contains(each, element) for each in array)
-    return any(_is_same(each, element) for each in array)
+    return any(is_same(each, element) for each in array)
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Whether two scalars are equal; 1 and 1.0 are, 1 and true are not."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other

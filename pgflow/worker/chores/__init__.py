@@ -15,10 +15,12 @@ from pgflow.worker.chores.chore import Chore
 from pgflow.worker.chores.delete_payloads import DeletePayloads
 from pgflow.worker.chores.end_expired import EndExpired
 from pgflow.worker.chores.fire_schedules import FireSchedules
+from pgflow.worker.chores.forget_audit import ForgetAudit
 from pgflow.worker.chores.forget_limits import ForgetLimits
 from pgflow.worker.chores.forget_requests import ForgetRequests
 from pgflow.worker.chores.forget_workers import ForgetWorkers
 from pgflow.worker.chores.peek import Peek
+from pgflow.worker.chores.prune import Prune
 from pgflow.worker.chores.read_queues import ReadQueues
 from pgflow.worker.chores.reconcile import Reconcile
 from pgflow.worker.chores.repair_orphans import RepairOrphans
@@ -54,10 +56,11 @@ def chores(state: WorkerState) -> Chores:
             ForgetRequests(state),
             DeletePayloads(state),
             ForgetLimits(state),
+            ForgetAudit(state),
             Reconcile(state),
             SaveReports(state),
         ),
         # What these make ready, the claim of the same turn can take; and what has expired, it must not.
         before_claim=(Stage(state), SendSignals(state), EndExpired(state), FireSchedules(state)),
-        after_claim=(ReadQueues(state), Peek(state), CheckRevoked(state)),
+        after_claim=(ReadQueues(state), Peek(state), CheckRevoked(state), Prune(state)),
     )

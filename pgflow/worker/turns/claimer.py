@@ -27,6 +27,7 @@ from pgflow.worker.admission import NONE, claim_capacity
 from pgflow.worker.decide_task import AnyDecision
 from pgflow.worker.lease.identity import Lease
 from pgflow.worker.reports import Reports
+from pgflow.worker.retention import Retention
 from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler
 from pgflow.worker.turns.faults import OUTAGE, RECONNECT, REFUSAL, SCHEMA_SUSPECT, FaultLog, error_text
@@ -64,6 +65,7 @@ class Claimer:
         sweep: timedelta,
         may_claim: Callable[[], bool],
         payload_store: PayloadStore | None = None,
+        retention: Retention | None = None,
         targets: ScheduleTargets | None = None,
     ) -> None:
         self.conn: AsyncConnection | None = None
@@ -74,6 +76,7 @@ class Claimer:
             targets or ScheduleTargets(),
             reports,
             payload_store=payload_store,
+            retention=retention,
         )
         self.faults = FaultLog(settler, self._ask)
         self._dsn = dsn

@@ -10,6 +10,7 @@ from pgflow.store.migration import Applied
 from pgflow.store.notification import Notification, QueueReady
 from pgflow.worker.held_jobs import HeldJobs
 from pgflow.worker.reports import Reports
+from pgflow.worker.retention import Retention
 from pgflow.worker.schedule_targets import ScheduleTargets
 from pgflow.worker.settler import Settler, Stats
 from pgflow.worker.turns.schedule import Schedule, UpkeepPause
@@ -25,15 +26,16 @@ class WorkerState:
     `targets` are what it may start for schedules.
     `should_claim`: there may be ready jobs, so claim with the next turn. `should_read_queues`: a queue was paused,
     scaled or limited; `knows_queues`: they have been read once, before which nothing is claimed.
-    `should_check_revoked`: jobs that run here may have been taken away. `breaking_migration` is one that breaks this
-    code, applied or announced. `notifications` are sent after the commit. `reports` are the progress and the
-    checkpoints to write.
+    `should_check_revoked`: jobs that run here may have been taken away. `retention` is what it deletes by itself, None:
+    nothing. `breaking_migration` is one that breaks this code, applied or announced. `notifications` are sent after
+    the commit. `reports` are the progress and the checkpoints to write.
     """
 
     settler: Settler
     schedule: Schedule
     targets: ScheduleTargets = field(default_factory=ScheduleTargets)
     reports: Reports = field(default_factory=Reports)
+    retention: Retention | None = None
     upkeep: UpkeepPause = field(default_factory=UpkeepPause)
     should_claim: bool = True
     should_check_revoked: bool = False

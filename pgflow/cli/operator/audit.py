@@ -1,0 +1,71 @@
+"""`pgflow audit`: see who did what."""
+
+import json
+from typing import Any
+
+import click
+
+from pgflow.cli.connection import open_connection
+from pgflow.cli.instances.rendering import truncate
+from pgflow.cli.options import result_options
+from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.parameters import TEXT
+from pgflow.database.statement import run
+from pgflow.store import audit
+from pgflow.store.audit import AuditEntry
+
+__all__ = ["command"]
+
+HEADERS = ("ID", "AT", "WHO", "ACTION", "DETAILS")
+DETAILS_WIDTH = 100  # characters
+INTERNAL = ("document", "until", "after")  # where a bulk operation stands
+
+
+@click.group("audit")
+def command() -> None:
+    """See who cancelled, retried, changed or deleted what."""
+
+
+@command.command("list")
+@click.option("--action", type=TEXT, metavar="PREFIX", help="Only actions that begin with this.")
+@click.option("--who", type=TEXT, metavar="TEXT", help="Only those of users whose name contains this.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, help="Maximum number of actions.")
+@click.option(
+    "--before",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="ID",
+    help="Only actions before this one. For the next page, pass the last id of this page.",
+)
+@result_options
+def list_command(
+    action: str | None, who: str | None, limit: int, before: int | None, dsn: str, schema: str, as_json: bool
+) -> None:
+    """List what operators did, newest first.
+
+    Requires the part --operator or --dashboard of `pgflow roles`, or the role that owns the schema.
+
+    \b
+    Examples:
+      pgflow audit list --action bulk
+      pgflow audit list --who ada --json
+    """
+    with open_connection(dsn, schema, role="read") as conn:
+        found = run(conn, audit.list(schema, action=action, who=who, before=before, limit=limit))
+    if as_json:
+        click.echo(document({"audit": [_record(each) for each in found]}))
+    elif found:
+        click.echo(table(HEADERS, [(each.id, each.at, each.who, each.action, _details(each)) for each in found]))
+        if len(found) == limit:
+            print_notice(f"next page: --before {found[-1].id}")
+    else:
+        print_notice("no actions")
+
+
+def _record(each: AuditEntry) -> dict[str, Any]:
+    return {"id": str(each.id), "at": each.at, "who": each.who, "action": each.action, "details": each.details}
+
+
+def _details(each: AuditEntry) -> str:
+    kept = {name: value for name, value in each.details.items() if name not in INTERNAL and value not in (None, {})}
+    words = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in kept.items())
+    return truncate(" ".join(words), DETAILS_WIDTH)
