@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -212,11 +213,13 @@ class Pgflow(App):
         A later call opens new connections.
         """
         self._unbind()
+        self._postgres.close()
         self._transport.close()
 
     async def aclose(self) -> None:
         """`close`, async: the connections of this event loop, too."""
         self._unbind()
+        await asyncio.to_thread(self._postgres.close)
         await self._transport.aclose()
 
     def sweep_payloads(self, older_than: timedelta = timedelta(days=1)) -> int:

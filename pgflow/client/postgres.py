@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from psycopg.errors import InsufficientPrivilege
 
@@ -20,18 +20,21 @@ from pgflow.client.schedule_commands import AddSchedule, ScheduleCommand
 from pgflow.client.schedule_statements import ScheduleStatements
 from pgflow.client.statements import Statements, Write
 from pgflow.client.task_statements import TaskStatements
+from pgflow.client.task_waiter import TaskWaiter
 from pgflow.client.transport import Transport
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.registry import Registry
 from pgflow.core.models.instance import Instance
 from pgflow.core.models.instance_rules import check_single_workflow
 from pgflow.core.models.schedule import ScheduleSpec
+from pgflow.core.models.task import TaskInstance
 from pgflow.core.values.duration import is_duration
 from pgflow.database.session import ASYNC_SESSION, SYNC_SESSION, session_of
 from pgflow.database.statement import Statement
 from pgflow.errors import ConfigError, InstanceNotFound, InvalidValue
 from pgflow.payloads.instance import fetched, has_references
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
+from pgflow.process import PerProcess
 from pgflow.store import instance, payload, schedule
 from pgflow.store.payload import ReferencePage
 
@@ -87,9 +90,13 @@ class PostgresBackend:
         self._app = app
         self._declared = schedules
         self._schedules = ScheduleStatements(transport.schema, registry, policy.codec)
+        self._waiter = PerProcess(partial(TaskWaiter, transport.dsn, transport.schema, pooler=transport.pooler))
 
     def execute(self, command: commands.Command[R], session: Any = None) -> R:
         """Execute a command, in the transaction of `session`, an open psycopg connection, if given."""
+        match command:
+            case commands.AwaitTask():
+                return cast("R", self._await(command))
         plan: Plan[R] = self._plan(command)
         try:
             step = next(plan)
@@ -107,6 +114,9 @@ class PostgresBackend:
 
     async def aexecute(self, command: commands.Command[R], session: Any = None) -> R:
         """`execute`, async; `session` is an open `psycopg.AsyncConnection`."""
+        match command:
+            case commands.AwaitTask():
+                return cast("R", await self._aawait(command))
         plan: Plan[R] = self._plan(command)
         try:
             step = next(plan)
@@ -125,6 +135,30 @@ class PostgresBackend:
         except StopIteration as end:
             result: R = end.value
             return result
+
+    def close(self) -> None:
+        """Stop waiting for tasks."""
+        if (waiter := self._waiter.peek()) is not None:
+            waiter.close()
+
+    def _await(self, command: commands.AwaitTask) -> TaskInstance:
+        """Wait for the end of a task. Raises `StillRunning`, `JobNotFound`."""
+        waiting = self._waiter.get().wait_for(self._tasks.checked_id(command))
+        try:
+            ended = waiting.result(None if command.timeout is None else command.timeout.total_seconds())
+        except TimeoutError:
+            waiting.cancel()
+            raise self._tasks.still_running(command) from None
+        return self._tasks.ended(command, ended)
+
+    async def _aawait(self, command: commands.AwaitTask) -> TaskInstance:
+        waiting = self._waiter.get().wait_for(self._tasks.checked_id(command))
+        try:
+            async with asyncio.timeout(None if command.timeout is None else command.timeout.total_seconds()):
+                ended = await asyncio.wrap_future(waiting)
+        except TimeoutError:
+            raise self._tasks.still_running(command) from None
+        return self._tasks.ended(command, ended)
 
     def _plan(self, command: commands.Command[Any]) -> Plan[Any]:
         sql, tasks = self._sql, self._tasks

@@ -19,7 +19,7 @@ from pgflow.core.models.task_codec import args_location, decrypt_task
 from pgflow.core.values.codec import Codec, encrypt
 from pgflow.core.values.query_args import check_text, is_integer, refuse
 from pgflow.database.statement import Statement
-from pgflow.errors import JobNotFound
+from pgflow.errors import JobNotFound, StillRunning
 from pgflow.store import task as tasks
 from pgflow.store.notification import CheckCancels, QueueReady
 from pgflow.telemetry import task_events
@@ -131,6 +131,23 @@ class TaskStatements:
             return tasks.delete(self.schema, id=number, task=name)
 
         return Write(call_name("delete job", str(number)), statement, _no_answer, checked_key(command.idempotency_key))
+
+    # -- waiting
+
+    def checked_id(self, command: commands.AwaitTask) -> int:
+        """Return the id of the job to wait for. Raises `InvalidValue`."""
+        return _checked_id(command.id)
+
+    def ended(self, command: commands.AwaitTask, found: TaskInstance | None) -> TaskInstance:
+        """Return the task that has ended. Raises `JobNotFound`."""
+        return decrypt_task(self.codec, _only(command.id, _name(command.task), [] if found is None else [found]))
+
+    def still_running(self, command: commands.AwaitTask) -> StillRunning:
+        """Return the error for a task that has not ended within the timeout."""
+        of = "" if command.task is None else f" ({command.task.name})"
+        after = "" if command.timeout is None else f" after {command.timeout.total_seconds():g} s"
+        hint = "It continues: wait for it again."
+        return StillRunning(f"job {command.id}{of} has not ended{after}", hint=hint, job=command.id)
 
     # -- reads
 

@@ -125,7 +125,7 @@ class SettleResult(NamedTuple):
 
     `status` is "done", "conflict" (the instance was locked or had moved on: the job is now an advance job), "busy"
     (another session had locked it: settle it again) or "fenced" (the job is not this worker's). `kept`: it runs on
-    here. `run` and `step` are None for a task that ends.
+    here. `run` and `step` are None for a task that ends; `is_awaited`: an app waits for tasks.
     """
 
     id: int
@@ -134,6 +134,7 @@ class SettleResult(NamedTuple):
     status: str
     kept: bool
     is_branch: bool = False
+    is_awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

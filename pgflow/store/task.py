@@ -21,11 +21,14 @@ from pgflow.store import task_rows
 __all__ = [
     "StoredTask",
     "cancel",
+    "channel",
     "decode_enqueued",
     "delete",
     "enqueue",
     "get",
     "list",
+    "notify_ended",
+    "poll_ended",
     "register",
     "retry",
     "update",
@@ -151,6 +154,24 @@ def get(schema: str, ids: Iterable[int]) -> Statement[Builtin[TaskInstance]]:
     """Read tasks by the ids of their jobs, live or ended; those that do not exist are left out."""
     query = files.load("queries/task/get.sql", schema)
     return Statement("task/get", query, {"ids": Bigints(ids)}, _instances, prepare=True)
+
+
+def poll_ended(schema: str, waiter: str, ids: Iterable[int], seconds: float) -> Statement[Builtin[int]]:
+    """Return which of these tasks have ended or do not exist; workers notify of the end of tasks for `seconds`."""
+    params = {"waiter": waiter, "ids": Bigints(ids), "seconds": seconds}
+    query = files.load("queries/task/poll_ended.sql", schema)
+    return Statement("task/poll_ended", query, params, lambda rows: Builtin(rows[0][0]))
+
+
+def channel(schema: str) -> Statement[str]:
+    """Return the channel on which the ids of ended tasks are sent."""
+    return Statement("task/channel", files.load("queries/task/channel.sql", schema), {}, lambda rows: str(rows[0][0]))
+
+
+def notify_ended(schema: str, ids: Iterable[int]) -> Statement[None]:
+    """Notify apps that wait of the tasks that have ended."""
+    query = files.load("queries/task/notify_ended.sql", schema)
+    return Statement("task/notify_ended", query, {"ids": Bigints(ids)}, _nothing)
 
 
 def list(  # noqa: A001 -- path is name: task/list.sql

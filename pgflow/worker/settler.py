@@ -71,6 +71,7 @@ class Settler:
         self._outcomes: list[AnyOutcome] = []
         self._deferred: list[list[AnyOutcome]] = []  # by instance, and by task
         self._spare: dict[str, int] = {}
+        self.ended: list[int] = []  # tasks that apps may wait for, until they have been notified
         self._notify = notify
 
     def finished(self, outcome: JobOutcome) -> None:
@@ -262,6 +263,8 @@ class Settler:
         update, finish = decision.update, decision.finish
         if finish is not None:
             self.stats.tasks += 1
+            if result.is_awaited:
+                self.ended.append(held.id)
             if finish.status == "failed" and decision.error is not None:
                 log.warning("%s failed: %s", held.title, sanitize_line(decision.error["reason"]))
         elif update is not None:

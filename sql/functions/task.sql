@@ -50,6 +50,7 @@ begin
             hint = 'Only a task that has not ended can be cancelled.';
     end if;
     perform pgflow.answer(null);
+    perform pg_notify(pgflow.ended_channel(), cancel_task.id::text) where exists (select from pgflow.waiters w where w.expires_at > pgflow.now());
     if notify and was_running then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked
     end if;

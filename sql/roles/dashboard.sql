@@ -4,7 +4,7 @@ grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.requests, pgflow.workers, pgflow.queues,
     pgflow.node_queues, pgflow.limits, pgflow.rates, pgflow.places, pgflow.task_results, pgflow.tasks, pgflow.definitions, pgflow.business_ids, pgflow.stale_payloads,
-    pgflow.schedules, pgflow.audit, pgflow.migrations, pgflow.job_details
+    pgflow.schedules, pgflow.waiters, pgflow.audit, pgflow.migrations, pgflow.job_details
 to {role};
 grant execute on function
     pgflow.find(text, text), pgflow.find(text, text, integer), pgflow.matching_runs, pgflow.has_error, pgflow.failed_queue, pgflow.known_queues

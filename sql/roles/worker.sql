@@ -4,7 +4,7 @@ grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.workers, pgflow.queues,
     pgflow.node_queues, pgflow.limits, pgflow.rates, pgflow.places, pgflow.task_results, pgflow.tasks, pgflow.definitions,
-    pgflow.schedules, pgflow.migrations
+    pgflow.schedules, pgflow.waiters, pgflow.migrations
 to {role};
 grant update (status, revision, metadata, error, finished_at) on pgflow.instances to {role};
 grant insert, update (applied, targets) on pgflow.step_results to {role};

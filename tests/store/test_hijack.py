@@ -40,6 +40,7 @@ CALLS = {
     "add_schedule": "select pgflow.add_schedule('later', 'Held', '@daily', tz => 'Europe/Berlin', input => '{{}}')",
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
     "answered": "select pgflow.once('k', 'c'), pgflow.answered('k', 'c')",
+    "await_tasks": "select pgflow.await_tasks('me', '{{1}}')",
     "bulk_batch": "select pgflow.bulk_batch(pgflow.bulk_begin('retry', '{{\"tag\": [[\"x\"]]}}'))",
     "bulk_begin": 'select pgflow.bulk_begin(\'move\', \'{{"state": ["waiting"]}}\', \'{{"queue": "q"}}\')',
     "bulk_count": 'select pgflow.bulk_count(\'{{"tag": [["x"]], "error": [["no"]]}}\')',

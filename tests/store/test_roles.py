@@ -19,13 +19,13 @@ CLIENT_API = {
     *("start", "start_many", "resume", "resume_run", "schedule_resume", "schedule_resume_run", "unschedule"),
     *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
     *("take_place", "renew_places", "release_place"),
-    *("enqueue", "enqueue_many", "cancel_task", "retry_task"),
+    *("enqueue", "enqueue_many", "cancel_task", "retry_task", "await_tasks"),
     *("add_schedule", "pause_schedule", "resume_schedule", "remove_schedule", "run_schedule", "start_instants"),
     *("retry_step", "retry_step_run", "complete_step", "complete_step_run", "fail_step", "fail_step_run"),
 }
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
-    *("identify", "in_range", "failed_attempt", "instant_text"),
+    *("identify", "in_range", "failed_attempt", "instant_text", "ended_channel"),
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
@@ -46,7 +46,7 @@ ALL = CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
-    *("task_results", "tasks", "schedules", "audit"),
+    *("task_results", "tasks", "schedules", "audit", "waiters"),
 }
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,

@@ -18,7 +18,7 @@ from tests.worker.thread_worker import Inside
 
 TABLES = (
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
-    *("node_queues", "limits", "rates", "places", "stale_payloads", "task_results", "schedules"),
+    *("node_queues", "limits", "rates", "places", "stale_payloads", "task_results", "schedules", "waiters"),
 )
 
 Work = Callable[..., Inside]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pgflow import Error, Pgflow, Retry, Snooze, current_job, telemetry
+from pgflow.client.commands import AwaitTask
 from pgflow.core.definition.middleware import Proceed, StepCall
 from pgflow.core.models.task import TaskInstance
 from pgflow.database.connect import Connection
@@ -21,12 +23,13 @@ from pgflow.errors import (
     JobNotFound,
     NotActive,
     NotRetryable,
+    StillRunning,
     UnknownTask,
 )
 from pgflow.store import task as store
 from tests.hand_tasks import HandTask, Tasks, hand_task
 from tests.worker.conftest import Work
-from tests.worker.db_helpers import one, rows
+from tests.worker.db_helpers import connections, one, rows
 from tests.worker.thread_worker import Inside
 from tests.worker.waiting import until
 
@@ -103,7 +106,7 @@ PLAIN: dict[str, Any] = {
     **{"tags": (), "metadata": {}, "notify": False},
 }
 WORKFLOWS: tuple[Any, ...] = ()
-HOUR = timedelta(hours=1)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=0.3)
 SLOW = hand_task(flaky, name="slow", retry=Retry(max_attempts=2, base=HOUR, max_backoff=HOUR))
 TASKS = (ADD, AADD, WHOAMI, BLOCKED, FLAKY, REFUSED, LATE, HUNG, BOOKS, ABOOKS, SELF, SLOW)
 
@@ -401,3 +404,42 @@ def test_a_page_has_live_and_ended_tasks_by_id(tasks: Tasks, work: Work, conn: C
     assert [each.id for each in tasks.page(statuses=("pending",), queue="other")] == ids[:2:-1]
     assert [each.id for each in tasks.page(tags=("gift",), args='{"a":1}')] == [ids[1]]
     assert tasks.page(AADD) == []
+
+
+def test_a_caller_is_woken_when_its_task_ends_and_a_hundred_share_one_connection(
+    app: Pgflow, tasks: Tasks, work: Work, conn: Connection
+) -> None:
+    work({"default": 200})
+    jobs = [each.id or 0 for each in tasks.enqueue_all(ADD, *({"a": number} for number in range(100)), delay=SECOND)]
+    with ThreadPoolExecutor(100) as threads:
+        found = list(threads.map(tasks.wait, jobs))
+        assert connections(conn, "listen") == 2, "the worker's and the app's"
+    assert [each.output for each in found] == list(range(2, 102))
+    assert one(conn, "select count(*) from pgflow.waiters") == 1
+
+    async def both() -> list[TaskInstance]:
+        return await asyncio.gather(*(app._backend.aexecute(AwaitTask(None, job)) for job in jobs[:2]))
+
+    assert [each.id for each in asyncio.run(both())] == jobs[:2]
+
+
+def test_a_wait_ends_with_a_cancel_a_timeout_or_an_unknown_job(tasks: Tasks) -> None:
+    job = tasks.enqueue(ADD, {"a": 1})
+    with pytest.raises(StillRunning, match=rf"job {job} has not ended after 0\.05 s"):
+        tasks.wait(job, 0.05)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(tasks.wait, job)
+        until(lambda: tasks._app._postgres._waiter.get()._waiting, "the wait")
+        tasks.cancel(job, "why")
+        assert waiting.result(30).status == "cancelled"
+    with pytest.raises(JobNotFound):
+        tasks.wait(999_999)
+
+
+def test_behind_a_pooler_all_waits_share_one_poll(dsn: str, app: Pgflow, tasks: Tasks, work: Work) -> None:
+    work()
+    pooled = Pgflow(dsn, pooler=True)
+    jobs = [tasks.enqueue(ADD, {"a": number}, delay=SECOND) for number in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        assert [each.output for each in threads.map(Tasks(pooled).wait, jobs)] == [2, 3, 4]
+    pooled.close()

@@ -18,7 +18,7 @@ from pgflow.jitter import uniform
 from pgflow.logs import Logger
 from pgflow.migrations import migrate
 from pgflow.payloads.store import PayloadStore
-from pgflow.store import job, worker
+from pgflow.store import job, task, worker
 from pgflow.store.job import PeekResult
 from pgflow.store.migration import Applied
 from pgflow.store.notification import CheckCancels, Notification, QueueReady, QueuesChanged, SweepRequested
@@ -153,7 +153,8 @@ class Claimer:
         """Return the seconds until something is due; 0 when there is something to do now."""
         if self._settler.is_held_up:
             return BUSY_SECONDS
-        if self._has_outcomes or self.is_lease_lost or self.state.should_check_revoked or self.state.reports.is_urgent:
+        has_ended = self._has_outcomes or self._settler.ended
+        if has_ended or self.is_lease_lost or self.state.should_check_revoked or self.state.reports.is_urgent:
             return 0.0
         now = time.monotonic()
         if self.state.should_read_queues and not self.state.upkeep.is_active(now):
@@ -340,6 +341,9 @@ class Claimer:
 
     async def _notify_others(self, conn: AsyncConnection, now: float) -> None:
         """Send notifications, except for queues that this worker can claim from itself."""
+        if ended := self._settler.ended:
+            self._settler.ended = []
+            await self._ask(conn, task.notify_ended(self._settler.schema, ended))
         if not self.state.notifications:
             return
         notifications, self.state.notifications = self.state.notifications, set()

@@ -1,4 +1,4 @@
--- Writes the outcomes of a batch of claimed jobs. => id, run, step, status, kept, is_branch
+-- Writes the outcomes of a batch of claimed jobs. => id, run, step, status, kept, is_branch, is_awaited (a task has ended, and an app waits for tasks)
 -- One group of arrays per effect; sql/README.md, "The settle", lists their columns and what each writes.
 -- Locks: instances, then jobs. Both skip locked rows, so this statement never waits and cannot deadlock.
 -- Joins by `= any (array[...])` and conditions in `nullif(..., false) is not null` force an index lookup per row, whatever size the planner
@@ -259,10 +259,11 @@ select
         else 'fenced'
     end as status,
     coalesce(o.kept, false) as kept,
-    false as is_branch
+    false as is_branch,
+    false as is_awaited
 from outcome o
 union all
-select b.id, b.run, b.step, 'done', b.state = 'running', true from born b
+select b.id, b.run, b.step, 'done', b.state = 'running', true, false from born b
 union all
 select
     f.job, null, null,
@@ -274,5 +275,5 @@ select
         ) then 'busy'
         else 'fenced'
     end,
-    false, false
+    false, false, (select exists (select from pgflow.waiters w where w.expires_at > pgflow.now()))
 from finishing f left join owned o on o.job = f.job
