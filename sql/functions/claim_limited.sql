@@ -57,6 +57,11 @@ begin
         return;
     end if;
 
+    if gate.limited_at > moment - interval '15 seconds' then  -- what runs already counts, too; a claim by the old rules may still be under way
+        update pgflow.jobs j set key = '*' where j.id = any (array(
+            select r.id from pgflow.jobs r
+            where r.state = 'running' and r.queue || '' = claim_limited.queue and r.key is null order by r.worker for no key update skip locked));
+    end if;
     quota := coalesce(pgflow.allowed_starts(gate.tat, gate.rate, gate.burst, moment), unlimited);
     budget := case when gate.concurrency is null then unlimited else
         gate.concurrency - (

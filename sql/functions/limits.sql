@@ -11,7 +11,6 @@ as $$
 #variable_conflict use_column
 declare
     bad record;
-    was_limited boolean;
 begin
     select f.name, f.value into bad
     from (values
@@ -45,23 +44,19 @@ begin
         perform pgflow.require_queue(set_limit.queue);
     end if;
     insert into pgflow.queues (name) values (set_limit.queue) on conflict (name) do nothing;
-    select q.is_limited into was_limited from pgflow.queues q where q.name = set_limit.queue for no key update;
     if key is null then
         update pgflow.queues q
-        set is_limited = true,
+        set is_limited = true, limited_at = case when q.is_limited then q.limited_at else pgflow.now() end,
             concurrency = coalesce(set_limit.concurrency, q.concurrency), key_concurrency = coalesce(set_limit.key_concurrency, q.key_concurrency),
             rate = coalesce(set_limit.rate, q.rate), burst = coalesce(set_limit.burst, q.burst),
             key_rate = coalesce(set_limit.key_rate, q.key_rate), key_burst = coalesce(set_limit.key_burst, q.key_burst)
         where q.name = set_limit.queue;
     else
-        update pgflow.queues q set is_limited = true where q.name = set_limit.queue and not q.is_limited;
+        update pgflow.queues q set is_limited = true, limited_at = pgflow.now() where q.name = set_limit.queue and not q.is_limited;
         insert into pgflow.limits as l (queue, key, concurrency, weight)
         values (set_limit.queue, set_limit.key, set_limit.concurrency, coalesce(set_limit.weight, 1))
         on conflict (queue, key) do update
         set concurrency = coalesce(excluded.concurrency, l.concurrency), weight = coalesce(set_limit.weight, l.weight);
-    end if;
-    if not was_limited then  -- what runs counts from now on
-        update pgflow.jobs j set key = '*' where j.state = 'running' and j.queue = set_limit.queue and j.key is null;
     end if;
     perform pg_notify(pgflow.channel(), '*');
     perform pg_notify(pgflow.channel(), set_limit.queue);  -- a higher limit has room

@@ -3,6 +3,7 @@ alter table pgflow.queues
     add column paused_by text,                          -- a role, or the name that the caller gave
     add column worker_concurrency integer check (worker_concurrency between 1 and 10000),  -- overrides what each worker was started with
     add column is_limited boolean not null default false,  -- claims go through claim_limited only
+    add column limited_at timestamptz,                  -- since when
     add column concurrency integer check (concurrency >= 1),  -- of all workers together; null: any
     add column key_concurrency integer check (key_concurrency >= 1),  -- the same for each partition key
     add column rate double precision check (rate > 0),  -- starts per second

@@ -24,12 +24,17 @@ __all__ = ["MUTANTS", "Mutant"]
 SETTLE = "sql/queries/job/settle.sql"
 CLAIM = "sql/queries/job/claim.sql"
 RESCUE = "sql/queries/job/rescue.sql"
+CLAIM_LIMITED = "sql/functions/claim_limited.sql"
+COUNT = (
+    "            select coalesce(sum(least(j.cost, gate.concurrency)), 0) from pgflow.jobs j\n"
+    "            where j.state = 'running' and j.queue = claim_limited.queue and j.key is not null\n        ) - ("
+)
 DECIDE = "pgflow/worker/decide.py"
 LENT = "pgflow/worker/transactional/session.py"
 TESTS = (
     *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
     *("tests/worker/test_misuse.py", "tests/worker/test_reset.py", "tests/worker/test_database_faults.py"),
-    "tests/worker/test_fork.py",
+    *("tests/worker/test_fork.py", "tests/torture/test_limits.py"),
 )
 LIMIT = 400  # seconds for one mutant
 
@@ -38,7 +43,8 @@ LIMIT = 400  # seconds for one mutant
 class Mutant:
     """A seeded defect: `after` replaces `before` in the file at `path`; `by` must detect it.
 
-    `by` is the options of `python -m tests.torture`, or the name of a test in one of `TESTS`.
+    `by` is the options of `python -m tests.torture`, or the name of a test in one of `TESTS`. `more` are further
+    replacements in the file.
     """
 
     name: str
@@ -47,11 +53,14 @@ class Mutant:
     before: str
     after: str
     by: Sequence[str] | str
+    more: Sequence[tuple[str, str]] = ()
 
     def apply(self, text: str) -> str:
         """Return the file's text with the defect in it."""
-        assert text.count(self.before) == 1, f"{self.name}: {self.before!r} is not there once"
-        return text.replace(self.before, self.after)
+        for before, after in ((self.before, self.after), *self.more):
+            assert text.count(before) == 1, f"{self.name}: {before!r} is not there once"
+            text = text.replace(before, after)
+        return text
 
 
 def only(*faults: str, minutes: float = 0.5, rate: float = 6) -> list[str]:
@@ -125,6 +134,42 @@ MUTANTS = (
         "w.id = any (array[j.worker]) and pgflow.is_leased(w.lease_expires_at, w.lease))",
         "w.id = any (array[j.worker]))",
         only("kill a worker"),
+    ),
+    Mutant(
+        "gate without a lock", "several workers claim from a limited queue at once", CLAIM_LIMITED,
+        "where q.name = claim_limited.queue for no key update skip locked;",
+        "where q.name = claim_limited.queue;",
+        "no_limit_is_exceeded",
+    ),
+    Mutant(
+        "own jobs only", "a worker counts only the jobs that it runs itself", CLAIM_LIMITED,
+        "where j.state = 'running' and j.queue = claim_limited.queue and j.key is not null\n        ) - (",
+        "where j.state = 'running' and j.queue = claim_limited.queue and j.key is not null "
+        "and j.worker = claim_limited.worker\n        ) - (",
+        "no_limit_is_exceeded",
+    ),
+    Mutant(
+        "count before the gate", "what runs is counted before the gate is locked", CLAIM_LIMITED,
+        "    last_key text collate \"C\" := '';\n",
+        "    last_key text collate \"C\" := '';\n"
+        "    early constant bigint := (select sum(j.cost) from pgflow.jobs j where j.state = 'running' "
+        "and j.queue = claim_limited.queue and j.key is not null);\n"
+        "    pause constant text := pg_sleep(0.002)::text;\n",
+        "no_limit_is_exceeded",
+        [(COUNT, "            select coalesce(early, 0)\n        ) - (")],
+    ),
+    Mutant(
+        "leaking place", "a rescue forgets jobs of limited queues, which keep their places", RESCUE,
+        "    where j.state = 'running'\n        and not exists (select from pgflow.workers w where w.id = any",
+        "    where j.state = 'running' and j.key is null\n"
+        "        and not exists (select from pgflow.workers w where w.id = any",
+        "no_limit_is_exceeded",
+    ),
+    Mutant(
+        "free start", "a rate forgets what has started", CLAIM_LIMITED,
+        "tat = case when gate.rate is null then q.tat else",
+        "tat = case when true then q.tat else",
+        "rates_hold_in_every_window",
     ),
     Mutant(
         "timer without run", "timers outlive the run that they belong to", "sql/functions/end_instance.sql",

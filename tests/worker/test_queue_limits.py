@@ -43,8 +43,7 @@ class Running:
     hold = threading.Event()
 
 
-@step(queue="mail")
-async def send(ctx: Context[Order]) -> Ok:
+async def mail(ctx: Context[Order]) -> Ok:
     tenant = ctx.initial.tenant
     Running.now[tenant] += 1
     Running.order.append(tenant)
@@ -58,8 +57,13 @@ async def send(ctx: Context[Order]) -> Ok:
 
 
 @step(queue="mail")
+async def send(ctx: Context[Order]) -> Ok:
+    return await mail(ctx)
+
+
+@step(queue="mail")
 async def again(ctx: Context[Order]) -> Ok:
-    return await send(ctx)
+    return await mail(ctx)
 
 
 class Mail(Workflow[Order], unique=Unique("mail"), partition_by="tenant"):
@@ -178,6 +182,19 @@ def test_a_rate_holds_in_every_window(app: Pgflow, conn: Connection, work: Work)
     for first, begin in enumerate(moments):
         for last in range(first, len(moments)):
             assert last - first + 1 <= 5 + 40 * (moments[last] - begin) + 1e-3
+
+
+def test_what_runs_when_a_queue_is_limited_counts(app: Pgflow, conn: Connection, work: Work) -> None:
+    Running.hold.set()
+    work({"mail": 6})
+    start(Plain, 12)
+    until(lambda: Running.now.total() == 6, "six at once")
+    app.limits.set("mail", concurrency=6)
+    work({"mail": 6})
+    until(lambda: one(conn, "select answer from pgflow.claim_limited('mail', 1, 0)") == "full", "a full limit")
+    Running.hold.clear()
+    assert until_all_ended(conn) == {"completed": 12}
+    assert Running.most_in_all == 6
 
 
 def test_the_places_of_a_killed_worker_are_free_when_its_jobs_are_rescued(
@@ -314,7 +331,13 @@ def test_unknown_names_and_costs_above_the_limit_are_refused(app: Pgflow, conn: 
     app.limits.set("mail", concurrency=3)
     with pytest.raises(InvalidValue, match="cost must be between 1 and 3, got 4"), app.limit("mail", cost=4):
         pass
-    for wrong in ({"count": 0}, {"count": 1, "per": timedelta(0)}, {"count": 1, "per": 5}, {"count": 1, "burst": 0}):
+    wrongs: list[dict[str, Any]] = [
+        {"count": 0},
+        {"count": 1, "per": timedelta(0)},
+        {"count": 1, "per": 5},
+        {"count": 1, "burst": 0},
+    ]
+    for wrong in wrongs:
         with pytest.raises(InvalidValue, match="is refused"):
             Rate(**wrong)
     for statement in (
