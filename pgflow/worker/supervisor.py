@@ -194,6 +194,7 @@ class Worker:
         self._process: Process
         self._loop: asyncio.AbstractEventLoop
         self._failed_turns: list[float] = []
+        self._has_peeked = False
 
     def liveness_error(self) -> str | None:
         """Return why this worker cannot go on, None while it is alive. From any thread, as `readiness_error`.
@@ -411,15 +412,20 @@ class Worker:
     async def _is_drained(self) -> bool:
         claimer = self._claimer
         if self.held_jobs.jobs or self.settler.has_outcomes or claimer.conn is None:
+            self._has_peeked = False
             return False
         if not claimer.found_nothing:
             # The last step may have been a transactional one, which settles without a claim; a poll would only peek.
             claimer.claim_soon()
+            self._has_peeked = False
             return False
         try:
             if self._drains == "due":
-                # The claim has found out what can run now: a queue may be paused. The rest is known to the next turn.
-                claimer.peeked(await arun(claimer.conn, job.peek(self.schema, self.queues)))
+                # The claim has found out what can run now: a queue may be paused. What the last step has scheduled is
+                # not known yet; look once, because something due may have to wait for another session.
+                if not self._has_peeked:
+                    claimer.peeked(await arun(claimer.conn, job.peek(self.schema, self.queues)))
+                    self._has_peeked = True
                 return claimer.pause() > 0
             return await arun(claimer.conn, job.drained(self.schema, self.queues))
         except (psycopg.Error, PgflowError, OSError):

@@ -50,6 +50,18 @@ def test_a_paused_queue_does_not_hold_up_a_drain(pgflow_app: Pgflow) -> None:
     assert drain(pgflow_app) == Drained(completed=1)
 
 
+def test_a_due_job_that_another_session_has_locked_does_not_hold_up_a_drain(pgflow_app: Pgflow) -> None:
+    Reminder.start("locked")
+    drain(pgflow_app)
+    with psycopg.connect(pgflow_app.dsn) as conn:
+        conn.execute("update pgflow.jobs set run_at = pgflow.now() - interval '1 minute'")
+        conn.commit()
+        conn.execute("select from pgflow.jobs for update")
+        OrderFlow.start("a", {})
+        assert drain(pgflow_app, timeout=20) == Drained(completed=3)
+    assert drain(pgflow_app).completed == 1
+
+
 def test_a_drain_raises_the_exception_of_the_step_when_asked(pgflow_app: Pgflow) -> None:
     OrderFlow.start("a", {"card": "refused"})
     with pytest.raises(Declined, match="a is refused") as caught:
