@@ -377,7 +377,7 @@ def test_refused_calls_store_nothing(stack: Stack) -> None:
         (InvalidInput, lambda: tagged.enqueue_many([(1,), ("x",)])),
         (InvalidInput, lambda: tagged.enqueue_many([{"numer": 1}])),
         (InvalidInput, lambda: tagged.enqueue_many([send.call(Order(number="a", due=date(2030, 1, 1)))])),  # type: ignore[list-item]
-        (InvalidPayload, lambda: once.options(tags=[tag]).enqueue("x" * 70_000)),
+        (InvalidPayload, lambda: once.options(tags=[tag]).enqueue("x" * 1_100_000)),
         (InvalidValue, lambda: double.options(tags=[tag], queue="a b").enqueue(1)),
         (InvalidValue, lambda: double.options(tags=[tag], priority=40_000).enqueue(1)),
         (InvalidValue, lambda: double.options(tags=[tag], max_attempts=0).enqueue(1)),

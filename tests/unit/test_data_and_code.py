@@ -32,7 +32,7 @@ EXCEPTIONS = {
     **{
         (f"cli/{name}.py", "load_app"): "pgflow.cli.app_loader"
         for name in (
-            *("instances/start", "operations/doctor", "operations/worker", "operations/payloads"),
+            *("instances/start", "jobs/enqueue", "operations/doctor", "operations/worker", "operations/payloads"),
             *("workflows/docs", "workflows/graph", "workflows/validate"),
         )
     },

@@ -275,7 +275,7 @@ class Recorder:
 
 
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-    "start": (("v", {"itemCount": 1}), {"conn": 1, "priority": 3}),
+    "start": (("v", {"itemCount": 1}), {"conn": 1, "priority": 3, "on_conflict": "existing"}),
     "start_many": (([("v", None)],), {"conn": 1}),
     "resume": (("v", "paid", {"x": 1}), {"step": "wait", "conn": 1, "idempotency_key": "k"}),
     "cancel": (("v",), {"reason": "why", "conn": 1, "idempotency_key": "k"}),
