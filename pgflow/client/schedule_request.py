@@ -8,17 +8,17 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.schedule import Schedule, check_schedules
-from pgflow.core.definition.schedule_runs import encrypted_schedule_input
+from pgflow.core.definition.schedule_runs import ScheduleTarget, encrypted_schedule_input, written_input
+from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.timing import instants
 from pgflow.core.models.schedule import ScheduleSpec
 from pgflow.core.values.codec import Codec
 from pgflow.core.values.query_args import is_integer, refuse
 from pgflow.errors import DefinitionError, PgflowError, UnknownWorkflow
 
-__all__ = ["MAX_BACKFILL", "backfill_instants", "check_count", "declared_specs", "spec_of"]
+__all__ = ["MAX_BACKFILL", "backfill_instants", "check_count", "declared_specs", "known_target", "spec_of"]
 
 MAX_BACKFILL = 1_000  # runs that one call starts
 MAX_NEXT = 1_000
@@ -29,10 +29,10 @@ def spec_of(given: Schedule, registry: Registry, codec: Codec | None) -> Schedul
 
     Raises `UnknownWorkflow`, and `InvalidInput`, `InvalidPayload` or `UnencryptedSecret` for its `args`.
     """
-    workflow = _target(given, registry)
-    spec = given.spec("workflow", None)
-    text = workflow.resolve().write_input(given.args, reveal=codec is not None)
-    return given.spec("workflow", encrypted_schedule_input(spec, text, codec))
+    target = _target(given, registry)
+    kind = "task" if isinstance(target, TaskDefinition) else "workflow"
+    text = written_input(target, given.args, reveal=codec is not None)
+    return given.spec(kind, encrypted_schedule_input(given.spec(kind, None), text, codec))
 
 
 def declared_specs(given: Iterable[Any], registry: Registry, codec: Codec | None) -> tuple[ScheduleSpec, ...]:
@@ -66,17 +66,27 @@ def check_count(given: Any) -> int:
     return int(given)
 
 
-def _target(given: Schedule, registry: Registry) -> VersionSet:
+def _target(given: Schedule, registry: Registry) -> ScheduleTarget:
     name = given.target_name
-    known = registry.by_name.get(name)
+    known = known_target(name, registry)
     if known is None:
-        near = difflib.get_close_matches(name, registry.names, 1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(registry.names) or 'none'}."
-        raise UnknownWorkflow(f"target: this app has no workflow named {name!r}", hint=hint)
-    if not isinstance(given.target, str) and known is not given.target:
+        names = [*registry.names, *registry.tasks_by_name]
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(names) or 'none'}."
+        raise UnknownWorkflow(f"target: this app has no workflow or task named {name!r}", hint=hint)
+    if not isinstance(given.target, str) and given.target not in (
+        registry.by_name.get(name),
+        registry.tasks_by_name.get(name),
+    ):
         raise DefinitionError(
-            f"target: {given.target!r} is not the workflow of this app that is named {name!r}",
-            hint="Give the class that the app has in its workflows.",
+            f"target: {given.target!r} is not the one of this app that is named {name!r}",
+            hint="Give the object that the app has in its workflows or tasks.",
         )
-    definitions: VersionSet = known.definitions
-    return definitions
+    return known
+
+
+def known_target(name: str, registry: Registry) -> ScheduleTarget | None:
+    """Return the workflow or task of an app that has this name, None without one."""
+    if name in registry.by_name:
+        return registry.definitions(name)
+    return registry.task_definition(name) if name in registry.tasks_by_name else None

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pgflow.client import schedule_commands as commands
 from pgflow.client.addressing import checked_key
-from pgflow.client.schedule_request import backfill_instants, check_count, spec_of
+from pgflow.client.schedule_request import backfill_instants, check_count, known_target, spec_of
 from pgflow.client.statements import Write
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.schedule import check_schedule_name
@@ -107,15 +107,16 @@ class ScheduleStatements:
         self, stored: StoredSpec, moments: Sequence[datetime], call: str, key: str | None
     ) -> Write[list[ScheduledRun]]:
         spec = stored.spec
-        if spec.target not in self._registry.by_name:
+        target = known_target(spec.target, self._registry)
+        if target is None:
             raise UnknownWorkflow(
-                f"this app has no workflow named {spec.target!r}, which the schedule {spec.name!r} starts",
-                hint="Call it in the app that defines the workflow, or in SQL: select pgflow.run_schedule(…).",
+                f"this app has no workflow or task named {spec.target!r}, which the schedule {spec.name!r} starts",
+                hint="Call it in the app that defines it, or in SQL: select pgflow.run_schedule(…).",
             )
-        starts = instant_starts(self._registry.definitions(spec.target), spec, moments, self._codec)
+        starts = instant_starts(target, spec, moments, self._codec)
 
         def statement(notify: bool) -> Statement[list[ScheduledRun]]:
-            return schedule.start(self._schema, spec.name, stored.revision, starts, notify=notify)
+            return schedule.start(self._schema, spec, starts, notify=notify)
 
         return Write(call, statement, schedule.decode_runs, key)
 

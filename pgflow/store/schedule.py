@@ -106,7 +106,6 @@ class StoredSpec:
     """A schedule as it is stored: its input as JSON text may be encrypted. `now` is the database's time."""
 
     spec: ScheduleSpec
-    revision: int
     handled: datetime
     now: datetime
 
@@ -159,6 +158,8 @@ def _firing(each: ScheduleFiring) -> dict[str, Any]:
 def _start(each: InstantStart) -> dict[str, Any]:
     given = {} if each.input is None else {"input": decode(each.input)}
     at = each.at and each.at.isoformat()
+    if each.key is not None:
+        given["key"] = each.key
     return {"instant": each.instant.isoformat(), "value": each.value, "version": each.version, "at": at, **given}
 
 
@@ -195,11 +196,11 @@ def remove(schema: str, name: str, *, force: bool) -> Statement[None]:
 
 
 def start(
-    schema: str, name: str, revision: int, starts: Sequence[InstantStart], *, notify: bool
+    schema: str, spec: ScheduleSpec, starts: Sequence[InstantStart], *, notify: bool
 ) -> Statement[Builtin[ScheduledRun]]:
     """Start the runs of instants at once, in order."""
     written = json.dumps([_start(each) for each in starts])
-    params = {"name": name, "revision": revision, "starts": written, "notify": notify}
+    params = {"name": spec.name, "target": spec.target, "starts": written, "notify": notify}
     query = files.load("queries/schedule/start.sql", schema)
     return Statement("schedule/start", query, params, lambda rows: [ScheduledRun(*row) for row in rows])
 
@@ -217,9 +218,9 @@ def get(schema: str, name: str) -> Statement[StoredSpec | None]:
 
 
 def _stored_spec(row: Row) -> StoredSpec:
-    *columns, revision, handled, now = row
+    *columns, handled, now = row
     given = dict(zip(SPEC_COLUMNS, columns, strict=True))
-    return StoredSpec(_spec({**given, "input": _decoded(given["input"])}), revision, handled, now)
+    return StoredSpec(_spec({**given, "input": _decoded(given["input"])}), handled, now)
 
 
 def list(schema: str, name: str | None = None) -> Statement[Builtin[ScheduleInfo]]:  # noqa: A001 -- path is name

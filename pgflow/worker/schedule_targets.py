@@ -1,4 +1,4 @@
-"""What a worker can start for schedules: the workflows that it knows, and the codec of their inputs."""
+"""What a worker can start for schedules: the workflows and tasks that it knows, and the codec of their inputs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pgflow.core.definition.definition import VersionSet
-from pgflow.core.definition.schedule_runs import InstantStart, instant_starts
+from pgflow.core.definition.schedule_runs import InstantStart, ScheduleTarget, instant_starts
+from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.workflow import DefinedWorkflow
 from pgflow.core.models.schedule import ScheduleSpec
 from pgflow.core.values.codec import Codec
@@ -23,17 +23,21 @@ class ScheduleTargets:
         self.app = app
         self.specs = tuple(specs)
         self._codec = codec
-        self._workflows: dict[str, VersionSet] = {}
+        self._targets: dict[str, ScheduleTarget] = {}
 
     def register(self, workflow: type[DefinedWorkflow[Any]]) -> None:
         """Make a workflow known."""
-        self._workflows[workflow.name] = workflow.definitions
+        self._targets[workflow.name] = workflow.definitions
+
+    def register_task(self, task: TaskDefinition) -> None:
+        """Make a task known."""
+        self._targets[task.name] = task
 
     @property
     def scope(self) -> ScheduleScope:
         """Which schedules this worker may fire."""
-        return ScheduleScope(tuple(self._workflows), tuple(spec.name for spec in self.specs))
+        return ScheduleScope(tuple(self._targets), tuple(spec.name for spec in self.specs))
 
     def starts(self, spec: ScheduleSpec, instants: Sequence[datetime]) -> list[InstantStart]:
         """Return the runs to start: see `instant_starts`."""
-        return instant_starts(self._workflows[spec.target], spec, instants, self._codec)
+        return instant_starts(self._targets[spec.target], spec, instants, self._codec)

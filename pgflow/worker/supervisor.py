@@ -156,6 +156,7 @@ class Worker:
             self._targets.register(workflow)
         for task in self._defined_tasks:
             self.held_jobs.register_task(task.definition)
+            self._targets.register_task(task.definition)
         self.settler = Settler(
             self.schema, self.held_jobs, notify=lambda notifications: claimer.notify(notifications), stats=self.stats
         )
@@ -230,6 +231,7 @@ class Worker:
         if isinstance(given, DefinedTask):
             self._defined_tasks.append(given)
             self.held_jobs.register_task(given.definition)
+            self._targets.register_task(given.definition)
         else:
             self._workflows.append(given)
             self.held_jobs.register(given)

@@ -11,6 +11,7 @@ as $$
 #variable_conflict use_column
 declare
     fault text;
+    target_kind text;
     existing record;
     period double precision := extract(epoch from add_schedule.every);
 begin
@@ -38,13 +39,19 @@ begin
         raise exception using errcode = 'PF008', message = 'invalid schedule: ' || fault,
             hint = 'An example: pgflow.add_schedule(''nightly'', ''SendReport'', ''0 9 * * mon'', tz => ''Europe/Berlin'').';
     end if;
-    fault := pgflow.json_fault(add_schedule.input);
+    fault := coalesce(pgflow.json_fault(add_schedule.input), case
+        when pg_column_size(add_schedule.input) > 65536 then 'is over the limit of 65536 bytes, since it is copied into every run' end);
     if fault is not null then
         raise exception using errcode = 'PF006', message = 'an input ' || fault, hint = 'Pass a reference to large data instead of the data.';
     end if;
-    if not exists (select from pgflow.definitions d where d.workflow = add_schedule.target) then
-        raise exception using errcode = 'PF001', message = format('no workflow named %L is registered here', add_schedule.target),
-            hint = coalesce('Known: ' || (select string_agg(distinct d.workflow, ', ') from pgflow.definitions d) || '.',
+    target_kind := case
+        when exists (select from pgflow.definitions d where d.workflow = add_schedule.target) then 'workflow'
+        when exists (select from pgflow.tasks t where t.name = add_schedule.target) then 'task'
+    end;
+    if target_kind is null then
+        raise exception using errcode = 'PF001', message = format('no workflow or task named %L is registered here', add_schedule.target),
+            hint = coalesce('Known: ' || (
+                    select string_agg(n, ', ' order by n) from (select d.workflow from pgflow.definitions d union select t.name from pgflow.tasks t) k (n)) || '.',
                 'Start a worker with the app that defines it: pgflow worker --app module:app');
     end if;
     select s.declared_by into existing from pgflow.schedules s where s.name = add_schedule.name for no key update;
@@ -56,7 +63,7 @@ begin
     insert into pgflow.schedules as s
         (name, target, kind, cron, every, tz, input, value, overlap, catch_up, jitter, handled_at, next_at)
     values (
-        add_schedule.name, add_schedule.target, 'workflow', btrim(add_schedule.cron), period, add_schedule.tz, add_schedule.input, add_schedule.value,
+        add_schedule.name, add_schedule.target, target_kind, btrim(add_schedule.cron), period, add_schedule.tz, add_schedule.input, add_schedule.value,
         add_schedule.overlap, add_schedule.catch_up, extract(epoch from add_schedule.jitter), pgflow.now(), pgflow.now())
     on conflict (name) do update
     set target = excluded.target, kind = excluded.kind, cron = excluded.cron, every = excluded.every, tz = excluded.tz, input = excluded.input,

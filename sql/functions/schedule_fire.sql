@@ -47,7 +47,7 @@ $$;
 
 -- Carries out the decisions of a worker about due schedules, each in the state that it was decided in (`revision`): starts runs, and stores which
 -- instants are handled and the next one. Returns a row for each that was written or had to wait, with the queues to notify.
---   fired: written;  busy: another session has locked the run to cancel;  unknown: no such workflow is registered, yet
+--   fired: written;  busy: another session has locked the run to cancel;  unknown: no such workflow or task is registered, yet
 -- A start that is refused for another reason is recorded as the schedule's `last_error`; its instant does not come again.
 create or replace function pgflow.fire_schedules(firings jsonb)
 returns table (name text, status text, started bigint, queues text[], cancelled boolean, error text)
@@ -61,6 +61,7 @@ declare
     item record;
     started_run record;
     refused integer;
+    reason text;
     latest_run bigint;
     latest_at timestamptz;
 begin
@@ -86,15 +87,25 @@ begin
         error := firing.error;
         refused := 0;
         latest_run := null;
+        reason := 'the next run of the schedule ' || firing.name || ' is due';
         if firing.cancels_last then
-            perform from pgflow.instances i
-            where i.run = schedule.last_run and i.status in ('pending', 'running', 'waiting')
-            for no key update skip locked;
-            if found then
-                perform pgflow.cancel_run(schedule.last_run, 'the next run of the schedule ' || firing.name || ' is due', notify => false);
-                cancelled := true;
+            -- Not `cancel_run` alone, which would wait for a session that has locked the run.
+            if schedule.kind = 'task' then
+                perform from pgflow.jobs j where j.id = schedule.last_run and j.kind = 'task' for update skip locked;
+            else
+                perform from pgflow.instances i
+                where i.run = schedule.last_run and i.status in ('pending', 'running', 'waiting')
+                for no key update skip locked;
+            end if;
+            cancelled := found;
+            if cancelled and schedule.kind = 'task' then
+                perform pgflow.cancel_task(schedule.last_run, reason, notify => false);
+            elsif cancelled then
+                perform pgflow.cancel_run(schedule.last_run, reason, notify => false);
             elsif exists (
-                select from pgflow.instances i where i.run = schedule.last_run and i.status in ('pending', 'running', 'waiting')) then
+                select from pgflow.instances i
+                where schedule.kind = 'workflow' and i.run = schedule.last_run and i.status in ('pending', 'running', 'waiting')
+                union all select from pgflow.jobs j where schedule.kind = 'task' and j.id = schedule.last_run and j.kind = 'task') then
                 status := 'busy';
                 return next;
                 continue;
@@ -102,14 +113,14 @@ begin
         end if;
         for item in
             select (e.value ->> 'instant')::timestamptz as instant, e.value ->> 'value' as value, (e.value -> 'input')::text as input,
-                (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at
+                (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at, e.value ->> 'key' as key
             from jsonb_array_elements(firing.starts) with ordinality e (value, ord)
             order by e.ord
         loop
             begin
                 select * into started_run
                 from pgflow.start_instant(
-                    firing.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at);
+                    firing.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at, item.key);
                 if started_run.created then
                     started := started + 1;
                     queues := queues || array_remove(array[started_run.queue], null);  -- null: it starts later
@@ -119,7 +130,7 @@ begin
                     refused := refused + 1;  -- was started by hand, and is active
                 end if;
             exception
-                when sqlstate 'PF001' then
+                when sqlstate 'PF001' or sqlstate 'PF016' then
                     status := 'unknown';
                     error := sqlerrm;
                     exit;

@@ -7,22 +7,30 @@ as $$
         then 'YYYY-MM-DD"T"HH24:MI:SS"Z"' else 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"' end)
 $$;
 
--- Starts the run of one instant of a schedule. Its row has created = false, and the active run, if the business value is active; `queue` is the
+-- Starts the run of one instant of a schedule: an instance, or the job of a task. Its row has created = false, and the active run, if the business value is active; `queue` is the
 -- one to notify, null for a run that starts later.
 create or replace function pgflow.start_instant(
-    schedule text, kind text, target text, instant timestamptz, value text, input text, version integer, at timestamptz,
+    schedule text, kind text, target text, instant timestamptz, value text, input text, version integer, at timestamptz, key text,
     out run bigint, out created boolean, out queue text
 ) returns record
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    metadata jsonb := jsonb_build_object('schedule', start_instant.schedule, 'scheduled_for', pgflow.instant_text(start_instant.instant));
 begin
+    if start_instant.kind = 'task' then
+        select e.id, e.created into start_instant.run, start_instant.created
+        from pgflow.enqueue_many(
+            start_instant.target, array[coalesce(start_instant.input, '{}')], at => start_instant.at, metadata => metadata, notify => false) e;
+        start_instant.queue := (select j.queue from pgflow.jobs j where j.id = start_instant.run and j.state = 'ready');
+        return;
+    end if;
     select s.run, s.created into start_instant.run, start_instant.created
     from pgflow.start_many(
         start_instant.target, array[start_instant.value], array[start_instant.input], start_instant.version, at => start_instant.at,
-        metadata => jsonb_build_object('schedule', start_instant.schedule, 'scheduled_for', pgflow.instant_text(start_instant.instant)),
-        notify => false
+        metadata => metadata, notify => false, keys => case when start_instant.key is not null then array[start_instant.key] end
     ) s;
     start_instant.queue := (
         select j.queue from pgflow.jobs j where start_instant.created and j.run = start_instant.run and j.state = 'ready' limit 1);
@@ -30,8 +38,9 @@ end
 $$;
 
 -- Starts the runs of given instants at once, whatever the schedule's overlap and state. `starts` is a JSON array of objects with `instant`,
--- `value`, and if there are any `input`, `version` and `at`. Raises PF030 without the schedule, PF031 when it has changed since `revision`.
-create or replace function pgflow.start_instants(name text, revision bigint, starts jsonb, notify boolean default true)
+-- `value`, and if there are any `input`, `version`, `at` and `key`. Raises PF030 without the schedule, PF031 when
+-- it has another target by now.
+create or replace function pgflow.start_instants(name text, target text, starts jsonb, notify boolean default true)
 returns table (ord bigint, instant timestamptz, run bigint, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -47,25 +56,25 @@ declare
     queues text[] := '{}';
     once_key text := coalesce(current_setting('pgflow_once.key', true), '');
 begin
-    select s.kind, s.target, s.revision into schedule from pgflow.schedules s where s.name = start_instants.name;
+    select s.kind, s.target into schedule from pgflow.schedules s where s.name = start_instants.name;
     if not found then
         raise exception using errcode = 'PF030', message = format('there is no schedule named %L', start_instants.name),
             hint = 'List them: pgflow schedule list';
     end if;
-    if schedule.revision <> start_instants.revision then
+    if schedule.target is distinct from start_instants.target then
         raise exception using errcode = 'PF031', message = format('the schedule %L was changed at the same time', start_instants.name),
             hint = 'Call again.';
     end if;
     perform set_config('pgflow_once.key', '', true);  -- the answer of this call is the one below, not those of the starts
     for item in
         select e.ord, (e.value ->> 'instant')::timestamptz as instant, e.value ->> 'value' as value, (e.value -> 'input')::text as input,
-            (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at
+            (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at, e.value ->> 'key' as key
         from jsonb_array_elements(start_instants.starts) with ordinality e (value, ord)
         order by e.ord
     loop
         select * into started
         from pgflow.start_instant(
-            start_instants.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at);
+            start_instants.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at, item.key);
         ord := item.ord;
         instant := item.instant;
         run := started.run;
@@ -110,7 +119,7 @@ begin
     select * into started
     from pgflow.start_instant(
         run_schedule.name, schedule.kind, schedule.target, moment,
-        replace(replace(schedule.value, '{name}', run_schedule.name), '{instant}', pgflow.instant_text(moment)), schedule.input::text, null, null);
+        replace(replace(schedule.value, '{name}', run_schedule.name), '{instant}', pgflow.instant_text(moment)), schedule.input::text, null, null, null);
     if not started.created then
         raise exception using errcode = 'PF002',
             message = format('the run of %L for %s is active: run %s', run_schedule.name, pgflow.instant_text(moment), started.run),
@@ -126,6 +135,6 @@ end
 $$;
 
 -- Not granted to PUBLIC. `instant_text` and `start_instant` are called by other functions only.
-revoke all on function pgflow.start_instant(text, text, text, timestamptz, text, text, integer, timestamptz) from public;
-revoke all on function pgflow.start_instants(text, bigint, jsonb, boolean) from public;
+revoke all on function pgflow.start_instant(text, text, text, timestamptz, text, text, integer, timestamptz, text) from public;
+revoke all on function pgflow.start_instants(text, text, jsonb, boolean) from public;
 revoke all on function pgflow.run_schedule(text, timestamptz, boolean) from public;

@@ -223,7 +223,7 @@ def test_a_bad_option_is_refused_with_its_name(options: dict[str, Any], problem:
 @pytest.mark.parametrize(
     ("declared", "problem"),
     [
-        ([schedule("@daily", "Cuont")], "schedule 'Cuont': target: this app has no workflow named 'Cuont'"),
+        ([schedule("@daily", "Cuont")], "schedule 'Cuont': target: this app has no workflow or task named 'Cuont'"),
         ([schedule("@daily", Count, args={"n": "x"})], "schedule 'Count': Count: the input does not fit"),
         ([schedule("@daily", Count), schedule("@hourly", Count)], "two schedules are named 'Count'"),
         (["@daily"], "'@daily' is not a schedule"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, every, schedule, step
+from pgflow import Context, Done, Ok, Pgflow, TaskContext, Unique, WaitForEvent, Workflow, every, schedule, step, task
+from pgflow.core.models.schedule import instant_text
 from pgflow.database.connect import Connection
 from pgflow.errors import InvalidValue, PgflowError, ScheduleConflict, UnknownSchedule, UnknownWorkflow
 from pgflow.worker.turns.claimer import Claimer
@@ -47,6 +49,23 @@ class Slow(Workflow[dict[str, Any]], unique=Unique("slow")):
 
 WORKFLOWS = (Quick, Slow)
 
+REPORTS: list[tuple[int, str, str]] = []
+RELEASE = threading.Event()
+
+
+@task(queue="default")
+def report(days: int, *, to: str = "all", ctx: TaskContext) -> str:
+    REPORTS.append((days, to, ctx.metadata["scheduled_for"]))
+    return "sent"
+
+
+@task
+def wait_for_release() -> None:
+    RELEASE.wait(20)
+
+
+TASKS = (report, wait_for_release)
+
 
 def runs_of(conn: Connection, name: str) -> list[tuple[str, str]]:
     """Return (instant, status) of each run of a schedule, in the order of their starts."""
@@ -60,7 +79,7 @@ def runs_of(conn: Connection, name: str) -> list[tuple[str, str]]:
 @contextmanager
 def app_with(app: Pgflow, *schedules: Any, name: str = "shop", workflows: Any = WORKFLOWS) -> Iterator[Pgflow]:
     """An app on the same database that declares schedules."""
-    other = Pgflow(app.dsn, workflows=workflows, schedules=schedules, name=name)
+    other = Pgflow(app.dsn, workflows=workflows, tasks=TASKS, schedules=schedules, name=name)
     try:
         yield other
     finally:
@@ -79,6 +98,50 @@ def test_a_declared_schedule_fires_and_its_runs_know_their_instants(app: Pgflow,
         info = shop.schedules.get("tick")
         assert (info.state, info.declared_by, info.skipped, info.missed) == ("active", "shop", 0, 0)
         assert info.fired >= 3
+
+
+def test_a_schedule_enqueues_a_task_with_its_arguments(app: Pgflow, conn: Connection) -> None:
+    REPORTS.clear()
+    named = schedule(every(SECOND), report, args={"days": 7, "to": "ada"})
+    with app_with(app, named) as shop, Inside(shop):
+        until(lambda: len(REPORTS) >= 2)
+        assert REPORTS[0][:2] == (7, "ada")
+        started = shop.schedules.run("report")
+        until(lambda: (7, "ada", instant_text(started.instant)) in REPORTS)
+        shop.schedules.add("@daily", "report", name="other", args=[3])
+        filled = shop.schedules.backfill("other", JANUARY, JANUARY + timedelta(days=2))
+        until(lambda: {(3, "all", instant_text(each.instant)) for each in filled} <= set(REPORTS))
+        with pytest.raises(PgflowError, match="days"):
+            shop.schedules.add("@daily", report, name="bad", args={"days": "many"})
+        with pytest.raises(PgflowError, match="dais"):
+            shop.schedules.add("@daily", report, name="bad", args={"days": 7, "dais": 7})
+        with pytest.raises(InvalidValue, match="args="):
+            shop.schedules.add("@daily", report, name="bad", args="7")
+    conn.execute("select pgflow.add_schedule('sql', 'report', '@daily', input => '{\"days\": 1}')")
+    job = one(conn, "select pgflow.run_schedule('sql')")
+    assert one(conn, "select args ->> 'days' from pgflow.jobs where id = %s", job) == "1"
+
+
+def test_runs_of_a_task_overlap_as_those_of_a_workflow(app: Pgflow, conn: Connection) -> None:
+    def count(name: str) -> int:
+        query = (
+            "select count(*) from (select metadata from pgflow.jobs union all select metadata from pgflow.task_results)"
+            " r where r.metadata ->> 'schedule' = %s"
+        )
+        return int(one(conn, query, name))
+
+    RELEASE.clear()
+    declared = [
+        schedule(every(SECOND), wait_for_release, name=overlap, overlap=overlap)
+        for overlap in ("skip", "queue", "cancel_old")
+    ]
+    with app_with(app, *declared) as shop, Inside(shop, {"default": 30}):
+        until(lambda: shop.schedules.get("skip").skipped >= 2 and count("cancel_old") >= 3)
+        assert (count("skip"), count("queue")) == (1, 1)
+        cancelled = "select count(*) from pgflow.task_results where status = 'cancelled' and error is not null"
+        assert one(conn, cancelled) >= 2
+        RELEASE.set()
+        until(lambda: count("queue") >= 3)
 
 
 def test_an_idle_worker_looks_for_due_schedules_with_its_poll_only(
@@ -290,9 +353,9 @@ def test_sql_refuses_what_is_wrong_with_the_field(conn: Connection, call: str, p
 
 
 def test_an_unknown_workflow_is_refused_by_both(app: Pgflow, conn: Connection) -> None:
-    with pytest.raises(UnknownWorkflow, match="target: this app has no workflow named 'Quik'"):
+    with pytest.raises(UnknownWorkflow, match="target: this app has no workflow or task named 'Quik'"):
         app.schedules.add("@daily", "Quik")
-    with pytest.raises(Exception, match="no workflow named 'Quik' is registered"):
+    with pytest.raises(Exception, match="no workflow or task named 'Quik' is registered"):
         conn.execute("select pgflow.add_schedule('a', 'Quik', '@daily')")
 
 

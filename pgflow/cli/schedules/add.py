@@ -27,7 +27,13 @@ __all__ = ["command"]
 @click.option("--cron", type=TEXT, metavar="EXPRESSION", help='Cron expression: "0 9 * * mon", "@hourly".')
 @click.option("--every", type=DURATION, metavar="DURATION", help="Interval in place of an expression: 30s, 5m, 1h30m.")
 @click.option("--tz", type=TEXT, metavar="ZONE", help="Time zone of the expression.  [default: UTC]")
-@click.option("-i", "--input", "argument", metavar=JSON_FORMS, help="Input of the workflow; - reads stdin.")
+@click.option(
+    "-i",
+    "--input",
+    "argument",
+    metavar=JSON_FORMS,
+    help="Input, or arguments of a task; - reads stdin.",
+)
 @click.option("--value", type=TEXT, metavar="TEMPLATE", help='Business value, with "{instant}" in it.')
 @click.option("--overlap", type=click.Choice(get_args(Overlap)), default="skip", help="While an earlier run is active.")
 @click.option(
@@ -56,10 +62,11 @@ def command(
     schema: str,
     as_json: bool,
 ) -> None:
-    """Add schedule NAME, which starts the workflow TARGET.
+    """Add schedule NAME, which starts the workflow or task TARGET.
 
-    With an app, the input is validated against the workflow's input model. Without an app, a worker or an app must have
-    registered the workflow before. A worker that knows the workflow computes the first instant.
+    With an app, the input is validated: against the workflow's input model, or as the arguments of the task by name.
+    Without an app, a worker or an app must have registered the target before. A worker that knows the target computes
+    the first instant.
 
     \b
     Examples:

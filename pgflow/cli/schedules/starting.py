@@ -26,7 +26,7 @@ def start_runs(
         moments = [stored.now] if span is None else backfill_instants(stored.spec, *span)
         if dry_run or not moments:
             return [ScheduledRun(each, None, created=False) for each in moments]
-        statement = schedule.start(schema, name, stored.revision, plain_starts(stored.spec, moments), notify=True)
+        statement = schedule.start(schema, stored.spec, plain_starts(stored.spec, moments), notify=True)
         call = f"run schedule {name}"
         if span is not None:
             call = f"backfill schedule {name} {span[0].isoformat()} {span[1].isoformat()}"

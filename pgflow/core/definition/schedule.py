@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
+from pgflow.core.definition.task import DefinedTask
 from pgflow.core.definition.timing import Timing, parse_timing
 from pgflow.core.definition.unique import validate_value
 from pgflow.core.definition.workflow import DefinedWorkflow
@@ -65,7 +66,7 @@ def schedule(
       zone `tz`, by default UTC; or an interval, `every(timedelta(minutes=5))`.
     - `target`: a workflow class, a task, or the name of one.
     - `name`: by default that of the target. It identifies the schedule in the database.
-    - `args`: the workflow's input, or the task's arguments as a dict by name.
+    - `args`: the workflow's input, or the task's arguments: a dict by name, or a list. At most 64 KiB of JSON.
     - `value`: the business value of a workflow's runs, with "{instant}" and, if you like, "{name}" in it.
     - `overlap`: what happens at an instant at which the run before it is active. "skip": nothing; "queue": it starts
       when that one has ended; "cancel_old": that one is cancelled; "allow": both run.
@@ -74,15 +75,15 @@ def schedule(
     - `jitter`: start at a random time up to that much after the instant, so that many schedules do not start at once.
 
     Each instant is started exactly once, whatever the number of workers. A run knows its instant: the instance's
-    metadata has `schedule` and `scheduled_for`. Raises `InvalidValue`.
+    or task's metadata has
+    `schedule` and `scheduled_for`. Raises `InvalidValue`.
 
         weekly = schedule("0 9 * * mon", SendReport, tz="Europe/Berlin", args={"days": 7})
         app = Pgflow(dsn, workflows=[SendReport], schedules=[weekly])
     """
-    if not isinstance(target, str) and not isinstance(getattr(target, "name", None), str):
-        refuse("target", target, "it must be a workflow class, a task, or the name of one")
-    if isinstance(target, type) and not issubclass(target, DefinedWorkflow):
-        refuse("target", target, "it must be a workflow class, a task, or the name of one")
+    is_workflow = isinstance(target, type) and issubclass(target, DefinedWorkflow)
+    if not (is_workflow or isinstance(target, str | DefinedTask)):
+        refuse("target", target, "it must be a workflow class, a function decorated with @task, or the name of one")
     given = target if isinstance(target, str) else target.name
     checked_name = check_schedule_name(given if name is None else name)
     timing = parse_timing(when, tz)

@@ -19,7 +19,12 @@ select
             'revision', d.revision, 'handled_at', d.handled_at, 'next_at', d.next_at, 'queued_until', d.queued_until, 'started_at', r.created_at, 'ended_at', r.finished_at))
         from due d
         left join lateral (
-            select i.created_at, i.finished_at from pgflow.instances i where i.run = d.last_run limit 1  -- a lookup for each, not a join
+            select i.created_at, i.finished_at from pgflow.instances i where d.kind = 'workflow' and i.run = d.last_run
+            union all
+            select j.enqueued_at, null from pgflow.jobs j where d.kind = 'task' and j.id = d.last_run and j.kind = 'task'
+            union all
+            select t.enqueued_at, t.finished_at from pgflow.task_results t where d.kind = 'task' and t.id = d.last_run
+            limit 1  -- a lookup for each, not a join
         ) r on true
     ), '[]')::text,
     (
