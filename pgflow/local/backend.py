@@ -13,6 +13,7 @@ from pgflow.client import commands
 from pgflow.client.addressing import runs_filters
 from pgflow.client.operator_request import completed_event, steps_of
 from pgflow.client.queue_commands import QueueCommand
+from pgflow.client.schedule_commands import ScheduleCommand
 from pgflow.client.signal_request import consumers, payload_text, scheduled_consumers
 from pgflow.client.start_request import StartRequest
 from pgflow.core.definition.definition import Definition, VersionSet
@@ -39,6 +40,7 @@ from pgflow.errors import (
 from pgflow.local.instances import Instances
 from pgflow.local.live import LiveInstance, LocalJob
 from pgflow.local.scheduler import Scheduler
+from pgflow.local.schedules import LocalSchedules
 from pgflow.local.storage import Storage, read
 from pgflow.local.task_backend import TASK_COMMANDS, TaskBackend
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
@@ -70,6 +72,8 @@ class MemoryBackend:
         self.scheduler = Scheduler(storage, threads, policy, middleware)
         self.instances = Instances(registry, storage, self.scheduler)
         self._tasks = TaskBackend(registry, self.instances, self.scheduler, allow_transactional=allow_transactional)
+        self.schedules = LocalSchedules(registry, self.scheduler, self._execute, policy.codec)
+        self.scheduler.use_schedules(self.schedules)
         self._storage = storage
         self._allow_transactional = allow_transactional
         self._policy = policy
@@ -98,6 +102,9 @@ class MemoryBackend:
     def _execute(self, command: commands.Command[Any]) -> Any:
         if isinstance(command, TASK_COMMANDS):
             return self._tasks.execute(command)
+        if isinstance(command, ScheduleCommand):
+            with self.instances.opened():
+                return self.schedules.execute(command)
         match command:
             case commands.Start():
                 return self._start(command)

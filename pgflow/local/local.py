@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgflow.client.app import App
+from pgflow.client.schedule_request import declared_specs
 from pgflow.client.storage import InstanceStorage
 from pgflow.client.task import Task
 from pgflow.client.workflow import Workflow
 from pgflow.core.definition.middleware import Middleware, check_middleware
 from pgflow.core.definition.registry import Registry
+from pgflow.core.definition.schedule import Schedule
 from pgflow.core.values.codec import Codec
 from pgflow.errors import ConfigError
 from pgflow.local import report
@@ -39,8 +41,9 @@ class Local(App):
     workflow that has one is refused at its start, unless `allow_transactional` lets such steps run with `ctx.conn`
     None. With a `codec` workflows may have secrets, as on PostgreSQL; memory holds them unencrypted, after a round trip
     through the codec. `middleware` runs around each step and `max_payload_bytes` is the limit of values, as in
-    `Pgflow`. Values stay in memory, so a `payload_store` is refused. Raises `DefinitionError` for an object that is not
-    a workflow, `Conflict` for a storage in use, `GraphChanged` when an active instance does not fit it.
+    `Pgflow`; `schedules` fire on its clock, from its start on. Values stay in memory, so a `payload_store` is refused.
+    Raises `DefinitionError` for an object that is not a workflow, `Conflict` for a storage in use, `GraphChanged` when
+    an active instance does not fit it.
 
         with Local(workflows=[OrderFlow]) as app:
             OrderFlow.start("abc123", Order(item_count=3))
@@ -54,6 +57,7 @@ class Local(App):
         storage: Storage | InstanceStorage | None = None,
         *,
         tasks: Iterable[Task[..., Any, Any]] = (),
+        schedules: Iterable[Schedule] = (),
         threads: int = 32,
         allow_transactional: bool = False,
         codec: Codec | None = None,
@@ -70,6 +74,7 @@ class Local(App):
         self.codec = policy.codec
         self.middleware = list(check_middleware(middleware))  # read for each step, so tests may change it
         registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=policy.limit)
+        specs = declared_specs(schedules, registry, self.codec)
         self.storage = _opened(storage)
         self.storage.limit = policy.limit
         self._memory = MemoryBackend(
@@ -85,6 +90,7 @@ class Local(App):
         self._bind()
         report.ready(self.storage.name)
         self._memory.instances.take_up_stored()
+        self._memory.schedules.declare(specs)
 
     def adopt(self, given: Any) -> None:
         """Add a workflow or a task, as if it had been listed, and continue what is active of it in the storage.

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 from pgflow.core.definition.middleware import Middleware
 from pgflow.core.engine.machine import advance
@@ -49,6 +49,19 @@ __all__ = ["Scheduler"]
 log = Logger("pgflow.local")
 
 
+class Schedules(Protocol):
+    """The schedules that a scheduler fires. Called with its lock held."""
+
+    @property
+    def has_waiting(self) -> bool: ...
+
+    def next(self) -> datetime | None: ...
+
+    def fire_due(self) -> None: ...
+
+    def ended(self, run: int, at: datetime | None) -> None: ...
+
+
 class Scheduler:
     """Holds the active instances. They are read and changed only with its `lock` held."""
 
@@ -68,11 +81,13 @@ class Scheduler:
         self._waiters = Waiters()
         self.busy: set[LocalJob] = set()  # ready or running
         self._busy_tasks: set[LocalTask] = set()
-        hooks = Hooks(timed=self._add_timer, changed=self._check_waiters_soon)
+        hooks = Hooks(timed=self._add_timer, changed=self._changed)
         self.tasks = LocalTasks(self._loop, self.lock, self.clock, self._busy_tasks, hooks, policy)
         self._timers = Timers(self._loop, self.lock, self.clock, self.live, self.tasks.by_id, self._run_due)
         self._scheduled: dict[int, LiveInstance] = {}  # by the id of a scheduled signal
         self._is_check_due = False
+        self._schedules: Schedules | None = None
+        self._is_revisit_due = False
 
     # -- instances: called with the lock held
 
@@ -189,7 +204,7 @@ class Scheduler:
 
     def is_settled(self) -> bool:
         """Whether no step runs or is ready to, and all telemetry is emitted."""
-        return self.lock.is_idle and not self.busy and not self._busy_tasks
+        return self.lock.is_idle and not self.busy and not self._busy_tasks and not self._is_revisit_due
 
     def is_drained(self) -> bool:
         """Whether nothing is left that continues without a signal, timers included."""
@@ -282,6 +297,8 @@ class Scheduler:
                     assert_never(command)
         if live.state.status in ("completed", "failed", "cancelled"):
             live.finished_at = self.clock.now()
+            if self._schedules is not None:
+                self._schedules.ended(live.run, live.finished_at)
             self._end(live)
         self._save(live)
         return commands
@@ -314,7 +331,31 @@ class Scheduler:
             self._storage.hold(live)
         else:
             self._storage.keep(live.saved())
+        self._changed()
+
+    def _changed(self) -> None:
+        """Look whether a schedule waited for a run that has ended, and wake callers that wait."""
+        if self._schedules is not None and self._schedules.has_waiting and not self._is_revisit_due:
+            self._is_revisit_due = True
+            self._loop.soon(self._revisit)
         self._check_waiters_soon()
+
+    def _revisit(self) -> None:
+        with self.lock:
+            self._is_revisit_due = False
+            if self._schedules is not None and not self.is_closed:
+                self._schedules.fire_due()
+                self._timers.changed()
+            self._check_waiters_soon()
+
+    def use_schedules(self, schedules: Schedules) -> None:
+        """Fire these schedules, too."""
+        self._schedules = schedules
+        self._timers.next_schedule = schedules.next
+
+    def schedules_changed(self) -> None:
+        """Take into account that a schedule is due at another time."""
+        self._timers.changed()
 
     def _check_waiters_soon(self) -> None:
         if self._waiters and not self._is_check_due and not self.is_closed:
@@ -363,6 +404,8 @@ class Scheduler:
             self.tasks.place(task)
         while (late := self._timers.overdue()) is not None:
             self._end_overdue(late)
+        if self._schedules is not None:
+            self._schedules.fire_due()
 
     def _add_timer(self, job: LocalTask) -> None:
         self._timers.add_task(job)

@@ -88,6 +88,7 @@ class Timers:
         self._deadlines: TimerQueue[None, LiveInstance] = TimerQueue(self._deadline, lambda live: live.deadline)
         self._alarm: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self.next_schedule: Callable[[], datetime | None] = lambda: None
 
     def add_job(self, live: LiveInstance, job: LocalJob) -> None:
         """Ring when a job is due, unless it has continued before."""
@@ -110,13 +111,23 @@ class Timers:
             self._deadlines.add(live.run, None, live.deadline)
             self._loop.soon(self._set_alarm)
 
+    def changed(self) -> None:
+        """Set the alarm again: a schedule may be due at another time."""
+        self._loop.soon(self._set_alarm)
+
     def has_jobs(self) -> bool:
         """Whether a job will continue at some time."""
         return self._jobs.next() is not None or self._tasks.next() is not None
 
     def next(self) -> datetime | None:
         """Return the next due time."""
-        moments = (self._jobs.next(), self._signals.next(), self._tasks.next(), self._deadlines.next())
+        moments = (
+            self._jobs.next(),
+            self._signals.next(),
+            self._tasks.next(),
+            self._deadlines.next(),
+            self.next_schedule(),
+        )
         return min((moment for moment in moments if moment is not None), default=None)
 
     def due_job(self) -> tuple[LiveInstance, LocalJob] | None:
