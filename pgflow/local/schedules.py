@@ -95,7 +95,7 @@ class LocalSchedules:
                 each.last = LastRun(each.last.started_at, at)
 
     def fire_due(self) -> None:
-        """Start what is due."""
+        """Start the runs of all schedules that are due."""
         now = self._scheduler.clock.now()
         for each in list(self._by_name.values()):
             while each.next_at is not None and each.next_at <= now and self._fire(each, now):

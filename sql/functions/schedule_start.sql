@@ -39,7 +39,7 @@ $$;
 
 -- Starts the runs of given instants at once, whatever the schedule's overlap and state. `starts` is a JSON array of objects with `instant`,
 -- `value`, and if there are any `input`, `version`, `at` and `key`. Raises PF030 without the schedule, PF031 when
--- it has another target by now.
+-- it has another target.
 create or replace function pgflow.start_instants(name text, target text, starts jsonb, notify boolean default true)
 returns table (ord bigint, instant timestamptz, run bigint, created boolean)
 language plpgsql volatile security definer

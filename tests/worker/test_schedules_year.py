@@ -62,11 +62,11 @@ class Rival:
         self.restart()
 
     def restart(self) -> None:
-        """Start anew: a decision that was not sent yet is lost."""
+        """Restart: a decision that was not sent yet is lost."""
         self.chore = FireSchedules(self._worker._claimer.state)
 
     def read(self) -> None:
-        """Read what is due, and decide."""
+        """Read the due schedules, and decide."""
         self._send(self.chore)
 
     def fire(self) -> None:

@@ -24,7 +24,7 @@ def command(dsn: str, schema: str, as_json: bool) -> None:
     \b
     STATE is one of
       active      it fires
-      paused      since when and by whom; pgflow schedule resume
+      paused      with the time and the person; pgflow schedule resume
       overdue     no worker runs that knows the target and, if an app declares it, declares the schedule
       undeclared  removed from the code of its app; workers of the release before still fire it, if any run
       ended       no instant follows
