@@ -23,7 +23,7 @@ from pgflow.client.commands import (
     ListJobs,
     Prune,
     Retry,
-    RetryOptions,
+    RetryStepOptions,
     Runs,
     ScheduleOptions,
     ScheduleSignal,
@@ -251,18 +251,18 @@ class Client(TaskCalls):
         check_options("option", options, CancelOptions)
         return Cancel(self._versions(workflow), value, **options)
 
-    def retry(self, workflow: Named[I], value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
+    def retry(self, workflow: Named[I], value: str, *, conn: Any = None, **options: Unpack[RetryStepOptions]) -> None:
         """Retry a failed instance: see `Workflow.retry`."""
         self._backend.execute(self._retry(workflow, value, options), conn)
 
     async def aretry(
-        self, workflow: Named[I], value: str, *, conn: Any = None, **options: Unpack[RetryOptions]
+        self, workflow: Named[I], value: str, *, conn: Any = None, **options: Unpack[RetryStepOptions]
     ) -> None:
         """`retry`, async."""
         await self._backend.aexecute(self._retry(workflow, value, options), conn)
 
-    def _retry(self, workflow: Named[I], value: str, options: RetryOptions) -> Retry:
-        check_options("option", options, RetryOptions)
+    def _retry(self, workflow: Named[I], value: str, options: RetryStepOptions) -> Retry:
+        check_options("option", options, RetryStepOptions)
         return Retry(self._versions(workflow), value, **options)
 
     def complete_step(

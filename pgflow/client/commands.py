@@ -49,6 +49,7 @@ __all__ = [
     "ResumeBulk",
     "Retry",
     "RetryOptions",
+    "RetryStepOptions",
     "RetryTask",
     "Runs",
     "ScheduleOptions",
@@ -128,13 +129,15 @@ class CancelOptions(TypedDict, total=False):
 
 
 class RetryOptions(TypedDict, total=False):
-    """`step`: retry only this step, which waits for an operator.
+    """`idempotency_key`: a repeated call with the same key retries nothing a second time."""
 
-    `idempotency_key`: a repeated call with the same key retries nothing a second time.
-    """
+    idempotency_key: str | None
+
+
+class RetryStepOptions(RetryOptions, total=False):
+    """`step`: retry only this step, which waits for an operator."""
 
     step: str | Target | None
-    idempotency_key: str | None
 
 
 class CompleteStepOptions(TypedDict, total=False):

@@ -13,7 +13,7 @@ from pgflow.client.commands import (
     CancelOptions,
     CompleteStepOptions,
     FailStepOptions,
-    RetryOptions,
+    RetryStepOptions,
     ScheduleOptions,
     SignalOptions,
     StartOptions,
@@ -257,7 +257,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
         await cls.bound().acancel(cls, value, conn=conn, **options)
 
     @classmethod
-    def retry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
+    def retry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryStepOptions]) -> None:
         """Retry the newest run of a value from the step that failed; of an active run, steps that wait for an operator.
 
         Raises `InstanceNotFound`, `NotRetryable`, and with `step` `UnknownStep`, `NotActive`.
@@ -268,7 +268,7 @@ class Workflow(Bound, DefinedWorkflow[I], Generic[I]):
         cls.bound().retry(cls, value, conn=conn, **options)
 
     @classmethod
-    async def aretry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
+    async def aretry(cls, value: str, *, conn: Any = None, **options: Unpack[RetryStepOptions]) -> None:
         """`retry`, async."""
         await cls.bound().aretry(cls, value, conn=conn, **options)
 

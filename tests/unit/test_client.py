@@ -46,7 +46,7 @@ OPTIONS: dict[type[Any], type[Any]] = {
     commands.ScheduleSignal: commands.ScheduleOptions,
     commands.Unschedule: commands.UnscheduleOptions,
     commands.Cancel: commands.CancelOptions,
-    commands.Retry: commands.RetryOptions,
+    commands.Retry: commands.RetryStepOptions,
     commands.Enqueue: commands.EnqueueOptions,
     commands.CancelTask: commands.CancelOptions,
     commands.RetryTask: commands.RetryOptions,

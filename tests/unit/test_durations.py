@@ -48,7 +48,7 @@ def test_all_options_for_durations_are_known() -> None:
         *(("worker", option) for option in ("--poll", "--lease", "--sweep", "--shutdown-timeout")),
         ("migrate", "--wait"),
         ("prune", "--older-than"),
-        ("start", "--delay"),
+        *(("start", option) for option in ("--delay", "--expires-in", "--deadline")),
         ("resume", "--delay"),
     }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pgflow.core.values.payload import INPUT_LIMIT, decode, encode
+from pgflow.core.values.payload import decode, encode
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.errors import InvalidValue
 
 __all__ = ["Control", "Controlled", "Progress"]
 
 MAX_NOTE_LENGTH = 200
+CHECKPOINT_LIMIT = 65_536  # bytes: it is part of a row that each claim reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Control:
 
     def encoded(self, data: Any) -> str:
         """Return a checkpoint as JSON text. Raises `InvalidPayload`, `UnencryptedSecret`."""
-        return encode(data, what="checkpoint", limit=INPUT_LIMIT, reveal=self.reveal)
+        return encode(data, what="checkpoint", limit=CHECKPOINT_LIMIT, reveal=self.reveal)
 
     def decoded(self) -> Any:
         """Return the last checkpoint as JSON values, None if there is none."""
