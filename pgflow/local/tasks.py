@@ -244,7 +244,7 @@ class LocalTasks:
             given = task_attempt.arguments(task, job.args, ctx)
             async with limit:
                 result = await self._loop.call_task(task, given, ctx)
-            outcome = task_attempt.read(task, result, attempt, reveal=self._policy.reveal, limit=self._policy.limit)
+            outcome = task_attempt.read(task, result, attempt, reveal=self._policy.reveal, limit=self._policy.row_limit)
             if isinstance(outcome, str):
                 outcome = roundtrip(self._policy.codec, outcome, Location(task.name, str(job.id), "output"))
         except BaseException as error:  # a task must not end the program, even by sys.exit()

@@ -138,7 +138,7 @@ class TaskRunner:
 
     def _read(self, job: ClaimedTask, result: Any, seconds: float) -> TaskOutcome:
         match task_attempt.read(
-            job.work, result, job.attempt, reveal=self._payloads.reveal, limit=self._payloads.limit
+            job.work, result, job.attempt, reveal=self._payloads.reveal, limit=self._payloads.row_limit
         ):
             case str(text):
                 if self._codec is not None:
