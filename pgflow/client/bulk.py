@@ -11,7 +11,7 @@ from pgflow.client.backend import Backend
 from pgflow.client.commands import Bulk, ResumeBulk
 from pgflow.client.statements import Write
 from pgflow.core.definition.options import is_priority
-from pgflow.core.models.bulk import APPLICABLE, Action, BulkResult, Skipped
+from pgflow.core.models.bulk import APPLICABLE, APPLICABLE_TASKS, Action, BulkResult, Skipped
 from pgflow.core.models.query import Query, parse
 from pgflow.core.values.names import check_options, is_queue
 from pgflow.core.values.query_args import check_text, is_integer, refuse
@@ -44,12 +44,12 @@ class BulkOptions(TypedDict, total=False):
 
 
 class BulkOperations:
-    """Operations on all instances that a filter matches: `app.bulk`.
+    """Operations on all instances and tasks that a filter matches: `app.bulk`.
 
-    `filter` is a text of the filter language, see `pgflow.core.models.query`, or what `parse` made of it. Each
-    operation covers the instances that exist when it begins, in batches with a transaction each. It is recorded in the
-    audit with its counts, and continues after an interruption with `resume`. An instance that it cannot change is
-    skipped and reported. Needs the part `--operator` of `pgflow roles`, or the owner.
+    `filter` is a text of the filter language, see `pgflow.core.models.query`, or what `parse` made of it; one without a
+    key of workflows or of tasks covers both. Each operation covers what exists when it begins, in batches with a
+    transaction each. It is recorded in the audit with its counts, and continues after an interruption with `resume`.
+    What it cannot change is skipped and reported. Needs the part `--operator` of `pgflow roles`, or the owner.
 
     All raise `InvalidFilter` for a filter that cannot be read, and `InvalidValue` for an empty one.
 
@@ -159,7 +159,7 @@ class BulkOperations:
 def bulk_command(action: Action, filter: str | Query, given: Mapping[str, Any], options: BulkOptions) -> Bulk:  # noqa: A002
     """Return the command of an operation, validated: `given` are the options of the action. Raises `InvalidValue`."""
     check_options("option", options, BulkOptions)
-    query = parse(filter, "workflow") if isinstance(filter, str) else filter
+    query = parse(filter) if isinstance(filter, str) else filter
     if not query:
         raise InvalidValue("the filter is empty, and would match everything", hint=EXAMPLE)
     chosen = {name: value for name, value in given.items() if value is not None or name != "reason"}
@@ -196,20 +196,22 @@ def _batch(size: Any) -> int:
 
 def working_off(schema: str, command: Bulk) -> Plan:
     """Return the plan of an operation: count if that is needed, begin, then batch after batch."""
-    document = command.filter.document()
+    document, kinds = command.filter.document(), command.filter.kinds
     states: Counter[str] = Counter()
-    if command.dry_run or command.on_progress is not None:
+    applicable = 0
+    for kind in kinds if command.dry_run or command.on_progress is not None else ():
         after: int | None = 0
         while after is not None:
-            page = yield bulk.count(schema, document, after=after)
+            page = yield bulk.count(schema, document, kind=kind, after=after)
             states.update(page.states)
+            allowed = (APPLICABLE if kind == "workflow" else APPLICABLE_TASKS)[command.action]
+            applicable += sum(count for state, count in page.states.items() if state in allowed)
             after = page.last
     if command.dry_run:
-        applicable = sum(count for state, count in states.items() if state in APPLICABLE[command.action])
         matched = states.total()
         return BulkResult(command.action, matched, applicable, matched - applicable, states=dict(states))
     begin = bulk.begin(
-        schema, command.action, document, options=command.options, text=command.filter.text, who=command.by
+        schema, command.action, document, options=command.options, text=command.filter.text, who=command.by, kinds=kinds
     )
     operation = yield Write(f"bulk {command.action}", lambda notify: begin, int)
     return (yield from _batches(schema, operation, command.batch, command.action, states.total(), command.on_progress))

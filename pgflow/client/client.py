@@ -18,6 +18,7 @@ from pgflow.client.commands import (
     FailStep,
     FailStepOptions,
     Find,
+    FindTasks,
     Get,
     List,
     ListJobs,
@@ -45,6 +46,7 @@ from pgflow.core.models.filters import DEFAULT_PAGE_SIZE, Filters, ListOptions, 
 from pgflow.core.models.instance import Instance, Scheduled, Started
 from pgflow.core.models.job import Job, JobFilters, JobOptions
 from pgflow.core.models.query import Query, parse
+from pgflow.core.models.task import TaskInstance
 from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.names import check_options
 
@@ -383,6 +385,35 @@ class Client(TaskCalls):
         """`find`, async."""
         return await self._backend.aexecute(_find(filter, order, limit, before, after), conn)
 
+    def find_tasks(
+        self,
+        filter: str | Query,  # noqa: A002 -- as in find
+        *,
+        order: Order = "newest",
+        limit: int = DEFAULT_PAGE_SIZE,
+        before: int | None = None,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[TaskInstance]:
+        """Read a page of the executions of tasks that a filter matches, live and ended, as `find` does for instances.
+
+        app.find_tasks("task:send state:failed args.order_id:7")
+        """
+        return self._backend.execute(_find_tasks(filter, order, limit, before, after), conn)
+
+    async def afind_tasks(
+        self,
+        filter: str | Query,  # noqa: A002 -- as in find
+        *,
+        order: Order = "newest",
+        limit: int = DEFAULT_PAGE_SIZE,
+        before: int | None = None,
+        after: int | None = None,
+        conn: Any = None,
+    ) -> builtins.list[TaskInstance]:
+        """`find_tasks`, async."""
+        return await self._backend.aexecute(_find_tasks(filter, order, limit, before, after), conn)
+
     def runs(
         self, workflow: Named[I], value: str, *, before: int | None = None, limit: int = 50, conn: Any = None
     ) -> builtins.list[Instance]:
@@ -449,3 +480,14 @@ class Client(TaskCalls):
 def _find(filter: str | Query, order: Order, limit: int, before: int | None, after: int | None) -> Find:  # noqa: A002
     query = parse(filter, "workflow") if isinstance(filter, str) else filter
     return Find(query, Filters.of({"order": order, "limit": limit, "before": before, "after": after}))
+
+
+def _find_tasks(
+    filter: str | Query,  # noqa: A002 -- as in find
+    order: Order,
+    limit: int,
+    before: int | None,
+    after: int | None,
+) -> FindTasks:
+    query = parse(filter, "task") if isinstance(filter, str) else filter
+    return FindTasks(query, Filters.of({"order": order, "limit": limit, "before": before, "after": after}))

@@ -36,6 +36,7 @@ __all__ = [
     "FailStep",
     "FailStepOptions",
     "Find",
+    "FindTasks",
     "Get",
     "GetTask",
     "List",
@@ -456,6 +457,14 @@ class Find(Command[list[Instance]]):
 
     `page` has the order, the limit and the run that precedes the page; its other filters are not used.
     """
+
+    filter: FilterQuery
+    page: Filters
+
+
+@dataclass(frozen=True, slots=True)
+class FindTasks(Command[list[TaskInstance]]):
+    """Read a page of the executions of tasks that a filter matches; `page` as in `Find`."""
 
     filter: FilterQuery
     page: Filters

@@ -35,7 +35,7 @@ from pgflow.errors import ConfigError, InstanceNotFound, InvalidValue
 from pgflow.payloads.instance import fetched, has_references
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.process import PerProcess
-from pgflow.store import instance, payload, schedule
+from pgflow.store import instance, payload, schedule, task
 from pgflow.store.payload import ReferencePage
 
 __all__ = ["PostgresBackend"]
@@ -227,7 +227,22 @@ class PostgresBackend:
                 return _one(tasks.get(command))
             case commands.ListTasks():
                 return _one(tasks.page(command))
+            case commands.FindTasks():
+                return self._find_tasks(command, tasks)
         raise TypeError(f"{type(command).__name__} is not a command of pgflow.client.commands")
+
+    def _find_tasks(self, command: commands.FindTasks, tasks: TaskStatements) -> Plan[list[TaskInstance]]:
+        page = command.page
+        ids: list[int] = yield task.find(
+            self._sql.schema,
+            command.filter.document(),
+            oldest=page.oldest,
+            before=page.before,
+            after=page.after,
+            limit=page.limit,
+        )
+        found: list[TaskInstance] = yield tasks.found(ids)
+        return sorted(found, key=lambda each: each.id, reverse=not page.oldest)
 
     def _registered(self, write: Write[R]) -> Plan[R]:
         yield from self._register()

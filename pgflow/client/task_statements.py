@@ -156,6 +156,10 @@ class TaskStatements:
         number, name = _checked_id(command.id), _name(command.task)
         return self._decrypted(tasks.get(self.schema, [number])).then(partial(_only, number, name))
 
+    def found(self, ids: Iterable[int]) -> Statement[list[TaskInstance]]:
+        """Read executions by their ids."""
+        return self._decrypted(tasks.get(self.schema, ids))
+
     def page(self, command: commands.ListTasks) -> Statement[list[TaskInstance]]:
         """Read a page of executions."""
         return self._decrypted(tasks.list(self.schema, command.filters, task=_name(command.task)))

@@ -314,8 +314,9 @@ class MemoryBackend:
         now = self.scheduler.clock.now()
         found = self._storage.find(replace(page, limit=None))
         with self.scheduler.lock:
-            subjects = [Subject(each, self.instances.places(each), now) for each in found]
-        return _page([each.instance for each in subjects if command.filter.matches(each)][: page.limit])
+            subjects = [Subject.of_instance(each, self.instances.places(each), now) for each in found]
+        kept = [each for each, seen in zip(found, subjects, strict=True) if command.filter.matches(seen)]
+        return _page(kept[: page.limit])
 
     def _jobs(self, command: commands.ListJobs) -> list[Job]:
         with self.scheduler.lock:

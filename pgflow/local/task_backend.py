@@ -11,7 +11,8 @@ from pgflow.client.enqueue_request import EnqueueRequest, check_queue
 from pgflow.client.start_request import check_moment, priority_of
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.task import TaskDefinition
-from pgflow.core.models.task import Enqueued, TaskInstance
+from pgflow.core.models.query import Subject
+from pgflow.core.models.task import Enqueued, TaskFilters, TaskInstance
 from pgflow.core.values.query_args import check_text
 from pgflow.errors import ConfigError, StillRunning, UnknownTask
 from pgflow.local.instances import Instances
@@ -28,6 +29,7 @@ TASK_COMMANDS = (
     commands.DeleteTask,
     commands.GetTask,
     commands.ListTasks,
+    commands.FindTasks,
     commands.AwaitTask,
 )
 
@@ -72,6 +74,12 @@ class TaskBackend:
                 with self._scheduler.lock:
                     found = [each.saved() for each in self._tasks.by_id.values() if task in (None, each.task)]
                 return filters.page(found)
+            case commands.FindTasks(query, page):
+                with self._scheduler.lock:
+                    known = [each.saved() for each in self._tasks.by_id.values()]
+                now = self._scheduler.clock.now()
+                ids = [each for each in known if query.matches(Subject.of_task(each, now))]
+                return TaskFilters(None, None, (), None, page.oldest, page.before, page.after, page.limit).page(ids)
             case commands.AwaitTask():
                 return self._wait(command)
         raise TypeError(f"{type(command).__name__} is not a command on tasks")

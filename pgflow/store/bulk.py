@@ -10,6 +10,7 @@ from typing import Any
 from psycopg.types.numeric import Int8
 
 from pgflow.core.models.bulk import Action, Skipped
+from pgflow.core.models.query_terms import Kind
 from pgflow.core.values.payload import decode
 from pgflow.database import files
 from pgflow.database.statement import Row, Statement
@@ -37,15 +38,24 @@ class BatchResult:
     total_skipped: int
 
 
-def count(schema: str, document: Mapping[str, Any], *, after: int = 0, limit: int = 10_000) -> Statement[CountResult]:
-    """Count the matching instances among those after run `after`, at most `limit`."""
-    params = {"filter": json.dumps(document), "after": Int8(after), "limit": limit}
+def count(
+    schema: str, document: Mapping[str, Any], *, kind: Kind, after: int = 0, limit: int = 10_000
+) -> Statement[CountResult]:
+    """Count the matching instances or tasks after run or job `after`, at most `limit`."""
+    params = {"kind": kind, "filter": json.dumps(document), "after": Int8(after), "limit": limit}
     query = files.load("queries/bulk/count.sql", schema)
     return Statement("bulk/count", query, params, lambda rows: CountResult(**decode(rows[0][0])))
 
 
 def begin(
-    schema: str, action: str, document: Mapping[str, Any], *, options: Mapping[str, Any], text: str, who: str | None
+    schema: str,
+    action: str,
+    document: Mapping[str, Any],
+    *,
+    options: Mapping[str, Any],
+    text: str,
+    who: str | None,
+    kinds: Sequence[Kind] = ("workflow",),
 ) -> Statement[int]:
     """Begin an operation; returns its number. `text` is the filter as written, for the audit."""
     params = {
@@ -54,6 +64,7 @@ def begin(
         "options": json.dumps(dict(options)),
         "text": text,
         "who": who,
+        "kinds": list(kinds),
     }
     query = files.load("queries/bulk/begin.sql", schema)
     return Statement("bulk/begin", query, params, lambda rows: int(rows[0][0]))
@@ -70,7 +81,7 @@ def _batch(rows: Sequence[Row]) -> BatchResult:
     total = result["total"]
     return BatchResult(
         action=result["action"],
-        skipped=[Skipped(each["run"], each["id"], each["reason"]) for each in result["skipped"]],
+        skipped=[Skipped(each["id"], each["reason"], each.get("run"), each.get("job")) for each in result["skipped"]],
         is_finished=result["finished"],
         matched=total["matched"],
         changed=total["changed"],

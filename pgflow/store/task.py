@@ -25,6 +25,7 @@ __all__ = [
     "decode_enqueued",
     "delete",
     "enqueue",
+    "find",
     "get",
     "list",
     "notify_ended",
@@ -172,6 +173,21 @@ def notify_ended(schema: str, ids: Iterable[int]) -> Statement[None]:
     """Notify apps that wait of the tasks that have ended."""
     query = files.load("queries/task/notify_ended.sql", schema)
     return Statement("task/notify_ended", query, {"ids": Bigints(ids)}, _nothing)
+
+
+def find(
+    schema: str,
+    document: Mapping[str, Any],
+    *,
+    oldest: bool = False,
+    before: int | None = None,
+    after: int | None = None,
+    limit: int | None = None,
+) -> Statement[Builtin[int]]:
+    """List the ids of the tasks that match a filter, in order; `document` is that of a `Query`."""
+    params = {"filter": json.dumps(document), "oldest": oldest, "before": before, "after": after, "limit": limit}
+    query = files.load("queries/task/find.sql", schema)
+    return Statement("task/find", query, params, lambda rows: [number for (number,) in rows])
 
 
 def list(  # noqa: A001 -- path is name: task/list.sql

@@ -126,7 +126,7 @@ begin
 end
 $$;
 
--- Whether an error of an instance, or the last one of a live job, contains a text; ASCII letters match in either case, in any locale.
+-- Whether an error of an instance, or the last one of a live job, contains a text.
 create or replace function pgflow.has_error(run bigint, error jsonb, part text) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -136,8 +136,16 @@ as $$
             select has_error.error as error
             union all select j.errors -> -1 from pgflow.jobs j where j.run = has_error.run and j.errors is not null
         ) e
-        where strpos(lower(concat_ws(': ', e.error ->> 'type', e.error ->> 'reason') collate "C"), lower(has_error.part collate "C")) > 0
+        where pgflow.contains_error(e.error, has_error.part)
     )
+$$;
+
+-- Whether the text "type: reason" of an error contains a text; ASCII letters match in either case, in any locale.
+create or replace function pgflow.contains_error(error jsonb, part text) returns boolean
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select strpos(lower(concat_ws(': ', contains_error.error ->> 'type', contains_error.error ->> 'reason') collate "C"), lower(contains_error.part collate "C")) > 0
 $$;
 
 -- Returns the queue of the step with which an instance failed.

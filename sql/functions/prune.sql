@@ -96,7 +96,7 @@ as $$
     limit expired_runs."limit"
 $$;
 
--- Deletes instances that ended too long ago, and returns how many, fewer than `limit` when there are no more: see `expired_runs`.
+-- Deletes instances and tasks that ended too long ago, and returns how many, fewer than `limit` when there are no more: see `expired_runs`.
 create or replace function pgflow.prune(
     completed interval default null, failed interval default null, cancelled interval default null, max_count bigint default null,
     overrides boolean default false, "limit" integer default 500
@@ -107,14 +107,71 @@ as $$
 declare
     runs bigint[];
     revisions integer[];
+    deleted bigint;
+    tasks bigint := 0;
 begin
     if prune."limit" < 1 or prune.max_count < 0 then
         raise exception using errcode = 'PF008', message = format('limit must be at least 1, and max_count at least 0, got %s and %s', prune."limit", prune.max_count);
     end if;
     select array_agg(e.run), array_agg(e.revision) into runs, revisions
     from pgflow.expired_runs(prune.completed, prune.failed, prune.cancelled, prune.max_count, prune.overrides, prune."limit") e;
-    return case when runs is null then 0 else pgflow.prune_runs(runs, revisions) end;
+    deleted := case when runs is null then 0 else pgflow.prune_runs(runs, revisions) end;
+    if deleted < prune."limit" then
+        delete from pgflow.task_results r where r.id = any (array(
+            select o.id from pgflow.task_results o
+            where o.id = any (array(
+                select e.id from pgflow.expired_tasks(
+                    prune.completed, prune.failed, prune.cancelled, prune.max_count, prune.overrides, prune."limit" - deleted::integer) e))
+            order by o.id for update skip locked));
+        get diagnostics tasks = row_count;
+    end if;
+    return deleted + tasks;
 end
+$$;
+
+-- Returns tasks that ended too long ago to be kept, as `expired_runs` does for instances: by the index task_results_ended, task by task.
+create or replace function pgflow.expired_tasks(
+    completed interval, failed interval, cancelled interval, max_count bigint, overrides boolean, "limit" integer
+) returns table (id bigint)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select e.id
+    from (
+        select t.name, case when expired_tasks.overrides then t.options -> 'retain' end as retain from pgflow.tasks t order by t.name
+    ) w
+    cross join lateral (
+        select coalesce((w.retain ->> 'max')::bigint, expired_tasks.max_count) as most offset 0
+    ) m
+    left join lateral (  -- the newest one that is too many
+        select k.finished_at as at, k.id
+        from (values ('completed'), ('failed'), ('cancelled')) each (status)
+        cross join lateral (
+            select r.finished_at, r.id from pgflow.task_results r
+            where r.task = w.name and r.status = each.status
+            order by r.finished_at desc, r.id desc
+            limit m.most + 1
+        ) k
+        where m.most is not null
+        order by k.finished_at desc, k.id desc
+        offset m.most limit 1
+    ) k on true
+    cross join lateral (
+        values ('completed', 'completed', expired_tasks.completed), ('failed', 'failed', expired_tasks.failed), ('cancelled', 'failed', expired_tasks.cancelled)
+    ) s (status, key, age)
+    cross join lateral (
+        select pgflow.now() - case when w.retain ? s.key then make_interval(secs => (w.retain ->> s.key)::double precision) else s.age end as at offset 0
+    ) a
+    cross join lateral (  -- the last place in the index that is not kept
+        select greatest(a.at, k.at) as at, case when k.at >= coalesce(a.at, k.at) then k.id else 0 end as id offset 0
+    ) c
+    cross join lateral (
+        select r.id from pgflow.task_results r
+        where r.task = w.name and r.status = s.status and (r.finished_at, r.id) <= (c.at, c.id)
+        order by r.finished_at, r.id
+        limit expired_tasks."limit"
+    ) e
+    limit expired_tasks."limit"
 $$;
 
 -- Deletes these instances of an archive if they are still as they were read, and returns how many.
@@ -133,5 +190,6 @@ $$;
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.prune_runs(bigint[], integer[]) from public;
 revoke all on function pgflow.expired_runs(interval, interval, interval, bigint, boolean, integer) from public;
+revoke all on function pgflow.expired_tasks(interval, interval, interval, bigint, boolean, integer) from public;
 revoke all on function pgflow.prune(interval, interval, interval, bigint, boolean, integer) from public;
 revoke all on function pgflow.prune_archived(bigint[], integer[]) from public;

@@ -7,6 +7,6 @@ grant select on
     pgflow.schedules, pgflow.waiters, pgflow.audit, pgflow.migrations, pgflow.job_details
 to {role};
 grant execute on function
-    pgflow.find(text, text), pgflow.find(text, text, integer), pgflow.matching_runs, pgflow.has_error, pgflow.failed_queue, pgflow.known_queues
+    pgflow.find(text, text), pgflow.find(text, text, integer), pgflow.matching_runs, pgflow.has_error, pgflow.failed_queue, pgflow.matching_tasks, pgflow.known_queues
 to {role};
 grant select on all sequences in schema {schema} to {role};  -- `pgflow doctor` compares them with their tables

@@ -25,17 +25,18 @@ CLIENT_API = {
 }
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
-    *("identify", "in_range", "failed_attempt", "instant_text", "ended_channel"),
+    *("identify", "in_range", "failed_attempt", "instant_text", "ended_channel", "contains_error"),
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
     *("task_status", "update_task", "delete_task", "audit", "prune_runs"),
     *("start_instant", "end_instance", "paused_job", "run_paused_again"),
     *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
+    *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks", "expired_tasks"),
 }
 QUEUES = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit", "known_queues"}
 PRUNING = {"prune", "prune_archived", "expired_runs", "forget_audit"}
-MATCHING = {"matching_runs", "has_error", "failed_queue"}
+MATCHING = {"matching_runs", "has_error", "failed_queue", "matching_tasks"}
 BULK = {"bulk_count", "bulk_begin", "bulk_batch"}
 WORKER_API = {
     *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),

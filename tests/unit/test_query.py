@@ -23,7 +23,7 @@ def subject(*places: Place, **fields: Any) -> Subject:
         **{"error": {"type": "ConnectionError", "reason": "Timed Out", "step": "charge", "attempt": 3}},
         **{"created_at": NOW - timedelta(hours=3), "finished_at": NOW},
     }
-    return Subject(Instance(**{**given, **fields}), places, NOW)
+    return Subject.of_instance(Instance(**{**given, **fields}), places, NOW)
 
 
 FAILED = Place("charge", queue="mail", attempt=3)

@@ -17,7 +17,7 @@ from pgflow.cli.parameters import DURATION, TEXT, parse_timestamp
 from pgflow.client.bulk import Plan, bulk_command, working_off, working_off_rest
 from pgflow.client.commands import ResumeBulk
 from pgflow.client.statements import Write
-from pgflow.core.models.bulk import Action, BulkResult
+from pgflow.core.models.bulk import Action, BulkResult, Skipped
 from pgflow.database.connect import Connection
 from pgflow.database.statement import run
 
@@ -193,7 +193,7 @@ def _report(result: BulkResult, as_json: bool) -> None:
         return
     click.echo(f"{PAST[result.action]} {result.changed:,} of {result.matched:,}")
     for reason, count in Counter(each.reason for each in result.skipped).most_common(SHOWN):
-        examples = [each.id or f"run {each.run}" for each in result.skipped if each.reason == reason]
+        examples = [_name(each) for each in result.skipped if each.reason == reason]
         shown = ", ".join(examples[:3]) + (", …" if count > 3 else "")
         print_notice(printable(f"skipped {count:,}: {reason} ({shown})"))
     print_notice(f"operation {result.operation}: see pgflow audit list")
@@ -209,6 +209,12 @@ PAST = {
 }
 
 
+def _name(each: Skipped) -> str:
+    if each.job is not None:
+        return f"job {each.job}"
+    return each.id or f"run {each.run}"
+
+
 def _record(result: BulkResult) -> dict[str, Any]:
     return {
         "action": result.action,
@@ -216,7 +222,15 @@ def _record(result: BulkResult) -> dict[str, Any]:
         "matched": result.matched,
         "changed": result.changed,
         "skipped_count": result.skipped_count,
-        "skipped": [{"run": str(each.run), "id": each.id, "reason": each.reason} for each in result.skipped],
+        "skipped": [
+            {
+                "run": None if each.run is None else str(each.run),
+                "job": None if each.job is None else str(each.job),
+                "id": each.id,
+                "reason": each.reason,
+            }
+            for each in result.skipped
+        ],
         "states": result.states,
         "operation": None if result.operation is None else str(result.operation),
     }

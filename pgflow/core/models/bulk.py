@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from pgflow.core.engine.state import ACTIVE
 
-__all__ = ["ACTIONS", "APPLICABLE", "Action", "BulkResult", "Skipped"]
+__all__ = ["ACTIONS", "APPLICABLE", "APPLICABLE_TASKS", "Action", "BulkResult", "Skipped"]
 
 Action: TypeAlias = Literal["retry", "cancel", "move", "reprioritise", "reschedule", "delete"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -23,14 +23,25 @@ APPLICABLE: Mapping[Action, frozenset[str]] = {
     "delete": ENDED,
 }
 
+APPLICABLE_TASKS: Mapping[Action, frozenset[str]] = {
+    **APPLICABLE,
+    "retry": frozenset({"failed", "cancelled", "waiting"}),
+    **dict.fromkeys(("move", "reprioritise", "reschedule"), frozenset({"pending", "waiting"})),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An instance that a bulk operation has left as it is, and why. `id` is None if it was deleted in between."""
+    """An instance or a task that a bulk operation has left as it is, and why.
 
-    run: int
+    An instance has a `run` and its business id as `id`, a task the number of its `job` and its name as `id`; None if it
+    was deleted in between.
+    """
+
     id: str | None
     reason: str
+    run: int | None = None
+    job: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

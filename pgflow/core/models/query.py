@@ -1,4 +1,4 @@
-"""The filter language: one text that selects instances, for `find`, bulk operations and the command line.
+"""The filter language: one text that selects instances and tasks, for `find`, bulk operations and the command line.
 
     state:failed queue:mail workflow:OrderFlow -tag:gift error:"timed out" age:>2h input.tenant:7
 
@@ -10,14 +10,15 @@ decides the same in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from pgflow.core.models.instance import Instance
 from pgflow.core.models.query_reader import read_terms
-from pgflow.core.models.query_terms import Comparison, Key, Kind, Path, Term, Words
+from pgflow.core.models.query_terms import Comparison, Kind, Path, Term, Words
+from pgflow.core.models.task import TaskInstance
 from pgflow.core.values.containment import is_same
 
 __all__ = ["Place", "Query", "Subject", "parse"]
@@ -37,11 +38,49 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a filter looks at: an instance, its places, and the time."""
+    """What a filter looks at: `names` has the values of the keys that are compared as a whole.
 
-    instance: Instance
-    places: tuple[Place, ...]
-    now: datetime
+    `places` is where an instance is, `errors` its error and the last ones of its jobs, `documents` its JSON by root.
+    """
+
+    names: Mapping[str, Any]
+    tags: Sequence[str]
+    errors: Sequence[Mapping[str, Any]]
+    documents: Mapping[str, Any]
+    places: Sequence[Place]
+    age: timedelta
+
+    @classmethod
+    def of_instance(cls, each: Instance, places: Sequence[Place], now: datetime) -> Self:
+        """Return what a filter looks at of an instance of a workflow."""
+        errors = [each.error, *(place.error for place in places)]
+        return cls(
+            {
+                "state": {each.status},
+                "workflow": {each.workflow},
+                "version": {each.version},
+                "run": {each.run},
+                "id": {each.id, each.id.partition("::")[2]},
+            },
+            each.tags,
+            [error for error in errors if error is not None],
+            {"input": each.input, "metadata": each.metadata},
+            places,
+            now - each.created_at,
+        )
+
+    @classmethod
+    def of_task(cls, each: TaskInstance, now: datetime) -> Self:
+        """Return what a filter looks at of an execution of a task: its job is its only place."""
+        last = each.error if each.finished_at is not None else (each.errors[-1] if each.errors else None)
+        return cls(
+            {"state": {each.status}, "task": {each.task}, "id": {str(each.id)}},
+            each.tags,
+            [] if last is None else [last],
+            {"args": each.args, "metadata": each.metadata},
+            [Place("", each.queue, each.attempt, each.priority, each.worker)],
+            now - each.enqueued_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +101,7 @@ class Query:
         return bool(self.terms)
 
     def document(self) -> dict[str, Any]:
-        """Return the filter as the JSON document that sql/functions/matching.sql describes."""
+        """Return the filter as the JSON document that sql/functions/matching.sql and matching_tasks.sql take."""
         found: dict[str, Any] = {}
         negated: dict[str, list[Any]] = {}
         for term in self.terms:
@@ -118,34 +157,27 @@ def parse(text: str, kind: Kind | None = None) -> Query:
 
 
 def _matches(term: Term, subject: Subject) -> bool:
-    instance = subject.instance
     match term:
         case Words():
             return _has_words(term, subject) is not term.is_negated
         case Comparison(low=low, high=high):  # age; the others are of a place
-            age = (subject.now - instance.created_at) / timedelta(seconds=1)
+            age = subject.age / timedelta(seconds=1)
             return (low is None or age > low) and (high is None or age < high)
         case Path(root=root, keys=keys, values=values):
-            document = instance.input if root == "input" else instance.metadata
-            items = list(_select(document, keys))
+            items = list(_select(subject.documents.get(root), keys))
             return any(is_same(item, value) for item in items for value in values) is not term.is_negated
-    return False
 
 
 def _has_words(term: Words, subject: Subject) -> bool:
-    instance, values = subject.instance, term.values
-    known: dict[Key, Callable[[], bool]] = {
-        "state": lambda: instance.status in values,
-        "workflow": lambda: instance.workflow in values,
-        "version": lambda: instance.version in values,
-        "run": lambda: instance.run in values,
-        "id": lambda: instance.id in values or instance.id.partition("::")[2] in values,
-        "tag": lambda: any(value in instance.tags for value in values),
-        "error": lambda: any(_has_error(subject, str(value)) for value in values),
-    }
-    if term.key in known:
-        return known[term.key]()
-    return any(_place_matches(term, each) for each in subject.places)  # a negated one; the others are matched together
+    match term.key:
+        case "tag":
+            return any(value in subject.tags for value in term.values)
+        case "error":
+            texts = [_ascii_lower(_text_of(error)) for error in subject.errors]
+            return any(_ascii_lower(value) in text for value in term.values for text in texts)
+        case key if key in PLACED:  # a negated one; the others are matched together
+            return any(_place_matches(term, each) for each in subject.places)
+    return any(value in subject.names.get(term.key, ()) for value in term.values)
 
 
 def _place_matches(term: Term, place: Place) -> bool:
@@ -154,11 +186,6 @@ def _place_matches(term: Term, place: Place) -> bool:
         return value in term.values
     assert isinstance(term, Comparison)  # noqa: S101 -- for the type checker: a path is of no place
     return value is not None and (term.low is None or value >= term.low) and (term.high is None or value <= term.high)
-
-
-def _has_error(subject: Subject, part: str) -> bool:
-    errors = [subject.instance.error, *(place.error for place in subject.places)]
-    return any(_ascii_lower(part) in _ascii_lower(_text_of(error)) for error in errors if error is not None)
 
 
 def _text_of(error: Mapping[str, Any]) -> str:
