@@ -94,6 +94,7 @@ declare
     queues text[] := '{}';
     is_last boolean;
     kind text;
+    what text;
     until bigint;
     queue text;
 begin
@@ -114,7 +115,8 @@ begin
             runs := array(select m from pgflow.matching_runs(state -> 'document', (state ->> 'after')::bigint, until, true, bulk_batch."limit") m);
         end if;
         is_last := cardinality(runs) < bulk_batch."limit";
-        case case when kind = 'task' then 'task ' else '' end || verb
+        what := case kind when 'task' then 'task ' else '' end || verb;
+        case what
             when 'task retry' then select r.skipped, r.queues into skipped, queues from pgflow.retry_jobs(runs) r;
             when 'task cancel' then skipped := pgflow.cancel_jobs(runs, state #>> '{options,reason}');
             when 'task delete' then skipped := pgflow.delete_results(runs);
@@ -129,7 +131,7 @@ begin
         state := state || jsonb_build_object(
             -- The tasks follow the instances.
             'after', case when is_last then 0 else runs[cardinality(runs)] end,
-            'kinds', case when is_last then state -> 'kinds' - 0 else state -> 'kinds' end,
+            'kinds', case when is_last then (state -> 'kinds') - 0 else state -> 'kinds' end,
             'matched', (state ->> 'matched')::bigint + cardinality(runs),
             'changed', (state ->> 'changed')::bigint + cardinality(runs) - jsonb_array_length(skipped),
             'skipped', (state ->> 'skipped')::bigint + jsonb_array_length(skipped),

@@ -84,7 +84,7 @@ def test_retry_covers_all_failed_instances_in_batches(app: Pgflow, database: Con
     seen: list[tuple[int, int]] = []
     dry = app.bulk.retry("workflow:Order", dry_run=True)
     assert (dry.matched, dry.changed, dry.states, dry.operation) == (7, 5, {"failed": 5, "running": 2}, None)
-    done = app.bulk.retry("state:failed", batch=2, on_progress=lambda *each: seen.append(each))
+    done = app.bulk.retry("state:failed workflow:Order", batch=2, on_progress=lambda *each: seen.append(each))
     assert (done.matched, done.changed, done.skipped, done.is_dry_run) == (5, 5, (), False)
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert set(statuses(app).values()) == {"running"}
