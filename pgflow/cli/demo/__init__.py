@@ -9,7 +9,7 @@ import click
 
 from pgflow.app import Pgflow
 from pgflow.bench.worker_processes import WorkerProcesses
-from pgflow.cli.demo.flow import OrderFlow
+from pgflow.cli.demo.flow import OrderFlow, count_stock, send_receipt, stock
 from pgflow.cli.demo.play import Report, play
 from pgflow.cli.options import debug_option, json_option
 from pgflow.cli.output import document, print_notice, table
@@ -29,14 +29,15 @@ def command(as_json: bool) -> int:
     """Process two hundred orders with two workers, and kill one of them halfway.
 
     Starts a throwaway PostgreSQL, installs pgflow in it, and starts two real worker processes. Each order passes a
-    branch, a step that fails now and then, a fan-out with a join, a timer and a signal. When about half of the orders
+    branch, a step that fails now and then, a fan-out with a join, a timer and a signal, and enqueues a task in the
+    transaction that records its shipment. A schedule starts another task each second. When about half of the orders
     have reached their timer, one worker is killed with SIGKILL, and the other one rescues its jobs. The server and all
     its data are removed at the end.
     """
     began = time.monotonic()
     print_notice("Starting a throwaway PostgreSQL ...")
     with EmbeddedPostgres() as server, tempfile.TemporaryDirectory(prefix="pgflow-demo-") as logs:
-        app = Pgflow(server.dsn, workflows=[OrderFlow])
+        app = Pgflow(server.dsn, [OrderFlow], [send_receipt, count_stock], schedules=[stock])
         try:
             app.migrate()
             print_notice(f"  PostgreSQL {server.version} is up, with pgflow's schema in it.")
@@ -67,6 +68,8 @@ def _print(report: Report, seconds: float) -> None:
 {figures["orders"]} orders: {figures["shipped"]} shipped, {figures["rejected"]} rejected, {figures["missing"]} missing.
 {figures["steps"]} steps, each recorded once ({figures["steps_expected"]} expected), in {report.seconds:.1f} s.
 {figures["retried"]} payments were retried.
+{figures["receipts"]} receipts were sent by tasks, one for each shipped order; {figures["resent"]} were retried.
+The schedule fired {figures["fired"]} times, each instant once.
 {figures["rescued"]} steps of the killed worker were rescued by the other one.
 {seconds:.1f} s in total, including the server's start.
 """

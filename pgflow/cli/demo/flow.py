@@ -1,11 +1,30 @@
-"""The demo's workflow: a branch, a fan-out with a join, a flaky step, a durable timer and a signal."""
+"""The demo's workflow, a task and a schedule.
+
+The workflow has a branch, a fan-out with a join, a flaky step, a durable timer, a signal, and a step that enqueues the
+task in its own transaction.
+"""
 
 import asyncio
 from datetime import timedelta
 
 from pydantic import BaseModel
 
-from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent, Workflow, step
+from pgflow import (
+    Context,
+    Done,
+    Ok,
+    Pgflow,
+    Retry,
+    TaskContext,
+    Unique,
+    Wait,
+    WaitForEvent,
+    Workflow,
+    every,
+    schedule,
+    step,
+    task,
+)
 
 
 class Order(BaseModel):
@@ -51,9 +70,28 @@ def pack(ctx: Context[Order]) -> Ok:
     return Ok("packed", {"boxes": ctx.output(pick)["boxes"], "receipt": ctx.output(charge)["receipt"]})
 
 
-@step(events=("shipped",))
+@task(retry=Retry(max_attempts=5, base=timedelta(milliseconds=200)))
+async def send_receipt(ctx: TaskContext, order: str, *, copies: int = 1) -> str:
+    """Mail a receipt, through a service that fails now and then."""
+    await asyncio.sleep(0.02)
+    if ctx.attempt == 1 and ctx.id % 7 == 0:
+        raise ConnectionError("the mail service did not answer")
+    return f"{copies} x receipt of {order}"
+
+
+@task
+def count_stock(ctx: TaskContext) -> str:
+    """Count the stock: started by a schedule, once per second."""
+    return f"counted for {ctx.metadata['scheduled_for']}"
+
+
+@step(events=("shipped",), transactional=True)
 def ship(ctx: Context[Order]) -> Ok:
-    """Hand the parcel to the courier that the signal names."""
+    """Hand the parcel to the courier that the signal names.
+
+    The receipt is enqueued in the transaction that records the shipment: there is one of each, or none.
+    """
+    send_receipt.options(conn=ctx.conn).enqueue(ctx.value)
     return Ok("shipped", {"courier": ctx.steps["courier"].get("name", "no courier: by post")})
 
 
@@ -84,4 +122,5 @@ class OrderFlow(Workflow[Order], unique=Unique("orderid"), tags=["demo"]):
     }
 
 
-app = Pgflow(workflows=[OrderFlow])
+stock = schedule(every(timedelta(seconds=1)), count_stock, name="stock")
+app = Pgflow(workflows=[OrderFlow], tasks=[send_receipt, count_stock], schedules=[stock])

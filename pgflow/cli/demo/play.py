@@ -9,9 +9,10 @@ from importlib.resources import files
 from typing import Any
 
 from pgflow.bench.worker_processes import WorkerProcesses
-from pgflow.cli.demo.flow import OrderFlow
+from pgflow.cli.demo.flow import OrderFlow, count_stock, send_receipt
 from pgflow.cli.output import print_notice
 from pgflow.core.models.instance import Entry, Instance
+from pgflow.core.models.task import TaskInstance
 from pgflow.errors import PgflowError
 
 __all__ = ["Report", "play"]
@@ -21,13 +22,16 @@ POLL_SECONDS = 0.02
 SHOWN = "order-005"
 STEPS_SHIPPED = 8
 STEPS_REJECTED = 2
+ACTIVE = ("pending", "running", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of the orders."""
+    """The outcome of the orders, their receipts and the runs of the schedule."""
 
     instances: Sequence[Instance]
+    receipts: Sequence[TaskInstance]
+    counts: Sequence[TaskInstance]
     nonempty: frozenset[str]
     seconds: float
 
@@ -38,9 +42,16 @@ class Report:
 
     @property
     def is_accounted_for(self) -> bool:
-        """Whether each order completed on its expected path, with each step recorded once."""
+        """Whether each order completed on its expected path, each step recorded once, and has one receipt.
+
+        And whether the schedule fired, each instant once.
+        """
         figures = self.figures()
-        return not figures["missing"] and not figures["unfinished"] and figures["steps"] == figures["steps_expected"]
+        are_orders_complete = not figures["missing"] and figures["steps"] == figures["steps_expected"]
+        has_receipts = Counter(each.args["order"] for each in self.receipts) == Counter(self.nonempty)
+        instants = [each.metadata["scheduled_for"] for each in self.counts]
+        fired_once = 0 < len(instants) == len(set(instants))
+        return are_orders_complete and not figures["unfinished"] and has_receipts and fired_once
 
     def figures(self) -> dict[str, Any]:
         """Return the figures."""
@@ -52,10 +63,14 @@ class Report:
             "shipped": steps["ship"],
             "rejected": steps["reject"],
             "missing": len(self.instances) - steps["ship"] - steps["reject"],
-            "unfinished": sum(each.status != "completed" or bool(each.waiting_for) for each in self.instances),
+            "unfinished": sum(each.status != "completed" or bool(each.waiting_for) for each in self.instances)
+            + sum(each.status != "completed" for each in self.receipts),
             "steps": len(entries),
             "steps_expected": STEPS_SHIPPED * len(self.nonempty) + STEPS_REJECTED * rejected,
             "retried": sum(entry.step == "charge" and _was(entry, "did not answer") for entry in entries),
+            "receipts": len(self.receipts),
+            "resent": sum(bool(each.errors) for each in self.receipts),
+            "fired": len(self.counts),
             "rescued": sum(_was(entry, "worker was lost") for entry in entries),
             "run_seconds": round(self.seconds, 2),
         }
@@ -84,11 +99,13 @@ def play(processes: WorkerProcesses) -> Report:
     print_notice(f"  About half of the orders have reached their timer. Worker process {pid} is killed with SIGKILL.")
     for value in late:
         OrderFlow.resume(value, "courier_arrived", {"name": "Grace"})
-    _wait(processes, lambda: not _count("pending", "running", "waiting"), "the completion of all orders")
+    _wait(processes, lambda: not _count(*ACTIVE), "the completion of all orders")
+    _wait(processes, lambda: not send_receipt.list(status=ACTIVE, limit=1), "the receipts of all orders")
     seconds = time.monotonic() - began
 
     instances = [OrderFlow.get(order["value"]) for order in orders]
-    return Report(instances, frozenset(nonempty), seconds)
+    receipts, counts = send_receipt.list(limit=1000), count_stock.list(limit=1000)
+    return Report(instances, receipts, counts, frozenset(nonempty), seconds)
 
 
 def _count(*statuses: str) -> int:
