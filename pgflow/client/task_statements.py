@@ -58,6 +58,7 @@ class TaskStatements:
                 tags=request.tags,
                 metadata=request.metadata,
                 notify=notify,
+                unique=command.unique,
             )
 
         def report(enqueued: list[Enqueued], in_transaction: bool) -> None:

@@ -32,7 +32,7 @@ __all__ = ["TaskWaiter"]
 POLL_SECONDS = 1.0  # with notifications, which may be lost
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.5  # without
 REGISTERED_SECONDS = 10.0  # for which workers notify after each look
-IDLE_SECONDS = 5.0  # after which the thread ends when nobody waits
+IDLE_SECONDS = 5.0  # after which the thread ends without a caller that waits
 RECONNECT_SECONDS = 0.5
 
 Waiting = Future[TaskInstance | None]
@@ -120,7 +120,7 @@ class TaskWaiter:
         return conn
 
     def _ids(self) -> list[int]:
-        """Return the tasks that somebody waits for."""
+        """Return the tasks that callers wait for."""
         with self._lock:
             for job, futures in list(self._waiting.items()):
                 kept = [each for each in futures if not each.cancelled()]
@@ -135,7 +135,7 @@ class TaskWaiter:
         ended = run(conn, task.poll_ended(self._schema, self._name, ids, REGISTERED_SECONDS))
         if ended:
             found = {each.id: each for each in run(conn, task.get(self._schema, ended))}
-            # One that was retried meanwhile has not ended.
+            # One that was retried since has not ended.
             live = {each.id for each in found.values() if each.finished_at is None}
             self._resolve([job for job in ended if job not in live], found)
         return bool(ended)
@@ -157,7 +157,7 @@ class TaskWaiter:
                     each.set_exception(error)
 
     def _ends(self, idle_since: float) -> bool:
-        """Whether the thread ends now: nobody has waited for a while."""
+        """Whether the thread ends now: no caller has waited for a while."""
         with self._lock:
             if self._waiting or time.monotonic() - idle_since < IDLE_SECONDS:
                 return False

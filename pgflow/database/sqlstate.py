@@ -37,6 +37,7 @@ ERRORS_BY_SQLSTATE: Mapping[str, type[errors.PgflowError]] = {
     "PF030": errors.UnknownSchedule,
     "PF031": errors.ScheduleConflict,
 }
+ALREADY_ENQUEUED = "PF018"  # the detail is the id of the job that has the key
 MISSING = frozenset({"3F000", "42P01", "42883"})  # no such schema, table, function
 MIGRATE_HINT = "Run: pgflow migrate"
 CHECK_VIOLATION = "23514"
@@ -88,6 +89,9 @@ def translate(error: psycopg.Error) -> errors.PgflowError | None:
     """
     code = error.sqlstate or ""
     message = error.diag.message_primary or str(error)
+    if code == ALREADY_ENQUEUED:
+        detail = error.diag.message_detail
+        return errors.AlreadyEnqueued(message, hint=error.diag.message_hint, job=int(detail) if detail else None)
     if code in ERRORS_BY_SQLSTATE:
         return ERRORS_BY_SQLSTATE[code](message, hint=error.diag.message_hint)
     if code == CHECK_VIOLATION and (limit := LIMIT.fullmatch(error.diag.constraint_name or "")):

@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg.types.numeric import Int8
 
+from pgflow.core.definition.unique_task import UniqueKey
 from pgflow.core.models.task import Enqueued, TaskFilters, TaskInstance
 from pgflow.database import files
 from pgflow.database.arrays import Bigints, Texts
@@ -75,6 +76,7 @@ def enqueue(
     tags: Sequence[str],
     metadata: Mapping[str, Any],
     notify: bool,
+    unique: UniqueKey | None = None,
 ) -> Statement[Builtin[Enqueued]]:
     """Enqueue a task once for each of `args`, which are JSON objects as text."""
     params = {
@@ -88,9 +90,15 @@ def enqueue(
         "tags": Texts(tags),
         "metadata": json.dumps(dict(metadata)),
         "notify": notify,
+        "keys": None if unique is None else Texts(unique.keys),
+        "uniqueness": None if unique is None else json.dumps(_uniqueness(unique)),
     }
     query = files.load("queries/task/enqueue.sql", schema)
     return Statement("task/enqueue", query, params, _enqueued, prepare=True)
+
+
+def _uniqueness(unique: UniqueKey) -> dict[str, Any]:
+    return {"period": unique.period, "on_conflict": unique.on_conflict, "replace": unique.replace}
 
 
 def _enqueued(rows: Sequence[Row]) -> Builtin[Enqueued]:
@@ -99,7 +107,7 @@ def _enqueued(rows: Sequence[Row]) -> Builtin[Enqueued]:
 
 def decode_enqueued(answer: Any) -> Builtin[Enqueued]:
     """Return the result of an earlier enqueue with the same idempotency key, from its recorded answer."""
-    return [Enqueued(number) for number in answer["ids"]]
+    return [Enqueued(number, created) for number, created in zip(answer["ids"], answer["created"], strict=True)]
 
 
 def cancel(

@@ -1,8 +1,29 @@
+-- Returns the unique key of an execution, by the `unique` of its task's options: its `args` are the names of the arguments that are compared,
+-- null for all, empty for none. unique_key() in pgflow/core/definition/unique_task.py returns the same.
+create or replace function pgflow.task_key(task text, uniqueness jsonb, args jsonb, queue text) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select encode(sha256(convert_to(jsonb_build_array(
+        task,
+        case when (uniqueness ->> 'queue')::boolean then queue end,
+        case
+            when jsonb_typeof(uniqueness -> 'args') is distinct from 'array' then args
+            when uniqueness -> 'args' <> '[]' then coalesce((
+                select jsonb_object_agg(e.key, e.value) from jsonb_each(args) e where uniqueness -> 'args' ? e.key), '{}')
+        end
+    )::text, 'UTF8')), 'hex')
+$$;
+
 -- Enqueues a task once for each of `args`, which are JSON objects by parameter name, in the caller's transaction: one row of `jobs` each.
--- Jobs are numbered in the order given.
+-- Jobs are numbered in the order given. `keys` are their unique keys and `uniqueness` is what to do where one is taken; by default both follow
+-- from the task's options. A key is taken by a live job, and with a `period` (seconds) also by one that completed less than that ago. Then
+-- `id` is that of the holder and `created` is false; `on_conflict` "skip" returns null as the id, "raise" raises PF018 and enqueues nothing,
+-- "replace" replaces the fields in `replace` (args, run_at, priority) of a holder that has not started.
 create or replace function pgflow.enqueue_many(
     task text, args text[], at timestamptz default null, delay interval default null, queue text default null, priority smallint default null,
-    max_attempts smallint default null, tags text[] default '{}', metadata jsonb default '{}', notify boolean default true
+    max_attempts smallint default null, tags text[] default '{}', metadata jsonb default '{}', notify boolean default true,
+    keys text[] default null, uniqueness jsonb default null
 ) returns table (ord bigint, id bigint, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -10,12 +31,17 @@ as $$
 #variable_conflict use_column
 declare
     options jsonb;
-    documents jsonb[] := args::jsonb[];
+    documents jsonb[] := coalesce(args::jsonb[], '{}');
     bad text;
     own_tags text[];
     due timestamptz := coalesce(enqueue_many.at, pgflow.now()) + coalesce(enqueue_many.delay, interval '0');
     target text;
+    urgency smallint;
     ids bigint[];
+    holders bigint[];
+    policy text;
+    period interval;
+    taken bigint;
 begin
     select t.options into options from pgflow.tasks t where t.name = enqueue_many.task;
     if not found then
@@ -50,24 +76,124 @@ begin
         raise exception using errcode = 'PF008', message = format('max_attempts must be between 1 and 32767, got %s', enqueue_many.max_attempts);
     end if;
 
-    with inserted as (
-        insert into pgflow.jobs (kind, step, queue, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at)
+    urgency := coalesce(enqueue_many.priority, (options ->> 'priority')::smallint, 0::smallint);
+    uniqueness := coalesce(uniqueness, options -> 'unique');
+    if uniqueness is not null and keys is null then
+        keys := array(select pgflow.task_key(task, uniqueness, a, target) from unnest(documents) with ordinality as d (a, ord) order by ord);
+    end if;
+    if cardinality(keys) <> cardinality(documents) then
+        raise exception using errcode = 'PF008', message = format('%s arguments but %s unique keys', cardinality(documents), cardinality(keys));
+    end if;
+    policy := coalesce(uniqueness ->> 'on_conflict', 'existing');
+    period := make_interval(secs => (uniqueness ->> 'period')::double precision);
+    ids := array_fill(null::bigint, array[cardinality(documents)]);
+    holders := ids;
+
+    -- Without keys one pass is all. With keys each item either inserts its job or meets the holder of its key; one whose holder is deleted
+    -- by another session before it is found tries again.
+    for pass in 1 .. 10 loop
+    if keys is not null and period is not null then
+        holders := array(
+            select coalesce(h.id, r.id)
+            from unnest(keys, holders) with ordinality as h (key, id, ord)
+            left join lateral (
+                select r.id from pgflow.task_results r
+                where r.unique_key = h.key and r.status = 'completed' and r.finished_at > pgflow.now() - period
+                order by r.finished_at desc limit 1
+            ) r on h.id is null
+            order by h.ord);
+    end if;
+    with numbered as materialized (
+        select a.ord, a.document, a.key, nextval('pgflow.jobs_id_seq') as id
+        from unnest(documents, keys, ids, holders) with ordinality as a (document, key, id, holder, ord)
+        where a.id is null and a.holder is null
+        order by a.ord  -- first in, first out
+    ),
+    inserted as (
+        insert into pgflow.jobs (id, kind, step, queue, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, unique_key)
+        overriding system value
         select
-            'task', task, target, coalesce(enqueue_many.priority, (options ->> 'priority')::smallint, 0::smallint),
+            a.id, 'task', task, target, urgency,
             coalesce(enqueue_many.max_attempts, (options ->> 'max_attempts')::smallint, 5::smallint), a.document,
             nullif(own_tags || enqueue_many.tags, '{}'), nullif(coalesce(options -> 'metadata', '{}') || coalesce(enqueue_many.metadata, '{}'), '{}'),
-            pgflow.now(), case when due > pgflow.now() then 'scheduled' else 'ready' end, due
-        from unnest(documents) with ordinality as a (document, ord)
-        order by a.ord  -- first in, first out
+            pgflow.now(), case when due > pgflow.now() then 'scheduled' else 'ready' end, due, a.key
+        from numbered a
+        order by a.key, a.ord  -- the same order in every batch, so that two batches cannot deadlock
+        on conflict (unique_key) where unique_key is not null do nothing
         returning id
     )
-    select coalesce(array_agg(i.id order by i.id), '{}') into ids from inserted i;
+    select array_agg(coalesce(g.id, i.id) order by g.ord) into ids
+    from unnest(ids) with ordinality as g (id, ord)
+    left join numbered n on n.ord = g.ord
+    left join inserted i on i.id = n.id;
+    exit when keys is null;
 
-    perform pgflow.answer(jsonb_build_object('ids', ids)) where coalesce(current_setting('pgflow_once.key', true), '') <> '';
+    if period is not null then  -- one that completed while the insert waited for it: only now its row is visible
+        with late as (
+            select r.id, n.id as own
+            from unnest(keys, ids) as n (key, id)
+            cross join lateral (
+                select r.id from pgflow.task_results r
+                where r.unique_key = n.key and r.status = 'completed' and r.finished_at > pgflow.now() - period
+                order by r.finished_at desc limit 1
+            ) r
+            where n.id is not null
+        ),
+        gone as (
+            delete from pgflow.jobs j where j.id = any (array(select l.own from late l))
+        )
+        select array_agg(case when l.own is null then g.id end order by g.ord), array_agg(coalesce(g.holder, l.id) order by g.ord) into ids, holders
+        from unnest(ids, holders) with ordinality as g (id, holder, ord)
+        left join late l on l.own = g.id;
+    end if;
+    holders := array(  -- live, or ended since the insert met it
+        select case when h.id is null then coalesce(h.holder, (
+            select j.id from pgflow.jobs j where j.unique_key = h.key
+        ), (
+            select r.id from pgflow.task_results r where r.unique_key = h.key and r.finished_at > pgflow.now() - interval '1 minute'
+            order by r.finished_at desc limit 1
+        )) end
+        from unnest(keys, ids, holders) with ordinality as h (key, id, holder, ord)
+        order by h.ord);
+    exit when not exists (select from unnest(ids, holders) as g (id, holder) where g.id is null and g.holder is null);
+    end loop;
+
+    if keys is not null and policy = 'raise' and array_position(ids, null) is not null then
+        taken := holders[array_position(ids, null)];
+        raise exception using errcode = 'PF018', detail = taken,
+            message = case
+                when taken = any (ids) then format('%s is not enqueued: two of the calls have one unique key', task)
+                else format('%s is not enqueued: job %s has its unique key', task, taken) end,
+            hint = 'Use that job: on_conflict "existing" returns it.';
+    end if;
+    if keys is not null and policy = 'replace' then
+        perform from pgflow.jobs j  -- in the order of keys, as the inserts
+        where j.id = any (holders) and j.state in ('ready', 'scheduled') and j.attempt = 0
+        order by j.unique_key
+        for no key update;
+        update pgflow.jobs j
+        set args = case when uniqueness -> 'replace' ? 'args' then g.document else j.args end,
+            priority = case when uniqueness -> 'replace' ? 'priority' then urgency else j.priority end,
+            run_at = case when uniqueness -> 'replace' ? 'run_at' then due else j.run_at end,
+            state = case when uniqueness -> 'replace' ? 'run_at' then case when due > pgflow.now() then 'scheduled' else 'ready' end else j.state end
+        from (
+            select distinct on (h.holder) h.holder, h.document
+            from unnest(holders, documents) with ordinality as h (holder, document, ord) where h.holder is not null
+            order by h.holder, h.ord desc  -- of several items with one key the last one
+        ) g
+        where j.id = g.holder and j.state in ('ready', 'scheduled') and j.attempt = 0;
+    end if;
+
+    perform pgflow.answer(jsonb_build_object(
+        'ids', array(select coalesce(g.id, case when policy <> 'skip' then g.holder end) from unnest(ids, holders) with ordinality as g (id, holder, ord) order by g.ord),
+        'created', array(select g.id is not null from unnest(ids) with ordinality as g (id, ord) order by g.ord)))
+    where coalesce(current_setting('pgflow_once.key', true), '') <> '';
     if notify and due <= pgflow.now() and cardinality(ids) > 0 then
         perform pg_notify(pgflow.channel(), target);
     end if;
-    return query select i.ord, i.id, true from unnest(ids) with ordinality as i (id, ord);
+    return query
+    select g.ord, coalesce(g.id, case when policy <> 'skip' then g.holder end), g.id is not null
+    from unnest(ids, holders) with ordinality as g (id, holder, ord);
 end
 $$;
 
@@ -93,5 +219,5 @@ end
 $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
-revoke all on function pgflow.enqueue_many(text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean) from public;
+revoke all on function pgflow.enqueue_many(text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb) from public;
 revoke all on function pgflow.enqueue(text, jsonb, timestamptz, interval, text, smallint, text[], jsonb, boolean) from public;

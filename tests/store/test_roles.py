@@ -25,7 +25,7 @@ CLIENT_API = {
 }
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
-    *("identify", "in_range", "failed_attempt", "instant_text", "ended_channel", "contains_error"),
+    *("identify", "in_range", "failed_attempt", "instant_text", "ended_channel", "task_key", "contains_error"),
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),

@@ -1,8 +1,8 @@
--- Enqueues a task once for each of `args`. => ord, id, created
+-- Enqueues a task once for each of `args`, unless its unique key is taken. => ord, id, created
 select e.ord, e.id, e.created
 from pgflow.enqueue_many(
     %(task)s::text, %(args)b::text[], at => %(at)s::timestamptz, delay => make_interval(secs => %(delay)s::double precision),
     queue => %(queue)s::text, priority => %(priority)s::smallint, max_attempts => %(max_attempts)s::smallint, tags => %(tags)b::text[],
-    metadata => %(metadata)s::jsonb, notify => %(notify)s::boolean
+    metadata => %(metadata)s::jsonb, notify => %(notify)s::boolean, keys => %(keys)b::text[], uniqueness => %(uniqueness)s::jsonb
 ) e
 order by e.ord
