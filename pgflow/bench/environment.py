@@ -92,6 +92,7 @@ class BenchEnvironment:
                 self._given = stack.enter_context(EmbeddedPostgres(settings=server_settings())).dsn
             self.dsn = compose({**parse(self._given), "application_name": self.name})
             self._scratch = stack.enter_context(ScratchSchema(self.dsn, self.schema))
+            self.recreate()  # the clock is read through a function of the schema
             with connect(self._given) as conn:
                 self.settings = run(conn, bench.settings(self.schema))
                 self.round_trip_seconds, self.clock_ahead = _clock(conn, self.schema)
@@ -105,7 +106,7 @@ class BenchEnvironment:
         self.recreate()
         with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as name:
             folder = Path(name)
-            app = Pgflow(self.dsn, flows.WORKFLOWS, schema=self.schema)
+            app = Pgflow(self.dsn, flows.WORKFLOWS, flows.TASKS, schema=self.schema)
             meter = Meter(self._given, self.schema, self.name)
             try:
                 yield BenchRun(self, app, folder, TraceReader(folder), meter, progress)

@@ -4,12 +4,13 @@ from datetime import timedelta
 
 from pydantic import BaseModel
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, Wait, WaitForEvent, Workflow, step
+from pgflow import Context, Done, Ok, Pgflow, Unique, UniqueTask, Wait, WaitForEvent, Workflow, step, task
 from pgflow.bench import trace
 
 __all__ = [
     "BRANCHES",
     "CHAIN",
+    "TASKS",
     "WAIT",
     "WORKFLOWS",
     "Chain",
@@ -20,6 +21,8 @@ __all__ = [
     "Sleeping",
     "Timed",
     "app",
+    "count",
+    "count_unique",
 ]
 
 CHAIN = 5  # steps in a row
@@ -173,5 +176,23 @@ class Sleeping(Workflow[Load], unique=Unique("sleeping")):
     transitions = {long: {"timeout": Done}}
 
 
+@task
+async def count(sent: int = 0) -> int:
+    """A task that does nothing but count."""
+    if sent:
+        trace.record(sent)
+    else:
+        trace.count()
+    return sent
+
+
+@task(unique=UniqueTask(["sent"]), name="count_unique")
+async def count_unique(sent: int = 0) -> int:
+    """The same, unique by its argument."""
+    trace.count()
+    return sent
+
+
 WORKFLOWS = (Single, Chain, Fan, Timed, Signalled, Alarmed, Sleeping)
-app = Pgflow(workflows=WORKFLOWS)
+TASKS = (count, count_unique)
+app = Pgflow(workflows=WORKFLOWS, tasks=TASKS)

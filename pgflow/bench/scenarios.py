@@ -8,7 +8,7 @@ from functools import partial
 
 from pgflow.bench import latency, throughput
 from pgflow.bench.environment import BenchEnvironment, BenchRun, Plan, Progress
-from pgflow.bench.flows import BRANCHES, CHAIN, Chain, Fan, Single, Timed
+from pgflow.bench.flows import BRANCHES, CHAIN, Chain, Fan, Single, Timed, count, count_unique
 from pgflow.bench.machine import OtherLoad
 from pgflow.bench.result import Measurement, Summary, summarize
 
@@ -55,6 +55,12 @@ class Scenario:
 SCENARIOS: Mapping[str, Scenario] = {
     "start": Scenario("instances started one by one", partial(throughput.start_one, Single), 2_000),
     "start-many": Scenario("instances started in batches", partial(throughput.start_many, Single), 50_000),
+    "enqueue": Scenario("tasks enqueued one by one", partial(throughput.enqueue_one, count), 2_000),
+    "enqueue-many": Scenario("tasks enqueued in batches", partial(throughput.enqueue_many, count), 100_000),
+    "enqueue-unique": Scenario(
+        "tasks with a unique key, enqueued in batches", partial(throughput.enqueue_many, count_unique), 50_000
+    ),
+    "tasks": Scenario("drain of tasks", throughput.drain_tasks, 50_000),
     "single": Scenario("drain of workflows of one step", partial(throughput.drain, Single, traced=1, steps=1), 20_000),
     "chain": Scenario(
         "drain of workflows of five steps in a row",

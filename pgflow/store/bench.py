@@ -14,6 +14,7 @@ __all__ = [
     "analyze",
     "backend",
     "completed",
+    "completed_tasks",
     "cost",
     "due",
     "lock_schema",
@@ -67,6 +68,11 @@ def analyze(schema: str) -> Statement[None]:
 def completed(schema: str) -> Statement[int]:
     """Count the completed instances."""
     return _statement("completed", schema, {}, lambda rows: int(rows[0][0]))
+
+
+def completed_tasks(schema: str) -> Statement[int]:
+    """Count the completed tasks."""
+    return _statement("completed_tasks", schema, {}, lambda rows: int(rows[0][0]))
 
 
 def parked(schema: str) -> Statement[int]:

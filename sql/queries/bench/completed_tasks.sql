@@ -1,0 +1,2 @@
+-- Counts the completed tasks. => tasks
+select count(*) from pgflow.task_results r where r.status = 'completed'
