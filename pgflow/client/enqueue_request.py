@@ -36,7 +36,7 @@ class EnqueueRequest:
     @classmethod
     def of(cls, command: Enqueue) -> EnqueueRequest:
         """Return what to enqueue. Raises `ConfigError`, `InvalidValue`, `InvalidPayload`."""
-        check_moment(command.at, command.delay)
+        check_moment(command.at, command.delay, what="a job")
         check_queue(command.queue)
         attempts = command.max_attempts
         if attempts is not None and not is_integer(attempts, 1, MAX_ATTEMPTS):

@@ -150,9 +150,9 @@ class JobHandle(Generic[R_co]):
         await self._backend.aexecute(self._cancel(options), conn)
 
     def retry(self, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
-        """Run a failed or cancelled job once more, with all its attempts; one that waits for its time runs now.
+        """Run a failed or cancelled job once more, with all its attempts; one that waits for its next attempt runs now.
 
-        Raises `NotRetryable` for one that is ready, running or completed.
+        Raises `NotRetryable` for one that is pending, running or completed.
         """
         self._backend.execute(self._retry(options), conn)
 

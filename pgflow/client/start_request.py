@@ -108,20 +108,20 @@ class StartRequest:
         )
 
 
-def check_moment(at: datetime | None, delay: timedelta | None) -> None:
-    """Refuse a start with both a time and a delay, a time without a zone, and an invalid delay.
+def check_moment(at: datetime | None, delay: timedelta | None, what: str = "an instance") -> None:
+    """Refuse a start of `what` with both a time and a delay, a time without a zone, and an invalid delay.
 
     Raises `ConfigError`, `InvalidValue`.
     """
     if at is not None and delay is not None:
-        raise ConfigError("an instance starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
+        raise ConfigError(f"{what} starts at a time or after a delay, not both", hint="Pass either at= or delay=.")
     if at is not None and not isinstance(at, datetime):
-        raise InvalidValue(f"an instance cannot start at {at!r}", hint="Give an aware datetime.")
+        raise InvalidValue(f"{what} cannot start at {at!r}", hint="Give an aware datetime.")
     if at is not None and at.tzinfo is None:
         hint = "Use an aware datetime, such as datetime.now(timezone.utc)."
         raise ConfigError(f"at={at.isoformat()} has no time zone", hint=hint)
     if delay is not None and not (isinstance(delay, timedelta) and abs(delay) <= MAX_DURATION):
-        raise InvalidValue(f"an instance cannot start after {delay!r}", hint="Give a timedelta, of 100 years at most.")
+        raise InvalidValue(f"{what} cannot start after {delay!r}", hint="Give a timedelta, of 100 years at most.")
 
 
 def check_period(name: str, given: Any) -> timedelta | None:

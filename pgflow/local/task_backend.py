@@ -136,4 +136,4 @@ class TaskBackend:
 
     def _still_running(self, job: LocalTask, command: commands.AwaitTask) -> StillRunning:
         after = "" if command.timeout is None else f" after {command.timeout.total_seconds():g} s"
-        return StillRunning(f"{job.title} is {job.status}{after}", hint="It continues: wait for it again.", job=job.id)
+        return StillRunning(f"job {job.id} has not ended{after}", hint="It continues: wait for it again.", job=job.id)

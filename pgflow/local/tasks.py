@@ -123,7 +123,7 @@ class LocalTasks:
         self._end(job, "cancelled")
 
     def retry(self, job: LocalTask) -> None:
-        """Run a failed or cancelled job once more, or one that waits for its time now.
+        """Run a failed or cancelled job once more, or one that waits for its next attempt now.
 
         Raises `NotRetryable`, and `AlreadyEnqueued` where another job has its unique key now.
         """
@@ -131,10 +131,10 @@ class LocalTasks:
             self._refuse_revival(job)
             job.status, job.attempt, job.error, job.output = "pending", 0, None, None
             job.finished_at = None
-        elif job.due is None or job.due <= self._clock.now():
+        elif job.status != "waiting":
             raise NotRetryable(
-                f"{job.title} is {job.status}: it cannot be retried",
-                hint="Only a failed or cancelled task can be retried, or one that waits for its time.",
+                f"{job.title} is {job.status}: only a failed, cancelled or waiting task can be retried",
+                hint=f"See its state: app.job({job.id}).get()",
             )
         job.due = self._clock.now()
         self.place(job)

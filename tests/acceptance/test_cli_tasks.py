@@ -86,7 +86,7 @@ def test_enqueue_waits_for_the_output_or_the_failure(errands: Errands) -> None:
     assert "(fail) failed: no paper. See its attempts: pgflow job show" in failed.stderr
     late = errands.pgflow("enqueue", "send", "order_id=3", "--delay", "1h", "--wait", "0.1")
     assert (late.returncode, late.stdout) == (1, "")
-    assert "is pending" in late.stderr
+    assert "has not ended after 0.1 s. It continues: wait for it again." in late.stderr
 
 
 def test_jobs_are_listed_by_filters(errands: Errands) -> None:
