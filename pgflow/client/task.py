@@ -18,7 +18,7 @@ from pgflow.core.definition.parameters import with_argument
 from pgflow.core.definition.rules.callables import unwrapped
 from pgflow.core.definition.rules.problems import try_collect
 from pgflow.core.definition.task import DefinedTask
-from pgflow.core.definition.task_context import CURRENT, TaskContext
+from pgflow.core.definition.task_context import CURRENT, TaskContext, current_job
 from pgflow.core.definition.task_function import define
 from pgflow.core.definition.task_options import TaskOptions
 from pgflow.core.models.task import TaskInstance, TaskListOptions
@@ -127,7 +127,7 @@ class Task(Enqueueing[P, R], DefinedTask, Generic[P, R, T]):
         name = self.definition.takes_context
         if name is None or name in kwargs or any(isinstance(each, TaskContext) for each in args):
             return cast("T", function(*args, **kwargs))
-        ctx = CURRENT.get(None) or TaskContext(task=self.name)
+        ctx = TaskContext(task=self.name) if CURRENT.get(None) is None else current_job()
         placed, named = with_argument(function, name, ctx, args, kwargs)
         return cast("T", function(*placed, **named))
 

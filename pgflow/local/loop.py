@@ -51,7 +51,7 @@ class Loop:
         """Start a task, with empty context variables."""
         return self._loop.create_task(work, context=contextvars.Context())
 
-    async def call(self, step: Step, ctx: Context[Any], policy: Retry, current: TaskContext) -> Any:
+    async def call(self, step: Step, ctx: Context[Any], policy: Retry, current: Callable[[], TaskContext]) -> Any:
         """Execute a step within the middleware: an async one on the loop, a sync one in a thread."""
         with running(current):
             if not self._middleware:

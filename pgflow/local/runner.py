@@ -74,9 +74,9 @@ class Runner:
         try:
             step = node.step.with_config(job.config)
             ctx = self._context(live, job, control)
-            current = TaskContext.of_step(ctx, id=job.id, queue=node.queue, max_attempts=node.retry.max_attempts)
+            as_job = partial(TaskContext.of_step, id=job.id, queue=node.queue, max_attempts=node.retry.max_attempts)
             async with limit:
-                result = await self._loop.call(step, ctx, node.retry, current)
+                result = await self._loop.call(step, ctx, node.retry, partial(as_job, ctx))
             policy, number = self._policy, job.attempt
             result_of_step = attempt.read(
                 live.graph,

@@ -21,6 +21,7 @@ from pgflow.core.definition.middleware import Middleware, StepCall
 from pgflow.core.definition.results import Async, Snooze
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Parking, Step
+from pgflow.core.definition.task_context import TaskContext, running
 from pgflow.core.definition.unique import extract_value
 from pgflow.core.engine import attempt, middleware
 from pgflow.core.engine.attempt import EXHAUSTED, AttemptError, EncodedResult
@@ -132,7 +133,8 @@ class Runner:
             control = job.control = JobControl(self.reports, job)
             ctx = self.context(job, conn, control)
             points.reached("step.begins", job)
-            result = await self._call(job, step, ctx)
+            with running(partial(_as_job, job, ctx)):
+                result = await self._call(job, step, ctx)
             points.reached("step.ended", job)
             return self._read(job, step, result, time.perf_counter() - began)
         except BaseException as error:  # a step must not end the worker, not even by sys.exit()
@@ -180,10 +182,10 @@ class Runner:
         if step.is_async:
             return await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
         in_context: Callable[..., Any] = contextvars.copy_context().run
-        running = self._threads.submit(in_context, call, step, ctx, policy)
-        self.calls.add(running)
-        running.add_done_callback(self.calls.discard)
-        result = await asyncio.wrap_future(running)
+        started = self._threads.submit(in_context, call, step, ctx, policy)
+        self.calls.add(started)
+        started.add_done_callback(self.calls.discard)
+        result = await asyncio.wrap_future(started)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
     async def _execute_cpu(self, job: ClaimedJob, ctx: Context[Any], *, raising: bool = False) -> Any:
@@ -350,6 +352,12 @@ def _needs_context(job: ClaimedJob) -> bool:
     if job.kind == "execute" or node is None:
         return node is not None
     return any(choice.chooser is not None for choice in node.choices.values())
+
+
+def _as_job(job: ClaimedJob, ctx: Context[Any]) -> TaskContext:
+    """Return what `current_job()` returns in a step."""
+    retry = job.instance.graph.nodes[job.step].retry
+    return TaskContext.of_step(ctx, id=job.id, queue=job.queue, max_attempts=retry.max_attempts)
 
 
 def _is_cancelled() -> bool:

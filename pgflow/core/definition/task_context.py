@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -69,7 +69,8 @@ class TaskContext(Controlled):
         )
 
 
-CURRENT: ContextVar[TaskContext] = ContextVar("pgflow_current_job")
+# A function for a step: most steps never ask for it.
+CURRENT: ContextVar[TaskContext | Callable[[], TaskContext]] = ContextVar("pgflow_current_job")
 
 
 def current_job() -> TaskContext:
@@ -83,12 +84,12 @@ def current_job() -> TaskContext:
     ctx = CURRENT.get(None)
     if ctx is None:
         raise JobNotFound("current_job() was called outside of a job", hint="A task can have a TaskContext parameter.")
-    return ctx
+    return ctx if isinstance(ctx, TaskContext) else ctx()
 
 
 @contextmanager
-def running(ctx: TaskContext) -> Iterator[None]:
-    """Make `ctx` the current job inside the `with` block."""
+def running(ctx: TaskContext | Callable[[], TaskContext]) -> Iterator[None]:
+    """Make `ctx`, or what it returns, the current job inside the `with` block."""
     token = CURRENT.set(ctx)
     try:
         yield
