@@ -23,6 +23,7 @@ __all__ = ["MUTANTS", "Mutant"]
 
 SETTLE = "sql/queries/job/settle.sql"
 CLAIM = "sql/queries/job/claim.sql"
+FIRE = "sql/functions/schedule_fire.sql"
 RESCUE = "sql/queries/job/rescue.sql"
 CLAIM_LIMITED = "sql/functions/claim_limited.sql"
 COUNT = (
@@ -35,6 +36,7 @@ TESTS = (
     *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
     *("tests/worker/test_misuse.py", "tests/worker/test_reset.py", "tests/worker/test_database_faults.py"),
     *("tests/worker/test_fork.py", "tests/torture/test_limits.py"),
+    *("tests/unit/test_firing.py", "tests/worker/test_schedules.py", "tests/worker/test_schedules_year.py"),
 )
 LIMIT = 400  # seconds for one mutant
 
@@ -238,6 +240,24 @@ MUTANTS = (
         "            if self._has_run:\n                self._assemble()\n",
         "",
         only("drain a worker that runs again"),
+    ),
+    Mutant(
+        "fires twice", "a decision about a schedule is carried out although another worker has", FIRE,
+        "where s.name = firing.name and s.revision = firing.revision and s.paused_at is null",
+        "where s.name = firing.name and s.paused_at is null",
+        "fires_exactly_the_expected",
+    ),
+    Mutant(
+        "forgotten instant", "an instant is handled although its run is not started", "pgflow/core/engine/firing.py",
+        "            starts.append(instant)\n",
+        "            starts.append(instant) if len(due) == 1 or not is_newest else None\n",
+        "which_missed_instants or fires_exactly_the_expected",
+    ),
+    Mutant(
+        "skipped hour", "a time that the clock skips does not fire", "pgflow/core/definition/timing.py",
+        "    return _first_change(zone, before, instant) or instant\n",
+        "    return before\n",
+        "fires_exactly_the_expected",
     ),
     Mutant(
         "uncounted crashes", "the loss of a worker does not count", RESCUE,

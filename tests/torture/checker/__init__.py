@@ -1,7 +1,7 @@
 """Check a run's history: invariants that must hold, and counters that show what the run covered.
 
 A run without violations proves only what it covered. So each counter must be above zero, or the run is invalid
-(Antithesis calls these "sometimes" assertions). The invariants are I1 to I21; each is a function that yields a message
+(Antithesis calls these "sometimes" assertions). The invariants are I1 to I22; each is a function that yields a message
 for each violation.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from tests.torture.checker import answers, conduct, engine, timing
+from tests.torture.checker import answers, conduct, engine, schedules, timing
 from tests.torture.checker.history import History, InstanceHistory
 
 __all__ = ["INVARIANTS", "History", "InstanceHistory", "Violation", "check", "counters"]
@@ -40,6 +40,7 @@ INVARIANTS: Mapping[str, Callable[[History], Iterator[str]]] = {
     "I19": conduct.workers_stay_small,
     "I20": conduct.logs_are_clean,
     "I21": conduct.sessions_are_clean,
+    "I22": schedules.instants_fire_once,
 }
 
 
@@ -84,5 +85,6 @@ def counters(history: History) -> dict[str, int]:
         "commits and answers lost": history.hits("commit lost", "reply lost", "reply cut"),
         "wake-ups lost": history.hits("drop notifications"),
         "calls refused by an outage": sum(bool(call.get("outage")) for call in history.calls),
+        "instants of schedules": len(schedules.fired_instants(history)),
         "quarantined jobs run alone": sum(bool(move.now and move.now["crashes"] >= 2) for move in moves),
     }

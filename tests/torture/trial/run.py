@@ -30,6 +30,7 @@ SLACK_SECONDS = 2.0  # added to time limits, for a busy machine
 DRAIN_SECONDS = 60.0
 SUMMARY, CHANGES, EFFECTS, SERVERS = "run.json", "changes.jsonl", "effects.jsonl", "servers"
 ACTIVE = "select count(*) from pgflow.instances where status in ('pending', 'running', 'waiting')"
+PAUSE = "select pgflow.pause_schedule(s.name) from pgflow.schedules s"
 RUN = re.compile(r"\brun (\d+)")
 
 Notify = Callable[[str], None]
@@ -171,6 +172,8 @@ def _drained(environment: Environment, load: Load) -> float | None:
     """Wait until all instances have ended; returns how many seconds it took, None on a timeout."""
     began = time.monotonic()
     is_answered = load.finish(DRAIN_SECONDS)
+    with environment.admin() as conn:
+        conn.execute(PAUSE)
     while time.monotonic() - began < DRAIN_SECONDS:
         with environment.admin() as conn:
             ((active,),) = conn.execute(ACTIVE).fetchall()

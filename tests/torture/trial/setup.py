@@ -88,7 +88,7 @@ def open_environment(folder: Path, workers: int, callers: int) -> Iterator[Envir
             migrate.up(conn)
             audit.install(conn, "pgflow")
         faults.install(cluster)
-        app = Pgflow(cluster.dsn, workflows=flows.WORKFLOWS)
+        app = Pgflow(cluster.dsn, workflows=flows.WORKFLOWS, schedules=flows.SCHEDULES)
         stack.callback(app.close)
         app.register()
         proxy = stack.enter_context(Proxy(upstream_of(cluster.primary.database_dsn("pgflow"))))

@@ -13,7 +13,9 @@ from pgflow import (
     Wait,
     WaitForEvent,
     Workflow,
+    every,
     route,
+    schedule,
 )
 from tests.torture.workers.restartable import RestartableWorker
 from tests.torture.workload.steps import (
@@ -34,7 +36,7 @@ from tests.torture.workload.steps import (
     stumble,
 )
 
-__all__ = ["WORKFLOWS", "app"]
+__all__ = ["SCHEDULES", "WORKFLOWS", "app"]
 
 WIDE = 50  # branches
 
@@ -206,4 +208,10 @@ class RestartableApp(Pgflow):
     _worker_type = RestartableWorker
 
 
-app = RestartableApp(workflows=WORKFLOWS)
+# Each instant fires, also after an outage, so that the checker can compare them with all that there are.
+SCHEDULES = [
+    schedule(every(timedelta(seconds=1)), Chain, name="ticks", overlap="allow", catch_up="all"),
+    schedule(every(timedelta(seconds=3)), Diamond, name="turns", overlap="allow", catch_up="all"),
+]
+
+app = RestartableApp(workflows=WORKFLOWS, schedules=SCHEDULES)

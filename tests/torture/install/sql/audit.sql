@@ -1,5 +1,5 @@
 -- For test installs only: records each change of the engine's tables, in the transaction that makes it.
-create table pgflow.audit (
+create table pgflow.change_log (
     seq bigint generated always as identity primary key,  -- orders the changes of one row, because of the row lock
     xact xid8 not null default pg_current_xact_id(),
     at timestamptz not null default clock_timestamp(),
@@ -17,7 +17,7 @@ language plpgsql
 as $$
 begin
     -- Without the columns that the checker does not read.
-    insert into pgflow.audit (relation, op, was, is_now)
+    insert into pgflow.change_log (relation, op, was, is_now)
     values (
         tg_table_name, lower(tg_op),
         case when tg_op <> 'INSERT' then to_jsonb(old) - coalesce(tg_argv::text[], '{}') end,
@@ -37,5 +37,7 @@ create trigger recorded after insert or update or delete on pgflow.signals
 for each row execute function pgflow.record_change();
 create trigger recorded after insert or update or delete on pgflow.scheduled_signals
 for each row execute function pgflow.record_change();
+create trigger recorded after insert or update on pgflow.schedules
+for each row execute function pgflow.record_change('input');
 create trigger recorded after insert or update or delete on pgflow.workers
 for each row execute function pgflow.record_change('queues', 'node', 'version', 'nonce');
