@@ -86,7 +86,8 @@ def commands() -> dict[str, click.Command]:
 def options(command: click.Command) -> set[str]:
     """Return the long options in the help of a command and its subcommands."""
     wide = click.Context(command, terminal_width=1000, max_content_width=1000)
-    subcommands = command.commands.values() if isinstance(command, click.Group) else ()
+    names = command.list_commands(wide) if isinstance(command, click.Group) else []
+    subcommands = [each for name in names if (each := command.get_command(wide, name)) is not None]  # type: ignore[attr-defined]
     return set(OPTION.findall(command.get_help(wide))).union(*map(options, subcommands))
 
 

@@ -25,7 +25,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 END = datetime(2027, 1, 1, tzinfo=UTC)
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "Asia/Kolkata", "UTC")
 EXPRESSIONS = {
-    "nightly": "30 2 * * *",  # in the hour that many zones skip and repeat
+    "nightly": "30 2 * * 5-7",  # in the hour that many zones skip and repeat
     "midnight": "0 0 * * 6-7",
     "twice": "15,45 1,2 * * sun",
     "half": "*/30 1-2 * * 0",  # not in the hour that is skipped, twice in the one that is repeated

@@ -51,7 +51,7 @@ def _starts(history: History) -> Iterator[str]:
         prefix, _, value = business_id.partition("::")
         if prefix == "visit":
             continue
-        is_harness = prefix in ("poison", "holding", "littering") or value.startswith("rare-")
+        is_harness = prefix in ("poison", "holding", "littering") or value.startswith("rare-") or "@" in value
         if (prefix, value) not in keys and not is_harness:
             yield f"{business_id} has no call"
         elif not is_harness and not value.startswith("rush") and len(instances) > 1:

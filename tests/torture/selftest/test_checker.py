@@ -282,6 +282,29 @@ def dirty_session(changes: list[Change], calls: list[dict[str, Any]], bodies: li
     bodies.append({**next(body for body in bodies if body["e"] == "begin" and body["step"] == "book"), **found})
 
 
+def ticks(changes: list[Change]) -> list[int]:
+    """The runs of a schedule."""
+    return [each.row["run"] for each in changes if each.op == "insert" and "::ticks@" in str(each.row.get("id"))]
+
+
+def fired_twice(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    first, second = ticks(changes)[:2]
+    (business_id,) = {changes[place].row["id"] for place in where(changes, "instances", run=first)}
+    for place in where(changes, "instances", run=second):
+        alter(changes, place, id=business_id)
+
+
+def never_fired(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    run = ticks(changes)[1]
+    changes[:] = [each for each in changes if each.row.get("run") != run]
+    bodies[:] = [each for each in bodies if each["run"] != run]
+
+
+def no_instant(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    for place in where(changes, "instances", run=ticks(changes)[0]):
+        alter(changes, place, id="chain::ticks@2026-01-01T00:00:00.500000Z")
+
+
 DEFECTS: dict[str, list[Spoil]] = {
     "I1": [lost_instance, lost_visit, lost_signal, half_a_transaction, two_answers],
     "I2": [unending, left_token],
@@ -300,6 +323,7 @@ DEFECTS: dict[str, list[Spoil]] = {
     "I17": [unheard_cancel],
     "I18": [burnt_attempt, failed_innocent],
     "I21": [dirty_session],
+    "I22": [fired_twice, never_fired, no_instant],
 }
 CASES = [(invariant, spoil) for invariant, spoils in DEFECTS.items() for spoil in spoils]
 
