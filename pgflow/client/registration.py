@@ -41,6 +41,7 @@ def task_options(definition: TaskDefinition) -> dict[str, Any]:
         "max_attempts": definition.retry.max_attempts,
         "tags": list(definition.tags),
         "metadata": dict(definition.metadata),
+        "retain": None if definition.retain is None else dict(definition.retain.spec()),
         "unique": None if definition.unique is None else definition.unique.spec(),
     }
     return {key: value for key, value in options.items() if value not in (None, [], {})}

@@ -9,13 +9,22 @@ from functools import partial
 from typing import Any
 
 from pgflow.core.models.instance import Instance
+from pgflow.core.models.task import TaskInstance
 from pgflow.database import files
-from pgflow.database.arrays import Bigints, Integers
+from pgflow.database.arrays import Bigints, Integers, Texts
 from pgflow.database.statement import Row, Statement
-from pgflow.store import instance_rows
+from pgflow.store import instance_rows, task_rows
 from pgflow.store.instance import PruneResult
 
-__all__ = ["Ages", "Expired", "delete_archived", "prune", "read_expired"]
+__all__ = [
+    "Ages",
+    "Expired",
+    "delete_archived",
+    "delete_archived_tasks",
+    "prune",
+    "read_expired",
+    "read_expired_tasks",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,26 @@ def delete_archived(schema: str, archived: Sequence[Expired]) -> Statement[int]:
     }
     query = files.load("queries/retention/delete_archived.sql", schema)
     return Statement("retention/delete_archived", query, params, lambda rows: int(rows[0][0]))
+
+
+def read_expired_tasks(schema: str, ages: Ages, *, limit: int = 100) -> Statement[list[TaskInstance]]:
+    """Read at most `limit` tasks that ended too long ago."""
+    query = files.load("queries/retention/read_expired_tasks.sql", schema)
+    return Statement("retention/read_expired_tasks", query, _ages(ages, limit), _tasks)
+
+
+def _tasks(rows: Sequence[Row]) -> list[TaskInstance]:
+    return [task_rows.task(row) for row in rows]
+
+
+def delete_archived_tasks(schema: str, archived: Sequence[TaskInstance]) -> Statement[int]:
+    """Delete these tasks, except those that have run again since they were read; returns how many."""
+    params = {
+        "ids": Bigints(each.id for each in archived),
+        "ends": Texts("" if each.finished_at is None else each.finished_at.isoformat() for each in archived),
+    }
+    query = files.load("queries/retention/delete_archived_tasks.sql", schema)
+    return Statement("retention/delete_archived_tasks", query, params, lambda rows: int(rows[0][0]))
 
 
 def _ages(ages: Ages, limit: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a worker deletes by itself: how long instances are kept, and the archive that sees them before."""
+"""What a worker deletes by itself: how long instances and tasks are kept, and the archive that sees them before."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from pgflow.core.definition.retain import DEFAULT_RETAIN, Retain
 from pgflow.core.definition.rules.callables import is_async
 from pgflow.core.models.instance import Instance
 from pgflow.core.models.instance_codec import decrypt_instance
+from pgflow.core.models.task import TaskInstance
+from pgflow.core.models.task_codec import decrypt_task
 from pgflow.errors import InvalidValue, PayloadUnavailable
 from pgflow.logs import Logger
 from pgflow.payloads.instance import fetched, has_references
 from pgflow.payloads.policy import PayloadPolicy
 from pgflow.store.retention import Ages, Expired
 
-__all__ = ["OnPrune", "Retention", "check_retention"]
+__all__ = ["Batch", "OnPrune", "Retention", "check_retention"]
 
 log = Logger("pgflow.worker")
 
-OnPrune: TypeAlias = Callable[[Sequence[Instance]], Awaitable[None]]
+OnPrune: TypeAlias = Callable[[Sequence[Instance | TaskInstance]], Awaitable[None]]
+Batch: TypeAlias = Sequence[Expired] | Sequence[TaskInstance]
 
 
 def check_retention(retention: Retain | None, on_prune: OnPrune | None) -> None:
@@ -49,7 +52,7 @@ class Retention:
         self.has_archive = on_prune is not None
         self._on_prune = on_prune
         self._payloads = payloads
-        self._batch: Sequence[Expired] = ()
+        self._batch: Batch = ()
         self._task: asyncio.Task[bool] | None = None
 
     def __str__(self) -> str:
@@ -61,12 +64,12 @@ class Retention:
         """Whether the archive works on a batch."""
         return self._task is not None and not self._task.done()
 
-    def begin(self, batch: Sequence[Expired]) -> None:
+    def begin(self, batch: Batch) -> None:
         """Pass a batch to the archive."""
         self._batch = batch
         self._task = asyncio.create_task(self._archive(batch))
 
-    def take(self) -> Sequence[Expired]:
+    def take(self) -> Batch:
         """Return the batch that the archive has taken, once; empty if there is none, or the archive has failed."""
         task, batch, self._task, self._batch = self._task, self._batch, None, ()
         return batch if task is not None and task.done() and not task.cancelled() and task.result() else ()
@@ -76,17 +79,21 @@ class Retention:
         if self._task is not None:
             self._task.cancel()
 
-    async def _archive(self, batch: Sequence[Expired]) -> bool:
+    async def _archive(self, batch: Batch) -> bool:
         assert self._on_prune is not None  # noqa: S101 -- for the type checker: `has_archive` is asked before
         try:
-            rows = [decrypt_instance(self._payloads.codec, each.instance) for each in batch]
-            if any(map(has_references, rows)):
-                rows = await asyncio.to_thread(lambda: [_fetched(self._payloads, each) for each in rows])
-            await self._on_prune(rows)
+            await self._on_prune([await self._opened(each) for each in batch])
         except Exception:
-            log.exception("on_prune failed: its %d instances are kept, and it is called again", len(batch))
+            log.exception("on_prune failed: its batch of %d is kept, and given again", len(batch))
             return False
         return True
+
+    async def _opened(self, each: Expired | TaskInstance) -> Instance | TaskInstance:
+        """Return an instance or a task decrypted, with the values that are in the payload store."""
+        if isinstance(each, TaskInstance):
+            return decrypt_task(self._payloads.codec, each)
+        found = decrypt_instance(self._payloads.codec, each.instance)
+        return await asyncio.to_thread(_fetched, self._payloads, found) if has_references(found) else found
 
 
 def _fetched(payloads: PayloadPolicy, each: Instance) -> Instance:

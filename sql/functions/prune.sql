@@ -187,9 +187,31 @@ begin
 end
 $$;
 
+-- Deletes these tasks of an archive unless they have run again: `ends` is when each ended. Returns how many.
+create or replace function pgflow.prune_archived_tasks(ids bigint[], ends text[]) returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    deleted bigint;
+begin
+    if cardinality(prune_archived_tasks.ids) = 0 then
+        return 0;
+    end if;
+    delete from pgflow.task_results r where r.id = any (array(
+        select o.id
+        from unnest(prune_archived_tasks.ids, prune_archived_tasks.ends) g (id, ended) join pgflow.task_results o on o.id = any (array[g.id])
+        where o.finished_at = g.ended::timestamptz
+        order by o.id for update of o skip locked));
+    get diagnostics deleted = row_count;
+    return deleted;
+end
+$$;
+
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.prune_runs(bigint[], integer[]) from public;
 revoke all on function pgflow.expired_runs(interval, interval, interval, bigint, boolean, integer) from public;
 revoke all on function pgflow.expired_tasks(interval, interval, interval, bigint, boolean, integer) from public;
 revoke all on function pgflow.prune(interval, interval, interval, bigint, boolean, integer) from public;
 revoke all on function pgflow.prune_archived(bigint[], integer[]) from public;
+revoke all on function pgflow.prune_archived_tasks(bigint[], text[]) from public;

@@ -74,6 +74,7 @@ CALLS = {
     "pause_schedule": "select pgflow.pause_schedule('due', 'me')",
     "forget_audit": "select pgflow.forget_audit('1 year')",
     "prune": "select pgflow.prune(completed => '0', failed => '0', max_count => 3, overrides => true)",
+    "prune_archived_tasks": "select pgflow.prune_archived_tasks(array[1]::bigint[], array['now'])",
     "prune_archived": "select pgflow.prune_archived(array[{failed}]::bigint[], array[0])",
     "put": "select pgflow.put({run}, 'held::a', 'Held', 1, 'running', 'w Held held::a', '{{}}', '{{x}}', '{{}}', null,"
     """ pgflow.now(), null, '[{{"step": "only", "event": "ok", "attempt": 1, "started_at": "now", "at": "now"}}]')""",

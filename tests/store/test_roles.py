@@ -32,10 +32,12 @@ INTERNAL = {
     *("task_status", "update_task", "delete_task", "audit", "prune_runs"),
     *("start_instant", "end_instance", "paused_job", "run_paused_again"),
     *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
-    *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks", "expired_tasks"),
+    *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks"),
 }
 QUEUES = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit", "known_queues"}
-PRUNING = {"prune", "prune_archived", "expired_runs", "forget_audit"}
+PRUNING = {
+    *("prune", "prune_archived", "prune_archived_tasks", "expired_runs", "expired_tasks", "forget_audit"),
+}
 MATCHING = {"matching_runs", "has_error", "failed_queue", "matching_tasks"}
 BULK = {"bulk_count", "bulk_begin", "bulk_batch"}
 WORKER_API = {

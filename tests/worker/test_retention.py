@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Retain, Unique, Workflow, step
+from pgflow import Async, Context, Done, Instance, Ok, Pgflow, Retain, Unique, Workflow, step, task
 from pgflow.database.connect import Connection
 from pgflow.worker.chores import prune
 from tests.worker.conftest import Work
@@ -30,6 +30,11 @@ class Pruned(Workflow[dict[str, Any]], unique=Unique("pruned"), retain=Retain(co
 class Kept(Workflow[dict[str, Any]], unique=Unique("kept")):
     initial = visit
     transitions = {visit: {"ok": Done}}
+
+
+@task(retain=Retain(completed=timedelta(0)))
+def note(n: int) -> int:
+    return n
 
 
 WORKFLOWS = [Pruned, Kept]
@@ -100,6 +105,26 @@ def test_a_batch_is_archived_before_it_is_deleted(app: Pgflow, conn: Connection,
     assert {each.id for each in archived} == {f"kept::old-{number}" for number in range(3)}
     assert archived[0].output(visit) == {"n": 1}
     assert stored[0] >= {each.id for each in archived}
+
+
+def test_tasks_are_archived_and_deleted_as_their_task_declares(dsn: str, conn: Connection) -> None:
+    archived: list[Any] = []
+
+    async def archive(rows: Sequence[Any]) -> None:
+        archived.extend(rows)
+
+    with_archive = Pgflow(dsn, workflows=WORKFLOWS, tasks=[note], on_prune=archive)
+    with_archive.register()
+    with Inside(with_archive):
+        first = note.enqueue(1).id
+        until(lambda: archived and not with_archive.find_tasks(""), "the pruning")
+    assert {(each.id, each.task, each.output) for each in archived} == {(first, "note", 1)}
+    with_archive.close()
+    without = Pgflow(dsn, workflows=WORKFLOWS, tasks=[note])
+    with Inside(without):
+        note.enqueue(2)
+        until(lambda: not without.find_tasks(""), "the pruning")
+    without.close()
 
 
 def test_what_the_archive_was_given_and_has_changed_since_is_kept(app: Pgflow, conn: Connection, ended: None) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "read_options",
     "read_priority",
     "read_queue",
+    "read_retain",
     "read_retry",
     "read_tags",
     "refuse_defect",
@@ -109,7 +110,7 @@ def read_options(
         partition_by=rule((), read_partition, who, partition_by),
         weight=rule(1, read_weight, who, weight),
         deadline=rule(None, _deadline, who, deadline),
-        retain=rule(None, _retain, who, retain),
+        retain=rule(None, read_retain, who, retain),
     )
     problems.raise_if_any()
     return options
@@ -192,7 +193,8 @@ def read_retry(who: str, retry: Any) -> Retry | None:
     return retry
 
 
-def _retain(who: str, retain: Any) -> Retain | None:
+def read_retain(who: str, retain: Any) -> Retain | None:
+    """Return a retention. Raises `DefinitionError`."""
     if retain is not None and not isinstance(retain, Retain):
         raise DefinitionError(f"{who}: retain is {retain!r}: write retain=Retain(completed=timedelta(days=30))")
     refuse_defect(who, retain)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pgflow.core.definition.parameters import Parameters
 from pgflow.core.definition.partition import partition_key
+from pgflow.core.definition.retain import Retain
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.unique_task import UniqueKey, UniqueTask, unique_key
 from pgflow.core.values.payload import OUTPUT_LIMIT, decode
@@ -57,6 +58,7 @@ class TaskDefinition:
     secrets: tuple[str, ...] = ()
     partition_by: tuple[str, ...] = ()
     weight: int = 1
+    retain: Retain | None = None
 
     def partition_keys(self, arguments: Sequence[str]) -> tuple[str | None, ...] | None:
         """Return the partition keys of some enqueues, whose arguments are JSON objects as text; None without them."""

@@ -10,12 +10,14 @@ from pgflow.core.definition.options import (
     read_metadata,
     read_priority,
     read_queue,
+    read_retain,
     read_retry,
     read_tags,
     refuse_defect,
 )
 from pgflow.core.definition.parameters import Parameters
 from pgflow.core.definition.partition import check_partition, read_partition, read_weight
+from pgflow.core.definition.retain import Retain
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems
 from pgflow.core.definition.rules.step_rules import CPU_RULE
@@ -40,6 +42,7 @@ class TaskOptions(TypedDict, total=False):
       values, and workers take turns between them. `weight`: how many places of a limit a job takes, by default 1.
     - `cpu`: True to run in a process of the worker's pool, for work that would hold Python's global lock. It cannot be
       transactional.
+    - `retain`: how long ended executions are kept, see `Retain`; by default as the app sets it.
     - `tags`, `metadata`: a list of strings and a dict of JSON values, stored with each job.
     """
 
@@ -54,6 +57,7 @@ class TaskOptions(TypedDict, total=False):
     partition_by: str | None
     weight: int
     cpu: bool
+    retain: Retain | None
 
 
 def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters | None) -> dict[str, Any]:
@@ -79,6 +83,7 @@ def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters
         "transactional": rule(False, _flag, who, "transactional", given.get("transactional", False)),
         "cpu": rule(False, _flag, who, "cpu", given.get("cpu", False)),
         "partition_by": rule((), _partition, who, given.get("partition_by"), parameters),
+        "retain": rule(None, read_retain, who, given.get("retain")),
         "weight": rule(1, read_weight, who, given.get("weight", 1)),
     }
     if options["cpu"] and options["transactional"]:

@@ -1,15 +1,18 @@
-"""Delete instances that ended too long ago."""
+"""Delete instances and tasks that ended too long ago."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pgflow.core.models.task import TaskInstance
 from pgflow.database.statement import Statement
 from pgflow.jitter import uniform
 from pgflow.logs import Logger
 from pgflow.store import retention
 from pgflow.store.instance import PruneResult
+from pgflow.store.retention import Expired
 from pgflow.worker.chores.chore import Chore
+from pgflow.worker.retention import Batch
 from pgflow.worker.turns.state import WorkerState
 from pgflow.worker.turns.turn import Turn
 
@@ -35,6 +38,7 @@ class Prune(Chore[Any]):
     def __init__(self, state: WorkerState) -> None:
         super().__init__(state)
         self._next_at: float | None = None  # None: not planned yet
+        self._reads_tasks = False  # for the archive
 
     def is_due(self, turn: Turn) -> bool:
         """Whether the interval has passed, or there are more."""
@@ -50,9 +54,10 @@ class Prune(Chore[Any]):
         assert kept is not None  # noqa: S101 -- for the type checker: asked in `is_due`
         self._next_at = turn.now + INTERVAL_SECONDS * uniform(0.9, 1.1)  # also when the statement is refused
         if archived := kept.take():
-            return retention.delete_archived(schema, archived).then(lambda deleted: PruneResult(deleted, 0))
+            return _deletion(schema, archived).then(lambda deleted: PruneResult(deleted, 0))
         if kept.has_archive:
-            return retention.read_expired(schema, kept.ages)
+            read = retention.read_expired_tasks if self._reads_tasks else retention.read_expired
+            return read(schema, kept.ages)
         return retention.prune(schema, kept.ages)
 
     def on_answer(self, answer: Any, turn: Turn) -> None:
@@ -67,3 +72,14 @@ class Prune(Chore[Any]):
         elif answer:
             kept.begin(answer)
             self._next_at = turn.now + POLL_SECONDS
+        else:  # the tasks after the instances
+            self._reads_tasks = not self._reads_tasks
+            if self._reads_tasks:
+                self._next_at = turn.now
+
+
+def _deletion(schema: str, archived: Batch) -> Statement[int]:
+    tasks = [each for each in archived if isinstance(each, TaskInstance)]
+    if tasks:
+        return retention.delete_archived_tasks(schema, tasks)
+    return retention.delete_archived(schema, [each for each in archived if isinstance(each, Expired)])
