@@ -43,6 +43,8 @@ def task_options(definition: TaskDefinition) -> dict[str, Any]:
         "metadata": dict(definition.metadata),
         "retain": None if definition.retain is None else dict(definition.retain.spec()),
         "unique": None if definition.unique is None else definition.unique.spec(),
+        "partition_by": list(definition.partition_by),
+        "weight": definition.weight if definition.weight > 1 else None,
     }
     return {key: value for key, value in options.items() if value not in (None, [], {})}
 

@@ -43,6 +43,7 @@ class TaskStatements:
         """Enqueue a task once for each of its arguments."""
         task, request = command.task, EnqueueRequest.of(command)
         codec, location = self.codec, args_location(task.name)
+        partition_keys = task.partition_keys(request.args)  # here, because the stored arguments may be encrypted
         args = request.args if codec is None else [encrypt(codec, each, location) for each in request.args]
 
         def statement(notify: bool) -> Statement[list[Enqueued]]:
@@ -59,6 +60,7 @@ class TaskStatements:
                 metadata=request.metadata,
                 notify=notify,
                 unique=command.unique,
+                partition_keys=partition_keys,
             )
 
         def report(enqueued: list[Enqueued], in_transaction: bool) -> None:

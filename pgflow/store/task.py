@@ -77,8 +77,12 @@ def enqueue(
     metadata: Mapping[str, Any],
     notify: bool,
     unique: UniqueKey | None = None,
+    partition_keys: Sequence[str | None] | None = None,
 ) -> Statement[Builtin[Enqueued]]:
-    """Enqueue a task once for each of `args`, which are JSON objects as text."""
+    """Enqueue a task once for each of `args`, which are JSON objects as text.
+
+    `keys` are partition keys; without them they are taken from the arguments.
+    """
     params = {
         "task": task,
         "args": Texts(args),
@@ -92,6 +96,7 @@ def enqueue(
         "notify": notify,
         "keys": None if unique is None else Texts(unique.keys),
         "uniqueness": None if unique is None else json.dumps(_uniqueness(unique)),
+        "partition_keys": None if partition_keys is None else Texts(partition_keys),
     }
     query = files.load("queries/task/enqueue.sql", schema)
     return Statement("task/enqueue", query, params, _enqueued, prepare=True)

@@ -97,6 +97,8 @@ class HeldJobs:
     def register_task(self, task: TaskDefinition) -> None:
         """Make a task known by its name."""
         self._tasks[task.name] = task
+        if task.partition_by and task.queue in self.buffers:
+            self.buffers[task.queue].expect_keys()
 
     def holds(self, job: HeldJob) -> bool:
         """Whether exactly this claim is held: the job has neither moved on nor been given up."""

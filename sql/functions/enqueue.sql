@@ -20,10 +20,11 @@ $$;
 -- from the task's options. A key is taken by a live job, and with a `period` (seconds) also by one that completed less than that ago. Then
 -- `id` is that of the holder and `created` is false; `on_conflict` "skip" returns null as the id, "raise" raises PF018 and enqueues nothing,
 -- "replace" replaces the fields in `replace` (args, run_at, priority) of a holder that has not started.
+-- `partition_keys` are those of the jobs; without them they are taken from the arguments.
 create or replace function pgflow.enqueue_many(
     task text, args text[], at timestamptz default null, delay interval default null, queue text default null, priority smallint default null,
     max_attempts smallint default null, tags text[] default '{}', metadata jsonb default '{}', notify boolean default true,
-    keys text[] default null, uniqueness jsonb default null
+    keys text[] default null, uniqueness jsonb default null, partition_keys text[] default null
 ) returns table (ord bigint, id bigint, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -84,6 +85,9 @@ begin
     if cardinality(keys) <> cardinality(documents) then
         raise exception using errcode = 'PF008', message = format('%s arguments but %s unique keys', cardinality(documents), cardinality(keys));
     end if;
+    if partition_keys is null and options ? 'partition_by' then
+        partition_keys := array(select pgflow.job_key(options, a) from unnest(documents) with ordinality as d (a, ord) order by ord);
+    end if;
     policy := coalesce(uniqueness ->> 'on_conflict', 'existing');
     period := make_interval(secs => (uniqueness ->> 'period')::double precision);
     ids := array_fill(null::bigint, array[cardinality(documents)]);
@@ -104,16 +108,19 @@ begin
             order by h.ord);
     end if;
     with numbered as materialized (
-        select a.ord, a.document, a.key, nextval('pgflow.jobs_id_seq') as id
-        from unnest(documents, keys, ids, holders) with ordinality as a (document, key, id, holder, ord)
+        select a.ord, a.document, a.key, a.partition_key, nextval('pgflow.jobs_id_seq') as id
+        from unnest(documents, keys, ids, holders, partition_keys) with ordinality as a (document, key, id, holder, partition_key, ord)
         where a.id is null and a.holder is null
         order by a.ord  -- first in, first out
     ),
     inserted as (
-        insert into pgflow.jobs (id, kind, step, queue, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, unique_key)
+        insert into pgflow.jobs (
+            id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, unique_key
+        )
         overriding system value
         select
-            a.id, 'task', task, target, urgency,
+            a.id, 'task', task, target, a.partition_key,
+            coalesce((options ->> 'weight')::smallint, 1::smallint), urgency,
             coalesce(enqueue_many.max_attempts, (options ->> 'max_attempts')::smallint, 5::smallint), a.document,
             nullif(own_tags || enqueue_many.tags, '{}'), nullif(coalesce(options -> 'metadata', '{}') || coalesce(enqueue_many.metadata, '{}'), '{}'),
             pgflow.now(), case when due > pgflow.now() then 'scheduled' else 'ready' end, due, a.key
@@ -173,12 +180,13 @@ begin
         for no key update;
         update pgflow.jobs j
         set args = case when uniqueness -> 'replace' ? 'args' then g.document else j.args end,
+            key = case when uniqueness -> 'replace' ? 'args' then g.partition_key else j.key end,
             priority = case when uniqueness -> 'replace' ? 'priority' then urgency else j.priority end,
             run_at = case when uniqueness -> 'replace' ? 'run_at' then due else j.run_at end,
             state = case when uniqueness -> 'replace' ? 'run_at' then case when due > pgflow.now() then 'scheduled' else 'ready' end else j.state end
         from (
-            select distinct on (h.holder) h.holder, h.document
-            from unnest(holders, documents) with ordinality as h (holder, document, ord) where h.holder is not null
+            select distinct on (h.holder) h.holder, h.document, h.partition_key
+            from unnest(holders, documents, partition_keys) with ordinality as h (holder, document, partition_key, ord) where h.holder is not null
             order by h.holder, h.ord desc  -- of several items with one key the last one
         ) g
         where j.id = g.holder and j.state in ('ready', 'scheduled') and j.attempt = 0;
@@ -219,5 +227,5 @@ end
 $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
-revoke all on function pgflow.enqueue_many(text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb) from public;
+revoke all on function pgflow.enqueue_many(text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb, text[]) from public;
 revoke all on function pgflow.enqueue(text, jsonb, timestamptz, interval, text, smallint, text[], jsonb, boolean) from public;

@@ -23,6 +23,7 @@ as $$
     union select u.queue from pgflow.workers w cross join unnest(w.queues) as u (queue) where pgflow.is_leased(w.lease_expires_at, w.lease)
     union select d.graph ->> 'orchestration_queue' from pgflow.definitions d where d.graph ->> 'orchestration_queue' is not null
     union select jsonb_path_query(d.graph, '$.steps.*.queue') #>> '{}' from pgflow.definitions d
+    union select t.options ->> 'queue' from pgflow.tasks t where t.options ->> 'queue' is not null
     order by 1
 $$;
 

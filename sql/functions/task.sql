@@ -81,11 +81,11 @@ begin
             ),
             revived as (
                 insert into pgflow.jobs (
-                    id, kind, step, queue, priority, max_attempts, args, tags, metadata, enqueued_at, unique_key, errors)
+                    id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, unique_key, errors)
                 overriding system value
                 select
-                    g.id, 'task', g.task, g.queue, g.priority, g.max_attempts, g.args, g.tags, g.metadata, g.enqueued_at, g.unique_key, g.errors
-                from gone g
+                    g.id, 'task', g.task, g.queue, pgflow.job_key(t.options, g.args), coalesce((t.options ->> 'weight')::smallint, 1::smallint), g.priority, g.max_attempts, g.args, g.tags, g.metadata, g.enqueued_at, g.unique_key, g.errors
+                from gone g left join pgflow.tasks t on t.name = g.task
             )
             select g.queue into target from gone g;
         exception when unique_violation then

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from pydantic import BaseModel
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step, task
 from pgflow.client import places
 from pgflow.core.models.queue import Rate
 from pgflow.database.connect import Connection
@@ -44,16 +44,20 @@ class Running:
 
 
 async def mail(ctx: Context[Order]) -> Ok:
-    tenant = ctx.initial.tenant
+    await mail_to(ctx.initial)
+    return Ok("done")
+
+
+async def mail_to(order: Order) -> None:
+    tenant = order.tenant
     Running.now[tenant] += 1
     Running.order.append(tenant)
     Running.most[tenant] = max(Running.most[tenant], Running.now[tenant])
     Running.most_in_all = max(Running.most_in_all, Running.now.total())
-    await asyncio.sleep(ctx.initial.seconds)
+    await asyncio.sleep(order.seconds)
     while Running.hold.is_set():  # noqa: ASYNC110 -- an event of threads
         await asyncio.sleep(0.01)
     Running.now[tenant] -= 1
-    return Ok("done")
 
 
 @step(queue="mail")
@@ -82,6 +86,19 @@ class Heavy(Workflow[Order], unique=Unique("heavy"), weight=3):
 
 
 WORKFLOWS = (Mail, Plain, Heavy)
+
+
+@task(queue="mail", partition_by="order.tenant")
+async def letter(order: Order) -> None:
+    await mail_to(order)
+
+
+@task(queue="mail", weight=2)
+async def parcel(seconds: float = 0.05) -> None:
+    await mail_to(Order(tenant="parcel", seconds=seconds))
+
+
+TASKS = (letter, parcel)
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +144,21 @@ def test_a_weight_takes_several_places(app: Pgflow, conn: Connection, work: Work
     start(Heavy, 10, seconds=0.05)
     assert until_all_ended(conn) == {"completed": 10}
     assert Running.most_in_all == 2
+
+
+def test_tasks_have_partition_keys_and_weights(app: Pgflow, conn: Connection, work: Work) -> None:
+    app.limits.set("mail", concurrency=5, key_concurrency=1)
+    letter.enqueue_many([{"order": Order(tenant=f"t-{n % 3}")} for n in range(15)])
+    conn.execute('select pgflow.enqueue(\'letter\', \'{"order": {"tenant": "t-1"}}\')')
+    parcel.enqueue_many([{} for _ in range(6)])
+    keys = dict(rows(conn, "select key, count(*) from pgflow.jobs group by 1"))
+    assert keys == {"t-0": 5, "t-1": 6, "t-2": 5, None: 6}
+    work({"mail": 10})
+    work({"mail": 10})
+    until(lambda: one(conn, "select count(*) from pgflow.jobs") == 0, "the end of all tasks")
+    assert {key: most for key, most in Running.most.items() if key != "parcel"} == {"t-0": 1, "t-1": 1, "t-2": 1}
+    assert Running.most["parcel"] <= 2  # of five places
+    assert one(conn, "select count(*) from pgflow.task_results where status = 'completed'") == 22
 
 
 def test_a_large_tenant_delays_others_by_one_batch_at_most(app: Pgflow, conn: Connection, work: Work) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
-from typing import Any, get_args, get_origin, is_typeddict
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -69,7 +69,7 @@ def _names(kind: Any) -> dict[str, Any] | None:
         return {each.serialization_alias or each.alias or name: each.annotation for name, each in stored}
     if is_dataclass(kind):
         return {each.name: each.type if not isinstance(each.type, str) else Any for each in fields(kind)}
-    if is_typeddict(kind):
+    if hasattr(kind, "__total__"):  # a TypedDict, of typing or of typing_extensions
         return dict(kind.__annotations__)
     return {} if kind in (str, int, float, bool) else None
 
