@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pgflow.core.definition.unique_task import UniqueTask
     from pgflow.core.models.instance import Instance, Scheduled, Started
     from pgflow.core.models.job import Job
+    from pgflow.core.models.queue import Limit, Queue, Rate
     from pgflow.core.models.schedule import ScheduledRun, ScheduleInfo
     from pgflow.core.models.task import TaskInstance
     from pgflow.core.values.codec import Codec
@@ -46,12 +47,15 @@ __all__ = [
     "Instance",
     "Job",
     "JobHandle",
+    "Limit",
     "Middleware",
     "Ok",
     "PayloadStore",
     "Pgflow",
     "PgflowError",
     "Proceed",
+    "Queue",
+    "Rate",
     "Result",
     "Retain",
     "Retry",
@@ -93,12 +97,15 @@ MODULES = {
     "Instance": "pgflow.core.models.instance",
     "Job": "pgflow.core.models.job",
     "JobHandle": "pgflow.client.job_handle",
+    "Limit": "pgflow.core.models.queue",
     "Middleware": "pgflow.core.definition.middleware",
     "Ok": "pgflow.core.definition.results",
     "PayloadStore": "pgflow.payloads.store",
     "Pgflow": "pgflow.app",
     "PgflowError": "pgflow.errors",
     "Proceed": "pgflow.core.definition.middleware",
+    "Queue": "pgflow.core.models.queue",
+    "Rate": "pgflow.core.models.queue",
     "Result": "pgflow.core.definition.results",
     "Retain": "pgflow.core.definition.retain",
     "Retry": "pgflow.core.definition.retry",
