@@ -63,7 +63,7 @@ def test_limits_are_set_listed_and_cleared(app: Pgflow) -> None:
         **{"key_rate": None, "key_burst": 1},
     }
     assert (key["key"], key["weight"]) == ("a", 2)
-    assert "5, 1.5/s burst 20" in pgflow(app, "limit", "list")
+    assert "5, 90/m burst 20" in pgflow(app, "limit", "list")
     assert pgflow(app, "limit", "clear", "default") == "queue default has no limits now\n"
     assert listed(app, "limit") == []
 

@@ -157,11 +157,12 @@ def limits_text(limits: QueueLimits | None) -> str | None:
 
 
 def _rate(per_second: float) -> str:
-    """Return a rate in the shortest unit in which it is at least one."""
-    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600)):
-        if per_second * seconds >= 1:
-            return f"{per_second * seconds:.6g}/{unit}"
-    return f"{per_second * 86_400:.6g}/d"
+    """Return a rate in the shortest unit in which it is a whole number: "100/m"."""
+    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)):
+        count = per_second * seconds
+        if round(count) >= 1 and abs(count - round(count)) < 1e-6 * count:
+            return f"{round(count)}/{unit}"
+    return f"{per_second:.6g}/s"
 
 
 def _user() -> str:
