@@ -11,7 +11,7 @@ import pytest
 
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import Statement, run
-from pgflow.store import job, schedule, signal
+from pgflow.store import job, limit, queue, schedule, signal
 from tests.conftest import Server
 from tests.store.test_plans import FILL, LARGE, instance_updates, updates
 
@@ -34,6 +34,9 @@ STATEMENTS: dict[str, tuple[Statement[Any], int]] = {
     "reconcile": (job.reconcile("pgflow", 1, range(100)), 400),
     "revoked": (job.revoked("pgflow", 1, dict.fromkeys(range(100), 1)), 200),
     "rescue": (job.rescue("pgflow", 100), 200 + CLAIMED),
+    "claim limited": (job.claim_limited("pgflow", 1, {"q5": CLAIMED}), 8 * CLAIMED),
+    "read queues": (queue.read("pgflow", ["q1", "q2", "none"], "n"), 20),
+    "forget limits": (limit.forget("pgflow"), 20),
 }
 READ = """
     select relname, seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
