@@ -109,6 +109,17 @@ def die(ctx: Context[Order]) -> Ok:
     return Ok("done", ctx.attempt)
 
 
+@step(cpu=True, retry=Retry(max_attempts=1000, base=timedelta(milliseconds=1)))
+def sturdy(ctx: Context[Order]) -> Ok:
+    time.sleep(0.05)
+    return Ok("done", ctx.attempt)
+
+
+class Sturdy(Workflow[Order], unique=Unique("sturdy")):
+    initial = sturdy
+    transitions = {sturdy: {"done": Done}}
+
+
 class Refused(Exception):
     """The order is refused."""
 
@@ -191,7 +202,7 @@ async def count_async(number: int) -> int:
     return number + current_job().attempt
 
 
-WORKFLOWS = (Sums, One, Hang, HangForGood, Die, Plain)
+WORKFLOWS = (Sums, One, Hang, HangForGood, Die, Plain, Sturdy)
 TASKS = (count, count_async)
 app = Pgflow(workflows=WORKFLOWS, tasks=TASKS)
 NAME = "tests.worker.cpu_flows:app"

@@ -32,11 +32,12 @@ from tests.worker.cpu_flows import (
     One,
     Order,
     Plain,
+    Sturdy,
     Sums,
     count,
     count_async,
 )
-from tests.worker.db_helpers import until_status
+from tests.worker.db_helpers import until_all_ended, until_status
 from tests.worker.processes import CHECKOUT, Processes
 from tests.worker.thread_worker import Inside
 from tests.worker.waiting import PATIENCE, until
@@ -192,6 +193,18 @@ def test_an_idle_process_that_was_killed_is_replaced_unseen(app: Pgflow, work: W
     until(lambda: not inside.worker._cpu.pids, "its end")
     app.start(Sums, "b", Order(rows=3))
     assert not until_status(Sums, "b").history[0].errors
+
+
+def test_processes_that_are_killed_at_any_moment_lose_no_step(app: Pgflow, work: Work, conn: Connection) -> None:
+    inside = work({"default": 20}, cpu_app=NAME, cpu_processes=2)
+    worker, killed = inside.worker.settler.worker, set[int]()
+    app.start_many(Sturdy, [(str(number), Order(rows=1)) for number in range(40)])
+    while len(killed) < 8:
+        for pid in until(lambda: set(inside.worker._cpu.pids) - killed, "a process"):
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+    assert until_all_ended(conn) == {"completed": 40}
+    assert inside.worker.settler.worker == worker
 
 
 def test_processes_die_with_a_worker_that_is_killed(

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from pgflow import telemetry
 from pgflow.cli.app_loader import load_app
-from pgflow.cli.error_reporting import report
+from pgflow.cli.error_reporting import GlobalOptions, report
 from pgflow.cli.operations.health import ADDRESS, serve_probes
 from pgflow.cli.operations.init_process import fork_if_pid_1
 from pgflow.cli.operations.worker_processes import EXIT_ABANDONED, EXIT_KILLED, Link, Supervisor
@@ -174,7 +174,9 @@ def command(
         fork_if_pid_1()
         if processes > 1:
             _configure_logging(log_level)
-            arguments = ["worker", *click.get_current_context().meta[ARGUMENTS]]
+            context = click.get_current_context()
+            debug = ["--debug"] if context.ensure_object(GlobalOptions).debug else []
+            arguments = [*debug, "worker", *context.meta[ARGUMENTS]]
             sys.exit(Supervisor(arguments, processes, shutdown_timeout=shutdown_timeout, drain=drain).run(health))
     heartbeat = HeartbeatProcess.fork()  # before the app is imported, while this process is small
     _configure_logging(log_level, link)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from math import inf
 
 from pgflow.cli.operations.health import serve_probes
 from pgflow.logs import Logger
@@ -41,7 +42,7 @@ BACKOFF_SECONDS = 1.0  # before a child is started again; doubled each time, up 
 MAX_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0  # a child that ran so long is started again after the shortest pause
 KILL_MARGIN_SECONDS = 5.0  # beyond the shutdown timeout, after which a child that has not ended is killed
-FATAL = frozenset({2, 4})  # a wrong configuration, and a schema that this code cannot use: another start fails alike
+EXIT_SCHEMA = 4  # a schema that this code cannot use: the other processes cannot use it either
 NEVER_READY = "it has not started yet"
 
 
@@ -105,12 +106,12 @@ class Child:
         self._channel: socket.socket | None = None
         self._live: str | None = None
         self._ready: str | None = None
-        self._reported_at = 0.0
+        self._reported_at = inf  # monotonic seconds; infinite before the first report
 
     def start(self, has_ended: Callable[[int], None]) -> None:
         """Start a process. `has_ended(code)` is called in a thread when it has ended."""
         ours, theirs = socket.socketpair()
-        self._live, self._ready, self.was_ready, self._reported_at = None, NEVER_READY, False, time.monotonic()
+        self._live, self._ready, self.was_ready, self._reported_at = None, NEVER_READY, False, inf
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pgflow", *self._arguments],
@@ -231,7 +232,7 @@ class Supervisor:
             elif code == 0 and self._drains:
                 self._may_start.set()
                 return
-            elif code in FATAL or not self._may_start.is_set():
+            elif code == EXIT_SCHEMA or not self._may_start.is_set():
                 self._ended(code)
                 self._stop()
             else:

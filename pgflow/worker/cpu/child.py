@@ -124,8 +124,10 @@ class Child:
                 raise ChildLost(self._end())
             return answer
         finally:
-            talk.cancel()
-            ended.cancel()
+            for task in (talk, ended):
+                task.cancel()
+            # Until the event loop watches the channel no more: its number may be that of the next one.
+            await asyncio.gather(talk, ended, return_exceptions=True)
 
     def kill(self) -> None:
         """Kill the process and those that it has started."""
