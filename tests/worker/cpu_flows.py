@@ -120,6 +120,24 @@ class Sturdy(Workflow[Order], unique=Unique("sturdy")):
     transitions = {sturdy: {"done": Done}}
 
 
+@step(cpu=True, retry=QUICK)
+def page(ctx: Context[Order]) -> Ok:
+    """Store a checkpoint, report progress, and die; then go on from there."""
+    if ctx.checkpointed is None:
+        ctx.progress(0.5, "half of it")
+        ctx.checkpoint({"page": 7, "by": os.getpid()})
+        if ctx.initial.mark:
+            mark(ctx, os.getpid())
+            time.sleep(60)
+        os._exit(1)
+    return Ok("done", ctx.checkpointed["page"])
+
+
+class Pages(Workflow[Order], unique=Unique("pages")):
+    initial = page
+    transitions = {page: {"done": Done}}
+
+
 class Refused(Exception):
     """The order is refused."""
 
@@ -202,7 +220,7 @@ async def count_async(number: int) -> int:
     return number + current_job().attempt
 
 
-WORKFLOWS = (Sums, One, Hang, HangForGood, Die, Plain, Sturdy)
+WORKFLOWS = (Sums, One, Hang, HangForGood, Die, Plain, Sturdy, Pages)
 TASKS = (count, count_async)
 app = Pgflow(workflows=WORKFLOWS, tasks=TASKS)
 NAME = "tests.worker.cpu_flows:app"

@@ -31,6 +31,7 @@ from tests.worker.cpu_flows import (
     HangForGood,
     One,
     Order,
+    Pages,
     Plain,
     Sturdy,
     Sums,
@@ -161,6 +162,23 @@ def test_a_step_may_wait_snooze_and_fork(app: Pgflow, work: Work) -> None:
     app.resume(One, "wait", "done", {"by": "signal"})
     assert until_status(One, "wait").steps["misbehave"] == {"by": "signal"}
     until(lambda: [job.state for job in app.jobs(One)] == ["scheduled"], "the snooze")
+
+
+def test_progress_and_checkpoints_reach_the_worker(app: Pgflow, work: Work, mark: Path) -> None:
+    work(cpu_app=NAME, cpu_processes=2)
+    app.start(Pages, "a", Order(rows=1))
+    app.start(Pages, "b", Order(rows=1, mark=str(mark)))
+    assert until_status(Pages, "a").steps["page"] == 7
+
+    def progress() -> Any:
+        (wait,) = app.get(Pages, "b").waiting_for
+        return wait.progress
+
+    until(lambda: pids(mark), "the step")
+    found = until(progress, "its progress")
+    assert (found.at, found.note) == (0.5, "half of it")
+    app.cancel(Pages, "b")
+    until_dead(*pids(mark))
 
 
 def test_a_cancellation_kills_the_process(app: Pgflow, work: Work, mark: Path) -> None:

@@ -2,6 +2,7 @@
 
     pool      `CpuPool`: a bounded number of children, started when needed; hard time limits
     child     one child as its worker sees it: start, ask, kill
+    control   progress and checkpoints of an attempt
     frames    messages between the two: JSON, with their length before them
     main      the child's program: import the app, run attempts, die with the worker
     attempts  an attempt at a step or a task as a message, and its result

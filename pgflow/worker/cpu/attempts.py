@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from pgflow.core.definition.context import Context
+from pgflow.core.definition.control import Control
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.results import Result
@@ -72,9 +73,12 @@ async def execute_step(pool: CpuPool, job: ClaimedJob, ctx: Context[Any]) -> Res
         "run": ctx.run,
         "attempt": ctx.attempt,
         "metadata": dict(ctx.metadata),
+        "checkpoint": ctx.control.stored(),
         "job": {"id": job.id, "queue": job.queue, "max_attempts": job.max_attempts},
     }
-    answer = await _run(pool, request, step.max_runtime, lambda: attempt.overdue(instance.graph, job.step, job.attempt))
+    answer = await _run(
+        pool, request, ctx.control, step.max_runtime, lambda: attempt.overdue(instance.graph, job.step, job.attempt)
+    )
     return answer if isinstance(answer, AttemptError) else unpack_result(step, answer)
 
 
@@ -88,17 +92,18 @@ async def execute_task(pool: CpuPool, task: TaskDefinition, ctx: TaskContext, ar
         "max_attempts": ctx.max_attempts,
         "queue": ctx.queue,
         "tags": list(ctx.tags),
+        "checkpoint": ctx.control.stored(),
         "metadata": dict(ctx.metadata),
     }
-    answer = await _run(pool, request, task.max_runtime, lambda: task_attempt.overdue(task, ctx.attempt))
+    answer = await _run(pool, request, ctx.control, task.max_runtime, lambda: task_attempt.overdue(task, ctx.attempt))
     return answer if isinstance(answer, AttemptError) else unpack_task_result(task, answer)
 
 
 async def _run(
-    pool: CpuPool, request: Message, limit: timedelta | None, overdue: Callable[[], AttemptError]
+    pool: CpuPool, request: Message, control: Control, limit: timedelta | None, overdue: Callable[[], AttemptError]
 ) -> Message | AttemptError:
     try:
-        return await pool.run(request, None if limit is None else limit.total_seconds())
+        return await pool.run(request, None if limit is None else limit.total_seconds(), control)
     except TimeoutError:
         return overdue()
     except ChildLost as error:
@@ -128,17 +133,17 @@ class AppCode:
         tasks = {each.name: each.definition for each in app.tasks}
         return cls(workflows, tasks, reveal, limit)
 
-    def run(self, request: Message) -> Message:
+    def run(self, request: Message, control: Control) -> Message:
         """Run an attempt, and return its packed result. An exception of the step or task is an `AttemptError` in it."""
         if "task" in request:
             task = self.tasks.get(request["task"])
-            return _lost(request["task"]) if task is None else self._run_task(task, request)
+            return _lost(request["task"]) if task is None else self._run_task(task, request, control)
         definition = self.workflows.get((request["workflow"], request["version"]))
         if definition is None or _digest(definition.graph) != request["graph"]:
             return _lost(request["workflow"])
-        return self._run_step(definition, request)
+        return self._run_step(definition, request, control)
 
-    def _run_step(self, definition: Definition, request: Message) -> Message:
+    def _run_step(self, definition: Definition, request: Message, control: Control) -> Message:
         node = definition.graph.nodes[request["step"]]
         try:
             step = node.step.with_config(request["config"])
@@ -153,6 +158,7 @@ class AppCode:
                 step=request["step"],
                 attempt=request["attempt"],
                 metadata=request["metadata"],
+                control=control,
             )
             with running(TaskContext.of_step(ctx, **request["job"])):
                 if step.is_async:
@@ -163,7 +169,7 @@ class AppCode:
         except BaseException as error:  # an attempt must not end the process
             return pack_result(node.step, attempt_error(error, node.retry), limit=self.limit, reveal=self.reveal)
 
-    def _run_task(self, task: TaskDefinition, request: Message) -> Message:
+    def _run_task(self, task: TaskDefinition, request: Message, control: Control) -> Message:
         try:
             ctx = TaskContext(
                 id=request["id"],
@@ -173,6 +179,7 @@ class AppCode:
                 queue=request["queue"],
                 tags=tuple(request["tags"]),
                 metadata=request["metadata"],
+                control=control,
             )
             given = task_attempt.arguments(task, request["args"], ctx)
             with running(ctx):

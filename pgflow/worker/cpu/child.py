@@ -15,11 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
+from pgflow.core.definition.control import Control
 from pgflow.errors import ConfigError
+from pgflow.worker.cpu.control import handled
 from pgflow.worker.cpu.frames import Message, areceive, pack
 
-__all__ = ["Child", "ChildLost", "ChildSetup"]
+__all__ = ["NO_CONTROL", "Child", "ChildLost", "ChildSetup"]
 
+REPORTS = frozenset({"progress", "checkpoint"})  # the messages of an attempt that goes on
+NO_CONTROL = Control()
 START_TIMEOUT = 60.0  # seconds to import the app
 PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[4]); from pgflow.worker.cpu.main import main; main()"
 
@@ -109,9 +113,12 @@ class Child:
         """Whether the process has ended."""
         return self._ended.is_set()
 
-    async def ask(self, message: Message) -> Message:
-        """Send a message and wait for the answer. Raises `ChildLost` when the process ends first."""
-        talk = asyncio.ensure_future(self._talk(message))
+    async def ask(self, message: Message, control: Control = NO_CONTROL) -> Message:
+        """Send a message and wait for the answer. Raises `ChildLost` when the process ends first.
+
+        `control` takes what the attempt reports until then.
+        """
+        talk = asyncio.ensure_future(self._talk(message, control))
         ended = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait([talk, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -147,13 +154,18 @@ class Child:
         """Return the arguments of the program: it imports modules from where this process does."""
         return [str(channel.fileno()), str(lifeline), str(os.getpid()), json.dumps(sys.path)]
 
-    async def _talk(self, message: Message) -> Message | None:
-        data = await asyncio.to_thread(pack, message)
+    async def _talk(self, message: Message, control: Control) -> Message | None:
+        to_send: Message | None = message
         try:
-            await self._loop.sock_sendall(self._channel, data)
+            while True:
+                if to_send is not None:
+                    await self._loop.sock_sendall(self._channel, await asyncio.to_thread(pack, to_send))
+                answer = await areceive(self._channel)
+                if answer is None or not answer.keys() & REPORTS:
+                    return answer
+                to_send = await handled(answer, control)
         except ConnectionError:
             return None
-        return await areceive(self._channel)
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):

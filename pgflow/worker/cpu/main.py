@@ -16,6 +16,7 @@ from typing import Any
 
 from pgflow.core.values.sanitize import error_message, sanitize_line, type_name
 from pgflow.worker.cpu.attempts import AppCode
+from pgflow.worker.cpu.control import ChildControl
 from pgflow.worker.cpu.frames import Message, pack, receive
 
 __all__ = ["main"]
@@ -45,7 +46,11 @@ def main() -> None:
         return
     channel.sendall(pack({"ready": True}))
     while (request := receive(channel)) is not None:
-        channel.sendall(pack(code.run(request)))
+        channel.sendall(pack(code.run(request, _control(channel, request, code))))
+
+
+def _control(channel: socket.socket, request: Message, code: AppCode) -> ChildControl:
+    return ChildControl(channel, request["checkpoint"], reveal=code.reveal)
 
 
 def _load(setup: Message) -> AppCode | str:

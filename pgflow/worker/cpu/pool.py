@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 
+from pgflow.core.definition.control import Control
 from pgflow.errors import ConfigError
-from pgflow.worker.cpu.child import Child, ChildLost, ChildSetup
+from pgflow.worker.cpu.child import NO_CONTROL, Child, ChildLost, ChildSetup
 from pgflow.worker.cpu.frames import Message
 
 __all__ = ["CpuPool", "checked_size"]
@@ -53,8 +54,8 @@ class CpuPool:
                 str(error), hint="A process for cpu=True steps imports the app as the worker does: check the name."
             ) from error
 
-    async def run(self, request: Message, limit: float | None = None) -> Message:
-        """Run an attempt as soon as a process is free, and return its answer.
+    async def run(self, request: Message, limit: float | None = None, control: Control = NO_CONTROL) -> Message:
+        """Run an attempt as soon as a process is free, and return its answer; `control` takes what it reports.
 
         Raises `TimeoutError` after `limit` seconds and `ChildLost` when the process ends; the process is then killed,
         as when this is cancelled.
@@ -63,7 +64,7 @@ class CpuPool:
             child = self._take_idle() or await self._new()
             try:
                 async with asyncio.timeout(limit):
-                    answer = await child.ask(request)
+                    answer = await child.ask(request, control)
             except BaseException:
                 child.kill()
                 self._children.discard(child)
