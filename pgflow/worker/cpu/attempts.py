@@ -115,7 +115,7 @@ async def _run(
 
 @dataclass(frozen=True, slots=True)
 class AppCode:
-    """The workflows and tasks that a child has imported; `reveal` and `limit` say how it encodes outputs."""
+    """The workflows and tasks that a child has imported; `reveal` and `limit` are for encoding outputs."""
 
     workflows: Mapping[tuple[str, int], Definition]
     tasks: Mapping[str, TaskDefinition]
