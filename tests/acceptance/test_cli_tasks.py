@@ -34,8 +34,8 @@ class Errands(Deployment):
 
 
 @pytest.fixture(scope="module")
-def errands(server: Server, new_database: Callable[..., str]) -> Iterator[Errands]:
-    made = Errands(Errands.create(server, new_database).dsn)
+def errands(server: Server, migrated_database: Callable[[Server], str]) -> Iterator[Errands]:
+    made = Errands(migrated_database(server))
     with subprocess.Popen(
         [*PROGRAM, "worker", "--app", APP, "--poll", "0.05"],
         env=environment(PGFLOW_DSN=made.dsn),
