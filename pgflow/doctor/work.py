@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pgflow.database.statement import run
 from pgflow.doctor.finding import COUNT_LIMIT, Check, Result, Target, capped, duration, note, ok, problem
-from pgflow.store import doctor
+from pgflow.store import doctor, schedule
 from pgflow.store.doctor_rows import Overdue
 
 __all__ = ["CHECKS"]
@@ -112,6 +112,28 @@ def signals(target: Target) -> Iterator[Result]:
     yield _overdue(target, found, "scheduled signal", "scheduled signals")
 
 
+def schedules(target: Target) -> Iterator[Result]:
+    """Schedules that no worker fires, that the code no longer declares, or whose last start was refused."""
+    is_healthy = True
+    found = run(target.conn, schedule.list(target.schema))
+    for each in found:
+        named = f'schedule "{each.name}"'
+        remove = f"pgflow schedule remove {shlex.quote(each.name)}"
+        if each.state == "undeclared":
+            is_healthy = False
+            yield note(f"{named} is no longer declared by the app {each.declared_by}", remove)
+        elif each.state == "overdue":
+            is_healthy = False
+            what = f"{named} is overdue: no live worker knows {each.target}"
+            yield problem(what + ("" if each.declared_by is None else f" and declares it ({each.declared_by})"), START)
+        if each.last_error is not None:
+            is_healthy = False
+            reason = " ".join(str(each.last_error["reason"]).split())
+            yield problem(f"{named}: the last start was refused: {reason}", "correct it, or remove it: " + remove)
+    if is_healthy:
+        yield ok("no schedule is overdue" if found else "there are no schedules")
+
+
 def _overdue(target: Target, found: Overdue, one: str, many: str) -> Result:
     if not found.count:
         return ok(f"no {one} is overdue")
@@ -130,5 +152,6 @@ CHECKS = (
     Check("orphans", "rows without an instance take space, and workers claim their jobs for nothing", orphans),
     Check("unapplied", "a join waits until the results before it are applied", unapplied),
     Check("overdue", "a job that is due does not run until a worker makes it ready", overdue),
+    Check("schedules", "an instant that no worker takes starts nothing", schedules),
     Check("signals", "a wait for a signal ends when the signal is sent", signals),
 )

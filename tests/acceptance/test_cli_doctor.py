@@ -54,6 +54,12 @@ UNAPPLIED = """
     values (1, 'a', 'ok', 1, now(), now() - interval '3 minutes', false)
 """
 TIMER = "insert into pgflow.jobs (run, step, state, run_at) values (1, 'a', 'scheduled', now() - interval '{}')"
+SCHEDULE = """
+    insert into pgflow.schedules
+        (name, target, kind, cron, value, overlap, catch_up, declared_by, handled_at, next_at,
+            undeclared_at, last_error)
+    values ('nightly', 'Report', 'task', '@daily', '-', 'skip', 'last', 'shop', now() - interval '1 day', {}, {}, {})
+"""
 SIGNAL = "insert into pgflow.scheduled_signals (run, step, name, due_at) values (1, 'a', 's', now() - interval '{}')"
 ORPHANS = """
     insert into pgflow.jobs (run, step) values (7, 'a'), (7, 'b'), (9, 'a')
@@ -187,6 +193,24 @@ def test_every_check_runs_on_every_version(any_server: Server, new_database: Cal
         ([LIVE, ACTIVE, UNAPPLIED], "unapplied", "problem", "1 result not applied for 3 min, the first in run 1"),
         ([LIVE, TIMER.format("3 hours")], "overdue", "problem", "1 timer or retry is overdue, the oldest for 3 h"),
         ([TIMER.format("3 hours")], "overdue", "problem", "no worker is alive => pgflow worker"),
+        (
+            [LIVE, SCHEDULE.format("now() - interval '2 h'", "null", "null")],
+            "schedules",
+            "problem",
+            'schedule "nightly" is overdue: no live worker knows Report and declares it (shop) => pgflow worker',
+        ),
+        (
+            [LIVE, SCHEDULE.format("now() + interval '2 h'", "now()", "null")],
+            "schedules",
+            "note",
+            'schedule "nightly" is no longer declared by the app shop => pgflow schedule remove nightly',
+        ),
+        (
+            [LIVE, SCHEDULE.format("now() + interval '2 h'", "null", """'{"reason": "no input"}'""")],
+            "schedules",
+            "problem",
+            'schedule "nightly": the last start was refused: no input => correct it',
+        ),
         ([LIVE, SIGNAL.format("3 hours")], "signals", "problem", "1 scheduled signal is overdue, the oldest for 3 h"),
     ],
 )

@@ -59,6 +59,7 @@ MAY_CALL = {
         *("cancel", "cancel_run", "retry", "retry_run", "cancel_task", "retry_task", "find"),
         *("retry_step", "retry_step_run", "complete_step", "complete_step_run", "fail_step", "fail_step_run"),
         *("once", "begin_request", "answered", "prune"),
+        *("pause_schedule", "resume_schedule", "remove_schedule"),
         *BULK,
         *QUEUES,
         *HARMLESS,
@@ -97,7 +98,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("places", "update expires_at"),
     },
     "dashboard": {(table, "select") for table in READ | {"job_details", "business_ids"}},
-    "operator": {("audit", "select"), ("migrations", "select")},
+    "operator": {("audit", "select"), ("migrations", "select"), ("schedules", "select")},
 }
 COLUMNS = """
 select c.relname, array_agg(a.attname::text order by a.attnum)
