@@ -10,24 +10,17 @@ as $$
 declare
     locked bigint[];
     done bigint[];
+    error jsonb := case when cancel_runs.reason is not null then jsonb_build_object('reason', cancel_runs.reason) end;
 begin
     locked := array(select i.run from pgflow.instances i where i.run = any (cancel_runs.runs) order by i.run for no key update skip locked);
-    with changed as (
-        update pgflow.instances i
-        set status = 'cancelled', revision = i.revision + 1, finished_at = pgflow.now(),
-            error = case when cancel_runs.reason is not null then jsonb_build_object('reason', cancel_runs.reason) end
-        where i.run = any (locked) and i.status in ('pending', 'running', 'waiting')
-        returning i.run
-    )
-    select coalesce(array_agg(c.run), '{}') into done from changed c;
+    done := array(select i.run from pgflow.instances i where i.run = any (locked) and i.status in ('pending', 'running', 'waiting') order by i.run);
     perform from pgflow.jobs j where j.run = any (done) order by j.id for update;
-    delete from pgflow.jobs j where j.run = any (done);
-    delete from pgflow.scheduled_signals s where s.run = any (done);
+    perform pgflow.end_instance(d, 'cancelled', error) from unnest(done) d;  -- the one place that knows what an end involves
     return pgflow.skipped_runs(cancel_runs.runs, locked, done);
 end
 $$;
 
--- Retries the failed instances among these, as `retry_run` does, each the newest run of its business id.
+-- Retries the failed instances among these, as `retry_run` does, each the newest run of its business id; runs steps that are paused again.
 create or replace function pgflow.retry_runs(runs bigint[], out skipped jsonb, out queues text[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -38,7 +31,10 @@ declare
     chosen bigint[];
     done bigint[] := '{}';
     one bigint;
+    paused pgflow.jobs;
+    resumed bigint[] := '{}';
 begin
+    queues := '{}';
     -- Lock order: the business ids before the instances, as in a start. Both columns are immutable.
     perform pgflow.lock_business_ids(array(
         select i.id from pgflow.instances i where i.run = any (retry_runs.runs) and i.unique_key is not null and i.status = 'failed'));
@@ -56,15 +52,25 @@ begin
         from pgflow.instances i where i.run = any (locked) and i.status = 'failed' and i.unique_key is not null
     ) x
     where x.active is not null and not newer ? x.run::text;
+    -- Steps that are paused for an operator run again.
+    for paused in
+        select j.* from pgflow.jobs j join pgflow.instances i on i.run = j.run
+        where j.run = any (locked) and j.state = 'parked' and j.kind = 'execute' and i.status in ('running', 'waiting')
+        order by j.id for no key update of j
+    loop
+        perform pgflow.run_paused_again(paused);
+        resumed := resumed || paused.run;
+        queues := queues || paused.queue;
+    end loop;
     chosen := array(
         select i.run from pgflow.instances i where i.run = any (locked) and i.status = 'failed' and not newer ? i.run::text order by i.run);
     begin
-        update pgflow.instances i set status = 'running', revision = i.revision + 1, error = null, finished_at = null where i.run = any (chosen);
+        update pgflow.instances i set status = 'running', revision = i.revision + 1, error = null, finished_at = null, deadline = null where i.run = any (chosen);
         done := chosen;
     exception when unique_violation then  -- a start in between: of the batch, only the runs that conflict are left out
         foreach one in array chosen loop
             begin
-                update pgflow.instances i set status = 'running', revision = i.revision + 1, error = null, finished_at = null where i.run = one;
+                update pgflow.instances i set status = 'running', revision = i.revision + 1, error = null, finished_at = null, deadline = null where i.run = one;
                 done := done || one;
             exception when unique_violation then
                 newer := newer || jsonb_build_object(one, 'another run of its business id is active');
@@ -82,8 +88,8 @@ begin
         order by i.run
         returning queue
     )
-    select coalesce(array_agg(distinct b.queue), '{}') into queues from born b;
-    skipped := pgflow.skipped_runs(retry_runs.runs, locked, done, newer);
+    select array(select distinct q from unnest(queues || array_agg(b.queue)) q where q is not null) into queues from born b;
+    skipped := pgflow.skipped_runs(retry_runs.runs, locked, done || resumed, newer);
 end
 $$;
 
