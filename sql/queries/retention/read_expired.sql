@@ -1,4 +1,4 @@
--- Reads whole instances that ended too long ago, for an archive, at most `limit`. => revision, run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, jobs, history, signals
+-- Reads whole instances that ended too long ago, for an archive, at most `limit`. => revision, run, id, workflow, version, status, input, metadata, tags, error, created_at, finished_at, jobs, history, signals, deadline
 select
     e.revision, i.run, i.id, i.workflow, i.version, i.status, i.input::text, i.metadata::text, i.tags, i.error::text,
     to_json(i.created_at) #>> '{}' as created_at, to_json(i.finished_at) #>> '{}' as finished_at,  -- text: it can represent infinity
@@ -17,7 +17,8 @@ select
             union all
             select l.name, l.step, l.payload, l.due_at, l.id from pgflow.scheduled_signals l where l.run = i.run
         ) p
-    ) end as signals
+    ) end as signals,
+    to_json(i.deadline) #>> '{}' as deadline
 from pgflow.expired_runs(
     make_interval(secs => %(completed)s::double precision), make_interval(secs => %(failed)s::double precision),
     make_interval(secs => %(cancelled)s::double precision), %(max_count)s::bigint, %(overrides)s::boolean, %(limit)s::integer) e
