@@ -166,9 +166,11 @@ def _replace_step(graph: Graph, key: str, behave: Behaviour, restore: ExitStack)
 def _replace_task(task: TaskDefinition, behave: Behaviour, restore: ExitStack) -> None:
     stack = functions.setdefault(id(task), [task.function])
     mock = _like(behave, is_async=task.is_async)
+    is_cpu = task.cpu
 
     def use(function: Behaviour) -> None:
         object.__setattr__(task, "function", function)  # frozen; shared by apps, workers and Locals
+        object.__setattr__(task, "cpu", is_cpu and function is stack[0])  # a process would run the original
 
     def undo() -> None:
         stack.remove(mock)
@@ -207,6 +209,7 @@ def _double(step: Step, behave: Behaviour) -> Step:
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
+        "cpu": False,  # a process of the pool would run the original
         "execute": execute_async if step.is_async else execute,
     }
     metaclass: Any = type(kind)

@@ -67,7 +67,8 @@ class JobTasks:
         me = self._tasks[job.id]
         work = job.work
         # The pool of processes measures cpu work itself, from when a process is free.
-        limit = None if work is None or work.cpu else work.max_runtime
+        is_measured = work is not None and work.cpu and self._runner.has_processes
+        limit = None if work is None or is_measured else work.max_runtime
         if limit is not None:
             timer = self._loop.call_later(limit.total_seconds(), self._end_overdue, job)
         is_transactional = work is not None and work.transactional

@@ -29,7 +29,7 @@ from pgflow.core.values.absent import ABSENT
 from pgflow.core.values.codec import Location
 from pgflow.core.values.payload import MAX_PAYLOAD_BYTES
 from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_line
-from pgflow.errors import ConfigError, InvalidPayload, PayloadUnavailable
+from pgflow.errors import InvalidPayload, PayloadUnavailable
 from pgflow.logs import Logger
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.process import acall_in_parent
@@ -54,7 +54,7 @@ SUMMARY = ("reason", "type", "attempt", EXHAUSTED)  # keys of a stored error tha
 
 
 class Runner:
-    """Runs steps: async ones on the event loop, sync ones in `threads`, cpu ones in processes of `cpu`.
+    """Runs steps: async ones on the event loop, sync ones in `threads`, cpu ones in processes of `cpu`, if given.
 
     Outputs are stored by `payloads`.
 
@@ -79,6 +79,11 @@ class Runner:
         self.reports = Reports(payloads.codec) if reports is None else reports
         self._cpu = cpu
         self._tasks = TaskRunner(threads, self.calls, payloads, around, self.reports, cpu)
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether cpu work runs in processes, and not in threads."""
+        return self._cpu is not None
 
     def using(self, threads: Executor) -> Runner:
         """Return the same runner with other threads."""
@@ -170,11 +175,14 @@ class Runner:
 
     async def _call(self, job: ClaimedJob, step: Step, ctx: Context[Any]) -> Any:
         policy = job.instance.graph.nodes[job.step].retry
+        execute: Callable[[], Awaitable[Any]]
+        if step.cpu and self._cpu is not None:
+            execute = partial(self._execute_cpu, self._cpu, job, ctx, raising=bool(self._middleware))
+        else:
+            run = middleware.call if self._middleware else attempt.call
+            execute = partial(self._execute, run, step, ctx, policy)
         if not self._middleware:
-            return await (self._execute_cpu(job, ctx) if step.cpu else self._execute(attempt.call, step, ctx, policy))
-        execute: Callable[[], Awaitable[Any]] = partial(self._execute, middleware.call, step, ctx, policy)
-        if step.cpu:
-            execute = partial(self._execute_cpu, job, ctx, raising=True)
+            return await execute()
         return await middleware.around(self._middleware, StepCall(step, ctx, job.queue, job.worker), execute)
 
     async def _execute(self, call: Callable[..., Any], step: Step, ctx: Context[Any], policy: Retry) -> Any:
@@ -188,11 +196,9 @@ class Runner:
         result = await asyncio.wrap_future(started)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
-    async def _execute_cpu(self, job: ClaimedJob, ctx: Context[Any], *, raising: bool = False) -> Any:
+    async def _execute_cpu(self, cpu: CpuPool, job: ClaimedJob, ctx: Context[Any], *, raising: bool) -> Any:
         """Execute a step in a process of the pool; if `raising`, return a `Raised` for an attempt that failed."""
-        if self._cpu is None:
-            raise ConfigError("this worker has no processes for cpu steps")
-        result = await execute_step(self._cpu, job, ctx)
+        result = await execute_step(cpu, job, ctx)
         return failed_in_process(result) if raising and isinstance(result, AttemptError) else result
 
     def _read(self, job: ClaimedJob, step: Step, result: Any, seconds: float) -> Outcome:

@@ -65,9 +65,9 @@ class Worker:
     `lease` is how long its jobs stay its own without a heartbeat, `poll` how often it looks for work without having
     been notified, `sweep` how often it looks for jobs of dead workers. With `pooler`, for a connection pooler, it only
     polls, unless `listen` is True: a pooler in session mode delivers notifications. With `drain=True`, `run` returns as
-    soon as no job is left that can go on by itself: for scripts. With `drain="due"` it does not wait for work that
-    is due later, and logs no warning about the server: for tests. `payloads`, `middleware` and the validated
-    `schedules` are those of the app named `app`.
+    soon as no job is left that can go on by itself: for scripts. With `drain="due"`, for tests, it does not wait for
+    work that is due later, logs no warning about the server, and runs `cpu=True` work in threads of this process.
+    `payloads`, `middleware` and the validated `schedules` are those of the app named `app`.
     `retention` and `on_prune` are the app's, too: what it deletes by itself.
     `heartbeat_process` keeps the lease while a step holds Python's global lock: see `HeartbeatProcess.fork`.
     `cpu_processes` is how many `cpu=True` steps and tasks run at once, in processes that import the app as `cpu_app`,
@@ -147,7 +147,9 @@ class Worker:
         reports = Reports(self._payloads.codec, self._wakeup.set)
         setup = ChildSetup(self._cpu_app, self._payloads.reveal, self._payloads.limit)
         self._cpu = CpuPool(setup, self._cpu_processes)
-        runner = Runner(self._threads, self._payloads, self._middleware, reports, cpu=self._cpu)
+        runner = Runner(
+            self._threads, self._payloads, self._middleware, reports, cpu=None if self._drains == "due" else self._cpu
+        )
         self._tasks = JobTasks(runner, self._wakeup)
         buffers = {name: QueueBuffer(name, limit) for name, limit in self.queues.items()}
         self.held_jobs = HeldJobs(buffers, start=self._tasks.start, drop=self._tasks.drop, payloads=self._payloads)
@@ -295,7 +297,7 @@ class Worker:
         listening: asyncio.Task[None] | None = None
         is_drained = False
         try:
-            if has_cpu_work(self._workflows, self._defined_tasks):
+            if self._drains != "due" and has_cpu_work(self._workflows, self._defined_tasks):
                 await self._cpu.start()
             claimer.conn = await aconnect(self.dsn, role="worker", pooler=self.pooler)
             await migrate.acheck(claimer.conn, self.schema)
@@ -426,7 +428,7 @@ class Worker:
                 # The claim has found out what can run now: a queue may be paused. What the last step has scheduled is
                 # not known yet; look once, because something due may have to wait for another session.
                 if not self._has_peeked:
-                    claimer.peeked(await arun(claimer.conn, job.peek(self.schema, self.queues)))
+                    claimer.peeked(await arun(claimer.conn, job.peek(self.schema, self.queues, self._targets.scope)))
                     self._has_peeked = True
                 return claimer.pause() > 0
             return await arun(claimer.conn, job.drained(self.schema, self.queues))

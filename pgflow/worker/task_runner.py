@@ -23,7 +23,7 @@ from pgflow.core.models.task_codec import args_location, output_location
 from pgflow.core.values.codec import decrypt_text, encrypt
 from pgflow.core.values.payload import ENCRYPTED_MARKER
 from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_line
-from pgflow.errors import ConfigError, DecryptionUnavailable
+from pgflow.errors import DecryptionUnavailable
 from pgflow.logs import Logger
 from pgflow.payloads.policy import PayloadPolicy
 from pgflow.process import acall_in_parent
@@ -108,8 +108,8 @@ class TaskRunner:
         return decrypt_text(self._codec, job.args, args_location(job.work.name))
 
     async def _call(self, job: ClaimedTask, ctx: TaskContext, given: dict[str, Any], text: str) -> Any:
-        if job.work.cpu:
-            execute: Callable[[], Awaitable[Any]] = partial(self._execute_cpu, job, ctx, text)
+        if job.work.cpu and self._cpu is not None:
+            execute: Callable[[], Awaitable[Any]] = partial(self._execute_cpu, self._cpu, job, ctx, text)
         else:
             run = middleware.call_task if self._middleware else task_attempt.call
             execute = partial(self._execute, run, job.work, given, job.attempt)
@@ -129,11 +129,9 @@ class TaskRunner:
         result = await asyncio.wrap_future(started)
         return await acall_in_parent(result) if inspect.isawaitable(result) else result
 
-    async def _execute_cpu(self, job: ClaimedTask, ctx: TaskContext, text: str) -> Any:
+    async def _execute_cpu(self, cpu: CpuPool, job: ClaimedTask, ctx: TaskContext, text: str) -> Any:
         """Execute a task in a process of the pool, with its arguments as JSON text."""
-        if self._cpu is None:
-            raise ConfigError("this worker has no processes for cpu tasks")
-        result = await execute_task(self._cpu, job.work, ctx, text)
+        result = await execute_task(cpu, job.work, ctx, text)
         return failed_in_process(result) if self._middleware and isinstance(result, AttemptError) else result
 
     def _read(self, job: ClaimedTask, result: Any, seconds: float) -> TaskOutcome:

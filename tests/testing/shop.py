@@ -109,4 +109,9 @@ def count_stock(ctx: TaskContext, shelf: str) -> int:
     return len(shelf)
 
 
+@task(cpu=True)
+def add_up(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
 TASKS = (send_receipt, count_stock)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
-from pgflow import Pgflow
+from pgflow import Pgflow, schedule
 from pgflow.database.connect import connect
 from pgflow.database.statement import run
 from pgflow.doctor.checks import examine
@@ -37,6 +38,28 @@ def test_timers_delays_and_retries_come_due_when_the_clock_has_moved(pgflow_app:
     drain(pgflow_app)
     assert (PARCELS, CHARGES) == (["delayed", "reminder timer"], ["refused", "refused", "delayed", "refused"])
     assert {OrderFlow.get("refused").status, Reminder.get("timer").status} == {"failed", "completed"}
+
+
+def test_schedules_fire_at_their_instants(pgflow_dsn: str) -> None:
+    nine = datetime(2031, 2, 3, 9, tzinfo=UTC)
+    daily = schedule("0 9 * * *", OrderFlow, name="daily", args={"item_count": 2}, tz="UTC")
+    hourly = schedule("30 * * * *", Reminder, name="hourly", tz="UTC", overlap="allow", catch_up="all")
+    app = Pgflow(pgflow_dsn, workflows=WORKFLOWS, schedules=[daily, hourly])
+    with closing(app), Clock(app) as clock:
+        clock.freeze(nine - timedelta(minutes=20))
+        assert drain(app) == Drained()  # it declares them
+        clock.advance(timedelta(minutes=19))
+        assert drain(app) == Drained()
+        clock.move_to(nine)
+        assert drain(app) == Drained(completed=3)
+        assert [each.id for each in OrderFlow.list()] == ["orderid::daily@2031-02-03T09:00:00Z"]
+        clock.advance(5 * HOUR)
+        drain(app)
+        assert len(Reminder.list()) == 5
+        clock.advance(3 * DAY)
+        drain(app)
+        assert len(OrderFlow.list()) == 2  # the last one of those that were missed
+        assert {each.created_at for each in OrderFlow.list()} == {nine, nine + 5 * HOUR + 3 * DAY}
 
 
 def test_the_time_that_is_stored_is_that_of_the_clock(pgflow_app: Pgflow, pgflow_clock: Clock) -> None:

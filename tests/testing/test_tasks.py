@@ -21,7 +21,7 @@ from pgflow.testing import (
     refute_enqueued,
     run_inline,
 )
-from tests.testing.shop import HOUR, MAILS, TASKS, WORKFLOWS, Declined, OrderFlow, count_stock, send_receipt
+from tests.testing.shop import HOUR, MAILS, TASKS, WORKFLOWS, Declined, OrderFlow, add_up, count_stock, send_receipt
 
 
 @pytest.fixture(params=["local", "postgres"])
@@ -73,6 +73,10 @@ def test_a_mock_replaces_a_task_and_keeps_the_arguments(app: App) -> None:
         assert send_receipt.enqueue(8).get().output == "receipt 8"
         with mocked(send_receipt, in_turn=[ConnectionError("down"), "sent"]), pytest.raises(ConnectionError):
             send_receipt.enqueue(9)
+        app.adopt(add_up)
+        with mocked(add_up, returns=0), mocked(add_up, returns=1) as added:
+            assert add_up.enqueue([2, 3]).get().output == 1
+    assert (added.calls, add_up.definition.cpu) == ([{"numbers": [2, 3]}], True)
     assert MAILS == [8]
     with pytest.raises(ConfigError, match="a task has no steps"), mocked(send_receipt, "charge", returns=1):
         raise AssertionError
@@ -84,7 +88,9 @@ def test_tasks_are_drained_and_their_outcomes_counted(pgflow_app: Pgflow, pgflow
     assert drain(pgflow_app, "mail") == Drained(completed=1, retried=1)
     with pytest.raises(AssertionError, match="count_stock job"):
         assert_enqueued(send_receipt)
-    assert drain(pgflow_app) == Drained(completed=1)
+    pgflow_app.adopt(add_up)
+    add_up.enqueue([2, 3])
+    assert drain(pgflow_app) == Drained(completed=2)
     for _ in range(2):
         pgflow_clock.advance(HOUR)
         last = drain(pgflow_app)
