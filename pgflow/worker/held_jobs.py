@@ -17,7 +17,15 @@ from pgflow.logs import Logger
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.store.job import ClaimedRow
 from pgflow.store.job_updates import Effect, End, Fail, InstanceUpdate, JobUpdate, Snooze
-from pgflow.worker.claimed_job import CachedInstance, ClaimedJob, cached_instance, caller, claimed_job
+from pgflow.worker.claimed_job import (
+    POISONED_FROM,
+    QUARANTINE_FROM,
+    CachedInstance,
+    ClaimedJob,
+    cached_instance,
+    caller,
+    claimed_job,
+)
 from pgflow.worker.claimed_task import HeldJob, claimed_task
 from pgflow.worker.queue_buffer import QueueBuffer
 
@@ -108,12 +116,16 @@ class HeldJobs:
         """Hold the jobs of a claim.
 
         A job whose workflow or key is unknown here is passed on to another worker; one whose stored values cannot be
-        read fails its instance; one whose instance was deleted by hand is deleted.
+        read fails its instance; one whose instance was deleted by hand is deleted. Of several quarantined jobs one is
+        kept: a crash is blamed on the only job that its worker held.
         """
         now = time.monotonic()
         heads = {row.run: row for row in rows if row.run is not None and row.business_id is not None}
         instances = {number: self._instance(row) for number, row in heads.items()}
         for row in rows:
+            if QUARANTINE_FROM <= row.crashes < POISONED_FROM and self.has_quarantined:  # of another queue's claim
+                self.rejected.append(RejectedJob(_rejection(row, Snooze())))
+                continue
             if row.run is None:
                 self._add_task(row, now)
                 continue

@@ -244,6 +244,17 @@ def test_the_places_of_a_killed_worker_are_free_when_its_jobs_are_rescued(
     assert Running.most_in_all <= 2
 
 
+def test_of_several_quarantined_jobs_a_worker_keeps_one(app: Pgflow, conn: Connection, work: Work) -> None:
+    app.limits.set("mail", concurrency=5)
+    app.limits.set("more", concurrency=5, is_new=True)
+    for queue in ("mail", "more", "default"):
+        parcel.options(queue=queue).enqueue(0.2)
+    conn.execute("update pgflow.jobs set crashes = 2")
+    work({"mail": 5, "more": 5, "default": 5})
+    until(lambda: one(conn, "select count(*) from pgflow.jobs") == 0, "the end of all tasks")
+    assert Running.most_in_all == 1
+
+
 def test_jobs_and_code_share_the_places_of_a_limit(app: Pgflow, conn: Connection, work: Work) -> None:
     app.limits.set("mail", concurrency=2)
     with app.limit("mail"), app.limit("mail"):
