@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pgflow.core.definition.connector import Connector
     from pgflow.core.definition.context import Context
     from pgflow.core.definition.function import step
+    from pgflow.core.definition.hooks import Ended
     from pgflow.core.definition.middleware import Middleware, Proceed, StepCall
     from pgflow.core.definition.results import Async, Error, Ok, Result, Snooze
     from pgflow.core.definition.retain import Retain
@@ -42,6 +43,7 @@ __all__ = [
     "Context",
     "Debug",
     "Done",
+    "Ended",
     "Error",
     "FolderStore",
     "Instance",
@@ -92,6 +94,7 @@ MODULES = {
     "Context": "pgflow.core.definition.context",
     "Debug": "pgflow.steps",
     "Done": "pgflow.steps",
+    "Ended": "pgflow.core.definition.hooks",
     "Error": "pgflow.core.definition.results",
     "FolderStore": "pgflow.payloads.folder",
     "Instance": "pgflow.core.models.instance",

@@ -48,7 +48,9 @@ COMMANDS = {
     "resume": LazyCommand("pgflow.cli.instances.resume:command", "Send a signal to an instance."),
     "unschedule": LazyCommand("pgflow.cli.instances.unschedule:command", "Cancel a scheduled signal."),
     "cancel": LazyCommand("pgflow.cli.instances.cancel:command", "Cancel an instance."),
-    "retry": LazyCommand("pgflow.cli.instances.retry:command", "Retry a failed instance from the failed step."),
+    "retry": LazyCommand("pgflow.cli.instances.retry:command", "Retry a failed instance, or its paused steps."),
+    "complete-step": LazyCommand("pgflow.cli.instances.steps:complete", "Complete a step that waits for an operator."),
+    "fail-step": LazyCommand("pgflow.cli.instances.steps:fail", "Fail a step that waits for an operator."),
     "list": LazyCommand("pgflow.cli.instances.list_:command", "List instances, newest first."),
     "show": LazyCommand("pgflow.cli.instances.show:command", "Show an instance, its history and what it waits for."),
     "jobs": LazyCommand(

@@ -166,6 +166,8 @@ class EnqueueOptions(TypedDict, total=False):
 
     `queue`, `priority` (the lowest goes first) and `max_attempts` override those of the task. A job has at most 32
     tags, those of its task included. `telemetry` is added to the metadata of every event about the job.
+    `expires_in`: a timedelta from when it is due; unless a worker has started it by then, it is cancelled with the
+    reason "expired".
     `idempotency_key`: a repeated enqueue with the same key does nothing, and returns what the first one returned.
     """
 
@@ -177,6 +179,7 @@ class EnqueueOptions(TypedDict, total=False):
     tags: Sequence[str]
     metadata: Mapping[str, Any] | None
     telemetry: Mapping[str, Any] | None
+    expires_in: timedelta | None
     idempotency_key: str | None
 
 
@@ -357,6 +360,7 @@ class Enqueue(Command[list[Enqueued]]):
     tags: Sequence[str] = ()
     metadata: Mapping[str, Any] | None = None
     telemetry: Mapping[str, Any] | None = None
+    expires_in: timedelta | None = None
     idempotency_key: str | None = None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pgflow.client.addressing import checked_key
 from pgflow.client.commands import Enqueue
-from pgflow.client.start_request import check_moment, json_object, priority_of
+from pgflow.client.start_request import check_moment, check_period, json_object, priority_of
 from pgflow.core.values.names import TELEMETRY, check_tags, is_queue
 from pgflow.core.values.query_args import is_integer
 from pgflow.errors import InvalidPayload, InvalidValue
@@ -32,6 +32,7 @@ class EnqueueRequest:
     tags: Sequence[str]
     metadata: dict[str, Any]
     key: str | None
+    expires_in: timedelta | None = None
 
     @classmethod
     def of(cls, command: Enqueue) -> EnqueueRequest:
@@ -55,6 +56,7 @@ class EnqueueRequest:
             tags=check_tags(command.tags, command.task.tags),
             metadata={**metadata, TELEMETRY: telemetry} if telemetry else metadata,
             key=checked_key(command.idempotency_key),
+            expires_in=check_period("expires_in", command.expires_in),
         )
 
 

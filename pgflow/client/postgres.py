@@ -184,7 +184,7 @@ class PostgresBackend:
             case commands.Retry():
                 return _one(sql.retry(command))
             case commands.CompleteStep():
-                return _one(sql.complete_step(command))
+                return self._written(sql.complete_step(command))
             case commands.FailStep():
                 return _one(sql.fail_step(command))
             case commands.Delete():

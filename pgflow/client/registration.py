@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pgflow.core.definition.hooks import hook_spec
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.task import TaskDefinition
 from pgflow.database.statement import Statement
@@ -42,6 +43,8 @@ def task_options(definition: TaskDefinition) -> dict[str, Any]:
         "tags": list(definition.tags),
         "metadata": dict(definition.metadata),
         "retain": None if definition.retain is None else dict(definition.retain.spec()),
+        "hooks": hook_spec(definition.hooks),
+        "expires_in": None if definition.expires_in is None else definition.expires_in.total_seconds(),
         "unique": None if definition.unique is None else definition.unique.spec(),
         "partition_by": list(definition.partition_by),
         "weight": definition.weight if definition.weight > 1 else None,

@@ -58,6 +58,7 @@ class TaskStatements:
                 max_attempts=request.max_attempts,
                 tags=request.tags,
                 metadata=request.metadata,
+                expires_in=request.expires_in,
                 notify=notify,
                 unique=command.unique,
                 partition_keys=partition_keys,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, assert_never
 
+from pgflow.core.definition.hooks import HOOKS
 from pgflow.core.definition.middleware import Middleware
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import (
@@ -305,6 +306,17 @@ class Scheduler:
 
     def _end(self, live: LiveInstance) -> None:
         """Drop an instance that has ended. A failed one keeps its scheduled signals, since `retry` may continue it."""
+        status, graph = live.state.status, live.graph
+        if (hook := live.definition.options.hooks.get(HOOKS[status])) is not None:
+            error = live.error and {key: value for key, value in live.error.items() if key not in ("attempts", "trace")}
+            about = {
+                "kind": "workflow",
+                "run": live.run,
+                "id": live.id,
+                "workflow": graph.name,
+                "version": graph.version,
+            }
+            self.tasks.enqueue_hook(hook, {**about, "status": status, "error": error})
         if live.state.status == "failed" and live.scheduled:
             self._stop(live)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 
 from pgflow.client import commands
 from pgflow.client.enqueue_request import EnqueueRequest
+from pgflow.core.definition.hooks import ARGUMENT, HOOKS
 from pgflow.core.definition.results import Snooze
 from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.unique_task import UniqueKey
@@ -283,9 +285,31 @@ class LocalTasks:
         self._busy.discard(job)
         self.place(job)
 
+    def enqueue_hook(self, hook: TaskDefinition, ended: dict[str, Any]) -> None:
+        """Enqueue the task of a hook, for an instance or a task that has ended now."""
+        now = self._clock.now()
+        job = LocalTask(
+            id=next(self._numbers),
+            task=hook,
+            args=json.dumps({ARGUMENT: {**ended, "at": now.isoformat()}}),
+            queue=hook.queue,
+            priority=hook.priority,
+            max_attempts=hook.retry.max_attempts,
+            tags=hook.tags,
+            metadata=dict(hook.metadata),
+            enqueued_at=now,
+            due=now,
+        )
+        self.by_id[job.id] = job
+        self.place(job)
+
     def _end(self, job: LocalTask, status: Any) -> None:
         job.status, job.finished_at, job.due = status, self._clock.now(), None
         self._busy.discard(job)
+        if (hook := job.task.hooks.get(HOOKS[status])) is not None:
+            error = job.error and {key: value for key, value in job.error.items() if key != "trace"}
+            about = {"kind": "task", "job": job.id, "task": job.task.name}
+            self.enqueue_hook(hook, {**about, "status": status, "error": error})
         self._hooks.changed()
 
     def _interrupt(self, job: LocalTask) -> None:

@@ -185,12 +185,15 @@ def fail_step(
 
 
 class Expired(NamedTuple):
-    """An instance that was ended because its time was over; `age` is in seconds."""
+    """An instance that was ended because its time was over; `age` is in seconds.
 
-    run: int
+    A task has no run and no version; `id` is then such as "job 17".
+    """
+
+    run: int | None
     id: str
     workflow: str
-    version: int
+    version: int | None
     status: str
     reason: str
     age: float | None

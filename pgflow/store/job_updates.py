@@ -153,16 +153,18 @@ class Finish(NamedTuple):
     output: str | None = None
     error: str | None = None
     seconds: float | None = None
+    hook: bool = False
 
 
 class InstanceUpdate(NamedTuple):
-    """How an instance changes; `revision` is the one that was decided on (None: any)."""
+    """How an instance changes; `revision` is the one that was decided on (None: any). `hook`: its end may have one."""
 
     run: int
     revision: int | None
     status: Status | None = None
     metadata: str | None = None
     error: str | None = None
+    hook: bool = False
 
 
 class Branch(NamedTuple):
@@ -184,7 +186,7 @@ ARRAYS: Mapping[str, type[Array]] = {
     **dict.fromkeys(("attempt", "revision"), Integers),
     **dict.fromkeys(("priority", "max_attempts"), Smallints),
     **dict.fromkeys(("seconds", "base", "cap", "jitter"), Doubles),
-    **dict.fromkeys(("guarded", "stored", "applied", "keeps_result", "solo", "keep", "began"), Booleans),
+    **dict.fromkeys(("guarded", "stored", "applied", "keeps_result", "solo", "keep", "began", "hook"), Booleans),
 }
 
 

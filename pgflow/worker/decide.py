@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, TypeAlias, assert_never
 
+from pgflow.core.definition.hooks import HOOKS
 from pgflow.core.definition.retry import DEFAULT
 from pgflow.core.definition.retry import Retry as Policy
 from pgflow.core.engine import state as engine_state
@@ -302,4 +303,5 @@ def _update_instance(decision: Decision) -> None:
         status=state.status if state.status != instance.status else None,
         metadata=json.dumps(metadata) if metadata else None,
         error=json.dumps(decision.failure) if decision.failure else None,
+        hook=HOOKS.get(state.status, "") in instance.graph.hooks,
     )

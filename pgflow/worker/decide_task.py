@@ -57,7 +57,11 @@ def decide_task(job: ClaimedTask, outcome: TaskOutcome) -> TaskDecision:
     """Decide on the outcome of a task."""
     match outcome:
         case Completed(output=output, seconds=seconds):
-            return TaskDecision(job, outcome, Finish(job.id, job.attempt, "completed", output, None, seconds))
+            return TaskDecision(
+                job,
+                outcome,
+                Finish(job.id, job.attempt, "completed", output, None, seconds, "success" in job.work.hooks),
+            )
         case AttemptFailed():
             return _retry_or_fail(job, outcome)
         case Snoozed(delay=delay, began=began):
@@ -81,5 +85,7 @@ def _retry_or_fail(job: ClaimedTask, outcome: AttemptFailed[ClaimedTask]) -> Tas
     if not outcome.is_last:
         retry = retry_update(job.work.retry, json.dumps(with_error(job, error)), outcome.pause)
         return _stays(job, outcome, retry, error)
-    finish = Finish(job.id, job.attempt, "failed", None, json.dumps(error), outcome.seconds)
+    finish = Finish(
+        job.id, job.attempt, "failed", None, json.dumps(error), outcome.seconds, "failure" in job.work.hooks
+    )
     return TaskDecision(job, outcome, finish, error=error)

@@ -54,7 +54,7 @@ class RejectedJob:
         if self.failure is None:
             return None
         run = self.update.run
-        return None if run is None else InstanceUpdate(run, None, "failed", error=json.dumps(self.failure))
+        return None if run is None else InstanceUpdate(run, None, "failed", error=json.dumps(self.failure), hook=True)
 
 
 class UnknownHere(Exception):

@@ -86,7 +86,9 @@ def rejected(each: RejectedJob) -> None:
 
 
 def expired(each: Expired) -> None:
-    """An instance has ended because its time was over."""
+    """An instance has ended because its time was over. Tasks report none of their cancels."""
+    if each.run is None:
+        return
     ref = InstanceRef(each.id, each.workflow, each.version, each.run)
     if each.status == "cancelled":
         emit.workflow_cancel(ref, reason=each.reason, in_transaction=False)

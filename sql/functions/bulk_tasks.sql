@@ -21,6 +21,8 @@ begin
         case when cancel_jobs.reason is not null then jsonb_build_object('reason', cancel_jobs.reason) end, g.errors, g.tags, g.metadata, g.unique_key
     from gone g
     order by g.id;
+    perform pgflow.task_hook(r.id, r.task, r.status, r.error, true)
+    from (select e.* from pgflow.task_results e where e.id = any (locked) order by e.id) r;
     perform pg_notify(pgflow.ended_channel(), d::text) from unnest(locked) d  -- callers that wait for a result, as in `cancel_task`
     where exists (select from pgflow.waiters w where w.expires_at > pgflow.now());
     return pgflow.skipped_tasks(cancel_jobs.ids, locked);

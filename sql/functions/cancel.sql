@@ -16,7 +16,8 @@ begin
             hint = 'Only an active instance can be cancelled.';
     end if;
     perform pgflow.end_instance(
-        cancel_run.run, 'cancelled', case when cancel_run.reason is not null then jsonb_build_object('reason', cancel_run.reason) end);
+        cancel_run.run, 'cancelled', case when cancel_run.reason is not null then jsonb_build_object('reason', cancel_run.reason) end,
+        cancel_run.notify);
     perform pgflow.audit('cancel', jsonb_build_object('run', cancel_run.run, 'id', instance.id, 'workflow', instance.workflow, 'reason', cancel_run.reason));
     perform pgflow.answer(null);
     if notify then

@@ -10,12 +10,27 @@ declare
     due record;
 begin
     for due in
-        select j.id as job, j.run
+        select j.id as job, j.run, j.step, j.enqueued_at
         from pgflow.jobs j
         where j.expires_at <= pgflow.now() and nullif(j.state in ('ready', 'scheduled') and j.attempt = 0, false) is not null
         order by j.expires_at, j.id
         limit most
     loop
+        if due.run is null then  -- a task
+            perform from pgflow.jobs j
+            where j.id = due.job and j.expires_at <= pgflow.now() and j.state in ('ready', 'scheduled') and j.attempt = 0 for update skip locked;
+            continue when not found;
+            perform pgflow.cancel_task(due.job, 'expired');
+            run := null;
+            id := 'job ' || due.job;
+            workflow := due.step;
+            version := null;
+            status := 'cancelled';
+            reason := 'expired';
+            age := extract(epoch from pgflow.now() - due.enqueued_at);
+            return next;
+            continue;
+        end if;
         -- The instance before the job, as in the lock order. A claim that came first has made the job running.
         select i.run, i.id, i.workflow, i.version, 'cancelled', 'expired', extract(epoch from pgflow.now() - i.created_at)
         into run, id, workflow, version, status, reason, age

@@ -24,7 +24,7 @@ $$;
 create or replace function pgflow.enqueue_many(
     task text, args text[], at timestamptz default null, delay interval default null, queue text default null, priority smallint default null,
     max_attempts smallint default null, tags text[] default '{}', metadata jsonb default '{}', notify boolean default true,
-    keys text[] default null, uniqueness jsonb default null, partition_keys text[] default null
+    keys text[] default null, uniqueness jsonb default null, partition_keys text[] default null, expires_in interval default null
 ) returns table (ord bigint, id bigint, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -77,6 +77,10 @@ begin
         raise exception using errcode = 'PF008', message = format('max_attempts must be between 1 and 32767, got %s', enqueue_many.max_attempts);
     end if;
 
+    if enqueue_many.expires_in <= interval '0' then
+        raise exception using errcode = 'PF008', message = format('expires_in must be positive, got %s', to_json(enqueue_many.expires_in) #>> '{}'),
+            hint = 'Pass an interval, which counts from when the job is due: ''1 hour''.';
+    end if;
     urgency := coalesce(enqueue_many.priority, (options ->> 'priority')::smallint, 0::smallint);
     uniqueness := coalesce(uniqueness, options -> 'unique');
     if uniqueness is not null and keys is null then
@@ -115,7 +119,7 @@ begin
     ),
     inserted as (
         insert into pgflow.jobs (
-            id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, unique_key
+            id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, unique_key, expires_at
         )
         overriding system value
         select
@@ -123,7 +127,8 @@ begin
             coalesce((options ->> 'weight')::smallint, 1::smallint), urgency,
             coalesce(enqueue_many.max_attempts, (options ->> 'max_attempts')::smallint, 5::smallint), a.document,
             nullif(own_tags || enqueue_many.tags, '{}'), nullif(coalesce(options -> 'metadata', '{}') || coalesce(enqueue_many.metadata, '{}'), '{}'),
-            pgflow.now(), case when due > pgflow.now() then 'scheduled' else 'ready' end, due, a.key
+            pgflow.now(), case when due > pgflow.now() then 'scheduled' else 'ready' end, due, a.key,
+            due + coalesce(enqueue_many.expires_in, make_interval(secs => (options ->> 'expires_in')::double precision))
         from numbered a
         order by a.key, a.ord  -- the same order in every batch, so that two batches cannot deadlock
         on conflict (unique_key) where unique_key is not null do nothing
@@ -208,7 +213,8 @@ $$;
 -- Enqueues a task and returns the id of its job: pgflow.enqueue('send_receipt', '{"order_id": 7}').
 create or replace function pgflow.enqueue(
     task text, args jsonb default '{}', at timestamptz default null, delay interval default null, queue text default null,
-    priority smallint default null, tags text[] default '{}', metadata jsonb default '{}', notify boolean default true
+    priority smallint default null, tags text[] default '{}', metadata jsonb default '{}', notify boolean default true,
+    expires_in interval default null
 ) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -221,11 +227,13 @@ begin
     end if;
     return (
         select e.id
-        from pgflow.enqueue_many(task, array[coalesce(args, '{}')::text], at, delay, queue, priority, null, tags, metadata, notify) e
+        from pgflow.enqueue_many(task, array[coalesce(args, '{}')::text], at, delay, queue, priority, null, tags, metadata, notify, expires_in => expires_in) e
     );
 end
 $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
-revoke all on function pgflow.enqueue_many(text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb, text[]) from public;
-revoke all on function pgflow.enqueue(text, jsonb, timestamptz, interval, text, smallint, text[], jsonb, boolean) from public;
+revoke all on function pgflow.enqueue_many(
+    text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb, text[], interval
+) from public;
+revoke all on function pgflow.enqueue(text, jsonb, timestamptz, interval, text, smallint, text[], jsonb, boolean, interval) from public;

@@ -137,7 +137,7 @@ begin
     perform pgflow.end_instance(job.run, 'failed', jsonb_build_object('step', job.step) || last
         || case when job.checkpoint is null then '{}' else jsonb_build_object('checkpoint', job.checkpoint) end
         || case when reason is null then '{}' else jsonb_build_object('reason', reason, 'type', 'FailedByOperator') end
-        || jsonb_build_object('attempts', case when reason is null then job.errors - -1 else jsonb_set(job.errors, '{-1}', last) end));
+        || jsonb_build_object('attempts', case when reason is null then job.errors - -1 else jsonb_set(job.errors, '{-1}', last) end), fail_step_run.notify);
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked

@@ -28,7 +28,7 @@ as $$
 #variable_conflict use_column
 declare
     earlier record;
-    was_running boolean;
+    ended_task record;
 begin
     with gone as (
         delete from pgflow.jobs j
@@ -43,15 +43,18 @@ begin
             case when cancel_task.reason is not null then jsonb_build_object('reason', cancel_task.reason) end, g.errors, g.tags, g.metadata, g.unique_key
         from gone g
     )
-    select g.worker is not null into was_running from gone g;
+    select g.worker is not null as was_running, g.step into ended_task from gone g;
     if not found then
         select s.name, s.status into earlier from pgflow.task_status(cancel_task.id, cancel_task.task) s;
         raise exception using errcode = 'PF005', message = format('job %s (%s) is %s: it cannot be cancelled', cancel_task.id, earlier.name, earlier.status),
             hint = 'Only a task that has not ended can be cancelled.';
     end if;
+    perform pgflow.task_hook(
+        cancel_task.id, ended_task.step, 'cancelled', case when cancel_task.reason is not null then jsonb_build_object('reason', cancel_task.reason) end,
+        cancel_task.notify);
     perform pgflow.answer(null);
     perform pg_notify(pgflow.ended_channel(), cancel_task.id::text) where exists (select from pgflow.waiters w where w.expires_at > pgflow.now());
-    if notify and was_running then
+    if notify and ended_task.was_running then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked
     end if;
 end

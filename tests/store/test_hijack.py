@@ -68,6 +68,7 @@ CALLS = {
     """ "handled_at": "2030-01-01T00:00Z", "next_at": "2030-01-02T00:00Z", "skipped": 1, "missed": 1,"""
     """ "cancels_last": true, "starts": [{{"instant": "2030-01-01T00:00Z", "value": "z", "input": {{}}}}]}}]')""",
     "known_queues": "select pgflow.known_queues()",
+    "instance_hook": "select pgflow.instance_hook({run}, 'failed', '{{}}', true)",
     "lock_business_ids": "select pgflow.lock_business_ids('{{held::a}}')",
     "once": "select pgflow.once('k', 'c')",
     "pause_queue": "select pgflow.pause_queue('default'), pgflow.pause_queue('default', 'n', 'me')",
@@ -104,6 +105,7 @@ CALLS = {
     "start_many": "select pgflow.start_many('Held', '{{d,a}}', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "take_place": "select pgflow.take_place('limited', 'a')",
     "task_status": "select pgflow.task_status({task}, 'plain')",
+    "task_hook": "select pgflow.task_hook({task}, 'plain', 'failed', '{{}}', true)",
     "unschedule": "select pgflow.unschedule(1)",
     "update_task": "select pgflow.update_task({task}, 'other', delay => '1 hour')",
 }

@@ -30,7 +30,7 @@ HARMLESS = {
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
     *("task_status", "update_task", "delete_task", "audit", "prune_runs"),
-    *("start_instant", "end_instance", "paused_job", "run_paused_again"),
+    *("start_instant", "end_instance", "enqueue_hook", "paused_job", "run_paused_again"),
     *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
     *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks"),
 }
@@ -42,7 +42,7 @@ MATCHING = {"matching_runs", "has_error", "failed_queue", "matching_tasks"}
 BULK = {"bulk_count", "bulk_begin", "bulk_batch"}
 WORKER_API = {
     *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),
-    *("declare_schedules", "fire_schedules", "end_expired"),
+    *("declare_schedules", "fire_schedules", "end_expired", "instance_hook", "task_hook"),
     *PRUNING,
 }
 ALL = CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK

@@ -1,4 +1,4 @@
-"""`pgflow retry`: retry a failed instance from the failed step."""
+"""`pgflow retry`: retry a failed instance from the failed step, or a step that waits for an operator."""
 
 import click
 
@@ -14,10 +14,13 @@ __all__ = ["command"]
 @click.command("retry")
 @click.argument("workflow", type=TEXT)
 @click.argument("value", type=TEXT)
+@click.option("--step", type=TEXT, metavar="KEY", help="Retry only this step, which waits for an operator.")
 @idempotency_option
 @result_options
-def command(workflow: str, value: str, idempotency_key: str | None, dsn: str, schema: str, as_json: bool) -> None:
-    """Retry the newest run of VALUE, which must have failed, from the failed step.
+def command(
+    workflow: str, value: str, step: str | None, idempotency_key: str | None, dsn: str, schema: str, as_json: bool
+) -> None:
+    """Retry the newest run of VALUE: if it has failed from the failed step, else the steps that wait for an operator.
 
     Completed steps keep their results and do not run again; the failed step gets its full number of attempts. VALUE may
     be a whole business id, such as orderid::abc123.
@@ -27,9 +30,14 @@ def command(workflow: str, value: str, idempotency_key: str | None, dsn: str, sc
       pgflow retry OrderFlow abc123
     """
     with open_connection(dsn, schema, workflow) as conn:
-        statement = instance.retry(schema, workflow=workflow, value=value, notify=True)
+        if step is None:
+            statement, about = instance.retry(schema, workflow=workflow, value=value, notify=True), ""
+        else:
+            statement = instance.retry_step(schema, workflow=workflow, value=value, step=step, notify=True)
+            about = f" {step}"
+        name = f"retry {workflow} {value}{about}"
         with identified(conn, schema):
-            request.run_once(conn, schema, idempotency_key, f"retry {workflow} {value}", statement, lambda answer: None)
+            request.run_once(conn, schema, idempotency_key, name, statement, lambda answer: None)
     click.echo(
         document({"workflow": workflow, "value": value, "status": "running"})
         if as_json

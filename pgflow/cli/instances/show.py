@@ -75,6 +75,13 @@ def _paragraphs(found: Instance, value: str) -> list[str]:
         paragraphs.append(table(HEADERS, rows))
     if found.is_active:
         paragraphs.append("\n".join(describe_wait(each) for each in found.waiting_for) or "no active steps")
+        if any(each.kind == "operator" for each in found.waiting_for):
+            addressed = shlex.join([found.workflow, value])
+            paragraphs.append(
+                f"an operator may: pgflow retry {addressed}\n"
+                f"                 pgflow complete-step {addressed} STEP --event EVENT --output JSON\n"
+                f"                 pgflow fail-step {addressed} STEP --reason TEXT"
+            )
         if found.signals:
             paragraphs.append("\n".join(describe_signal(each) for each in found.signals))
     elif found.status == "failed":

@@ -81,6 +81,7 @@ class Graph:
     partition_by: tuple[str, ...] = ()  # the path of the partition key in the input
     weight: int = 1
     deadline: timedelta | None = None
+    hooks: Mapping[str, str] = field(default_factory=dict)  # names of tasks, by "success", "failure" and "cancel"
 
     @classmethod
     def build(
@@ -100,6 +101,7 @@ class Graph:
         orchestration_queue: str | None = None,
         deadline: timedelta | None = None,
         retain: Retain | None = None,
+        hooks: Mapping[str, str] | None = None,
         has_optional_input: bool = False,
         partition_by: tuple[str, ...] = (),
         weight: int = 1,
@@ -148,6 +150,7 @@ class Graph:
             weight=weight,
             deadline=deadline,
             retain=retain,
+            hooks=hooks or {},
         )
 
     def node(self, step: str) -> Node:
@@ -249,6 +252,7 @@ class Graph:
             **({"weight": self.weight} if self.weight > 1 else {}),
             **({"deadline": self.deadline.total_seconds()} if self.deadline is not None else {}),
             **({"retain": self.retain.spec()} if self.retain else {}),
+            **({"hooks": dict(self.hooks)} if self.hooks else {}),
             "steps": {key: _node_spec(node) for key, node in self.nodes.items()},
             "edges": [
                 {"from": edge.source, "event": edge.event, "targets": list(edge.targets), "dynamic": edge.dynamic}

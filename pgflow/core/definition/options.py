@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
+from pgflow.core.definition.hooks import read_hooks
 from pgflow.core.definition.partition import read_partition, read_weight
 from pgflow.core.definition.retain import Retain
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems, defect_of
+from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.unique import Unique
 from pgflow.core.values.duration import is_duration, plain
 from pgflow.core.values.names import check_tags, is_event, is_queue
@@ -33,7 +35,14 @@ __all__ = [
     "refuse_defect",
 ]
 
-CLASS_OPTIONS = ("versions", "current", "app")  # keywords of the class that are not options of a graph
+CLASS_OPTIONS = (
+    "versions",
+    "current",
+    "app",
+    "on_success",
+    "on_failure",
+    "on_cancel",
+)  # keywords of the class that are not options of a graph
 MAX_VERSION = 2**31 - 1
 PRIORITIES = range(-(2**15), 2**15)
 
@@ -55,6 +64,7 @@ class Options:
     weight: int = 1
     deadline: timedelta | None = None
     retain: Retain | None = None
+    hooks: Mapping[str, TaskDefinition] = field(default_factory=dict)
 
 
 def read_options(
@@ -72,6 +82,7 @@ def read_options(
     weight: Any,
     deadline: Any,
     retain: Any,
+    hooks: Mapping[str, Any],
     name: Any,
     unknown: Mapping[str, Any],
     may_lack_key: bool = False,
@@ -88,7 +99,7 @@ def read_options(
         )
         who = class_name
     for option in unknown:
-        known = [*(each.name for each in fields(Options)), *CLASS_OPTIONS]
+        known = [*(each.name for each in fields(Options) if each.name != "hooks"), *CLASS_OPTIONS]
         near = difflib.get_close_matches(option, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted(known))}"
         problems.add([f"{who}: there is no option {option!r}; {hint}"])
@@ -111,6 +122,7 @@ def read_options(
         weight=rule(1, read_weight, who, weight),
         deadline=rule(None, _deadline, who, deadline),
         retain=rule(None, read_retain, who, retain),
+        hooks=rule({}, read_hooks, who, hooks),
     )
     problems.raise_if_any()
     return options

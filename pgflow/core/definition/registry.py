@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from pgflow.core.definition.definition import VersionSet
+from pgflow.core.definition.hooks import hook_problems
 from pgflow.core.definition.rules.problems import try_collect
 from pgflow.core.definition.task import DefinedTask, TaskDefinition
 from pgflow.core.definition.workflow import DefinedWorkflow
@@ -43,10 +44,13 @@ class Registry:
             self._add(self._check_workflow, workflow)
         for task in tasks:
             self._add(self._check_task, task)
+        for given in (*self.workflows, *self.tasks_by_name.values()):
+            self._add(self._check_hooks, given)
 
     def add(self, given: type[DefinedWorkflow[Any]] | DefinedTask) -> None:
         """Add a workflow or a task; adding the same one again has no effect. Raises `DefinitionError`."""
         self._add(self._check_task if isinstance(given, DefinedTask) else self._check_workflow, given)
+        self._add(self._check_hooks, given)
 
     def _add(self, check: Callable[[Any], None], given: Any) -> None:
         try:
@@ -95,6 +99,15 @@ class Registry:
             raise _shared_name(workflow, task)
         if not self.has_codec and (paths := task.definition.secrets):
             raise DefinitionError(f"{task.name}: {secret_error(paths[0])}", hint=CODEC_HINT)
+
+    def _check_hooks(self, given: Any) -> None:
+        if not given.is_valid:
+            return
+        is_task = isinstance(given, DefinedTask)
+        all_hooks = [given.definition.hooks] if is_task else [each.options.hooks for each in _versions(given)]
+        for hooks in all_hooks:
+            for problem in hook_problems(given.name, hooks, self.tasks_by_name.values()):
+                raise DefinitionError(problem)
 
     @property
     def workflows(self) -> tuple[type[Any], ...]:
@@ -160,3 +173,8 @@ def _shared_name(workflow: type[DefinedWorkflow[Any]], task: DefinedTask) -> Def
         f"and {_origin(task)}",
         hint='Give one of them another name: class …(Workflow, name="…") or @task(name="…").',
     )
+
+
+def _versions(workflow: Any) -> Iterable[Any]:
+    definitions: Iterable[Any] = workflow.definitions.versions.values()
+    return definitions

@@ -59,6 +59,8 @@ class TaskDefinition:
     partition_by: tuple[str, ...] = ()
     weight: int = 1
     retain: Retain | None = None
+    hooks: Mapping[str, TaskDefinition] = field(default_factory=dict)
+    expires_in: timedelta | None = None
 
     def partition_keys(self, arguments: Sequence[str]) -> tuple[str | None, ...] | None:
         """Return the partition keys of some enqueues, whose arguments are JSON objects as text; None without them."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypedDict
 
+from pgflow.core.definition.hooks import HOOKS, read_hooks
 from pgflow.core.definition.options import (
     read_metadata,
     read_priority,
@@ -21,8 +22,9 @@ from pgflow.core.definition.retain import Retain
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.rules.problems import Problems
 from pgflow.core.definition.rules.step_rules import CPU_RULE
+from pgflow.core.definition.task import DefinedTask
 from pgflow.core.definition.unique_task import UniqueTask
-from pgflow.core.values.duration import is_duration
+from pgflow.core.values.duration import is_duration, plain
 from pgflow.core.values.names import check_options
 from pgflow.errors import DefinitionError, UnknownOption
 
@@ -43,6 +45,9 @@ class TaskOptions(TypedDict, total=False):
     - `cpu`: True to run in a process of the worker's pool, for work that would hold Python's global lock. It cannot be
       transactional.
     - `retain`: how long ended executions are kept, see `Retain`; by default as the app sets it.
+    - `expires_in`: a timedelta from when a job is due; unless a worker has started it by then, it is cancelled with the
+      reason "expired".
+    - `on_success`, `on_failure`, `on_cancel`: tasks that are enqueued when a job ends, see `Ended`.
     - `tags`, `metadata`: a list of strings and a dict of JSON values, stored with each job.
     """
 
@@ -58,6 +63,10 @@ class TaskOptions(TypedDict, total=False):
     weight: int
     cpu: bool
     retain: Retain | None
+    expires_in: timedelta | None
+    on_success: DefinedTask | None
+    on_failure: DefinedTask | None
+    on_cancel: DefinedTask | None
 
 
 def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters | None) -> dict[str, Any]:
@@ -77,6 +86,8 @@ def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters
         "retry": rule(None, read_retry, who, given.get("retry")) or Retry(),
         "unique": rule(None, _unique, who, given.get("unique"), parameters),
         "priority": rule(0, read_priority, who, given.get("priority", 0)),
+        "expires_in": rule(None, _expires_in, who, given.get("expires_in")),
+        "hooks": rule({}, read_hooks, who, {name: given.get(f"on_{name}") for name in HOOKS.values()}),
         "max_runtime": rule(None, _max_runtime, who, given.get("max_runtime")),
         "tags": rule((), read_tags, who, given.get("tags", ())),
         "metadata": rule({}, read_metadata, who, given.get("metadata")),
@@ -124,6 +135,12 @@ def _max_runtime(who: str, limit: Any) -> timedelta | None:
     if limit is not None and not (is_duration(limit) and limit):
         raise DefinitionError(f"{who}: max_runtime is {limit!r}: write a timedelta greater than zero")
     return limit if limit is None else timedelta(0) + limit
+
+
+def _expires_in(who: str, given: Any) -> timedelta | None:
+    if given is not None and not (is_duration(given) and given):
+        raise DefinitionError(f"{who}: expires_in is {given!r}: write a timedelta of more than zero, up to 100 years")
+    return None if given is None else plain(given)
 
 
 def _flag(who: str, option: str, given: Any) -> bool:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from pgflow.core.definition.definition import Definition, VersionSet
 from pgflow.core.definition.graph import Graph
+from pgflow.core.definition.hooks import hook_spec
 from pgflow.core.definition.input import Input, declared_type
 from pgflow.core.definition.options import Options, read_options
 from pgflow.core.definition.partition import check_partition
@@ -27,6 +28,7 @@ from pgflow.core.definition.rules.build import (
 from pgflow.core.definition.rules.callables import arity_problem, is_async, is_generator
 from pgflow.core.definition.rules.problems import Problems, try_collect
 from pgflow.core.definition.step import Target
+from pgflow.core.definition.task import DefinedTask
 from pgflow.core.definition.unique import Unique
 from pgflow.core.definition.versions import Versions, is_nested, read_versions
 from pgflow.core.values.absent import Absent, is_optional
@@ -95,6 +97,9 @@ class DefinedWorkflow(Generic[I]):
         weight: int = 1,
         deadline: timedelta | None = None,
         retain: Retain | None = None,
+        on_success: DefinedTask | None = None,
+        on_failure: DefinedTask | None = None,
+        on_cancel: DefinedTask | None = None,
         name: str | None = None,
         versions: Mapping[int, type[DefinedWorkflow[Any]]] | None = None,
         current: int | None = None,
@@ -128,6 +133,7 @@ class DefinedWorkflow(Generic[I]):
             weight=weight,
             deadline=deadline,
             retain=retain,
+            hooks={"success": on_success, "failure": on_failure, "cancel": on_cancel},
             name=name,
             unknown=unknown,
             may_lack_key=is_part,
@@ -207,6 +213,7 @@ class DefinedWorkflow(Generic[I]):
             weight=options.weight,
             deadline=options.deadline,
             retain=options.retain,
+            hooks=hook_spec(options.hooks),
             has_optional_input=is_optional(cls._input.kind),
         )
         cls.definition = Definition(cls.graph, options, cls._input)
@@ -349,6 +356,6 @@ def _check_versioned_options(options: Options, version: Any, versions: Any, in_b
     if versions is not None and in_body is not None:
         problems.add([f"{who} has versions twice: keep either those in the class body or the option"])
     own = (options.retry, options.priority, options.orchestration_queue, options.partition_by, options.weight > 1)
-    if options.queue != "default" or options.deadline is not None or any(own):
-        fix = "give retry, queue, priority and deadline to the versions"
+    if options.queue != "default" or options.deadline is not None or options.hooks or any(own):
+        fix = "give retry, queue, priority, deadline and hooks to the versions"
         problems.add([f"{who} has versions and no steps of its own: {fix}"])

@@ -16,8 +16,8 @@ changes as materialized (
     select c.*
     from unnest(
         %(instance_run)b::bigint[], %(instance_revision)b::integer[], %(instance_status)b::text[], %(instance_metadata)b::text[],
-        %(instance_error)b::text[]
-    ) as c (run, revision, status, metadata, error), generate_series(1, 100) as series where series < 2
+        %(instance_error)b::text[], %(instance_hook)b::boolean[]
+    ) as c (run, revision, status, metadata, error, hook), generate_series(1, 100) as series where series < 2
 ),
 moves as materialized (
     select m.*
@@ -52,8 +52,8 @@ finishing as materialized (  -- tasks that end; they have no instance, so the fe
     select f.*
     from unnest(
         %(finish_job)b::bigint[], %(finish_attempt)b::integer[], %(finish_status)b::text[], %(finish_output)b::text[], %(finish_error)b::text[],
-        %(finish_seconds)b::double precision[]
-    ) as f (job, attempt, status, output, error, seconds), generate_series(1, 100) as series where series < 2
+        %(finish_seconds)b::double precision[], %(finish_hook)b::boolean[]
+    ) as f (job, attempt, status, output, error, seconds, hook), generate_series(1, 100) as series where series < 2
 ),
 owned as materialized (
     select f.job
@@ -241,6 +241,13 @@ changed as (
     from changes g join decided c on c.run = g.run
     where i.run = any (array[g.run])
 ),
+hooked as materialized (  -- in the transaction of the end: exactly once
+    select pgflow.instance_hook(g.run, g.status, g.error::jsonb, false) from changes g join decided c on c.run = g.run where g.hook
+    union all
+    select pgflow.task_hook(o.job, j.step, f.status, f.error::jsonb, false)
+    from finishing f join owned o on o.job = f.job join pgflow.jobs j on j.id = any (array[o.job])
+    where f.hook
+),
 consumed as (
     update pgflow.signals s set consumed_at = pgflow.now()
     from outcome o
@@ -262,6 +269,7 @@ select
     false as is_branch,
     false as is_awaited
 from outcome o
+where (select count(*) from hooked) >= 0  -- evaluates it
 union all
 select b.id, b.run, b.step, 'done', b.state = 'running', true, false from born b
 union all
@@ -277,3 +285,4 @@ select
     end,
     false, false, (select exists (select from pgflow.waiters w where w.expires_at > pgflow.now()))
 from finishing f left join owned o on o.job = f.job
+where (select count(*) from hooked) >= 0
