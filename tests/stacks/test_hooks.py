@@ -164,6 +164,12 @@ def print_end(end: Ended) -> None:
     print(end)
 
 
+@pytest.mark.parametrize("policy", ["transition", "skip", "pause", "declined"])
+def test_a_task_has_no_policy_of_steps(policy: str) -> None:
+    with pytest.raises(DefinitionError, match=f"its retry has on_exhausted='{policy}', which is for steps"):
+        task(retry=Retry(on_exhausted=policy))(print_end)
+
+
 @pytest.mark.parametrize("given", [timedelta(0), timedelta(days=40_000), 5])
 def test_an_expiry_out_of_range_is_refused(given: Any) -> None:
     with pytest.raises(DefinitionError, match="expires_in is "):

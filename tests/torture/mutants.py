@@ -223,6 +223,12 @@ MUTANTS = (
         "retried_route_and_sibling",
     ),
     Mutant(
+        "inherited checkpoint", "a step reads the checkpoint of the step before it", SETTLE,
+        "checkpoint = case when j.step = '' then j.checkpoint -> o.next_step end",
+        "checkpoint = j.checkpoint",
+        only("kill a worker"),
+    ),
+    Mutant(
         "stale join", "a join is decided on stale results", SETTLE,
         "and (g.revision is null or i.revision = g.revision)",
         "",

@@ -83,7 +83,7 @@ def read_task_options(who: str, given: Mapping[str, Any], parameters: Parameters
     rule = problems.check
     options = {
         "queue": rule("default", read_queue, who, "queue", given.get("queue", "default")),
-        "retry": rule(None, read_retry, who, given.get("retry")) or Retry(),
+        "retry": rule(None, _retry, who, given.get("retry")) or Retry(),
         "unique": rule(None, _unique, who, given.get("unique"), parameters),
         "priority": rule(0, read_priority, who, given.get("priority", 0)),
         "expires_in": rule(None, _expires_in, who, given.get("expires_in")),
@@ -135,6 +135,16 @@ def _max_runtime(who: str, limit: Any) -> timedelta | None:
     if limit is not None and not (is_duration(limit) and limit):
         raise DefinitionError(f"{who}: max_runtime is {limit!r}: write a timedelta greater than zero")
     return limit if limit is None else timedelta(0) + limit
+
+
+def _retry(who: str, given: Any) -> Retry | None:
+    policy = read_retry(who, given)
+    if policy is not None and policy.on_exhausted != "fail":
+        raise DefinitionError(
+            f"{who}: its retry has on_exhausted={policy.on_exhausted!r}, which is for steps: a task has no "
+            "transitions, so it fails; leave on_exhausted out, and give it on_failure=, a task for that case"
+        )
+    return policy
 
 
 def _expires_in(who: str, given: Any) -> timedelta | None:

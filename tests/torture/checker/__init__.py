@@ -1,7 +1,7 @@
 """Check a run's history: invariants that must hold, and counters that show what the run covered.
 
 A run without violations proves only what it covered. So each counter must be above zero, or the run is invalid
-(Antithesis calls these "sometimes" assertions). The invariants are I1 to I22; each is a function that yields a message
+(Antithesis calls these "sometimes" assertions). The invariants are I1 to I23; each is a function that yields a message
 for each violation.
 """
 
@@ -41,6 +41,7 @@ INVARIANTS: Mapping[str, Callable[[History], Iterator[str]]] = {
     "I20": conduct.logs_are_clean,
     "I21": conduct.sessions_are_clean,
     "I22": schedules.instants_fire_once,
+    "I23": conduct.checkpoints_are_its_own,
 }
 
 

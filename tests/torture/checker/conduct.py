@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from tests.torture.checker.history import History, InstanceHistory, seconds_of
 from tests.torture.install.audit import Change
 
-__all__ = ["logs_are_clean", "only_own_failures_count", "sessions_are_clean", "workers_stay_small"]
+__all__ = [
+    "checkpoints_are_its_own",
+    "logs_are_clean",
+    "only_own_failures_count",
+    "sessions_are_clean",
+    "workers_stay_small",
+]
 
 MAX_CRASHES = 5
 QUARANTINE_FROM = 2  # lost workers
@@ -18,6 +24,16 @@ MAX_RSS = 160 * 1024 * 1024
 INTENDED = "failpoint "  # an error that the harness raised
 # The lines after it name the lock cycle. The fault "refusals" raises deadlock errors with another message.
 DEADLOCK = re.compile(r"^(.*)ERROR:  deadlock detected\n(?:.*DETAIL:  (.*)\n(?:\t(.*)\n)?)?", re.MULTILINE)
+
+
+def checkpoints_are_its_own(history: History) -> Iterator[str]:
+    """I23: an attempt reads a checkpoint that an attempt of the same step of the same run has written."""
+    for instance in history.instances.values():
+        written = {(body["step"], body["nonce"]) for body in instance.bodies if body["e"] == "begin"}
+        for body in instance.bodies:
+            checkpoint = body.get("checkpoint")
+            if body["e"] == "begin" and checkpoint is not None and (body["step"], checkpoint) not in written:
+                yield f"{body['step']} of run {instance.run} read the checkpoint {checkpoint!r}, which is not its own"
 
 
 def only_own_failures_count(history: History) -> Iterator[str]:

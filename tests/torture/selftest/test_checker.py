@@ -305,6 +305,11 @@ def no_instant(changes: list[Change], calls: list[dict[str, Any]], bodies: list[
         alter(changes, place, id="chain::ticks@2026-01-01T00:00:00.500000Z")
 
 
+def strangers_checkpoint(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    """An attempt reads a checkpoint that no attempt of its step has written."""
+    next(body for body in bodies if body["e"] == "begin")["checkpoint"] = "another step's"
+
+
 DEFECTS: dict[str, list[Spoil]] = {
     "I1": [lost_instance, lost_visit, lost_signal, half_a_transaction, two_answers],
     "I2": [unending, left_token],
@@ -324,6 +329,7 @@ DEFECTS: dict[str, list[Spoil]] = {
     "I18": [burnt_attempt, failed_innocent],
     "I21": [dirty_session],
     "I22": [fired_twice, never_fired, no_instant],
+    "I23": [strangers_checkpoint],
 }
 CASES = [(invariant, spoil) for invariant, spoils in DEFECTS.items() for spoil in spoils]
 

@@ -86,7 +86,7 @@ def recorded(ctx: Context[Script]) -> Iterator[dict[str, Any]]:
     nonce = secrets.token_hex(8)
     given = {key: output.get("nonce") for key, output in ctx.steps.items() if isinstance(output, dict)}
     about = {"run": ctx.run, "step": ctx.step, "attempt": ctx.attempt, "nonce": nonce, "pid": os.getpid()}
-    journal().write(e="begin", t=time.monotonic_ns(), given=given, **about)
+    journal().write(e="begin", t=time.monotonic_ns(), given=given, checkpoint=ctx.checkpointed, **about)
     try:
         yield {"nonce": nonce}
     except BaseException as error:
@@ -122,9 +122,11 @@ def grind(ctx: Context[Script]) -> Ok:
 
 @step(retry=QUICKLY)
 async def stumble(ctx: Context[Script]) -> Ok:
-    """Fails on its first `errors` attempts."""
+    """Fails on its first `errors` attempts; each attempt stores its nonce as the checkpoint."""
     with recorded(ctx) as output:
+        ctx.progress(0.5, output["nonce"])
         await asyncio.sleep(ctx.initial.pause)
+        await ctx.acheckpoint(output["nonce"])
         if ctx.attempt <= ctx.initial.errors:
             raise ConnectionError("the service does not answer")
     return Ok("done", output)
