@@ -82,8 +82,10 @@ def _attempt_is_right(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     match was["state"], now["state"]:
         case "ready", "running":
             return bool(after == before + (was["kind"] == "execute"))
+        case "running", "running" if now["step"] == was["step"]:  # it has reported progress or a checkpoint
+            return bool(after == before and now["worker"] == was["worker"])
         case "running", "running":
-            return bool(after == 1 and now["step"] != was["step"])
+            return bool(after == 1)
         case "running", ("ready" | "scheduled" | "parked") if now["step"] == was["step"]:
             return after in (before, before - 1)
         case "running", ("ready" | "scheduled"):
