@@ -98,7 +98,7 @@ def test_the_hook_of_a_workflow_is_enqueued_when_its_instance_ends(stack: Stack,
 
 
 @pytest.mark.parametrize("how", ["cancel", "fail_step", "deadline"])
-def test_it_is_enqueued_whoever_writes_the_end(stack: Stack, how: str) -> None:
+def test_it_is_enqueued_by_each_way_to_end(stack: Stack, how: str) -> None:
     late = timedelta(milliseconds=200) if how == "deadline" else None
     HookFlow.start(stack.value, {"how": "pause"}, deadline=late)
     found = stack.until(HookFlow, "waiting") if late is None else stack.until(HookFlow)
