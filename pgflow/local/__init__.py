@@ -15,6 +15,7 @@ instances               the owner of a storage; finds active and stored instance
 scheduler, live         the active instances, and their jobs
 outcomes                what the outcome of a step or the end of a wait does to an instance
 runner, loop            steps on an event loop and in threads
+tasks, local_task       jobs of tasks; task_backend has the commands on them
 schedules               schedules on the virtual clock
 timers, clock           due times, and virtual time
 mailbox, waiters        signals of an instance; callers that wait for a condition

@@ -31,6 +31,7 @@ class LocalTask:
     metadata: Mapping[str, Any]
     enqueued_at: datetime
     due: datetime | None
+    caller: Mapping[str, Any] = field(default_factory=dict)  # the `telemetry=` of its enqueue
     unique_key: str | None = None
     status: Status = "pending"
     attempt: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -11,11 +12,13 @@ from pgflow.core.engine.attempt import AttemptError, EncodedResult
 from pgflow.core.engine.state import Command, State
 from pgflow.local.clock import Clock
 from pgflow.local.live import LiveInstance, LocalJob
+from pgflow.local.local_task import LocalTask
 from pgflow.local.lock import DeferringLock
-from pgflow.telemetry import emit, instance_events
+from pgflow.telemetry import emit, instance_events, task_events
 from pgflow.telemetry.bus import handlers_by_event
 from pgflow.telemetry.emit import AttemptRef, InstanceRef
 from pgflow.telemetry.instance_events import Source
+from pgflow.telemetry.task_events import TaskRef
 
 __all__ = ["Report", "ready"]
 
@@ -120,6 +123,53 @@ class Report:
             age = self._since(live.created_at)
             self._emit(instance_events.ended, ref, state, live.error, duration=age, advance_count=live.advances)
 
+    # -- tasks
+
+    def enqueued(self, task: str, jobs: Sequence[int | None]) -> None:
+        """A task was enqueued, once for each of `jobs`."""
+        if handlers_by_event:
+            self._emit(task_events.task_enqueue, task, jobs, in_transaction=False)
+
+    def task_cancelled(self, job: LocalTask, reason: str | None) -> None:
+        """A job was cancelled."""
+        if handlers_by_event:
+            self._emit(task_events.task_cancel, _task(job), reason=reason, in_transaction=False)
+
+    def task_retried(self, job: LocalTask) -> None:
+        """A job is retried."""
+        if handlers_by_event:
+            self._emit(task_events.task_retry, _task(job), in_transaction=False)
+
+    def task_began(self, job: LocalTask) -> None:
+        """An attempt at a task begins."""
+        if handlers_by_event:
+            self._emit(task_events.task_start, _task(job))
+
+    def task_completed(self, job: LocalTask, took: timedelta) -> None:
+        """A task has completed."""
+        if handlers_by_event:
+            age = self._since(job.enqueued_at)
+            self._emit(task_events.task_stop, _task(job), duration=took.total_seconds(), age=age)
+
+    def task_snoozed(self, job: LocalTask, delay: timedelta) -> None:
+        """A task will run again later."""
+        if handlers_by_event:
+            self._emit(task_events.task_snooze, _task(job), delay=delay.total_seconds())
+
+    def task_failed(self, job: LocalTask, why: AttemptError, took: timedelta, *, will_retry: bool) -> None:
+        """An attempt at a task failed."""
+        if handlers_by_event:
+            self._emit(
+                task_events.task_exception,
+                _task(job),
+                duration=took.total_seconds(),
+                kind=why.type,
+                reason=why.reason,
+                stacktrace=why.details.get("trace"),
+                max_attempts=job.max_attempts,
+                will_retry=will_retry,
+            )
+
     def _emit(self, emitter: Any, *args: Any, **fields: Any) -> None:
         self._lock.defer(partial(emitter, *args, **fields))
 
@@ -131,6 +181,10 @@ class Report:
 
 def _ref(live: LiveInstance) -> InstanceRef:
     return InstanceRef(live.id, live.graph.name, live.graph.version, live.run, live.telemetry, runner="local")
+
+
+def _task(job: LocalTask) -> TaskRef:
+    return TaskRef(job.id, job.task.name, job.attempt, caller=job.caller, runner="local")
 
 
 def _attempt(live: LiveInstance, job: LocalJob) -> AttemptRef:

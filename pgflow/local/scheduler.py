@@ -83,7 +83,7 @@ class Scheduler:
         self.busy: set[LocalJob] = set()  # ready or running
         self._busy_tasks: set[LocalTask] = set()
         hooks = Hooks(timed=self._add_timer, changed=self._changed)
-        self.tasks = LocalTasks(self._loop, self.lock, self.clock, self._busy_tasks, hooks, policy)
+        self.tasks = LocalTasks(self._loop, self.lock, self.clock, self._busy_tasks, hooks, self.report, policy)
         self._timers = Timers(self._loop, self.lock, self.clock, self.live, self.tasks.by_id, self._run_due)
         self._scheduled: dict[int, LiveInstance] = {}  # by the id of a scheduled signal
         self._is_check_due = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from pgflow.core.engine import task_attempt
 from pgflow.core.engine.attempt import KEPT_ERRORS, AttemptError, attempt_error
 from pgflow.core.models.task import Enqueued
 from pgflow.core.values.codec import Location, roundtrip
+from pgflow.core.values.names import TELEMETRY
 from pgflow.core.values.sanitize import sanitize_line
 from pgflow.errors import AlreadyEnqueued, AlreadyStarted, JobNotFound, NotActive, NotRetryable
 from pgflow.jitter import uniform
@@ -28,6 +30,7 @@ from pgflow.local.control import LocalControl
 from pgflow.local.local_task import LocalTask
 from pgflow.local.lock import DeferringLock
 from pgflow.local.loop import Loop
+from pgflow.local.report import Report
 from pgflow.logs import Logger
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 
@@ -59,6 +62,7 @@ class LocalTasks:
         clock: Clock,
         busy: set[LocalTask],
         hooks: Hooks,
+        report: Report,
         policy: PayloadPolicy = DEFAULT,
     ) -> None:
         self.by_id: dict[int, LocalTask] = {}
@@ -67,6 +71,7 @@ class LocalTasks:
         self._clock = clock
         self._busy = busy
         self._hooks = hooks
+        self._report = report
         self._policy = policy
         self._numbers = count(1)
         self._running: dict[LocalTask, asyncio.Task[None]] = {}
@@ -79,7 +84,9 @@ class LocalTasks:
         unique, due = command.unique, (request.at or now) + (request.delay or timedelta(0))
         if unique is not None and unique.on_conflict == "raise":
             self._refuse_taken(command.task, unique)
-        return [self._enqueue(command, request, place, now, due) for place in range(len(request.args))]
+        enqueued = [self._enqueue(command, request, place, now, due) for place in range(len(request.args))]
+        self._report.enqueued(command.task.name, [each.id for each in enqueued])
+        return enqueued
 
     def _enqueue(
         self, command: commands.Enqueue, request: EnqueueRequest, place: int, now: datetime, due: datetime
@@ -98,9 +105,10 @@ class LocalTasks:
             priority=task.priority if request.priority is None else request.priority,
             max_attempts=task.retry.max_attempts if request.max_attempts is None else request.max_attempts,
             tags=(*task.tags, *request.tags),
-            metadata={**task.metadata, **request.metadata},
+            metadata={**task.metadata, **{key: each for key, each in request.metadata.items() if key != TELEMETRY}},
             enqueued_at=now,
             due=due,
+            caller=request.metadata.get(TELEMETRY, {}),
             unique_key=key,
         )
         self.by_id[job.id] = job
@@ -121,6 +129,7 @@ class LocalTasks:
             hint = "Only a task that has not ended can be cancelled."
             raise NotActive(f"{job.title} is {job.status}: it cannot be cancelled", hint=hint)
         self._interrupt(job)
+        self._report.task_cancelled(job, reason)
         job.error = None if reason is None else {"reason": reason}
         self._end(job, "cancelled")
 
@@ -139,6 +148,7 @@ class LocalTasks:
                 hint=f"See its state: app.job({job.id}).get()",
             )
         job.due = self._clock.now()
+        self._report.task_retried(job)
         self.place(job)
 
     def update(self, job: LocalTask, command: commands.UpdateTask) -> None:
@@ -233,10 +243,11 @@ class LocalTasks:
             if job not in self._busy or job in self._running or not job.is_active or not is_due:
                 return
             job.status, job.attempt, job.began_at = "running", job.attempt + 1, self._clock.now()
+            self._report.task_began(job)
             self._running[job] = self._loop.task(self._run(job, job.attempt))
 
     async def _run(self, job: LocalTask, attempt: int) -> None:
-        task = job.task
+        task, began = job.task, time.perf_counter()
         limit = asyncio.timeout(None if task.max_runtime is None else task.max_runtime.total_seconds())
         outcome: TaskOutcome
         place = Location(task.name, str(job.id), "checkpoint")
@@ -259,20 +270,24 @@ class LocalTasks:
         with self._lock:
             if self._running.get(job) is asyncio.current_task():  # not after an interruption
                 del self._running[job]
-                self._ended(job, outcome)
+                self._ended(job, outcome, timedelta(seconds=time.perf_counter() - began))
 
-    def _ended(self, job: LocalTask, outcome: TaskOutcome) -> None:
+    def _ended(self, job: LocalTask, outcome: TaskOutcome, took: timedelta) -> None:
         job.started_at = job.began_at
         match outcome:
             case str():
                 job.output = outcome
+                self._report.task_completed(job, took)
                 self._end(job, "completed")
             case Snooze(delay):
+                self._report.task_snoozed(job, delay)
                 job.attempt -= 1  # it does not count
                 self._pause(job, delay)
             case AttemptError():
                 error = outcome.entry(job.attempt)
-                if outcome.retry and job.attempt < job.max_attempts:
+                will_retry = outcome.retry and job.attempt < job.max_attempts
+                self._report.task_failed(job, outcome, took, will_retry=will_retry)
+                if will_retry:
                     job.errors = [*job.errors, error][-KEPT_ERRORS:]
                     pause = outcome.pause
                     self._pause(job, job.task.retry.delay(job.attempt, uniform(0.0, 1.0)) if pause is None else pause)

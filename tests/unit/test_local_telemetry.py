@@ -10,7 +10,21 @@ from typing import Any
 
 import pytest
 
-from pgflow import Context, Done, Ok, Unique, Wait, WaitForEvent, Workflow, step, telemetry
+from pgflow import (
+    Context,
+    Done,
+    Ok,
+    Retry,
+    Snooze,
+    TaskContext,
+    Unique,
+    Wait,
+    WaitForEvent,
+    Workflow,
+    step,
+    task,
+    telemetry,
+)
 from pgflow.core.values.names import TELEMETRY
 from pgflow.errors import ConfigError, InvalidPayload
 from pgflow.local import Local, Storage
@@ -322,3 +336,47 @@ def test_concurrent_threads_lose_no_event(recorder: EventRecorder) -> None:
             caller.join(PATIENCE)
         app.drain(timeout=PATIENCE)
         until(lambda: len(recorder.of(telemetry.WORKFLOW_CANCEL)) == threads * 20)
+
+
+@task(retry=Retry(max_attempts=2))
+def errand(ctx: TaskContext, what: str) -> str | Snooze:
+    if what == "fails" or (what == "fails once" and ctx.attempt == 1):
+        raise ValueError(what)
+    return Snooze(timedelta(hours=1)) if what == "snoozes" else what
+
+
+def test_tasks_emit_the_events_that_a_worker_and_a_client_emit() -> None:
+    with recording() as listener, Local(tasks=[errand]) as app:
+        one = errand.options(telemetry={"trace": "t-1"}, metadata={"by": "test"}).enqueue("fails once")
+        app.advance_time(timedelta(minutes=1))
+        other = errand.enqueue("snoozes")
+        app.settle(PATIENCE)
+        other.cancel(reason="why")
+        other.retry()
+        app.settle(PATIENCE)
+        assert one.get().metadata == {"by": "test"}
+    seen = [event for event in listener.events if event.name[1] == "task"]
+    named = [(event.name[2], event.metadata.get("job"), event.metadata.get("attempt")) for event in seen]
+    first, second = one.id, other.id
+    assert named == [
+        ("enqueue", None, None),
+        ("start", first, 1),
+        ("exception", first, 1),
+        ("start", first, 2),
+        ("stop", first, 2),
+        ("enqueue", None, None),
+        ("start", second, 1),
+        ("snooze", second, 1),
+        ("cancel", second, None),
+        ("retry", second, None),
+        ("start", second, 1),
+        ("snooze", second, 1),
+    ]
+    assert seen[0].metadata["jobs"] == (first,)
+    failed = seen[2].metadata
+    assert (failed["reason"], failed["will_retry"], failed["trace"], failed["runner"]) == (
+        "fails once",
+        True,
+        "t-1",
+        "local",
+    )
