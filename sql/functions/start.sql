@@ -195,7 +195,7 @@ begin
         raise exception using errcode = 'PF006', message = 'an input ' || fault, hint = 'Pass a reference to large data instead of the data.';
     end if;
     select * into item
-    from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify, null, expires_in, deadline);
+    from pgflow.start_many(workflow, array[value], array[input::text], version, at, delay, tags, metadata, priority, notify, expires_in => expires_in, deadline => deadline);
     if not item.created then
         raise exception using errcode = 'PF002', message = format('%s %L is already running, in run %s',
             coalesce((select i.workflow from pgflow.instances i where i.run = item.run), start.workflow), item.id, item.run),  -- a global key: the active run may be of another workflow
