@@ -158,8 +158,7 @@ def _firing(each: ScheduleFiring) -> dict[str, Any]:
 def _start(each: InstantStart) -> dict[str, Any]:
     given = {} if each.input is None else {"input": decode(each.input)}
     at = each.at and each.at.isoformat()
-    if each.key is not None:
-        given["key"] = each.key
+    given |= {name: key for name, key in (("key", each.key), ("unique", each.unique)) if key is not None}
     return {"instant": each.instant.isoformat(), "value": each.value, "version": each.version, "at": at, **given}
 
 

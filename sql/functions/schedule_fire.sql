@@ -113,14 +113,16 @@ begin
         end if;
         for item in
             select (e.value ->> 'instant')::timestamptz as instant, e.value ->> 'value' as value, (e.value -> 'input')::text as input,
-                (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at, e.value ->> 'key' as key
+                (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at, e.value ->> 'key' as key,
+                e.value ->> 'unique' as unique_key
             from jsonb_array_elements(firing.starts) with ordinality e (value, ord)
             order by e.ord
         loop
             begin
                 select * into started_run
                 from pgflow.start_instant(
-                    firing.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at, item.key);
+                    firing.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at, item.key,
+                item.unique_key);
                 if started_run.created then
                     started := started + 1;
                     queues := queues || array_remove(array[started_run.queue], null);  -- null: it starts later

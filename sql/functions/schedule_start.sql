@@ -10,7 +10,7 @@ $$;
 -- Starts the run of one instant of a schedule: an instance, or the job of a task. Its row has created = false, and the active run, if the business value is active; `queue` is the
 -- one to notify, null for a run that starts later.
 create or replace function pgflow.start_instant(
-    schedule text, kind text, target text, instant timestamptz, value text, input text, version integer, at timestamptz, key text,
+    schedule text, kind text, target text, instant timestamptz, value text, input text, version integer, at timestamptz, key text, unique_key text,
     out run bigint, out created boolean, out queue text
 ) returns record
 language plpgsql volatile security definer
@@ -23,7 +23,9 @@ begin
     if start_instant.kind = 'task' then
         select e.id, e.created into start_instant.run, start_instant.created
         from pgflow.enqueue_many(
-            start_instant.target, array[coalesce(start_instant.input, '{}')], at => start_instant.at, metadata => metadata, notify => false) e;
+            start_instant.target, array[coalesce(start_instant.input, '{}')], at => start_instant.at, metadata => metadata, notify => false,
+            keys => case when start_instant.unique_key is not null then array[start_instant.unique_key] end,
+            partition_keys => case when start_instant.key is not null then array[start_instant.key] end) e;
         start_instant.queue := (select j.queue from pgflow.jobs j where j.id = start_instant.run and j.state = 'ready');
         return;
     end if;
@@ -38,7 +40,7 @@ end
 $$;
 
 -- Starts the runs of given instants at once, whatever the schedule's overlap and state. `starts` is a JSON array of objects with `instant`,
--- `value`, and if there are any `input`, `version`, `at` and `key`. Raises PF030 without the schedule, PF031 when
+-- `value`, and if there are any `input`, `version`, `at`, `key` and `unique`. Raises PF030 without the schedule, PF031 when
 -- it has another target.
 create or replace function pgflow.start_instants(name text, target text, starts jsonb, notify boolean default true)
 returns table (ord bigint, instant timestamptz, run bigint, created boolean)
@@ -68,13 +70,15 @@ begin
     perform set_config('pgflow_once.key', '', true);  -- the answer of this call is the one below, not those of the starts
     for item in
         select e.ord, (e.value ->> 'instant')::timestamptz as instant, e.value ->> 'value' as value, (e.value -> 'input')::text as input,
-            (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at, e.value ->> 'key' as key
+            (e.value ->> 'version')::integer as version, (e.value ->> 'at')::timestamptz as at, e.value ->> 'key' as key,
+                e.value ->> 'unique' as unique_key
         from jsonb_array_elements(start_instants.starts) with ordinality e (value, ord)
         order by e.ord
     loop
         select * into started
         from pgflow.start_instant(
-            start_instants.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at, item.key);
+            start_instants.name, schedule.kind, schedule.target, item.instant, item.value, item.input, item.version, item.at, item.key,
+                item.unique_key);
         ord := item.ord;
         instant := item.instant;
         run := started.run;
@@ -119,7 +123,8 @@ begin
     select * into started
     from pgflow.start_instant(
         run_schedule.name, schedule.kind, schedule.target, moment,
-        replace(replace(schedule.value, '{name}', run_schedule.name), '{instant}', pgflow.instant_text(moment)), schedule.input::text, null, null, null);
+        replace(replace(schedule.value, '{name}', run_schedule.name), '{instant}', pgflow.instant_text(moment)), schedule.input::text, null, null, null,
+        null);
     if not started.created then
         raise exception using errcode = 'PF002',
             message = format('the run of %L for %s is active: run %s', run_schedule.name, pgflow.instant_text(moment), started.run),
@@ -135,6 +140,6 @@ end
 $$;
 
 -- Not granted to PUBLIC. `instant_text` and `start_instant` are called by other functions only.
-revoke all on function pgflow.start_instant(text, text, text, timestamptz, text, text, integer, timestamptz, text) from public;
+revoke all on function pgflow.start_instant(text, text, text, timestamptz, text, text, integer, timestamptz, text, text) from public;
 revoke all on function pgflow.start_instants(text, text, jsonb, boolean) from public;
 revoke all on function pgflow.run_schedule(text, timestamptz, boolean) from public;

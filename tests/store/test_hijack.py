@@ -99,8 +99,9 @@ CALLS = {
     "send_due": "select pgflow.send_due(10)",
     "set_limit": "select pgflow.set_limit('default', 5, 1, 1.5, 2, 1.5, 2), pgflow.set_limit('default', 5, key => 'a')",
     "start": "select pgflow.start('Held', 'c', '{{}}', tags => '{{x}}', delay => '1 hour')",
-    "start_instant": "select pgflow.start_instant('due', 'workflow', 'Held', '2030-01-01', 'y', null, 1, null, null),"
-    " pgflow.start_instant('due', 'task', 'plain', '2030-01-01', '', '{{}}', null, null, null)",
+    "start_instant": "select"
+    " pgflow.start_instant('due', 'workflow', 'Held', '2030-01-01', 'y', null, 1, null, null, null),"
+    " pgflow.start_instant('due', 'task', 'plain', '2030-01-01', '', '{{}}', null, null, null, null)",
     "start_instants": """select pgflow.start_instants('due', 'Held', '[{{"instant": "2030-01-01", "value": "x"}}]')""",
     "start_many": "select pgflow.start_many('Held', '{{d,a}}', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "take_place": "select pgflow.take_place('limited', 'a')",

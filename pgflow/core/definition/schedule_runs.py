@@ -38,7 +38,8 @@ INPUT_LIMIT = 65_536  # bytes of JSON text: it is copied into every run
 class InstantStart:
     """The run to start for an instant: `input` is JSON text, None for none; not before `at`.
 
-    `key` is its partition key, computed here because SQL cannot read an encrypted input; None leaves that to SQL.
+    `key` is its partition key and `unique` the unique key of a task, computed here because SQL cannot read an encrypted
+    input; None leaves them to SQL.
     """
 
     instant: datetime
@@ -47,6 +48,7 @@ class InstantStart:
     version: int | None = None
     at: datetime | None = None
     key: str | None = None
+    unique: str | None = None
 
 
 def written_input(target: ScheduleTarget, args: Any, *, reveal: bool) -> str:
@@ -83,8 +85,12 @@ def instant_starts(
     if isinstance(target, VersionSet):
         return [_instance(target, spec, instant, text, codec) for instant in instants]
     written = "{}" if text is None else text
-    args = written if codec is None else encrypt(codec, written, args_location(target.name))
-    return [InstantStart(each, "", args, at=_start_at(spec, each)) for each in instants]
+    if codec is None:
+        return [InstantStart(each, "", written, at=_start_at(spec, each)) for each in instants]
+    args = encrypt(codec, written, args_location(target.name))
+    (key,), unique = target.partition_keys([written]) or (None,), target.unique_keys([written])
+    own = None if unique is None else unique.keys[0]
+    return [InstantStart(each, "", args, at=_start_at(spec, each), key=key, unique=own) for each in instants]
 
 
 def plain_starts(spec: ScheduleSpec, instants: Sequence[datetime]) -> list[InstantStart]:

@@ -21,7 +21,7 @@ def instants_fire_once(history: History) -> Iterator[str]:
             if len(runs) > 1:
                 yield f"the schedule {name} has fired {instant} {len(runs)} times, also in run {runs[-1]}"
             if instant not in expected:
-                yield f"the schedule {name} has fired {instant}, which is no instant of it, in run {runs[0]}"
+                yield f"the schedule {name} has fired {instant}, which is not one of its instants, in run {runs[0]}"
         for instant in sorted(expected - fired.keys()):
             yield f"the schedule {name} has never fired {instant}, and goes on after {row['handled_at']}"
 
