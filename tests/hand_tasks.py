@@ -33,12 +33,14 @@ class JsonArguments:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._signature = inspect.signature(function)
 
-    def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, reveal: bool = False) -> str:
+    def write(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, reveal: bool = False, limit: int = INPUT_LIMIT
+    ) -> str:
         """Return the arguments of a call as JSON text."""
         return encode(
             {**dict(zip(self._signature.parameters, args, strict=False)), **kwargs},
             what="args",
-            limit=INPUT_LIMIT,
+            limit=limit,
             reveal=reveal,
         )
 
@@ -53,9 +55,9 @@ class JsonArguments:
 class JsonOutput:
     """Any JSON value."""
 
-    def write(self, value: Any, *, reveal: bool = False) -> str:
+    def write(self, value: Any, *, reveal: bool = False, limit: int = OUTPUT_LIMIT) -> str:
         """Return it as JSON text."""
-        return encode(value, what="output", limit=OUTPUT_LIMIT, reveal=reveal)
+        return encode(value, what="output", limit=limit, reveal=reveal)
 
     def read(self, text: str) -> Any:
         """Return a stored output."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -21,6 +22,8 @@ from pgflow.core.values.secret import MASK, reveal_secrets, secrets_in_type
 from pgflow.errors import DefinitionError, InvalidInput, UnencryptedSecret
 
 __all__ = ["Input", "declared_type"]
+
+PLAIN = frozenset({bool, int, str, NoneType})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Input:
         except ValidationError as error:
             what = f"the {self.what}" if value is not ABSENT else f"the {self.what} was left out, and {given}"
             raise self._refusal(what, error) from None
+        if type(valid) in PLAIN and type(valid) is self.kind:  # reads back as itself
+            return encode(valid, what=self.what, limit=limit)
         if is_untyped(self.kind):
             return encode(valid, what=self.what, limit=limit, reveal=reveal)
         try:
