@@ -93,7 +93,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "an option is misspelt": ({"verison": 2}, r"Flow: there is no option 'verison'; did you mean 'version'\?"),
     "an option is unknown": (
         {"zzz": 2},
-        r"Flow: there is no option 'zzz'; the options are app, current, deadline, metadata, name, orch",
+        r"Flow: there is no option 'zzz'; the options are app, current, deadline, metadata, name, on_cancel,",
     ),
 }
 

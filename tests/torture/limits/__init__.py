@@ -1,6 +1,6 @@
 """Whether a limit is ever exceeded, and whether a place or a job is ever lost: `python -m tests.torture.limits`.
 
-Claimers work on one limited queue through the statements of the worker. Meanwhile sessions are terminated at random,
+Claimers work on one limited queue through the statements of the worker while sessions are terminated at random,
 claimers stop with jobs in their hands, limits change, the queue is paused, jobs are cancelled, producers leave their
 transactions open and roll some back, code takes places, and one transaction stays open all the time. After each
 statement that starts jobs a trigger compares what runs with the limits, behind the gate, where they cannot change, and

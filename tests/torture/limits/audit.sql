@@ -1,3 +1,4 @@
+-- The schema of the proof: what it saw, and a trigger that checks the limits after each claim.
 create schema audit;
 create table audit.violations (what text);
 create table audit.starts (key text, cost integer, at timestamptz);

@@ -133,7 +133,7 @@ class Proof:
                 time.sleep(0.03)
                 disturb(conn, rng)
             if disturb == self._disturb:
-                set_limits(conn, concurrency=60, key_concurrency=20)  # the last change: what is left ends soon
+                set_limits(conn, concurrency=60, key_concurrency=20)  # the last change: the remaining jobs end soon
                 set_limits(conn, key="tenant-1", concurrency=20)
             self._stop.set()
             for each in threads[self._claimers :]:
