@@ -88,7 +88,8 @@ class Bound:
         """
         own = cls._own_app()
         if own is None:
-            own = only_app(cls.name, f"workflows=[{cls.__name__}]", f"app.start({cls.__name__}, …)")
+            call = f"app.start({cls.__name__}, …), or pass app=app to its class"
+            own = only_app(cls.name, f"workflows=[{cls.__name__}]", call)
             own.adopt(cls)
         return own
 

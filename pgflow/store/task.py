@@ -176,7 +176,7 @@ def poll_ended(schema: str, waiter: str, ids: Iterable[int], seconds: float) -> 
     """Return which of these tasks have ended or do not exist; workers notify of the end of tasks for `seconds`."""
     params = {"waiter": waiter, "ids": Bigints(ids), "seconds": seconds}
     query = files.load("queries/task/poll_ended.sql", schema)
-    return Statement("task/poll_ended", query, params, lambda rows: Builtin(rows[0][0]))
+    return Statement("task/poll_ended", query, params, lambda rows: [number for (number,) in rows])
 
 
 def channel(schema: str) -> Statement[str]:

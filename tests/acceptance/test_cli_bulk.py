@@ -14,9 +14,9 @@ from tests.conftest import Server
 
 
 @pytest.fixture
-def orders(server: Server, new_database: Callable[..., str]) -> Deployment:
+def orders(server: Server, migrated_database: Callable[[Server], str]) -> Deployment:
     """Three orders, of which one has failed."""
-    deployment = Deployment.create(server, new_database)
+    deployment = Deployment.create(server, migrated_database)
     for value in ("a", "b", "c"):
         deployment.ok("start", "OrderFlow", value, "--input", ORDER, "--tag", value, PGFLOW_APP=APP)
     with connect(deployment.dsn, "test") as conn:

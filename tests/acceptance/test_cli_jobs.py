@@ -42,7 +42,8 @@ def test_each_job_is_a_row(app: Pgflow) -> None:
     done = pgflow(app)
     header, *rows = done.stdout.splitlines()
     assert header.split() == [
-        *("JOB", "INSTANCE", "WORKFLOW", "STEP", "KIND", "STATE", "QUEUE", "ATTEMPT", "RUN", "AT", "WORKER", "TAGS")
+        *("JOB", "INSTANCE", "WORKFLOW", "STEP", "KIND", "STATE", "QUEUE", "ATTEMPT"),
+        *("RUN", "AT", "WORKER", "PROGRESS", "TAGS"),
     ]
     assert len(rows) == 3
     job = app.jobs(limit=1)[0]

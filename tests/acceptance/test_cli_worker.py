@@ -11,7 +11,7 @@ from pgflow import Pgflow
 from tests.acceptance.command import CHECKOUT, PROGRAM, environment
 from tests.acceptance.shop import OrderFlow
 
-STATS = {"steps", "retries", "round_trips", "claimed", "conflicts", "fenced", "rescued"}
+STATS = {"steps", "tasks", "retries", "round_trips", "claimed", "conflicts", "fenced", "rescued"}
 
 
 @pytest.mark.slow

@@ -435,7 +435,7 @@ def test_b24_an_unknown_option_of_a_workflow_is_refused() -> None:
     """B24: an unknown option is refused, with the closest option or all of them."""
     option_refused("there is no option 'verison'; did you mean 'version'", verison=2)
     option_refused(
-        "there is no option 'zzz'; the options are app, current, metadata, name, orchestration_queue,", zzz=2
+        "there is no option 'zzz'; the options are app, current, deadline, metadata, name, on_cancel,", zzz=2
     )
 
 

@@ -169,7 +169,9 @@ def test_c11_a_versioned_workflow_has_no_graph() -> None:
         "has versions, so it cannot have transitions of its own", {1: nested()}, {"transitions": {A: {"done": Done}}}
     )
     refused(
-        "has versions and no steps of its own: give retry, queue and priority to the versions", {1: nested()}, queue="x"
+        "has versions and no steps of its own: give retry, queue, priority, deadline and hooks to the versions",
+        {1: nested()},
+        queue="x",
     )
 
 

@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "late attempt", "an attempt is not counted with its claim", CLAIM,
-        "attempt = j.attempt + (j.kind = 'execute')::integer",
+        "attempt = j.attempt + (j.kind in ('execute', 'task'))::integer",
         "attempt = j.attempt",
         only("kill a worker"),
     ),
@@ -257,7 +257,7 @@ MUTANTS = (
         "forgotten instant", "an instant is handled although its run is not started", "pgflow/core/engine/firing.py",
         "            starts.append(instant)\n",
         "            starts.append(instant) if len(due) == 1 or not is_newest else None\n",
-        "which_missed_instants or fires_exactly_the_expected",
+        "which_missed_instants",
     ),
     Mutant(
         "skipped hour", "a time that the clock skips does not fire", "pgflow/core/definition/timing.py",
@@ -273,7 +273,7 @@ MUTANTS = (
     ),
     Mutant(
         "burnt attempts", "a job loses an attempt to another job's crash", RESCUE,
-        "attempt = j.attempt - (j.kind = 'execute' and not c.is_last)::integer,",
+        "attempt = j.attempt - (j.kind = 'task' or j.kind = 'execute' and not c.is_last)::integer,",
         "attempt = j.attempt,",
         only("kill a worker", "kill all"),
     ),

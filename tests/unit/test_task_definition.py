@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
+from weakref import WeakSet
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
@@ -31,6 +32,7 @@ from pgflow import (
     step,
     task,
 )
+from pgflow.client import apps
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.rules.problems import collecting
 from pgflow.core.definition.unique_task import unique_key
@@ -416,7 +418,8 @@ def test_an_adopted_task_is_checked_and_kept() -> None:
             app.enqueue(task(name="unlisted")(plain), (1,))
 
 
-def test_a_task_goes_to_the_last_open_app_that_has_it_or_to_the_only_one() -> None:
+def test_a_task_goes_to_the_last_open_app_that_has_it_or_to_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apps, "open_apps", WeakSet())  # other tests have left some open
     made: Task[..., int, int] = task(plain)
     with pytest.raises(NotBound, match="plain belongs to no app, and none is open") as raised:
         made.enqueue(1)

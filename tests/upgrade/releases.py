@@ -197,8 +197,8 @@ def breaking(folder: Path) -> Release:
         file.write_text(re.sub(r"\b(i|excluded)\.created_at\b", r"\1.begun_at", text))
     release.edit(
         "sql/functions/put.sql",
-        r"metadata, error, created_at, finished_at\)",
-        "metadata, error, begun_at, finished_at)",
+        r"metadata, error, created_at, finished_at, deadline\)",
+        "metadata, error, begun_at, finished_at, deadline)",
     )
     release.edit("sql/functions/put.sql", r" created_at = excluded", " begun_at = excluded")
     arguments = "reason text default null, notify boolean default true"

@@ -87,11 +87,11 @@ def refusals(app: Pgflow) -> Iterator[str]:
         lambda: app.start(Typed, "x", {"number": CANARY}),
         lambda: app.start(Leaky, "x", {"a": [CANARY, "\0" + CANARY]}),
         lambda: app.start(Leaky, "x", {"a": CANARY, "b": object()}),
-        lambda: app.start(Leaky, "x", CANARY * 10_000),
+        lambda: app.start(Leaky, "x", CANARY * 200_000),
         lambda: app.start(Leaky, "x", {"a": CANARY}, metadata=[CANARY]),  # type: ignore[arg-type]
         lambda: app.start(Leaky, "x", {}, telemetry=CANARY),  # type: ignore[arg-type]
         lambda: app.resume(Leaky, "ok", "answered", {"a": {CANARY, object()}}),
-        lambda: app.resume(Leaky, "ok", "answered", CANARY * 10_000),
+        lambda: app.resume(Leaky, "ok", "answered", CANARY * 200_000),
     ]
     for call in bad:
         with pytest.raises(PgflowError) as caught:

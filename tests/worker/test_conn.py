@@ -12,7 +12,7 @@ import psycopg
 import psycopg_pool
 import pytest
 
-from pgflow import Context, Done, Instance, Ok, Pgflow, Unique, Wait, Workflow, step
+from pgflow import Context, Done, Instance, Ok, Pgflow, Unique, Wait, Workflow, step, task
 from pgflow.database.connect import Connection
 from pgflow.errors import ConfigError, PgflowError
 from pgflow.local import Local
@@ -34,7 +34,13 @@ class Task(Workflow[Input], unique=Unique("task")):
     transitions = {begin: {"done": pause}, pause: {"timeout": Done}}
 
 
+@task
+def note(text: str = "") -> None:
+    pass
+
+
 WORKFLOWS = (Task,)
+TASKS = (note,)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "start": (Task, "a", {}),
     "start_many": (Task, [("a", {}), ("b", {})]),
@@ -47,6 +53,13 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "list": (),
     "runs": (Task, "a"),
     "jobs": (),
+    "find": ("workflow:Task",),
+    "complete_step": (Task, "a", pause),
+    "fail_step": (Task, "a", pause),
+    "enqueue": (note,),
+    "enqueue_many": (note, [()]),
+    "list_tasks": (note,),
+    "find_tasks": ("task:note",),
     "storage.put": ("the instance",),
     "storage.get": ("task::a",),
     "storage.delete": ("task::a",),

@@ -58,11 +58,11 @@ def test_a_start_that_no_worker_took_in_time_is_cancelled(app: Pgflow, conn: Con
 def test_a_worker_ends_what_has_expired_and_does_not_run_it(app: Pgflow, work: Work, conn: Connection) -> None:
     CALLS.clear()
     ExpiringFlow.start("a", {}, expires_in=HOUR)
-    job_id = letter.enqueue().id
+    job_id = app.enqueue(letter).id
     conn.execute(PAST.encode())
     work()
     until_status(ExpiringFlow, "a", "cancelled")
-    found = until(lambda: letter.get(job_id) if letter.get(job_id).status == "cancelled" else None, "the task")
+    found = until(lambda: app.job(job_id).get() if app.job(job_id).get().status == "cancelled" else None, "the task")
     assert found is not None
     assert found.error == {"reason": "expired"}
     assert CALLS == []

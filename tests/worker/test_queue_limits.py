@@ -148,9 +148,9 @@ def test_a_weight_takes_several_places(app: Pgflow, conn: Connection, work: Work
 
 def test_tasks_have_partition_keys_and_weights(app: Pgflow, conn: Connection, work: Work) -> None:
     app.limits.set("mail", concurrency=5, key_concurrency=1)
-    letter.enqueue_many([{"order": Order(tenant=f"t-{n % 3}")} for n in range(15)])
+    app.enqueue_many(letter, [{"order": Order(tenant=f"t-{n % 3}")} for n in range(15)])
     conn.execute('select pgflow.enqueue(\'letter\', \'{"order": {"tenant": "t-1"}}\')')
-    parcel.enqueue_many([{} for _ in range(6)])
+    app.enqueue_many(parcel, [{} for _ in range(6)])
     keys = dict(rows(conn, "select key, count(*) from pgflow.jobs group by 1"))
     assert keys == {"t-0": 5, "t-1": 6, "t-2": 5, None: 6}
     work({"mail": 10})
@@ -248,7 +248,7 @@ def test_of_several_quarantined_jobs_a_worker_keeps_one(app: Pgflow, conn: Conne
     app.limits.set("mail", concurrency=5)
     app.limits.set("more", concurrency=5, is_new=True)
     for queue in ("mail", "more", "default"):
-        parcel.options(queue=queue).enqueue(0.2)
+        app.enqueue(parcel, (0.2,), queue=queue)
     conn.execute("update pgflow.jobs set crashes = 2")
     work({"mail": 5, "more": 5, "default": 5})
     until(lambda: one(conn, "select count(*) from pgflow.jobs") == 0, "the end of all tasks")

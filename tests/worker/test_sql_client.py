@@ -219,7 +219,7 @@ def test_psql_starts_many_in_its_own_transaction(app: Pgflow, conn: Connection, 
         ("select pgflow.resume('Selling', 'a1', 'paid')", "has no instance 'a1'"),
         ("select pgflow.cancel('Selling', 'a1')", "has no instance 'a1'"),
         ("select pgflow.retry('Selling', 'a1')", "has no instance 'a1'"),
-        ("select pgflow.start('Selling', 'a1', jsonb_build_object('n', repeat('x', 70000)))", "over the limit"),
+        ("select pgflow.start('Selling', 'a1', jsonb_build_object('n', repeat('x', 17000000)))", "over the limit"),
     ],
 )
 def test_psql_shows_what_is_wrong_and_what_to_do(

@@ -49,8 +49,10 @@ class Registry:
 
     def add(self, given: type[DefinedWorkflow[Any]] | DefinedTask) -> None:
         """Add a workflow or a task; adding the same one again has no effect. Raises `DefinitionError`."""
-        self._add(self._check_task if isinstance(given, DefinedTask) else self._check_workflow, given)
-        self._add(self._check_hooks, given)
+        check = self._check_task if isinstance(given, DefinedTask) else self._check_workflow
+        self._add(check, given)
+        if any(given is each for each in (*self.workflows, *self.tasks_by_name.values())):
+            self._add(self._check_hooks, given)
 
     def _add(self, check: Callable[[Any], None], given: Any) -> None:
         try:

@@ -154,4 +154,10 @@ def test_each_of_the_engines_tables_is_refused(conn: Connection) -> None:
             with suppress(psycopg.errors.OperationalError):
                 conn.execute(f"delete from pgflow.{name} where false".encode())  # noqa: S608 -- a table of ours
                 accepting.add(name)
-    assert accepting == {"migrations", "queues", "refusals"}  # the engine only reads its queues
+    assert accepting == {
+        "migrations",
+        "queues",
+        "node_queues",
+        "limits",
+        "refusals",
+    }  # the engine only reads its queues

@@ -27,6 +27,8 @@ POINTS: Mapping[str, str] = {
     "claimer.adopted": "the worker has processed the answer",
     "step.begins": "a step is about to run",
     "step.ended": "a step has run, and its outcome is not settled",
+    "task.begins": "a task is about to run",
+    "task.ended": "a task has run, and its outcome is not settled",
     "transaction.settled": "a transactional step is settled in its open transaction",
     "transaction.committed": "a transactional step is committed, and the worker has not processed that",
     "heart.beating": "a heartbeat is about to be sent",

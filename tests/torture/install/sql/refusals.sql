@@ -31,3 +31,11 @@ create or replace trigger refuse before insert or update or delete on pgflow.bus
 create or replace trigger refuse before insert or update or delete on pgflow.workers for each statement execute function pgflow.refuse();
 create or replace trigger refuse before insert or update or delete on pgflow.requests for each statement execute function pgflow.refuse();
 create or replace trigger refuse before insert or update or delete on pgflow.definitions for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.task_results for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.tasks for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.schedules for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.waiters for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.audit for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.rates for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.places for each statement execute function pgflow.refuse();
+create or replace trigger refuse before insert or update or delete on pgflow.stale_payloads for each statement execute function pgflow.refuse();
