@@ -48,7 +48,7 @@ $$;
 -- Carries out the decisions of a worker about due schedules, each in the state that it was decided in (`revision`): starts runs, and stores which
 -- instants are handled and the next one. Returns a row for each that was written or had to wait, with the queues to notify.
 --   fired: written;  busy: another session has locked the run to cancel;  unknown: no such workflow or task is registered, yet
--- A start that is refused for another reason is recorded as the schedule's `last_error`; its instant does not come again.
+-- A start whose value is refused is recorded as the schedule's `last_error`; its instant does not come again.
 create or replace function pgflow.fire_schedules(firings jsonb)
 returns table (name text, status text, started bigint, queues text[], cancelled boolean, error text)
 language plpgsql volatile security definer
@@ -137,10 +137,10 @@ begin
                     error := sqlerrm;
                     exit;
                 when others then
-                    if left(sqlstate, 2) in ('22', '23', '54', 'PF', 'P0') then
+                    if left(sqlstate, 2) in ('22', '54', 'PF') and sqlstate <> '2200H' or sqlstate = '23514' then
                         error := sqlerrm;
                     else
-                        raise;  -- contention, or the whole database: nothing is written, and it is tried again
+                        raise;  -- contention, a sequence behind its table, the whole database: nothing is written, and it is tried again
                     end if;
             end;
         end loop;
