@@ -193,7 +193,14 @@ class HeldJobs:
         return rejected
 
     def hold(self, job: HeldJob) -> None:
-        """Hold a job, and run it as soon as its queue has a free slot."""
+        """Hold a job, and run it as soon as its queue has a free slot.
+
+        An earlier claim of the same job is given up: this worker's lease had expired, it rescued its own jobs, and
+        claimed this one again before it noticed.
+        """
+        earlier = self.jobs.get(job.id)
+        if earlier is not None:
+            self.give_up(earlier)
         job.worker = self.worker
         if isinstance(job, ClaimedJob):
             job.instance.jobs += 1

@@ -116,6 +116,7 @@ def test_it_is_enqueued_by_each_way_to_end(stack: Stack, how: str) -> None:
 
 
 def test_the_hook_of_a_task_is_enqueued_when_it_ends(stack: Stack) -> None:
+    SEEN.clear()  # each stack numbers its jobs from 1
     jobs = [work.enqueue("well"), work.enqueue("fail"), work.options(delay=timedelta(hours=1)).enqueue("later")]
     jobs[2].cancel(reason="withdrawn")
     seen = {}

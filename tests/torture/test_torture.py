@@ -62,6 +62,7 @@ def as_a_normal_user() -> tuple[str, ...]:
 
 
 def verdict_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.stdout, done.stderr[-3000:]
     verdict: dict[str, Any] = json.loads(done.stdout)
     return verdict
 

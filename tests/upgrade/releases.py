@@ -42,6 +42,7 @@ RENAME = """-- Renames the revision to edition, and created_at to begun_at.
 alter table pgflow.instances rename column revision to edition;
 alter table pgflow.instances rename column created_at to begun_at;
 drop function if exists pgflow.cancel(text, text, text, boolean);
+drop function if exists pgflow.expired_runs(interval, interval, interval, bigint, boolean, integer);
 """
 
 

@@ -33,6 +33,7 @@ def next_sql(releases: dict[str, Release], monkeypatch: pytest.MonkeyPatch) -> I
 
 # Has one row per workflow version, so rewriting it takes no longer than locking it.
 SMALL = {"definitions", "definitions_pkey"}
+REPLACED = {"jobs_ready"}  # by an index that was built concurrently, under the old name
 
 
 @pytest.mark.slow
@@ -59,7 +60,7 @@ def test_on_a_busy_database_no_migration_blocks_sessions_or_rewrites_tables(
             figures.append(f"{version}: {load.worst}, {load.turns} turns")
             assert load.errors == []
             assert load.worst[0] < LIMIT + NOISE, figures[-1]
-            assert moved <= SMALL, figures[-1]
+            assert moved <= SMALL | REPLACED, figures[-1]
         assert migrate.status(migrator).up_to_date
         assert rows(conn, "select indexrelid::regclass from pg_index where not indisvalid") == []
         migrate.up(migrator)
