@@ -194,8 +194,10 @@ def breaking(folder: Path) -> Release:
     for file in sorted((release.tree / "sql").rglob("*.sql")):
         if file.parent.name == "migrations":
             continue
-        text = re.sub(r"(?<![(\w])revision\b", "edition", file.read_text())
-        file.write_text(re.sub(r"\b(i|excluded)\.created_at\b", r"\1.begun_at", text))
+        text = file.read_text()
+        if "schedule" not in f"{file.parent.name}/{file.name}":  # those have a revision of their own
+            text = re.sub(r"(?<![(\w])revision\b", "edition", text)
+        file.write_text(re.sub(r"\b(i|r|due|excluded)\.created_at\b", r"\1.begun_at", text))
     release.edit(
         "sql/functions/put.sql",
         r"metadata, error, created_at, finished_at, deadline\)",
