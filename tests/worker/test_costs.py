@@ -128,7 +128,7 @@ def test_a_step_costs_a_tenth_of_a_commit_and_of_a_round_trip_at_most_and_two_ro
     FINISH.append(Finish())
     rows_before, before = writes(dsn), commits(books, database)
 
-    with Inside(app, {"default": 100}) as inside:
+    with Inside(app, {"default": 100}, retention=None) as inside:
         assert FINISH[-1].reached.wait(30)
     stats = inside.worker.stats
 
@@ -164,7 +164,7 @@ def test_the_values_of_a_step_are_freed_without_the_garbage_collector(app: Pgflo
     gc.collect()
     gc.disable()
     try:
-        with Inside(app, {"default": 100}) as inside:
+        with Inside(app, {"default": 100}, retention=None) as inside:
             assert FINISH[-1].reached.wait(30)
         found = gc.collect()
     finally:

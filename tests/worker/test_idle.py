@@ -29,7 +29,7 @@ def test_an_idle_worker_only_peeks_and_finds_work_without_a_notification(
         return await run_all(self, conn, statements)
 
     monkeypatch.setattr(Claimer, "_run_all", note)
-    work(listen=False, poll=timedelta(milliseconds=20), sweep=LATER)
+    work(listen=False, poll=timedelta(milliseconds=20), sweep=LATER, retention=None)
     peeks = ("job/peek",)
     until(lambda: peeks in sent)
     del sent[: sent.index(peeks)]

@@ -156,7 +156,7 @@ def test_an_idle_worker_looks_for_due_schedules_with_its_poll_only(
 
     monkeypatch.setattr(Claimer, "_run_all", record)
     app.schedules.add("@yearly", Quick, name="yearly")
-    work(listen=False, poll=timedelta(milliseconds=20), sweep=timedelta(hours=1))
+    work(listen=False, poll=timedelta(milliseconds=20), sweep=timedelta(hours=1), retention=None)
     until(lambda: app.schedules.get("yearly").next_at is not None)
     assert any("schedule/fire" in names for names in sent)
     sent.clear()
