@@ -23,7 +23,7 @@ class NotifyThrottle:
         self._lock = threading.Lock()
         self._sent_at: dict[Notification, float] = {}
         self._late: set[Notification] = set()
-        self._timer: threading.Timer | None = None
+        self._timers: set[threading.Timer] = set()  # those that have not sent theirs yet
 
     def due(
         self, notifications: Iterable[Notification], notify: Callable[[set[Notification]], None]
@@ -38,19 +38,29 @@ class NotifyThrottle:
                     due.add(each)
                     continue
                 if not self._late:
-                    self._timer = threading.Timer(QUIET_SECONDS, self._send_late, [notify])
-                    self._timer.daemon = True
-                    self._timer.start()
+                    self._start_timer(notify)
                 self._late.add(each)
         return due
 
     def join(self) -> None:
         """Wait until the last notification has been sent."""
-        if self._timer is not None:
-            self._timer.join()
+        with self._lock:
+            timers = set(self._timers)
+        for each in timers:
+            each.join()
 
-    def _send_late(self, notify: Callable[[set[Notification]], None]) -> None:
+    def _start_timer(self, notify: Callable[[set[Notification]], None]) -> None:
+        timer = threading.Timer(QUIET_SECONDS, lambda: self._send_late(timer, notify))
+        timer.daemon = True
+        self._timers.add(timer)
+        timer.start()
+
+    def _send_late(self, timer: threading.Timer, notify: Callable[[set[Notification]], None]) -> None:
         with self._lock:
             late, self._late = self._late, set()
             self._sent_at.update(dict.fromkeys(late, time.monotonic()))
-        notify(late)
+        try:
+            notify(late)
+        finally:
+            with self._lock:
+                self._timers.discard(timer)
