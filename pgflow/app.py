@@ -210,7 +210,10 @@ class Pgflow(App):
     def close(self) -> None:
         """Close the connections of threads. Its workflows go back to the app that was made before it, if any.
 
-        A later call opens new connections.
+        A later call opens new connections. `with app:` closes it at the end of the block.
+
+            with Pgflow(dsn, workflows=[OrderFlow]) as app:
+                OrderFlow.start("order-7", order)
         """
         self._unbind()
         self._postgres.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any, Self
 
 from pgflow.client import apps
 from pgflow.client.client import Client
@@ -14,8 +16,35 @@ from pgflow.client.workflow import Workflow
 __all__ = ["App"]
 
 
-class App(Client):
-    """A client that the calls of its workflows and tasks go to, from its creation until it is closed."""
+class App(Client, ABC):
+    """A client that the calls of its workflows and tasks go to, from its creation until it is closed.
+
+    `with app:` and `async with app:` close it at the end of the block.
+    """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what it keeps open. Its workflows and tasks go back to the app that was made before it, if any."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """`close`, async."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     @property
     def workflows(self) -> tuple[type[Workflow[Any]], ...]:

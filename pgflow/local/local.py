@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import closing
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pgflow.client.app import App
 from pgflow.client.schedule_request import declared_specs
@@ -105,22 +104,6 @@ class Local(App):
         tasks = f", tasks=[{', '.join(each.name for each in self.tasks)}]" if self.tasks else ""
         workflows = ", ".join(each.name for each in self.workflows)
         return f"Local(workflows=[{workflows}]{tasks}, storage={self.storage!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def close(self) -> None:
         """End its threads, once the running sync steps have ended; running async steps are cancelled.

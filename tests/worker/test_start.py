@@ -167,6 +167,21 @@ def test_a_late_notification_opens_no_connection_after_the_app_is_closed(
     until(lambda: connections(conn, "client") == 0, "the end of its connections")
 
 
+def test_an_app_is_closed_at_the_end_of_its_with_block(conn: Connection, dsn: str) -> None:
+    with Pgflow(dsn, workflows=[Single]) as app:
+        app.start(Single, "sync", {})
+        assert connections(conn, "client") > 0
+    until(lambda: connections(conn, "client") == 0, "the end of its connections")
+
+    async def start() -> None:
+        async with Pgflow(dsn, workflows=[Single]):
+            await Single.astart("async", {})
+            assert connections(conn, "client") > 0
+
+    asyncio.run(start())
+    until(lambda: connections(conn, "client") == 0, "the end of its connections")
+
+
 # -- later
 
 
