@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 from pgflow.core.values.names import is_queue
+from pgflow.core.values.query_args import is_integer
 from pgflow.errors import BadQueue, ConfigError
 
-__all__ = ["DEFAULT_LIMIT", "DSN_VARIABLES", "parse_queue", "parse_queues", "resolve_dsn", "resolve_pooler"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "DSN_VARIABLES",
+    "check_queues",
+    "parse_queue",
+    "parse_queues",
+    "resolve_dsn",
+    "resolve_pooler",
+]
 
 DEFAULT_LIMIT = 10  # concurrency of a queue on one worker
 MAX_LIMIT = 10_000
@@ -24,12 +34,11 @@ def parse_queue(text: str) -> tuple[str, int]:
     parse_queue("mail")      # ("mail", 10)
     """
     name, separator, limit = text.strip().partition("=")
-    if not is_queue(name):
-        raise BadQueue(f"{name!r} is not a valid queue name: use letters, digits, '_', '-' and '.'", hint=FORM_HINT)
+    _check_name(name)
     if not separator:
         return name, DEFAULT_LIMIT
     if not (limit.isascii() and limit.isdigit()) or not 1 <= int(limit) <= MAX_LIMIT:
-        raise BadQueue(f"queue {name}: concurrency must be between 1 and {MAX_LIMIT}, got {limit!r}", hint=FORM_HINT)
+        _refuse_limit(name, limit)
     return name, int(limit)
 
 
@@ -47,6 +56,27 @@ def parse_queues(texts: Iterable[str]) -> dict[str, int]:
     if not queues:
         raise BadQueue("no queue given", hint=FORM_HINT)
     return queues
+
+
+def check_queues(queues: Mapping[str, int]) -> dict[str, int]:
+    """Return the concurrency of each queue of a worker. Raises `BadQueue` that names the queue.
+
+    check_queues({"mail": 0})    # BadQueue: queue mail: concurrency must be between 1 and 10000, got 0
+    """
+    for name, limit in queues.items():
+        _check_name(name)
+        if not is_integer(limit, 1, MAX_LIMIT):
+            _refuse_limit(name, limit)
+    return dict(queues)
+
+
+def _check_name(name: Any) -> None:
+    if not is_queue(name):
+        raise BadQueue(f"{name!r} is not a valid queue name: use letters, digits, '_', '-' and '.'", hint=FORM_HINT)
+
+
+def _refuse_limit(name: str, limit: object) -> NoReturn:
+    raise BadQueue(f"queue {name}: concurrency must be between 1 and {MAX_LIMIT}, got {limit!r}", hint=FORM_HINT)
 
 
 def resolve_dsn(given: str | None, environment: Mapping[str, str]) -> str:

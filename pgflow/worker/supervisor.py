@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import psycopg
 
+from pgflow.config import check_queues
 from pgflow.core.definition.middleware import Middleware
 from pgflow.core.definition.retain import DEFAULT_RETAIN, Retain
 from pgflow.core.definition.task import DefinedTask
@@ -113,7 +114,7 @@ class Worker:
         self.dsn = dsn
         self.pooler = pooler
         self.schema = schema
-        self.queues = dict(queues)
+        self.queues = check_queues(queues)
         self.lease = lease
         self.shutdown_timeout = shutdown_timeout
         self.is_ready = asyncio.Event()

@@ -13,7 +13,7 @@ import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
 from pgflow.database.connect import Connection
-from pgflow.errors import InvalidValue, QueueBusy, UnknownQueue
+from pgflow.errors import BadQueue, InvalidValue, QueueBusy, UnknownQueue
 from tests.worker.conftest import Work
 from tests.worker.db_helpers import leftovers, one, until_all_ended, until_status
 from tests.worker.gated_steps import Gate, Input, first
@@ -173,6 +173,8 @@ def test_the_limits_of_a_queue_are_checked(app: Pgflow, conn: Connection) -> Non
     for wrong in (0, -1, 10_001, 1.5, True):
         with pytest.raises(InvalidValue, match=f"worker_concurrency={wrong} is refused: it must be a whole number"):
             app.queues.scale("mail", wrong)  # type: ignore[arg-type]
+        with pytest.raises(BadQueue, match=f"queue mail: concurrency must be between 1 and 10000, got {wrong}"):
+            app.run_worker({"default": 1, "mail": wrong}, drain=True)  # type: ignore[dict-item]
     with pytest.raises(InvalidValue, match="queue='' is refused"):
         app.queues.resume("")
     with pytest.raises(psycopg.Error, match="queue mail: worker_concurrency must be between 1 and 10000, got 0"):
