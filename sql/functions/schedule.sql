@@ -14,15 +14,31 @@ declare
     target_kind text;
     existing record;
     period double precision := extract(epoch from add_schedule.every);
+    cron_fields text[] := regexp_split_to_array(btrim(add_schedule.cron), E'\\s+');
+    cron_fault text;
 begin
+    -- As cronsim, which also knows ranges that run backwards and days that never come: a worker reports those.
+    select format('cron: the %s %L is not in %s', f.name, g.given, f.allowed) into cron_fault
+    from (values
+        (1, 'second', '0-59', '0*[0-5]?[0-9]', ''),
+        (2, 'minute', '0-59', '0*[0-5]?[0-9]', ''),
+        (3, 'hour', '0-23', '0*(1?[0-9]|2[0-3])', ''),
+        (4, 'day-of-month', '1-31, L or LW', '0*([1-9]|[12][0-9]|3[01])', '|LW?(/0*[1-9][0-9]*)?'),
+        (5, 'month', '1-12 or JAN-DEC', '0*([1-9]|1[0-2])|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC', ''),
+        (6, 'day-of-week', '0-7 or SUN-SAT, with #n or L', '0*[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT', '|(%1$s)#0*[1-5]|0*[0-7]L')
+    ) as f (n, name, allowed, value, special)
+    join unnest(case cardinality(cron_fields) when 5 then '{0}'::text[] when 6 then '{}' end || cron_fields) with ordinality as g (given, n) using (n)
+    where upper(g.given) !~ format('^(%1$s)(,(%1$s))*$', format('([*]|(%1$s)(-(%1$s))?)(/0*[1-9][0-9]*)?' || f.special, f.value))
+    order by f.n limit 1;
     fault := case
         when add_schedule.name is null or length(add_schedule.name) not between 1 and 100 or strpos(add_schedule.name, '::') > 0
             or add_schedule.name collate "C" ~ E'[\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]'
             then format('name: %L is not 1 to 100 characters without white space and "::"', add_schedule.name)
         when (add_schedule.cron is null) = (add_schedule.every is null) then 'give either cron or every'
-        when add_schedule.cron is not null and cardinality(regexp_split_to_array(btrim(add_schedule.cron), E'\\s+')) not in (5, 6)
+        when add_schedule.cron is not null and cardinality(cron_fields) not in (5, 6)
             and add_schedule.cron !~* '^[[:space:]]*@(yearly|annually|monthly|weekly|daily|midnight|hourly)[[:space:]]*$'
             then format('cron: %L has neither five nor six fields, nor is it @hourly, @daily, @weekly, @monthly or @yearly', add_schedule.cron)
+        when cardinality(cron_fields) in (5, 6) and cron_fault is not null then cron_fault
         when period < 1 or period > 3155760000 then format('every: %s is not from one second to 100 years', to_json(add_schedule.every))
         when add_schedule.every is not null and add_schedule.tz <> 'UTC' then format('tz: %L is given, but an interval has no time zone', add_schedule.tz)
         when add_schedule.tz is null or not exists (select from pg_timezone_names z where z.name = add_schedule.tz)

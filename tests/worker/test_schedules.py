@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgflow import Context, Done, Ok, Pgflow, TaskContext, Unique, WaitForEvent, Workflow, every, schedule, step, task
+from pgflow.core.definition.timing import check_expression
 from pgflow.core.models.schedule import instant_text
 from pgflow.database.connect import Connection
 from pgflow.errors import InvalidValue, PgflowError, ScheduleConflict, UnknownSchedule, UnknownWorkflow
@@ -337,6 +340,8 @@ def test_sql_adds_pauses_resumes_runs_and_removes(app: Pgflow, conn: Connection,
         ("'a', 'Quick'", "give either cron or every"),
         ("'a', 'Quick', '@daily', '1 minute'", "give either cron or every"),
         ("'a', 'Quick', '* * *'", "cron: '* * *' has neither five nor six fields"),
+        ("'a', 'Quick', '0 25 * * *'", "cron: the hour '25' is not in 0-23"),
+        ("'a', 'Quick', '0 9 * * frid'", "cron: the day-of-week 'frid' is not in 0-7 or SUN-SAT"),
         ("'a', 'Quick', every => '10 ms'", "every: "),
         ("'a', 'Quick', '@daily', tz => 'Europe/Berln'", "tz: there is no time zone 'Europe/Berln'"),
         ("'a', 'Quick', every => '1 s', tz => 'Europe/Berlin'", "an interval has no time zone"),
@@ -351,6 +356,32 @@ def test_sql_refuses_what_is_wrong_with_the_field(conn: Connection, call: str, p
         conn.execute(f"select pgflow.add_schedule({call})".encode())
     assert problem in str(refusal.value)
     assert rows(conn, "select name from pgflow.schedules") == []
+
+
+def test_sql_accepts_every_expression_that_a_worker_can_read(app: Pgflow, conn: Connection) -> None:
+    rng = random.Random(12)  # noqa: S311 -- expressions to try
+    atoms = ["*", "0", "7", "59", "31", "12", "007", "JAN", "dec", "sun", "Fri", "L", "LW", "5L", "mon#2", "60", "x"]
+    items = [*atoms, *(f"{a}-{b}" for a in atoms for b in atoms), *(f"{a}/{b}" for a in atoms for b in ("2", "0", "L"))]
+    add = "select pgflow.add_schedule(%s, 'Quick', %s)"
+    accepted = 0
+    by_sql: AbstractContextManager[Any]
+    for number in range(900):
+        fields = ["*", "*", "*", "*", "*"]
+        fields[rng.randrange(5)] = ",".join(rng.choices(items, k=rng.choice((1, 1, 2))))
+        expression = " ".join(fields)
+        try:
+            check_expression(expression)
+        except InvalidValue as error:
+            by_sql = nullcontext() if "no day" in str(error) else suppress(psycopg.Error)
+        else:
+            by_sql = nullcontext()
+            accepted += 1
+        with by_sql, conn.transaction():
+            conn.execute(add, [f"s-{number}", expression])
+    assert accepted > 30
+    for wrong in ("60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "* * * * mon#6", "*/0 * * * *"):
+        with pytest.raises(psycopg.Error, match="invalid schedule: cron: the "), conn.transaction():
+            conn.execute(add, ["wrong", wrong])
 
 
 def test_an_unknown_workflow_is_refused_by_both(app: Pgflow, conn: Connection) -> None:
