@@ -12,13 +12,15 @@ as $$
 declare
     bad record;
 begin
-    select f.name, f.value into bad
+    select f.name, f.value, f.most into bad
     from (values
-        ('concurrency', concurrency), ('key_concurrency', key_concurrency), ('burst', burst), ('key_burst', key_burst), ('weight', weight)
-    ) as f (name, value)
-    where f.value not between 1 and 1000000 limit 1;
+        ('concurrency', concurrency, 1000000), ('key_concurrency', key_concurrency, 1000000), ('burst', burst, 1000000),
+        ('key_burst', key_burst, 1000000), ('weight', weight, 32767)
+    ) as f (name, value, most)
+    where f.value not between 1 and f.most limit 1;
     if found then
-        raise exception using errcode = 'PF008', message = format('queue %s: %s must be between 1 and 1000000, got %s', set_limit.queue, bad.name, bad.value),
+        raise exception using errcode = 'PF008',
+            message = format('queue %s: %s must be between 1 and %s, got %s', set_limit.queue, bad.name, bad.most, bad.value),
             hint = 'To run nothing, pause the queue.';
     end if;
     select f.name, f.value into bad from (values ('rate', rate), ('key_rate', key_rate)) as f (name, value)

@@ -42,6 +42,11 @@ begin
     select * into n from jsonb_to_record(coalesce(filter -> 'not', '{}')) as r (
         state text[], workflow text[], version integer[], run bigint[], id text[], queue text[], step text[], worker bigint[], tag text[], error text[],
         attempt bigint[], priority bigint[]);
+    select s into bad from unnest(f.state || n.state) s where s <> all ('{pending,running,waiting,completed,failed,cancelled}') limit 1;
+    if found then
+        raise exception using errcode = 'PF008', message = format('a filter of instances has no state %L', bad),
+            hint = 'States: pending, running, waiting, completed, failed, cancelled.';
+    end if;
     if cardinality(f.state) = 1 then
         only_state := f.state[1];  -- its index also gives the order
     end if;

@@ -35,6 +35,11 @@ begin
         older_than double precision, younger_than double precision, args jsonpath, metadata jsonpath);
     select * into n from jsonb_to_record(coalesce(filter -> 'not', '{}')) as r (
         state text[], task text[], id text[], queue text[], worker bigint[], tag text[], error text[], attempt bigint[], priority bigint[]);
+    select s into bad from unnest(f.state || n.state) s where s <> all ('{pending,running,waiting,completed,failed,cancelled}') limit 1;
+    if found then
+        raise exception using errcode = 'PF008', message = format('a filter of tasks has no state %L', bad),
+            hint = 'States: pending, running, waiting, completed, failed, cancelled.';
+    end if;
     if f.id is not null then
         ids := array(select v::bigint from unnest(f.id) v where v ~ '^[0-9]{1,18}$');
     end if;

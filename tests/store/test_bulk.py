@@ -275,6 +275,10 @@ def test_an_unknown_key_or_option_is_refused(app: Pgflow, database: Connection) 
     for document in ('{"stat": ["failed"]}', '{"not": {"input": "true"}}'):
         with pytest.raises(psycopg.Error, match="has no key"):
             database.execute("select pgflow.bulk_begin('delete', %s)", [document])
+    for document in ('{"state": ["faild"]}', '{"not": {"state": ["faild"]}}'):
+        for call in ("bulk_begin('delete', %s)", "matching_tasks(%s)"):
+            with pytest.raises(psycopg.Error, match="has no state 'faild'"):
+                database.execute(f"select pgflow.{call}".encode(), [document])
     for action, document, options in (
         ("destroy", '{"state": ["failed"]}', "{}"),
         ("delete", "{}", "{}"),

@@ -388,6 +388,7 @@ def test_unknown_names_and_costs_above_the_limit_are_refused(app: Pgflow, conn: 
         "select pgflow.set_limit('mail', rate => 0)",
         "select pgflow.set_limit('mail', rate => 'nan')",
         "select pgflow.set_limit('mail', weight => 2)",
+        "select pgflow.set_limit('mail', key => 'a', weight => 32768)",
         "select pgflow.set_limit('mail', key => '*', concurrency => 2)",
         "select pgflow.set_limit('mail')",
     ):

@@ -1,6 +1,7 @@
 """`pgflow limit`: list, set and clear limits of queues and partition keys."""
 
 import re
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +14,9 @@ from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.parameters import TEXT, parse_duration
 from pgflow.client.limits import LimitOptions, set_limit
 from pgflow.client.queue_statements import queue_statement
-from pgflow.core.models.queue import Limit, Rate, check_key, check_limit_name
+from pgflow.core.models.queue import MAX_PLACES, Limit, Rate, check_key, check_limit_name
 from pgflow.database.statement import run
-from pgflow.errors import ConfigError
+from pgflow.errors import ConfigError, InvalidValue
 from pgflow.store import limit
 
 __all__ = ["command"]
@@ -32,12 +33,16 @@ class RateType(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, timedelta]:
         """Return how many in which period. Raises `ConfigError`."""
-        found = RATE.fullmatch(str(value))
-        if found is None:
-            option = param.opts[0] if param else "rate"
-            raise ConfigError(f"{option} must be a number per period, such as 100/m or 1/30s, got {value!r}")
-        period = found[2]
-        return int(found[1]), parse_duration(f"1{period}" if period in UNITS else period)
+        if (found := RATE.fullmatch(str(value))) is not None:
+            with suppress(ConfigError, InvalidValue):
+                per = parse_duration(f"1{found[2]}" if found[2] in UNITS else found[2])
+                Rate(int(found[1]), per)
+                return int(found[1]), per
+        option = param.opts[0] if param else "rate"
+        raise ConfigError(
+            f"{option} must be a number per period, such as 100/m or 1/30s, got {value!r}",
+            hint=f"From 1 start to {MAX_PLACES:,} starts per second.",
+        )
 
 
 @click.group("limit")

@@ -48,13 +48,14 @@ def check_partition(who: str, path: Sequence[str], kind: Any, secrets: Iterable[
     shown = ".".join(path)
     if any(secret.partition(".")[2] == shown for secret in secrets):
         raise DefinitionError(f"{who}: partition_by names the secret {shown!r}, and a key is stored in plain")
-    for name in path:
+    for place, name in enumerate(path):
         known = _names(kind)
         if known is None:
             return
         if name not in known:
-            has = ", ".join(known) or "none"
-            raise DefinitionError(f"{who}: partition_by names {name!r}, which does not exist: there are {has}")
+            has = ", ".join(known) or "no fields"
+            where = f"{'.'.join(path[:place])} has {has}" if place else f"there are {has}"
+            raise DefinitionError(f"{who}: partition_by names {shown!r}, which does not exist: {where}")
         kind = known[name]
 
 
