@@ -394,7 +394,7 @@ def test_an_unknown_workflow_is_refused_by_both(app: Pgflow, conn: Connection) -
 def test_what_a_worker_cannot_start_is_recorded_and_stops_no_other_schedule(
     app: Pgflow, conn: Connection, work: Work
 ) -> None:
-    conn.execute("select pgflow.add_schedule('bad', 'Quick', '99 * * * *')")
+    conn.execute("select pgflow.add_schedule('bad', 'Quick', '9-3 * * * *')")
     conn.execute("select pgflow.add_schedule('broken', 'Quick', every => '1 second')")
     conn.execute("update pgflow.schedules set value = 'two words {instant}' where name = 'broken'")
     app.schedules.add(every(SECOND), Quick, name="good")
@@ -403,7 +403,7 @@ def test_what_a_worker_cannot_start_is_recorded_and_stops_no_other_schedule(
     until(lambda: app.schedules.get("bad").last_error and app.schedules.get("broken").last_error)
     bad, broken = app.schedules.get("bad"), app.schedules.get("broken")
     assert bad.state == "ended"
-    assert "the minute '99'" in (bad.last_error or {})["reason"]
+    assert "the minute '9-3'" in (bad.last_error or {})["reason"]
     assert "not a valid business value" in (broken.last_error or {})["reason"]
     assert broken.fired == 0
 
