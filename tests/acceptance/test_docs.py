@@ -22,6 +22,7 @@ from tests.conftest import GIVEN_DSN, Server
 
 # These pages start on an empty database and migrate it; the reader of any other page has done so.
 BEGINNINGS = {"README.md", "pgflow/docs/getting-started.md"}
+MODEL = "model"
 
 # Each block runs unless it is listed here, with the reason.
 NOT_RUN = {
@@ -51,22 +52,25 @@ VARYING = {
 
 @pytest.fixture(scope="module")
 def durable_server() -> Iterator[Server]:
-    """A server with fsync: programs and the doctor warn about the tests' other servers, which have none."""
+    """A server with fsync: programs and the doctor warn about the tests' other servers, which have none.
+
+    Its database MODEL has the schema.
+    """
     with EmbeddedPostgres() as postgres:
+        with connect(postgres.create_database(MODEL), role="migrate") as conn:
+            up(conn)
         yield Server(postgres.dsn, postgres.version)
 
 
 @pytest.fixture
 def dsn(documented: Page, request: pytest.FixtureRequest) -> str:
     """The DSN of the reader's database."""
+    is_empty = documented.name in BEGINNINGS
     if GIVEN_DSN:
-        dsn = str(request.getfixturevalue("new_database")(request.getfixturevalue("server")))
-    else:
-        dsn = request.getfixturevalue("durable_server").create_database(Path(documented.name).stem)
-    if documented.name not in BEGINNINGS:
-        with connect(dsn, role="migrate") as conn:
-            up(conn)
-    return dsn
+        kind = "new_database" if is_empty else "migrated_database"
+        return str(request.getfixturevalue(kind)(request.getfixturevalue("server")))
+    durable: Server = request.getfixturevalue("durable_server")
+    return durable.create_database(Path(documented.name).stem, None if is_empty else MODEL)
 
 
 @pytest.mark.slow
