@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
 
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgflow.database.connect import Connection, connect
 from pgflow.migrations import grants
 from pgflow.migrations.migrate import up
+from pgflow.testing.server import Server, database
 
 __all__ = ["GrantedRoles"]
 
@@ -38,16 +40,26 @@ class GrantedRoles:
             for part, name in names.items():
                 login = sql.SQL("nologin") if part == "owner" else sql.SQL("login password {}").format(PASSWORD)
                 conn.execute(sql.SQL("create role {} {}").format(sql.Identifier(name), login))
-            conn.execute(
-                sql.SQL("grant create on database {} to {}").format(
-                    sql.Identifier(conn.info.dbname), sql.Identifier(names["owner"])
-                )
-            )
+        parts.let_owner_create()
         ends.callback(parts.drop)
         with parts.connect("owner", "migrate") as conn:
             up(conn, schema)
             grants.apply(conn, {part: [names[part]] for part in grants.PARTS}, schema)
         return parts
+
+    def let_owner_create(self) -> None:
+        """Let the owner create schemas in this database; a copy of the database does not inherit that."""
+        with connect(self.admin, "test") as conn:
+            names = sql.Identifier(conn.info.dbname), sql.Identifier(self.names["owner"])
+            conn.execute(sql.SQL("grant create on database {} to {}").format(*names))
+
+    @contextmanager
+    def copied(self, server: Server) -> Iterator[GrantedRoles]:
+        """Yield a copy of this database, to which nobody may be connected, with the same roles."""
+        with database(server, str(conninfo_to_dict(self.admin)["dbname"])) as dsn:
+            copy = replace(self, admin=dsn)
+            copy.let_owner_create()
+            yield copy
 
     def dsn(self, part: str) -> str:
         """Return the connection string of a role; the owner, which cannot log in, through SET ROLE."""

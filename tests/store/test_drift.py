@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -57,11 +58,18 @@ class Counting(Workflow[Any], unique=Unique("counting")):
     transitions = {count: {"done": acount}, acount: {"done": Done}}
 
 
-@pytest.fixture
-def parts(any_server: Server, new_database: Callable[..., str]) -> Iterator[GrantedRoles]:
-    """A database for one test, with roles that have their parts."""
+@pytest.fixture(scope="module")
+def model_on(new_database: Callable[..., str]) -> Iterator[Callable[[Server], GrantedRoles]]:
+    """Return `model_on(server)`: a database to copy, with roles that have their parts, created once per server."""
     with ExitStack() as ends:
-        yield GrantedRoles.create(new_database(any_server), ends)
+        yield cache(lambda server: GrantedRoles.create(new_database(server), ends))
+
+
+@pytest.fixture
+def parts(any_server: Server, model_on: Callable[[Server], GrantedRoles]) -> Iterator[GrantedRoles]:
+    """A database for one test, with roles that have their parts."""
+    with model_on(any_server).copied(any_server) as parts:
+        yield parts
 
 
 def pgflow(dsn: str, *arguments: str) -> Result:
@@ -179,6 +187,7 @@ def test_every_command_reports_row_level_security_with_the_repair(parts: Granted
             Inside(Pgflow(parts.dsn("worker"), workflows=[Drifting])).__enter__()
         conn.execute(sql.SQL("alter role {} bypassrls").format(sql.Identifier(dashboard)))
         assert pgflow(parts.dsn("dashboard"), "list").exit_code == 0
+        conn.execute(sql.SQL("alter role {} nobypassrls").format(sql.Identifier(dashboard)))
         with connect(parts.dsn("owner"), "migrate") as owner:
             migrate.check(owner)  # not forced: the owner sees every row
         enable(conn, "force")
@@ -309,11 +318,10 @@ def test_an_event_trigger_that_enables_it_is_reported_on_installation(
 
 
 def test_every_command_reports_a_renamed_schema_which_works_after_migrate(
-    any_server: Server, new_database: Callable[..., str]
+    any_server: Server, migrated_database: Callable[[Server], str]
 ) -> None:
-    dsn = new_database(any_server)
+    dsn = migrated_database(any_server)
     with connect(dsn, "migrate") as conn:
-        migrate.up(conn)
         app = Pgflow(dsn, workflows=[Drifting])
         app.register()
         app.start(Drifting, "before", {})
@@ -352,11 +360,10 @@ def test_every_command_reports_a_renamed_schema_which_works_after_migrate(
 
 
 def test_a_copy_under_another_name_never_uses_the_tables_of_the_original(
-    any_server: Server, new_database: Callable[..., str]
+    any_server: Server, migrated_database: Callable[[Server], str]
 ) -> None:
-    dsn = new_database(any_server)
+    dsn = migrated_database(any_server)
     with connect(dsn, "migrate") as conn:
-        migrate.up(conn)
         Pgflow(dsn, workflows=[Drifting]).register()
         conn.execute("alter schema pgflow rename to orders")
         conn.execute("create schema pgflow")
