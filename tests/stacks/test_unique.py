@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pgflow import Async, Context, Done, Ok, Pgflow, Unique, WaitForEvent, Workflow, step
+from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Unique, WaitForEvent, Workflow, step
 from pgflow.core.definition.unique import Scope
 from pgflow.errors import AlreadyRunning, AmbiguousId, InstanceNotFound, InvalidValue, NotActive
 from tests.stacks.conftest import Stack
@@ -23,7 +23,7 @@ def gate(ctx: Context[Input]) -> Async:
     return Async()
 
 
-@step(events=("ok",))
+@step(events=("ok",), retry=Retry(max_attempts=1))
 def fragile(ctx: Context[Input]) -> Ok:
     if ctx.initial.get("fails"):
         raise RuntimeError("fails on request")
