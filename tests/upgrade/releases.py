@@ -5,6 +5,7 @@ Each has its own tree and processes: a worker, command or application of one rel
 
 from __future__ import annotations
 
+import compileall
 import io
 import json
 import os
@@ -172,7 +173,7 @@ class Caller:
 def present(folder: Path, name: str = "present") -> Release:
     """This release."""
     for each in ("pgflow", "sql"):
-        shutil.copytree(CHECKOUT / each, folder / each, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(CHECKOUT / each, folder / each)
     return _equipped(Release(name, folder))
 
 
@@ -239,6 +240,7 @@ def _equipped(release: Release) -> Release:
     place.mkdir(parents=True)
     for name in ("flow.py", "caller.py"):
         shutil.copy(HERE / name, place)
+    compileall.compile_dir(release.tree / "pgflow", quiet=2)  # else each process would compile it again
     return release
 
 
