@@ -33,6 +33,7 @@ POLL_SECONDS = 1.0  # with notifications, which may be lost
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.5  # without
 REGISTERED_SECONDS = 10.0  # for which workers notify after each look
 IDLE_SECONDS = 5.0  # after which the thread ends without a caller that waits
+CLOSE_SECONDS = 5.0  # for the thread to end when the app is closed; it may be waiting for the database
 RECONNECT_SECONDS = 0.5
 
 Waiting = Future[TaskInstance | None]
@@ -73,16 +74,16 @@ class TaskWaiter:
         return future
 
     def close(self) -> None:
-        """Stop waiting: every future is cancelled."""
+        """Stop waiting: every future is cancelled, and the thread ends. A later `wait_for` starts another one."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
-            thread = self._thread
+            thread, self._thread = self._thread, None
         for each in waiting.values():
             for future in each:
                 future.cancel()
         self._wake()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(IDLE_SECONDS)
+            thread.join(CLOSE_SECONDS)
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):  # it is awake
@@ -92,7 +93,7 @@ class TaskWaiter:
         conn: Connection | None = None
         pause = FIRST_POLL_SECONDS
         idle_since = time.monotonic()
-        while True:
+        while not self._ends(idle_since):
             try:
                 if conn is None or conn.closed:
                     conn = self._connect()
@@ -101,9 +102,6 @@ class TaskWaiter:
                     idle_since = time.monotonic()
                     has_ended = self._look(conn, ids)
                     pause = FIRST_POLL_SECONDS if has_ended else min(MAX_POLL_SECONDS, 2 * pause)
-                elif self._ends(idle_since):
-                    conn.close()
-                    return
                 self._rest(conn, POLL_SECONDS if self._listens or not ids else pause)
             except (psycopg.Error, PgflowError, OSError) as error:
                 if not (is_transient(error) or isinstance(error, Unreachable | OSError)):
@@ -111,6 +109,8 @@ class TaskWaiter:
                 if conn is not None:
                     conn.close()
                 time.sleep(RECONNECT_SECONDS)
+        if conn is not None:
+            conn.close()
 
     def _connect(self) -> Connection:
         conn = connect(self._dsn, "listen" if self._listens else "client", pooler=not self._listens)
@@ -157,8 +157,10 @@ class TaskWaiter:
                     each.set_exception(error)
 
     def _ends(self, idle_since: float) -> bool:
-        """Whether the thread ends now: no caller has waited for a while."""
+        """Whether this thread ends now: it was closed, or no caller has waited for a while."""
         with self._lock:
+            if self._thread is not threading.current_thread():
+                return True
             if self._waiting or time.monotonic() - idle_since < IDLE_SECONDS:
                 return False
             self._thread = None

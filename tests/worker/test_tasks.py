@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pgflow import Error, Pgflow, Retry, Snooze, current_job, telemetry
+from pgflow.client import task_waiter
 from pgflow.client.commands import AwaitTask
 from pgflow.core.definition.middleware import Proceed, StepCall
 from pgflow.core.models.task import TaskInstance
@@ -31,7 +32,7 @@ from tests.hand_tasks import HandTask, Tasks, hand_task
 from tests.worker.conftest import Work
 from tests.worker.db_helpers import connections, one, rows
 from tests.worker.thread_worker import Inside
-from tests.worker.waiting import until
+from tests.worker.waiting import PATIENCE, until
 
 SOON = Retry(max_attempts=3, base=timedelta(0), jitter=0.0)
 gate = threading.Event()
@@ -434,6 +435,22 @@ def test_a_wait_ends_with_a_cancel_a_timeout_or_an_unknown_job(tasks: Tasks) -> 
         assert waiting.result(30).status == "cancelled"
     with pytest.raises(JobNotFound):
         tasks.wait(999_999)
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_closing_an_app_ends_the_thread_that_waited_at_once(
+    dsn: str, tasks: Tasks, work: Work, monkeypatch: pytest.MonkeyPatch, pooler: bool
+) -> None:
+    monkeypatch.setattr(task_waiter, "IDLE_SECONDS", 3600.0)
+    work()
+    caller = Pgflow(dsn, pooler=pooler)
+    for _ in range(2):  # a closed app can be used again
+        before = set(threading.enumerate())
+        assert Tasks(caller).wait(tasks.enqueue(ADD, {"a": 1})).output == 3
+        (waited,) = (each for each in set(threading.enumerate()) - before if each.name == "pgflow-await")
+        caller.close()
+        waited.join(PATIENCE)
+        assert not waited.is_alive()
 
 
 def test_behind_a_pooler_all_waits_share_one_poll(dsn: str, app: Pgflow, tasks: Tasks, work: Work) -> None:
