@@ -32,7 +32,7 @@ from pgflow.errors import (
 )
 from pgflow.local import Local, Storage
 from tests.conformance.conftest import OnPostgres, Stack
-from tests.worker.waiting import PATIENCE, until
+from tests.worker.waiting import BUSY, PATIENCE, until
 
 Input = dict[str, Any]
 UUID = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
@@ -523,7 +523,7 @@ def test_i20_a_resume_is_scheduled_durably(stack: Stack) -> None:
     done = stack.until(Asking, "a")
     (entry,) = done.history
     assert (entry.event, entry.output) == ("no", {"why": "too late"})
-    assert timedelta(0) <= entry.at - handle.at < timedelta(seconds=2)
+    assert timedelta(0) <= entry.at - handle.at < timedelta(seconds=2 + BUSY)
     assert stack.app.unschedule(handle.id) is False
 
 

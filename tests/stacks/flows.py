@@ -24,8 +24,10 @@ from pgflow import (
     route,
     step,
 )
+from tests.worker.waiting import PATIENCE
 
 Input = dict[str, Any]
+SHORTLY = timedelta(seconds=1.5)  # longer than a test needs for two calls
 QUICKLY = Retry(max_attempts=3, base=timedelta(milliseconds=10))
 
 
@@ -36,7 +38,7 @@ class Scene:
         self.begun = Event()
         self.interrupted = Event()
         self.go = Event()
-        self.times: dict[str, tuple[float, float]] = {}
+        self.thread_begun, self.loop_begun = Event(), Event()
 
 
 SCENES: dict[str, Scene] = {}
@@ -110,22 +112,22 @@ class Routed(Workflow[Input], unique=Unique("routed")):
 
 @step
 def slow(ctx: Context[Input]) -> Ok:
-    begun = time.monotonic()
-    time.sleep(0.2)
-    SCENES[ctx.value].times[ctx.step] = (begun, time.monotonic())
+    seen = SCENES[ctx.value]
+    seen.thread_begun.set()
+    assert seen.loop_begun.wait(PATIENCE)
     return Ok("done")
 
 
 @step
 async def slow_async(ctx: Context[Input]) -> Ok:
-    begun = time.monotonic()
-    await asyncio.sleep(0.2)
-    SCENES[ctx.value].times[ctx.step] = (begun, time.monotonic())
+    seen = SCENES[ctx.value]
+    seen.loop_begun.set()
+    assert await asyncio.to_thread(seen.thread_begun.wait, PATIENCE)
     return Ok("done")
 
 
 class Overlapping(Workflow[Input], unique=Unique("overlapping")):
-    """Steps that overlap, in threads and on the loop."""
+    """Steps in threads and on the loop, each of which ends when the other one has begun."""
 
     initial = first
     transitions = {
@@ -211,7 +213,7 @@ class Signing(Workflow[Input], unique=Unique("signing")):
     }
 
 
-hurried = WaitForEvent("answered", timeout=timedelta(milliseconds=400)).named("hurried")
+hurried = WaitForEvent("answered", timeout=SHORTLY).named("hurried")
 
 
 class Hurrying(Workflow[Input], unique=Unique("hurrying")):

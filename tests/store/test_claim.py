@@ -108,7 +108,7 @@ def test_a_worker_that_is_notified_during_a_claim_claims_again(dsn: str, conn: C
     conn.execute(f"alter database {database[0]} set test.block = on".encode())  # for new sessions
     conn.execute("select pgflow.start('Pair', 'locked')")
     conn.execute("select pg_advisory_lock(7)")
-    never = timedelta(minutes=1)
+    never = timedelta(minutes=10)
     with connect(dsn, "a") as other, Inside(app, {"default": 10}, poll=never, sweep=never, lease=never):
         other.execute("begin")
         other.execute("select from pgflow.jobs for update")  # the claim skips it, and finds nothing
@@ -117,5 +117,5 @@ def test_a_worker_that_is_notified_during_a_claim_claims_again(dsn: str, conn: C
         until(lambda: conn.execute(listens).fetchall(), "the listener")
         conn.execute("select pgflow.start('Pair', 'v')")
         conn.execute("select pg_advisory_unlock(7)")
-        until(lambda: conn.execute("select from pgflow.instances where status = 'completed'").fetchall(), patience=10)
+        until(lambda: conn.execute("select from pgflow.instances where status = 'completed'").fetchall())
     app.close()

@@ -32,7 +32,10 @@ def nothing_is_left() -> Iterator[None]:
     BEGUN.clear()
     before = set(threading.enumerate())
     yield
-    assert {each for each in threading.enumerate() if each.name.startswith("pgflow-local")} <= before
+    for each in set(threading.enumerate()) - before:
+        if each.name.startswith("pgflow-local"):
+            each.join(PATIENCE)  # it may be about to end
+            assert not each.is_alive(), each
 
 
 def note(ctx: Context[Input]) -> None:

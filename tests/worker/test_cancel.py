@@ -159,7 +159,7 @@ def test_a_running_async_step_is_interrupted_and_leaves_no_trace(
     Lingering.start("v")
     assert scene.begun.wait(PATIENCE)
     Lingering.cancel("v")
-    assert scene.interrupted.wait(5)
+    assert scene.interrupted.wait(PATIENCE)
     until(lambda: not inside.worker.held_jobs.jobs, "the release of what it held")
     assert (Lingering.get("v").status, rows(conn, "select * from pgflow.step_results")) == ("cancelled", [])
     assert leftovers(conn) == {}
@@ -172,7 +172,7 @@ def test_a_step_that_does_not_let_itself_be_interrupted_leaves_no_trace_either(
     Insisting.start("v")
     assert scene.begun.wait(PATIENCE)
     Insisting.cancel("v")
-    assert scene.interrupted.wait(5)
+    assert scene.interrupted.wait(PATIENCE)
     inside.stop()
     assert (Insisting.get("v").status, rows(conn, "select * from pgflow.step_results")) == ("cancelled", [])
     assert leftovers(conn) == {}

@@ -97,8 +97,8 @@ def test_a_quarantined_job_that_has_run_alone_is_followed_by_the_next_at_once(
     log = str(tmp_path / "log")
     Short.start_many([(f"v{number}", {"log": log}) for number in range(6)])
     conn.execute("update pgflow.jobs set crashes = 2 where id % 2 = 0")
-    inside = work({"default": 10}, poll=timedelta(seconds=60))
-    assert until_all_ended(conn, patience=15) == {"completed": 6}
+    inside = work({"default": 10}, poll=timedelta(minutes=10))
+    assert until_all_ended(conn) == {"completed": 6}
     until(lambda: inside.worker.stats.steps == 6, "the last answer")
 
 

@@ -26,7 +26,7 @@ from tests.worker.db_helpers import (
 from tests.worker.flows import WORKFLOWS as WORKFLOWS
 from tests.worker.flows import Books, Clutched, Deadly, Held, HeldAsync, Hogged, Line, Paused
 from tests.worker.processes import Process, Processes
-from tests.worker.waiting import until
+from tests.worker.waiting import BUSY, until
 
 LEASE = 2.0  # seconds, as in BRISK
 Kind = type[Workflow[Any]]
@@ -151,13 +151,11 @@ def test_a_second_signal_stops_at_once(
     stopped = processes.start()
     task = errand(kind)
     task.until_runs()
-    began = time.monotonic()
     stopped.send(signal.SIGTERM)
     if kind is not Hogged:
         until(lambda: "still run: 1" in stopped.log, "the drain")
     stopped.send(signal.SIGINT)  # another one, lest the kernel take two pending ones for one
-    assert stopped.wait(5) == 130
-    assert time.monotonic() - began < 2
+    assert stopped.wait() == 130  # although the step still runs
     processes.start()
     task.until_runs(2)
     task.let_go()
@@ -165,10 +163,8 @@ def test_a_second_signal_stops_at_once(
 
 
 def test_an_idle_worker_ends_at_once(conn: Connection, processes: Processes) -> None:
-    idle = processes.start("--poll", "30", "--sweep", "30")
-    began = time.monotonic()
+    idle = processes.start("--poll", "3600", "--sweep", "3600")
     assert idle.terminate() == 0
-    assert time.monotonic() - began < 2
 
 
 def test_a_draining_worker_ends_by_itself_when_all_is_done(app: Pgflow, conn: Connection, processes: Processes) -> None:
@@ -192,7 +188,7 @@ def test_a_dead_workers_step_runs_elsewhere_within_lease_and_sweep_and_poll(
     first.kill()
     died = time.monotonic()
     task.until_runs(2)
-    assert time.monotonic() - died < LEASE + 0.3 * 1.1 + 0.2 * 1.1 + 1.5  # the last is the machine's share
+    assert time.monotonic() - died < LEASE + 0.3 * 1.1 + 0.2 * 1.1 + BUSY
     task.let_go()
     done = task.done()
     assert (done.status, done.history[0].attempt) == ("completed", 1), "it was not the step's fault"

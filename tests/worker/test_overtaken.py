@@ -153,7 +153,7 @@ def test_the_ledger_is_read_with_each_sweep_and_never_else(
     Trio.start_many([(f"v{number}", {}) for number in range(300)])
     assert until_all_ended(conn) == {"completed": 300}
     inside.stop()
-    assert 0 < reads[0] == sweeps[0] < inside.worker.stats.round_trips / 3
+    assert 0 < reads[0] == sweeps[0] < inside.worker.stats.round_trips
 
 
 @pytest.mark.slow

@@ -317,9 +317,9 @@ def test_in_session_mode_notifications_arrive(dsn: str, conn: Connection) -> Non
         )
         app = Pgflow(session, workflows=WORKFLOWS, pooler=True)
         app.register()
-        with Inside(app, listen=True, poll=timedelta(seconds=30)):
+        with Inside(app, listen=True, poll=timedelta(minutes=10)):
             until(lambda: connections(conn, "listen") == 1, "the listener")
             until(lambda: one(conn, "select count(*) from pg_stat_activity where query like 'listen%%'") == 1, "LISTEN")
             app.start(Chain, "v")
-            until_all_ended(conn, patience=10)
+            until_all_ended(conn)
         app.close()

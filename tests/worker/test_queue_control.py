@@ -78,7 +78,7 @@ def test_a_paused_queue_runs_nothing_and_others_go_on(app: Pgflow, conn: Connect
     app.queues.pause("mail", by="another deploy")  # it keeps its first pause
     assert [each.paused_by for each in app.queues.list() if each.name == "mail"] == ["a deploy"]
     assert app.queues.resume("mail") is True
-    until_status(Mail, "m", patience=10)
+    until_status(Mail, "m")
     until_status(MailThenMail, "t")
     assert app.queues.resume("mail") is False
     assert leftovers(conn) == {}
@@ -159,7 +159,7 @@ def test_a_worker_without_notifications_follows_with_its_poll(app: Pgflow, conn:
     until(lambda: running == {"running"}, "the step")
     app.queues.scale("mail", 3)
     Mail.start("second", {})
-    until(lambda: running == {"running", "second"}, "the scale", patience=10)
+    until(lambda: running == {"running", "second"}, "the scale")
     Gate.go.set()
     until_all_ended(conn)
 

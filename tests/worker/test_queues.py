@@ -93,4 +93,4 @@ def test_a_worker_of_another_queue_that_stages_a_timer_wakes_those_who_serve_it(
     work({"default": 1})
     work({"orchestration": 1}, poll=timedelta(hours=1), sweep=timedelta(hours=1))
     Hurrying.start("h", {})
-    assert until_status(Hurrying, "h", patience=10).status == "completed"
+    assert until_status(Hurrying, "h").status == "completed"

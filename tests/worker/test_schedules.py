@@ -90,7 +90,7 @@ def app_with(app: Pgflow, *schedules: Any, name: str = "shop", workflows: Any = 
 
 
 def test_a_declared_schedule_fires_and_its_runs_know_their_instants(app: Pgflow, conn: Connection) -> None:
-    ticking = schedule(every(SECOND), Quick, name="tick", args={"n": 1})
+    ticking = schedule(every(SECOND), Quick, name="tick", args={"n": 1}, overlap="allow")
     with app_with(app, ticking) as shop, Inside(shop):
         until(lambda: len([run for run in runs_of(conn, "tick") if run[1] == "completed"]) >= 3)
         found = [datetime.fromisoformat(instant) for instant, _ in runs_of(conn, "tick")]

@@ -19,10 +19,10 @@ from pgflow.database.connect import Connection
 from pgflow.errors import AlreadyRunning, ConfigError, InvalidInput, StatementTimeout
 from tests.worker.conftest import Work
 from tests.worker.db_helpers import connections, leftovers, one, rows, until_all_ended, until_status
-from tests.worker.waiting import until
+from tests.worker.waiting import BUSY, PATIENCE, until
 
 Input = dict[str, Any]
-NEVER = timedelta(seconds=30)  # to poll in: longer than a test takes
+NEVER = timedelta(minutes=10)  # to poll in: longer than a test takes
 
 
 @step
@@ -196,7 +196,7 @@ def test_a_delayed_start_is_pending_and_does_not_run_early(app: Pgflow, conn: Co
     delayed, dated = until_status(Single, "delayed"), until_status(Single, "dated")
     assert delayed.history[0].at - delayed.created_at >= timedelta(seconds=0.7)
     assert dated.history[0].at >= moment
-    assert delayed.history[0].at - delayed.created_at < timedelta(seconds=3)
+    assert delayed.history[0].at - delayed.created_at < timedelta(seconds=BUSY)
 
 
 def test_a_start_in_the_past_runs_at_once_and_both_ways_together_are_refused(
@@ -235,15 +235,13 @@ def latencies(number: int) -> list[float]:
 def test_an_idle_worker_is_notified_of_a_start_at_once(app: Pgflow, conn: Connection, work: Work) -> None:
     work(poll=NEVER, sweep=NEVER)
     until(lambda: connections(conn, "listen"), "the listener")
-    found = latencies(15)
-    assert found[-1] < 2
-    assert found[7] < 0.15, found
+    found = latencies(15)  # without a notification, each would take NEVER
+    assert found[7] < BUSY / 10, found
 
 
 def test_a_worker_that_does_not_listen_finds_a_start_by_polling_only(app: Pgflow, conn: Connection, work: Work) -> None:
     inside = work(listen=False, poll=timedelta(seconds=0.5))
     found = latencies(6)
-    assert found[-1] < 2
     assert found[3] > 0.15, found  # the listener is connected then
     assert connections(conn, "listen") == 0
     until(lambda: inside.worker.stats.steps == 6, "the last answer")
@@ -263,11 +261,9 @@ def test_a_start_in_a_transaction_wakes_an_idle_worker_after_the_commit_and_not_
         assert list(listener.notifies(timeout=0.2)) == []
         assert inside.worker.stats.steps == 1
         caller.commit()
-        (note,) = listener.notifies(timeout=5, stop_after=1)
-        begun = time.monotonic()
+        (note,) = listener.notifies(timeout=PATIENCE, stop_after=1)
         assert note.payload == "default"
-        until(lambda: inside.worker.stats.steps == 2, "the step", pause=0.002)
-    assert time.monotonic() - begun < 0.5
+        until(lambda: inside.worker.stats.steps == 2, "the step")
     assert until_status(Single, "v").status == "completed"
 
 

@@ -110,7 +110,7 @@ def test_failing_upkeep_does_not_delay_steps(app: Pgflow, conn: Connection, work
     try:
         inside = work()
         Trio.start_many([(f"v{number}", {}) for number in range(20)])
-        assert until_all_ended(conn, patience=10) == {"completed": 20}
+        assert until_all_ended(conn) == {"completed": 20}
         assert inside.worker._claimer.state.upkeep.failures > 0
     finally:
         conn.execute("alter table pgflow.elsewhere rename to scheduled_signals")

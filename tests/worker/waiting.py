@@ -11,6 +11,7 @@ from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay
 T = TypeVar("T")
 
 PATIENCE = 30.0  # seconds; a machine may be busy
+BUSY = 20.0  # seconds that a busy machine may add to a time limit
 
 
 def until(look: Callable[[], T], what: str = "it", *, patience: float = PATIENCE, pause: float = 0.02) -> T:

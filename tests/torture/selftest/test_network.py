@@ -39,7 +39,7 @@ SHORT_TIMEOUTS = {
     "-c tcp_user_timeout=2000 -c client_connection_check_interval=500 "
     "-c idle_in_transaction_session_timeout=0 -c statement_timeout=0",
 }
-DETECTED_SECONDS = 8.0
+DETECTED_SECONDS = 25.0
 # Sends its input, and prints what arrives.
 SPEAKER = """
 import os, socket, sys, threading
