@@ -32,10 +32,12 @@ GIVEN_DSN = os.environ.get("PGFLOW_TEST_DSN")
 VERSIONS = [None] if GIVEN_DSN else sorted({each.version for each in find_installations()}, reverse=True)
 
 
-SLOW = frozenset({
-    *("test_torture.py", "test_interleavings.py", "test_releases.py"),
-    *("test_crashes.py", "test_life.py", "test_docs.py"),
-})  # fmt: skip
+# The files that take longest, as measured, the longest first.
+SLOW = (
+    *("test_docs.py", "test_torture.py", "test_releases.py", "test_failover.py", "test_cli_doctor.py"),
+    *("test_drift.py", "test_compare.py", "test_scale.py", "test_limits.py", "test_sweep.py", "test_j_storage.py"),
+    *("test_checker.py", "test_network.py", "test_breaking.py", "test_crashes.py", "test_life.py"),
+)
 
 
 def _name_version(version: int | None) -> str:
@@ -55,8 +57,9 @@ def is_long(pytestconfig: pytest.Config) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that take minutes, so that no process waits for them at the end."""
-    items.sort(key=lambda item: item.path.name not in SLOW)
+    """Start with the files that take longest, so that no process waits for one of them at the end."""
+    ranks = {name: rank for rank, name in enumerate(SLOW)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(SLOW)))
 
 
 @pytest.fixture(scope="session")
