@@ -30,6 +30,7 @@ def _serve(listener: socket.socket, path: str, delivers: bool, takes_options: bo
     with suppress(OSError):
         while True:
             client, _ = listener.accept()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each message takes 40 ms
             arguments = (client, path, delivers, takes_options, senders)
             threading.Thread(target=_connect, args=arguments, daemon=True).start()
 
