@@ -59,6 +59,8 @@ def load_app(app: str | None, dsn: str, schema: str) -> Pgflow:
         payload_store=found.payloads.store,
         store_above=None if found.payloads.store is None else found.payloads.store_above,
         pooler=is_pooler_given or found.pooler,
+        retention=found.retention,
+        on_prune=found.on_prune,
     )
 
 
