@@ -51,7 +51,7 @@ ROWS_NOW = "select (select count(*) from pgflow.jobs), (select count(*) from pgf
 
 
 @task(retry=Retry(max_attempts=3, base=timedelta(milliseconds=100)), tags=["churn"])
-async def note(number: int, text: str, *, ctx: TaskContext) -> dict[str, Any] | Error:
+async def note(ctx: TaskContext, number: int, text: str) -> dict[str, Any] | Error:
     """Do nothing, or fail once."""
     if number % FAILS == 0 and ctx.attempt == 1:
         return Error("as planned")
