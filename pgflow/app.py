@@ -88,7 +88,7 @@ class Pgflow(App):
         check_retention(retention, on_prune)
         self.retention = retention
         self.on_prune = on_prune
-        registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=self.payloads.row_limit)
+        registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=self.payloads.limit)
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self.declared_schedules = check_schedules(schedules)
         self._specs = declared_specs(self.declared_schedules, registry, self.codec)

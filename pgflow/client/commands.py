@@ -29,12 +29,14 @@ __all__ = [
     "Command",
     "CompleteStep",
     "CompleteStepOptions",
+    "CompleteTask",
     "Delete",
     "DeleteTask",
     "Enqueue",
     "EnqueueOptions",
     "FailStep",
     "FailStepOptions",
+    "FailTask",
     "Find",
     "FindTasks",
     "Get",
@@ -376,13 +378,33 @@ class CancelTask(Command[None]):
 
 @dataclass(frozen=True, slots=True)
 class RetryTask(Command[None]):
-    """Run a failed or cancelled task once more, with all its attempts; or a waiting one now.
+    """Run a failed or cancelled task once more, with all its attempts; or one that waits, also for an operator, now.
 
     Raises `JobNotFound`, and `NotRetryable` for one that is pending, running or completed.
     """
 
     task: TaskDefinition | None
     id: int
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteTask(Command[None]):
+    """Complete a task that waits for an operator, with an output. Raises `JobNotFound`, `NotActive`."""
+
+    task: TaskDefinition | None
+    id: int
+    output: Any = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailTask(Command[None]):
+    """Fail a task that waits for an operator. Raises `JobNotFound`, `NotActive`."""
+
+    task: TaskDefinition | None
+    id: int
+    reason: str | None = None
     idempotency_key: str | None = None
 
 

@@ -13,6 +13,9 @@ from pgflow.client.commands import (
     CancelOptions,
     CancelTask,
     Command,
+    CompleteTask,
+    FailStepOptions,
+    FailTask,
     GetTask,
     RetryOptions,
     RetryTask,
@@ -152,6 +155,8 @@ class JobHandle(Generic[R_co]):
     def retry(self, *, conn: Any = None, **options: Unpack[RetryOptions]) -> None:
         """Run a failed or cancelled job once more, with all its attempts; one that waits for its next attempt runs now.
 
+        One that waits for an operator runs with as many attempts more as its task has.
+
         Raises `NotRetryable` for one that is pending, running or completed.
         """
         self._backend.execute(self._retry(options), conn)
@@ -167,6 +172,32 @@ class JobHandle(Generic[R_co]):
     async def arun_now(self, *, conn: Any = None) -> None:
         """`run_now`, async."""
         await self._backend.aexecute(self._run_now(), conn)
+
+    def complete(self, output: Any = None, *, conn: Any = None, idempotency_key: str | None = None) -> None:
+        """Complete a job that waits for an operator, with an output of the task's type, as if it had run to its end.
+
+        A job waits for an operator when its attempts are used up and its task has `Retry(on_exhausted="pause")`. Raises
+        `NotActive` for any other, and `InvalidInput` for an output that is not of the type.
+
+            send_receipt.job(17).complete(Receipt(number="r-1"))
+        """
+        self._backend.execute(CompleteTask(self._definition, self.id, output, idempotency_key), conn)
+
+    async def acomplete(self, output: Any = None, *, conn: Any = None, idempotency_key: str | None = None) -> None:
+        """`complete`, async."""
+        await self._backend.aexecute(CompleteTask(self._definition, self.id, output, idempotency_key), conn)
+
+    def fail(self, *, conn: Any = None, **options: Unpack[FailStepOptions]) -> None:
+        """Fail a job that waits for an operator; it can still be retried. Raises `NotActive` for any other."""
+        self._backend.execute(self._fail(options), conn)
+
+    async def afail(self, *, conn: Any = None, **options: Unpack[FailStepOptions]) -> None:
+        """`fail`, async."""
+        await self._backend.aexecute(self._fail(options), conn)
+
+    def _fail(self, options: Mapping[str, Any]) -> Command[None]:
+        check_options("option", options, FailStepOptions)
+        return FailTask(self._definition, self.id, **options)
 
     def _cancel(self, options: Mapping[str, Any]) -> Command[None]:
         check_options("option", options, CancelOptions)

@@ -34,6 +34,7 @@ from pgflow.database.statement import Statement
 from pgflow.errors import ConfigError, InstanceNotFound, InvalidValue
 from pgflow.payloads.instance import fetched, has_references
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
+from pgflow.payloads.task import fetched_task, has_task_references
 from pgflow.process import PerProcess
 from pgflow.store import instance, payload, schedule, task
 from pgflow.store.payload import ReferencePage
@@ -86,7 +87,7 @@ class PostgresBackend:
         self._registry = registry
         self._policy = policy
         self._sql = Statements(transport.schema, policy)
-        self._tasks = TaskStatements(transport.schema, policy.codec)
+        self._tasks = TaskStatements(transport.schema, policy)
         self._app = app
         self._declared = schedules
         self._schedules = ScheduleStatements(transport.schema, registry, policy.codec)
@@ -149,7 +150,8 @@ class PostgresBackend:
         except TimeoutError:
             waiting.cancel()
             raise self._tasks.still_running(command) from None
-        return self._tasks.ended(command, ended)
+        found = self._tasks.ended(command, ended)
+        return fetched_task(self._policy, found) if has_task_references(found) else found
 
     async def _aawait(self, command: commands.AwaitTask) -> TaskInstance:
         waiting = self._waiter.get().wait_for(self._tasks.checked_id(command))
@@ -158,7 +160,8 @@ class PostgresBackend:
                 ended = await asyncio.wrap_future(waiting)
         except TimeoutError:
             raise self._tasks.still_running(command) from None
-        return self._tasks.ended(command, ended)
+        found = self._tasks.ended(command, ended)
+        return await asyncio.to_thread(fetched_task, self._policy, found) if has_task_references(found) else found
 
     def _plan(self, command: commands.Command[Any]) -> Plan[Any]:
         sql, tasks = self._sql, self._tasks
@@ -219,14 +222,18 @@ class PostgresBackend:
                 return _one(tasks.cancel(command))
             case commands.RetryTask():
                 return _one(tasks.retry(command))
+            case commands.CompleteTask():
+                return self._written(tasks.complete(command))
+            case commands.FailTask():
+                return _one(tasks.fail(command))
             case commands.UpdateTask():
                 return _one(tasks.update(command))
             case commands.DeleteTask():
                 return _one(tasks.delete(command))
             case commands.GetTask():
-                return _one(tasks.get(command))
+                return self._fetched_task(tasks.get(command))
             case commands.ListTasks():
-                return _one(tasks.page(command))
+                return self._fetched_tasks(tasks.page(command))
             case commands.FindTasks():
                 return self._find_tasks(command, tasks)
         raise TypeError(f"{type(command).__name__} is not a command of pgflow.client.commands")
@@ -241,7 +248,7 @@ class PostgresBackend:
             after=page.after,
             limit=page.limit,
         )
-        found: list[TaskInstance] = yield tasks.found(ids)
+        found = yield from self._fetched_tasks(tasks.found(ids))
         return sorted(found, key=lambda each: each.id, reverse=not page.oldest)
 
     def _registered(self, write: Write[R]) -> Plan[R]:
@@ -268,6 +275,17 @@ class PostgresBackend:
         found: list[Instance] = yield statement
         if any(map(has_references, found)):
             found = yield Call(partial(_fetch_all, self._policy, found))
+        return found
+
+    def _fetched_task(self, statement: Statement[TaskInstance]) -> Plan[TaskInstance]:
+        (found,) = yield from self._fetched_tasks(statement.then(lambda each: [each]))
+        return found
+
+    def _fetched_tasks(self, statement: Statement[list[TaskInstance]]) -> Plan[list[TaskInstance]]:
+        """`_fetched` for tasks."""
+        found: list[TaskInstance] = yield statement
+        if any(map(has_task_references, found)):
+            found = yield Call(partial(_fetch_tasks, self._policy, found))
         return found
 
     def _register(self) -> Plan[None]:
@@ -307,11 +325,12 @@ class PostgresBackend:
                 hint="Objects are stored before their rows are committed: give more than the longest transaction.",
             )
         unused: set[str] = yield Call(lambda: set(store.list(command.older_than)))
-        last: int | None = 0
-        while last is not None and unused:
-            page: ReferencePage = yield payload.references(self._sql.schema, last)
-            unused.difference_update(page.keys)
-            last = page.last
+        for pages in (payload.references, payload.task_references):
+            last: int | None = 0
+            while last is not None and unused:
+                page: ReferencePage = yield pages(self._sql.schema, last)
+                unused.difference_update(page.keys)
+                last = page.last
         keys = sorted(unused)
         for start in range(0, len(keys), SWEEP_BATCH):
             yield Call(partial(store.delete, keys[start : start + SWEEP_BATCH]))
@@ -334,6 +353,10 @@ class PostgresBackend:
 
 def _fetch_all(policy: PayloadPolicy, found: list[Instance]) -> list[Instance]:
     return [fetched(policy, each) if has_references(each) else each for each in found]
+
+
+def _fetch_tasks(policy: PayloadPolicy, found: list[TaskInstance]) -> list[TaskInstance]:
+    return [fetched_task(policy, each) for each in found]
 
 
 def _routed(

@@ -11,6 +11,7 @@ from pgflow.core.models.queue import Limit, Queue
 __all__ = [
     "ClearLimit",
     "CountRunning",
+    "DrainQueue",
     "ListLimits",
     "ListQueues",
     "PauseQueue",
@@ -53,6 +54,15 @@ class ScaleQueue(QueueCommand[None]):
     queue: str
     worker_concurrency: int | None
     node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainQueue(QueueCommand[int]):
+    """Pause a queue unless it is paused. The answer is how many of its jobs run."""
+
+    queue: str
+    node: str | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

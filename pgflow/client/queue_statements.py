@@ -7,6 +7,7 @@ from typing import Any
 from pgflow.client.queue_commands import (
     ClearLimit,
     CountRunning,
+    DrainQueue,
     ListLimits,
     ListQueues,
     PauseQueue,
@@ -30,6 +31,8 @@ def queue_statement(schema: str, command: QueueCommand[Any]) -> Statement[Any]:
             return queue.resume(schema, name, node=node)
         case ScaleQueue(name, worker_concurrency, node):
             return queue.scale(schema, name, worker_concurrency, node=node)
+        case DrainQueue(name, node, by):
+            return queue.drain(schema, name, node=node, by=by)
         case CountRunning(name, node):
             return queue.running(schema, name, node=node)
         case ListQueues(name):

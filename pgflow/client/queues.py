@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from pgflow.client.backend import Backend
-from pgflow.client.queue_commands import CountRunning, ListQueues, PauseQueue, ResumeQueue, ScaleQueue
+from pgflow.client.queue_commands import CountRunning, DrainQueue, ListQueues, PauseQueue, ResumeQueue, ScaleQueue
 from pgflow.core.models.queue import Queue, check_limit_name, check_places
 from pgflow.core.values.duration import is_duration
 from pgflow.core.values.query_args import check_text, refuse
@@ -84,9 +84,10 @@ class Queues:
             app.queues.drain("mail", node="host-7", timeout=timedelta(minutes=5))    # before maintenance of host-7
         """
         deadline = _deadline(timeout)
-        self.pause(queue, node=node, by=by)
-        while running := self._backend.execute(CountRunning(queue, node)):
+        running = self._backend.execute(_drain(queue, node, by))
+        while running:
             time.sleep(_wait(queue, running, deadline, timeout))
+            running = self._backend.execute(CountRunning(queue, node))
 
     async def adrain(
         self,
@@ -98,9 +99,10 @@ class Queues:
     ) -> None:
         """`drain`, async."""
         deadline = _deadline(timeout)
-        await self.apause(queue, node=node, by=by)
-        while running := await self._backend.aexecute(CountRunning(queue, node)):  # noqa: ASYNC110 -- in another process
+        running = await self._backend.aexecute(_drain(queue, node, by))
+        while running:
             await asyncio.sleep(_wait(queue, running, deadline, timeout))
+            running = await self._backend.aexecute(CountRunning(queue, node))
 
     def list(self, *, conn: Any = None) -> builtins.list[Queue]:
         """Read the queues in use, with pauses, limits and counts."""
@@ -113,6 +115,10 @@ class Queues:
 
 def _pause(queue: str, node: str | None, by: str | None) -> PauseQueue:
     return PauseQueue(check_limit_name(queue), check_text("node", node), check_text("by", by))
+
+
+def _drain(queue: str, node: str | None, by: str | None) -> DrainQueue:
+    return DrainQueue(check_limit_name(queue), check_text("node", node), check_text("by", by))
 
 
 def _scale(queue: str, worker_concurrency: int | None, node: str | None) -> ScaleQueue:

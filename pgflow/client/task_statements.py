@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -15,11 +15,12 @@ from pgflow.client.start_request import check_moment, priority_of
 from pgflow.client.statements import Write
 from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.models.task import Enqueued, TaskInstance
-from pgflow.core.models.task_codec import args_location, decrypt_task
-from pgflow.core.values.codec import Codec, encrypt
+from pgflow.core.models.task_codec import args_location, decrypt_task, output_location
+from pgflow.core.values.payload import encode
 from pgflow.core.values.query_args import check_text, is_integer, refuse
 from pgflow.database.statement import Statement
-from pgflow.errors import JobNotFound, StillRunning
+from pgflow.errors import InvalidValue, JobNotFound, StillRunning
+from pgflow.payloads.policy import DEFAULT, PayloadPolicy, StoredObject
 from pgflow.store import task as tasks
 from pgflow.store.notification import CheckCancels, QueueReady
 from pgflow.telemetry import task_events
@@ -32,19 +33,23 @@ MAX_JOB_ID = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class TaskStatements:
-    """Makes the SQL of each command about tasks, for one schema; `codec` encrypts arguments and outputs."""
+    """Makes the SQL of each command about tasks, for one schema; `policy` stores arguments and outputs."""
 
     schema: str
-    codec: Codec | None = None
+    policy: PayloadPolicy = DEFAULT
 
     # -- writes
 
     def enqueue(self, command: commands.Enqueue) -> Write[list[Enqueued]]:
         """Enqueue a task once for each of its arguments."""
         task, request = command.task, EnqueueRequest.of(command)
-        codec, location = self.codec, args_location(task.name)
         partition_keys = task.partition_keys(request.args)  # here, because the stored arguments may be encrypted
-        args = request.args if codec is None else [encrypt(codec, each, location) for each in request.args]
+        args: Sequence[str] = request.args
+        objects: tuple[StoredObject, ...] = ()
+        if self.policy.codec is not None or self.policy.store is not None:
+            closed = [self.policy.close(each, args_location(task.name)) for each in request.args]
+            args = [text for text, _ in closed]
+            objects = tuple(stored for _, stored in closed if stored is not None)
 
         def statement(notify: bool) -> Statement[list[Enqueued]]:
             return tasks.enqueue(
@@ -71,9 +76,9 @@ class TaskStatements:
         is_due = request.at is None and request.delay is None
         ready = frozenset({QueueReady(request.queue or task.queue)}) if is_due else frozenset[QueueReady]()
         # Not the arguments themselves: the name is stored in plain.
-        digest = sha256("\n".join(request.args).encode()).hexdigest() if codec is None else ""
+        digest = sha256("\n".join(request.args).encode()).hexdigest() if self.policy.codec is None else ""
         name = call_name("enqueue", task.name, digest)
-        return Write(name, statement, tasks.decode_enqueued, request.key, ready, emit=report)
+        return Write(name, statement, tasks.decode_enqueued, request.key, ready, objects, emit=report)
 
     def cancel(self, command: commands.CancelTask) -> Write[None]:
         """Cancel a task."""
@@ -127,6 +132,34 @@ class TaskStatements:
 
         return Write(call_name("update job", str(number)), statement, _no_answer, checked_key(command.idempotency_key))
 
+    def complete(self, command: commands.CompleteTask) -> Write[None]:
+        """Complete a task that waits for an operator."""
+        number, task, policy = _checked_id(command.id), command.task, self.policy
+        if task is None:
+            if policy.codec is not None or policy.store is not None:
+                hint = f"Name the task: app.job({number}, send_receipt).complete(…)."
+                raise InvalidValue(f"the output of job {number} depends on its task", hint=hint)
+            text, stored = encode(command.output, what="output", limit=policy.limit), None
+        else:
+            written = task.output.write(command.output, reveal=policy.reveal, limit=policy.limit)
+            text, stored = policy.close(written, output_location(task.name, number))
+
+        def statement(notify: bool) -> Statement[None]:
+            return tasks.complete(self.schema, id=number, task=_name(task), output=text, notify=notify)
+
+        key, call = checked_key(command.idempotency_key), call_name("complete job", str(number))
+        return Write(call, statement, _no_answer, key, objects=() if stored is None else (stored,))
+
+    def fail(self, command: commands.FailTask) -> Write[None]:
+        """Fail a task that waits for an operator."""
+        number, name, reason = _checked_id(command.id), _name(command.task), check_text("reason", command.reason)
+
+        def statement(notify: bool) -> Statement[None]:
+            return tasks.fail(self.schema, id=number, task=name, reason=reason, notify=notify)
+
+        call = call_name("fail job", str(number))
+        return Write(call, statement, _no_answer, checked_key(command.idempotency_key))
+
     def delete(self, command: commands.DeleteTask) -> Write[None]:
         """Delete a task that does not run."""
         number, name = _checked_id(command.id), _name(command.task)
@@ -144,7 +177,7 @@ class TaskStatements:
 
     def ended(self, command: commands.AwaitTask, found: TaskInstance | None) -> TaskInstance:
         """Return the task that has ended. Raises `JobNotFound`."""
-        return decrypt_task(self.codec, _only(command.id, _name(command.task), [] if found is None else [found]))
+        return decrypt_task(self.policy.codec, _only(command.id, _name(command.task), [] if found is None else [found]))
 
     def still_running(self, command: commands.AwaitTask) -> StillRunning:
         """Return the error for a task that has not ended within the timeout."""
@@ -169,7 +202,7 @@ class TaskStatements:
         return self._decrypted(tasks.list(self.schema, command.filters, task=_name(command.task)))
 
     def _decrypted(self, found: Statement[list[TaskInstance]]) -> Statement[list[TaskInstance]]:
-        return found.then(lambda each: [decrypt_task(self.codec, one) for one in each])
+        return found.then(lambda each: [decrypt_task(self.policy.codec, one) for one in each])
 
 
 def _only(number: int, name: str | None, found: Iterable[TaskInstance]) -> TaskInstance:

@@ -72,7 +72,7 @@ class Local(App):
         policy = PayloadPolicy.of(codec, max_payload_bytes, None, None)
         self.codec = policy.codec
         self.middleware = list(check_middleware(middleware))  # read for each step, so tests may change it
-        registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=policy.row_limit)
+        registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=policy.limit)
         specs = declared_specs(schedules, registry, self.codec)
         self.storage = _opened(storage)
         self.storage.limit = policy.limit

@@ -43,6 +43,7 @@ class LocalTask:
     finished_at: datetime | None = None
     progress: Progress | None = None
     checkpoint: str | None = None
+    is_paused: bool = False  # it waits for an operator
     control: Control | None = None  # of the attempt that runs
 
     @property
@@ -90,4 +91,5 @@ class LocalTask:
             tags=self.tags,
             metadata=dict(self.metadata),
             progress=self.progress if self.is_active else None,
+            is_paused=self.is_paused,
         )

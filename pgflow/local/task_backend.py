@@ -25,6 +25,8 @@ TASK_COMMANDS = (
     commands.Enqueue,
     commands.CancelTask,
     commands.RetryTask,
+    commands.CompleteTask,
+    commands.FailTask,
     commands.UpdateTask,
     commands.DeleteTask,
     commands.GetTask,
@@ -58,6 +60,14 @@ class TaskBackend:
             case commands.RetryTask(task, number):
                 with self._instances.opened():
                     return self._tasks.retry(self._tasks.find(number, task))
+            case commands.CompleteTask(task, number, output):
+                with self._instances.opened():
+                    job = self._tasks.find(number, task)
+                    return self._tasks.complete(job, job.task.output.write(output, limit=self._registry.payload_limit))
+            case commands.FailTask(task, number, reason):
+                check_text("reason", reason)
+                with self._instances.opened():
+                    return self._tasks.fail(self._tasks.find(number, task), reason)
             case commands.UpdateTask(task, number):
                 check_moment(command.at, command.delay)
                 check_queue(command.queue)

@@ -134,7 +134,7 @@ class LocalTasks:
         self._end(job, "cancelled")
 
     def retry(self, job: LocalTask) -> None:
-        """Run a failed or cancelled job once more, or one that waits for its next attempt now.
+        """Run a failed or cancelled job once more, or one that waits for its next attempt or for an operator now.
 
         Raises `NotRetryable`, and `AlreadyEnqueued` where another job has its unique key now.
         """
@@ -142,6 +142,8 @@ class LocalTasks:
             self._refuse_revival(job)
             job.status, job.attempt, job.error, job.output = "pending", 0, None, None
             job.finished_at = None
+        elif job.is_paused:
+            job.is_paused, job.max_attempts = False, job.attempt + job.task.retry.max_attempts
         elif job.status != "waiting":
             raise NotRetryable(
                 f"{job.title} is {job.status}: only a failed, cancelled or waiting task can be retried",
@@ -151,8 +153,31 @@ class LocalTasks:
         self._report.task_retried(job)
         self.place(job)
 
+    def complete(self, job: LocalTask, output: str) -> None:
+        """Complete a job that waits for an operator, with an output as JSON text. Raises `NotActive`."""
+        self._require_paused(job)
+        job.output = output
+        self._end(job, "completed")
+
+    def fail(self, job: LocalTask, reason: str | None) -> None:
+        """Fail a job that waits for an operator. Raises `NotActive`."""
+        self._require_paused(job)
+        by_operator = {"reason": reason, "type": "FailedByOperator", "attempt": job.attempt}
+        job.error = job.errors[-1] if reason is None else by_operator
+        self._end(job, "failed")
+
+    def _require_paused(self, job: LocalTask) -> None:
+        if not job.is_paused:
+            raise NotActive(
+                f"{job.title} is {job.status}: it does not wait for an operator",
+                hint='Only a task whose attempts are used up, with the policy "pause", can be completed or failed.',
+            )
+
     def update(self, job: LocalTask, command: commands.UpdateTask) -> None:
         """Move a job to another queue, priority or time. Raises `NotActive`, `AlreadyStarted`."""
+        if job.is_paused:
+            hint = "It waits for an operator: retry it, complete it or fail it."
+            raise AlreadyStarted(f"{job.title} is waiting: it cannot be moved", hint=hint)
         if not job.is_active:
             raise NotActive(f"{job.title} is {job.status}: it cannot be moved", hint="Retry it, or enqueue another.")
         self._refuse_running(job, "moved")
@@ -257,7 +282,7 @@ class LocalTasks:
             given = task_attempt.arguments(task, job.args, ctx)
             async with limit:
                 result = await self._loop.call_task(task, given, ctx)
-            outcome = task_attempt.read(task, result, attempt, reveal=self._policy.reveal, limit=self._policy.row_limit)
+            outcome = task_attempt.read(task, result, attempt, reveal=self._policy.reveal, limit=self._policy.limit)
             if isinstance(outcome, str):
                 outcome = roundtrip(self._policy.codec, outcome, Location(task.name, str(job.id), "output"))
         except BaseException as error:  # a task must not end the program, even by sys.exit()
@@ -291,6 +316,11 @@ class LocalTasks:
                     job.errors = [*job.errors, error][-KEPT_ERRORS:]
                     pause = outcome.pause
                     self._pause(job, job.task.retry.delay(job.attempt, uniform(0.0, 1.0)) if pause is None else pause)
+                elif job.task.retry.on_exhausted == "pause":
+                    job.errors = [*job.errors, error][-KEPT_ERRORS:]
+                    job.status, job.due, job.is_paused = "waiting", None, True
+                    self._busy.discard(job)
+                    self._hooks.changed()
                 else:
                     job.error = error
                     self._end(job, "failed")
@@ -319,7 +349,7 @@ class LocalTasks:
         self.place(job)
 
     def _end(self, job: LocalTask, status: Any) -> None:
-        job.status, job.finished_at, job.due = status, self._clock.now(), None
+        job.status, job.finished_at, job.due, job.is_paused = status, self._clock.now(), None, False
         self._busy.discard(job)
         if (hook := job.task.hooks.get(HOOKS[status])) is not None:
             error = job.error and {key: value for key, value in job.error.items() if key != "trace"}

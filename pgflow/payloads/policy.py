@@ -70,11 +70,6 @@ class PayloadPolicy:
         """Whether values may hold secrets, because they are encrypted."""
         return self.codec is not None
 
-    @property
-    def row_limit(self) -> int:
-        """The largest value of a task, whose arguments and output are always in the database."""
-        return min(self.limit, MAX_PAYLOAD_BYTES)
-
     def close(self, text: str, location: Location) -> tuple[str, StoredObject | None]:
         """Return what the row holds for a value, and the object that has to be in the store before.
 

@@ -17,7 +17,7 @@ from pgflow.database.adapters import Row
 from pgflow.database.statement import Statement
 from pgflow.errors import InvalidPayload
 
-__all__ = ["ReferencePage", "StalePayload", "references", "stale"]
+__all__ = ["ReferencePage", "StalePayload", "references", "stale", "task_references"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class StalePayload:
 
 @dataclass(frozen=True, slots=True)
 class ReferencePage:
-    """The keys that a page of instances refers to, and the page's last run; None after the last page."""
+    """The keys that a page of instances or tasks refers to, and the page's last run or id; None after the last page."""
 
     keys: Sequence[str]
     last: int | None
@@ -49,6 +49,13 @@ def references(schema: str, after: int = 0, limit: int = 1000) -> Statement[Refe
     query = files.load("queries/payload/references.sql", schema)
     params = {"after": Int8(after), "limit": limit}
     return Statement("payload/references", query, params, lambda rows: ReferencePage(*rows[0]))
+
+
+def task_references(schema: str, after: int = 0, limit: int = 1000) -> Statement[ReferencePage]:
+    """`references` of tasks, by the ids of their jobs."""
+    query = files.load("queries/payload/task_references.sql", schema)
+    params = {"after": Int8(after), "limit": limit}
+    return Statement("payload/task_references", query, params, lambda rows: ReferencePage(*rows[0]))
 
 
 def _stale(row: Row) -> StalePayload:

@@ -13,7 +13,7 @@ from pgflow.database import files
 from pgflow.database.arrays import Texts
 from pgflow.database.statement import Row, Statement
 
-__all__ = ["QueueSettings", "list", "pause", "read", "resume", "running", "scale"]
+__all__ = ["QueueSettings", "drain", "list", "pause", "read", "resume", "running", "scale"]
 
 
 class QueueSettings(NamedTuple):
@@ -40,6 +40,13 @@ def pause(schema: str, queue: str, *, node: str | None = None, by: str | None = 
     """Pause a queue, on one node or on all."""
     params = {"queue": queue, "node": node, "by": by}
     return Statement("queue/pause", files.load("queries/queue/pause.sql", schema), params, lambda rows: None)
+
+
+def drain(schema: str, queue: str, *, node: str | None = None, by: str | None = None) -> Statement[int]:
+    """Pause a queue unless it is paused, and return how many of its jobs run."""
+    params = {"queue": queue, "node": node, "by": by}
+    query = files.load("queries/queue/drain.sql", schema)
+    return Statement("queue/drain", query, params, lambda rows: int(rows[0][0]))
 
 
 def resume(schema: str, queue: str, *, node: str | None = None) -> Statement[bool]:

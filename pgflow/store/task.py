@@ -23,9 +23,11 @@ __all__ = [
     "StoredTask",
     "cancel",
     "channel",
+    "complete",
     "decode_enqueued",
     "delete",
     "enqueue",
+    "fail",
     "find",
     "get",
     "list",
@@ -164,6 +166,18 @@ def delete(schema: str, *, id: int, task: str | None) -> Statement[None]:  # noq
     """Delete a task that does not run."""
     params = {"id": Int8(id), "task": task}
     return Statement("task/delete", files.load("queries/task/delete.sql", schema), params, _nothing)
+
+
+def complete(schema: str, *, id: int, task: str | None, output: str | None, notify: bool) -> Statement[None]:  # noqa: A002 -- as in cancel
+    """Complete a task that waits for an operator; `output` is JSON text."""
+    params = {"id": Int8(id), "task": task, "output": output, "notify": notify}
+    return Statement("task/complete", files.load("queries/task/complete.sql", schema), params, _nothing)
+
+
+def fail(schema: str, *, id: int, task: str | None, reason: str | None, notify: bool) -> Statement[None]:  # noqa: A002 -- as in cancel
+    """Fail a task that waits for an operator."""
+    params = {"id": Int8(id), "task": task, "reason": reason, "notify": notify}
+    return Statement("task/fail", files.load("queries/task/fail.sql", schema), params, _nothing)
 
 
 def get(schema: str, ids: Iterable[int]) -> Statement[Builtin[TaskInstance]]:

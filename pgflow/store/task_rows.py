@@ -15,7 +15,7 @@ __all__ = ["task"]
 def task(row: Row) -> TaskInstance:
     """Decode a task from a row of sql/queries/task/list.sql or get.sql."""
     number, name, status, queue, priority, attempt, max_attempts, args, *times, worker, output, error = row[:15]
-    failed, tags, metadata, progress = row[15:]
+    failed, tags, metadata, progress, is_paused = row[15:]
     errors = DecodeErrors()
     enqueued_at, run_at, started_at, finished_at = (
         None if text is None else errors.timestamp(what, text)
@@ -42,5 +42,6 @@ def task(row: Row) -> TaskInstance:
         tags=tuple(tags or ()),
         metadata={key: value for key, value in own.items() if key != TELEMETRY},
         progress=errors.decode("progress", lambda: progress_of(progress), None),
+        is_paused=is_paused,
         unreadable=str(errors) or None,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, assert_never
 
-from pgflow.store.job_updates import Branch, Effect, Finish, InstanceUpdate, JobUpdate, Retry, Snooze
+from pgflow.store.job_updates import Branch, Effect, Finish, InstanceUpdate, JobUpdate, Pause, Retry, Snooze
 from pgflow.worker.claimed_task import ClaimedTask
 from pgflow.worker.decide import Decision, disconnect_delay, retry_update, with_error
 from pgflow.worker.outcome import AttemptFailed, Completed, Released, Snoozed, TaskOutcome
@@ -85,6 +85,8 @@ def _retry_or_fail(job: ClaimedTask, outcome: AttemptFailed[ClaimedTask]) -> Tas
     if not outcome.is_last:
         retry = retry_update(job.work.retry, json.dumps(with_error(job, error)), outcome.pause)
         return _stays(job, outcome, retry, error)
+    if job.work.retry.on_exhausted == "pause" and not outcome.is_fatal:
+        return _stays(job, outcome, Pause(job.queue, json.dumps(with_error(job, error))), error)
     finish = Finish(
         job.id, job.attempt, "failed", None, json.dumps(error), outcome.seconds, "failure" in job.work.hooks
     )

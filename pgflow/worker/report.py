@@ -64,7 +64,7 @@ def task_settled(decision: TaskDecision) -> None:
                 reason=outcome.reason,
                 stacktrace=outcome.details.get("trace"),
                 max_attempts=job.max_attempts,
-                will_retry=decision.finish is None,
+                will_retry=decision.schedules_jobs,
             )
 
 

@@ -17,6 +17,7 @@ from pgflow.errors import InvalidValue, PayloadUnavailable
 from pgflow.logs import Logger
 from pgflow.payloads.instance import fetched, has_references
 from pgflow.payloads.policy import PayloadPolicy
+from pgflow.payloads.task import fetched_task, has_task_references
 from pgflow.store.retention import Ages, Expired
 
 __all__ = ["Batch", "OnPrune", "Retention", "check_retention"]
@@ -91,7 +92,8 @@ class Retention:
     async def _opened(self, each: Expired | TaskInstance) -> Instance | TaskInstance:
         """Return an instance or a task decrypted, with the values that are in the payload store."""
         if isinstance(each, TaskInstance):
-            return decrypt_task(self._payloads.codec, each)
+            task = decrypt_task(self._payloads.codec, each)
+            return await asyncio.to_thread(_fetched_task, self._payloads, task) if has_task_references(task) else task
         found = decrypt_instance(self._payloads.codec, each.instance)
         return await asyncio.to_thread(_fetched, self._payloads, found) if has_references(found) else found
 
@@ -101,6 +103,14 @@ def _fetched(payloads: PayloadPolicy, each: Instance) -> Instance:
     found = fetched(payloads, each)
     if has_references(found):
         raise PayloadUnavailable(f"{each.id}, run {each.run}, cannot be archived: {found.unreadable}")
+    return found
+
+
+def _fetched_task(payloads: PayloadPolicy, each: TaskInstance) -> TaskInstance:
+    """`_fetched` for a task."""
+    found = fetched_task(payloads, each)
+    if has_task_references(found):
+        raise PayloadUnavailable(f"job {each.id} ({each.task}) cannot be archived: {found.unreadable}")
     return found
 
 

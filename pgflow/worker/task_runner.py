@@ -19,9 +19,9 @@ from pgflow.core.definition.task import TaskDefinition
 from pgflow.core.definition.task_context import TaskContext, running
 from pgflow.core.engine import middleware, task_attempt
 from pgflow.core.engine.attempt import AttemptError, attempt_error
-from pgflow.core.models.task_codec import args_location, output_location
-from pgflow.core.values.codec import decrypt_text, encrypt
-from pgflow.core.values.payload import ENCRYPTED_MARKER
+from pgflow.core.models.task_codec import args_location, decrypt_args, output_location
+from pgflow.core.values.payload import REFERENCE_MARKER, decode
+from pgflow.core.values.reference import read_reference
 from pgflow.core.values.sanitize import MAX_TEXT_LENGTH, error_message, sanitize_line
 from pgflow.errors import DecryptionUnavailable
 from pgflow.logs import Logger
@@ -79,11 +79,14 @@ class TaskRunner:
         control = job.control = JobControl(self._reports, job)
         ctx = _context(job, conn, control)
         try:
-            text = self._decrypted(job)
+            is_plain = REFERENCE_MARKER not in job.args
+            text = decrypt_args(self._codec, job.work, job.args) if is_plain else await self._opened(job)
         except DecryptionUnavailable as error:  # usual during a rolling deployment
             log.warning("%s: job %d is left to another worker", sanitize_line(error_message(error)), job.id)
             return Snoozed(job, PASS_ON, began=False)
-        except BaseException as error:  # from the codec's code; nothing is awaited here
+        except BaseException as error:  # from the codec's or the payload store's code
+            if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():
+                raise
             return self._failed(job, error, 0.0)
         try:
             given = task_attempt.arguments(job.work, text, ctx)
@@ -91,7 +94,7 @@ class TaskRunner:
                 points.reached("task.begins", job)
                 result = await self._call(job, ctx, given, text)
                 points.reached("task.ended", job)
-            return self._read(job, result, time.perf_counter() - began)
+            return await self._read(job, result, time.perf_counter() - began)
         except BaseException as error:  # a task must not end the worker, not even by sys.exit()
             if issubclass(type(error), asyncio.CancelledError) and _is_cancelled():
                 raise
@@ -102,10 +105,14 @@ class TaskRunner:
         seconds = (job.work.max_runtime or timedelta(0)).total_seconds()
         return self._attempt_failed(job, task_attempt.overdue(job.work, job.attempt), seconds)
 
-    def _decrypted(self, job: ClaimedTask) -> str:
-        if self._codec is None and ENCRYPTED_MARKER not in job.args:
-            return job.args
-        return decrypt_text(self._codec, job.args, args_location(job.work.name))
+    async def _opened(self, job: ClaimedTask) -> str:
+        """Return the arguments that may be in the payload store. Raises `InvalidPayload`, `PayloadUnavailable`."""
+        reference = read_reference(decode(job.args))
+        if reference is None:  # the marker is in an argument
+            return decrypt_args(self._codec, job.work, job.args)
+        location = args_location(job.work.name)
+        self._payloads.require_store(location)
+        return await asyncio.to_thread(self._payloads.fetch, reference, location)
 
     async def _call(self, job: ClaimedTask, ctx: TaskContext, given: dict[str, Any], text: str) -> Any:
         if job.work.cpu and self._cpu is not None:
@@ -134,13 +141,14 @@ class TaskRunner:
         result = await execute_task(cpu, job.work, ctx, text)
         return failed_in_process(result) if self._middleware and isinstance(result, AttemptError) else result
 
-    def _read(self, job: ClaimedTask, result: Any, seconds: float) -> TaskOutcome:
-        match task_attempt.read(
-            job.work, result, job.attempt, reveal=self._payloads.reveal, limit=self._payloads.row_limit
-        ):
+    async def _read(self, job: ClaimedTask, result: Any, seconds: float) -> TaskOutcome:
+        policy = self._payloads
+        match task_attempt.read(job.work, result, job.attempt, reveal=policy.reveal, limit=policy.limit):
             case str(text):
-                if self._codec is not None:
-                    text = encrypt(self._codec, text, output_location(job.work.name, job.id))
+                if policy.codec is not None or policy.store is not None:
+                    text, stored = policy.close(text, output_location(job.work.name, job.id))
+                    if stored is not None:
+                        await asyncio.to_thread(policy.put, [stored])
                 return Completed(job, text, seconds)
             case Snooze(delay):
                 return Snoozed(job, delay)

@@ -11,25 +11,13 @@ declare
 begin
     locked := array(
         select j.id from pgflow.jobs j where j.id = any (cancel_jobs.ids) and j.kind = 'task' order by j.id for update skip locked);
-    with gone as (
-        delete from pgflow.jobs j where j.id = any (locked) returning j.*
-    )
-    insert into pgflow.task_results (
-        id, task, queue, status, priority, attempt, max_attempts, enqueued_at, worker, args, error, errors, tags, metadata, unique_key)
-    select
-        g.id, g.step, g.queue, 'cancelled', g.priority, g.attempt, g.max_attempts, g.enqueued_at, g.worker, g.args,
-        case when cancel_jobs.reason is not null then jsonb_build_object('reason', cancel_jobs.reason) end, g.errors, g.tags, g.metadata, g.unique_key
-    from gone g
-    order by g.id;
-    perform pgflow.task_hook(r.id, r.task, r.status, r.error, true)
-    from (select e.* from pgflow.task_results e where e.id = any (locked) order by e.id) r;
-    perform pg_notify(pgflow.ended_channel(), d::text) from unnest(locked) d  -- callers that wait for a result, as in `cancel_task`
-    where exists (select from pgflow.waiters w where w.expires_at > pgflow.now());
+    perform pgflow.end_tasks(
+        locked, 'cancelled', null, case when cancel_jobs.reason is not null then jsonb_build_object('reason', cancel_jobs.reason) end, true);
     return pgflow.skipped_tasks(cancel_jobs.ids, locked);
 end
 $$;
 
--- Runs the failed and cancelled tasks among these once more, and those that wait for their next attempt now, as `retry_task` does.
+-- Runs the failed and cancelled tasks among these once more, and those that wait for their next attempt or for an operator now, as `retry_task` does.
 create or replace function pgflow.retry_jobs(ids bigint[], out skipped jsonb, out queues text[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -43,10 +31,10 @@ declare
 begin
     waiting := array(
         select j.id from pgflow.jobs j
-        where j.id = any (retry_jobs.ids) and j.kind = 'task' and j.state = 'scheduled' and j.attempt > 0
+        where j.id = any (retry_jobs.ids) and j.kind = 'task' and (j.state = 'scheduled' and j.attempt > 0 or j.state = 'parked')
             and (select true from pgflow.jobs seen where seen.ctid = j.ctid)  -- EvalPlanQual guard, as in claim.sql
         order by j.id for no key update skip locked);
-    update pgflow.jobs j set state = 'ready', run_at = pgflow.now() where j.id = any (waiting);
+    perform pgflow.rerun_jobs(waiting);
     locked := array(
         select r.id from pgflow.task_results r
         where r.id = any (retry_jobs.ids) and r.status in ('failed', 'cancelled') order by r.id for update skip locked);
@@ -74,21 +62,6 @@ begin
     select coalesce(array_agg(distinct j.queue), '{}') into queues from pgflow.jobs j where j.id = any (done || waiting);
     skipped := pgflow.skipped_tasks(retry_jobs.ids, done || waiting, taken);
 end
-$$;
-
--- Moves ended tasks back to `jobs`, under the same ids and with all their attempts.
-create or replace function pgflow.revive_jobs(ids bigint[]) returns void
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-    with gone as (
-        delete from pgflow.task_results r where r.id = any (revive_jobs.ids) returning r.*
-    )
-    insert into pgflow.jobs (id, kind, step, queue, priority, max_attempts, args, tags, metadata, enqueued_at, unique_key, errors)
-    overriding system value
-    select g.id, 'task', g.task, g.queue, g.priority, g.max_attempts, g.args, g.tags, g.metadata, g.enqueued_at, g.unique_key, g.errors
-    from gone g
-    order by g.id
 $$;
 
 -- Changes the queue, the priority or the time of the tasks among these that wait, null leaves it as it is.
@@ -130,7 +103,7 @@ declare
     locked bigint[];
 begin
     locked := array(select r.id from pgflow.task_results r where r.id = any (delete_results.ids) order by r.id for update skip locked);
-    delete from pgflow.task_results r where r.id = any (locked);
+    perform pgflow.delete_tasks(locked);
     return pgflow.skipped_tasks(delete_results.ids, locked);
 end
 $$;
@@ -142,7 +115,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(jsonb_agg(jsonb_build_object('job', g.id, 'id', coalesce(j.step, r.task), 'reason', case
         when g.id = any (skipped_tasks.taken) then 'another job with its unique key is live or newer'
-        when j.id is not null then 'it is ' || case when j.state = 'running' then 'running' when j.attempt > 0 then 'waiting' else 'pending' end
+        when j.id is not null then case when j.state = 'parked' then 'it waits for an operator' else 'it is ' || case when j.state = 'running' then 'running' when j.attempt > 0 then 'waiting' else 'pending' end end
         when r.id is not null then 'it is ' || r.status
         else 'it was deleted in between'
     end) order by g.id), '[]')
@@ -155,7 +128,6 @@ $$;
 -- Not granted to PUBLIC or to any role: called by other functions only.
 revoke all on function pgflow.cancel_jobs(bigint[], text) from public;
 revoke all on function pgflow.retry_jobs(bigint[]) from public;
-revoke all on function pgflow.revive_jobs(bigint[]) from public;
 revoke all on function pgflow.change_tasks(bigint[], text, smallint, timestamptz) from public;
 revoke all on function pgflow.delete_results(bigint[]) from public;
 revoke all on function pgflow.skipped_tasks(bigint[], bigint[], bigint[]) from public;

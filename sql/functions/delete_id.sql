@@ -40,6 +40,9 @@ begin
         where s.id = delete_id.id and not exists (select from pgflow.instances i where i.id = delete_id.id)
             and (select true from pgflow.business_ids seen where seen.ctid = s.ctid)
         for update skip locked);
+    if cardinality(runs) > 0 then
+        perform pgflow.audit('delete', jsonb_build_object('id', delete_id.id, 'workflow', coalesce(delete_id.workflow, workflows[1]), 'count', cardinality(runs)));
+    end if;
     perform pgflow.answer(to_jsonb(cardinality(runs)));
     if notify and cardinality(runs) > 0 then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked

@@ -20,7 +20,7 @@ begin
             perform from pgflow.jobs j
             where j.id = due.job and j.expires_at <= pgflow.now() and j.state in ('ready', 'scheduled') and j.attempt = 0 for update skip locked;
             continue when not found;
-            perform pgflow.cancel_task(due.job, 'expired');
+            perform pgflow.end_tasks(array[due.job], 'cancelled', null, '{"reason": "expired"}', true);
             run := null;
             id := 'job ' || due.job;
             workflow := due.step;

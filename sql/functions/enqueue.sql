@@ -183,6 +183,12 @@ begin
         where j.id = any (holders) and j.state in ('ready', 'scheduled') and j.attempt = 0
         order by j.unique_key
         for no key update;
+        if uniqueness -> 'replace' ? 'args' then  -- the objects of arguments in a payload store
+            insert into pgflow.stale_payloads (workflow, instance, kind, name, reference)
+            select j.step, '', 'input', '', j.args -> 'pgflow:ref' from pgflow.jobs j
+            where j.id = any (holders) and j.state in ('ready', 'scheduled') and j.attempt = 0 and pg_column_size(j.args) < 512
+                and jsonb_typeof(j.args -> 'pgflow:ref') = 'object';
+        end if;
         update pgflow.jobs j
         set args = case when uniqueness -> 'replace' ? 'args' then g.document else j.args end,
             key = case when uniqueness -> 'replace' ? 'args' then g.partition_key else j.key end,

@@ -60,6 +60,9 @@ begin
         on conflict (queue, key) do update
         set concurrency = coalesce(excluded.concurrency, l.concurrency), weight = coalesce(set_limit.weight, l.weight);
     end if;
+    perform pgflow.audit('set limit', jsonb_strip_nulls(jsonb_build_object(
+        'queue', set_limit.queue, 'key', set_limit.key, 'concurrency', set_limit.concurrency, 'key_concurrency', set_limit.key_concurrency,
+        'rate', set_limit.rate, 'burst', set_limit.burst, 'key_rate', set_limit.key_rate, 'key_burst', set_limit.key_burst, 'weight', set_limit.weight)));
     perform pg_notify(pgflow.channel(), '*');
     perform pg_notify(pgflow.channel(), set_limit.queue);  -- a higher limit has room
 end
@@ -86,6 +89,9 @@ begin
         had_limits := found;
         delete from pgflow.limits l where l.queue = clear_limit.queue;
         delete from pgflow.rates r where r.queue = clear_limit.queue;
+    end if;
+    if had_limits then
+        perform pgflow.audit('clear limit', jsonb_strip_nulls(jsonb_build_object('queue', clear_limit.queue, 'key', clear_limit.key)));
     end if;
     perform pg_notify(pgflow.channel(), '*');
     perform pg_notify(pgflow.channel(), clear_limit.queue);

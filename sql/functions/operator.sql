@@ -53,6 +53,7 @@ declare
     job pgflow.jobs := pgflow.paused_job(retry_step_run.run, retry_step_run.step);
 begin
     perform pgflow.run_paused_again(job);
+    perform pgflow.audit('retry step', jsonb_build_object('run', retry_step_run.run, 'step', retry_step_run.step));
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), job.queue);
@@ -118,6 +119,7 @@ begin
     where j.id = job.id
     returning j.queue into job.queue;
     update pgflow.instances i set revision = i.revision + 1, status = 'running' where i.run = complete_step_run.run;
+    perform pgflow.audit('complete step', jsonb_build_object('run', complete_step_run.run, 'step', complete_step_run.step, 'event', event));
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), job.queue);
@@ -138,6 +140,7 @@ begin
         || case when job.checkpoint is null then '{}' else jsonb_build_object('checkpoint', job.checkpoint) end
         || case when reason is null then '{}' else jsonb_build_object('reason', reason, 'type', 'FailedByOperator') end
         || jsonb_build_object('attempts', case when reason is null then job.errors - -1 else jsonb_set(job.errors, '{-1}', last) end), fail_step_run.notify);
+    perform pgflow.audit('fail step', jsonb_build_object('run', fail_step_run.run, 'step', fail_step_run.step, 'reason', reason));
     perform pgflow.answer(null);
     if notify then
         perform pg_notify(pgflow.channel(), '');  -- no queue: each worker checks whether its leases were revoked

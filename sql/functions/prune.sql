@@ -117,13 +117,12 @@ begin
     from pgflow.expired_runs(prune.completed, prune.failed, prune.cancelled, prune.max_count, prune.overrides, prune."limit") e;
     deleted := case when runs is null then 0 else pgflow.prune_runs(runs, revisions) end;
     if deleted < prune."limit" then
-        delete from pgflow.task_results r where r.id = any (array(
+        tasks := pgflow.delete_tasks(array(
             select o.id from pgflow.task_results o
             where o.id = any (array(
                 select e.id from pgflow.expired_tasks(
                     prune.completed, prune.failed, prune.cancelled, prune.max_count, prune.overrides, prune."limit" - deleted::integer) e))
             order by o.id for update skip locked));
-        get diagnostics tasks = row_count;
     end if;
     return deleted + tasks;
 end
@@ -192,19 +191,15 @@ create or replace function pgflow.prune_archived_tasks(ids bigint[], ends text[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    deleted bigint;
 begin
     if cardinality(prune_archived_tasks.ids) = 0 then
         return 0;
     end if;
-    delete from pgflow.task_results r where r.id = any (array(
+    return pgflow.delete_tasks(array(
         select o.id
         from unnest(prune_archived_tasks.ids, prune_archived_tasks.ends) g (id, ended) join pgflow.task_results o on o.id = any (array[g.id])
         where o.finished_at = g.ended::timestamptz
         order by o.id for update of o skip locked));
-    get diagnostics deleted = row_count;
-    return deleted;
 end
 $$;
 

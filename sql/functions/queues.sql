@@ -62,7 +62,34 @@ begin
         values (pause_queue.node, pause_queue.queue, pgflow.now(), coalesce(pause_queue.by, session_user))
         on conflict (node, queue) do update set paused_at = excluded.paused_at, paused_by = excluded.paused_by where q.paused_at is null;
     end if;
+    perform pgflow.audit('pause queue', jsonb_strip_nulls(jsonb_build_object('queue', pause_queue.queue, 'node', pause_queue.node)), pause_queue.by);
     perform pg_notify(pgflow.channel(), '*');
+end
+$$;
+
+-- Pauses a queue, as `pause_queue` does, and returns how many of its jobs still run: call it again, each time in a transaction of its own, until it
+-- returns 0. What is queued stays queued until `resume_queue`.
+create or replace function pgflow.drain_queue(queue text, node text default null, by text default null) returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform pgflow.require_queue(drain_queue.queue);
+    if not exists (
+        select from pgflow.queues q where drain_queue.node is null and q.name = drain_queue.queue and q.paused_at is not null
+        union all
+        select from pgflow.node_queues n where n.node = drain_queue.node and n.queue = drain_queue.queue and n.paused_at is not null)
+    then
+        perform pgflow.pause_queue(drain_queue.queue, drain_queue.node, drain_queue.by);
+        perform pgflow.audit('drain queue', jsonb_strip_nulls(jsonb_build_object('queue', drain_queue.queue, 'node', drain_queue.node)), drain_queue.by);
+    end if;
+    return (
+        select count(*)
+        from pgflow.jobs j
+        where j.state = 'running' and j.queue || '' = drain_queue.queue  -- by the index on running jobs
+            and (drain_queue.node is null or exists (select from pgflow.workers w where w.id = any (array[j.worker]) and w.node = drain_queue.node))
+    );
 end
 $$;
 
@@ -85,6 +112,9 @@ begin
     was_paused := found;
     delete from pgflow.node_queues q
     where q.node = resume_queue.node and q.queue = resume_queue.queue and q.paused_at is null and q.concurrency is null;
+    if was_paused then
+        perform pgflow.audit('resume queue', jsonb_strip_nulls(jsonb_build_object('queue', resume_queue.queue, 'node', resume_queue.node)));
+    end if;
     perform pg_notify(pgflow.channel(), '*');
     return was_paused;
 end
@@ -112,6 +142,9 @@ begin
         delete from pgflow.node_queues q
         where q.node = scale_queue.node and q.queue = scale_queue.queue and q.paused_at is null and q.concurrency is null;
     end if;
+    perform pgflow.audit('scale queue', jsonb_build_object(
+        'queue', scale_queue.queue, 'worker_concurrency', scale_queue.worker_concurrency)
+        || case when scale_queue.node is null then '{}' else jsonb_build_object('node', scale_queue.node) end);
     perform pg_notify(pgflow.channel(), '*');
 end
 $$;
@@ -120,5 +153,6 @@ $$;
 revoke all on function pgflow.known_queues() from public;
 revoke all on function pgflow.require_queue(text) from public;
 revoke all on function pgflow.pause_queue(text, text, text) from public;
+revoke all on function pgflow.drain_queue(text, text, text) from public;
 revoke all on function pgflow.resume_queue(text, text) from public;
 revoke all on function pgflow.scale_queue(text, integer, text) from public;

@@ -33,6 +33,7 @@ begin
             end if;
         end loop;
         if paused.id is not null then
+            perform pgflow.audit('retry', jsonb_build_object('run', retry_run.run, 'id', instance.id, 'workflow', instance.workflow));
             perform pgflow.answer(null);
             return;
         end if;

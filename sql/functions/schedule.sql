@@ -91,6 +91,8 @@ begin
         raise exception using errcode = 'PF031', message = format('there is a schedule named %L already', add_schedule.name),
             hint = 'Use another name, or replace it.';
     end if;
+    perform pgflow.audit('add schedule', jsonb_strip_nulls(jsonb_build_object(
+        'schedule', add_schedule.name, 'target', add_schedule.target, 'cron', add_schedule.cron, 'every', period)));
     perform pgflow.answer(null);
 end
 $$;
@@ -111,6 +113,7 @@ begin
         raise exception using errcode = 'PF030', message = format('there is no schedule named %L', pause_schedule.name),
             hint = 'List them: pgflow schedule list';
     end if;
+    perform pgflow.audit('pause schedule', jsonb_build_object('schedule', pause_schedule.name), pause_schedule.paused_by);
     perform pgflow.answer(null);
 end
 $$;
@@ -129,6 +132,7 @@ begin
         raise exception using errcode = 'PF030', message = format('there is no schedule named %L', resume_schedule.name),
             hint = 'List them: pgflow schedule list';
     end if;
+    perform pgflow.audit('resume schedule', jsonb_build_object('schedule', resume_schedule.name));
     perform pgflow.answer(null);
 end
 $$;
@@ -153,6 +157,7 @@ begin
             hint = 'Remove it from the code first, or pause it; or pass force if no process of that app will start again.';
     end if;
     delete from pgflow.schedules s where s.name = remove_schedule.name;
+    perform pgflow.audit('remove schedule', jsonb_build_object('schedule', remove_schedule.name));
     perform pgflow.answer(null);
 end
 $$;

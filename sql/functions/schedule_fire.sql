@@ -89,7 +89,7 @@ begin
         latest_run := null;
         reason := 'the next run of the schedule ' || firing.name || ' is due';
         if firing.cancels_last then
-            -- Not `cancel_run` alone, which would wait for a session that has locked the run.
+            -- Not `cancel_run`, which would wait for a session that has locked the run, and record an operator's action.
             if schedule.kind = 'task' then
                 perform from pgflow.jobs j where j.id = schedule.last_run and j.kind = 'task' for update skip locked;
             else
@@ -99,9 +99,9 @@ begin
             end if;
             cancelled := found;
             if cancelled and schedule.kind = 'task' then
-                perform pgflow.cancel_task(schedule.last_run, reason, notify => false);
+                perform pgflow.end_tasks(array[schedule.last_run], 'cancelled', null, jsonb_build_object('reason', reason), false);
             elsif cancelled then
-                perform pgflow.cancel_run(schedule.last_run, reason, notify => false);
+                perform pgflow.end_instance(schedule.last_run, 'cancelled', jsonb_build_object('reason', reason), false);
             elsif exists (
                 select from pgflow.instances i
                 where schedule.kind = 'workflow' and i.run = schedule.last_run and i.status in ('pending', 'running', 'waiting')

@@ -90,6 +90,11 @@ begin
         return next;
     end loop;
     perform set_config('pgflow_once.key', once_key, true);
+    if cardinality(instants) > 0 then
+        perform pgflow.audit('run schedule', jsonb_build_object(
+            'schedule', start_instants.name, 'from', (select min(t) from unnest(instants) t), 'to', (select max(t) from unnest(instants) t),
+            'count', (select count(*) from unnest(created_flags) c where c)));
+    end if;
     perform pgflow.answer(jsonb_build_object('instants', instants, 'runs', runs, 'created', created_flags));
     if start_instants.notify then
         perform pg_notify(pgflow.channel(), q) from (select distinct unnest(queues)) n (q) where q is not null;
@@ -131,6 +136,7 @@ begin
             hint = 'Wait until it has ended, or cancel it.';
     end if;
     perform set_config('pgflow_once.key', once_key, true);
+    perform pgflow.audit('run schedule', jsonb_build_object('schedule', run_schedule.name, 'from', moment, 'to', moment, 'count', 1));
     perform pgflow.answer(jsonb_build_object('instants', array[moment], 'runs', array[started.run], 'created', array[true]));
     if run_schedule.notify and started.queue is not null then
         perform pg_notify(pgflow.channel(), started.queue);

@@ -5,7 +5,7 @@ grant usage on schema {schema} to {role};
 grant execute on function
     pgflow.start, pgflow.start_many, pgflow.resume, pgflow.resume_run, pgflow.schedule_resume, pgflow.schedule_resume_run, pgflow.unschedule,
     pgflow.cancel, pgflow.cancel_run, pgflow.retry, pgflow.retry_run,
-    pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel_task, pgflow.retry_task, pgflow.await_tasks,
+    pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel_task, pgflow.retry_task, pgflow.update_task, pgflow.complete_task, pgflow.fail_task, pgflow.await_tasks,
     pgflow.retry_step, pgflow.retry_step_run, pgflow.complete_step, pgflow.complete_step_run, pgflow.fail_step, pgflow.fail_step_run,
     pgflow.once, pgflow.begin_request, pgflow.answered,
     pgflow.find(text, text), pgflow.find(text, text, integer),

@@ -165,9 +165,11 @@ def print_end(end: Ended) -> None:
     print(end)
 
 
-@pytest.mark.parametrize("policy", ["transition", "skip", "pause", "declined"])
+@pytest.mark.parametrize("policy", ["transition", "skip", "declined"])
 def test_a_task_has_no_policy_of_steps(policy: str) -> None:
-    with pytest.raises(DefinitionError, match=f"its retry has on_exhausted='{policy}', which is for steps"):
+    with pytest.raises(
+        DefinitionError, match=f"its retry has on_exhausted='{policy}', which is for steps: a task has no transitions"
+    ):
         task(retry=Retry(on_exhausted=policy))(print_end)
 
 

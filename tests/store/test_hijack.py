@@ -35,7 +35,7 @@ class Held(Workflow[object], unique=Unique("held")):
 
 
 # A successful call of each: `{run}` is active, `{failed}` has failed, and a step of `{paused}` waits for an operator;
-# `{task}` is the job of a task, `{ended}` of one that was cancelled.
+# `{task}` is the job of a task, `{ended}` of one that was cancelled, and `{waiting}` waits for an operator.
 CALLS = {
     "add_schedule": "select pgflow.add_schedule('later', 'Held', '@daily', tz => 'Europe/Berlin', input => '{{}}')",
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
@@ -56,11 +56,14 @@ CALLS = {
     """ "kind": "workflow", "cron": "@daily", "tz": "UTC", "value": "{{instant}}", "overlap": "skip","""
     """ "catch_up": "last", "jitter": 0}}]', true)""",
     "delete_id": "select pgflow.delete_id('held::a')",
+    "complete_task": "select pgflow.complete_task({waiting}, '{{}}')",
     "delete_task": "select pgflow.delete_task({task})",
     "end_expired": "select pgflow.end_expired(10)",
     "enqueue": "select pgflow.enqueue('plain', '{{\"n\": 1}}', tags => '{{x}}', delay => '1 hour')",
     "enqueue_many": "select pgflow.enqueue_many('plain', '{{\"{{}}\",\"{{}}\"}}', tags => '{{x}}')",
     "excluding_run": "select pgflow.excluding_run('held::a', 'Held', 'g held::a')",
+    "drain_queue": "select pgflow.drain_queue('default'), pgflow.drain_queue('default', 'n', 'me')",
+    "fail_task": "select pgflow.fail_task({waiting}, 'why')",
     "fail_step": "select pgflow.fail_step('Held', 'p', 'only', 'why')",
     "fail_step_run": "select pgflow.fail_step_run({paused}, 'only')",
     "find": "select pgflow.find('Held', 'a'), pgflow.find('Held', 'a', 1)",
@@ -112,6 +115,9 @@ CALLS = {
 }
 ENQUEUE = "select set_config('test.task', pgflow.enqueue('plain')::text, true)"
 END = "select pgflow.cancel_task(set_config('test.ended', pgflow.enqueue('plain')::text, true)::bigint)"
+WAIT = "select set_config('test.waiting', pgflow.enqueue('plain')::text, true)"
+PARK = """update pgflow.jobs set state = 'parked', attempt = 5, errors = '[{"reason": "no"}]'
+    where id = current_setting('test.waiting')::bigint"""
 DEFINERS = """
 select p.proname::text, p.oid::regprocedure::text, coalesce(p.proconfig, '{}'), o.rolsuper, p.prosrc,
     exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
@@ -152,6 +158,8 @@ def attacked(parts: GrantedRoles) -> Iterator[Connection]:
         conn.execute("insert into pgflow.tasks (name, hash, options) values ('plain', '', '{\"tags\": [\"t\"]}')")
         conn.execute(ENQUEUE)
         conn.execute(END)
+        conn.execute(WAIT)
+        conn.execute(PARK)
         conn.execute("select pgflow.add_schedule('due', 'Held', every => '1 minute')")
         conn.execute("update pgflow.schedules set last_run = pgflow.find('Held', 'a')")
         conn.execute(sql.SQL("grant create, usage on schema public to {}").format(client))
@@ -168,7 +176,7 @@ def call_with_shadows(conn: Connection, call: str) -> str | None:
         name: conn.execute("select pgflow.find('Held', %s::text, null::integer)", [value]).fetchall()[0][0]
         for name, value in (("run", "a"), ("failed", "b"), ("paused", "p"))
     }
-    for name in ("task", "ended"):
+    for name in ("task", "ended", "waiting"):
         runs[name] = conn.execute("select pg_catalog.current_setting(%s)", [f"test.{name}"]).fetchall()[0][0]
     try:
         with conn.transaction(force_rollback=True):

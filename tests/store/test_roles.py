@@ -20,6 +20,7 @@ CLIENT_API = {
     *("cancel", "cancel_run", "retry", "retry_run", "find", "once", "begin_request", "answered"),
     *("take_place", "renew_places", "release_place"),
     *("enqueue", "enqueue_many", "cancel_task", "retry_task", "await_tasks"),
+    *("update_task", "complete_task", "fail_task"),
     *("add_schedule", "pause_schedule", "resume_schedule", "remove_schedule", "run_schedule", "start_instants"),
     *("retry_step", "retry_step_run", "complete_step", "complete_step_run", "fail_step", "fail_step_run"),
 }
@@ -29,12 +30,12 @@ HARMLESS = {
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
-    *("task_status", "update_task", "delete_task", "audit", "prune_runs"),
+    *("task_status", "audit", "prune_runs", "end_tasks", "rerun_jobs", "paused_task", "delete_tasks"),
     *("start_instant", "end_instance", "enqueue_hook", "paused_job", "run_paused_again"),
     *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
     *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks"),
 }
-QUEUES = {"pause_queue", "resume_queue", "scale_queue", "set_limit", "clear_limit", "known_queues"}
+QUEUES = {"pause_queue", "resume_queue", "drain_queue", "scale_queue", "set_limit", "clear_limit", "known_queues"}
 PRUNING = {
     *("prune", "prune_archived", "prune_archived_tasks", "expired_runs", "expired_tasks", "forget_audit"),
 }
@@ -42,10 +43,11 @@ MATCHING = {"matching_runs", "has_error", "failed_queue", "matching_tasks"}
 BULK = {"bulk_count", "bulk_begin", "bulk_batch"}
 WORKER_API = {
     *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),
+    "task_references",
     *("declare_schedules", "fire_schedules", "end_expired", "instance_hook", "task_hook"),
     *PRUNING,
 }
-ALL = CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK
+ALL = {"delete_task"} | CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
@@ -57,6 +59,7 @@ MAY_CALL = {
     "dashboard": {"find", "known_queues"} | MATCHING | HARMLESS,
     "operator": {
         *("cancel", "cancel_run", "retry", "retry_run", "cancel_task", "retry_task", "find"),
+        *("update_task", "complete_task", "fail_task", "delete_task"),
         *("retry_step", "retry_step_run", "complete_step", "complete_step_run", "fail_step", "fail_step_run"),
         *("once", "begin_request", "answered", "prune"),
         *("pause_schedule", "resume_schedule", "remove_schedule"),

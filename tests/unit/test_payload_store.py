@@ -243,7 +243,6 @@ def test_the_defaults_are_one_mebibyte_and_with_a_store_64(store: FolderStore) -
     with_store = Pgflow(payload_store=store).payloads
     assert (with_store.limit, with_store.store_above) == (STORE_LIMIT, 1_048_576)
     assert Pgflow(payload_store=store, max_payload_bytes=1000).payloads.store_above == 1000
-    assert (with_store.row_limit, Pgflow().payloads.row_limit) == (MAX_PAYLOAD_BYTES, INPUT_LIMIT)
 
 
 @pytest.mark.parametrize(

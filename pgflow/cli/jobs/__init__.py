@@ -10,6 +10,8 @@ COMMANDS = {
     "retry": LazyCommand("pgflow.cli.jobs.changes:retry", "Run failed or cancelled jobs once more."),
     "cancel": LazyCommand("pgflow.cli.jobs.changes:cancel", "Cancel jobs that have not ended."),
     "run-now": LazyCommand("pgflow.cli.jobs.changes:run_now", "Run jobs now that are scheduled for later."),
+    "complete": LazyCommand("pgflow.cli.jobs.changes:complete", "Complete a job that waits for an operator."),
+    "fail": LazyCommand("pgflow.cli.jobs.changes:fail", "Fail jobs that wait for an operator."),
     "move": LazyCommand("pgflow.cli.jobs.changes:move", "Move jobs to another queue or priority."),
     "delete": LazyCommand("pgflow.cli.jobs.changes:delete", "Delete jobs that do not run."),
 }

@@ -9,14 +9,14 @@ import click
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import Decorator, result_options
 from pgflow.cli.output import document
-from pgflow.cli.parameters import TEXT
-from pgflow.client.commands import CancelTask, DeleteTask, RetryTask, UpdateTask
+from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
+from pgflow.client.commands import CancelTask, CompleteTask, DeleteTask, FailTask, RetryTask, UpdateTask
 from pgflow.client.statements import Write
 from pgflow.client.task_statements import TaskStatements
 from pgflow.core.models.task import MAX_JOB_ID
 from pgflow.database.statement import run
 
-__all__ = ["cancel", "delete", "move", "retry", "run_now"]
+__all__ = ["cancel", "complete", "delete", "fail", "move", "retry", "run_now"]
 
 LARGEST_SMALLINT = 2**15 - 1
 
@@ -31,7 +31,8 @@ jobs_argument: Decorator[Any] = click.argument(
 def retry(jobs: tuple[int, ...], dsn: str, schema: str, as_json: bool) -> None:
     """Run failed or cancelled jobs once more, under the same ids and with all their attempts.
 
-    A job that waits for its next attempt runs now.
+    A job that waits for its next attempt runs now, and one that waits for an operator with as many attempts more as
+    its task has.
 
     \b
     Examples:
@@ -99,6 +100,42 @@ def move(jobs: tuple[int, ...], queue: str | None, priority: int | None, dsn: st
         return sql.update(UpdateTask(None, job, queue=queue, priority=priority))
 
     _change(jobs, update, "moved", dsn, schema, as_json=as_json)
+
+
+@click.command("complete")
+@click.argument("job", type=click.IntRange(0, MAX_JOB_ID))
+@click.option("-o", "--output", "argument", metavar=JSON_FORMS, help="Output of the task; by default null.")
+@result_options
+def complete(job: int, argument: str | None, dsn: str, schema: str, as_json: bool) -> None:
+    """Complete JOB, which waits for an operator, with an output, as if it had run to its end.
+
+    A job waits for an operator when its attempts are used up and its task has Retry(on_exhausted="pause"). The output
+    is not checked against the task's type: `send_receipt.job(17).complete(…)` does that.
+
+    \b
+    Example:
+      pgflow job complete 17 --output '{"number": "r-1"}'
+    """
+    output = None if argument is None else read_json_argument(argument, "--output")
+    sql = TaskStatements(schema)
+    _change(
+        [job], lambda each: sql.complete(CompleteTask(None, each, output)), "completed", dsn, schema, as_json=as_json
+    )
+
+
+@click.command("fail")
+@jobs_argument
+@click.option("--reason", type=TEXT, metavar="TEXT", help="Reason; by default that of the last attempt.")
+@result_options
+def fail(jobs: tuple[int, ...], reason: str | None, dsn: str, schema: str, as_json: bool) -> None:
+    """Fail jobs that wait for an operator. They can still be retried.
+
+    \b
+    Example:
+      pgflow job fail 17 --reason "the customer is gone"
+    """
+    sql = TaskStatements(schema)
+    _change(jobs, lambda job: sql.fail(FailTask(None, job, reason)), "failed", dsn, schema, as_json=as_json)
 
 
 @click.command("delete")

@@ -135,9 +135,11 @@ def _report(task: str, one: Enqueued, *, has_output: bool, as_json: bool) -> Non
 def _enqueue(app: Pgflow, task: str, given: dict[str, Any], options: EnqueueOptions) -> Enqueued:
     policy = app.payloads
     command = enqueue_command(app.task(task).definition, [given], options, reveal=policy.reveal, limit=policy.limit)
-    write = TaskStatements(app.schema, app.codec).enqueue(command)
+    write = TaskStatements(app.schema, policy).enqueue(command)
     with open_connection(app.dsn, app.schema, pooler=app.pooler) as conn:
         app.register()
+        if write.objects:
+            policy.put(write.objects)
         (one,) = request.run_once(conn, app.schema, write.key, write.name, write.statement(True), write.decode)
     return one
 

@@ -31,6 +31,7 @@ def job_record(job: TaskInstance) -> dict[str, Any]:
         "errors": job.errors,
         "tags": job.tags,
         "metadata": job.metadata,
+        "is_paused": job.is_paused,
     }
 
 
@@ -45,9 +46,11 @@ def describe(job: TaskInstance) -> str | None:
         kind, text = failure.get("type", "Error"), str(failure.get("reason", "no reason given"))
         reason = text if kind == "Error" else f"{kind}: {text}"
     match job.status:
+        case "waiting" if job.is_paused:
+            state: str | None = f"waits for an operator after attempt {job.attempt}"
         case "waiting":
             next_attempt = f"(attempt {job.attempt + 1} of {job.max_attempts})"
-            state: str | None = f"retry at {format_time(job.run_at)} {next_attempt}"
+            state = f"retry at {format_time(job.run_at)} {next_attempt}"
         case "pending" if job.run_at is not None and job.run_at > datetime.now(UTC):
             state = f"scheduled for {format_time(job.run_at)}"
         case "running" if job.attempt > 1:

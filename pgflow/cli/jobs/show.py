@@ -48,6 +48,10 @@ def _paragraphs(job: TaskInstance) -> list[str]:
             paragraphs.append(f"retry with: pgflow job retry {job.id}")
         case "cancelled":
             paragraphs.append(f"cancelled: {describe(job) or 'no reason given'}")
+        case "waiting" if job.is_paused:
+            paragraphs.append(str(describe(job)))
+            ways = (f"retry {job.id}", f"complete {job.id} --output JSON", f"fail {job.id}")
+            paragraphs.append("\n".join(f"pgflow job {way}" for way in ways))
         case _ if (state := describe(job)) is not None:
             paragraphs.append(state)
     return paragraphs

@@ -132,14 +132,15 @@ def drain(
     """
     deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
     with open_connection(dsn, schema) as conn:
-        run(conn, queues.pause(schema, check_limit_name(queue), node=node, by=by or _user()))
-        while running := run(conn, queues.running(schema, queue, node=node)):
+        running = run(conn, queues.drain(schema, check_limit_name(queue), node=node, by=by or _user()))
+        while running:
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueBusy(
                     f"{_named(queue, node)} is paused, and still runs {running} {'job' if running == 1 else 'jobs'}",
                     hint="Run the command again to wait for longer.",
                 )
             time.sleep(POLL_SECONDS)
+            running = run(conn, queues.running(schema, queue, node=node))
     _report({"queue": queue, "node": node, "drained": True}, f"{_named(queue, node)} is paused and drained", as_json)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pgflow.core.definition.task import DefinedTask, TaskDefinition
 from pgflow.errors import DefinitionError
 
-__all__ = ["ARGUMENT", "HOOKS", "Ended", "hook_problems", "hook_spec", "read_hooks"]
+__all__ = ["ARGUMENT", "HOOKS", "Ended", "hook_problems", "hook_spec", "is_end", "read_hooks", "takes_end"]
 
 ARGUMENT = "end"  # the argument of a hook's task
 HOOKS: Mapping[str, str] = {
@@ -73,6 +73,20 @@ def read_hooks(who: str, given: Mapping[str, Any]) -> Mapping[str, TaskDefinitio
             )
         found[name] = hook.definition
     return found
+
+
+def takes_end(task: TaskDefinition) -> bool:
+    """Whether a task declares the argument of a hook, `end: Ended`.
+
+    SQL writes that argument when something ends, and cannot encrypt it: a strict codec accepts it in plain for these.
+    """
+    parameter = task.arguments.signature.parameters.get(ARGUMENT)
+    return parameter is not None and parameter.annotation is Ended
+
+
+def is_end(args: Any) -> bool:
+    """Whether the arguments of a job are those of a hook."""
+    return isinstance(args, Mapping) and args.keys() == {ARGUMENT} and isinstance(args[ARGUMENT], Mapping)
 
 
 def hook_spec(hooks: Mapping[str, TaskDefinition]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Retry:
     - `on_exhausted`: the policy for a step without a further attempt. "fail" fails the instance. "transition" completes
       the step with its event "failed", any other name with that event, which it must declare. "skip" takes none of
       its transitions: the branch ends there, and joins do not wait for it. "pause" lets the step wait for an operator,
-      who retries it, completes it or fails it.
+      who retries it, completes it or fails it. A task has no transitions: it may "fail" or "pause".
 
     Raises `DefinitionError` for a value out of range.
 

@@ -139,10 +139,10 @@ def _max_runtime(who: str, limit: Any) -> timedelta | None:
 
 def _retry(who: str, given: Any) -> Retry | None:
     policy = read_retry(who, given)
-    if policy is not None and policy.on_exhausted != "fail":
+    if policy is not None and policy.on_exhausted not in ("fail", "pause"):
         raise DefinitionError(
             f"{who}: its retry has on_exhausted={policy.on_exhausted!r}, which is for steps: a task has no "
-            "transitions, so it fails; leave on_exhausted out, and give it on_failure=, a task for that case"
+            'transitions; give it "fail" or "pause", and on_failure=, a task for that case'
         )
     return policy
 

@@ -45,6 +45,7 @@ class TaskInstance:
     - `run_at`: when it may start, or its next attempt; `started_at`: the start of the last attempt that ended.
     - `worker`: the id of the worker that runs it or ran it.
     - `progress`: what it has reported last, while it is live.
+    - `is_paused`: its attempts are used up, and it waits for an operator, who retries it, completes it or fails it.
     - `unreadable`: which stored values could not be read, and why; they are left out.
     """
 
@@ -68,6 +69,7 @@ class TaskInstance:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unreadable: str | None = None
     progress: Progress | None = None
+    is_paused: bool = False
 
 
 class TaskListOptions(TypedDict, total=False):

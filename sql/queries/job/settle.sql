@@ -147,8 +147,8 @@ parked as (
 ),
 paused as (  -- the attempts are used up: waits for an operator, who retries it, completes it or fails it
     update pgflow.jobs j
-    set kind = 'execute', queue = p.queue, state = 'parked', worker = null, crashes = 0,
-        run_at = null, awaits = null, parked_at = pgflow.now(), errors = p.errors::jsonb, expires_at = null
+    set kind = case j.kind when 'task' then 'task' else 'execute' end, queue = p.queue, state = 'parked', worker = null, crashes = 0,
+        run_at = null, key = nullif(j.key, '*'), awaits = null, parked_at = pgflow.now(), errors = p.errors::jsonb, expires_at = null
     from unnest(%(pause_job)b::bigint[], %(pause_queue)b::text[], %(pause_errors)b::text[]) as p (job, queue, errors)
     join outcome o on o.id = p.job
     where j.id = any (array[p.job]) and o.takes_effect
@@ -195,15 +195,19 @@ advanced as (  -- the result is applied, or the wait decided again, by the next 
 ),
 finished as (
     delete from pgflow.jobs j using owned o where j.id = any (array[o.job])
-    returning j.id, j.step, j.queue, j.priority, j.attempt, j.max_attempts, j.enqueued_at, j.worker, j.args, j.errors, j.tags, j.metadata, j.unique_key
+    returning
+        j.id, j.step, j.queue, j.priority, j.attempt, j.max_attempts, j.enqueued_at, j.worker, j.args, j.errors, j.tags, j.metadata, j.unique_key,
+        j.key, j.cost, j.checkpoint
 ),
 archived as (
     insert into pgflow.task_results (
         id, task, queue, status, priority, attempt, max_attempts, enqueued_at, started_at, worker, args, output, error, errors, tags, metadata,
-        unique_key)
+        unique_key, key, cost, checkpoint)
     select
         d.id, d.step, d.queue, f.status, d.priority, d.attempt, d.max_attempts, d.enqueued_at, pgflow.now() - make_interval(secs => f.seconds),
-        d.worker, d.args, f.output::jsonb, f.error::jsonb, d.errors, d.tags, d.metadata, d.unique_key
+        d.worker, d.args, f.output::jsonb, f.error::jsonb, d.errors, d.tags, d.metadata, d.unique_key,
+        case when f.status = 'failed' then nullif(d.key, '*') end, case when f.status = 'failed' then nullif(d.cost, 1) end,
+        case when f.status = 'failed' then d.checkpoint end
     from finished d join finishing f on f.job = d.id
 ),
 cleared as (  -- a failure ends the instance: all its jobs, timers included, are deleted
