@@ -98,6 +98,9 @@ def test_jobs_are_listed_by_filters(errands: Errands) -> None:
     assert (
         errands.ok("job", "list", "once", "--tag", "listed", "--json") == '{\n  "schema_version": 1,\n  "jobs": []\n}\n'
     )
+    by_filter = ("job", "list", "--filter", "task:send tag:listed args.order_id:1", "-q")
+    assert errands.ok(*by_filter).split() == [ids[1]]
+    assert errands.ok("job", "list", "--filter", "tag:listed", "--order", "oldest", "-q").split() == ids
     table = errands.ok(*listed, "--status", "pending").splitlines()
     assert table[0].split() == ["JOB", "TASK", "STATUS", "QUEUE", "ATTEMPT", "ENQUEUED", "DURATION", "DETAILS"]
     assert table[1].split()[:7] == [ids[2], "send", "pending", "default", "0", "of", "5"]
@@ -155,6 +158,14 @@ def test_a_unique_job_is_not_enqueued_twice(errands: Errands) -> None:
         (2, ("job", "retry"), "Missing argument"),
         (2, ("job", "shw", "1"), "Did you mean show"),
         (2, ("job", "list", "-q", "--json"), "mutually exclusive"),
+        (2, ("job", "list", "send", "--filter", "state:failed"), "--filter replaces TASK and the other filters"),
+        (6, ("job", "list", "--filter", "stat:failed"), "stat"),
+        (6, ("job", "list", "--filter", "step:pay"), "step"),
+        (5, ("job", "complete", "999999"), "there is no job 999999"),
+        (5, ("job", "fail", "999999"), "there is no job 999999"),
+        (5, ("job", "delete", "999999"), "there is no job 999999"),
+        (2, ("job", "cancel", "x"), "'x' is not a valid integer"),
+        (2, ("job", "move", "1", "--priority", "99999"), "99999 is not in the range"),
     ],
 )
 def test_wrong_usage_is_refused(errands: Errands, code: int, arguments: tuple[str, ...], message: str) -> None:

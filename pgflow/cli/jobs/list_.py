@@ -12,7 +12,9 @@ from pgflow.cli.output import document, print_notice, table
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.engine.state import Status
 from pgflow.core.models.filters import MAX_PAGE_SIZE, Order
+from pgflow.core.models.query import Query, parse
 from pgflow.core.models.task import MAX_JOB_ID, TaskFilters, TaskInstance
+from pgflow.database.connect import Connection
 from pgflow.database.statement import run
 from pgflow.store import task as tasks
 
@@ -35,6 +37,7 @@ DETAILS_WIDTH = 72  # characters
 @click.option("--queue", type=TEXT, help="Only jobs in this queue.")
 @click.option("--tag", "tags", type=TEXT, multiple=True, help="Only jobs with this tag. Repeatable: all must match.")
 @click.option("--args", "contained", metavar=JSON_FORMS, help="Only jobs whose arguments contain this JSON object.")
+@click.option("--filter", "text", type=TEXT, help="Instead, jobs that a filter matches: see pgflow bulk --help.")
 @click.option("-n", "--limit", type=click.IntRange(1, MAX_PAGE_SIZE), default=50, help="Maximum number of jobs.")
 @click.option(
     "--before",
@@ -57,6 +60,7 @@ def command(
     queue: str | None,
     tags: tuple[str, ...],
     contained: str | None,
+    text: str | None,
     limit: int,
     before: int | None,
     after: int | None,
@@ -75,6 +79,7 @@ def command(
     Examples:
       pgflow job list send_receipt --status waiting
       pgflow job list --queue mail --args '{"order_id": 7}'
+      pgflow job list --filter 'state:failed error:timeout age:>2h args.order_id:7'
       pgflow job list --status failed --quiet | xargs pgflow job retry
     """
     if quiet and as_json:
@@ -83,8 +88,12 @@ def command(
         "status": statuses or None, "queue": queue, "tags": tags, "order": order, "before": before, "after": after,
         "args": None if contained is None else read_json_argument(contained, "--args"), "limit": limit,
     })  # fmt: skip
+    query = None if text is None else _query(text, task, filters)
     with open_connection(dsn, schema, role="read") as conn:
-        found = run(conn, tasks.list(schema, filters, task=task))
+        if query is None:
+            found = run(conn, tasks.list(schema, filters, task=task))
+        else:
+            found = _matching(conn, schema, query, filters)
     if as_json:
         click.echo(document({"jobs": [job_record(each) for each in found]}))
     elif quiet:
@@ -96,6 +105,23 @@ def command(
             print_notice(f"next page: --{'after' if filters.oldest else 'before'} {found[-1].id}")
     else:
         print_notice("no jobs")
+
+
+def _query(text: str, task: str | None, filters: TaskFilters) -> Query:
+    """Parse --filter, which replaces the other filters."""
+    page = TaskFilters(oldest=filters.oldest, before=filters.before, after=filters.after, limit=filters.limit)
+    if task is not None or filters != page:
+        raise click.UsageError("--filter replaces TASK and the other filters: write task:send_receipt into it.")
+    return parse(text, "task")
+
+
+def _matching(conn: Connection, schema: str, query: Query, page: TaskFilters) -> list[TaskInstance]:
+    """Read the jobs that a filter matches, in order."""
+    finding = tasks.find(
+        schema, query.document(), oldest=page.oldest, before=page.before, after=page.after, limit=page.limit
+    )
+    found = run(conn, tasks.get(schema, run(conn, finding)))
+    return sorted(found, key=lambda each: each.id, reverse=not page.oldest)
 
 
 def _table(found: list[TaskInstance]) -> str:
