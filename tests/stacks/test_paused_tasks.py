@@ -1,4 +1,4 @@
-"""A task whose attempts are used up waits for an operator if its policy says so, on both stacks."""
+"""A task whose attempts are used up waits for an operator if that is its policy, on both stacks."""
 
 from __future__ import annotations
 
