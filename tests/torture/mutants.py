@@ -87,6 +87,25 @@ MUTANTS = (
         "zombie_and_successor",
     ),
     Mutant(
+        "task without a fence", "a worker records a task that another one holds by now", SETTLE,
+        "where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = f.attempt "
+        "and j.kind = 'task', false) is not null\n        and (select count(*) from held) >= 0  -- as above",
+        "where (select count(*) from held) >= 0",
+        only("stop a worker beyond its lease", rate=12),
+    ),
+    Mutant(
+        "immortal key", "a unique key outlives its job", "sql/functions/enqueue.sql",
+        "period := make_interval(secs => (uniqueness ->> 'period')::double precision);",
+        "period := make_interval(secs => coalesce((uniqueness ->> 'period')::double precision, 60));",
+        only("kill a worker"),
+    ),
+    Mutant(
+        "lost hook", "a task that is repeated after an error ends without its hook", SETTLE,
+        "    where f.hook\n",
+        "    where f.hook and j.attempt = 1\n",
+        only("kill a worker"),
+    ),
+    Mutant(
         "late attempt", "an attempt is not counted with its claim", CLAIM,
         "attempt = j.attempt + (j.kind in ('execute', 'task'))::integer",
         "attempt = j.attempt",

@@ -1,7 +1,7 @@
 """Check a run's history: invariants that must hold, and counters that show what the run covered.
 
 A run without violations proves only what it covered. So each counter must be above zero, or the run is invalid
-(Antithesis calls these "sometimes" assertions). The invariants are I1 to I23; each is a function that yields a message
+(Antithesis calls these "sometimes" assertions). The invariants are I1 to I28; each is a function that yields a message
 for each violation.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from tests.torture.checker import answers, conduct, engine, schedules, timing
+from tests.torture.checker import answers, conduct, engine, schedules, tasks, timing
 from tests.torture.checker.history import History, InstanceHistory
 
 __all__ = ["INVARIANTS", "History", "InstanceHistory", "Violation", "check", "counters"]
@@ -42,6 +43,11 @@ INVARIANTS: Mapping[str, Callable[[History], Iterator[str]]] = {
     "I21": conduct.sessions_are_clean,
     "I22": schedules.instants_fire_once,
     "I23": conduct.checkpoints_are_its_own,
+    "I24": tasks.enqueues_are_answered_truly,
+    "I25": tasks.tasks_end_once,
+    "I26": tasks.results_are_of_the_holder,
+    "I27": tasks.unique_keys_are_free_after_the_end,
+    "I28": tasks.hooks_run_once_for_each_end,
 }
 
 
@@ -66,6 +72,8 @@ def counters(history: History) -> dict[str, int]:
     """Count what a run must cover to be valid."""
     instances = [instance for instance in history.instances.values() if instance.changes]
     moves = [move for instance in instances for move in instance.moves]
+    jobs = [task for task in history.tasks.values() if task.jobs]
+    steps = [result.row for instance in instances for result in instance.results]
     begun = [(body["run"], body["step"]) for body in history.bodies if body["e"] == "begin"]
     return {
         "instances": len(instances),
@@ -87,5 +95,22 @@ def counters(history: History) -> dict[str, int]:
         "wake-ups lost": history.hits("drop notifications"),
         "calls refused by an outage": sum(bool(call.get("outage")) for call in history.calls),
         "instants of schedules": len(schedules.fired_instants(history)),
+        "tasks": len(jobs),
+        **{f"tasks {status}": sum(task.status == status for task in jobs) for status in ("completed", "cancelled")},
+        "tasks retried by callers": sum(change.op == "delete" for task in jobs for change in task.results),
+        "tasks that ran more than once": sum(sum(body["e"] == "begin" for body in task.bodies) > 1 for task in jobs),
+        "hooks": sum("end" in task.args for task in jobs),
+        "unique tasks that existed": sum(_met(call) for call in history.calls),
+        "steps passed over": sum("error" in (row["output"] or ()) for row in steps),
+        "steps ended or retried by operators": sum(
+            call["op"].endswith("_step") and call["r"] == "ok" for call in history.calls
+        ),
         "quarantined jobs run alone": sum(bool(move.now and move.now["crashes"] >= 2) for move in moves),
     }
+
+
+def _met(call: Mapping[str, Any]) -> int:
+    """Return how many jobs an enqueue met, instead of making them."""
+    answer = call.get("answer")
+    answers = answer if isinstance(answer, list) else [answer]
+    return sum(call["op"].startswith("enqueue") and isinstance(each, dict) and not each["created"] for each in answers)

@@ -42,7 +42,9 @@ def only_own_failures_count(history: History) -> Iterator[str]:
         for change in instance.results:
             row = change.row
             own = [each for each in row["errors"] or () if not each.keys() & {"crashes", "severed"}]
-            if row["attempt"] != len(own) + 1:
+            output = row["output"] if isinstance(row["output"], dict) else {}
+            has_failed = "error" in output or "operator" in output  # passed over by its policy, or completed for it
+            if row["attempt"] != len(own) + (not has_failed):
                 where = f"{row['step']} of run {instance.run}"
                 yield f"{where} was recorded in attempt {row['attempt']} with {len(own)} failures of its own"
         if not instance.changes or instance.status != "failed":
@@ -55,7 +57,7 @@ def only_own_failures_count(history: History) -> Iterator[str]:
         elif instance.error.get("type") == "WorkerLost":
             if not _was_lost_alone(history, instance):
                 yield f"{instance.id} failed because its worker was lost, but does not kill workers"
-        elif instance.workflow != "Broken":
+        elif instance.workflow not in ("Broken", "Exhausted"):
             yield f"{instance.id} failed: {instance.error.get('reason')}"
 
 

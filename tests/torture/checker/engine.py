@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from tests.torture.checker.history import ENDED, History, InstanceHistory, seconds_of
+from tests.torture.checker.history import ENDED, History, InstanceHistory, seconds_of, title
 from tests.torture.checker.model import follow
 from tests.torture.install.audit import Change
 
@@ -61,27 +61,25 @@ def each_instance_ends(history: History) -> Iterator[str]:
 
 def jobs_move_by_the_rules(history: History) -> Iterator[str]:
     """I3: a job changes its state only as allowed, and only a claim counts an attempt."""
-    for instance in history.instances.values():
-        for job, changes in instance.jobs.items():
-            for change in changes:
-                was, now = change.was, change.now
-                pair = (was and was["state"], now and now["state"])
-                if pair not in LEGAL:
-                    yield f"job {job} of run {instance.run} went from {pair[0]} to {pair[1]}"
-                if now is not None and now["attempt"] > now["max_attempts"]:
-                    yield f"job {job} of run {instance.run} is in attempt {now['attempt']} of {now['max_attempts']}"
-                if was is not None and now is not None and not _attempt_is_right(was, now):
-                    yield (
-                        f"job {job} of run {instance.run}: attempt {was['attempt']} became {now['attempt']} "
-                        f"({_state(was)} → {_state(now)})"
-                    )
+    for changes in history.jobs.values():
+        for change in changes:
+            was, now = change.was, change.now
+            pair = (was and was["state"], now and now["state"])
+            if pair not in LEGAL:
+                yield f"{title(change)} went from {pair[0]} to {pair[1]}"
+            if now is not None and now["attempt"] > now["max_attempts"]:
+                yield f"{title(change)} is in attempt {now['attempt']} of {now['max_attempts']}"
+            if was is not None and now is not None and not _attempt_is_right(was, now):
+                yield (
+                    f"{title(change)}: attempt {was['attempt']} became {now['attempt']} ({_state(was)} → {_state(now)})"
+                )
 
 
 def _attempt_is_right(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     before, after = was["attempt"], now["attempt"]
     match was["state"], now["state"]:
         case "ready", "running":
-            return bool(after == before + (was["kind"] == "execute"))
+            return bool(after == before + (was["kind"] in ("execute", "task")))
         case "running", "running" if now["step"] == was["step"]:  # it has reported progress or a checkpoint
             return bool(after == before and now["worker"] == was["worker"])
         case "running", "running":
@@ -116,7 +114,8 @@ def only_the_owner_records(history: History) -> Iterator[str]:
                     f"{row['step']} of run {instance.run} was recorded by worker {row['worker']} in attempt "
                     f"{row['attempt']}, when its job was {held}"
                 )
-        for change in instance.moves:
+    for changes in history.jobs.values():
+        for change in changes:
             yield from _taken_too_early(history, change)
 
 
@@ -212,7 +211,7 @@ def steps_are_reached_once(history: History) -> Iterator[str]:
 
 def effects_are_written_once(history: History) -> Iterator[str]:
     """I9: the row of a transactional step exists once if the step was recorded, and not otherwise."""
-    written = Counter((run, step, nonce) for run, step, nonce in history.effects if run)
+    written = Counter((run, step, nonce) for run, step, nonce in history.effects if run > 0)
     for (run, step, nonce), count in written.items():
         row = history.instances[run].result(step) if run in history.instances else None
         if row is None or (row["output"] or {}).get("nonce") != nonce:

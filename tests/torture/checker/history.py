@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.torture.install.audit import Change
 
-__all__ = ["ENDED", "History", "InstanceHistory", "seconds_of"]
+__all__ = ["ENDED", "History", "InstanceHistory", "TaskHistory", "seconds_of", "title"]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
@@ -76,12 +76,60 @@ class InstanceHistory:
         return self.changes[-1].row
 
 
+@dataclass(slots=True)
+class TaskHistory:
+    """One job of a task: the changes of its job and its result, and its executions (`bodies`)."""
+
+    id: int
+    jobs: list[Change] = field(default_factory=list)
+    results: list[Change] = field(default_factory=list)
+    bodies: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return str(self.jobs[0].row["step"]) if self.jobs else "?"
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """Its arguments."""
+        return (self.jobs[0].row["args"] if self.jobs else None) or {}
+
+    @property
+    def token(self) -> str | None:
+        """What identifies the call that enqueued it; None for a hook."""
+        return self.args.get("token")
+
+    @property
+    def status(self) -> str:
+        """The final status, "unfinished" without one."""
+        return str(self.results[-1].row["status"]) if self.results and self.results[-1].op == "insert" else "unfinished"
+
+    @property
+    def lives(self) -> list[tuple[float, float, str | None]]:
+        """When it was unfinished, from and to, with its unique key."""
+        spans: list[tuple[float, float, str | None]] = []
+        for change in self.jobs:
+            if change.op == "insert":
+                spans.append((change.at, float("inf"), change.row["unique_key"]))
+            elif change.op == "delete" and spans:
+                spans[-1] = (spans[-1][0], change.at, spans[-1][2])
+        return spans
+
+
+def title(change: Change) -> str:
+    """Return how a message names the job of a change."""
+    row = change.row
+    return f"job {row['id']} of {row['step']}" if row["run"] is None else f"job {row['id']} of run {row['run']}"
+
+
 @dataclass(frozen=True)
 class History:
     """All records of a run. `skew` added to this machine's monotonic seconds gives seconds since 1970.
 
     `injections` are the faults: name, aim, and from when to when. `logs` are the workers' and `server_logs`
-    PostgreSQL's, by name. `graphs` has the `Graph.spec()` of each workflow, `times` the workers' lease, sweep and poll.
+    PostgreSQL's, by name. `graphs` has the `Graph.spec()` of each workflow, `hooks` those of each task, `times` the
+    workers' lease, sweep and poll. `effects` are (run, step, nonce); run 0 is a caller, -7 the task's job 7.
     """
 
     changes: Sequence[Change]
@@ -95,6 +143,8 @@ class History:
     times: Mapping[str, float]
     metrics: Sequence[Mapping[str, Any]] = ()
     server_logs: Mapping[str, str] = field(default_factory=dict)
+    executions: Sequence[Mapping[str, Any]] = ()  # of tasks
+    hooks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def wall(self, nanoseconds: int) -> float:
         """Convert monotonic nanoseconds to seconds since 1970."""
@@ -113,7 +163,7 @@ class History:
             match change.relation:
                 case "instances":
                     of(row["run"]).changes.append(change)
-                case "jobs":
+                case "jobs" if row["run"] is not None:
                     of(row["run"]).jobs.setdefault(row["id"], []).append(change)
                 case "step_results":
                     instance = of(row["run"])
@@ -122,6 +172,28 @@ class History:
                     of(row["run"]).signals.append(change)
         for body in self.bodies:
             of(body["run"]).bodies.append(body)
+        return found
+
+    @cached_property
+    def tasks(self) -> dict[int, TaskHistory]:
+        """All jobs of tasks, by id. One that only its executions know has no changes."""
+        found: dict[int, TaskHistory] = {}
+        for change in self.changes:
+            if change.relation == "jobs" and change.row["run"] is None:
+                found.setdefault(change.row["id"], TaskHistory(change.row["id"])).jobs.append(change)
+            elif change.relation == "task_results":
+                found.setdefault(change.row["id"], TaskHistory(change.row["id"])).results.append(change)
+        for body in self.executions:
+            found.setdefault(body["job"], TaskHistory(body["job"])).bodies.append(body)
+        return found
+
+    @cached_property
+    def jobs(self) -> dict[int, list[Change]]:
+        """The changes of each job, of instances and tasks."""
+        found: dict[int, list[Change]] = defaultdict(list)
+        for change in self.changes:
+            if change.relation == "jobs":
+                found[change.row["id"]].append(change)
         return found
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.torture.checker.history import History, seconds_of
+from tests.torture.checker.history import History, seconds_of, title
 from tests.torture.install.audit import Change
 
 __all__ = ["dead_workers_jobs_are_rescued_in_time", "timers_are_never_early"]
@@ -19,8 +19,8 @@ GLOBAL = frozenset({"server", "disk", "connections", "locks", "clock", "network"
 
 def dead_workers_jobs_are_rescued_in_time(history: History) -> Iterator[str]:
     """I14: a dead worker's jobs are rescued within lease + sweep + poll."""
-    for instance in history.instances.values():
-        for change in instance.moves:
+    for changes in history.jobs.values():
+        for change in changes:
             was, now = change.was, change.now
             if was is None or now is None or now["crashes"] <= was["crashes"]:
                 continue
@@ -29,23 +29,23 @@ def dead_workers_jobs_are_rescued_in_time(history: History) -> Iterator[str]:
                 continue
             waited = history.attended(beats[-1].at, change.at)
             if waited > history.bound and not _is_excused(history, beats[-1].at, change.at):
-                yield f"job {was['id']} of run {instance.run} was rescued {waited:.1f} s after the last heartbeat"
+                yield f"{title(change)} was rescued {waited:.1f} s after the last heartbeat"
 
 
 def timers_are_never_early(history: History) -> Iterator[str]:
     """I15: a scheduled job becomes ready when it is due, not earlier and not much later."""
-    for instance in history.instances.values():
-        for change in instance.moves:
+    for changes in history.jobs.values():
+        for change in changes:
             if not _is_staged(change):
                 continue
             late = change.moment - seconds_of(change.row["run_at"])
             if late < -0.001:
-                yield f"job {change.row['id']} of run {instance.run} became ready {-late:.3f} s too early"
+                yield f"{title(change)} became ready {-late:.3f} s too early"
             bound = history.times["poll"] + 1.0 + history.times["slack"]
             if history.attended(change.at - late, change.at) > bound and not _is_excused(
                 history, change.at - late, change.at
             ):
-                yield f"job {change.row['id']} of run {instance.run} became ready {late:.1f} s late"
+                yield f"{title(change)} became ready {late:.1f} s late"
 
 
 def _is_staged(change: Change) -> bool:

@@ -142,5 +142,5 @@ FAULTS = (
     Fault("ask a worker to end, twice", "worker", end_twice, aim=at_once),
     *(at_a_point("kill", point) for point in POINTS),
     *(at_a_point("stop", point) for point in POINTS if not point.startswith("heart")),
-    *(at_a_point("fail", point) for point in POINTS if not point.startswith(("worker", "step"))),
+    *(at_a_point("fail", point) for point in POINTS if not point.startswith(("worker", "step", "task"))),
 )

@@ -310,6 +310,94 @@ def strangers_checkpoint(changes: list[Change], calls: list[dict[str, Any]], bod
     next(body for body in bodies if body["e"] == "begin")["checkpoint"] = "another step's"
 
 
+def enqueued(calls: list[dict[str, Any]], op: str = "enqueue", **wanted: Any) -> dict[str, Any]:
+    """A call that has made a job."""
+    return next(
+        call
+        for call in calls
+        if call["op"] == op and call["r"] == "ok" and (op != "enqueue" or call["answer"]["created"])
+        if all(call[name] == value for name, value in wanted.items())
+    )
+
+
+def of_job(changes: list[Change], job: int) -> list[int]:
+    return [*where(changes, "jobs", id=job), *where(changes, "task_results", id=job)]
+
+
+def lost_job(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    for place in reversed(of_job(changes, enqueued(calls)["answer"]["job"])):
+        del changes[place]
+
+
+def unwanted_job(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    enqueued(calls, "enqueue_in_sql")["r"] = "fail"
+
+
+def half_an_enqueue(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    enqueued(calls, "enqueue_in_own", kept=True)["kept"] = False
+
+
+def unended_job(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    jobs = where(changes, "jobs", id=enqueued(calls)["answer"]["job"])
+    del changes[next(place for place in jobs if changes[place].op == "delete")]
+
+
+def two_results(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    (place,) = where(changes, "task_results", id=enqueued(calls)["answer"]["job"])
+    changes.append(dataclasses.replace(changes[place], seq=changes[-1].seq + 1))
+
+
+def unheard_task_cancel(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = where(changes, "task_results", status="completed")[0]
+    job = changes[place].row["id"]
+    calls.append({"op": "cancel", "r": "ok", "job": job, "workflow": "toil", "value": "v", "t0": 0, "t1": 0})
+
+
+def zombies_result(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    """A worker records a job that another one holds."""
+    place = where(changes, "task_results", status="completed")[0]
+    alter(changes, place, worker=999_999)
+
+
+def zombies_output(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    """The holder has recorded the output of an execution in another process."""
+    place = where(changes, "task_results", status="completed")[0]
+    for beat in where(changes, "workers", id=changes[place].row["worker"]):
+        alter(changes, beat, "was" if changes[beat].op == "delete" else "now", pid=1)
+
+
+def unwritten_task(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    place = where(changes, "task_results", task="book_job", status="completed")[0]
+    alter(changes, place, output="another nonce")
+
+
+def two_holders(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    first, second = [
+        place for place in where(changes, "jobs", step="occupy", kind="task") if changes[place].op == "insert"
+    ][:2]
+    alter(changes, second, unique_key=changes[first].row["unique_key"])
+    changes[second] = dataclasses.replace(changes[second], at=changes[first].at)
+
+
+def immortal_key(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    """An enqueue is answered with a job that has ended long before."""
+    call = copy.deepcopy(enqueued(calls, workflow="occupy"))
+    call["answer"]["created"] = False
+    calls.append({**call, "key": "another", "t0": call["t1"] + int(600e9), "t1": call["t1"] + int(601e9)})
+
+
+def lost_hook(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    hook = changes[where(changes, "jobs", step="noted")[0]].row["id"]
+    for place in reversed(of_job(changes, hook)):
+        del changes[place]
+
+
+def late_hook(changes: list[Change], calls: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> None:
+    """A hook is enqueued in a transaction of its own."""
+    place = where(changes, "jobs", step="noted")[0]
+    changes[place] = dataclasses.replace(changes[place], xact=1)
+
+
 DEFECTS: dict[str, list[Spoil]] = {
     "I1": [lost_instance, lost_visit, lost_signal, half_a_transaction, two_answers],
     "I2": [unending, left_token],
@@ -330,6 +418,11 @@ DEFECTS: dict[str, list[Spoil]] = {
     "I21": [dirty_session],
     "I22": [fired_twice, never_fired, no_instant],
     "I23": [strangers_checkpoint],
+    "I24": [lost_job, unwanted_job, half_an_enqueue],
+    "I25": [unended_job, two_results, unheard_task_cancel],
+    "I26": [zombies_result, zombies_output, unwritten_task],
+    "I27": [two_holders, immortal_key],
+    "I28": [lost_hook, late_hook],
 }
 CASES = [(invariant, spoil) for invariant, spoils in DEFECTS.items() for spoil in spoils]
 
@@ -361,7 +454,10 @@ def test_each_defect_violates_its_invariant(sound: History, invariant: str, spoi
 
 @pytest.mark.slow
 def test_the_other_invariants_are_violated_by_effects_metrics_and_logs(sound: History) -> None:
-    effects = [each for each in sound.effects if each[0]]
+    effects = [each for each in sound.effects if each[0] > 0]
+    jobs = [each for each in sound.effects if each[0] < 0]
+    assert "I26" in broken(dataclasses.replace(sound, effects=[*sound.effects, jobs[0]]))
+    assert "I26" in broken(dataclasses.replace(sound, effects=[each for each in sound.effects if each != jobs[0]]))
     assert "I9" in broken(dataclasses.replace(sound, effects=[*sound.effects, effects[0]]))
     assert "I9" in broken(dataclasses.replace(sound, effects=[each for each in sound.effects if each != effects[0]]))
     assert "I9" in broken(dataclasses.replace(sound, effects=[*sound.effects, (effects[0][0], "book", "another")]))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pgflow.core.definition.hooks import hook_spec
 from pgflow.database.statement import run
 from pgflow.errors import ConfigError
 from tests.torture.checker import History, Violation, check, counters
@@ -23,13 +24,17 @@ from tests.torture.trial.setup import Environment, open_environment
 from tests.torture.workers.fleet import LEASE, POLL, SWEEP
 from tests.torture.workload import flows
 from tests.torture.workload.callers import Load
+from tests.torture.workload.tasks import TASKS
 
 __all__ = ["SLACK_SECONDS", "FaultRow", "Plan", "Recording", "Verdict", "judge", "read_recording", "run_trial"]
 
 SLACK_SECONDS = 2.0  # added to time limits, for a busy machine
 DRAIN_SECONDS = 60.0
 SUMMARY, CHANGES, EFFECTS, SERVERS = "run.json", "changes.jsonl", "effects.jsonl", "servers"
-ACTIVE = "select count(*) from pgflow.instances where status in ('pending', 'running', 'waiting')"
+ACTIVE = """
+    select (select count(*) from pgflow.instances where status in ('pending', 'running', 'waiting'))
+        + (select count(*) from pgflow.jobs where kind = 'task')
+"""
 PAUSE = "select pgflow.pause_schedule(s.name) from pgflow.schedules s"
 RUN = re.compile(r"\brun (\d+)")
 
@@ -119,6 +124,7 @@ def run_trial(plan: Plan, notify: Notify) -> Recording:
         "seed": plan.seed,
         "seconds": time.monotonic() - began,
         "drained": drained,
+        "hooks": {each.name: hook_spec(each.definition.hooks) for each in TASKS},
         "graphs": {each.name: each.graph.spec() for each in flows.WORKFLOWS},
         "skew": skew,
         "times": {"lease": LEASE, "sweep": SWEEP, "poll": POLL, "slack": plan.slack},
@@ -138,10 +144,12 @@ def read_recording(folder: Path) -> Recording:
         changes=[Change(**each) for each in lines(folder / CHANGES)],
         calls=list(lines(folder / "calls.jsonl")),
         bodies=list(lines(folder / "bodies.jsonl")),
+        executions=list(lines(folder / "executions.jsonl")),
         effects=[(each["run"], each["step"], each["nonce"]) for each in lines(folder / EFFECTS)],
         injections=list(lines(folder / "injections.jsonl")),
         logs={path.stem: path.read_text(errors="replace") for path in sorted(folder.glob("*.log"))},
         graphs=about.pop("graphs"),
+        hooks=about.pop("hooks"),
         skew=about.pop("skew"),
         times=about.pop("times"),
         metrics=list(lines(folder / "metrics.jsonl")),

@@ -25,6 +25,7 @@ from tests.torture.wire.rule import ActiveRule
 from tests.torture.workers.fleet import Fleet, WorkerSlot
 from tests.torture.workload import flows, steps
 from tests.torture.workload.steps import Script
+from tests.torture.workload.tasks import TASKS
 
 __all__ = ["Environment", "open_environment"]
 
@@ -88,7 +89,7 @@ def open_environment(folder: Path, workers: int, callers: int) -> Iterator[Envir
             migrate.up(conn)
             audit.install(conn, "pgflow")
         faults.install(cluster)
-        app = Pgflow(cluster.dsn, workflows=flows.WORKFLOWS, schedules=flows.SCHEDULES)
+        app = Pgflow(cluster.dsn, workflows=flows.WORKFLOWS, tasks=TASKS, schedules=flows.SCHEDULES)
         stack.callback(app.close)
         app.register()
         proxy = stack.enter_context(Proxy(upstream_of(cluster.primary.database_dsn("pgflow"))))

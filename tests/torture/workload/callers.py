@@ -14,24 +14,30 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from pgflow.app import Pgflow
+from pgflow.client.job_handle import JobHandle
 from pgflow.client.workflow import Workflow
+from pgflow.core.models.task import TaskInstance
 from pgflow.database.connect import connect
 from pgflow.database.db_errors import is_outcome_unknown, is_transient
 from pgflow.errors import OutcomeUnknown, PgflowError, SequenceError, StatementTimeout, Unreachable
 from tests.torture.trial.journal import Journal
 from tests.torture.workload import flows, steps
 from tests.torture.workload.steps import Script
+from tests.torture.workload.task_calls import TaskCalls
+from tests.torture.workload.tasks import TASKS
 
 __all__ = ["Caller", "Load"]
 
 REPEAT_SECONDS = 0.3
 SLOW = 0.1  # of the instances
+TASK_SHARE = 0.8  # enqueues for each start
 RUSH_SECONDS = 0.4  # during which "rush" callers use the same business value
 
 
@@ -60,6 +66,7 @@ SHAPES = (
     Shape(flows.Timed, 2, "signal"),
     Shape(flows.Booking, 2),
     Shape(flows.Broken, 1, "retry"),
+    Shape(flows.Exhausted, 1.5, "operator"),
     Shape(flows.Visit, 1, "many"),
 )
 
@@ -67,7 +74,7 @@ WEIGHTS = [each.weight for each in SHAPES]
 
 
 @dataclass(order=True)
-class Task:
+class Action:
     """An action scheduled on the monotonic clock."""
 
     at: float
@@ -93,9 +100,10 @@ class Caller:
         self._rate = rate
         self._dice = random.Random(f"{seed} {number}")  # noqa: S311 -- repeatable, not secret
         self._first = self._dice.sample(SHAPES, len(SHAPES))  # each once, before the weights apply
-        self._app = app or Pgflow(dsn, workflows=flows.WORKFLOWS)
+        self._app = app or Pgflow(dsn, workflows=flows.WORKFLOWS, tasks=TASKS)
         self._journal = Journal(folder / "calls.jsonl")
-        self._tasks: list[Task] = []
+        self._task_calls = TaskCalls(self, self._app, dsn, folder, self._dice)
+        self._actions: list[Action] = []
         self._numbers = itertools.count()
         self._is_closing = threading.Event()
         self._wanted = threading.Event()
@@ -122,26 +130,28 @@ class Caller:
     # -- the thread
 
     def _run(self) -> None:
-        self._at(0.0, self._begin_another)
-        while self._tasks:
-            task = heapq.heappop(self._tasks)
-            early = task.at - time.monotonic()
+        self.later(0.0, self._begin_another)
+        self.later(0.0, self._enqueue_another)
+        while self._actions:
+            action = heapq.heappop(self._actions)
+            early = action.at - time.monotonic()
             if early > 0:
                 time.sleep(min(0.05, early))
-                heapq.heappush(self._tasks, task)
+                heapq.heappush(self._actions, action)
                 continue
-            task.do()
+            action.do()
         self._app.close()
         self._journal.close()
         self.is_done = True
 
-    def _at(self, delay: float, do: Callable[[], object]) -> None:
-        heapq.heappush(self._tasks, Task(time.monotonic() + delay, next(self._numbers), do))
+    def later(self, delay: float, do: Callable[[], object]) -> None:
+        """Do something after a delay in seconds."""
+        heapq.heappush(self._actions, Action(time.monotonic() + delay, next(self._numbers), do))
 
     def _begin_another(self) -> None:
         if self._is_closing.is_set():
             return
-        self._at(self._dice.expovariate(self._rate), self._begin_another)
+        self.later(self._dice.expovariate(self._rate), self._begin_another)
         (shape,) = [self._first.pop()] if self._first else self._dice.choices(SHAPES, WEIGHTS)
         number = next(self._numbers)
         value = f"c{self._number}-{number}"
@@ -156,6 +166,11 @@ class Caller:
             case _:
                 self._start(shape, value, script)
 
+    def _enqueue_another(self) -> None:
+        if not self._is_closing.is_set():
+            self.later(self._dice.expovariate(TASK_SHARE * self._rate), self._enqueue_another)
+            self._task_calls.enqueue()
+
     def _script(self, shape: Shape) -> Script:
         dice = self._dice
         # Some are slow enough to be cancelled in time, or to run elsewhere when their stopped worker continues.
@@ -169,7 +184,7 @@ class Caller:
 
     # -- calls
 
-    def _call(
+    def call(
         self, op: str, about: dict[str, Any], call: Callable[[], Any], then: Callable[[Any], object] | None = None
     ) -> None:
         """Make a call and record its answer; repeat it later when its outcome is unknown."""
@@ -195,9 +210,9 @@ class Caller:
 
             def repeat() -> None:
                 self.unanswered -= 1
-                self._call(op, about, call, then)
+                self.call(op, about, call, then)
 
-            self._at(REPEAT_SECONDS, repeat)
+            self.later(REPEAT_SECONDS, repeat)
 
     def _start(self, shape: Shape, value: str, script: Script) -> None:
         key, workflow = secrets.token_hex(8), shape.workflow
@@ -208,26 +223,28 @@ class Caller:
             dice = self._dice
             match shape.follow:
                 case "signal" if workflow is flows.Waiting:
-                    self._at(dice.uniform(0.0, 2.0), lambda: self._signal(workflow, value, "approved"))
-                    self._at(dice.uniform(0.0, 2.0), lambda: self._signal(workflow, value, "word"))
+                    self.later(dice.uniform(0.0, 2.0), lambda: self._signal(workflow, value, "approved"))
+                    self.later(dice.uniform(0.0, 2.0), lambda: self._signal(workflow, value, "word"))
                 case "signal":
-                    self._at(dice.uniform(0.2, 1.5), lambda: self._signal(workflow, value, "arrived"))
+                    self.later(dice.uniform(0.2, 1.5), lambda: self._signal(workflow, value, "arrived"))
                 case "cancel":
-                    self._at(dice.uniform(0.0, 1.5), lambda: self._cancel(workflow, value))
+                    self.later(dice.uniform(0.0, 1.5), lambda: self._cancel(workflow, value))
+                case "operator":
+                    self.later(0.5, lambda: self._operate(workflow, value))
                 case "retry":
-                    self._at(0.5, lambda: self._retry_when_failed(workflow, value))
+                    self.later(0.5, lambda: self._retry_when_failed(workflow, value))
             if dice.random() < 0.3:
                 for _ in range(3):
-                    self._at(dice.uniform(0.0, 2.0), lambda: self._read(workflow, value))
+                    self.later(dice.uniform(0.0, 2.0), lambda: self._read(workflow, value))
 
-        self._call("start", about, lambda: self._app.start(workflow, value, script, idempotency_key=key), follow)
+        self.call("start", about, lambda: self._app.start(workflow, value, script, idempotency_key=key), follow)
 
     def _start_many(self, workflow: type[Workflow[Any]], value: str, script: Script) -> None:
         key = secrets.token_hex(8)
         about = {"workflow": workflow.name, "value": value, "key": key, "count": 3}
         items = [(value, script)] * 3
         self.started += 3
-        self._call("start_many", about, lambda: self._app.start_many(workflow, items, idempotency_key=key))
+        self.call("start_many", about, lambda: self._app.start_many(workflow, items, idempotency_key=key))
 
     def _start_in_own_transaction(self, workflow: type[Workflow[Any]], value: str, script: Script) -> None:
         """Start in a transaction that also writes a row; one in four is rolled back."""
@@ -240,22 +257,22 @@ class Caller:
                 conn.execute(steps.ENTER, [0, value, workflow.name])
                 return self._app.start(workflow, value, script, conn=conn)
 
-        self._call("start_in_own", about, call)
+        self.call("start_in_own", about, call)
 
     def _signal(self, workflow: type[Workflow[Any]], value: str, event: str) -> None:
         key, nonce = secrets.token_hex(8), secrets.token_hex(8)
         about = {"workflow": workflow.name, "value": value, "key": key, "event": event, "nonce": nonce}
         payload = {"nonce": nonce}
-        self._call("signal", about, lambda: self._app.resume(workflow, value, event, payload, idempotency_key=key))
+        self.call("signal", about, lambda: self._app.resume(workflow, value, event, payload, idempotency_key=key))
 
     def _cancel(self, workflow: type[Workflow[Any]], value: str) -> None:
         key = secrets.token_hex(8)
         about = {"workflow": workflow.name, "value": value, "key": key}
-        self._call(
+        self.call(
             "cancel",
             about,
             lambda: self._app.cancel(workflow, value, idempotency_key=key),
-            lambda _: self._at(0.1, lambda: self._read(workflow, value)),
+            lambda _: self.later(0.1, lambda: self._read(workflow, value)),
         )
 
     def _retry_when_failed(self, workflow: type[Workflow[Any]], value: str) -> None:
@@ -266,11 +283,36 @@ class Caller:
                 (self._folder / "fixed" / value).touch()
                 key = secrets.token_hex(8)
                 about = {"workflow": workflow.name, "value": value, "key": key}
-                self._call("retry", about, lambda: self._app.retry(workflow, value, idempotency_key=key))
+                self.call("retry", about, lambda: self._app.retry(workflow, value, idempotency_key=key))
             elif instance.is_active:
-                self._at(0.5, lambda: self._retry_when_failed(workflow, value))
+                self.later(0.5, lambda: self._retry_when_failed(workflow, value))
 
         self._read(workflow, value, look, "retry")
+
+    def _operate(self, workflow: type[Workflow[Any]], value: str) -> None:
+        """Decide what happens to a step that waits for an operator: retry it, complete it, or fail it."""
+
+        def look(instance: Any) -> None:
+            if not any(each.kind == "operator" for each in instance.waiting_for):
+                if instance.is_active:
+                    self.later(0.5, lambda: self._operate(workflow, value))
+                return
+            key = secrets.token_hex(8)
+            about = {"workflow": workflow.name, "value": value, "key": key}
+            match self._dice.choice(("retry", "complete", "fail")):
+                case "retry":
+                    (self._folder / "fixed" / value).touch()
+                    call = partial(self._app.retry, workflow, value, step="halt", idempotency_key=key)
+                    self.call("retry_step", about, call)
+                case "complete":
+                    output = {"operator": secrets.token_hex(8)}
+                    call = partial(self._app.complete_step, workflow, value, "halt", output, idempotency_key=key)
+                    self.call("complete_step", about, call)
+                case _:
+                    call = partial(self._app.fail_step, workflow, value, "halt", idempotency_key=key)
+                    self.call("fail_step", about, call, lambda _: self._retry_when_failed(workflow, value))
+
+        self._read(workflow, value, look, "operate")
 
     def _read(
         self,
@@ -280,7 +322,7 @@ class Caller:
         key: str | None = None,
     ) -> None:
         about = {"workflow": workflow.name, "value": value, "key": key}
-        self._call("read", about, lambda: self._app.get(workflow, value), then)
+        self.call("read", about, lambda: self._app.get(workflow, value), then)
 
 
 class Load:
@@ -314,6 +356,10 @@ def _plain(result: Any) -> Any:
             return [_plain(each) for each in result]
         case str() | bool() | None:
             return result
+    if isinstance(result, JobHandle):
+        return {"job": result.id, "created": result.created}
+    if isinstance(result, TaskInstance):
+        return {"job": result.id, "status": result.status, "steps": []}
     if hasattr(result, "created"):
         return {"run": result.run, "id": result.id, "created": result.created}
     return {"run": result.run, "status": result.status, "steps": [entry.step for entry in result.history]}

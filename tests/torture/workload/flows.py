@@ -28,13 +28,17 @@ from tests.torture.workload.steps import (
     decide,
     doze,
     fetch,
+    give_way,
     grind,
+    halt,
     hold_gil,
     kill_worker,
     litter,
+    pass_by,
     refuse,
     stumble,
 )
+from tests.torture.workload.tasks import TASKS, noted
 
 __all__ = ["SCHEDULES", "WORKFLOWS", "app"]
 
@@ -70,14 +74,14 @@ class Chain(Workflow[Script], unique=Unique("chain")):
     }
 
 
-class Diamond(Workflow[Script], unique=Unique("diamond")):
+class Diamond(Workflow[Script], unique=Unique("diamond"), on_success=noted):
     """Two branches that join."""
 
     initial = fetch
     transitions = {fetch: {"done": [left, right]}, left: {"done": last}, right: {"done": last}, last: {"done": Done}}
 
 
-class Fan(Workflow[Script], unique=Unique("fan")):
+class Fan(Workflow[Script], unique=Unique("fan"), on_cancel=noted):
     """Ten branches that join."""
 
     initial = fetch
@@ -116,7 +120,7 @@ class Routed(Workflow[Script], unique=Unique("routed")):
     }
 
 
-class Waiting(Workflow[Script], unique=Unique("waiting")):
+class Waiting(Workflow[Script], unique=Unique("waiting"), on_cancel=noted):
     """An async step and a wait for a signal, in parallel."""
 
     initial = fetch
@@ -165,11 +169,25 @@ class Littering(Workflow[Script], unique=Unique("littering")):
     }
 
 
-class Broken(Workflow[Script], unique=Unique("broken")):
+class Broken(Workflow[Script], unique=Unique("broken"), on_success=noted, on_failure=noted):
     """Fails beside a sibling, and is retried once it is fixed."""
 
     initial = fetch
     transitions = {fetch: {"done": [left, refuse]}, left: {"done": last}, refuse: {"done": last}, last: {"done": Done}}
+
+
+class Exhausted(Workflow[Script], unique=Unique("exhausted"), on_success=noted, on_failure=noted):
+    """Three steps that fail, one for each policy that lets an instance live on."""
+
+    initial = fetch
+    transitions = {
+        fetch: {"done": [give_way, pass_by, halt]},
+        give_way: {"done": last, "failed": left},
+        left: {"done": last},
+        pass_by: {"done": last},
+        halt: {"done": last},
+        last: {"done": Done},
+    }
 
 
 class Holding(Workflow[Script], unique=Unique("holding")):
@@ -198,7 +216,8 @@ class Visit(Workflow[Script], unique=Unique("visit", scope="none")):
 
 
 WORKFLOWS = (
-    *(Chain, Diamond, Fan, Wide, Branch, Routed, Waiting, Timed, Booking, Littering, Broken, Holding, Poison, Visit),
+    *(Chain, Diamond, Fan, Wide, Branch, Routed, Waiting, Timed, Booking, Littering, Broken, Exhausted),
+    *(Holding, Poison, Visit),
 )
 
 
@@ -214,4 +233,4 @@ SCHEDULES = [
     schedule(every(timedelta(seconds=3)), Diamond, name="turns", overlap="allow", catch_up="all"),
 ]
 
-app = RestartableApp(workflows=WORKFLOWS, schedules=SCHEDULES)
+app = RestartableApp(workflows=WORKFLOWS, tasks=TASKS, schedules=SCHEDULES)

@@ -15,6 +15,7 @@ from pathlib import Path
 from pgflow.app import Pgflow
 from tests.torture.workload import flows
 from tests.torture.workload.callers import Caller
+from tests.torture.workload.tasks import TASKS
 
 __all__ = ["CHILDREN", "command"]
 
@@ -31,7 +32,7 @@ def command(dsn: str, folder: Path, number: int, seconds: float) -> list[str]:
 def main(arguments: Sequence[str]) -> None:
     """Make calls, and fork; the exit code is 0 when each call of each process was answered."""
     dsn, folder, number, seconds = arguments[0], Path(arguments[1]), int(arguments[2]), float(arguments[3])
-    app = Pgflow(dsn, workflows=flows.WORKFLOWS)
+    app = Pgflow(dsn, workflows=flows.WORKFLOWS, tasks=TASKS)
     app.list()
     mine = Caller(number, dsn, folder, number, RATE, app=app)
     mine.start()

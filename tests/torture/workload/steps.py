@@ -45,10 +45,13 @@ __all__ = [
     "decide",
     "doze",
     "fetch",
+    "give_way",
     "grind",
+    "halt",
     "hold_gil",
     "kill_worker",
     "litter",
+    "pass_by",
     "refuse",
     "stumble",
 ]
@@ -147,6 +150,37 @@ def refuse(ctx: Context[Script]) -> Ok | Error:
     with recorded(ctx) as output:
         if not (folder() / "fixed" / ctx.value).exists():
             return Error("not fixed yet", retry=False)
+    return Ok("done", output)
+
+
+def exhausted(policy: str) -> Retry:
+    return Retry(max_attempts=2, base=timedelta(milliseconds=50), on_exhausted=policy)
+
+
+@step(events=("done", "failed"), retry=exhausted("transition"))
+async def give_way(ctx: Context[Script]) -> Ok:
+    """Fails in each attempt if the way is "no", and goes on at its event "failed"."""
+    with recorded(ctx) as output:
+        if ctx.initial.way == "no":
+            raise ConnectionError("the service does not answer")
+    return Ok("done", output)
+
+
+@step(retry=exhausted("skip"))
+def pass_by(ctx: Context[Script]) -> Ok | Error:
+    """Fails in each attempt if the way is "no", and is skipped."""
+    with recorded(ctx) as output:
+        if ctx.initial.way == "no":
+            return Error("the service does not answer")
+    return Ok("done", output)
+
+
+@step(retry=exhausted("pause"))
+def halt(ctx: Context[Script]) -> Ok:
+    """Fails until it is fixed if the way is "no", and waits for an operator."""
+    with recorded(ctx) as output:
+        if ctx.initial.way == "no" and not (folder() / "fixed" / ctx.value).exists():
+            raise ConnectionError("the service does not answer")
     return Ok("done", output)
 
 

@@ -33,6 +33,8 @@ create trigger recorded after insert or update or delete on pgflow.step_results
 for each row execute function pgflow.record_change('metadata');
 create trigger recorded after insert or update or delete on pgflow.jobs
 for each row execute function pgflow.record_change('config', 'awaits', 'errors', 'priority');
+create trigger recorded after insert or update or delete on pgflow.task_results
+for each row execute function pgflow.record_change('metadata', 'tags');
 create trigger recorded after insert or update or delete on pgflow.signals
 for each row execute function pgflow.record_change();
 create trigger recorded after insert or update or delete on pgflow.scheduled_signals
