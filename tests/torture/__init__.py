@@ -14,7 +14,7 @@ worker processes run them, and schedules fire. A checker then compares the whole
 
 `install/` adds to a throwaway schema what no other schema has: a log of all changes, a movable clock, rejected writes.
 `selftest/` tests the harness itself. `mutants` shows that it detects seeded defects, `sweep` loses each commit in turn,
-`soak` measures a worker's memory over hours.
+`limits` proves the limits of queues, `soak` measures a worker's memory over hours.
 
 Decisions:
 

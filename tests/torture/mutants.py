@@ -187,6 +187,16 @@ MUTANTS = (
         "no_limit_is_exceeded",
     ),
     Mutant(
+        "places of the dead", "jobs of workers without a lease count no more before they are rescued", CLAIM_LIMITED,
+        COUNT,
+        COUNT.replace(
+            "\n        ) - (",
+            "\n                and exists (select from pgflow.workers w where w.id = j.worker "
+            "and w.lease_expires_at > moment)\n        ) - (",
+        ),
+        "four_workers_keep_all_limits",
+    ),
+    Mutant(
         "free start", "a rate forgets what has started", CLAIM_LIMITED,
         "tat = case when gate.rate is null then q.tat else",
         "tat = case when true then q.tat else",

@@ -6,4 +6,6 @@ transactions open and roll some back, code takes places, and one transaction sta
 statement that starts jobs a trigger compares what runs with the limits, behind the gate, where they cannot change, and
 notes the starts. In the end every job that was committed has ended exactly once, or was cancelled; and for rates, the
 starts of each window of time fit into the bucket.
+
+`python -m tests.torture.limits.workers` does it with worker processes and tasks, see there.
 """

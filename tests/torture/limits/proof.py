@@ -21,6 +21,7 @@ from pgflow.errors import PgflowError
 from pgflow.store import job, limit, worker
 from pgflow.store.job import ClaimedRow
 from pgflow.store.job_updates import Effect, End, JobUpdate, Retry, Snooze
+from tests.torture.limits.overlaps import overfull_windows
 
 __all__ = ["Figures", "Proof"]
 
@@ -28,7 +29,6 @@ AUDIT = Path(__file__).with_name("audit.sql")
 QUEUE = "q"
 LEASE = timedelta(milliseconds=500)  # the shortest that the registration takes
 BEAT_SECONDS = 0.1
-SPAN_SECONDS = 1e-3  # clock ticks and rounding
 DRAIN_SECONDS = 60.0
 FAULTS = (psycopg.Error, PgflowError, OSError)
 ENDS: tuple[Effect, ...] = (
@@ -104,18 +104,11 @@ class Proof:
             starts = conn.execute(
                 "select key, cost, extract(epoch from at)::float8 from audit.starts order by at"
             ).fetchall()
-        self._check_rate("the queue", [(at, min(cost, 30)) for _, cost, at in starts], 400.0, 30)
+        found = self.figures.violations
+        found += overfull_windows("the queue", [(at, cost) for _, cost, at in starts], 400.0, 30)
         for key in {key for key, *_ in starts} - {"*"}:
-            self._check_rate(f"key {key}", [(at, min(cost, 6)) for each, cost, at in starts if each == key], 60.0, 6)
+            found += overfull_windows(f"key {key}", [(at, cost) for each, cost, at in starts if each == key], 60.0, 6)
         return self.figures
-
-    def _check_rate(self, what: str, starts: list[tuple[float, int]], rate: float, burst: int) -> None:
-        """Check each window by the bucket's own rule: it was never emptier than empty."""
-        full_at = 0.0
-        for at, cost in starts:
-            full_at = max(full_at, at) + cost / rate
-            if full_at - at > burst / rate + SPAN_SECONDS:
-                self.figures.violations.append(f"{what}: {(full_at - at) * rate:.2f} of {burst} at {at:.3f}")
 
     def _run(self, conn: Connection, seconds: float, disturb: Callable[[Connection, random.Random], None]) -> None:
         threads = [

@@ -93,10 +93,17 @@ class WorkerSlot:
 class Fleet:
     """Keeps a worker running in each slot, as a context manager. At the end it terminates all, also stopped ones."""
 
-    def __init__(self, folder: Path, slots: Sequence[WorkerSlot], *, concurrency: int = 8) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        slots: Sequence[WorkerSlot],
+        *,
+        app: str = f"{flows.__name__}:app",
+        queues: Sequence[str] = ("default=8",),
+    ) -> None:
         self.slots = slots
         self._folder = folder
-        self._options = (*OPTIONS, "--queue", f"default={concurrency}")
+        self._options = ("--app", app, *OPTIONS, *(part for queue in queues for part in ("--queue", queue)))
         self._lock = threading.RLock()
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="fleet", daemon=True)
@@ -163,7 +170,7 @@ class Fleet:
         with slot.log.open("ab") as log:
             slot.begins_at = log.tell()
             slot.process = subprocess.Popen(
-                [*slot.prefix, *slot.command, "--app", f"{flows.__name__}:app", *self._options],
+                [*slot.prefix, *slot.command, *self._options],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

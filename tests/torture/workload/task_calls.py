@@ -21,7 +21,7 @@ from tests.torture.workload import steps, tasks
 
 __all__ = ["Calls", "TaskCalls"]
 
-RUSH_SECONDS = 0.7  # during which callers use the same places
+RUSH_SECONDS = 2.5  # during which callers use the same places
 PLACES = 3
 BULK = 5
 SLOW = 0.1  # of the jobs
