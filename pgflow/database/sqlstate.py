@@ -52,6 +52,7 @@ IDENTITY: Mapping[str, str] = {
     "scheduled_signals": "id",
     "workers": "id",
 }
+ALSO_IN: Mapping[str, tuple[str, ...]] = {"jobs": ("task_results",)}  # where else the values of a column are in use
 # The size constraints of the migrations, each named after its column.
 LIMIT = re.compile(
     r"(?P<table>instances|(?:step|task)_results|jobs|signals|scheduled_signals)_(?P<column>[a-z]+)_limit"
@@ -60,8 +61,9 @@ LIMIT = re.compile(
 # A hint for people; pgflow never runs it.
 REPAIR = (
     "As the owner of the table, run: select setval(pg_get_serial_sequence('{table}', '{column}'), "
-    "(select max({column}) from {table})). pgflow doctor finds every such sequence."
+    "{highest}). pgflow doctor finds every such sequence."
 )
+HIGHEST = "(select max({column}) from {table})"
 
 
 def primary_message(error: psycopg.Error) -> str:
@@ -122,7 +124,7 @@ def _sequence_error(error: psycopg.Error) -> errors.SequenceError | None:
     if error.sqlstate == UNIQUE_VIOLATION and diag.constraint_name == f"{diag.table_name}_pkey":
         return errors.SequenceError(
             f"the sequence of {table}.{column} is behind its table: it returned a value that is in use",
-            hint=REPAIR.format(table=table, column=column),
+            hint=REPAIR.format(table=table, column=column, highest=_highest(diag.schema_name, diag.table_name, column)),
         )
     if error.sqlstate == NOT_NULL_VIOLATION and diag.column_name == column:
         return errors.SequenceError(
@@ -131,3 +133,9 @@ def _sequence_error(error: psycopg.Error) -> errors.SequenceError | None:
             f"identity; then set it to the highest value in use, with the statement that pgflow doctor prints.",
         )
     return None
+
+
+def _highest(schema: str, table: str | None, column: str) -> str:
+    """Return an expression for the highest value in use; the ids of ended tasks are those of their jobs."""
+    used = [HIGHEST.format(column=column, table=f"{schema}.{each}") for each in (table, *ALSO_IN.get(table or "", ()))]
+    return used[0] if len(used) == 1 else f"greatest({', '.join(used)})"

@@ -138,6 +138,13 @@ begin
     from unnest(ids) with ordinality as g (id, ord)
     left join numbered n on n.ord = g.ord
     left join inserted i on i.id = n.id;
+    -- A sequence behind its table, as after a copy of the data alone, returns ids of ended tasks, and such a job could never end. The last entry of
+    -- an index tells so nearly always: it is above these ids only where another session has ended later ones.
+    if (select max(r.id) from pgflow.task_results r) >= (select min(g) from unnest(ids) g)
+        and exists (select from unnest(ids) g (id) join pgflow.task_results r on r.id = any (array[g.id])) then
+        raise unique_violation using message = 'the id of a new job is that of an ended task', table = 'jobs', constraint = 'jobs_pkey',
+            schema = (select c.relnamespace::regnamespace::text from pg_class c where c.oid = 'pgflow.jobs'::regclass);
+    end if;
     exit when keys is null;
 
     if period is not null then  -- one that completed while the insert waited for it: only now its row is visible

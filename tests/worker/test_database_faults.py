@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
+from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step, task
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.errors import AlreadyRunning, SequenceError
@@ -45,6 +45,10 @@ async def right(ctx: Context[Any]) -> Ok:
 @step(retry=ONCE)
 async def join(ctx: Context[Any]) -> Ok:
     return Ok("done")
+
+
+@task
+def jot() -> None: ...
 
 
 class Forked(Workflow[Any], unique=Unique("forked")):
@@ -79,22 +83,26 @@ class Asking(Workflow[Any], unique=Unique("asking")):
 
 
 WORKFLOWS = (Forked, Booked, Line, Asking)
+TASKS = (jot,)
 
 
 def occupy(conn: Connection, table: str) -> None:
     """Put rows into a table under ids that its sequence has not given out, as a copy of another database does."""
     column = "run" if table == "instances" else "id"
+    numbered = "jobs" if table == "task_results" else table  # whose sequence
     rows = {
         "instances": "(run, id, workflow, version, status, input, finished_at) "
         "overriding system value select n, 'copied::' || n, 'Copied', 1, 'completed', '{}', now()",
         "jobs": "(id, run, step, state, run_at) overriding system value select n, 0, 'copied', 'parked', null",
+        "task_results": "(id, task, queue, status, priority, attempt, max_attempts) "
+        "select n, 'copied', 'default', 'completed', 0, 1, 1",
         "signals": "(id, run, name, consumed_at) overriding system value select n, 0, 'copied', now()",
         "scheduled_signals": "(id, run, step, name, due_at) overriding system value "
         "select n, 0, 's', 'copied', now() + interval '1 year'",
         "workers": "(id, node, pid, queues, version, lease_expires_at) overriding system value "
         "select n, 'copied', 1, '{}', '0', now() - interval '1 hour'",
     }[table]
-    sequence = f"pg_get_serial_sequence('pgflow.{table}', '{column}')::regclass"
+    sequence = f"pg_get_serial_sequence('pgflow.{numbered}', '{column}')::regclass"
     (last,) = conn.execute(f"select coalesce(pg_sequence_last_value({sequence}), 0)".encode()).fetchall()[0]
     conn.execute(f"insert into pgflow.{table} {rows} from generate_series({last + 1}, {last + AHEAD}) n".encode())
 
@@ -165,8 +173,8 @@ def test_a_transactional_step_whose_result_meets_it_runs_again_and_takes_effect_
 def test_calls_that_meet_it_name_the_repair(app: Pgflow, conn: Connection) -> None:
     Asking.start("a", {})
 
-    def meets(table: str, call: Callable[[], Any]) -> None:
-        occupy(conn, table)
+    def meets(table: str, call: Callable[[], Any], *, copied: str | None = None) -> None:
+        occupy(conn, copied or table)
         with pytest.raises(SequenceError, match=rf"sequence of pgflow\.{table}\.\w+ is behind its table") as caught:
             call()
         statement = re.search(r"select setval\(.*\)\)", caught.value.hint or "")
@@ -178,6 +186,7 @@ def test_calls_that_meet_it_name_the_repair(app: Pgflow, conn: Connection) -> No
 
     meets("instances", lambda: Line.start("one", {}))
     meets("jobs", lambda: Line.start("two", {}))
+    meets("jobs", lambda: app.enqueue("jot"), copied="task_results")
     meets("signals", lambda: Asking.resume("a", "given"))
     meets("scheduled_signals", lambda: Asking.schedule_resume("a", "ask", timedelta(hours=1)))
     with conn.transaction():

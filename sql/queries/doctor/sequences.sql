@@ -10,7 +10,7 @@ with identity as materialized (
                 (select max(run) from pgflow.signals), (select max(run) from pgflow.scheduled_signals))),
             ('pgflow.step_results', 'seq', (
                 select max(r.seq) from (select l.seq from pgflow.step_results l order by l.run desc limit 1000) r)),
-            ('pgflow.jobs', 'id', (select max(id) from pgflow.jobs)),
+            ('pgflow.jobs', 'id', greatest((select max(id) from pgflow.jobs), (select max(id) from pgflow.task_results))),  -- of ended tasks
             ('pgflow.signals', 'id', (select max(id) from pgflow.signals)),
             ('pgflow.scheduled_signals', 'id', (select max(id) from pgflow.scheduled_signals)),
             ('pgflow.workers', 'id', greatest(
