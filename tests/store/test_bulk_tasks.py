@@ -29,6 +29,11 @@ def count(n: int) -> None:
     """Never runs here either."""
 
 
+@task(partition_by="tenant", weight=2)
+def heavy(tenant: str) -> None:
+    """Nor does this."""
+
+
 @step(events=("ok",))
 def only(ctx: Any) -> Ok:
     return Ok("ok")
@@ -41,7 +46,7 @@ class Order(Workflow[dict[str, Any]], unique=Unique("order")):
 
 @pytest.fixture
 def app(migrated: str) -> Iterator[Pgflow]:
-    app = Pgflow(migrated, workflows=[Order], tasks=[send, count])
+    app = Pgflow(migrated, workflows=[Order], tasks=[send, count, heavy])
     app.register()
     yield app
     app.close()
@@ -153,6 +158,16 @@ def test_retry_revives_ended_tasks_and_hastens_waiting_ones(app: Pgflow, databas
     assert (revived.status, revived.attempt, revived.args) == ("pending", 0, {"order_id": 1, "to": "ada"})
     assert waiting.run_at is not None
     assert waiting.run_at <= datetime.now(UTC) + timedelta(minutes=1)
+
+
+def test_what_is_retried_still_counts_against_its_limits(app: Pgflow, database: Connection) -> None:
+    ids = [heavy.enqueue("acme").id for _ in range(2)]
+    for number in ids:
+        ended(database, number)
+    assert app.bulk.retry(f"id:{ids[0]}").changed == 1
+    heavy.retry(ids[1])
+    found = database.execute("select key, cost from pgflow.jobs where id = any (%s)", [ids]).fetchall()
+    assert found == [("acme", 2), ("acme", 2)]
 
 
 def test_of_a_unique_key_only_the_newest_is_retried(app: Pgflow, database: Connection) -> None:

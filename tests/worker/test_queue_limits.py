@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from pydantic import BaseModel
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step, task
+from pgflow import Context, Done, Error, Ok, Pgflow, Retry, Unique, Workflow, step, task
 from pgflow.client import places
 from pgflow.core.models.queue import Rate
 from pgflow.database.connect import Connection
@@ -85,7 +85,17 @@ class Heavy(Workflow[Order], unique=Unique("heavy"), weight=3):
     transitions = {send: {"done": Done}}
 
 
-WORKFLOWS = (Mail, Plain, Heavy)
+@step(queue="mail", retry=Retry(max_attempts=1, on_exhausted="pause"))
+async def refuse(ctx: Context[Order]) -> Error:
+    return Error("no address")
+
+
+class Refused(Workflow[Order], unique=Unique("refused")):
+    initial = refuse
+    transitions = {refuse: {"done": Done}}
+
+
+WORKFLOWS = (Mail, Plain, Heavy, Refused)
 
 
 @task(queue="mail", partition_by="order.tenant")
@@ -159,6 +169,14 @@ def test_tasks_have_partition_keys_and_weights(app: Pgflow, conn: Connection, wo
     assert {key: most for key, most in Running.most.items() if key != "parcel"} == {"t-0": 1, "t-1": 1, "t-2": 1}
     assert Running.most["parcel"] <= 2  # of five places
     assert one(conn, "select count(*) from pgflow.task_results where status = 'completed'") == 22
+
+
+def test_a_step_that_waits_for_an_operator_takes_no_place(app: Pgflow, conn: Connection, work: Work) -> None:
+    app.limits.set("mail", concurrency=1)
+    work({"mail": 10})
+    start(Refused, 2)
+    until(lambda: one(conn, "select count(*) from pgflow.jobs where state = 'parked'") == 2, "the operator's turn")
+    assert one(conn, "select count(key) from pgflow.jobs") == 0  # the key of what runs without a partition key
 
 
 def test_a_large_tenant_delays_others_by_one_batch_at_most(app: Pgflow, conn: Connection, work: Work) -> None:
