@@ -33,7 +33,8 @@ COUNT = (
 DECIDE = "pgflow/worker/decide.py"
 LENT = "pgflow/worker/transactional/session.py"
 TESTS = (
-    *("tests/store/test_interleavings.py", "tests/store/test_lock_order.py", "tests/torture/test_wakeups.py"),
+    *("tests/store/test_interleavings.py", "tests/store/test_task_interleavings.py", "tests/store/test_lock_order.py"),
+    "tests/torture/test_wakeups.py",
     *("tests/worker/test_misuse.py", "tests/worker/test_reset.py", "tests/worker/test_database_faults.py"),
     *("tests/worker/test_fork.py", "tests/torture/test_limits.py"),
     *("tests/unit/test_firing.py", "tests/worker/test_schedules.py", "tests/worker/test_schedules_year.py"),
