@@ -139,7 +139,7 @@ begin
     left join numbered n on n.ord = g.ord
     left join inserted i on i.id = n.id;
     -- A sequence behind its table, as after a copy of the data alone, returns ids of ended tasks, and such a job could never end. The last entry of
-    -- an index tells so nearly always: it is above these ids only where another session has ended later ones.
+    -- the index is nearly always below these ids: above them it is only where another session has ended later tasks.
     if (select max(r.id) from pgflow.task_results r) >= (select min(g) from unnest(ids) g)
         and exists (select from unnest(ids) g (id) join pgflow.task_results r on r.id = any (array[g.id])) then
         raise unique_violation using message = 'the id of a new job is that of an ended task', table = 'jobs', constraint = 'jobs_pkey',

@@ -1,7 +1,7 @@
 """Each pair of transactions on tasks, limited queues and schedules that can run at once, in every interleaving.
 
-After each schedule two workers do what is left. Then every job that was enqueued has ended, with one result and one
-hook; no limit was exceeded, no instant fired twice, and nothing ended in a deadlock.
+After each schedule two workers do the remaining work. Then every job that was enqueued has ended, with one result and
+one hook; no limit was exceeded, no instant fired twice, and nothing ended in a deadlock.
 """
 
 from __future__ import annotations
@@ -401,7 +401,7 @@ def is_refusal(error: BaseException | None) -> bool:
 
 
 def finish(conn: Connection, *hands: Hands) -> None:
-    """Let both workers, and a third one, do what is left."""
+    """Let both workers, and a third one, do the remaining work."""
     conn.execute("delete from pgflow.places")
     for _ in range(20):
         run(conn, job.rescue("pgflow"))

@@ -88,7 +88,7 @@ MUTANTS = (
         "zombie_and_successor",
     ),
     Mutant(
-        "task without a fence", "a worker records a task that another one holds by now", SETTLE,
+        "task without a fence", "a worker records a task that another one holds", SETTLE,
         "where nullif(j.state = 'running' and j.worker = %(worker)s::bigint and j.attempt = f.attempt "
         "and j.kind = 'task', false) is not null\n        and (select count(*) from held) >= 0  -- as above",
         "where (select count(*) from held) >= 0",

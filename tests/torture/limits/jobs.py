@@ -66,7 +66,7 @@ async def rated(ctx: TaskContext, pause: float) -> None:
 
 
 @task(queue="rated", weight=2)
-async def dear(ctx: TaskContext, pause: float) -> None:
+async def costly(ctx: TaskContext, pause: float) -> None:
     """Counts as two starts."""
     with recorded(ctx):
         await asyncio.sleep(pause)
@@ -79,5 +79,5 @@ async def free(ctx: TaskContext, pause: float) -> None:
         await asyncio.sleep(pause)
 
 
-TASKS = (narrow, broad, keyed, rated, dear, free)
+TASKS = (narrow, broad, keyed, rated, costly, free)
 app = Pgflow(tasks=TASKS)

@@ -53,7 +53,7 @@ class Span:
 
 
 def spans_of(holds: Iterable[Hold], *, of_bodies: bool) -> list[Span]:
-    """Return when jobs were held, or when their bodies ran: what goes on after its worker has lost it has no place."""
+    """Return when jobs were held, or when their bodies ran while they were held."""
     return [
         Span(hold.job, hold.queue, hold.key, hold.cost, since, min(until, hold.until))
         for hold in holds

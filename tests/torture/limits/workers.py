@@ -185,7 +185,7 @@ class _Run:
     def _batch(self, queue: str) -> tuple[str, list[str]]:
         """Return a task of a queue, and arguments for some calls of it."""
         dice = self._dice
-        task = {"shared": ("narrow", "narrow", "broad"), "keyed": ("keyed",), "rated": ("rated", "dear")}
+        task = {"shared": ("narrow", "narrow", "broad"), "keyed": ("keyed",), "rated": ("rated", "costly")}
         name = dice.choice(task.get(queue, (queue,)))
         pauses = [round(dice.choice((0.0, dice.uniform(0.0, 0.1), dice.uniform(0.1, 0.5))), 3) for _ in range(20)]
         args: list[dict[str, Any]] = [{"pause": pause} for pause in pauses]

@@ -41,7 +41,7 @@ class Calls(Protocol):
         """Do something after a delay."""
 
 
-# By how jobs are enqueued, or what becomes of them: the weight.
+# The weights of the ways to enqueue, some of which are named after the later call.
 WAYS: Mapping[str, float] = {
     "one": 4,
     "transactional": 2,
@@ -68,7 +68,7 @@ class TaskCalls:
         self._first = dice.sample(list(WAYS), len(WAYS))  # each once, before the weights apply
 
     def enqueue(self) -> None:
-        """Enqueue something, and do what follows later."""
+        """Enqueue something, and schedule its later calls."""
         (way,) = [self._first.pop()] if self._first else self._dice.choices(list(WAYS), list(WAYS.values()))
         match way:
             case "one":
@@ -154,7 +154,7 @@ class TaskCalls:
 
         self._calls.call("enqueue_in_sql", {"workflow": tasks.toil.name, "value": token}, call)
 
-    # -- what follows
+    # -- later calls
 
     def _cancel(self, task: Task[Any, Any, Any], token: str, job: int) -> None:
         key = secrets.token_hex(8)
