@@ -66,9 +66,10 @@ def ended(conn: Connection, number: int, status: str = "failed", **columns: Any)
         """with gone as (delete from pgflow.jobs where id = %(id)s returning *)
         insert into pgflow.task_results (
             id, task, queue, status, priority, attempt, max_attempts, enqueued_at, args, error, tags, metadata,
-            unique_key, finished_at)
+            unique_key, finished_at, key, cost)
         select id, step, queue, %(status)s, priority, 3, max_attempts, enqueued_at, args,
-            '{"type": "OSError", "reason": "Timed out"}', tags, metadata, %(key)s, now() - %(age)s from gone""",
+            '{"type": "OSError", "reason": "Timed out"}', tags, metadata, %(key)s, now() - %(age)s,
+            key, cost from gone""",
         {"id": number, "status": status, "key": None, "age": timedelta(0), **columns},
     )
 
