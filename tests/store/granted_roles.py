@@ -55,7 +55,7 @@ class GrantedRoles:
 
     @contextmanager
     def copied(self, server: Server) -> Iterator[GrantedRoles]:
-        """Yield a copy of this database, to which nobody may be connected, with the same roles."""
+        """Yield a copy of this database, which must have no connection, with the same roles."""
         with database(server, str(conninfo_to_dict(self.admin)["dbname"])) as dsn:
             copy = replace(self, admin=dsn)
             copy.let_owner_create()
