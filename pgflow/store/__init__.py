@@ -12,6 +12,7 @@ payload                 references to a payload store
 worker                  registration, leases and notifications of workers
 step                    the session of a transactional step before its settle
 migration, role         recorded migrations; roles and privileges
+overview                the views and functions for people
 doctor, doctor_rows     what `pgflow doctor` reads
 bench                   what `pgflow bench` reads
 

@@ -74,7 +74,7 @@ def list(schema: str, queue: str | None = None) -> Statement[Builtin[Queue]]:  #
 
 
 def _queue(row: Row) -> Queue:
-    name, paused_at, paused_by, worker_concurrency, is_limited, *limits, workers, ready, running, nodes = row
+    name, paused_at, paused_by, worker_concurrency, is_limited, *limits, workers, ready, running, nodes, oldest = row
     return Queue(
         name=name,
         paused_at=paused_at,
@@ -85,6 +85,7 @@ def _queue(row: Row) -> Queue:
         ready=ready,
         running=running,
         nodes=tuple(_node(**each) for each in decode(nodes)) if nodes else (),
+        oldest_ready_at=oldest,
     )
 
 

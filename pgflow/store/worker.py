@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from builtins import list as Builtin
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from pgflow.core.models.overview import WorkerInfo
 from pgflow.database import files
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import Row, Statement
@@ -20,6 +22,7 @@ __all__ = [
     "channel",
     "forget",
     "leave",
+    "list",
     "notify",
     "register",
     "require_none",
@@ -70,7 +73,7 @@ def register(
     params = {
         "node": node,
         "pid": pid,
-        "queues": list(queues),
+        "queues": Builtin(queues),
         "version": version,
         "nonce": nonce,
         "backend": backend,
@@ -81,7 +84,7 @@ def register(
     return Statement("worker/register", query, params, lambda rows: int(rows[0][0]) if rows else 0)
 
 
-def alive(schema: str) -> Statement[list[Alive]]:
+def alive(schema: str) -> Statement[Builtin[Alive]]:
     """Return the workers whose lease has not expired, on a schema of any age."""
     query = files.load("queries/worker/alive.sql", schema)
     return Statement("worker/alive", query, {}, lambda rows: [Alive(*row) for row in rows])
@@ -136,6 +139,12 @@ def forget(schema: str, age: timedelta) -> Statement[None]:
     return Statement("worker/forget", query, {"age": age.total_seconds()}, _nothing)
 
 
+def list(schema: str, *, only_alive: bool = True) -> Statement[Builtin[WorkerInfo]]:  # noqa: A001 -- path is name: worker/list.sql
+    """Read the workers, the newest first; also those whose lease has expired, unless `only_alive`."""
+    query = files.load("queries/worker/list.sql", schema)
+    return Statement("worker/list", query, {"only_alive": only_alive}, lambda rows: [*map(_info, rows)])
+
+
 def notify(schema: str, notifications: Iterable[Notification]) -> Statement[None]:
     """Notify all workers that listen."""
     params = {"payloads": sorted(map(encode, notifications))}
@@ -146,3 +155,8 @@ def channel(schema: str) -> Statement[str]:
     """Return the name of the channel that `notify` uses."""
     query = files.load("queries/worker/channel.sql", schema)
     return Statement("worker/channel", query, {}, lambda rows: str(rows[0][0]))
+
+
+def _info(row: Row) -> WorkerInfo:
+    id_, node, pid, version, queues, *rest = row
+    return WorkerInfo(id_, node, pid, version, tuple(queues), *rest)

@@ -8,6 +8,7 @@ grant execute on function
     pgflow.pause_queue, pgflow.resume_queue, pgflow.drain_queue, pgflow.scale_queue, pgflow.set_limit, pgflow.clear_limit, pgflow.known_queues,
     pgflow.pause_schedule, pgflow.resume_schedule, pgflow.remove_schedule,
     pgflow.bulk_count, pgflow.bulk_begin, pgflow.bulk_batch, pgflow.prune,
+    pgflow.why, pgflow.why_job, pgflow.backlog, pgflow.throughput,
     pgflow.once, pgflow.begin_request, pgflow.answered,
     pgflow.find(text, text), pgflow.find(text, text, integer),
     pgflow.channel

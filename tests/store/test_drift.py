@@ -23,7 +23,7 @@ from pgflow.migrations import grants, migrate, script
 from pgflow.store import role
 from tests.conftest import Server
 from tests.store.granted_roles import GrantedRoles
-from tests.store.test_roles import HARMLESS, MATCHING
+from tests.store.test_roles import HARMLESS, MATCHING, OVERVIEW
 from tests.worker.thread_worker import Inside
 from tests.worker.waiting import until
 
@@ -119,7 +119,7 @@ def test_migrate_roles_and_doctor_find_privilege_drift_and_restore_it(parts: Gra
             assert done.exit_code == 0, done.output
             assert run(conn, role.find_drift("pgflow")) == []
             assert migrate.status(conn).up_to_date
-        assert may_call(conn, dashboard) == {"find", "known_queues"} | MATCHING | HARMLESS
+        assert may_call(conn, dashboard) == {"find", "known_queues"} | OVERVIEW | MATCHING | HARMLESS
 
 
 def test_public_gets_nothing_from_a_restore_without_grants_or_default_privileges(

@@ -44,6 +44,7 @@ CALLS = {
     "bulk_batch": "select pgflow.bulk_batch(pgflow.bulk_begin('retry', '{{\"tag\": [[\"x\"]]}}'))",
     "bulk_begin": 'select pgflow.bulk_begin(\'move\', \'{{"state": ["waiting"]}}\', \'{{"queue": "q"}}\')',
     "bulk_count": 'select pgflow.bulk_count(\'{{"tag": [["x"]], "error": [["no"]]}}\')',
+    "backlog": "select pgflow.backlog('default')",
     "begin_request": "select pgflow.begin_request('k', 'c')",
     "cancel": "select pgflow.cancel('Held', 'a', 'why')",
     "cancel_run": "select pgflow.cancel_run({run}, 'why')",
@@ -110,8 +111,12 @@ CALLS = {
     "take_place": "select pgflow.take_place('limited', 'a')",
     "task_status": "select pgflow.task_status({task}, 'plain')",
     "task_hook": "select pgflow.task_hook({task}, 'plain', 'failed', '{{}}', true)",
+    "throughput": "select * from pgflow.throughput('1 hour')",
     "unschedule": "select pgflow.unschedule(1)",
     "update_task": "select pgflow.update_task({task}, 'other', delay => '1 hour')",
+    "why": "select pgflow.why({run}), pgflow.why({paused}), pgflow.why({failed})",
+    "why_job": "select pgflow.why_job({task}), pgflow.why_job({ended})",
+    "why_ready": "select pgflow.why_ready({task})",
 }
 ENQUEUE = "select set_config('test.task', pgflow.enqueue('plain')::text, true)"
 END = "select pgflow.cancel_task(set_config('test.ended', pgflow.enqueue('plain')::text, true)::bigint)"
@@ -214,7 +219,8 @@ def test_each_of_them_would_without_a_pinned_path(parts: GrantedRoles) -> None:
             conn.execute(f"alter function {signature} reset search_path".encode())
         conn.execute(sql.SQL("set local role {}").format(sql.Identifier(parts.names["client"])))
         said = {name: call_with_shadows(conn, call) for name, call in CALLS.items()}
-        assert {name: what for name, what in said.items() if what is None or SHADOW_CALLED not in what} == {}
+        used = (SHADOW_CALLED, "count is not an aggregate function")  # a shadow, too, already while it is parsed
+        assert {name: what for name, what in said.items() if not any(each in str(what) for each in used)} == {}
 
 
 @pytest.fixture
@@ -264,4 +270,4 @@ def test_they_would_with_the_default_path_of_a_connection(database_with_shadows:
         conn.execute("create operator public.|| (function = public.silent, leftarg = text[], rightarg = text[])")
     with connect(make_conninfo(empty, options="-c search_path=public"), "migrate") as conn:
         up(conn)
-        assert conn.execute(PLANTED).fetchall() == [("pg_rewrite", "rule _RETURN on view pgflow.job_details")]
+        assert ("pg_rewrite", "rule _RETURN on view pgflow.job_details") in conn.execute(PLANTED).fetchall()

@@ -27,6 +27,7 @@ CLIENT_API = {
 HARMLESS = {
     *("now", "channel", "backoff", "is_leased", "json_fault", "allowed_starts", "partition_key", "job_key"),
     *("identify", "in_range", "failed_attempt", "instant_text", "ended_channel", "task_key", "contains_error"),
+    *("shown_time", "shown_error"),
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
@@ -34,6 +35,7 @@ INTERNAL = {
     *("start_instant", "end_instance", "enqueue_hook", "paused_job", "run_paused_again"),
     *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
     *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks"),
+    "why_ready",
 }
 QUEUES = {"pause_queue", "resume_queue", "drain_queue", "scale_queue", "set_limit", "clear_limit", "known_queues"}
 PRUNING = {
@@ -47,7 +49,9 @@ WORKER_API = {
     *("declare_schedules", "fire_schedules", "end_expired", "instance_hook", "task_hook"),
     *PRUNING,
 }
-ALL = {"delete_task"} | CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK
+OVERVIEW = {"why", "why_job", "backlog", "throughput"}
+VIEWS = {"job_details", "instance_overview", "queue_overview"}
+ALL = {"delete_task"} | OVERVIEW | CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
@@ -56,7 +60,7 @@ READ = {
 MAY_CALL = {
     "client": CLIENT_API | HARMLESS,
     "worker": WORKER_API | HARMLESS,
-    "dashboard": {"find", "known_queues"} | MATCHING | HARMLESS,
+    "dashboard": {"find", "known_queues"} | OVERVIEW | MATCHING | HARMLESS,
     "operator": {
         *("cancel", "cancel_run", "retry", "retry_run", "cancel_task", "retry_task", "find"),
         *("update_task", "complete_task", "fail_task", "delete_task"),
@@ -65,6 +69,7 @@ MAY_CALL = {
         *("pause_schedule", "resume_schedule", "remove_schedule"),
         *BULK,
         *QUEUES,
+        *OVERVIEW,
         *HARMLESS,
     },
 }
@@ -100,7 +105,7 @@ MAY_TOUCH: dict[str, set[tuple[str, str]]] = {
         ("places", "delete"),
         ("places", "update expires_at"),
     },
-    "dashboard": {(table, "select") for table in READ | {"job_details", "business_ids"}},
+    "dashboard": {(table, "select") for table in READ | VIEWS | {"business_ids"}},
     "operator": {("audit", "select"), ("migrations", "select"), ("schedules", "select")},
 }
 COLUMNS = """
@@ -149,7 +154,7 @@ def table_privileges(parts: GrantedRoles, part: str) -> set[tuple[str, str]]:
     """Return what a part may do to the tables, by trying everything."""
     with parts.connect("admin") as conn:
         tables: dict[str, list[str]] = dict(conn.execute(COLUMNS, [parts.schema]).fetchall())
-    assert set(tables) == READ | {"job_details", "business_ids"}, "a new table: grant it above and in sql/roles"
+    assert set(tables) == READ | VIEWS | {"business_ids"}, "a new table: grant it above and in sql/roles"
     with parts.connect(part) as conn:
         return {
             (table, what)

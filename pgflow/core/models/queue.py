@@ -104,6 +104,7 @@ class Queue:
     - `limits`: those of all workers together, None without any.
     - `workers`: live workers that serve it; `running`: jobs that run; `ready`: jobs that wait, counted up to 1001.
     - `nodes`: what differs by node.
+    - `oldest_ready_at`: since when the job that waits longest for a worker is ready, None if none is.
 
         app.queues.list()[0].paused_at
     """
@@ -117,6 +118,7 @@ class Queue:
     ready: int = 0
     running: int = 0
     nodes: tuple[NodeQueue, ...] = field(default=())
+    oldest_ready_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
