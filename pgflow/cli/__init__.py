@@ -3,9 +3,10 @@
 A face: it parses options, calls the same functions as a Python program, and prints. Map:
 
     workflows/, instances/, jobs/, schedules/,   the commands, by subject, one module each
-    operations/, operator/
+    operations/, operator/, overview/, project/
+    groups.py                                    the groups instance, task, worker and db, and their short forms
     options.py, parameters.py                    shared options; parsing of JSON, durations and timestamps
-    app_loader.py, connection.py                 the app and the database connection of a command
+    app_loader.py, connection.py, nearest.py     the app and the database connection of a command; similar names
     output.py, error_reporting.py                tables and JSON documents; errors and exit codes
     lazy_group.py                                imports a command's module when it is used
 
@@ -19,7 +20,11 @@ an exit code that scripts can rely on; `--debug` adds the traceback (`error_repo
 failure, 2 wrong usage or configuration, 3 database unreachable or failing, 4 schema missing, outdated or not
 pgflow's, 5 not found, 6 invalid, 7 conflict, 130 interrupted.
 
-*Results go to stdout, notices to stderr.* `--json` prints one document.
+*A command has one place, and may have a short form.* `pgflow list` is the command object of `pgflow instance list`, so
+the two cannot differ.
+
+*Results go to stdout, notices to stderr.* `--json` prints one document, `--jsonl` a line for each element of its list:
+both are made in one place (`output.document`), so every command has both.
 
 *A flag wins over the environment, which wins over pyproject.toml, which wins over the default* (`options.py`).
 """
@@ -30,51 +35,55 @@ import sys
 import click
 
 from pgflow.cli.error_reporting import ErrorReportingGroup
+from pgflow.cli.groups import FORMS
 from pgflow.cli.lazy_group import LazyCommand
 from pgflow.cli.options import debug_option
 
 __all__ = ["cli", "main"]
 
+GROUPS = "Groups of commands"
+WATCH = "Watch and explain"
+DEVELOP = "Develop"
+
 COMMANDS = {
-    "worker": LazyCommand("pgflow.cli.operations.worker:command", "Run a worker: claim jobs and run their steps."),
-    "migrate": LazyCommand("pgflow.cli.operations.migrate:command", "Install or upgrade pgflow's schema."),
-    "roles": LazyCommand(
-        "pgflow.cli.operations.roles:command",
-        "Grant roles the rights of a client, worker, dashboard or operator.",
+    "worker": LazyCommand(
+        "pgflow.cli.groups:worker", "Run a worker: claim jobs and run their steps; list workers.", GROUPS
     ),
-    "start": LazyCommand("pgflow.cli.instances.start:command", "Start an instance of a workflow."),
-    "enqueue": LazyCommand("pgflow.cli.jobs.enqueue:command", "Enqueue a task."),
-    "job": LazyCommand("pgflow.cli.jobs:group", "List, show, retry, cancel, move or delete jobs of tasks."),
-    "resume": LazyCommand("pgflow.cli.instances.resume:command", "Send a signal to an instance."),
-    "unschedule": LazyCommand("pgflow.cli.instances.unschedule:command", "Cancel a scheduled signal."),
-    "cancel": LazyCommand("pgflow.cli.instances.cancel:command", "Cancel an instance."),
-    "retry": LazyCommand("pgflow.cli.instances.retry:command", "Retry a failed instance, or its paused steps."),
-    "complete-step": LazyCommand("pgflow.cli.instances.steps:complete", "Complete a step that waits for an operator."),
-    "fail-step": LazyCommand("pgflow.cli.instances.steps:fail", "Fail a step that waits for an operator."),
-    "list": LazyCommand("pgflow.cli.instances.list_:command", "List instances, newest first."),
-    "show": LazyCommand("pgflow.cli.instances.show:command", "Show an instance, its history and what it waits for."),
-    "jobs": LazyCommand(
-        "pgflow.cli.instances.jobs:command", "List live jobs of workflows: ready, running, scheduled or parked."
+    "instance": LazyCommand(
+        "pgflow.cli.groups:instance", "Start, list, show, signal, cancel and retry instances.", GROUPS
     ),
+    "job": LazyCommand("pgflow.cli.jobs:group", "List, show, retry, cancel, move or delete jobs of tasks.", GROUPS),
+    "task": LazyCommand("pgflow.cli.groups:task", "Enqueue and list tasks.", GROUPS),
     "queue": LazyCommand(
-        "pgflow.cli.operations.queue:command", "List, pause, resume, scale and drain queues while workers run."
+        "pgflow.cli.operations.queue:command", "List, pause, resume, scale and drain queues while workers run.", GROUPS
     ),
-    "limit": LazyCommand("pgflow.cli.operations.limit:command", "List, set and clear limits of queues."),
-    "schedule": LazyCommand("pgflow.cli.schedules:command", "List, add, pause and run schedules."),
-    "graph": LazyCommand("pgflow.cli.workflows.graph:command", "Draw a workflow as text, Mermaid, Graphviz or SVG."),
-    "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write workflow diagrams into docstrings."),
-    "validate": LazyCommand("pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app."),
-    "prune": LazyCommand("pgflow.cli.instances.prune:command", "Delete old finished instances."),
-    "payloads": LazyCommand("pgflow.cli.operations.payloads:command", "Maintain the payload store of an app."),
-    "bulk": LazyCommand(
-        "pgflow.cli.operator.bulk:command", "Retry, cancel, move or delete all instances that a filter matches."
+    "schedule": LazyCommand("pgflow.cli.schedules:command", "List, add, pause and run schedules.", GROUPS),
+    "limit": LazyCommand("pgflow.cli.operations.limit:command", "List, set and clear limits of queues.", GROUPS),
+    "db": LazyCommand("pgflow.cli.groups:db", "Migrate, check and measure the database; grant roles.", GROUPS),
+    "top": LazyCommand("pgflow.cli.overview.top:command", "Watch queues, workers and rates in the terminal.", WATCH),
+    "events": LazyCommand("pgflow.cli.overview.events:command", "Print what happens: starts, steps, ends.", WATCH),
+    "audit": LazyCommand("pgflow.cli.operator.audit:command", "See who did what.", WATCH),
+    "init": LazyCommand("pgflow.cli.project.init:command", "Create a small project that runs.", DEVELOP),
+    "dev": LazyCommand(
+        "pgflow.cli.project.dev:command", "Run a database, a worker and the dashboard to develop.", DEVELOP
     ),
-    "audit": LazyCommand("pgflow.cli.operator.audit:command", "See who did what."),
-    "doctor": LazyCommand("pgflow.cli.operations.doctor:command", "Check a database and its workers for problems."),
-    "bench": LazyCommand(
-        "pgflow.cli.operations.bench:command", "Measure throughput, latency and the database cost of a step."
+    "demo": LazyCommand("pgflow.cli.demo:command", "Run a demo on a throwaway PostgreSQL server.", DEVELOP),
+    "validate": LazyCommand(
+        "pgflow.cli.workflows.validate:command", "Validate the workflow definitions of an app.", DEVELOP
     ),
-    "demo": LazyCommand("pgflow.cli.demo:command", "Run a demo on a throwaway PostgreSQL server."),
+    "graph": LazyCommand(
+        "pgflow.cli.workflows.graph:command", "Draw a workflow as text, Mermaid, Graphviz or SVG.", DEVELOP
+    ),
+    "docs": LazyCommand("pgflow.cli.workflows.docs:command", "Write workflow diagrams into docstrings.", DEVELOP),
+    "config": LazyCommand("pgflow.cli.project.config:command", "Show the settings and where they come from.", DEVELOP),
+    "completion": LazyCommand(
+        "pgflow.cli.project.completion:command", "Print the completion script of a shell.", DEVELOP
+    ),
+    **{
+        name: command._replace(section=f"Short forms of pgflow {group} ...")
+        for group, commands in FORMS.items()
+        for name, command in commands.items()
+    },
 }
 
 

@@ -1,6 +1,5 @@
 """Open a command's connection, and add diagnosis to errors that the database alone cannot explain."""
 
-import difflib
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,10 +8,11 @@ import click
 import psycopg
 
 from pgflow.cli.error_reporting import GlobalOptions
+from pgflow.cli.nearest import nearest, with_nearest
 from pgflow.database.connect import Connection, connect
 from pgflow.database.db_errors import may_be_schema_mismatch
 from pgflow.database.statement import run
-from pgflow.errors import SchemaError, UnknownWorkflow
+from pgflow.errors import DatabaseError, NotFound, SchemaError, UnknownWorkflow
 from pgflow.migrations.migrate import check, examine
 from pgflow.store import audit, definition
 
@@ -27,7 +27,8 @@ def open_connection(
 
     `pooler`: whether the DSN leads to a pooler; None takes --pooler.
     A renamed schema, whose functions would use the tables of another one, is refused at once, as is a schema whose rows
-    row-level security hides. An unknown workflow is reported with similar names, and a statement that fails because the
+    row-level security hides. An unknown name is reported with similar ones, a missing right with the part of
+    `pgflow roles` that has it, and a statement that fails because the
     schema is missing, outdated or not pgflow's is reported as such.
     """
     if pooler is None:
@@ -36,6 +37,12 @@ def open_connection(
         examine(conn, schema)
         try:
             yield conn
+        except psycopg.errors.InsufficientPrivilege as error:
+            part = "dashboard" if role == "read" else "client, or of an operator"
+            raise DatabaseError(
+                f"the role {conn.info.user} may not do this: {error.diag.message_primary}",
+                hint=f"It needs the rights of a {part}: the schema's owner grants them with pgflow roles --apply",
+            ) from error
         except (SchemaError, psycopg.Error) as error:
             if may_be_schema_mismatch(error):
                 check(conn, schema)
@@ -43,7 +50,9 @@ def open_connection(
         except UnknownWorkflow as error:
             if workflow is not None:
                 require_workflow(workflow, run(conn, definition.names(schema)))
-            raise error
+            raise with_nearest(error, conn, schema) from error
+        except NotFound as error:
+            raise with_nearest(error, conn, schema) from error
 
 
 def os_user() -> str | None:
@@ -65,10 +74,7 @@ def require_workflow(workflow: str, known: list[str]) -> None:
     """Raise `UnknownWorkflow` unless the name is among the known ones; the hint suggests similar names."""
     if workflow in known:
         return
-    near = difflib.get_close_matches(workflow, known, n=2) or [
-        name for name in known if name.lower() == workflow.lower()
-    ]
-    if near:
+    if near := nearest(workflow, known):
         hint = f"Did you mean {' or '.join(near)}?"
     elif known:
         hint = f"Registered workflows: {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."

@@ -1,9 +1,7 @@
 """Report errors as one line on stderr and an exit code that scripts can rely on."""
 
 import sys
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,15 +16,18 @@ __all__ = ["INTERRUPTED", "ErrorReportingGroup", "GlobalOptions", "error_line", 
 INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 UNAVAILABLE_CLASSES = ("08", "53", "57P")  # SQLSTATE: connection exception, insufficient resources, server shutdown
 BUG_CLASS = "42"  # SQLSTATE: syntax error or access rule violation, which is a bug in pgflow ...
-NOT_BUGS = frozenset({"42501", "42939"})  # ... except insufficient_privilege and reserved_name
+NO_RIGHT = "42501"
+NO_RIGHT_HINT = "migrate needs the owner of the schema; who grants rights for all else, see: pgflow roles --help"
+NOT_BUGS = frozenset({NO_RIGHT, "42939"})  # ... except insufficient_privilege and reserved_name
 
 
-@dataclass(slots=True)
 class GlobalOptions:
-    """Options of the whole invocation: whether to show tracebacks, and whether the DSN leads to a pooler."""
+    """Options of the whole invocation: show tracebacks; the DSN leads to a pooler; JSON documents as lines."""
 
-    debug: bool = False
-    pooler: bool = False
+    def __init__(self) -> None:
+        self.debug = False
+        self.pooler = False
+        self.json_lines = False
 
 
 class ErrorReportingGroup(LazyGroup):
@@ -69,6 +70,8 @@ def report(error: Exception, *, debug: bool = False) -> int:
             click.echo("pgflow: aborted", err=True)
             return 1
     if debug:
+        import traceback
+
         traceback.print_exception(error)
     known = _as_pgflow_error(error)
     if known is not None:
@@ -111,5 +114,6 @@ def _as_pgflow_error(error: Exception) -> "PgflowError | None":
         return Unreachable(f"lost the connection to PostgreSQL: {message}", hint="Try again when it is available.")
     translated = translate(error)
     if translated is None and code and (code in NOT_BUGS or not code.startswith(BUG_CLASS)):
-        return DatabaseError(f"PostgreSQL error: {message}", hint=error.diag.message_hint)
+        hint = NO_RIGHT_HINT if code == NO_RIGHT else error.diag.message_hint
+        return DatabaseError(f"PostgreSQL error: {message}", hint=hint)
     return translated

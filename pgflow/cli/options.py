@@ -3,15 +3,16 @@
 A flag wins over the environment, which wins over pyproject.toml, which wins over the default.
 """
 
-import tomllib
 from collections.abc import Callable
 from functools import reduce
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from pgflow.cli.error_reporting import GlobalOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "Decorator",
@@ -32,11 +33,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
 
-def configured_app(folder: Path | None = None) -> str | None:
+def configured_app(folder: "Path | None" = None) -> str | None:
     """Return `app` of the table [tool.pgflow] in a directory's pyproject.toml (by default the current one), or None.
 
     Raises `ConfigError` when the file is unreadable or invalid.
     """
+    import tomllib
+    from pathlib import Path
+
     path = (folder or Path.cwd()) / "pyproject.toml"
     if not path.is_file():
         return None
@@ -99,9 +103,36 @@ schema_option: Decorator[Any] = click.option(
     "--schema", envvar="PGFLOW_SCHEMA", default="pgflow", show_envvar=True, help="Schema of pgflow's tables."
 )
 
-json_option: Decorator[Any] = click.option(
-    "--json", "as_json", is_flag=True, show_default=False, help="Print the result as one JSON document."
-)
+
+def _store_lines(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(GlobalOptions).json_lines = value
+
+
+def _or_lines(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    return value or ctx.ensure_object(GlobalOptions).json_lines
+
+
+def json_option(command: Command) -> Command:
+    """Add --json and --jsonl: the command gets `as_json`, also for --jsonl, which `output.document` reads."""
+    as_document = click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        show_default=False,
+        callback=_or_lines,
+        help="Print the result as one JSON document.",
+    )
+    as_lines = click.option(
+        "--jsonl",
+        is_flag=True,
+        show_default=False,
+        is_eager=True,  # before --json, whose value it changes
+        expose_value=False,
+        callback=_store_lines,
+        help="Print one line of JSON for each element of the list, or the document in one line.",
+    )
+    return cast(Command, _compose(as_document, as_lines)(command))
+
 
 app_option: Decorator[Any] = click.option(
     "-A",

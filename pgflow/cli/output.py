@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-__all__ = ["DOCUMENT_VERSION", "document", "format_time", "print_notice", "printable", "table"]
+from pgflow.cli.error_reporting import GlobalOptions
+
+__all__ = ["DOCUMENT_VERSION", "document", "format_time", "print_document", "print_notice", "printable", "table"]
 
 DOCUMENT_VERSION = 1  # incremented when a field is removed or changes its meaning, not when one is added
 
@@ -15,9 +17,27 @@ DOCUMENT_VERSION = 1  # incremented when a field is removed or changes its meani
 def document(content: Mapping[str, Any]) -> str:
     """Return one JSON document, with `schema_version` first; times are ISO 8601 in UTC, durations seconds.
 
-    click.echo(document({"instances": [...]}))
+    With --jsonl, a document that is one list becomes a line for each of its elements, and any other one line.
+
+        print_document({"instances": [...]})
     """
-    return json.dumps({"schema_version": DOCUMENT_VERSION, **content}, default=_jsonable, ensure_ascii=False, indent=2)
+    context = click.get_current_context(silent=True)
+    if context is None or not context.ensure_object(GlobalOptions).json_lines:
+        return _json({"schema_version": DOCUMENT_VERSION, **content}, indent=2)
+    (first, *others) = content.values()
+    if isinstance(first, list) and not others:
+        return "\n".join(map(_json, first))
+    return _json({"schema_version": DOCUMENT_VERSION, **content})
+
+
+def print_document(content: Mapping[str, Any]) -> None:
+    """Print a document on stdout; an empty list as lines is nothing."""
+    if text := document(content):
+        click.echo(text)
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, default=_jsonable, ensure_ascii=False, indent=indent)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

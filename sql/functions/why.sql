@@ -119,7 +119,7 @@ begin
                 reason := format('ran on worker %s, whose lease has expired%s: another worker that sweeps frees it', j.worker,
                     coalesce(' at ' || pgflow.shown_time(w.lease_expires_at), ''));
             end if;
-        when j.state = 'parked' and j.kind = 'execute' then
+        when j.state = 'parked' and j.kind in ('execute', 'task') then
             kind := 'operator';
             since := j.parked_at;
             reason := format('waits for an operator, after attempt %s of %s: %s', j.attempt, j.max_attempts, pgflow.shown_error(j.errors -> -1));

@@ -44,14 +44,15 @@ def test_show_describes_the_state_of_each_active_step(live: Deployment, value: s
     live.ok("start", "EverythingFlow", value, "--input", ORDER)
     kinds = ["retry", "running", "signal", "timer"]
     found = live.until(value, lambda found: sorted(each.kind for each in found.waiting_for) == kinds, "EverythingFlow")
+    (worker,) = json.loads(live.ok("worker", "list", "--json"))["workers"]
     try:
         shown = live.ok("show", "EverythingFlow", value)
         at = {each.step: each.until.strftime("%Y-%m-%d %H:%M:%SZ") for each in found.waiting_for if each.until}
         assert set(shown.split("\n\n")[-1].splitlines()) == {
-            "approve: waiting for signal approved",
-            f"call_back: retry at {at['call_back']} (attempt 2 of 5): ConnectionError: no answer",
+            "approve: waits for signal approved",
+            f"call_back: retry at {at['call_back']}, after attempt 1 of 5: ConnectionError: no answer",
             f"cool_off: timer until {at['cool_off']}",
-            "email: running",
+            f"email: runs on worker {worker['id']} ({worker['node']}, process {worker['pid']})",
         }
         assert shown.splitlines()[0] == f"EverythingFlow version 1, orderid::{value}, run {found.run}: running"
         listed = live.ok("list", "EverythingFlow", "--status", "running")

@@ -71,7 +71,7 @@ def test_limits_are_set_listed_and_cleared(app: Pgflow) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["queue", "pause", "defualt"], 5, "no queue is named 'defualt'. Known: default"),
+        (["queue", "pause", "defualt"], 5, "no queue is named 'defualt'. Did you mean default?"),
         (["queue", "scale", "default", "--per-worker", "0"], 6, "--per-worker=0 is refused"),
         (["limit", "set", "default", "--concurrency", "0"], 6, "concurrency=0 is refused"),
         (["limit", "set", "default", "--rate", "5"], 2, "--rate must be a number per period, such as 100/m"),

@@ -117,12 +117,20 @@ def test_the_table_of_commands_is_complete() -> None:
 def test_the_table_of_the_worker_is_complete_and_has_the_defaults() -> None:
     table = page("pgflow/docs/workers.md").table("option")
     rows = {option: row[1] for row in table for option in OPTION.findall(row[0])}
-    command = commands()["worker"]
-    assert options(command) - {"--help", "--listen"} == set(rows)
+    group = commands()["worker"]
+    assert isinstance(group, click.Group)
+    command = group.get_command(click.Context(group), "run")
+    assert command is not None
+    assert options(group) - {"--help", "--listen"} == set(rows)
     defaults: dict[str, Any] = {
         option: param.default for param in command.params for option in [*param.opts, *param.secondary_opts]
     }
-    timed = {option for param in command.params if isinstance(param.type, Duration) for option in param.opts}
+    timed = {
+        option
+        for param in command.params
+        if isinstance(param.type, Duration) and isinstance(param.default, str)
+        for option in param.opts
+    }
     assert {option: rows[option] for option in timed} == {option: defaults[option] for option in timed}
     assert len(timed) == 4
     assert rows["--queue"] == f"`{defaults['--queue'][0]}`" == f"`default={DEFAULT_LIMIT}`"

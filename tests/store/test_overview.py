@@ -1,4 +1,4 @@
-"""The views and functions for people: what they say, and how little of a large database they read."""
+"""The views and functions for people: their answers, and how little of a large database they read."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def options() -> Iterator[tuple[str, str, Duration]]:
 
 def test_all_options_for_durations_are_known() -> None:
     assert {(command, option) for command, option, _ in options()} == {
-        *(("worker", option) for option in ("--poll", "--lease", "--sweep", "--shutdown-timeout")),
+        *(("worker", option) for option in ("--poll", "--lease", "--sweep", "--shutdown-timeout", "--max-lifetime")),
         ("migrate", "--wait"),
         ("prune", "--older-than"),
         *(("start", option) for option in ("--delay", "--expires-in", "--deadline")),

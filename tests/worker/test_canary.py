@@ -154,7 +154,7 @@ def test_no_value_gets_about(has_codec: bool, talkative: EmbeddedPostgres, tmp_p
 
 def test_each_line_of_a_workers_log_is_one_event_whatever_its_text() -> None:
     code = (
-        "import logging, sys; from pgflow.cli.operations.worker import OneLineFormatter\n"
+        "import logging, sys; from pgflow.cli.operations.worker_logging import OneLineFormatter\n"
         "handler = logging.StreamHandler(sys.stderr)\n"
         "handler.setFormatter(OneLineFormatter('%(levelname)s %(message)s'))\n"
         "log = logging.getLogger('x'); log.addHandler(handler)\n"

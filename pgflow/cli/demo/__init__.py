@@ -12,7 +12,7 @@ from pgflow.bench.worker_processes import WorkerProcesses
 from pgflow.cli.demo.flow import OrderFlow, count_stock, send_receipt, stock
 from pgflow.cli.demo.play import Report, play
 from pgflow.cli.options import debug_option, json_option
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import print_document, print_notice, table
 from pgflow.embedded import EmbeddedPostgres
 
 __all__ = ["command"]
@@ -48,7 +48,7 @@ def command(as_json: bool) -> int:
             app.close()
     seconds = time.monotonic() - began
     if as_json:
-        click.echo(document({**report.figures(), "seconds": round(seconds, 1), "history": report.history()}))
+        print_document({**report.figures(), "seconds": round(seconds, 1), "history": report.history()})
     else:
         _print(report, seconds)
     return 0 if report.is_accounted_for else 1

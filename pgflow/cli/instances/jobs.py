@@ -8,7 +8,7 @@ import click
 from pgflow.cli.connection import open_connection, require_workflow
 from pgflow.cli.instances.rendering import format_progress, progress_record
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import print_document, print_notice, table
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.models.job import Job, JobFilters, JobState
 from pgflow.database.statement import run
@@ -78,7 +78,7 @@ def command(
         if not found and workflow is not None:
             require_workflow(workflow, run(conn, definition.names(schema)))
     if as_json:
-        click.echo(document({"jobs": [_record(each) for each in found]}))
+        print_document({"jobs": [_record(each) for each in found]})
     elif found:
         click.echo(table(HEADERS, [_row(each) for each in found]))
         if len(found) == limit:

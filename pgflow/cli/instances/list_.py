@@ -14,7 +14,7 @@ from pgflow.cli.instances.rendering import (
     truncate,
 )
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import print_document, print_notice, table
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.engine.state import Status
 from pgflow.core.models.filters import MAX_PAGE_SIZE, Filters, Order
@@ -124,7 +124,7 @@ def command(
         if not found and workflow is not None:
             require_workflow(workflow, run(conn, definition.names(schema)))
     if as_json:
-        click.echo(document({"instances": [instance_record(each) for each in found]}))
+        print_document({"instances": [instance_record(each) for each in found]})
     elif quiet:
         for each in found:
             click.echo(each.id)

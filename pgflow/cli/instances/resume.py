@@ -7,7 +7,7 @@ import click
 
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import idempotency_option, result_options
-from pgflow.cli.output import document, format_time, print_notice
+from pgflow.cli.output import format_time, print_document, print_notice
 from pgflow.cli.parameters import DURATION, JSON_FORMS, TEXT, payload
 from pgflow.store import request, signal
 
@@ -69,7 +69,7 @@ def command(
         with open_connection(dsn, schema, workflow) as conn:
             _, number, due = request.run_once(conn, schema, idempotency_key, about, schedule, signal.decode_scheduled)
         if as_json:
-            click.echo(document({**sent, "signal": "scheduled", "id": number, "at": due}))
+            print_document({**sent, "signal": "scheduled", "id": number, "at": due})
         else:
             click.echo(number)
             print_notice(
@@ -81,7 +81,7 @@ def command(
         about = f"resume {workflow} {value} {event} {step or ''}"
         result = request.run_once(conn, schema, idempotency_key, about, send, str)
     if as_json:
-        click.echo(document({**sent, "signal": result}))
+        print_document({**sent, "signal": result})
         return
     click.echo(result)
     if result == "kept":

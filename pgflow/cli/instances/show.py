@@ -9,18 +9,19 @@ from pgflow.cli.instances.rendering import (
     compact_json,
     describe_failure,
     describe_signal,
-    describe_wait,
     entry_record,
     format_elapsed,
     instance_record,
     signal_record,
 )
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, format_time, printable, table
+from pgflow.cli.output import format_time, print_document, printable, table
+from pgflow.cli.overview.why import describe_reason, reason_record
 from pgflow.cli.parameters import TEXT
 from pgflow.core.models.instance import Instance
+from pgflow.core.models.overview import Reason
 from pgflow.database.statement import run
-from pgflow.store import instance
+from pgflow.store import instance, overview
 
 __all__ = ["command"]
 
@@ -45,19 +46,21 @@ def command(workflow: str, value: str, dsn: str, schema: str, as_json: bool) -> 
     """
     with open_connection(dsn, schema, workflow, role="read") as conn:
         found = run(conn, instance.get(schema, workflow=workflow, value=value))
+        reasons = run(conn, overview.why(schema, found.run)) if found.is_active else []
     if as_json:
         record = {
             **instance_record(found),
             "steps": found.steps,
             "history": [entry_record(each) for each in found.history],
             "signals": [signal_record(each) for each in found.signals],
+            "reasons": [reason_record(each) for each in reasons],
         }
-        click.echo(document({"instance": record}))
+        print_document({"instance": record})
     else:
-        click.echo("\n\n".join(_paragraphs(found, value)))
+        click.echo("\n\n".join(_paragraphs(found, value, reasons)))
 
 
-def _paragraphs(found: Instance, value: str) -> list[str]:
+def _paragraphs(found: Instance, value: str, reasons: list[Reason]) -> list[str]:
     paragraphs = ["\n".join(printable(line) for line in _header(found))]
     if found.history:
         rows = [
@@ -74,7 +77,7 @@ def _paragraphs(found: Instance, value: str) -> list[str]:
         ]
         paragraphs.append(table(HEADERS, rows))
     if found.is_active:
-        paragraphs.append("\n".join(describe_wait(each) for each in found.waiting_for) or "no active steps")
+        paragraphs.append("\n".join(map(describe_reason, reasons)))
         if any(each.kind == "operator" for each in found.waiting_for):
             addressed = shlex.join([found.workflow, value])
             paragraphs.append(

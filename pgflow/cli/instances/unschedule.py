@@ -4,7 +4,7 @@ import click
 
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document
+from pgflow.cli.output import print_document
 from pgflow.database.statement import run
 from pgflow.errors import NotFound
 from pgflow.store import signal
@@ -33,6 +33,6 @@ def command(number: int, dsn: str, schema: str, as_json: bool) -> None:
                 hint="List an instance's scheduled signals: pgflow show WORKFLOW VALUE",
             )
     if as_json:
-        click.echo(document({"id": number, "signal": "unscheduled"}))
+        print_document({"id": number, "signal": "unscheduled"})
     else:
         click.echo("unscheduled")

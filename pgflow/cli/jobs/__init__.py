@@ -7,6 +7,7 @@ __all__ = ["group"]
 COMMANDS = {
     "list": LazyCommand("pgflow.cli.jobs.list_:command", "List jobs, newest first."),
     "show": LazyCommand("pgflow.cli.jobs.show:command", "Show a job, its arguments, its attempts and its output."),
+    "why": LazyCommand("pgflow.cli.overview.why:job_command", "Explain why a job waits."),
     "retry": LazyCommand("pgflow.cli.jobs.changes:retry", "Run failed or cancelled jobs once more."),
     "cancel": LazyCommand("pgflow.cli.jobs.changes:cancel", "Cancel jobs that have not ended."),
     "run-now": LazyCommand("pgflow.cli.jobs.changes:run_now", "Run jobs now that are scheduled for later."),

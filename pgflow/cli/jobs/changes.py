@@ -8,7 +8,7 @@ import click
 
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import Decorator, result_options
-from pgflow.cli.output import document
+from pgflow.cli.output import print_document
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.client.commands import CancelTask, CompleteTask, DeleteTask, FailTask, RetryTask, UpdateTask
 from pgflow.client.statements import Write
@@ -166,4 +166,4 @@ def _change(
                     click.echo(f"{done}: job {job}")
     finally:
         if as_json and changed:
-            click.echo(document({"jobs": changed, "status": done}))
+            print_document({"jobs": changed, "status": done})

@@ -11,7 +11,7 @@ from pgflow.app import Pgflow
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import app_option, idempotency_option, result_options
-from pgflow.cli.output import document, print_notice
+from pgflow.cli.output import print_document, print_notice
 from pgflow.cli.parameters import (
     DURATION,
     JSON_FORMS,
@@ -119,7 +119,7 @@ def command(
     finally:
         target.close()
     if as_json:
-        click.echo(document(record))
+        print_document(record)
 
 
 def _report(task: str, one: Enqueued, *, has_output: bool, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from pgflow.cli.connection import open_connection
 from pgflow.cli.instances.rendering import truncate
 from pgflow.cli.jobs.rendering import describe, elapsed, job_record
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import print_document, print_notice, table
 from pgflow.cli.parameters import JSON_FORMS, TEXT, read_json_argument
 from pgflow.core.engine.state import Status
 from pgflow.core.models.filters import MAX_PAGE_SIZE, Order
@@ -95,7 +95,7 @@ def command(
         else:
             found = _matching(conn, schema, query, filters)
     if as_json:
-        click.echo(document({"jobs": [job_record(each) for each in found]}))
+        print_document({"jobs": [job_record(each) for each in found]})
     elif quiet:
         for each in found:
             click.echo(each.id)

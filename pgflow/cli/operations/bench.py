@@ -8,7 +8,7 @@ from pgflow.bench.scenarios import SCENARIOS, measure
 from pgflow.cli.operations import bench_report
 from pgflow.cli.operations.progress_bar import ProgressBar
 from pgflow.cli.options import debug_option, json_option
-from pgflow.cli.output import document, print_notice
+from pgflow.cli.output import print_document, print_notice
 
 __all__ = ["command"]
 
@@ -87,7 +87,7 @@ def command(
             },
             "results": [each.record() for each in summaries],
         }
-        click.echo(document(results))
+        print_document(results)
     else:
         click.echo(
             "\n\n".join(part for part in (bench_report.figures(summaries), bench_report.costs(summaries)) if part)

@@ -5,7 +5,7 @@ import click
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.error_reporting import GlobalOptions
 from pgflow.cli.options import app_option, result_options
-from pgflow.cli.output import document, printable, table
+from pgflow.cli.output import print_document, printable, table
 from pgflow.doctor.checks import examine
 from pgflow.doctor.finding import NOTE, OK, PROBLEM, Finding
 
@@ -40,7 +40,7 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
     notes = sum(each.state == NOTE for each in findings)
     if as_json:
         records = [each.record() for each in findings]
-        click.echo(document({"healthy": not problems, "problems": problems, "notes": notes, "findings": records}))
+        print_document({"healthy": not problems, "problems": problems, "notes": notes, "findings": records})
     else:
         rows = [(each.check, each.state, each.what) for each in findings]
         click.echo("\n\n".join([table(HEADERS, rows), *_paragraphs(findings)]))

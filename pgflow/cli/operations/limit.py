@@ -10,7 +10,7 @@ import click
 from pgflow.cli.connection import open_connection
 from pgflow.cli.operations.queue import limits_record, limits_text
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import document, print_document, print_notice, table
 from pgflow.cli.parameters import TEXT, parse_duration
 from pgflow.client.limits import LimitOptions, set_limit
 from pgflow.client.queue_statements import queue_statement
@@ -60,7 +60,7 @@ def list_(dsn: str, schema: str, as_json: bool) -> None:
     with open_connection(dsn, schema, role="read") as conn:
         found = run(conn, limit.list(schema))
     if as_json:
-        click.echo(document({"limits": [_record(each) for each in found]}))
+        print_document({"limits": [_record(each) for each in found]})
     elif found:
         click.echo(table(HEADERS, map(_row, found)))
     else:
@@ -117,7 +117,7 @@ def set_(
         run(conn, statement)
         found = run(conn, limit.list(schema, queue))
     if as_json:
-        click.echo(document({"limits": [_record(each) for each in found]}))
+        print_document({"limits": [_record(each) for each in found]})
     else:
         click.echo(table(HEADERS, map(_row, found)))
 

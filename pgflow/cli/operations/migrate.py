@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pgflow.cli.options import direct_options, json_option
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import document, print_document, print_notice, table
 from pgflow.cli.parameters import Duration, format_duration
 from pgflow.database.connect import connect
 from pgflow.database.migration_files import FUNCTIONS
@@ -105,7 +105,7 @@ def command(
             return None if now.up_to_date else OUTDATED
         done = up(conn, schema, dry_run, to=to, timeout=timeout, on_wait=_wait_reporter())
         if as_json:
-            click.echo(document({"schema": schema, "dry_run": dry_run, "applied": _entries(done)}))
+            print_document({"schema": schema, "dry_run": dry_run, "applied": _entries(done)})
         elif done:
             verb = "would apply" if dry_run else "applied"
             click.echo("\n".join(f"{verb} {_label(each)}" for each in done))

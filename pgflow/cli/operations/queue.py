@@ -10,14 +10,15 @@ import click
 
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, format_time, print_notice, table
+from pgflow.cli.output import document, format_time, print_document, print_notice, table
 from pgflow.cli.parameters import DURATION, TEXT
 from pgflow.core.models.queue import Queue, QueueLimits, check_limit_name, check_places
 from pgflow.database.statement import run
 from pgflow.errors import QueueBusy
+from pgflow.store import overview
 from pgflow.store import queue as queues
 
-__all__ = ["command", "limits_record", "limits_text"]
+__all__ = ["COUNT_LIMIT", "command", "limits_record", "limits_text", "queue_record"]
 
 HEADERS = ("QUEUE", "STATE", "WORKERS", "READY", "RUNNING", "PER WORKER", "LIMITS", "NODES")
 POLL_SECONDS = 0.2
@@ -48,11 +49,32 @@ def list_(dsn: str, schema: str, as_json: bool) -> None:
     with open_connection(dsn, schema, role="read") as conn:
         found = run(conn, queues.list(schema))
     if as_json:
-        click.echo(document({"queues": [_record(each) for each in found]}))
+        print_document({"queues": [queue_record(each) for each in found]})
     elif found:
         click.echo(table(HEADERS, map(_row, found)))
     else:
         print_notice("no queues are in use")
+
+
+@command.command("backlog")
+@click.argument("names", type=TEXT, nargs=-1, required=True, metavar="QUEUE...")
+@result_options
+def backlog(names: tuple[str, ...], dsn: str, schema: str, as_json: bool) -> None:
+    """Print how many jobs of the queues workers could work on now, those that run included: for an autoscaler.
+
+    Each queue counts up to 10,000. A paused one counts what still runs, one with a limit no more than that, and one
+    that is not in use nothing. In SQL it is pgflow.backlog(queue).
+
+    \b
+    Example:
+      pgflow queue backlog default mail
+    """
+    with open_connection(dsn, schema, role="read") as conn:
+        found = {name: run(conn, overview.backlog(schema, check_limit_name(name))) for name in names}
+    if as_json:
+        print_document({"backlog": sum(found.values()), "queues": found})
+    else:
+        click.echo(sum(found.values()))
 
 
 @command.command("pause")
@@ -197,7 +219,8 @@ def _row(each: Queue) -> tuple[object, ...]:
     )
 
 
-def _record(each: Queue) -> dict[str, Any]:
+def queue_record(each: Queue) -> dict[str, Any]:
+    """Return a queue as an object of a JSON document."""
     return {
         "name": each.name,
         "paused_at": each.paused_at,
@@ -205,6 +228,7 @@ def _record(each: Queue) -> dict[str, Any]:
         "workers": each.workers,
         "ready": each.ready,
         "running": each.running,
+        "oldest_ready_at": each.oldest_ready_at,
         "worker_concurrency": each.worker_concurrency,
         "limits": limits_record(each.limits),
         "nodes": [

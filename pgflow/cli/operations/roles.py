@@ -2,7 +2,8 @@
 
 import click
 
-from pgflow.cli.options import direct_options
+from pgflow.cli.options import direct_options, json_option
+from pgflow.cli.output import print_document
 from pgflow.database.connect import connect
 from pgflow.migrations.grants import apply, sql
 
@@ -20,6 +21,7 @@ __all__ = ["command"]
 @click.option(
     "--operator", multiple=True, metavar="ROLE", help="Role that may cancel, retry and delete instances. Repeatable."
 )
+@json_option
 @direct_options
 def command(
     show_sql: bool,
@@ -30,6 +32,7 @@ def command(
     operator: tuple[str, ...],
     dsn: str,
     schema: str,
+    as_json: bool,
 ) -> None:
     """Grant roles the privileges that a client, a worker, a dashboard or an operator needs, and revoke all others.
 
@@ -50,6 +53,9 @@ def command(
         return
     with connect(dsn, "migrate") as conn:
         apply(conn, roles, schema)
+    if as_json:
+        print_document({"schema": schema, "roles": {part: [*names] for part, names in roles.items() if names}})
+        return
     for part, names in roles.items():
         for name in names:
             article = "an" if part == "operator" else "a"

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 
 import click
 from click.core import ParameterSource
@@ -20,9 +20,13 @@ from pgflow.cli.app_loader import load_app
 from pgflow.cli.error_reporting import GlobalOptions, report
 from pgflow.cli.operations.health import ADDRESS, serve_probes
 from pgflow.cli.operations.init_process import fork_if_pid_1
+from pgflow.cli.operations.worker_check import check_worker
+from pgflow.cli.operations.worker_logging import attach_log, configure_logging
 from pgflow.cli.operations.worker_processes import EXIT_ABANDONED, EXIT_KILLED, Link, Supervisor
+from pgflow.cli.operations.worker_recycling import Recycling
+from pgflow.cli.operations.worker_reload import Reloader
 from pgflow.cli.options import app_option, database_options, json_option
-from pgflow.cli.output import document, printable
+from pgflow.cli.output import print_document
 from pgflow.cli.parameters import Duration
 from pgflow.config import parse_queues
 from pgflow.database.connect import connect
@@ -128,6 +132,37 @@ class WorkerCommand(click.Command):
     "--drain", is_flag=True, show_default=False, help="Exit once no job is left that can continue without a signal."
 )
 @click.option(
+    "--max-jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End gracefully after N steps and tasks; with --processes, a new process follows.",
+)
+@click.option(
+    "--max-lifetime",
+    type=Duration(timedelta(seconds=1), timedelta(days=365), bare=True),
+    metavar="DURATION",
+    help="End gracefully after 90 to 100 % of this time; with --processes, a new process follows.",
+)
+@click.option(
+    "--reload", "reloads", is_flag=True, show_default=False, help="Start again when a source file changes: to develop."
+)
+@click.option(
+    "--reload-dir",
+    "reload_folders",
+    type=click.Path(exists=True, file_okay=False),
+    multiple=True,
+    metavar="FOLDER",
+    show_default="the current directory",
+    help="Folder whose files --reload watches. Repeatable.",
+)
+@click.option(
+    "--check",
+    "checks",
+    is_flag=True,
+    show_default=False,
+    help="Import the app, connect and check the schema; then exit without running anything.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -149,6 +184,11 @@ def command(
     health: tuple[str, int] | None,
     no_retention: bool,
     drain: bool,
+    max_jobs: int | None,
+    max_lifetime: timedelta | None,
+    reloads: bool,
+    reload_folders: tuple[str, ...],
+    checks: bool,
     log_level: str,
     as_json: bool,
     dsn: str,
@@ -167,19 +207,34 @@ def command(
       pgflow worker --app myapp.flows:app
       pgflow worker --app myapp.flows:app --queue default=10 --queue mail=2
       pgflow worker --app myapp.flows:app --processes 4
+      pgflow worker --app myapp.flows:app --reload
+      pgflow worker --app myapp.flows:app --check
+
+    Other commands of this group: pgflow worker list
     """  # fmt: skip
     limits = parse_queues(queues)
+    _check_combination(reloads, reload_folders, processes, drain)
+    if checks:
+        check_worker(app, dsn, schema, limits, as_json=as_json)
+        return
     link = Link.inherited()
     if link is None:
         fork_if_pid_1()
-        if processes > 1:
-            _configure_logging(log_level)
+        if reloads or processes > 1:
+            configure_logging(log_level)
             context = click.get_current_context()
             debug = ["--debug"] if context.ensure_object(GlobalOptions).debug else []
             arguments = [*debug, "worker", *context.meta[ARGUMENTS]]
-            sys.exit(Supervisor(arguments, processes, shutdown_timeout=shutdown_timeout, drain=drain).run(health))
+            if reloads:
+                folders = [Path(each) for each in reload_folders] or [Path.cwd()]
+                sys.exit(Reloader(arguments, folders, shutdown_timeout).run(health))
+            recycles = max_jobs is not None or max_lifetime is not None
+            supervisor = Supervisor(
+                arguments, processes, shutdown_timeout=shutdown_timeout, drain=drain, recycles=recycles
+            )
+            sys.exit(supervisor.run(health))
     heartbeat = HeartbeatProcess.fork()  # before the app is imported, while this process is small
-    _configure_logging(log_level, link)
+    configure_logging(log_level, link)
     default_threshold = gc.get_threshold()
     found = load_app(app, dsn, schema)
     _warn_of_password(dsn)
@@ -201,13 +256,13 @@ def command(
     )
     found.close()
     _tune_garbage_collector(default_threshold)
-    is_logging = _attach_log(log_level)
+    is_logging = attach_log(log_level)
     code = EXIT_ABANDONED
     try:
         with serve_probes(
             None if link else health, {"/livez": worker.liveness_error, "/readyz": worker.readiness_error}
         ):
-            run(_run(worker, link))
+            run(_run(worker, link, Recycling(max_jobs, max_lifetime)))
     except PgflowError as error:
         if not worker.abandoned:
             raise
@@ -220,27 +275,18 @@ def command(
     if as_json:
         process = {} if link is None else {"process": link.number}
         counters = {**process, "worker": worker.settler.worker, **asdict(worker.stats), "abandoned": worker.abandoned}
-        click.echo(document(counters))
+        print_document(counters)
     if worker.abandoned:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # the abandoned sync step still occupies a thread, which a normal exit would wait for
 
 
-class OneLineFormatter(logging.Formatter):
-    """Formats a record, traceback included, as one line: untrusted text must not be able to forge log records."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line, with control characters escaped."""
-        return printable(super().format(record))
-
-
-def _configure_logging(level: str, link: Link | None = None) -> None:
-    """Log to stderr; one of several processes with its number."""
-    process = "" if link is None else f"[{link.number}] "
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLineFormatter(f"%(asctime)s %(levelname)s {process}%(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+def _check_combination(reloads: bool, folders: tuple[str, ...], processes: int, drain: bool) -> None:
+    if reloads and (processes > 1 or drain):
+        raise click.UsageError(f"--reload and {'--processes' if processes > 1 else '--drain'} are mutually exclusive.")
+    if folders and not reloads:
+        raise click.UsageError("--reload-dir requires --reload.")
 
 
 def _tune_garbage_collector(default_threshold: tuple[int, int, int]) -> None:
@@ -262,24 +308,9 @@ def _warn_of_password(dsn: str) -> None:
         )
 
 
-def _attach_log(log_level: str) -> bool:
-    """Log events at `log_level` and above; return whether there are any. Events without a handler cost nothing."""
-    threshold = logging.getLevelNamesMapping()[log_level.upper()]
-    levels = {
-        **dict.fromkeys(telemetry.events(), logging.DEBUG),
-        telemetry.WORKFLOW_STOP: logging.INFO,
-        telemetry.RUNNER_RESCUE: logging.WARNING,
-    }
-    # The worker logs these two itself, with or without a handler.
-    del levels[telemetry.WORKFLOW_EXCEPTION], levels[telemetry.RUNNER_INIT]
-    names = [name for name, level in levels.items() if level >= threshold]
-    if names:
-        telemetry.attach_log_handler(level=levels, events=names)
-    return bool(names)
-
-
-async def _run(worker: Worker, link: Link | None) -> None:
+async def _run(worker: Worker, link: Link | None, recycling: Recycling) -> None:
     loop = asyncio.get_running_loop()
+    watcher = loop.create_task(recycling.watch(worker))
     signals = 0
     tasks: list[asyncio.Task[None]] = []
 
@@ -313,6 +344,7 @@ async def _run(worker: Worker, link: Link | None) -> None:
     try:
         await worker.run()
     finally:
+        watcher.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

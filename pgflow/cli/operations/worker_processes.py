@@ -174,17 +174,24 @@ class Child:
 class Supervisor:
     """Keeps `count` workers running until a signal arrives, or until they have all drained.
 
-    `arguments` are those of `pgflow worker` for each of them.
+    `arguments` are those of `pgflow worker` for each of them. With `recycles`, a worker ends by itself now and then.
 
         code = Supervisor(["--app", "shop:app"], 4, shutdown_timeout=timedelta(seconds=25)).run(None)
     """
 
     def __init__(
-        self, arguments: Sequence[str], count: int, *, shutdown_timeout: timedelta, drain: bool = False
+        self,
+        arguments: Sequence[str],
+        count: int,
+        *,
+        shutdown_timeout: timedelta,
+        drain: bool = False,
+        recycles: bool = False,
     ) -> None:
         self._children = [Child(number, arguments, self._became_ready) for number in range(1, count + 1)]
         self._grace = shutdown_timeout.total_seconds() + KILL_MARGIN_SECONDS
         self._drains = drain
+        self._recycles = recycles
         self._signals = 0
         self._code = 0
         self._loop: asyncio.AbstractEventLoop
@@ -232,6 +239,8 @@ class Supervisor:
             elif code == 0 and self._drains:
                 self._may_start.set()
                 return
+            elif code == 0 and self._recycles:
+                log.info("process %d has ended as it should; it is started again", child.number)
             elif code == EXIT_SCHEMA or not self._may_start.is_set():
                 self._ended(code)
                 self._stop()

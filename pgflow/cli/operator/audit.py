@@ -8,7 +8,7 @@ import click
 from pgflow.cli.connection import open_connection
 from pgflow.cli.instances.rendering import truncate
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import print_document, print_notice, table
 from pgflow.cli.parameters import TEXT
 from pgflow.database.statement import run
 from pgflow.store import audit
@@ -52,7 +52,7 @@ def list_command(
     with open_connection(dsn, schema, role="read") as conn:
         found = run(conn, audit.list(schema, action=action, who=who, before=before, limit=limit))
     if as_json:
-        click.echo(document({"audit": [_record(each) for each in found]}))
+        print_document({"audit": [_record(each) for each in found]})
     elif found:
         click.echo(table(HEADERS, [(each.id, each.at, each.who, each.action, _details(each)) for each in found]))
         if len(found) == limit:

@@ -12,7 +12,7 @@ import click
 from pgflow.cli.connection import open_connection, os_user
 from pgflow.cli.operations.progress_bar import ProgressBar
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, print_notice, printable
+from pgflow.cli.output import print_document, print_notice, printable
 from pgflow.cli.parameters import DURATION, TEXT, parse_timestamp
 from pgflow.client.bulk import Plan, bulk_command, working_off, working_off_rest
 from pgflow.client.commands import ResumeBulk
@@ -184,7 +184,7 @@ def _work_off(conn: Connection, plan: Plan) -> BulkResult:
 
 def _report(result: BulkResult, as_json: bool) -> None:
     if as_json:
-        click.echo(document(_record(result)))
+        print_document(_record(result))
         return
     if result.is_dry_run:
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(result.states.items()))

@@ -4,7 +4,7 @@ import click
 
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.options import app_option, idempotency_option, result_options
-from pgflow.cli.output import document, print_notice, table
+from pgflow.cli.output import print_document, print_notice, table
 from pgflow.cli.parameters import TEXT, parse_timestamp
 from pgflow.cli.schedules.starting import run_record, start_runs
 
@@ -48,7 +48,7 @@ def command(
     else:
         runs = list(start_runs(dsn, schema, name, span=span, dry_run=dry_run, key=idempotency_key))
     if as_json:
-        click.echo(document({"name": name, "runs": [run_record(each) for each in runs]}))
+        print_document({"name": name, "runs": [run_record(each) for each in runs]})
     elif runs:
         click.echo(
             table(("SCHEDULED FOR", "RUN"), [(each.instant, each.run if each.created else None) for each in runs])

@@ -6,7 +6,7 @@ import click
 
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, format_time, print_notice, printable, table
+from pgflow.cli.output import format_time, print_document, print_notice, printable, table
 from pgflow.core.models.schedule import ScheduleInfo
 from pgflow.database.statement import run
 from pgflow.store import schedule
@@ -34,7 +34,7 @@ def command(dsn: str, schema: str, as_json: bool) -> None:
     with open_connection(dsn, schema, role="read") as conn:
         found = run(conn, schedule.list(schema))
     if as_json:
-        click.echo(document({"schedules": [_record(each) for each in found]}))
+        print_document({"schedules": [_record(each) for each in found]})
         return
     if not found:
         print_notice("no schedules")

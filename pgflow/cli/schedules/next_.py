@@ -7,7 +7,7 @@ import click
 
 from pgflow.cli.connection import open_connection
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document
+from pgflow.cli.output import print_document
 from pgflow.cli.parameters import TEXT
 from pgflow.cli.schedules.stored import read_schedule
 from pgflow.core.definition.timing import Cron, Timing, instants, zone_of
@@ -33,7 +33,7 @@ def command(name: str, count: int, dsn: str, schema: str, as_json: bool) -> None
     timing = stored.spec.timing
     found = list(islice(instants(timing, max(stored.now, stored.handled), END), count))
     if as_json:
-        click.echo(document({"name": name, "next": found}))
+        print_document({"name": name, "next": found})
     else:
         for instant in found:
             click.echo(_line(instant, timing))

@@ -12,7 +12,7 @@ from pgflow.cli.app_loader import load_app
 from pgflow.cli.connection import open_connection
 from pgflow.cli.error_reporting import error_line
 from pgflow.cli.options import app_option, result_options
-from pgflow.cli.output import document, print_notice, printable, table
+from pgflow.cli.output import print_document, print_notice, printable, table
 from pgflow.core.definition.graph import DONE, Graph
 from pgflow.core.definition.rules.problems import collecting
 from pgflow.core.engine.state import ACTIVE
@@ -91,7 +91,7 @@ def command(app: str | None, dsn: str, schema: str, as_json: bool) -> int:
     if as_json:
         records = [each.record() for each in reports]
         problem_records = [{"message": problem, "hint": None} for problem in problems]
-        click.echo(document({"valid": not problems, "workflows": records, "problems": problem_records}))
+        print_document({"valid": not problems, "workflows": records, "problems": problem_records})
     else:
         _print(reports)
     return GraphChanged.exit_code if problems else 0
@@ -119,7 +119,7 @@ def _report_errors(found: Pgflow | None, errors: list[PgflowError], *, as_json: 
     if as_json:
         valid = [] if found is None else [WorkflowReport(workflow.graph).record() for workflow in found.versions]
         problems = [{"message": str(error), "hint": error.hint} for error in errors]
-        click.echo(document({"valid": False, "workflows": valid, "problems": problems}))
+        print_document({"valid": False, "workflows": valid, "problems": problems})
     else:
         for error in errors:
             print_notice(printable(error_line(error)))
