@@ -1,5 +1,5 @@
--- Grants a read-only role what it needs: SELECT on every table and the view, inputs and outputs included, and the functions that
--- `pgflow show`, `pgflow list --filter` and `pgflow queue list` call.
+-- Grants a read-only role what it needs: SELECT on every table and view, inputs and outputs included, and the functions that
+-- `pgflow show`, `why`, `top`, `list --filter` and `queue list` call.
 grant usage on schema {schema} to {role};
 grant select on
     pgflow.instances, pgflow.step_results, pgflow.jobs, pgflow.signals, pgflow.scheduled_signals, pgflow.requests, pgflow.workers, pgflow.queues,

@@ -1,5 +1,6 @@
--- Grants an operator what it needs: EXECUTE on the functions that cancel, retry, change and delete instances, one by one or by filter, and
--- that prune; reading the audit and the schedules. It starts nothing, and has no rights on other tables. For lists, grant it the part of a dashboard, too.
+-- Grants an operator what it needs: EXECUTE on the functions that cancel, retry, change and delete instances, one by one or by filter,
+-- that prune, and that explain why something waits; reading the audit and the schedules. It starts nothing, and has no rights on other
+-- tables. For lists, grant it the part of a dashboard, too.
 grant usage on schema {schema} to {role};
 grant execute on function
     pgflow.cancel, pgflow.cancel_run, pgflow.retry, pgflow.retry_run, pgflow.cancel_task, pgflow.retry_task, pgflow.update_task,

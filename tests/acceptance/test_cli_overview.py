@@ -107,6 +107,28 @@ def test_a_worker_is_checked_without_a_trace(idle: Deployment) -> None:
     assert idle.count("workers") == 0
 
 
+def test_a_worker_ends_after_its_jobs_or_its_lifetime(
+    server: Server, migrated_database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    deployment = Deployment.create(server, migrated_database)
+    deployment.ok("start", "OrderFlow", "a", "--input", ORDER, "--app", APP)
+    ended = deployment.pgflow("worker", "--app", APP, "--max-jobs", "1", "--json")
+    assert (ended.returncode, json.loads(ended.stdout)["steps"]) == (0, 1)
+    assert "ran 1 jobs (--max-jobs 1): shutting down gracefully" in ended.stderr
+
+    log = tmp_path / "log"
+    arguments = ["worker", "--app", APP, "--processes", "2", "--max-lifetime", "1s"]
+    with log.open("w") as out:
+        parent = subprocess.Popen([*PROGRAM, *arguments], env=environment(PGFLOW_DSN=deployment.dsn), stderr=out)
+    try:
+        for attempt in Retrying(stop=stop_after_delay(TIMEOUT), wait=wait_fixed(0.1), reraise=True):
+            with attempt:
+                assert log.read_text().count("has ended as it should; it is started again") >= 2
+    finally:
+        parent.terminate()
+        assert parent.wait(TIMEOUT) == 0
+
+
 @pytest.fixture(scope="module")
 def stranger(idle: Deployment) -> Iterator[Deployment]:
     """The deployment as a role without any right sees it."""

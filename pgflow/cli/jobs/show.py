@@ -1,16 +1,21 @@
 """`pgflow job show`: show a job of a task."""
 
+from collections.abc import Sequence
+
 import click
 
 from pgflow.cli.connection import open_connection
 from pgflow.cli.instances.rendering import compact_json
 from pgflow.cli.jobs.rendering import describe, elapsed, job_record
 from pgflow.cli.options import result_options
-from pgflow.cli.output import document, format_time, printable, table
+from pgflow.cli.output import format_time, print_document, printable, table
+from pgflow.cli.overview.why import reason_record
 from pgflow.client.commands import GetTask
 from pgflow.client.task_statements import TaskStatements
+from pgflow.core.models.overview import Reason
 from pgflow.core.models.task import MAX_JOB_ID, TaskInstance
 from pgflow.database.statement import run
+from pgflow.store import overview
 
 __all__ = ["command"]
 
@@ -32,10 +37,14 @@ def command(job: int, dsn: str, schema: str, as_json: bool) -> None:
     """
     with open_connection(dsn, schema, role="read") as conn:
         found = run(conn, TaskStatements(schema).get(GetTask(None, job)))
-    click.echo(document({"job": job_record(found)}) if as_json else "\n\n".join(_paragraphs(found)))
+        reasons = run(conn, overview.why_job(schema, job)) if found.finished_at is None else []
+    if as_json:
+        print_document({"job": {**job_record(found), "reasons": [reason_record(each) for each in reasons]}})
+    else:
+        click.echo("\n\n".join(_paragraphs(found, reasons)))
 
 
-def _paragraphs(job: TaskInstance) -> list[str]:
+def _paragraphs(job: TaskInstance, reasons: Sequence[Reason]) -> list[str]:
     paragraphs = ["\n".join(printable(line) for line in _header(job))]
     if job.errors:
         rows = [(each.get("attempt"), each.get("type"), each.get("reason")) for each in job.errors]
@@ -48,12 +57,11 @@ def _paragraphs(job: TaskInstance) -> list[str]:
             paragraphs.append(f"retry with: pgflow job retry {job.id}")
         case "cancelled":
             paragraphs.append(f"cancelled: {describe(job) or 'no reason given'}")
-        case "waiting" if job.is_paused:
-            paragraphs.append(str(describe(job)))
-            ways = (f"retry {job.id}", f"complete {job.id} --output JSON", f"fail {job.id}")
-            paragraphs.append("\n".join(f"pgflow job {way}" for way in ways))
-        case _ if (state := describe(job)) is not None:
-            paragraphs.append(state)
+        case _:
+            paragraphs += [printable(each.reason) for each in reasons]
+            if job.is_paused:
+                ways = (f"retry {job.id}", f"complete {job.id} --output JSON", f"fail {job.id}")
+                paragraphs.append("\n".join(f"pgflow job {way}" for way in ways))
     return paragraphs
 
 
