@@ -25,8 +25,8 @@ from pgflow.cli.project.init import FILES
 GROUPS = ["worker", "instance", "job", "task", "queue", "schedule", "limit", "db"]
 LIGHT = {"click", "pgflow"}  # the only packages besides the standard library that help may import
 SLOW = {"asyncio", "difflib", "http", "ssl", "tomllib"}
-# They print text that is a document of its own, or talk to a person.
-WITHOUT_JSON = {"completion", "dev", "docs", "graph"}
+# One prints a script for a shell, the other runs until Ctrl-C.
+WITHOUT_JSON = {"completion", "dev"}
 
 
 def leaves(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:

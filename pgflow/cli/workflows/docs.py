@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from pgflow.cli.app_loader import load_app
-from pgflow.cli.options import app_option, debug_option
-from pgflow.cli.output import print_notice, printable
+from pgflow.cli.options import app_option, debug_option, json_option
+from pgflow.cli.output import print_document, print_notice, printable
 from pgflow.client.workflow import Workflow
 from pgflow.core import picture
 from pgflow.errors import Invalid
@@ -35,8 +35,9 @@ INSTALL_FOLDERS = {"site-packages", "dist-packages"}
 @click.option(
     "--check", is_flag=True, show_default=False, help="Do not write; exit with 1 if a diagram is out of date."
 )
+@json_option
 @debug_option
-def command(app: str | None, root: Path, check: bool) -> int:
+def command(app: str | None, root: Path, check: bool, as_json: bool) -> int:
     """Write a diagram of each workflow of an app into its docstring, where help() and editors show it.
 
     The diagram is placed between two markers and replaced on the next run; files that are up to date are not written.
@@ -55,7 +56,7 @@ def command(app: str | None, root: Path, check: bool) -> int:
             files.setdefault(path, []).append(workflow)
         else:
             print_notice(f"skipped {workflow.__qualname__}: {reason}")
-    changed = 0
+    changed: dict[str, list[str]] = {}
     code = 0
     for path, workflows in files.items():
         try:
@@ -64,10 +65,15 @@ def command(app: str | None, root: Path, check: bool) -> int:
             print_notice(f"pgflow: {printable(str(path))} not updated: {printable(str(error))}")
             code = Invalid.exit_code
             continue
-        changed += len(done)
         if done:
-            click.echo(f"{printable(os.path.relpath(path))}: {', '.join(done)}")
-    click.echo(f"{'Would update' if check else 'Updated'} {changed} workflow(s).")
+            changed[os.path.relpath(path)] = done
+    if as_json:
+        print_document({"updated": not check, "files": changed})
+    else:
+        for name, done in changed.items():
+            click.echo(f"{printable(name)}: {', '.join(done)}")
+        count = sum(map(len, changed.values()))
+        click.echo(f"{'Would update' if check else 'Updated'} {count} workflow(s).")
     return code or (1 if check and changed else 0)
 
 

@@ -7,8 +7,8 @@ import click
 
 from pgflow.cli.app_loader import load_app
 from pgflow.cli.connection import open_connection, require_workflow
-from pgflow.cli.options import app_option, database_options
-from pgflow.cli.output import print_notice, printable
+from pgflow.cli.options import app_option, result_options
+from pgflow.cli.output import print_document, print_notice, printable
 from pgflow.cli.parameters import TEXT
 from pgflow.core import picture
 from pgflow.core.picture import Outline
@@ -35,14 +35,21 @@ PICTURES: dict[str, Callable[[Outline], str]] = {
     "--version", type=click.IntRange(1, LARGEST_INTEGER), help="Version of the workflow; by default the current one."
 )
 @app_option
-@database_options
+@result_options
 def command(
-    workflow: str, kind: str, output: str | None, version: int | None, app: str | None, dsn: str, schema: str
+    workflow: str,
+    kind: str,
+    output: str | None,
+    version: int | None,
+    app: str | None,
+    dsn: str,
+    schema: str,
+    as_json: bool,
 ) -> None:
     """Draw WORKFLOW: its steps, from the initial one to Done, and the events that lead from one to the next.
 
     With an app, draws the workflow in its code, without a database. Without an app, draws the definition registered in
-    the database.
+    the database. --json prints the drawing as text in a document.
 
     \b
     Examples:
@@ -53,13 +60,19 @@ def command(
     outline = _from_app(app, workflow, version) if app else _from_database(workflow, version, dsn, schema)
     drawn = PICTURES[kind](outline)
     if output is None or output == "-":
-        click.echo("\n".join(printable(line) for line in drawn.split("\n")))
+        if as_json:
+            print_document({"workflow": workflow, "format": kind, "graph": drawn})
+        else:
+            click.echo("\n".join(printable(line) for line in drawn.split("\n")))
         return
     try:
         Path(output).write_text(drawn + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--output: cannot write {output}: {error.strerror}") from error
-    print_notice(f"wrote {output}")
+    if as_json:
+        print_document({"workflow": workflow, "format": kind, "file": output})
+    else:
+        print_notice(f"wrote {output}")
 
 
 def _from_app(app: str, name: str, version: int | None) -> Outline:
