@@ -372,3 +372,14 @@ def test_it_reads_few_rows_of_a_large_database(query: str, large: Connection) ->
         tuples, entries = one(large, READ) - before[0], one(large, INDEX_READ) - before[1]
     assert tuples <= READS[query]
     assert entries <= READS[query]
+
+
+@pytest.mark.parametrize("seconds", [3600, 86_400])
+def test_events_read_few_rows_of_a_large_database(seconds: int, large: Connection) -> None:
+    with large.transaction():
+        before = one(large, READ), one(large, INDEX_READ)
+        found = run(large, overview.events("pgflow", timedelta(seconds=seconds), limit=50))
+        tuples, entries = one(large, READ) - before[0], one(large, INDEX_READ) - before[1]
+    assert len(found) == 50
+    assert found == sorted(found, key=lambda each: (each.at, each.number), reverse=True)
+    assert max(tuples, entries) <= 4 * 50 + 50

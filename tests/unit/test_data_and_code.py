@@ -34,7 +34,7 @@ EXCEPTIONS = {
         for name in (
             *("instances/start", "jobs/enqueue", "operations/doctor", "operations/worker", "operations/payloads"),
             *("workflows/docs", "workflows/graph", "workflows/validate"),
-            *("operations/worker_check", "project/dev"),
+            "operations/worker_check",
             *("schedules/add", "schedules/backfill", "schedules/run_"),
         )
     },

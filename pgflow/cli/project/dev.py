@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from pgflow.cli.app_loader import load_app
 from pgflow.cli.lazy_group import LazyGroup
 from pgflow.cli.options import app_option, direct_options
 from pgflow.cli.output import print_notice
@@ -39,7 +38,8 @@ def command(app: str | None, port: int, no_web: bool, dsn: str, schema: str) -> 
     """Run all that an app needs to be developed: a database, a worker that reloads, the dashboard.
 
     Without --dsn or PGFLOW_DSN it starts a throwaway PostgreSQL, whose data is deleted at the end. The schema is
-    installed or upgraded. The worker starts again when a source file changes. Ctrl-C ends everything.
+    installed or upgraded. The worker starts again when a source file changes, also after an error in the app. Ctrl-C
+    ends everything.
 
     \b
     Examples:
@@ -48,10 +48,6 @@ def command(app: str | None, port: int, no_web: bool, dsn: str, schema: str) -> 
     """
     if not app:
         raise BadApp("no app given", hint="Pass --app module:name, or create a project: pgflow init")
-    try:
-        load_app(app, dsn, schema)
-    except BadApp as error:
-        print_notice(f"pgflow: {error}. The worker starts when that is fixed.")
     root = click.get_current_context().find_root().command
     has_web = isinstance(root, LazyGroup) and "web" in root.lazy
     missing = [name for name in DASHBOARD_MODULES if importlib.util.find_spec(name) is None]
