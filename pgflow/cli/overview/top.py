@@ -88,7 +88,8 @@ def command(once: bool, interval: timedelta, period: timedelta, dsn: str, schema
 
 
 def _watch(dsn: str, schema: str, period: timedelta, interval: timedelta, title: str) -> None:
-    """Draw frames until Ctrl-C. After a lost connection it goes on when the database answers again."""
+    """Draw frames until Ctrl-C. Once it has drawn one, it waits for a database that does not answer."""
+    has_drawn = False
     while True:
         try:
             with open_connection(dsn, schema, role="read") as conn:
@@ -99,8 +100,11 @@ def _watch(dsn: str, schema: str, period: timedelta, interval: timedelta, title:
                     shown[0] = click.style(shown[0], bold=True)
                     _control(HOME_AND_CLEAR)
                     click.echo("\n".join(shown), nl=False)
+                    has_drawn = True
                     time.sleep(interval.total_seconds())
         except (DatabaseError, psycopg.OperationalError) as error:
+            if not has_drawn:
+                raise
             _control(HOME_AND_CLEAR)
             click.echo(f"{title}\n\n{' '.join(str(error).split())}\nTrying again ...", nl=False)
             time.sleep(interval.total_seconds())
