@@ -187,6 +187,9 @@ def test_the_states_of_a_job_are_explained(conn: Connection) -> None:
     retry = change(conn, job, f"state = 'scheduled', run_at = pgflow.now() + interval '1 hour', {failed}")
     assert retry.kind == "retry"
     assert retry.reason.endswith("Z, after attempt 2 of 5: ValueError: no mail")
+    parked = change(conn, job, "state = 'parked', run_at = null")
+    assert parked.reason == "waits for an operator, after attempt 2 of 5: ValueError: no mail"
+    conn.execute("update pgflow.jobs set state = 'scheduled', run_at = pgflow.now() + interval '1 hour'")
     assert change(conn, job, "errors = null").kind == "delay"
     due = change(conn, job, "run_at = pgflow.now() - interval '1 s'")
     assert due.kind == "unserved"
