@@ -37,7 +37,7 @@ def test_pgflow_itself_goes_through_each_kind_of_contest(tmp_path: Path, monkeyp
     for name, less in (("SETTLE_SECONDS", 0.0), ("WARM", 2), ("RATE", 100)):
         monkeypatch.setattr(f"tests.bench.compare.contests.{name}", less)
     told, drawn = tmp_path / "all.json", tmp_path / "plot.svg"
-    names = ["start-many", "fan-2", "latency", "finish"]
+    names = ["enqueue-many", "single-2", "latency", "finish"]
     options = [
         "--peer",
         "pgflow",
@@ -81,6 +81,18 @@ def test_a_ratio_is_how_many_times_better_pgflow_is() -> None:
     ]
 
 
+def test_where_peers_have_only_jobs_workflows_are_compared_with_these() -> None:
+    made = results(
+        Outcome("single-2", "pgflow", "best", {"rate": 200.0}),
+        Outcome("task-2", "pgflow", "best", {"rate": 300.0}),
+        Outcome("task-2", "DBOS", "best", {"rate": 50.0}),
+        Outcome("task-2", "DBOS", "default", {"rate": 40.0}),
+    )
+    assert made.ratio("single-2", "DBOS", "best") == 4
+    assert made.ratio("task-2", "DBOS", "best") == 6
+    assert made.entrants("single-2") == [("pgflow", "best"), ("DBOS", "best")]
+
+
 def test_a_disturbed_run_is_repeated_and_the_least_disturbed_one_counts() -> None:
     shares = iter([0.6, 0.3, 0.5, 0.1, 0.9])
 
@@ -110,7 +122,7 @@ def test_a_peer_that_cannot_be_installed_is_reported(monkeypatch: pytest.MonkeyP
         environments.interpreter(ancient, tmp_path)
     monkeypatch.setattr("tests.bench.compare.command.PEERS", (OURS, ancient))
     options = [
-        "start",
+        "enqueue",
         "--peer",
         "pgflow",
         "--peer",
@@ -130,9 +142,9 @@ def test_each_peer_has_a_program_and_pins_of_its_own() -> None:
     for peer in PEERS:
         tree = ast.parse((PROGRAMS / f"{peer.module}.py").read_text())
         assert any(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ENGINE" for node in tree.body)
-        assert set(peer.jobs) <= {"task", "chain", "fan"}
+        assert set(peer.jobs) <= {"task", "workflow", "chain", "fan"}
         assert all(peer.count(kind, config) > 0 for kind in peer.jobs for config in CONFIGS)
-        if peer is not OURS:
+        if peer.has_environment:
             pins = (environments.PINS / f"{peer.module}.txt").read_text().splitlines()
             assert f"{peer.package}==" in "\n".join(pins)
             assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []

@@ -64,7 +64,8 @@ def command(
     are listed at the end; Ctrl-C stops early and reports the completed runs.
 
     \b
-    Contests: start start-many task-1 task-2 chain-1 chain-2 fan-1 fan-2 latency finish
+    Contests: enqueue enqueue-many start start-many task-1 task-2 single-2 chain-1 chain-2 fan-1 fan-2
+    latency latency-start finish
     """
     results = Results(repeat=repeat, machine=machine.describe())
     pythons = dict(_installed([peer for peer in PEERS if peer.name in peers], envs, results))
@@ -98,7 +99,11 @@ def _installed(peers: Sequence[Peer], envs: Path, results: Results) -> Iterator[
 def _entrants(name: str, peers: Sequence[Peer], configs: Sequence[str], *, backwards: bool) -> list[tuple[Peer, str]]:
     contest = CONTESTS[name]
     found = [
-        (peer, config) for peer in peers if contest.kind in peer.jobs for config in contest.configs if config in configs
+        (peer, config)
+        for peer in peers
+        if contest.kind in peer.jobs and name in (peer.contests or CONTESTS)
+        for config in contest.configs
+        if config in configs and config in peer.configs
     ]
     return found[::-1] if backwards else found
 

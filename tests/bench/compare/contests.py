@@ -13,7 +13,7 @@ from tests.bench.compare.peers.contestant import BRANCHES, CHAIN
 
 __all__ = ["CONTESTS", "Contest"]
 
-MARKS = {"task": 1, "chain": CHAIN, "fan": BRANCHES}
+MARKS = {"task": 1, "workflow": 1, "chain": CHAIN, "fan": BRANCHES}
 NANOSECONDS = 1e9
 RATE = 20  # a second, for latencies
 SETTLE_SECONDS = 2.0
@@ -22,7 +22,11 @@ WARM = 20
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """One thing to compare. Ratios are computed from `figure`; more is better if `is_rate`."""
+    """One thing to compare. Ratios are computed from `figure`; more is better if `is_rate`.
+
+    `peers_in` names the contest with the peers' figures, where they have nothing else for it: what DBOS and Absurd
+    enqueue is a workflow, and the others have only jobs.
+    """
 
     title: str
     unit: str
@@ -31,20 +35,21 @@ class Contest:
     measure: Callable[[Bout, float], dict[str, float]]
     configs: tuple[str, ...] = ("best",)
     is_rate: bool = True
+    peers_in: str | None = None
 
 
-def start_one(bout: Bout, scale: float) -> dict[str, float]:
+def start_one(bout: Bout, scale: float, *, kind: str) -> dict[str, float]:
     """Start jobs one by one."""
-    bout.drive("start", count=20)
+    bout.drive("start", kind=kind, count=WARM)
     count = max(10, round(2000 * scale))
-    return {"rate": count * NANOSECONDS / bout.drive("start", count=count)}
+    return {"rate": count * NANOSECONDS / bout.drive("start", kind=kind, count=count)}
 
 
-def start_many(bout: Bout, scale: float) -> dict[str, float]:
+def start_many(bout: Bout, scale: float, *, kind: str) -> dict[str, float]:
     """Start jobs a thousand at a time."""
-    bout.drive("start", count=20)
+    bout.drive("start", kind=kind, count=WARM)
     count = max(10, round(bout.peer.bulk * scale))
-    return {"rate": count * NANOSECONDS / bout.drive("start_many", count=count)}
+    return {"rate": count * NANOSECONDS / bout.drive("start_many", kind=kind, count=count)}
 
 
 def drain(bout: Bout, scale: float, *, kind: str, workers: int) -> dict[str, float]:
@@ -69,12 +74,12 @@ def drain(bout: Bout, scale: float, *, kind: str, workers: int) -> dict[str, flo
     }
 
 
-def pace(bout: Bout, scale: float) -> dict[str, float]:
+def pace(bout: Bout, scale: float, *, kind: str) -> dict[str, float]:
     """Start twenty a second, with an idle worker: from the call to the first line of the job."""
     count = max(10, round(200 * scale))
     with bout.workers(1):
-        _warm_up(bout, "task")
-        bout.drive("pace", count=count, rate=RATE)
+        _warm_up(bout, kind)
+        bout.drive("pace", kind=kind, count=count, rate=RATE)
         bout.wait_for_steps(2 * WARM + count)
     _check(bout)
     took = [event.at - event.key for event in bout.trace.events()[-count:]]
@@ -118,11 +123,35 @@ def _check(bout: Bout) -> None:
 
 BOTH = ("best", "default")
 CONTESTS: Mapping[str, Contest] = {
-    "start": Contest("start one by one", "jobs/s", "rate", "task", start_one),
-    "start-many": Contest("start, 1,000 at a time", "jobs/s", "rate", "task", start_many),
-    "task-1": Contest("drain of tasks, 1 process", "jobs/s", "rate", "task", partial(drain, kind="task", workers=1)),
+    "enqueue": Contest("enqueue one by one", "jobs/s", "rate", "task", partial(start_one, kind="task")),
+    "enqueue-many": Contest("enqueue 1,000 at a time", "jobs/s", "rate", "task", partial(start_many, kind="task")),
+    "start": Contest(
+        "start workflows one by one",
+        "instances/s",
+        "rate",
+        "workflow",
+        partial(start_one, kind="workflow"),
+        peers_in="enqueue",
+    ),
+    "start-many": Contest(
+        "start workflows, 1,000 at a time",
+        "instances/s",
+        "rate",
+        "workflow",
+        partial(start_many, kind="workflow"),
+        peers_in="enqueue-many",
+    ),
+    "task-1": Contest("jobs drained, 1 process", "jobs/s", "rate", "task", partial(drain, kind="task", workers=1)),
     "task-2": Contest(
-        "drain of tasks, 2 processes", "jobs/s", "rate", "task", partial(drain, kind="task", workers=2), BOTH
+        "jobs drained, 2 processes", "jobs/s", "rate", "task", partial(drain, kind="task", workers=2), BOTH
+    ),
+    "single-2": Contest(
+        "workflows of one step, 2 processes",
+        "instances/s",
+        "rate",
+        "workflow",
+        partial(drain, kind="workflow", workers=2),
+        peers_in="task-2",
     ),
     "chain-1": Contest(
         "5 steps in a row, 1 process", "instances/s", "rate", "chain", partial(drain, kind="chain", workers=1)
@@ -136,6 +165,17 @@ CONTESTS: Mapping[str, Contest] = {
     "fan-2": Contest(
         "10 branches, joined, 2 processes", "instances/s", "rate", "fan", partial(drain, kind="fan", workers=2), BOTH
     ),
-    "latency": Contest("start → first line of the step", "ms", "p50", "task", pace, BOTH, is_rate=False),
+    "latency": Contest(
+        "enqueue → first line of the job", "ms", "p50", "task", partial(pace, kind="task"), BOTH, is_rate=False
+    ),
+    "latency-start": Contest(
+        "start a workflow → first line of its step",
+        "ms",
+        "p50",
+        "workflow",
+        partial(pace, kind="workflow"),
+        is_rate=False,
+        peers_in="latency",
+    ),
     "finish": Contest("5 steps in a row, start → the fifth begins", "ms", "p50", "chain", finish, BOTH, is_rate=False),
 }

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.compare.roster import OURS, Peer
+from tests.bench.compare.roster import Peer
 
 __all__ = ["Missing", "default_folder", "interpreter", "version"]
 
@@ -31,7 +31,7 @@ def default_folder() -> Path:
 
 def interpreter(peer: Peer, folder: Path) -> Path:
     """Return the Python of a peer's environment, creating it if necessary. Raises `Missing`."""
-    if peer is OURS:
+    if not peer.has_environment:
         return Path(sys.executable)
     pins = PINS / f"{peer.module}.txt"
     base = _python(peer.python)

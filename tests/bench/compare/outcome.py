@@ -49,15 +49,22 @@ class Results:
 
     def entrants(self, contest: str) -> list[tuple[str, str]]:
         """The (peer, configuration) pairs that completed a contest."""
-        found = [(each.peer, each.config) for each in self.outcomes if each.contest == contest and each.figures]
+        found = [
+            (each.peer, each.config)
+            for each in self.outcomes
+            if each.figures
+            and each.config in CONTESTS[contest].configs
+            and each.contest == _held_in(contest, each.peer)
+        ]
         return list(dict.fromkeys(found))
 
     def range(self, contest: str, peer: str, config: str, figure: str) -> Range | None:
         """The median and the range of a figure."""
+        held = _held_in(contest, peer), peer, config
         values = [
             each.figures[figure]
             for each in self.outcomes
-            if (each.contest, each.peer, each.config) == (contest, peer, config) and figure in each.figures
+            if (each.contest, each.peer, each.config) == held and figure in each.figures
         ]
         return Range.of(values) if values else None
 
@@ -86,3 +93,8 @@ class Results:
             "runs": [asdict(each) for each in self.outcomes],
             "failures": self.failures,
         }
+
+
+def _held_in(contest: str, peer: str) -> str:
+    """Return the contest with the figures of a peer."""
+    return contest if peer == OURS.name else CONTESTS[contest].peers_in or contest

@@ -25,7 +25,6 @@ BEST = {"batch_size": 50, "poll_interval": 0.05}
 class AbsurdOnes(Contestant):
     """Absurd, with its Python SDK."""
 
-    kinds = ("task", "chain", "fan")
     done = "select not exists (select from absurd.t_default where state not in ('completed', 'failed', 'cancelled'))"
     failed = "select count(*) from absurd.t_default where state <> 'completed'"
 

@@ -20,9 +20,8 @@ BRANCHES = 10  # in parallel
 
 
 class Contestant(ABC):
-    """One engine. `kinds` are what it can run: "task" (one step), "chain" (five in a row), "fan" (ten, joined)."""
+    """One engine. Its kinds of jobs: "task", "workflow" (one step), "chain" (five in a row), "fan" (ten, joined)."""
 
-    kinds: tuple[str, ...] = ("task",)
     done: str  # a query: whether no work is left
     failed: str  # a query: the number of failed or unfinished jobs
 

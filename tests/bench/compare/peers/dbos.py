@@ -74,7 +74,6 @@ async def fan_of_steps(sent: int) -> int:
 class Dbos(Contestant):
     """DBOS Transact."""
 
-    kinds = ("task", "chain", "fan")
     done = "select not exists (select from dbos.workflow_status where status in ('ENQUEUED', 'PENDING'))"
     failed = "select count(*) from dbos.workflow_status where status <> 'SUCCESS'"
 

@@ -7,20 +7,23 @@ import sys
 import time
 
 from pgflow import Pgflow
-from pgflow.bench.flows import WORKFLOWS, Chain, Fan, Load, Single
+from pgflow.bench import flows
+from pgflow.bench.flows import TASKS, WORKFLOWS, Chain, Fan, Load, Single
 from tests.bench.compare.peers.contestant import BATCH, Contestant, become
 
 LOOK_SECONDS = 0.002
 BEST = ("--queue", "default=500", "--log-level", "warning")
-WORKFLOW = {"task": Single, "chain": Chain, "fan": Fan}
+WORKFLOW = {"workflow": Single, "chain": Chain, "fan": Fan}
 
 
 class Ours(Contestant):
     """This project."""
 
-    kinds = ("task", "chain", "fan")
     done = "select not exists (select from pgflow.jobs)"
-    failed = "select count(*) from pgflow.instances where status <> 'completed'"
+    failed = """
+        select (select count(*) from pgflow.instances where status <> 'completed')
+            + (select count(*) from pgflow.task_results where status <> 'completed')
+    """
 
     def prepare(self) -> None:
         """Migrate."""
@@ -28,11 +31,13 @@ class Ours(Contestant):
 
     def open(self) -> None:
         """Make the app."""
-        self.app = Pgflow(self.dsn, WORKFLOWS)
+        self.app = Pgflow(self.dsn, WORKFLOWS, TASKS)
         self.number = 0
 
     def start(self, kind: str, sent: int) -> str:
-        """Start one."""
+        """Enqueue a task, or start a workflow."""
+        if kind == "task":
+            return str(flows.count.enqueue(sent).id)
         self.number += 1
         value = str(self.number)
         self.app.start(WORKFLOW[kind], value, Load(sent=sent))
@@ -42,7 +47,10 @@ class Ours(Contestant):
         """Start a thousand in a call."""
         for begin in range(0, count, BATCH):
             batch = range(begin, min(begin + BATCH, count))
-            self.app.start_many(WORKFLOW[kind], [(f"many-{number}", Load()) for number in batch])
+            if kind == "task":
+                flows.count.enqueue_many([()] * len(batch))
+            else:
+                self.app.start_many(WORKFLOW[kind], [(f"many-{number}", Load()) for number in batch])
 
     def finish(self, kind: str, sent: int) -> None:
         """Start one and poll until it ends."""
