@@ -13,6 +13,7 @@ from pgflow.core.definition.control import Control
 from pgflow.core.definition.definition import Definition
 from pgflow.core.definition.graph import Graph
 from pgflow.core.definition.step import Step
+from pgflow.core.definition.unique import extract_value
 from pgflow.core.engine.machine import advance, replay
 from pgflow.core.engine.state import Parked, State, Status
 from pgflow.core.values.codec import Location, decrypt, decrypt_text
@@ -92,6 +93,14 @@ class CachedInstance:
     fetched: dict[str, str] = field(default_factory=dict)  # texts of the payload store, by key
     advances: int = 0  # decisions written since this worker cached it
     known_at: float = field(default_factory=time.monotonic)
+    _value: str = ""
+
+    @property
+    def value(self) -> str:
+        """The business value in its id."""
+        if not self._value:
+            self._value = extract_value(self.id)
+        return self._value
 
     @property
     def graph(self) -> Graph:

@@ -7,7 +7,7 @@ the settle statement locks and compares (optimistic concurrency).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, TypeAlias, assert_never
@@ -19,6 +19,7 @@ from pgflow.core.engine import state as engine_state
 from pgflow.core.engine.attempt import CHECKPOINT, EXHAUSTED, KEPT_ERRORS, AttemptError
 from pgflow.core.engine.machine import advance
 from pgflow.core.engine.state import Command, Event, Execute, State
+from pgflow.core.engine.stretch import Link, follow
 from pgflow.store.job_updates import (
     Advance,
     Branch,
@@ -65,11 +66,11 @@ class Decision:
     is_guarded: bool = False
     schedules_jobs: bool = False
     updates: list[JobUpdate] = field(default_factory=list)
-    branches: list[Branch] = field(default_factory=list)
+    branches: Sequence[Branch] = ()
     instance_update: InstanceUpdate | None = None
     outputs: list[tuple[str, Any]] = field(default_factory=list)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    consumed: list[Signal] = field(default_factory=list)
+    metadata: Mapping[str, Any] | None = None
+    consumed: Sequence[Signal] = ()
     failure: dict[str, Any] | None = None
     commands: dict[str, tuple[Command, ...]] = field(default_factory=dict)  # by the step that completed
 
@@ -157,12 +158,19 @@ def _finish(decision: Decision, outcome: Finished, keep: Keep) -> None:
     )
     decision.outputs.append((job.step, outcome.value if outcome.output is not None else {}))
     if outcome.metadata:
-        decision.metadata.update(outcome.metadata)
+        decision.metadata = {**(decision.metadata or {}), **outcome.metadata}
     if signal:
-        decision.consumed.append(signal)
+        decision.consumed = (*decision.consumed, signal)
     if outcome.failing is not None:
         _fail(decision, job, outcome.failing, result=result, signal=signal)
         return
+    if outcome.targets is None and job.solo and decision.instance.status == "running":
+        followed = follow(decision.state, job.step, outcome.event)
+        if followed is not None:
+            decision.state, link = followed
+            decision.commands[job.step] = link.commands
+            _go_along(decision, job, link, result, signal, keep)
+            return
     completed: Event = engine_state.Completed(job.step, outcome.event, outcome.targets, by_timer=outcome.by_timer)
     if outcome.targets == ():
         completed = engine_state.Skipped(job.step)
@@ -179,6 +187,19 @@ def _finish(decision: Decision, outcome: Finished, keep: Keep) -> None:
     decision.add(job, _go_on(decision, job, steps, keep), result=result, advance=otherwise, signal=signal)
 
 
+def _go_along(
+    decision: Decision, job: ClaimedJob, link: Link, result: Result, signal: Signal | None, keep: Keep
+) -> None:
+    """Move a solo job to the next step of a linear stretch, which needs no lock on its instance."""
+    _, step, _, _, config, queue, max_attempts = link
+    kept = keep(queue, queue != job.queue)
+    move = Move(step, config, queue, job.priority, max_attempts, True, kept)
+    consumes = None if signal is None else signal.id
+    decision.updates.append(
+        JobUpdate(job.id, decision.instance.run, job.attempt, job.step, job.kind, move, result, None, consumes)
+    )
+
+
 def _go_on(decision: Decision, job: ClaimedJob, steps: Sequence[Execute], keep: Keep) -> Move | End:
     """Move the job to the first of `steps`; each further step gets a branch, a job of its own."""
     if not steps:
@@ -190,7 +211,7 @@ def _go_on(decision: Decision, job: ClaimedJob, steps: Sequence[Execute], keep: 
     move = Move(step, config, queue, job.priority, max_attempts, len(decision.state.active) == 1, kept)
     for step, config, queue, max_attempts in others:
         branch = Branch(decision.instance.run, step, config, queue, job.priority, max_attempts, keep(queue, True))
-        decision.branches.append(branch)
+        decision.branches = (*decision.branches, branch)
     return move
 
 
@@ -230,7 +251,7 @@ def _retry_or_fail(decision: Decision, outcome: AttemptFailed[ClaimedJob]) -> No
         decision.add(job, retry_update(policy, json.dumps(with_error(job, error)), outcome.pause))
         return
     if outcome.signal:
-        decision.consumed.append(outcome.signal)
+        decision.consumed = (*decision.consumed, outcome.signal)
     if policy.on_exhausted == "pause" and not outcome.is_fatal:
         _pause(decision, outcome)
     else:  # a step that is passed over comes as `Finished`
@@ -287,13 +308,13 @@ def _reactivate(decision: Decision, job: ClaimedJob, keep: Keep) -> None:
     for key in sorted(state.active & instance.unapplied.keys()):
         queue, node = instance.graph.orchestration_queue_of(key), state.graph.nodes[key]
         branch = Branch(instance.run, key, None, queue, job.priority, node.retry.max_attempts, kind="advance")
-        decision.branches.append(branch)
+        decision.branches = (*decision.branches, branch)
     decision.add(job, effect, advance=Advance(instance.graph.orchestration_queue))
 
 
 def _update_instance(decision: Decision) -> None:
     instance, state = decision.instance, decision.state
-    metadata = {**instance.metadata, **decision.metadata} if state.status in ("completed", "failed") else None
+    metadata = {**instance.metadata, **(decision.metadata or {})} if state.status in ("completed", "failed") else None
     revision = None if decision.failure else instance.revision
     if state.error is not None and decision.failure is None:
         decision.failure = {"step": state.error.step, "reason": state.error.reason, "type": "Error"}

@@ -64,13 +64,13 @@ class LargeValues:
         """Store the object of a large output. Raises `PayloadUnavailable`."""
         if outcome.stored_object is not None:
             await asyncio.to_thread(self.policy.put, [outcome.stored_object])
-        return replace(outcome, stored_object=None)
+        return outcome._replace(stored_object=None)
 
     def store_now(self, outcome: Finished) -> Finished:
         """`store`, blocking."""
         if outcome.stored_object is not None:
             self.policy.put([outcome.stored_object])
-        return replace(outcome, stored_object=None)
+        return outcome._replace(stored_object=None)
 
     async def prepared(self, job: ClaimedJob, parked: Parked) -> Parked:
         """Return a wait with the outcome of the signal in the mailbox that will end it, if its payload is outside.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pgflow.core.engine.attempt import AttemptError
 from pgflow.payloads.policy import StoredObject
@@ -31,8 +31,7 @@ J_co = TypeVar("J_co", bound=HeldJob, covariant=True)
 MAX_UNCOUNTED_DISCONNECTS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):  # not a dataclass: one for each step, and made several times as fast
     """The step completed with `event`. `output` is the JSON text to store, `value` the decoded text.
 
     `targets` is the choice of a route (None: the event's declared targets); `failing` is the error of a route: the
@@ -58,8 +57,7 @@ class Finished:
     failed: AttemptError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):  # as `Finished`
     """The task completed; `output` is the JSON text to store."""
 
     job: ClaimedTask

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
+from bisect import insort
+from collections import deque
 
 from pgflow.worker.claimed_task import HeldJob
 from pgflow.worker.gate import Gate
@@ -34,10 +34,10 @@ class QueueBuffer:
         self.gate: Gate | None = None
         self._own_concurrency = concurrency
         self._has_keys = False
-        self._waiting: list[tuple[int, int, HeldJob]] = []
+        self._waiting: dict[int, deque[HeldJob]] = {}  # by priority, in order; none is empty
+        self._priorities: list[int] = []  # of those that wait, sorted
         self._running: set[HeldJob] = set()
         self._settling: set[HeldJob] = set()
-        self._order = itertools.count()
         self._completed = 0
         self._prefetch = 0
         self._span_began = 0.0
@@ -65,7 +65,7 @@ class QueueBuffer:
     @property
     def waiting(self) -> int:
         """How many jobs wait for a slot."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     @property
     def running(self) -> int:
@@ -79,13 +79,20 @@ class QueueBuffer:
 
     def push(self, job: HeldJob) -> None:
         """Add a job to those that wait for a slot."""
-        heapq.heappush(self._waiting, (job.priority, next(self._order), job))
+        waiting = self._waiting.get(job.priority)
+        if waiting is None:
+            waiting = self._waiting[job.priority] = deque()
+            insort(self._priorities, job.priority)
+        waiting.append(job)
 
     def pop(self) -> HeldJob | None:
         """Take the most urgent job if a slot is free, and count it as running."""
         if not self._waiting or self.is_paused or len(self._running) >= self.concurrency:
             return None
-        job = heapq.heappop(self._waiting)[2]
+        waiting = self._waiting[self._priorities[0]]
+        job = waiting.popleft()
+        if not waiting:
+            del self._waiting[self._priorities.pop(0)]
         self._running.add(job)
         return job
 
@@ -113,7 +120,7 @@ class QueueBuffer:
         """Return how many more jobs to claim at `now` (monotonic seconds), in a turn that settles so many."""
         if self.is_paused:
             return 0
-        held = len(self._running) + len(self._settling) + len(self._waiting)
+        held = len(self._running) + len(self._settling) + self.waiting
         if self.gate is not None:
             return max(0, min(self.concurrency, self.concurrency - held + settling))
         if now - self._span_began >= PREFETCH_SECONDS:
@@ -127,17 +134,24 @@ class QueueBuffer:
         """Return how many slots are free beyond the jobs that wait for one, for jobs that go on in this queue."""
         if self.is_paused or self.gate is not None:
             return 0
-        return max(0, self.concurrency - len(self._running) - len(self._waiting))
+        return max(0, self.concurrency - len(self._running) - self.waiting)
 
     def take_waiting(self, older_than: float = float("inf")) -> list[HeldJob]:
         """Take out the waiting jobs that were buffered before `older_than` (monotonic seconds)."""
-        taken = [job for _, _, job in self._waiting if job.since < older_than]
-        if taken:
-            self._waiting = [entry for entry in self._waiting if entry[2].since >= older_than]
-            heapq.heapify(self._waiting)
+        taken = []
+        for priority in list(self._priorities):
+            waiting = self._waiting[priority]
+            taken += [job for job in waiting if job.since < older_than]
+            kept = deque(job for job in waiting if job.since >= older_than)
+            if kept:
+                self._waiting[priority] = kept
+            else:
+                del self._waiting[priority]
+                self._priorities.remove(priority)
         return taken
 
     def clear(self) -> None:
         """Forget the jobs that wait and those that settle: they belong to another worker."""
         self._waiting.clear()
+        self._priorities.clear()
         self._settling.clear()

@@ -15,14 +15,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, assert_never, cast
 
-from pgflow.core.definition.context import Context
+from pgflow.core.definition.context import EMPTY, Context
 from pgflow.core.definition.control import Control
 from pgflow.core.definition.middleware import Middleware, StepCall
 from pgflow.core.definition.results import Async, Snooze
 from pgflow.core.definition.retry import Retry
 from pgflow.core.definition.step import Parking, Step
 from pgflow.core.definition.task_context import TaskContext, running
-from pgflow.core.definition.unique import extract_value
 from pgflow.core.engine import attempt, middleware
 from pgflow.core.engine.attempt import EXHAUSTED, AttemptError, EncodedResult
 from pgflow.core.values.absent import ABSENT
@@ -74,6 +73,7 @@ class Runner:
         self.calls: set[Future[Any]] = set() if calls is None else calls
         self._threads = threads
         self._payloads = payloads
+        self._stores_plain = payloads.codec is None and payloads.store is None
         self._large = LargeValues(self._payloads)
         self._middleware = around
         self.reports = Reports(payloads.codec) if reports is None else reports
@@ -139,7 +139,10 @@ class Runner:
             ctx = self.context(job, conn, control)
             points.reached("step.begins", job)
             with running(partial(_as_job, job, ctx)):
-                result = await self._call(job, step, ctx)
+                if step.is_async and not step.cpu and not self._middleware:
+                    result = await acall_in_parent(cast("Awaitable[Any]", step.execute(ctx)))
+                else:
+                    result = await self._call(job, step, ctx)
             points.reached("step.ended", job)
             return self._read(job, step, result, time.perf_counter() - began)
         except BaseException as error:  # a step must not end the worker, not even by sys.exit()
@@ -160,15 +163,15 @@ class Runner:
         assert isinstance(instance.input, str)  # noqa: S101 -- for the type checker
         return Context(
             initial=instance.workflow.read_input(instance.input),  # a new object: a step may change its own
-            steps=instance.outputs.copy(),  # a sibling may complete while it runs
+            steps=instance.outputs.copy() if instance.outputs else EMPTY,  # a sibling may complete while it runs
             id=instance.id,
-            value=extract_value(instance.id),
+            value=instance.value,
             run=instance.run,
             workflow=instance.graph.name,
             version=instance.version,
             step=job.step,
             attempt=job.attempt,
-            metadata=instance.metadata.copy(),
+            metadata=instance.metadata.copy() if instance.metadata else EMPTY,
             conn=conn,
             control=control or NO_CONTROL,
         )
@@ -334,7 +337,7 @@ class Runner:
 
     def _finished(self, job: ClaimedJob, end: EncodedResult, seconds: float, **more: Any) -> Finished:
         text, stored = end.text, None
-        if text is not None:
+        if text is not None and not self._stores_plain:
             text, stored = self._payloads.close(
                 text, Location(job.instance.graph.name, job.instance.id, "output", job.step)
             )

@@ -286,7 +286,8 @@ class Settler:
         instance.advances += 1
         instance.state = decision.state
         instance.outputs.update(decision.outputs)
-        instance.metadata.update(decision.metadata)
+        if decision.metadata:
+            instance.metadata.update(decision.metadata)
         if decision.consumed:
             instance.signals = [signal for signal in instance.signals if signal not in decision.consumed]
         if decision.instance_update is not None:
@@ -364,16 +365,17 @@ def _moved(held: ClaimedJob, move: Move) -> ClaimedJob:
     if not held.step and held.checkpoint is not None:  # of the step that is retried
         kept = json.loads(held.checkpoint)
         checkpoint = json.dumps(kept[move.step]) if move.step in kept else None
-    return ClaimedJob(
-        id=held.id,
-        instance=held.instance,
-        kind="execute",
-        step=move.step,
-        config=move.config,
-        queue=move.queue,
-        priority=move.priority,
-        attempt=1,
-        max_attempts=move.max_attempts,
-        solo=move.solo,
-        checkpoint=checkpoint,
+    moved = ClaimedJob(
+        held.id,
+        held.instance,
+        "execute",
+        move.step,
+        move.config,
+        move.queue,
+        move.priority,
+        1,  # the attempt
+        move.max_attempts,
+        move.solo,
     )
+    moved.checkpoint = checkpoint
+    return moved

@@ -77,7 +77,9 @@ class TaskRunner:
             report.task_began(job)
         began = time.perf_counter()
         control = job.control = JobControl(self._reports, job)
-        ctx = _context(job, conn, control)
+        make_ctx = partial(_context, job, conn, control)
+        # Most functions never ask for their context.
+        ctx = make_ctx() if job.work.takes_context is not None or self._middleware or job.work.cpu else None
         try:
             is_plain = REFERENCE_MARKER not in job.args
             text = decrypt_args(self._codec, job.work, job.args) if is_plain else await self._opened(job)
@@ -90,9 +92,12 @@ class TaskRunner:
             return self._failed(job, error, 0.0)
         try:
             given = task_attempt.arguments(job.work, text, ctx)
-            with running(ctx):
+            with running(ctx or make_ctx):
                 points.reached("task.begins", job)
-                result = await self._call(job, ctx, given, text)
+                if ctx is None and job.work.is_async:
+                    result = await acall_in_parent(cast("Awaitable[Any]", job.work.function(**given)))
+                else:
+                    result = await self._call(job, ctx or make_ctx(), given, text)
                 points.reached("task.ended", job)
             return await self._read(job, result, time.perf_counter() - began)
         except BaseException as error:  # a task must not end the worker, not even by sys.exit()

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from pgflow.core.values import payload
 from pgflow.core.values.payload import DEPTH_LIMIT, INPUT_LIMIT, decode, encode
 from pgflow.errors import InvalidPayload
 
@@ -171,3 +172,22 @@ def test_invalid_text_is_refused(text: str) -> None:
 def test_text_is_compact_and_keeps_letters() -> None:
     assert text_of({"b": [1, 2], "a": "é"}) == '{"a":"é","b":[1,2]}'
     assert json.loads(text_of({"a": 1})) == {"a": 1}
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(SCALARS | st.dictionaries(st.text(), SCALARS, max_size=10))
+def test_the_short_way_for_small_values_gives_the_text_of_the_general_encoder(value: Any) -> None:
+    small = payload._small_text(value)
+    assert small is None or small == payload._dumps(value)
+
+
+def test_small_values_take_the_short_way_and_what_it_cannot_write_does_not() -> None:
+    assert payload._small_text({"b": 1, "a": None, 'z "1"': "c:\\x"}) == r'{"a":null,"b":1,"z \"1\"":"c:\\x"}'
+    refused = [{1: 2}, {"a": []}, {"a": 2**80}, "é", "a\nb", {"pgflow:ref": 1}, {"a": 1.5}, {1: 1, "a": 2}, Word.YES]
+    assert [payload._small_text(value) for value in refused] == [None] * len(refused)
+    with pytest.raises(InvalidPayload, match="is reserved for pgflow"):
+        encode({"pgflow:ref": 1}, what="input", limit=100)
+    with pytest.raises(InvalidPayload, match="more than the 5 allowed"):
+        encode({"a": "12345"}, what="input", limit=5)

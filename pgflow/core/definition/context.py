@@ -11,7 +11,7 @@ from pgflow.core.definition.control import Control, Controlled
 from pgflow.core.values.append_map import AppendMap
 from pgflow.errors import UnknownStep
 
-__all__ = ["Context", "HasOutput", "read_output"]
+__all__ = ["EMPTY", "Context", "HasOutput", "read_output"]
 
 NAMESPACE = UUID("6e3b4a53-3f0c-5b0e-9d57-52d8f7f0a9c1")  # of idempotency keys
 I_co = TypeVar("I_co", covariant=True)
@@ -85,7 +85,7 @@ class WithItem(Mapping[str, Any]):
         return len(self._base) + (self._key not in self._base)
 
 
-EMPTY: Mapping[str, Any] = CopyOnRead({})
+EMPTY: Mapping[str, Any] = CopyOnRead({})  # of a context without outputs or metadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Graph:
     weight: int = 1
     deadline: timedelta | None = None
     hooks: Mapping[str, str] = field(default_factory=dict)  # names of tasks, by "success", "failure" and "cancel"
+    links: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)  # cache of engine.stretch
 
     @classmethod
     def build(

@@ -60,15 +60,13 @@ class Input:
         the type, `InvalidPayload` if it cannot be stored, and `UnencryptedSecret`.
         """
         given = default_for(self.kind) if value is ABSENT else value
-        if self.kind is Any:
+        if self.kind is Any or (type(given) is self.kind and self.kind in PLAIN):  # valid, and reads back as itself
             return encode(given, what=self.what, limit=limit, reveal=reveal)
         try:
             valid = self.adapter.validate_python(given)
         except ValidationError as error:
             what = f"the {self.what}" if value is not ABSENT else f"the {self.what} was left out, and {given}"
             raise self._refusal(what, error) from None
-        if type(valid) in PLAIN and type(valid) is self.kind:  # reads back as itself
-            return encode(valid, what=self.what, limit=limit)
         if is_untyped(self.kind):
             return encode(valid, what=self.what, limit=limit, reveal=reveal)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from functools import wraps
 from types import MappingProxyType
 from typing import Any
@@ -112,9 +112,7 @@ class Parameters:
 
     def read(self, text: str) -> dict[str, Any]:
         """Return stored arguments in their declared types. Raises `InvalidInput`."""
-        found = self.fields.read(text)
-        values = {each.name: getattr(found, each.name) for each in fields(found)}
-        return {name: value for name, value in values.items() if value is not ABSENT}
+        return {name: value for name, value in vars(self.fields.read(text)).items() if value is not ABSENT}
 
 
 def by_name(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -87,11 +86,16 @@ def current_job() -> TaskContext:
     return ctx if isinstance(ctx, TaskContext) else ctx()
 
 
-@contextmanager
-def running(ctx: TaskContext | Callable[[], TaskContext]) -> Iterator[None]:
+class running:
     """Make `ctx`, or what it returns, the current job inside the `with` block."""
-    token = CURRENT.set(ctx)
-    try:
-        yield
-    finally:
-        CURRENT.reset(token)
+
+    __slots__ = ("_ctx", "_token")
+
+    def __init__(self, ctx: TaskContext | Callable[[], TaskContext]) -> None:
+        self._ctx = ctx
+
+    def __enter__(self) -> None:
+        self._token = CURRENT.set(self._ctx)
+
+    def __exit__(self, *exception: object) -> None:
+        CURRENT.reset(self._token)

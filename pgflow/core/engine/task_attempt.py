@@ -16,10 +16,10 @@ from pgflow.process import call_in_parent
 __all__ = ["arguments", "call", "overdue", "read"]
 
 
-def arguments(task: TaskDefinition, text: str, ctx: TaskContext) -> dict[str, Any]:
+def arguments(task: TaskDefinition, text: str, ctx: TaskContext | None) -> dict[str, Any]:
     """Return what to call the function with: the stored arguments in their types, and its context if it takes one.
 
-    Raises `InvalidInput`.
+    `ctx` may be None if it does not. Raises `InvalidInput`.
     """
     found = task.arguments.read(text)
     return found if task.takes_context is None else {**found, task.takes_context: ctx}
