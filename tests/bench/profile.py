@@ -33,7 +33,12 @@ from pgflow.migrations import migrate
 
 __all__ = ["Sampler", "command", "durations", "profile"]
 
-WORK: Mapping[str, type[Workflow[flows.Load]]] = {"single": flows.Single, "chain": flows.Chain, "fan": flows.Fan}
+WORK: Mapping[str, type[Workflow[flows.Load]] | None] = {  # None: tasks
+    "tasks": None,
+    "single": flows.Single,
+    "chain": flows.Chain,
+    "fan": flows.Fan,
+}
 INTERVAL = 0.0005
 BATCH = 1000
 LOGGED = {"log_min_duration_statement": "0", "log_parameter_max_length": "0"}
@@ -81,13 +86,16 @@ def durations(log: str) -> dict[str, float]:
     return dict(total)
 
 
-def profile(workflow: type[Workflow[flows.Load]], count: int, concurrency: int) -> str:
-    """Let a worker drain so many instances; return the cost as Markdown."""
+def profile(workflow: type[Workflow[flows.Load]] | None, count: int, concurrency: int) -> str:
+    """Let a worker drain so many instances, or tasks without a workflow; return the cost as Markdown."""
     with marked(), EmbeddedPostgres(settings={**server_settings(), **LOGGED}) as server:
         with connect(server.dsn, "migrate") as conn:
             migrate.up(conn)
-        app = Pgflow(server.dsn, [workflow])
-        throughput.fill(app, workflow, count, BATCH)
+        app = Pgflow(server.dsn, flows.WORKFLOWS, flows.TASKS)
+        if workflow is None:
+            throughput.fill_tasks(app, flows.count, count, BATCH)
+        else:
+            throughput.fill(app, workflow, count, BATCH)
         with connect(server.dsn, "migrate") as conn:
             conn.execute("vacuum analyze")
         worker, before = app.worker({QUEUE: concurrency}, drain=True), len(server.log)
@@ -97,10 +105,10 @@ def profile(workflow: type[Workflow[flows.Load]], count: int, concurrency: int) 
             took, busy = time.perf_counter() - began, time.thread_time() - busy
         app.close()
         spent = durations(server.log[before:])
-    steps = worker.stats.steps
+    steps, name = (worker.stats.tasks, "Tasks") if workflow is None else (worker.stats.steps, workflow.name)
     each = {"worker's processor": busy, "backend's": backend[0]}
     costs = " and ".join(f"{seconds / steps * 1e6:.1f} µs of the {whose}" for whose, seconds in each.items())
-    told = [f"{workflow.name}: {steps:,} steps of {count:,} instances, {concurrency} at once, {steps / took:,.0f}/s."]
+    told = [f"{name}: {steps:,} steps of {count:,} instances, {concurrency} at once, {steps / took:,.0f}/s."]
     told += [f"A step takes {costs}, and {worker.stats.round_trips / steps:.4f} round trips."]
     total = sum(sampler.seen.values())
     shares = {name: busy / steps * 1e6 * seen / total for name, seen in sampler.seen.most_common()}
@@ -156,7 +164,8 @@ def command(names: tuple[str, ...], count: int, concurrency: int) -> None:
     """Show where the time of a step goes: in the worker by file, in the server by statement."""
     for name in names or WORK:
         workflow = WORK[name]
-        click.echo(profile(workflow, max(1, count // len(workflow.graph.nodes)), concurrency) + "\n")
+        nodes = 1 if workflow is None else len(workflow.graph.nodes)
+        click.echo(profile(workflow, max(1, count // nodes), concurrency) + "\n")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,14 @@ def test_where_peers_have_only_jobs_workflows_are_compared_with_these() -> None:
     assert made.entrants("single-2") == [("pgflow", "best"), ("DBOS", "best")]
 
 
+def test_the_runs_of_an_earlier_comparison_count_too() -> None:
+    earlier = results(Outcome("task-2", "DBOS", "best", {"rate": 50.0}), Outcome("task-2", "oban-py", "best", {}, "it"))
+    made = results(Outcome("task-2", "pgflow", "best", {"rate": 300.0}))
+    made.take_over(json.loads(json.dumps(earlier.record())))
+    assert made.ratio("task-2", "DBOS", "best") == 6
+    assert made.failures == ["task-2, oban-py (best): it"]
+
+
 def test_a_disturbed_run_is_repeated_and_the_least_disturbed_one_counts() -> None:
     shares = iter([0.6, 0.3, 0.5, 0.1, 0.9])
 

@@ -43,6 +43,13 @@ NAMES = [peer.name for peer in PEERS]
     show_default="below the user's folder for caches",
     help="Where the peers' environments are, or are made.",
 )
+@click.option(
+    "--add",
+    "earlier",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A file of an earlier --json on this machine, whose runs count, too.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every figure of every run here.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw a plot of the medians here.")
 def command(
@@ -54,6 +61,7 @@ def command(
     tries: int,
     patience: float,
     envs: Path,
+    earlier: tuple[Path, ...],
     json_path: Path | None,
     svg: Path | None,
 ) -> None:
@@ -68,6 +76,8 @@ def command(
     latency latency-start finish
     """
     results = Results(repeat=repeat, machine=machine.describe())
+    for path in earlier:
+        results.take_over(json.loads(path.read_text()))
     pythons = dict(_installed([peer for peer in PEERS if peer.name in peers], envs, results))
     with sigterm_as_interrupt(), Arena(envs) as arena, suppress(KeyboardInterrupt):
         results.settings = arena.settings()

@@ -83,6 +83,12 @@ class Results:
         counted = Counter((each.contest, each.peer, each.config) for each in self.outcomes)
         return max(counted.values(), default=0)
 
+    def take_over(self, record: Mapping[str, Any]) -> None:
+        """Add the runs of an earlier comparison on the same machine, from its `record`."""
+        self.versions = {**record["versions"], **self.versions}
+        self.outcomes += [Outcome(**run) for run in record["runs"]]
+        self.failures += record["failures"]
+
     def record(self) -> dict[str, Any]:
         """Return everything as plain data."""
         return {
