@@ -10,7 +10,7 @@ from pgflow.worker.gate import Gate
 
 __all__ = ["PREFETCH_LIMIT", "QueueBuffer"]
 
-PREFETCH_LIMIT = 500  # jobs held beyond those that can run at once
+PREFETCH_LIMIT = 1000  # jobs held beyond those that can run at once
 PREFETCH_SECONDS = 0.1  # a buffer prefetches as many jobs as it completed in the last such span
 
 

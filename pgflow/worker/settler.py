@@ -102,6 +102,11 @@ class Settler:
         return bool(self._outcomes or self.held_jobs.rejected)
 
     @property
+    def outcomes(self) -> int:
+        """How many outcomes wait to be settled."""
+        return len(self._outcomes)
+
+    @property
     def has_deferred(self) -> bool:
         """Whether outcomes are kept that the database rejected through no fault of their steps."""
         return bool(self._deferred)

@@ -56,6 +56,7 @@ MAX_FAILED_TURNS = 10  # in a window of FAILED_TURNS_SECONDS; one more ends the 
 FAILED_TURNS_SECONDS = 60.0
 SPARE_THREADS = 100  # for sync steps that were given up and still run
 POLL_INTERVAL = 0.1  # seconds between two looks, while draining, whether steps that were given up have ended
+GATHER_SECONDS = 0.005  # at most, for a batch
 MAX_REST_SECONDS = 5.0
 LOOP_STALL_TIMEOUT = 60.0  # seconds: a turn of a live event loop ends sooner, even during an outage of the database
 
@@ -381,7 +382,7 @@ class Worker:
     async def _rest(self, seconds: float) -> None:
         """Wait until something happens, or for so long. With 0 seconds, let steps that can end now join this batch."""
         if seconds <= 0:
-            await asyncio.sleep(0)
+            await self._gather()
         elif not self._wakeup.is_set():
             try:
                 async with asyncio.timeout(seconds):
@@ -389,6 +390,20 @@ class Worker:
             except TimeoutError:
                 pass
         self._wakeup.clear()
+
+    async def _gather(self) -> None:
+        """Let the event loop run as long as each pass ends steps, until half of the held jobs have an outcome.
+
+        Otherwise a low concurrency would make small batches: a pass begins no more steps than that. The other half runs
+        while the database settles the first.
+        """
+        settler, deadline = self.settler, time.monotonic() + GATHER_SECONDS
+        while True:
+            before = settler.outcomes
+            await asyncio.sleep(0)
+            is_growing = before < settler.outcomes < len(self.held_jobs.jobs) // 2
+            if not is_growing or time.monotonic() > deadline:
+                return
 
     async def _drain(self) -> None:
         """Give back the jobs that have not started, let the others finish, and settle them; heartbeats go on."""

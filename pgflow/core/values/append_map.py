@@ -33,12 +33,15 @@ class AppendMap(Mapping[K, V], Generic[K, V]):
 
     def adding(self, key: K, value: V) -> AppendMap[K, V]:
         """Return a version with one more key, or this one if it already has the key."""
-        if key in self:
+        found = self._items.get(key)
+        if found is not None and found[0] < self._size:
             return self
         # Only one caller may append to this version, also among threads: `setdefault` is atomic.
         mine = object()
-        base = self if self._claims.setdefault(self._size, mine) is mine else self._copy()
-        base._claims.setdefault(base._size, mine)
+        base = self
+        if self._claims.setdefault(self._size, mine) is not mine:
+            base = self._copy()
+            base._claims[base._size] = mine
         base._items[key] = (base._size, value)
         base._keys.append(key)
         new: AppendMap[K, V] = AppendMap.__new__(AppendMap)

@@ -10,6 +10,4 @@ __all__ = ["is_stage_due"]
 
 def is_stage_due(schedule: Schedule, turn: Turn) -> bool:
     """Whether something is due now, or the turn settles something that sets a time, which has to be learnt."""
-    return (schedule.is_due_known and turn.now >= schedule.due_at) or any(
-        decision.schedules_jobs for decision in turn.decisions
-    )
+    return turn.schedules_jobs or (schedule.is_due_known and turn.now >= schedule.due_at)

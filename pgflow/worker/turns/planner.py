@@ -11,6 +11,7 @@ from typing import Any
 from pgflow.store import job
 from pgflow.store.job import ClaimedRow, LimitedAnswer, SettleResult
 from pgflow.store.notification import QueueReady
+from pgflow.worker.admission import NONE
 from pgflow.worker.chores import chores
 from pgflow.worker.chores.chore import Chore
 from pgflow.worker.decide_task import AnyDecision
@@ -55,6 +56,7 @@ class Planner:
             settler.release(settler.held_jobs.take_stale(now - STALE_SECONDS))
         self._add_chores(turn, self._chores.before_settle)
         turn.decisions = unconfirmed or settler.take()
+        turn.schedules_jobs = any(decision.schedules_jobs for decision in turn.decisions)
         turn.rejected = settler.held_jobs.take_rejected()
         if turn.decisions or turn.rejected:
             turn.add(settler.statement(turn.decisions, turn.rejected), self._settled)
@@ -72,8 +74,10 @@ class Planner:
         What this turn settles has left its slots, so a gated queue counts them as free: its claim takes no prefetch.
         """
         state, now = self._state, turn.now
-        settling = Counter(outcome.job.queue for decision in turn.decisions for outcome in decision.outcomes)
-        buffers, capacity = state.held_jobs.buffers, self._capacity(now, settling)
+        buffers, settling = state.held_jobs.buffers, NONE
+        if any(buffer.gate is not None for buffer in buffers.values()):
+            settling = Counter(outcome.job.queue for decision in turn.decisions for outcome in decision.outcomes)
+        capacity = self._capacity(now, settling)
         turn.capacity = {queue: count for queue, count in capacity.items() if buffers[queue].gate is None}
         turn.gated = {queue: count for queue, count in capacity.items() if buffers[queue].gate is not None}
         turn.positions = self._watermark.positions(now)
@@ -82,7 +86,7 @@ class Planner:
         turn.rooms = {
             queue: turn.gated[queue]
             for queue, gate in gates.items()
-            if gate.should_ask(now, has_settled=settling[queue] > 0, is_peeking=not is_claiming)
+            if gate.should_ask(now, has_settled=settling.get(queue, 0) > 0, is_peeking=not is_claiming)
         }
         if turn.rooms or is_claiming:
             self._add_claim(turn, is_claiming=is_claiming)

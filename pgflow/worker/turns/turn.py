@@ -34,13 +34,14 @@ class Turn:
 
     `now` is in monotonic seconds. `capacity` is how many jobs may be claimed by queue, `gated` the same for queues with
     a gate, `rooms` for those of them that are asked in this turn. `is_unconfirmed`: the settle of `decisions` was sent
-    before, and the connection was lost before its answer. `is_polling`: it is time to look for work without having been
-    notified.
+    before, and the connection was lost before its answer. `schedules_jobs`: some of them makes a job due later.
+    `is_polling`: it is time to look for work without having been notified.
     """
 
     now: float
     is_unconfirmed: bool = False
     decisions: list[AnyDecision] = field(default_factory=list)
+    schedules_jobs: bool = False
     rejected: list[RejectedJob] = field(default_factory=list)
     capacity: Mapping[str, int] = field(default_factory=dict)
     gated: Mapping[str, int] = field(default_factory=dict)
