@@ -256,7 +256,7 @@ class Claimer:
     async def _run_upkeep(self, conn: AsyncConnection, turn: Turn) -> None:
         """Run the turn's upkeep statement by statement, so that a refused one delays no other."""
         upkeep, schedule = self.state.upkeep, self.state.schedule
-        was_sweep_due = schedule.is_sweep_due(turn.now)
+        is_sweep, sweep_at = schedule.is_sweep_due(turn.now), schedule.sweep_at
         has_answer, upkeep.is_split = False, False
         for request in turn.take_upkeep():
             try:
@@ -271,7 +271,7 @@ class Claimer:
                 request.on_answer(answer, turn)
         if not has_answer:
             upkeep.begin(turn.now)
-        elif was_sweep_due and schedule.is_sweep_due(turn.now):  # the rescue, which plans the next one, was refused
+        elif is_sweep and schedule.sweep_at == sweep_at:  # the rescue, which plans the next one, was refused
             schedule.swept(turn.now, None)
 
     async def _run_all(self, conn: AsyncConnection, statements: list[Statement[Any]]) -> list[Any]:

@@ -10,6 +10,7 @@ __all__ = ["EARLY_SECONDS", "Schedule", "UpkeepPause"]
 
 EARLY_SECONDS = 0.25  # by which a poll may come earlier to share a round trip
 MAX_DUE_SECONDS = 1.0  # how often to ask for the next due time: a client or another worker may have set an earlier one
+LONGEST_POLL = 1.1  # of the interval: jitter, so that workers do not poll in step
 EXPIRY_MARGIN_SECONDS = 0.01  # after the end of a lease, so that it has surely expired
 MAX_UPKEEP_PAUSE_SECONDS = 60.0
 
@@ -24,6 +25,7 @@ class Schedule:
     def __init__(self, poll: timedelta, sweep: timedelta) -> None:
         self._poll = poll.total_seconds()
         self._sweep = sweep.total_seconds()
+        self._early_sweep = min(LONGEST_POLL * self._poll, self._sweep / 2)
         self.poll_at = 0.0
         self.sweep_at = 0.0
         self.due_at = 0.0
@@ -36,8 +38,8 @@ class Schedule:
         return min(self.sweep_at, self.due_at)
 
     def is_sweep_due(self, now: float) -> bool:
-        """Whether to look for workers whose lease has expired."""
-        return now >= self.sweep_at
+        """Whether to look for workers whose lease has expired: up to a poll early along with one, in its round trip."""
+        return now >= self.sweep_at or now >= max(self.sweep_at - self._early_sweep, min(self.poll_at, self.due_at))
 
     def sweep_now(self) -> None:
         """Sweep and look for due jobs with the next turn, whatever the last answers were."""
@@ -50,7 +52,7 @@ class Schedule:
 
     def polled(self, now: float) -> None:
         """Plan the next poll."""
-        self.poll_at = now + self._poll * uniform(0.9, 1.1)
+        self.poll_at = now + self._poll * uniform(1.0, LONGEST_POLL)
 
     def answered(self, now: float, next_due: float | None) -> None:
         """Take over in how many seconds something is due (None: nothing is).
