@@ -56,6 +56,8 @@ class Results:
             and each.config in CONTESTS[contest].configs
             and each.contest == _held_in(contest, each.peer)
         ]
+        if CONTESTS[contest].peers_in and all(peer != OURS.name for peer, _ in found):
+            return []  # nothing of its own
         return list(dict.fromkeys(found))
 
     def range(self, contest: str, peer: str, config: str, figure: str) -> Range | None:

@@ -53,7 +53,7 @@ def _short(results: Results) -> Iterator[str]:
     yield f"|---|{'--:|' * len(names)}"
     for contest, kind in CONTESTS.items():
         cells = [_cell(results, contest, name) for name in names]
-        if any(cells):
+        if results.entrants(contest):
             yield f"| {kind.title}, {kind.unit}{'' if kind.is_rate else ' (p50)'} | {' | '.join(cells)} |"
 
 
