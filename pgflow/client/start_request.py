@@ -155,9 +155,11 @@ def single(workflow: VersionSet, started: Iterable[Started], on_conflict: OnActi
 
 def json_object(what: str, given: Any) -> dict[str, Any]:
     """Return a mapping as JSON values, None as an empty one. Raises `InvalidPayload`."""
-    if given is not None and not isinstance(given, Mapping):
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
         raise InvalidPayload(f"{what} must be a mapping, got {type(given).__name__}")
-    value: dict[str, Any] = decode(encode(dict(given or {}), what=what, limit=METADATA_LIMIT))
+    value: dict[str, Any] = decode(encode(dict(given), what=what, limit=METADATA_LIMIT))
     return value
 
 

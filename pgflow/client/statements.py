@@ -45,6 +45,7 @@ class Write(Generic[T]):
     was used for another call is refused. `decode` makes the result out of the answer stored for an earlier call with
     the same key.
 
+    `claiming(key)` builds a statement that claims an idempotency key itself, None for a function that cannot.
     `statement(notify)` builds it. With True it notifies workers itself, inside the transaction, which is right only
     where the transaction is the caller's: a NOTIFY takes a database-wide lock at commit, so ours follows the commit.
     `objects` have to be in the payload store before it is sent. `emit(result, in_transaction)` emits telemetry
@@ -58,6 +59,7 @@ class Write(Generic[T]):
     notifications: frozenset[Notification] = frozenset()
     objects: tuple[StoredObject, ...] = ()
     emit: Callable[[T, bool], None] = field(default=lambda result, in_transaction: None)
+    claiming: Callable[[str], Statement[T]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class Statements:
         keys = [partition_key(each.text, path) for each in request.instances] if path else None
         metadata = {**request.metadata, TELEMETRY: request.telemetry} if request.telemetry else request.metadata
 
-        def statement(notify: bool) -> Statement[list[Started]]:
+        name = call_name("start", workflow.name, *(each.value for each in request.instances))
+
+        def statement(notify: bool, key: str | None = None) -> Statement[list[Started]]:
             return instance.start(
                 self.schema,
                 workflow=workflow.name,
@@ -109,14 +113,23 @@ class Statements:
                 deadline=request.deadline,
                 notify=notify,
                 keys=keys,
+                key=key,
+                call=None if key is None else name,
             )
 
         # A worker makes ready what starts later; there is nothing to wake workers for now.
         is_due = request.at is None and request.delay is None
         graph = definition.graph
         ready = frozenset({QueueReady(graph.nodes[graph.initial].queue)}) if is_due else frozenset[QueueReady]()
-        name = call_name("start", workflow.name, *(each.value for each in request.instances))
-        return Write(name, statement, instance.decode_started, request.key, ready, _objects(each for _, each in closed))
+        return Write(
+            name,
+            statement,
+            instance.decode_started,
+            request.key,
+            ready,
+            _objects(each for _, each in closed),
+            claiming=partial(statement, False),
+        )
 
     def signal(self, command: commands.Signal) -> Write[str]:
         """Send a signal. Raises `UndeclaredEvent` or `UnknownStep` at once when no step of any version takes it."""

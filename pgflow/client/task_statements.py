@@ -51,7 +51,11 @@ class TaskStatements:
             args = [text for text, _ in closed]
             objects = tuple(stored for _, stored in closed if stored is not None)
 
-        def statement(notify: bool) -> Statement[list[Enqueued]]:
+        # Not the arguments themselves: the name is stored in plain.
+        digest = sha256("\n".join(request.args).encode()).hexdigest() if self.policy.codec is None else ""
+        name = call_name("enqueue", task.name, digest)
+
+        def statement(notify: bool, key: str | None = None) -> Statement[list[Enqueued]]:
             return tasks.enqueue(
                 self.schema,
                 task=task.name,
@@ -67,6 +71,8 @@ class TaskStatements:
                 notify=notify,
                 unique=command.unique,
                 partition_keys=partition_keys,
+                key=key,
+                call=None if key is None else name,
             )
 
         def report(enqueued: list[Enqueued], in_transaction: bool) -> None:
@@ -75,10 +81,8 @@ class TaskStatements:
         # A worker makes ready what starts later; there is nothing to wake workers for now.
         is_due = request.at is None and request.delay is None
         ready = frozenset({QueueReady(request.queue or task.queue)}) if is_due else frozenset[QueueReady]()
-        # Not the arguments themselves: the name is stored in plain.
-        digest = sha256("\n".join(request.args).encode()).hexdigest() if self.policy.codec is None else ""
-        name = call_name("enqueue", task.name, digest)
-        return Write(name, statement, tasks.decode_enqueued, request.key, ready, objects, emit=report)
+        claiming = partial(statement, False)
+        return Write(name, statement, tasks.decode_enqueued, request.key, ready, objects, emit=report, claiming=claiming)
 
     def cancel(self, command: commands.CancelTask) -> Write[None]:
         """Cancel a task."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Generic, NoReturn, TypeVar
+from functools import partial
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import psycopg
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -59,7 +60,7 @@ class Transport:
         self.pool = Pool(dsn, pooler=pooler)
         self._was_reached = False
         self._is_examined = False
-        self._throttle = PerProcess(NotifyThrottle)
+        self._throttle = PerProcess(partial(NotifyThrottle, self._notify))
 
     def send(self, request: Statement[T] | Write[T], conn: Conn | None = None) -> T:
         """Run a statement, or a write exactly once, and wake workers: after our commit, or with the caller's.
@@ -98,45 +99,74 @@ class Transport:
     def _send(self, request: Statement[T] | Write[T]) -> T:
         sending = _Sending(request)
         try:
+            return self._attempt(sending)  # outside of tenacity, whose own work would cost each call a tenth
+        except FAULTS as error:
+            first: BaseException | None = error
+        try:
             for attempt in Retrying(**self._policy(sending.errors)):
-                with attempt, self.pool.connection() as ours:
-                    self._was_reached = True
-                    if not self._is_examined:
-                        migrate.examine(ours, self.schema)
-                        self._is_examined = True
-                    if (write := sending.write) is None:
-                        result = run(ours, sending.statement)
-                        continue
-                    result = run_once(ours, self.schema, sending.key, write.name, sending.statement, write.decode)
-                    with suppress(psycopg.Error):  # the write has committed, and polling finds the work
-                        if due := self._throttle.get().due(write.notifications, self._notify):
-                            run(ours, worker.notify(self.schema, due))
+                with attempt:
+                    if first is not None:
+                        failed, first = first, None
+                        raise failed
+                    result = self._attempt(sending)
         except FAULTS as error:
             self._give_up(error, sending)
         return result
 
+    def _attempt(self, sending: _Sending[T]) -> T:
+        with self.pool.connection() as ours:
+            self._was_reached = True
+            if not self._is_examined:
+                migrate.examine(ours, self.schema)
+                self._is_examined = True
+            if (write := sending.write) is None:
+                return run(ours, sending.statement)
+            throttle = self._throttle.get()
+            due = throttle.due(write.notifications)
+            result = run_once(
+                ours, self.schema, sending.key, write.name, sending.statement, write.decode, sending.is_claiming
+            )
+            if due:
+                with suppress(psycopg.Error):  # the write has committed, and polling finds the work
+                    run(ours, worker.notify(self.schema, due))
+            throttle.sent(due, write.notifications - due)
+            return result
+
     async def _asend(self, request: Statement[T] | Write[T]) -> T:
         sending = _Sending(request)
         try:
+            return await self._aattempt(sending)  # as above
+        except FAULTS as error:
+            first: BaseException | None = error
+        try:
             async for attempt in AsyncRetrying(**self._policy(sending.errors)):
                 with attempt:
-                    async with self.pool.aconnection() as ours:
-                        self._was_reached = True
-                        if not self._is_examined:
-                            await migrate.aexamine(ours, self.schema)
-                            self._is_examined = True
-                        if (write := sending.write) is None:
-                            result = await arun(ours, sending.statement)
-                            continue
-                        result = await arun_once(
-                            ours, self.schema, sending.key, write.name, sending.statement, write.decode
-                        )
-                        with suppress(psycopg.Error):  # as above
-                            if due := self._throttle.get().due(write.notifications, self._notify):
-                                await arun(ours, worker.notify(self.schema, due))
+                    if first is not None:
+                        failed, first = first, None
+                        raise failed
+                    result = await self._aattempt(sending)
         except FAULTS as error:
             self._give_up(error, sending)
         return result
+
+    async def _aattempt(self, sending: _Sending[T]) -> T:
+        async with self.pool.aconnection() as ours:
+            self._was_reached = True
+            if not self._is_examined:
+                await migrate.aexamine(ours, self.schema)
+                self._is_examined = True
+            if (write := sending.write) is None:
+                return await arun(ours, sending.statement)
+            throttle = self._throttle.get()
+            due = throttle.due(write.notifications)
+            result = await arun_once(
+                ours, self.schema, sending.key, write.name, sending.statement, write.decode, sending.is_claiming
+            )
+            if due:
+                with suppress(psycopg.Error):  # as above
+                    await arun(ours, worker.notify(self.schema, due))
+            throttle.sent(due, write.notifications - due)
+            return result
 
     @contextmanager
     def _on_our_schema(self) -> Iterator[None]:
@@ -212,7 +242,7 @@ class Transport:
         await asyncio.to_thread(self._throttle.get().join)
         await self.pool.aclose()
 
-    def _notify(self, notifications: Iterable[Notification]) -> None:
+    def _notify(self, notifications: Collection[Notification]) -> None:
         with suppress(psycopg.Error, Unreachable):  # only a hint: polling finds the work
             self.send(worker.notify(self.schema, notifications))
 
@@ -223,8 +253,15 @@ class _Sending(Generic[T]):
     def __init__(self, request: Statement[T] | Write[T]) -> None:
         self.errors: list[BaseException] = []
         self.write = request if isinstance(request, Write) else None
-        self.statement = request.statement(False) if isinstance(request, Write) else request
         self.key = None if self.write is None else self.write.key or new_key()
+        self.is_claiming = False
+        if self.write is None:
+            self.statement = cast("Statement[T]", request)
+        elif self.write.claiming is None or self.key is None:
+            self.statement = self.write.statement(False)
+        else:
+            self.statement = self.write.claiming(self.key)
+            self.is_claiming = True
 
     @property
     def call(self) -> str | None:

@@ -63,10 +63,13 @@ def start(
     deadline: timedelta | None = None,
     notify: bool,
     keys: Sequence[str | None] | None = None,
+    key: str | None = None,
+    call: str | None = None,
 ) -> Statement[Builtin[Started]]:
     """Start an instance for each value; `inputs` are JSON texts, None for no input.
 
-    `keys` are partition keys; without them they are taken from the inputs.
+    `keys` are partition keys; without them they are taken from the inputs. `key` is an idempotency key that the
+    statement claims, for the `call`: see `request.run_once`.
 
     A value whose key is active returns created=False.
     """
@@ -78,12 +81,14 @@ def start(
         "at": at,
         "delay": delay.total_seconds() if delay is not None else None,
         "tags": Texts(tags),
-        "metadata": json.dumps(dict(metadata)),
+        "metadata": json.dumps(dict(metadata)) if metadata else "{}",
         "priority": priority,
         "expires_in": None if expires_in is None else expires_in.total_seconds(),
         "deadline": None if deadline is None else deadline.total_seconds(),
         "notify": notify,
         "keys": None if keys is None else Texts(keys),
+        "key": key,
+        "call": call,
     }
     query = files.load("queries/instance/start.sql", schema)
     return Statement("instance/start", query, params, _started, prepare=True)

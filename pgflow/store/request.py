@@ -61,27 +61,31 @@ def run_once(
     call: str,
     statement: Statement[T],
     decode_answer: DecodeAnswer[T],
+    is_claiming: bool = False,
 ) -> T:
     """Run a statement unless it has run with this key before; then return its answer through `decode_answer`.
 
     Without a key (None) it always runs. `call` describes the call: a key that was used for another call raises
-    `KeyReused`. Runs in the transaction of `conn` if there is one, else in one of its own, in one round trip.
+    `KeyReused`. A statement that `is_claiming` claims the key itself. All runs in the transaction of `conn` if there is
+    one, else in one of its own, in one round trip.
 
         run_once(conn, "pgflow", "order-4711", "cancel OrderFlow 4711", instance.cancel(…), lambda answer: None)
     """
     if key is None:
         return run(conn, statement)
-    read = read_answers(schema, key, call)
     if _is_in_transaction(conn):
-        earlier = run(conn, read)
+        earlier = run(conn, read_answers(schema, key, call))
         if earlier is not None:
             return decode_answer(earlier[0])
-        run(conn, begin(schema, key, call))
+        if not is_claiming:
+            run(conn, begin(schema, key, call))
         return run(conn, statement)
     try:
+        if is_claiming:
+            return run(conn, statement)
         _, result = run_all(conn, [begin(schema, key, call), statement])
     except AlreadyDone:
-        return _first_answer(run(conn, read), decode_answer)
+        return _first_answer(run(conn, read_answers(schema, key, call)), decode_answer)
     return cast("T", result)
 
 
@@ -92,21 +96,24 @@ async def arun_once(
     call: str,
     statement: Statement[T],
     decode_answer: DecodeAnswer[T],
+    is_claiming: bool = False,
 ) -> T:
     """`run_once`, async."""
     if key is None:
         return await arun(conn, statement)
-    read = read_answers(schema, key, call)
     if _is_in_transaction(conn):
-        earlier = await arun(conn, read)
+        earlier = await arun(conn, read_answers(schema, key, call))
         if earlier is not None:
             return decode_answer(earlier[0])
-        await arun(conn, begin(schema, key, call))
+        if not is_claiming:
+            await arun(conn, begin(schema, key, call))
         return await arun(conn, statement)
     try:
+        if is_claiming:
+            return await arun(conn, statement)
         _, result = await arun_all(conn, [begin(schema, key, call), statement])
     except AlreadyDone:
-        return _first_answer(await arun(conn, read), decode_answer)
+        return _first_answer(await arun(conn, read_answers(schema, key, call)), decode_answer)
     return cast("T", result)
 
 

@@ -81,10 +81,13 @@ def enqueue(
     notify: bool,
     unique: UniqueKey | None = None,
     partition_keys: Sequence[str | None] | None = None,
+    key: str | None = None,
+    call: str | None = None,
 ) -> Statement[Builtin[Enqueued]]:
     """Enqueue a task once for each of `args`, which are JSON objects as text.
 
-    `keys` are partition keys; without them they are taken from the arguments.
+    Without `partition_keys` they are taken from the arguments. `key` is an idempotency key that the statement claims,
+    for the `call`: see `request.run_once`.
     """
     params = {
         "task": task,
@@ -95,12 +98,14 @@ def enqueue(
         "priority": priority,
         "max_attempts": max_attempts,
         "tags": Texts(tags),
-        "metadata": json.dumps(dict(metadata)),
+        "metadata": json.dumps(dict(metadata)) if metadata else "{}",
         "expires_in": None if expires_in is None else expires_in.total_seconds(),
         "notify": notify,
         "keys": None if unique is None else Texts(unique.keys),
         "uniqueness": None if unique is None else json.dumps(_uniqueness(unique)),
         "partition_keys": None if partition_keys is None else Texts(partition_keys),
+        "key": key,
+        "call": call,
     }
     query = files.load("queries/task/enqueue.sql", schema)
     return Statement("task/enqueue", query, params, _enqueued, prepare=True)

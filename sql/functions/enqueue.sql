@@ -20,11 +20,18 @@ $$;
 -- from the task's options. A key is taken by a live job, and with a `period` (seconds) also by one that completed less than that ago. Then
 -- `id` is that of the holder and `created` is false; `on_conflict` "skip" returns null as the id, "raise" raises PF018 and enqueues nothing,
 -- "replace" replaces the fields in `replace` (args, run_at, priority) of a holder that has not started.
--- `partition_keys` are those of the jobs; without them they are taken from the arguments.
+-- `partition_keys` are those of the jobs; without them they are taken from the arguments. With an idempotency `key` the call raises PF013 if that was used
+-- before, also for another call; else its answer is recorded under the key, with `call`.
+-- Drops the earlier signature: two overloads would be ambiguous, and calls of an older pgflow match this one.
+drop function if exists pgflow.enqueue_many(
+    text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb, text[], interval
+);
+
 create or replace function pgflow.enqueue_many(
     task text, args text[], at timestamptz default null, delay interval default null, queue text default null, priority smallint default null,
     max_attempts smallint default null, tags text[] default '{}', metadata jsonb default '{}', notify boolean default true,
-    keys text[] default null, uniqueness jsonb default null, partition_keys text[] default null, expires_in interval default null
+    keys text[] default null, uniqueness jsonb default null, partition_keys text[] default null, expires_in interval default null,
+    key text default null, call text default null
 ) returns table (ord bigint, id bigint, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -34,8 +41,11 @@ declare
     options jsonb;
     documents jsonb[] := coalesce(args::jsonb[], '{}');
     bad text;
-    own_tags text[];
-    due timestamptz := coalesce(enqueue_many.at, pgflow.now()) + coalesce(enqueue_many.delay, interval '0');
+    own_tags text[] := '{}';
+    own_metadata jsonb;
+    instant timestamptz := pgflow.now();
+    due timestamptz := coalesce(enqueue_many.at, instant) + coalesce(enqueue_many.delay, interval '0');
+    expires_at timestamptz;
     target text;
     urgency smallint;
     ids bigint[];
@@ -43,6 +53,9 @@ declare
     policy text;
     period interval;
     taken bigint;
+    weight smallint;
+    tries smallint;
+    answer jsonb;
 begin
     select t.options into options from pgflow.tasks t where t.name = enqueue_many.task;
     if not found then
@@ -50,23 +63,38 @@ begin
             hint = coalesce('Known: ' || (select string_agg(t.name, ', ' order by t.name) from pgflow.tasks t) || '.',
                 'Start a worker with the app that defines it: pgflow worker --app module:app');
     end if;
-    select case when jsonb_typeof(a) is distinct from 'object' then 'are not an object' else pgflow.json_fault(a) end into bad
-    from unnest(documents, args) as given (a, written)
-    where jsonb_typeof(a) is distinct from 'object'
-        or octet_length(written) > 128 and pgflow.json_fault(a) is not null limit 1;  -- a shorter one cannot be too large or too deep
-    if found then
+    if cardinality(documents) = 1 then
+        -- As below, without a query: most calls enqueue one, and each query of a call costs as much as all its expressions.
+        bad := case
+            when jsonb_typeof(documents[1]) is distinct from 'object' then 'are not an object'
+            when octet_length(args[1]) > 128 then pgflow.json_fault(documents[1])
+        end;
+    else
+        select case when jsonb_typeof(a) is distinct from 'object' then 'are not an object' else pgflow.json_fault(a) end into bad
+        from unnest(documents, args) as given (a, written)
+        where jsonb_typeof(a) is distinct from 'object'
+            or octet_length(written) > 128 and pgflow.json_fault(a) is not null limit 1;  -- a shorter one cannot be too large or too deep
+    end if;
+    if bad is not null then
         raise exception using errcode = 'PF006', message = 'the arguments ' || bad,
             hint = 'Pass an object by parameter name, such as {"order_id": 7}, and a reference to large data instead of the data.';
     end if;
-    bad := case when jsonb_typeof(metadata) <> 'object' then 'is not an object' else pgflow.json_fault(metadata) end;
-    if bad is not null then
-        raise exception using errcode = 'PF006', message = 'metadata ' || bad, hint = 'Pass a small object such as {"source": "import"}.';
+    if metadata <> '{}' then
+        bad := case when jsonb_typeof(metadata) <> 'object' then 'is not an object' else pgflow.json_fault(metadata) end;
+        if bad is not null then
+            raise exception using errcode = 'PF006', message = 'metadata ' || bad, hint = 'Pass a small object such as {"source": "import"}.';
+        end if;
     end if;
-    own_tags := array(select jsonb_array_elements_text(coalesce(options -> 'tags', '[]')));
-    if cardinality(own_tags || enqueue_many.tags) > 32
-        or exists (select from unnest(enqueue_many.tags) t where t is null or length(t) not between 1 and 64 or t ~ E'[\\u0001-\\u001f\\u007f-\\u009f]') then
-        raise exception using errcode = 'PF008', message = 'invalid tags',
-            hint = 'A task has at most 32 tags, those of its definition included, of 1 to 64 characters each, without control characters.';
+    if options ? 'tags' then
+        own_tags := array(select jsonb_array_elements_text(options -> 'tags'));
+    end if;
+    if enqueue_many.tags <> '{}' then
+        own_tags := own_tags || enqueue_many.tags;
+        if cardinality(own_tags) > 32
+            or exists (select from unnest(enqueue_many.tags) t where t is null or length(t) not between 1 and 64 or t ~ E'[\\u0001-\\u001f\\u007f-\\u009f]') then
+            raise exception using errcode = 'PF008', message = 'invalid tags',
+                hint = 'A task has at most 32 tags, those of its definition included, of 1 to 64 characters each, without control characters.';
+        end if;
     end if;
     target := coalesce(enqueue_many.queue, options ->> 'queue', 'default');
     if target !~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$' then
@@ -91,6 +119,47 @@ begin
     end if;
     if partition_keys is null and options ? 'partition_by' then
         partition_keys := array(select pgflow.job_key(options, a) from unnest(documents) with ordinality as d (a, ord) order by ord);
+    end if;
+    own_tags := nullif(own_tags, '{}');
+    own_metadata := nullif(coalesce(options -> 'metadata', '{}') || coalesce(enqueue_many.metadata, '{}'), '{}');
+    weight := coalesce((options ->> 'weight')::smallint, 1::smallint);
+    tries := coalesce(enqueue_many.max_attempts, (options ->> 'max_attempts')::smallint, 5::smallint);
+    expires_at := due + coalesce(enqueue_many.expires_in, make_interval(secs => (options ->> 'expires_in')::double precision));
+
+    if cardinality(documents) = 1 and keys is null then  -- one row of `jobs`, and one of `requests` with a key: nothing else can happen
+        ord := 1;
+        id := nextval('pgflow.jobs_id_seq');
+        created := true;
+        answer := jsonb_build_object('ids', jsonb_build_array(id), 'created', '[true]'::jsonb);
+        if enqueue_many.key is not null then
+            insert into pgflow.requests (key, call, answer)
+            select enqueue_many.key, enqueue_many.call, jsonb_build_array(answer)
+            where length(enqueue_many.key) between 1 and 200
+            on conflict do nothing;
+            if not found then
+                perform pgflow.begin_request(enqueue_many.key, enqueue_many.call);  -- raises what is wrong with it
+            end if;
+        end if;
+        insert into pgflow.jobs (
+            id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, expires_at
+        )
+        overriding system value
+        values (
+            id, 'task', task, target, partition_keys[1], weight, urgency, tries, documents[1], own_tags, own_metadata,
+            instant, case when due > instant then 'scheduled' else 'ready' end, due, expires_at
+        );
+        if coalesce(current_setting('pgflow_once.key', true), '') <> '' then
+            perform pgflow.answer(answer);
+        end if;
+        if notify and due <= instant then
+            perform pg_notify(pgflow.channel(), target);
+        end if;
+        return next;
+        return;
+    end if;
+
+    if enqueue_many.key is not null then
+        perform pgflow.begin_request(enqueue_many.key, enqueue_many.call);
     end if;
     policy := coalesce(uniqueness ->> 'on_conflict', 'existing');
     period := make_interval(secs => (uniqueness ->> 'period')::double precision);
@@ -123,12 +192,8 @@ begin
         )
         overriding system value
         select
-            a.id, 'task', task, target, a.partition_key,
-            coalesce((options ->> 'weight')::smallint, 1::smallint), urgency,
-            coalesce(enqueue_many.max_attempts, (options ->> 'max_attempts')::smallint, 5::smallint), a.document,
-            nullif(own_tags || enqueue_many.tags, '{}'), nullif(coalesce(options -> 'metadata', '{}') || coalesce(enqueue_many.metadata, '{}'), '{}'),
-            pgflow.now(), case when due > pgflow.now() then 'scheduled' else 'ready' end, due, a.key,
-            due + coalesce(enqueue_many.expires_in, make_interval(secs => (options ->> 'expires_in')::double precision))
+            a.id, 'task', task, target, a.partition_key, weight, urgency, tries, a.document, own_tags, own_metadata,
+            instant, case when due > instant then 'scheduled' else 'ready' end, due, a.key, expires_at
         from numbered a
         order by a.key, a.ord  -- the same order in every batch, so that two batches cannot deadlock
         on conflict (unique_key) where unique_key is not null do nothing
@@ -201,7 +266,7 @@ begin
             key = case when uniqueness -> 'replace' ? 'args' then g.partition_key else j.key end,
             priority = case when uniqueness -> 'replace' ? 'priority' then urgency else j.priority end,
             run_at = case when uniqueness -> 'replace' ? 'run_at' then due else j.run_at end,
-            state = case when uniqueness -> 'replace' ? 'run_at' then case when due > pgflow.now() then 'scheduled' else 'ready' end else j.state end
+            state = case when uniqueness -> 'replace' ? 'run_at' then case when due > instant then 'scheduled' else 'ready' end else j.state end
         from (
             select distinct on (h.holder) h.holder, h.document, h.partition_key
             from unnest(holders, documents, partition_keys) with ordinality as h (holder, document, partition_key, ord) where h.holder is not null
@@ -214,7 +279,7 @@ begin
         'ids', array(select coalesce(g.id, case when policy <> 'skip' then g.holder end) from unnest(ids, holders) with ordinality as g (id, holder, ord) order by g.ord),
         'created', array(select g.id is not null from unnest(ids) with ordinality as g (id, ord) order by g.ord)))
     where coalesce(current_setting('pgflow_once.key', true), '') <> '';
-    if notify and due <= pgflow.now() and cardinality(ids) > 0 then
+    if notify and due <= instant and cardinality(ids) > 0 then
         perform pg_notify(pgflow.channel(), target);
     end if;
     return query
@@ -247,6 +312,6 @@ $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.enqueue_many(
-    text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb, text[], interval
+    text, text[], timestamptz, interval, text, smallint, smallint, text[], jsonb, boolean, text[], jsonb, text[], interval, text, text
 ) from public;
 revoke all on function pgflow.enqueue(text, jsonb, timestamptz, interval, text, smallint, text[], jsonb, boolean, interval) from public;

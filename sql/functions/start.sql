@@ -3,14 +3,18 @@
 -- Runs are numbered in the order given. Rows are inserted in the order of their keys, so that two batches with the same keys cannot deadlock.
 -- A whole business id of the workflow's key ("orderid::abc123") is accepted in place of its value.
 -- It is cancelled if no worker starts it within `expires_in`, and fails at its `deadline`, by default the workflow's; both count from its start.
+-- With an idempotency `key` the call raises PF013 if that was used before, also for another call; else its answer is recorded under the key, with `call`.
 -- Drops the earlier signatures: two overloads would be ambiguous, and calls of an older pgflow match these.
+drop function if exists pgflow.start_many(
+    text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean, text[], interval, interval
+);
 drop function if exists pgflow.start_many(text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean);
 drop function if exists pgflow.start(text, text, jsonb, integer, timestamptz, interval, text[], jsonb, smallint, boolean);
 
 create or replace function pgflow.start_many(
     workflow text, "values" text[], inputs text[], version integer default null, at timestamptz default null, delay interval default null,
     tags text[] default '{}', metadata jsonb default '{}', priority smallint default null, notify boolean default true, keys text[] default null,
-    expires_in interval default null, deadline interval default null
+    expires_in interval default null, deadline interval default null, key text default null, call text default null
 ) returns table (ord bigint, run bigint, id text, created boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -18,30 +22,42 @@ as $$
 #variable_conflict use_column
 declare
     definition record;
+    graph jsonb;
     first jsonb;
     documents jsonb[] := inputs::jsonb[];
     bad text;
-    own_tags text[];
+    own_tags text[] := '{}';
+    own_metadata jsonb;
+    absent_input jsonb;
     partition_by text[];
-    due timestamptz := coalesce(start_many.at, pgflow.now()) + coalesce(start_many.delay, interval '0');
+    weight smallint;
+    urgency smallint;
+    tries smallint;
+    instant timestamptz := pgflow.now();
+    due timestamptz := coalesce(start_many.at, instant) + coalesce(start_many.delay, interval '0');
+    deadline_at timestamptz;
+    expires_at timestamptz;
+    is_shared boolean := false;
+    own_key text;
+    holder bigint;
+    answer jsonb;
     item record;
-    has_key boolean := coalesce(current_setting('pgflow_once.key', true), '') <> '';
+    has_key boolean;
     runs bigint[] := '{}';
     ids text[] := '{}';
     created_flags boolean[] := '{}';
 begin
-    select
-        d.version, d.graph, d.unique_key, d.unique_scope,
-        -- Whether instances of other scopes can conflict with these, which the unique index cannot detect.
-        coalesce(d.unique_scope = 'global', false) or exists (
-            select from pgflow.definitions o
-            where o.unique_key = d.unique_key and o.unique_scope not in (d.unique_scope, 'none') and d.unique_scope <> 'none'
-                and (o.unique_scope = 'global' or o.workflow = d.workflow)
-        ) as overlaps
-    into definition
-    from pgflow.definitions d
-    where d.workflow = start_many.workflow and (start_many.version is null or d.version = start_many.version)
-    order by d.current_since desc nulls last, d.version desc limit 1;
+    -- || decompresses a large graph once, instead of at each access.
+    if start_many.version is not null then
+        select d.version, d.graph || '{}' as graph, d.unique_key, d.unique_scope into definition
+        from pgflow.definitions d
+        where d.workflow = start_many.workflow and d.version = start_many.version;
+    else
+        select d.version, d.graph || '{}' as graph, d.unique_key, d.unique_scope into definition
+        from pgflow.definitions d
+        where d.workflow = start_many.workflow
+        order by d.current_since desc nulls last, d.version desc limit 1;
+    end if;
     if not found then
         select string_agg(d.version::text, ', ' order by d.version) into bad from pgflow.definitions d where d.workflow = start_many.workflow;
         if bad is not null then
@@ -62,35 +78,57 @@ begin
         raise exception using errcode = 'PF008', message = format('%s values but %s partition keys', cardinality("values"), cardinality(keys)),
             hint = 'Pass one key for each value, or none at all: then they are taken from the inputs.';
     end if;
+    graph := definition.graph;
+    if definition.unique_scope <> 'none' then
+        -- Whether instances of other scopes can conflict with these, which the unique index cannot detect.
+        is_shared := definition.unique_scope = 'global' or exists (
+            select from pgflow.definitions o
+            where o.unique_key = definition.unique_key and o.unique_scope not in (definition.unique_scope, 'none')
+                and (o.unique_scope = 'global' or o.workflow = start_many.workflow));
+    end if;
     if strpos(array_to_string("values", ' '), '::') > 0 then  -- some are whole ids
         "values" := array(
             select case when starts_with(v, definition.unique_key || '::') then substr(v, length(definition.unique_key) + 3) else v end
             from unnest("values") with ordinality as given (v, ord) order by ord);
     end if;
-    -- The characters of REFUSED in pgflow/core/definition/unique.py, one by one: a class such as [[:space:]] depends on the database's locale.
-    select v into bad from unnest("values") v
-    where v is null or length(v) not between 1 and 200 or strpos(v, '::') > 0
-        or v collate "C" ~ E'[\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]' limit 1;
-    if found then
-        raise exception using errcode = 'PF008', message = format('%L is not a valid business value', bad),
-            hint = format('A value has 1 to 200 characters, without white space, control characters or "::"; a whole id begins with %s.',
-                coalesce(definition.unique_key, 'key') || '::');
+    -- Most calls start one instance, and each query of a call costs as much as all its expressions: so one plain value, and one short input, are
+    -- checked without.
+    if (cardinality("values") = 1 and "values"[1] collate "C" ~ '^[!-9;-~]{1,200}$') is not true then
+        -- The characters of REFUSED in pgflow/core/definition/unique.py, one by one: a class such as [[:space:]] depends on the database's locale.
+        select v into bad from unnest("values") v
+        where v is null or length(v) not between 1 and 200 or strpos(v, '::') > 0
+            or v collate "C" ~ E'[\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]' limit 1;
+        if found then
+            raise exception using errcode = 'PF008', message = format('%L is not a valid business value', bad),
+                hint = format('A value has 1 to 200 characters, without white space, control characters or "::"; a whole id begins with %s.',
+                    coalesce(definition.unique_key, 'key') || '::');
+        end if;
     end if;
-    select pgflow.json_fault(i) into bad
-    from unnest(documents, inputs) as given (i, written)
-    where octet_length(written) > 128 and pgflow.json_fault(i) is not null limit 1;  -- a shorter one cannot be too large or too deep
-    if found then
+    bad := null;
+    if cardinality(documents) > 1 or octet_length(inputs[1]) > 128 then  -- a shorter one cannot be too large or too deep
+        select pgflow.json_fault(i) into bad
+        from unnest(documents, inputs) as given (i, written)
+        where octet_length(written) > 128 and pgflow.json_fault(i) is not null limit 1;
+    end if;
+    if bad is not null then
         raise exception using errcode = 'PF006', message = 'an input ' || bad, hint = 'Pass a reference to large data instead of the data.';
     end if;
-    bad := case when jsonb_typeof(metadata) <> 'object' then 'is not an object' else pgflow.json_fault(metadata, 65536) end;
-    if bad is not null then
-        raise exception using errcode = 'PF006', message = 'metadata ' || bad, hint = 'Pass a small object such as {"source": "import"}.';
+    if metadata <> '{}' then
+        bad := case when jsonb_typeof(metadata) <> 'object' then 'is not an object' else pgflow.json_fault(metadata, 65536) end;
+        if bad is not null then
+            raise exception using errcode = 'PF006', message = 'metadata ' || bad, hint = 'Pass a small object such as {"source": "import"}.';
+        end if;
     end if;
-    own_tags := array(select jsonb_array_elements_text(coalesce(definition.graph -> 'tags', '[]')));
-    if cardinality(own_tags || start_many.tags) > 32
-        or exists (select from unnest(start_many.tags) t where t is null or length(t) not between 1 and 64 or t ~ E'[\\u0001-\\u001f\\u007f-\\u009f]') then
-        raise exception using errcode = 'PF008', message = 'invalid tags',
-            hint = 'An instance has at most 32 tags, its workflow''s included, of 1 to 64 characters each, without control characters.';
+    if graph ? 'tags' then
+        own_tags := array(select jsonb_array_elements_text(graph -> 'tags'));
+    end if;
+    if start_many.tags <> '{}' then
+        own_tags := own_tags || start_many.tags;
+        if cardinality(own_tags) > 32
+            or exists (select from unnest(start_many.tags) t where t is null or length(t) not between 1 and 64 or t ~ E'[\\u0001-\\u001f\\u007f-\\u009f]') then
+            raise exception using errcode = 'PF008', message = 'invalid tags',
+                hint = 'An instance has at most 32 tags, its workflow''s included, of 1 to 64 characters each, without control characters.';
+        end if;
     end if;
     if start_many.expires_in <= interval '0' or start_many.deadline <= interval '0' then
         raise exception using errcode = 'PF008',
@@ -98,18 +136,96 @@ begin
                 to_json(least(start_many.expires_in, start_many.deadline)) #>> '{}'),
             hint = 'Pass an interval, which counts from the start: ''1 hour''.';
     end if;
-    first := definition.graph #> array['steps', definition.graph ->> 'initial'];
-    partition_by := array(select jsonb_array_elements_text(definition.graph -> 'partition_by'));
+    first := graph #> array['steps', graph ->> 'initial'];
+    if graph ? 'partition_by' then
+        partition_by := array(select jsonb_array_elements_text(graph -> 'partition_by'));
+    end if;
+    own_metadata := coalesce(graph -> 'metadata', '{}') || coalesce(start_many.metadata, '{}');
+    absent_input := coalesce(graph -> 'absent_input', '{}');
+    weight := coalesce((graph ->> 'weight')::smallint, 1::smallint);
+    urgency := coalesce(start_many.priority, (graph ->> 'priority')::smallint, 0::smallint);
+    tries := (first ->> 'max_attempts')::smallint;
+    deadline_at := due + coalesce(start_many.deadline, make_interval(secs => (graph ->> 'deadline')::double precision));
+    expires_at := due + start_many.expires_in;
 
-    if definition.overlaps then
+    if is_shared then
         -- Before anything is read: the next statement sees every instance that an earlier holder of the lock started.
         perform pgflow.lock_business_ids(array(select definition.unique_key || '::' || v from unnest("values") v));
     end if;
 
+    if cardinality("values") = 1 then  -- the same as the statement for many, in statements with less to set up
+        ord := 1;
+        run := nextval('pgflow.instances_run_seq');
+        id := concat_ws('::', definition.unique_key, "values"[1],
+            case when definition.unique_scope = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end);
+        own_key := case definition.unique_scope
+            when 'workflow' then 'w ' || workflow || ' ' || id
+            when 'version' then 'v ' || workflow || ' ' || definition.version || ' ' || id
+            when 'global' then 'g ' || id
+        end;
+        documents[1] := coalesce(documents[1], absent_input);
+        created := true;
+        answer := jsonb_build_object('runs', jsonb_build_array(run), 'ids', jsonb_build_array(id), 'created', '[true]'::jsonb);
+        if start_many.key is not null then
+            insert into pgflow.requests (key, call, answer)
+            select start_many.key, start_many.call, jsonb_build_array(answer)
+            where length(start_many.key) between 1 and 200
+            on conflict do nothing;
+            if not found then
+                perform pgflow.begin_request(start_many.key, start_many.call);  -- raises what is wrong with it
+            end if;
+        end if;
+        holder := null;
+        if is_shared then
+            holder := pgflow.excluding_run(id, workflow, own_key);
+        end if;
+        if holder is null then
+            insert into pgflow.instances (run, id, workflow, version, status, unique_key, input, tags, metadata, deadline)
+            overriding system value
+            values (
+                run, id, workflow, definition.version, case when due > instant then 'pending' else 'running' end, own_key, documents[1],
+                own_tags, own_metadata, deadline_at
+            )
+            on conflict (unique_key) where status in ('pending', 'running', 'waiting') do nothing;
+            created := found;
+        else
+            created := false;
+        end if;
+        if created then
+            insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at, expires_at)
+            values (
+                run, graph ->> 'initial', first ->> 'queue',
+                case when keys is not null then keys[1] when partition_by is not null then pgflow.partition_key(documents[1], partition_by) end,
+                weight, urgency, tries, nullif(first -> 'config', 'null'), case when due > instant then 'scheduled' else 'ready' end, due, expires_at
+            );
+        else  -- read again: the conflicting row may come from a concurrent commit
+            run := coalesce(
+                holder, case when is_shared then pgflow.excluding_run(id, workflow, own_key) end,
+                (select max(i.run) from pgflow.instances i where i.id = start_many.id and i.unique_key = own_key));
+            answer := jsonb_build_object('runs', jsonb_build_array(run), 'ids', jsonb_build_array(id), 'created', '[false]'::jsonb);
+            if start_many.key is not null then
+                update pgflow.requests r set answer = jsonb_build_array(jsonb_build_object('runs', array[run], 'ids', array[start_many.id], 'created', array[false]))
+                where r.key = start_many.key;
+            end if;
+        end if;
+        if coalesce(current_setting('pgflow_once.key', true), '') <> '' then
+            perform pgflow.answer(answer);
+        end if;
+        if notify then
+            perform pg_notify(pgflow.channel(), first ->> 'queue');
+        end if;
+        return next;
+        return;
+    end if;
+
+    if start_many.key is not null then
+        perform pgflow.begin_request(start_many.key, start_many.call);
+    end if;
+    has_key := coalesce(current_setting('pgflow_once.key', true), '') <> '';
     for item in
     with numbered as materialized (
         select
-            a.ord, coalesce(a.document, definition.graph -> 'absent_input', '{}') as document, a.key,  -- null: no input was given
+            a.ord, coalesce(a.document, absent_input) as document, a.key,  -- null: no input was given
             nextval('pgflow.instances_run_seq') as run,
             concat_ws('::', definition.unique_key, a.value,
                 case when definition.unique_scope = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
@@ -127,11 +243,10 @@ begin
         insert into pgflow.instances (run, id, workflow, version, status, unique_key, input, tags, metadata, deadline)
         overriding system value
         select
-            k.run, k.id, workflow, definition.version, case when due > pgflow.now() then 'pending' else 'running' end, k.unique_key, k.document,
-            own_tags || start_many.tags, coalesce(definition.graph -> 'metadata', '{}') || coalesce(start_many.metadata, '{}'),
-            due + coalesce(start_many.deadline, make_interval(secs => (definition.graph ->> 'deadline')::double precision))
+            k.run, k.id, workflow, definition.version, case when due > instant then 'pending' else 'running' end, k.unique_key, k.document,
+            own_tags, own_metadata, deadline_at
         from keyed k
-        where not definition.overlaps or pgflow.excluding_run(k.id, workflow, k.unique_key) is null
+        where not is_shared or pgflow.excluding_run(k.id, workflow, k.unique_key) is null
         order by k.unique_key, k.ord  -- the same order in every batch, so that two batches cannot deadlock
         on conflict (unique_key) where status in ('pending', 'running', 'waiting') do nothing
         returning instances.run
@@ -139,11 +254,10 @@ begin
     inserted_jobs as (
         insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at, expires_at)
         select
-            k.run, definition.graph ->> 'initial', first ->> 'queue',
-            case when keys is null then pgflow.partition_key(k.document, partition_by) else k.key end, coalesce((definition.graph ->> 'weight')::smallint, 1::smallint),
-            coalesce(start_many.priority, (definition.graph ->> 'priority')::smallint, 0::smallint),
-            (first ->> 'max_attempts')::smallint, nullif(first -> 'config', 'null'),
-            case when due > pgflow.now() then 'scheduled' else 'ready' end, due, due + start_many.expires_in
+            k.run, graph ->> 'initial', first ->> 'queue',
+            case when keys is not null then k.key when partition_by is not null then pgflow.partition_key(k.document, partition_by) end,
+            weight, urgency, tries, nullif(first -> 'config', 'null'),
+            case when due > instant then 'scheduled' else 'ready' end, due, expires_at
         from inserted b join keyed k on k.run = b.run
         order by k.ord  -- first in, first out
     )
@@ -157,7 +271,7 @@ begin
         created := item.run is not null;
         if not created then  -- read again: the conflicting row may come from this batch or from a concurrent commit
             run := coalesce(
-                case when definition.overlaps then pgflow.excluding_run(item.id, workflow, item.unique_key) end,
+                case when is_shared then pgflow.excluding_run(item.id, workflow, item.unique_key) end,
                 (select max(i.run) from pgflow.instances i where i.id = item.id and i.unique_key = item.unique_key));
         end if;
         if has_key then
@@ -207,6 +321,6 @@ $$;
 
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.start_many(
-    text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean, text[], interval, interval
+    text, text[], text[], integer, timestamptz, interval, text[], jsonb, smallint, boolean, text[], interval, interval, text, text
 ) from public;
 revoke all on function pgflow.start(text, text, jsonb, integer, timestamptz, interval, text[], jsonb, smallint, boolean, interval, interval) from public;
