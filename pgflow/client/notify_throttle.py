@@ -44,7 +44,7 @@ class NotifyThrottle:
         return due
 
     def sent(self, due: Collection[Notification], late: Collection[Notification]) -> None:
-        """Report that a call has sent what was due; `late` are sent within a moment, unless a call does so earlier."""
+        """Report that a call has sent those `due`; `late` are sent within a moment, unless a call does so before."""
         now = time.monotonic()
         with self._lock:
             for each in due:  # a worker that wakes now finds what earlier calls have committed, too

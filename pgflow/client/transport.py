@@ -31,7 +31,7 @@ from pgflow.migrations import migrate
 from pgflow.process import PerProcess
 from pgflow.store import worker
 from pgflow.store.notification import Notification
-from pgflow.store.request import arun_once, new_key, run_once
+from pgflow.store.request import arun_claiming, arun_once, new_key, run_claiming, run_once
 
 __all__ = ["Transport"]
 
@@ -123,12 +123,16 @@ class Transport:
                 return run(ours, sending.statement)
             throttle = self._throttle.get()
             due = throttle.due(write.notifications)
-            result = run_once(
-                ours, self.schema, sending.key, write.name, sending.statement, write.decode, sending.is_claiming
-            )
-            if due:
-                with suppress(psycopg.Error):  # the write has committed, and polling finds the work
-                    run(ours, worker.notify(self.schema, due))
+            # After the commit, whose failure is the call's; of a notification's failure, polling takes care.
+            after = worker.notify(self.schema, due) if due else None
+            once = (ours, self.schema, sending.key, write.name, sending.statement, write.decode)
+            if sending.is_claiming:
+                result = run_claiming(*once, after)
+            else:
+                result = run_once(*once)
+                if after is not None:
+                    with suppress(psycopg.Error):
+                        run(ours, after)
             throttle.sent(due, write.notifications - due)
             return result
 
@@ -159,12 +163,15 @@ class Transport:
                 return await arun(ours, sending.statement)
             throttle = self._throttle.get()
             due = throttle.due(write.notifications)
-            result = await arun_once(
-                ours, self.schema, sending.key, write.name, sending.statement, write.decode, sending.is_claiming
-            )
-            if due:
-                with suppress(psycopg.Error):  # as above
-                    await arun(ours, worker.notify(self.schema, due))
+            after = worker.notify(self.schema, due) if due else None  # as above
+            once = (ours, self.schema, sending.key, write.name, sending.statement, write.decode)
+            if sending.is_claiming:
+                result = await arun_claiming(*once, after)
+            else:
+                result = await arun_once(*once)
+                if after is not None:
+                    with suppress(psycopg.Error):
+                        await arun(ours, after)
             throttle.sent(due, write.notifications - due)
             return result
 
@@ -216,7 +223,7 @@ class Transport:
     def _give_up(self, error: BaseException, sending: _Sending[Any]) -> NoReturn:
         """Raise the error for a request whose last attempt failed with `error`."""
         where, key = place(self.dsn), sending.key
-        if key is not None and is_transient(error) and any(is_outcome_unknown(each) for each in sending.errors):
+        if key and is_transient(error) and any(is_outcome_unknown(each) for each in sending.errors):
             raise OutcomeUnknown(
                 f"the connection to PostgreSQL at {where} was lost before the answer came",
                 hint=f"Call again with idempotency_key={key!r}: it takes effect once.",
@@ -253,15 +260,14 @@ class _Sending(Generic[T]):
     def __init__(self, request: Statement[T] | Write[T]) -> None:
         self.errors: list[BaseException] = []
         self.write = request if isinstance(request, Write) else None
-        self.key = None if self.write is None else self.write.key or new_key()
+        self.key = ""
         self.is_claiming = False
         if self.write is None:
             self.statement = cast("Statement[T]", request)
-        elif self.write.claiming is None or self.key is None:
-            self.statement = self.write.statement(False)
-        else:
-            self.statement = self.write.claiming(self.key)
-            self.is_claiming = True
+            return
+        self.key = self.write.key or new_key()
+        self.is_claiming = self.write.claiming is not None
+        self.statement = self.write.statement(False) if self.write.claiming is None else self.write.claiming(self.key)
 
     @property
     def call(self) -> str | None:

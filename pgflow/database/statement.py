@@ -7,6 +7,7 @@ code between both in the same way, as generators.)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -14,12 +15,26 @@ import psycopg
 from psycopg import pq
 
 from pgflow.database.adapters import AsyncCursor, Cursor, Row
+from pgflow.database.direct import Query, exchange
 from pgflow.database.pgbouncer import AsyncPooledConnection, PooledConnection
 from pgflow.database.sqlstate import quotes_values, translate
 from pgflow.database.transaction_status import is_idle
 from pgflow.errors import PgflowError
 
-__all__ = ["APending", "Pending", "Row", "Statement", "arun", "arun_all", "astart", "run", "run_all", "start"]
+__all__ = [
+    "APending",
+    "Pending",
+    "Row",
+    "Statement",
+    "arun",
+    "arun_all",
+    "arun_then",
+    "astart",
+    "run",
+    "run_all",
+    "run_then",
+    "start",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -185,6 +200,46 @@ async def arun_all(conn: psycopg.AsyncConnection[Any], statements: Iterable[Stat
     return [await sent.result() for sent in pending]
 
 
+def run_then(conn: psycopg.Connection[Any], statement: Statement[T], after: Statement[Any] | None = None) -> T:
+    """Run a statement, and `after` as soon as it has committed, in one round trip; nothing is known of its outcome.
+
+    For an idle connection of our own, and for statements that are run again and again, with values of the simple types
+    that `direct` supports. Raises like `run`, but no error of `after`.
+
+        run_then(conn, task.enqueue(…), worker.notify(…))
+    """
+    if isinstance(conn, PooledConnection):
+        result = run(conn, statement)
+        if after is not None:
+            with suppress(psycopg.Error):
+                run(conn, after)
+        return result
+    try:
+        rows = conn.wait(exchange(conn, _query(statement), None if after is None else _query(after)))
+    except psycopg.Error as error:
+        _raise_translated(error, statement)
+        raise
+    return statement.read(rows)
+
+
+async def arun_then(
+    conn: psycopg.AsyncConnection[Any], statement: Statement[T], after: Statement[Any] | None = None
+) -> T:
+    """`run_then` on an async connection."""
+    if isinstance(conn, AsyncPooledConnection):
+        result = await arun(conn, statement)
+        if after is not None:
+            with suppress(psycopg.Error):
+                await arun(conn, after)
+        return result
+    try:
+        rows = await conn.wait(exchange(conn, _query(statement), None if after is None else _query(after)))
+    except psycopg.Error as error:
+        _raise_translated(error, statement)
+        raise
+    return statement.read(rows)
+
+
 def start(conn: psycopg.Connection[Any], statement: Statement[T]) -> Pending[T]:
     """Send a statement; `.result()` of the returned object reads its rows.
 
@@ -216,6 +271,10 @@ def _with_prepare_set(statement: Statement[T]) -> Statement[T]:
     If psycopg prepares a statement in a pipeline behind one that fails, it wrongly records it as prepared.
     """
     return statement if statement.prepare is not None else replace(statement, prepare=False)
+
+
+def _query(statement: Statement[Any]) -> Query:
+    return Query(statement.query, statement.params)
 
 
 def _returned_no_rows(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:

@@ -16,11 +16,11 @@ import psycopg
 
 from pgflow.core.values.payload import decode
 from pgflow.database import files
-from pgflow.database.statement import Statement, arun, arun_all, run, run_all
+from pgflow.database.statement import Statement, arun, arun_all, arun_then, run, run_all, run_then
 from pgflow.database.transaction_status import is_idle
 from pgflow.errors import AlreadyDone
 
-__all__ = ["arun_once", "begin", "forget", "new_key", "read_answers", "run_once"]
+__all__ = ["arun_claiming", "arun_once", "begin", "forget", "new_key", "read_answers", "run_claiming", "run_once"]
 
 T = TypeVar("T")
 DecodeAnswer = Callable[[Any], T]
@@ -61,13 +61,11 @@ def run_once(
     call: str,
     statement: Statement[T],
     decode_answer: DecodeAnswer[T],
-    is_claiming: bool = False,
 ) -> T:
     """Run a statement unless it has run with this key before; then return its answer through `decode_answer`.
 
     Without a key (None) it always runs. `call` describes the call: a key that was used for another call raises
-    `KeyReused`. A statement that `is_claiming` claims the key itself. All runs in the transaction of `conn` if there is
-    one, else in one of its own, in one round trip.
+    `KeyReused`. Runs in the transaction of `conn` if there is one, else in one of its own, in one round trip.
 
         run_once(conn, "pgflow", "order-4711", "cancel OrderFlow 4711", instance.cancel(…), lambda answer: None)
     """
@@ -77,12 +75,9 @@ def run_once(
         earlier = run(conn, read_answers(schema, key, call))
         if earlier is not None:
             return decode_answer(earlier[0])
-        if not is_claiming:
-            run(conn, begin(schema, key, call))
+        run(conn, begin(schema, key, call))
         return run(conn, statement)
     try:
-        if is_claiming:
-            return run(conn, statement)
         _, result = run_all(conn, [begin(schema, key, call), statement])
     except AlreadyDone:
         return _first_answer(run(conn, read_answers(schema, key, call)), decode_answer)
@@ -96,7 +91,6 @@ async def arun_once(
     call: str,
     statement: Statement[T],
     decode_answer: DecodeAnswer[T],
-    is_claiming: bool = False,
 ) -> T:
     """`run_once`, async."""
     if key is None:
@@ -105,16 +99,48 @@ async def arun_once(
         earlier = await arun(conn, read_answers(schema, key, call))
         if earlier is not None:
             return decode_answer(earlier[0])
-        if not is_claiming:
-            await arun(conn, begin(schema, key, call))
+        await arun(conn, begin(schema, key, call))
         return await arun(conn, statement)
     try:
-        if is_claiming:
-            return await arun(conn, statement)
         _, result = await arun_all(conn, [begin(schema, key, call), statement])
     except AlreadyDone:
         return _first_answer(await arun(conn, read_answers(schema, key, call)), decode_answer)
     return cast("T", result)
+
+
+def run_claiming(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    key: str,
+    call: str,
+    statement: Statement[T],
+    decode_answer: DecodeAnswer[T],
+    after: Statement[Any] | None = None,
+) -> T:
+    """`run_once` for a statement that claims the key itself, on an idle connection of our own; see `run_then`.
+
+    run_claiming(conn, "pgflow", "order-4711", "start OrderFlow 4711", instance.start(…), instance.decode_started)
+    """
+    try:
+        return run_then(conn, statement, after)
+    except AlreadyDone:
+        return _first_answer(run(conn, read_answers(schema, key, call)), decode_answer)
+
+
+async def arun_claiming(
+    conn: psycopg.AsyncConnection[Any],
+    schema: str,
+    key: str,
+    call: str,
+    statement: Statement[T],
+    decode_answer: DecodeAnswer[T],
+    after: Statement[Any] | None = None,
+) -> T:
+    """`run_claiming`, async."""
+    try:
+        return await arun_then(conn, statement, after)
+    except AlreadyDone:
+        return _first_answer(await arun(conn, read_answers(schema, key, call)), decode_answer)
 
 
 def _is_in_transaction(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from pgflow.core.models.overview import WorkerInfo
 from pgflow.database import files
+from pgflow.database.arrays import Texts
 from pgflow.database.migration_files import migrations
 from pgflow.database.statement import Row, Statement
 from pgflow.store.notification import Notification, encode
@@ -147,7 +148,7 @@ def list(schema: str, *, only_alive: bool = True) -> Statement[Builtin[WorkerInf
 
 def notify(schema: str, notifications: Iterable[Notification]) -> Statement[None]:
     """Notify all workers that listen."""
-    params = {"payloads": sorted(map(encode, notifications))}
+    params = {"payloads": Texts(sorted(map(encode, notifications)))}
     return Statement("worker/notify", files.load("queries/worker/notify.sql", schema), params, _nothing, prepare=True)
 
 

@@ -282,7 +282,7 @@ def hurried(app: Pgflow, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
         return call
 
-    for name in ("run_once", "arun_once", "run", "arun"):
+    for name in ("run_claiming", "arun_claiming", "run_once", "arun_once", "run", "arun"):
         monkeypatch.setattr(transport, name, counted(getattr(transport, name)))
     own = Pgflow(make_conninfo(dsn, options="-c statement_timeout=200"), workflows=WORKFLOWS)
     own.register()
@@ -309,10 +309,10 @@ def test_a_start_over_the_statement_timeout_is_not_sent_again_and_gives_advice(
             app.start_many(Single, items)
         assert "Start fewer at a time" in (error.value.hint or "")
         assert isinstance(error.value.__cause__, psycopg.errors.QueryCanceled)
-        assert sent == ["run_once"]
+        assert sent == ["run_claiming"]
         with pytest.raises(StatementTimeout, match="start Single"):
             asyncio.run(astart_many())
-        assert sent == ["run_once", "arun_once"]
+        assert sent == ["run_claiming", "arun_claiming"]
     assert count(conn) == 0
     assert len(app.start_many(Single, items)) == 10
 
