@@ -55,7 +55,6 @@ declare
     taken bigint;
     weight smallint;
     tries smallint;
-    answer jsonb;
 begin
     select t.options into options from pgflow.tasks t where t.name = enqueue_many.task;
     if not found then
@@ -126,38 +125,43 @@ begin
     tries := coalesce(enqueue_many.max_attempts, (options ->> 'max_attempts')::smallint, 5::smallint);
     expires_at := due + coalesce(enqueue_many.expires_in, make_interval(secs => (options ->> 'expires_in')::double precision));
 
-    if cardinality(documents) = 1 and keys is null then  -- one row of `jobs`, and one of `requests` with a key: nothing else can happen
-        ord := 1;
-        id := nextval('pgflow.jobs_id_seq');
-        created := true;
-        answer := jsonb_build_object('ids', jsonb_build_array(id), 'created', '[true]'::jsonb);
+    if keys is null then  -- each call becomes one row of `jobs`: nothing else can happen
+        if cardinality(documents) = 1 then
+            ids := array[nextval('pgflow.jobs_id_seq')];
+        else
+            ids := array(select nextval('pgflow.jobs_id_seq') from generate_series(1, cardinality(documents)));
+        end if;
         if enqueue_many.key is not null then
             insert into pgflow.requests (key, call, answer)
-            select enqueue_many.key, enqueue_many.call, jsonb_build_array(answer)
+            select
+                enqueue_many.key, enqueue_many.call,
+                jsonb_build_array(jsonb_build_object('ids', ids, 'created', array_fill(true, array[cardinality(ids)])))
             where length(enqueue_many.key) between 1 and 200
             on conflict do nothing;
             if not found then
                 perform pgflow.begin_request(enqueue_many.key, enqueue_many.call);  -- raises what is wrong with it
             end if;
         end if;
-        insert into pgflow.jobs (
-            id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, expires_at
-        )
-        overriding system value
-        values (
-            id, 'task', task, target, partition_keys[1], weight, urgency, tries, documents[1], own_tags, own_metadata,
-            instant, case when due > instant then 'scheduled' else 'ready' end, due, expires_at
-        );
-        if coalesce(current_setting('pgflow_once.key', true), '') <> '' then
-            perform pgflow.answer(answer);
+        if cardinality(documents) = 1 then
+            insert into pgflow.jobs (
+                id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, expires_at
+            )
+            overriding system value
+            values (
+                ids[1], 'task', task, target, partition_keys[1], weight, urgency, tries, documents[1], own_tags, own_metadata,
+                instant, case when due > instant then 'scheduled' else 'ready' end, due, expires_at
+            );
+        else
+            insert into pgflow.jobs (
+                id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, expires_at
+            )
+            overriding system value
+            select
+                a.id, 'task', task, target, a.partition_key, weight, urgency, tries, a.document, own_tags, own_metadata,
+                instant, case when due > instant then 'scheduled' else 'ready' end, due, expires_at
+            from unnest(documents, ids, partition_keys) as a (document, id, partition_key);
         end if;
-        if notify and due <= instant then
-            perform pg_notify(pgflow.channel(), target);
-        end if;
-        return next;
-        return;
-    end if;
-
+    else
     if enqueue_many.key is not null then
         perform pgflow.begin_request(enqueue_many.key, enqueue_many.call);
     end if;
@@ -166,10 +170,9 @@ begin
     ids := array_fill(null::bigint, array[cardinality(documents)]);
     holders := ids;
 
-    -- Without keys one pass is all. With keys each item either inserts its job or meets the holder of its key; one whose holder is deleted
-    -- by another session before it is found tries again.
+    -- Each item either inserts its job or meets the holder of its key; one whose holder is deleted by another session before it is found tries again.
     for pass in 1 .. 10 loop
-    if keys is not null and period is not null then
+    if period is not null then
         holders := array(
             select coalesce(h.id, r.id)
             from unnest(keys, holders) with ordinality as h (key, id, ord)
@@ -203,15 +206,6 @@ begin
     from unnest(ids) with ordinality as g (id, ord)
     left join numbered n on n.ord = g.ord
     left join inserted i on i.id = n.id;
-    -- A sequence behind its table, as after a copy of the data alone, returns ids of ended tasks, and such a job could never end. The last entry of
-    -- the index is nearly always below these ids: above them it is only where another session has ended later tasks.
-    if (select max(r.id) from pgflow.task_results r) >= (select min(g) from unnest(ids) g)
-        and exists (select from unnest(ids) g (id) join pgflow.task_results r on r.id = any (array[g.id])) then
-        raise unique_violation using message = 'the id of a new job is that of an ended task', table = 'jobs', constraint = 'jobs_pkey',
-            schema = (select c.relnamespace::regnamespace::text from pg_class c where c.oid = 'pgflow.jobs'::regclass);
-    end if;
-    exit when keys is null;
-
     if period is not null then  -- one that completed while the insert waited for it: only now its row is visible
         with late as (
             select r.id, n.id as own
@@ -241,8 +235,17 @@ begin
         order by h.ord);
     exit when not exists (select from unnest(ids, holders) as g (id, holder) where g.id is null and g.holder is null);
     end loop;
+    end if;
 
-    if keys is not null and policy = 'raise' and array_position(ids, null) is not null then
+    -- A sequence behind its table, as after a copy of the data alone, returns ids of ended tasks, and such a job could never end. The last entry of
+    -- the index is nearly always below these ids: above them it is only where another session has ended later tasks.
+    if (select max(r.id) from pgflow.task_results r) >= (select min(g) from unnest(ids) g)
+        and exists (select from unnest(ids) g (id) join pgflow.task_results r on r.id = any (array[g.id])) then
+        raise unique_violation using message = 'the id of a new job is that of an ended task', table = 'jobs', constraint = 'jobs_pkey',
+            schema = (select c.relnamespace::regnamespace::text from pg_class c where c.oid = 'pgflow.jobs'::regclass);
+    end if;
+
+    if policy = 'raise' and array_position(ids, null) is not null then
         taken := holders[array_position(ids, null)];
         raise exception using errcode = 'PF018', detail = taken,
             message = case
@@ -250,7 +253,7 @@ begin
                 else format('%s is not enqueued: job %s has its unique key', task, taken) end,
             hint = 'Use that job: on_conflict "existing" returns it.';
     end if;
-    if keys is not null and policy = 'replace' then
+    if policy = 'replace' then
         perform from pgflow.jobs j  -- in the order of keys, as the inserts
         where j.id = any (holders) and j.state in ('ready', 'scheduled') and j.attempt = 0
         order by j.unique_key
@@ -275,10 +278,11 @@ begin
         where j.id = g.holder and j.state in ('ready', 'scheduled') and j.attempt = 0;
     end if;
 
-    perform pgflow.answer(jsonb_build_object(
-        'ids', array(select coalesce(g.id, case when policy <> 'skip' then g.holder end) from unnest(ids, holders) with ordinality as g (id, holder, ord) order by g.ord),
-        'created', array(select g.id is not null from unnest(ids) with ordinality as g (id, ord) order by g.ord)))
-    where coalesce(current_setting('pgflow_once.key', true), '') <> '';
+    if coalesce(current_setting('pgflow_once.key', true), '') <> '' then
+        perform pgflow.answer(jsonb_build_object(
+            'ids', array(select coalesce(g.id, case when policy <> 'skip' then g.holder end) from unnest(ids, holders) with ordinality as g (id, holder, ord) order by g.ord),
+            'created', array(select g.id is not null from unnest(ids) with ordinality as g (id, ord) order by g.ord)));
+    end if;
     if notify and due <= instant and cardinality(ids) > 0 then
         perform pg_notify(pgflow.channel(), target);
     end if;

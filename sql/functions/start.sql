@@ -43,8 +43,11 @@ declare
     answer jsonb;
     item record;
     has_key boolean;
-    runs bigint[] := '{}';
-    ids text[] := '{}';
+    runs bigint[];
+    ids text[];
+    own_keys text[];
+    inserted bigint;
+    has_all boolean;
     created_flags boolean[] := '{}';
 begin
     -- || decompresses a large graph once, instead of at each access.
@@ -222,61 +225,59 @@ begin
         perform pgflow.begin_request(start_many.key, start_many.call);
     end if;
     has_key := coalesce(current_setting('pgflow_once.key', true), '') <> '';
+    if array_position(documents, null) is not null then
+        documents := array(select coalesce(d, absent_input) from unnest(documents) with ordinality as given (d, ord) order by ord);
+    end if;
+    runs := array(select nextval('pgflow.instances_run_seq') from generate_series(1, cardinality("values")));
+    ids := array(
+        select concat_ws('::', definition.unique_key, v,
+            case when definition.unique_scope = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end)
+        from unnest("values") with ordinality as given (v, ord) order by ord);
+    own_keys := array(
+        select case definition.unique_scope
+            when 'workflow' then 'w ' || workflow || ' ' || v
+            when 'version' then 'v ' || workflow || ' ' || definition.version || ' ' || v
+            when 'global' then 'g ' || v
+        end
+        from unnest(ids) with ordinality as given (v, ord) order by ord);
+    -- Statements over arrays, without joins: the planner expects ten rows of an array, and would compare each of a thousand with each other one.
+    insert into pgflow.instances (run, id, workflow, version, status, unique_key, input, tags, metadata, deadline)
+    overriding system value
+    select
+        a.run, a.id, workflow, definition.version, case when due > instant then 'pending' else 'running' end, a.own_key, a.document,
+        own_tags, own_metadata, deadline_at
+    from unnest(runs, ids, own_keys, documents) with ordinality as a (run, id, own_key, document, ord)
+    where not is_shared or pgflow.excluding_run(a.id, workflow, a.own_key) is null
+    order by a.own_key, a.ord  -- the same order in every batch, so that two batches cannot deadlock
+    on conflict (unique_key) where status in ('pending', 'running', 'waiting') do nothing;
+    get diagnostics inserted = row_count;
+    has_all := inserted = cardinality(runs);
+    insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at, expires_at)
+    select
+        a.run, graph ->> 'initial', first ->> 'queue',
+        case when keys is not null then a.key when partition_by is not null then pgflow.partition_key(a.document, partition_by) end,
+        weight, urgency, tries, nullif(first -> 'config', 'null'),
+        case when due > instant then 'scheduled' else 'ready' end, due, expires_at
+    from unnest(runs, documents, keys) with ordinality as a (run, document, key, ord)
+    where has_all or exists (select from pgflow.instances i where i.run = a.run)
+    order by a.ord;  -- first in, first out
+
     for item in
-    with numbered as materialized (
-        select
-            a.ord, coalesce(a.document, absent_input) as document, a.key,  -- null: no input was given
-            nextval('pgflow.instances_run_seq') as run,
-            concat_ws('::', definition.unique_key, a.value,
-                case when definition.unique_scope = 'none' then left(replace(gen_random_uuid()::text, '-', ''), 8) end) as id
-        from unnest("values", documents, coalesce(keys, '{}')) with ordinality as a (value, document, key, ord)
-    ),
-    keyed as materialized (
-        select a.ord, a.document, a.key, a.run, a.id, case definition.unique_scope
-            when 'workflow' then 'w ' || workflow || ' ' || a.id
-            when 'version' then 'v ' || workflow || ' ' || definition.version || ' ' || a.id
-            when 'global' then 'g ' || a.id
-        end as unique_key
-        from numbered a
-    ),
-    inserted as (
-        insert into pgflow.instances (run, id, workflow, version, status, unique_key, input, tags, metadata, deadline)
-        overriding system value
-        select
-            k.run, k.id, workflow, definition.version, case when due > instant then 'pending' else 'running' end, k.unique_key, k.document,
-            own_tags, own_metadata, deadline_at
-        from keyed k
-        where not is_shared or pgflow.excluding_run(k.id, workflow, k.unique_key) is null
-        order by k.unique_key, k.ord  -- the same order in every batch, so that two batches cannot deadlock
-        on conflict (unique_key) where status in ('pending', 'running', 'waiting') do nothing
-        returning instances.run
-    ),
-    inserted_jobs as (
-        insert into pgflow.jobs (run, step, queue, key, cost, priority, max_attempts, config, state, run_at, expires_at)
-        select
-            k.run, graph ->> 'initial', first ->> 'queue',
-            case when keys is not null then k.key when partition_by is not null then pgflow.partition_key(k.document, partition_by) end,
-            weight, urgency, tries, nullif(first -> 'config', 'null'),
-            case when due > instant then 'scheduled' else 'ready' end, due, expires_at
-        from inserted b join keyed k on k.run = b.run
-        order by k.ord  -- first in, first out
-    )
-    select k.ord, k.id, k.unique_key, b.run
-    from keyed k left join inserted b on b.run = k.run
-    order by k.ord
+    select a.ord, a.run, a.id, a.own_key, has_all or exists (select from pgflow.instances i where i.run = a.run) as created
+    from unnest(runs, ids, own_keys) with ordinality as a (run, id, own_key, ord)
+    order by a.ord
     loop
         ord := item.ord;
         run := item.run;
         id := item.id;
-        created := item.run is not null;
+        created := item.created;
         if not created then  -- read again: the conflicting row may come from this batch or from a concurrent commit
             run := coalesce(
-                case when is_shared then pgflow.excluding_run(item.id, workflow, item.unique_key) end,
-                (select max(i.run) from pgflow.instances i where i.id = item.id and i.unique_key = item.unique_key));
+                case when is_shared then pgflow.excluding_run(item.id, workflow, item.own_key) end,
+                (select max(i.run) from pgflow.instances i where i.id = item.id and i.unique_key = item.own_key));
+            runs[ord] := run;
         end if;
         if has_key then
-            runs := runs || run;
-            ids := ids || id;
             created_flags := created_flags || created;
         end if;
         return next;

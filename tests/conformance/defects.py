@@ -126,9 +126,9 @@ MUTANTS = (
     ),
     Mutant(
         "R10", "the uniqueness of a key is checked before the insert", START,
-        "when 'workflow' then 'w ' || workflow || ' ' || a.id\n",
-        "when 'workflow' then coalesce((select i.unique_key from pgflow.instances i where i.id = a.id and "
-        "i.status in ('pending', 'running', 'waiting') limit 1), 'w ' || a.id || pg_current_xact_id()::text)\n",
+        "when 'workflow' then 'w ' || workflow || ' ' || id\n",
+        "when 'workflow' then coalesce((select i.unique_key from pgflow.instances i where i.id = start_many.id and "
+        "i.status in ('pending', 'running', 'waiting') limit 1), 'w ' || id || pg_current_xact_id()::text)\n",
     ),
     Mutant(
         "R11", "a running step does not notice a cancel", END,
@@ -168,9 +168,8 @@ MUTANTS = (
     ),
     Mutant(
         "R15", "an instance is stored without its job", START,
-        "        from inserted b join keyed k on k.run = b.run\n        order by k.ord  --",
-        "        from inserted b join keyed k on k.run = b.run\n        where due > pgflow.now()\n"
-        "        order by k.ord  --",
+        "        if created then\n            insert into pgflow.jobs",
+        "        if created and due <= instant then\n            null;\n        elsif created then\n            insert into pgflow.jobs",
     ),
     Mutant(
         "R16", "signals are serialized by advisory locks", "sql/functions/admit_signal.sql",

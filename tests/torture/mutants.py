@@ -217,8 +217,8 @@ MUTANTS = (
     ),
     Mutant(
         "blind start", "a start does not look for instances of wider scopes", "sql/functions/start.sql",
-        "        where not definition.overlaps or pgflow.excluding_run(k.id, workflow, k.unique_key) is null\n",
-        "",
+        "            holder := pgflow.excluding_run(id, workflow, own_key);\n",
+        "            holder := null;\n",
         "starts_of_two_scopes",
     ),
     Mutant(
@@ -317,6 +317,12 @@ MUTANTS = (
         "first every time", "a call that is made again with its key is done again", "sql/functions/request.sql",
         "    if not found then\n        return false;\n    end if;\n    perform set_config",
         "    perform set_config",
+        only("reply lost"),
+    ),
+    Mutant(
+        "unclaimed key", "a start of one instance does not claim its key", "sql/functions/start.sql",
+        "        if start_many.key is not null then\n            insert into pgflow.requests",
+        "        if start_many.key is null then\n            insert into pgflow.requests",
         only("reply lost"),
     ),
     Mutant(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -16,6 +15,7 @@ from pydantic_core import PydanticSerializationError
 from pgflow.core.definition.step import first_problem
 from pgflow.core.values.absent import ABSENT, default_for
 from pgflow.core.values.aliases import unreadable_field
+from pgflow.core.values.flat import PLAIN, are_plain, is_flat
 from pgflow.core.values.payload import INPUT_LIMIT, decode, encode, refuse_lost
 from pgflow.core.values.roundtrip import difference, is_untyped, sort_sets
 from pgflow.core.values.secret import MASK, reveal_secrets, secrets_in_type
@@ -23,14 +23,13 @@ from pgflow.errors import DefinitionError, InvalidInput, UnencryptedSecret
 
 __all__ = ["Input", "declared_type"]
 
-PLAIN = frozenset({bool, int, str, NoneType})
-
 
 @dataclass(frozen=True, slots=True)
 class Input:
     """Writes and reads the input of one workflow; `kind` is its declared type, Any if it declares none.
 
-    `secrets` are the paths at which the type declares a secret. For a task `what` is "args" or "output".
+    `secrets` are the paths at which the type declares a secret. For a task `what` is "args" or "output". `is_flat` is
+    whether values are plain fields, see `flat`.
     """
 
     workflow: str
@@ -38,6 +37,7 @@ class Input:
     adapter: TypeAdapter[Any]
     secrets: tuple[str, ...] = ()
     what: str = "input"
+    is_flat: bool = False
 
     @classmethod
     def of(cls, workflow: str, kind: Any, what: str = "input") -> Input:
@@ -51,7 +51,7 @@ class Input:
             raise DefinitionError(f"{workflow}: {kind!r} cannot be the {what}: {fix} ({reason})") from error
         if (field := unreadable_field(adapter)) is not None:
             raise DefinitionError(f"{workflow}: the {what} cannot be read back: {field}")
-        return cls(workflow, kind, adapter, secrets, what)
+        return cls(workflow, kind, adapter, secrets, what, not secrets and is_flat(adapter))
 
     def write(self, value: Any, *, reveal: bool = False, limit: int = INPUT_LIMIT) -> str:
         """Return an input, validated, as JSON text of at most `limit` bytes. With `reveal` it may contain secrets.
@@ -67,6 +67,8 @@ class Input:
         except ValidationError as error:
             what = f"the {self.what}" if value is not ABSENT else f"the {self.what} was left out, and {given}"
             raise self._refusal(what, error) from None
+        if self.is_flat and (text := self._flat_text(valid, limit)) is not None:
+            return text
         if is_untyped(self.kind):
             return encode(valid, what=self.what, limit=limit, reveal=reveal)
         try:
@@ -88,6 +90,18 @@ class Input:
         if (lost := difference(valid, self.read(text), self.what)) is not None:
             raise InvalidInput(f"{self.workflow}: {lost}", hint="Declare its type.")
         return text
+
+    def _flat_text(self, valid: Any, limit: int) -> str | None:
+        """Return the JSON of a value whose plain fields read back as themselves, None for any other."""
+        given = vars(valid)
+        if not are_plain(given):
+            return None
+        text = encode(given, what=self.what, limit=limit)
+        try:
+            back = vars(self.adapter.validate_json(text))
+        except ValidationError:
+            return None
+        return text if back == given and list(map(type, back.values())) == list(map(type, given.values())) else None
 
     def read(self, text: str) -> Any:
         """Return a stored input in the declared type. Raises `InvalidInput`, `InvalidPayload`."""
