@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step
+from pgflow import Context, Done, Ok, Pgflow, Unique, Workflow, step, task
 from pgflow.database.connect import Connection, connect
 from pgflow.database.statement import run
 from pgflow.errors import AlreadyDone, KeyReused
@@ -29,6 +29,18 @@ class Visit(Workflow[dict[str, Any]], unique=Unique("visit", scope="none")):
     transitions = {only: {"ok": Done}}
 
 
+class Solo(Workflow[dict[str, Any]], unique=Unique("solo")):
+    """One business value, one active instance."""
+
+    initial = only
+    transitions = {only: {"ok": Done}}
+
+
+@task
+def mail() -> None:
+    """Nothing runs it here."""
+
+
 START = "select s.id from pgflow.start_many('Visit', array['v'], array['{}']) s"
 COUNT = "select count(*) from pgflow.instances"
 
@@ -36,7 +48,7 @@ COUNT = "select count(*) from pgflow.instances"
 @pytest.fixture
 def database(migrated: str) -> Iterator[Connection]:
     with connect(migrated) as conn:
-        app = Pgflow(migrated, workflows=[Visit])
+        app = Pgflow(migrated, workflows=[Visit, Solo], tasks=[mail])
         app.register()
         app.close()
         yield conn
@@ -125,6 +137,53 @@ def test_of_two_concurrent_calls_one_starts_in_any_order(migrated: str, database
             assert value(database, "select jsonb_array_length(pgflow.answered(%s))", key) == 1
     finally:
         explorer.close()
+
+
+KEYED = {
+    "start": "select id from pgflow.start_many('Visit', array['v'], array['{}'], key => %s, call => 'c')",
+    "start_many": "select id from pgflow.start_many('Visit', array['v', 'w'], array['{}', '{}'], key => %s, call => 'c')",
+    "enqueue": "select id from pgflow.enqueue_many('mail', array['{}'], key => %s, call => 'c')",
+    "enqueue_many": "select id from pgflow.enqueue_many('mail', array['{}', '{}'], key => %s, call => 'c')",
+}
+BOTH = "select (select count(*) from pgflow.instances) + (select count(*) from pgflow.jobs where kind = 'task')"
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_a_call_that_claims_its_key_is_made_once_in_any_order(name: str, migrated: str, database: Connection) -> None:
+    explorer = Explorer(migrated)
+    try:
+        for number, schedule in enumerate(schedules([3, 3])):
+            key = f"{name}{number}"
+            program = [call("begin"), call(KEYED[name], key), call("commit")]
+            before = value(database, BOTH)
+            errors = explorer.run([program, program], schedule)
+            assert value(database, BOTH) == before + (2 if name.endswith("many") else 1), schedule
+            assert sorted(getattr(error, "sqlstate", "") for error in errors) == ["", "PF013"], schedule
+            assert value(database, "select jsonb_array_length(pgflow.answered(%s, 'c'))", key) == 1
+    finally:
+        explorer.close()
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_its_answer_is_recorded_as_it_was_given(name: str, database: Connection) -> None:
+    given = [number for (number,) in database.execute(KEYED[name].encode(), ["k"]).fetchall()]
+    (answer,) = value(database, "select pgflow.answered('k', 'c')")
+    assert answer["ids"] == given
+    assert answer["created"] == [True] * len(given)
+    for key in ("", "x" * 201):
+        with pytest.raises(psycopg.Error, match="is not a valid idempotency key") as refusal:
+            database.execute(KEYED[name].encode(), [key])
+        assert refusal.value.sqlstate == "PF008"
+
+
+def test_a_start_that_finds_an_active_instance_records_that(database: Connection) -> None:
+    start = "select run, created from pgflow.start_many('Solo', array['v'], array['{}'], key => %s, call => 'c')"
+    ((run_id, created),) = database.execute(start, ["first"]).fetchall()
+    assert created
+    assert database.execute(start, ["second"]).fetchall() == [(run_id, False)]
+    assert value(database, "select pgflow.answered('second', 'c')") == [
+        {"ids": ["solo::v"], "runs": [run_id], "created": [False]}
+    ]
 
 
 def test_keys_are_deleted_by_age(database: Connection) -> None:

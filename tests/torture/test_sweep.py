@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow import Pgflow, Started
+from pgflow import Pgflow, Started, task
 from pgflow.client import transport
 from pgflow.database.connect import Connection, connect
 from pgflow.database.pooling import pool
@@ -80,7 +80,33 @@ class Called:
     effects: str
 
 
+@task
+def mail(run: int) -> None:
+    """A task that no worker runs before the test has ended."""
+
+
+async def _aenqueued(app: Pgflow, at: Started, key: str | None) -> int:
+    return (await app.aenqueue(mail, {"run": at.run}, delay=HOUR, idempotency_key=key)).id or 0
+
+
+async def _aenqueued_many(app: Pgflow, at: Started, key: str | None) -> list[int | None]:
+    enqueued = await app.aenqueue_many(mail, [{"run": at.run}] * 3, delay=HOUR, idempotency_key=key)
+    return [each.id for each in enqueued]
+
+
 CALLS = {
+    "enqueue": Called(
+        lambda app, at, key: app.enqueue(mail, {"run": at.run}, delay=HOUR, idempotency_key=key).id,
+        _aenqueued,
+        "select count(*) from pgflow.jobs where args = jsonb_build_object('run', %s)",
+    ),
+    "enqueue_many": Called(
+        lambda app, at, key: [
+            each.id for each in app.enqueue_many(mail, [{"run": at.run}] * 3, delay=HOUR, idempotency_key=key)
+        ],
+        _aenqueued_many,
+        "select count(*) / 3.0 from pgflow.jobs where args = jsonb_build_object('run', %s)",
+    ),
     "start": Called(
         lambda app, at, key: app.start(Chain, f"{at.run}", delay=HOUR, idempotency_key=key),
         lambda app, at, key: app.astart(Chain, f"{at.run}", delay=HOUR, idempotency_key=key),
@@ -132,7 +158,7 @@ class Away:
 
     def app(self) -> Pgflow:
         """Make an app that goes through the proxy, and has been there."""
-        app = Pgflow(self.lane.through, workflows=WORKFLOWS)
+        app = Pgflow(self.lane.through, workflows=WORKFLOWS, tasks=[mail])
         app.register()
         return app
 
