@@ -7,6 +7,7 @@ fork_safety                   detach forked children from the sessions of their 
 pgbouncer                     connections through a pooler in transaction mode
 session                       turn what a caller passes as `conn` into an open psycopg connection
 statement, files              a query, its parameters and its row decoder as a value; the SQL files
+direct                        statements of the most frequent calls, exchanged with libpq itself
 adapters, arrays, encoding    convert values, independent of process and session settings
 sqlstate, db_errors           map SQLSTATEs to `pgflow.errors`; classify errors as transient or permanent
 migration_files               the migrations and SQL functions that this version ships

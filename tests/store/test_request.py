@@ -141,7 +141,7 @@ def test_of_two_concurrent_calls_one_starts_in_any_order(migrated: str, database
 
 KEYED = {
     "start": "select id from pgflow.start_many('Visit', array['v'], array['{}'], key => %s, call => 'c')",
-    "start_many": "select id from pgflow.start_many('Visit', array['v', 'w'], array['{}', '{}'], key => %s, call => 'c')",
+    "start_many": "select id from pgflow.start_many('Visit', '{v,w}', array['{}', '{}'], key => %s, call => 'c')",
     "enqueue": "select id from pgflow.enqueue_many('mail', array['{}'], key => %s, call => 'c')",
     "enqueue_many": "select id from pgflow.enqueue_many('mail', array['{}', '{}'], key => %s, call => 'c')",
 }
