@@ -82,7 +82,8 @@ class TaskStatements:
         is_due = request.at is None and request.delay is None
         ready = frozenset({QueueReady(request.queue or task.queue)}) if is_due else frozenset[QueueReady]()
         claiming = partial(statement, False)
-        return Write(name, statement, tasks.decode_enqueued, request.key, ready, objects, emit=report, claiming=claiming)
+        decode = tasks.decode_enqueued
+        return Write(name, statement, decode, request.key, ready, objects, emit=report, claiming=claiming)
 
     def cancel(self, command: commands.CancelTask) -> Write[None]:
         """Cancel a task."""

@@ -162,79 +162,79 @@ begin
             from unnest(documents, ids, partition_keys) as a (document, id, partition_key);
         end if;
     else
-    if enqueue_many.key is not null then
-        perform pgflow.begin_request(enqueue_many.key, enqueue_many.call);
-    end if;
-    policy := coalesce(uniqueness ->> 'on_conflict', 'existing');
-    period := make_interval(secs => (uniqueness ->> 'period')::double precision);
-    ids := array_fill(null::bigint, array[cardinality(documents)]);
-    holders := ids;
+        if enqueue_many.key is not null then
+            perform pgflow.begin_request(enqueue_many.key, enqueue_many.call);
+        end if;
+        policy := coalesce(uniqueness ->> 'on_conflict', 'existing');
+        period := make_interval(secs => (uniqueness ->> 'period')::double precision);
+        ids := array_fill(null::bigint, array[cardinality(documents)]);
+        holders := ids;
 
-    -- Each item either inserts its job or meets the holder of its key; one whose holder is deleted by another session before it is found tries again.
-    for pass in 1 .. 10 loop
-    if period is not null then
-        holders := array(
-            select coalesce(h.id, r.id)
-            from unnest(keys, holders) with ordinality as h (key, id, ord)
-            left join lateral (
-                select r.id from pgflow.task_results r
-                where r.unique_key = h.key and r.status = 'completed' and r.finished_at > pgflow.now() - period
-                order by r.finished_at desc limit 1
-            ) r on h.id is null
-            order by h.ord);
-    end if;
-    with numbered as materialized (
-        select a.ord, a.document, a.key, a.partition_key, nextval('pgflow.jobs_id_seq') as id
-        from unnest(documents, keys, ids, holders, partition_keys) with ordinality as a (document, key, id, holder, partition_key, ord)
-        where a.id is null and a.holder is null
-        order by a.ord  -- first in, first out
-    ),
-    inserted as (
-        insert into pgflow.jobs (
-            id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, unique_key, expires_at
-        )
-        overriding system value
-        select
-            a.id, 'task', task, target, a.partition_key, weight, urgency, tries, a.document, own_tags, own_metadata,
-            instant, case when due > instant then 'scheduled' else 'ready' end, due, a.key, expires_at
-        from numbered a
-        order by a.key, a.ord  -- the same order in every batch, so that two batches cannot deadlock
-        on conflict (unique_key) where unique_key is not null do nothing
-        returning id
-    )
-    select array_agg(coalesce(g.id, i.id) order by g.ord) into ids
-    from unnest(ids) with ordinality as g (id, ord)
-    left join numbered n on n.ord = g.ord
-    left join inserted i on i.id = n.id;
-    if period is not null then  -- one that completed while the insert waited for it: only now its row is visible
-        with late as (
-            select r.id, n.id as own
-            from unnest(keys, ids) as n (key, id)
-            cross join lateral (
-                select r.id from pgflow.task_results r
-                where r.unique_key = n.key and r.status = 'completed' and r.finished_at > pgflow.now() - period
-                order by r.finished_at desc limit 1
-            ) r
-            where n.id is not null
+        -- Each item either inserts its job or meets the holder of its key; one whose holder is deleted by another session before it is found tries again.
+        for pass in 1 .. 10 loop
+        if period is not null then
+            holders := array(
+                select coalesce(h.id, r.id)
+                from unnest(keys, holders) with ordinality as h (key, id, ord)
+                left join lateral (
+                    select r.id from pgflow.task_results r
+                    where r.unique_key = h.key and r.status = 'completed' and r.finished_at > pgflow.now() - period
+                    order by r.finished_at desc limit 1
+                ) r on h.id is null
+                order by h.ord);
+        end if;
+        with numbered as materialized (
+            select a.ord, a.document, a.key, a.partition_key, nextval('pgflow.jobs_id_seq') as id
+            from unnest(documents, keys, ids, holders, partition_keys) with ordinality as a (document, key, id, holder, partition_key, ord)
+            where a.id is null and a.holder is null
+            order by a.ord  -- first in, first out
         ),
-        gone as (
-            delete from pgflow.jobs j where j.id = any (array(select l.own from late l))
+        inserted as (
+            insert into pgflow.jobs (
+                id, kind, step, queue, key, cost, priority, max_attempts, args, tags, metadata, enqueued_at, state, run_at, unique_key, expires_at
+            )
+            overriding system value
+            select
+                a.id, 'task', task, target, a.partition_key, weight, urgency, tries, a.document, own_tags, own_metadata,
+                instant, case when due > instant then 'scheduled' else 'ready' end, due, a.key, expires_at
+            from numbered a
+            order by a.key, a.ord  -- the same order in every batch, so that two batches cannot deadlock
+            on conflict (unique_key) where unique_key is not null do nothing
+            returning id
         )
-        select array_agg(case when l.own is null then g.id end order by g.ord), array_agg(coalesce(g.holder, l.id) order by g.ord) into ids, holders
-        from unnest(ids, holders) with ordinality as g (id, holder, ord)
-        left join late l on l.own = g.id;
-    end if;
-    holders := array(  -- live, or ended since the insert met it
-        select case when h.id is null then coalesce(h.holder, (
-            select j.id from pgflow.jobs j where j.unique_key = h.key
-        ), (
-            select r.id from pgflow.task_results r where r.unique_key = h.key and r.finished_at > pgflow.now() - interval '1 minute'
-            order by r.finished_at desc limit 1
-        )) end
-        from unnest(keys, ids, holders) with ordinality as h (key, id, holder, ord)
-        order by h.ord);
-    exit when not exists (select from unnest(ids, holders) as g (id, holder) where g.id is null and g.holder is null);
-    end loop;
+        select array_agg(coalesce(g.id, i.id) order by g.ord) into ids
+        from unnest(ids) with ordinality as g (id, ord)
+        left join numbered n on n.ord = g.ord
+        left join inserted i on i.id = n.id;
+        if period is not null then  -- one that completed while the insert waited for it: only now its row is visible
+            with late as (
+                select r.id, n.id as own
+                from unnest(keys, ids) as n (key, id)
+                cross join lateral (
+                    select r.id from pgflow.task_results r
+                    where r.unique_key = n.key and r.status = 'completed' and r.finished_at > pgflow.now() - period
+                    order by r.finished_at desc limit 1
+                ) r
+                where n.id is not null
+            ),
+            gone as (
+                delete from pgflow.jobs j where j.id = any (array(select l.own from late l))
+            )
+            select array_agg(case when l.own is null then g.id end order by g.ord), array_agg(coalesce(g.holder, l.id) order by g.ord) into ids, holders
+            from unnest(ids, holders) with ordinality as g (id, holder, ord)
+            left join late l on l.own = g.id;
+        end if;
+        holders := array(  -- live, or ended since the insert met it
+            select case when h.id is null then coalesce(h.holder, (
+                select j.id from pgflow.jobs j where j.unique_key = h.key
+            ), (
+                select r.id from pgflow.task_results r where r.unique_key = h.key and r.finished_at > pgflow.now() - interval '1 minute'
+                order by r.finished_at desc limit 1
+            )) end
+            from unnest(keys, ids, holders) with ordinality as h (key, id, holder, ord)
+            order by h.ord);
+        exit when not exists (select from unnest(ids, holders) as g (id, holder) where g.id is null and g.holder is null);
+        end loop;
     end if;
 
     -- A sequence behind its table, as after a copy of the data alone, returns ids of ended tasks, and such a job could never end. The last entry of

@@ -169,7 +169,8 @@ MUTANTS = (
     Mutant(
         "R15", "an instance is stored without its job", START,
         "        if created then\n            insert into pgflow.jobs",
-        "        if created and due <= instant then\n            null;\n        elsif created then\n            insert into pgflow.jobs",
+        "        if created and due <= instant then\n            null;\n        elsif created then\n"
+        "            insert into pgflow.jobs",
     ),
     Mutant(
         "R16", "signals are serialized by advisory locks", "sql/functions/admit_signal.sql",
