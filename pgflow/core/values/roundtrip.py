@@ -12,9 +12,9 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, RootModel
 
-__all__ = ["dataclass_items", "difference", "is_untyped", "items_by_alias", "sort_sets"]
+from pgflow.core.values.flat import PLAIN
 
-PLAIN = frozenset({bool, int, str, type(None)})
+__all__ = ["dataclass_items", "difference", "is_untyped", "items_by_alias", "sort_sets"]
 
 
 def difference(given: Any, back: Any, where: str) -> str | None:
