@@ -333,7 +333,9 @@ def test_a_lost_worker_s_task_runs_again(app: Pgflow, tasks: Tasks, work: Work, 
         gate.set()
         ended = until_ended(tasks, job)
     assert (ended.status, ended.attempt) == ("completed", 1)
-    assert {each["reason"] for each in ended.errors} == {"the worker was lost while the task ran"}  # more than once if busy
+    assert {each["reason"] for each in ended.errors} == {
+        "the worker was lost while the task ran"
+    }  # more than once if busy
 
 
 def test_a_task_that_kills_each_worker_fails_without_running_again(tasks: Tasks, work: Work, conn: Connection) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any
 
+import psycopg
+
+from pgflow.errors import PgflowError
 from tests.torture.faults.fault import Aim, Fault
 from tests.torture.trial.setup import Environment
 from tests.torture.workers.fleet import LEASE
@@ -21,15 +25,23 @@ def random_kill(dice: random.Random, environment: Environment) -> dict[str, Any]
     return {"way": dice.choice(KILLS)}
 
 
-def start_poison(environment: Environment, aim: Aim) -> bool:
-    environment.app.start(flows.Poison, secrets.token_hex(4), Script(way=aim["way"]))
+def is_done(start: Callable[[], object]) -> bool:
+    """Start instances, and return whether that succeeded."""
+    try:
+        start()
+    except (PgflowError, psycopg.Error, OSError):  # another fault prevents it
+        return False
     return True
+
+
+def start_poison(environment: Environment, aim: Aim) -> bool:
+    return is_done(lambda: environment.app.start(flows.Poison, secrets.token_hex(4), Script(way=aim["way"])))
 
 
 def blocking_step(way: str) -> Fault:
     def apply(environment: Environment, aim: Aim) -> bool:
-        environment.app.start(flows.Holding, secrets.token_hex(4), Script(way=way, hold=1.6 * LEASE))
-        return True
+        script = Script(way=way, hold=1.6 * LEASE)
+        return is_done(lambda: environment.app.start(flows.Holding, secrets.token_hex(4), script))
 
     effect = "holds the interpreter's lock" if way == "yes" else "blocks the event loop"
     return Fault(f"a step that {effect}", "worker", apply)
@@ -37,8 +49,7 @@ def blocking_step(way: str) -> Fault:
 
 def litter(environment: Environment, aim: Aim) -> bool:
     scripts = [(f"l-{secrets.token_hex(4)}", Script(errors=number % 2)) for number in range(3)]
-    environment.app.start_many(flows.Littering, scripts)
-    return True
+    return is_done(lambda: environment.app.start_many(flows.Littering, scripts))
 
 
 FAULTS = (
