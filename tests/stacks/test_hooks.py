@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgflow import Context, Done, Ended, Error, Ok, Pgflow, Retry, TaskContext, Unique, Workflow, step, task
+from pgflow import Context, Done, Ended, Error, Ok, Pgflow, Retry, TaskContext, Unique, UniqueTask, Workflow, step, task
 from pgflow.core.definition.control import Progress
 from pgflow.errors import DefinitionError, InvalidValue
 from pgflow.local import Local
@@ -156,6 +156,12 @@ def test_a_hook_must_be_a_task_of_the_app_and_take_the_end() -> None:
 
     with pytest.raises(DefinitionError, match=r"which takes end, order_id: a hook gets one argument, end"):
         task(on_success=takes_more)(print_end)
+
+    @task(unique=UniqueTask("none", on_conflict="raise"))
+    def refuses(end: Ended) -> None: ...
+
+    with pytest.raises(DefinitionError, match=r'on_failure is refuses, which is unique with on_conflict="raise"'):
+        task(on_failure=refuses)(print_end)
     for make in (lambda: Local(workflows=[HookFlow]), lambda: Pgflow("postgresql://", workflows=[HookFlow])):
         with pytest.raises(DefinitionError, match=r"HookFlow: on_success is note, which is not a task of this app"):
             make()

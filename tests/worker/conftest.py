@@ -12,7 +12,6 @@ import pytest
 from pgflow import Pgflow
 from pgflow.database.connect import Connection, connect
 from tests.conftest import Server
-from tests.hand_tasks import Tasks
 from tests.worker.processes import Processes
 from tests.worker.thread_worker import Inside
 
@@ -43,9 +42,7 @@ def conn(dsn: str) -> Iterator[Connection]:
 @pytest.fixture
 def app(request: pytest.FixtureRequest, dsn: str, conn: Connection) -> Iterator[Pgflow]:
     """An app with the test module's WORKFLOWS, and its TASKS if it has some, registered."""
-    app = Pgflow(dsn, workflows=request.module.WORKFLOWS)
-    for task in getattr(request.module, "TASKS", ()):
-        Tasks(app).adopt(task)
+    app = Pgflow(dsn, workflows=request.module.WORKFLOWS, tasks=getattr(request.module, "TASKS", ()))
     app.register()
     yield app
     app.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pgflow import Context, Done, Ok, Pgflow, Retry, Unique, Workflow, step
+from pgflow import Context, Done, Ended, Ok, Pgflow, Retry, Unique, Workflow, step, task
 
 ONCE = Retry(max_attempts=1)
 LONG_ENOUGH = 0.3  # seconds, for whatever else runs there to have begun and not to have ended
@@ -70,7 +70,19 @@ async def wait_async(ctx: Context[Deed]) -> Ok:
     return Ok("done")
 
 
-class Poison(Workflow[Deed], unique=Unique("poison")):
+@task
+def mourn(end: Ended) -> None:
+    """The hook of what kills its worker."""
+
+
+@task(retry=ONCE, on_failure=mourn)
+def strike_alone(how: str) -> None:
+    """A task that kills its worker."""
+    time.sleep(LONG_ENOUGH / 2)
+    kill(how)
+
+
+class Poison(Workflow[Deed], unique=Unique("poison"), on_failure=mourn):
     """A sync step that kills its worker."""
 
     initial = strike
@@ -99,4 +111,5 @@ class Short(Workflow[Deed], unique=Unique("short")):
 
 
 WORKFLOWS = (Poison, PoisonAsync, Innocent, Short)
-app = Pgflow(workflows=WORKFLOWS)
+TASKS = (mourn, strike_alone)
+app = Pgflow(workflows=WORKFLOWS, tasks=TASKS)

@@ -13,8 +13,9 @@ from pgflow import Pgflow, Workflow
 from pgflow.database.connect import Connection
 from tests.worker.conftest import Work
 from tests.worker.db_helpers import leftovers, one, rows, until_all_ended
+from tests.worker.killing_flows import TASKS as TASKS
 from tests.worker.killing_flows import WORKFLOWS as WORKFLOWS
-from tests.worker.killing_flows import Innocent, Poison, PoisonAsync, Short
+from tests.worker.killing_flows import Innocent, Poison, PoisonAsync, Short, strike_alone
 from tests.worker.processes import Process, Processes
 from tests.worker.waiting import PATIENCE, until
 
@@ -35,15 +36,15 @@ class Ward:
         return self._processes.start("--lease", "1", "-q", "default=30", app="tests.worker.killing_flows", ready=False)
 
     def until_all_ended(self) -> Process:
-        """Wait for the end of all instances; returns the worker that lives."""
-        until(self._look, "the end of all instances", patience=2 * PATIENCE)
+        """Wait for the end of all instances and tasks; returns the worker that lives."""
+        until(self._look, "the end of all jobs", patience=2 * PATIENCE)
         return self._living
 
     def _look(self) -> bool:
         if self._living.code is not None:
             self.dead.append(self._living)
             self._living = self._start()
-        return not one(self._conn, "select count(*) from pgflow.instances where finished_at is null")
+        return not one(self._conn, "select count(*) from pgflow.jobs")
 
 
 @pytest.mark.parametrize(("kind", "how"), [(Poison, "exit"), (PoisonAsync, "segfault"), (Poison, "memory")])
@@ -76,17 +77,20 @@ def test_a_step_that_kills_its_worker_fails_after_five_crashes_and_those_beside_
     assert leftovers(conn) == {}
 
 
-def test_several_of_them_cost_five_crashes_each_at_most_and_no_other_step_fails(
+def test_several_of_them_cost_five_crashes_each_at_most_have_one_hook_each_and_no_other_step_fails(
     app: Pgflow, conn: Connection, processes: Processes, tmp_path: Path
 ) -> None:
     log = str(tmp_path / "log")
-    for number in range(2):
-        Poison.start(f"v{number}", {"how": "exit", "log": log})
+    Poison.start("v", {"how": "exit", "log": log})
+    strike_alone.enqueue("memory")
     Innocent.start_many([(f"v{number}", {"log": log}) for number in range(5)])
     ward = Ward(conn, processes)
     ward.until_all_ended()
     ended = rows(conn, "select workflow, status, count(*) from pgflow.instances group by 1, 2 order by 1")
-    assert ended == [("Innocent", "completed", 5), ("Poison", "failed", 2)]
+    assert ended == [("Innocent", "completed", 5), ("Poison", "failed", 1)]
+    assert rows(conn, "select error ->> 'type' from pgflow.task_results where status = 'failed'") == [("WorkerLost",)]
+    hooks = "select args #>> '{end,kind}', status from pgflow.task_results where task = 'mourn' order by 1"
+    assert rows(conn, hooks) == [("task", "completed"), ("workflow", "completed")]
     assert 5 <= len(ward.dead) <= 10
     assert leftovers(conn) == {}
 

@@ -51,7 +51,8 @@ class Ended:
 def read_hooks(who: str, given: Mapping[str, Any]) -> Mapping[str, TaskDefinition]:
     """Return the tasks of the hooks "success", "failure" and "cancel" that are given.
 
-    Raises `DefinitionError` for what is not a task, and for a task that cannot be called with `end` alone.
+    Raises `DefinitionError` for what is not a task, and for a task that cannot be called with `end` alone or whose
+    uniqueness would raise in the transaction of the end.
     """
     found: dict[str, TaskDefinition] = {}
     for name, hook in given.items():
@@ -70,6 +71,12 @@ def read_hooks(who: str, given: Mapping[str, Any]) -> Mapping[str, TaskDefinitio
             raise DefinitionError(
                 f"{who}: on_{name} is {hook.name}, which takes {takes}: a hook gets one argument, {ARGUMENT}: "
                 f"def {hook.name}({ARGUMENT}: Ended)"
+            )
+        unique = hook.definition.unique
+        if unique is not None and unique.on_conflict == "raise":
+            raise DefinitionError(
+                f'{who}: on_{name} is {hook.name}, which is unique with on_conflict="raise": an end cannot be refused, '
+                'so use "existing", "skip" or "replace"'
             )
         found[name] = hook.definition
     return found
