@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pgflow.core.definition.function import step
     from pgflow.core.definition.hooks import Ended
     from pgflow.core.definition.middleware import Middleware, Proceed, StepCall
+    from pgflow.core.definition.queue_config import QueueConfig
     from pgflow.core.definition.results import Async, Error, Ok, Result, Snooze
     from pgflow.core.definition.retain import Retain
     from pgflow.core.definition.retry import Retry
@@ -57,6 +58,7 @@ __all__ = [
     "PgflowError",
     "Proceed",
     "Queue",
+    "QueueConfig",
     "Rate",
     "Result",
     "Retain",
@@ -108,6 +110,7 @@ MODULES = {
     "PgflowError": "pgflow.errors",
     "Proceed": "pgflow.core.definition.middleware",
     "Queue": "pgflow.core.models.queue",
+    "QueueConfig": "pgflow.core.definition.queue_config",
     "Rate": "pgflow.core.models.queue",
     "Result": "pgflow.core.definition.results",
     "Retain": "pgflow.core.definition.retain",

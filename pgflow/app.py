@@ -21,6 +21,7 @@ from pgflow.client.transport import Transport
 from pgflow.client.workflow import Workflow
 from pgflow.config import resolve_dsn, resolve_pooler
 from pgflow.core.definition.middleware import Middleware, check_middleware
+from pgflow.core.definition.queue_config import QueueConfig
 from pgflow.core.definition.registry import Registry
 from pgflow.core.definition.retain import DEFAULT_RETAIN, Retain
 from pgflow.core.definition.schedule import Schedule, check_schedules
@@ -49,6 +50,7 @@ class Pgflow(App):
     With a `codec` inputs, outputs and payloads are encrypted in the database and may hold secrets. `middleware` are
     async functions that run around each attempt of a step, the outermost first: `pgflow.core.definition.middleware`.
     `schedules` are what `schedule` has returned: when to start which workflow or task (pgflow/docs/schedules.md).
+    `queues` declares limits and settings of queues, `QueueConfig("mail", concurrency=10)` (pgflow/docs/limits.md).
     An input, payload or output has at most `max_payload_bytes` bytes of JSON (1 MiB; up to 16 MiB). With a
     `payload_store` those larger than `store_above` bytes (1 MiB) are kept there instead of in the database, and the
     limit is 64 MiB, or `max_payload_bytes` up to 1 GiB.
@@ -71,6 +73,7 @@ class Pgflow(App):
         tasks: Iterable[Task[..., Any, Any]] = (),
         *,
         schedules: Iterable[Schedule] = (),
+        queues: Iterable[QueueConfig] = (),
         schema: str = "pgflow",
         pooler: bool | None = None,
         name: str | None = None,
@@ -88,7 +91,9 @@ class Pgflow(App):
         check_retention(retention, on_prune)
         self.retention = retention
         self.on_prune = on_prune
-        registry = Registry(workflows, tasks, has_codec=codec is not None, payload_limit=self.payloads.limit)
+        registry = Registry(
+            workflows, tasks, queues=queues, has_codec=codec is not None, payload_limit=self.payloads.limit
+        )
         self._transport = Transport(resolve_dsn(dsn, os.environ), schema, pooler=resolve_pooler(pooler, os.environ))
         self.declared_schedules = check_schedules(schedules)
         self._specs = declared_specs(self.declared_schedules, registry, self.codec)
@@ -107,6 +112,11 @@ class Pgflow(App):
         self._postgres.is_registered = False
         for worker in list(self._workers):
             worker.adopt(given)
+
+    @property
+    def declared_queues(self) -> tuple[QueueConfig, ...]:
+        """The queues that it declares."""
+        return tuple(self._registry.queues.values())
 
     @property
     def codec(self) -> Codec | None:

@@ -51,6 +51,7 @@ def load_app(app: str | None, dsn: str, schema: str) -> Pgflow:
         found.workflows,
         found.tasks,
         schedules=found.declared_schedules,
+        queues=found.declared_queues,
         name=found.name,
         schema=schema if is_schema_given else found.schema,
         codec=found.codec,

@@ -36,7 +36,7 @@ from pgflow.payloads.instance import fetched, has_references
 from pgflow.payloads.policy import DEFAULT, PayloadPolicy
 from pgflow.payloads.task import fetched_task, has_task_references
 from pgflow.process import PerProcess
-from pgflow.store import instance, payload, schedule, task
+from pgflow.store import instance, payload, queue, schedule, task
 from pgflow.store.payload import ReferencePage
 
 __all__ = ["PostgresBackend"]
@@ -299,6 +299,8 @@ class PostgresBackend:
             stored = yield Separate(registration.registering(self._sql.schema, self._registry))
             if self._registry.tasks:
                 yield Separate(registration.registering_tasks(self._sql.schema, self._registry))
+            if self._registry.queues:
+                yield Separate(queue.declare(self._sql.schema, self._registry.queues.values()))
             if self._declared:
                 declaring = schedule.declare(self._sql.schema, self._app, self._declared, is_worker=False)
                 yield Separate(declaring)

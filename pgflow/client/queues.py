@@ -10,14 +10,13 @@ from typing import Any
 
 from pgflow.client.backend import Backend
 from pgflow.client.queue_commands import CountRunning, DrainQueue, ListQueues, PauseQueue, ResumeQueue, ScaleQueue
-from pgflow.core.models.queue import Queue, check_limit_name, check_places
+from pgflow.core.models.queue import MAX_WORKER_CONCURRENCY, Queue, check_limit_name, check_places
 from pgflow.core.values.duration import is_duration
 from pgflow.core.values.query_args import check_text, refuse
 from pgflow.errors import QueueBusy
 
 __all__ = ["Queues"]
 
-MAX_WORKER_CONCURRENCY = 10_000
 POLL_SECONDS = 0.1  # between two looks whether a queue is drained
 
 

@@ -65,9 +65,9 @@ def list(schema: str, queue: str | None = None) -> Statement[Builtin[Limit]]:  #
 
 
 def _limit(row: Row) -> Limit:
-    queue, key, concurrency, key_concurrency, rate, burst, key_rate, key_burst, weight, used = row
+    queue, key, concurrency, key_concurrency, rate, burst, key_rate, key_burst, weight, used, declared = row
     limits = QueueLimits(concurrency, key_concurrency, rate, burst or 1, key_rate, key_burst or 1)
-    return Limit(queue, key, limits, weight, used)
+    return Limit(queue, key, limits, weight, used, tuple(declared))
 
 
 def take(

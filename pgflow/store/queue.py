@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from builtins import list as Builtin
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from pgflow.core.definition.queue_config import QueueConfig
 from pgflow.core.models.queue import NodeQueue, Queue, QueueLimits
 from pgflow.core.values.payload import decode
 from pgflow.database import files
 from pgflow.database.arrays import Texts
 from pgflow.database.statement import Row, Statement
 
-__all__ = ["QueueSettings", "drain", "list", "pause", "read", "resume", "running", "scale"]
+__all__ = ["QueueSettings", "declare", "drain", "list", "pause", "read", "resume", "running", "scale"]
 
 
 class QueueSettings(NamedTuple):
@@ -61,6 +63,12 @@ def scale(schema: str, queue: str, worker_concurrency: int | None, *, node: str 
     return Statement("queue/scale", files.load("queries/queue/scale.sql", schema), params, lambda rows: None)
 
 
+def declare(schema: str, queues: Iterable[QueueConfig]) -> Statement[None]:
+    """Store the settings of queues that an app declares; those set at run time stay in force."""
+    params = {"declared": json.dumps([{"name": each.name, **each.spec()} for each in queues])}
+    return Statement("queue/declare", files.load("queries/queue/declare.sql", schema), params, lambda rows: None)
+
+
 def running(schema: str, queue: str, *, node: str | None = None) -> Statement[int]:
     """Count the jobs of a queue that run, on one node or on all."""
     query = files.load("queries/queue/running.sql", schema)
@@ -74,7 +82,8 @@ def list(schema: str, queue: str | None = None) -> Statement[Builtin[Queue]]:  #
 
 
 def _queue(row: Row) -> Queue:
-    name, paused_at, paused_by, worker_concurrency, is_limited, *limits, workers, ready, running, nodes, oldest = row
+    name, paused_at, paused_by, worker_concurrency, is_limited, *limits = row[:-6]
+    workers, ready, running, nodes, oldest_ready_at, declared = row[-6:]
     return Queue(
         name=name,
         paused_at=paused_at,
@@ -85,7 +94,8 @@ def _queue(row: Row) -> Queue:
         ready=ready,
         running=running,
         nodes=tuple(_node(**each) for each in decode(nodes)) if nodes else (),
-        oldest_ready_at=oldest,
+        oldest_ready_at=oldest_ready_at,
+        declared=tuple(declared),
     )
 
 

@@ -11,6 +11,9 @@ as $$
 #variable_conflict use_column
 declare
     bad record;
+    given text[] := array_remove(array[
+        case when concurrency is not null then 'concurrency' end, case when key_concurrency is not null then 'key_concurrency' end,
+        case when rate is not null or burst is not null then 'rate' end, case when key_rate is not null or key_burst is not null then 'key_rate' end], null);
 begin
     select f.name, f.value, f.most into bad
     from (values
@@ -45,13 +48,23 @@ begin
     if not is_new then
         perform pgflow.require_queue(set_limit.queue);
     end if;
+    select t.name, (t.options ->> 'weight')::integer as weight into bad
+    from pgflow.tasks t
+    where key is null and coalesce(t.options ->> 'queue', 'default') = set_limit.queue and (t.options ->> 'weight')::integer > concurrency
+    order by 2 desc, 1 limit 1;
+    if found then
+        raise exception using errcode = 'PF008',
+            message = format('queue %s: concurrency must be at least %s, the weight of the task %s, got %s', set_limit.queue, bad.weight, bad.name, concurrency),
+            hint = 'Give a higher concurrency, or the task a lower weight or another queue.';
+    end if;
     insert into pgflow.queues (name) values (set_limit.queue) on conflict (name) do nothing;
     if key is null then
         update pgflow.queues q
         set is_limited = true, limited_at = case when q.is_limited then q.limited_at else pgflow.now() end,
             concurrency = coalesce(set_limit.concurrency, q.concurrency), key_concurrency = coalesce(set_limit.key_concurrency, q.key_concurrency),
             rate = coalesce(set_limit.rate, q.rate), burst = coalesce(set_limit.burst, q.burst),
-            key_rate = coalesce(set_limit.key_rate, q.key_rate), key_burst = coalesce(set_limit.key_burst, q.key_burst)
+            key_rate = coalesce(set_limit.key_rate, q.key_rate), key_burst = coalesce(set_limit.key_burst, q.key_burst),
+            overridden = array(select distinct o from unnest(q.overridden || given) o order by o)
         where q.name = set_limit.queue;
     else
         update pgflow.queues q set is_limited = true, limited_at = pgflow.now() where q.name = set_limit.queue and not q.is_limited;
@@ -68,7 +81,8 @@ begin
 end
 $$;
 
--- Removes all limits of a queue, or those of one partition key. Returns whether there were any.
+-- Removes all limits of a queue that were set at run time, those of its keys included, or those of one partition key. Then the limits hold that the
+-- code declares, if it declares some. Returns whether there were any.
 create or replace function pgflow.clear_limit(queue text, key text default null) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -83,11 +97,14 @@ begin
         delete from pgflow.limits l where l.queue = clear_limit.queue and l.key = clear_limit.key;
         had_limits := found;
     else
-        update pgflow.queues q
-        set is_limited = false, concurrency = null, key_concurrency = null, rate = null, burst = 1, key_rate = null, key_burst = 1, tat = '-infinity'
-        where q.name = clear_limit.queue and q.is_limited;
-        had_limits := found;
         delete from pgflow.limits l where l.queue = clear_limit.queue;
+        had_limits := found;
+        update pgflow.queues q
+        set overridden = array(select o from unnest(q.overridden) o where o = 'worker_concurrency'), tat = '-infinity'
+        where q.name = clear_limit.queue and q.is_limited
+            and (q.declared is null or q.overridden && array['concurrency', 'key_concurrency', 'rate', 'key_rate']);
+        had_limits := had_limits or found;
+        perform pgflow.apply_declared(clear_limit.queue);
         delete from pgflow.rates r where r.queue = clear_limit.queue;
     end if;
     if had_limits then

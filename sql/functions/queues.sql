@@ -120,7 +120,7 @@ begin
 end
 $$;
 
--- Sets how many jobs of a queue each worker runs at once, on one node or on all; null: as many as it was started with.
+-- Sets how many jobs of a queue each worker runs at once, on one node or on all; null: as many as the code declares, or as it was started with.
 create or replace function pgflow.scale_queue(queue text, worker_concurrency integer, node text default null) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -134,8 +134,11 @@ begin
     end if;
     perform pgflow.require_queue(scale_queue.queue);
     if scale_queue.node is null then
-        insert into pgflow.queues (name, worker_concurrency) values (scale_queue.queue, scale_queue.worker_concurrency)
-        on conflict (name) do update set worker_concurrency = excluded.worker_concurrency;
+        insert into pgflow.queues as q (name, worker_concurrency, overridden)
+        values (scale_queue.queue, scale_queue.worker_concurrency, case when scale_queue.worker_concurrency is null then '{}' else '{worker_concurrency}'::text[] end)
+        on conflict (name) do update
+        set worker_concurrency = coalesce(excluded.worker_concurrency, (q.declared ->> 'worker_concurrency')::integer),
+            overridden = array_remove(q.overridden, 'worker_concurrency') || excluded.overridden;
     else
         insert into pgflow.node_queues (node, queue, concurrency) values (scale_queue.node, scale_queue.queue, scale_queue.worker_concurrency)
         on conflict (node, queue) do update set concurrency = excluded.concurrency;

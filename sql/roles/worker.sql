@@ -24,7 +24,7 @@ grant delete, update (tat) on pgflow.rates to {role};  -- update: to lock the ro
 grant delete, update (expires_at) on pgflow.places to {role};
 grant execute on function pgflow.now, pgflow.channel, pgflow.backoff, pgflow.is_leased, pgflow.send_due, pgflow.claim_limited,
     pgflow.take_place, pgflow.renew_places, pgflow.release_place, pgflow.end_expired, pgflow.instance_hook, pgflow.task_hook,
-    pgflow.payload_references, pgflow.task_references, pgflow.declare_schedules, pgflow.fire_schedules,
+    pgflow.payload_references, pgflow.task_references, pgflow.declare_queues, pgflow.declare_schedules, pgflow.fire_schedules,
     pgflow.prune, pgflow.prune_archived, pgflow.prune_archived_tasks, pgflow.expired_runs, pgflow.expired_tasks,
     pgflow.forget_audit
 to {role};

@@ -53,6 +53,7 @@ CALLS = {
     "cancel_task": "select pgflow.cancel_task({task}, 'why')",
     "complete_step": "select pgflow.complete_step('Held', 'p', 'only', 'ok', '{{}}')",
     "complete_step_run": "select pgflow.complete_step_run({paused}, 'only')",
+    "declare_queues": """select pgflow.declare_queues('[{{"name": "default", "concurrency": 5}}]')""",
     "declare_schedules": """select pgflow.declare_schedules('app', '[{{"name": "mine", "target": "Held","""
     """ "kind": "workflow", "cron": "@daily", "tz": "UTC", "value": "{{instant}}", "overlap": "skip","""
     """ "catch_up": "last", "jitter": 0}}]', true)""",

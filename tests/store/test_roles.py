@@ -31,7 +31,7 @@ HARMLESS = {
 }  # they read no tables, so PUBLIC may call them
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
-    *("task_status", "audit", "prune_runs", "end_tasks", "rerun_jobs", "paused_task", "delete_tasks"),
+    *("task_status", "audit", "prune_runs", "end_tasks", "rerun_jobs", "paused_task", "delete_tasks", "apply_declared"),
     *("start_instant", "end_instance", "enqueue_hook", "paused_job", "run_paused_again"),
     *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
     *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks"),
@@ -46,7 +46,7 @@ BULK = {"bulk_count", "bulk_begin", "bulk_batch"}
 WORKER_API = {
     *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),
     "task_references",
-    *("declare_schedules", "fire_schedules", "end_expired", "instance_hook", "task_hook"),
+    *("declare_queues", "declare_schedules", "fire_schedules", "end_expired", "instance_hook", "task_hook"),
     *PRUNING,
 }
 OVERVIEW = {"why", "why_job", "backlog", "throughput"}

@@ -127,7 +127,10 @@ def set_(
 @click.option("--key", type=TEXT, help="Only the exceptions of this partition key.")
 @result_options
 def clear(queue: str, key: str | None, dsn: str, schema: str, as_json: bool) -> None:
-    """Remove the limits of QUEUE, those of its keys included, or of one key."""
+    """Remove the limits of QUEUE that were set at run time, those of its keys included, or of one key.
+
+    Limits that the code declares then hold again.
+    """
     with open_connection(dsn, schema) as conn:
         had_limits = run(conn, limit.clear(schema, check_limit_name(queue), check_key(key)))
     what = f"queue {queue}" if key is None else f"key {key} of queue {queue}"
@@ -144,9 +147,16 @@ def _rate(option: str, rate: tuple[int, timedelta] | None, burst: int | None) ->
 
 
 def _row(each: Limit) -> tuple[object, ...]:
-    return each.queue, each.key, limits_text(each.limits), each.weight, each.used
+    return each.queue, each.key, limits_text(each.limits, each.declared), each.weight, each.used
 
 
 def _record(each: Limit) -> dict[str, Any]:
     limits = limits_record(each.limits)
-    return {"queue": each.queue, "key": each.key, "limits": limits, "weight": each.weight, "used": each.used}
+    return {
+        "queue": each.queue,
+        "key": each.key,
+        "limits": limits,
+        "declared": each.declared,
+        "weight": each.weight,
+        "used": each.used,
+    }

@@ -3,6 +3,7 @@
 import getpass
 import socket
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from pgflow.cli.connection import open_connection
 from pgflow.cli.options import result_options
 from pgflow.cli.output import document, format_time, print_document, print_notice, table
 from pgflow.cli.parameters import DURATION, TEXT
-from pgflow.core.models.queue import Queue, QueueLimits, check_limit_name, check_places
+from pgflow.core.models.queue import MAX_WORKER_CONCURRENCY, Queue, QueueLimits, check_limit_name, check_places
 from pgflow.database.statement import run
 from pgflow.errors import QueueBusy
 from pgflow.store import overview
@@ -23,7 +24,6 @@ __all__ = ["COUNT_LIMIT", "command", "limits_record", "limits_text", "queue_reco
 HEADERS = ("QUEUE", "STATE", "WORKERS", "READY", "RUNNING", "PER WORKER", "LIMITS", "NODES")
 POLL_SECONDS = 0.2
 COUNT_LIMIT = 1000  # ready jobs are counted up to one more
-MAX_WORKER_CONCURRENCY = 10_000
 
 node_option = click.option("--node", type=TEXT, metavar="HOST", help="Only for workers on this host.")
 by_option = click.option("--by", type=TEXT, help="Who pauses it, for people.", show_default="user@host")
@@ -110,7 +110,9 @@ def resume(queue: str, node: str | None, dsn: str, schema: str, as_json: bool) -
 @command.command("scale")
 @click.argument("queue", type=TEXT)
 @click.option("--per-worker", type=int, metavar="N", help="How many jobs each worker runs at once.")
-@click.option("--reset", is_flag=True, show_default=False, help="As many as each worker was started with.")
+@click.option(
+    "--reset", is_flag=True, show_default=False, help="As many as the code declares, or as it was started with."
+)
 @node_option
 @result_options
 def scale(
@@ -131,7 +133,7 @@ def scale(
     count = check_places("--per-worker", per_worker, most=MAX_WORKER_CONCURRENCY)
     with open_connection(dsn, schema) as conn:
         run(conn, queues.scale(schema, check_limit_name(queue), count, node=node))
-    text = f"{_named(queue, node)}: {'as started' if count is None else f'{count} per worker'}"
+    text = f"{_named(queue, node)}: {'as declared or started' if count is None else f'{count} per worker'}"
     _report({"queue": queue, "node": node, "worker_concurrency": count}, text, as_json)
 
 
@@ -166,17 +168,21 @@ def drain(
     _report({"queue": queue, "node": node, "drained": True}, f"{_named(queue, node)} is paused and drained", as_json)
 
 
-def limits_text(limits: QueueLimits | None) -> str | None:
-    """Return limits for people: "5, 1 per key, 100/s burst 20"."""
+def limits_text(limits: QueueLimits | None, declared: Sequence[str] = ()) -> str | None:
+    """Return limits for people: "5 (code), 1 per key, 100/s burst 20"; the first one is as `declared` in code."""
     if limits is None:
         return None
-    parts = [
-        f"{limits.concurrency}" if limits.concurrency else "",
-        f"{limits.key_concurrency} per key" if limits.key_concurrency else "",
-        f"{_rate(limits.rate)} burst {limits.burst}" if limits.rate else "",
-        f"{_rate(limits.key_rate)} burst {limits.key_burst} per key" if limits.key_rate else "",
-    ]
-    return ", ".join(filter(None, parts)) or "turns of the keys"
+    parts = {
+        "concurrency": f"{limits.concurrency}" if limits.concurrency else "",
+        "key_concurrency": f"{limits.key_concurrency} per key" if limits.key_concurrency else "",
+        "rate": f"{_rate(limits.rate)} burst {limits.burst}" if limits.rate else "",
+        "key_rate": f"{_rate(limits.key_rate)} burst {limits.key_burst} per key" if limits.key_rate else "",
+    }
+    return ", ".join(_with_source(name, text, declared) for name, text in parts.items() if text) or "turns of the keys"
+
+
+def _with_source(name: str, text: str, declared: Sequence[str]) -> str:
+    return f"{text} (code)" if name in declared else text
 
 
 def _rate(per_second: float) -> str:
@@ -213,9 +219,12 @@ def _row(each: Queue) -> tuple[object, ...]:
         for node in each.nodes
     )  # fmt: skip
     state = f"paused since {format_time(each.paused_at)} by {each.paused_by}" if each.paused_at else "active"
+    per_worker = each.worker_concurrency and _with_source(
+        "worker_concurrency", f"{each.worker_concurrency}", each.declared
+    )
     return (
-        *(each.name, state, each.workers, ready, each.running, each.worker_concurrency),
-        *(limits_text(each.limits), nodes or None),
+        *(each.name, state, each.workers, ready, each.running, per_worker),
+        *(limits_text(each.limits, each.declared), nodes or None),
     )
 
 
@@ -231,6 +240,7 @@ def queue_record(each: Queue) -> dict[str, Any]:
         "oldest_ready_at": each.oldest_ready_at,
         "worker_concurrency": each.worker_concurrency,
         "limits": limits_record(each.limits),
+        "declared": each.declared,
         "nodes": [
             {
                 "node": node.node,

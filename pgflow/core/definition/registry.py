@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from pgflow.core.definition.definition import VersionSet
 from pgflow.core.definition.hooks import hook_problems
+from pgflow.core.definition.queue_config import QueueConfig, check_queues, check_weight
 from pgflow.core.definition.rules.problems import try_collect
 from pgflow.core.definition.task import DefinedTask, TaskDefinition
 from pgflow.core.definition.workflow import DefinedWorkflow
@@ -20,9 +21,10 @@ __all__ = ["Registry"]
 class Registry:
     """Workflow classes and tasks by unique name; `has_codec` if their app has a codec, so that they may have secrets.
 
-    `payload_limit` is the largest value that the app accepts, in bytes.
+    `payload_limit` is the largest value that the app accepts, in bytes. `queues` are the queues that it declares.
 
-    Raises `DefinitionError` for a value that is neither, for two with one name, for a version without the class that
+    Raises `DefinitionError` for a value that is neither, for two with one name, for a weight above the concurrency of
+    a declared queue, for a version without the class that
     has it in `versions`, and for a secret that would be stored in plain.
 
         Registry([OrderFlow, CreateUser], [send_receipt]).named("CreateUser")
@@ -33,11 +35,13 @@ class Registry:
         workflows: Iterable[type[DefinedWorkflow[Any]]] = (),
         tasks: Iterable[DefinedTask] = (),
         *,
+        queues: Iterable[QueueConfig] = (),
         has_codec: bool = False,
         payload_limit: int = INPUT_LIMIT,
     ) -> None:
         self.has_codec = has_codec
         self.payload_limit = payload_limit
+        self.queues = check_queues(queues)
         self.by_name: dict[str, type[Any]] = {}
         self.tasks_by_name: dict[str, Any] = {}
         for workflow in workflows:
@@ -80,6 +84,8 @@ class Registry:
             raise DefinitionError(f"two workflows are named {workflow.name}", hint=hint)
         if (task := self.tasks_by_name.get(workflow.name)) is not None:
             raise _shared_name(workflow, task)
+        for graph in workflow.definitions.graphs:
+            check_weight(workflow.name, graph.weight, graph.queues(), self.queues)
         if not self.has_codec and (paths := workflow.declared_secrets()):
             raise DefinitionError(f"{workflow.name}: {secret_error(paths[0])}", hint=CODEC_HINT)
 
@@ -99,6 +105,7 @@ class Registry:
             )
         if (workflow := self.by_name.get(task.name)) is not None:
             raise _shared_name(workflow, task)
+        check_weight(task.name, task.definition.weight, [task.definition.queue], self.queues)
         if not self.has_codec and (paths := task.definition.secrets):
             raise DefinitionError(f"{task.name}: {secret_error(paths[0])}", hint=CODEC_HINT)
 

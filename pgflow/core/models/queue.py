@@ -13,6 +13,7 @@ from pgflow.core.values.query_args import check_text, is_integer, refuse
 __all__ = ["Limit", "NodeQueue", "Queue", "QueueLimits", "Rate", "check_key", "check_limit_name", "check_places"]
 
 MAX_PLACES = 1_000_000
+MAX_WORKER_CONCURRENCY = 10_000
 MAX_KEY_BYTES = 1000
 
 
@@ -105,6 +106,7 @@ class Queue:
     - `workers`: live workers that serve it; `running`: jobs that run; `ready`: jobs that wait, counted up to 1001.
     - `nodes`: what differs by node.
     - `oldest_ready_at`: since when the job that waits longest for a worker is ready, None if none is.
+    - `declared`: the settings that are as declared in code, such as "concurrency"; the others were set at run time.
 
         app.queues.list()[0].paused_at
     """
@@ -119,6 +121,7 @@ class Queue:
     running: int = 0
     nodes: tuple[NodeQueue, ...] = field(default=())
     oldest_ready_at: datetime | None = None
+    declared: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Limit:
     """Limits that are set: those of a queue (`key` None), or the exceptions of one partition key.
 
     `used` is how many places are taken now, by running jobs and by code. `weight` is how many jobs of the key are taken
-    per turn of the keys.
+    per turn of the keys. `declared` are the limits that are as the code declares them, such as "concurrency".
     """
 
     queue: str
@@ -134,3 +137,4 @@ class Limit:
     limits: QueueLimits
     weight: int | None
     used: int
+    declared: tuple[str, ...] = field(default=())
