@@ -124,6 +124,10 @@ begin
                     prune.completed, prune.failed, prune.cancelled, prune.max_count, prune.overrides, prune."limit" - deleted::integer) e))
             order by o.id for update skip locked));
     end if;
+    if not prune.overrides and deleted + tasks > 0 then  -- an operator's call; those of workers apply what workflows declare
+        perform pgflow.audit('prune', jsonb_strip_nulls(jsonb_build_object(
+            'deleted', deleted + tasks, 'completed', prune.completed, 'failed', prune.failed, 'cancelled', prune.cancelled, 'max_count', prune.max_count)));
+    end if;
     return deleted + tasks;
 end
 $$;

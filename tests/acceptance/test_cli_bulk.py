@@ -72,6 +72,8 @@ def test_a_cancel_names_the_system_user_in_the_audit(orders: Deployment) -> None
     (entry,) = json.loads(orders.ok("audit", "list", "--json"))["audit"]
     assert entry["who"].endswith(f" ({getpass.getuser()})")
     assert (entry["action"], entry["details"]["id"]) == ("cancel", "orderid::a")
+    assert json.loads(orders.ok("audit", "--json"))["audit"] == [entry]
+    assert orders.ok("audit").startswith("ID ")
     assert orders.pgflow("audit", "list", "--action", "bulk").stderr == "no actions\n"
 
 

@@ -94,7 +94,10 @@ ACTS: list[tuple[Callable[[Pgflow], Any], list[str] | None]] = [  # in this orde
     (lambda app: app.cancel(Order, "retry"), ["cancel"]),
     (lambda app: app.retry(Order, "fail"), ["retry"]),
     (lambda app: app.storage.delete("order::fail"), ["delete"]),
+    (lambda app: app.prune(timedelta(0)), ["prune"]),
+    (lambda app: app.prune(timedelta(0)), []),  # nothing was left
     (lambda app: [app.start(Order, "new", {}), app.enqueue(send)], []),
+    (sql("select pgflow.prune('0 s', '0 s', '0 s', overrides => true)"), []),  # as workers do
 ]
 
 

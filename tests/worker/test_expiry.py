@@ -66,6 +66,7 @@ def test_a_worker_ends_what_has_expired_and_does_not_run_it(app: Pgflow, work: W
     assert found is not None
     assert found.error == {"reason": "expired"}
     assert CALLS == []
+    assert one(conn, "select count(*) from pgflow.audit") == 0
 
 
 def test_a_claimed_job_that_expires_before_it_begins_is_put_back_unstarted(app: Pgflow, conn: Connection) -> None:

@@ -231,10 +231,12 @@ def test_every_call_has_an_async_twin(app: Pgflow) -> None:
 def test_an_active_run_is_skipped_queued_behind_or_cancelled(app: Pgflow, conn: Connection, work: Work) -> None:
     for overlap in ("skip", "queue", "cancel_old", "allow"):
         app.schedules.add(every(SECOND), Slow, name=overlap, overlap=overlap)
+    actions = one(conn, "select count(*) from pgflow.audit")
     work({"default": 20})
     until(lambda: len(runs_of(conn, "cancel_old")) >= 3 and len(runs_of(conn, "allow")) >= 3)
     until(lambda: app.schedules.get("skip").skipped >= 2)
     assert [status for _, status in runs_of(conn, "cancel_old")][:2] == ["cancelled", "cancelled"]
+    assert one(conn, "select count(*) from pgflow.audit") == actions, "these are not an operator's"
     assert len(runs_of(conn, "skip")) == len(runs_of(conn, "queue")) == 1
     assert app.schedules.get("queue").state == "active"  # it waits, and is not overdue
     ((first, _),) = runs_of(conn, "queue")

@@ -21,9 +21,19 @@ DETAILS_WIDTH = 100  # characters
 INTERNAL = ("document", "until", "after")  # where a bulk operation stands
 
 
-@click.group("audit")
+class AuditGroup(click.Group):
+    """Without a subcommand, it is `list`: `pgflow audit --json`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the subcommand where the arguments begin with one of its options, or there are none."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("audit", cls=AuditGroup)
 def command() -> None:
-    """See who cancelled, retried, changed or deleted what."""
+    """See who cancelled, retried, changed or deleted what; without a subcommand, list it."""
 
 
 @command.command("list")
