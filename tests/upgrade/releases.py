@@ -40,6 +40,7 @@ create index concurrently jobs_noted on pgflow.jobs (run) where note is not null
 # Removes columns that old workers use in the hot path and old applications read.
 RENAME = """-- Renames the revision to edition, and created_at to begun_at.
 -- pgflow: breaking
+drop view if exists pgflow.instance_overview;  -- the functions create it again, with the new names
 alter table pgflow.instances rename column revision to edition;
 alter table pgflow.instances rename column created_at to begun_at;
 drop function if exists pgflow.cancel(text, text, text, boolean);
