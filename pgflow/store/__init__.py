@@ -5,6 +5,8 @@ decided by one statement in one transaction, on the database's clock. Python car
 
 definition              the graphs of registered workflows
 instance, instance_rows instances, and how their rows are decoded
+run, run_rows           one instance by its run, and pages of them, as the dashboard shows them
+summary, pulse          what its first page shows; whether anything was written
 job                     claim, settle, rescue and the other statements on jobs
 signal                  signals, now or scheduled
 request                 idempotency keys

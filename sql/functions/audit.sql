@@ -20,6 +20,18 @@ begin
 end
 $$;
 
+-- Records an action if the transaction names a person (`pgflow.identify`): what people do is audited, what programs do all day is not.
+create or replace function pgflow.audit_person(action text, details jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if coalesce(current_setting('pgflow_audit.who', true), '') <> '' then
+        perform pgflow.audit(audit_person.action, audit_person.details);
+    end if;
+end
+$$;
+
 -- Deletes audit rows older than an age, at most `limit`, and returns how many.
 create or replace function pgflow.forget_audit(age interval, "limit" integer default 1000) returns bigint
 language plpgsql volatile security definer
@@ -40,4 +52,5 @@ $$;
 
 -- Not granted to PUBLIC. `audit` is called by other functions only; `identify` reads and writes no table.
 revoke all on function pgflow.audit(text, jsonb, text) from public;
+revoke all on function pgflow.audit_person(text, jsonb) from public;
 revoke all on function pgflow.forget_audit(interval, integer) from public;

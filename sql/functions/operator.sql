@@ -148,6 +148,40 @@ begin
 end
 $$;
 
+-- Ends a timer, a back-off or a delay of a step now. A wait for a signal alone has no time to end.
+create or replace function pgflow.run_step_now(run bigint, step text, notify boolean default true) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    instance record;
+    job record;
+begin
+    select i.id, i.workflow into instance from pgflow.instances i where i.run = run_step_now.run for no key update;
+    if not found then
+        raise exception using errcode = 'PF003', message = format('there is no instance with run %s', run_step_now.run), hint = 'List them: pgflow list';
+    end if;
+    update pgflow.jobs j set state = 'ready', run_at = pgflow.now()
+    where j.id = (
+            select l.id from pgflow.jobs l
+            where l.run = run_step_now.run and l.step = run_step_now.step and l.run_at is not null
+                and (l.state = 'scheduled' or (l.state = 'parked' and l.kind <> 'execute'))
+            order by l.id limit 1 for no key update)
+    returning j.id, j.queue into job;
+    if job.id is null then
+        raise exception using errcode = 'PF005',
+            message = format('step %L of %s %L does not wait for a time', run_step_now.step, instance.workflow, instance.id),
+            hint = 'See what it waits for: pgflow show ' || instance.workflow || ' ' || instance.id;
+    end if;
+    perform pgflow.audit('run now', jsonb_build_object('run', run_step_now.run, 'step', run_step_now.step));
+    perform pgflow.answer(null);
+    if notify then
+        perform pg_notify(pgflow.channel(), job.queue);
+    end if;
+end
+$$;
+
 create or replace function pgflow.retry_step(workflow text, value text, step text, notify boolean default true) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -169,6 +203,7 @@ as $$ select pgflow.fail_step_run(pgflow.find(workflow, value), step, reason, no
 -- Not granted to PUBLIC. A caller needs EXECUTE, USAGE on the schema, and no rights on tables.
 revoke all on function pgflow.paused_job(bigint, text) from public;
 revoke all on function pgflow.run_paused_again(pgflow.jobs) from public;
+revoke all on function pgflow.run_step_now(bigint, text, boolean) from public;
 revoke all on function pgflow.retry_step_run(bigint, text, boolean) from public;
 revoke all on function pgflow.complete_step_run(bigint, text, text, jsonb, boolean) from public;
 revoke all on function pgflow.fail_step_run(bigint, text, text, boolean) from public;

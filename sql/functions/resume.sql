@@ -37,6 +37,7 @@ begin
     update pgflow.instances i
     set revision = i.revision + 1, status = case when waiting.id is null then i.status else 'running' end
     where i.run = resume_run.run;
+    perform pgflow.audit_person('signal', jsonb_build_object('run', resume_run.run, 'event', resume_run.event, 'step', resume_run.step));
     perform pgflow.answer(to_jsonb(case when waiting.id is null then 'kept' else 'delivered' end));
     if waiting.id is null then
         return 'kept';

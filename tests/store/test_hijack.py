@@ -34,8 +34,9 @@ class Held(Workflow[object], unique=Unique("held")):
     transitions = {only: {"ok": WaitForEvent("go").named("gate")}, WaitForEvent("go").named("gate"): {"received": Done}}
 
 
-# A successful call of each: `{run}` is active, `{failed}` has failed, and a step of `{paused}` waits for an operator;
-# `{task}` is the job of a task, `{ended}` of one that was cancelled, and `{waiting}` waits for an operator.
+# A successful call of each: `{run}` is active, `{failed}` has failed, and a step of `{paused}` waits for an operator, of
+# `{delayed}` for its time; `{task}` is the job of a task, `{ended}` of one that was cancelled, and `{waiting}` waits for
+# an operator.
 CALLS = {
     "add_schedule": "select pgflow.add_schedule('later', 'Held', '@daily', tz => 'Europe/Berlin', input => '{{}}')",
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",
@@ -99,6 +100,7 @@ CALLS = {
     "run_schedule": "select pgflow.run_schedule('due')",
     "retry_step": "select pgflow.retry_step('Held', 'p', 'only')",
     "retry_step_run": "select pgflow.retry_step_run({paused}, 'only')",
+    "run_step_now": "select pgflow.run_step_now({delayed}, 'only')",
     "schedule_resume": "select pgflow.schedule_resume('Held', 'a', 'gate', '1 minute')",
     "schedule_resume_run": "select pgflow.schedule_resume_run({run}, 'gate', '1 minute')",
     "send_due": "select pgflow.send_due(10)",
@@ -152,7 +154,11 @@ def attacked(parts: GrantedRoles) -> Iterator[Connection]:
         source = " ".join(row[4] for row in conn.execute(DEFINERS).fetchall())
         client = sql.Identifier(parts.names["client"])
         conn.execute("select pgflow.start('Held', 'a', '{}'), pgflow.start('Held', 'b', '{}')")
-        conn.execute("select pgflow.start('Held', 'p', '{}')")
+        conn.execute("select pgflow.start('Held', 'p', '{}'), pgflow.start('Held', 'd', '{}')")
+        conn.execute(
+            "update pgflow.jobs set state = 'scheduled', run_at = pgflow.now() + interval '1 hour'"
+            " where run = pgflow.find('Held', 'd')"
+        )
         conn.execute(
             "update pgflow.jobs set state = 'parked', run_at = null, attempt = 5, errors = '[{\"reason\": \"no\"}]'"
             " where run = pgflow.find('Held', 'p')"
@@ -180,7 +186,7 @@ def call_with_shadows(conn: Connection, call: str) -> str | None:
     """Call it with every shadow before the built-in object; returns the error, if any. Rolled back."""
     runs = {
         name: conn.execute("select pgflow.find('Held', %s::text, null::integer)", [value]).fetchall()[0][0]
-        for name, value in (("run", "a"), ("failed", "b"), ("paused", "p"))
+        for name, value in (("run", "a"), ("failed", "b"), ("paused", "p"), ("delayed", "d"))
     }
     for name in ("task", "ended", "waiting"):
         runs[name] = conn.execute("select pg_catalog.current_setting(%s)", [f"test.{name}"]).fetchall()[0][0]

@@ -32,6 +32,7 @@ HARMLESS = {
 INTERNAL = {
     *("admit_signal", "put", "delete_id", "answer", "lock_business_ids", "excluding_run", "require_queue"),
     *("task_status", "audit", "prune_runs", "end_tasks", "rerun_jobs", "paused_task", "delete_tasks", "apply_declared"),
+    "audit_person",
     *("start_instant", "end_instance", "enqueue_hook", "paused_job", "run_paused_again"),
     *("cancel_runs", "retry_runs", "delete_runs", "change_jobs", "skipped_runs"),
     *("cancel_jobs", "retry_jobs", "revive_jobs", "change_tasks", "delete_results", "skipped_tasks"),
@@ -42,6 +43,7 @@ PRUNING = {
     *("prune", "prune_archived", "prune_archived_tasks", "expired_runs", "expired_tasks", "forget_audit"),
 }
 MATCHING = {"matching_runs", "has_error", "failed_queue", "matching_tasks"}
+OPERATOR_ONLY = {"run_step_now"}
 BULK = {"bulk_count", "bulk_begin", "bulk_batch"}
 WORKER_API = {
     *("send_due", "claim_limited", "take_place", "renew_places", "release_place", "payload_references"),
@@ -51,7 +53,18 @@ WORKER_API = {
 }
 OVERVIEW = {"why", "why_job", "backlog", "throughput"}
 VIEWS = {"job_details", "instance_overview", "queue_overview"}
-ALL = {"delete_task"} | OVERVIEW | CLIENT_API | HARMLESS | INTERNAL | QUEUES | WORKER_API | MATCHING | BULK
+ALL = (
+    {"delete_task"}
+    | OPERATOR_ONLY
+    | OVERVIEW
+    | CLIENT_API
+    | HARMLESS
+    | INTERNAL
+    | QUEUES
+    | WORKER_API
+    | MATCHING
+    | BULK
+)
 READ = {
     *("instances", "step_results", "jobs", "signals", "scheduled_signals", "workers", "queues"),
     *("definitions", "migrations", "requests", "node_queues", "limits", "rates", "places", "stale_payloads"),
@@ -65,6 +78,7 @@ MAY_CALL = {
         *("cancel", "cancel_run", "retry", "retry_run", "cancel_task", "retry_task", "find"),
         *("update_task", "complete_task", "fail_task", "delete_task"),
         *("retry_step", "retry_step_run", "complete_step", "complete_step_run", "fail_step", "fail_step_run"),
+        *("run_step_now", "resume_run"),
         *("once", "begin_request", "answered", "prune"),
         *("pause_schedule", "resume_schedule", "remove_schedule"),
         *BULK,

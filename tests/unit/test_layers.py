@@ -8,9 +8,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pgflow"
 
 # From bottom to top. A unit is a module or package directly below pgflow/. `pgflow` itself is the public API: users and
-# interfaces import it, the units below it do not.
+# interfaces import it, the units below it do not. The dashboard is below the other interfaces: `pgflow web` starts it.
 PUBLIC_API = "pgflow"
-INTERFACES = {"cli", "web", "testing", "contrib"}
+INTERFACES = {"cli", "testing", "contrib"}
 LAYERS: tuple[set[str], ...] = (
     {"errors", "logs", "process", "jitter"},
     {"core", "steps", "telemetry", "config"},
@@ -22,6 +22,7 @@ LAYERS: tuple[set[str], ...] = (
     {"app"},
     {PUBLIC_API},
     {"doctor", "bench"},
+    {"web"},
     INTERFACES,
 )
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
@@ -144,7 +145,7 @@ def later():
 
 
 def test_an_import_of_another_interface_is_found() -> None:
-    assert violations("web", ast.parse("def f():\n    from pgflow.cli.instances.show import table")) == [
+    assert violations("contrib", ast.parse("def f():\n    from pgflow.cli.instances.show import table")) == [
         "imports cli, another interface"
     ]
 

@@ -1,0 +1,197 @@
+"""Retry, cancel or delete all instances that a filter matches: the selected ones, or all matching ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from pgflow.client.bulk import bulk_command
+from pgflow.core.models.bulk import APPLICABLE
+from pgflow.core.models.bulk import Action as Verb
+from pgflow.core.models.query import Query, parse
+from pgflow.errors import InvalidValue
+from pgflow.store import bulk
+from pgflow.web.rendering.forms import Field as FormField
+from pgflow.web.routing.action import Act, Action, Done, Form, Input
+from pgflow.web.routing.page import Params, View
+
+__all__ = ["ACTIONS"]
+
+BATCH = 500
+PREVIEWED = 10_000  # instances that the preview counts by state
+TYPED_ABOVE = 100  # so many changes have to be confirmed by typing their number
+SHOWN_REASONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One bulk action in words."""
+
+    verb: Verb
+    right: str
+    title: str
+    text: str
+    done: str
+    icon: str
+    danger: bool = False
+
+
+KINDS = (
+    Kind(
+        "retry", "retry", "Retry", "Each continues from its failed step with a new set of attempts.", "retried", "retry"
+    ),
+    Kind(
+        "cancel",
+        "cancel",
+        "Cancel",
+        "No further step starts. Running steps are asked to stop. This cannot be undone.",
+        "cancelled",
+        "cancel",
+        danger=True,
+    ),
+    Kind(
+        "delete",
+        "delete",
+        "Delete",
+        "They and their histories are gone. Active ones are skipped. This cannot be undone.",
+        "deleted",
+        "trash",
+        danger=True,
+    ),
+)
+
+
+class Selection(Params):
+    """The instances that a filter matches."""
+
+    q: str = Field(
+        min_length=1, max_length=100_000, description="A filter, such as `run:7,8` or `state:failed age:>1h`"
+    )
+
+
+class Confirmation(Input):
+    """How many are expected to change, as in the preview, when there are many; and why."""
+
+    expected: int | None = Field(None, ge=0, description="The number of the preview; needed above 100")
+    reason: str | None = Field(None, max_length=1000, description="Of a cancellation")
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """How many match, how many of them can be changed, and the states of the others; counts are bounded."""
+
+    query: Query
+    matched: int
+    applicable: int
+    others: Mapping[str, int]
+    is_cut: bool
+
+
+async def preview(view: View[Selection], kind: Kind) -> Preview:
+    """Count what would be changed. Raises `InvalidFilter`."""
+    query = parse(view.params.q, kind="workflow")
+    if not query:
+        raise InvalidValue("the filter is empty, and would match everything", hint="Select instances, or filter them.")
+    counted = await view.read(bulk.count(view.schema, query.document(), kind="workflow", limit=PREVIEWED))
+    can = APPLICABLE[kind.verb]
+    states = counted.states
+    return Preview(
+        query,
+        sum(states.values()),
+        sum(many for state, many in states.items() if state in can),
+        {state: many for state, many in sorted(states.items()) if state not in can},
+        sum(states.values()) >= PREVIEWED,
+    )
+
+
+def action(kind: Kind) -> Action[Selection, Confirmation]:
+    """Return the action of one kind."""
+
+    async def ask(view: View[Selection]) -> Form:
+        found = await preview(view, kind)
+        more = " or more" if found.is_cut else ""
+        noun = "instance" if found.applicable == 1 and not more else "instances"
+        skipped = ", ".join(f"{many:,} {state}" for state, many in found.others.items()) or "none"
+        fields = []
+        if found.applicable > TYPED_ABOVE:
+            fields.append(
+                FormField("expected", f"Type {found.applicable} to confirm", "integer", required=True, minimum="0")
+            )
+        if kind.verb == "cancel":
+            fields.append(FormField("reason", "Reason", about="optional, recorded in the audit log"))
+        return Form(
+            f"{kind.title} {found.applicable:,}{more} {noun}?",
+            f"{kind.title} {found.applicable:,}{more} {noun}",
+            [
+                kind.text,
+                f"Filter: {found.query.text}",
+                f"Will be {kind.done}: {found.applicable:,}{more}. Skipped: {skipped}.",
+            ],
+            fields,
+            icon=kind.icon,
+            danger=kind.danger,
+        )
+
+    async def perform(act: Act[Selection, Confirmation]) -> Done:
+        found = await preview(act.view, kind)
+        if found.applicable > TYPED_ABOVE and act.input.expected != found.applicable:
+            raise InvalidValue(
+                f"{found.applicable:,} instances would be {kind.done}, and {act.input.expected} was confirmed",
+                hint="Look at the preview again: the number has changed, or was mistyped.",
+            )
+        options: dict[str, Any] = {"reason": act.input.reason} if kind.verb == "cancel" else {}
+        command = bulk_command(kind.verb, found.query, options, {"by": act.user or None, "batch": BATCH})
+        operation = await act.write(
+            bulk.begin(
+                act.schema,
+                kind.verb,
+                found.query.document(),
+                options=command.options,
+                text=found.query.text,
+                who=act.user or None,
+                kinds=("workflow",),
+            )
+        )
+        return await work_off(act, kind, operation)
+
+    return Action(
+        f"instances.{kind.verb}",
+        f"/instances/{kind.verb}",
+        kind.right,
+        f"{kind.title} all instances that a filter matches",
+        perform,
+        ask,
+        Selection,
+        Confirmation,
+    )
+
+
+async def work_off(act: Act[Any, Any], kind: Kind, operation: int) -> Done:
+    """Work off an operation, a batch in each transaction."""
+    reasons: list[str] = []
+    while True:
+        done = await act.write(bulk.batch(act.schema, operation, limit=BATCH))
+        reasons += [f"{each.id}: {each.reason}" for each in done.skipped[: SHOWN_REASONS - len(reasons)]]
+        if done.is_finished:
+            break
+    noun = "instance was" if done.changed == 1 else "instances were"
+    message = f"{done.changed:,} {noun} {kind.done}"
+    if done.total_skipped:
+        message += f", {done.total_skipped:,} skipped"
+    return Done(
+        message=f"{message}.",
+        outcome="partial" if done.total_skipped else "done",
+        details={
+            "operation": operation,
+            "matched": done.matched,
+            "changed": done.changed,
+            "skipped": done.total_skipped,
+            "reasons": reasons,
+        },
+    )
+
+
+ACTIONS: tuple[Action[Any, Any], ...] = tuple(map(action, KINDS))

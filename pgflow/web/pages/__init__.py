@@ -1,0 +1,1 @@
+"""The pages: each module has a model, how it is read, and its `Page`, which `pgflow.web.table` lists."""

@@ -1,0 +1,1 @@
+"""Turn models into HTML: templates, words, forms and drawings."""

@@ -1,0 +1,83 @@
+"""Words for times, durations, counts and sizes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["COUNT_LIMIT", "ago", "clock", "count", "duration", "exact", "iso", "size"]
+
+COUNT_LIMIT = 10_000  # counts are exact up to here
+UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
+
+
+def duration(value: timedelta | float | None) -> str:
+    """Return a duration with two units at most.
+
+    duration(160.0)    # "2 min 40 s"
+    """
+    if value is None:
+        return ""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    seconds = max(0.0, seconds)
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    parts: list[str] = []
+    rest = float(round(seconds))
+    for name, unit in UNITS:
+        if rest >= unit or parts:
+            many, rest = divmod(rest, unit)
+            parts += [f"{many:.0f} {name}"] if many else []
+            if len(parts) == 2 or (parts and unit == 86_400 and many >= 10):
+                break
+    return " ".join(parts[:2])
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """Return how long ago a time is, or how far ahead, with one unit."""
+    if at is None:
+        return ""
+    seconds = (now - at).total_seconds()
+    span = abs(seconds)
+    name, unit = next(((name, unit) for name, unit in UNITS if span >= unit), ("s", 1.0))
+    text = f"{span // unit:.0f} {name}"
+    return "now" if span < 1 else f"in {text}" if seconds < 0 else f"{text} ago"
+
+
+def clock(at: datetime | None) -> str:
+    """Return the time of day in UTC."""
+    return "" if at is None else at.astimezone(UTC).strftime("%H:%M:%S")
+
+
+def exact(at: datetime | None) -> str:
+    """Return a time in full, in UTC."""
+    return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def iso(at: datetime | None) -> str:
+    """Return a time as an attribute of <time>."""
+    return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def count(number: int | None, limit: int = COUNT_LIMIT) -> str:
+    """Return a bounded count: exact up to `limit`, "10,000+" above it.
+
+    count(10_001)    # "10,000+"
+    """
+    if number is None:
+        return ""
+    return f"{limit:,}+" if number > limit else f"{number:,}"
+
+
+def size(octets: int) -> str:
+    """Return a size of data.
+
+    size(1234)    # "1.2 kB"
+    """
+    value = float(octets)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

@@ -1,0 +1,1 @@
+"""What pages and actions are, and how requests to them become answers."""
