@@ -126,7 +126,7 @@ def assemble(app: Pgflow, settings: Settings) -> Starlette:
 
     async def not_found(request: Request, error: Exception) -> Response:
         status, problem = problem_of(error)
-        if "/api/v1/" in request.url.path:
+        if str(request.scope["path"]).removeprefix(str(request.scope.get("root_path", ""))).startswith("/api/"):
             return JSONResponse({"problem": problem.model_dump()}, status)
         return screen.problem(request, None, status, problem)
 

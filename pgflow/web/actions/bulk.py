@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from pydantic import Field
@@ -12,16 +13,17 @@ from pgflow.client.bulk import bulk_command
 from pgflow.core.models.bulk import APPLICABLE
 from pgflow.core.models.bulk import Action as Verb
 from pgflow.core.models.query import Query, parse
-from pgflow.errors import InvalidValue
-from pgflow.store import bulk
+from pgflow.errors import InstanceNotFound, InvalidValue
+from pgflow.store import audit, bulk
 from pgflow.web.rendering.forms import Field as FormField
-from pgflow.web.routing.action import Act, Action, Done, Form, Input
+from pgflow.web.routing.action import Act, Action, Done, Form, Input, NoInput
 from pgflow.web.routing.page import Params, View
 
 __all__ = ["ACTIONS"]
 
 BATCH = 500
 PREVIEWED = 10_000  # instances that the preview counts by state
+TURN_SECONDS = 1.5  # of work in one request; the browser then asks for the next turn
 TYPED_ABOVE = 100  # so many changes have to be confirmed by typing their number
 SHOWN_REASONS = 20
 
@@ -155,7 +157,7 @@ def action(kind: Kind) -> Action[Selection, Confirmation]:
                 kinds=("workflow",),
             )
         )
-        return await work_off(act, kind, operation)
+        return await work_off(act, kind, operation, found.applicable + sum(found.others.values()))
 
     return Action(
         f"instances.{kind.verb}",
@@ -169,23 +171,65 @@ def action(kind: Kind) -> Action[Selection, Confirmation]:
     )
 
 
-async def work_off(act: Act[Any, Any], kind: Kind, operation: int) -> Done:
-    """Work off an operation, a batch in each transaction."""
+class OfOperation(Params):
+    """A bulk operation by its number, and how many instances the preview expected."""
+
+    operation: int = Field(ge=0, le=2**63 - 1, description="The number of its audit row")
+    expected: int = Field(0, ge=0, description="How many it covers, for the progress")
+
+
+def continuation(kind: Kind) -> Action[OfOperation, NoInput]:
+    """Return the action that works off more of an operation of one kind."""
+
+    async def check(view: View[OfOperation]) -> None:
+        number = view.params.operation
+        found = await view.read(audit.list(view.schema, action=f"bulk {kind.verb}", before=number + 1, limit=1))
+        if not found or found[0].id != number:
+            raise InstanceNotFound(f"there is no bulk {kind.verb} with the number {number}", hint="pgflow audit list")
+
+    async def ask(view: View[OfOperation]) -> Form:
+        await check(view)
+        return Form(f"Continue operation {view.params.operation}?", "Continue", [kind.text], [], icon=kind.icon)
+
+    async def perform(act: Act[OfOperation, NoInput]) -> Done:
+        await check(act.view)
+        return await work_off(act, kind, act.params.operation, act.params.expected)
+
+    return Action(
+        f"instances.{kind.verb}.continue",
+        f"/instances/{kind.verb}/{{operation:int}}",
+        kind.right,
+        f"Continue an operation: {kind.verb}",
+        perform,
+        ask,
+        OfOperation,
+        NoInput,
+    )
+
+
+async def work_off(act: Act[Any, Any], kind: Kind, operation: int, expected: int) -> Done:
+    """Work off an operation for a while, a batch in each transaction; its position is kept in the database."""
     reasons: list[str] = []
+    until = monotonic() + TURN_SECONDS
     while True:
         done = await act.write(bulk.batch(act.schema, operation, limit=BATCH))
         reasons += [f"{each.id}: {each.reason}" for each in done.skipped[: SHOWN_REASONS - len(reasons)]]
-        if done.is_finished:
+        if done.is_finished or monotonic() > until:
             break
     noun = "instance was" if done.changed == 1 else "instances were"
     message = f"{done.changed:,} {noun} {kind.done}"
     if done.total_skipped:
         message += f", {done.total_skipped:,} skipped"
+    if reasons and done.is_finished:
+        message += f" ({reasons[0]}{', …' if done.total_skipped > 1 else ''})"
     return Done(
         message=f"{message}.",
         outcome="partial" if done.total_skipped else "done",
+        more=None if done.is_finished else f"/instances/{kind.verb}/{operation}?expected={expected}",
+        progress=None if done.is_finished else min(1.0, done.matched / max(expected, done.matched, 1)),
         details={
             "operation": operation,
+            "is_finished": done.is_finished,
             "matched": done.matched,
             "changed": done.changed,
             "skipped": done.total_skipped,
@@ -194,4 +238,4 @@ async def work_off(act: Act[Any, Any], kind: Kind, operation: int) -> Done:
     )
 
 
-ACTIONS: tuple[Action[Any, Any], ...] = tuple(map(action, KINDS))
+ACTIONS: tuple[Action[Any, Any], ...] = (*map(action, KINDS), *map(continuation, KINDS))

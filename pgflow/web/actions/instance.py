@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -50,15 +51,24 @@ class Signal(Input):
 
     event: str = Field(min_length=1, max_length=100, description="The name of the signal")
     step: str | None = Field(None, description="The step, where several wait for the same signal")
-    payload: Any = Field(NOTHING, description="JSON; left out: no payload", json_schema_extra={"default": None})
-    payload_json: Any = Field(NOTHING, description="Instead of payload", json_schema_extra={"default": None})
+    payload: Any = Field(None, description="JSON; left out: no payload")
+    payload_json: Any = Field(None, description="Instead of payload")
+
+    def value(self) -> Any:
+        """Return the payload, `NOTHING` if it was left out."""
+        given = next((name for name in ("payload_json", "payload") if name in self.model_fields_set), None)
+        return NOTHING if given is None else getattr(self, given)
 
 
 class Completion(Input):
     """The outcome of a step, as if it had run."""
 
     event: str | None = Field(None, max_length=100, description="Its event; may be left out if it has only one")
-    output: Any = Field(NOTHING, description="JSON", json_schema_extra={"default": None})
+    output: Any = Field(None, description="JSON; left out: no output")
+
+    def value(self) -> Any:
+        """Return the output, `NOTHING` if it was left out."""
+        return self.output if "output" in self.model_fields_set else NOTHING
 
 
 # -- instances
@@ -120,9 +130,9 @@ async def ask_signal(view: View[ForSignal]) -> Form:
     if view.params.step:
         fields.append(FormField("step", "Step", "hidden", value=view.params.step))
     if schema is not None:
-        fields += fields_of(schema, prefix="payload.")
+        fields += [replace(each, unless="payload_json") for each in fields_of(schema, prefix="payload.")]
         fields.append(
-            FormField("payload_json", "Payload as JSON", "json", about="instead of the fields above", mono=True)
+            FormField("payload_json", "Payload as JSON", "json", about="instead of the fields", mono=True, folded=True)
         )
     else:
         fields.append(FormField("payload", "Payload", "json", about="JSON, optional", mono=True))
@@ -143,8 +153,7 @@ async def send_signal(act: Act[ForSignal, Signal]) -> Done:
     found = await found_run(act.view)
     own = graph_of(act.view.context.app, found)
     nodes: Sequence[Node] = () if own is None else consumers([own], given.event, given.step)[2]
-    payload = given.payload if given.payload_json is NOTHING else given.payload_json
-    text = await stored_text(act.view.context.app, found, given.event, payload, nodes)
+    text = await stored_text(act.view.context.app, found, given.event, given.value(), nodes)
     sending = run.signal(act.schema, act.params.run, event=given.event, payload=text, step=given.step)
     result = await act.write(sending)
     if result == "delivered":
@@ -215,7 +224,7 @@ async def complete_step(act: Act[OfStep, Completion]) -> Done:
     own = graph_of(act.view.context.app, found)
     nodes = () if own is None else (own.node(step),)
     event = given.event if not nodes else completed_event(nodes, given.event)
-    text = await stored_text(act.view.context.app, found, OPERATOR, given.output, nodes, what="output")
+    text = await stored_text(act.view.context.app, found, OPERATOR, given.value(), nodes, what="output")
     await act.write(run.complete_step(act.schema, act.params.run, step=step, event=event, output=text))
     return Done(message=f"{step} is completed.")
 

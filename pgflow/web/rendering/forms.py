@@ -21,7 +21,8 @@ LONG_TEXT = 120  # a text that may be longer gets several lines
 class Field:
     """One field: `name` is the path of its value, such as "payload.amount".
 
-    `about` follows the label in grey: the type and its limits. `value` is text as the browser shows it.
+    `about` follows the label in grey: the type and its limits. `value` is text as the browser shows it. A field is
+    ignored where the one that `unless` names is filled.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Field:
     pattern: str = ""
     error: str = ""
     mono: bool = False
+    folded: bool = False
+    unless: str = ""
 
     @property
     def id(self) -> str:
@@ -170,6 +173,8 @@ def read_form(fields: Sequence[Field], data: Mapping[str, str]) -> dict[str, Any
     result: dict[str, Any] = {}
     errors: dict[str, str] = {}
     for field in fields:
+        if field.unless and data.get(field.unless, "").strip():
+            continue
         text = data.get(field.name, "")
         try:
             value = _value(field, text)

@@ -15,6 +15,7 @@ from pgflow.web.rendering import charts, words
 from pgflow.web.rendering.graph import graph
 from pgflow.web.rendering.states import STATES
 from pgflow.web.rendering.timeline import timeline
+from pgflow.web.rendering.traces import frames
 from pgflow.web.rendering.values import json_view, line
 
 __all__ = ["STATIC", "Links", "Templates"]
@@ -66,7 +67,14 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.globals.update(
-            STATES=STATES, charts=charts, graph=graph, json_view=json_view, line=line, timeline=timeline, **shared
+            STATES=STATES,
+            charts=charts,
+            graph=graph,
+            json_view=json_view,
+            line=line,
+            timeline=timeline,
+            frames=frames,
+            **shared,
         )
         names: Sequence[str] = ("ago", "clock", "count", "duration", "exact", "iso", "size")
         self._environment.filters.update({name: getattr(words, name) for name in names})

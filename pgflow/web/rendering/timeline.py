@@ -19,6 +19,7 @@ FOLD_SHARE = 0.2  # of all that is not idle: a longer idle span is folded
 MAX_FOLDS = 4
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400, 604_800)
 TICKS = 8
+LAST_TICK = 86  # percent: the end of the axis has a text of its own
 HEIGHT = 28
 SHAPES = {"ran": ("b", 12), "waited": ("w", 12), "queued": ("q", 4)}
 
@@ -113,10 +114,10 @@ def _ticks(axis: Axis, since: datetime) -> list[tuple[float, str]]:
     while tick < axis.end and len(found) < 3 * TICKS:
         fold = next((fold for fold in axis.folds if fold[0] <= tick <= fold[1]), None)
         if fold is not None:  # go on behind the fold, with the time of day
-            if 100 - axis(fold[1]) > 3:
+            if axis(fold[1]) < LAST_TICK:
                 found.append((fold[1], clock(since + timedelta(seconds=fold[1]))))
             tick = last = fold[1]
-        elif axis(tick) - axis(last) >= 3:
+        elif axis(tick) - axis(last) >= 3 and axis(tick) < LAST_TICK:
             found.append((tick, f"+{duration(tick)}" if not axis.folds or tick < axis.folds[0][0] else ""))
             last = tick
         tick += step
@@ -141,7 +142,7 @@ def _axis_row(axis: Axis, ticks: Sequence[tuple[float, str]], ground: str, until
     for tick, text in ticks:
         x = axis(tick)
         is_under_fold = any(x < axis(since) < x + 10 for since, _ in axis.folds)
-        if text and x < 88 and not (is_under_fold and tick == 0):
+        if text and not (is_under_fold and tick == 0):
             minor = "" if tick == 0 else ' class="minor"'
             texts.append(f'<text{minor} x="{number(x)}%" y="18" dx="4">{text}</text>')
     for since, end in axis.folds:

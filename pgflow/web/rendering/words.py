@@ -10,8 +10,8 @@ COUNT_LIMIT = 10_000  # counts are exact up to here
 UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
-def duration(value: timedelta | float | None) -> str:
-    """Return a duration with two units at most.
+def duration(value: timedelta | float | None, units: int = 2) -> str:
+    """Return a duration with so many units at most.
 
     duration(160.0)    # "2 min 40 s"
     """
@@ -29,9 +29,9 @@ def duration(value: timedelta | float | None) -> str:
         if rest >= unit or parts:
             many, rest = divmod(rest, unit)
             parts += [f"{many:.0f} {name}"] if many else []
-            if len(parts) == 2 or (parts and unit == 86_400 and many >= 10):
+            if len(parts) == units or (parts and unit == 86_400 and many >= 10):
                 break
-    return " ".join(parts[:2])
+    return " ".join(parts)
 
 
 def ago(at: datetime | None, now: datetime) -> str:

@@ -35,12 +35,15 @@ class Done(BaseModel):
     - `message`: one sentence for the person. `outcome`: "partial" if something was skipped.
     - `go`: the path of the page to show next; None stays.
     - `details`: for programs, such as the number of the audit row of a bulk operation.
+    - `more`: the path to POST to for the rest of a long action, and `progress` from 0 to 1; None when it is over.
     """
 
     message: str
     outcome: Literal["done", "partial"] = "done"
     go: str | None = None
     details: dict[str, Any] = {}
+    more: str | None = None
+    progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,12 +183,13 @@ async def _body(request: Request) -> bytes:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    kind = _content_type(request)
+    kind, body = _content_type(request), await _body(request)
+    if not body:
+        return {}
     if kind != "application/x-www-form-urlencoded":
         raise InvalidValue(f"a form is needed, got {kind or 'no content type'}", hint="For JSON there is /api/v1.")
     try:
-        text = (await _body(request)).decode()
-        return dict(parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=MAX_FIELDS))
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS))
     except ValueError as error:
         raise InvalidValue(f"the form cannot be read: {error}") from None
 

@@ -133,6 +133,9 @@ class Screen:
     def done(self, view: View[Any], done: Done) -> Response:
         """Answer an action: a toast and a fresh page, or a redirect without JavaScript."""
         shown = self._shown(view.request, view.access, "", view)
+        if done.more is not None:
+            template = "progress.html" if _is_partial(view.request) else "progress-page.html"
+            return HTMLResponse(self._templates.render(template, shown=shown, done=done))
         go = None if done.go is None else shown.links.prefix + done.go
         toast = {"text": done.message, "tone": TONES[done.outcome]}
         if _is_partial(view.request) and go is None:

@@ -17,7 +17,7 @@ from pgflow.web.run.models import Edge, EdgeState, Failure, Span, Step, StepStat
 __all__ = ["Journey", "journey"]
 
 SKIPPED = "skipped"  # the event of a step that has failed and whose policy is to go on
-KNOWN = ("attempt", "type", "reason", "exhausted")  # of an error, and shown as such
+KNOWN = ("attempt", "type", "reason", "trace", "exhausted")  # of an error, and shown as such
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def _step(each: _Known, run: Run, shown: Callable[[str | None, int | None], Valu
         started_at=started,
         finished_at=None if result is None else result.finished_at,
         until=job.run_at if job is not None and each.state in ("waiting", "retrying", "scheduled") else None,
-        awaits=tuple(job.awaits) if job is not None and each.state == "waiting" else (),
+        awaits=_signals(job) if job is not None and each.state == "waiting" else (),
         progress=None if job is None else job.progress_at,
         note="" if job is None else job.progress_note,
         output=Value(state="absent") if result is None else shown(result.output, result.output_size),
@@ -208,6 +208,12 @@ def _step(each: _Known, run: Run, shown: Callable[[str | None, int | None], Valu
     if attempt > 1 or (failed and job is not None):
         updates["pill"] = f"{attempt}/{most}" if most else str(attempt)
     return step.model_copy(update=updates)
+
+
+def _signals(job: LiveJob) -> tuple[str, ...]:
+    """Return the signals that people can send; the timer and an operator's completion are not among them."""
+    is_timed = job.run_at is not None
+    return tuple(name for name in job.awaits if not name.startswith("pgflow:") and not (is_timed and name == "timeout"))
 
 
 def _failures(each: _Known, run: Run, shown: Callable[[str | None, int | None], Value]) -> tuple[Failure, ...]:
@@ -221,11 +227,12 @@ def _failures(each: _Known, run: Run, shown: Callable[[str | None, int | None], 
 
 def _failure(error: Mapping[str, Any], shown: Callable[[str | None, int | None], Value]) -> Failure:
     rest = {key: value for key, value in error.items() if key not in (*KNOWN, "step", "checkpoint")}
-    attempt = error.get("attempt")
+    attempt, trace = error.get("attempt"), error.get("trace")
     return Failure(
         attempt=attempt if isinstance(attempt, int) else None,
         type=str(error.get("type", "Error")),
         reason=str(error.get("reason", "")),
+        trace=trace if isinstance(trace, str) else None,
         details=shown(json.dumps(rest, ensure_ascii=False), None) if rest else Value(state="absent"),
     )
 
@@ -240,11 +247,13 @@ def _what(step: Step, now: datetime) -> str:
             return f"{step.progress:.0%} done" if step.progress is not None else "Running"
         case "waiting":
             since = step.activated_at
-            return "Waiting" if since is None else f"Waiting {duration(now - since)}"
+            return "Waiting" if since is None else f"Waiting {duration(now - since, 1)}"
         case "retrying":
-            return "Retry due" if step.until is None or step.until <= now else f"Retry in {duration(step.until - now)}"
+            return (
+                "Retry due" if step.until is None or step.until <= now else f"Retry in {duration(step.until - now, 1)}"
+            )
         case "scheduled":
-            return "Due" if step.until is None or step.until <= now else f"Starts in {duration(step.until - now)}"
+            return "Due" if step.until is None or step.until <= now else f"Starts in {duration(step.until - now, 1)}"
         case "held":
             return "Held, needs you"
         case "failed":

@@ -32,11 +32,12 @@ class _Frozen(BaseModel):
 
 
 class Failure(_Frozen):
-    """One failed attempt. `details` is what else was recorded with it, without hidden values."""
+    """One failed attempt, with its traceback. `details` is what else was recorded, without hidden values."""
 
     attempt: int | None = None
     type: str = "Error"
     reason: str = ""
+    trace: str | None = None
     details: Value = Value(state="absent")
 
 

@@ -56,7 +56,7 @@ def _of(step: Step, parts: Sequence[Part], *actions: str, signal: str | None = N
 
 
 def _waiting(step: Step, now: datetime) -> Reason:
-    signals = [each for each in step.awaits if not each.startswith("pgflow:")]
+    signals = step.awaits
     timer = [Part(text=clock(step.until), kind="time", at=step.until)] if step.until is not None else []
     actions = ("instance.signal",) if signals else ()
     if timer:
