@@ -44,7 +44,7 @@ except ModuleNotFoundError as error:
         raise
     raise ConfigError(
         f"the dashboard needs the package {error.name}, which is not installed",
-        hint="Run: pip install 'pgflow[web]'",
+        hint="Run: pip install 'pgflow-engine[web]'",
     ) from error
 
 from pgflow.web.dashboard import dashboard

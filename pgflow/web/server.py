@@ -59,7 +59,8 @@ def serve(dashboard: object, *, host: str, port: int, prefix: str = "") -> None:
         import uvicorn
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "the dashboard needs the package uvicorn, which is not installed", hint="Run: pip install 'pgflow[web]'"
+            "the dashboard needs the package uvicorn, which is not installed",
+            hint="Run: pip install 'pgflow-engine[web]'",
         ) from error
     uvicorn.run(  # no access log: URLs hold filters, and so business data
         dashboard,  # type: ignore[arg-type]  # an ASGI app

@@ -27,6 +27,8 @@ MODEL = "model"
 # Each block runs unless it is listed here, with the reason.
 NOT_RUN = {
     "bin/test": "it would run this test, and that one the next",
+    "pgflow web --app shop_web:flows": "it serves until it is interrupted; tests/web has a browser",
+    'curl -H "Authorization: Bearer $PGFLOW_WEB_TOKEN" 127.0.0.1:8080/api/v1/instances?q=state:failed': "as above",
     "export PGFLOW_DSN='postgresql://user:password@host:5432/database'": "PGFLOW_DSN is set to the test's database",
 }
 NOT_COMMANDS = {

@@ -34,8 +34,8 @@ class Held(Workflow[object], unique=Unique("held")):
     transitions = {only: {"ok": WaitForEvent("go").named("gate")}, WaitForEvent("go").named("gate"): {"received": Done}}
 
 
-# A successful call of each: `{run}` is active, `{failed}` has failed, and a step of `{paused}` waits for an operator, of
-# `{delayed}` for its time; `{task}` is the job of a task, `{ended}` of one that was cancelled, and `{waiting}` waits for
+# A successful call of each: `{run}` is active, `{failed}` has failed, and a step of `{paused}` waits for an operator,
+# of `{delayed}` for its time; `{task}` is the job of a task, `{ended}` of one that was cancelled, and `{waiting}` waits for
 # an operator.
 CALLS = {
     "add_schedule": "select pgflow.add_schedule('later', 'Held', '@daily', tz => 'Europe/Berlin', input => '{{}}')",

@@ -65,7 +65,7 @@ def command(
 
     It listens on this machine only, unless there is a way to recognise people: PGFLOW_WEB_USER and PGFLOW_WEB_PASSWORD,
     PGFLOW_WEB_TOKEN, or --auth-header. With --app it knows the types of your workflows, for forms. Needs the extra
-    `web`: pip install 'pgflow[web]'.
+    `web`: pip install 'pgflow-engine[web]'.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from pgflow.core.values.names import is_event
 from pgflow.errors import InvalidValue, UnknownStep
 from pgflow.store import definition, run
 from pgflow.store.run_rows import Run
-from pgflow.web.actions.values import NOTHING, graph_of, schema_of, stored_text
+from pgflow.web.actions.values import NOTHING, check_fields, graph_of, schema_of, stored_text
 from pgflow.web.pages.instance import OfRun, found_run
 from pgflow.web.rendering.forms import Field as FormField
 from pgflow.web.rendering.forms import fields_of
@@ -153,6 +153,7 @@ async def send_signal(act: Act[ForSignal, Signal]) -> Done:
     found = await found_run(act.view)
     own = graph_of(act.view.context.app, found)
     nodes: Sequence[Node] = () if own is None else consumers([own], given.event, given.step)[2]
+    check_fields(nodes, given.value(), "payload.")
     text = await stored_text(act.view.context.app, found, given.event, given.value(), nodes)
     sending = run.signal(act.schema, act.params.run, event=given.event, payload=text, step=given.step)
     result = await act.write(sending)

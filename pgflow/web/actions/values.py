@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from pgflow.app import Pgflow
@@ -17,8 +18,10 @@ from pgflow.core.values.codec import Location
 from pgflow.core.values.payload import ENCRYPTED_MARKER, INPUT_LIMIT, encode
 from pgflow.errors import InvalidPayload
 from pgflow.store.run_rows import Run
+from pgflow.web.rendering.forms import FieldErrors
+from pgflow.web.routing.problems import field_errors
 
-__all__ = ["NOTHING", "graph_of", "schema_of", "stored_text"]
+__all__ = ["NOTHING", "check_fields", "graph_of", "schema_of", "stored_text"]
 
 NOTHING = ABSENT
 
@@ -42,6 +45,17 @@ def schema_of(nodes: Sequence[Node]) -> dict[str, Any] | None:
     except (PydanticInvalidForJsonSchema, PydanticUserError):
         return None
     return schema if schema.get("type") == "object" and schema.get("properties") else None
+
+
+def check_fields(nodes: Sequence[Node], value: Any, prefix: str) -> None:
+    """Check a value by the type that these steps declare, so that an error is at its field. Raises `FieldErrors`."""
+    declared = {node.step.output for node in nodes if node.step.output is not None}
+    if len(declared) != 1 or value is NOTHING:
+        return
+    try:
+        TypeAdapter(declared.pop()).validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise FieldErrors({f"{prefix}{name}": message for name, message in field_errors(error).items()}) from None
 
 
 async def stored_text(

@@ -152,15 +152,14 @@ class Gate:
         body = await _json(request)
         try:
             given = action.input.model_validate(body)
-        except ValidationError as error:
-            errors = field_errors(error)
+            async with Session(self._context.database) as session:
+                view = self._view(request, access, session, action.params)
+                done: Done = await action.perform(Act(view, given))
+        except (ValidationError, FieldErrors) as error:
+            errors = error.errors if isinstance(error, FieldErrors) else field_errors(error)
             message = "; ".join(f"{name or 'the body'}: {each}" for name, each in errors.items())
-            return JSONResponse(
-                {"problem": Problem(code="invalid-value", message=message).model_dump(), "fields": errors}, 422
-            )
-        async with Session(self._context.database) as session:
-            view = self._view(request, access, session, action.params)
-            done: Done = await action.perform(Act(view, given))
+            problem = Problem(code="invalid-value", message=message)
+            return JSONResponse({"problem": problem.model_dump(), "fields": errors}, 422)
         return Response(done.model_dump_json(exclude={"go"}), media_type="application/json")
 
 
