@@ -75,7 +75,10 @@ def test_a_signal_is_sent_from_its_dialog_and_the_page_follows(site: Site, page:
         page.goto(f"/instances/{run}")
         page.get_by_role("button", name="Send signal").first.click()
         dialog = page.get_by_role("dialog")
-        dialog.get_by_label("Signal").select_option("arrived")
+        for signal in ("lost", "arrived"):  # the fields of another signal are fetched
+            with page.expect_response(f"**/signal?event={signal}*"):
+                dialog.get_by_label("Signal").select_option(signal)
+        dialog.locator('select[name="event"] option[value="arrived"][selected]').wait_for(state="attached")
         dialog.get_by_label("courier").fill("DHL")
         dialog.get_by_label("parcels").fill("2")
         dialog.get_by_role("button", name="Send signal").click()

@@ -17,7 +17,7 @@ RUNS = 20  # ticks of `dots`
 
 def number(value: float) -> str:
     """Return a coordinate with two digits at most."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{round(value, 2):g}" if abs(value) < 1000 else f"{value:.1f}".removesuffix(".0")
 
 
 def drawn(*parts: str) -> Markup:

@@ -18,7 +18,7 @@ NODE_HEIGHT = 44.0
 DUMMY_HEIGHT = 8.0
 GAP = 20.0
 ORDER_SWEEPS = 6
-HEIGHT_SWEEPS = 10
+HEIGHT_SWEEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +106,22 @@ def _order(draft: _Draft) -> None:
 
 def _heights(draft: _Draft) -> dict[str, float]:
     y: dict[str, float] = {}
-    for layer in draft.layers.values():
-        top = 0.0
-        for key in layer:
-            y[key] = top + draft.size[key] / 2
-            top += draft.size[key] + GAP
+    offsets: dict[int, list[float]] = {}  # of each node from the first one of its rank
+    for rank, layer in draft.layers.items():
+        offsets[rank] = [0.0]
+        for above, below in pairwise(layer):
+            offsets[rank].append(offsets[rank][-1] + (draft.size[above] + draft.size[below]) / 2 + GAP)
+        first = draft.size[layer[0]] / 2
+        y.update((key, first + offset) for key, offset in zip(layer, offsets[rank], strict=True))
     for number in range(HEIGHT_SWEEPS):
         ranks, near = _sweep(draft, number)
         for rank in ranks:
             layer = draft.layers[rank]
-            offsets = [0.0]
-            for above, below in pairwise(layer):
-                offsets.append(offsets[-1] + (draft.size[above] + draft.size[below]) / 2 + GAP)
             wanted = [
                 _mean([y[each] for each in near[key]], y[key]) - offset
-                for key, offset in zip(layer, offsets, strict=True)
+                for key, offset in zip(layer, offsets[rank], strict=True)
             ]
-            for key, value, offset in zip(layer, _monotone(wanted), offsets, strict=True):
+            for key, value, offset in zip(layer, _monotone(wanted), offsets[rank], strict=True):
                 y[key] = value + offset
     return y
 
@@ -135,8 +134,9 @@ def _monotone(values: Sequence[float]) -> list[float]:
     """Return the nearest values that never decrease (pool adjacent violators)."""
     blocks: list[tuple[float, int]] = []
     for value in values:
-        blocks.append((value, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (one, many), (other, more) = blocks[-2:]
-            blocks[-2:] = [((one * many + other * more) / (many + more), many + more)]
-    return [value for value, many in blocks for _ in range(many)]
+        mean, many = value, 1
+        while blocks and blocks[-1][0] > mean:
+            other, more = blocks.pop()
+            mean, many = (mean * many + other * more) / (many + more), many + more
+        blocks.append((mean, many))
+    return [mean for mean, many in blocks for _ in range(many)]
