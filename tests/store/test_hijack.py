@@ -35,8 +35,8 @@ class Held(Workflow[object], unique=Unique("held")):
 
 
 # A successful call of each: `{run}` is active, `{failed}` has failed, and a step of `{paused}` waits for an operator,
-# of `{delayed}` for its time; `{task}` is the job of a task, `{ended}` of one that was cancelled, and `{waiting}` waits for
-# an operator.
+# of `{delayed}` for its time; `{task}` is the job of a task, `{ended}` of one that was cancelled, and `{waiting}` waits
+# for an operator.
 CALLS = {
     "add_schedule": "select pgflow.add_schedule('later', 'Held', '@daily', tz => 'Europe/Berlin', input => '{{}}')",
     "admit_signal": "select pgflow.admit_signal({run}, 'go', '{{}}', null)",

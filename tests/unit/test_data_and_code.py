@@ -32,7 +32,14 @@ EXCEPTIONS = {
     **{
         (f"cli/{name}.py", "load_app"): "pgflow.cli.app_loader"
         for name in (
-            *("instances/start", "jobs/enqueue", "operations/doctor", "operations/worker", "operations/payloads"),
+            *(
+                "instances/start",
+                "jobs/enqueue",
+                "operations/doctor",
+                "operations/worker",
+                "operations/web",
+                "operations/payloads",
+            ),
             *("workflows/docs", "workflows/graph", "workflows/validate"),
             "operations/worker_check",
             *("schedules/add", "schedules/backfill", "schedules/run_"),

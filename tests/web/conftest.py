@@ -13,7 +13,7 @@ from tests.web.site import Site
 
 @pytest.fixture(scope="module")
 def site(server: Server, migrated_database: Callable[[Server], str]) -> Iterator[Site]:
-    """The shop with its instances, and no worker: what is due runs when a test drains it."""
+    """The shop with its instances, and no worker: due jobs run when a test drains it."""
     made = Site(migrated_database(server))
     yield made
     made.app.close()

@@ -39,8 +39,8 @@ def update_crm(ctx: Context[Order]) -> Ok:
     raise ConnectionError("the CRM does not answer")
 
 
-@step(events=("told",), retry=Retry(max_attempts=1, on_exhausted="pause"))
-def tell_partner(ctx: Context[Order]) -> Ok:
+@step(events=("informed",), retry=Retry(max_attempts=1, on_exhausted="pause"))
+def inform_partner(ctx: Context[Order]) -> Ok:
     raise TimeoutError("no answer in 3 s")
 
 
@@ -60,11 +60,11 @@ class OrderFlow(Workflow[Order], unique=Unique("order"), version=4, tags=["order
     initial = validate
     transitions = {
         validate: {
-            "valid": [update_crm, tell_partner, await_courier, Wait(HOUR).named("cool_off")],
+            "valid": [update_crm, inform_partner, await_courier, Wait(HOUR).named("cool_off")],
             "invalid": Done,
         },
         update_crm: {"updated": close_order},
-        tell_partner: {"told": close_order},
+        inform_partner: {"informed": close_order},
         await_courier: {"arrived": close_order, "lost": close_order},
         Wait(HOUR).named("cool_off"): {"timeout": close_order},
         close_order: {"closed": Done},

@@ -34,13 +34,13 @@ class Site:
         drain(self.app)
 
     def start_order(self, value: str) -> int:
-        """Start an order and run what is due of it."""
+        """Start an order and run its due jobs."""
         run = self.app.start(OrderFlow, value, Order(item_count=3)).run
         drain(self.app)
         return run
 
     def drain(self) -> None:
-        """Run what is due."""
+        """Run due jobs."""
         drain(self.app)
 
     def get(self, value: str = "A-1") -> Instance:
@@ -91,5 +91,5 @@ def parsed(text: str) -> Page:
 
 def example_path(path: str, run: int) -> str:
     """Return the path of a route with example values for its parameters."""
-    filled = path.replace("{run:int}", str(run)).replace("{step:path}", "tell_partner")
+    filled = path.replace("{run:int}", str(run)).replace("{step:path}", "inform_partner")
     return filled.replace("{operation:int}", "1")

@@ -18,7 +18,7 @@ def order(site: Site, request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def ada(site: Site) -> TestClient:
-    """A browser of somebody whom the audit names."""
+    """A browser of a user with a name for the audit."""
     return site.client(authorize=lambda request: ALL.named("ada"))
 
 
@@ -83,22 +83,22 @@ def test_a_tampered_form_does_nothing(ada: TestClient, site: Site, data: dict[st
 
 
 def test_a_held_step_is_retried_completed_or_failed(site: Site, ada: TestClient, order: int) -> None:
-    steps = f"/instances/{order}/steps/tell_partner"
+    steps = f"/instances/{order}/steps/inform_partner"
     assert ada.post(f"{steps}/retry", data={}, headers=PARTIAL).status_code == 200
-    assert state(ada, order, "tell_partner") == "ready"
+    assert state(ada, order, "inform_partner") == "ready"
     site.drain()
-    assert state(ada, order, "tell_partner") == "held"
-    assert 'option value="told"' in ada.get(f"{steps}/complete", headers=PARTIAL).text
-    done = ada.post(f"{steps}/complete", data={"event": "told", "output": '{"by": "hand"}'}, headers=PARTIAL)
+    assert state(ada, order, "inform_partner") == "held"
+    assert 'option value="informed"' in ada.get(f"{steps}/complete", headers=PARTIAL).text
+    done = ada.post(f"{steps}/complete", data={"event": "informed", "output": '{"by": "hand"}'}, headers=PARTIAL)
     assert done.status_code == 200
     site.drain()
-    assert state(ada, order, "tell_partner") == "completed"
+    assert state(ada, order, "inform_partner") == "completed"
     again = ada.post(f"{steps}/fail", data={"reason": "no"}, headers=PARTIAL)
     assert again.status_code == 409
     assert "does not wait for an operator" in again.text
     other = site.start_order("to-fail")
     assert (
-        ada.post(f"/instances/{other}/steps/tell_partner/fail", data={"reason": "no"}, headers=PARTIAL).status_code
+        ada.post(f"/instances/{other}/steps/inform_partner/fail", data={"reason": "no"}, headers=PARTIAL).status_code
         == 200
     )
     assert site.get("to-fail").status == "failed"

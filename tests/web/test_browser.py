@@ -85,10 +85,10 @@ def test_a_signal_is_sent_from_its_dialog_and_the_page_follows(site: Site, page:
         page.locator(".toast", has_text="The signal arrived was delivered.").wait_for()
         dialog.wait_for(state="hidden")
         site.drain()
-        page.locator(".node.s-completed", has_text="await_courier").wait_for()  # live: nobody has reloaded the page
+        page.locator(".node.s-completed", has_text="await_courier").wait_for()  # live, without a reload
 
 
-def test_an_error_of_a_form_stands_at_its_field(site: Site, page: Page) -> None:
+def test_an_error_of_a_form_is_at_its_field(site: Site, page: Page) -> None:
     page.goto(f"/instances/{site.order}/signal?event=arrived")  # the same form as a page
     page.get_by_label("courier").fill("D")
     page.get_by_label("parcels").fill("3")
@@ -135,7 +135,12 @@ def test_theme_zone_and_shortcuts_are_kept(page: Page, faults: list[str]) -> Non
 def test_no_page_scrolls_sideways(site: Site, page: Page, faults: list[str], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     with no_faults(faults):
-        for path in ("/", "/instances", f"/instances/{site.order}?step=tell_partner", f"/instances/{site.order}/data"):
+        for path in (
+            "/",
+            "/instances",
+            f"/instances/{site.order}?step=inform_partner",
+            f"/instances/{site.order}/data",
+        ):
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, (
                 path

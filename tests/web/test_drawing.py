@@ -77,7 +77,7 @@ def test_long_spans_in_which_nothing_ran_are_folded_and_the_rest_keeps_its_order
     assert folds([(0, 10)], 10) == []
 
 
-def test_a_timeline_says_how_much_is_folded_and_ends_now() -> None:
+def test_a_timeline_shows_how_much_is_folded_and_ends_now() -> None:
     def at(second: float) -> datetime:
         return NOW + timedelta(seconds=second)
 
@@ -169,12 +169,12 @@ def test_the_frames_of_libraries_are_folded() -> None:
         "Traceback (most recent call last):\n"
         '  File "/x/site-packages/httpx/a.py", line 1, in f\n    call()\n'
         '  File "/x/site-packages/httpx/b.py", line 2, in g\n    call()\n'
-        '  File "/shop/partners.py", line 88, in tell_partner\n    await post()\n'
+        '  File "/shop/partners.py", line 88, in inform_partner\n    await post()\n'
         "TimeoutError: no\n"
     )
     library, own = frames(text)
     assert (library.is_library, len(library.frames)) == (True, 2)
-    assert own.frames[0].place == "/shop/partners.py:88 in tell_partner"
+    assert own.frames[0].place == "/shop/partners.py:88 in inform_partner"
     assert own.frames[0].source == "await post()"
     assert frames("no traceback") == ()
 

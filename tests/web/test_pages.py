@@ -80,7 +80,7 @@ def test_a_bad_request_gets_a_page_and_a_problem(client: TestClient, path: str, 
 def test_an_unknown_step_names_those_that_there_are(site: Site, client: TestClient) -> None:
     answer = client.get(f"/api/v1/instances/{site.order}?step=nope")
     assert answer.status_code == 404
-    assert "tell_partner" in answer.json()["problem"]["hint"]
+    assert "inform_partner" in answer.json()["problem"]["hint"]
 
 
 def test_an_instance_shows_each_step_in_its_state_and_why_it_waits(site: Site, client: TestClient) -> None:
@@ -89,7 +89,7 @@ def test_an_instance_shows_each_step_in_its_state_and_why_it_waits(site: Site, c
     assert states == {
         "validate": "completed",
         "update_crm": "retrying",
-        "tell_partner": "held",
+        "inform_partner": "held",
         "await_courier": "waiting",
         "cool_off": "waiting",
         "close_order": "idle",
@@ -97,16 +97,16 @@ def test_an_instance_shows_each_step_in_its_state_and_why_it_waits(site: Site, c
     }
     assert page["state"] == "held"
     why = {each["step"]: each["message"] for each in page["why"]}
-    assert why["tell_partner"].startswith("tell_partner failed 1 of 1 attempts.")
+    assert why["inform_partner"].startswith("inform_partner failed 1 of 1 attempts.")
     assert why["await_courier"].startswith("await_courier waits for one of the signals ")
     assert why["update_crm"].startswith("update_crm is backing off: attempt 2 of 9 starts in ")
     assert why["cool_off"].startswith("cool_off waits until ")
-    assert page["why"][0]["step"] == "tell_partner"
+    assert page["why"][0]["step"] == "inform_partner"
     edges = {(edge["source"], edge["target"]): edge["state"] for edge in page["edges"]}
-    assert edges["validate", "tell_partner"] == "taken"
+    assert edges["validate", "inform_partner"] == "taken"
     assert edges["validate", "done"] == "dead"
-    assert edges["tell_partner", "close_order"] == "open"
-    html = client.get(f"/instances/{site.order}?step=tell_partner").text
+    assert edges["inform_partner", "close_order"] == "open"
+    html = client.get(f"/instances/{site.order}?step=inform_partner").text
     assert "TimeoutError: no answer in 3 s" in html
     assert html.count('class="node ') == 7
     assert "shop.py" in html  # the traceback, in the user's code
@@ -176,12 +176,12 @@ def test_an_action_without_javascript_returns_to_its_page_with_a_toast(site: Sit
         page = f"http://127.0.0.1/instances/{run}"
         for referer in (page, "https://evil.example/x", ""):
             sent = client.post(
-                f"/instances/{run}/steps/tell_partner/retry", data={}, headers={**OURS, "referer": referer}
+                f"/instances/{run}/steps/inform_partner/retry", data={}, headers={**OURS, "referer": referer}
             )
             if referer == page:
                 assert (sent.status_code, sent.headers["location"]) == (303, f"/instances/{run}")
-                assert "tell_partner runs again." in client.get(f"/instances/{run}").text
-                assert "tell_partner runs again." not in client.get(f"/instances/{run}").text  # shown once
+                assert "inform_partner runs again." in client.get(f"/instances/{run}").text
+                assert "inform_partner runs again." not in client.get(f"/instances/{run}").text  # shown once
                 site.drain()
             else:
                 assert sent.headers.get("location", "/") == "/"

@@ -154,7 +154,9 @@ def _state(each: _Known, run: Run, *, is_dead: bool, is_reached: bool) -> StepSt
         return "skipped"
     if is_reached and run.status in ("failed", "cancelled"):
         return "cancelled"
-    return "ready" if is_reached and run.status not in ("completed",) else "idle"
+    if is_reached:
+        return "completed" if run.status == "completed" else "ready"
+    return "idle"
 
 
 def _job_state(job: LiveJob) -> StepState:
@@ -240,6 +242,8 @@ def _failure(error: Mapping[str, Any], shown: Callable[[str | None, int | None],
 def _what(step: Step, now: datetime) -> str:
     """Return the state in words, with its most useful time."""
     match step.state:
+        case "completed" if step.finished_at is None:
+            return "Completed"
         case "completed":
             wait = step.waited if step.worker is None else step.ran
             return f"Completed {duration(step.ran if step.worker is not None else wait or step.ran)}"

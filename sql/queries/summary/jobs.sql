@@ -5,7 +5,10 @@ select
     (select count(*) from (select from pgflow.jobs j where j.state = 'running' and j.kind = 'task' limit %(limit)s::bigint) c) as running_tasks,
     (select count(*) from (select from pgflow.jobs j where j.state = 'ready' and j.key is null limit %(limit)s::bigint) c)
         + (select count(*) from (select from pgflow.jobs j where j.state = 'ready' and j.key is not null limit %(limit)s::bigint) c) as ready,
-    d.scheduled, d.retrying, d.parked, d.held, to_json(d.next_attempt_at) #>> '{}' as next_attempt_at,
+    d.scheduled, d.retrying,
+    (select count(*) from (select from pgflow.jobs j where j.state in ('scheduled', 'parked') limit %(limit)s::bigint + d.scheduled + d.retrying + d.held) c)
+        - d.scheduled - d.retrying - d.held as parked,
+    d.held, to_json(d.next_attempt_at) #>> '{}' as next_attempt_at,
     to_json((
         select min(q.run_at) from pgflow.known_queues() as k (name) cross join lateral (
             select r.run_at from (
@@ -19,8 +22,17 @@ from (
     select
         count(*) filter (where j.state = 'scheduled' and j.errors is null) as scheduled,
         count(*) filter (where j.state = 'scheduled' and j.errors is not null) as retrying,
-        count(*) filter (where j.state = 'parked' and j.kind <> 'execute') as parked,
-        count(*) filter (where j.state = 'parked' and j.kind = 'execute') as held,
+        count(*) filter (where j.state = 'parked') as held,
         min(j.run_at) filter (where j.state = 'scheduled' and j.errors is not null) as next_attempt_at
-    from (select * from pgflow.jobs j where j.state in ('scheduled', 'parked') limit 2 * %(limit)s::bigint) j
+    from (
+        (
+            select j.state, j.errors, j.run_at from pgflow.jobs j
+            where j.state = 'scheduled' and (j.state = 'scheduled' or (j.state = 'parked' and j.kind = 'execute')) order by j.run_at limit %(limit)s::bigint
+        )
+        union all
+        (
+            select j.state, j.errors, j.run_at from pgflow.jobs j
+            where j.state = 'parked' and j.kind = 'execute' and (j.state = 'scheduled' or (j.state = 'parked' and j.kind = 'execute')) limit %(limit)s::bigint
+        )
+    ) j
 ) d
