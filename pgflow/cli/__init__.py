@@ -63,8 +63,8 @@ COMMANDS = {
     "top": LazyCommand("pgflow.cli.overview.top:command", "Watch queues, workers and rates in the terminal.", WATCH),
     "events": LazyCommand("pgflow.cli.overview.events:command", "Print what happens: starts, steps, ends.", WATCH),
     "audit": LazyCommand("pgflow.cli.operator.audit:command", "See who did what.", WATCH),
-    "init": LazyCommand("pgflow.cli.project.init:command", "Create a small project that runs.", DEVELOP),
     "web": LazyCommand("pgflow.cli.operations.web:command", "Serve the dashboard.", WATCH),
+    "init": LazyCommand("pgflow.cli.project.init:command", "Create a small project that runs.", DEVELOP),
     "dev": LazyCommand(
         "pgflow.cli.project.dev:command", "Run a database, a worker and the dashboard to develop.", DEVELOP
     ),
