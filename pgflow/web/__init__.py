@@ -10,7 +10,7 @@ It needs the extra `web`. `dashboard(app)` is mounted in a program's own server,
     actions/        one module per subject: its input, its right, what it does
     rendering/      templates, words for times and counts, forms from JSON schemas, drawings
     templates/      one template per page, `macros.html`, `base.html`
-    static/         CSS, scripts and the icon, as they are sent
+    static/         CSS, scripts and the icon, as they are sent; htmx 2.0.10 (0BSD) is vendored
     data.py         reads and writes: one transaction per request, a statement timeout on every query
     live.py         one LISTEN per process, fanned out to browsers
     server.py       `pgflow web`: addresses, and uvicorn
