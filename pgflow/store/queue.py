@@ -15,7 +15,21 @@ from pgflow.database import files
 from pgflow.database.arrays import Texts
 from pgflow.database.statement import Row, Statement
 
-__all__ = ["QueueSettings", "declare", "drain", "list", "pause", "read", "resume", "running", "scale"]
+__all__ = [
+    "KeyLoad",
+    "QueueSettings",
+    "Waiting",
+    "declare",
+    "drain",
+    "keys",
+    "list",
+    "pause",
+    "read",
+    "resume",
+    "running",
+    "scale",
+    "waiting",
+]
 
 
 class QueueSettings(NamedTuple):
@@ -25,6 +39,21 @@ class QueueSettings(NamedTuple):
     concurrency: int | None
     is_paused: bool
     is_limited: bool
+
+
+class Waiting(NamedTuple):
+    """What waits in a queue: `scheduled` for its time, `retrying` for the next attempt; both counts are bounded."""
+
+    scheduled: int
+    retrying: int
+
+
+class KeyLoad(NamedTuple):
+    """How many jobs of a partition key run, and how many are ready (at most 1001)."""
+
+    key: str
+    running: int
+    ready: int
 
 
 def read(schema: str, queues: Iterable[str], node: str) -> Statement[Sequence[QueueSettings]]:
@@ -79,6 +108,19 @@ def list(schema: str, queue: str | None = None) -> Statement[Builtin[Queue]]:  #
     """Read the queues in use, or one of them."""
     query = files.load("queries/queue/list.sql", schema)
     return Statement("queue/list", query, {"queue": queue}, lambda rows: [*map(_queue, rows)])
+
+
+def waiting(schema: str, *, limit: int) -> Statement[dict[str, Waiting]]:
+    """Read what waits in each queue; of jobs that are due later, the next `limit` are counted."""
+    query = files.load("queries/queue/waiting.sql", schema)
+    return Statement("queue/waiting", query, {"limit": limit}, lambda rows: {row[0]: Waiting(*row[1:]) for row in rows})
+
+
+def keys(schema: str, queue: str, *, limit: int) -> Statement[Builtin[KeyLoad]]:
+    """Read the busiest partition keys of a queue."""
+    query = files.load("queries/queue/keys.sql", schema)
+    params = {"queue": queue, "limit": limit}
+    return Statement("queue/keys", query, params, lambda rows: [*map(KeyLoad._make, rows)])
 
 
 def _queue(row: Row) -> Queue:

@@ -100,11 +100,17 @@ class Database:
                 if not conn.closed and not is_idle(conn):
                     await conn.rollback()
 
-    async def write(self, user: str, *statements: Statement[T]) -> list[T]:
-        """Run the statements of an action in one transaction, whose audit rows name `user`. Raises like `arun`."""
+    @asynccontextmanager
+    async def acting(self, user: str) -> AsyncIterator[AConn]:
+        """Lend a connection in the transaction of an action, whose audit rows name `user`."""
         async with self._pool.aconnection() as conn, conn.transaction():
             await conn.execute(_begin("", self.action_timeout))
             await arun(conn, audit.identify(self.schema, user or None))
+            yield conn
+
+    async def write(self, user: str, *statements: Statement[T]) -> list[T]:
+        """Run the statements of an action in one transaction, whose audit rows name `user`. Raises like `arun`."""
+        async with self.acting(user) as conn:
             return [await arun(conn, statement) for statement in statements]
 
     async def close(self) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pgflow.web.actions import bulk
+from pgflow.web.actions import bulk, queue
 from pgflow.web.actions import instance as instance_actions
-from pgflow.web.pages import instance, instances, overview
+from pgflow.web.pages import instance, instances, overview, queues
 from pgflow.web.routing.action import Action
 from pgflow.web.routing.page import Page
 
@@ -23,9 +23,11 @@ PAGES: Sequence[Page[Any]] = (
     instance.RUN,
     instance.STEPS,
     instance.DATA,
+    queues.PAGE,
 )
 
 ACTIONS: Sequence[Action[Any, Any]] = (
     *instance_actions.ACTIONS,
     *bulk.ACTIONS,
+    *queue.ACTIONS,
 )

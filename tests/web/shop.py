@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent, Workflow, step
+from pgflow import Async, Context, Done, Ok, Pgflow, Retry, Unique, Wait, WaitForEvent, Workflow, step, task
 
-__all__ = ["Arrival", "Order", "OrderFlow", "TinyFlow", "shop"]
+__all__ = ["Arrival", "Order", "OrderFlow", "TinyFlow", "ring", "shop"]
 
 HOUR = timedelta(hours=1)
 
@@ -88,6 +88,12 @@ class TinyFlow(Workflow[Order], unique=Unique("tiny")):
     }
 
 
+@task(tags=["bell"])
+def ring(order: str) -> str:
+    """Ring the bell."""
+    return order
+
+
 def shop(dsn: str) -> Pgflow:
     """Return the app on a database."""
-    return Pgflow(dsn, workflows=[OrderFlow, TinyFlow])
+    return Pgflow(dsn, workflows=[OrderFlow, TinyFlow], tasks=[ring])

@@ -13,12 +13,13 @@ from pgflow.core.models.instance import Instance
 from pgflow.database.connect import connect
 from pgflow.testing import drain
 from pgflow.web import dashboard
-from tests.web.shop import Order, OrderFlow, TinyFlow, shop
+from tests.web.shop import Order, OrderFlow, TinyFlow, ring, shop
 
-__all__ = ["OURS", "Page", "Site", "example_path", "parsed"]
+__all__ = ["OURS", "PARTIAL", "Page", "Site", "example_path", "parsed"]
 
 OURS = {"sec-fetch-site": "same-origin"}
 PARTIAL = {**OURS, "hx-request": "true"}
+EXAMPLES = {"{operation:int}": "1", "{queue}": "default", "{id:int}": "1", "{name}": "nightly", "{guide}": "tasks"}
 
 
 class Site:
@@ -27,6 +28,7 @@ class Site:
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self.app: Pgflow = shop(dsn)
+        ring.enqueue("A-1")  # the first job: its id is 1
         self.order = self.start_order("A-1")
         for number in range(3):
             self.app.start(TinyFlow, f"bad-{number}", Order(item_count=1, country="XX"))
@@ -92,4 +94,6 @@ def parsed(text: str) -> Page:
 def example_path(path: str, run: int) -> str:
     """Return the path of a route with example values for its parameters."""
     filled = path.replace("{run:int}", str(run)).replace("{step:path}", "inform_partner")
-    return filled.replace("{operation:int}", "1")
+    for parameter, value in EXAMPLES.items():
+        filled = filled.replace(parameter, value)
+    return filled

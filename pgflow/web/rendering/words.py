@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["COUNT_LIMIT", "ago", "clock", "count", "duration", "exact", "iso", "size"]
+__all__ = ["COUNT_LIMIT", "ago", "clock", "count", "duration", "exact", "iso", "rate", "size"]
 
 COUNT_LIMIT = 10_000  # counts are exact up to here
 UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
@@ -81,3 +81,15 @@ def size(octets: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+def rate(per_second: float) -> str:
+    """Return starts per second in the unit that makes a whole number of it, if one does.
+
+    rate(100 / 60)    # "100 per minute"
+    """
+    for unit, seconds in (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86_400)):
+        number = per_second * seconds
+        if abs(number - round(number)) < 1e-6 * max(number, 1) and round(number) >= 1:
+            return f"{round(number):,} per {unit}"
+    return f"{per_second:g} per second"

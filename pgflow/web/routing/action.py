@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from pgflow.app import Pgflow
+from pgflow.database.pooling.pool import AConn
 from pgflow.database.statement import Statement
 from pgflow.web.rendering.forms import Field
 from pgflow.web.routing.page import NoParams, View
@@ -90,6 +93,19 @@ class Act(Generic[P, I]):
     async def read(self, statement: Statement[T]) -> T:
         """Run a statement that reads."""
         return await self.view.read(statement)
+
+    @property
+    def app(self) -> Pgflow:
+        """The app, whose calls take the connection of `transaction` as `conn`."""
+        return self.view.context.app
+
+    def transaction(self) -> AbstractAsyncContextManager[AConn]:
+        """Begin a transaction that names the person for the audit.
+
+        async with act.transaction() as conn:
+            await act.app.queues.apause("mail", conn=conn)
+        """
+        return self.view.context.database.acting(self.user)
 
     async def write(self, statement: Statement[T]) -> T:
         """Run a statement in a transaction of its own that names the person for the audit."""
