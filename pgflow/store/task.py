@@ -18,12 +18,15 @@ from pgflow.database import files
 from pgflow.database.arrays import Bigints, Texts
 from pgflow.database.statement import Row, Statement
 from pgflow.store import task_rows
+from pgflow.store.task_rows import Listed
 
 __all__ = [
+    "Listed",
     "StoredTask",
     "cancel",
     "channel",
     "complete",
+    "count",
     "decode_enqueued",
     "delete",
     "enqueue",
@@ -31,10 +34,13 @@ __all__ = [
     "find",
     "get",
     "list",
+    "names",
     "notify_ended",
+    "page",
     "poll_ended",
     "register",
     "retry",
+    "states",
     "update",
 ]
 
@@ -245,6 +251,53 @@ def list(  # noqa: A001 -- path is name: task/list.sql
     }
     query = files.load("queries/task/list.sql", schema)
     return Statement("task/list", query, params, _instances, prepare=False)
+
+
+def names(schema: str) -> Statement[Builtin[str]]:
+    """List the names of all registered tasks, in order."""
+    query = files.load("queries/task/names.sql", schema)
+    return Statement("task/names", query, {}, lambda rows: [name for (name,) in rows])
+
+
+def states(schema: str, *, limit: int) -> Statement[dict[str, int | None]]:
+    """Count the tasks of each status, up to `limit` each; None if so many other jobs are live that they hide them."""
+
+    def counts(rows: Sequence[Row]) -> dict[str, int | None]:
+        *live, is_cut, completed, failed, cancelled = rows[0]
+        known = [None if is_cut and many < limit else many for many in live]
+        ended = {"completed": completed, "failed": failed, "cancelled": cancelled}
+        return {**dict(zip(("running", "waiting", "pending"), known, strict=True)), **ended}
+
+    return Statement("task/states", files.load("queries/task/states.sql", schema), {"limit": limit}, counts)
+
+
+def count(schema: str, document: Mapping[str, Any], *, limit: int) -> Statement[int]:
+    """Count the tasks that match a filter, up to `limit`."""
+    params = {"filter": json.dumps(document), "limit": limit}
+    return Statement("task/count", files.load("queries/task/count.sql", schema), params, lambda rows: int(rows[0][0]))
+
+
+def page(
+    schema: str,
+    document: Mapping[str, Any],
+    *,
+    oldest: bool = False,
+    before: int | None = None,
+    after: int | None = None,
+    limit: int,
+    size: int,
+) -> Statement[Builtin[Listed]]:
+    """Read a page of the tasks that match a filter, in order, with `size` bytes of arguments at most."""
+    params = {
+        "filter": json.dumps(document),
+        "oldest": oldest,
+        "before": before,
+        "after": after,
+        "limit": limit,
+        "size": size,
+    }
+    query = files.load("queries/task/page.sql", schema)
+    return Statement("task/page", query, params, lambda rows: [*map(task_rows.listed, rows)])
 
 
 def _nothing(rows: Sequence[Row]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from pgflow.core.models.job import progress_of
 from pgflow.core.models.task import TaskInstance
 from pgflow.core.values.names import TELEMETRY
@@ -9,7 +12,58 @@ from pgflow.core.values.payload import decode
 from pgflow.database.statement import Row
 from pgflow.store.instance_rows import NO_ITEMS, NO_OBJECT, TIME_LIMITS, UNREADABLE, DecodeErrors, decode_object
 
-__all__ = ["task"]
+__all__ = ["Listed", "listed", "task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A task as a list shows it. `state` is that of its job, or how it ended; `args` None is larger than was read."""
+
+    id: int
+    task: str
+    state: str
+    attempt: int
+    max_attempts: int
+    queue: str
+    priority: int
+    args: str | None
+    args_size: int | None
+    enqueued_at: datetime
+    run_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    worker: int | None
+    error_type: str | None
+    error_reason: str | None
+    tags: tuple[str, ...]
+
+
+def listed(row: Row) -> Listed:
+    """Decode a task from a row of sql/queries/task/page.sql."""
+    errors = DecodeErrors()
+    at, run_at, started, finished = (None if text is None else errors.timestamp("a time", text) for text in row[9:13])
+    worker, kind, reason, tags = row[13:]
+    enqueued = at or TIME_LIMITS["-infinity"]
+    number, name, state, attempt, max_attempts, queue, priority, args, args_size = row[:9]
+    return Listed(
+        id=number,
+        task=name,
+        state=state,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        queue=queue,
+        priority=priority,
+        args=args,
+        args_size=args_size,
+        enqueued_at=enqueued,
+        run_at=run_at,
+        started_at=started,
+        finished_at=finished,
+        worker=worker,
+        error_type=kind,
+        error_reason=reason,
+        tags=tuple(tags or ()),
+    )
 
 
 def task(row: Row) -> TaskInstance:

@@ -11,7 +11,8 @@ from typing import Any
 
 from pgflow.web.actions import bulk, queue
 from pgflow.web.actions import instance as instance_actions
-from pgflow.web.pages import instance, instances, overview, queues
+from pgflow.web.actions import task as task_actions
+from pgflow.web.pages import instance, instances, overview, queues, task, tasks
 from pgflow.web.routing.action import Action
 from pgflow.web.routing.page import Page
 
@@ -24,10 +25,13 @@ PAGES: Sequence[Page[Any]] = (
     instance.STEPS,
     instance.DATA,
     queues.PAGE,
+    tasks.PAGE,
+    task.PAGE,
 )
 
 ACTIONS: Sequence[Action[Any, Any]] = (
     *instance_actions.ACTIONS,
     *bulk.ACTIONS,
     *queue.ACTIONS,
+    *task_actions.ACTIONS,
 )

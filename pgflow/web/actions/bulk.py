@@ -1,4 +1,4 @@
-"""Retry, cancel or delete all instances that a filter matches: the selected ones, or all matching ones."""
+"""Retry, cancel or delete all instances or tasks that a filter matches: the selected ones, or all matching ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import Field
 
 from pgflow.client.bulk import bulk_command
-from pgflow.core.models.bulk import APPLICABLE
+from pgflow.core.models.bulk import APPLICABLE, APPLICABLE_TASKS
 from pgflow.core.models.bulk import Action as Verb
 from pgflow.core.models.query import Query, parse
+from pgflow.core.models.query_terms import Kind as Subject
 from pgflow.errors import InstanceNotFound, InvalidValue
 from pgflow.store import audit, bulk
 from pgflow.web.rendering.forms import Field as FormField
@@ -22,7 +23,7 @@ from pgflow.web.routing.page import Params, View
 __all__ = ["ACTIONS"]
 
 BATCH = 500
-PREVIEWED = 10_000  # instances that the preview counts by state
+PREVIEWED = 10_000  # of what the preview counts by state
 TURN_SECONDS = 1.5  # of work in one request; the browser then asks for the next turn
 TYPED_ABOVE = 100  # so many changes have to be confirmed by typing their number
 SHOWN_REASONS = 20
@@ -39,6 +40,22 @@ class Kind:
     done: str
     icon: str
     danger: bool = False
+    subject: Subject = "workflow"
+
+    @property
+    def noun(self) -> str:
+        """What it changes one of."""
+        return "instance" if self.subject == "workflow" else "task"
+
+    @property
+    def base(self) -> str:
+        """The path of its action."""
+        return f"{self.noun}s/{self.verb}"
+
+    @property
+    def name(self) -> str:
+        """The name of its route."""
+        return self.base.replace("/", ".")
 
 
 KINDS = (
@@ -63,11 +80,28 @@ KINDS = (
         "trash",
         danger=True,
     ),
+    Kind(
+        *("retry", "retry", "Retry", "Failed and cancelled tasks run once more; waiting ones run now.", "retried"),
+        icon="retry",
+        subject="task",
+    ),
+    Kind(
+        *("cancel", "cancel", "Cancel", "Running ones are asked to stop; the others never run.", "cancelled"),
+        icon="cancel",
+        danger=True,
+        subject="task",
+    ),
+    Kind(
+        *("delete", "delete", "Delete", "They are gone. Live ones are skipped. This cannot be undone.", "deleted"),
+        icon="trash",
+        danger=True,
+        subject="task",
+    ),
 )
 
 
 class Selection(Params):
-    """The instances that a filter matches."""
+    """The instances or tasks that a filter matches."""
 
     q: str = Field(
         min_length=1, max_length=100_000, description="A filter, such as `run:7,8` or `state:failed age:>1h`"
@@ -94,11 +128,13 @@ class Preview:
 
 async def preview(view: View[Selection], kind: Kind) -> Preview:
     """Count what would be changed. Raises `InvalidFilter`."""
-    query = parse(view.params.q, kind="workflow")
+    query = parse(view.params.q, kind=kind.subject)
     if not query:
-        raise InvalidValue("the filter is empty, and would match everything", hint="Select instances, or filter them.")
-    counted = await view.read(bulk.count(view.schema, query.document(), kind="workflow", limit=PREVIEWED))
-    can = APPLICABLE[kind.verb]
+        raise InvalidValue(
+            "the filter is empty, and would match everything", hint=f"Select {kind.noun}s, or filter them."
+        )
+    counted = await view.read(bulk.count(view.schema, query.document(), kind=kind.subject, limit=PREVIEWED))
+    can = (APPLICABLE if kind.subject == "workflow" else APPLICABLE_TASKS)[kind.verb]
     states = counted.states
     return Preview(
         query,
@@ -115,7 +151,7 @@ def action(kind: Kind) -> Action[Selection, Confirmation]:
     async def ask(view: View[Selection]) -> Form:
         found = await preview(view, kind)
         more = " or more" if found.is_cut else ""
-        noun = "instance" if found.applicable == 1 and not more else "instances"
+        noun = kind.noun if found.applicable == 1 and not more else f"{kind.noun}s"
         skipped = ", ".join(f"{many:,} {state}" for state, many in found.others.items()) or "none"
         fields = []
         if found.applicable > TYPED_ABOVE:
@@ -141,7 +177,7 @@ def action(kind: Kind) -> Action[Selection, Confirmation]:
         found = await preview(act.view, kind)
         if found.applicable > TYPED_ABOVE and act.input.expected != found.applicable:
             raise InvalidValue(
-                f"{found.applicable:,} instances would be {kind.done}, and {act.input.expected} was confirmed",
+                f"{found.applicable:,} {kind.noun}s would be {kind.done}, and {act.input.expected} was confirmed",
                 hint="Look at the preview again: the number has changed, or was mistyped.",
             )
         options: dict[str, Any] = {"reason": act.input.reason} if kind.verb == "cancel" else {}
@@ -154,16 +190,16 @@ def action(kind: Kind) -> Action[Selection, Confirmation]:
                 options=command.options,
                 text=found.query.text,
                 who=act.user or None,
-                kinds=("workflow",),
+                kinds=(kind.subject,),
             )
         )
         return await work_off(act, kind, operation, found.applicable + sum(found.others.values()))
 
     return Action(
-        f"instances.{kind.verb}",
-        f"/instances/{kind.verb}",
+        kind.name,
+        f"/{kind.base}",
         kind.right,
-        f"{kind.title} all instances that a filter matches",
+        f"{kind.title} all {kind.noun}s that a filter matches",
         perform,
         ask,
         Selection,
@@ -196,8 +232,8 @@ def continuation(kind: Kind) -> Action[OfOperation, NoInput]:
         return await work_off(act, kind, act.params.operation, act.params.expected)
 
     return Action(
-        f"instances.{kind.verb}.continue",
-        f"/instances/{kind.verb}/{{operation:int}}",
+        f"{kind.name}.continue",
+        f"/{kind.base}/{{operation:int}}",
         kind.right,
         f"Continue an operation: {kind.verb}",
         perform,
@@ -213,10 +249,10 @@ async def work_off(act: Act[Any, Any], kind: Kind, operation: int, expected: int
     until = monotonic() + TURN_SECONDS
     while True:
         done = await act.write(bulk.batch(act.schema, operation, limit=BATCH))
-        reasons += [f"{each.id}: {each.reason}" for each in done.skipped[: SHOWN_REASONS - len(reasons)]]
+        reasons += [f"{each.id or each.job}: {each.reason}" for each in done.skipped[: SHOWN_REASONS - len(reasons)]]
         if done.is_finished or monotonic() > until:
             break
-    noun = "instance was" if done.changed == 1 else "instances were"
+    noun = f"{kind.noun} was" if done.changed == 1 else f"{kind.noun}s were"
     message = f"{done.changed:,} {noun} {kind.done}"
     if done.total_skipped:
         message += f", {done.total_skipped:,} skipped"
@@ -225,7 +261,7 @@ async def work_off(act: Act[Any, Any], kind: Kind, operation: int, expected: int
     return Done(
         message=f"{message}.",
         outcome="partial" if done.total_skipped else "done",
-        more=None if done.is_finished else f"/instances/{kind.verb}/{operation}?expected={expected}",
+        more=None if done.is_finished else f"/{kind.base}/{operation}?expected={expected}",
         progress=None if done.is_finished else min(1.0, done.matched / max(expected, done.matched, 1)),
         details={
             "operation": operation,

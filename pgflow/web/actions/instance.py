@@ -122,7 +122,7 @@ async def ask_signal(view: View[ForSignal]) -> Form:
     nodes = _consumers(own, event, view.params.step)
     schema = schema_of(nodes)
     which = (
-        FormField("event", "Signal", "choice", value=event, choices=[(n, text) for n, text in names.items()])
+        FormField("event", "Signal", "choice", value=event, choices=list(names.items()), reloads=True)
         if names
         else FormField("event", "Signal", required=True, value=event)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -59,7 +59,7 @@ def chips(text: str) -> list[Chip]:
     return found
 
 
-def tabs(text: str, states: Sequence[str], counts: dict[str, int]) -> list[Tab]:
+def tabs(text: str, states: Sequence[str], counts: Mapping[str, int | None]) -> list[Tab]:
     """Return the tabs of a list: all, then each state, keeping the other terms of the filter.
 
     `counts` are those of the whole list, so they are shown only where there is no other term.

@@ -118,8 +118,7 @@ async def load(view: View[QueuesParams]) -> Queues:
         row=row,
         keys=tuple(KeyRow(key=each.key, running=each.running, ready=each.ready) for each in keys),
         workers=tuple(
-            WorkerRow(id=str(each.id), name=f"{each.node}:{each.pid}", running=each.running)
-            for each in serving
+            WorkerRow(id=str(each.id), name=f"{each.node}:{each.pid}", running=each.running) for each in serving
         ),
     )
     return Queues(rows=rows, limits=len(limits), queue=details)

@@ -40,6 +40,7 @@ class Field:
     error: str = ""
     mono: bool = False
     folded: bool = False
+    reloads: bool = False  # the other fields depend on its value
     unless: str = ""
 
     @property

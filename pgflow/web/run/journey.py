@@ -14,7 +14,7 @@ from pgflow.web.rendering.values import Value
 from pgflow.web.rendering.words import duration
 from pgflow.web.run.models import Edge, EdgeState, Failure, Span, Step, StepState
 
-__all__ = ["Journey", "journey"]
+__all__ = ["Journey", "failure_of", "journey"]
 
 SKIPPED = "skipped"  # the event of a step that has failed and whose policy is to go on
 KNOWN = ("attempt", "type", "reason", "trace", "exhausted")  # of an error, and shown as such
@@ -224,10 +224,11 @@ def _failures(each: _Known, run: Run, shown: Callable[[str | None, int | None], 
     if each.state == "failed" and run.error is not None:
         last = failures(f"[{run.error}]")[0]
         found = [*(part for part in last.pop("attempts", []) if isinstance(part, dict)), last]
-    return tuple(_failure(error, shown) for error in found)
+    return tuple(failure_of(error, shown) for error in found)
 
 
-def _failure(error: Mapping[str, Any], shown: Callable[[str | None, int | None], Value]) -> Failure:
+def failure_of(error: Mapping[str, Any], shown: Callable[[str | None, int | None], Value]) -> Failure:
+    """Return a stored error of an attempt as pages show it."""
     rest = {key: value for key, value in error.items() if key not in (*KNOWN, "step", "checkpoint")}
     attempt, trace = error.get("attempt"), error.get("trace")
     return Failure(

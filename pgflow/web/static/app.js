@@ -36,7 +36,7 @@
     live();
   };
   const clear = () => { boxes().forEach(b => { b.checked = false; }); $("[data-all-matching]")?.setAttribute("aria-pressed", "false"); select(); };
-  const bulkUrl = b => b.dataset.bulkAct + "?q=" + encodeURIComponent($("[data-all-matching]")?.getAttribute("aria-pressed") === "true" ? b.dataset.all : "run:" + boxes().filter(x => x.checked).map(x => x.value).join(","));
+  const bulkUrl = b => b.dataset.bulkAct + "?q=" + encodeURIComponent($("[data-all-matching]")?.getAttribute("aria-pressed") === "true" ? b.dataset.all : (b.dataset.key || "run:") + boxes().filter(x => x.checked).map(x => x.value).join(","));
 
   /* Live: an event says that something has changed, and the page is fetched again. Never while a person types, selects or decides. */
   let stale = false, due = 0, next = 0, source = null, lost = "";
@@ -117,7 +117,7 @@
   document.addEventListener("change", e => {
     if (e.target.matches("thead .tick-cell input")) boxes().forEach(b => { b.checked = e.target.checked; });
     if (e.target.matches(".tick-cell input")) select();
-    if (e.target.matches("[data-reload]")) htmx.ajax("GET", e.target.dataset.reload + "?event=" + encodeURIComponent(e.target.value), { target: "#dialog", swap: "innerHTML" });
+    if (e.target.matches("[data-reload]")) htmx.ajax("GET", e.target.dataset.reload + "?" + e.target.name + "=" + encodeURIComponent(e.target.value), { target: "#dialog", swap: "innerHTML" });
   });
   document.addEventListener("submit", e => { const i = $("input[data-keeps]", e.target); if (i) { i.value = (i.dataset.keeps + " " + i.value).trim(); i.removeAttribute("data-keeps"); } });
   ["focusin", "selectionchange", "visibilitychange", "toggle"].forEach(n => document.addEventListener(n, () => live(), true)); document.addEventListener("focusout", () => setTimeout(live)); document.addEventListener("close", live, true);

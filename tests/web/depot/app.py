@@ -91,6 +91,10 @@ class Depot:
         self.later = send_label.options(delay=HOUR).enqueue(9)
         self.app.limits.set("mail", concurrency=5, rate=Rate(100, per=timedelta(minutes=1), burst=20))
 
+    def drain(self) -> None:
+        """Run what is due."""
+        drain(self.app)
+
     def audit(self) -> list[str]:
         """Return what was done, oldest first."""
         with connect(self.dsn, "test") as conn:
