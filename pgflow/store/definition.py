@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from builtins import list as Builtin
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from psycopg.types.numeric import Int4
 
 from pgflow.database import files
 from pgflow.database.statement import Row, Statement
 
-__all__ = ["StoredDefinition", "names", "read", "register"]
+__all__ = ["Activity", "Listed", "StoredDefinition", "activity", "list", "names", "places", "read", "register"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,48 @@ class StoredDefinition:
     is_current: bool = False
 
 
-def register(schema: str, definitions: Sequence[StoredDefinition]) -> Statement[list[StoredDefinition]]:
+class Listed(NamedTuple):
+    """A registered version of a workflow."""
+
+    workflow: str
+    version: int
+    steps: int
+    registered_at: datetime
+    is_current: bool
+
+
+class Activity(NamedTuple):
+    """What a workflow's instances do; `is_cut`: there are more active instances than were looked at."""
+
+    pending: int
+    running: int
+    waiting: int
+    completed: int
+    failed: int
+    is_cut: bool
+
+
+def list(schema: str) -> Statement[Builtin[Listed]]:  # noqa: A001 -- path is name: definition/list.sql
+    """List all registered versions of workflows, the current one of each first."""
+    query = files.load("queries/definition/list.sql", schema)
+    return Statement("definition/list", query, {}, lambda rows: [*map(Listed._make, rows)])
+
+
+def activity(schema: str, *, seconds: float, limit: int) -> Statement[dict[str, Activity]]:
+    """Count the active instances of each workflow, and those that ended within `seconds`, up to `limit` each."""
+    query = files.load("queries/definition/activity.sql", schema)
+    params = {"seconds": seconds, "limit": limit}
+    return Statement("definition/activity", query, params, lambda rows: {row[0]: Activity(*row[1:]) for row in rows})
+
+
+def places(schema: str, *, workflow: str, version: int, limit: int) -> Statement[dict[str, int]]:
+    """Count the active instances at each step of a version, among the newest `limit` of each status."""
+    query = files.load("queries/definition/places.sql", schema)
+    params = {"workflow": workflow, "version": version, "limit": limit}
+    return Statement("definition/places", query, params, lambda rows: {str(step): many for step, many in rows})
+
+
+def register(schema: str, definitions: Sequence[StoredDefinition]) -> Statement[Builtin[StoredDefinition]]:
     """Store new definitions and which of them are current.
 
     An app that does not know the current version is an older one and cannot make a lower version current.
@@ -45,7 +88,7 @@ def register(schema: str, definitions: Sequence[StoredDefinition]) -> Statement[
     return Statement("definition/register", files.load("queries/definition/register.sql", schema), params, _definitions)
 
 
-def names(schema: str) -> Statement[list[str]]:
+def names(schema: str) -> Statement[Builtin[str]]:
     """List the names of all registered workflows, in order."""
     return Statement(
         "definition/names",
@@ -65,5 +108,5 @@ def read(schema: str, *, workflow: str, version: int | None) -> Statement[Stored
     )
 
 
-def _definitions(rows: Sequence[Row]) -> list[StoredDefinition]:
+def _definitions(rows: Sequence[Row]) -> Builtin[StoredDefinition]:
     return [StoredDefinition(workflow, version, digest, json.loads(graph)) for workflow, version, digest, graph in rows]

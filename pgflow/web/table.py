@@ -9,10 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pgflow.web.actions import bulk, queue
+from pgflow.web.actions import bulk, limit, queue, schedule, workflow
 from pgflow.web.actions import instance as instance_actions
 from pgflow.web.actions import task as task_actions
-from pgflow.web.pages import instance, instances, overview, queues, task, tasks
+from pgflow.web.pages import (
+    audit,
+    guides,
+    instance,
+    instances,
+    limits,
+    overview,
+    queues,
+    schedules,
+    system,
+    task,
+    tasks,
+    workers,
+    workflows,
+)
 from pgflow.web.routing.action import Action
 from pgflow.web.routing.page import Page
 
@@ -25,13 +39,24 @@ PAGES: Sequence[Page[Any]] = (
     instance.STEPS,
     instance.DATA,
     queues.PAGE,
+    limits.PAGE,
     tasks.PAGE,
     task.PAGE,
+    schedules.PAGE,
+    workflows.PAGE,
+    workers.PAGE,
+    system.PAGE,
+    audit.PAGE,
+    guides.PAGE,
+    guides.GUIDE,
 )
 
 ACTIONS: Sequence[Action[Any, Any]] = (
     *instance_actions.ACTIONS,
     *bulk.ACTIONS,
     *queue.ACTIONS,
+    *limit.ACTIONS,
     *task_actions.ACTIONS,
+    *schedule.ACTIONS,
+    *workflow.ACTIONS,
 )

@@ -19,7 +19,7 @@ __all__ = ["OURS", "PARTIAL", "Page", "Site", "example_path", "parsed"]
 
 OURS = {"sec-fetch-site": "same-origin"}
 PARTIAL = {**OURS, "hx-request": "true"}
-EXAMPLES = {"{operation:int}": "1", "{queue}": "default", "{id:int}": "1", "{name}": "nightly", "{guide}": "tasks"}
+EXAMPLES = {"{operation:int}": "1", "{queue}": "default", "{id:int}": "1", "{name:path}": "nightly", "{guide}": "tasks"}
 
 
 class Site:

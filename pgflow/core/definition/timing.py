@@ -82,6 +82,11 @@ class Cron:
         return min((later - earlier for earlier, later in pairwise(times)), default=MAX_DURATION)
 
     @property
+    def words(self) -> str:
+        """The expression in words, such as "At 09:00 on Monday through Friday"."""
+        return str(CronSim(self._fields, ANY_TIME).explain())
+
+    @property
     def _fields(self) -> str:
         return NICKNAMES.get(self.expression.lower(), self.expression)
 

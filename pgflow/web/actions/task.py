@@ -17,7 +17,6 @@ from pgflow.core.values.payload import INPUT_LIMIT, encode
 from pgflow.database.statement import arun
 from pgflow.errors import InvalidInput, UnknownTask
 from pgflow.store import task
-from pgflow.web.actions.values import NOTHING
 from pgflow.web.pages.task import OfTask, found_task
 from pgflow.web.rendering.forms import Field as FormField
 from pgflow.web.rendering.forms import fields_of
@@ -58,8 +57,8 @@ class Enqueue(Input):
     """A task with its arguments, as JSON, and options."""
 
     task: str = Field(min_length=1, max_length=1000, description="The name of the task")
-    args: Any = Field(NOTHING, description="Arguments by name", json_schema_extra={"default": None})
-    args_json: Any = Field(NOTHING, description="Instead of args", json_schema_extra={"default": None})
+    args: Any = Field(None, description="Arguments by name")
+    args_json: Any = Field(None, description="Instead of args")
     delay: float | None = Field(None, ge=0, le=315_360_000, description="Seconds to wait first")
     queue: str | None = Field(None, max_length=63, description="Instead of the task's queue")
     priority: int | None = Field(None, ge=LOWEST, le=HIGHEST, description="Lower runs first")
@@ -202,8 +201,8 @@ async def ask_enqueue(view: View[ForTask]) -> Form:
 async def enqueue(act: Act[ForTask, Enqueue]) -> Done:
     """Enqueue a task; by its signature if the app has it, otherwise as a registered name."""
     given = act.input
-    args = given.args if given.args_json is NOTHING else given.args_json
-    args = {} if args is NOTHING or args is None else args
+    args = given.args if given.args_json is None else given.args_json
+    args = {} if args is None else args
     if not isinstance(args, dict):
         raise InvalidInput("the arguments must be a JSON object by parameter name", hint='Example: {"order_id": 7}')
     delay = None if given.delay is None else timedelta(seconds=given.delay)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-__all__ = ["axis_top", "bars", "dots", "drawn", "meter", "number", "spark", "spark_bars"]
+__all__ = ["axis_top", "bars", "day", "day_axis", "dots", "drawn", "meter", "number", "spark", "spark_bars"]
 
 RUNS = 20  # ticks of `dots`
 
@@ -143,3 +143,27 @@ def _css(state: str) -> Markup:
 
 def _named(label: str) -> Markup:
     return Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
+
+
+def day(shares: Sequence[float] | None, ticks: Sequence[tuple[float, str]]) -> Markup:
+    """Return when something happens within a day, at `shares` of it; None for too often to tell apart: a band."""
+    lines = [f'<line class="g" x1="{number(100 * x)}%" x2="{number(100 * x)}%" y1="0" y2="28"/>' for x, _ in ticks]
+    if shares is None:
+        marks = ['<rect class="q s-idle" width="100%" y="12" height="4" rx="2"/>']
+    else:
+        marks = [
+            f'<rect class="b s-idle" x="{number(min(99.6, 100 * x))}%" y="8" width="4" height="12" rx="2"/>'
+            for x in shares
+        ]
+    return drawn('<svg class="track" aria-hidden="true">', *lines, *marks, "</svg>")
+
+
+def day_axis(ticks: Sequence[tuple[float, str]]) -> Markup:
+    """Return the axis above rows of `day`; ticks are (share of the day, text)."""
+    marks = Markup("").join(
+        Markup('<line class="g" x1="{}%" x2="{}%" y1="0" y2="28"/><text x="{}%" dx="4" y="18">{}</text>').format(
+            *(number(100 * x),) * 3, text
+        )
+        for x, text in ticks
+    )
+    return Markup('<svg class="track" aria-hidden="true">{}</svg>').format(marks)

@@ -76,7 +76,7 @@ class Templates:
             frames=frames,
             **shared,
         )
-        names: Sequence[str] = ("ago", "clock", "count", "duration", "exact", "iso", "rate", "size")
+        names: Sequence[str] = ("ago", "clock", "count", "duration", "exact", "iso", "rate", "size", "when")
         self._environment.filters.update({name: getattr(words, name) for name in names})
 
     def render(self, template: str, **values: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["COUNT_LIMIT", "ago", "clock", "count", "duration", "exact", "iso", "rate", "size"]
+__all__ = ["COUNT_LIMIT", "ago", "clock", "count", "duration", "exact", "iso", "rate", "size", "when"]
 
 COUNT_LIMIT = 10_000  # counts are exact up to here
 UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
@@ -93,3 +93,15 @@ def rate(per_second: float) -> str:
         if abs(number - round(number)) < 1e-6 * max(number, 1) and round(number) >= 1:
             return f"{round(number):,} per {unit}"
     return f"{per_second:g} per second"
+
+
+def when(at: datetime | None, now: datetime) -> str:
+    """Return a time that is near `now` in few words, in UTC: "14:45", "Mon 09:00", "1 Dec"."""
+    if at is None:
+        return ""
+    at, now = at.astimezone(UTC), now.astimezone(UTC)
+    if at.date() == now.date():
+        return f"{at:%H:%M:%S}" if at.second else f"{at:%H:%M}"
+    if abs(at - now) < timedelta(days=6):
+        return f"{at:%a %H:%M}"
+    return f"{at.day} {at:%b}" if abs(at - now) < timedelta(days=330) else f"{at.day} {at:%b %Y}"
