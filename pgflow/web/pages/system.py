@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pgflow.doctor.checks import examine
 from pgflow.doctor.finding import NOTE, PROBLEM, Finding
-from pgflow.store import overview
+from pgflow.store import summary
 from pgflow.web.data import Database
 from pgflow.web.routing.context import Context
 from pgflow.web.routing.page import Model, Nav, Page, Params, View
@@ -83,7 +83,7 @@ _examined: WeakKeyDictionary[Database, Examination] = WeakKeyDictionary()
 async def load(view: View[SystemParams]) -> System:
     """Read the findings. Raises `SchemaError` when there is no schema to examine."""
     context = view.context
-    about = await view.read(overview.about(view.schema))
+    about = await view.read(summary.about(view.schema))
     done = await _examination(context, is_again=view.params.again)
     order = (PROBLEM, NOTE)
     findings = sorted(done.findings, key=lambda each: order.index(each.state) if each.state in order else len(order))

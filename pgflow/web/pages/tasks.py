@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from pgflow.core.models.query import Query, parse
 from pgflow.errors import InvalidFilter
-from pgflow.store import overview, task
+from pgflow.store import summary, task
 from pgflow.store.task_rows import Listed
 from pgflow.web.pages.filters import Chip, Tab, chips, tabs
 from pgflow.web.rendering.values import Value, value_of
@@ -100,7 +100,7 @@ async def load(view: View[TasksParams]) -> Tasks:
         newer=newer,
         older=older,
         is_first_use=is_first_use,
-        has_workers=not is_first_use or (await view.read(overview.workers(schema))).alive > 0,
+        has_workers=not is_first_use or (await view.read(summary.workers(schema))).alive > 0,
         tasks=names,
     )
 
