@@ -42,7 +42,8 @@ def guides() -> Sequence[Guide]:
 
 def _guide(name: str, text: str) -> Guide:
     title, _, rest = text.removeprefix("# ").partition("\n")
-    paragraph = rest.strip().partition("\n\n")[0].replace("\n", " ")
+    paragraphs = [each for each in rest.split("\n\n") if each.strip() and each.lstrip()[0] not in "#|"]
+    paragraph = paragraphs[0].strip().replace("\n", " ")
     first = re.split(r"(?<=[.:])\s", re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", paragraph))[0]
     return Guide(name, title.strip(), first[:SUMMARY_LETTERS].rstrip(":."), text)
 
