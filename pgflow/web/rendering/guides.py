@@ -60,20 +60,26 @@ def rendered(guide: Guide, link: Callable[[str], str]) -> Markup:
             token.info = ""  # no classes of languages: nothing is highlighted
         elif token.type == "table_open":
             token.attrSet("class", "table table-tight")
-        for child in token.children or ():
-            if child.type == "link_open":
-                _rewrite(child, known, link)
+        _rewrite(token.children or (), known, link)
     return Markup(parser.renderer.render(tokens[3:], parser.options, {}))  # noqa: S704 -- html is off, so all is escaped
 
 
-def _rewrite(token: Token, known: set[str], link: Callable[[str], str]) -> None:
-    target = str(token.attrGet("href") or "")
-    found = GUIDE.fullmatch(target)
-    if found is not None and found[1] in known:
-        token.attrSet("href", link(found[1]) + (found[2] or ""))
-    elif not target.startswith("#"):
-        token.tag = "span"
-        token.attrs = {"class": "soft"}
+def _rewrite(tokens: Sequence[Token], known: set[str], link: Callable[[str], str]) -> None:
+    """Let links lead to other guides; make text of pictures and of links that lead elsewhere."""
+    tag = "a"
+    for token in tokens:
+        if token.type == "image":
+            token.type = "text"
+        elif token.type == "link_close":
+            token.tag = tag
+        elif token.type == "link_open":
+            target = str(token.attrGet("href") or "")
+            found = GUIDE.fullmatch(target)
+            if found is not None and found[1] in known:
+                token.attrSet("href", link(found[1]) + (found[2] or ""))
+            elif not target.startswith("#"):
+                token.tag, token.attrs = "span", {"class": "soft"}
+            tag = token.tag
 
 
 def _anchor(heading: str) -> str:
