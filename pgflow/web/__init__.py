@@ -37,13 +37,15 @@ the page again when something has changed, and morphs it in place.
 from pgflow.errors import ConfigError
 
 try:
-    import jinja2 as _jinja2  # noqa: F401 -- the extra is complete only with both
+    import jinja2 as _jinja2  # noqa: F401 -- the extra is complete only with all of them
+    import markdown_it as _markdown_it  # noqa: F401
     import starlette as _starlette  # noqa: F401
 except ModuleNotFoundError as error:
-    if error.name not in ("jinja2", "starlette"):
+    packages = {"jinja2": "jinja2", "markdown_it": "markdown-it-py", "starlette": "starlette"}
+    if error.name not in packages:
         raise
     raise ConfigError(
-        f"the dashboard needs the package {error.name}, which is not installed",
+        f"the dashboard needs the package {packages[error.name]}, which is not installed",
         hint="Run: pip install 'pgflow-engine[web]'",
     ) from error
 
