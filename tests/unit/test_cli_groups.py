@@ -25,8 +25,8 @@ from pgflow.cli.project.init import FILES
 GROUPS = ["worker", "instance", "job", "task", "queue", "schedule", "limit", "db"]
 LIGHT = {"click", "pgflow"}  # the only packages besides the standard library that help may import
 SLOW = {"asyncio", "difflib", "http", "ssl", "tomllib"}
-# One prints a script for a shell, the other runs until Ctrl-C.
-WITHOUT_JSON = {"completion", "dev"}
+# `completion` prints a script for a shell, the others run until Ctrl-C.
+WITHOUT_JSON = {"completion", "dev", "web"}
 
 
 def leaves(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:

@@ -1,4 +1,4 @@
-"""What the dashboard says when a package of its extra is missing."""
+"""The error of the dashboard when a package of its extra is missing."""
 
 from __future__ import annotations
 

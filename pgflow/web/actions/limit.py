@@ -36,7 +36,7 @@ class OfLimit(Params):
 
 
 class SetLimit(Input):
-    """Limits over all workers; what is left out stays as it is."""
+    """Limits over all workers; one that is left out stays as it is."""
 
     queue: str = Field(min_length=1, max_length=63, description="The queue")
     key: str | None = Field(None, max_length=1000, description="Only for this partition key")
@@ -85,7 +85,7 @@ async def ask_set(view: View[ForLimit]) -> Form:
         "Save limits",
         fields=[filled(each, shown) for each in fields],
         icon="sliders",
-        note="What is left empty stays as it is. Applied within a second.",
+        note="An empty field stays as it is. Applied within a second.",
     )
 
 
@@ -124,7 +124,7 @@ async def ask_clear(view: View[OfLimit]) -> Form:
     """Ask before removing limits."""
     params = view.params
     if params.key is None:
-        of, text = params.queue, "Nothing limits its jobs any more but the workers. Those of its keys go, too."
+        of, text = params.queue, "Only the workers will limit its jobs. Those of its keys go, too."
     else:
         of, text = f"{params.key} in {params.queue}", "The limits of the queue hold for this key, too."
     return Form(f"Clear the limits of {of}?", "Clear limits", [text], [], icon="trash", danger=True)

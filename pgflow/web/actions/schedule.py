@@ -95,7 +95,7 @@ async def ask_remove(view: View[OfSchedule]) -> Form:
     return Form(
         f"Remove {view.params.name}?",
         "Remove schedule",
-        ["Nothing fires any more. Runs that have started go on."],
+        ["It will not fire again. Runs that have started go on."],
         icon="trash",
         keep="Keep it",
         danger=True,

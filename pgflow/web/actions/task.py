@@ -35,7 +35,7 @@ class Reason(Input):
 
 
 class Move(Input):
-    """Where a task goes; what is left out stays."""
+    """Where a task goes; a value that is left out stays."""
 
     queue: str | None = Field(None, max_length=63, description="The queue")
     priority: int | None = Field(None, ge=LOWEST, le=HIGHEST, description="Lower runs first")

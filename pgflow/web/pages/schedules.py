@@ -20,14 +20,14 @@ __all__ = ["PAGE", "Schedules"]
 
 NEXT = 3
 DAY = timedelta(days=1)
-MOST_MARKS = 96  # of the next day; more cannot be told apart
+MOST_MARKS = 96  # of the next day; more cannot be distinguished
 TICK = timedelta(hours=6)
 
 
 class ScheduleRow(BaseModel):
     """A schedule.
 
-    `words` says when, `expression` is the cron expression or the interval. `state` is active, paused, overdue,
+    `words` is when, `expression` is the cron expression or the interval. `state` is active, paused, overdue,
     undeclared or ended. `next` are the next instants, also of a paused one. `day` are those of the next 24 hours, None
     if there are more than 96; `many` is how many there are.
     """
@@ -68,7 +68,7 @@ class Schedules(Model):
     now: datetime
 
     def shares(self, row: ScheduleRow) -> list[float] | None:
-        """Where the instants of the next day are, from 0 to 1; None if there are too many to tell apart."""
+        """Where the instants of the next day are, from 0 to 1; None if there are too many to distinguish."""
         return None if row.day is None else [(each - self.now) / DAY for each in row.day]
 
     @property

@@ -146,7 +146,7 @@ def _named(label: str) -> Markup:
 
 
 def day(shares: Sequence[float] | None, ticks: Sequence[tuple[float, str]]) -> Markup:
-    """Return when something happens within a day, at `shares` of it; None for too often to tell apart: a band."""
+    """Return when something happens within a day, at `shares` of it; None for too often to distinguish: a band."""
     lines = [f'<line class="g" x1="{number(100 * x)}%" x2="{number(100 * x)}%" y1="0" y2="28"/>' for x, _ in ticks]
     if shares is None:
         marks = ['<rect class="q s-idle" width="100%" y="12" height="4" rx="2"/>']

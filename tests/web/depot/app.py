@@ -77,7 +77,7 @@ def depot_app(dsn: str) -> Pgflow:
 
 
 class Depot:
-    """The depot's database with its dashboard, and no worker: what is due runs when a test drains it."""
+    """The depot's database with its dashboard, and no worker: due jobs run when a test drains it."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -92,7 +92,7 @@ class Depot:
         self.app.limits.set("mail", concurrency=5, rate=Rate(100, per=timedelta(minutes=1), burst=20))
 
     def drain(self) -> None:
-        """Run what is due."""
+        """Run the due jobs."""
         drain(self.app)
 
     def audit(self) -> list[str]:
@@ -113,6 +113,6 @@ class Depot:
             conn.execute("delete from pgflow.jobs where id = %s", (number,))
 
     def client(self) -> TestClient:
-        """Return a browser of somebody whom the audit names."""
+        """Return a browser of a person with a name for the audit."""
         served = dashboard(self.app, authorize=lambda request: ALL.named("ada"))
         return TestClient(served, base_url="http://127.0.0.1", follow_redirects=False)

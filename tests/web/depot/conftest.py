@@ -12,7 +12,7 @@ from tests.web.depot.app import Depot
 
 @pytest.fixture(scope="module")
 def depot(server: Server, migrated_database: Callable[[Server], str]) -> Iterator[Depot]:
-    """The depot with its tasks, queues and schedules, and no worker: what is due runs when a test drains it."""
+    """The depot with its tasks, queues and schedules, and no worker: due jobs run when a test drains it."""
     made = Depot(migrated_database(server))
     yield made
     made.app.close()

@@ -13,7 +13,7 @@ from tests.web.site import OURS, PARTIAL
 
 @pytest.fixture
 def client(depot: Depot) -> TestClient:
-    """A browser of somebody whom the audit names."""
+    """A browser of a person with a name for the audit."""
     return depot.client()
 
 
@@ -30,7 +30,7 @@ def act(client: TestClient, path: str, **given: Any) -> dict[str, Any]:
     return done
 
 
-def test_a_schedule_says_when_in_words_and_instants(client: TestClient) -> None:
+def test_a_schedule_shows_when_in_words_and_instants(client: TestClient) -> None:
     found = rows(client)
     weekday, labels = found["weekday-parcel"], found["labels"]
     assert weekday["words"] == "At 09:00 on Monday through Friday"

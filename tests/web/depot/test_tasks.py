@@ -13,7 +13,7 @@ from tests.web.site import OURS, PARTIAL
 
 @pytest.fixture
 def client(depot: Depot) -> TestClient:
-    """A browser of somebody whom the audit names."""
+    """A browser of a person with a name for the audit."""
     return depot.client()
 
 
