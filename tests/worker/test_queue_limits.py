@@ -172,10 +172,10 @@ def test_tasks_have_partition_keys_and_weights(app: Pgflow, conn: Connection, wo
 
 
 def test_a_step_that_waits_for_an_operator_takes_no_place(app: Pgflow, conn: Connection, work: Work) -> None:
-    app.limits.set("mail", concurrency=1)
+    app.limits.set("mail", concurrency=2)
     work({"mail": 10})
-    start(Refused, 2)
-    until(lambda: one(conn, "select count(*) from pgflow.jobs where state = 'parked'") == 2, "the operator's turn")
+    start(Refused, 4)
+    until(lambda: one(conn, "select count(*) from pgflow.jobs where state = 'parked'") == 4, "the operator's turn")
     assert one(conn, "select count(key) from pgflow.jobs") == 0  # the key of what runs without a partition key
 
 
