@@ -137,22 +137,22 @@ def test_the_table_of_the_worker_is_complete_and_has_the_defaults() -> None:
     assert rows["--log-level"] == f"`{defaults['--log-level']}`"
 
 
+def children(base: type[errors.PgflowError]) -> set[type[errors.PgflowError]]:
+    """Return the direct subclasses in `pgflow.errors`; the dashboard's answers to a browser are not among them."""
+    return {each for each in base.__subclasses__() if each.__module__ == errors.__name__}
+
+
 def below(base: type[errors.PgflowError]) -> set[type[errors.PgflowError]]:
     """Return the classes that derive from an error, except those that derive from PgflowError through another group."""
     if base is errors.PgflowError:
-        return set(base.__subclasses__())
-    """Return the errors of `pgflow.errors` below one; the dashboard's answers to a browser are not among them."""
-    children = [each for each in base.__subclasses__() if each.__module__ == errors.__name__]
-    return {found for each in children for found in (each, *below(each))}
+        return children(base)
+    return {found for each in children(base) for found in (each, *below(each))}
 
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
     rows = page("pgflow/docs/errors.md").table("exit code")
     documented = {row[1].strip("`"): (int(row[0]), set(re.findall(r"`(\w+)`", row[2]))) for row in rows}
-    bases: list[type[errors.PgflowError]] = [
-        errors.PgflowError,
-        *(each for each in errors.PgflowError.__subclasses__() if each.__module__ == errors.__name__),
-    ]
+    bases: list[type[errors.PgflowError]] = [errors.PgflowError, *children(errors.PgflowError)]
     assert documented == {
         base.__name__: (base.exit_code, {each.__name__ for each in below(base)} - {b.__name__ for b in bases})
         for base in bases
