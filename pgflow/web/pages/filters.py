@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-__all__ = ["Chip", "Tab", "chips", "pieces", "quoted", "tabs"]
+from pgflow.web.routing.page import Model
+
+__all__ = ["Chip", "Listing", "Tab", "chips", "pieces", "quoted", "tabs"]
 
 # A term: characters that are not white space, with quoted parts in between, where a backslash keeps the next one.
 TERM = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^\s"])+')
@@ -30,6 +32,19 @@ class Tab(BaseModel):
     count: int | None
     q: str
     is_current: bool
+
+
+class Listing(Model):
+    """A page of a list, newest first. `matching` counts all that match, at most `COUNT_LIMIT` + 1."""
+
+    q: str
+    chips: tuple[Chip, ...] = ()
+    tabs: tuple[Tab, ...] = ()
+    matching: int | None = None
+    newer: str | None = None
+    older: str | None = None
+    is_first_use: bool = False
+    has_workers: bool = True
 
 
 def pieces(text: str) -> list[str]:

@@ -12,9 +12,9 @@ from pgflow.core.models.query import Query, parse
 from pgflow.errors import InvalidFilter
 from pgflow.store import definition, run, summary
 from pgflow.store.run_rows import Listed, ListedJob
-from pgflow.web.pages.filters import Chip, Tab, chips, quoted, tabs
+from pgflow.web.pages.filters import Listing, chips, quoted, tabs
 from pgflow.web.rendering.words import COUNT_LIMIT
-from pgflow.web.routing.page import Model, Nav, Page, Params, Problem, View
+from pgflow.web.routing.page import Nav, Page, Params, Problem, View
 
 __all__ = ["PAGE", "Instances", "InstancesParams", "Row"]
 
@@ -53,18 +53,10 @@ class Row(BaseModel):
     total: int | None
 
 
-class Instances(Model):
-    """A page of instances, newest first. `matching` counts all that match, at most `COUNT_LIMIT` + 1."""
+class Instances(Listing):
+    """A page of instances."""
 
-    q: str
     rows: tuple[Row, ...]
-    chips: tuple[Chip, ...] = ()
-    tabs: tuple[Tab, ...] = ()
-    matching: int | None = None
-    newer: str | None = None
-    older: str | None = None
-    is_first_use: bool = False
-    has_workers: bool = True
     workflows: tuple[str, ...] = ()
 
 

@@ -12,10 +12,10 @@ from pgflow.core.models.query import Query, parse
 from pgflow.errors import InvalidFilter
 from pgflow.store import summary, task
 from pgflow.store.task_rows import Listed
-from pgflow.web.pages.filters import Chip, Tab, chips, tabs
+from pgflow.web.pages.filters import Listing, chips, tabs
 from pgflow.web.rendering.values import Value, value_of
 from pgflow.web.rendering.words import COUNT_LIMIT
-from pgflow.web.routing.page import Model, Nav, Page, Params, Problem, View
+from pgflow.web.routing.page import Nav, Page, Params, Problem, View
 
 __all__ = ["PAGE", "Row", "Tasks", "TasksParams"]
 
@@ -61,18 +61,10 @@ class Row(BaseModel):
     tags: tuple[str, ...]
 
 
-class Tasks(Model):
-    """A page of tasks, newest first. `matching` counts all that match, at most `COUNT_LIMIT` + 1."""
+class Tasks(Listing):
+    """A page of tasks."""
 
-    q: str
     rows: tuple[Row, ...]
-    chips: tuple[Chip, ...] = ()
-    tabs: tuple[Tab, ...] = ()
-    matching: int | None = None
-    newer: str | None = None
-    older: str | None = None
-    is_first_use: bool = False
-    has_workers: bool = True
     tasks: tuple[str, ...] = ()
 
 

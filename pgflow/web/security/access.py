@@ -23,7 +23,6 @@ RIGHTS: Mapping[str, str] = {
     "queues": "Pause, resume and scale queues",
     "limits": "Set and clear limits",
     "schedules": "Add, pause, resume and remove schedules",
-    "workers": "Drain and stop workers",
 }
 
 
